@@ -1,0 +1,62 @@
+# Two commands are all there is to know: `make quickstart` and `make test`. Both set up what they need.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+INFINITY ?= .venv-infinity
+HUB1 ?= build/hub-1.33
+PIP = -m pip --quiet --disable-pip-version-check --no-input
+
+.PHONY: quickstart test setup lint types unit hub1 packaging format bench clean
+
+quickstart: $(VENV)/.ready
+	$(VENV)/bin/hf-gateway quickstart
+
+test: setup lint types unit hub1 packaging
+
+setup: $(VENV)/.ready $(INFINITY)/.ready $(HUB1)/.ready
+
+lint: $(VENV)/.ready
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+types: $(VENV)/.ready
+	$(VENV)/bin/mypy
+
+unit: $(VENV)/.ready
+	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup -m "not packaging"
+
+# The same code beside the other major version of huggingface_hub, laid over the environment rather than into it.
+hub1: $(VENV)/.ready $(HUB1)/.ready
+	PYTHONPATH=$(HUB1) $(VENV)/bin/python -m pytest -n 2 --dist loadgroup tests/test_hub_versions.py tests/test_sources.py tests/test_langchain.py
+
+packaging: $(VENV)/.ready
+	$(VENV)/bin/python -m pytest -m packaging
+
+format: $(VENV)/.ready
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+bench: $(VENV)/.ready
+	$(VENV)/bin/python -m benchmarks.imports
+	$(VENV)/bin/python -m benchmarks.hash_retrieval
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python $(PIP) install --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+# A third-party server for the tests, in an environment of its own: it pins older versions of nearly everything.
+$(INFINITY)/.ready: tests/servers/infinity-requirements.txt
+	$(PYTHON) -m venv $(INFINITY)
+	$(INFINITY)/bin/python $(PIP) install --requirement tests/servers/infinity-requirements.txt
+	touch $@
+
+$(HUB1)/.ready: Makefile
+	rm -rf $(HUB1)
+	$(VENV)/bin/python $(PIP) install --no-deps --target $(HUB1) huggingface_hub==1.33.0
+	touch $@
+
+$(HUB1)/.ready: $(VENV)/.ready
+
+clean:
+	rm -rf $(VENV) $(INFINITY) build dist

@@ -1,0 +1,94 @@
+"""HFGatewayEmbeddings: LangChain's `Embeddings` over a hf-gateway chain."""
+
+from collections.abc import Iterable
+from typing import Any, Self
+
+from langchain_core.embeddings import Embeddings
+from pydantic import PrivateAttr
+
+from hf_gateway.config import EmbedSettings
+from hf_gateway.embedding import Role
+from hf_gateway.gateway import Gateway, TargetStatus
+from hf_gateway.space import VectorSpace
+from hf_gateway.vectors import Vectors
+from langchain_hf_gateway.errors import as_model_errors
+
+
+class HFGatewayEmbeddings(EmbedSettings, Embeddings):
+    """Embeddings of a Hugging Face model, from the first of its targets that can serve.
+
+    Setup:
+        ```bash
+        pip install "hf-gateway[langchain,torch]"
+        ```
+
+    Example:
+        ```python
+        from langchain_hf_gateway import HFGatewayEmbeddings
+
+        embeddings = HFGatewayEmbeddings(
+            model="sentence-transformers/all-MiniLM-L6-v2",
+            targets=["tei:http://localhost:8080", "local"],
+        )
+        vector = embeddings.embed_query("How do I catch an exception?")
+        ```
+
+    Arguments are the fields of `EmbedSettings`. Errors are hf-gateway's own, and at the same time the matching subclass of
+    `langchain_core.exceptions.ModelError`.
+    """
+
+    _gateway: Gateway = PrivateAttr()
+
+    def model_post_init(self, _context: Any, /) -> None:
+        """Build the chain, so that settings that make no sense fail here; nothing is loaded or connected to."""
+        self._adopt(Gateway.from_settings(EmbedSettings.of(self, self.model)))
+
+    def _adopt(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        # What the environment decided is shown, too: `embeddings.model` is the model that answers.
+        self.__dict__.update(model=gateway.model, targets=gateway.targets)
+
+    @classmethod
+    def from_gateway(cls, gateway: Gateway) -> Self:
+        """Use a gateway that is there already, with its connections and its model."""
+        made = cls(**{name: getattr(gateway.settings, name) for name in gateway.settings.model_fields_set})
+        made._adopt(gateway)
+        return made
+
+    @property
+    def gateway(self) -> Gateway:
+        """The chain itself; its `embed` also tells who served, the tokens and what was tried."""
+        return self._gateway
+
+    @property
+    def space(self) -> VectorSpace:
+        """The vector space; its `id` is the namespace for `CacheBackedEmbeddings`."""
+        return self._gateway.space
+
+    def status(self) -> list[TargetStatus]:
+        """Say of each target whether it may be called now. Sends nothing."""
+        return self._gateway.status()
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Embed n texts that will be searched; n lists of dim floats, in order."""
+        return self._embed(texts, "document").tolist()
+
+    def embed_query(self, text: str) -> list[float]:
+        """Embed one text that is searched for; dim floats."""
+        return self._embed([text], "query").tolist()[0]
+
+    async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Embed n texts that will be searched, without blocking the event loop."""
+        return (await self._aembed(texts, "document")).tolist()
+
+    async def aembed_query(self, text: str) -> list[float]:
+        """Embed one text that is searched for, without blocking the event loop."""
+        return (await self._aembed([text], "query")).tolist()[0]
+
+    def _embed(self, texts: Iterable[str], role: Role) -> Vectors:
+        with as_model_errors():
+            return self._gateway.embed(texts, role=role).vectors
+
+    async def _aembed(self, texts: Iterable[str], role: Role) -> Vectors:
+        with as_model_errors():
+            return (await self._gateway.aembed(texts, role=role)).vectors

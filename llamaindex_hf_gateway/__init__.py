@@ -1,0 +1,31 @@
+"""LlamaIndex's door to hf-gateway: `HFGatewayEmbedding`."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llamaindex_hf_gateway.embedding import HFGatewayEmbedding as HFGatewayEmbedding
+
+_HOME = {"HFGatewayEmbedding": "embedding"}
+
+__all__ = ["HFGatewayEmbedding"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'llamaindex_hf_gateway' has no attribute {name!r}")
+    try:
+        module = import_module(f"llamaindex_hf_gateway.{_HOME[name]}")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "llama_index":
+            raise
+        raise ImportError(
+            "llamaindex_hf_gateway needs llama-index-core: pip install 'hf-gateway[llamaindex]'", name=error.name
+        ) from None
+    return getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted(__all__)

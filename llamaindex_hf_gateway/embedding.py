@@ -1,0 +1,152 @@
+"""HFGatewayEmbedding: LlamaIndex's `BaseEmbedding` over a hf-gateway chain."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.embeddings import loading
+from pydantic import Field, PrivateAttr, field_serializer, model_validator
+
+from hf_gateway.backends import backend_class
+from hf_gateway.config import EmbedOptions, EmbedSettings, Targets, read_chain
+from hf_gateway.gateway import Gateway, TargetStatus
+from hf_gateway.space import VectorSpace
+
+
+class HFGatewayEmbedding(EmbedOptions, BaseEmbedding):  # type: ignore[misc]
+    """Embeddings of a Hugging Face model, from the first of its targets that can serve.
+
+    `pip install "hf-gateway[llamaindex,torch]"`
+
+    Args:
+        model_name (str): Hub id of the model, or a folder; `model=` is taken too.
+        targets (list): where to go, in this order.
+        and the other fields of `EmbedOptions` and of `BaseEmbedding`.
+
+    Examples:
+        ```python
+        from llama_index.core import Settings
+        from llamaindex_hf_gateway import HFGatewayEmbedding
+
+        Settings.embed_model = HFGatewayEmbedding(model_name="sentence-transformers/all-MiniLM-L6-v2")
+        ```
+
+    `to_dict` holds what changes the vectors and nothing else, since `IngestionPipeline` hashes it.
+    """
+
+    model_name: str = Field(default="unknown", frozen=True, description="Hub id of the model, or a folder.")
+    # Fields of BaseEmbedding that say nothing about the vectors.
+    embed_batch_size: int = Field(
+        default=64, gt=0, le=2048, exclude=True, description="Texts handed over at once, and reported in one event."
+    )
+    num_workers: int | None = Field(
+        default=None, exclude=True, description="Batches under way at once in the async form."
+    )
+    embeddings_cache: Any | None = Field(
+        default=None, exclude=True, description="A key-value store for embeddings, or None."
+    )
+
+    _gateway: Gateway = PrivateAttr()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_model_as_model_name(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and "model" in values and "model_name" not in values:
+            return {("model_name" if name == "model" else name): value for name, value in values.items()}
+        return values
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Build the chain, so that settings that make no sense fail here; nothing is loaded or connected to."""
+        super().model_post_init(context)
+        model = None if self.model_name == "unknown" else self.model_name
+        self._adopt(Gateway.from_settings(EmbedSettings.of(self, model)))
+
+    def _adopt(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        # What the environment decided changes the vectors too, so it belongs into `to_dict`.
+        self.__dict__.update(targets=gateway.targets, model_name=gateway.model or "unknown")
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Return the name under which `load_embed_model` finds this class."""
+        return "HFGatewayEmbedding"
+
+    @classmethod
+    def from_gateway(cls, gateway: Gateway, **fields: Any) -> Self:
+        """Use a gateway that is there already, with its connections and its model."""
+        settings = gateway.settings
+        made = cls(
+            model_name=gateway.model or "unknown",
+            **{name: getattr(settings, name) for name in EmbedOptions.model_fields},
+            **fields,
+        )
+        made._adopt(gateway)
+        return made
+
+    @classmethod
+    def from_config(cls, name: str, path: str | Path | None = None, **changes: Any) -> Self:
+        """Build from `[chains.<name>]` of hf-gateway.toml; keyword arguments go over the file."""
+        return cls(**{**read_chain(name, path), **changes})
+
+    @property
+    def gateway(self) -> Gateway:
+        """The chain itself; its `embed` also tells who served, the tokens and what was tried."""
+        return self._gateway
+
+    @property
+    def space(self) -> VectorSpace:
+        """The vector space of the chain."""
+        return self._gateway.space
+
+    def status(self) -> list[TargetStatus]:
+        """Say of each target whether it may be called now. Sends nothing."""
+        return self._gateway.status()
+
+    def to_payload(self) -> dict[str, Any]:
+        """Describe this embedder for events: names, never keys."""
+        return {
+            **super().to_payload(),
+            "targets": [target.label for target in self._gateway.targets],
+            "dimensions": self.dimensions,
+        }
+
+    @field_serializer("targets")
+    def _targets_that_change_vectors(self, targets: Targets) -> list[dict[str, Any]]:
+        shown = []
+        for target in targets or ():
+            fields = target.to_dict()
+            tuning = backend_class(target.kind).tuning_options
+            options = {name: value for name, value in fields.pop("options", {}).items() if name not in tuning}
+            shown.append({**fields, "options": options} if options else fields)
+        return shown
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle the fields; connections, models and keys stay behind."""
+        return {**super().__getstate__(), "__pydantic_private__": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Build the chain anew. The base class would swallow what keeps it from that, and leave half an object."""
+        self.__init__(**state["__dict__"])  # type: ignore[misc]
+
+    def _get_query_embedding(self, query: str) -> list[float]:
+        return self._gateway.embed([query], role="query").vectors.tolist()[0]
+
+    async def _aget_query_embedding(self, query: str) -> list[float]:
+        return (await self._gateway.aembed([query], role="query")).vectors.tolist()[0]
+
+    def _get_text_embedding(self, text: str) -> list[float]:
+        return self._get_text_embeddings([text])[0]
+
+    async def _aget_text_embedding(self, text: str) -> list[float]:
+        return (await self._aget_text_embeddings([text]))[0]
+
+    def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        return self._gateway.embed(texts).vectors.tolist()
+
+    async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        return (await self._gateway.aembed(texts)).vectors.tolist()
+
+
+# LlamaIndex has no hook of its own for this; `load_embed_model` looks into this table.
+loading.RECOGNIZED_EMBEDDINGS[HFGatewayEmbedding.class_name()] = HFGatewayEmbedding

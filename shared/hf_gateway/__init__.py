@@ -1,0 +1,54 @@
+"""hf-gateway: any Hugging Face model, from wherever it can be had, behind LangChain's and LlamaIndex's own classes.
+
+Names load when they are first used: `import hf_gateway` imports no other package.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from hf_gateway._version import __version__
+
+if TYPE_CHECKING:
+    from hf_gateway.embedding import EmbedResult as EmbedResult
+    from hf_gateway.embedding import Usage as Usage
+    from hf_gateway.errors import Attempt as Attempt
+    from hf_gateway.errors import GatewayError as GatewayError
+    from hf_gateway.gateway import Gateway as Gateway
+    from hf_gateway.space import VectorSpace as VectorSpace
+    from hf_gateway.target import Target as Target
+    from hf_gateway.vectors import Vectors as Vectors
+
+_HOME = {
+    "Attempt": "errors",
+    "EmbedResult": "embedding",
+    "Gateway": "gateway",
+    "GatewayError": "errors",
+    "Target": "target",
+    "Usage": "embedding",
+    "VectorSpace": "space",
+    "Vectors": "vectors",
+}
+
+__all__ = [
+    "Attempt",
+    "EmbedResult",
+    "Gateway",
+    "GatewayError",
+    "Target",
+    "Usage",
+    "VectorSpace",
+    "Vectors",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its room."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'hf_gateway' has no attribute {name!r}")
+    return getattr(import_module(f"hf_gateway.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted(__all__)

@@ -1,0 +1,37 @@
+"""Backends: one small file a kind, found by the entry-point group `hf_gateway.backends`. Ours are registered the same way.
+
+A package of yours adds a kind with
+
+    [project.entry-points."hf_gateway.backends"]
+    mykind = "my_package:MyBackend"
+
+where MyBackend is a subclass of `hf_gateway.backends.base.Backend`.
+"""
+
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+
+from hf_gateway.backends.base import Backend
+from hf_gateway.errors import ConfigError
+from hf_gateway.target import nearest
+
+GROUP = "hf_gateway.backends"
+
+
+@cache
+def registered() -> dict[str, EntryPoint]:
+    """Return every kind that is installed; of two of one name ours wins, so that no package can take `hf` over."""
+    found: dict[str, EntryPoint] = {}
+    for entry in entry_points(group=GROUP):
+        if entry.name not in found or entry.value.startswith("hf_gateway."):
+            found[entry.name] = entry
+    return found
+
+
+def backend_class(kind: str) -> type[Backend]:
+    """Load the class of a kind. Raises ConfigError, with the nearest kind, for one that nobody registered."""
+    kinds = registered()
+    if kind not in kinds:
+        raise ConfigError(f"there is no kind of target {kind!r}{nearest(kind, set(kinds))}")
+    loaded: type[Backend] = kinds[kind].load()
+    return loaded

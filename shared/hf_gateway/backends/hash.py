@@ -1,0 +1,54 @@
+"""`hash`: lexical vectors by feature hashing; no model, no network, nothing to install."""
+
+from hf_gateway.backends.base import Backend, Report
+from hf_gateway.drive import Compute, Effects
+from hf_gateway.embedding import EmbedAnswer, EmbedRequest, Usage
+from hf_gateway.engines.hashing import DEFAULT_DIM, HashingEngine
+from hf_gateway.errors import ConfigError
+from hf_gateway.space import VectorSpace
+
+TEXTS_AT_ONCE = 256
+
+
+class HashBackend(Backend):
+    """Deterministic, the same for queries and documents; a space of its own, never to be mixed with a model's."""
+
+    kind = "hash"
+    option_names = frozenset({"dim"})
+
+    def __init__(self, *args: object, **named: object) -> None:
+        """Check the dimension."""
+        super().__init__(*args, **named)  # type: ignore[arg-type]
+        dim = self.target.options.get("dim", self.options.dimensions or DEFAULT_DIM)
+        try:
+            self._engine = HashingEngine(dim)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"target 'hash': {error}") from None
+        self._dim = dim
+
+    def model_space(self) -> VectorSpace:
+        """Return the space of this hashing: its version and dimension."""
+        return VectorSpace(
+            self.space_model(),
+            dimension=self._dim,
+            pooling="sum",
+            normalized=True,
+            query_prompt="",
+            document_prompt="",
+            precision="float",
+        )
+
+    def space_model(self) -> str:
+        """Name the scheme, not the chain's model, which has no part in it."""
+        return "hf-gateway/feature-hashing-v1"
+
+    def embed(self, request: EmbedRequest) -> Effects:
+        """Hash; a few hundred texts at a time, off the event loop."""
+        self.check_count(request, TEXTS_AT_ONCE)
+        vectors = yield Compute(lambda: self._engine.embed(self.prompted(request)))
+        return EmbedAnswer(vectors, Usage(0), self.space_model())
+
+    def probe(self) -> Effects:
+        """Answer at once."""
+        yield from ()
+        return Report([self.space_model()], f"{self._dim} numbers a vector")

@@ -1,0 +1,101 @@
+"""`local`: the model runs in this process."""
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+
+from hf_gateway.backends.base import Backend, Report
+from hf_gateway.config import hub_url
+from hf_gateway.drive import Compute, Effects
+from hf_gateway.embedding import EmbedAnswer, EmbedRequest
+from hf_gateway.engines import EmbeddingEngine, open_engine, sources
+from hf_gateway.errors import ConfigError, EngineMissing, GatewayError
+
+TEXTS_AT_ONCE = 128
+"""Enough to sort by length, and a few seconds at most between two chances to stop."""
+
+
+class LocalBackend(Backend):
+    """Loads the model when it is first needed; async calls queue on one thread, so the event loop stays free."""
+
+    kind = "local"
+    option_names = frozenset({"device", "dtype", "batch_size", "trust_remote_code"})
+    tuning_options = frozenset({"device", "batch_size"})
+
+    def __init__(self, *args: object, **named: object) -> None:
+        """Check that a model is named."""
+        super().__init__(*args, **named)  # type: ignore[arg-type]
+        if self.target.model is None:
+            raise ConfigError("target 'local' needs a model: pass model=, or write 'local:<model>'")
+        self._engine: EmbeddingEngine | None = None
+        self._lock = threading.Lock()
+        self._threads: ThreadPoolExecutor | None = None
+        self._pid = os.getpid()
+
+    @property
+    def key_url(self) -> str:
+        """A key is for the Hub, where the model is downloaded from."""
+        return hub_url(self.environment)
+
+    def embed(self, request: EmbedRequest) -> Effects:
+        """Embed in this process."""
+        self.check_count(request, TEXTS_AT_ONCE)
+        return (yield Compute(lambda: self._compute(request), self._executor()))
+
+    def probe(self) -> Effects:
+        """Look for the model and an engine; loads and downloads nothing."""
+        report: Report = yield Compute(self._look, self._executor())
+        return report
+
+    def close(self) -> None:
+        """Let the model and the thread go."""
+        with self._lock:
+            threads, self._threads, self._engine = self._threads, None, None
+        if threads is not None and self._pid == os.getpid():
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    def engine(self) -> EmbeddingEngine:
+        """Return the engine, loading the model first if need be."""
+        with self._lock:
+            if self._engine is None:
+                target = self.target
+                assert target.model is not None
+                if find_spec("sentence_transformers") is None:
+                    # Said before a model of gigabytes is downloaded for nobody.
+                    raise EngineMissing(
+                        "models in this process need sentence-transformers: pip install 'hf-gateway[torch]'"
+                    )
+                files = sources.fetch(
+                    target.model, target.revision, self.credential(), code=bool(target.options.get("trust_remote_code"))
+                )
+                self._space = None  # the files say more than was known before they were here
+                self._engine = open_engine(files, self.space(), target.options, target.revision)
+            return self._engine
+
+    def _compute(self, request: EmbedRequest) -> EmbedAnswer:
+        try:
+            return self.engine().embed(request)
+        except GatewayError as error:
+            error.target = error.target or self.target.label
+            raise
+
+    def _look(self) -> Report:
+        target = self.target
+        assert target.model is not None
+        if find_spec("sentence_transformers") is None:
+            raise EngineMissing(
+                "models in this process need sentence-transformers: pip install 'hf-gateway[torch]'",
+                target=target.label,
+            )
+        files = sources.find(target.model, target.revision)
+        if files is None:
+            return Report([self.space_model()], "not on this machine yet; the first call downloads it from the Hub")
+        return Report([self.space_model()], f"on this machine ({files.source}: {files.path})")
+
+    def _executor(self) -> ThreadPoolExecutor:
+        with self._lock:
+            if self._threads is None or self._pid != os.getpid():  # threads do not survive a fork
+                self._pid = os.getpid()
+                self._threads = ThreadPoolExecutor(1, thread_name_prefix="hf-gateway-local")
+            return self._threads

@@ -1,0 +1,48 @@
+"""`openai:<url>`: any server that speaks OpenAI's embeddings form."""
+
+from hf_gateway.backends.base import Backend, Report
+from hf_gateway.drive import Effects
+from hf_gateway.embedding import EmbedRequest
+from hf_gateway.errors import ConfigError
+from hf_gateway.wire import openai
+
+DEFAULT_MAX_TEXTS = 256
+
+
+class OpenAIBackend(Backend):
+    """Speaks to vLLM, TGI, llama.cpp, LM Studio, infinity and the like.
+
+    A URL without a path gets `/v1/embeddings`, one with a path `/embeddings`, and one that ends in `/embeddings` is taken
+    as it is. Options: `encoding` ("float" or "base64", which is a third of the bytes where the server can), `max_texts`
+    (texts a request, 256).
+    """
+
+    kind = "openai"
+    option_names = frozenset({"encoding", "max_texts"})
+    tuning_options = option_names
+    max_bytes = 8_000_000
+
+    def __init__(self, *args: object, **named: object) -> None:
+        """Check the URL and the options."""
+        super().__init__(*args, **named)  # type: ignore[arg-type]
+        if self.target.url is None:
+            raise ConfigError("target 'openai' needs its URL, such as 'openai:http://localhost:8000'")
+        self._base = self.target.url
+        self._encoding = self.target.options.get("encoding", "float")
+        if self._encoding not in ("float", "base64"):
+            raise ConfigError(f"target {self.target.label!r}: encoding is 'float' or 'base64', not {self._encoding!r}")
+        self._max_texts = int(self.target.options.get("max_texts", DEFAULT_MAX_TEXTS))
+
+    def embed(self, request: EmbedRequest) -> Effects:
+        """Embed a batch."""
+        self.check_count(request, self._max_texts)
+        url = openai.embeddings_url(self._base)
+        response = yield from self.ask(
+            openai.encode_embeddings(url, self.target.model, self.prompted(request), encoding=self._encoding)
+        )
+        return openai.decode_embeddings(response, len(request.texts), target=self.target.label)
+
+    def probe(self) -> Effects:
+        """List the models."""
+        response = yield from self.ask(openai.encode_models(self._base))
+        return Report(openai.decode_models(response, target=self.target.label), "OpenAI-compatible")

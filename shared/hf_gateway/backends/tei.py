@@ -1,0 +1,94 @@
+"""`tei:<url>`: text-embeddings-inference."""
+
+from hf_gateway.backends.base import Backend, Report
+from hf_gateway.drive import Effects
+from hf_gateway.embedding import EmbedRequest
+from hf_gateway.errors import ConfigError, ModelNotFound, SpaceMismatch
+from hf_gateway.space import canonical
+from hf_gateway.wire import openai, tei
+from hf_gateway.wire.http import HttpRequest
+
+
+class TeiBackend(Backend):
+    """Asks `/info` once for the server's limits, and keeps every request within them: TEI does not split by itself.
+
+    Options: `openai` (True: speak `/v1/embeddings` instead of `/embed`), `prompt_names` (`{"query": "query"}`: let the
+    server put its own saved prompt before a role's texts).
+    """
+
+    kind = "tei"
+    option_names = frozenset({"openai", "prompt_names"})
+    max_bytes = tei.DEFAULT_MAX_BYTES
+
+    def __init__(self, *args: object, **named: object) -> None:
+        """Check that there is a URL."""
+        super().__init__(*args, **named)  # type: ignore[arg-type]
+        if self.target.url is None:
+            raise ConfigError("target 'tei' needs its URL, such as 'tei:http://localhost:8080'")
+        self._base = self.target.url
+        self._info: tei.Info | None = None
+
+    def embed(self, request: EmbedRequest) -> Effects:
+        """Embed a batch that fits; raises BatchTooLarge, before anything is sent, for one that does not."""
+        info = yield from self._known()
+        self.check_count(request, info.max_texts)
+        response = yield from self.ask(self._message(request))
+        if self.target.options.get("openai"):
+            return openai.decode_embeddings(response, len(request.texts), target=self.target.label)
+        return tei.decode_embed(response, len(request.texts), target=self.target.label)
+
+    def probe(self) -> Effects:
+        """Ask `/info`; `/health` would answer without a key too."""
+        self._info = None
+        info = yield from self._known()
+        limit = f", {info.max_tokens} tokens a text" if info.max_tokens else ""
+        return Report(
+            [info.model], f"text-embeddings-inference {info.version or ''}, {info.max_texts} texts at once{limit}"
+        )
+
+    def _known(self) -> Effects:
+        if self._info is None:
+            response = yield from self.ask(tei.encode_info(self._base))
+            info = tei.decode_info(response, target=self.target.label)
+            self._check(info)
+            self._info = info
+        return self._info
+
+    def _check(self, info: tei.Info) -> None:
+        if info.kind != "embedding":
+            raise ModelNotFound(f"serves a {info.kind}, {info.model}, not an embedding model", target=self.target.label)
+        wanted = self.target.model
+        # A folder's name says nothing about the model in it; two different Hub ids do.
+        if wanted is None or self.target.space is not None or not _is_id(info.model) or not _is_id(wanted):
+            return
+        if canonical(wanted).lower() not in (info.model.lower(), (info.served_as or "").lower()):
+            raise SpaceMismatch(
+                f"serves {info.model}, and the chain wants {wanted}: the vectors could not be compared. Point the target at "
+                f"the right server, pass model={info.model!r}, or, if it is the same model under another name, say so: "
+                f"Target('tei', url=..., space=VectorSpace({wanted!r}))",
+                target=self.target.label,
+            )
+
+    def _message(self, request: EmbedRequest) -> HttpRequest:
+        names = self.target.options.get("prompt_names", {})
+        prompt_name = names.get(request.role)
+        texts = list(request.texts) if prompt_name is not None else self.prompted(request)
+        if self.target.options.get("openai"):
+            return openai.encode_embeddings(f"{self._base}/v1/embeddings", self.target.model, texts)
+        normalize = self.model_space().normalized
+        return tei.encode_embed(
+            self._base,
+            texts,
+            truncate=request.truncate,
+            normalize=True if normalize is None else normalize,
+            prompt_name=prompt_name,
+        )
+
+    @property
+    def context(self) -> int | None:
+        """Tokens the server takes; until it was asked, what the model's files say."""
+        return self._info.max_tokens if self._info and self._info.max_tokens else super().context
+
+
+def _is_id(name: str) -> bool:
+    return "/" in canonical(name) and not name.startswith((".", "/", "~"))

@@ -1,0 +1,105 @@
+"""Circuit breaker of one target: after three failures in a row it is left alone for a while, then asked once.
+
+Knows no clock: every call is told the time (seconds, monotonic). Safe for threads.
+"""
+
+import threading
+from dataclasses import dataclass
+from typing import Literal
+
+FAILURES_TO_OPEN = 3
+FIRST_COOL_DOWN = 5.0
+LONGEST_COOL_DOWN = 30.0
+
+
+@dataclass(frozen=True)
+class BreakerState:
+    """What `Gateway.status()` shows. until: the time it may be asked again, or None; reason: why not now."""
+
+    state: Literal["closed", "open", "half-open", "resting"]
+    until: float | None = None
+    reason: str | None = None
+
+
+class Breaker:
+    """Closed, open or half-open; besides, a target can rest because it asked for it (429), which is no failure."""
+
+    def __init__(self) -> None:
+        """Start closed."""
+        self._lock = threading.Lock()
+        self._failures = 0
+        self._cool_down = FIRST_COOL_DOWN
+        self._opens_until: float | None = None
+        self._probing = False
+        self._rests_until = 0.0
+        self._reason: str | None = None
+
+    def admit(self, now: float, *, forced: bool = False) -> bool:
+        """Say whether a call may go out, and take the one probe when half-open; `forced` is for want of anybody else."""
+        with self._lock:
+            if forced:
+                self._probing = self._opens_until is not None
+                return True
+            if now < self._rests_until:
+                return False
+            if self._opens_until is None:
+                return True
+            if self._probing or now < self._opens_until:
+                return False
+            self._probing = True
+            return True
+
+    def succeeded(self) -> None:
+        """Close."""
+        with self._lock:
+            self._failures = 0
+            self._cool_down = FIRST_COOL_DOWN
+            self._opens_until = None
+            self._probing = False
+
+    def failed(self, now: float, reason: str) -> None:
+        """Count a failure; open at the third in a row, and again, for twice as long, when the probe fails."""
+        with self._lock:
+            self._failures += 1
+            self._reason = reason
+            if self._opens_until is not None:
+                # Only the probe tells anything new; calls that were under way when it opened do not prolong it.
+                if self._probing:
+                    self._cool_down = min(self._cool_down * 2, LONGEST_COOL_DOWN)
+                    self._opens_until = now + self._cool_down
+            elif self._failures >= FAILURES_TO_OPEN:
+                self._opens_until = now + self._cool_down
+            self._probing = False
+
+    def rest(self, until: float, reason: str) -> None:
+        """Leave the target alone until then; a later word extends it and never shortens it."""
+        with self._lock:
+            self._rests_until = max(self._rests_until, until)
+            self._reason = reason
+            self._probing = False
+
+    def released(self) -> None:
+        """Give the probe back unanswered: the call was cancelled, or failed through no fault of the target."""
+        with self._lock:
+            self._probing = False
+
+    def ready_at(self) -> float:
+        """Return the time from which `admit` would say yes; may lie in the past."""
+        with self._lock:
+            return max(self._rests_until, self._opens_until or 0.0)
+
+    def resting(self, now: float) -> bool:
+        """Say whether the target asked for this pause itself, so that waiting for its end is worth it."""
+        with self._lock:
+            return now < self._rests_until
+
+    def state(self, now: float) -> BreakerState:
+        """Describe it."""
+        with self._lock:
+            if now < self._rests_until:
+                return BreakerState("resting", self._rests_until, self._reason)
+            if self._opens_until is None:
+                return BreakerState("closed")
+            if now < self._opens_until:
+                return BreakerState("open", self._opens_until, self._reason)
+            return BreakerState("half-open", None, self._reason)

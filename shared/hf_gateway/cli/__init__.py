@@ -1,0 +1,58 @@
+"""The command `hf-gateway`. Exit codes: 0 fine, 1 failed, 2 used wrongly, 130 interrupted."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from hf_gateway._version import __version__
+from hf_gateway.errors import ConfigError, GatewayError
+
+COMMANDS = {
+    "quickstart": "index documents and ask them, through LangChain and LlamaIndex",
+    "doctor": "for every target: does it need a key, is there one, does it answer, what to do",
+    "embed": "embed texts, one JSON object a line",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.command is None:
+        parser.print_help()
+        return 0
+    try:
+        code: int = import_module(f"hf_gateway.cli.{arguments.command}").run(arguments)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return 130
+    except BrokenPipeError:
+        # The reader (`| head`) has gone; without this the interpreter complains once more while it shuts down.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except ConfigError as error:
+        sys.stderr.write(f"hf-gateway: {error}\n")
+        return 2
+    except (GatewayError, ImportError, OSError) as error:
+        sys.stderr.write(f"hf-gateway: {error}\n")
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hf-gateway", description="Any Hugging Face model, from wherever it can be had."
+    )
+    parser.add_argument("--version", action="version", version=f"hf-gateway {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for name, told in COMMANDS.items():
+        command = commands.add_parser(name, help=told, description=told[0].upper() + told[1:] + ".")
+        command.add_argument("--model", help="Hub id of the model, or a folder")
+        command.add_argument("--targets", help="where to go, in this order, with commas: tei:http://tei:8080,local")
+        command.add_argument("--config", metavar="FILE", help="the hf-gateway.toml to read")
+        command.add_argument("--json", action="store_true", help="print JSON for machines")
+        import_module(f"hf_gateway.cli.{name}").add_arguments(command)
+    return parser

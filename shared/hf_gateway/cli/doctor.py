@@ -1,0 +1,116 @@
+"""`hf-gateway doctor`: what stands between each target and an answer, with the fix in one line."""
+
+import argparse
+import dataclasses
+from typing import Any
+
+from hf_gateway.cli.output import console, print_json
+from hf_gateway.config import EmbedSettings, config_path, read_chain, read_config
+from hf_gateway.errors import GatewayError
+from hf_gateway.gateway import Checked, Gateway
+
+DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what the command takes."""
+    parser.add_argument("--chain", action="append", help="only this chain of the config file; may be repeated")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Check every chain; 0 when each has at least one target that answers."""
+    reports = [_report(name, where, settings) for name, where, settings in _chains(arguments)]
+    if arguments.json:
+        print_json({"chains": [report.to_dict() for report in reports]})
+    else:
+        for report in reports:
+            _show(report)
+    return 0 if all(report.works for report in reports) else 1
+
+
+@dataclasses.dataclass(frozen=True)
+class ChainReport:
+    """One chain and its targets; error: why it could not even be built."""
+
+    name: str
+    source: str
+    model: str | None
+    checked: list[Checked]
+    error: str | None = None
+
+    @property
+    def works(self) -> bool:
+        """At least one target answers."""
+        return any(each.answers for each in self.checked)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it for machines."""
+        targets = []
+        for each in self.checked:
+            found = dataclasses.asdict(each)
+            targets.append({**found.pop("status"), **found, "fix": _fix(each)})
+        return {
+            "chain": self.name,
+            "source": self.source,
+            "model": self.model,
+            "works": self.works,
+            "error": self.error,
+            "targets": targets,
+        }
+
+
+def _chains(arguments: argparse.Namespace) -> list[tuple[str, str, dict[str, Any]]]:
+    if arguments.model or arguments.targets:
+        return [("given", "the command line", {"model": arguments.model, "targets": arguments.targets})]
+    path, data = read_config(config_path(arguments.config))
+    names = arguments.chain or list(data.get("chains", {}))
+    if names:
+        return [(name, str(path), read_chain(name, path)) for name in names]
+    return [("default", "the environment and the defaults", {"model": DEFAULT_MODEL})]
+
+
+def _report(name: str, source: str, settings: dict[str, Any]) -> ChainReport:
+    try:
+        with Gateway.from_settings(EmbedSettings(**settings)) as gateway:
+            return ChainReport(name, source, gateway.model, gateway.check())
+    except GatewayError as error:
+        return ChainReport(name, source, settings.get("model"), [], str(error))
+
+
+def _fix(checked: Checked) -> str | None:
+    if checked.answers:
+        return None
+    return checked.status.fix or checked.error
+
+
+def _show(report: ChainReport) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    out = console()
+    out.print(
+        f"\n[bold]chain {escape(report.name)}[/bold] (from {escape(report.source)}), model {escape(str(report.model or '-'))}"
+    )
+    if report.error:
+        out.print(f"  [red]cannot be built:[/red] {escape(report.error)}")
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2))
+    for title in ("", "target", "key", "found in"):
+        table.add_column(title, no_wrap=True)
+    for each in report.checked:
+        status = each.status
+        mark = "[green]ok[/green]" if each.answers else "[red]no[/red]"
+        table.add_row(mark, escape(status.target), status.needs_key, escape(status.key_source or "-"))
+    out.print(table)
+    for each in report.checked:
+        out.print(f"\n  [bold]{escape(each.status.target)}[/bold]")
+        out.print(f"    key {each.status.needs_key}: {escape(each.status.key_reason)}")
+        if each.report.serves:
+            more = f" and {len(each.report.serves) - 3} more" if len(each.report.serves) > 3 else ""
+            out.print(f"    serves {escape(', '.join(each.report.serves[:3]))}{more}")
+        if each.report.detail:
+            out.print(f"    {escape(each.report.detail)}")
+        if fix := _fix(each):
+            out.print(f"    [yellow]fix:[/yellow] {escape(fix)}")
+    verdict = "[green]works[/green]" if report.works else "[red]no target answers[/red]"
+    out.print(f"\n  {verdict}")

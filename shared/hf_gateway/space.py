@@ -1,0 +1,121 @@
+"""Vector spaces: what makes two vectors comparable.
+
+A model's name and a dimension are not an identity: another pooling, a missing prompt or a lost normalisation gives other
+vectors of the same width. A `VectorSpace` names everything that changes a vector. What nobody has said yet is None, and
+None differs from nothing.
+"""
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from hf_gateway.errors import ConfigError
+
+# sentence-transformers looks these families up under its own organisation when no owner is named.
+_OWNERLESS = re.compile(
+    r"(all|multi-qa|paraphrase|msmarco|distiluse|gtr|sentence-t5|clip|LaBSE|stsb|nli|average_word)[-_\w.]*",
+    re.IGNORECASE,
+)
+
+_WHY = {
+    "model": "another model's vectors cannot be compared, whatever their dimension",
+    "revision": "the weights may have changed between revisions",
+    "dimension": "vectors of different length cannot be compared",
+    "pooling": "the same tokens pooled another way give another vector",
+    "normalized": "dot products change when only one side has length 1",
+    "query_prompt": "a prompt is part of the text that is embedded",
+    "document_prompt": "a prompt is part of the text that is embedded",
+    "max_tokens": "long texts are cut at another place",
+    "precision": "quantised weights give other vectors",
+}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One field in which two spaces differ, and why that matters."""
+
+    field: str
+    left: Any
+    right: Any
+    why: str
+
+    def __str__(self) -> str:
+        """Write it as one line of a list."""
+        return f"{self.field}: {self.left!r} and {self.right!r} ({self.why})"
+
+
+@dataclass(frozen=True)
+class VectorSpace:
+    """Everything that changes a vector.
+
+    Args:
+        model: canonical model id, such as `sentence-transformers/all-MiniLM-L6-v2`.
+        revision: the commit or tag of the weights.
+        dimension: numbers a vector.
+        pooling: mean, cls, lasttoken, max …, as sentence-transformers calls it.
+        normalized: whether vectors have length 1.
+        query_prompt, document_prompt: what is put before a text of that role; "" for none.
+        max_tokens: where a longer text is cut or refused.
+        precision: `float` for 32, 16 and bfloat16 weights; quantised ones by their own name, such as `int8`.
+    """
+
+    model: str
+    revision: str | None = None
+    dimension: int | None = None
+    pooling: str | None = None
+    normalized: bool | None = None
+    query_prompt: str | None = None
+    document_prompt: str | None = None
+    max_tokens: int | None = None
+    precision: str | None = None
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Read what `to_dict` wrote. Raises ConfigError for an unknown field."""
+        from hf_gateway.target import nearest
+
+        names = {item.name for item in dataclasses.fields(cls)}
+        for name in data:
+            if name not in names:
+                raise ConfigError(f"a vector space has no field {name!r}{nearest(name, names)}")
+        if "model" not in data:
+            raise ConfigError("a vector space needs the model's name")
+        return cls(**data)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields that are known."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+
+    @property
+    def id(self) -> str:
+        """A short name for caches and indexes: the model, and a hash over every known field."""
+        known = json.dumps(self.to_dict(), sort_keys=True, ensure_ascii=False)
+        digest = hashlib.blake2b(known.encode(), digest_size=6, person=b"hf-gw-space").hexdigest()
+        return f"{self.model}#{digest}"
+
+    def differences(self, other: "VectorSpace") -> list[Difference]:
+        """List the fields that both know and that differ; an empty list means that nothing speaks against mixing."""
+        found = []
+        for item in dataclasses.fields(self):
+            left, right = getattr(self, item.name), getattr(other, item.name)
+            if item.name == "model":
+                same = canonical(left).lower() == canonical(right).lower()
+            else:
+                same = left is None or right is None or left == right
+            if not same:
+                found.append(Difference(item.name, left, right, _WHY[item.name]))
+        return found
+
+    def merged(self, other: "VectorSpace") -> "VectorSpace":
+        """Return this space with the gaps filled from another that does not differ from it."""
+        known = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        return VectorSpace(**{name: getattr(other, name) if value is None else value for name, value in known.items()})
+
+
+def canonical(model: str) -> str:
+    """Return the Hub id of a model as people write it: `all-MiniLM-L6-v2` belongs to sentence-transformers."""
+    return f"sentence-transformers/{model}" if _OWNERLESS.fullmatch(model) else model

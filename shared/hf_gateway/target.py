@@ -1,0 +1,205 @@
+"""Target: one place a model can be had from, and how to reach it.
+
+Short form `kind`, `kind:argument` or `kind:argument@revision`; what the argument means follows from its looks and kind:
+
+    local:intfloat/e5-small-v2@refs/pr/1    a model, and its revision
+    tei:http://tei:8080                     a URL
+    hf:scaleway                             a provider
+    hash:512                                a dimension
+"""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit, urlunsplit
+
+from hf_gateway.credentials import EnvKey, Secret, key
+from hf_gateway.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hf_gateway.space import VectorSpace
+
+KIND = re.compile(r"[a-z][a-z0-9_-]*")
+# git's own rules for a ref, and no more: a commit, a branch, a tag, `refs/pr/1`.
+_REVISION = re.compile(r"(?!.*(\.\.|//|@\{|\.lock$))[\w][\w./+-]*")
+
+
+@dataclass(frozen=True)
+class Target:
+    """What to call and how to reach it.
+
+    Args:
+        kind: the name of a backend: local, hf, endpoint, tei, openai, ollama, hash, or one that another package registered.
+        model: the model's name there; without it the chain's own model.
+        url: where the server is, for the kinds that need it said; http or https, without user name or password.
+        revision: commit, branch or tag of the model, for the kinds that load it themselves.
+        provider: which Inference Provider, for `hf`; or `cheapest` or `fastest`.
+        credential: a key for exactly this server: the key itself, or `env:NAME` to read it from the environment when needed.
+        options: what only this kind understands; its backend refuses names that it does not know.
+        space: the vector space this target serves, where neither the server nor the model's files say it rightly.
+
+    Raises:
+        ConfigError: a URL that is none, or has a password in it; a revision that git would not take.
+    """
+
+    kind: str
+    model: str | None = None
+    url: str | None = None
+    revision: str | None = None
+    provider: str | None = None
+    credential: Secret | EnvKey | None = field(default=None, repr=False)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    space: "VectorSpace | None" = None
+
+    def __post_init__(self) -> None:
+        """Check and normalise what can be checked without asking anybody."""
+        if not KIND.fullmatch(self.kind):
+            raise ConfigError(
+                f"{self.kind!r} is not the kind of a target; write 'kind:argument', such as 'local' or 'tei:http://tei:8080'"
+            )
+        if self.url is not None:
+            object.__setattr__(self, "url", checked_url(self.url, self.kind))
+        if self.revision is not None and not _REVISION.fullmatch(self.revision):
+            raise ConfigError(
+                f"{self.revision!r} is not a revision; write a branch, a tag or a commit, as in 'local:org/model@main'"
+            )
+        if isinstance(self.credential, str):
+            object.__setattr__(self, "credential", key(self.credential, f"the credential of target '{self.kind}'"))
+        object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
+
+    @classmethod
+    def of(cls, value: "str | Target | Mapping[str, Any]") -> Self:
+        """Build from the short form, from a mapping of the fields, or return a Target as it is.
+
+        Raises:
+            ConfigError: what it is not, naming the nearest field for an unknown one.
+        """
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, str):
+            return cls.parse(value)
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"a target is a string such as 'local' or a Target, not {type(value).__name__}")
+        names = {item.name for item in dataclasses.fields(cls)}
+        for name in value:
+            if name not in names:
+                raise ConfigError(f"a target has no field {name!r}{nearest(name, names)}")
+        if "kind" not in value:
+            raise ConfigError(f"a target needs its kind; got only {', '.join(map(repr, value)) or 'nothing'}")
+        fields = dict(value)
+        if isinstance(fields.get("space"), Mapping):
+            from hf_gateway.space import VectorSpace
+
+            fields["space"] = VectorSpace.from_dict(fields["space"])
+        return cls(**fields)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read the short form. Raises ConfigError."""
+        kind, _, argument = text.strip().partition(":")
+        if not argument:
+            return cls(kind)
+        if "://" in argument:
+            return cls(kind, url=argument)
+        if kind == "hf":
+            return cls(kind, provider=argument)
+        if kind == "hash":
+            if not argument.isascii() or not argument.isdigit():
+                raise ConfigError(f"'hash:{argument}': the argument is a dimension, such as 'hash:512'")
+            return cls(kind, options={"dim": int(argument)})
+        if kind in ("tei", "openai", "endpoint"):
+            raise ConfigError(f"'{kind}:{argument}' needs a whole URL, such as '{kind}:http://{argument}'")
+        model, at, revision = argument.rpartition("@")
+        return cls(kind, model=model, revision=revision) if at else cls(kind, model=argument)
+
+    def inheriting(self, model: str | None, revision: str | None = None) -> Self:
+        """Return the same target with the chain's model where it names none; the revision goes with the model."""
+        if self.model is not None or model is None:
+            return self
+        return dataclasses.replace(self, model=model, revision=self.revision or revision)
+
+    @property
+    def label(self) -> str:
+        """How logs, errors and tables call it: the short form, without a URL's query."""
+        if self.url is not None:
+            return f"{self.kind}:{urlunsplit(urlsplit(self.url)._replace(query=''))}"
+        if self.kind == "hf":
+            return f"hf:{self.provider}" if self.provider else "hf"
+        if self.kind == "hash":
+            return f"hash:{self.options['dim']}" if "dim" in self.options else "hash"
+        if self.model is None:
+            return self.kind
+        return f"{self.kind}:{self.model}{'@' + self.revision if self.revision else ''}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields that are set, without the key; `of` reads it back."""
+        found: dict[str, Any] = {}
+        for item in dataclasses.fields(self):
+            value = getattr(self, item.name)
+            if item.name == "credential":
+                # A name of a variable is no secret, and without it the target could not be rebuilt.
+                value = str(value) if isinstance(value, EnvKey) else None
+            elif item.name == "options":
+                value = dict(value)
+            elif item.name == "space" and value is not None:
+                value = value.to_dict()
+            if value is not None and value != {}:
+                found[item.name] = value
+        return found
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        """Be a field of pydantic models: read by `of`, written by `to_dict`, so without the key."""
+        from pydantic_core import core_schema
+
+        written = core_schema.plain_serializer_function_ser_schema(cls.to_dict)
+        return core_schema.no_info_plain_validator_function(cls.of, serialization=written)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by fields; a key stays behind (see `Secret`)."""
+        values = tuple(getattr(self, item.name) for item in dataclasses.fields(self))
+        return (type(self), tuple(dict(value) if isinstance(value, MappingProxyType) else value for value in values))
+
+    def __hash__(self) -> int:
+        """Hash by the short form; options need not be hashable."""
+        return hash((self.label, self.model, self.revision))
+
+
+def checked_url(url: str, kind: str) -> str:
+    """Return the URL without a trailing slash; raise ConfigError for one that must not be called."""
+    try:
+        parts = urlsplit(url.strip())
+        port = parts.port
+    except ValueError as error:
+        raise ConfigError(f"target '{kind}': {redacted(url)!r} is not a URL: {error}") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(
+            f"target '{kind}': {redacted(url)!r} is not an http or https URL, such as 'http://localhost:8080'"
+        )
+    if parts.username is not None or parts.password is not None:
+        raise ConfigError(
+            f"target '{kind}': {redacted(url)!r} carries a user name or password, which would end up in logs; "
+            f"leave it out and give the key as Target({kind!r}, url=..., credential=...)"
+        )
+    if parts.fragment:
+        raise ConfigError(f"target '{kind}': {redacted(url)!r} has a fragment ('#…'), which no server ever sees")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    netloc = host if port is None else f"{host}:{port}"
+    return urlunsplit((parts.scheme, netloc, parts.path.rstrip("/"), parts.query, ""))
+
+
+def redacted(url: str) -> str:
+    """Return the URL with whatever stands before an `@` in its authority, and the query's values, as `***`."""
+    hidden = re.sub(r"(?<=//)[^/@]*@", "***@", url)
+    return re.sub(r"(?<==)[^&#]+", "***", hidden) if "?" in hidden else hidden
+
+
+def nearest(name: str, names: "set[str] | list[str]") -> str:
+    """Return '; did you mean …?' for the nearest known name, or the list of names when none is near."""
+    import difflib
+
+    close = difflib.get_close_matches(name, sorted(names), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(sorted(names))}"

@@ -1,0 +1,151 @@
+"""Vectors: a block of float32 rows, readable as lists, as bytes and as a numpy array.
+
+numpy alone weighs more than the rest of the base install together, and nothing on the way from a server to a
+framework's list of floats needs it. So a block of vectors is one flat `array('f')` and two numbers; whoever has numpy
+gets the same memory through `numpy()` without a copy.
+"""
+
+import math
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from operator import mul
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    import numpy as np
+
+UNIT_TOLERANCE = 1e-3
+"""How far from 1 the L2 norm of a "unit" vector may be: float16 servers are off by a few 1e-4."""
+
+
+class Vectors(Sequence[list[float]]):
+    """n vectors of one dimension, as float32 of shape (n, dim).
+
+    Iterating or indexing gives plain lists of Python floats, which is what both frameworks want.
+    """
+
+    __slots__ = ("data", "dim")
+
+    def __init__(self, data: "array[float]", dim: int) -> None:
+        """Take a flat `array('f')` of n*dim numbers; `dim` may be 0 only when there are no numbers."""
+        if len(data) and (dim <= 0 or len(data) % dim):
+            raise ValueError(f"{len(data)} numbers are not rows of {dim}")
+        self.data = data
+        self.dim = dim
+
+    @classmethod
+    def of(cls, rows: Iterable[Sequence[float]]) -> Self:
+        """Build from rows of equal length; raises ValueError when lengths differ, OverflowError beyond float32."""
+        data: array[float] = array("f")
+        dim = 0
+        for index, row in enumerate(rows):
+            if index == 0:
+                dim = len(row)
+            elif len(row) != dim:
+                raise ValueError(f"row {index} has {len(row)} numbers, row 0 has {dim}")
+            data.extend(row)
+        return cls(data, dim)
+
+    @classmethod
+    def from_bytes(cls, raw: bytes | memoryview, dim: int) -> Self:
+        """Build from little-endian float32 bytes, as OpenAI's base64 form and our cache have them."""
+        import sys
+
+        data: array[float] = array("f")
+        data.frombytes(raw)
+        if sys.byteorder == "big":
+            data.byteswap()
+        return cls(data, dim)
+
+    @classmethod
+    def concat(cls, blocks: Sequence["Vectors"]) -> Self:
+        """Join blocks in order; raises ValueError when their dimensions differ."""
+        filled = [block for block in blocks if len(block)]
+        dims = {block.dim for block in filled}
+        if len(dims) > 1:
+            raise ValueError(f"vectors of different dimensions: {sorted(dims)}")
+        data: array[float] = array("f")
+        for block in filled:
+            data.extend(block.data)
+        return cls(data, dims.pop() if dims else 0)
+
+    def __len__(self) -> int:
+        """Return n."""
+        return len(self.data) // self.dim if self.dim else 0
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return row `index` as a list of floats; a slice gives a list of rows."""
+        if isinstance(index, slice):
+            return [self[position] for position in range(*index.indices(len(self)))]
+        n = len(self)
+        position = index + n if index < 0 else index
+        if not 0 <= position < n:
+            raise IndexError(f"row {index} of {n}")
+        return self.data[position * self.dim : (position + 1) * self.dim].tolist()
+
+    def __iter__(self) -> Iterator[list[float]]:
+        """Give each row as a list of floats."""
+        for start in range(0, len(self.data), self.dim or 1):
+            yield self.data[start : start + self.dim].tolist()
+
+    def __eq__(self, other: object) -> bool:
+        """Equal when every number is."""
+        return isinstance(other, Vectors) and self.dim == other.dim and self.data == other.data
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        """Show the shape, never the numbers."""
+        return f"Vectors({len(self)} x {self.dim})"
+
+    def tolist(self) -> list[list[float]]:
+        """Return n lists of dim Python floats."""
+        return list(self)
+
+    def numpy(self) -> "np.ndarray[Any, Any]":
+        """Return a float32 array of shape (n, dim) over the same memory; needs numpy."""
+        import numpy as np
+
+        return np.frombuffer(self.data, dtype=np.float32).reshape(len(self), self.dim)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> "np.ndarray[Any, Any]":
+        """Let `numpy.asarray(vectors)` work."""
+        found = self.numpy()
+        if dtype is not None and found.dtype != dtype:
+            return found.astype(dtype)
+        return found.copy() if copy else found
+
+    def norms(self) -> list[float]:
+        """Return the L2 norm of each row."""
+        return [math.sqrt(sum(map(mul, row, row))) for row in self._rows()]
+
+    def normalized(self) -> Self:
+        """Return the rows scaled to length 1; a zero row stays zero."""
+        data: array[float] = array("f")
+        for row in self._rows():
+            length = math.sqrt(sum(map(mul, row, row)))
+            data.extend([value / length for value in row] if length else row)
+        return type(self)(data, self.dim)
+
+    def truncated(self, dim: int) -> Self:
+        """Return the first `dim` numbers of each row, scaled back to length 1 if the rows had length 1 before."""
+        unit = all(abs(norm - 1.0) <= UNIT_TOLERANCE for norm in self.norms())
+        data: array[float] = array("f")
+        for row in self._rows():
+            data.extend(row[:dim])
+        cut = type(self)(data, dim)
+        return cut.normalized() if unit else cut
+
+    def fault(self) -> str | None:
+        """Say what makes these numbers useless as embeddings (NaN, infinite, all zero), or None."""
+        for index, row in enumerate(self._rows()):
+            # One pass in C: NaN and infinity survive a sum, so a finite sum means finite numbers.
+            if not math.isfinite(sum(row)):
+                return f"row {index} has a number that is NaN or infinite"
+            if not any(row):
+                return f"row {index} is all zeros"
+        return None
+
+    def _rows(self) -> Iterator["array[float]"]:
+        for start in range(0, len(self.data), self.dim or 1):
+            yield self.data[start : start + self.dim]

@@ -1,0 +1,82 @@
+"""Hugging Face's feature-extraction task (the router's hf-inference, Inference Endpoints), and the Hub's provider mapping.
+
+Sources: huggingface.co/docs/inference-providers/tasks/feature-extraction and …/hub-api; recordings of the router.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from hf_gateway.embedding import EmbedAnswer, Usage
+from hf_gateway.errors import BadResponse, BatchTooLarge
+from hf_gateway.wire.http import HttpRequest, HttpResponse, get, post_json, read_json
+from hf_gateway.wire.rows import depth, pooled, rows_of
+
+
+@dataclass(frozen=True)
+class Route:
+    """One provider that serves a model. model: its id there; task and status: the Hub's words, such as `live`."""
+
+    provider: str
+    model: str
+    task: str
+    status: str
+
+
+def feature_extraction_url(router: str, model: str) -> str:
+    """Name the pipeline: without it, a model tagged for another task (all-MiniLM-L6-v2) would answer that one."""
+    return f"{router}/hf-inference/models/{quote(model)}/pipeline/feature-extraction"
+
+
+def encode_feature_extraction(url: str, texts: Sequence[str], *, truncate: bool) -> HttpRequest:
+    """Build the POST. `truncate` is always sent: the servers' own default cuts in silence."""
+    return post_json(url, {"inputs": list(texts), "truncate": truncate})
+
+
+def decode_feature_extraction(response: HttpResponse, count: int, pooling: str | None, *, target: str) -> EmbedAnswer:
+    """Read one vector a text, or pool one vector a token where that can be done rightly.
+
+    Raises:
+        BatchTooLarge: token vectors for several texts; they may hold padding, so the texts are asked for one by one.
+        BadResponse: token vectors of a model whose pooling is not known.
+    """
+    data = read_json(response, target=target)
+    if isinstance(data, dict):
+        # Endpoints with a handler of their own wrap the list.
+        data = next((data[key] for key in ("embeddings", "feature", "features", "vectors") if key in data), data)
+    levels = depth(data)
+    if levels == 1 and count == 1 and isinstance(data, list) and data and isinstance(data[0], int | float):
+        data = [data]
+    elif levels >= 3:
+        if count > 1:
+            raise BatchTooLarge("answers with one vector a token", max_texts=1, target=target)
+        data = pooled(data, pooling, target=target)
+    # Endpoints that run text-embeddings-inference count, the others do not.
+    tokens = response.headers.get("x-compute-tokens", "")
+    return EmbedAnswer(rows_of(data, count, target=target), Usage(int(tokens) if tokens.isdigit() else None))
+
+
+def encode_routes(hub: str, model: str) -> HttpRequest:
+    """Build the Hub's request for who serves a model."""
+    return get(f"{hub}/api/models/{quote(model)}?expand=inferenceProviderMapping&expand=gated")
+
+
+def decode_routes(response: HttpResponse, *, target: str) -> list[Route]:
+    """Read the mapping, in either of its two forms, in the Hub's order."""
+    data = read_json(response, target=target)
+    if not isinstance(data, dict):
+        raise BadResponse("the Hub's answer about the model is not an object", target=target)
+    mapping: Any = data.get("inferenceProviderMapping") or []
+    if isinstance(mapping, dict):
+        mapping = [{"provider": provider, **entry} for provider, entry in mapping.items()]
+    return [
+        Route(
+            entry["provider"],
+            entry.get("providerId") or data.get("id", ""),
+            entry.get("task", ""),
+            entry.get("status", ""),
+        )
+        for entry in mapping
+        if isinstance(entry, dict) and "provider" in entry
+    ]

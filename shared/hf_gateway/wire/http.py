@@ -1,0 +1,59 @@
+"""The request and the response that every wire module speaks of, and strict JSON over them."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hf_gateway.errors import BadResponse, classify
+
+
+@dataclass(frozen=True)
+class HttpRequest:
+    """What to send. The key is not in it: the transport adds it for the one origin the key is bound to."""
+
+    method: str
+    url: str
+    body: bytes | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class HttpResponse:
+    """What came back. headers: names in lower case; body: decoded from its content encoding."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def get(url: str) -> HttpRequest:
+    """Build a GET."""
+    return HttpRequest("GET", url, headers={"accept": "application/json"})
+
+
+def post_json(url: str, payload: Mapping[str, Any]) -> HttpRequest:
+    """Build a POST of JSON in UTF-8."""
+    body = json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
+    return HttpRequest("POST", url, body, {"content-type": "application/json", "accept": "application/json"})
+
+
+def json_size(text: str) -> int:
+    """Return how many bytes a text takes in a JSON list, its comma included."""
+    return len(json.dumps(text, ensure_ascii=False).encode()) + 1
+
+
+def read_json(response: HttpResponse, *, target: str) -> Any:
+    """Return the JSON of a success; raise the classified error of anything else, `BadResponse` for what is no JSON."""
+    if not 200 <= response.status < 300:
+        raise classify(response.status, response.headers, response.body, target=target)
+    try:
+        return json.loads(response.body)
+    except ValueError:
+        shown = response.body[:80].decode("utf-8", "replace")
+        what = "an HTML page" if shown.lstrip()[:1] == "<" else f"{shown!r}"
+        raise BadResponse(
+            f"answered {response.status} with {what} instead of JSON; is the URL that of the server itself?",
+            target=target,
+            status=response.status,
+        ) from None

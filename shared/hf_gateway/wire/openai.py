@@ -1,0 +1,96 @@
+"""OpenAI's embeddings form, as vLLM, TGI, llama.cpp, LM Studio, infinity, TEI and several hosted providers speak it.
+
+Source: platform.openai.com/docs/api-reference/embeddings.
+"""
+
+import base64
+import binascii
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from hf_gateway.embedding import EmbedAnswer, Usage
+from hf_gateway.errors import BadResponse
+from hf_gateway.vectors import Vectors
+from hf_gateway.wire.http import HttpRequest, HttpResponse, get, post_json, read_json
+from hf_gateway.wire.rows import rows_of
+
+Encoding = Literal["float", "base64"]
+
+
+def embeddings_url(url: str) -> str:
+    """Complete a base URL: nothing after the host gets `/v1/embeddings`, a path gets `/embeddings`, a whole one stays."""
+    return _endpoint(url, "embeddings")
+
+
+def encode_models(url: str) -> HttpRequest:
+    """Build `GET /v1/models`."""
+    return get(_endpoint(url.removesuffix("/embeddings"), "models"))
+
+
+def decode_models(response: HttpResponse, *, target: str) -> list[str]:
+    """Read the ids of the models that are served."""
+    data = read_json(response, target=target)
+    entries = data.get("data", []) if isinstance(data, dict) else []
+    return [entry["id"] for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
+
+
+def encode_embeddings(
+    url: str, model: str | None, texts: Sequence[str], *, encoding: Encoding = "float"
+) -> HttpRequest:
+    """Build the POST. A model or encoding that is the default is left out: some servers refuse a null."""
+    payload: dict[str, Any] = {"input": list(texts)}
+    if model is not None:
+        payload["model"] = model
+    if encoding != "float":
+        payload["encoding_format"] = encoding
+    return post_json(url, payload)
+
+
+def decode_embeddings(response: HttpResponse, count: int, *, target: str) -> EmbedAnswer:
+    """Read rows in the order of their `index`, floats or base64, whichever came: servers ignore what was asked for."""
+    data = read_json(response, target=target)
+    entries = data.get("data") if isinstance(data, dict) else None
+    if not isinstance(entries, list):
+        raise BadResponse("the answer has no list 'data'; is this an OpenAI-compatible server?", target=target)
+    rows = [entry.get("embedding") if isinstance(entry, dict) else None for entry in _ordered(entries, count, target)]
+    usage = data.get("usage")
+    tokens = usage.get("prompt_tokens", usage.get("total_tokens")) if isinstance(usage, dict) else None
+    vectors = (
+        _from_base64(rows, target) if any(isinstance(row, str) for row in rows) else rows_of(rows, count, target=target)
+    )
+    return EmbedAnswer(vectors, Usage(tokens if isinstance(tokens, int) else None), data.get("model"))
+
+
+def _ordered(entries: list[Any], count: int, target: str) -> list[Any]:
+    if len(entries) != count:
+        raise BadResponse(f"answered with {len(entries)} vectors for {count} texts", target=target)
+    places = [entry.get("index") if isinstance(entry, dict) else None for entry in entries]
+    if all(place is None for place in places):
+        return entries
+    if sorted(place if isinstance(place, int) else -1 for place in places) != list(range(count)):
+        raise BadResponse(
+            "the 'index' numbers are not 0 to n-1, so it is not known which vector belongs to which text", target=target
+        )
+    ordered: list[Any] = [None] * count
+    for place, entry in zip(places, entries, strict=True):
+        ordered[place] = entry  # type: ignore[index]
+    return ordered
+
+
+def _from_base64(rows: list[Any], target: str) -> Vectors:
+    try:
+        blocks = [base64.b64decode(row, validate=True) for row in rows]
+        sizes = {len(block) for block in blocks}
+        if len(sizes) != 1 or 0 in sizes:
+            raise ValueError(f"rows of {sorted(sizes)} bytes")
+        return Vectors.from_bytes(b"".join(blocks), sizes.pop() // 4)
+    except (TypeError, ValueError, binascii.Error) as error:
+        raise BadResponse(f"the base64 vectors cannot be read: {error}", target=target) from None
+
+
+def _endpoint(url: str, name: str) -> str:
+    base, _, query = url.partition("?")
+    base = base.rstrip("/")
+    if not base.endswith(f"/{name}"):
+        base = f"{base}/{name}" if "/" in base.split("://", 1)[1] else f"{base}/v1/{name}"
+    return f"{base}?{query}" if query else base

@@ -1,0 +1,66 @@
+"""From decoded JSON to vectors, with every way in which rows can be wrong."""
+
+import math
+from typing import Any
+
+from hf_gateway.errors import BadResponse
+from hf_gateway.vectors import Vectors
+
+
+def rows_of(rows: Any, count: int, *, target: str) -> Vectors:
+    """Read a list of `count` rows of numbers of one length into (count, dim) float32. Raises BadResponse."""
+    if not isinstance(rows, list):
+        raise BadResponse(f"answered with {_kind(rows)} where a list of vectors belongs", target=target)
+    if len(rows) != count:
+        raise BadResponse(f"answered with {len(rows)} vectors for {count} texts", target=target)
+    for index, row in enumerate(rows):
+        if not isinstance(row, list) or not row:
+            raise BadResponse(f"vector {index} is {_kind(row)}, not a list of numbers", target=target)
+    try:
+        return Vectors.of(rows)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise BadResponse(f"the vectors cannot be read: {error}", target=target) from None
+
+
+def pooled(rows: Any, pooling: str | None, *, target: str) -> list[list[float]]:
+    """Turn one text's token vectors, (tokens, dim) or (1, tokens, dim), into one vector by the model's own pooling.
+
+    Raises BadResponse when it is not known how this model pools: any guess would be another vector space.
+    """
+    while isinstance(rows, list) and len(rows) == 1 and depth(rows) > 2:
+        rows = rows[0]
+    if depth(rows) != 2 or not rows or not rows[0]:
+        raise BadResponse("the token vectors have a shape that cannot be pooled", target=target)
+    if pooling == "mean":
+        return [[math.fsum(column) / len(rows) for column in zip(*rows, strict=True)]]
+    if pooling == "cls":
+        return [list(rows[0])]
+    if pooling == "lasttoken":
+        return [list(rows[-1])]
+    if pooling == "max":
+        return [[max(column) for column in zip(*rows, strict=True)]]
+    known = (
+        f"the model pools by {pooling!r}, which cannot be done from outside"
+        if pooling
+        else "how the model pools them is not known here"
+    )
+    raise BadResponse(
+        f"answered with one vector a token ({len(rows)} x {len(rows[0])}), and {known}; use a target that pools itself, "
+        "such as 'local' or 'tei:<url>', or say it: Target(..., space=VectorSpace(model, pooling='mean'))",
+        target=target,
+    )
+
+
+def depth(value: Any) -> int:
+    """Count the lists in one another along the first elements."""
+    levels = 0
+    while isinstance(value, list):
+        levels += 1
+        value = value[0] if value else None
+    return levels
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"an object with {', '.join(sorted(map(repr, value))[:5]) or 'nothing'}"
+    return "an empty list" if value == [] else type(value).__name__

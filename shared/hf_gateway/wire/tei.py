@@ -1,0 +1,77 @@
+"""text-embeddings-inference: `/info` and `/embed` (github.com/huggingface/text-embeddings-inference, docs/openapi.json)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hf_gateway.embedding import EmbedAnswer, Usage
+from hf_gateway.errors import BadResponse
+from hf_gateway.wire.http import HttpRequest, HttpResponse, get, post_json, read_json
+from hf_gateway.wire.rows import rows_of
+
+DEFAULT_MAX_TEXTS = 32
+"""`--max-client-batch-size` of a server that was not told otherwise."""
+DEFAULT_MAX_BYTES = 2_000_000
+"""`--payload-limit`; `/info` does not say it."""
+
+
+@dataclass(frozen=True)
+class Info:
+    """What a server says of itself. max_tokens: of one text; kind: embedding, classifier or reranker."""
+
+    model: str
+    revision: str | None
+    served_as: str | None
+    kind: str
+    pooling: str | None
+    max_texts: int
+    max_tokens: int | None
+    version: str | None
+
+
+def encode_info(url: str) -> HttpRequest:
+    """Build `GET /info`."""
+    return get(f"{url}/info")
+
+
+def decode_info(response: HttpResponse, *, target: str) -> Info:
+    """Read `/info`. Raises the classified error, or BadResponse for the JSON of something else."""
+    data = read_json(response, target=target)
+    if not isinstance(data, dict) or not isinstance(data.get("model_id"), str):
+        raise BadResponse(
+            "/info does not look like text-embeddings-inference; for an OpenAI-compatible server use 'openai:<url>'",
+            target=target,
+        )
+    model_type = data.get("model_type")
+    kind, detail = (
+        next(iter(model_type.items()))
+        if isinstance(model_type, dict) and model_type
+        else (str(model_type or "embedding"), {})
+    )
+    return Info(
+        model=data["model_id"],
+        revision=data.get("model_sha"),
+        served_as=data.get("served_model_name"),
+        kind=kind.lower(),
+        pooling=detail.get("pooling") if isinstance(detail, dict) else None,
+        max_texts=data.get("max_client_batch_size") or DEFAULT_MAX_TEXTS,
+        max_tokens=data.get("max_input_length"),
+        version=data.get("version"),
+    )
+
+
+def encode_embed(
+    url: str, texts: Sequence[str], *, truncate: bool, normalize: bool, prompt_name: str | None = None
+) -> HttpRequest:
+    """Build `POST /embed`. `truncate` is always sent: the server's own default cuts in silence."""
+    payload: dict[str, Any] = {"inputs": list(texts), "truncate": truncate, "normalize": normalize}
+    if prompt_name is not None:
+        payload["prompt_name"] = prompt_name
+    return post_json(f"{url}/embed", payload)
+
+
+def decode_embed(response: HttpResponse, count: int, *, target: str) -> EmbedAnswer:
+    """Read the rows, and the tokens from the `x-compute-tokens` header."""
+    vectors = rows_of(read_json(response, target=target), count, target=target)
+    tokens = response.headers.get("x-compute-tokens", "")
+    return EmbedAnswer(vectors, Usage(int(tokens) if tokens.isdigit() else None))

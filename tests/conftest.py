@@ -1,0 +1,83 @@
+"""What holds for every test: no key, no home, no network but loopback, and nothing of the machine's own settings."""
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+RECORDINGS = Path(__file__).resolve().parents[2] / "shared" / "recordings"
+"""Real traffic that other projects recorded; beside the repository, and not everywhere."""
+
+_VARIABLES = (
+    "HF_TOKEN",
+    "HUGGING_FACE_HUB_TOKEN",
+    "HUGGINGFACEHUB_API_TOKEN",
+    "HUGGINGFACE_API_KEY",
+    "HF_TOKEN_PATH",
+    "HF_ENDPOINT",
+    "HF_MODEL_ID",
+    "HF_HUB_OFFLINE",
+    "TRANSFORMERS_OFFLINE",
+    "HUGGINGFACE_BASE_URL",
+    "HUGGINGFACE_REQUIRE_API_KEY",
+    "OLLAMA_HOST",
+    "OPENAI_API_KEY",
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nobodys_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Put the Hub's cache into an empty folder before huggingface_hub reads its environment, once, when imported."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HOME", str(home / "huggingface"))
+        patch.setenv("XDG_CONFIG_HOME", str(home / "config"))
+        patch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
+        patch.setenv("DO_NOT_TRACK", "1")
+        patch.setenv("TOKENIZERS_PARALLELISM", "false")
+        for name in [
+            *_VARIABLES,
+            *(name for name in os.environ if name.startswith("HF_GATEWAY_") and "_TEST_" not in name),
+        ]:
+            patch.delenv(name, raising=False)
+        yield home
+
+
+@pytest.fixture(autouse=True)
+def _no_traces(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Start in an empty folder, and with every notice unsaid."""
+    from hf_gateway import credentials
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(credentials, "_noticed", set())
+
+
+@pytest.fixture(autouse=True)
+def _only_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail a test that calls anybody but this machine."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: object) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6):
+            host = str(address[0])  # type: ignore[index]
+            if not host.startswith("127.") and host not in ("::1", "localhost"):
+                raise AssertionError(f"a test tried to reach {host}")
+        connect(self, address)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture(scope="session")
+def recordings() -> Path:
+    """The folder of recordings; skips where it is missing."""
+    if not RECORDINGS.is_dir():
+        pytest.skip("the recordings lie beside the repository only on the project's own machines")
+    return RECORDINGS

@@ -1,0 +1,428 @@
+"""The failure table of the chain, row by row, sync and async, counting the requests that reach each server."""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from langchain_core.exceptions import ModelError
+
+from hf_gateway import Target, errors
+from tests.embedders import Caller
+from tests.servers import unit_vectors
+from tests.servers.loopback import Reply, cut, dead_url, disconnect, drip, garbage, hang, html, redirect
+from tests.servers.openai import FakeOpenAI
+from tests.servers.router import FakeHub, FakeRouter, loading, rate_limited
+from tests.servers.tei import FakeTEI
+
+PATH = "/v1/embeddings"
+Make = Callable[..., Caller]
+
+
+@pytest.fixture(params=["sync", "async"])
+def caller(request: pytest.FixtureRequest) -> Make:
+    return functools.partial(Caller, request.param == "async")
+
+
+@pytest.fixture
+def primary() -> Iterator[FakeOpenAI]:
+    with FakeOpenAI(models=None) as server:
+        yield server
+
+
+@pytest.fixture
+def backup() -> Iterator[FakeOpenAI]:
+    with FakeOpenAI(models=None) as server:
+        yield server
+
+
+def chain(*servers: Any) -> list[str]:
+    return [f"openai:{server.url}" for server in servers]
+
+
+def refused(make: Caller, error: type[Exception]) -> errors.GatewayError:
+    with pytest.raises(error) as caught:
+        make.documents(["one", "two"])
+    assert isinstance(caught.value, errors.GatewayError)
+    return caught.value
+
+
+def says(message: str, status: int) -> Reply:
+    return Reply(status, {"error": {"message": message, "type": "x", "code": status}})
+
+
+# InvalidRequest: fails at once, everywhere the same.
+
+
+@pytest.mark.parametrize("status", [400, 422])
+def test_invalid_request_fails_at_once_and_asks_nobody_else(
+    caller: Make, primary: FakeOpenAI, backup: FakeOpenAI, status: int
+) -> None:
+    primary.always(says("input must be a string or an array of strings", status))
+    error = refused(caller(chain(primary, backup)), errors.InvalidRequest)
+    assert (primary.count(PATH), backup.count(PATH)) == (1, 0)
+    assert error.status == status
+
+
+# ContentFiltered: the provider's reason is passed on.
+
+
+def test_content_filtered_passes_the_providers_reason_on_and_asks_nobody_else(
+    caller: Make, primary: FakeOpenAI, backup: FakeOpenAI
+) -> None:
+    primary.always(says("The request was rejected by our content policy (violence)", 400))
+    error = refused(caller(chain(primary, backup)), errors.ContentFiltered)
+    assert (primary.count(PATH), backup.count(PATH)) == (1, 0)
+    assert "violence" in str(error)
+
+
+# ContextOverflow: never the same request again; to a target whose context is larger or not known.
+
+TOO_LONG = "This model's maximum context length is 256 tokens. However, you requested 812 tokens in the input."
+
+
+def test_context_overflow_goes_to_a_target_whose_context_is_not_known(
+    caller: Make, primary: FakeOpenAI, backup: FakeOpenAI
+) -> None:
+    primary.always(says(TOO_LONG, 400))
+    assert caller(chain(primary, backup)).documents(["one"]) == unit_vectors(["one"])
+    assert (primary.count(PATH), backup.count(PATH)) == (1, 1)
+
+
+def test_context_overflow_skips_a_target_whose_context_is_not_larger(caller: Make, primary: FakeOpenAI) -> None:
+    primary.always(says(TOO_LONG, 400))
+    with FakeTEI(max_input_length=256) as small:
+        make = caller([*chain(primary), f"tei:{small.url}"], model="sentence-transformers/all-MiniLM-L6-v2")
+        error = refused(make, errors.AllTargetsFailed)
+        assert (primary.count(PATH), small.count("/embed")) == (1, 0)
+    assert [type(each).__name__ for each in error.errors] == ["ContextOverflow", "ContextOverflow"]
+
+
+# BatchTooLarge: split and go on.
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Reply(413, "Failed to buffer the request body: length limit exceeded"),
+        Reply(422, {"error": "batch size 8 > maximum allowed batch size 3", "error_type": "Validation"}),
+    ],
+    ids=["413", "422"],
+)
+def test_batch_too_large_is_split_and_goes_on_at_the_same_target(
+    caller: Make, primary: FakeOpenAI, backup: FakeOpenAI, answer: Reply
+) -> None:
+    texts = [f"text {number}" for number in range(8)]
+    primary.fail(answer)
+    assert caller(chain(primary, backup)).documents(texts) == unit_vectors(texts)
+    sizes = [len(request.json["input"]) for request in primary.requests]
+    assert sizes == ([8, 3, 3, 2] if answer.status == 422 else [8, 4, 4])
+    assert backup.count() == 0
+
+
+def test_batch_too_large_for_a_single_text_is_a_context_overflow(
+    caller: Make, primary: FakeOpenAI, backup: FakeOpenAI
+) -> None:
+    primary.always(Reply(413, "length limit exceeded"))
+    assert caller(chain(primary, backup)).documents(["one"]) == unit_vectors(["one"])
+    assert (primary.count(PATH), backup.count(PATH)) == (1, 1)
+
+
+# AuthenticationFailed, PermissionDenied, GatedModel: no retry, next target.
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (Reply(401), "AuthenticationFailed"),
+        (says("API key not valid. Please pass a valid API key.", 400), "AuthenticationFailed"),
+        (Reply(403, {"error": "insufficient permissions"}), "PermissionDenied"),
+        (Reply(403, {"error": "Access to model x is restricted, it is a gated model"}), "GatedModel"),
+        (Reply(404, {"error": "model 'x' not found"}), "ModelNotFound"),
+        (Reply(402, {"error": "You have exceeded your monthly included credits"}), "PaymentRequired"),
+    ],
+    ids=["401", "400 about the key", "403", "403 gated", "404", "402"],
+)
+def test_refusals_of_one_target_go_to_the_next_without_a_retry(
+    caller: Make, primary: FakeOpenAI, backup: FakeOpenAI, answer: Reply, kind: str
+) -> None:
+    primary.always(answer)
+    make = caller(chain(primary, backup))
+    assert make.documents(["one"]) == unit_vectors(["one"])
+    assert (primary.count(PATH), backup.count(PATH)) == (1, 1)
+    alone = caller(chain(primary))
+    assert type(refused(alone, getattr(errors, kind))).__name__ == kind
+    assert primary.count(PATH) == 2
+
+
+def test_payment_required_skips_targets_billed_to_the_same_account(caller: Make, backup: FakeOpenAI) -> None:
+    routes = [
+        {"provider": name, "providerId": "m", "status": "live", "task": "feature-extraction"}
+        for name in ("hf-inference", "scaleway")
+    ]
+    with FakeRouter() as router, FakeHub() as hub, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_ENDPOINT", hub.url)
+        hub.always(Reply(200, {"id": "m", "inferenceProviderMapping": routes}))
+        hosted = [
+            Target("hf", url=router.url, provider=name, credential="hf_exhausted")
+            for name in ("hf-inference", "scaleway")
+        ]
+        make = caller([*hosted, *chain(backup)])
+        assert make.documents(["one"]) == unit_vectors(["one"])
+        assert (router.count(), backup.count(PATH)) == (1, 1)
+
+
+# RateLimited: the next target at once; the target rests; alone it is waited for if that fits the deadline.
+
+
+def test_rate_limited_goes_to_the_next_target_and_rests_until_it_said(
+    caller: Make, primary: FakeOpenAI, backup: FakeOpenAI
+) -> None:
+    primary.fail(rate_limited(20))
+    make = caller(chain(primary, backup))
+    make.documents(["one"])
+    make.documents(["two"])
+    assert (primary.count(PATH), backup.count(PATH)) == (1, 2)
+    assert make.clock.waited == []
+    assert make.gateway.status()[0].retry_in == 20
+    make.clock.advance(20)
+    make.documents(["three"])
+    assert (primary.count(PATH), backup.count(PATH)) == (2, 2)
+
+
+def test_rate_limited_is_waited_out_when_nobody_else_can_serve(caller: Make, primary: FakeOpenAI) -> None:
+    primary.fail(rate_limited(7), rate_limited(3))
+    make = caller(chain(primary))
+    assert make.documents(["one"]) == unit_vectors(["one"])
+    assert primary.count(PATH) == 3
+    assert make.clock.waited == [7, 3]
+
+
+def test_rate_limited_beyond_the_deadline_is_raised_at_once_with_its_time(caller: Make, primary: FakeOpenAI) -> None:
+    primary.always(rate_limited(50))
+    make = caller(chain(primary), timeout=30)
+    error = refused(make, errors.RateLimited)
+    assert primary.count(PATH) == 1
+    assert make.clock.waited == []
+    assert error.retry_after == 50
+
+
+def test_rate_limited_everywhere_waits_for_the_first_that_is_ready(
+    caller: Make, primary: FakeOpenAI, backup: FakeOpenAI
+) -> None:
+    primary.fail(rate_limited(30))
+    backup.fail(rate_limited(5))
+    make = caller(chain(primary, backup))
+    assert make.documents(["one"]) == unit_vectors(["one"])
+    assert (primary.count(PATH), backup.count(PATH)) == (1, 2)
+    assert make.clock.waited == [5]
+
+
+# ModelLoading: wait if it fits and nobody else can serve.
+
+
+def test_model_loading_goes_to_the_next_target(caller: Make, primary: FakeOpenAI, backup: FakeOpenAI) -> None:
+    primary.fail(loading("m", 20.0))
+    make = caller(chain(primary, backup))
+    make.documents(["one"])
+    assert (primary.count(PATH), backup.count(PATH)) == (1, 1)
+    assert make.clock.waited == []
+
+
+def test_model_loading_is_waited_for_when_nobody_else_can_serve(caller: Make, primary: FakeOpenAI) -> None:
+    primary.fail(loading("m", 20.0))
+    make = caller(chain(primary))
+    assert make.documents(["one"]) == unit_vectors(["one"])
+    assert primary.count(PATH) == 2
+    assert make.clock.waited == [20]
+
+
+# Overloaded, ServerError: once again, with jitter, then the next.
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (503, errors.Overloaded),
+        (529, errors.Overloaded),
+        (500, errors.ServerError),
+        (502, errors.ServerError),
+        (424, errors.ServerError),
+    ],
+)
+def test_server_failures_are_retried_once_and_then_left_for_the_next(
+    caller: Make, primary: FakeOpenAI, backup: FakeOpenAI, status: int, kind: type[Exception]
+) -> None:
+    primary.always(Reply(status, {"error": "no"}))
+    make = caller(chain(primary, backup))
+    assert make.documents(["one"]) == unit_vectors(["one"])
+    assert (primary.count(PATH), backup.count(PATH)) == (2, 1)
+    assert len(make.clock.waited) == 1
+    assert 0 <= make.clock.waited[0] <= 0.5
+    assert type(refused(caller(chain(primary)), kind)).__mro__[1] is kind
+
+
+def test_a_server_failure_that_passes_is_not_seen_by_the_caller(
+    caller: Make, primary: FakeOpenAI, backup: FakeOpenAI
+) -> None:
+    primary.fail(Reply(503, {"error": "busy"}))
+    assert caller(chain(primary, backup)).documents(["one"]) == unit_vectors(["one"])
+    assert (primary.count(PATH), backup.count(PATH)) == (2, 0)
+
+
+# ConnectFailed: once again. AttemptTimedOut: not.
+
+
+def test_a_broken_connection_is_retried_once(caller: Make, primary: FakeOpenAI, backup: FakeOpenAI) -> None:
+    primary.always(disconnect())
+    assert caller(chain(primary, backup)).documents(["one"]) == unit_vectors(["one"])
+    assert (primary.count(PATH), backup.count(PATH)) == (2, 1)
+
+
+def test_an_answer_cut_short_is_a_failure_and_never_a_shorter_answer(
+    caller: Make, primary: FakeOpenAI, backup: FakeOpenAI
+) -> None:
+    primary.always(cut(b'{"data":[{"index":0,"embedding":[0.1,'))
+    assert caller(chain(primary, backup)).documents(["one"]) == unit_vectors(["one"])
+    assert (primary.count(PATH), backup.count(PATH)) == (2, 1)
+
+
+def test_a_refused_connection_goes_to_the_next_target(caller: Make, backup: FakeOpenAI) -> None:
+    make = caller([f"openai:{dead_url()}", *chain(backup)])
+    assert make.documents(["one"]) == unit_vectors(["one"])
+    assert len(make.clock.waited) == 1
+    assert backup.count(PATH) == 1
+
+
+def test_a_silent_server_is_not_asked_again(caller: Make, primary: FakeOpenAI, backup: FakeOpenAI) -> None:
+    primary.always(hang())
+    make = caller(chain(primary, backup), attempt_timeout=0.3)
+    assert make.documents(["one"]) == unit_vectors(["one"])
+    assert (primary.count(PATH), backup.count(PATH)) == (1, 1)
+    refused(caller(chain(primary), attempt_timeout=0.3), errors.AttemptTimedOut)
+    assert primary.count(PATH) == 2
+
+
+def test_a_server_that_trickles_its_answer_is_timed_out_as_a_whole(caller: Make, primary: FakeOpenAI) -> None:
+    primary.always(drip(every=0.02))
+    refused(caller(chain(primary), attempt_timeout=0.3), errors.AttemptTimedOut)
+    assert primary.count(PATH) == 1
+
+
+# BadResponse: no retry, next target.
+
+
+def answer_with(rows: list[list[Any]]) -> Reply:
+    return Reply(
+        200, {"object": "list", "data": [{"index": i, "embedding": row} for i, row in enumerate(rows)], "model": "m"}
+    )
+
+
+BAD = {
+    "not JSON": garbage(),
+    "HTML from a proxy": html(200),
+    "wrong count": answer_with(unit_vectors(["a"])),
+    "rows of different length": answer_with([[0.1, 0.2], [0.3]]),
+    "NaN": answer_with([[float("nan"), 0.1], [0.1, 0.2]]),
+    "null": answer_with([[None, 0.1], [0.1, 0.2]]),
+    "all zero": answer_with([[0.0, 0.0], [0.1, 0.2]]),
+    "no data": Reply(200, {"ok": True}),
+    "index twice": Reply(200, {"data": [{"index": 0, "embedding": [1.0]}, {"index": 0, "embedding": [1.0]}]}),
+    "redirect to another host": redirect("http://127.0.0.2:9/v1/embeddings"),
+}
+
+
+@pytest.mark.parametrize("answer", BAD.values(), ids=BAD.keys())
+def test_a_bad_response_is_not_retried_and_goes_to_the_next(
+    caller: Make, primary: FakeOpenAI, backup: FakeOpenAI, answer: Reply
+) -> None:
+    primary.always(answer)
+    assert caller(chain(primary, backup)).documents(["one", "two"]) == unit_vectors(["one", "two"])
+    assert (primary.count(PATH), backup.count(PATH)) == (1, 1)
+    refused(caller(chain(primary)), errors.BadResponse)
+
+
+def test_vectors_of_the_wrong_dimension_are_a_bad_response(caller: Make, backup: FakeOpenAI) -> None:
+    minilm = "sentence-transformers/all-MiniLM-L6-v2"
+    with FakeOpenAI(models=None, embed=functools.partial(unit_vectors, dim=768)) as wide:
+        assert caller(chain(wide, backup), model=minilm).documents(["one"]) == unit_vectors(["one"])
+        assert (wide.count(PATH), backup.count(PATH)) == (1, 1)
+
+
+def test_a_dimension_that_changes_behind_the_same_url_is_a_bad_response(caller: Make, primary: FakeOpenAI) -> None:
+    make = caller(chain(primary))
+    make.documents(["one", "two"])
+    primary.always(answer_with(unit_vectors(["one", "two"], dim=768)))
+    assert "768" in str(refused(make, errors.BadResponse))
+
+
+# SpaceMismatch: nobody else is asked, since the setting is wrong.
+
+
+def test_a_server_of_another_model_is_a_space_mismatch_and_nothing_is_embedded(
+    caller: Make, backup: FakeOpenAI
+) -> None:
+    with FakeTEI(model_id="BAAI/bge-small-en-v1.5") as other:
+        make = caller([f"tei:{other.url}", *chain(backup)], model="sentence-transformers/all-MiniLM-L6-v2")
+        error = refused(make, errors.SpaceMismatch)
+        assert (other.count("/embed"), backup.count()) == (0, 0)
+    assert "BAAI/bge-small-en-v1.5" in str(error)
+    assert "all-MiniLM-L6-v2" in str(error)
+
+
+# Exactly one layer retries.
+
+
+@pytest.mark.parametrize(("max_retries", "requests"), [(0, 1), (1, 2), (3, 4)])
+def test_max_retries_is_the_number_of_retries_and_zero_means_zero(
+    caller: Make, primary: FakeOpenAI, max_retries: int, requests: int
+) -> None:
+    # Three failures in a row open the breaker, which ends the retries too.
+    primary.always(Reply(503, {"error": "busy"}))
+    refused(caller(chain(primary), max_retries=max_retries), errors.Overloaded)
+    assert primary.count(PATH) == min(requests, 3)
+
+
+@pytest.mark.parametrize("answer", [rate_limited(1), loading("m", 1.0)], ids=["429", "loading"])
+def test_max_retries_zero_waits_for_nobody(caller: Make, primary: FakeOpenAI, answer: Reply) -> None:
+    primary.always(answer)
+    make = caller(chain(primary), max_retries=0)
+    refused(make, errors.GatewayError)
+    assert primary.count(PATH) == 1
+    assert make.clock.waited == []
+
+
+# What the caller is told.
+
+
+def test_the_error_of_a_chain_lists_every_target_with_its_reason(
+    caller: Make, primary: FakeOpenAI, backup: FakeOpenAI
+) -> None:
+    primary.always(Reply(401))
+    backup.always(Reply(404, {"error": "model 'x' not found"}))
+    error = refused(caller(chain(primary, backup)), errors.AllTargetsFailed)
+    assert primary.url in str(error)
+    assert backup.url in str(error)
+    assert [(attempt.outcome, (attempt.error or "").partition(":")[0]) for attempt in error.attempts] == [
+        ("failed", "AuthenticationFailed"),
+        ("failed", "ModelNotFound"),
+    ]
+
+
+def test_every_error_of_the_table_is_a_langchain_model_error(caller: Make, primary: FakeOpenAI) -> None:
+    primary.always(Reply(401))
+    assert isinstance(refused(caller(chain(primary)), errors.AuthenticationFailed), ModelError)
+
+
+def test_a_fallback_is_told_in_the_log_and_in_the_attempts(
+    caller: Make, primary: FakeOpenAI, backup: FakeOpenAI, caplog: pytest.LogCaptureFixture
+) -> None:
+    primary.always(Reply(404, {"error": "model 'x' not found"}))
+    make = caller(chain(primary, backup))
+    seen: list[Any] = []
+    make.gateway.observe(seen.append)
+    make.documents(["one"])
+    assert [attempt.outcome for attempt in seen[0].attempts] == ["failed", "served"]
+    assert seen[0].served_by == (f"openai:{backup.url}",)
+    assert f"served by openai:{backup.url}" in caplog.text
+    assert "ModelNotFound" in caplog.text
