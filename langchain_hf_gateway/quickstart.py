@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from langchain_core.document_loaders import BaseLoader
 from langchain_core.documents import Document
 from langchain_core.vectorstores import InMemoryVectorStore
 
@@ -33,7 +34,9 @@ class Index:
                 "splitting documents needs langchain-text-splitters: pip install 'hf-gateway[loaders]'"
             ) from None
         documents = [
-            document for document in (_reference() if path is None else _files(path)) if document.page_content.strip()
+            document
+            for document in (_reference() if path is None else FileLoader(path).lazy_load())
+            if document.page_content.strip()
         ]
         splitter = RecursiveCharacterTextSplitter(chunk_size=PIECE, chunk_overlap=OVERLAP)
         self._pieces = splitter.split_documents(documents)
@@ -61,18 +64,38 @@ def _reference() -> Iterator[Document]:
         yield Document(page_content=text, metadata={"source": name})
 
 
-def _files(path: Path) -> Iterator[Document]:
+class FileLoader(BaseLoader):
+    """Loads text, Markdown, HTML and PDF files as documents, a PDF page by page.
+
+    LangChain's own loaders for these live in langchain-community, which is no longer kept up; this is the few lines over
+    pypdf and Beautiful Soup that its tutorials now use instead.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Take a file, or a folder whose files are loaded in order of their names."""
+        self._path = path
+
+    def lazy_load(self) -> Iterator[Document]:
+        """Give one document a file, or one a page. Raises ImportError with the `pip install` line."""
+        path = self._path
+        for file in [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.is_file()):
+            suffix = file.suffix.lower()
+            if suffix in SUFFIXES or path.is_file():
+                for number, text in enumerate(_texts(file, suffix)):
+                    yield Document(page_content=text, metadata={"source": str(file), "page": number})
+
+
+def _texts(file: Path, suffix: str) -> Iterator[str]:
     try:
-        from langchain_community.document_loaders import BSHTMLLoader, PyPDFLoader, TextLoader
-    except ImportError:
-        raise ImportError("loading files needs LangChain's loaders: pip install 'hf-gateway[loaders]'") from None
-    for file in (
-        [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.suffix.lower() in SUFFIXES)
-    ):
-        suffix = file.suffix.lower()
         if suffix == ".pdf":
-            yield from PyPDFLoader(str(file)).lazy_load()
+            from pypdf import PdfReader
+
+            yield from (page.extract_text() for page in PdfReader(file).pages)
         elif suffix in (".html", ".htm"):
-            yield from BSHTMLLoader(str(file), bs_kwargs={"features": "html.parser"}, open_encoding="utf-8").lazy_load()
+            from bs4 import BeautifulSoup
+
+            yield BeautifulSoup(file.read_bytes(), "html.parser").get_text(" ")
         else:
-            yield from TextLoader(str(file), encoding="utf-8", autodetect_encoding=False).lazy_load()
+            yield file.read_text(encoding="utf-8", errors="replace")
+    except ModuleNotFoundError as error:
+        raise ImportError(f"reading {file.name} needs {error.name}: pip install 'hf-gateway[loaders]'") from None

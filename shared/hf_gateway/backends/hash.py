@@ -3,8 +3,8 @@
 from hf_gateway.backends.base import Backend, Report
 from hf_gateway.drive import Compute, Effects
 from hf_gateway.embedding import EmbedAnswer, EmbedRequest, Usage
-from hf_gateway.engines.hashing import DEFAULT_DIM, HashingEngine
-from hf_gateway.errors import ConfigError
+from hf_gateway.engines.hashing import DEFAULT_DIM, MAX_CHARS, HashingEngine
+from hf_gateway.errors import ConfigError, ContextOverflow
 from hf_gateway.space import VectorSpace
 
 TEXTS_AT_ONCE = 256
@@ -45,6 +45,13 @@ class HashBackend(Backend):
     def embed(self, request: EmbedRequest) -> Effects:
         """Hash; a few hundred texts at a time, off the event loop."""
         self.check_count(request, TEXTS_AT_ONCE)
+        for index, text in enumerate(request.texts):
+            if len(text) > MAX_CHARS and not request.truncate:
+                raise ContextOverflow(
+                    f"text {index} of {len(request.texts)} has {len(text)} characters, and {MAX_CHARS} are read at most; "
+                    "split it, or pass truncate=True to lose what is beyond",
+                    target=self.target.label,
+                )
         vectors = yield Compute(lambda: self._engine.embed(self.prompted(request)))
         return EmbedAnswer(vectors, Usage(0), self.space_model())
 

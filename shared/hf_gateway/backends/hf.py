@@ -7,7 +7,16 @@ from hf_gateway.backends.base import Backend, Report
 from hf_gateway.config import hub_url, router_url
 from hf_gateway.drive import Clock, Effects
 from hf_gateway.embedding import EmbedRequest
-from hf_gateway.errors import AttemptTimedOut, ConfigError, ConnectFailed, ModelNotFound, ServerError
+from hf_gateway.errors import (
+    AttemptTimedOut,
+    BadResponse,
+    ConfigError,
+    ConnectFailed,
+    ModelNotFound,
+    Overloaded,
+    RateLimited,
+    ServerError,
+)
 from hf_gateway.wire import hf_inference, openai
 from hf_gateway.wire.hf_inference import Route
 
@@ -96,7 +105,7 @@ class HfBackend(Backend):
                 response = yield from self.ask(hf_inference.encode_routes(self._hub, self.space_model()))
                 self._routes = hf_inference.decode_routes(response, target=self.target.label)
                 self._routes_until = self._clock.now() + MAPPING_LIFETIME
-            except (ConnectFailed, AttemptTimedOut, ServerError) as error:
+            except (AttemptTimedOut, BadResponse, ConnectFailed, Overloaded, RateLimited, ServerError) as error:
                 if self._routes is None:
                     # The router may well be up when the Hub is not, and this provider needs no mapping.
                     log.warning(

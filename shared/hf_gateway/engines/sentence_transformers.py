@@ -57,7 +57,7 @@ class Engine:
                     local_files_only=True,
                     model_kwargs=model_arguments,
                 )
-        except (OSError, ValueError, RuntimeError, ImportError, KeyError, TypeError, AttributeError) as error:
+        except Exception as error:  # a loader fails in as many ways as there are formats
             raise EngineFailed(f"{files.path} cannot be loaded: {type(error).__name__}: {error}") from error
 
     @property
@@ -79,7 +79,7 @@ class Engine:
             encode = self._model.encode_query if request.role == "query" else self._model.encode_document
             try:
                 rows = encode(texts, prompt=prompt, batch_size=self._batch_size, show_progress_bar=False)
-            except (RuntimeError, ValueError, TypeError, IndexError, KeyError) as error:
+            except Exception as error:  # torch's, the tokenizer's, or the model's own
                 raise EngineFailed(f"the model failed: {type(error).__name__}: {error}") from error
         flat = rows.astype("<f4", copy=False)
         return EmbedAnswer(Vectors.from_bytes(flat.tobytes(), flat.shape[1]), Usage(tokens))

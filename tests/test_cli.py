@@ -1,0 +1,157 @@
+"""The command line as a stranger meets it: help, wrong flags, no network, Ctrl-C."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hf_gateway.cli import main
+from tests.servers import unit_vectors
+from tests.servers.loopback import dead_url, hang
+from tests.servers.tei import FakeTEI
+
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "hf_gateway", *arguments]
+
+
+def test_without_a_command_it_shows_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    printed = capsys.readouterr().out
+    for name in ("quickstart", "doctor", "embed"):
+        assert name in printed
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--nonsense"], ["nonsense"], ["embed", "--role", "passage", "x"], ["quickstart", "--framework", "haystack"]],
+)
+def test_wrong_use_exits_with_two(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exited:
+        main(arguments)
+    assert exited.value.code == 2
+    assert "usage: hf-gateway" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["embed", "--targets", "tie:http://x", "--model", "m", "x"], "did you mean 'tei'"),
+        (["embed", "x"], "needs a model"),
+        (["embed", "--chain", "docs", "x"], "there is no hf-gateway.toml here"),
+        (["doctor", "--config", "nowhere.toml"], "nowhere.toml: no such file"),
+    ],
+)
+def test_settings_that_make_no_sense_exit_with_two_and_one_line(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    printed = capsys.readouterr().err
+    assert said in printed
+    assert "Traceback" not in printed
+
+
+def test_a_target_that_is_away_exits_with_one_and_says_which(capsys: pytest.CaptureFixture[str]) -> None:
+    url = dead_url()
+    assert main(["embed", "--model", "m", "--targets", f"tei:{url}", "x"]) == 1
+    assert f"no connection to {url}" in capsys.readouterr().err
+
+
+def test_embed_prints_one_object_a_text_in_order(capsys: pytest.CaptureFixture[str]) -> None:
+    with FakeTEI(model_id="m") as tei:
+        assert main(["embed", "--model", "m", "--targets", f"tei:{tei.url}", "one", "two"]) == 0
+    printed = capsys.readouterr()
+    rows = [json.loads(line) for line in printed.out.splitlines()]
+    assert [row["text"] for row in rows] == ["one", "two"]
+    assert [row["embedding"] for row in rows] == unit_vectors(["one", "two"])
+    assert f"2 texts by tei:{tei.url}" in printed.err
+
+
+def test_embed_reads_stdin_and_survives_a_reader_that_leaves() -> None:
+    done = subprocess.run(
+        f"printf 'one\\ntwo\\n' | {' '.join(command('embed', '--targets', 'hash:8'))} | head -n 1",
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert json.loads(done.stdout)["text"] == "one"
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("framework", ["langchain", "llamaindex"])
+def test_quickstart_indexes_and_answers_through_either_framework(
+    framework: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (docs / "exceptions.txt").write_text("Exceptions are caught with a try statement and its except clause.\n")
+    (docs / "lists.md").write_text("# Lists\n\nA list is sliced with a colon: items[1:3].\n")
+    (docs / "with.html").write_text("<html><body><p>The with statement closes a file for you.</p></body></html>")
+    (docs / "empty.txt").write_text("  \n")
+    (docs / "loops.pdf").write_bytes(pdf("A for loop walks over the items of a sequence."))
+    asked = ["how are exceptions caught with except?", "what walks over the items of a sequence?"]
+    arguments = ["quickstart", str(docs), "--framework", framework, "--targets", "hash", "--json"]
+    assert main([*arguments, *(part for question in asked for part in ("--ask", question))]) == 0
+    (result,) = json.loads(capsys.readouterr().out)["results"]
+    assert result["served_by"] == ["hash"]
+    assert result["documents"] == 4
+    best = [Path(answer["passages"][0]["source"]).name for answer in result["answers"]]
+    assert best == ["exceptions.txt", "loops.pdf"]
+
+
+def test_quickstart_on_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["quickstart", str(tmp_path / "nowhere")]) == 1
+    assert "no such file or folder" in capsys.readouterr().err
+
+
+def test_ctrl_c_stops_at_once_and_cleanly() -> None:
+    with FakeTEI(model_id="m") as tei:
+        tei.always(hang(), path="/embed")
+        process = subprocess.Popen(
+            command("embed", "--model", "m", "--targets", f"tei:{tei.url}", "x"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+        tei.wait_for(1, path="/embed", timeout=60)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert (out, err) == ("", "interrupted\n")
+
+
+def pdf(text: str) -> bytes:
+    """The smallest PDF with one line of text on one page."""
+    content = f"BT /F1 12 Tf 20 100 Td ({text}) Tj ET".encode()
+    objects = [
+        b"<< /Type /Catalog /Pages 2 0 R >>",
+        b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
+        b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 400 200] /Contents 4 0 R /Resources << /Font << /F1 5 0 R >> >> >>",
+        b"<< /Length %d >>\nstream\n%s\nendstream" % (len(content), content),
+        b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
+    ]
+    body, places = b"%PDF-1.4\n", []
+    for number, each in enumerate(objects, 1):
+        places.append(len(body))
+        body += b"%d 0 obj\n%s\nendobj\n" % (number, each)
+    table = b"".join(b"%010d 00000 n \n" % place for place in places)
+    count = len(objects) + 1
+    start = len(body)
+    return (
+        body
+        + b"xref\n0 %d\n0000000000 65535 f \n%strailer\n<< /Size %d /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF\n"
+        % (
+            count,
+            table,
+            count,
+            start,
+        )
+    )
