@@ -64,13 +64,6 @@ def test_the_live_server_gives_the_vectors_of_the_local_model(live: Infinity, en
     assert remote.attempts[0].calls == 2
 
 
-def test_the_live_servers_refusal_of_too_many_texts_is_split_and_goes_on(live: Infinity) -> None:
-    texts = [f"{number}" for number in range(2049)]
-    result = gateway(live.url, max_texts=4096, encoding="base64").embed(texts)
-    assert len(result.vectors) == 2049
-    assert result.attempts[-1].calls == 2
-
-
 async def test_the_live_server_through_both_frameworks_sync_and_async(live: Infinity) -> None:
     target = f"openai:{live.url}"
     langchain = HFGatewayEmbeddings(model=MODEL, targets=[target])
