@@ -12,6 +12,7 @@ from hf_gateway.backends import backend_class
 from hf_gateway.config import EmbedOptions, EmbedSettings, Targets, read_chain
 from hf_gateway.gateway import Gateway, TargetStatus
 from hf_gateway.space import VectorSpace
+from llamaindex_hf_gateway.cache import SpaceCache, as_role
 
 
 class HFGatewayEmbedding(EmbedOptions, BaseEmbedding):  # type: ignore[misc]
@@ -66,6 +67,10 @@ class HFGatewayEmbedding(EmbedOptions, BaseEmbedding):  # type: ignore[misc]
         self._gateway = gateway
         # What the environment decided changes the vectors too, so it belongs into `to_dict`.
         self.__dict__.update(targets=gateway.targets, model_name=gateway.model or "unknown")
+        store = self.embeddings_cache
+        if store is not None:
+            store = store.store if isinstance(store, SpaceCache) else store
+            self.__dict__["embeddings_cache"] = SpaceCache(store, gateway.space.id)
 
     @classmethod
     def class_name(cls) -> str:
@@ -128,6 +133,18 @@ class HFGatewayEmbedding(EmbedOptions, BaseEmbedding):  # type: ignore[misc]
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Build the chain anew. The base class would swallow what keeps it from that, and leave half an object."""
         self.__init__(**state["__dict__"])  # type: ignore[misc]
+
+    def get_query_embedding(self, query: str) -> list[float]:
+        """Embed one text that is searched for; dim floats."""
+        with as_role("query"):
+            found: list[float] = super().get_query_embedding(query)
+        return found
+
+    async def aget_query_embedding(self, query: str) -> list[float]:
+        """Embed one text that is searched for, without blocking the event loop."""
+        with as_role("query"):
+            found: list[float] = await super().aget_query_embedding(query)
+        return found
 
     def _get_query_embedding(self, query: str) -> list[float]:
         return self._gateway.embed([query], role="query").vectors.tolist()[0]

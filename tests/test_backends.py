@@ -10,13 +10,13 @@ import yaml
 
 from hf_gateway import Gateway, Target, VectorSpace, errors
 from hf_gateway.drive import Clock
+from tests.embedders import MODEL, Caller
 from tests.servers import float32_base64, unit_vectors
 from tests.servers.loopback import Reply
 from tests.servers.ollama import FakeOllama
 from tests.servers.openai import FakeOpenAI
 from tests.servers.router import FakeHub, FakeRouter, HubModel
 from tests.servers.tei import FakeTEI
-from tests.embedders import MODEL, Caller
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 Make = Callable[..., Caller]
@@ -193,14 +193,14 @@ def test_a_model_that_is_not_pulled_says_how_to_pull_it(caller: Make) -> None:
     with FakeOllama({}) as ollama:
         with pytest.raises(errors.ModelNotFound, match="ollama pull all-minilm"):
             caller([Target("ollama", url=ollama.url)], model=MINILM).documents(["one"])
-        with pytest.raises(errors.ModelNotFound, match="ollama pull hf.co/BAAI/bge-base-en-v1.5"):
+        with pytest.raises(errors.ModelNotFound, match=r"ollama pull hf\.co/BAAI/bge-base-en-v1\.5"):
             caller([Target("ollama", url=ollama.url)], model="BAAI/bge-base-en-v1.5").documents(["one"])
 
 
 def test_a_cloud_model_behind_ollama_says_how_to_sign_in(caller: Make) -> None:
-    with FakeOllama({"big": {"embedding_length": 8, "remote_host": "https://ollama.com"}}) as ollama:
-        with pytest.raises(errors.AuthenticationFailed, match="ollama signin"):
-            caller([Target("ollama", url=ollama.url, model="big")], model=None).documents(["one"])
+    cloud = {"embedding_length": 8, "remote_host": "https://ollama.com"}
+    with FakeOllama({"big": cloud}) as ollama, pytest.raises(errors.AuthenticationFailed, match="ollama signin"):
+        caller([Target("ollama", url=ollama.url, model="big")], model=None).documents(["one"])
 
 
 @pytest.mark.parametrize(

@@ -128,24 +128,24 @@ def test_the_callers_own_mistakes_do_not_open_the_breaker(caller: Make, primary:
 
 def test_a_later_retry_after_extends_the_rest_and_a_shorter_one_does_not_cut_it() -> None:
     breaker = Breaker()
-    breaker.rest(130.0, "429")
-    breaker.rest(110.0, "429")
+    breaker.rest(130.0, errors.RateLimited("429"))
+    breaker.rest(110.0, errors.RateLimited("429"))
     assert breaker.ready_at() == 130
-    breaker.rest(150.0, "429")
+    breaker.rest(150.0, errors.RateLimited("429"))
     assert breaker.ready_at() == 150
 
 
 def test_failures_of_calls_under_way_when_it_opens_do_not_prolong_the_cool_down() -> None:
     breaker = Breaker()
     for _ in range(64):
-        breaker.failed(100.0, "down")
+        breaker.failed(100.0, errors.ServerError("down"))
     assert breaker.ready_at() == 105
 
 
 def test_half_open_lets_one_call_through_at_a_time() -> None:
     breaker = Breaker()
     for _ in range(3):
-        breaker.failed(100.0, "down")
+        breaker.failed(100.0, errors.ServerError("down"))
     assert [breaker.admit(106.0) for _ in range(3)] == [True, False, False]
     breaker.released()
     assert breaker.admit(106.0)

@@ -391,16 +391,20 @@ TEI_REFUSALS: list[tuple[dict[str, Any], dict[str, Any], int, str, str]] = [
         {"inputs": "a", "prompt_name": "query"},
         422,
         "Validation",
-        "Input validation error: `default-prompt-name` is set to `query` but no prompts were found in the Sentence "
-        "Transformers configuration",
+        (
+            "Input validation error: `default-prompt-name` is set to `query` but no prompts were found in the Sentence "
+            "Transformers configuration"
+        ),
     ),
     (
         {"prompts": {"query": "query: "}},
         {"inputs": "a", "prompt_name": "passage"},
         422,
         "Validation",
-        "Input validation error: `default-prompt-name` is set to `passage` but it was not found in the Sentence "
-        'Transformers prompts. Available prompts: ["query"]',
+        (
+            "Input validation error: `default-prompt-name` is set to `passage` but it was not found in the Sentence "
+            'Transformers prompts. Available prompts: ["query"]'
+        ),
     ),
     ({"model_type": "reranker"}, {"inputs": "a"}, 424, "Backend", "Backend error: Model is not an embedding model"),
 ]

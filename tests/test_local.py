@@ -47,9 +47,7 @@ def test_teis_own_vectors_are_matched(gateway: Gateway, recordings: Path) -> Non
     single = yaml.safe_load((folder / "test_flash_bert__mini_single.snap").read_text().split("---", 2)[2])
     texts = ["What is Deep Learning?", "Deep Learning is..."]
     found = gateway.embed(texts).vectors
-    pairs = []
-    for recorded in (*batch, *single):
-        pairs.append(max(cosine(recorded, vector) for vector in found))
+    pairs = [max(cosine(recorded, vector) for vector in found) for recorded in (*batch, *single)]
     assert len(pairs) >= 2
     assert min(pairs) >= 0.9999
 
@@ -124,8 +122,7 @@ async def test_the_async_form_leaves_the_event_loop_free(gateway: Gateway) -> No
     engine._compute = slow
     try:
         task = asyncio.create_task(gateway.aembed(["a text"]))
-        while not inside.is_set():
-            await asyncio.sleep(0)  # the loop turns while the model computes
+        assert await asyncio.to_thread(inside.wait, 20)  # the loop turns while the model computes
         assert not task.done()
         proceed.set()
         assert len((await task).vectors) == 1

@@ -1,6 +1,5 @@
-"""The wheel and the sdist, in empty environments: what they install, how much, and that each door needs only its own framework."""
+"""The wheel and the sdist in empty environments: what they install, how much, and that no door needs the other's framework."""
 
-import os
 import subprocess
 import sys
 import tarfile
@@ -16,8 +15,8 @@ CONSTRAINTS = REPOSITORY / "constraints.txt"
 pytestmark = [pytest.mark.packaging, pytest.mark.xdist_group("packaging")]
 
 
-def run(*command: str | Path, **environment: str) -> str:
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False, env={**os.environ, **environment})
+def run(*command: str | Path) -> str:
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return done.stdout
 
@@ -39,7 +38,17 @@ def empty_environment(folder: Path, *requirements: str) -> Path:
     """Return the interpreter of a new environment with nothing but the requirements."""
     run(sys.executable, "-m", "venv", folder)
     python = folder / "bin" / "python"
-    run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--constraint", CONSTRAINTS, *requirements)
+    run(
+        python,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--constraint",
+        CONSTRAINTS,
+        *requirements,
+    )
     return python
 
 
@@ -54,7 +63,9 @@ def test_the_wheel_holds_the_three_packages_and_nothing_named_shared(wheel: Path
     assert tops == {"hf_gateway", "langchain_hf_gateway", "llamaindex_hf_gateway", "hf_gateway-0.1.0.dist-info"}
     for package in ("hf_gateway", "langchain_hf_gateway", "llamaindex_hf_gateway"):
         assert f"{package}/py.typed" in names
-    assert not [name for name in names if "shared" in name or "test" in name.rpartition("/")[2].removesuffix("testing.py")]
+    assert not [
+        name for name in names if "shared" in name or "test" in name.rpartition("/")[2].removesuffix("testing.py")
+    ]
 
 
 def test_the_sdist_holds_what_builds_the_same_wheel(built: Path, wheel: Path, tmp_path: Path) -> None:
@@ -74,7 +85,9 @@ def test_the_base_install_is_small(base: Path, capsys: pytest.CaptureFixture[str
     size = sum(
         path.stat().st_size
         for path in site.rglob("*")
-        if path.is_file() and not path.relative_to(site).parts[0].startswith(skipped) and "__pycache__" not in path.parts
+        if path.is_file()
+        and not path.relative_to(site).parts[0].startswith(skipped)
+        and "__pycache__" not in path.parts
     )
     with capsys.disabled():
         sys.stdout.write(f"\nbase install: {len(ours)} distributions, {size / 1e6:.1f} MB\n")
@@ -157,5 +170,9 @@ def test_a_third_party_adds_a_kind_without_touching_us(wheel: Path, base: Path, 
         "        return Report(['constant'])\n"
     )
     python = empty_environment(tmp_path / "venv", str(wheel), str(package))
-    code = "from hf_gateway import Gateway; g = Gateway('m', ['constant']); print(g.embed(['a']).vectors.tolist(), g.check()[0].answers)"
+    code = """
+from hf_gateway import Gateway
+gateway = Gateway("m", ["constant"])
+print(gateway.embed(["a"]).vectors.tolist(), gateway.check()[0].answers)
+"""
     assert run(python, "-c", code).strip() == "[[1.0, 2.0]] True"

@@ -7,6 +7,8 @@ import threading
 from dataclasses import dataclass
 from typing import Literal
 
+from hf_gateway.errors import GatewayError
+
 FAILURES_TO_OPEN = 3
 FIRST_COOL_DOWN = 5.0
 LONGEST_COOL_DOWN = 30.0
@@ -14,11 +16,16 @@ LONGEST_COOL_DOWN = 30.0
 
 @dataclass(frozen=True)
 class BreakerState:
-    """What `Gateway.status()` shows. until: the time it may be asked again, or None; reason: why not now."""
+    """What `Gateway.status()` shows. until: the time it may be asked again, or None; failure: why not now."""
 
     state: Literal["closed", "open", "half-open", "resting"]
     until: float | None = None
-    reason: str | None = None
+    failure: GatewayError | None = None
+
+    @property
+    def reason(self) -> str | None:
+        """The failure in one line."""
+        return f"{type(self.failure).__name__}: {self.failure.message}" if self.failure else None
 
 
 class Breaker:
@@ -32,7 +39,7 @@ class Breaker:
         self._opens_until: float | None = None
         self._probing = False
         self._rests_until = 0.0
-        self._reason: str | None = None
+        self._failure: GatewayError | None = None
 
     def admit(self, now: float, *, forced: bool = False) -> bool:
         """Say whether a call may go out, and take the one probe when half-open; `forced` is for want of anybody else."""
@@ -57,11 +64,11 @@ class Breaker:
             self._opens_until = None
             self._probing = False
 
-    def failed(self, now: float, reason: str) -> None:
+    def failed(self, now: float, failure: GatewayError) -> None:
         """Count a failure; open at the third in a row, and again, for twice as long, when the probe fails."""
         with self._lock:
             self._failures += 1
-            self._reason = reason
+            self._failure = failure
             if self._opens_until is not None:
                 # Only the probe tells anything new; calls that were under way when it opened do not prolong it.
                 if self._probing:
@@ -71,11 +78,11 @@ class Breaker:
                 self._opens_until = now + self._cool_down
             self._probing = False
 
-    def rest(self, until: float, reason: str) -> None:
+    def rest(self, until: float, failure: GatewayError) -> None:
         """Leave the target alone until then; a later word extends it and never shortens it."""
         with self._lock:
             self._rests_until = max(self._rests_until, until)
-            self._reason = reason
+            self._failure = failure
             self._probing = False
 
     def released(self) -> None:
@@ -97,9 +104,9 @@ class Breaker:
         """Describe it."""
         with self._lock:
             if now < self._rests_until:
-                return BreakerState("resting", self._rests_until, self._reason)
+                return BreakerState("resting", self._rests_until, self._failure)
             if self._opens_until is None:
                 return BreakerState("closed")
             if now < self._opens_until:
-                return BreakerState("open", self._opens_until, self._reason)
-            return BreakerState("half-open", None, self._reason)
+                return BreakerState("open", self._opens_until, self._failure)
+            return BreakerState("half-open", None, self._failure)

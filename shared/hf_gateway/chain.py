@@ -181,13 +181,10 @@ class _Run:
             return None
         now = self.chain.clock()
         if not link.breaker.admit(now):
-            state = link.breaker.state(now)
+            failure = link.breaker.state(now).failure or GatewayError("it failed before", target=link.label)
             ready = link.breaker.ready_at()
-            error = GatewayError(
-                f"left alone for another {max(0.0, ready - now):.1f} s: {state.reason}",
-                target=link.label,
-                retry_after=max(0.0, ready - now),
-            )
+            left = max(0.0, ready - now)
+            error = failure.restated(f"left alone for another {left:.1f} s, since: {failure.message}", left)
             self.errors[id(link)] = error
             self.journal.add(link, "skipped", error)
             self.later.append((ready, link))
@@ -265,15 +262,14 @@ class _Run:
     def _pause_before_retry(self, link: Any, failure: GatewayError, retries: int) -> float | None:
         """Decide what a failure means: seconds until the same target is asked again, None to go on, or raise it."""
         now = self.chain.clock()
-        told = f"{type(failure).__name__}: {failure.message}"
         if failure.counts:
-            link.breaker.failed(now, told)
+            link.breaker.failed(now, failure)
         else:
             link.breaker.released()
         if failure.waits or (failure.retries and (failure.retry_after or 0.0) > BACK_OFF_CAP):
             pause = self._back_off(self.waits) if failure.retry_after is None else failure.retry_after
             if failure.waits:
-                link.breaker.rest(now + pause, told)
+                link.breaker.rest(now + pause, failure)
             self.later.append((now + pause, link))
             return None
         if not failure.try_next:

@@ -29,13 +29,14 @@
 The chain never looks at a status code: it asks the class what may be done (`retries`, `try_next`, `waits`, `counts`).
 """
 
+import copy
 import email.utils
 import json
 import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 RETRY_AFTER_CAP = 60.0
 """Seconds. A server that asks for more is believed for this long and then asked again."""
@@ -96,6 +97,12 @@ class GatewayError(Exception):
         if self.target and self.target not in self.message:
             return f"{self.target}: {self.message}"
         return self.message
+
+    def restated(self, message: str, retry_after: float | None) -> Self:
+        """Return an error of the same class with another message, for a target that still suffers from it."""
+        again = copy.copy(self)
+        again.message, again.retry_after, again.args = message, retry_after, (message,)
+        return again
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Let errors cross process borders whole."""
@@ -295,11 +302,13 @@ class AllTargetsFailed(GatewayError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Rebuild from the errors, which is what the constructor takes."""
-        return (_rebuild_all, (self.errors, self.attempts))
+        return (_rebuild_all, (type(self), self.errors, self.attempts))
 
 
-def _rebuild_all(errors: tuple[GatewayError, ...], attempts: tuple[Attempt, ...]) -> AllTargetsFailed:
-    error = AllTargetsFailed(errors)
+def _rebuild_all(
+    kind: type[AllTargetsFailed], errors: tuple[GatewayError, ...], attempts: tuple[Attempt, ...]
+) -> AllTargetsFailed:
+    error = kind(errors)
     error.attempts = attempts
     return error
 

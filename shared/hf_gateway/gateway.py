@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,9 @@ from hf_gateway.transport import HttpTransport
 from hf_gateway.vectors import Vectors
 
 log = logging.getLogger(__name__)
+
+PREPARED_FOR = 10.0
+"""Seconds for which async calls believe what was read from files; blocking calls look each time."""
 
 
 @dataclass(frozen=True)
@@ -143,8 +147,9 @@ class Gateway:
         self._settle(EmbedSettings.model_validate({"model": model, "targets": targets, **settings}), transport, clock)
 
     def _settle(self, settings: EmbedSettings, transport: Transport | None = None, clock: Clock | None = None) -> None:
-        self.settings = settings
         self.model, self.targets = chosen_targets(settings, settings.model)
+        # With what the environment decided, so that a pickle of this gateway is the same chain elsewhere.
+        self.settings = settings.model_copy(update={"model": self.model, "targets": self.targets})
         self._clock = clock or Clock()
         self._transport = transport or HttpTransport()
         self._driver = Driver(self._transport, self._clock, settings.connect_timeout)
@@ -164,6 +169,7 @@ class Gateway:
             self._clock.now,
         )
         self._dimension: int | None = None
+        self._prepared_until = -math.inf
         self._observers: list[Callable[[EmbedResult], None]] = []
         self._places: dict[asyncio.AbstractEventLoop, asyncio.Semaphore] = {}
         if len(self._links) > 1:
@@ -193,6 +199,7 @@ class Gateway:
         """
         request = EmbedRequest.of(texts, role, self.settings.truncate)
         journal, started = Journal(), time.perf_counter()
+        self._prepare()
         served = self._driver.run(self._chain.serve(request, journal)) if request.texts else []
         return self._result(served, journal, time.perf_counter() - started)
 
@@ -201,6 +208,8 @@ class Gateway:
         request = EmbedRequest.of(texts, role, self.settings.truncate)
         journal, started = Journal(), time.perf_counter()
         async with self._place():
+            if time.monotonic() >= self._prepared_until:
+                await asyncio.to_thread(self._prepare)
             served = await self._driver.arun(self._chain.serve(request, journal)) if request.texts else []
         return self._result(served, journal, time.perf_counter() - started)
 
@@ -289,6 +298,14 @@ class Gateway:
         for observer in self._observers:
             observer(result)
         return result
+
+    def _prepare(self) -> None:
+        """Do what reads files: imports, certificates, model descriptions, logins."""
+        if any(link.backend.url is not None for link in self._links) and isinstance(self._transport, HttpTransport):
+            self._transport.prepare()
+        for link in self._links:
+            link.backend.prepare()
+        self._prepared_until = time.monotonic() + PREPARED_FOR
 
     def _place(self) -> asyncio.Semaphore:
         """A place among the async calls under way: a framework that sends all batches at once must not flood a server."""

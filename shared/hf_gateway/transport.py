@@ -5,6 +5,7 @@ Exceptions of httpx carry the request with its headers, so none of them is let i
 
 import asyncio
 import os
+import ssl
 import threading
 import time
 from collections.abc import Mapping
@@ -35,7 +36,15 @@ class HttpTransport:
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._client: httpx.Client | None = None
+        self._certificates: ssl.SSLContext | None = None
         self._async: dict[asyncio.AbstractEventLoop, httpx.AsyncClient] = {}
+
+    def prepare(self) -> None:
+        """Import the HTTP library and read the certificates: files, which an event loop must not read."""
+        if self._certificates is None:
+            import httpx
+
+            self._certificates = httpx.create_ssl_context()
 
     def send(self, send: Send, *, timeout: float, connect_timeout: float, target: str) -> HttpResponse:
         """Send and read the whole answer. Raises ConnectFailed, AttemptTimedOut, BadResponse."""
@@ -93,7 +102,8 @@ class HttpTransport:
 
                 # After a fork the sockets belong to the parent: they are left to it, not closed.
                 self._pid = os.getpid()
-                self._client = httpx.Client(**_options(httpx))
+                self.prepare()
+                self._client = httpx.Client(**_options(httpx, self._certificates))
             return self._client
 
     def _async_client(self) -> "httpx.AsyncClient":
@@ -104,12 +114,14 @@ class HttpTransport:
 
             # A client holds its loop, so a weak key would keep both for ever.
             self._async = {known: kept for known, kept in self._async.items() if not known.is_closed()}
-            client = self._async[loop] = httpx.AsyncClient(**_options(httpx))
+            self.prepare()
+            client = self._async[loop] = httpx.AsyncClient(**_options(httpx, self._certificates))
         return client
 
 
-def _options(httpx: Any) -> dict[str, Any]:
+def _options(httpx: Any, certificates: ssl.SSLContext | None) -> dict[str, Any]:
     return {
+        "verify": certificates,
         "follow_redirects": False,
         "limits": httpx.Limits(max_connections=256, max_keepalive_connections=64, keepalive_expiry=30.0),
         "headers": {"user-agent": _USER_AGENT},

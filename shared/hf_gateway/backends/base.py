@@ -63,7 +63,9 @@ class Backend:
         self.environment = environment
         self._given_key = given_key
         self._rules = rules
-        self._space: VectorSpace | None = None
+        self._model_space: VectorSpace | None = None
+        self._credential: Credential | None = None
+        self._prepared = False
 
     @property
     def url(self) -> str | None:
@@ -86,7 +88,19 @@ class Backend:
         return self.url
 
     def credential(self) -> Credential | None:
-        """Find the key in force now, or None."""
+        """Return the key in force, or None."""
+        return self._credential if self._prepared else self._find_credential()
+
+    def prepare(self) -> None:
+        """Read what lies in files (the model's description, a login), which an event loop must not do.
+
+        Called before each request, off the loop for async ones; what was read is believed until the next time.
+        """
+        self.model_space()
+        self._credential = self._find_credential()
+        self._prepared = True
+
+    def _find_credential(self) -> Credential | None:
         return find(self.key_url, bound=self.target.credential, given=self._given_key, environment=self.environment)
 
     def key_requirement(self, access: Access = "unknown") -> KeyRequirement:
@@ -98,12 +112,6 @@ class Backend:
 
         Reads files of this machine at most; what nobody says is None.
         """
-        if self._space is None:
-            self._space = self._declared_space()
-        return self._space
-
-    def _declared_space(self) -> VectorSpace:
-        declared = self.model_space()
         options = self.options
         changes: dict[str, Any] = {}
         if options.dimensions is not None:
@@ -114,10 +122,16 @@ class Backend:
             changes["query_prompt"] = options.query_prompt
         if options.document_prompt is not None:
             changes["document_prompt"] = options.document_prompt
-        return dataclasses.replace(declared, **changes)
+        return dataclasses.replace(self.model_space(), **changes)
 
     def model_space(self) -> VectorSpace:
         """Return the model's space before the chain's options change it."""
+        if self._model_space is None:
+            self._model_space = self.read_model_space()
+        return self._model_space
+
+    def read_model_space(self) -> VectorSpace:
+        """Find out the model's space, from the target and from files of this machine."""
         target = self.target
         named = VectorSpace(self.space_model(), target.revision)
         if target.model is not None and (files := sources.find(named.model, target.revision)) is not None:

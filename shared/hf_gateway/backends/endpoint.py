@@ -18,6 +18,7 @@ class EndpointBackend(Backend):
 
     kind = "endpoint"
     option_names = frozenset({"access"})
+    tuning_options = option_names
 
     def __init__(self, *args: object, **named: object) -> None:
         """Check that there is a URL."""

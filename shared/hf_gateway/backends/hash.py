@@ -26,7 +26,7 @@ class HashBackend(Backend):
             raise ConfigError(f"target 'hash': {error}") from None
         self._dim = dim
 
-    def model_space(self) -> VectorSpace:
+    def read_model_space(self) -> VectorSpace:
         """Return the space of this hashing: its version and dimension."""
         return VectorSpace(
             self.space_model(),

@@ -43,6 +43,7 @@ class HfBackend(Backend):
 
     kind = "hf"
     option_names = frozenset({"bill_to"})
+    tuning_options = option_names
 
     def __init__(self, *args: object, **named: object) -> None:
         """Check the provider."""

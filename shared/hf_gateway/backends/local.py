@@ -69,7 +69,7 @@ class LocalBackend(Backend):
                 files = sources.fetch(
                     target.model, target.revision, self.credential(), code=bool(target.options.get("trust_remote_code"))
                 )
-                self._space = None  # the files say more than was known before they were here
+                self._model_space = None  # the files say more than was known before they were here
                 self._engine = open_engine(files, self.space(), target.options, target.revision)
             return self._engine
 

@@ -19,12 +19,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check every chain; 0 when each has at least one target that answers."""
+    out = None if arguments.json else console()
     reports = [_report(name, where, settings) for name, where, settings in _chains(arguments)]
-    if arguments.json:
+    if out is None:
         print_json({"chains": [report.to_dict() for report in reports]})
     else:
         for report in reports:
-            _show(report)
+            _show(out, report)
     return 0 if all(report.works for report in reports) else 1
 
 
@@ -83,11 +84,10 @@ def _fix(checked: Checked) -> str | None:
     return checked.status.fix or checked.error
 
 
-def _show(report: ChainReport) -> None:
+def _show(out: Any, report: ChainReport) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    out = console()
     out.print(
         f"\n[bold]chain {escape(report.name)}[/bold] (from {escape(report.source)}), model {escape(str(report.model or '-'))}"
     )

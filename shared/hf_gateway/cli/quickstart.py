@@ -6,6 +6,7 @@ import importlib
 import logging
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -46,6 +47,7 @@ class FrameworkIndex(Protocol):
 
 
 DOORS = {"langchain": "langchain_hf_gateway.quickstart", "llamaindex": "llamaindex_hf_gateway.quickstart"}
+CORES = {"langchain": "langchain_core", "llamaindex": "llama_index"}
 NAMES = {"langchain": "LangChain", "llamaindex": "LlamaIndex"}
 
 
@@ -58,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a file or folder (text, Markdown, HTML, PDF); default: Python's own language reference",
     )
     parser.add_argument("--ask", action="append", metavar="QUESTION", help="a question of yours; may be repeated")
-    parser.add_argument("--framework", choices=[*DOORS, "both"], default="both")
+    parser.add_argument("--framework", choices=[*DOORS, "both"], help="default: whichever are installed")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -66,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.path is not None and not arguments.path.exists():
         raise InvalidRequest(f"{arguments.path}: no such file or folder")
     questions = arguments.ask or list(QUESTIONS)
-    frameworks = list(DOORS) if arguments.framework == "both" else [arguments.framework]
+    frameworks = _frameworks(arguments.framework)
     out = None if arguments.json else console()
     results = []
     # Texts beyond the model's length are cut here: tables of the reference have a token for each dash.
@@ -79,6 +81,14 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json({"model": gateway.model, "results": results})
     return 0
+
+
+def _frameworks(asked: str | None) -> list[str]:
+    installed = [name for name, package in CORES.items() if find_spec(package) is not None]
+    wanted = list(DOORS) if asked == "both" else [asked] if asked else installed or list(DOORS)
+    if missing := [name for name in wanted if name not in installed]:
+        raise ImportError(f"{NAMES[missing[0]]} is not installed: pip install 'hf-gateway[{missing[0]}]'")
+    return wanted
 
 
 def _through(framework: str, gateway: Gateway, path: Path | None, questions: list[str]) -> dict[str, Any]:

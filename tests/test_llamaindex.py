@@ -1,0 +1,593 @@
+"""HFGatewayEmbedding: a conformance suite for LlamaIndex embeddings, through every kind of target, and what is ours alone.
+
+LlamaIndex has no standard tests. `EmbeddingConformance` is written to be one: it knows nothing of hf-gateway. A comment
+names the fault elsewhere that a test stands against.
+"""
+
+import asyncio
+import json
+import math
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import pytest
+from blockbuster import blockbuster_ctx
+from llama_index.core import Document, Settings, VectorStoreIndex
+from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload
+from llama_index.core.callbacks.base_handler import BaseCallbackHandler
+from llama_index.core.embeddings.loading import load_embed_model
+from llama_index.core.ingestion import IngestionCache, IngestionPipeline
+from llama_index.core.ingestion.pipeline import get_transformation_hash
+from llama_index.core.instrumentation import get_dispatcher
+from llama_index.core.instrumentation.event_handlers import BaseEventHandler
+from llama_index.core.instrumentation.events.embedding import EmbeddingEndEvent, EmbeddingStartEvent
+from llama_index.core.rate_limiter import BaseRateLimiter
+from llama_index.core.schema import TextNode
+from llama_index.core.storage.kvstore import SimpleKVStore
+
+from hf_gateway import Gateway, Target, VectorSpace, errors
+from llamaindex_hf_gateway import HFGatewayEmbedding
+from tests.servers import unit_vectors
+from tests.servers.loopback import Loopback, hang
+from tests.servers.router import MINILM, FakeHub, FakeRouter, HubModel
+from tests.servers.tei import FakeTEI, error, overloaded
+from tests.test_langchain_standard import BACKENDS, every_backend, model_folder
+
+TEXTS = ["A try statement handles errors.", "A for loop repeats.", "one\ntwo", "中文", "The yield keyword."]
+KEY = "hf_dontShowThisToAnybody"
+
+
+class Told(BaseEventHandler):
+    """Keeps the events of embedding."""
+
+    events: list[Any] = []
+
+    def handle(self, event: Any, **_: Any) -> None:
+        if isinstance(event, EmbeddingStartEvent | EmbeddingEndEvent):
+            self.events.append(event)
+
+
+@contextmanager
+def told() -> Iterator[list[Any]]:
+    """Give the list in which events arrive."""
+    handler, root = Told(events=[]), get_dispatcher()
+    root.add_event_handler(handler)
+    try:
+        yield handler.events
+    finally:
+        root.event_handlers = [each for each in root.event_handlers if each is not handler]
+
+
+class Callbacks(BaseCallbackHandler):
+    """Keeps the payloads of the older callbacks, which start and end in any order."""
+
+    def __init__(self) -> None:
+        super().__init__([], [])
+        self.started: dict[str, dict[str, Any]] = {}
+        self.ended: dict[str, dict[str, Any]] = {}
+
+    def on_event_start(self, event_type, payload=None, event_id="", parent_id="", **_):
+        if event_type is CBEventType.EMBEDDING:
+            self.started[event_id] = payload
+        return event_id
+
+    def on_event_end(self, event_type, payload=None, event_id="", **_):
+        if event_type is CBEventType.EMBEDDING:
+            self.ended[event_id] = payload
+
+    def start_trace(self, trace_id=None):
+        pass
+
+    def end_trace(self, trace_id=None, trace_map=None):
+        pass
+
+
+class Counting(BaseRateLimiter):
+    """Counts who asks, and lets everybody pass."""
+
+    def __init__(self) -> None:
+        self.acquired = 0
+
+    def acquire(self, num_tokens: int = 0) -> None:
+        self.acquired += 1
+
+    async def async_acquire(self, num_tokens: int = 0) -> None:
+        self.acquired += 1
+
+
+def close(left: list[list[float]], right: list[list[float]]) -> bool:
+    return len(left) == len(right) and all(math.dist(a, b) < 1e-5 for a, b in zip(left, right, strict=True))
+
+
+async def embed(embedding: BaseEmbedding, how: str, texts: list[str]) -> list[list[float]]:
+    """Embed a batch in the blocking or in the async form."""
+    return (
+        await embedding.aget_text_embedding_batch(texts)
+        if how == "async"
+        else embedding.get_text_embedding_batch(texts)
+    )
+
+
+def no_more(embedding: BaseEmbedding, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every further computation fail."""
+
+    def computed(*_: Any) -> Any:
+        raise AssertionError("was computed again")
+
+    for name in ("_get_text_embeddings", "_aget_text_embeddings", "_get_query_embedding", "_aget_query_embedding"):
+        monkeypatch.setattr(type(embedding), name, computed)
+
+
+HOW = pytest.mark.parametrize("how", ["sync", "async"])
+
+
+class EmbeddingConformance:
+    """What LlamaIndex relies on, for any embedding class. Subclass it and give `embedding_class` and `embedding_params`."""
+
+    @property
+    def embedding_class(self) -> type[BaseEmbedding]:
+        raise NotImplementedError
+
+    @property
+    def embedding_params(self) -> dict[str, Any]:
+        return {}
+
+    def make(self, **more: Any) -> BaseEmbedding:
+        return self.embedding_class(**{**self.embedding_params, **more})
+
+    async def test_a_vector_is_a_list_of_plain_floats_and_the_same_in_all_forms(self):
+        embedding = self.make()
+        queries = [embedding.get_query_embedding("foo"), await embedding.aget_query_embedding("foo")]
+        texts = [embedding.get_text_embedding("foo"), await embedding.aget_text_embedding("foo")]
+        batches = [(await embed(embedding, how, ["foo"]))[0] for how in ("sync", "async")]
+        assert {type(number) for vector in queries + texts + batches for number in vector} == {float}
+        assert close(queries[:1], queries[1:])
+        assert close([texts[0]] * 3, [texts[1], *batches])
+
+    @HOW
+    async def test_a_batch_keeps_its_order(self, how):
+        embedding = self.make(embed_batch_size=2)
+        assert close(await embed(embedding, how, TEXTS), [embedding.get_text_embedding(text) for text in TEXTS])
+
+    async def test_no_texts_are_no_vectors(self):
+        assert [await embed(self.make(), how, []) for how in ("sync", "async")] == [[], []]
+
+    @HOW
+    async def test_every_batch_is_announced_and_reported(self, how):
+        callbacks = Callbacks()
+        embedding = self.make(embed_batch_size=2, callback_manager=CallbackManager([callbacks]))
+        with told() as events:
+            vectors = await embed(embedding, how, TEXTS)
+        starts = [event for event in events if isinstance(event, EmbeddingStartEvent)]
+        ends = [event for event in events if isinstance(event, EmbeddingEndEvent)]
+        chunks = [TEXTS[:2], TEXTS[2:4], TEXTS[4:]]
+        assert [event.model_dict for event in starts] == [embedding.to_payload()] * 3
+        assert [event.chunks for event in ends] == chunks
+        assert [vector for event in ends for vector in event.embeddings] == vectors
+        assert list(callbacks.ended) == list(callbacks.started)
+        assert [payload[EventPayload.SERIALIZED] for payload in callbacks.started.values()] == [
+            embedding.to_payload()
+        ] * 3
+        assert [payload[EventPayload.CHUNKS] for payload in callbacks.ended.values()] == chunks
+        assert [
+            vector for payload in callbacks.ended.values() for vector in payload[EventPayload.EMBEDDINGS]
+        ] == vectors
+
+    async def test_single_texts_and_queries_are_reported_too(self):
+        embedding = self.make()
+        with told() as events:
+            embedding.get_query_embedding("foo")
+            await embedding.aget_query_embedding("foo")
+            embedding.get_text_embedding("foo")
+            await embedding.aget_text_embedding("foo")
+        assert [type(event) for event in events] == [EmbeddingStartEvent, EmbeddingEndEvent] * 4
+
+    async def test_workers_change_nothing_but_the_way(self):
+        embedding = self.make(embed_batch_size=1, num_workers=2)
+        assert close(await embed(embedding, "async", TEXTS), embedding.get_text_embedding_batch(TEXTS))
+
+    @HOW
+    async def test_what_the_cache_has_is_not_computed_again(self, how, monkeypatch):
+        embedding = self.make(embeddings_cache=SimpleKVStore(), embed_batch_size=2)
+        first, query = await embed(embedding, how, TEXTS), await embedding.aget_query_embedding("foo")
+        no_more(embedding, monkeypatch)
+        assert await embed(embedding, how, TEXTS) == first
+        assert embedding.get_query_embedding("foo") == query
+
+    @HOW
+    async def test_the_rate_limiter_is_asked_once_a_batch(self, how):
+        limiter = Counting()
+        await embed(self.make(rate_limiter=limiter, embed_batch_size=2), how, TEXTS)
+        assert limiter.acquired == 3
+
+    @pytest.mark.parametrize("through", ["dict", "json", "load_embed_model", "pickle", "pickle after use"])
+    def test_it_survives_being_written_down(self, through):
+        embedding = self.make()
+        if through == "pickle after use":
+            embedding.get_text_embedding("foo")
+        rebuilt = {
+            "dict": lambda: type(embedding).from_dict(embedding.to_dict()),
+            "json": lambda: type(embedding).from_json(embedding.to_json()),
+            "load_embed_model": lambda: load_embed_model(embedding.to_dict()),
+        }.get(through, lambda: pickle.loads(pickle.dumps(embedding)))()
+        assert type(rebuilt) is type(embedding)
+        assert rebuilt.to_dict() == embedding.to_dict()
+        assert close([rebuilt.get_text_embedding("foo")], [embedding.get_text_embedding("foo")])
+
+    def test_its_dict_names_the_class_and_nothing_that_leaves_vectors_alone(self):
+        # A class that forgets class_name is "base_component", and shares the pipeline's cache with the next that does.
+        other = self.make(embed_batch_size=3, num_workers=2, embeddings_cache=SimpleKVStore(), rate_limiter=Counting())
+        written = self.make().to_dict()
+        assert written["class_name"] == self.embedding_class.class_name() != BaseEmbedding.class_name()
+        assert json.loads(other.to_json()) == written == other.to_dict()
+
+    def test_it_works_again_and_again_and_over_two_event_loops(self):
+        # HuggingFaceInferenceAPIEmbedding: "Event loop is closed" from the second call on.
+        embedding = self.make()
+        vectors = [embedding.get_text_embedding("foo"), embedding.get_text_embedding("foo")]
+        vectors += [asyncio.run(embedding.aget_text_embedding("foo")) for _ in range(2)]
+        assert close(vectors[:1] * 4, [*vectors[1:], embedding.get_text_embedding("foo")])
+
+    async def test_the_blocking_form_works_in_a_running_loop(self):
+        # llama_index#22744: asyncio.run() cannot be called from a running event loop, in notebooks and in FastAPI.
+        embedding = self.make()
+        assert close([embedding.get_query_embedding("foo")], [await embedding.aget_query_embedding("foo")])
+
+    async def test_the_async_form_never_blocks_the_event_loop(self):
+        # llama_index#13987: "call will be blocking, making async less useful".
+        embedding = self.make(embed_batch_size=2)
+        with blockbuster_ctx():
+            await embedding.aget_query_embedding("foo")
+            await embedding.aget_text_embedding_batch(TEXTS)
+
+    async def test_nodes_get_their_vectors(self):
+        nodes = [TextNode(text=text) for text in TEXTS]
+        embedding = self.make()
+        embedding(nodes)
+        first = [node.embedding for node in nodes]
+        await embedding.acall(nodes)
+        assert close(first, [node.embedding for node in nodes])
+
+    async def test_an_index_finds_the_text(self):
+        index = VectorStoreIndex([TextNode(text=text) for text in TEXTS], embed_model=self.make())
+        retriever = index.as_retriever(similarity_top_k=1)
+        found = [*retriever.retrieve(TEXTS[1]), *await retriever.aretrieve(TEXTS[1])]
+        assert [node.get_content() for node in found] == [TEXTS[1]] * 2
+
+    def test_a_pipeline_takes_the_second_run_from_its_cache(self, monkeypatch):
+        embedding = self.make()
+        pipeline = IngestionPipeline(transformations=[embedding])
+        first = pipeline.run(nodes=[TextNode(text=text) for text in TEXTS])
+        no_more(embedding, monkeypatch)
+        again = pipeline.run(nodes=[TextNode(text=text) for text in TEXTS])
+        assert [node.embedding for node in again] == [node.embedding for node in first]
+
+
+@pytest.fixture(scope="module")
+def backends() -> Iterator[tuple[dict[str, dict[str, Any]], dict[str, str]]]:
+    with every_backend() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def loaded() -> HFGatewayEmbedding:
+    """Keep the model in memory, from which every other instance in this process takes it."""
+    embedding = HFGatewayEmbedding(model_name=MINILM)
+    embedding.get_query_embedding("foo")
+    return embedding
+
+
+class TestEveryBackend(EmbeddingConformance):
+    @pytest.fixture(autouse=True, params=BACKENDS)
+    def _backend(self, request, backends, monkeypatch) -> None:
+        params, environment = backends
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        self._params = params[request.param]
+        if request.param == "local":
+            request.getfixturevalue("loaded")
+
+    @property
+    def embedding_class(self) -> type[BaseEmbedding]:
+        return HFGatewayEmbedding
+
+    @property
+    def embedding_params(self) -> dict[str, Any]:
+        return self._params
+
+
+@pytest.fixture
+def tei():
+    with FakeTEI() as server:
+        yield server
+
+
+def through(server: Loopback, **fields: Any) -> HFGatewayEmbedding:
+    return HFGatewayEmbedding(targets=[f"tei:{server.url}"], **{"max_retries": 0, **fields})
+
+
+def sent_texts(server: Loopback) -> list[list[str]]:
+    return [request.json["inputs"] for request in server.requests if request.method == "POST"]
+
+
+def nodes(count: int = 4) -> list[TextNode]:
+    return [TextNode(text=f"text {i}") for i in range(count)]
+
+
+class TestRequests:
+    @HOW
+    async def test_twenty_five_texts_by_tens_are_three_requests(self, how, tei):
+        # HuggingFaceInferenceAPIEmbedding sends twenty-five.
+        texts = [f"text {i}" for i in range(25)]
+        assert close(await embed(through(tei, embed_batch_size=10), how, texts), unit_vectors(texts))
+        assert sorted(len(batch) for batch in sent_texts(tei)) == [5, 10, 10]
+
+    async def test_one_connection_serves_call_after_call(self, tei):
+        # The TEI integration opens one for every call; HuggingFaceInferenceAPIEmbedding breaks on one that was kept.
+        embedding = through(tei)
+        for _ in range(3):
+            embedding.get_text_embedding("foo")
+        assert tei.connections == 1
+        for _ in range(3):
+            await embedding.aget_text_embedding("foo")
+        assert tei.connections == 2
+
+    def test_prompts_go_before_the_text_as_they_are(self, tei):
+        # HuggingFaceInferenceAPIEmbedding and the TEI integration add a blank, and strip the text.
+        embedding = through(tei, query_prompt="query: ", document_prompt="passage:")
+        embedding.get_query_embedding(" foo ")
+        embedding.get_text_embedding("foo\n")
+        assert sent_texts(tei) == [["query:  foo "], ["passage:foo\n"]]
+
+    def test_the_models_own_saved_prompts_are_used_and_can_be_switched_off(self, tei, tmp_path):
+        # HuggingFaceEmbedding passes "" for every model outside its table, and cannot switch off those in it.
+        model = model_folder(tmp_path / "model", {"query": "search: ", "document": "store: "})
+        through(tei, model_name=model).get_query_embedding("foo")
+        through(tei, model_name=model).get_text_embedding("foo")
+        through(tei, model_name=model, query_prompt="").get_query_embedding("foo")
+        assert sent_texts(tei) == [["search: foo"], ["store: foo"], ["foo"]]
+
+    def test_token_vectors_are_not_pooled_by_a_guess(self, monkeypatch):
+        # HuggingFaceInferenceAPIEmbedding takes the first token's vector, whatever the model.
+        name = "nobody/knows-its-pooling"
+        router = FakeRouter(nested=True, models={name: {"hf-inference": name}})
+        served = {"provider": "hf-inference", "providerId": name, "status": "live", "task": "feature-extraction"}
+        with router, FakeHub({name: HubModel(providers=[served])}) as hub:
+            monkeypatch.setenv("HF_ENDPOINT", hub.url)
+            keyed = Target("hf", url=router.url, credential="hf_test")
+            embedding = HFGatewayEmbedding(model_name=name, targets=[keyed])
+            with pytest.raises(errors.BadResponse, match="how the model pools them is not known"):
+                embedding.get_text_embedding("foo")
+
+    def test_nothing_is_printed(self, tei, capfd):
+        # HuggingFaceInferenceAPIEmbedding prints its model's name.
+        through(tei).get_text_embedding_batch(["foo", "bar"])
+        assert capfd.readouterr() == ("", "")
+
+    def test_the_constructor_loads_no_model(self):
+        # HuggingFaceEmbedding loads in __init__, and needs torch even for ONNX.
+        script = (
+            "import sys; from llamaindex_hf_gateway import HFGatewayEmbedding; HFGatewayEmbedding(model_name='all-MiniLM-L6-v2');"
+            "print({'torch', 'transformers', 'sentence_transformers'} & set(sys.modules))"
+        )
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == "set()"
+
+
+class TestErrors:
+    @HOW
+    async def test_an_error_of_the_server_is_not_an_embedding(self, how, tei):
+        # The TEI integration: KeyError: 0 for one text, and a ValidationError of an event for a batch.
+        tei.always(overloaded(), "/embed")
+        with pytest.raises(errors.RateLimited):
+            await embed(through(tei), how, ["foo", "bar"])
+
+    def test_an_error_for_a_single_text_is_none_either(self, tei):
+        tei.always(overloaded(), "/embed")
+        for call in (through(tei).get_query_embedding, through(tei).get_text_embedding):
+            with pytest.raises(errors.RateLimited):
+                call("foo")
+
+    def test_what_is_the_callers_fault_is_not_tried_again(self, tei):
+        # HuggingFaceEmbedding tries three times, whatever it was, with seconds in between.
+        tei.always(error("Empty", "`inputs` cannot be empty"), "/embed")
+        with pytest.raises(errors.InvalidRequest):
+            through(tei, max_retries=3).get_text_embedding("foo")
+        assert tei.count("/embed") == 1
+
+    def test_a_server_of_another_model_is_refused(self):
+        # llama_index#17836: "you (the user) have to ensure that", and with equal dimensions nobody is told.
+        with FakeTEI(model_id="BAAI/bge-small-en-v1.5") as tei:
+            with pytest.raises(errors.SpaceMismatch, match="serves BAAI/bge-small"):
+                through(tei, model_name=MINILM).get_text_embedding("foo")
+            assert tei.count("/embed") == 0
+
+    def test_an_unknown_argument_is_an_error_that_names_the_nearest(self):
+        # HuggingFaceEmbedding passes them on to SentenceTransformer, num_workers and embeddings_cache too.
+        with pytest.raises(errors.ConfigError, match="no argument 'modle_name'; did you mean 'model_name'"):
+            HFGatewayEmbedding(modle_name=MINILM)
+
+
+class TestWritten:
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"model_name": "BAAI/bge-small-en-v1.5"},
+            {"revision": "v2"},
+            {"dimensions": 64},
+            {"normalize": True},
+            {"truncate": True},
+            {"query_prompt": "query: "},
+            {"document_prompt": "passage: "},
+            {"targets": ["hash:64"]},
+            {"targets": [f"local:{MINILM}@v2"]},
+            {"targets": [Target("local", options={"dtype": "bfloat16"})]},
+            {"targets": [Target("local", space=VectorSpace(MINILM, pooling="cls"))]},
+        ],
+        ids=str,
+    )
+    def test_what_changes_vectors_changes_the_pipelines_hash(self, change):
+        # HuggingFaceEmbedding has the same hash with truncate_dim=64 and without.
+        plain = {"model_name": MINILM, "targets": ["local"]}
+        hashes = [
+            get_transformation_hash(nodes(), HFGatewayEmbedding(**{**plain, **more})) for more in ({}, {}, change)
+        ]
+        assert hashes[0] == hashes[1] != hashes[2]
+
+    @pytest.mark.parametrize(
+        ("kind", "options"),
+        [
+            ("local", {"device": "cpu", "batch_size": 8}),
+            ("openai", {"encoding": "base64", "max_texts": 8}),
+            ("ollama", {"keep_alive": "1h"}),
+            ("hf", {"bill_to": "my-company"}),
+            ("endpoint", {"access": "public"}),
+        ],
+    )
+    def test_what_does_not_change_vectors_does_not_change_the_dict(self, kind, options):
+        # HuggingFaceInferenceAPIEmbedding and others: a new token or timeout, and everything is embedded again.
+        url = None if kind in ("local", "hf") else "http://127.0.0.1:1"
+        plain = HFGatewayEmbedding(model_name=MINILM, targets=[Target(kind, url=url)])
+        times = {"timeout": 7, "attempt_timeout": 6, "connect_timeout": 5}
+        fields = {**times, "max_retries": 4, "max_concurrency": 3, "api_key": "of_my_own"}
+        tuned = HFGatewayEmbedding(model_name=MINILM, targets=[Target(kind, url=url, options=options)], **fields)
+        assert tuned.to_dict() == plain.to_dict()
+
+    @pytest.mark.parametrize("shown", ["to_dict", "to_json", "to_payload", "__repr__", "__getstate__", "pickle"])
+    def test_a_key_is_never_shown(self, shown):
+        # to_dict of HuggingFaceInferenceAPIEmbedding, TEI and Ollama: token, auth_token, headers (llama_index#12853).
+        bound = Target("tei", url="http://127.0.0.1:1", credential=f"tei_{KEY}")
+        embedding = HFGatewayEmbedding(model_name=MINILM, targets=["hf", bound], api_key=KEY)
+        assert embedding.gateway.status()[0].key_source == "the argument api_key"
+        assert KEY not in str(pickle.dumps(embedding) if shown == "pickle" else getattr(embedding, shown)())
+
+    def test_what_the_environment_decided_is_written_down(self, monkeypatch):
+        monkeypatch.setenv("HF_GATEWAY_EMBED_MODEL", MINILM)
+        monkeypatch.setenv("HF_GATEWAY_EMBED_TARGETS", "hash:64")
+        embedding = HFGatewayEmbedding()
+        assert (embedding.model_name, embedding.to_payload()["targets"]) == (MINILM, ["hash:64"])
+        monkeypatch.setenv("HF_GATEWAY_EMBED_TARGETS", "hash:32")
+        rebuilt = [pickle.loads(pickle.dumps(embedding)), HFGatewayEmbedding.from_dict(embedding.to_dict())]
+        assert [each.to_dict() for each in rebuilt] == [embedding.to_dict()] * 2
+
+    def test_a_server_whose_model_nobody_named_is_rebuilt_as_it_was(self, tei):
+        embedding = through(tei)
+        rebuilt = HFGatewayEmbedding.from_dict(embedding.to_dict())
+        assert rebuilt.to_dict() == embedding.to_dict()
+        assert rebuilt.get_text_embedding("foo") == embedding.get_text_embedding("foo")
+
+    def test_what_cannot_be_rebuilt_says_why(self, monkeypatch):
+        # llama_index#13497: half an object comes out of the pickle, and later it has no attribute '_model'.
+        data = pickle.dumps(HFGatewayEmbedding(targets=["hash"]))
+        monkeypatch.setenv("HF_GATEWAY_CONFIG", "is-not-here.toml")
+        with pytest.raises(errors.ConfigError, match="no such file"):
+            pickle.loads(data)
+
+    def test_from_config_and_from_gateway_build_the_same(self, tei):
+        Path("hf-gateway.toml").write_text(f'[chains.docs]\nmodel = "{MINILM}"\ntargets = ["tei:{tei.url}"]\n')
+        gateway = Gateway.from_config("docs", dimensions=8)
+        read = HFGatewayEmbedding.from_config("docs", dimensions=8)
+        given = HFGatewayEmbedding.from_gateway(gateway, embed_batch_size=3)
+        assert (given.gateway, given.embed_batch_size) == (gateway, 3)
+        assert given.to_dict() == read.to_dict()
+        assert given.get_text_embedding("foo") == read.get_text_embedding("foo")
+
+    def test_the_entry_point_leads_to_the_class(self):
+        (entry,) = entry_points(group="llama_index.embeddings", name="hf_gateway")
+        assert entry.load() is HFGatewayEmbedding
+
+
+class TestPipelines:
+    @pytest.mark.parametrize("kind", ["local", "tei"])
+    def test_a_pipeline_may_use_several_processes(self, kind, tei):
+        # HuggingFaceEmbedding does not survive the pickle.
+        target = "local" if kind == "local" else f"tei:{tei.url}"
+        pipeline = IngestionPipeline(transformations=[HFGatewayEmbedding(model_name=MINILM, targets=[target])])
+        made = pipeline.run(nodes=nodes(), num_workers=2)
+        assert [node.get_content() for node in made] == [f"text {i}" for i in range(4)]
+        assert [len(node.embedding) for node in made] == [384] * 4
+        assert tei.connections == (0 if kind == "local" else 2)
+
+    def test_the_second_run_of_a_pipeline_asks_nobody(self, tei):
+        cache = IngestionCache()
+
+        def requests_for(**fields: Any) -> int:
+            before = tei.count()
+            IngestionPipeline(transformations=[through(tei, **fields)], cache=cache).run(nodes=nodes())
+            return tei.count() - before
+
+        assert requests_for() == 2  # its limits, and the vectors
+        assert requests_for(timeout=7, embed_batch_size=2) == 0
+        assert requests_for(document_prompt="passage: ") == 2
+
+    def test_a_cache_keeps_queries_apart_from_documents(self, tei):
+        # LlamaIndex's own caching is by the text alone (run-llama/llama_index PR 23181).
+        embedding = through(tei, query_prompt="query: ", document_prompt="passage: ", embeddings_cache=SimpleKVStore())
+        embedding.get_text_embedding("foo")
+        assert close([embedding.get_query_embedding("foo")], unit_vectors(["query: foo"]))
+
+    def test_a_cache_that_two_models_share_keeps_their_vectors_apart(self, tei):
+        store = SimpleKVStore()
+        through(tei, embeddings_cache=store).get_text_embedding("foo")
+        other = HFGatewayEmbedding(targets=["hash:64"], embeddings_cache=store)
+        assert len(other.get_text_embedding("foo")) == 64
+
+    def test_as_a_setting_it_needs_no_key_of_openai(self, tei, monkeypatch):
+        # llama_index#10051 and its like: "No API key found for OpenAI", with an embedder of one's own.
+        monkeypatch.setattr(Settings, "_embed_model", None)
+        Settings.embed_model = through(tei)
+        index = VectorStoreIndex.from_documents([Document(text=text) for text in TEXTS])
+        assert index.as_retriever(similarity_top_k=1).retrieve(TEXTS[0])[0].get_content() == TEXTS[0]
+
+
+class TestAsync:
+    async def test_a_hundred_batches_at_once_are_at_most_eight_at_the_server(self, tei):
+        # aget_text_embedding_batch gathers all batches at once, and no integration bounds them.
+        embedding, other = through(tei, embed_batch_size=1), HFGatewayEmbedding(targets=[f"openai:{tei.url}"])
+        await embedding.aget_text_embedding("first, so that the limits are known")
+        gate, before = hang(), tei.count("/embed")
+        tei.always(gate, "/embed")
+        batches = asyncio.create_task(embedding.aget_text_embedding_batch([f"text {i}" for i in range(100)]))
+        await asyncio.to_thread(tei.wait_for, before + 8, "/embed")
+        # Whatever else was on its way would have been there before the answers to these.
+        for _ in range(5):
+            await other.aget_text_embedding("foo")
+        assert tei.count("/embed") == before + 8
+        gate.release()
+        assert len(await batches) == 100
+
+    async def test_loading_the_model_does_not_block_the_event_loop(self):
+        # The option makes it another engine than the one that other tests keep in memory.
+        embedding = HFGatewayEmbedding(model_name=MINILM, targets=[Target("local", options={"batch_size": 7})])
+        with blockbuster_ctx():
+            assert len(await embedding.aget_text_embedding("foo")) == 384
+
+    def test_the_first_call_of_a_process_imports_nothing_on_the_event_loop(self, tei):
+        script = (
+            "import asyncio\n"
+            "from blockbuster import blockbuster_ctx\n"
+            "from llamaindex_hf_gateway import HFGatewayEmbedding\n"
+            "async def main():\n"
+            f"    embedding = HFGatewayEmbedding(targets=['tei:{tei.url}'])\n"
+            "    with blockbuster_ctx():\n"
+            "        print(len(await embedding.aget_text_embedding('foo')))\n"
+            "asyncio.run(main())\n"
+        )
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+        assert (done.stdout.strip(), done.returncode) == ("384", 0), done.stderr
+
+    async def test_looking_for_a_login_does_not_block_the_event_loop(self, monkeypatch, tmp_path):
+        (tmp_path / "token").write_text(KEY)
+        monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
+        with FakeHub({MINILM: HubModel(providers=[])}) as hub:
+            monkeypatch.setenv("HF_ENDPOINT", hub.url)
+            embedding = HFGatewayEmbedding(model_name=MINILM, targets=[Target("hf", space=VectorSpace(MINILM))])
+            with blockbuster_ctx(), pytest.raises(errors.ModelNotFound, match="no provider serves"):
+                await embedding.aget_text_embedding("foo")
