@@ -115,3 +115,10 @@ def test_where_hosted_inference_and_the_hub_are(environment: dict[str, str], rou
 def test_the_dead_host_is_replaced_with_a_notice(caplog: pytest.LogCaptureFixture) -> None:
     router_url({"HUGGINGFACE_BASE_URL": "https://api-inference.huggingface.co/models"})
     assert "no longer answers; calling https://router.huggingface.co instead" in caplog.text
+
+
+def test_a_copy_with_changes_is_a_chain_of_its_own() -> None:
+    for embedder in (HFGatewayEmbeddings(targets=["hash:64"]), HFGatewayEmbedding(targets=["hash:64"])):
+        copy = embedder.model_copy(update={"targets": ["hash:32"]})
+        assert copy.gateway.embed(["x"]).vectors.dim == 32
+        assert embedder.gateway.embed(["x"]).vectors.dim == 64

@@ -24,13 +24,13 @@ from hf_gateway import Gateway, Target
 from hf_gateway.errors import ConfigError, GatewayError
 from hf_gateway.testing import ManualClock
 from langchain_hf_gateway import HFGatewayEmbeddings, register
+from tests.backends import model_folder
 from tests.servers import unit_vectors
 from tests.servers.loopback import Fault, Loopback, Reply, dead_url, hang, html
 from tests.servers.ollama import FakeOllama
 from tests.servers.openai import FakeOpenAI
 from tests.servers.router import MINILM, FakeHub, FakeRouter, rate_limited
 from tests.servers.tei import FakeTEI, error, overloaded
-from tests.test_langchain_standard import model_folder
 
 KEY = "hf_dontShowThisToAnybody"
 TOO_LONG = "`inputs` must have less than 9 tokens. Given: 12"

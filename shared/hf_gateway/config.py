@@ -22,9 +22,9 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from hf_gateway.credentials import HUB, ROUTER, EnvKey, Secret, is_hugging_face, key, notice_once
-from hf_gateway.errors import ConfigError
+from hf_gateway.errors import ConfigError, nearest
 from hf_gateway.key_policy import HouseRules, KeyLevel, truthy
-from hf_gateway.target import Target, checked_url, nearest
+from hf_gateway.target import Target, checked_url
 
 FILE_NAME = "hf-gateway.toml"
 DEAD_HOST = "api-inference.huggingface.co"
@@ -96,6 +96,12 @@ class EmbedOptions(BaseModel):
     """How often one target is asked again after a failure that may pass; 0 means never."""
     max_concurrency: Annotated[int, Field(gt=0)] = Field(default=8, frozen=True, exclude=True)
     """How many async calls may be under way at once; the others wait for their turn."""
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Copy; with changes, build anew, so that they are checked and the chain is that of the copy."""
+        if not update:
+            return super().model_copy(deep=deep)
+        return type(self)(**{**{name: getattr(self, name) for name in self.model_fields_set}, **update})
 
     @model_validator(mode="before")
     @classmethod

@@ -30,16 +30,14 @@ The chain never looks at a status code: it asks the class what may be done (`ret
 """
 
 import copy
-import email.utils
+import difflib
 import json
 import re
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-RETRY_AFTER_CAP = 60.0
-"""Seconds. A server that asks for more is believed for this long and then asked again."""
+from hf_gateway.retry_after import RETRY_AFTER_CAP, retry_after_seconds
 
 
 @dataclass(frozen=True)
@@ -429,22 +427,7 @@ def _message(body: bytes) -> tuple[str, float | None]:
     return (text if len(text) <= 400 else text[:400] + "…"), seconds
 
 
-def retry_after_seconds(headers: Mapping[str, str], *, now: float | None = None) -> float | None:
-    """Read how long to wait: `Retry-After` in seconds or as a date (RFC 9110, 10.2.3), or the Hub's `RateLimit: …;t=55`.
-
-    headers: names in lower case. Returns seconds from now, capped at `RETRY_AFTER_CAP`, or None.
-    """
-    value = headers.get("retry-after", "").strip()
-    seconds: float | None = None
-    if re.fullmatch(r"\d+(\.\d+)?", value):
-        seconds = float(value)
-    elif value:
-        try:
-            when = email.utils.parsedate_to_datetime(value)
-        except ValueError:
-            when = None
-        if when is not None:
-            seconds = when.timestamp() - (time.time() if now is None else now)
-    if seconds is None and (reset := re.search(r";\s*t=(\d+)", headers.get("ratelimit", ""))):
-        seconds = float(reset[1])
-    return None if seconds is None else max(0.0, min(seconds, RETRY_AFTER_CAP))
+def nearest(name: str, names: "set[str] | list[str]") -> str:
+    """Return '; did you mean …?' for the nearest known name, or the list of names when none is near."""
+    close = difflib.get_close_matches(name, sorted(names), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(sorted(names))}"

@@ -5,20 +5,20 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from hf_gateway.backends import backend_class
-from hf_gateway.backends.base import Backend, Report
-from hf_gateway.breaker import Breaker
+from hf_gateway.backends.base import Report
 from hf_gateway.chain import Chain, Journal, Policy
 from hf_gateway.config import EmbedSettings, chosen_targets, house_rules
 from hf_gateway.credentials import Secret, is_hugging_face, origin_of
-from hf_gateway.drive import Clock, Driver, Effects, Transport
+from hf_gateway.drive import Clock, Driver, Transport
 from hf_gateway.embedding import EmbedAnswer, EmbedRequest, EmbedResult, Role, Usage
-from hf_gateway.errors import BadResponse, ConfigError, GatewayError, InvalidRequest, KeyMissing, SpaceMismatch
-from hf_gateway.key_policy import Access, KeyLevel, missing
+from hf_gateway.errors import BadResponse, ConfigError, GatewayError, SpaceMismatch
+from hf_gateway.key_policy import Access, fix
+from hf_gateway.link import Link
 from hf_gateway.space import VectorSpace
 from hf_gateway.target import Target
 from hf_gateway.transport import HttpTransport
@@ -56,61 +56,6 @@ class Checked:
     answers: bool
     report: Report
     error: str | None
-
-
-@dataclass(eq=False)
-class _Link:
-    """A backend in the chain, with its breaker."""
-
-    backend: Backend
-    breaker: Breaker = field(default_factory=Breaker)
-
-    @property
-    def label(self) -> str:
-        return self.backend.target.label
-
-    @property
-    def account(self) -> str | None:
-        return self.backend.account
-
-    @property
-    def context(self) -> int | None:
-        return self.backend.context
-
-    def refusal(self) -> GatewayError | None:
-        backend = self.backend
-        needed = backend.key_requirement()
-        credential = backend.credential() if needed.level is KeyLevel.REQUIRED else None
-        if told := missing(backend.target, needed, credential, backend.key_url):
-            return KeyMissing(told, target=self.label)
-        return None
-
-    def effects(self, request: EmbedRequest) -> Effects:
-        """The backend's own effects, and then the checks that hold for every answer."""
-        answer: EmbedAnswer = yield from self.backend.embed(request)
-        vectors = answer.vectors
-        if len(vectors) != len(request.texts):
-            raise BadResponse(f"answered with {len(vectors)} vectors for {len(request.texts)} texts", target=self.label)
-        if fault := vectors.fault():
-            raise BadResponse(f"vectors that mean nothing: {fault}", target=self.label)
-        expected = self.backend.model_space().dimension
-        if expected is not None and vectors.dim != expected:
-            raise BadResponse(
-                f"vectors of {vectors.dim} numbers, and {self.backend.space_model()} has {expected}", target=self.label
-            )
-        return replace(
-            answer, vectors=_shaped(vectors, self.backend.options.dimensions, self.backend.options.normalize)
-        )
-
-
-def _shaped(vectors: Vectors, dimensions: int | None, normalize: bool) -> Vectors:
-    """Cut and scale here, not on the server: then every target does it the same way, or the spaces would differ."""
-    if dimensions is not None:
-        if dimensions > vectors.dim:
-            raise InvalidRequest(f"dimensions={dimensions} is more than the model has ({vectors.dim})")
-        if dimensions < vectors.dim:
-            vectors = vectors.truncated(dimensions)
-    return vectors.normalized() if normalize else vectors
 
 
 class Gateway:
@@ -156,7 +101,7 @@ class Gateway:
         rules = house_rules()
         keyed = _targets_of_key(self.targets, settings.api_key, settings)
         self._links = [
-            _Link(
+            Link(
                 backend_class(target.kind)(
                     target, settings, given_key=settings.api_key if target in keyed else None, rules=rules
                 )
@@ -279,7 +224,7 @@ class Gateway:
     def _probe_time(self) -> float:
         return min(self.settings.attempt_timeout, 10.0)
 
-    def _result(self, served: list[tuple[EmbedAnswer, _Link]], journal: Journal, seconds: float) -> EmbedResult:
+    def _result(self, served: list[tuple[EmbedAnswer, Link]], journal: Journal, seconds: float) -> EmbedResult:
         vectors = Vectors.concat([]) if not served else served[0][0].vectors
         usage = served[0][0].usage if served else Usage(0)
         if len(served) > 1:
@@ -316,7 +261,7 @@ class Gateway:
             place = self._places[loop] = asyncio.Semaphore(self.settings.max_concurrency)
         return place
 
-    def _keep_dimension(self, vectors: Vectors, served: list[tuple[EmbedAnswer, _Link]]) -> None:
+    def _keep_dimension(self, vectors: Vectors, served: list[tuple[EmbedAnswer, Link]]) -> None:
         """The first vectors fix the dimension: a server that changes it later would spoil an index."""
         if not len(vectors):
             return
@@ -343,25 +288,25 @@ class Gateway:
                 )
             known = known.merged(space)
 
-    def _status(self, link: _Link, access: Access = "unknown") -> TargetStatus:
+    def _status(self, link: Link, access: Access = "unknown") -> TargetStatus:
         backend, now = link.backend, self._clock.now()
         needed = backend.key_requirement(access)
         credential = backend.credential()
-        fix = missing(backend.target, needed, credential, backend.key_url)
+        way = fix(backend.target, needed, credential, backend.key_url)
         state = link.breaker.state(now)
         blocked = state.state in ("open", "resting")
         return TargetStatus(
             target=link.label,
-            ready=fix is None and not blocked,
-            reason=fix or (f"{state.state}: {state.reason}" if blocked else None),
+            ready=way is None and not blocked,
+            reason=way or (f"{state.state}: {state.reason}" if blocked else None),
             retry_in=max(0.0, state.until - now) if blocked and state.until is not None else None,
             needs_key=needed.level.value,
             key_reason=needed.reason,
             key_source=credential.source if credential is not None else None,
-            fix=fix,
+            fix=way,
         )
 
-    def _checked(self, link: _Link, perform: Any) -> Checked:
+    def _checked(self, link: Link, perform: Any) -> Checked:
         status = self._status(link)
         if status.fix is not None:
             return Checked(status, False, Report(), status.fix)

@@ -83,17 +83,15 @@ def requirement(target: Target, access: Access = "unknown", rules: HouseRules = 
             return KeyRequirement(KeyLevel.OPTIONAL, "your own server asks for a key only if it was started with one")
 
 
-def missing(target: Target, needed: KeyRequirement, credential: Credential | None, url: str | None) -> str | None:
-    """Say in one sentence what to do about a key that is required and absent, or None when nothing is missing.
+def fix(target: Target, needed: KeyRequirement, credential: Credential | None, url: str | None) -> str | None:
+    """Say in one line what to do about a key that is required and absent, or None when nothing is missing.
 
     url: where the key would be sent.
     """
     if needed.level is not KeyLevel.REQUIRED or credential is not None:
         return None
-    ways = [_how_to_give(target, url)]
-    if target.kind in HOSTED:
-        ways.append("or run it locally: `targets=['local']`")
-    return f"a key is needed and there is none: {needed.reason}; {', '.join(ways)}"
+    way = _how_to_give(target, url)
+    return f"{way}, or run it locally: `targets=['local']`" if target.kind in HOSTED else way
 
 
 def _how_to_give(target: Target, url: str | None) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from hf_gateway.errors import ConfigError
+from hf_gateway.errors import ConfigError, nearest
 
 # sentence-transformers looks these families up under its own organisation when no owner is named.
 _OWNERLESS = re.compile(
@@ -76,8 +76,6 @@ class VectorSpace:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Read what `to_dict` wrote. Raises ConfigError for an unknown field."""
-        from hf_gateway.target import nearest
-
         names = {item.name for item in dataclasses.fields(cls)}
         for name in data:
             if name not in names:

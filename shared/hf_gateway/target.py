@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit, urlunsplit
 
 from hf_gateway.credentials import EnvKey, Secret, key
-from hf_gateway.errors import ConfigError
+from hf_gateway.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from hf_gateway.space import VectorSpace
@@ -195,11 +195,3 @@ def redacted(url: str) -> str:
     """Return the URL with whatever stands before an `@` in its authority, and the query's values, as `***`."""
     hidden = re.sub(r"(?<=//)[^/@]*@", "***@", url)
     return re.sub(r"(?<==)[^&#]+", "***", hidden) if "?" in hidden else hidden
-
-
-def nearest(name: str, names: "set[str] | list[str]") -> str:
-    """Return '; did you mean …?' for the nearest known name, or the list of names when none is near."""
-    import difflib
-
-    close = difflib.get_close_matches(name, sorted(names), n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(sorted(names))}"

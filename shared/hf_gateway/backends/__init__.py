@@ -12,8 +12,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
 from hf_gateway.backends.base import Backend
-from hf_gateway.errors import ConfigError
-from hf_gateway.target import nearest
+from hf_gateway.errors import ConfigError, nearest
 
 GROUP = "hf_gateway.backends"
 

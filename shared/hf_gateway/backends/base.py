@@ -11,10 +11,10 @@ from hf_gateway.credentials import Credential, Secret, find
 from hf_gateway.drive import Compute, Effects, Send
 from hf_gateway.embedding import EmbedRequest
 from hf_gateway.engines import sources
-from hf_gateway.errors import BatchTooLarge, ConfigError
+from hf_gateway.errors import BatchTooLarge, ConfigError, nearest
 from hf_gateway.key_policy import Access, HouseRules, KeyRequirement, requirement
 from hf_gateway.space import VectorSpace, canonical
-from hf_gateway.target import Target, nearest
+from hf_gateway.target import Target
 from hf_gateway.wire.http import HttpRequest, HttpResponse
 
 _ENVELOPE = 4096

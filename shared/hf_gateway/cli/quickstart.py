@@ -18,7 +18,7 @@ from hf_gateway.gateway import Gateway
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 QUESTIONS = ("How do I catch an exception?", "How do I take a slice of a list?", "What does the with statement do?")
 PASSAGES = 3
-SHOWN = 160
+SHOWN = 110
 
 log = logging.getLogger(__name__)
 
