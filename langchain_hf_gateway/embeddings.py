@@ -8,13 +8,12 @@ from pydantic import PrivateAttr
 
 from hf_gateway.config import EmbedSettings
 from hf_gateway.embedding import Role
-from hf_gateway.gateway import Gateway, TargetStatus
-from hf_gateway.space import VectorSpace
+from hf_gateway.gateway import Front, Gateway
 from hf_gateway.vectors import Vectors
 from langchain_hf_gateway.errors import as_model_errors
 
 
-class HFGatewayEmbeddings(EmbedSettings, Embeddings):
+class HFGatewayEmbeddings(Front, EmbedSettings, Embeddings):
     """Embeddings of a Hugging Face model, from the first of its targets that can serve.
 
     Setup:
@@ -54,20 +53,6 @@ class HFGatewayEmbeddings(EmbedSettings, Embeddings):
         made = cls(**{name: getattr(gateway.settings, name) for name in gateway.settings.model_fields_set})
         made._adopt(gateway)
         return made
-
-    @property
-    def gateway(self) -> Gateway:
-        """The chain itself; its `embed` also tells who served, the tokens and what was tried."""
-        return self._gateway
-
-    @property
-    def space(self) -> VectorSpace:
-        """The vector space; its `id` is the namespace for `CacheBackedEmbeddings`."""
-        return self._gateway.space
-
-    def status(self) -> list[TargetStatus]:
-        """Say of each target whether it may be called now. Sends nothing."""
-        return self._gateway.status()
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Embed n texts that will be searched; n lists of dim floats, in order."""

@@ -10,12 +10,11 @@ from pydantic import Field, PrivateAttr, field_serializer, model_validator
 
 from hf_gateway.backends import backend_class
 from hf_gateway.config import EmbedOptions, EmbedSettings, Targets, read_chain
-from hf_gateway.gateway import Gateway, TargetStatus
-from hf_gateway.space import VectorSpace
+from hf_gateway.gateway import Front, Gateway
 from llamaindex_hf_gateway.cache import SpaceCache, as_role
 
 
-class HFGatewayEmbedding(EmbedOptions, BaseEmbedding):  # type: ignore[misc]
+class HFGatewayEmbedding(Front, EmbedOptions, BaseEmbedding):  # type: ignore[misc]
     """Embeddings of a Hugging Face model, from the first of its targets that can serve.
 
     `pip install "hf-gateway[llamaindex,torch]"`
@@ -45,7 +44,7 @@ class HFGatewayEmbedding(EmbedOptions, BaseEmbedding):  # type: ignore[misc]
         default=None, exclude=True, description="Batches under way at once in the async form."
     )
     embeddings_cache: Any | None = Field(
-        default=None, exclude=True, description="A key-value store for embeddings, or None."
+        default=None, exclude=True, frozen=True, description="A key-value store; its keys get the space and the role."
     )
 
     _gateway: Gateway = PrivateAttr()
@@ -93,20 +92,6 @@ class HFGatewayEmbedding(EmbedOptions, BaseEmbedding):  # type: ignore[misc]
     def from_config(cls, name: str, path: str | Path | None = None, **changes: Any) -> Self:
         """Build from `[chains.<name>]` of hf-gateway.toml; keyword arguments go over the file."""
         return cls(**{**read_chain(name, path), **changes})
-
-    @property
-    def gateway(self) -> Gateway:
-        """The chain itself; its `embed` also tells who served, the tokens and what was tried."""
-        return self._gateway
-
-    @property
-    def space(self) -> VectorSpace:
-        """The vector space of the chain."""
-        return self._gateway.space
-
-    def status(self) -> list[TargetStatus]:
-        """Say of each target whether it may be called now. Sends nothing."""
-        return self._gateway.status()
 
     def to_payload(self) -> dict[str, Any]:
         """Describe this embedder for events: names, never keys."""

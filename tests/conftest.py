@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers.openai import FakeOpenAI
+
 RECORDINGS = Path(__file__).resolve().parents[2] / "shared" / "recordings"
 """Real traffic that other projects recorded; beside the repository, and not everywhere."""
 
@@ -81,3 +83,17 @@ def recordings() -> Path:
     if not RECORDINGS.is_dir():
         pytest.skip("the recordings lie beside the repository only on the project's own machines")
     return RECORDINGS
+
+
+@pytest.fixture
+def primary() -> Iterator[FakeOpenAI]:
+    """The first server of a chain, which takes any model's name."""
+    with FakeOpenAI(models=None) as server:
+        yield server
+
+
+@pytest.fixture
+def backup() -> Iterator[FakeOpenAI]:
+    """The second server of a chain."""
+    with FakeOpenAI(models=None) as server:
+        yield server

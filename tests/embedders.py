@@ -34,3 +34,8 @@ class Caller:
         if self.asynchronous:
             return asyncio.run(self.embeddings.aembed_query(text))
         return self.embeddings.embed_query(text)
+
+
+def chain(*servers: Any) -> list[str]:
+    """Name OpenAI-compatible servers as targets."""
+    return [f"openai:{server.url}" for server in servers]

@@ -2,7 +2,7 @@
 
 import asyncio
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,7 +10,7 @@ import pytest
 from hf_gateway import Gateway, errors
 from hf_gateway.breaker import Breaker
 from hf_gateway.transport import HttpTransport
-from tests.embedders import MODEL, Caller
+from tests.embedders import MODEL, Caller, chain
 from tests.servers import unit_vectors
 from tests.servers.loopback import Reply, hang
 from tests.servers.openai import FakeOpenAI
@@ -24,22 +24,6 @@ DOWN = Reply(500, {"error": "down"})
 @pytest.fixture(params=["sync", "async"])
 def caller(request: pytest.FixtureRequest) -> Make:
     return functools.partial(Caller, request.param == "async", max_retries=0)
-
-
-@pytest.fixture
-def primary() -> Iterator[FakeOpenAI]:
-    with FakeOpenAI(models=None) as server:
-        yield server
-
-
-@pytest.fixture
-def backup() -> Iterator[FakeOpenAI]:
-    with FakeOpenAI(models=None) as server:
-        yield server
-
-
-def chain(*servers: Any) -> list[str]:
-    return [f"openai:{server.url}" for server in servers]
 
 
 def test_the_breaker_opens_after_three_failures_in_a_row(caller: Make, primary: FakeOpenAI, backup: FakeOpenAI) -> None:

@@ -43,6 +43,8 @@ def test_one_chain_serves_both_frameworks(door: type, tmp_path: Path) -> None:
         ("[chains.docs]\nmodel = 'm'\n\ndimensions = 'many'\n", 4, "dimensions"),
         ("[chains.docs]\nmodel = 'm'\ntargets = ['local', 'tei:nowhere']\n", 3, "needs a whole URL"),
         ("# a comment\n\n[chain.docs]\nmodel = 'm'\n", 3, "did you mean 'chains'"),
+        ("[keys]\nrequire_for_hostd = true\n[chains.docs]\nmodel='m'\n", 2, "did you mean 'require_for_hosted'"),
+        ("[keys]\nrequire_for_hosted = 'yes'\n[chains.docs]\nmodel='m'\n", 2, "is true or false"),
         ("[keys.models]\n'a/b' = 'sometimes'\n[chains.docs]\nmodel='m'\n", 2, "is not a level"),
     ],
 )

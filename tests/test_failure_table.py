@@ -1,14 +1,14 @@
 """The failure table of the chain, row by row, sync and async, counting the requests that reach each server."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from langchain_core.exceptions import ModelError
 
 from hf_gateway import Target, errors
-from tests.embedders import Caller
+from tests.embedders import Caller, chain
 from tests.servers import unit_vectors
 from tests.servers.loopback import Reply, cut, dead_url, disconnect, drip, garbage, hang, html, redirect
 from tests.servers.openai import FakeOpenAI
@@ -22,22 +22,6 @@ Make = Callable[..., Caller]
 @pytest.fixture(params=["sync", "async"])
 def caller(request: pytest.FixtureRequest) -> Make:
     return functools.partial(Caller, request.param == "async")
-
-
-@pytest.fixture
-def primary() -> Iterator[FakeOpenAI]:
-    with FakeOpenAI(models=None) as server:
-        yield server
-
-
-@pytest.fixture
-def backup() -> Iterator[FakeOpenAI]:
-    with FakeOpenAI(models=None) as server:
-        yield server
-
-
-def chain(*servers: Any) -> list[str]:
-    return [f"openai:{server.url}" for server in servers]
 
 
 def refused(make: Caller, error: type[Exception]) -> errors.GatewayError:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from langchain_hf_gateway import HFGatewayEmbeddings
 from llamaindex_hf_gateway import HFGatewayEmbedding
 from tests.servers.loopback import dead_url
 from tests.servers.ollama import FakeOllama
-from tests.servers.router import FakeHub, FakeRouter
+from tests.servers.router import FakeHub, FakeRouter, HubModel
 from tests.servers.tei import FakeTEI
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
@@ -175,6 +176,30 @@ def test_doctor_never_prints_a_key(capsys: pytest.CaptureFixture[str], monkeypat
 def test_doctor_fails_when_no_target_of_a_chain_answers(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--model", "m", "--targets", f"openai:{dead_url()}"]) == 1
     assert "no target answers" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("gated", "level", "answers"), [(False, "never", True), ("auto", "required", False)])
+def test_doctor_asks_the_hub_about_a_local_model_that_is_not_here(
+    gated: Any, level: str, answers: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FakeHub({"org/model": HubModel(gated=gated)}) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        main(["doctor", "--model", "org/model", "--targets", "local", "--json"])
+        assert not [request for request in hub.requests if "/resolve/" in request.path]
+    (target,) = json.loads(capsys.readouterr().out)["chains"][0]["targets"]
+    assert (target["needs_key"], target["answers"]) == (level, answers)
+    if gated:
+        assert "set HF_TOKEN" in target["fix"]
+        assert "it is gated and must be downloaded first" in target["key_reason"]
+
+
+def test_doctor_says_when_a_local_model_is_nowhere(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FakeHub({}) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        assert main(["doctor", "--model", "org/nothing", "--targets", "local"]) == 1
+    assert "not on this machine, and not on the Hub" in capsys.readouterr().out
 
 
 def test_doctor_without_any_setting_looks_at_the_default(capsys: pytest.CaptureFixture[str]) -> None:

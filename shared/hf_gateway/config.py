@@ -228,6 +228,8 @@ def house_rules(path: str | Path | None = None, environment: Mapping[str, str] =
     """Return the owner's rules about keys, from HUGGINGFACE_REQUIRE_API_KEY and the config file's `[keys]`."""
     found, data = read_config(path)
     keys = data.get("keys", {})
+    if found is not None:
+        _check_keys(found, keys)
     hosted = truthy(environment.get("HUGGINGFACE_REQUIRE_API_KEY", "")) or keys.get("require_for_hosted") is True
     models: dict[str, KeyLevel] = {}
     for model, level in keys.get("models", {}).items():
@@ -238,6 +240,19 @@ def house_rules(path: str | Path | None = None, environment: Mapping[str, str] =
             line = line_of(found.read_text(encoding="utf-8"), ["keys", "models"], model)
             raise ConfigError(f"{found}:{line}: {level!r} is not a level; write never, optional or required") from None
     return HouseRules(hosted, models)
+
+
+def _check_keys(found: Path, keys: Any) -> None:
+    text = found.read_text(encoding="utf-8")
+    if not isinstance(keys, dict):
+        raise ConfigError(f"{found}:{line_of(text, [], 'keys')}: keys is a section, [keys]")
+    kinds = {"require_for_hosted": bool, "models": dict}
+    for name, value in keys.items():
+        line = line_of(text, ["keys"], name)
+        if name not in kinds:
+            raise ConfigError(f"{found}:{line}: unknown setting {name!r}{nearest(name, set(kinds))}")
+        if not isinstance(value, kinds[name]):
+            raise ConfigError(f"{found}:{line}: {name} is {'true or false' if kinds[name] is bool else 'a table'}")
 
 
 def router_url(environment: Mapping[str, str] = os.environ) -> str:

@@ -311,9 +311,32 @@ class Gateway:
         if status.fix is not None:
             return Checked(status, False, Report(), status.fix)
         try:
-            return Checked(status, True, perform(link.backend.probe(), link.label), None)
+            report: Report = perform(link.backend.probe(), link.label)
         except GatewayError as error:
             return Checked(status, False, Report(), error.message)
+        if report.access != "unknown":
+            status = self._status(link, report.access)
+        return Checked(status, status.fix is None, report, status.fix)
+
+
+class Front:
+    """What a framework's class shows of the chain behind it, which it keeps in `_gateway`."""
+
+    _gateway: Gateway
+
+    @property
+    def gateway(self) -> Gateway:
+        """The chain itself; its `embed` also tells who served, the tokens and what was tried."""
+        return self._gateway
+
+    @property
+    def space(self) -> VectorSpace:
+        """The vector space; its `id` is a namespace for caches and indexes."""
+        return self._gateway.space
+
+    def status(self) -> list[TargetStatus]:
+        """Say of each target whether it may be called now. Sends nothing."""
+        return self._gateway.status()
 
 
 def _targets_of_key(targets: Sequence[Target], api_key: Secret | None, settings: EmbedSettings) -> list[Target]:

@@ -23,10 +23,14 @@ _ENVELOPE = 4096
 
 @dataclass(frozen=True)
 class Report:
-    """What a backend found out about its server, for `doctor`. serves: the model, or the models; detail: one line more."""
+    """What a backend found out about its server, for `doctor`.
+
+    serves: the model, or the models; detail: one line more; access: who may download the model, where the Hub was asked.
+    """
 
     serves: Sequence[str] = ()
     detail: str = ""
+    access: Access = "unknown"
 
 
 class Backend:

@@ -10,7 +10,8 @@ from hf_gateway.config import hub_url
 from hf_gateway.drive import Compute, Effects
 from hf_gateway.embedding import EmbedAnswer, EmbedRequest
 from hf_gateway.engines import EmbeddingEngine, open_engine, sources
-from hf_gateway.errors import ConfigError, EngineMissing, GatewayError
+from hf_gateway.errors import AuthenticationFailed, ConfigError, EngineMissing, GatewayError, ModelNotFound
+from hf_gateway.wire import hf_inference
 
 TEXTS_AT_ONCE = 128
 """Enough to sort by length, and a few seconds at most between two chances to stop."""
@@ -44,9 +45,19 @@ class LocalBackend(Backend):
         return (yield Compute(lambda: self._compute(request), self._executor()))
 
     def probe(self) -> Effects:
-        """Look for the model and an engine; loads and downloads nothing."""
-        report: Report = yield Compute(self._look, self._executor())
-        return report
+        """Look for the model and an engine, and ask the Hub about a model that is not here; loads and downloads nothing."""
+        found: sources.ModelFiles | None = yield Compute(self._look, self._executor())
+        model = self.space_model()
+        if found is not None:
+            return Report([model], f"on this machine ({found.source}: {found.path})")
+        try:
+            access = hf_inference.decode_access((yield from self.ask(hf_inference.encode_routes(self.key_url, model))))
+        except (AuthenticationFailed, ModelNotFound) as error:
+            raise ModelNotFound(
+                f"{model} is not on this machine, and not on the Hub, or private: {error.message}",
+                target=self.target.label,
+            ) from None
+        return Report([model], "not on this machine yet; the first call downloads it from the Hub", access)
 
     def close(self) -> None:
         """Let the model and the thread go."""
@@ -80,7 +91,7 @@ class LocalBackend(Backend):
             error.target = error.target or self.target.label
             raise
 
-    def _look(self) -> Report:
+    def _look(self) -> sources.ModelFiles | None:
         target = self.target
         assert target.model is not None
         if find_spec("sentence_transformers") is None:
@@ -88,10 +99,7 @@ class LocalBackend(Backend):
                 "models in this process need sentence-transformers: pip install 'hf-gateway[torch]'",
                 target=target.label,
             )
-        files = sources.find(target.model, target.revision)
-        if files is None:
-            return Report([self.space_model()], "not on this machine yet; the first call downloads it from the Hub")
-        return Report([self.space_model()], f"on this machine ({files.source}: {files.path})")
+        return sources.find(target.model, target.revision)
 
     def _executor(self) -> ThreadPoolExecutor:
         with self._lock:

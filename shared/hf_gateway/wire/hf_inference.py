@@ -5,7 +5,7 @@ Sources: huggingface.co/docs/inference-providers/tasks/feature-extraction and â€
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 from hf_gateway.embedding import EmbedAnswer, Usage
@@ -60,6 +60,12 @@ def decode_feature_extraction(response: HttpResponse, count: int, pooling: str |
 def encode_routes(hub: str, model: str) -> HttpRequest:
     """Build the Hub's request for who serves a model."""
     return get(f"{hub}/api/models/{quote(model)}?expand=inferenceProviderMapping&expand=gated")
+
+
+def decode_access(response: HttpResponse, *, target: str = "the Hub") -> Literal["public", "gated"]:
+    """Read whether a model's licence has to be accepted before it can be downloaded; metadata are public either way."""
+    data = read_json(response, target=target)
+    return "gated" if isinstance(data, dict) and data.get("gated") else "public"
 
 
 def decode_routes(response: HttpResponse, *, target: str) -> list[Route]:
