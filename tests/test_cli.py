@@ -120,6 +120,8 @@ def test_ctrl_c_stops_at_once_and_cleanly() -> None:
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            # A shell that runs the tests in the background has its children ignore the signal.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         tei.wait_for(1, path="/embed", timeout=60)
         process.send_signal(signal.SIGINT)
