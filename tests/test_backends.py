@@ -56,6 +56,17 @@ def test_the_models_saved_prompts_are_used_when_its_files_are_here(caller: Make,
         assert off.query("one") == unit_vectors(["one"])[0]
 
 
+def test_a_model_whose_prompts_nobody_knows_is_noticed_once(caller: Make, caplog: pytest.LogCaptureFixture) -> None:
+    with FakeOpenAI(models=None) as server:
+        make = caller([f"openai:{server.url}"])
+        for _ in range(3):
+            make.query("one")
+        assert caplog.text.count("wants a prompt before queries is not known") == 1
+        caplog.clear()
+        caller([f"openai:{server.url}"], query_prompt="").query("one")
+        assert caplog.text == ""
+
+
 def test_dimensions_are_cut_and_scaled_the_same_way_for_every_server(caller: Make) -> None:
     with FakeTEI(model_id=MODEL) as tei, FakeOpenAI(models=None) as openai:
         found = [

@@ -340,6 +340,16 @@ def test_a_dimension_that_changes_behind_the_same_url_is_a_bad_response(caller: 
     assert "768" in str(refused(make, errors.BadResponse))
 
 
+def test_vectors_of_another_dimension_than_before_go_to_the_next_target(
+    caller: Make, primary: FakeOpenAI, backup: FakeOpenAI
+) -> None:
+    make = caller(chain(primary, backup))
+    make.documents(["one", "two"])
+    primary.always(answer_with(unit_vectors(["one", "two"], dim=768)))
+    assert make.documents(["one", "two"]) == unit_vectors(["one", "two"])
+    assert (primary.count(PATH), backup.count(PATH)) == (2, 1)
+
+
 # SpaceMismatch: nobody else is asked, since the setting is wrong.
 
 

@@ -3,6 +3,7 @@
 Knows no clock: every call is told the time (seconds, monotonic). Safe for threads.
 """
 
+import copy
 import threading
 from dataclasses import dataclass
 from typing import Literal
@@ -68,7 +69,7 @@ class Breaker:
         """Count a failure; open at the third in a row, and again, for twice as long, when the probe fails."""
         with self._lock:
             self._failures += 1
-            self._failure = failure
+            self._failure = copy.copy(failure)  # without its traceback, which would keep the texts alive
             if self._opens_until is not None:
                 # Only the probe tells anything new; calls that were under way when it opened do not prolong it.
                 if self._probing:
@@ -82,7 +83,7 @@ class Breaker:
         """Leave the target alone until then; a later word extends it and never shortens it."""
         with self._lock:
             self._rests_until = max(self._rests_until, until)
-            self._failure = failure
+            self._failure = copy.copy(failure)
             self._probing = False
 
     def released(self) -> None:

@@ -16,9 +16,9 @@ from hf_gateway.config import EmbedSettings, chosen_targets, house_rules
 from hf_gateway.credentials import Secret, is_hugging_face, origin_of
 from hf_gateway.drive import Clock, Driver, Transport
 from hf_gateway.embedding import EmbedAnswer, EmbedRequest, EmbedResult, Role, Usage
-from hf_gateway.errors import BadResponse, ConfigError, GatewayError, SpaceMismatch
+from hf_gateway.errors import ConfigError, GatewayError, SpaceMismatch
 from hf_gateway.key_policy import Access, fix
-from hf_gateway.link import Link
+from hf_gateway.link import Link, SeenDimension
 from hf_gateway.space import VectorSpace
 from hf_gateway.target import Target
 from hf_gateway.transport import HttpTransport
@@ -99,12 +99,14 @@ class Gateway:
         self._transport = transport or HttpTransport()
         self._driver = Driver(self._transport, self._clock, settings.connect_timeout)
         rules = house_rules()
+        seen = SeenDimension()
         keyed = _targets_of_key(self.targets, settings.api_key, settings)
         self._links = [
             Link(
                 backend_class(target.kind)(
                     target, settings, given_key=settings.api_key if target in keyed else None, rules=rules
-                )
+                ),
+                seen,
             )
             for target in self.targets
         ]
@@ -113,7 +115,6 @@ class Gateway:
             Policy(settings.timeout, settings.attempt_timeout, settings.connect_timeout, settings.max_retries),
             self._clock.now,
         )
-        self._dimension: int | None = None
         self._prepared_until = -math.inf
         self._observers: list[Callable[[EmbedResult], None]] = []
         self._places: dict[asyncio.AbstractEventLoop, asyncio.Semaphore] = {}
@@ -143,19 +144,21 @@ class Gateway:
             GatewayError: the target's error, or AllTargetsFailed with one error a target.
         """
         request = EmbedRequest.of(texts, role, self.settings.truncate)
-        journal, started = Journal(), time.perf_counter()
-        self._prepare()
-        served = self._driver.run(self._chain.serve(request, journal)) if request.texts else []
+        journal, started, served = Journal(), time.perf_counter(), []
+        if request.texts:
+            self._prepare()
+            served = self._driver.run(self._chain.serve(request, journal))
         return self._result(served, journal, time.perf_counter() - started)
 
     async def aembed(self, texts: Iterable[str], *, role: Role = "document") -> EmbedResult:
         """Do what `embed` does without blocking the event loop."""
         request = EmbedRequest.of(texts, role, self.settings.truncate)
-        journal, started = Journal(), time.perf_counter()
-        async with self._place():
-            if time.monotonic() >= self._prepared_until:
-                await asyncio.to_thread(self._prepare)
-            served = await self._driver.arun(self._chain.serve(request, journal)) if request.texts else []
+        journal, started, served = Journal(), time.perf_counter(), []
+        if request.texts:
+            async with self._place():
+                if time.monotonic() >= self._prepared_until:
+                    await asyncio.to_thread(self._prepare)
+                served = await self._driver.arun(self._chain.serve(request, journal))
         return self._result(served, journal, time.perf_counter() - started)
 
     def observe(self, observer: Callable[[EmbedResult], None]) -> None:
@@ -225,15 +228,8 @@ class Gateway:
         return min(self.settings.attempt_timeout, 10.0)
 
     def _result(self, served: list[tuple[EmbedAnswer, Link]], journal: Journal, seconds: float) -> EmbedResult:
-        vectors = Vectors.concat([]) if not served else served[0][0].vectors
-        usage = served[0][0].usage if served else Usage(0)
-        if len(served) > 1:
-            try:
-                vectors = Vectors.concat([answer.vectors for answer, _ in served])
-            except ValueError as error:
-                raise BadResponse(f"the targets of one chain gave {error}; nothing was returned") from None
-            usage = sum((answer.usage for answer, _ in served[1:]), usage)
-        self._keep_dimension(vectors, served)
+        vectors = served[0][0].vectors if len(served) == 1 else Vectors.concat([answer.vectors for answer, _ in served])
+        usage = sum((answer.usage for answer, _ in served), Usage(0))
         names = tuple(dict.fromkeys(link.label for _, link in served))
         failures = [attempt for attempt in journal.attempts if attempt.outcome != "served"]
         if served and failures and len(self._links) > 1:
@@ -260,18 +256,6 @@ class Gateway:
             self._places = {known: kept for known, kept in self._places.items() if not known.is_closed()}
             place = self._places[loop] = asyncio.Semaphore(self.settings.max_concurrency)
         return place
-
-    def _keep_dimension(self, vectors: Vectors, served: list[tuple[EmbedAnswer, Link]]) -> None:
-        """The first vectors fix the dimension: a server that changes it later would spoil an index."""
-        if not len(vectors):
-            return
-        if self._dimension is None:
-            self._dimension = vectors.dim
-        elif vectors.dim != self._dimension:
-            raise BadResponse(
-                f"vectors of {vectors.dim} numbers where this chain gave {self._dimension} before; the model there has changed",
-                target=served[-1][1].label,
-            )
 
     def _refuse_mixed_spaces(self) -> None:
         first, *others = self._links

@@ -11,11 +11,19 @@ from hf_gateway.key_policy import KeyLevel, fix
 from hf_gateway.vectors import Vectors
 
 
+@dataclass
+class SeenDimension:
+    """The dimension of a chain's first vectors, which all later ones must have: another would spoil an index."""
+
+    value: int | None = None
+
+
 @dataclass(eq=False)
 class Link:
-    """A backend in the chain, with its breaker."""
+    """A backend in the chain, with its breaker. seen: shared by all links of a chain."""
 
     backend: Backend
+    seen: SeenDimension
     breaker: Breaker = field(default_factory=Breaker)
 
     @property
@@ -55,9 +63,16 @@ class Link:
             raise BadResponse(
                 f"vectors of {vectors.dim} numbers, and {self.backend.space_model()} has {expected}", target=self.label
             )
-        return replace(
-            answer, vectors=_shaped(vectors, self.backend.options.dimensions, self.backend.options.normalize)
-        )
+        shaped = _shaped(vectors, self.backend.options.dimensions, self.backend.options.normalize)
+        if self.seen.value is None:
+            self.seen.value = shaped.dim
+        elif shaped.dim != self.seen.value:
+            raise BadResponse(
+                f"vectors of {shaped.dim} numbers where this chain gave {self.seen.value} before; "
+                "is it another model, or has the model there changed?",
+                target=self.label,
+            )
+        return replace(answer, vectors=shaped)
 
 
 def _shaped(vectors: Vectors, dimensions: int | None, normalize: bool) -> Vectors:

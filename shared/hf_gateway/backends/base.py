@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from hf_gateway.config import EmbedOptions
-from hf_gateway.credentials import Credential, Secret, find
+from hf_gateway.credentials import Credential, Secret, find, notice_once
 from hf_gateway.drive import Compute, Effects, Send
 from hf_gateway.embedding import EmbedRequest
 from hf_gateway.engines import sources
@@ -161,6 +161,11 @@ class Backend:
         """Put the role's prompt before each text, as sentence-transformers does; for servers that are told no role."""
         space = self.space()
         prompt = space.query_prompt if request.role == "query" else space.document_prompt
+        if prompt is None and request.role == "query":
+            notice_once(
+                f"{self.target.label}: whether {space.model} wants a prompt before queries is not known on this machine, "
+                'so none is put; pass query_prompt= to say it ("" for none)'
+            )
         return [prompt + text for text in request.texts] if prompt else list(request.texts)
 
     def check_count(self, request: EmbedRequest, max_texts: int) -> None:
