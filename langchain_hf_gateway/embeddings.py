@@ -1,16 +1,19 @@
 """HFGatewayEmbeddings: LangChain's `Embeddings` over a hf-gateway chain."""
 
 from collections.abc import Iterable
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from langchain_core.embeddings import Embeddings
 from pydantic import PrivateAttr
 
 from hf_gateway.config import EmbedSettings
-from hf_gateway.embedding import Role
-from hf_gateway.gateway import Front, Gateway
-from hf_gateway.vectors import Vectors
+from hf_gateway.front import Front, build
 from langchain_hf_gateway.errors import as_model_errors
+
+if TYPE_CHECKING:
+    from hf_gateway.embedding import Role
+    from hf_gateway.gateway import Gateway
+    from hf_gateway.vectors import Vectors
 
 
 class HFGatewayEmbeddings(Front, EmbedSettings, Embeddings):
@@ -36,19 +39,19 @@ class HFGatewayEmbeddings(Front, EmbedSettings, Embeddings):
     `langchain_core.exceptions.ModelError`.
     """
 
-    _gateway: Gateway = PrivateAttr()
+    _gateway: "Gateway" = PrivateAttr()
 
     def model_post_init(self, _context: Any, /) -> None:
         """Build the chain, so that settings that make no sense fail here; nothing is loaded or connected to."""
-        self._adopt(Gateway.from_settings(EmbedSettings.of(self, self.model)))
+        self._adopt(build(self, self.model))
 
-    def _adopt(self, gateway: Gateway) -> None:
+    def _adopt(self, gateway: "Gateway") -> None:
         self._gateway = gateway
         # What the environment decided is shown, too: `embeddings.model` is the model that answers.
         self.__dict__.update(model=gateway.model, targets=gateway.targets)
 
     @classmethod
-    def from_gateway(cls, gateway: Gateway) -> Self:
+    def from_gateway(cls, gateway: "Gateway") -> Self:
         """Use a gateway that is there already, with its connections and its model."""
         made = cls(**{name: getattr(gateway.settings, name) for name in gateway.settings.model_fields_set})
         made._adopt(gateway)
@@ -70,10 +73,10 @@ class HFGatewayEmbeddings(Front, EmbedSettings, Embeddings):
         """Embed one text that is searched for, without blocking the event loop."""
         return (await self._aembed([text], "query")).tolist()[0]
 
-    def _embed(self, texts: Iterable[str], role: Role) -> Vectors:
+    def _embed(self, texts: Iterable[str], role: "Role") -> "Vectors":
         with as_model_errors():
             return self._gateway.embed(texts, role=role).vectors
 
-    async def _aembed(self, texts: Iterable[str], role: Role) -> Vectors:
+    async def _aembed(self, texts: Iterable[str], role: "Role") -> "Vectors":
         with as_model_errors():
             return (await self._gateway.aembed(texts, role=role)).vectors

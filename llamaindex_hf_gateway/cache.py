@@ -7,17 +7,18 @@ another (run-llama/llama_index PR 23181).
 import contextlib
 import contextvars
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llama_index.core.storage.kvstore.types import BaseKVStore
 
-from hf_gateway.embedding import Role
+if TYPE_CHECKING:
+    from hf_gateway.embedding import Role
 
-_role: contextvars.ContextVar[Role] = contextvars.ContextVar("role", default="document")
+_role: "contextvars.ContextVar[Role]" = contextvars.ContextVar("role", default="document")
 
 
 @contextlib.contextmanager
-def as_role(role: Role) -> Iterator[None]:
+def as_role(role: "Role") -> Iterator[None]:
     """Say which role the texts looked up meanwhile are in."""
     before = _role.set(role)
     try:

@@ -2,16 +2,18 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.embeddings import loading
 from pydantic import Field, PrivateAttr, field_serializer, model_validator
 
-from hf_gateway.backends import backend_class
-from hf_gateway.config import EmbedOptions, EmbedSettings, Targets, read_chain
-from hf_gateway.gateway import Front, Gateway
+from hf_gateway.config import EmbedOptions, Targets, read_chain
+from hf_gateway.front import Front, build
 from llamaindex_hf_gateway.cache import SpaceCache, as_role
+
+if TYPE_CHECKING:
+    from hf_gateway.gateway import Gateway
 
 
 class HFGatewayEmbedding(Front, EmbedOptions, BaseEmbedding):  # type: ignore[misc]
@@ -47,7 +49,7 @@ class HFGatewayEmbedding(Front, EmbedOptions, BaseEmbedding):  # type: ignore[mi
         default=None, exclude=True, frozen=True, description="A key-value store; its keys get the space and the role."
     )
 
-    _gateway: Gateway = PrivateAttr()
+    _gateway: "Gateway" = PrivateAttr()
 
     @model_validator(mode="before")
     @classmethod
@@ -60,9 +62,9 @@ class HFGatewayEmbedding(Front, EmbedOptions, BaseEmbedding):  # type: ignore[mi
         """Build the chain, so that settings that make no sense fail here; nothing is loaded or connected to."""
         super().model_post_init(context)
         model = None if self.model_name == "unknown" else self.model_name
-        self._adopt(Gateway.from_settings(EmbedSettings.of(self, model)))
+        self._adopt(build(self, model))
 
-    def _adopt(self, gateway: Gateway) -> None:
+    def _adopt(self, gateway: "Gateway") -> None:
         self._gateway = gateway
         # What the environment decided changes the vectors too, so it belongs into `to_dict`.
         self.__dict__.update(targets=gateway.targets, model_name=gateway.model or "unknown")
@@ -77,7 +79,7 @@ class HFGatewayEmbedding(Front, EmbedOptions, BaseEmbedding):  # type: ignore[mi
         return "HFGatewayEmbedding"
 
     @classmethod
-    def from_gateway(cls, gateway: Gateway, **fields: Any) -> Self:
+    def from_gateway(cls, gateway: "Gateway", **fields: Any) -> Self:
         """Use a gateway that is there already, with its connections and its model."""
         settings = gateway.settings
         made = cls(
@@ -103,6 +105,8 @@ class HFGatewayEmbedding(Front, EmbedOptions, BaseEmbedding):  # type: ignore[mi
 
     @field_serializer("targets")
     def _targets_that_change_vectors(self, targets: Targets) -> list[dict[str, Any]]:
+        from hf_gateway.backends import backend_class
+
         shown = []
         for target in targets or ():
             fields = target.to_dict()

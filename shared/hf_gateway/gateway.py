@@ -303,26 +303,6 @@ class Gateway:
         return Checked(status, status.fix is None, report, status.fix)
 
 
-class Front:
-    """What a framework's class shows of the chain behind it, which it keeps in `_gateway`."""
-
-    _gateway: Gateway
-
-    @property
-    def gateway(self) -> Gateway:
-        """The chain itself; its `embed` also tells who served, the tokens and what was tried."""
-        return self._gateway
-
-    @property
-    def space(self) -> VectorSpace:
-        """The vector space; its `id` is a namespace for caches and indexes."""
-        return self._gateway.space
-
-    def status(self) -> list[TargetStatus]:
-        """Say of each target whether it may be called now. Sends nothing."""
-        return self._gateway.status()
-
-
 def _targets_of_key(targets: Sequence[Target], api_key: Secret | None, settings: EmbedSettings) -> list[Target]:
     """Say which targets the class's one key is meant for: Hugging Face's hosts, or the one server of the caller's own.
 

@@ -1,0 +1,39 @@
+"""What both frameworks' classes have in common: the chain behind them, built when an instance is made and not before.
+
+Importing a class costs the settings alone; the chain's rooms are imported with the first instance.
+"""
+
+from typing import TYPE_CHECKING
+
+from hf_gateway.config import EmbedOptions, EmbedSettings
+
+if TYPE_CHECKING:
+    from hf_gateway.gateway import Gateway, TargetStatus
+    from hf_gateway.space import VectorSpace
+
+
+def build(options: EmbedOptions, model: str | None) -> "Gateway":
+    """Build the chain that an instance's arguments describe; nothing is loaded or connected to. Raises ConfigError."""
+    from hf_gateway.gateway import Gateway
+
+    return Gateway.from_settings(EmbedSettings.of(options, model))
+
+
+class Front:
+    """What an instance shows of the chain behind it, which it keeps in `_gateway`."""
+
+    _gateway: "Gateway"
+
+    @property
+    def gateway(self) -> "Gateway":
+        """The chain itself; its `embed` also tells who served, the tokens and what was tried."""
+        return self._gateway
+
+    @property
+    def space(self) -> "VectorSpace":
+        """The vector space; its `id` is a namespace for caches and indexes."""
+        return self._gateway.space
+
+    def status(self) -> "list[TargetStatus]":
+        """Say of each target whether it may be called now. Sends nothing."""
+        return self._gateway.status()
