@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from hf_gateway import Gateway, Target, errors
+from hf_gateway.engines import sources
 from hf_gateway.errors import ConfigError
 from hf_gateway.space import VectorSpace
 
@@ -128,6 +129,29 @@ async def test_the_async_form_leaves_the_event_loop_free(gateway: Gateway) -> No
         assert len((await task).vectors) == 1
     finally:
         engine._compute = real
+
+
+async def test_a_second_async_call_while_the_model_loads_leaves_the_event_loop_free(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loading, proceed = threading.Event(), threading.Event()
+    real = sources.fetch
+
+    def slow(*arguments: Any, **named: Any) -> Any:
+        loading.set()
+        assert proceed.wait(20), "the event loop stood still until the model was there"
+        return real(*arguments, **named)
+
+    gateway.embed(["x"])  # so that the model itself is in memory, and only this gateway's own loading is slow
+    monkeypatch.setattr(sources, "fetch", slow)
+    async with Gateway(MODEL) as other:
+        first = asyncio.create_task(other.aembed(["one"]))
+        assert await asyncio.to_thread(loading.wait, 20)
+        second = asyncio.create_task(other.aembed(["two"]))
+        for _ in range(20):
+            await asyncio.to_thread(int)  # the second call gets its turns, up to where it would wait for the loading
+        proceed.set()
+        assert [len((await task).vectors) for task in (first, second)] == [1, 1]
 
 
 async def test_many_async_calls_at_once_all_get_their_own_vectors(gateway: Gateway) -> None:
@@ -291,12 +315,8 @@ def test_the_files_say_what_the_loaded_model_does(tiny: Path, reference: Any) ->
 
 def test_without_sentence_transformers_the_error_names_the_pip_line_and_is_an_import_error() -> None:
     code = """
-import sys
-sys.modules["sentence_transformers"] = None
-from importlib import util
-find = util.find_spec
-import hf_gateway.backends.local as local
-local.find_spec = lambda name: None
+import hf_gateway.engines as engines
+engines.find_spec = lambda name: None
 from hf_gateway import Gateway
 try:
     Gateway("all-MiniLM-L6-v2").embed(["x"])

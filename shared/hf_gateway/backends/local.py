@@ -3,14 +3,13 @@
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from importlib.util import find_spec
 
 from hf_gateway.backends.base import Backend, Report
 from hf_gateway.config import hub_url
 from hf_gateway.drive import Compute, Effects
 from hf_gateway.embedding import EmbedAnswer, EmbedRequest
-from hf_gateway.engines import EmbeddingEngine, open_engine, sources
-from hf_gateway.errors import AuthenticationFailed, ConfigError, EngineMissing, GatewayError, ModelNotFound
+from hf_gateway.engines import EmbeddingEngine, open_engine, require_engine, sources
+from hf_gateway.errors import AuthenticationFailed, ConfigError, GatewayError, ModelNotFound
 from hf_gateway.wire import hf_inference
 
 TEXTS_AT_ONCE = 128
@@ -30,7 +29,9 @@ class LocalBackend(Backend):
         if self.target.model is None:
             raise ConfigError("target 'local' needs a model: pass model=, or write 'local:<model>'")
         self._engine: EmbeddingEngine | None = None
-        self._lock = threading.Lock()
+        # Two locks: the event loop asks for the thread, and must not wait for a model that is being loaded.
+        self._loading = threading.Lock()
+        self._starting = threading.Lock()
         self._threads: ThreadPoolExecutor | None = None
         self._pid = os.getpid()
 
@@ -61,28 +62,25 @@ class LocalBackend(Backend):
 
     def close(self) -> None:
         """Let the model and the thread go."""
-        with self._lock:
+        with self._starting:
             threads, self._threads, self._engine = self._threads, None, None
         if threads is not None and self._pid == os.getpid():
             threads.shutdown(wait=False, cancel_futures=True)
 
     def engine(self) -> EmbeddingEngine:
         """Return the engine, loading the model first if need be."""
-        with self._lock:
-            if self._engine is None:
+        with self._loading:
+            engine = self._engine
+            if engine is None:
                 target = self.target
                 assert target.model is not None
-                if find_spec("sentence_transformers") is None:
-                    # Said before a model of gigabytes is downloaded for nobody.
-                    raise EngineMissing(
-                        "models in this process need sentence-transformers: pip install 'hf-gateway[torch]'"
-                    )
+                require_engine()  # before a model of gigabytes is downloaded for nobody
                 files = sources.fetch(
                     target.model, target.revision, self.credential(), code=bool(target.options.get("trust_remote_code"))
                 )
                 self._model_space = None  # the files say more than was known before they were here
-                self._engine = open_engine(files, self.space(), target.options, target.revision)
-            return self._engine
+                engine = self._engine = open_engine(files, self.space(), target.options, target.revision)
+            return engine
 
     def _compute(self, request: EmbedRequest) -> EmbedAnswer:
         try:
@@ -94,15 +92,11 @@ class LocalBackend(Backend):
     def _look(self) -> sources.ModelFiles | None:
         target = self.target
         assert target.model is not None
-        if find_spec("sentence_transformers") is None:
-            raise EngineMissing(
-                "models in this process need sentence-transformers: pip install 'hf-gateway[torch]'",
-                target=target.label,
-            )
+        require_engine()
         return sources.find(target.model, target.revision)
 
     def _executor(self) -> ThreadPoolExecutor:
-        with self._lock:
+        with self._starting:
             if self._threads is None or self._pid != os.getpid():  # threads do not survive a fork
                 self._pid = os.getpid()
                 self._threads = ThreadPoolExecutor(1, thread_name_prefix="hf-gateway-local")

@@ -8,11 +8,12 @@ import importlib
 import threading
 import weakref
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any, Protocol
 
 from hf_gateway.embedding import EmbedAnswer, EmbedRequest
 from hf_gateway.engines.sources import ModelFiles
-from hf_gateway.errors import EngineFailed
+from hf_gateway.errors import EngineFailed, EngineMissing
 from hf_gateway.space import VectorSpace
 
 ENGINES = ("sentence_transformers",)
@@ -33,6 +34,16 @@ class EmbeddingEngine(Protocol):
 
     def embed(self, request: EmbedRequest) -> EmbedAnswer:
         """Embed n texts in one role into (n, dim) float32."""
+
+
+_PACKAGES = ("sentence_transformers",)
+"""What the engines stand on; one of them is enough."""
+
+
+def require_engine() -> None:
+    """Raise EngineMissing, with the `pip install` line, when no engine's package is installed."""
+    if not any(find_spec(package) for package in _PACKAGES):
+        raise EngineMissing("models in this process need sentence-transformers: pip install 'hf-gateway[torch]'")
 
 
 _loaded: weakref.WeakValueDictionary[tuple[Any, ...], Any] = weakref.WeakValueDictionary()

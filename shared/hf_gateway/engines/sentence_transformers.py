@@ -31,7 +31,7 @@ class Engine:
             import sentence_transformers
         except ImportError as error:
             raise EngineMissing(
-                f"models in this process need sentence-transformers: pip install 'hf-gateway[torch]' ({error})"
+                f"sentence-transformers is broken here ({error}): pip install 'hf-gateway[torch]'"
             ) from None
         trusted = bool(options.get("trust_remote_code", False))
         if trusted and files.source != "path" and not re.fullmatch(r"[0-9a-f]{40}", revision or ""):
