@@ -309,6 +309,36 @@ def test_hf_asks_for_the_mapping_once_in_its_lifetime(
     assert hub.count() == 2
 
 
+@pytest.mark.parametrize("way", ["environment", "api_key", "credential"])
+def test_hf_shows_the_hub_its_token_so_that_private_models_are_found(
+    caller: Make, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    # huggingface_hub looks the mapping up without the key it was given.
+    routes = [{"provider": "hf-inference", "providerId": MINILM, "status": "live", "task": "feature-extraction"}]
+    private = HubModel(providers=routes, private=True, readers=("hf_test",))
+    with FakeRouter() as router, FakeHub({MINILM: private}) as hub:
+        # Loopback stands for Hugging Face's own hosts here.
+        for module in ("credentials", "backends.hf", "gateway", "key_policy"):
+            monkeypatch.setattr(
+                f"hf_gateway.{module}.is_hugging_face", lambda url: url.startswith((router.url, hub.url))
+            )
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.setenv("HUGGINGFACE_BASE_URL", router.url)
+        if way == "environment":
+            monkeypatch.setenv("HF_TOKEN", "hf_test")
+        target = Target("hf", credential="hf_test" if way == "credential" else None)
+        make = caller([target], model=MINILM, api_key="hf_test" if way == "api_key" else None)
+        assert make.documents(["one"]) == unit_vectors(["one"])
+        assert [request.bearer for request in (*hub.requests, *router.requests)] == ["hf_test", "hf_test"]
+
+
+def test_hf_bound_to_another_router_shows_the_hub_nothing(caller: Make, hosted: tuple[FakeRouter, FakeHub]) -> None:
+    router, hub = hosted
+    caller([hf(router)], model=MINILM).documents(["one"])
+    assert [request.bearer for request in hub.requests] == [None]
+    assert [request.bearer for request in router.requests] == ["hf_test"]
+
+
 def test_hf_goes_on_with_hf_inference_when_the_hub_is_away(caller: Make, hosted: tuple[FakeRouter, FakeHub]) -> None:
     router, hub = hosted
     hub.always(Reply(503, {"error": "down"}))

@@ -179,6 +179,7 @@ class Gateway:
 
     def check(self) -> list[Checked]:
         """Ask each target what it serves, without having it compute anything."""
+        self._prepare()
         return [
             self._checked(
                 link, lambda effects, name: self._driver.perform(effects, timeout=self._probe_time, target=name)

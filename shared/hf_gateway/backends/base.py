@@ -175,9 +175,14 @@ class Backend:
                 f"takes {max_texts} texts at once", max_texts=max_texts, max_bytes=self.max_bytes - _ENVELOPE
             )
 
-    def ask(self, request: HttpRequest) -> Generator[Send | Compute, HttpResponse, HttpResponse]:
-        """Send with the target's key, if there is one for that URL. Raises BatchTooLarge for a body of too many bytes."""
+    def ask(
+        self, request: HttpRequest, credential: Credential | None = None
+    ) -> Generator[Send | Compute, HttpResponse, HttpResponse]:
+        """Send with a key, the target's own if none is given, and only to that key's origin.
+
+        Raises BatchTooLarge for a body of too many bytes.
+        """
         if request.body is not None and len(request.body) > self.max_bytes:
             raise BatchTooLarge(f"takes {self.max_bytes} bytes at once", max_bytes=self.max_bytes - _ENVELOPE)
-        response = yield Send(request, self.credential())
+        response = yield Send(request, credential or self.credential())
         return response

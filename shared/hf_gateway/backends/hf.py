@@ -5,6 +5,7 @@ import logging
 
 from hf_gateway.backends.base import Backend, Report
 from hf_gateway.config import hub_url, router_url
+from hf_gateway.credentials import Credential, find, is_hugging_face
 from hf_gateway.drive import Clock, Effects
 from hf_gateway.embedding import EmbedRequest
 from hf_gateway.errors import (
@@ -63,6 +64,7 @@ class HfBackend(Backend):
         self._routes: list[Route] | None = None
         self._routes_until = 0.0
         self._clock = Clock()
+        self._hub_credential: Credential | None = None
 
     @property
     def url(self) -> str:
@@ -74,6 +76,16 @@ class HfBackend(Backend):
         """The token's account, or the organisation that pays."""
         credential = self.credential()
         return f"hf:{self.target.options.get('bill_to') or (credential.secret.fingerprint() if credential else '')}"
+
+    def prepare(self) -> None:
+        """Find the key for the Hub too, which is another origin than the router's."""
+        super().prepare()
+        self._hub_credential = None
+        # A token for Hugging Face's own router is one for its Hub; one that was bound to another router is not.
+        if is_hugging_face(self._hub) and is_hugging_face(self._router):
+            self._hub_credential = find(
+                self._hub, bound=self.target.credential, given=self._given_key, environment=self.environment
+            )
 
     def embed(self, request: EmbedRequest) -> Effects:
         """Embed a batch through the first provider that serves the model."""
@@ -103,7 +115,8 @@ class HfBackend(Backend):
     def _route(self) -> Effects:
         if self._routes is None or self._clock.now() >= self._routes_until:
             try:
-                response = yield from self.ask(hf_inference.encode_routes(self._hub, self.space_model()))
+                lookup = hf_inference.encode_routes(self._hub, self.space_model())
+                response = yield from self.ask(lookup, self._hub_credential)
                 self._routes = hf_inference.decode_routes(response, target=self.target.label)
                 self._routes_until = self._clock.now() + MAPPING_LIFETIME
             except (AttemptTimedOut, BadResponse, ConnectFailed, Overloaded, RateLimited, ServerError) as error:
