@@ -106,6 +106,19 @@ def test_quickstart_indexes_and_answers_through_either_framework(
     assert best == ["exceptions.txt", "loops.pdf"]
 
 
+def test_quickstart_for_machines_needs_no_rich(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("Exceptions are caught with a try statement.")
+    code = f"""
+import sys
+sys.modules["rich"] = None
+from hf_gateway.cli import main
+sys.exit(main(["quickstart", {str(tmp_path)!r}, "--framework", "langchain", "--targets", "hash", "--json"]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["results"][0]["pieces"] == 1
+
+
 def test_quickstart_on_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["quickstart", str(tmp_path / "nowhere")]) == 1
     assert "no such file or folder" in capsys.readouterr().err

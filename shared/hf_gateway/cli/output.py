@@ -1,12 +1,14 @@
 """Tables, colours and bars for people: through Rich, on stderr where they are not the result itself."""
 
+import contextlib
 import json
 import sys
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress
 
 
 def console(*, stderr: bool = False) -> "Console":
@@ -18,19 +20,21 @@ def console(*, stderr: bool = False) -> "Console":
     return Console(stderr=stderr, highlight=False, soft_wrap=True)
 
 
-def progress() -> "Progress":
-    """Return a bar on stderr that vanishes when it is done, and is not there at all when stderr is no terminal."""
+@contextlib.contextmanager
+def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar on stderr while the block runs, and give the function that moves it.
+
+    There is none where stderr is no terminal, or where Rich is not installed.
+    """
+    if not sys.stderr.isatty() or find_spec("rich") is None:
+        yield lambda done: None  # noqa: ARG005 - nobody watches
+        return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console(stderr=True),
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    )
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda done: bar.advance(task, done)
 
 
 def print_json(value: Any) -> None:

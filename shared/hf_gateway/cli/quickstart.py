@@ -101,9 +101,8 @@ def _through(framework: str, gateway: Gateway, path: Path | None, questions: lis
     seen: list[EmbedResult] = []
     gateway.observe(seen.append)
     started = time.perf_counter()
-    with progress() as bar:
-        task = bar.add_task(f"{NAMES[framework]}: indexing", total=pieces)
-        index.build(lambda done: bar.advance(task, done))
+    with progress(f"{NAMES[framework]}: indexing", pieces) as step:
+        index.build(step)
     seconds = time.perf_counter() - started
     known = [result.usage.input_tokens for result in seen]
     tokens = None if None in known else sum(count or 0 for count in known)
