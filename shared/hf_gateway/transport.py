@@ -146,7 +146,7 @@ class _Exchange:
         left = self.ends - time.monotonic()
         if left <= 0:
             raise self._too_late()
-        # One dict for the whole exchange: httpcore reads it anew for the body, so `take` can shorten what is left.
+        # One dict for the whole exchange: httpcore reads it anew for the body, so `redirected` can shorten what is left.
         self.waiting = {"connect": min(self.connect_timeout, left), "read": left, "write": left, "pool": left}
         request, credential = self.sent.request, self.sent.credential
         headers = dict(request.headers)
