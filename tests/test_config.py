@@ -1,5 +1,6 @@
 """hf-gateway.toml and the environment."""
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,28 @@ def test_a_broken_file_is_named_with_the_line(tmp_path: Path, text: str, line: i
     with pytest.raises(ConfigError, match=said) as caught:
         Gateway.from_config("docs", path)
     assert f"hf-gateway.toml:{line}:" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["chains = 5", "[chains]\ndocs = 5"])
+def test_a_chain_that_is_no_section_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "hf-gateway.toml").write_text(text)
+    with pytest.raises(ConfigError, match=r"hf-gateway\.toml:\d: .* is a section"):
+        Gateway.from_config("docs")
+
+
+@pytest.mark.parametrize("door", [Gateway, HFGatewayEmbeddings, HFGatewayEmbedding])
+def test_the_key_rules_of_a_file_hold_for_its_chains_wherever_it_lies(door: type, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    path = elsewhere / "rules.toml"
+    path.write_text(
+        '[chains.docs]\nmodel = "org/model"\ntargets = ["tei:http://t"]\n[keys.models]\n"org/model" = "required"\n'
+    )
+    made = door.from_config("docs", path)  # type: ignore[attr-defined]
+    (status,) = made.status()
+    assert (status.needs_key, status.ready) == ("required", False)
+    (again,) = pickle.loads(pickle.dumps(made)).status()
+    assert again.needs_key == "required"
 
 
 def test_a_file_that_is_not_text_is_named(tmp_path: Path) -> None:

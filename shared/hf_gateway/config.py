@@ -97,6 +97,9 @@ class EmbedOptions(BaseModel):
     max_concurrency: Annotated[int, Field(gt=0)] = Field(default=8, frozen=True, exclude=True)
     """How many async calls may be under way at once; the others wait for their turn."""
 
+    config: str | None = Field(default=None, frozen=True, exclude=True, repr=False)
+    """The config file whose `[keys]` hold; without it the one in force. `from_config` fills it in."""
+
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Copy; with changes, build anew, so that they are checked and the chain is that of the copy."""
         if not update:
@@ -185,11 +188,15 @@ def read_chain(name: str, path: str | Path | None = None) -> dict[str, Any]:
         raise ConfigError(
             f"there is no {FILE_NAME} here, so there is no chain {name!r}; write one, or give model and targets"
         )
+    text = found.read_text(encoding="utf-8")
     chains = data.get("chains", {})
+    if not isinstance(chains, dict):
+        raise ConfigError(f"{found}:{line_of(text, [], 'chains')}: chains is a section, [chains.{name}]")
     if name not in chains:
         raise ConfigError(f"{found}: there is no [chains.{name}]{nearest(name, set(chains)) if chains else ''}")
     chain = chains[name]
-    text = found.read_text(encoding="utf-8")
+    if not isinstance(chain, dict):
+        raise ConfigError(f"{found}:{line_of(text, ['chains'], name)}: {name!r} is a section, [chains.{name}]")
     for setting in chain:
         if setting not in EmbedSettings.model_fields:
             line = line_of(text, ["chains", name], setting)
@@ -204,7 +211,7 @@ def read_chain(name: str, path: str | Path | None = None) -> dict[str, Any]:
         raise ConfigError(f"{found}:{line_of(text, ['chains', name], wrong)}: {wrong}: {said}") from None
     except ConfigError as error:
         raise ConfigError(f"{found}:{line_of(text, ['chains', name], 'targets')}: {error.message}") from None
-    return dict(chain)
+    return {**chain, "config": str(found.resolve())}
 
 
 def line_of(text: str, section: list[str], name: str) -> int:

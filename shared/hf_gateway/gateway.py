@@ -98,7 +98,7 @@ class Gateway:
         self._clock = clock or Clock()
         self._transport = transport or HttpTransport()
         self._driver = Driver(self._transport, self._clock, settings.connect_timeout)
-        rules = house_rules()
+        rules = house_rules(settings.config)
         seen = SeenDimension()
         keyed = _targets_of_key(self.targets, settings.api_key, settings)
         self._links = [

@@ -78,7 +78,7 @@ class LocalBackend(Backend):
                 files = sources.fetch(
                     target.model, target.revision, self.credential(), code=bool(target.options.get("trust_remote_code"))
                 )
-                self._model_space = None  # the files say more than was known before they were here
+                self._model_space = self.read_model_space()  # the files say more than was known without them
                 engine = self._engine = open_engine(files, self.space(), target.options, target.revision)
             return engine
 

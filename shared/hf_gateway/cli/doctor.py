@@ -62,12 +62,18 @@ class ChainReport:
 
 def _chains(arguments: argparse.Namespace) -> list[tuple[str, str, dict[str, Any]]]:
     if arguments.model or arguments.targets:
-        return [("given", "the command line", {"model": arguments.model, "targets": arguments.targets})]
+        return [
+            (
+                "given",
+                "the command line",
+                {"model": arguments.model, "targets": arguments.targets, "config": arguments.config},
+            )
+        ]
     path, data = read_config(config_path(arguments.config))
     names = arguments.chain or list(data.get("chains", {}))
     if names:
         return [(name, str(path), read_chain(name, path)) for name in names]
-    return [("default", "the environment and the defaults", {"model": DEFAULT_MODEL})]
+    return [("default", "the environment and the defaults", {"model": DEFAULT_MODEL, "config": arguments.config})]
 
 
 def _report(name: str, source: str, settings: dict[str, Any]) -> ChainReport:
