@@ -6,21 +6,24 @@ One thread accepts, one more serves each connection; nothing sleeps, and `close`
 import atexit
 import json
 import queue
+import selectors
 import socket
 import struct
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from http import HTTPStatus
 from io import BufferedReader
+from itertools import cycle
 from types import TracebackType
 from typing import Any, Protocol, Self
 from urllib.parse import parse_qs, unquote
 
 _CLOSED = object()
+_Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)  # select() itself ends at descriptor 1024
 
 
 class Headers(Mapping[str, str]):
@@ -113,14 +116,60 @@ class Reply:
             fields["content-type"] = "application/json"
         elif isinstance(self.body, str):
             fields["content-type"] = "text/plain; charset=utf-8"
-        fields |= {name.lower(): value for name, value in self.headers.items()}
-        lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-        return f"HTTP/1.1 {self.status} {_phrase(self.status)}\r\n{lines}\r\n".encode("latin-1")
+        return _head(self.status, fields | {name.lower(): value for name, value in self.headers.items()})
 
     def play(self, exchange: "Exchange") -> None:
         """Send it whole, in one write; HEAD gets the head alone."""
         payload = self.payload
         exchange.send(self.head(len(payload)) + (b"" if exchange.request.method == "HEAD" else payload))
+
+
+class Step(Protocol):
+    """What happens between two pieces of a stream."""
+
+    def take(self, flow: "Flow") -> None:
+        """Wait, or end it."""
+
+
+@dataclass(frozen=True)
+class Stream:
+    """An answer in pieces: each goes out as a chunk of its own, in one write, unless the client has left."""
+
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    pieces: Sequence[bytes | Step] = ()
+
+    @property
+    def data(self) -> list[bytes]:
+        """The pieces that are sent."""
+        return [piece for piece in self.pieces if isinstance(piece, bytes)]
+
+    @property
+    def events(self) -> bool:
+        """Whether it is server-sent events; lines of JSON otherwise."""
+        return self.headers.get("content-type", "").startswith("text/event-stream")
+
+    def whole(self) -> Reply:
+        """Return the same bytes as one answer."""
+        return Reply(self.status, b"".join(self.data), self.headers)
+
+    def play(self, exchange: "Exchange") -> None:
+        """Send it piece by piece."""
+        fields = {name.lower(): value for name, value in self.headers.items()} | {"transfer-encoding": "chunked"}
+        flow = Flow(exchange)
+        try:
+            exchange.send(_head(self.status, fields))
+            for piece in self.pieces:
+                if isinstance(piece, bytes):
+                    flow.send(piece)
+                else:
+                    piece.take(flow)
+                if flow.over:
+                    return
+            flow.end()
+        except OSError:
+            exchange.server.left()
+            raise
 
 
 class Exchange:
@@ -137,7 +186,24 @@ class Exchange:
         """Write to the client; raises OSError when it is gone."""
         self._connection.sendall(data)
 
-    def normal(self) -> Reply:
+    def gone(self, bell: socket.socket | None = None) -> bool:
+        """Whether the client has closed the connection; with `bell` it waits until that happens or the bell rings."""
+        with _Selector() as selector:
+            for watched in (self._connection, bell):
+                if watched is not None:
+                    selector.register(watched, selectors.EVENT_READ)
+            readable = [key.fileobj for key, _ in selector.select(0 if bell is None else None)]
+        if bell is not None and bell in readable:
+            with suppress(OSError):
+                bell.recv(4096)
+        if self._connection not in readable:
+            return False
+        try:
+            return not self._connection.recv(1, socket.MSG_PEEK)
+        except OSError:
+            return True
+
+    def normal(self) -> Reply | Stream:
         """Return what the server would answer without a fault."""
         return self.server.handle(self.request)
 
@@ -146,6 +212,32 @@ class Exchange:
         if reset:
             self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.open = False
+
+
+class Flow:
+    """A streamed answer on its way."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        """Start it; `over` says that nothing more is sent."""
+        self.exchange = exchange
+        self.over = False
+
+    def send(self, piece: bytes) -> None:
+        """Write a piece as one chunk; raises OSError when the client has left."""
+        if self.exchange.gone():
+            raise ConnectionAbortedError("the client has left")
+        if piece:
+            self.exchange.send(b"%x\r\n%s\r\n" % (len(piece), piece))
+
+    def end(self) -> None:
+        """Say that this was all of it."""
+        self.exchange.send(b"0\r\n\r\n")
+        self.over = True
+
+    def cut(self, *, reset: bool = False) -> None:
+        """Close the connection in the middle of it."""
+        self.exchange.close(reset=reset)
+        self.over = True
 
 
 class Hang:
@@ -186,6 +278,8 @@ class Drip:
     def play(self, exchange: Exchange) -> None:
         """Send the head at once and the body as it is let out."""
         reply = self._reply or exchange.normal()
+        if isinstance(reply, Stream):
+            reply = reply.whole()
         payload = reply.payload
         exchange.send(reply.head(len(payload)))
         with exchange.server.waking(lambda: self._ticks.put(_CLOSED)):
@@ -226,6 +320,115 @@ class Cut:
         exchange.close()
 
 
+Change = Callable[[Stream], Sequence[bytes | Step]]
+"""What a fault makes of the pieces of the normal answer."""
+
+
+class StreamFault:
+    """The normal streamed answer, changed. An answer that is not streamed, such as a refusal, goes out as it is."""
+
+    def __init__(self, change: Change) -> None:
+        """Take what is to be made of the pieces."""
+        self._change = change
+
+    def play(self, exchange: Exchange) -> None:
+        """Answer."""
+        answer = exchange.normal()
+        if isinstance(answer, Stream):
+            answer = replace(answer, pieces=self._change(answer))
+        answer.play(exchange)
+
+
+class HeldStream(StreamFault):
+    """A stream that waits at some places until the test lets it on, and notices there that its client leaves.
+
+    `reached` is set once a stream waits, `disconnected` once a client has left one that did. With several streams at
+    once each tick lets one of them on.
+    """
+
+    def __init__(self, places: Callable[[Step, Sequence[bytes | Step]], Sequence[bytes | Step]]) -> None:
+        """Take how the waiting is put between the pieces."""
+        super().__init__(lambda stream: places(self, stream.pieces))
+        self.reached = threading.Event()
+        self.disconnected = threading.Event()
+        self._lock = threading.Lock()
+        self._bells: list[Callable[[], None]] = []
+        self._ticks = 0
+        self._released = False
+
+    def tick(self, count: int = 1) -> None:
+        """Let a waiting stream on, `count` times."""
+        with self._lock:
+            self._ticks += count
+            self._ring()
+
+    def release(self) -> None:
+        """Let every stream on, also those still to come, without further waiting."""
+        with self._lock:
+            self._released = True
+            self._ring()
+
+    def take(self, flow: Flow) -> None:
+        """Wait."""
+        server = flow.exchange.server
+        with _bell() as (ring, bell), self._listening(ring), server.waking(ring):
+            self.reached.set()
+            while not self._passes():
+                if server.closing.is_set():
+                    flow.cut()
+                    return
+                if flow.exchange.gone(bell) and not server.closing.is_set():
+                    self.disconnected.set()
+                    raise ConnectionAbortedError("the client has left")
+
+    def _passes(self) -> bool:
+        with self._lock:
+            if not self._released and not self._ticks:
+                return False
+            self._ticks = max(self._ticks - 1, 0)
+            return True
+
+    def _ring(self) -> None:
+        for ring in self._bells:
+            ring()
+
+    @contextmanager
+    def _listening(self, ring: Callable[[], None]) -> Iterator[None]:
+        with self._lock:
+            self._bells.append(ring)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._bells.remove(ring)
+
+
+@dataclass(frozen=True)
+class _Break:
+    """The connection closes here."""
+
+    reset: bool
+
+    def take(self, flow: Flow) -> None:
+        """Close."""
+        flow.cut(reset=self.reset)
+
+
+@contextmanager
+def _bell() -> Iterator[tuple[Callable[[], None], socket.socket]]:
+    """Give a call that makes a socket readable, and the socket."""
+    ringing, heard = socket.socketpair()
+    with ringing, heard:
+        ringing.setblocking(False)
+        heard.setblocking(False)
+
+        def ring() -> None:
+            with suppress(OSError):  # full: it rings already
+                ringing.send(b"\0")
+
+        yield ring, heard
+
+
 def hang() -> Hang:
     """Return a fault that never answers until its `release()` is called or the server closes."""
     return Hang()
@@ -264,6 +467,82 @@ def garbage() -> Reply:
     return Reply(200, b"[[0.1, 0.2], \xff not json", {"content-type": "application/json"})
 
 
+def cut_stream(after: int, *, reset: bool = False) -> StreamFault:
+    """Return a fault that sends `after` events of the normal stream and closes, with a RST if `reset`, in the middle."""
+    return StreamFault(lambda stream: [*stream.pieces[:after], _Break(reset)])
+
+
+def end_stream(after: int) -> StreamFault:
+    """Return a fault that sends `after` events of the normal stream and ends the body as if this were all."""
+    return StreamFault(lambda stream: stream.pieces[:after])
+
+
+def stall_stream(after: int) -> HeldStream:
+    """Return a fault that sends `after` events of the normal stream and the rest once its `release()` is called."""
+    return HeldStream(lambda stall, pieces: [*pieces[:after], stall, *pieces[after:]])
+
+
+def paced_stream() -> HeldStream:
+    """Return a fault that sends the normal stream one event at each `tick()`."""
+    return HeldStream(lambda pace, pieces: [step for piece in pieces for step in (pace, piece)])
+
+
+def garble_stream(after: int, data: bytes | None = None) -> StreamFault:
+    """Return a fault that puts `data`, broken JSON without it, after so many events of the normal stream."""
+
+    def change(stream: Stream) -> Sequence[bytes | Step]:
+        broken = b"data: {not json\n\n" if stream.events else b"{not json\n"
+        return [*stream.pieces[:after], broken if data is None else data, *stream.pieces[after:]]
+
+    return StreamFault(change)
+
+
+def error_in_stream(after: int, payload: Any = None) -> StreamFault:
+    """Return a fault that sends `after` events, then an error inside the 200, and ends.
+
+    payload: the event's JSON, or the error's message, which is put into OpenAI's form in server-sent events and into
+    Ollama's in lines of JSON.
+    """
+
+    def change(stream: Stream) -> Sequence[bytes | Step]:
+        said = "the engine has died" if payload is None else payload
+        if isinstance(said, str):
+            detail = {"message": said, "type": "InternalServerError", "param": None, "code": 500}
+            said = {"error": detail if stream.events else said}
+        line = json.dumps(said).encode()
+        return [*stream.pieces[:after], b"data: %s\n\n" % line if stream.events else line + b"\n"]
+
+    return StreamFault(change)
+
+
+def without_done() -> StreamFault:
+    """Return a fault that leaves out the `data: [DONE]` at the end, as several providers do."""
+    return StreamFault(
+        lambda stream: [
+            piece for piece in stream.pieces if not isinstance(piece, bytes) or piece.strip() != b"data: [DONE]"
+        ]
+    )
+
+
+def split_stream(sizes: int | Iterable[int]) -> StreamFault:
+    """Return a fault that sends the bytes of the normal stream cut anew, at `sizes`, from the first again at the end."""
+    wanted = [sizes] if isinstance(sizes, int) else list(sizes)
+    if min(wanted, default=0) < 1:
+        raise ValueError(f"sizes are 1 and more, not {wanted}")
+
+    def change(stream: Stream) -> Sequence[bytes | Step]:
+        data, start = b"".join(stream.data), 0
+        cuts: list[bytes | Step] = []
+        for size in cycle(wanted):
+            if start >= len(data):
+                return cuts
+            cuts.append(data[start : start + size])
+            start += size
+        return cuts
+
+    return StreamFault(change)
+
+
 class Loopback:
     """A server on a free port of 127.0.0.1; subclasses say what it answers.
 
@@ -275,6 +554,7 @@ class Loopback:
         self.requests: list[Recorded] = []
         self.on_request: Callable[[Recorded], None] | None = None
         self.closing = threading.Event()
+        self.gone = 0
         self._arrived = threading.Condition()
         self._queued: list[tuple[str | None, Fault]] = []
         self._sticky: dict[str | None, Fault] = {}
@@ -288,7 +568,7 @@ class Loopback:
         self.url = f"http://127.0.0.1:{self.port}"
         self._start(self._accept)
 
-    def handle(self, request: Recorded) -> Reply:
+    def handle(self, request: Recorded) -> Reply | Stream:
         """Return the normal answer; called from many threads at once."""
         return Reply(404, {"error": f"nothing at {request.path}"})
 
@@ -338,6 +618,22 @@ class Loopback:
             if not self._arrived.wait_for(lambda: self.count(path) >= n, timeout):
                 raise AssertionError(f"{self.count(path)} of {n} requests in {timeout} s: {self.requests}")
             return list(self.requests)
+
+    def wait_gone(self, n: int = 1, timeout: float = 10.0) -> None:
+        """Block until `n` clients have left in the middle of a stream, which `gone` counts.
+
+        A stream that nothing holds back is sent before its client can leave. Raises AssertionError after `timeout` seconds.
+        """
+        with self._arrived:
+            if not self._arrived.wait_for(lambda: self.gone >= n, timeout):
+                raise AssertionError(f"{self.gone} of {n} clients left in {timeout} s")
+
+    def left(self) -> None:
+        """Count a client that left in the middle of a stream; those whose connection `close` ended did not."""
+        with self._arrived:
+            if not self.closing.is_set():
+                self.gone += 1
+                self._arrived.notify_all()
 
     def drop_connections(self) -> None:
         """Close every open connection, as a server does with idle ones."""
@@ -475,6 +771,11 @@ def _chunks(reader: BufferedReader) -> Iterator[bytes]:
         reader.readline()
     while reader.readline().strip():
         pass
+
+
+def _head(status: int, fields: Mapping[str, str]) -> bytes:
+    lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    return f"HTTP/1.1 {status} {_phrase(status)}\r\n{lines}\r\n".encode("latin-1")
 
 
 def _phrase(status: int) -> str:

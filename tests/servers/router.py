@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,8 +12,9 @@ from typing import Any, Literal
 from urllib.parse import unquote
 
 from tests.servers import Embed, normalized, tokens, unit_vectors
-from tests.servers.loopback import Loopback, Recorded, Reply
-from tests.servers.openai import embedding_list
+from tests.servers.chat import Brain, default_brain, media_of
+from tests.servers.loopback import Loopback, Recorded, Reply, Stream
+from tests.servers.openai import ChatForm, chat_refusal, embedding_list, error
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 REQUEST_ID = "Root=1-67dd4eec-07e37dfb1b8f0c5561175b24;afdb7922-1f75-40db-8230-fce532bc143d"
@@ -23,6 +25,75 @@ _OPENAI_ROUTES = {
     "/deepinfra/v1/openai/embeddings": "deepinfra",
     "/together/v1/embeddings": "together",
 }
+
+
+_CHAT = "/v1/chat/completions"
+LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
+CATALOGUE: list[dict[str, Any]] = [
+    {
+        "id": LLAMA,
+        "object": "model",
+        "created": 1720000000,
+        "owned_by": "meta-llama",
+        "architecture": {"input_modalities": ["text"], "output_modalities": ["text"]},
+        "providers": [
+            {
+                "provider": "nebius",
+                "status": "live",
+                "context_length": 131072,
+                "pricing": {"input": 0.05, "output": 0.15},
+                "supports_tools": True,
+                "supports_structured_output": True,
+                "is_model_author": False,
+            },
+            {
+                "provider": "novita",
+                "status": "live",
+                "context_length": 16384,
+                "pricing": {"input": 0.02, "output": 0.04},
+                "supports_tools": True,
+                "supports_structured_output": False,
+                "is_model_author": False,
+            },
+            {"provider": "featherless-ai", "status": "staging", "is_model_author": False},
+        ],
+    },
+    {
+        "id": "Qwen/Qwen2.5-VL-7B-Instruct",
+        "object": "model",
+        "created": 1737000000,
+        "owned_by": "Qwen",
+        "architecture": {"input_modalities": ["text", "image"], "output_modalities": ["text"]},
+        "providers": [
+            {
+                "provider": "hyperbolic",
+                "status": "live",
+                "context_length": 32768,
+                "pricing": {"input": 0.2, "output": 0.2},
+                "supports_tools": True,
+                "supports_structured_output": True,
+                "is_model_author": False,
+            }
+        ],
+    },
+    {
+        "id": "google/gemma-2-2b-it",
+        "object": "model",
+        "created": 1721000000,
+        "owned_by": "google",
+        "architecture": {"input_modalities": ["text"], "output_modalities": ["text"]},
+        "providers": [
+            {
+                "provider": "nscale",
+                "status": "live",
+                "supports_tools": False,
+                "supports_structured_output": False,
+                "is_model_author": False,
+            }
+        ],
+    },
+]
+"""What `GET /v1/models` lists: made up, in the form recorded; what a provider does not say of itself is not there."""
 
 
 def loading(model: str = MINILM, estimated_time: float = 20.0) -> Reply:
@@ -38,11 +109,15 @@ def rate_limited(retry_after: str | None = None) -> Reply:
 
 
 class FakeRouter(Loopback):
-    """The router: feature extraction on hf-inference, OpenAI's form on scaleway, deepinfra and together.
+    """The router: feature extraction on hf-inference, OpenAI's form on scaleway, deepinfra and together, and chat.
 
     `models` maps a Hub id to the providers that have it, each with its own id for it. `tokens` may call everything,
     `unscoped` lack the inference permission (403), `exhausted` have no credit left (402); any other gets 401. With
     `nested` hf-inference answers [n][tokens][dim], as it does for a plain transformers model.
+
+    Chat models are those of `catalogue`, "model:provider", "model:cheapest" and "model:fastest" (as without a suffix, the
+    first live one) among them. They answer with `brain`, in the way the fields of `ChatForm` given by name say. A
+    provider without tools leaves them unread.
     """
 
     def __init__(
@@ -56,6 +131,9 @@ class FakeRouter(Loopback):
         unscoped: Collection[str] = ("hf_unscoped",),
         exhausted: Collection[str] = ("hf_exhausted",),
         user: str = "x",
+        catalogue: Sequence[Mapping[str, Any]] = tuple(CATALOGUE),
+        brain: Brain = default_brain,
+        **form: Any,
     ) -> None:
         """Start it; without `models` all four providers have all-MiniLM-L6-v2, scaleway as "all-minilm-l6-v2"."""
         self.embed = embed
@@ -68,10 +146,22 @@ class FakeRouter(Loopback):
         self.unscoped = unscoped
         self.exhausted = exhausted
         self.user = user
+        self.catalogue = {model["id"]: model for model in catalogue}
+        self.brain = brain
+        self.form = ChatForm(**form)
         super().__init__()
 
-    def handle(self, request: Recorded) -> Reply:
+    @property
+    def billed(self) -> list[str | None]:
+        """Who was to pay for each chat: the organization in X-HF-Bill-To, None for the token's own user."""
+        return [request.headers.get("x-hf-bill-to") for request in list(self.requests) if request.path == _CHAT]
+
+    def handle(self, request: Recorded) -> Reply | Stream:
         """Route."""
+        if request.method == "GET" and request.path.startswith("/v1/models"):
+            return self._listed(request.path.removeprefix("/v1/models").strip("/"))
+        if request.method == "POST" and request.path == _CHAT:
+            return self._chat(request)
         extraction = _FEATURE_EXTRACTION.fullmatch(request.path)
         provider = "hf-inference" if extraction else _OPENAI_ROUTES.get(request.path)
         if provider is None or request.method != "POST":
@@ -102,7 +192,8 @@ class FakeRouter(Loopback):
             )
         if token not in self.tokens:
             message = "Invalid username or password."
-            return _error(401, message, {"x-error-message": message})
+            realm = 'Bearer realm="Authentication required", charset="UTF-8"'
+            return _error(401, message, {"x-error-message": message, "www-authenticate": realm})
         return None
 
     def _extract(self, model: str, body: dict[str, Any]) -> Reply:
@@ -138,9 +229,63 @@ class FakeRouter(Loopback):
         count = sum(len(tokens(text)) for text in texts)
         return self._served(provider, embedding_list(vectors, model, count, body.get("encoding_format") or "float"))
 
+    def _listed(self, name: str) -> Reply:
+        if not name:
+            return Reply(200, {"object": "list", "data": list(self.catalogue.values())})
+        model = self.catalogue.get(name)
+        return Reply(200, dict(model)) if model else _no_model(404, f"The requested model '{name}' does not exist")
+
+    def _chat(self, request: Recorded) -> Reply | Stream:
+        refusal = self._refusal(request.bearer)
+        if refusal is not None:
+            return refusal
+        try:
+            body = request.json
+        except ValueError:
+            return _error(400, "Invalid JSON")
+        name, _, wanted = body.get("model", "").partition(":")
+        model = self.catalogue.get(name)
+        if model is None:
+            return _no_model(400, f"The requested model '{name}' does not exist")
+        provider = _provider(model, wanted)
+        if provider is None:
+            by = f"provider '{wanted}'" if wanted else "any provider you have enabled"
+            return _no_model(400, f"The requested model '{name}' is not supported by {by}.", "model_not_supported")
+        refusal = chat_refusal(body, max_context=provider.get("context_length")) or _blind(model, body)
+        if refusal is not None:
+            return refusal
+        if not provider.get("supports_tools"):
+            body = {key: value for key, value in body.items() if key not in ("tools", "tool_choice")}
+        # A provider has its own name for the model, and answers with that.
+        own = {"model": name.rpartition("/")[2]}
+        headers = {"x-inference-provider": provider["provider"], "inference-id": "{id}", "x-request-id": REQUEST_ID}
+        return self.form.answer(body | own, self.brain(body), headers)
+
     def _served(self, provider: str, body: Any, headers: Mapping[str, str] | None = None) -> Reply:
         ids = {"x-inference-provider": provider, "x-request-id": REQUEST_ID}
         return Reply(200, body, {**ids, **(headers or {})})
+
+
+def _provider(model: Mapping[str, Any], wanted: str) -> Mapping[str, Any] | None:
+    """Return the live provider that a suffix means: a way of choosing, a name, or "" for none."""
+    live = [provider for provider in model["providers"] if provider["status"] == "live"]
+    if wanted == "cheapest":
+        live.sort(key=lambda provider: provider.get("pricing", {}).get("output", math.inf))
+    elif wanted not in ("", "fastest", "preferred"):
+        live = [provider for provider in live if provider["provider"] == wanted]
+    return live[0] if live else None
+
+
+def _no_model(status: int, message: str, code: str = "model_not_found") -> Reply:
+    return error(status, message, "invalid_request_error", code=code, param="model")
+
+
+def _blind(model: Mapping[str, Any], body: Mapping[str, Any]) -> Reply | None:
+    """Return the refusal of images by a model that reads text alone."""
+    shown = any("image_url" in media_of(message) for message in body["messages"])
+    if not shown or "image" in model["architecture"]["input_modalities"]:
+        return None
+    return error(400, f"{model['id']} is not a multimodal model", "BadRequestError", code=400)
 
 
 @dataclass(frozen=True)
