@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Self
 from langchain_core.embeddings import Embeddings
 from pydantic import PrivateAttr
 
-from hf_gateway.config import EmbedSettings
-from hf_gateway.front import Front, build
+from hf_gateway.front import EmbedFront, build
+from hf_gateway.options import EmbedSettings
 from langchain_hf_gateway.errors import as_model_errors
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from hf_gateway.vectors import Vectors
 
 
-class HFGatewayEmbeddings(Front, EmbedSettings, Embeddings):
+class HFGatewayEmbeddings(EmbedFront, EmbedSettings, Embeddings):
     """Embeddings of a Hugging Face model, from the first of its targets that can serve.
 
     Setup:

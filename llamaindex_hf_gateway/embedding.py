@@ -8,15 +8,16 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.embeddings import loading
 from pydantic import Field, PrivateAttr, field_serializer, model_validator
 
-from hf_gateway.config import EmbedOptions, Targets, read_chain
-from hf_gateway.front import Front, build
+from hf_gateway.config import read_chain
+from hf_gateway.front import EmbedFront, build
+from hf_gateway.options import EmbedOptions, EmbedSettings, Targets
 from llamaindex_hf_gateway.cache import SpaceCache, as_role
 
 if TYPE_CHECKING:
     from hf_gateway.gateway import Gateway
 
 
-class HFGatewayEmbedding(Front, EmbedOptions, BaseEmbedding):  # type: ignore[misc]
+class HFGatewayEmbedding(EmbedFront, EmbedOptions, BaseEmbedding):  # type: ignore[misc]
     """Embeddings of a Hugging Face model, from the first of its targets that can serve.
 
     `pip install "hf-gateway[llamaindex,torch]"`
@@ -93,7 +94,7 @@ class HFGatewayEmbedding(Front, EmbedOptions, BaseEmbedding):  # type: ignore[mi
     @classmethod
     def from_config(cls, name: str, path: str | Path | None = None, **changes: Any) -> Self:
         """Build from `[chains.<name>]` of hf-gateway.toml; keyword arguments go over the file."""
-        return cls(**{**read_chain(name, path), **changes})
+        return cls(**{**read_chain(name, EmbedSettings, path), **changes})
 
     def to_payload(self) -> dict[str, Any]:
         """Describe this embedder for events: names, never keys."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from hf_gateway.config import read_chain
+from hf_gateway.options import EmbedSettings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -56,7 +57,7 @@ def test_the_commands_of_the_readme_are_real() -> None:
 def test_the_config_of_the_readme_is_read(tmp_path: Path) -> None:
     (toml,) = blocks("toml")
     (tmp_path / "hf-gateway.toml").write_text(toml)
-    assert read_chain("docs")["model"] == "BAAI/bge-small-en-v1.5"
+    assert read_chain("docs", EmbedSettings)["model"] == "BAAI/bge-small-en-v1.5"
 
 
 def test_the_extras_of_the_readme_are_those_of_the_package() -> None:

@@ -9,32 +9,44 @@ from typing import TYPE_CHECKING, Any
 from hf_gateway._version import __version__
 
 if TYPE_CHECKING:
+    from hf_gateway.chat import ChatEvent as ChatEvent
+    from hf_gateway.chat import ChatRequest as ChatRequest
+    from hf_gateway.chat import ChatResult as ChatResult
+    from hf_gateway.chat import ToolCall as ToolCall
     from hf_gateway.embedding import EmbedResult as EmbedResult
-    from hf_gateway.embedding import Usage as Usage
     from hf_gateway.errors import Attempt as Attempt
     from hf_gateway.errors import GatewayError as GatewayError
     from hf_gateway.gateway import Gateway as Gateway
     from hf_gateway.space import VectorSpace as VectorSpace
     from hf_gateway.target import Target as Target
+    from hf_gateway.usage import Usage as Usage
     from hf_gateway.vectors import Vectors as Vectors
 
 _HOME = {
     "Attempt": "errors",
+    "ChatEvent": "chat",
+    "ChatRequest": "chat",
+    "ChatResult": "chat",
     "EmbedResult": "embedding",
     "Gateway": "gateway",
     "GatewayError": "errors",
     "Target": "target",
-    "Usage": "embedding",
+    "ToolCall": "chat",
+    "Usage": "usage",
     "VectorSpace": "space",
     "Vectors": "vectors",
 }
 
 __all__ = [
     "Attempt",
+    "ChatEvent",
+    "ChatRequest",
+    "ChatResult",
     "EmbedResult",
     "Gateway",
     "GatewayError",
     "Target",
+    "ToolCall",
     "Usage",
     "VectorSpace",
     "Vectors",

@@ -1,8 +1,8 @@
 """The fallback chain, without I/O: a generator that yields what it wants done and is told what happened.
 
-It yields `Call(link, payload, timeout)` and `Wait(seconds)`; a driver carries them out and sends the answer back or throws
-the `GatewayError` in. What may be done after a failure is written on the failure's class (`errors.py`); this file holds
-the order of things: key → breaker → call → decide.
+It yields `Call(effect, timeout, target)`, `Wait(seconds)` and `Emit(event)`; a driver carries them out and sends the outcome
+back or throws the `GatewayError` in. What may be done after a failure is written on the failure's class (`errors.py`); this
+file holds the order of things: key → breaker → call → decide, and how long each step of a call may take.
 """
 
 import random
@@ -16,34 +16,22 @@ from hf_gateway.errors import (
     AllTargetsFailed,
     Attempt,
     BatchTooLarge,
+    ContentFiltered,
     ContextOverflow,
     DeadlineExceeded,
     GatewayError,
     PaymentRequired,
+    StreamInterrupted,
 )
+from hf_gateway.pace import Pace, Policy
 
 BACK_OFF_BASE = 0.5
 BACK_OFF_CAP = 8.0
 """Seconds. The n-th pause is drawn evenly from 0 to min(cap, base·2ⁿ): full jitter, so that callers do not come in step."""
 
 
-@dataclass(frozen=True)
-class Policy:
-    """How long and how often. All times in seconds.
-
-    deadline: for one request over all targets and retries (a large batch is cut into several requests, each with its own);
-    attempt_timeout: for one call; connect_timeout: for its connection; max_retries: how often one target is asked again at
-    once after a failure that may pass, 0 for never.
-    """
-
-    deadline: float = 60.0
-    attempt_timeout: float = 30.0
-    connect_timeout: float = 5.0
-    max_retries: int = 1
-
-
 class Payload(Protocol):
-    """What is asked of a target: for embeddings, an `EmbedRequest`."""
+    """What is asked of a target: an `EmbedRequest` or a `ChatRequest`."""
 
     def split(self, limit: BatchTooLarge) -> Sequence[Self] | None:
         """Cut into parts that respect the limit, or None where that cannot be done."""
@@ -71,14 +59,32 @@ class Link(Protocol):
     def refusal(self) -> GatewayError | None:
         """Say why nothing may be sent to it at all (a missing key), or None."""
 
+    def effects(self, payload: Any) -> Generator[Any, Any, Any]:
+        """Ask it: yields effects for the driver and `Emit`s for the caller, returns the answer."""
+
+
+class Event(Protocol):
+    """A piece of an answer."""
+
+    @property
+    def text(self) -> str:
+        """What of it is text."""
+
 
 @dataclass(frozen=True)
 class Call:
-    """Wish: ask this target, within `timeout` seconds."""
+    """Wish: carry out one effect of asking `target`, within `timeout` seconds."""
 
-    link: Any
-    payload: Any
+    effect: Any
     timeout: float
+    target: str
+
+
+@dataclass(frozen=True)
+class Emit:
+    """Wish: hand this piece of content to the caller."""
+
+    event: Any
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,7 @@ class Wait:
     seconds: float
 
 
-Steps = Generator[Call | Wait, Any, Any]
+Steps = Generator[Call | Wait | Emit, Any, Any]
 
 
 @dataclass
@@ -96,6 +102,8 @@ class Journal:
     """What was tried, in order; calls in a row that ended the same way at the same target are one line."""
 
     attempts: list[Attempt] = field(default_factory=list)
+    first_content: float | None = None
+    """When the first content of the last call came, by the chain's clock."""
 
     def add(self, link: Link, outcome: str, error: GatewayError | None = None, seconds: float = 0.0) -> None:
         """Add one."""
@@ -116,8 +124,11 @@ class Chain:
     clock: Callable[[], float]
     jitter: Callable[[float, float], float] = random.uniform
 
-    def serve(self, payload: Payload, journal: Journal) -> Steps:
+    def serve(self, payload: Payload, journal: Journal, *, deliver: bool = False) -> Steps:
         """Serve a payload in as many parts as the targets' limits ask for; returns [(answer, link)] in order.
+
+        deliver: hand pieces of content to the caller as they come. From the first one on there is no way back: whatever
+        goes wrong then is a `StreamInterrupted`.
 
         Part after part goes to whoever served the last one, so that a long job does not knock at a dead primary again for
         every part; the next request starts with the primary anew.
@@ -127,7 +138,7 @@ class Chain:
         first: Any = None
         while parts:
             part = parts.popleft()
-            outcome = yield from self._serve_one(part, first, journal)
+            outcome = yield from self._serve_one(first, _Run(self, part, journal, deliver))
             if isinstance(outcome, _Split):
                 parts.extendleft(reversed(outcome.parts))
                 first = outcome.link
@@ -136,16 +147,16 @@ class Chain:
             first = outcome[1]
         return served
 
-    def _serve_one(self, payload: Payload, first: Any, journal: Journal) -> Steps:
-        run = _Run(self, payload, journal)
+    def _serve_one(self, first: Any, run: "_Run") -> Steps:
+        order = self._order(first)
         try:
-            for link in self._order(first):
-                outcome = yield from run.offer(link)
+            for place, link in enumerate(order, 1):
+                outcome = yield from run.offer(link, order[place:])
                 if outcome is not None:
                     return outcome
             return (yield from run.last_resort())
         except GatewayError as error:
-            error.attempts = tuple(journal.attempts)
+            error.attempts = tuple(run.journal.attempts)
             raise
 
     def _order(self, first: Any) -> list[Any]:
@@ -163,18 +174,23 @@ class _Split:
 class _Run:
     """One request on its way through the chain."""
 
-    def __init__(self, chain: Chain, payload: Payload, journal: Journal) -> None:
+    def __init__(self, chain: Chain, payload: Payload, journal: Journal, deliver: bool) -> None:
         self.chain = chain
         self.payload = payload
         self.journal = journal
+        self.deliver = deliver
+        self.delivered: list[str] = []  # the text of what reached the caller; not empty once anything has
         self.ends = chain.clock() + chain.policy.deadline
         self.errors: dict[int, GatewayError] = {}  # by id(link): the last one of each target, in chain order
         self.later: list[tuple[float, Any]] = []  # (ready at, link): it may be able to answer then
         self.waits = 0
         self.asked: set[int] = set()
 
-    def offer(self, link: Any) -> Steps:
-        """Try one target, or skip it with a reason. Returns the outcome, or None when the next one is to be tried."""
+    def offer(self, link: Any, behind: Sequence[Any]) -> Steps:
+        """Try one target, or skip it with a reason. Returns the outcome, or None when the next one is to be tried.
+
+        behind: the targets that would be tried after it.
+        """
         if refusal := self._refusal(link):
             self.errors[id(link)] = refusal
             self.journal.add(link, "skipped", refusal)
@@ -189,7 +205,7 @@ class _Run:
             self.journal.add(link, "skipped", error)
             self.later.append((ready, link))
             return None
-        return (yield from self._ask(link))
+        return (yield from self._ask(link, behind))
 
     def _refusal(self, link: Any) -> GatewayError | None:
         if (refusal := link.refusal()) is not None:
@@ -208,11 +224,11 @@ class _Run:
                 )
         return None
 
-    def _ask(self, link: Any) -> Steps:
+    def _ask(self, link: Any, behind: Sequence[Any] = ()) -> Steps:
         """Call an admitted target, again if its failure may pass at once; None when the next one is to be tried."""
         retries = 0
         while True:
-            outcome = yield from self._call(link)
+            outcome = yield from self._call(link, behind)
             if not isinstance(outcome, GatewayError):
                 return outcome
             pause = self._pause_before_retry(link, outcome, retries)
@@ -223,9 +239,8 @@ class _Run:
             if not link.breaker.admit(self.chain.clock()):
                 return None
 
-    def _call(self, link: Any) -> Steps:
+    def _call(self, link: Any, behind: Sequence[Any]) -> Steps:
         """Make one call; returns the outcome, or the failure."""
-        policy = self.chain.policy
         started = self.chain.clock()
         if started >= self.ends:
             link.breaker.released()
@@ -233,14 +248,14 @@ class _Run:
         self.asked.add(id(link))
         settled = False
         try:
-            answer = yield Call(link, self.payload, min(policy.attempt_timeout, self.ends - started))
+            answer = yield from self._perform(link, lambda: self._could_take_over(behind))
             link.breaker.succeeded()
             settled = True
         except BatchTooLarge as error:
             if parts := self.payload.split(error):
                 return _Split(parts, link)
             failure: GatewayError = ContextOverflow(
-                f"one text alone is too large for this target: {error.message}", target=link.label, status=error.status
+                f"too large for this target, and cannot be cut: {error.message}", target=link.label, status=error.status
             )
         except GatewayError as error:
             failure = error
@@ -259,6 +274,39 @@ class _Run:
         self.journal.add(link, "failed", failure, self.chain.clock() - started)
         return failure
 
+    def _perform(self, link: Any, hurried: Callable[[], bool]) -> Steps:
+        """Carry the target's effects out to the driver, each with its time, and its pieces to the caller, if they are wanted."""
+        pace = Pace(self.chain.policy, self.chain.clock, self.ends, hurried)
+        self.journal.first_content = None
+        effects = link.effects(self.payload)
+        resume, value = effects.send, None
+        try:
+            while True:
+                try:
+                    effect = resume(value)
+                except StopIteration as done:
+                    return done.value
+                resume, value = effects.send, None
+                if isinstance(effect, Emit):
+                    pace.content()
+                    if self.journal.first_content is None:
+                        self.journal.first_content = pace.last_content
+                    if self.deliver:
+                        self.delivered.append(effect.event.text)
+                        yield effect
+                        pace.content()  # the caller may take its time
+                    continue
+                try:
+                    value = yield Call(effect, pace.allowance(effect), link.label)
+                except GatewayError as failure:
+                    resume, value = effects.throw, failure
+        finally:
+            effects.close()
+
+    def _could_take_over(self, behind: Sequence[Any]) -> bool:
+        now = self.chain.clock()
+        return any(link.breaker.ready_at() <= now and self._refusal(link) is None for link in behind)
+
     def _pause_before_retry(self, link: Any, failure: GatewayError, retries: int) -> float | None:
         """Decide what a failure means: seconds until the same target is asked again, None to go on, or raise it."""
         now = self.chain.clock()
@@ -266,18 +314,41 @@ class _Run:
             link.breaker.failed(now, failure)
         else:
             link.breaker.released()
+        if self.delivered and not isinstance(failure, ContentFiltered):
+            raise StreamInterrupted(
+                f"the answer broke off after {sum(map(len, self.delivered))} characters of text: {failure.message}; "
+                "no other target can go on where it stopped",
+                partial="".join(self.delivered),
+                target=link.label,
+                status=failure.status,
+            ) from failure
+        if self._worth_waiting(failure, retries):
+            return failure.retry_after
         if failure.waits or (failure.retries and (failure.retry_after or 0.0) > BACK_OFF_CAP):
             pause = self._back_off(self.waits) if failure.retry_after is None else failure.retry_after
             if failure.waits:
                 link.breaker.rest(now + pause, failure)
             self.later.append((now + pause, link))
             return None
-        if not failure.try_next:
+        if not failure.try_next and not (
+            isinstance(failure, ContentFiltered) and self.chain.policy.next_on_content_filter and not self.delivered
+        ):
             raise failure
         if not failure.retries or retries >= self.chain.policy.max_retries:
             return None
         pause = max(self._back_off(retries), failure.retry_after or 0.0)
         return pause if now + pause < self.ends else None
+
+    def _worth_waiting(self, failure: GatewayError, retries: int) -> bool:
+        """Say whether a target that will soon answer is waited for, since another would be another model."""
+        policy, pause = self.chain.policy, failure.retry_after
+        return (
+            failure.waits
+            and pause is not None
+            and pause <= policy.patience
+            and retries < policy.max_retries
+            and self.chain.clock() + pause < self.ends
+        )
 
     def last_resort(self) -> Steps:
         """Nobody could serve at once: wait for those that will be able to, as long as the deadline allows."""

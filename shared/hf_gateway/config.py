@@ -1,9 +1,14 @@
-"""Settings of a chain: from arguments, from the environment, from `hf-gateway.toml`. The same for both frameworks.
+"""What files and the environment say: `hf-gateway.toml`, and where the router and the Hub are.
 
 # hf-gateway.toml: in the folder one works in, in the user's configuration folder, or where HF_GATEWAY_CONFIG points
 [chains.docs]
 model = "BAAI/bge-small-en-v1.5"
 targets = ["tei:http://tei:8080", "hf", "local"]
+
+[chains.chat]
+task = "chat"
+model = "meta-llama/Llama-3.1-8B-Instruct"
+targets = ["hf:cerebras", "ollama:llama3.1"]
 
 [keys]
 require_for_hosted = false
@@ -16,135 +21,18 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Any
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel
 
-from hf_gateway.credentials import HUB, ROUTER, EnvKey, Secret, is_hugging_face, key, notice_once
+from hf_gateway.credentials import HUB, ROUTER, is_hugging_face, notice_once
 from hf_gateway.errors import ConfigError, nearest
 from hf_gateway.key_policy import HouseRules, KeyLevel, truthy
-from hf_gateway.target import Target, checked_url
+from hf_gateway.target import checked_url
 
 FILE_NAME = "hf-gateway.toml"
 DEAD_HOST = "api-inference.huggingface.co"
-
-
-def _secret(value: Any) -> Secret | None:
-    if hasattr(value, "get_secret_value"):
-        value = value.get_secret_value()
-    if value is None or isinstance(value, Secret):
-        return value
-    if not isinstance(value, str):
-        raise ConfigError(f"api_key is a string, not {type(value).__name__}")
-    found = key(value, "api_key")
-    if isinstance(found, EnvKey):
-        named = os.environ.get(found.name, "")
-        return Secret(named, f"api_key, read from {found.name},")
-    return found
-
-
-def _targets(value: Any) -> tuple[Target, ...] | None:
-    if value is None:
-        return None
-    if isinstance(value, str):
-        value = [item for item in value.split(",") if item.strip()]
-    if isinstance(value, Target | Mapping):
-        value = [value]
-    return tuple(Target.of(item) for item in value)
-
-
-ApiKey = Annotated[Secret | None, BeforeValidator(_secret)]
-Targets = Annotated[tuple[Target, ...] | None, BeforeValidator(_targets)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-class EmbedOptions(BaseModel):
-    """What all classes for embeddings take, besides the model's name; each field is an argument of theirs.
-
-    Unknown arguments are errors that name the nearest known one. The fields are frozen, since the chain is built from them:
-    assigning to one would change nothing but the look of things.
-    """
-
-    model_config = ConfigDict(
-        extra="forbid", arbitrary_types_allowed=True, hide_input_in_errors=True, validate_assignment=False
-    )
-
-    targets: Targets = Field(default=None, frozen=True)
-    """Where to go, in this order; without it HF_GATEWAY_EMBED_TARGETS, and without that the model runs in this process."""
-    revision: str | None = Field(default=None, frozen=True)
-    """Commit, branch or tag of the model, for targets that load it themselves."""
-    dimensions: Annotated[int, Field(gt=0)] | None = Field(default=None, frozen=True)
-    """Keep only the first so many numbers (Matryoshka) and scale back to length 1 where the model's vectors have it."""
-    normalize: bool = Field(default=False, frozen=True)
-    """Scale vectors to length 1 even where the model does not."""
-    truncate: bool = Field(default=False, frozen=True)
-    """Cut a text that is longer than the model takes; without it that is a `ContextOverflow`, so that nothing is lost unseen."""
-    query_prompt: str | None = Field(default=None, frozen=True)
-    """Put before a query, instead of the model's own saved prompt; "" for none."""
-    document_prompt: str | None = Field(default=None, frozen=True)
-    """Put before a document, instead of the model's own saved prompt; "" for none."""
-    api_key: ApiKey = Field(default=None, frozen=True, exclude=True, repr=False)
-    """A Hugging Face token, sent to Hugging Face alone; or the key of the one server of your own in `targets`."""
-    timeout: Seconds = Field(default=60.0, frozen=True, exclude=True)
-    """Seconds for one request over all targets and retries; a large batch is several requests."""
-    attempt_timeout: Seconds = Field(default=30.0, frozen=True, exclude=True)
-    """Seconds for one call to one target."""
-    connect_timeout: Seconds = Field(default=5.0, frozen=True, exclude=True)
-    """Seconds to connect."""
-    max_retries: Annotated[int, Field(ge=0)] = Field(default=1, frozen=True, exclude=True)
-    """How often one target is asked again after a failure that may pass; 0 means never."""
-    max_concurrency: Annotated[int, Field(gt=0)] = Field(default=8, frozen=True, exclude=True)
-    """How many async calls may be under way at once; the others wait for their turn."""
-
-    config: str | None = Field(default=None, frozen=True, exclude=True, repr=False)
-    """The config file whose `[keys]` hold; without it the one in force. `from_config` fills it in."""
-
-    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Copy; with changes, build anew, so that they are checked and the chain is that of the copy."""
-        if not update:
-            return super().model_copy(deep=deep)
-        return type(self)(**{**{name: getattr(self, name) for name in self.model_fields_set}, **update})
-
-    @model_validator(mode="before")
-    @classmethod
-    def _know_every_argument(cls, values: Any) -> Any:
-        if isinstance(values, Mapping):
-            names = {field.alias or name for name, field in cls.model_fields.items()} | set(cls.model_fields)
-            for name in values:
-                if name not in names:
-                    raise ConfigError(f"{cls.__name__} has no argument {name!r}{nearest(name, names)}")
-        return values
-
-
-class EmbedSettings(EmbedOptions):
-    """Everything that describes an embedding chain."""
-
-    model: str | None = Field(default=None, frozen=True)
-    """Hub id of the model, or a folder."""
-
-    @classmethod
-    def of(cls, options: EmbedOptions, model: str | None) -> Self:
-        """Take over what a framework's class was given."""
-        return cls(model=model, **{name: getattr(options, name) for name in EmbedOptions.model_fields})
-
-    @classmethod
-    def from_config(cls, name: str, path: str | Path | None = None, **changes: Any) -> Self:
-        """Read `[chains.<name>]`; keyword arguments go over what the file says. Raises ConfigError with file and line."""
-        return cls(**{**read_chain(name, path), **changes})
-
-
-def chosen_targets(
-    options: EmbedOptions, model: str | None, environment: Mapping[str, str] = os.environ
-) -> tuple[str | None, tuple[Target, ...]]:
-    """Return the model and the targets in force, each target with its model. Raises ConfigError for a chain of nothing."""
-    model = model or environment.get("HF_GATEWAY_EMBED_MODEL") or None
-    targets = options.targets
-    if targets is None:
-        targets = _targets(environment.get("HF_GATEWAY_EMBED_TARGETS") or "local") or ()
-    if not targets:
-        raise ConfigError("targets is empty; name at least one, such as 'local'")
-    return model, tuple(target.inheriting(model, options.revision) for target in targets)
 
 
 def config_path(path: str | Path | None = None) -> Path | None:
@@ -181,8 +69,8 @@ def read_config(path: str | Path | None = None) -> tuple[Path | None, dict[str, 
     return found, data
 
 
-def read_chain(name: str, path: str | Path | None = None) -> dict[str, Any]:
-    """Return the settings of `[chains.<name>]`, checked by name. Raises ConfigError naming file and line."""
+def read_chain(name: str, kind: type[BaseModel], path: str | Path | None = None) -> dict[str, Any]:
+    """Return `[chains.<name>]`, checked as settings of this kind. Raises ConfigError naming file and line."""
     found, data = read_config(path)
     if found is None:
         raise ConfigError(
@@ -197,14 +85,16 @@ def read_chain(name: str, path: str | Path | None = None) -> dict[str, Any]:
     chain = chains[name]
     if not isinstance(chain, dict):
         raise ConfigError(f"{found}:{line_of(text, ['chains'], name)}: {name!r} is a section, [chains.{name}]")
+    task, wanted = chain.pop("task", None), getattr(kind, "task", None)
+    if task not in (None, wanted):
+        line = line_of(text, ["chains", name], "task")
+        raise ConfigError(f"{found}:{line}: the chain {name!r} is for {task}, and was asked for as one for {wanted}")
     for setting in chain:
-        if setting not in EmbedSettings.model_fields:
+        if setting not in kind.model_fields:
             line = line_of(text, ["chains", name], setting)
-            raise ConfigError(
-                f"{found}:{line}: unknown setting {setting!r}{nearest(setting, set(EmbedSettings.model_fields))}"
-            )
+            raise ConfigError(f"{found}:{line}: unknown setting {setting!r}{nearest(setting, set(kind.model_fields))}")
     try:
-        EmbedSettings(**chain)
+        kind(**chain)
     except ValueError as error:  # pydantic's own, for values of the wrong type
         wrong = str(getattr(error, "errors", list)()[0]["loc"][0]) if hasattr(error, "errors") else ""
         said = error.errors()[0]["msg"] if hasattr(error, "errors") else error

@@ -1,20 +1,49 @@
 """Carries out what generators wish for, once blocking and once async: the only twins in the house.
 
-Two generators are driven. The chain's steps (`Call`, `Wait`), and within a `Call` the backend's effects: `Send` a request,
-`Compute` something heavy. Both get the result sent in, or the `GatewayError` thrown in.
+The chain yields `Call`, `Wait` and `Emit`; within a `Call` is one effect of a backend: `Send` a request, `Open` one whose
+answer comes in pieces, `Read` the next piece, `Compute` something heavy. The outcome is sent in, or the `GatewayError`
+thrown in.
 """
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
-from hf_gateway.chain import Call, Wait
+from hf_gateway.chain import Call, Emit, Wait
 from hf_gateway.credentials import Credential
 from hf_gateway.errors import GatewayError
 from hf_gateway.wire.http import HttpRequest, HttpResponse
+
+
+class Source(Protocol):
+    """Something that comes in pieces: the body of a response, or an answer that is made in this process.
+
+    Closing it ends whatever makes the pieces; a source that was read to its end needs no closing.
+    """
+
+    def read(self, timeout: float) -> Any:
+        """Block for the next piece, at most `timeout` seconds; None at the end. Raises AttemptTimedOut."""
+
+    async def aread(self, timeout: float) -> Any:
+        """Wait for the next piece, at most `timeout` seconds; None at the end. Raises AttemptTimedOut."""
+
+    def close(self) -> None:
+        """Want no more."""
+
+    async def aclose(self) -> None:
+        """Want no more."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A response whose body is still to be read. headers: names in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    source: Source
 
 
 @dataclass(frozen=True)
@@ -23,6 +52,32 @@ class Send:
 
     request: HttpRequest
     credential: Credential | None = None
+    streamed: ClassVar[bool] = False
+    patient: ClassVar[bool] = False
+
+
+@dataclass(frozen=True)
+class Open:
+    """Wish: send this and give the response as soon as its headers are there (`Opened`), whatever its status."""
+
+    request: HttpRequest
+    credential: Credential | None = None
+    streamed: ClassVar[bool] = True
+    patient: ClassVar[bool] = False
+
+
+@dataclass(frozen=True)
+class Read:
+    """Wish: give the next piece, None at the end.
+
+    within: fewer seconds than the chain would allow. patient: before the first content silence means work, not a dead server,
+    so only the deadline and other targets limit it.
+    """
+
+    source: Source
+    within: float | None = None
+    patient: bool = False
+    streamed: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)
@@ -31,19 +86,27 @@ class Compute:
 
     function: Callable[[], Any]
     executor: Executor | None = None
+    streamed: ClassVar[bool] = False
+    patient: ClassVar[bool] = False
 
 
-Effects = Generator[Send | Compute, Any, Any]
+Effects = Generator[Send | Open | Read | Compute | Emit, Any, Any]
 
 
 class Transport(Protocol):
-    """Sends requests. `timeout` is for the whole exchange, `connect_timeout` for its connection, both in seconds."""
+    """Sends requests. `timeout` is for what the method waits for, `connect_timeout` for its connection, both in seconds."""
 
     def send(self, send: Send, *, timeout: float, connect_timeout: float, target: str) -> HttpResponse:
         """Block until the whole answer is there."""
 
     async def asend(self, send: Send, *, timeout: float, connect_timeout: float, target: str) -> HttpResponse:
         """Wait for the whole answer."""
+
+    def open(self, send: Open, *, timeout: float, connect_timeout: float, target: str) -> Opened:
+        """Block until the answer's headers are there."""
+
+    async def aopen(self, send: Open, *, timeout: float, connect_timeout: float, target: str) -> Opened:
+        """Wait for the answer's headers."""
 
 
 class Clock:
@@ -71,75 +134,145 @@ class Driver:
     connect_timeout: float = 5.0
 
     def run(self, steps: Generator[Any, Any, Any]) -> Any:
-        """Drive the chain's steps to their end, blocking."""
-        return _drive(steps, self._step)
+        """Drive steps to their end, blocking; returns what they return."""
+        driving = self.stream(steps)
+        while True:
+            try:
+                next(driving)
+            except StopIteration as done:
+                return done.value
 
     async def arun(self, steps: Generator[Any, Any, Any]) -> Any:
-        """Drive the chain's steps to their end, async."""
-        return await _adrive(steps, self._astep)
+        """Drive steps to their end, async; returns what they return."""
+        ended: list[Any] = []
+        async for _ in self.astream(steps, ended.append):
+            pass
+        return ended[0]
 
     def perform(self, effects: Effects, *, timeout: float, target: str) -> Any:
-        """Drive one backend's effects, blocking, all of them within `timeout` seconds."""
-        ends = self.clock.now() + timeout
-        return _drive(effects, lambda effect: self._effect(effect, ends, target))
+        """Drive one backend's effects without a chain, blocking, all of them within `timeout` seconds."""
+        return self.run(self._within(effects, self.clock.now() + timeout, target))
 
-    async def aperform(self, effects: Effects, *, timeout: float, target: str) -> Any:
-        """Drive one backend's effects, async, all of them within `timeout` seconds."""
-        ends = self.clock.now() + timeout
-        return await _adrive(effects, lambda effect: self._aeffect(effect, ends, target))
+    def stream(self, steps: Generator[Any, Any, Any]) -> Generator[Any, None, Any]:
+        """Drive steps, blocking, giving what they emit; returns what they return."""
+        resume, value, held = steps.send, None, _Held()
+        try:
+            while True:
+                try:
+                    step = resume(value)
+                except StopIteration as done:
+                    return done.value
+                resume, value = steps.send, None
+                if isinstance(step, Emit):
+                    yield step.event
+                    continue
+                try:
+                    value = self._step(step, held)
+                except GatewayError as failure:
+                    resume, value = steps.throw, failure
+        finally:
+            steps.close()
+            if (source := held.released()) is not None:
+                source.close()
 
-    def _step(self, step: Call | Wait) -> Any:
+    async def astream(self, steps: Generator[Any, Any, Any], ended: Callable[[Any], None]) -> AsyncGenerator[Any, None]:
+        """Drive steps, async, giving what they emit; `ended` is told what they return."""
+        resume, value, held = steps.send, None, _Held()
+        try:
+            while True:
+                try:
+                    step = resume(value)
+                except StopIteration as done:
+                    ended(done.value)
+                    return
+                resume, value = steps.send, None
+                if isinstance(step, Emit):
+                    yield step.event
+                    continue
+                try:
+                    value = await self._astep(step, held)
+                except GatewayError as failure:
+                    resume, value = steps.throw, failure
+        finally:
+            steps.close()
+            if (source := held.released()) is not None:
+                await source.aclose()
+
+    def _step(self, step: Call | Wait, held: "_Held") -> Any:
+        if (source := held.no_longer_needed(step)) is not None:
+            source.close()
         if isinstance(step, Wait):
             return self.clock.sleep(step.seconds)
-        return self.perform(step.link.effects(step.payload), timeout=step.timeout, target=step.link.label)
+        effect, timeout = step.effect, step.timeout
+        match effect:
+            case Compute():
+                return effect.function()
+            case Read():
+                return held.holding(effect.source).read(_shorter(timeout, effect.within))
+            case Open():
+                opened = self.transport.open(
+                    effect, timeout=timeout, connect_timeout=self.connect_timeout, target=step.target
+                )
+                held.holding(opened.source)
+                return opened
+        return self.transport.send(effect, timeout=timeout, connect_timeout=self.connect_timeout, target=step.target)
 
-    async def _astep(self, step: Call | Wait) -> Any:
+    async def _astep(self, step: Call | Wait, held: "_Held") -> Any:
+        if (source := held.no_longer_needed(step)) is not None:
+            await source.aclose()
         if isinstance(step, Wait):
             return await self.clock.asleep(step.seconds)
-        return await self.aperform(step.link.effects(step.payload), timeout=step.timeout, target=step.link.label)
-
-    def _effect(self, effect: Send | Compute, ends: float, target: str) -> Any:
-        if isinstance(effect, Compute):
-            return effect.function()
-        return self.transport.send(
-            effect, timeout=ends - self.clock.now(), connect_timeout=self.connect_timeout, target=target
-        )
-
-    async def _aeffect(self, effect: Send | Compute, ends: float, target: str) -> Any:
-        if isinstance(effect, Compute):
-            return await asyncio.get_running_loop().run_in_executor(effect.executor, effect.function)
+        effect, timeout = step.effect, step.timeout
+        match effect:
+            case Compute():
+                return await asyncio.get_running_loop().run_in_executor(effect.executor, effect.function)
+            case Read():
+                return await held.holding(effect.source).aread(_shorter(timeout, effect.within))
+            case Open():
+                opened = await self.transport.aopen(
+                    effect, timeout=timeout, connect_timeout=self.connect_timeout, target=step.target
+                )
+                held.holding(opened.source)
+                return opened
         return await self.transport.asend(
-            effect, timeout=ends - self.clock.now(), connect_timeout=self.connect_timeout, target=target
+            effect, timeout=timeout, connect_timeout=self.connect_timeout, target=step.target
         )
 
+    def _within(self, effects: Effects, ends: float, target: str) -> Generator[Call, Any, Any]:
+        resume, value = effects.send, None
+        try:
+            while True:
+                try:
+                    effect = resume(value)
+                except StopIteration as done:
+                    return done.value
+                try:
+                    resume, value = effects.send, (yield Call(effect, max(0.0, ends - self.clock.now()), target))
+                except GatewayError as failure:
+                    resume, value = effects.throw, failure
+        finally:
+            effects.close()
 
-def _drive(steps: Generator[Any, Any, Any], perform: Callable[[Any], Any]) -> Any:
-    resume, value = steps.send, None
-    try:
-        while True:
-            try:
-                step = resume(value)
-            except StopIteration as done:
-                return done.value
-            try:
-                resume, value = steps.send, perform(step)
-            except GatewayError as failure:
-                resume, value = steps.throw, failure
-    finally:
-        steps.close()
+
+class _Held:
+    """The source that is being read: there is one at a time, and it is closed when anything else is wished for."""
+
+    def __init__(self) -> None:
+        self._source: Source | None = None
+
+    def holding(self, source: Source) -> Source:
+        self._source = source
+        return source
+
+    def no_longer_needed(self, step: Call | Wait) -> Source | None:
+        if isinstance(step, Call) and isinstance(step.effect, Read):
+            return None
+        return self.released()
+
+    def released(self) -> Source | None:
+        source, self._source = self._source, None
+        return source
 
 
-async def _adrive(steps: Generator[Any, Any, Any], perform: Callable[[Any], Awaitable[Any]]) -> Any:
-    resume, value = steps.send, None
-    try:
-        while True:
-            try:
-                step = resume(value)
-            except StopIteration as done:
-                return done.value
-            try:
-                resume, value = steps.send, await perform(step)
-            except GatewayError as failure:
-                resume, value = steps.throw, failure
-    finally:
-        steps.close()
+def _shorter(timeout: float, within: float | None) -> float:
+    return timeout if within is None else min(timeout, within)

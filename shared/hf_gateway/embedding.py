@@ -2,10 +2,11 @@
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from hf_gateway.errors import Attempt, BatchTooLarge, InvalidRequest
+from hf_gateway.usage import Usage
 from hf_gateway.vectors import Vectors
 from hf_gateway.wire.http import json_size
 
@@ -14,19 +15,6 @@ if TYPE_CHECKING:
 
 Role = Literal["query", "document"]
 """Which side of a search a text is on; many models put another prompt before a query than before a document."""
-
-
-@dataclass(frozen=True)
-class Usage:
-    """What the server counted. input_tokens: None where it did not say."""
-
-    input_tokens: int | None = None
-
-    def __add__(self, other: "Usage") -> "Usage":
-        """Add up; a sum with an unknown part is unknown."""
-        if self.input_tokens is None or other.input_tokens is None:
-            return Usage(None)
-        return Usage(self.input_tokens + other.input_tokens)
 
 
 @dataclass(frozen=True)
@@ -104,7 +92,7 @@ class EmbedAnswer:
     """What a backend gives back for one request: n vectors in the order of the texts."""
 
     vectors: Vectors
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
     model: str | None = None
 
 

@@ -22,6 +22,7 @@
     ├── ConnectFailed           nothing listens, the name does not resolve, the connection broke before an answer
     ├── AttemptTimedOut         connected, but no whole answer in time
     ├── BadResponse             an answer that is not one: HTML, no JSON, wrong count, NaN
+    │   └── StreamBroken        a stream that broke, stalled or ended early before anything of it reached the caller
     ├── StreamInterrupted       a stream that broke after its first content reached the caller
     ├── DeadlineExceeded        the time for the whole request is up
     └── AllTargetsFailed        more than one target was tried, and none answered
@@ -256,6 +257,13 @@ class AttemptTimedOut(GatewayError):
 
 class BadResponse(GatewayError):
     """The answer is not what the protocol says: HTML, broken JSON, wrong count, wrong dimension, NaN, zeros."""
+
+
+class StreamBroken(BadResponse):
+    """A stream broke, stalled, or ended without a finish reason, and nothing of it has reached the caller.
+
+    So the next target can start afresh and completely; what had come is thrown away, never passed off as a whole answer.
+    """
 
 
 class StreamInterrupted(GatewayError):

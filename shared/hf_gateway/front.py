@@ -5,18 +5,21 @@ Importing a class costs the settings alone; the chain's rooms are imported with 
 
 from typing import TYPE_CHECKING
 
-from hf_gateway.config import EmbedOptions, EmbedSettings
+from hf_gateway.options import ChatSettings, EmbedOptions, EmbedSettings
 
 if TYPE_CHECKING:
-    from hf_gateway.gateway import Gateway, TargetStatus
+    from hf_gateway.gateway import Gateway
     from hf_gateway.space import VectorSpace
+    from hf_gateway.status import TargetStatus
 
 
-def build(options: EmbedOptions, model: str | None) -> "Gateway":
+def build(options: EmbedOptions | ChatSettings, model: str | None) -> "Gateway":
     """Build the chain that an instance's arguments describe; nothing is loaded or connected to. Raises ConfigError."""
     from hf_gateway.gateway import Gateway
 
-    return Gateway.from_settings(EmbedSettings.of(options, model))
+    if isinstance(options, EmbedOptions):
+        return Gateway.from_settings(EmbedSettings.of(options, model))
+    return Gateway.from_settings(ChatSettings.of(options, model))
 
 
 class Front:
@@ -26,14 +29,18 @@ class Front:
 
     @property
     def gateway(self) -> "Gateway":
-        """The chain itself; its `embed` also tells who served, the tokens and what was tried."""
+        """The chain itself; its methods also tell who served, the tokens and what was tried."""
         return self._gateway
+
+    def status(self) -> "list[TargetStatus]":
+        """Say of each target whether it may be called now. Sends nothing."""
+        return self._gateway.status()
+
+
+class EmbedFront(Front):
+    """The same for embeddings."""
 
     @property
     def space(self) -> "VectorSpace":
         """The vector space; its `id` is a namespace for caches and indexes."""
         return self._gateway.space
-
-    def status(self) -> "list[TargetStatus]":
-        """Say of each target whether it may be called now. Sends nothing."""
-        return self._gateway.status()

@@ -1,61 +1,38 @@
-"""Gateway: a chain of targets behind four methods, each blocking and async. What both frameworks' classes stand on."""
+"""Gateway: a chain of targets behind a few methods, each blocking and async. What both frameworks' classes stand on."""
 
 import asyncio
+import contextlib
+import dataclasses
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from hf_gateway.backends import backend_class
-from hf_gateway.backends.base import Report
-from hf_gateway.chain import Chain, Journal, Policy
-from hf_gateway.config import EmbedSettings, chosen_targets, house_rules
+from hf_gateway.chain import Chain, Journal, Steps
+from hf_gateway.chat import ChatEvent, ChatRequest, ChatResult, Message
+from hf_gateway.config import house_rules
 from hf_gateway.credentials import Secret, is_hugging_face, origin_of
 from hf_gateway.drive import Clock, Driver, Transport
-from hf_gateway.embedding import EmbedAnswer, EmbedRequest, EmbedResult, Role, Usage
-from hf_gateway.errors import ConfigError, GatewayError, SpaceMismatch
-from hf_gateway.key_policy import Access, fix
-from hf_gateway.link import Link, SeenDimension
+from hf_gateway.embedding import EmbedAnswer, EmbedRequest, EmbedResult, Role
+from hf_gateway.errors import ConfigError, InvalidRequest, SpaceMismatch
+from hf_gateway.link import ChatLink, EmbedLink, Link, SeenDimension
+from hf_gateway.options import ChatSettings, EmbedSettings, Task, chosen_targets, settings_of
+from hf_gateway.pace import Policy
 from hf_gateway.space import VectorSpace
+from hf_gateway.status import Checked, TargetStatus, checked, status_of
+from hf_gateway.streams import AsyncChatStream, ChatStream
 from hf_gateway.target import Target
 from hf_gateway.transport import HttpTransport
+from hf_gateway.usage import Usage
 from hf_gateway.vectors import Vectors
 
 log = logging.getLogger(__name__)
 
 PREPARED_FOR = 10.0
 """Seconds for which async calls believe what was read from files; blocking calls look each time."""
-
-
-@dataclass(frozen=True)
-class TargetStatus:
-    """One target as it stands now, without asking it.
-
-    ready: may be called; reason: why not; retry_in: seconds until it may be; needs_key, key_reason: the policy's answer;
-    key_source: where a key was found (never the key), or None.
-    """
-
-    target: str
-    ready: bool
-    reason: str | None
-    retry_in: float | None
-    needs_key: str
-    key_reason: str
-    key_source: str | None
-    fix: str | None
-
-
-@dataclass(frozen=True)
-class Checked:
-    """One target after it was asked. status: as above; answers: whether it did; report: what it serves; error: why not."""
-
-    status: TargetStatus
-    answers: bool
-    report: Report
-    error: str | None
 
 
 class Gateway:
@@ -73,7 +50,8 @@ class Gateway:
     Args:
         model: Hub id of the model, or a folder.
         targets: where to go, in this order; strings or `Target`s.
-        settings: every other field of `EmbedSettings`, such as `dimensions`, `truncate`, `timeout`, `api_key`.
+        task: what the chain is for, "embedding" or "chat"; its settings and its checks differ.
+        settings: every other field of `EmbedSettings` or `ChatSettings`, such as `timeout`, `api_key`, `temperature`.
 
     Raises:
         ConfigError: settings that make no sense; SpaceMismatch: targets that would answer in different vector spaces.
@@ -84,46 +62,59 @@ class Gateway:
         model: str | None = None,
         targets: Sequence[str | Target] | str | None = None,
         *,
+        task: Task = "embedding",
         transport: Transport | None = None,
         clock: Clock | None = None,
         **settings: Any,
     ) -> None:
         """Build the chain; nothing is loaded or connected to yet."""
-        self._settle(EmbedSettings.model_validate({"model": model, "targets": targets, **settings}), transport, clock)
+        known = settings_of(task).model_validate({"model": model, "targets": targets, **settings})
+        self._settle(known, transport, clock)
 
-    def _settle(self, settings: EmbedSettings, transport: Transport | None = None, clock: Clock | None = None) -> None:
-        self.model, self.targets = chosen_targets(settings, settings.model)
+    def _settle(
+        self,
+        settings: EmbedSettings | ChatSettings,
+        transport: Transport | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.model, given = chosen_targets(settings)
+        self.targets = tuple(target.inheriting(self.model, settings.revision) for target in given)
         # With what the environment decided, so that a pickle of this gateway is the same chain elsewhere.
         self.settings = settings.model_copy(update={"model": self.model, "targets": self.targets})
         self._clock = clock or Clock()
         self._transport = transport or HttpTransport()
         self._driver = Driver(self._transport, self._clock, settings.connect_timeout)
         rules = house_rules(settings.config)
-        seen = SeenDimension()
         keyed = _targets_of_key(self.targets, settings.api_key, settings)
-        self._links = [
-            Link(
-                backend_class(target.kind)(
-                    target, settings, given_key=settings.api_key if target in keyed else None, rules=rules
-                ),
-                seen,
+        backends = [
+            backend_class(target.kind)(
+                target, settings, given_key=settings.api_key if target in keyed else None, rules=rules
             )
             for target in self.targets
         ]
-        self._chain = Chain(
-            self._links,
-            Policy(settings.timeout, settings.attempt_timeout, settings.connect_timeout, settings.max_retries),
-            self._clock.now,
-        )
+        self._links: list[Link]
+        if isinstance(settings, ChatSettings):
+            self._links = [
+                ChatLink(backend, inherits=target.model is None)
+                for backend, target in zip(backends, given, strict=True)
+            ]
+        else:
+            seen = SeenDimension()
+            self._links = [EmbedLink(backend, seen=seen) for backend in backends]
+        self._chain = Chain(self._links, _policy(settings), self._clock.now)
         self._prepared_until = -math.inf
-        self._observers: list[Callable[[EmbedResult], None]] = []
+        self._observers: list[Callable[[Any], None]] = []
         self._places: dict[asyncio.AbstractEventLoop, asyncio.Semaphore] = {}
-        if len(self._links) > 1:
+        if len(self._links) > 1 and self.task == "embedding":
             self._refuse_mixed_spaces()
 
     @classmethod
     def from_settings(
-        cls, settings: EmbedSettings, *, transport: Transport | None = None, clock: Clock | None = None
+        cls,
+        settings: EmbedSettings | ChatSettings,
+        *,
+        transport: Transport | None = None,
+        clock: Clock | None = None,
     ) -> Self:
         """Build from settings that were read elsewhere."""
         made = cls.__new__(cls)
@@ -131,9 +122,16 @@ class Gateway:
         return made
 
     @classmethod
-    def from_config(cls, name: str, path: str | Path | None = None, **changes: Any) -> Self:
+    def from_config(
+        cls, name: str, path: str | Path | None = None, *, task: Task = "embedding", **changes: Any
+    ) -> Self:
         """Build the chain `[chains.<name>]` of hf-gateway.toml; keyword arguments go over the file."""
-        return cls.from_settings(EmbedSettings.from_config(name, path, **changes))
+        return cls.from_settings(settings_of(task).from_config(name, path, **changes))
+
+    @property
+    def task(self) -> Task:
+        """What this chain is for."""
+        return self.settings.task
 
     def embed(self, texts: Iterable[str], *, role: Role = "document") -> EmbedResult:
         """Embed n texts, in order, into (n, dim) float32.
@@ -143,7 +141,7 @@ class Gateway:
             ContextOverflow: a text longer than the model takes, unless `truncate`.
             GatewayError: the target's error, or AllTargetsFailed with one error a target.
         """
-        request = EmbedRequest.of(texts, role, self.settings.truncate)
+        request = EmbedRequest.of(texts, role, self._embedding().truncate)
         journal, started, served = Journal(), time.perf_counter(), []
         if request.texts:
             self._prepare()
@@ -152,22 +150,58 @@ class Gateway:
 
     async def aembed(self, texts: Iterable[str], *, role: Role = "document") -> EmbedResult:
         """Do what `embed` does without blocking the event loop."""
-        request = EmbedRequest.of(texts, role, self.settings.truncate)
+        request = EmbedRequest.of(texts, role, self._embedding().truncate)
         journal, started, served = Journal(), time.perf_counter(), []
         if request.texts:
             async with self._place():
-                if time.monotonic() >= self._prepared_until:
-                    await asyncio.to_thread(self._prepare)
+                await self._aprepare()
                 served = await self._driver.arun(self._chain.serve(request, journal))
         return self._result(served, journal, time.perf_counter() - started)
 
-    def observe(self, observer: Callable[[EmbedResult], None]) -> None:
-        """Have `observer` called with every result, after it is complete and before the caller gets it."""
+    def chat(self, messages: str | Iterable[Message] | ChatRequest, **call: Any) -> ChatResult:
+        """Answer a conversation; a string is one user message.
+
+        call: what holds for this call alone, by the names of `Sampling`, and tools, tool_choice, response_format, model.
+
+        Raises:
+            InvalidRequest: messages or arguments that make no sense; nothing was sent.
+            ContentFiltered: a provider's policy refused, unless `next_on_content_filter`.
+            GatewayError: the target's error, or AllTargetsFailed with one error a target.
+        """
+        steps = self._answering(messages, call)
+        self._prepare()
+        result: ChatResult = self._driver.run(steps)
+        return result
+
+    async def achat(self, messages: str | Iterable[Message] | ChatRequest, **call: Any) -> ChatResult:
+        """Do what `chat` does without blocking the event loop."""
+        steps = self._answering(messages, call)
+        await self._aprepare()
+        result: ChatResult = await self._driver.arun(steps)
+        return result
+
+    def stream(self, messages: str | Iterable[Message] | ChatRequest, **call: Any) -> ChatStream:
+        """Answer piece by piece; the stream's `result` has the whole once it is at its end.
+
+        Raises what `chat` does, and, once a piece was given, `StreamInterrupted` with the text so far: an answer that broke
+        off never looks like a short one.
+        """
+        stream = ChatStream()
+        return stream.begin(self._streamed(self._answering(messages, call, stream.end)))
+
+    def astream(self, messages: str | Iterable[Message] | ChatRequest, **call: Any) -> AsyncChatStream:
+        """Do what `stream` does without blocking the event loop."""
+        stream = AsyncChatStream()
+        return stream.begin(self._astreamed(self._answering(messages, call, stream.end)))
+
+    def observe(self, observer: Callable[[Any], None]) -> None:
+        """Have `observer` called with every `EmbedResult` or `ChatResult`, after it is complete and before the caller gets it."""
         self._observers.append(observer)
 
     @property
     def space(self) -> VectorSpace:
         """The vector space of this chain, as far as it is declared; read from files of this machine at most."""
+        self._embedding()
         space = self._links[0].backend.space()
         for link in self._links[1:]:
             space = space.merged(link.backend.space())
@@ -175,14 +209,16 @@ class Gateway:
 
     def status(self) -> list[TargetStatus]:
         """Say of each target whether it may be called now, why not, and until when. Sends nothing."""
-        return [self._status(link) for link in self._links]
+        return [status_of(link, self._clock.now()) for link in self._links]
 
     def check(self) -> list[Checked]:
         """Ask each target what it serves, without having it compute anything."""
         self._prepare()
         return [
-            self._checked(
-                link, lambda effects, name: self._driver.perform(effects, timeout=self._probe_time, target=name)
+            checked(
+                link,
+                self._clock.now(),
+                lambda effects, name: self._driver.perform(effects, timeout=self._probe_time, target=name),
             )
             for link in self._links
         ]
@@ -232,14 +268,74 @@ class Gateway:
         vectors = served[0][0].vectors if len(served) == 1 else Vectors.concat([answer.vectors for answer, _ in served])
         usage = sum((answer.usage for answer, _ in served), Usage(0))
         names = tuple(dict.fromkeys(link.label for _, link in served))
-        failures = [attempt for attempt in journal.attempts if attempt.outcome != "served"]
-        if served and failures and len(self._links) > 1:
-            told = "; ".join(f"{attempt.target}: {attempt.error}" for attempt in failures)
-            log.warning("embeddings served by %s, since %s", ", ".join(names), told)
+        if served:
+            self._warn_of_fallback("embeddings served by", ", ".join(names), journal)
         result = EmbedResult(vectors, usage, names, tuple(journal.attempts), self.space, seconds)
         for observer in self._observers:
             observer(result)
         return result
+
+    def _embedding(self) -> EmbedSettings:
+        if not isinstance(self.settings, EmbedSettings):
+            raise ConfigError("this gateway was built for chat; for embeddings leave task='chat' out")
+        return self.settings
+
+    def _answering(
+        self,
+        messages: str | Iterable[Message] | ChatRequest,
+        call: dict[str, Any],
+        ended: Callable[[ChatResult], None] | None = None,
+    ) -> Steps:
+        """Check a request at once, and return the steps that serve it; ended: who is told of the end of a stream."""
+        settings = self.settings
+        if not isinstance(settings, ChatSettings):
+            raise ConfigError("this gateway was built for embeddings; build it as Gateway(..., task='chat')")
+        request = (
+            messages if isinstance(messages, ChatRequest) else ChatRequest.of(messages, settings.sampling(), **call)
+        )
+        if request.model is not None and not any(isinstance(link, ChatLink) and link.inherits for link in self._links):
+            raise InvalidRequest(
+                f"model={request.model!r} would change nothing: every target of this chain names a model of its own"
+            )
+        underneath = len(self._links) > 1 if settings.streaming is None else settings.streaming
+        return self._chat_steps(dataclasses.replace(request, stream=underneath or ended is not None), ended)
+
+    def _chat_steps(self, request: ChatRequest, ended: Callable[[ChatResult], None] | None) -> Steps:
+        journal, started, began = Journal(), time.perf_counter(), self._clock.now()
+        ((answer, link),) = yield from self._chain.serve(request, journal, deliver=ended is not None)
+        self._warn_of_fallback("the answer was given by", link.label, journal)
+        result = ChatResult(
+            **{item.name: getattr(answer, item.name) for item in dataclasses.fields(answer)},
+            served_by=link.label,
+            attempts=tuple(journal.attempts),
+            seconds=time.perf_counter() - started,
+            first_content_seconds=journal.first_content - began if request.stream and journal.first_content else None,
+        )
+        for observer in self._observers:
+            observer(result)
+        if ended is not None:
+            ended(result)
+        return result
+
+    def _streamed(self, steps: Steps) -> Generator[ChatEvent, None, Any]:
+        self._prepare()
+        return (yield from self._driver.stream(steps))
+
+    async def _astreamed(self, steps: Steps) -> AsyncGenerator[ChatEvent, None]:
+        await self._aprepare()
+        async with contextlib.aclosing(self._driver.astream(steps, lambda _: None)) as events:
+            async for event in events:
+                yield event
+
+    def _warn_of_fallback(self, served: str, name: str, journal: Journal) -> None:
+        failures = [attempt for attempt in journal.attempts if attempt.outcome != "served"]
+        if failures and len(self._links) > 1:
+            told = "; ".join(f"{attempt.target}: {attempt.error}" for attempt in failures)
+            log.warning("%s %s, since %s", served, name, told)
+
+    async def _aprepare(self) -> None:
+        if time.monotonic() >= self._prepared_until:
+            await asyncio.to_thread(self._prepare)
 
     def _prepare(self) -> None:
         """Do what reads files: imports, certificates, model descriptions, logins."""
@@ -255,7 +351,7 @@ class Gateway:
         place = self._places.get(loop)
         if place is None:
             self._places = {known: kept for known, kept in self._places.items() if not known.is_closed()}
-            place = self._places[loop] = asyncio.Semaphore(self.settings.max_concurrency)
+            place = self._places[loop] = asyncio.Semaphore(self._embedding().max_concurrency)
         return place
 
     def _refuse_mixed_spaces(self) -> None:
@@ -273,38 +369,26 @@ class Gateway:
                 )
             known = known.merged(space)
 
-    def _status(self, link: Link, access: Access = "unknown") -> TargetStatus:
-        backend, now = link.backend, self._clock.now()
-        needed = backend.key_requirement(access)
-        credential = backend.credential()
-        way = fix(backend.target, needed, credential, backend.key_url)
-        state = link.breaker.state(now)
-        blocked = state.state in ("open", "resting")
-        return TargetStatus(
-            target=link.label,
-            ready=way is None and not blocked,
-            reason=way or (f"{state.state}: {state.reason}" if blocked else None),
-            retry_in=max(0.0, state.until - now) if blocked and state.until is not None else None,
-            needs_key=needed.level.value,
-            key_reason=needed.reason,
-            key_source=credential.source if credential is not None else None,
-            fix=way,
-        )
 
-    def _checked(self, link: Link, perform: Any) -> Checked:
-        status = self._status(link)
-        if status.fix is not None:
-            return Checked(status, False, Report(), status.fix)
-        try:
-            report: Report = perform(link.backend.probe(), link.label)
-        except GatewayError as error:
-            return Checked(status, False, Report(), error.message)
-        if report.access != "unknown":
-            status = self._status(link, report.access)
-        return Checked(status, status.fix is None, report, status.fix)
+def _policy(settings: EmbedSettings | ChatSettings) -> Policy:
+    if isinstance(settings, EmbedSettings):
+        return Policy(settings.timeout, settings.attempt_timeout, settings.connect_timeout, settings.max_retries)
+    return Policy(
+        settings.timeout,
+        settings.timeout,  # an answer that is not streamed shows no progress until it is complete
+        settings.connect_timeout,
+        settings.max_retries,
+        settings.patience,
+        settings.attempt_timeout,
+        settings.first_content_timeout,
+        settings.stall_timeout,
+        settings.next_on_content_filter,
+    )
 
 
-def _targets_of_key(targets: Sequence[Target], api_key: Secret | None, settings: EmbedSettings) -> list[Target]:
+def _targets_of_key(
+    targets: Sequence[Target], api_key: Secret | None, settings: EmbedSettings | ChatSettings
+) -> list[Target]:
     """Say which targets the class's one key is meant for: Hugging Face's hosts, or the one server of the caller's own.
 
     Raises ConfigError when it could be meant for several servers, or would go to a host that nobody bound it to.

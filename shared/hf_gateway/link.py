@@ -1,13 +1,24 @@
-"""Link: a backend as the chain sees it, with its breaker and the checks that hold for every answer."""
+"""Links: a backend as the chain sees it, with its breaker and the checks that hold for every answer."""
 
 from dataclasses import dataclass, field, replace
 
 from hf_gateway.backends.base import Backend
 from hf_gateway.breaker import Breaker
+from hf_gateway.chat import ChatRequest, Gathering
 from hf_gateway.drive import Effects
 from hf_gateway.embedding import EmbedAnswer, EmbedRequest
-from hf_gateway.errors import BadResponse, GatewayError, InvalidRequest, KeyMissing
+from hf_gateway.errors import (
+    AttemptTimedOut,
+    BadResponse,
+    ConnectFailed,
+    ContentFiltered,
+    GatewayError,
+    InvalidRequest,
+    KeyMissing,
+    StreamBroken,
+)
 from hf_gateway.key_policy import KeyLevel, fix
+from hf_gateway.options import EmbedOptions
 from hf_gateway.vectors import Vectors
 
 
@@ -20,10 +31,9 @@ class SeenDimension:
 
 @dataclass(eq=False)
 class Link:
-    """A backend in the chain, with its breaker. seen: shared by all links of a chain."""
+    """A backend in the chain, with its breaker."""
 
     backend: Backend
-    seen: SeenDimension
     breaker: Breaker = field(default_factory=Breaker)
 
     @property
@@ -38,7 +48,7 @@ class Link:
 
     @property
     def context(self) -> int | None:
-        """Tokens of the longest text it takes."""
+        """Tokens of the longest text, or conversation, that it takes."""
         return self.backend.context
 
     def refusal(self) -> GatewayError | None:
@@ -49,6 +59,13 @@ class Link:
         if way := fix(backend.target, needed, credential, backend.key_url):
             return KeyMissing(f"a key is needed and there is none: {needed.reason}; {way}", target=self.label)
         return None
+
+
+@dataclass(eq=False)
+class EmbedLink(Link):
+    """For embeddings. seen: shared by all links of a chain."""
+
+    seen: SeenDimension = field(default_factory=SeenDimension)
 
     def effects(self, request: EmbedRequest) -> Effects:
         """Do what the backend does, and then the checks that hold for every answer."""
@@ -63,7 +80,7 @@ class Link:
             raise BadResponse(
                 f"vectors of {vectors.dim} numbers, and {self.backend.space_model()} has {expected}", target=self.label
             )
-        shaped = _shaped(vectors, self.backend.options.dimensions, self.backend.options.normalize)
+        shaped = _shaped(vectors, self.backend.embed_options)
         if self.seen.value is None:
             self.seen.value = shaped.dim
         elif shaped.dim != self.seen.value:
@@ -75,11 +92,36 @@ class Link:
         return replace(answer, vectors=shaped)
 
 
-def _shaped(vectors: Vectors, dimensions: int | None, normalize: bool) -> Vectors:
+@dataclass(eq=False)
+class ChatLink(Link):
+    """For chat. inherits: the target names no model of its own, so that a call's model is meant for it, too."""
+
+    inherits: bool = True
+
+    def effects(self, request: ChatRequest) -> Effects:
+        """Do what the backend does; a stream that did not say why it ended is an error, never a shorter answer."""
+        gathering = Gathering()
+        model = request.model if self.inherits and request.model else self.backend.target.model
+        try:
+            yield from self.backend.chat(replace(request, model=model), gathering)
+        except (AttemptTimedOut, ConnectFailed) as failure:
+            if gathering.has_content:
+                raise StreamBroken(f"the answer broke off: {failure.message}", target=self.label) from None
+            raise
+        if request.stream and not gathering.finished:
+            raise StreamBroken("the stream ended without a finish reason, so the answer may be cut", target=self.label)
+        answer = gathering.answer()
+        if answer.finish_reason == "content_filter":
+            raise ContentFiltered("the provider's content policy stopped the answer", target=self.label)
+        return replace(answer, model=answer.model or model)
+
+
+def _shaped(vectors: Vectors, options: EmbedOptions) -> Vectors:
     """Cut and scale here, not on the server: then every target does it the same way, or the spaces would differ."""
+    dimensions = options.dimensions
     if dimensions is not None:
         if dimensions > vectors.dim:
             raise InvalidRequest(f"dimensions={dimensions} is more than the model has ({vectors.dim})")
         if dimensions < vectors.dim:
             vectors = vectors.truncated(dimensions)
-    return vectors.normalized() if normalize else vectors
+    return vectors.normalized() if options.normalize else vectors

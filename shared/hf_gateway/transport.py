@@ -14,9 +14,10 @@ from urllib.parse import urljoin
 
 from hf_gateway._version import __version__
 from hf_gateway.credentials import origin_of
-from hf_gateway.drive import Send
+from hf_gateway.drive import Open, Opened, Send
 from hf_gateway.errors import AttemptTimedOut, BadResponse, ConnectFailed, GatewayError, InvalidRequest
 from hf_gateway.target import redacted
+from hf_gateway.watch import watch
 from hf_gateway.wire.http import HttpResponse
 
 if TYPE_CHECKING:
@@ -81,6 +82,56 @@ class HttpTransport:
             failure = exchange.failure(error)
         _raise(failure)
 
+    def open(self, send: Open, *, timeout: float, connect_timeout: float, target: str) -> Opened:
+        """Send, and give the answer as soon as its headers are there. Raises ConnectFailed, AttemptTimedOut, BadResponse."""
+        exchange = _Exchange(send, timeout, connect_timeout, target)
+        failure: GatewayError | None = None
+        try:
+            client = self._sync_client()
+            while True:
+                response = client.send(client.build_request(**exchange.arguments()), stream=True)
+                try:
+                    if not exchange.redirected(response.status_code, response.headers):
+                        # One timeout holds for a whole body there; the watch keeps a shorter time for each piece.
+                        exchange.waiting["read"] = None
+                        return Opened(
+                            response.status_code,
+                            _lowered(response.headers),
+                            _Body(response, exchange, response.iter_bytes()),
+                        )
+                except BaseException:
+                    response.close()
+                    raise
+                response.close()
+        except Exception as error:  # noqa: BLE001 - sorted by `_failure`, which lets strangers through
+            failure = exchange.failure(error)
+        _raise(failure)
+
+    async def aopen(self, send: Open, *, timeout: float, connect_timeout: float, target: str) -> Opened:
+        """Send, and give the answer as soon as its headers are there. Raises ConnectFailed, AttemptTimedOut, BadResponse."""
+        exchange = _Exchange(send, timeout, connect_timeout, target)
+        failure: GatewayError | None = None
+        try:
+            async with asyncio.timeout(max(0.0, timeout)):
+                client = self._async_client()
+                while True:
+                    response = await client.send(client.build_request(**exchange.arguments()), stream=True)
+                    try:
+                        if not exchange.redirected(response.status_code, response.headers):
+                            exchange.waiting["read"] = None
+                            return Opened(
+                                response.status_code,
+                                _lowered(response.headers),
+                                _Body(response, exchange, response.aiter_bytes()),
+                            )
+                    except BaseException:
+                        await response.aclose()
+                        raise
+                    await response.aclose()
+        except Exception as error:  # noqa: BLE001 - sorted by `_failure`, which lets strangers through
+            failure = exchange.failure(error)
+        _raise(failure)
+
     def close(self) -> None:
         """Close the blocking pool; a later call opens a new one."""
         with self._lock:
@@ -128,10 +179,68 @@ def _options(httpx: Any, certificates: ssl.SSLContext | None) -> dict[str, Any]:
     }
 
 
-class _Exchange:
-    """One request, its redirects and its answer, for both forms of `send`."""
+class _Body:
+    """The body of an open response, piece by piece, in the blocking form or the async one, as it was opened."""
 
-    def __init__(self, send: Send, timeout: float, connect_timeout: float, target: str) -> None:
+    def __init__(self, response: Any, exchange: "_Exchange", chunks: Any) -> None:
+        self._response, self._exchange, self._chunks = response, exchange, chunks
+        self._size = 0
+
+    def read(self, timeout: float) -> bytes | None:
+        """Block for the next bytes, at most `timeout` seconds; None at the end."""
+        failure: GatewayError | None = None
+        alarm = watch.start(timeout, self._response)
+        try:
+            return self._taken(next(self._chunks, None))
+        except Exception as error:  # noqa: BLE001 - sorted by `failure`, which lets strangers through
+            failure = self._stalled(timeout) if alarm.rang else self._exchange.failure(error)
+        finally:
+            watch.stop(alarm)
+        _raise(failure)
+
+    async def aread(self, timeout: float) -> bytes | None:
+        """Wait for the next bytes, at most `timeout` seconds; None at the end."""
+        failure: GatewayError | None = None
+        try:
+            async with asyncio.timeout(max(0.0, timeout)):
+                return self._taken(await anext(self._chunks, None))
+        except TimeoutError:
+            failure = self._stalled(timeout)
+        except Exception as error:  # noqa: BLE001 - sorted by `failure`, which lets strangers through
+            failure = self._exchange.failure(error)
+        _raise(failure)
+
+    def close(self) -> None:
+        """Close the connection, unless the body was read to its end."""
+        self._response.close()
+
+    async def aclose(self) -> None:
+        """Close the connection, unless the body was read to its end."""
+        await self._response.aclose()
+
+    def _taken(self, chunk: bytes | None) -> bytes | None:
+        self._size += len(chunk or b"")
+        if self._size > MAX_BODY:
+            raise BadResponse(
+                f"answered with more than {MAX_BODY >> 20} MB; the rest was not read", target=self._exchange.target
+            )
+        return chunk
+
+    def _stalled(self, timeout: float) -> AttemptTimedOut:
+        return AttemptTimedOut(
+            f"nothing more came from {origin_of(self._exchange.url)} within {timeout:.3g} s",
+            target=self._exchange.target,
+        )
+
+
+def _lowered(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}
+
+
+class _Exchange:
+    """One request, its redirects and its answer, for all forms of sending."""
+
+    def __init__(self, send: Send | Open, timeout: float, connect_timeout: float, target: str) -> None:
         self.sent = send
         self.url = send.request.url
         self.target = target
@@ -140,7 +249,7 @@ class _Exchange:
         self.ends = time.monotonic() + timeout
         self.hops = 0
         self.body = bytearray()
-        self.waiting: dict[str, float] = {}
+        self.waiting: dict[str, float | None] = {}
 
     def arguments(self) -> dict[str, Any]:
         left = self.ends - time.monotonic()
@@ -199,9 +308,7 @@ class _Exchange:
         if self.sent.credential is not None and response.status_code >= 300:
             # Some servers quote the key they refuse.
             body = body.replace(self.sent.credential.secret.reveal().encode(), b"***")
-        return HttpResponse(
-            response.status_code, {name.lower(): value for name, value in response.headers.items()}, body
-        )
+        return HttpResponse(response.status_code, _lowered(response.headers), body)
 
     def failure(self, error: Exception) -> GatewayError:
         import httpx

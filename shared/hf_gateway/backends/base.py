@@ -2,23 +2,45 @@
 
 import dataclasses
 import os
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
-from hf_gateway.config import EmbedOptions
+from hf_gateway.chain import Emit
+from hf_gateway.chat import ChatEvent, ChatRequest, Gathering
 from hf_gateway.credentials import Credential, Secret, find, notice_once
-from hf_gateway.drive import Compute, Effects, Send
+from hf_gateway.drive import Effects, Open, Opened, Read, Send
 from hf_gateway.embedding import EmbedRequest
 from hf_gateway.engines import sources
-from hf_gateway.errors import BatchTooLarge, ConfigError, nearest
+from hf_gateway.errors import AttemptTimedOut, BatchTooLarge, ConfigError, ConnectFailed, nearest
 from hf_gateway.key_policy import Access, HouseRules, KeyRequirement, requirement
+from hf_gateway.options import ChatOptions, EmbedOptions, Task
 from hf_gateway.space import VectorSpace, canonical
 from hf_gateway.target import Target
 from hf_gateway.wire.http import HttpRequest, HttpResponse
 
 _ENVELOPE = 4096
 """Bytes left for what stands around the texts in a body."""
+GRACE = 2.0
+"""Seconds after the finish reason for the count of tokens to come."""
+LAST_BYTES = 0.1
+"""Seconds after a stream's own last word for the end of its body, with which its connection can be used again."""
+
+
+class StreamDecoder(Protocol):
+    """A wire's reader of streamed answers. finished: a finish reason was there; done: nothing more will come."""
+
+    finished: bool
+
+    @property
+    def done(self) -> bool:
+        """Whether the stream's own last word was there."""
+
+    def feed(self, data: bytes) -> list[ChatEvent]:
+        """Take bytes, give what they say."""
+
+    def end(self) -> list[ChatEvent]:
+        """Give what was still open when the stream ended."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +58,13 @@ class Report:
 class Backend:
     """One target, ready to be asked. Makes no connection and loads nothing until then.
 
-    A subclass gives `embed` and `probe` as generators that yield `Send` and `Compute` (see `drive.py`), so that the same
-    lines serve blocking and async callers.
+    A subclass gives `embed`, `chat` or both, and `probe`, as generators that yield the effects of `drive.py`, so that the
+    same lines serve blocking and async callers.
     """
 
     kind: ClassVar[str]
+    tasks: ClassVar[frozenset[Task]] = frozenset({"embedding"})
+    """What it can do."""
     option_names: ClassVar[frozenset[str]] = frozenset()
     """What may stand in `Target.options`."""
     tuning_options: ClassVar[frozenset[str]] = frozenset()
@@ -51,13 +75,15 @@ class Backend:
     def __init__(
         self,
         target: Target,
-        options: EmbedOptions,
+        options: EmbedOptions | ChatOptions,
         *,
         given_key: Secret | None = None,
         rules: HouseRules = HouseRules(),
         environment: Mapping[str, str] = os.environ,
     ) -> None:
         """Take the target and the chain's options; given_key is the class's key, when it is meant for this target."""
+        if options.task not in self.tasks:
+            raise ConfigError(f"target {target.label!r} serves no {options.task}; it is for {', '.join(self.tasks)}")
         for name in target.options:
             if name not in self.option_names:
                 known = nearest(name, set(self.option_names)) if self.option_names else "; this kind has none"
@@ -83,8 +109,8 @@ class Backend:
 
     @property
     def context(self) -> int | None:
-        """Tokens of the longest text it takes, or None where nobody said."""
-        return self.space().max_tokens
+        """Tokens of the longest text, or conversation, that it takes; None where nobody said."""
+        return self.space().max_tokens if self.options.task == "embedding" else None
 
     @property
     def key_url(self) -> str | None:
@@ -100,7 +126,8 @@ class Backend:
 
         Called before each request, off the loop for async ones; what was read is believed until the next time.
         """
-        self.model_space()
+        if self.options.task == "embedding":
+            self.model_space()
         self._credential = self._find_credential()
         self._prepared = True
 
@@ -111,12 +138,18 @@ class Backend:
         """Say whether a key is needed, and why."""
         return requirement(self.target, access, self._rules)
 
+    @property
+    def embed_options(self) -> EmbedOptions:
+        """The chain's options, which are those for embeddings."""
+        assert isinstance(self.options, EmbedOptions)
+        return self.options
+
     def space(self) -> VectorSpace:
         """Return the space that is declared for this target: by the target itself, the model's files, the chain's options.
 
         Reads files of this machine at most; what nobody says is None.
         """
-        options = self.options
+        options = self.embed_options
         changes: dict[str, Any] = {}
         if options.dimensions is not None:
             changes["dimension"] = options.dimensions
@@ -150,6 +183,13 @@ class Backend:
         """Embed; returns an `EmbedAnswer` with the model's whole vectors. Raises GatewayErrors."""
         raise NotImplementedError
 
+    def chat(self, request: ChatRequest, gathering: Gathering) -> Effects:
+        """Answer: put every `ChatEvent` into `gathering` and yield an `Emit` of what it gives back, where that has content.
+
+        `request.model` is the model to ask. Raises GatewayErrors.
+        """
+        raise NotImplementedError
+
     def probe(self) -> Effects:
         """Ask the target what it serves, without having it compute anything; returns a `Report`."""
         raise NotImplementedError
@@ -175,14 +215,67 @@ class Backend:
                 f"takes {max_texts} texts at once", max_texts=max_texts, max_bytes=self.max_bytes - _ENVELOPE
             )
 
-    def ask(
-        self, request: HttpRequest, credential: Credential | None = None
-    ) -> Generator[Send | Compute, HttpResponse, HttpResponse]:
+    def ask(self, request: HttpRequest, credential: Credential | None = None) -> Generator[Any, Any, HttpResponse]:
         """Send with a key, the target's own if none is given, and only to that key's origin.
 
         Raises BatchTooLarge for a body of too many bytes.
         """
-        if request.body is not None and len(request.body) > self.max_bytes:
+        if request.body is not None and len(request.body) > self.max_bytes and self.options.task == "embedding":
             raise BatchTooLarge(f"takes {self.max_bytes} bytes at once", max_bytes=self.max_bytes - _ENVELOPE)
-        response = yield Send(request, credential or self.credential())
+        response: HttpResponse = yield Send(request, credential or self.credential())
         return response
+
+    def converse(
+        self,
+        message: HttpRequest,
+        stream: bool,
+        gathering: Gathering,
+        whole: Callable[[HttpResponse], ChatEvent],
+        pieces: Callable[[Mapping[str, str]], StreamDecoder],
+    ) -> Effects:
+        """Send a chat request and gather its answer, whichever form it comes in: servers ignore what was asked for.
+
+        whole: reads an answer that comes at once; pieces: makes the reader of a stream from its headers.
+        """
+        if not stream:
+            response = yield from self.ask(message)
+            yield from said(gathering, [whole(response)])
+            return
+        opened: Opened = yield Open(message, self.credential())
+        if not 200 <= opened.status < 300 or opened.headers.get("content-type", "").startswith(_WHOLE):
+            response = yield from self._read_whole(opened)
+            yield from said(gathering, [whole(response)])
+            return
+        decoder = pieces(opened.headers)
+        while True:
+            within = LAST_BYTES if decoder.done else GRACE if decoder.finished else None
+            try:
+                data = yield Read(opened.source, within)
+            except (AttemptTimedOut, ConnectFailed):
+                if decoder.finished:
+                    return
+                raise
+            yield from said(gathering, decoder.end() if data is None else decoder.feed(data))
+            if data is None:
+                return
+
+    def _read_whole(self, opened: Opened) -> Generator[Any, Any, HttpResponse]:
+        body = bytearray()
+        while (data := (yield Read(opened.source))) is not None:
+            body += data
+        credential = self.credential()
+        # Some servers quote the key they refuse.
+        kept = bytes(body).replace(credential.secret.reveal().encode(), b"***") if credential else bytes(body)
+        return HttpResponse(opened.status, opened.headers, kept)
+
+
+_WHOLE = ("application/json", "text/html")
+"""Content types that are no stream; Ollama's is application/x-ndjson."""
+
+
+def said(gathering: Gathering, events: Sequence[ChatEvent]) -> Generator[Emit, None, None]:
+    """Gather events, and hand on what of them a reader would see."""
+    for event in events:
+        piece = gathering.add(event)
+        if piece.has_content:
+            yield Emit(piece)

@@ -1,23 +1,25 @@
-"""`endpoint:<url>`: a dedicated Hugging Face Inference Endpoint, whichever container it runs for embeddings."""
+"""`endpoint:<url>`: a dedicated Hugging Face Inference Endpoint, whichever container it runs."""
 
-from hf_gateway.backends.base import Backend, Report
+from hf_gateway.backends.base import Report
+from hf_gateway.backends.openai_chat import OpenAIChat
 from hf_gateway.drive import Effects
 from hf_gateway.embedding import EmbedRequest
 from hf_gateway.errors import ConfigError, ModelNotFound
-from hf_gateway.wire import hf_inference, tei
+from hf_gateway.wire import hf_inference, openai, tei
 from hf_gateway.wire.http import get
 
 MAX_TEXTS = 32
 
 
-class EndpointBackend(Backend):
+class EndpointBackend(OpenAIChat):
     """Speaks to the root path, which both containers for embeddings serve: TEI's and the inference toolkit's.
 
-    Options: `access` ("public" for an endpoint that needs no token).
+    For chat to `/v1/chat/completions`, as its containers for that do: TGI, vLLM, SGLang, llama.cpp. Options: `access` ("public"
+    for an endpoint that needs no token); for chat `stream_usage` (False for a container that knows no stream_options).
     """
 
     kind = "endpoint"
-    option_names = frozenset({"access"})
+    option_names = frozenset({"access", "stream_usage"})
     tuning_options = option_names
 
     def __init__(self, *args: object, **named: object) -> None:
@@ -43,6 +45,9 @@ class EndpointBackend(Backend):
 
     def probe(self) -> Effects:
         """Ask TEI's `/info`; an endpoint with another container has none, and answers nevertheless."""
+        if self.options.task == "chat":
+            response = yield from self.ask(openai.encode_models(self._base))
+            return Report(openai.decode_models(response, target=self.target.label), "OpenAI-compatible")
         response = yield from self.ask(tei.encode_info(self._base))
         try:
             info = tei.decode_info(response, target=self.target.label)

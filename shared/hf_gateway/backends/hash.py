@@ -2,10 +2,11 @@
 
 from hf_gateway.backends.base import Backend, Report
 from hf_gateway.drive import Compute, Effects
-from hf_gateway.embedding import EmbedAnswer, EmbedRequest, Usage
+from hf_gateway.embedding import EmbedAnswer, EmbedRequest
 from hf_gateway.engines.hashing import DEFAULT_DIM, MAX_CHARS, HashingEngine
 from hf_gateway.errors import ConfigError, ContextOverflow
 from hf_gateway.space import VectorSpace
+from hf_gateway.usage import Usage
 
 TEXTS_AT_ONCE = 256
 
@@ -19,7 +20,7 @@ class HashBackend(Backend):
     def __init__(self, *args: object, **named: object) -> None:
         """Check the dimension."""
         super().__init__(*args, **named)  # type: ignore[arg-type]
-        dim = self.target.options.get("dim", self.options.dimensions or DEFAULT_DIM)
+        dim = self.target.options.get("dim", self.embed_options.dimensions or DEFAULT_DIM)
         try:
             self._engine = HashingEngine(dim)
         except (TypeError, ValueError) as error:

@@ -2,8 +2,11 @@
 
 import dataclasses
 import logging
+from collections.abc import Mapping
 
-from hf_gateway.backends.base import Backend, Report
+from hf_gateway import catalogue
+from hf_gateway.backends.base import Report
+from hf_gateway.backends.openai_chat import OpenAIChat
 from hf_gateway.config import hub_url, router_url
 from hf_gateway.credentials import Credential, find, is_hugging_face
 from hf_gateway.drive import Clock, Effects
@@ -18,8 +21,9 @@ from hf_gateway.errors import (
     RateLimited,
     ServerError,
 )
-from hf_gateway.wire import hf_inference, openai
+from hf_gateway.wire import hf_inference, hf_router, openai
 from hf_gateway.wire.hf_inference import Route
+from hf_gateway.wire.hf_router import CatalogueEntry
 
 log = logging.getLogger(__name__)
 
@@ -34,11 +38,13 @@ OPENAI_ROUTES = {
     "together": "together/v1/embeddings",
 }
 PROVIDERS = ("hf-inference", *OPENAI_ROUTES)
+POLICIES = ("cheapest", "fastest", "preferred")
 
 
-class HfBackend(Backend):
-    """Asks the Hub once in a while who serves the model, and calls the pipeline by name.
+class HfBackend(OpenAIChat):
+    """For embeddings: asks the Hub once in a while who serves the model, and calls the pipeline by name.
 
+    For chat the router chooses, by a provider's name or a policy (`cheapest`, `fastest`, which is its own default, `preferred`).
     Options: `bill_to`, the organisation that pays.
     """
 
@@ -52,13 +58,14 @@ class HfBackend(Backend):
         provider = self.target.provider
         if self.target.model is None:
             raise ConfigError("target 'hf' needs a model: pass model=")
-        if provider in ("cheapest", "fastest"):
-            raise ConfigError(
-                f"'hf:{provider}' is a policy of the router for chat; for embeddings write 'hf', or name a provider: "
-                + ", ".join(PROVIDERS)
-            )
-        if provider not in (None, "auto", *PROVIDERS):
-            raise ConfigError(f"provider {provider!r} serves no embeddings; those that do: {', '.join(PROVIDERS)}")
+        if self.options.task == "embedding":
+            if provider in POLICIES:
+                raise ConfigError(
+                    f"'hf:{provider}' is a policy of the router for chat; for embeddings write 'hf', or name a provider: "
+                    + ", ".join(PROVIDERS)
+                )
+            if provider not in (None, "auto", *PROVIDERS):
+                raise ConfigError(f"provider {provider!r} serves no embeddings; those that do: {', '.join(PROVIDERS)}")
         self._router = self.target.url or router_url(self.environment)
         self._hub = hub_url(self.environment)
         self._routes: list[Route] | None = None
@@ -78,8 +85,11 @@ class HfBackend(Backend):
         return f"hf:{self.target.options.get('bill_to') or (credential.secret.fingerprint() if credential else '')}"
 
     def prepare(self) -> None:
-        """Find the key for the Hub too, which is another origin than the router's."""
+        """Find the key for the Hub too, which is another origin than the router's; read the catalogue that is here."""
         super().prepare()
+        if self.options.task == "chat":
+            self.listed()
+            return
         self._hub_credential = None
         # A token for Hugging Face's own router is one for its Hub; one that was bound to another router is not.
         if is_hugging_face(self._hub) and is_hugging_face(self._router):
@@ -97,20 +107,66 @@ class HfBackend(Backend):
             message = hf_inference.encode_feature_extraction(url, texts, truncate=request.truncate)
         else:
             message = openai.encode_embeddings(f"{self._router}/{OPENAI_ROUTES[route.provider]}", route.model, texts)
-        if bill_to := self.target.options.get("bill_to"):
-            message = dataclasses.replace(message, headers={**message.headers, "x-hf-bill-to": bill_to})
+        message = dataclasses.replace(message, headers={**message.headers, **self.chat_headers()})
         response = yield from self.ask(message)
         if route.provider == "hf-inference":
             return hf_inference.decode_feature_extraction(response, len(texts), pooling, target=label)
         return openai.decode_embeddings(response, len(texts), target=label)
 
+    def chat_url(self) -> str:
+        """Return the router's chat route."""
+        return (
+            f"{self._router}/chat/completions"
+            if self._router.endswith("/v1")
+            else f"{self._router}/v1/chat/completions"
+        )
+
+    def chat_model(self, model: str | None) -> str | None:
+        """Return the model with the provider or the policy behind it, as the router wants it."""
+        provider = self.target.provider
+        return f"{model}:{provider}" if model and provider and provider != "auto" and ":" not in model else model
+
+    def chat_headers(self) -> Mapping[str, str]:
+        """Name the organisation that pays."""
+        bill_to = self.target.options.get("bill_to")
+        return {"x-hf-bill-to": str(bill_to)} if bill_to else {}
+
+    @property
+    def context(self) -> int | None:
+        """Tokens it takes; for chat by the router's catalogue, as far as it was read."""
+        if self.options.task == "embedding":
+            return super().context
+        known = self.listed()
+        return known.capabilities(self.target.provider).context if known else None
+
+    def listed(self) -> CatalogueEntry | None:
+        """Return what the router's catalogue says of the model, as far as it was read on this machine."""
+        return catalogue.of(self._router).known(self.target.model or "")
+
     def probe(self) -> Effects:
-        """Ask the Hub who serves the model; the router itself is not called, since a call costs."""
+        """Ask the Hub, or for chat the router's catalogue, who serves the model; no model is called, since a call costs."""
+        if self.options.task == "chat":
+            return (yield from self._probe_chat())
         self._routes = None
         route = yield from self._route()
         return Report(
             [route.model], f"served by {route.provider}; whether the token may call it shows only with a call"
         )
+
+    def _probe_chat(self) -> Effects:
+        response = yield from self.ask(hf_router.encode_models(self._router))
+        entries = hf_router.decode_models(response, target=self.target.label)
+        model = (self.target.model or "").partition(":")[0]
+        found = next((entry for entry in entries if entry.id == model), None)
+        if found is None:
+            raise ModelNotFound(f"no provider serves {model}", target=self.target.label)
+        live = [row.provider for row in found.providers if row.live]
+        wanted = self.target.provider
+        if wanted not in (None, "auto", *POLICIES, *live):
+            raise ModelNotFound(
+                f"{wanted} does not serve {model}; live are {', '.join(live)}", target=self.target.label
+            )
+        return Report([found.id], f"served by {', '.join(live)}; whether the token may call it shows only with a call")
 
     def _route(self) -> Effects:
         if self._routes is None or self._clock.now() >= self._routes_until:

@@ -4,11 +4,20 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from hf_gateway.backends.base import Backend, Report
+from hf_gateway.backends.base import Backend, Report, said
+from hf_gateway.chat import ChatRequest, Gathering
 from hf_gateway.config import hub_url
-from hf_gateway.drive import Compute, Effects
+from hf_gateway.drive import Compute, Effects, Read
 from hf_gateway.embedding import EmbedAnswer, EmbedRequest
-from hf_gateway.engines import EmbeddingEngine, open_engine, require_engine, sources
+from hf_gateway.engines import (
+    ChatEngine,
+    EmbeddingEngine,
+    open_chat_engine,
+    open_engine,
+    require_chat_engine,
+    require_engine,
+    sources,
+)
 from hf_gateway.errors import AuthenticationFailed, ConfigError, GatewayError, ModelNotFound
 from hf_gateway.wire import hf_inference
 
@@ -17,9 +26,14 @@ TEXTS_AT_ONCE = 128
 
 
 class LocalBackend(Backend):
-    """Loads the model when it is first needed; async calls queue on one thread, so the event loop stays free."""
+    """Loads the model when it is first needed; async calls queue on one thread, so the event loop stays free.
+
+    Options: `device`, `dtype` (torch's words), `batch_size` (texts at once, for embeddings), `trust_remote_code` (with a
+    revision that is a whole commit).
+    """
 
     kind = "local"
+    tasks = frozenset({"embedding", "chat"})
     option_names = frozenset({"device", "dtype", "batch_size", "trust_remote_code"})
     tuning_options = frozenset({"device", "batch_size"})
 
@@ -29,6 +43,7 @@ class LocalBackend(Backend):
         if self.target.model is None:
             raise ConfigError("target 'local' needs a model: pass model=, or write 'local:<model>'")
         self._engine: EmbeddingEngine | None = None
+        self._chat_engines: dict[str, ChatEngine] = {}
         # Two locks: the event loop asks for the thread, and must not wait for a model that is being loaded.
         self._loading = threading.Lock()
         self._starting = threading.Lock()
@@ -44,6 +59,14 @@ class LocalBackend(Backend):
         """Embed in this process."""
         self.check_count(request, TEXTS_AT_ONCE)
         return (yield Compute(lambda: self._compute(request), self._executor()))
+
+    def chat(self, request: ChatRequest, gathering: Gathering) -> Effects:
+        """Answer in this process; the pieces come from the engine's own thread."""
+        model = request.model or self.target.model or ""
+        engine: ChatEngine = yield Compute(lambda: self.chat_engine(model), self._executor())
+        generation = engine.start(request)
+        while (event := (yield Read(generation, patient=True))) is not None:
+            yield from said(gathering, [event])
 
     def probe(self) -> Effects:
         """Look for the model and an engine, and ask the Hub about a model that is not here; loads and downloads nothing."""
@@ -64,6 +87,7 @@ class LocalBackend(Backend):
         """Let the model and the thread go."""
         with self._starting:
             threads, self._threads, self._engine = self._threads, None, None
+            self._chat_engines = {}
         if threads is not None and self._pid == os.getpid():
             threads.shutdown(wait=False, cancel_futures=True)
 
@@ -82,6 +106,27 @@ class LocalBackend(Backend):
                 engine = self._engine = open_engine(files, self.space(), target.options, target.revision)
             return engine
 
+    def chat_engine(self, model: str) -> ChatEngine:
+        """Return the engine for a chat model, loading it first if need be."""
+        with self._loading:
+            engine = self._chat_engines.get(model)
+            if engine is None:
+                target = self.target
+                require_chat_engine()  # before a model of gigabytes is downloaded for nobody
+                revision = target.revision if model == target.model else None
+                trusted = bool(target.options.get("trust_remote_code"))
+                files = sources.fetch(model, revision, self.credential(), code=trusted)
+                engine = self._chat_engines[model] = open_chat_engine(files, target.options, revision, model)
+            return engine
+
+    @property
+    def context(self) -> int | None:
+        """Tokens the model takes; for chat as far as it is loaded."""
+        if self.options.task == "embedding":
+            return super().context
+        engine = self._chat_engines.get(self.target.model or "")
+        return engine.context if engine else None
+
     def _compute(self, request: EmbedRequest) -> EmbedAnswer:
         try:
             return self.engine().embed(request)
@@ -92,7 +137,7 @@ class LocalBackend(Backend):
     def _look(self) -> sources.ModelFiles | None:
         target = self.target
         assert target.model is not None
-        require_engine()
+        (require_engine if self.options.task == "embedding" else require_chat_engine)()
         return sources.find(target.model, target.revision)
 
     def _executor(self) -> ThreadPoolExecutor:

@@ -1,14 +1,19 @@
 """`ollama[:<model>]`: Ollama's native API, on OLLAMA_HOST."""
 
+import contextlib
+from collections.abc import Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 from hf_gateway.backends.base import Backend, Report
+from hf_gateway.chat import ChatEvent, ChatRequest, Gathering
 from hf_gateway.drive import Effects
 from hf_gateway.embedding import EmbedRequest
 from hf_gateway.errors import AuthenticationFailed, ConfigError, ModelNotFound
 from hf_gateway.space import canonical
 from hf_gateway.target import checked_url
-from hf_gateway.wire import ollama
+from hf_gateway.wire import ollama, ollama_chat
+from hf_gateway.wire.ollama_chat import ForcedCall
 
 DEFAULT_PORT = 11434
 MAX_TEXTS = 64
@@ -23,17 +28,35 @@ LIBRARY = {
     "nomic-embed-text": "nomic-ai/nomic-embed-text-v1.5",
     "paraphrase-multilingual": "sentence-transformers/paraphrase-multilingual-mpnet-base-v2",
     "snowflake-arctic-embed2": "Snowflake/snowflake-arctic-embed-l-v2.0",
+    "deepseek-r1:8b": "deepseek-ai/DeepSeek-R1-0528-Qwen3-8B",
+    "gpt-oss:20b": "openai/gpt-oss-20b",
+    "gpt-oss:120b": "openai/gpt-oss-120b",
+    "llama3.1": "meta-llama/Llama-3.1-8B-Instruct",
+    "llama3.1:70b": "meta-llama/Llama-3.1-70B-Instruct",
+    "llama3.2": "meta-llama/Llama-3.2-3B-Instruct",
+    "llama3.2:1b": "meta-llama/Llama-3.2-1B-Instruct",
+    "llama3.3": "meta-llama/Llama-3.3-70B-Instruct",
+    "mistral": "mistralai/Mistral-7B-Instruct-v0.3",
+    "phi4": "microsoft/phi-4",
+    "qwen2.5": "Qwen/Qwen2.5-7B-Instruct",
+    "qwen3:4b": "Qwen/Qwen3-4B",
+    "qwen3:8b": "Qwen/Qwen3-8B",
+    "qwen3:32b": "Qwen/Qwen3-32B",
+    "smollm2": "HuggingFaceTB/SmolLM2-1.7B-Instruct",
+    "smollm2:360m": "HuggingFaceTB/SmolLM2-360M-Instruct",
+    "smollm2:135m": "HuggingFaceTB/SmolLM2-135M-Instruct",
 }
 
 
 class OllamaBackend(Backend):
     """Never lets Ollama cut a text in silence, unless `truncate` was asked for.
 
-    Options: `keep_alive`, `options` (Ollama's own).
+    Options: `keep_alive`, `num_ctx` (tokens of context, which Ollama otherwise takes to be few), `options` (Ollama's own).
     """
 
     kind = "ollama"
-    option_names = frozenset({"keep_alive", "options"})
+    tasks = frozenset({"embedding", "chat"})
+    option_names = frozenset({"keep_alive", "num_ctx", "options"})
     tuning_options = frozenset({"keep_alive"})
     max_bytes = 8_000_000
 
@@ -52,12 +75,7 @@ class OllamaBackend(Backend):
     @property
     def served_model(self) -> str:
         """The model's name there: the library's own for a Hub id that it has, otherwise a pull from hf.co."""
-        model = self.target.model or ""
-        for name, source in LIBRARY.items():
-            if canonical(model).lower() == source.lower():
-                return name
-        # A Hub id is what a chain passes on; a name of Ollama's own never has a capital letter.
-        return f"hf.co/{model}" if "/" in model and model != model.lower() and not model.startswith("hf.co/") else model
+        return served_name(self.target.model or "")
 
     def space_model(self) -> str:
         """Return the Hub id behind the name, where it is known."""
@@ -76,23 +94,46 @@ class OllamaBackend(Backend):
             self.prompted(request),
             truncate=request.truncate,
             keep_alive=options.get("keep_alive"),
-            options=options.get("options"),
+            options=self._own_options(),
         )
         response = yield from self.ask(message)
-        try:
+        with _advised(self.served_model):
             return ollama.decode_embed(response, len(request.texts), target=self.target.label)
-        except ModelNotFound as error:
-            if error.status == 404:
-                raise ModelNotFound(
-                    f"{error.message}; pull it: ollama pull {self.served_model}", target=error.target, status=404
-                ) from None
-            raise
-        except AuthenticationFailed as error:
-            raise AuthenticationFailed(
-                f"{error.message}; a cloud model needs `ollama signin` on that machine",
-                target=error.target,
-                status=error.status,
-            ) from None
+
+    def chat(self, request: ChatRequest, gathering: Gathering) -> Effects:
+        """Answer, streamed or whole."""
+        label, model = self.target.label, served_name(request.model or "")
+        message = ollama_chat.encode_chat(
+            self._base,
+            model,
+            request,
+            target=label,
+            keep_alive=self.target.options.get("keep_alive"),
+            options=self._own_options(),
+        )
+        forced = ForcedCall(request.forced_tools) if request.forced_tools else None
+        with _advised(model):
+            yield from self.converse(
+                message,
+                request.stream,
+                gathering,
+                lambda response: _read(forced, ollama_chat.decode_chat(response, target=label)),
+                lambda headers: ollama_chat.ChatStream(headers, label, lambda event: _read(forced, event)),
+            )
+
+    def _own_options(self) -> dict[str, Any]:
+        options = dict(self.target.options.get("options") or {})
+        if (length := self.target.options.get("num_ctx")) is not None:
+            options["num_ctx"] = length
+        return options
+
+    @property
+    def context(self) -> int | None:
+        """Tokens it takes; for chat what it was told to, since its own default depends on the machine."""
+        if self.options.task == "embedding":
+            return super().context
+        length = self._own_options().get("num_ctx")
+        return int(length) if length is not None else None
 
     def probe(self) -> Effects:
         """List what is pulled, and say where the model really runs."""
@@ -107,6 +148,32 @@ class OllamaBackend(Backend):
         return Report(
             [mine.name], f"a cloud model, run by {mine.remote_host}" if mine.remote_host else "runs on that machine"
         )
+
+
+def served_name(model: str) -> str:
+    """Return a model's name in Ollama: the library's own for a Hub id that it has, otherwise a pull from hf.co."""
+    for name, source in LIBRARY.items():
+        if canonical(model).lower() == source.lower():
+            return name
+    # A Hub id is what a chain passes on; a name of Ollama's own never has a capital letter.
+    return f"hf.co/{model}" if "/" in model and model != model.lower() and not model.startswith("hf.co/") else model
+
+
+def _read(forced: ForcedCall | None, event: ChatEvent) -> ChatEvent:
+    return forced.read(event) if forced else event
+
+
+@contextlib.contextmanager
+def _advised(model: str) -> Iterator[None]:
+    """Say on that machine what to do about a model that is not there, or not allowed."""
+    try:
+        yield
+    except ModelNotFound as error:
+        if error.status == 404:
+            raise error.restated(f"{error.message}; pull it: ollama pull {model}", None) from None
+        raise
+    except AuthenticationFailed as error:
+        raise error.restated(f"{error.message}; a cloud model needs `ollama signin` on that machine", None) from None
 
 
 def host_url(value: str) -> str:

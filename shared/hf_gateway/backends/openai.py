@@ -1,6 +1,7 @@
-"""`openai:<url>`: any server that speaks OpenAI's embeddings form."""
+"""`openai:<url>`: any server that speaks OpenAI's form, for embeddings or chat."""
 
-from hf_gateway.backends.base import Backend, Report
+from hf_gateway.backends.base import Report
+from hf_gateway.backends.openai_chat import OpenAIChat
 from hf_gateway.drive import Effects
 from hf_gateway.embedding import EmbedRequest
 from hf_gateway.errors import ConfigError
@@ -9,16 +10,16 @@ from hf_gateway.wire import openai
 DEFAULT_MAX_TEXTS = 256
 
 
-class OpenAIBackend(Backend):
-    """Speaks to vLLM, TGI, llama.cpp, LM Studio, infinity and the like.
+class OpenAIBackend(OpenAIChat):
+    """Speaks to vLLM, TGI, llama.cpp, LM Studio, transformers serve, infinity and the like.
 
-    A URL without a path gets `/v1/embeddings`, one with a path `/embeddings`, and one that ends in `/embeddings` is taken
-    as it is. Options: `encoding` ("float" or "base64", which is a third of the bytes where the server can), `max_texts`
-    (texts a request, 256).
+    A URL without a path gets `/v1/embeddings` (or `/v1/chat/completions`), one with a path `/embeddings`, and one that ends in
+    `/embeddings` is taken as it is. Options: `encoding` ("float" or "base64", which is a third of the bytes where the server
+    can), `max_texts` (texts a request, 256); for chat `stream_usage` (False for a server that knows no stream_options).
     """
 
     kind = "openai"
-    option_names = frozenset({"encoding", "max_texts"})
+    option_names = frozenset({"encoding", "max_texts", "stream_usage"})
     tuning_options = option_names
     max_bytes = 8_000_000
 

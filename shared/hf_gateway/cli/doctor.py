@@ -5,9 +5,11 @@ import dataclasses
 from typing import Any
 
 from hf_gateway.cli.output import console, print_json
-from hf_gateway.config import EmbedSettings, config_path, read_chain, read_config
+from hf_gateway.config import config_path, read_chain, read_config
 from hf_gateway.errors import GatewayError
-from hf_gateway.gateway import Checked, Gateway
+from hf_gateway.gateway import Gateway
+from hf_gateway.options import EmbedSettings
+from hf_gateway.status import Checked
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
@@ -72,7 +74,7 @@ def _chains(arguments: argparse.Namespace) -> list[tuple[str, str, dict[str, Any
     path, data = read_config(config_path(arguments.config))
     names = arguments.chain or list(data.get("chains", {}))
     if names:
-        return [(name, str(path), read_chain(name, path)) for name in names]
+        return [(name, str(path), read_chain(name, EmbedSettings, path)) for name in names]
     return [("default", "the environment and the defaults", {"model": DEFAULT_MODEL, "config": arguments.config})]
 
 

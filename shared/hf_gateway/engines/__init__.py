@@ -4,14 +4,17 @@
 with `EngineFailed`, and the next one takes over.
 """
 
+import contextlib
 import importlib
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from typing import Any, Protocol
 
+from hf_gateway.chat import ChatRequest
 from hf_gateway.embedding import EmbedAnswer, EmbedRequest
+from hf_gateway.engines.generation import Generation
 from hf_gateway.engines.sources import ModelFiles
 from hf_gateway.errors import EngineFailed, EngineMissing
 from hf_gateway.space import VectorSpace
@@ -34,6 +37,23 @@ class EmbeddingEngine(Protocol):
 
     def embed(self, request: EmbedRequest) -> EmbedAnswer:
         """Embed n texts in one role into (n, dim) float32."""
+
+
+class ChatEngine(Protocol):
+    """A loaded model that answers in a conversation, whichever engine runs it."""
+
+    name: str
+
+    @property
+    def device(self) -> str:
+        """Where it runs."""
+
+    @property
+    def context(self) -> int | None:
+        """Tokens it takes, prompt and answer together; None where its files do not say."""
+
+    def start(self, request: ChatRequest) -> Generation:
+        """Prepare an answer, which is made while it is read. Raises InvalidRequest."""
 
 
 _PACKAGES = ("sentence_transformers",)
@@ -74,3 +94,39 @@ def open_engine(
         if engine is None:
             raise failure or EngineFailed("no engine is known")
         return engine
+
+
+def require_chat_engine() -> None:
+    """Raise EngineMissing, with the `pip install` line, when no engine for chats is installed."""
+    if not (find_spec("torch") and find_spec("transformers")):
+        raise EngineMissing("chat models in this process need torch and transformers: pip install 'hf-gateway[torch]'")
+
+
+def open_chat_engine(
+    files: ModelFiles, options: Mapping[str, Any], revision: str | None = None, name: str | None = None
+) -> ChatEngine:
+    """Return an engine for the chat model; one that is loaded already is shared by everybody in the process.
+
+    name: what answers and errors call the model, by default its folder. Raises EngineFailed, EngineMissing, ConfigError.
+    """
+    key = ("chat", str(files.path), name, revision, tuple(sorted(options.items())))
+    with _loading:
+        engine: ChatEngine | None = _loaded.get(key)
+        if engine is None:
+            made = importlib.import_module("hf_gateway.engines.transformers_chat")
+            engine = _loaded[key] = made.Engine(files, options, revision=revision, name=name)
+        return engine
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers from drawing a progress bar for loading weights that are on this disk."""
+    from transformers.utils import logging as transformers_logging
+
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()

@@ -6,10 +6,11 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from hf_gateway.embedding import EmbedAnswer, EmbedRequest, Usage
+from hf_gateway.embedding import EmbedAnswer, EmbedRequest
 from hf_gateway.engines.sources import ModelFiles
 from hf_gateway.errors import ConfigError, ContextOverflow, EngineFailed, EngineMissing
 from hf_gateway.space import VectorSpace
+from hf_gateway.usage import Usage
 from hf_gateway.vectors import Vectors
 
 OPTIONS = frozenset({"device", "dtype", "batch_size", "trust_remote_code"})

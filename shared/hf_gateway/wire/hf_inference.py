@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import quote
 
-from hf_gateway.embedding import EmbedAnswer, Usage
+from hf_gateway.embedding import EmbedAnswer
 from hf_gateway.errors import BadResponse, BatchTooLarge
+from hf_gateway.usage import Usage
 from hf_gateway.wire.http import HttpRequest, HttpResponse, get, post_json, read_json
 from hf_gateway.wire.rows import depth, pooled, rows_of
 

@@ -8,8 +8,9 @@ import binascii
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from hf_gateway.embedding import EmbedAnswer, Usage
+from hf_gateway.embedding import EmbedAnswer
 from hf_gateway.errors import BadResponse
+from hf_gateway.usage import Usage
 from hf_gateway.vectors import Vectors
 from hf_gateway.wire.http import HttpRequest, HttpResponse, get, post_json, read_json
 from hf_gateway.wire.rows import rows_of
@@ -19,12 +20,12 @@ Encoding = Literal["float", "base64"]
 
 def embeddings_url(url: str) -> str:
     """Complete a base URL: nothing after the host gets `/v1/embeddings`, a path gets `/embeddings`, a whole one stays."""
-    return _endpoint(url, "embeddings")
+    return endpoint(url, "embeddings")
 
 
 def encode_models(url: str) -> HttpRequest:
     """Build `GET /v1/models`."""
-    return get(_endpoint(url.removesuffix("/embeddings"), "models"))
+    return get(endpoint(url.removesuffix("/embeddings").removesuffix("/chat/completions"), "models"))
 
 
 def decode_models(response: HttpResponse, *, target: str) -> list[str]:
@@ -88,7 +89,8 @@ def _from_base64(rows: list[Any], target: str) -> Vectors:
         raise BadResponse(f"the base64 vectors cannot be read: {error}", target=target) from None
 
 
-def _endpoint(url: str, name: str) -> str:
+def endpoint(url: str, name: str) -> str:
+    """Complete a base URL: nothing after the host gets `/v1/<name>`, a path gets `/<name>`, a whole one stays."""
     base, _, query = url.partition("?")
     base = base.rstrip("/")
     if not base.endswith(f"/{name}"):

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hf_gateway.embedding import EmbedAnswer, Usage
+from hf_gateway.embedding import EmbedAnswer
 from hf_gateway.errors import BadResponse
+from hf_gateway.usage import Usage
 from hf_gateway.wire.http import HttpRequest, HttpResponse, get, post_json, read_json
 from hf_gateway.wire.rows import rows_of
 

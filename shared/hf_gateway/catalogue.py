@@ -1,0 +1,91 @@
+"""What the router's catalogue says of models: read once a day, kept on disk, and never needed for a call."""
+
+import hashlib
+import json
+import logging
+import os
+import threading
+import time
+from functools import cache
+from pathlib import Path
+
+from hf_gateway.drive import Send
+from hf_gateway.errors import GatewayError
+from hf_gateway.home import home, write_atomically
+from hf_gateway.transport import HttpTransport
+from hf_gateway.wire.hf_router import CatalogueEntry, decode_models, encode_models
+from hf_gateway.wire.http import HttpResponse
+
+log = logging.getLogger(__name__)
+
+LIFETIME = 24 * 3600.0
+PATIENCE = 3.0
+"""Seconds for the whole list; where it takes longer, nothing is known, and nothing breaks."""
+RETRY = 600.0
+"""Seconds until a router that gave no list is asked again."""
+
+
+class Catalogue:
+    """The catalogue of one router. Safe for threads and for several processes."""
+
+    def __init__(self, router: str, folder: Path) -> None:
+        """Read nothing yet."""
+        self._router = router
+        self._path = folder / f"router-{hashlib.sha256(router.encode()).hexdigest()[:16]}.json"
+        self._lock = threading.Lock()
+        self._entries: dict[str, CatalogueEntry] | None = None
+        self._looked = 0.0
+        self._failed_at: float | None = None
+
+    def known(self, model: str) -> CatalogueEntry | None:
+        """Return what was read of a model on this machine, without any network; None where it was not, or not today."""
+        with self._lock:
+            if self._entries is None or time.time() - self._looked > LIFETIME:
+                self._entries = self._read()
+            return (self._entries or {}).get(model.partition(":")[0])
+
+    def look_up(self, model: str) -> CatalogueEntry | None:
+        """Return what the router says of a model, asking it where it was not asked today; None where it says nothing.
+
+        Blocks for PATIENCE seconds at most. Nobody needs a key for this, so none is sent.
+        """
+        found = self.known(model)
+        with self._lock:
+            recently = self._failed_at is not None and time.monotonic() - self._failed_at < RETRY
+            if found is not None or self._entries is not None or recently:
+                return found
+            transport = HttpTransport()
+            try:
+                wish = Send(encode_models(self._router))
+                self._keep(transport.send(wish, timeout=PATIENCE, connect_timeout=PATIENCE, target="the router"))
+            except (GatewayError, OSError) as error:
+                self._failed_at = time.monotonic()
+                log.info("what models can do is not known: %s", error)
+            finally:
+                transport.close()
+        return self.known(model)
+
+    def _keep(self, response: HttpResponse) -> None:
+        self._entries = {entry.id: entry for entry in decode_models(response, target="the router")}
+        self._looked = time.time()
+        write_atomically(self._path, response.body)
+
+    def _read(self) -> dict[str, CatalogueEntry] | None:
+        try:
+            self._looked = self._path.stat().st_mtime
+            if time.time() - self._looked > LIFETIME:
+                return None
+            body = self._path.read_bytes()
+            return {entry.id: entry for entry in decode_models(HttpResponse(200, {}, body), target="the router")}
+        except (OSError, GatewayError, json.JSONDecodeError):
+            return None  # not there, or spoilt, which is one miss
+
+
+@cache
+def _of(router: str, folder: Path, _pid: int) -> Catalogue:
+    return Catalogue(router, folder)
+
+
+def of(router: str) -> Catalogue:
+    """Return the catalogue of a router, the same one for everybody in this process."""
+    return _of(router, home(), os.getpid())

@@ -1,0 +1,390 @@
+"""What a chat request, its answer and the pieces of a stream are. OpenAI's chat form is the common tongue.
+
+Source: platform.openai.com/docs/api-reference/chat.
+"""
+
+import json
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hf_gateway.errors import Attempt, InvalidRequest, nearest
+from hf_gateway.usage import Usage
+
+ROLES = ("system", "developer", "user", "assistant", "tool")
+
+Message = Mapping[str, Any]
+"""One message in OpenAI's form: role, content (text, or a list of parts), and for tools tool_calls or tool_call_id."""
+
+
+class Sampling(BaseModel):
+    """How an answer is drawn. None leaves it to the server; 0 means 0."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    """0 for the most likely token each time."""
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Draw from the likeliest tokens that together have this probability."""
+    top_k: Annotated[int, Field(ge=0)] | None = None
+    """Draw from so many likeliest tokens."""
+    max_tokens: Annotated[int, Field(gt=0)] | None = None
+    """Tokens the answer may have; one that is cut there has the finish_reason "length"."""
+    stop: list[str] | str | None = None
+    """Strings before which the answer ends."""
+    seed: int | None = None
+    """For answers that can be repeated, where the server can do it."""
+    frequency_penalty: float | None = None
+    """Makes tokens less likely the more often they have occurred."""
+    presence_penalty: float | None = None
+    """Makes tokens less likely once they have occurred."""
+    repetition_penalty: Annotated[float, Field(gt=0)] | None = None
+    """Factor against repetition, 1 for none; a word of transformers, vLLM and Ollama, not of OpenAI."""
+    logprobs: bool | None = None
+    """Ask for the logarithms of the tokens' probabilities."""
+    top_logprobs: Annotated[int, Field(ge=0)] | None = None
+    """And for those of so many likeliest tokens at each place."""
+    reasoning_effort: str | bool | None = None
+    """How much to think before answering: "low", "medium", "high"; False or "none" for not at all, True for the model's own."""
+    parallel_tool_calls: bool | None = None
+    """Whether the model may call several tools at once."""
+    extra_body: dict[str, Any] | None = None
+    """Fields that are added to the body for OpenAI-compatible servers, such as vLLM's `guided_regex`."""
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """A conversation, and what is wanted next.
+
+    messages: in OpenAI's form, never changed; tools: in OpenAI's form; tool_choice: "auto", "none", "required", or
+    {"type": "function", "function": {"name": ...}}; response_format: {"type": "json_object"} or {"type": "json_schema",
+    "json_schema": {"name", "schema", "strict"}}; model: instead of the chain's model, for this call; stream: whether the
+    server is asked to stream.
+    """
+
+    messages: tuple[Message, ...]
+    sampling: Sampling = field(default_factory=Sampling)
+    tools: tuple[Mapping[str, Any], ...] = ()
+    tool_choice: str | Mapping[str, Any] | None = None
+    response_format: Mapping[str, Any] | None = None
+    model: str | None = None
+    stream: bool = False
+
+    @classmethod
+    def of(cls, messages: str | Iterable[Message], defaults: Sampling | None = None, **call: Any) -> Self:
+        """Check what a caller gave, before anything is sent; a string is one user message.
+
+        defaults: the chain's own sampling; call: what goes over it, by the names of `Sampling`, and tools, tool_choice,
+        response_format, model. None leaves the default. Raises InvalidRequest, naming the message by its place.
+        """
+        given = {name: value for name, value in call.items() if value is not None}
+        own = {name: given.pop(name) for name in ("tools", "tool_choice", "response_format", "model") if name in given}
+        for name in given:
+            if name not in Sampling.model_fields:
+                known = {*Sampling.model_fields, "tools", "tool_choice", "response_format", "model"}
+                raise InvalidRequest(f"a chat request has no argument {name!r}{nearest(name, known)}")
+        sampling = defaults or Sampling()
+        if given:
+            base = {name: getattr(sampling, name) for name in sampling.model_fields_set}
+            try:
+                sampling = Sampling(**{**base, **given})
+            except ValidationError as error:
+                first = error.errors()[0]
+                raise InvalidRequest(f"{'.'.join(map(str, first['loc'][:1]))}: {first['msg']}") from None
+        tools = _checked_tools(own.get("tools", ()))
+        return cls(
+            _checked_messages(messages),
+            sampling,
+            tools,
+            _checked_choice(own.get("tool_choice"), tools),
+            _checked_format(own.get("response_format")),
+            own.get("model"),
+        )
+
+    @property
+    def stop(self) -> list[str]:
+        """The stop strings, as a list."""
+        stop = self.sampling.stop
+        return [stop] if isinstance(stop, str) else list(stop or ())
+
+    @property
+    def forced_tools(self) -> tuple[Mapping[str, Any], ...]:
+        """The tools of which one must be called, or none: for servers that know no tool_choice."""
+        if isinstance(self.tool_choice, Mapping):
+            name = self.tool_choice["function"]["name"]
+            return tuple(tool for tool in self.tools if tool["function"]["name"] == name)
+        return self.tools if self.tool_choice == "required" else ()
+
+    @property
+    def json_schema(self) -> Mapping[str, Any] | None:
+        """The schema of the answer that is wanted; {} for any JSON object, None for free text."""
+        wanted = self.response_format or {}
+        if wanted.get("type") == "json_schema":
+            schema: Mapping[str, Any] = wanted["json_schema"].get("schema") or {}
+            return schema
+        return {} if wanted.get("type") == "json_object" else None
+
+    def split(self, limit: Any) -> None:
+        """Say that a conversation cannot be cut into parts."""
+
+
+@dataclass(frozen=True)
+class ToolCallDelta:
+    """A piece of a tool call. index: which call, None where the server does not number them; arguments: more of its JSON."""
+
+    index: int | None = None
+    id: str | None = None
+    name: str | None = None
+    arguments: str = ""
+
+
+@dataclass(frozen=True)
+class ChatEvent:
+    """A piece of an answer: whatever of these the server said together. A whole answer is one event."""
+
+    text: str = ""
+    reasoning: str = ""
+    tool_calls: tuple[ToolCallDelta, ...] = ()
+    finish_reason: str | None = None
+    usage: Usage | None = None
+    model: str | None = None
+    provider: str | None = None
+    request_id: str | None = None
+    logprobs: tuple[Any, ...] = ()
+
+    @property
+    def has_content(self) -> bool:
+        """Whether a reader would see anything of it; an empty role chunk is no content."""
+        return bool(self.text or self.reasoning or self.tool_calls)
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A call the model wants made. arguments: JSON as the model wrote it, which may be wrong."""
+
+    id: str
+    name: str
+    arguments: str = "{}"
+
+    def parsed(self) -> dict[str, Any]:
+        """Return the arguments. Raises ValueError for what is no JSON object."""
+        found = json.loads(self.arguments or "{}")
+        if not isinstance(found, dict):
+            raise ValueError(f"the arguments of {self.name} are no JSON object: {self.arguments[:80]!r}")
+        return found
+
+
+@dataclass(frozen=True)
+class ChatAnswer:
+    """What one target answered. model: the one that served, by its own word; provider: who ran it, where that was said."""
+
+    text: str = ""
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    finish_reason: str | None = None
+    usage: Usage = field(default_factory=Usage)
+    model: str | None = None
+    provider: str | None = None
+    request_id: str | None = None
+    logprobs: tuple[Any, ...] = ()
+
+    def message(self) -> dict[str, Any]:
+        """Return it as an assistant message in OpenAI's form, to be put at the end of the conversation."""
+        made: dict[str, Any] = {"role": "assistant", "content": self.text}
+        if self.tool_calls:
+            made["tool_calls"] = [
+                {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+                for call in self.tool_calls
+            ]
+        return made
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatResult(ChatAnswer):
+    """What the caller gets: the answer, who gave it, and why others did not.
+
+    served_by: label of the target; attempts: everything tried; seconds: the time of the whole call; first_content_seconds:
+    until the first text, reasoning or tool call, where the answer was streamed.
+    """
+
+    served_by: str
+    attempts: tuple[Attempt, ...] = ()
+    seconds: float = 0.0
+    first_content_seconds: float | None = None
+
+
+class Gathering:
+    """Joins events into an answer, and gives each piece of a tool call its number and its id: the only place for that."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self.has_content = False
+        self._text: list[str] = []
+        self._reasoning: list[str] = []
+        self._logprobs: list[Any] = []
+        self._calls: list[dict[str, Any]] = []
+        self._slots: dict[int, int] = {}
+        self._facts: dict[str, Any] = {}
+
+    @property
+    def text(self) -> str:
+        """The text so far."""
+        return "".join(self._text)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the server said that, and why, the answer is at its end."""
+        return "finish_reason" in self._facts
+
+    def add(self, event: ChatEvent) -> ChatEvent:
+        """Take a piece; returns it with the tool calls numbered 0, 1, … and an id at the first piece of each."""
+        self._text.append(event.text)
+        self._reasoning.append(event.reasoning)
+        self._logprobs.extend(event.logprobs)
+        for name in ("finish_reason", "usage", "model", "provider", "request_id"):
+            if (value := getattr(event, name)) is not None:
+                self._facts[name] = value
+        self.has_content = self.has_content or event.has_content
+        if not event.tool_calls:
+            return event
+        return replace(event, tool_calls=tuple(self._call(delta) for delta in event.tool_calls))
+
+    def answer(self) -> ChatAnswer:
+        """Return what came together."""
+        calls = tuple(ToolCall(call["id"], call["name"], "".join(call["arguments"]) or "{}") for call in self._calls)
+        return ChatAnswer(self.text, "".join(self._reasoning), calls, logprobs=tuple(self._logprobs), **self._facts)
+
+    def _call(self, delta: ToolCallDelta) -> ToolCallDelta:
+        place = self._place(delta)
+        if place is None:
+            # Ids are what tells two calls of one tool apart; several servers send none, or the tool's name for each.
+            taken = {call["id"] for call in self._calls}
+            given = delta.id if delta.id and delta.id not in taken and delta.id != delta.name else None
+            call: dict[str, Any] = {
+                "id": given or f"call_{uuid.uuid4().hex[:24]}",
+                "said": delta.id,
+                "name": "",
+                "arguments": [],
+            }
+            self._calls.append(call)
+            place = len(self._calls) - 1
+            first_id: str | None = call["id"]
+            if delta.index is not None:
+                self._slots[delta.index] = place
+        else:
+            call, first_id = self._calls[place], None
+        name = delta.name if delta.name and not call["name"] else None
+        call["name"] = call["name"] or delta.name or ""
+        call["arguments"].append(delta.arguments)
+        return ToolCallDelta(place, first_id, name, delta.arguments)
+
+    def _place(self, delta: ToolCallDelta) -> int | None:
+        """Find the call a piece belongs to: by its number, else by its id, else the last one; None for a new call."""
+        if delta.index is not None:
+            place = self._slots.get(delta.index)
+            # Some servers number every call 0 and tell them apart by id alone.
+            if place is not None and delta.id and delta.name and delta.id != self._calls[place]["said"]:
+                return None
+            return place
+        if delta.id:
+            return next((place for place, call in enumerate(self._calls) if call["said"] == delta.id), None)
+        if delta.name or not self._calls:
+            return None
+        return len(self._calls) - 1
+
+
+def _checked_messages(messages: str | Iterable[Message]) -> tuple[Message, ...]:
+    if isinstance(messages, str):
+        messages = [{"role": "user", "content": messages}]
+    if isinstance(messages, Mapping) or not isinstance(messages, Iterable):
+        raise InvalidRequest(f"messages is {type(messages).__name__}; pass a text or a list of messages")
+    listed = tuple(messages)
+    if not listed:
+        raise InvalidRequest("there are no messages, so there is nothing to answer")
+    for index, message in enumerate(listed):
+        if fault := _fault_of(message):
+            raise InvalidRequest(f"message {index} of {len(listed)} {fault}; nothing was sent")
+    return listed
+
+
+def _fault_of(message: Any) -> str | None:
+    if not isinstance(message, Mapping):
+        return f"is {type(message).__name__}, not a mapping with role and content"
+    role, content = message.get("role"), message.get("content")
+    if role not in ROLES:
+        return f"has the role {role!r}{nearest(str(role), set(ROLES))}"
+    if role == "tool" and not message.get("tool_call_id"):
+        return "answers a tool call and does not say which: it has no tool_call_id"
+    if content is None:
+        return None if role == "assistant" else "has no content"
+    if not isinstance(content, str | list | tuple):
+        return f"has content of type {type(content).__name__}; it is text, or a list of parts"
+    for part in (content,) if isinstance(content, str) else content:
+        text = part if isinstance(part, str) else part.get("text") if isinstance(part, Mapping) else None
+        if not isinstance(part, str) and (not isinstance(part, Mapping) or "type" not in part):
+            return "has a part without a type; write {'type': 'text', 'text': ...}"
+        if isinstance(text, str) and not text.isascii():
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                return (
+                    f"has a lone surrogate at character {error.start}, which is no text in any encoding; "
+                    "clean it with text.encode('utf-8', 'replace').decode()"
+                )
+    return None
+
+
+def _checked_tools(tools: Any) -> tuple[Mapping[str, Any], ...]:
+    if isinstance(tools, Mapping | str) or not isinstance(tools, Iterable):
+        raise InvalidRequest(f"tools is {type(tools).__name__}; pass a list of tools in OpenAI's form")
+    listed = tuple(tools)
+    for index, tool in enumerate(listed):
+        function = tool.get("function") if isinstance(tool, Mapping) else None
+        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+            raise InvalidRequest(
+                f"tool {index} of {len(listed)} is not in OpenAI's form: "
+                "{'type': 'function', 'function': {'name': ..., 'parameters': ...}}"
+            )
+    return listed
+
+
+def _checked_choice(choice: Any, tools: Sequence[Mapping[str, Any]]) -> str | Mapping[str, Any] | None:
+    """Read every form people write: True and "any" mean "required", a tool's name means that tool."""
+    if choice is None or choice is False:
+        return None
+    names = {tool["function"]["name"] for tool in tools}
+    if choice is True or choice == "any":
+        choice = "required"
+    if choice in ("auto", "none", "required") if isinstance(choice, str) else False:
+        if choice == "required" and not names:
+            raise InvalidRequest("tool_choice asks for a tool call, and there are no tools")
+        return choice if names else None
+    name = choice if isinstance(choice, str) else None
+    if isinstance(choice, Mapping):
+        function = choice.get("function")
+        name = function.get("name") if isinstance(function, Mapping) else choice.get("name")
+    if not isinstance(name, str):
+        raise InvalidRequest(f"tool_choice is 'auto', 'none', 'required', 'any' or the name of a tool, not {choice!r}")
+    if name not in names:
+        raise InvalidRequest(
+            f"tool_choice names {name!r}, and there is no such tool{nearest(name, names) if names else ''}"
+        )
+    return {"type": "function", "function": {"name": name}}
+
+
+def _checked_format(wanted: Any) -> Mapping[str, Any] | None:
+    if wanted is None:
+        return None
+    kind: Literal["text", "json_object", "json_schema"] | Any = (
+        wanted.get("type") if isinstance(wanted, Mapping) else None
+    )
+    if kind == "json_schema" and isinstance(wanted.get("json_schema"), Mapping) and "schema" in wanted["json_schema"]:
+        return wanted  # type: ignore[no-any-return]
+    if kind in ("text", "json_object"):
+        return wanted  # type: ignore[no-any-return]
+    raise InvalidRequest(
+        "response_format is {'type': 'json_object'} or {'type': 'json_schema', 'json_schema': {'name': ..., 'schema': ...}}"
+    )

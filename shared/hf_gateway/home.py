@@ -1,0 +1,28 @@
+"""Where hf-gateway keeps what it finds out, for all processes of a user."""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def home(environment: Mapping[str, str] = os.environ) -> Path:
+    """Return the folder: HF_GATEWAY_HOME, or `hf-gateway` in the platform's cache folder. It may not exist yet."""
+    if named := environment.get("HF_GATEWAY_HOME"):
+        return Path(named).expanduser()
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "hf-gateway"
+    if sys.platform == "win32":
+        return Path(environment.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "hf-gateway" / "Cache"
+    return Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hf-gateway"
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that a reader sees the old one or the new one, whoever else writes it. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    passing = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
+    try:
+        passing.write_bytes(data)
+        passing.replace(path)
+    finally:
+        passing.unlink(missing_ok=True)

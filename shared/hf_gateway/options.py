@@ -1,0 +1,195 @@
+"""What a chain's classes take as arguments: in common, for embeddings, for chat. Each field is an argument, declared once."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from hf_gateway.chat import Sampling
+from hf_gateway.config import read_chain
+from hf_gateway.credentials import EnvKey, Secret, key
+from hf_gateway.errors import ConfigError, nearest
+from hf_gateway.target import Target
+
+Task = Literal["embedding", "chat"]
+
+
+def _secret(value: Any) -> Secret | None:
+    if hasattr(value, "get_secret_value"):
+        value = value.get_secret_value()
+    if value is None or isinstance(value, Secret):
+        return value
+    if not isinstance(value, str):
+        raise ConfigError(f"api_key is a string, not {type(value).__name__}")
+    found = key(value, "api_key")
+    if isinstance(found, EnvKey):
+        named = os.environ.get(found.name, "")
+        return Secret(named, f"api_key, read from {found.name},")
+    return found
+
+
+def _targets(value: Any) -> tuple[Target, ...] | None:
+    if value is None:
+        return None
+    if isinstance(value, str):
+        value = [item for item in value.split(",") if item.strip()]
+    if isinstance(value, Target | Mapping):
+        value = [value]
+    return tuple(Target.of(item) for item in value)
+
+
+ApiKey = Annotated[Secret | None, BeforeValidator(_secret)]
+Targets = Annotated[tuple[Target, ...] | None, BeforeValidator(_targets)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class ChainOptions(BaseModel):
+    """What every chain takes, whatever it is for.
+
+    Unknown arguments are errors that name the nearest known one. The fields are frozen, since the chain is built from them:
+    assigning to one would change nothing but the look of things.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", arbitrary_types_allowed=True, hide_input_in_errors=True, validate_assignment=False
+    )
+
+    task: ClassVar[Task]
+
+    targets: Targets = Field(default=None, frozen=True)
+    """Where to go, in this order; without it what the environment says, and without that the task's own first choice."""
+    revision: str | None = Field(default=None, frozen=True)
+    """Commit, branch or tag of the model, for targets that load it themselves."""
+    api_key: ApiKey = Field(default=None, frozen=True, exclude=True, repr=False)
+    """A Hugging Face token, sent to Hugging Face alone; or the key of the one server of your own in `targets`."""
+    timeout: Seconds = Field(default=60.0, frozen=True, exclude=True)
+    """Seconds for one request over all targets and retries."""
+    attempt_timeout: Seconds = Field(default=30.0, frozen=True, exclude=True)
+    """Seconds for one call to one target."""
+    connect_timeout: Seconds = Field(default=5.0, frozen=True, exclude=True)
+    """Seconds to connect."""
+    max_retries: Annotated[int, Field(ge=0)] = Field(default=1, frozen=True, exclude=True)
+    """How often one target is asked again after a failure that may pass; 0 means never."""
+    config: str | None = Field(default=None, frozen=True, exclude=True, repr=False)
+    """The config file whose `[keys]` hold; without it the one in force. `from_config` fills it in."""
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Copy; with changes, build anew, so that they are checked and the chain is that of the copy."""
+        if not update:
+            return super().model_copy(deep=deep)
+        return type(self)(**{**{name: getattr(self, name) for name in self.model_fields_set}, **update})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _know_every_argument(cls, values: Any) -> Any:
+        if isinstance(values, Mapping):
+            names = {field.alias or name for name, field in cls.model_fields.items()} | set(cls.model_fields)
+            for name in values:
+                if name not in names:
+                    raise ConfigError(f"{cls.__name__} has no argument {name!r}{nearest(name, names)}")
+        return values
+
+
+class EmbedOptions(ChainOptions):
+    """What all classes for embeddings take, besides the model's name.
+
+    Without `targets` HF_GATEWAY_EMBED_TARGETS says where to go, and without that the model runs in this process. `timeout`
+    is for one request; a large batch is cut into several.
+    """
+
+    task: ClassVar[Task] = "embedding"
+
+    dimensions: Annotated[int, Field(gt=0)] | None = Field(default=None, frozen=True)
+    """Keep only the first so many numbers (Matryoshka) and scale back to length 1 where the model's vectors have it."""
+    normalize: bool = Field(default=False, frozen=True)
+    """Scale vectors to length 1 even where the model does not."""
+    truncate: bool = Field(default=False, frozen=True)
+    """Cut a text that is longer than the model takes; without it that is a `ContextOverflow`, so that nothing is lost unseen."""
+    query_prompt: str | None = Field(default=None, frozen=True)
+    """Put before a query, instead of the model's own saved prompt; "" for none."""
+    document_prompt: str | None = Field(default=None, frozen=True)
+    """Put before a document, instead of the model's own saved prompt; "" for none."""
+    max_concurrency: Annotated[int, Field(gt=0)] = Field(default=8, frozen=True, exclude=True)
+    """How many async calls may be under way at once; the others wait for their turn."""
+
+
+class ChatOptions(ChainOptions, Sampling):
+    """What all classes for chat take, besides the model's name. The fields of `Sampling` hold for calls that give none.
+
+    Without `targets` HF_GATEWAY_CHAT_TARGETS says where to go, and without that the hosted providers do.
+    """
+
+    task: ClassVar[Task] = "chat"
+
+    timeout: Seconds = Field(default=600.0, frozen=True, exclude=True)
+    """Seconds for one request over all targets and retries; an answer that is not streamed has all of them."""
+    attempt_timeout: Seconds = Field(default=30.0, frozen=True, exclude=True)
+    """Seconds without any progress of a streamed answer, until its first content."""
+    first_content_timeout: Seconds = Field(default=10.0, frozen=True, exclude=True)
+    """Seconds until the first content of a streamed answer, where another target could take over."""
+    stall_timeout: Seconds = Field(default=15.0, frozen=True, exclude=True)
+    """Seconds between two pieces of content of a streamed answer."""
+    patience: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(default=3.0, frozen=True, exclude=True)
+    """Seconds for which a target's Retry-After is waited out rather than another, which is another model, asked."""
+    streaming: bool | None = Field(default=None, frozen=True, exclude=True)
+    """Whether an answer that is wanted whole is streamed underneath, so that a stall or a cut is seen early and the next
+    target starts afresh. None: wherever there is a second target."""
+    next_on_content_filter: bool = Field(default=False, frozen=True, exclude=True)
+    """Ask the next target when a provider's content policy refuses; without it its reason is raised."""
+
+    def sampling(self, **changes: Any) -> Sampling:
+        """Return how answers are drawn when a call says nothing of its own."""
+        own = {name: getattr(self, name) for name in Sampling.model_fields}
+        return Sampling(**{name: value for name, value in {**own, **changes}.items() if value is not None})
+
+
+class _Named(ChainOptions):
+    model: str | None = Field(default=None, frozen=True)
+    """Hub id of the model, or a folder."""
+
+    @classmethod
+    def of(cls, options: ChainOptions, model: str | None) -> Self:
+        """Take over what a framework's class was given."""
+        names = cls.model_fields.keys() - {"model"}
+        return cls(model=model, **{name: getattr(options, name) for name in names})
+
+    @classmethod
+    def from_config(cls, name: str, path: str | Path | None = None, **changes: Any) -> Self:
+        """Read `[chains.<name>]`; keyword arguments go over what the file says. Raises ConfigError with file and line."""
+        return cls(**{**read_chain(name, cls, path), **changes})
+
+
+class EmbedSettings(EmbedOptions, _Named):
+    """Everything that describes an embedding chain."""
+
+
+class ChatSettings(ChatOptions, _Named):
+    """Everything that describes a chat chain."""
+
+
+SETTINGS: Mapping[Task, type[EmbedSettings] | type[ChatSettings]] = {"embedding": EmbedSettings, "chat": ChatSettings}
+
+
+def settings_of(task: Task) -> type[EmbedSettings] | type[ChatSettings]:
+    """Return the class of a task's settings. Raises ConfigError for a task that there is not."""
+    if task not in SETTINGS:
+        raise ConfigError(f"there is no task {task!r}{nearest(str(task), set(SETTINGS))}")
+    return SETTINGS[task]
+
+
+def chosen_targets(
+    settings: EmbedSettings | ChatSettings, environment: Mapping[str, str] = os.environ
+) -> tuple[str | None, tuple[Target, ...]]:
+    """Return the model and the targets in force, each as it was given. Raises ConfigError for a chain of nothing."""
+    prefix, default = {"embedding": ("EMBED", "local"), "chat": ("CHAT", "hf")}[settings.task]
+    model = settings.model or environment.get(f"HF_GATEWAY_{prefix}_MODEL") or None
+    if model is None and settings.task == "chat":
+        model = environment.get("HF_MODEL_ID") or None
+    targets = settings.targets
+    if targets is None:
+        targets = _targets(environment.get(f"HF_GATEWAY_{prefix}_TARGETS") or default) or ()
+    if not targets:
+        raise ConfigError("targets is empty; name at least one, such as 'local'")
+    return model, targets

@@ -1,0 +1,76 @@
+"""How long a request, a call and each of its steps may take, and how often one target is asked."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How long and how often. All times in seconds.
+
+    deadline: for one request over all targets and retries (a large batch is cut into several requests, each with its own);
+    answer_timeout: for one call whose answer comes whole; connect_timeout: for its connection; max_retries: how often one
+    target is asked again at once after a failure that may pass, 0 for never; patience: a Retry-After up to this is waited
+    out before another target is asked.
+
+    Of streamed answers: progress_timeout: without a byte, until the first content; first_content_timeout: until the first
+    content, where another target could take over; stall_timeout: from one piece of content to the next.
+    """
+
+    deadline: float = 60.0
+    answer_timeout: float = 30.0
+    connect_timeout: float = 5.0
+    max_retries: int = 1
+    patience: float = 0.0
+    progress_timeout: float = 30.0
+    first_content_timeout: float = 10.0
+    stall_timeout: float = 15.0
+    next_on_content_filter: bool = False
+
+
+class Effect(Protocol):
+    """One thing a backend wants done (`drive.py`)."""
+
+    @property
+    def streamed(self) -> bool:
+        """Whether it is a step of an answer that comes in pieces."""
+
+    @property
+    def patient(self) -> bool:
+        """Whether silence before the first content means work rather than a dead server."""
+
+
+class Pace:
+    """How long the next step of one call may take. hurried: says whether another target could take over."""
+
+    def __init__(self, policy: Policy, clock: Callable[[], float], ends: float, hurried: Callable[[], bool]) -> None:
+        """Start now; `ends` is the request's deadline, by the clock."""
+        self.policy, self.clock, self.ends, self._hurried = policy, clock, ends, hurried
+        self.started = clock()
+        self.last_content: float | None = None
+
+    @cached_property
+    def hurried(self) -> bool:
+        """Whether another target could take over, asked once."""
+        return self._hurried()
+
+    def content(self) -> None:
+        """Note that a piece of content came."""
+        self.last_content = self.clock()
+
+    def allowance(self, effect: Effect) -> float:
+        """Return the seconds that this effect may take."""
+        policy, now = self.policy, self.clock()
+        if not effect.streamed:
+            left = self.started + policy.answer_timeout - now
+        elif self.last_content is not None:
+            left = self.last_content + policy.stall_timeout - now
+        elif self.hurried:
+            left = min(self.started + policy.first_content_timeout - now, policy.progress_timeout)
+        elif effect.patient:
+            left = self.ends - now
+        else:
+            left = policy.progress_timeout
+        return max(0.0, min(left, self.ends - now))

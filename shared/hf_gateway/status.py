@@ -1,0 +1,73 @@
+"""How the targets of a chain stand: what `Gateway.status()`, `Gateway.check()` and `doctor` say of each."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from hf_gateway.backends.base import Report
+from hf_gateway.drive import Effects
+from hf_gateway.errors import GatewayError
+from hf_gateway.key_policy import Access, fix
+from hf_gateway.link import Link
+
+
+@dataclass(frozen=True)
+class TargetStatus:
+    """One target as it stands now, without asking it.
+
+    ready: may be called; reason: why not; retry_in: seconds until it may be; needs_key, key_reason: the policy's answer;
+    key_source: where a key was found (never the key), or None.
+    """
+
+    target: str
+    ready: bool
+    reason: str | None
+    retry_in: float | None
+    needs_key: str
+    key_reason: str
+    key_source: str | None
+    fix: str | None
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One target after it was asked. status: as above; answers: whether it did; report: what it serves; error: why not."""
+
+    status: TargetStatus
+    answers: bool
+    report: Report
+    error: str | None
+
+
+def status_of(link: Link, now: float, access: Access = "unknown") -> TargetStatus:
+    """Say how a target stands, without asking it; `now` by the chain's clock."""
+    backend = link.backend
+    needed = backend.key_requirement(access)
+    credential = backend.credential()
+    way = fix(backend.target, needed, credential, backend.key_url)
+    state = link.breaker.state(now)
+    blocked = state.state in ("open", "resting")
+    return TargetStatus(
+        target=link.label,
+        ready=way is None and not blocked,
+        reason=way or (f"{state.state}: {state.reason}" if blocked else None),
+        retry_in=max(0.0, state.until - now) if blocked and state.until is not None else None,
+        needs_key=needed.level.value,
+        key_reason=needed.reason,
+        key_source=credential.source if credential is not None else None,
+        fix=way,
+    )
+
+
+def checked(link: Link, now: float, perform: Callable[[Effects, str], Any]) -> Checked:
+    """Ask a target what it serves; `perform` carries a backend's effects out."""
+    status = status_of(link, now)
+    if status.fix is not None:
+        return Checked(status, False, Report(), status.fix)
+    try:
+        report: Report = perform(link.backend.probe(), link.label)
+    except GatewayError as error:
+        return Checked(status, False, Report(), error.message)
+    if report.access != "unknown":
+        status = status_of(link, now, report.access)
+    return Checked(status, status.fix is None, report, status.fix)

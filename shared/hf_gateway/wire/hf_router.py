@@ -1,0 +1,96 @@
+"""The router's catalogue: which models which providers serve for chat, and what they can do.
+
+Source: huggingface.co/docs/inference-providers/hub-api, and the recorded `GET /v1/models` (127 models, December 2025).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from hf_gateway.errors import BadResponse
+from hf_gateway.wire.http import HttpRequest, HttpResponse, get, read_json
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a model can do at a target; None where nobody said. context: tokens it takes."""
+
+    context: int | None = None
+    tools: bool | None = None
+    structured_output: bool | None = None
+    images: bool | None = None
+
+
+@dataclass(frozen=True)
+class Offer:
+    """One provider's row. Nearly everything may be missing there."""
+
+    provider: str
+    live: bool = True
+    context: int | None = None
+    tools: bool | None = None
+    structured_output: bool | None = None
+
+
+@dataclass(frozen=True)
+class CatalogueEntry:
+    """One model."""
+
+    id: str
+    inputs: tuple[str, ...] = ()
+    providers: tuple[Offer, ...] = ()
+
+    @classmethod
+    def of(cls, data: dict[str, Any]) -> Self:
+        """Read one entry of the list."""
+        architecture = data.get("architecture")
+        inputs = architecture.get("input_modalities") if isinstance(architecture, dict) else None
+        rows = data.get("providers")
+        return cls(
+            data["id"],
+            tuple(str(each) for each in inputs or ()),
+            tuple(_offer(row) for row in rows or () if isinstance(row, dict) and row.get("provider")),
+        )
+
+    def capabilities(self, provider: str | None) -> Capabilities:
+        """Say what can be counted on: of one provider, or, where the router chooses, of every one that is live."""
+        named = [row for row in self.providers if row.provider == provider]
+        rows = named or [row for row in self.providers if row.live]
+        return Capabilities(
+            min((row.context for row in rows if row.context), default=None),
+            _all([row.tools for row in rows]),
+            _all([row.structured_output for row in rows]),
+            "image" in self.inputs if self.inputs else None,
+        )
+
+
+def _all(said: Sequence[bool | None]) -> bool | None:
+    return None if not said or any(each is None for each in said) else all(said)
+
+
+def _offer(row: dict[str, Any]) -> Offer:
+    context = row.get("context_length")
+    tools, structured = row.get("supports_tools"), row.get("supports_structured_output")
+    return Offer(
+        str(row["provider"]),
+        row.get("status", "live") == "live",
+        context if isinstance(context, int) else None,
+        tools if isinstance(tools, bool) else None,
+        structured if isinstance(structured, bool) else None,
+    )
+
+
+def encode_models(router: str) -> HttpRequest:
+    """Build `GET /v1/models`, which needs no key."""
+    return get(f"{router.removesuffix('/v1')}/v1/models")
+
+
+def decode_models(response: HttpResponse, *, target: str) -> list[CatalogueEntry]:
+    """Read the list."""
+    data = read_json(response, target=target)
+    entries = data.get("data") if isinstance(data, dict) else None
+    if not isinstance(entries, list):
+        raise BadResponse("the catalogue has no list 'data'; is this Hugging Face's router?", target=target)
+    return [
+        CatalogueEntry.of(entry) for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str)
+    ]

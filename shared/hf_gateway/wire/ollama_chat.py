@@ -1,0 +1,271 @@
+"""Ollama's native `/api/chat`: its own options, tools, thinking, JSON a line (github.com/ollama/ollama, docs/openapi.yaml)."""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from hf_gateway.chat import ChatEvent, ChatRequest, Message, ToolCallDelta
+from hf_gateway.errors import BadResponse, GatewayError, InvalidRequest, ModelNotFound, classify
+from hf_gateway.usage import Usage
+from hf_gateway.wire.http import HttpRequest, HttpResponse, post_json, read_json
+from hf_gateway.wire.sse import Lines, parsed
+
+# Ours → Ollama's (api/types.go, Options).
+OPTIONS = {
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "top_k": "top_k",
+    "seed": "seed",
+    "max_tokens": "num_predict",
+    "frequency_penalty": "frequency_penalty",
+    "presence_penalty": "presence_penalty",
+    "repetition_penalty": "repeat_penalty",
+}
+
+
+def encode_chat(
+    url: str,
+    model: str,
+    request: ChatRequest,
+    *,
+    target: str,
+    keep_alive: str | float | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> HttpRequest:
+    """Build `POST /api/chat`. `truncate` is always sent: the server's own default drops old messages in silence.
+
+    Ollama knows no tool_choice. "none" leaves the tools out; a tool that must be called is asked for as an answer in its JSON
+    schema, which the server's grammar enforces, and `ForcedCall` reads it as a call.
+
+    Raises ModelNotFound for an image that is given by URL, which Ollama does not fetch.
+    """
+    sampling = request.sampling
+    own = {theirs: value for ours, theirs in OPTIONS.items() if (value := getattr(sampling, ours)) is not None}
+    if request.stop:
+        own["stop"] = request.stop
+    payload: dict[str, Any] = {
+        "model": model,
+        "messages": _messages(request.messages, target),
+        "stream": request.stream,
+        "truncate": False,
+    }
+    if request.tools and request.tool_choice != "none":
+        payload["tools"] = list(request.forced_tools or request.tools)
+    wanted = _format(request)
+    if wanted is not None:
+        payload["format"] = wanted
+    if sampling.reasoning_effort is not None:
+        payload["think"] = False if sampling.reasoning_effort == "none" else sampling.reasoning_effort
+    for name in ("logprobs", "top_logprobs"):
+        if (value := getattr(sampling, name)) is not None:
+            payload[name] = value
+    if merged := {**(options or {}), **own}:
+        payload["options"] = merged
+    if keep_alive is not None:
+        payload["keep_alive"] = keep_alive
+    return post_json(f"{url}/api/chat", payload)
+
+
+def _format(request: ChatRequest) -> Any:
+    if forced := request.forced_tools:
+        if len(forced) == 1:
+            return forced[0]["function"].get("parameters") or {"type": "object"}
+        return {"anyOf": [_call_schema(tool["function"]) for tool in forced]}
+    schema = request.json_schema
+    return None if schema is None else schema or "json"
+
+
+def _call_schema(function: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {
+            "name": {"const": function["name"]},
+            "arguments": function.get("parameters") or {"type": "object"},
+        },
+        "required": ["name", "arguments"],
+        "additionalProperties": False,
+    }
+
+
+def _messages(messages: Sequence[Message], target: str) -> list[dict[str, Any]]:
+    names: dict[str, str] = {}  # tool_call_id → the tool's name, by which Ollama's templates know an answer
+    made = []
+    for message in messages:
+        role = "system" if message["role"] == "developer" else message["role"]
+        text, images = _content(message.get("content"), target)
+        turned: dict[str, Any] = {"role": role, "content": text}
+        if images:
+            turned["images"] = images
+        if calls := message.get("tool_calls"):
+            turned["tool_calls"] = [_call(call, names) for call in calls]
+        if role == "tool":
+            turned["tool_call_id"] = message["tool_call_id"]
+            if name := message.get("name") or names.get(message["tool_call_id"]):
+                turned["tool_name"] = name
+        made.append(turned)
+    return made
+
+
+def _call(call: Mapping[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    function = call["function"]
+    name, arguments = function["name"], function.get("arguments") or "{}"
+    names[call.get("id") or ""] = name
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments)
+        except ValueError:
+            arguments = None
+        if not isinstance(arguments, dict):
+            raise InvalidRequest(
+                f"the arguments of the earlier call of {name!r} are no JSON object, which Ollama wants"
+            )
+    return {"id": call.get("id") or "", "function": {"name": name, "arguments": arguments}}
+
+
+def _content(content: Any, target: str) -> tuple[str, list[str]]:
+    if content is None or isinstance(content, str):
+        return content or "", []
+    texts, images = [], []
+    for part in content:
+        kind = "text" if isinstance(part, str) else part["type"]
+        if kind == "text":
+            texts.append(part if isinstance(part, str) else part["text"])
+        elif kind == "image_url":
+            link = part["image_url"]
+            images.append(_image(link if isinstance(link, str) else link["url"], target))
+        else:
+            raise ModelNotFound(f"takes texts and images, and a message has a part of type {kind!r}", target=target)
+    return "\n".join(texts), images
+
+
+def _image(url: str, target: str) -> str:
+    found = re.match(r"data:[^,]*;base64,", url)
+    if found is None:
+        raise ModelNotFound(
+            "takes images as data, not by a URL; put the picture itself into the message", target=target
+        )
+    return url[found.end() :]
+
+
+def decode_chat(response: HttpResponse, *, target: str) -> ChatEvent:
+    """Read a whole answer. An `error` inside a 200 is an error."""
+    data = read_json(response, target=target)
+    if not isinstance(data, dict):
+        raise BadResponse("the answer is no JSON object; is this Ollama?", target=target)
+    return _event(data, target)
+
+
+class ChatStream:
+    """Reads JSON a line. finished, done: the line with `done` was there."""
+
+    def __init__(
+        self,
+        headers: Mapping[str, str],  # noqa: ARG002 - as every reader of a stream takes them
+        target: str,
+        turned: Callable[[ChatEvent], ChatEvent] = lambda event: event,
+    ) -> None:
+        """headers: of the response; turned: what is done to every event."""
+        self.finished = False
+        self._turned = turned
+        self._lines = Lines(target)
+        self._target = target
+
+    @property
+    def done(self) -> bool:
+        """Nothing more will come."""
+        return self.finished
+
+    def feed(self, data: bytes) -> list[ChatEvent]:
+        """Take more bytes; returns what they say. Raises the error that the stream tells of, BadResponse for garbage."""
+        return self._read(self._lines.feed(data))
+
+    def end(self) -> list[ChatEvent]:
+        """The stream has ended; returns what was still open."""
+        return self._read(self._lines.end())
+
+    def _read(self, lines: list[bytes]) -> list[ChatEvent]:
+        found = []
+        for line in lines:
+            if line.strip() and not self.finished:
+                event = _event(parsed(line, self._target), self._target)
+                self.finished = event.finish_reason is not None
+                found.append(self._turned(event))
+        return found
+
+
+def _event(data: Mapping[str, Any], target: str) -> ChatEvent:
+    if data.get("error"):
+        raise _error(data, target)
+    message = data.get("message")
+    if not isinstance(message, dict):
+        raise BadResponse("the answer has no 'message'; is this Ollama's /api/chat?", target=target)
+    done = data.get("done") is True
+    calls = tuple(
+        ToolCallDelta(None, call.get("id") or None, call["function"]["name"], _json(call["function"].get("arguments")))
+        for call in message.get("tool_calls") or ()
+        if isinstance(call, dict) and isinstance(call.get("function"), dict) and call["function"].get("name")
+    )
+    logprobs = data.get("logprobs")
+    return ChatEvent(
+        message.get("content") or "",
+        message.get("thinking") or "",
+        calls,
+        (data.get("done_reason") or "stop") if done else None,
+        Usage(data.get("prompt_eval_count"), data.get("eval_count")) if done else None,
+        data.get("model"),
+        data.get("remote_host") or None,
+        logprobs=tuple(logprobs) if isinstance(logprobs, list) else (),
+    )
+
+
+def _json(arguments: Any) -> str:
+    return arguments if isinstance(arguments, str) else json.dumps(arguments or {}, ensure_ascii=False)
+
+
+def _error(data: Mapping[str, Any], target: str) -> GatewayError:
+    found = classify(500, {}, json.dumps({"error": data["error"]}).encode(), target=target)
+    found.message = f"an error inside the answer: {data['error']}"
+    found.args = (found.message,)
+    return found
+
+
+class ForcedCall:
+    """Reads an answer in a tool's JSON schema as a call of that tool, piece by piece.
+
+    With one tool the text is its arguments; with several it is {"name": ..., "arguments": {...}}.
+    """
+
+    _HEAD = re.compile(r'\s*\{\s*"name"\s*:\s*"([^"]+)"\s*,\s*"arguments"\s*:\s*')
+
+    def __init__(self, tools: Sequence[Mapping[str, Any]]) -> None:
+        """tools: those of which one is called."""
+        self._name: str | None = tools[0]["function"]["name"] if len(tools) == 1 else None
+        self._single = self._name is not None
+        self._told = False
+        self._held = ""
+
+    def read(self, event: ChatEvent) -> ChatEvent:
+        """Turn the text of an event into a piece of the call; what the server itself read as a call stays as it is."""
+        pieces: list[ToolCallDelta] = []
+        self._held += event.text
+        if self._name is None and (head := self._HEAD.match(self._held)):
+            self._name, self._held = head[1], self._held[head.end() :]
+        if self._name is not None and not event.tool_calls and self._held.strip():
+            arguments, self._held = self._free(event.finish_reason is not None)
+            if arguments or not self._told:
+                pieces.append(ToolCallDelta(0, None, None if self._told else self._name, arguments))
+                self._told = True
+        if event.finish_reason is not None and not self._told and self._held and not event.tool_calls:
+            return replace(event, text=self._held)  # not what was asked for; it is not hidden
+        return replace(event, text="", tool_calls=(*event.tool_calls, *pieces))
+
+    def _free(self, last: bool) -> tuple[str, str]:
+        """Return what surely belongs to the arguments, and what may be the brace around name and arguments."""
+        if self._single:
+            return self._held, ""
+        place = self._held.rfind("}")
+        if place < 0:
+            return self._held, ""
+        return self._held[:place], "" if last else self._held[place:]

@@ -1,0 +1,214 @@
+"""OpenAI's chat form, as vLLM, TGI, llama.cpp, LM Studio, transformers serve and Hugging Face's router speak it.
+
+Source: platform.openai.com/docs/api-reference/chat; what servers make of it, from recorded traffic of eight providers and TGI.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hf_gateway.chat import ChatEvent, ChatRequest, ToolCallDelta
+from hf_gateway.errors import BadResponse, GatewayError, classify
+from hf_gateway.usage import Usage
+from hf_gateway.wire.http import HttpRequest, HttpResponse, post_json, read_json
+from hf_gateway.wire.openai import endpoint
+from hf_gateway.wire.sse import EventStream, parsed
+
+STANDARD = ("temperature", "top_p", "max_tokens", "seed", "frequency_penalty", "presence_penalty", "logprobs")
+BEYOND = ("top_k", "repetition_penalty", "top_logprobs")
+REQUEST_IDS = ("x-request-id", "inference-id", "x-inference-id")
+
+
+def chat_url(url: str) -> str:
+    """Complete a base URL: nothing after the host gets `/v1/chat/completions`, a path gets `/chat/completions`."""
+    return endpoint(url, "chat/completions")
+
+
+def encode_chat(url: str, model: str | None, request: ChatRequest, *, stream_usage: bool = True) -> HttpRequest:
+    """Build the POST. What is not set is left out: some servers refuse a null.
+
+    stream_usage: ask for the count of tokens at the end of a stream, which nobody sends otherwise.
+    """
+    sampling = request.sampling
+    payload: dict[str, Any] = {"messages": [dict(message) for message in request.messages]}
+    if model is not None:
+        payload["model"] = model
+    for name in (*STANDARD, *BEYOND, "parallel_tool_calls"):
+        if (value := getattr(sampling, name)) is not None:
+            payload[name] = value
+    if request.stop:
+        payload["stop"] = request.stop
+    if sampling.reasoning_effort is not None and sampling.reasoning_effort is not True:
+        payload["reasoning_effort"] = sampling.reasoning_effort or "none"
+    if request.tools:
+        payload["tools"] = list(request.tools)
+        if request.tool_choice is not None:
+            payload["tool_choice"] = request.tool_choice
+    else:
+        payload.pop("parallel_tool_calls", None)
+    if request.response_format is not None:
+        payload["response_format"] = request.response_format
+    if request.stream:
+        payload["stream"] = True
+        if stream_usage:
+            payload["stream_options"] = {"include_usage": True}
+    payload.update(sampling.extra_body or {})
+    message = post_json(url, payload)
+    if request.stream:
+        # Whole events, not a compressor's blocks of them.
+        headers = {**message.headers, "accept": "text/event-stream, application/json", "accept-encoding": "identity"}
+        return HttpRequest(message.method, message.url, message.body, headers)
+    return message
+
+
+def decode_chat(response: HttpResponse, *, target: str) -> ChatEvent:
+    """Read a whole answer. An error inside a 200 is an error."""
+    data = read_json(response, target=target)
+    if not isinstance(data, dict):
+        raise BadResponse("the answer is no JSON object; is this an OpenAI-compatible server?", target=target)
+    _raise_error(data, target)
+    choice = _choice(data)
+    if choice is None:
+        raise BadResponse("the answer has no 'choices'; is this an OpenAI-compatible server?", target=target)
+    return _event(data, choice, choice.get("message"), response.headers)
+
+
+class ChatStream:
+    """Reads a stream of chunks. finished: a finish_reason was there; done: `[DONE]` was, and nothing more will come."""
+
+    def __init__(self, headers: Mapping[str, str], target: str) -> None:
+        """headers: of the response."""
+        self.finished = False
+        self.done = False
+        self._events = EventStream(target)
+        self._headers = headers
+        self._target = target
+
+    def feed(self, data: bytes) -> list[ChatEvent]:
+        """Take more bytes; returns what they say. Raises the error that the stream tells of, BadResponse for garbage."""
+        return [event for each in self._events.feed(data) for event in self._read(each)]
+
+    def end(self) -> list[ChatEvent]:
+        """The stream has ended; returns what was still open."""
+        return [event for each in self._events.end() for event in self._read(each)]
+
+    def _read(self, event_data: bytes) -> list[ChatEvent]:
+        if not event_data.strip() or self.done:
+            return []
+        if event_data.strip() == b"[DONE]":
+            self.done = True
+            return []
+        data = parsed(event_data, self._target)
+        _raise_error(data, self._target)
+        choice = _choice(data) or {}
+        event = _event(data, choice, choice.get("delta") or choice.get("message"), self._headers)
+        self.finished = self.finished or event.finish_reason is not None
+        return [event]
+
+
+def _choice(data: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    choices = data.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices else None
+    return first if isinstance(first, dict) else None
+
+
+def _event(data: Mapping[str, Any], choice: Mapping[str, Any], message: Any, headers: Mapping[str, str]) -> ChatEvent:
+    message = message if isinstance(message, dict) else {}
+    text, thoughts = _texts(message.get("content"))
+    reasoning = message.get("reasoning_content") or message.get("reasoning")
+    logprobs = choice.get("logprobs")
+    tokens = logprobs.get("content") if isinstance(logprobs, dict) else None
+    model = data.get("model")
+    return ChatEvent(
+        text,
+        reasoning if isinstance(reasoning, str) else thoughts,
+        tuple(_tool_call(call) for call in message.get("tool_calls") or () if isinstance(call, dict)),
+        choice.get("finish_reason") or None,
+        usage_of(data.get("usage")),
+        model if isinstance(model, str) and model else None,
+        headers.get("x-inference-provider"),
+        next((headers[name] for name in REQUEST_IDS if name in headers), None),
+        tuple(tokens) if isinstance(tokens, list) else (),
+    )
+
+
+def _texts(content: Any) -> tuple[str, str]:
+    """Return text and thoughts; content is a string, or a list of parts as Mistral's reasoning models send it."""
+    if isinstance(content, str):
+        return content, ""
+    text, thoughts = [], []
+    for part in content if isinstance(content, list) else ():
+        if isinstance(part, str):
+            text.append(part)
+        elif isinstance(part, dict) and part.get("type") == "thinking":
+            thoughts.append(_texts(part.get("thinking"))[0])
+        elif isinstance(part, dict) and isinstance(part.get("text"), str):
+            text.append(part["text"])
+    return "".join(text), "".join(thoughts)
+
+
+def _tool_call(call: Mapping[str, Any]) -> ToolCallDelta:
+    function = call.get("function")
+    function = function if isinstance(function, dict) else {}
+    index, arguments = call.get("index"), function.get("arguments")
+    return ToolCallDelta(
+        index if isinstance(index, int) else None,
+        call.get("id") or None,
+        function.get("name") or None,
+        arguments if isinstance(arguments, str) else "" if arguments is None else json.dumps(arguments),
+    )
+
+
+def usage_of(usage: Any) -> Usage | None:
+    """Read OpenAI's `usage`, with its details where they are given."""
+    if not isinstance(usage, dict):
+        return None
+    return Usage(
+        _count(usage, "prompt_tokens"),
+        _count(usage, "completion_tokens"),
+        _count(usage.get("prompt_tokens_details"), "cached_tokens"),
+        _count(usage.get("completion_tokens_details"), "reasoning_tokens"),
+    )
+
+
+def _count(counts: Any, name: str) -> int | None:
+    value = counts.get(name) if isinstance(counts, dict) else None
+    return value if isinstance(value, int) else None
+
+
+# The words for what a status says elsewhere: TGI's error_type (router/src/lib.rs), OpenAI's type and code.
+_STATUS_OF: Sequence[tuple[str, int]] = (
+    ("overloaded", 503),
+    ("rate_limit", 429),
+    ("too many requests", 429),
+    ("validation", 422),
+    ("invalid_request", 400),
+    ("badrequest", 400),
+    ("content_filter", 400),
+    ("authentication", 401),
+    ("permission", 403),
+    ("not_found", 404),
+)
+
+
+def _raise_error(data: Mapping[str, Any], target: str) -> None:
+    """Raise what an error inside a 200 means; its status stands in it as a number, or follows from its type."""
+    error = data.get("error")
+    if not error:
+        return
+    facts = {**data, **error} if isinstance(error, dict) else data
+    status = next(
+        (
+            facts[name]
+            for name in ("http_status_code", "status_code", "status", "code")
+            if isinstance(facts.get(name), int) and 400 <= facts[name] < 600
+        ),
+        None,
+    )
+    if status is None:
+        words = " ".join(str(facts.get(name, "")) for name in ("error_type", "type", "code")).lower()
+        status = next((number for word, number in _STATUS_OF if word in words), 500)
+    found: GatewayError = classify(status, {}, json.dumps(dict(data)).encode(), target=target)
+    found.message = f"an error inside the answer: {found.message}"
+    found.args = (found.message,)
+    raise found

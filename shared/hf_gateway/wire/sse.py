@@ -1,0 +1,106 @@
+"""Streams cut into what they carry: server-sent events, and JSON a line.
+
+Source: html.spec.whatwg.org/multipage/server-sent-events.html. Bytes may be cut anywhere, also within a character.
+"""
+
+import json
+from typing import Any
+
+from hf_gateway.errors import BadResponse
+
+MAX_EVENT = 16 * 2**20
+"""Bytes of one line, or of one event; an answer of a model is kilobytes."""
+
+
+class Lines:
+    """Cuts bytes into lines, which end with CR, LF, or both."""
+
+    def __init__(self, target: str) -> None:
+        """Start at the beginning of a stream."""
+        self._target = target
+        self._rest = bytearray()
+        self._after_cr = False
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take more bytes; returns the lines that are complete, without their ends."""
+        if self._after_cr and data:
+            data = data.removeprefix(b"\n")
+            self._after_cr = False
+        if not data:
+            return []
+        # A CR at the very end may be half of a CRLF; its other half is dropped when it comes.
+        self._after_cr = data.endswith(b"\r")
+        first, *others = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        self._rest += first
+        if not others:
+            self._check()
+            return []
+        lines = [bytes(self._rest), *others[:-1]]
+        self._rest = bytearray(others[-1])
+        self._check()
+        return lines
+
+    def end(self) -> list[bytes]:
+        """Return the last line, when the stream ended within it."""
+        rest, self._rest = bytes(self._rest), bytearray()
+        return [rest] if rest else []
+
+    def _check(self) -> None:
+        if len(self._rest) > MAX_EVENT:
+            raise BadResponse(f"a line of more than {MAX_EVENT >> 20} MB in the stream", target=self._target)
+
+
+class EventStream:
+    """Cuts bytes into server-sent events, and gives the data of each.
+
+    TGI writes `data:{…}` without a space, and some servers end without the empty line after the last event: its data counts
+    nevertheless, or the end of an answer would be lost.
+    """
+
+    def __init__(self, target: str) -> None:
+        """Start at the beginning of a stream."""
+        self._target = target
+        self._lines = Lines(target)
+        self._data: list[bytes] = []
+        self._size = 0
+        self._first = True
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take more bytes; returns the data of the events that are complete."""
+        return self._events(self._lines.feed(data))
+
+    def end(self) -> list[bytes]:
+        """Return the data of the last event, when the stream ended within it."""
+        return self._events([*self._lines.end(), b""])
+
+    def _events(self, lines: list[bytes]) -> list[bytes]:
+        found = []
+        for line in lines:
+            if self._first:
+                line = line.removeprefix(b"\xef\xbb\xbf")
+                self._first = False
+            if line:
+                self._take(line)
+            elif self._data:
+                found.append(b"\n".join(self._data))
+                self._data, self._size = [], 0
+        return found
+
+    def _take(self, line: bytes) -> None:
+        field, _, value = line.partition(b":")
+        if field == b"data":  # `event`, `id`, `retry` and comments carry nothing of an answer
+            self._data.append(value.removeprefix(b" "))
+            self._size += len(value)
+            if self._size > MAX_EVENT:
+                raise BadResponse(f"an event of more than {MAX_EVENT >> 20} MB in the stream", target=self._target)
+
+
+def parsed(data: bytes, target: str) -> dict[str, Any]:
+    """Return the JSON object of one event. Raises BadResponse for anything else."""
+    try:
+        found = json.loads(data.decode("utf-8"))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise BadResponse(f"a garbled event in the stream: {data[:80].decode('utf-8', 'replace')!r}", target=target)
+    return found
