@@ -57,7 +57,8 @@ class HfBackend(OpenAIChat):
         super().__init__(*args, **named)  # type: ignore[arg-type]
         provider = self.target.provider
         if self.target.model is None:
-            raise ConfigError("target 'hf' needs a model: pass model=")
+            or_set = ", or set HF_MODEL_ID" if self.options.task == "chat" else ""
+            raise ConfigError(f"target 'hf' needs a model: pass model={or_set}")
         if self.options.task == "embedding":
             if provider in POLICIES:
                 raise ConfigError(

@@ -12,6 +12,7 @@ from hf_gateway.errors import ConfigError, GatewayError
 COMMANDS = {
     "quickstart": "index documents and ask them, through LangChain and LlamaIndex",
     "doctor": "for every target: does it need a key, is there one, does it answer, what to do",
+    "chat": "ask a model, and see the answer as it comes and who gave it",
     "embed": "embed texts, one JSON object a line",
 }
 

@@ -2,21 +2,29 @@
 
 import argparse
 import dataclasses
+import os
+from collections.abc import Iterator
 from typing import Any
 
 from hf_gateway.cli.output import console, print_json
 from hf_gateway.config import config_path, read_chain, read_config
 from hf_gateway.errors import GatewayError
 from hf_gateway.gateway import Gateway
-from hf_gateway.options import EmbedSettings
+from hf_gateway.options import SETTINGS, ChatSettings, EmbedSettings, Task, settings_of
 from hf_gateway.status import Checked
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+CHAT_VARIABLES = ("HF_MODEL_ID", "HF_GATEWAY_CHAT_MODEL", "HF_GATEWAY_CHAT_TARGETS")
+
+Settings = EmbedSettings | ChatSettings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
     parser.add_argument("--chain", action="append", help="only this chain of the config file; may be repeated")
+    parser.add_argument(
+        "--task", choices=list(SETTINGS), default="embedding", help="what --model and --targets are for (embedding)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -37,6 +45,7 @@ class ChainReport:
 
     name: str
     source: str
+    task: Task
     model: str | None
     checked: list[Checked]
     error: str | None = None
@@ -55,6 +64,7 @@ class ChainReport:
         return {
             "chain": self.name,
             "source": self.source,
+            "task": self.task,
             "model": self.model,
             "works": self.works,
             "error": self.error,
@@ -62,28 +72,30 @@ class ChainReport:
         }
 
 
-def _chains(arguments: argparse.Namespace) -> list[tuple[str, str, dict[str, Any]]]:
+def _chains(arguments: argparse.Namespace) -> Iterator[tuple[str, str, Settings]]:
     if arguments.model or arguments.targets:
-        return [
-            (
-                "given",
-                "the command line",
-                {"model": arguments.model, "targets": arguments.targets, "config": arguments.config},
-            )
-        ]
+        given = {"model": arguments.model, "targets": arguments.targets, "config": arguments.config}
+        yield "given", "the command line", settings_of(arguments.task)(**given)
+        return
     path, data = read_config(config_path(arguments.config))
-    names = arguments.chain or list(data.get("chains", {}))
-    if names:
-        return [(name, str(path), read_chain(name, EmbedSettings, path)) for name in names]
-    return [("default", "the environment and the defaults", {"model": DEFAULT_MODEL, "config": arguments.config})]
+    chains = data.get("chains", {})
+    if names := arguments.chain or list(chains):
+        for name in names:
+            table = chains.get(name)
+            kind = settings_of(table.get("task", "embedding") if isinstance(table, dict) else "embedding")
+            yield name, str(path), kind(**read_chain(name, kind, path))
+        return
+    yield "default", "the environment and the defaults", EmbedSettings(model=DEFAULT_MODEL, config=arguments.config)
+    if any(os.environ.get(name) for name in CHAT_VARIABLES):
+        yield "chat", "the environment and the defaults", ChatSettings(config=arguments.config)
 
 
-def _report(name: str, source: str, settings: dict[str, Any]) -> ChainReport:
+def _report(name: str, source: str, settings: Settings) -> ChainReport:
     try:
-        with Gateway.from_settings(EmbedSettings(**settings)) as gateway:
-            return ChainReport(name, source, gateway.model, gateway.check())
+        with Gateway.from_settings(settings) as gateway:
+            return ChainReport(name, source, gateway.task, gateway.model, gateway.check())
     except GatewayError as error:
-        return ChainReport(name, source, settings.get("model"), [], str(error))
+        return ChainReport(name, source, settings.task, settings.model, [], str(error))
 
 
 def _fix(checked: Checked) -> str | None:
@@ -97,7 +109,8 @@ def _show(out: Any, report: ChainReport) -> None:
     from rich.table import Table
 
     out.print(
-        f"\n[bold]chain {escape(report.name)}[/bold] (from {escape(report.source)}), model {escape(str(report.model or '-'))}"
+        f"\n[bold]chain {escape(report.name)}[/bold] (from {escape(report.source)}), {report.task}, "
+        f"model {escape(str(report.model or '-'))}"
     )
     if report.error:
         out.print(f"  [red]cannot be built:[/red] {escape(report.error)}")

@@ -1,0 +1,112 @@
+"""`hf-gateway chat`: a prompt in, an answer out, as it comes; and in one line whether everything is connected."""
+
+import argparse
+import dataclasses
+import logging
+import sys
+from importlib.util import find_spec
+from typing import Any
+
+from hf_gateway.chat import ChatEvent, ChatResult, Message
+from hf_gateway.cli.output import console, print_json
+from hf_gateway.errors import ConfigError
+from hf_gateway.gateway import Gateway
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what the command takes."""
+    parser.add_argument("prompt", nargs="*", metavar="PROMPT", help="what to ask; without it, all of stdin")
+    parser.add_argument("--system", help="how to answer: a system message before the prompt")
+    parser.add_argument("--chain", help="a chain of the config file, instead of --model and --targets")
+    parser.add_argument("--temperature", type=float, help="0 for the most likely answer each time")
+    parser.add_argument("--max-tokens", type=int, help="tokens the answer may have")
+    parser.add_argument("--timeout", type=float, help="seconds for everything")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the answer on stdout, and on stderr who gave it; with --json both as one document."""
+    messages = _messages(arguments)
+    # Who did not serve, and why, is shown below; the log would say it twice.
+    logging.getLogger("hf_gateway.gateway").setLevel(logging.ERROR)
+    with _gateway(arguments) as gateway:
+        if arguments.json:
+            print_json(dataclasses.asdict(gateway.chat(messages)))
+            return 0
+        with gateway.stream(messages) as stream:
+            show = _Screen()
+            try:
+                for event in stream:
+                    show.piece(event)
+            finally:
+                show.end()
+        _tell(stream.result)
+    return 0
+
+
+def _messages(arguments: argparse.Namespace) -> list[Message]:
+    prompt = " ".join(arguments.prompt)
+    if not prompt:
+        if sys.stdin.isatty():
+            sys.stderr.write("type what to ask, and end it with Ctrl-D\n")
+        prompt = sys.stdin.read()
+    if not prompt.strip():
+        raise ConfigError("there is nothing to ask: hf-gateway chat 'your question', or pipe it in")
+    before: list[Message] = [{"role": "system", "content": arguments.system}] if arguments.system else []
+    return [*before, {"role": "user", "content": prompt}]
+
+
+def _gateway(arguments: argparse.Namespace) -> Gateway:
+    given = {name: getattr(arguments, name) for name in ("temperature", "max_tokens", "timeout")}
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if arguments.chain:
+        for name in ("model", "targets"):
+            if getattr(arguments, name):
+                changes[name] = getattr(arguments, name)
+        return Gateway.from_config(arguments.chain, arguments.config, task="chat", **changes)
+    return Gateway(arguments.model, arguments.targets, task="chat", config=arguments.config, **changes)
+
+
+class _Screen:
+    """Writes pieces as they come: the text to stdout, thoughts, dimly, to a terminal that watches stderr."""
+
+    def __init__(self) -> None:
+        self._thoughts = console(stderr=True) if sys.stderr.isatty() and find_spec("rich") else None
+        self._thinking = False
+        self._last = "\n"
+
+    def piece(self, event: ChatEvent) -> None:
+        if event.reasoning and self._thoughts is not None:
+            self._thinking = True
+            self._thoughts.print(event.reasoning, style="dim", end="", markup=False)
+        if event.text:
+            self._break()
+            sys.stdout.write(event.text)
+            sys.stdout.flush()
+            self._last = event.text[-1]
+
+    def end(self) -> None:
+        self._break()
+        if self._last != "\n":
+            sys.stdout.write("\n")
+            sys.stdout.flush()
+
+    def _break(self) -> None:
+        if self._thinking and self._thoughts is not None:
+            self._thoughts.print()
+        self._thinking = False
+
+
+def _tell(result: ChatResult) -> None:
+    for attempt in result.attempts:
+        if attempt.outcome != "served":
+            sys.stderr.write(f"{attempt.target} {attempt.outcome}: {attempt.error}\n")
+    usage = result.usage
+    parts = [
+        f"{result.model or 'the model'} by {result.served_by}",
+        f"through {result.provider}" if result.provider else "",
+        f"{usage.input_tokens} tokens in, {usage.output_tokens} out" if usage.total_tokens is not None else "",
+        f"first after {result.first_content_seconds:.2f} s" if result.first_content_seconds is not None else "",
+        f"{result.seconds:.2f} s in all",
+        "cut at max_tokens" if result.finish_reason == "length" else "",
+    ]
+    sys.stderr.write(", ".join(part for part in parts if part) + "\n")
