@@ -59,6 +59,7 @@ def _no_traces(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from hf_gateway import credentials
 
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_GATEWAY_HOME", str(tmp_path.with_name(f"{tmp_path.name}-home")))
     monkeypatch.setattr(credentials, "_noticed", set())
 
 

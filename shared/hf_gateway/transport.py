@@ -341,7 +341,9 @@ class _Exchange:
 
     def _too_late(self) -> AttemptTimedOut:
         return AttemptTimedOut(
-            f"no whole answer from {origin_of(self.url)} within {self.timeout:.3g} s", target=self.target
+            f"no {'answer' if isinstance(self.sent, Open) else 'whole answer'} from {origin_of(self.url)} "
+            f"within {self.timeout:.3g} s",
+            target=self.target,
         )
 
 

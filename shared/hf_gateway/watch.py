@@ -40,14 +40,13 @@ class Watch:
         self._alarms: set[Alarm] = set()
         self._wakes = math.inf
         self._thread: threading.Thread | None = None
-        self._pid = os.getpid()
 
     def start(self, seconds: float, response: Any) -> Alarm:
         """Have `response` shut down after so many seconds, unless the alarm is stopped before."""
         alarm = Alarm(time.monotonic() + max(seconds, 0.0), response)
         with self._changed:
-            if self._thread is None or self._pid != os.getpid():
-                self._pid, self._wakes = os.getpid(), math.inf
+            if self._thread is None:
+                self._wakes = math.inf
                 self._thread = threading.Thread(target=self._run, name="hf-gateway-watch", daemon=True)
                 self._thread.start()
             self._alarms.add(alarm)
@@ -74,3 +73,6 @@ class Watch:
 
 
 watch = Watch()
+if hasattr(os, "register_at_fork"):
+    # The thread stays behind in the parent, and whoever held the lock there does.
+    os.register_at_fork(after_in_child=watch.__init__)  # type: ignore[misc]
