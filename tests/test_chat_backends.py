@@ -344,3 +344,47 @@ def test_local_says_what_is_missing() -> None:
         gateway("local", model="nobody/here").chat("hi")
     with pytest.raises(errors.ContextOverflow):
         gateway("local", model=str(TINY)).chat("word " * 20_000)
+
+
+def test_ollama_may_call_tools_though_the_answer_is_wanted_in_a_schema(ollama: FakeOllama) -> None:
+    schema = {"type": "object", "properties": {"sky": {"type": "string"}}, "required": ["sky"]}
+    wanted = {"type": "json_schema", "json_schema": {"name": "weather", "schema": schema}}
+    weather = tool("get_weather", city="string")
+    result = gateway(Target("ollama", url=ollama.url)).chat(
+        [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "get_weather in Paris"}],
+        tools=[weather],
+        response_format=wanted,
+    )
+    assert [call.name for call in result.tool_calls] == ["get_weather"]
+    body = ollama.requests[0].json
+    assert "format" not in body  # the grammar of a schema leaves no room for a call
+    assert body["messages"][0]["content"].startswith("Be brief.\n\nAnswer with one JSON object")
+    assert '"sky"' in body["messages"][0]["content"]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set',
+        "m is not a multimodal model",
+        "json mode cannot be combined with tool/function calling",
+    ],
+)
+def test_a_server_that_lacks_an_ability_is_no_fault_of_the_caller(
+    primary: FakeOpenAI, backup: FakeOpenAI, said: str
+) -> None:
+    primary.always(Reply(400, {"error": {"message": said, "type": "BadRequestError"}}))
+    result = gateway(f"openai:{primary.url}", f"openai:{backup.url}").chat("hi")
+    assert result.served_by == f"openai:{backup.url}"
+
+
+def test_a_content_filter_may_be_named_by_its_code_alone(primary: FakeOpenAI) -> None:
+    primary.always(Reply(400, {"error": {"message": "The response was stopped", "code": "content_filter"}}))
+    with pytest.raises(errors.ContentFiltered):
+        gateway(f"openai:{primary.url}").chat("hi")
+
+
+def test_a_refusal_is_read_as_the_answer_it_is(primary: FakeOpenAI) -> None:
+    message = {"role": "assistant", "content": None, "refusal": "I will not"}
+    primary.always(Reply(200, {"choices": [{"message": message, "finish_reason": "stop"}]}))
+    assert gateway(f"openai:{primary.url}").chat("hi").text == "I will not"

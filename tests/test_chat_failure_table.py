@@ -290,3 +290,17 @@ def test_a_targets_own_model_stays_when_a_call_names_another(
     assert primary.requests[0].json["model"] == "other"
     with pytest.raises(errors.InvalidRequest, match="names a model of its own"):
         chatter([Target("openai", "own-name", url=backup.url)]).ask(model="other")
+
+
+def test_a_missing_key_is_warned_of_once_and_a_failure_each_time(
+    primary: FakeOpenAI, backup: FakeOpenAI, caplog: pytest.LogCaptureFixture
+) -> None:
+    keyless = Chatter("whole", ["hf", *chain(backup)])
+    for _ in range(3):
+        keyless.ask()
+    assert len(caplog.records) == 1
+    primary.always(Reply(404, {"error": "model 'x' not found"}))
+    failing = Chatter("whole", chain(primary, backup))
+    for _ in range(2):
+        failing.ask()
+    assert len(caplog.records) == 3

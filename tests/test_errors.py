@@ -15,7 +15,7 @@ NAMES = {
     "400_0cc995e332": errors.InvalidRequest,
     "400_ae6f2afb98": errors.InvalidRequest,
     "401_d201d5c5a2": errors.AuthenticationFailed,
-    "422_4d5739ce70": errors.InvalidRequest,
+    "422_4d5739ce70": errors.ContextOverflow,
     "422_be3a3874d7": errors.InvalidRequest,
     "422_f9a6d50d83": errors.InvalidRequest,
     "429_53959a191d": errors.RateLimited,
@@ -121,6 +121,13 @@ def test_limits_that_the_server_names_come_along() -> None:
     assert too_many.max_texts == 32
     too_long: Any = classify(400, {}, b'{"error":{"message":"This model\'s maximum context length is 512 tokens."}}')
     assert too_long.limit == 512
+    with_answer: Any = classify(
+        422,
+        {},
+        b'{"error":"Input validation error: `inputs` tokens + `max_new_tokens` must be <= 1512. Given: 2 `inputs` tokens '
+        b'and 10000 `max_new_tokens`","error_type":"validation"}',
+    )
+    assert (type(with_answer), with_answer.limit) == (errors.ContextOverflow, 1512)
 
 
 def test_the_servers_own_words_and_the_way_out_are_in_the_message() -> None:

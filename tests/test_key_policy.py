@@ -149,7 +149,7 @@ targets = ["openai:{down}", {{kind = "ollama", url = "{ollama.url}", model = "al
         ("tei", "optional", True),
         ("local", "never", True),
     ]
-    assert "run it locally" in docs["targets"][0]["fix"]
+    assert docs["targets"][0]["fix"].startswith("set HF_TOKEN")
     assert "401" in docs["targets"][1]["fix"]
     assert (
         docs["targets"][2]["key_source"] == "the target's own credential"

@@ -216,6 +216,17 @@ class ChatResult(ChatAnswer):
     first_content_seconds: float | None = None
 
 
+def asked_for_json(messages: Sequence[Message], schema: Mapping[str, Any]) -> list[Message]:
+    """Ask for a form in the system message, where nothing can hold the model to it. schema: {} for any JSON object."""
+    wish = "Answer with one JSON object and nothing else: no other words, no code fence."
+    if schema:
+        wish += f" It must match this JSON schema:\n{json.dumps(schema, ensure_ascii=False)}"
+    first = messages[0]
+    if first["role"] in ("system", "developer") and isinstance(first["content"], str):
+        return [{**first, "content": f"{first['content']}\n\n{wish}"}, *messages[1:]]
+    return [{"role": "system", "content": wish}, *messages]
+
+
 class Gathering:
     """Joins events into an answer, and gives each piece of a tool call its number and its id: the only place for that."""
 
@@ -226,7 +237,6 @@ class Gathering:
         self._reasoning: list[str] = []
         self._logprobs: list[Any] = []
         self._calls: list[dict[str, Any]] = []
-        self._slots: dict[int, int] = {}
         self._facts: dict[str, Any] = {}
 
     @property
@@ -258,42 +268,43 @@ class Gathering:
         return ChatAnswer(self.text, "".join(self._reasoning), calls, logprobs=tuple(self._logprobs), **self._facts)
 
     def _call(self, delta: ToolCallDelta) -> ToolCallDelta:
-        place = self._place(delta)
+        place, first_id = self._place(delta), None
         if place is None:
             # Ids are what tells two calls of one tool apart; several servers send none, or the tool's name for each.
-            taken = {call["id"] for call in self._calls}
-            given = delta.id if delta.id and delta.id not in taken and delta.id != delta.name else None
-            call: dict[str, Any] = {
-                "id": given or f"call_{uuid.uuid4().hex[:24]}",
-                "said": delta.id,
-                "name": "",
-                "arguments": [],
-            }
-            self._calls.append(call)
+            taken = {delta.name, *(call["id"] for call in self._calls)}
+            first_id = delta.id if delta.id and delta.id not in taken else f"call_{uuid.uuid4().hex[:24]}"
+            self._calls.append({"id": first_id, "index": delta.index, "said": delta.id, "name": "", "arguments": []})
             place = len(self._calls) - 1
-            first_id: str | None = call["id"]
-            if delta.index is not None:
-                self._slots[delta.index] = place
-        else:
-            call, first_id = self._calls[place], None
+        call = self._calls[place]
         name = delta.name if delta.name and not call["name"] else None
         call["name"] = call["name"] or delta.name or ""
         call["arguments"].append(delta.arguments)
         return ToolCallDelta(place, first_id, name, delta.arguments)
 
     def _place(self, delta: ToolCallDelta) -> int | None:
-        """Find the call a piece belongs to: by its number, else by its id, else the last one; None for a new call."""
-        if delta.index is not None:
-            place = self._slots.get(delta.index)
-            # Some servers number every call 0 and tell them apart by id alone.
-            if place is not None and delta.id and delta.name and delta.id != self._calls[place]["said"]:
-                return None
-            return place
+        """Find the call a piece belongs to: by its number and its id, else the last one; None for a new call."""
+        numbered = enumerate(self._calls)
+        places = [place for place, call in numbered if delta.index is None or call["index"] == delta.index]
         if delta.id:
-            return next((place for place, call in enumerate(self._calls) if call["said"] == delta.id), None)
-        if delta.name or not self._calls:
+            # Ollama's OpenAI form numbers every call 0, and only the ids tell them apart.
+            said = [place for place in places if self._calls[place]["said"] == delta.id]
+            places = said or ([] if delta.name else places)
+        elif delta.index is None and delta.name:
             return None
-        return len(self._calls) - 1
+        return places[-1] if places and not _is_another(delta, self._calls[places[-1]]) else None
+
+
+def _is_another(delta: ToolCallDelta, call: Mapping[str, Any]) -> bool:
+    """Say whether a piece with the number and the id of a call is another call: some servers give all of them the same."""
+    if not delta.name or not call["name"]:
+        return False
+    if delta.name != call["name"]:
+        return True
+    try:
+        whole = isinstance(json.loads("".join(call["arguments"])), dict)
+    except (ValueError, RecursionError):
+        whole = False
+    return whole and bool(delta.arguments.strip())
 
 
 def _checked_messages(messages: str | Iterable[Message]) -> tuple[Message, ...]:

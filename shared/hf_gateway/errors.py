@@ -321,11 +321,12 @@ def _rebuild_all(
 
 # The table. First match wins: (statuses, pattern searched in the server's message or None, class). It is read top to
 # bottom, so a line with a pattern stands above the plain line of its status. The patterns come from the servers' own
-# words: TEI router/src/http/server.rs, Ollama server/routes.go, vLLM's and llama.cpp's OpenAI servers, and the recordings
-# of the Hugging Face router.
+# words: TEI router/src/http/server.rs, TGI router/src/validation.rs, Ollama server/routes.go, vLLM's and llama.cpp's
+# OpenAI servers, and the recordings of the Hugging Face router.
 _TOO_LONG = (
     r"must have less than \d+ tokens|(maximum|exceeds?).{0,40}context|context (length|window|size)|too (long|many tokens)"
     r"|maximum (sequence|input) length|input length exceeds|tokens? .{0,20}exceed|reduce the length"
+    r"|tokens.{0,40} must be <= \d+"
 )
 _BATCH = (
     r"batch size|length limit exceeded|payload too large|body.{0,20}(limit|too large)|too many inputs"
@@ -335,7 +336,10 @@ _CREDENTIAL = r"api[_ -]?key|access token|credential|invalid (user )?token|autho
 _FILTERED = r"content (policy|filter|management)|content_filter|safety|moderation|flagged"
 _LOADING = r"loading|estimated_time|initiali[sz]ing|starting"
 _GATED = r"gated|awaiting (a )?review|accept the|agree to|must have access|ask for access"
-_LACKS = r"does not support|not an? embedding model|not supported for task|is not embedding"
+_LACKS = (
+    r"does not support|not an? (embedding|multimodal) model|not supported for task|is not embedding|enable-auto-tool-choice"
+    r"|cannot be combined with tool"
+)
 _NO_MODEL = r"model .{0,120}not found|unknown model|does not exist|not supported by provider"
 _RULES: tuple[tuple[range, str | None, type[GatewayError]], ...] = (
     (range(300, 400), None, BadResponse),
@@ -366,7 +370,7 @@ _RULES: tuple[tuple[range, str | None, type[GatewayError]], ...] = (
 )
 
 _NUMBER_TAKEN = re.compile(
-    r"(?:less than|maximum allowed batch size|maximum context length is|at most|limit of)\s+(\d+)"
+    r"(?:less than|maximum allowed batch size|maximum context length is|at most|limit of|must be <=)\s+(\d+)"
 )
 
 
@@ -375,7 +379,7 @@ def classify(status: int, headers: Mapping[str, str], body: bytes, *, target: st
 
     headers: names in lower case. body: as received; a page of HTML or a list is as good as JSON here.
     """
-    text, seconds = _message(body)
+    text, code, seconds = _message(body)
     words = text or f"HTTP {status} with an empty body"
     retry_after = retry_after_seconds(headers)
     if retry_after is None and seconds is not None:
@@ -384,7 +388,7 @@ def classify(status: int, headers: Mapping[str, str], body: bytes, *, target: st
         (
             found
             for statuses, pattern, found in _RULES
-            if status in statuses and (pattern is None or re.search(pattern, text, re.IGNORECASE))
+            if status in statuses and (pattern is None or re.search(pattern, f"{text} {code}", re.IGNORECASE))
         ),
         BadResponse,
     )
@@ -411,19 +415,20 @@ def _advice(kind: type[GatewayError], target: str | None) -> str:
     return f"; {_ADVICE[kind]}" if kind in _ADVICE else ""
 
 
-def _message(body: bytes) -> tuple[str, float | None]:
-    """Find the server's own words, and its estimate of the seconds until the model is loaded."""
+def _message(body: bytes) -> tuple[str, str, float | None]:
+    """Find the server's own words, its code for them, and its estimate of the seconds until the model is loaded."""
     text = body[:20_000].decode("utf-8", "replace").strip()
     try:
         parsed = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         parsed = None
-    seconds = None
+    code, seconds = "", None
     if isinstance(parsed, dict):
         estimate = parsed.get("estimated_time")
         seconds = float(estimate) if isinstance(estimate, int | float) else None
         found = next((parsed[key] for key in ("error", "message", "detail", "errors") if parsed.get(key)), parsed)
         if isinstance(found, dict):
+            code = str(found.get("code") or "")
             found = found.get("message", found)
         text = found if isinstance(found, str) else json.dumps(found)
     elif parsed is not None:
@@ -432,7 +437,7 @@ def _message(body: bytes) -> tuple[str, float | None]:
         title = re.search(r"<title>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
         text = f"an HTML page{' titled ' + repr(title[1].strip()) if title else ''} instead of an answer"
     text = " ".join(text.split())
-    return (text if len(text) <= 400 else text[:400] + "…"), seconds
+    return (text if len(text) <= 400 else text[:400] + "…"), code, seconds
 
 
 def nearest(name: str, names: "set[str] | list[str]") -> str:

@@ -28,6 +28,7 @@ from hf_gateway.target import Target
 from hf_gateway.transport import HttpTransport
 from hf_gateway.usage import Usage
 from hf_gateway.vectors import Vectors
+from hf_gateway.wire.hf_router import Capabilities
 
 log = logging.getLogger(__name__)
 
@@ -101,8 +102,11 @@ class Gateway:
         else:
             seen = SeenDimension()
             self._links = [EmbedLink(backend, seen=seen) for backend in backends]
+        for link in self._links:
+            link.alone = len(self._links) == 1
         self._chain = Chain(self._links, _policy(settings), self._clock.now)
         self._prepared_until = -math.inf
+        self._told = ""
         self._observers: list[Callable[[Any], None]] = []
         self._places: dict[asyncio.AbstractEventLoop, asyncio.Semaphore] = {}
         if len(self._links) > 1 and self.task == "embedding":
@@ -206,6 +210,13 @@ class Gateway:
         for link in self._links[1:]:
             space = space.merged(link.backend.space())
         return space
+
+    def capabilities(self, *, look_up: bool = False) -> Capabilities:
+        """Say what is known of the model at the first target; what nobody said is None.
+
+        look_up: ask a catalogue, for seconds at most, where this machine did not today; without it nothing is sent.
+        """
+        return self._links[0].backend.capabilities(look_up=look_up)
 
     def status(self) -> list[TargetStatus]:
         """Say of each target whether it may be called now, why not, and until when. Sends nothing."""
@@ -331,7 +342,10 @@ class Gateway:
         failures = [attempt for attempt in journal.attempts if attempt.outcome != "served"]
         if failures and len(self._links) > 1:
             told = "; ".join(f"{attempt.target}: {attempt.error}" for attempt in failures)
-            log.warning("%s %s, since %s", served, name, told)
+            # A key that is missing stays missing: said once, it is news no more. A call that failed is.
+            news = told != self._told or any(attempt.outcome == "failed" for attempt in failures)
+            log.log(logging.WARNING if news else logging.DEBUG, "%s %s, since %s", served, name, told)
+            self._told = told
 
     async def _aprepare(self) -> None:
         if time.monotonic() >= self._prepared_until:

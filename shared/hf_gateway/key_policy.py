@@ -83,15 +83,17 @@ def requirement(target: Target, access: Access = "unknown", rules: HouseRules = 
             return KeyRequirement(KeyLevel.OPTIONAL, "your own server asks for a key only if it was started with one")
 
 
-def fix(target: Target, needed: KeyRequirement, credential: Credential | None, url: str | None) -> str | None:
+def fix(
+    target: Target, needed: KeyRequirement, credential: Credential | None, url: str | None, *, alone: bool = True
+) -> str | None:
     """Say in one line what to do about a key that is required and absent, or None when nothing is missing.
 
-    url: where the key would be sent.
+    url: where the key would be sent; alone: there is no other target in the chain.
     """
     if needed.level is not KeyLevel.REQUIRED or credential is not None:
         return None
     way = _how_to_give(target, url)
-    return f"{way}, or run it locally: `targets=['local']`" if target.kind in HOSTED else way
+    return f"{way}, or run it locally: `targets=['local']`" if alone and target.kind in HOSTED else way
 
 
 def _how_to_give(target: Target, url: str | None) -> str:

@@ -31,10 +31,11 @@ class SeenDimension:
 
 @dataclass(eq=False)
 class Link:
-    """A backend in the chain, with its breaker."""
+    """A backend in the chain, with its breaker. alone: there is no other target."""
 
     backend: Backend
     breaker: Breaker = field(default_factory=Breaker)
+    alone: bool = True
 
     @property
     def label(self) -> str:
@@ -56,7 +57,7 @@ class Link:
         backend = self.backend
         needed = backend.key_requirement()
         credential = backend.credential() if needed.level is KeyLevel.REQUIRED else None
-        if way := fix(backend.target, needed, credential, backend.key_url):
+        if way := fix(backend.target, needed, credential, backend.key_url, alone=self.alone):
             return KeyMissing(f"a key is needed and there is none: {needed.reason}; {way}", target=self.label)
         return None
 

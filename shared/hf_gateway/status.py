@@ -44,7 +44,7 @@ def status_of(link: Link, now: float, access: Access = "unknown") -> TargetStatu
     backend = link.backend
     needed = backend.key_requirement(access)
     credential = backend.credential()
-    way = fix(backend.target, needed, credential, backend.key_url)
+    way = fix(backend.target, needed, credential, backend.key_url, alone=link.alone)
     state = link.breaker.state(now)
     blocked = state.state in ("open", "resting")
     return TargetStatus(

@@ -4,11 +4,13 @@ Exceptions of httpx carry the request with its headers, so none of them is let i
 """
 
 import asyncio
+import contextlib
 import os
 import ssl
 import threading
 import time
 from collections.abc import Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urljoin
 
@@ -43,9 +45,12 @@ class HttpTransport:
     def prepare(self) -> None:
         """Import the HTTP library and read the certificates: files, which an event loop must not read."""
         if self._certificates is None:
-            import httpx
+            import httpcore  # noqa: F401 - httpx imports it with the first client, which is made on the event loop
 
-            self._certificates = httpx.create_ssl_context()
+            with contextlib.suppress(ImportError):
+                import anyio._backends._asyncio  # noqa: F401 - and anyio this one with the first connection
+
+            self._certificates = _certificates(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
 
     def send(self, send: Send, *, timeout: float, connect_timeout: float, target: str) -> HttpResponse:
         """Send and read the whole answer. Raises ConnectFailed, AttemptTimedOut, BadResponse."""
@@ -168,6 +173,14 @@ class HttpTransport:
             self.prepare()
             client = self._async[loop] = httpx.AsyncClient(**_options(httpx, self._certificates))
         return client
+
+
+@cache
+def _certificates(_file: str | None, _folder: str | None) -> ssl.SSLContext:
+    """Read the certificates, from where the environment says: once a process, since it takes 20 ms."""
+    import httpx
+
+    return httpx.create_ssl_context()
 
 
 def _options(httpx: Any, certificates: ssl.SSLContext | None) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from hf_gateway.key_policy import Access, HouseRules, KeyRequirement, requiremen
 from hf_gateway.options import ChatOptions, EmbedOptions, Task
 from hf_gateway.space import VectorSpace, canonical
 from hf_gateway.target import Target
+from hf_gateway.wire.hf_router import Capabilities
 from hf_gateway.wire.http import HttpRequest, HttpResponse
 
 _ENVELOPE = 4096
@@ -111,6 +112,10 @@ class Backend:
     def context(self) -> int | None:
         """Tokens of the longest text, or conversation, that it takes; None where nobody said."""
         return self.space().max_tokens if self.options.task == "embedding" else None
+
+    def capabilities(self, *, look_up: bool = False) -> Capabilities:  # noqa: ARG002 - for those that can look it up
+        """Say what is known of the model here. look_up: a catalogue may be asked over the network, for seconds at most."""
+        return Capabilities(context=self.context)
 
     @property
     def key_url(self) -> str | None:

@@ -23,7 +23,7 @@ from hf_gateway.errors import (
 )
 from hf_gateway.wire import hf_inference, hf_router, openai
 from hf_gateway.wire.hf_inference import Route
-from hf_gateway.wire.hf_router import CatalogueEntry
+from hf_gateway.wire.hf_router import Capabilities
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ class HfBackend(OpenAIChat):
         """Find the key for the Hub too, which is another origin than the router's; read the catalogue that is here."""
         super().prepare()
         if self.options.task == "chat":
-            self.listed()
+            self.capabilities()
             return
         self._hub_credential = None
         # A token for Hugging Face's own router is one for its Hub; one that was bound to another router is not.
@@ -135,14 +135,15 @@ class HfBackend(OpenAIChat):
     @property
     def context(self) -> int | None:
         """Tokens it takes; for chat by the router's catalogue, as far as it was read."""
-        if self.options.task == "embedding":
-            return super().context
-        known = self.listed()
-        return known.capabilities(self.target.provider).context if known else None
+        return super().context if self.options.task == "embedding" else self.capabilities().context
 
-    def listed(self) -> CatalogueEntry | None:
-        """Return what the router's catalogue says of the model, as far as it was read on this machine."""
-        return catalogue.of(self._router).known(self.target.model or "")
+    def capabilities(self, *, look_up: bool = False) -> Capabilities:
+        """Say what the router's catalogue tells of a chat model."""
+        if self.options.task == "embedding":
+            return super().capabilities()
+        listed, model = catalogue.of(self._router), self.target.model or ""
+        entry = listed.look_up(model) if look_up else listed.known(model)
+        return entry.capabilities(self.target.provider) if entry else Capabilities()
 
     def probe(self) -> Effects:
         """Ask the Hub, or for chat the router's catalogue, who serves the model; no model is called, since a call costs."""

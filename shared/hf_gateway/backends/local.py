@@ -121,11 +121,14 @@ class LocalBackend(Backend):
 
     @property
     def context(self) -> int | None:
-        """Tokens the model takes; for chat as far as it is loaded."""
+        """Tokens the model takes, by its files on this machine."""
         if self.options.task == "embedding":
             return super().context
-        engine = self._chat_engines.get(self.target.model or "")
-        return engine.context if engine else None
+        model = self.target.model or ""
+        if (engine := self._chat_engines.get(model)) is not None:
+            return engine.context
+        files = sources.find(model, self.target.revision)
+        return sources.context_of(files) if files else None
 
     def _compute(self, request: EmbedRequest) -> EmbedAnswer:
         try:

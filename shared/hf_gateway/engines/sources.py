@@ -168,6 +168,16 @@ def describe(files: ModelFiles, model: str, revision: str | None = None) -> Vect
     )
 
 
+def context_of(files: ModelFiles) -> int | None:
+    """Return how many tokens a chat model takes, by its config.json; None where that does not say."""
+    config = _json(files.path / "config.json")
+    if not isinstance(config, dict):
+        return None
+    inner = config.get("text_config")  # of a model that also sees
+    length = (inner if isinstance(inner, dict) else config).get("max_position_embeddings")
+    return length if isinstance(length, int) else None
+
+
 def _document_prompt(prompts: dict[str, str]) -> str:
     return next((prompts[name] for name in ("document", "passage", "corpus") if prompts.get(name)), "")
 

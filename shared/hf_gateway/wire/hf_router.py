@@ -48,8 +48,10 @@ class CatalogueEntry:
         rows = data.get("providers")
         return cls(
             data["id"],
-            tuple(str(each) for each in inputs or ()),
-            tuple(_offer(row) for row in rows or () if isinstance(row, dict) and row.get("provider")),
+            tuple(str(each) for each in inputs) if isinstance(inputs, list) else (),
+            tuple(_offer(row) for row in rows if isinstance(row, dict) and row.get("provider"))
+            if isinstance(rows, list)
+            else (),
         )
 
     def capabilities(self, provider: str | None) -> Capabilities:
@@ -58,14 +60,15 @@ class CatalogueEntry:
         rows = named or [row for row in self.providers if row.live]
         return Capabilities(
             min((row.context for row in rows if row.context), default=None),
-            _all([row.tools for row in rows]),
-            _all([row.structured_output for row in rows]),
+            _alike([row.tools for row in rows]),
+            _alike([row.structured_output for row in rows]),
             "image" in self.inputs if self.inputs else None,
         )
 
 
-def _all(said: Sequence[bool | None]) -> bool | None:
-    return None if not said or any(each is None for each in said) else all(said)
+def _alike(said: Sequence[bool | None]) -> bool | None:
+    """Return what all say alike; where they differ it depends on whom the router chooses, which nobody knows before."""
+    return said[0] if said and len(set(said)) == 1 else None
 
 
 def _offer(row: dict[str, Any]) -> Offer:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hf_gateway.errors import BadResponse, classify
+from hf_gateway.errors import BadResponse, InvalidRequest, classify
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,11 @@ def get(url: str) -> HttpRequest:
 
 
 def post_json(url: str, payload: Mapping[str, Any]) -> HttpRequest:
-    """Build a POST of JSON in UTF-8."""
-    body = json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
+    """Build a POST of JSON in UTF-8. Raises InvalidRequest for what JSON cannot hold, wherever in the payload it stands."""
+    try:
+        body = json.dumps(payload, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:  # UnicodeEncodeError, of a lone surrogate, is a ValueError
+        raise InvalidRequest(f"the request cannot be written as JSON: {error}; nothing was sent") from None
     return HttpRequest("POST", url, body, {"content-type": "application/json", "accept": "application/json"})
 
 
@@ -49,7 +52,7 @@ def read_json(response: HttpResponse, *, target: str) -> Any:
         raise classify(response.status, response.headers, response.body, target=target)
     try:
         return json.loads(response.body)
-    except ValueError:
+    except (ValueError, RecursionError):
         shown = response.body[:80].decode("utf-8", "replace")
         what = "an HTML page" if shown.lstrip()[:1] == "<" else f"{shown!r}"
         raise BadResponse(

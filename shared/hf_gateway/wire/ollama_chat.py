@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from hf_gateway.chat import ChatEvent, ChatRequest, Message, ToolCallDelta
+from hf_gateway.chat import ChatEvent, ChatRequest, Message, ToolCallDelta, asked_for_json
 from hf_gateway.errors import BadResponse, GatewayError, InvalidRequest, ModelNotFound, classify
 from hf_gateway.usage import Usage
 from hf_gateway.wire.http import HttpRequest, HttpResponse, post_json, read_json
@@ -37,7 +37,8 @@ def encode_chat(
     """Build `POST /api/chat`. `truncate` is always sent: the server's own default drops old messages in silence.
 
     Ollama knows no tool_choice. "none" leaves the tools out; a tool that must be called is asked for as an answer in its JSON
-    schema, which the server's grammar enforces, and `ForcedCall` reads it as a call.
+    schema, which the server's grammar enforces, and `ForcedCall` reads it as a call. The same grammar would forbid calls where
+    tools may be called and an answer in a schema is wanted, so there the schema is only asked for.
 
     Raises ModelNotFound for an image that is given by URL, which Ollama does not fetch.
     """
@@ -45,15 +46,19 @@ def encode_chat(
     own = {theirs: value for ours, theirs in OPTIONS.items() if (value := getattr(sampling, ours)) is not None}
     if request.stop:
         own["stop"] = request.stop
+    messages: Sequence[Message] = request.messages
+    tools = () if request.tool_choice == "none" else request.forced_tools or request.tools
+    wanted = _format(request)
+    if wanted is not None and tools and not request.forced_tools:
+        messages, wanted = asked_for_json(messages, request.json_schema or {}), None
     payload: dict[str, Any] = {
         "model": model,
-        "messages": _messages(request.messages, target),
+        "messages": _messages(messages, target),
         "stream": request.stream,
         "truncate": False,
     }
-    if request.tools and request.tool_choice != "none":
-        payload["tools"] = list(request.forced_tools or request.tools)
-    wanted = _format(request)
+    if tools:
+        payload["tools"] = list(tools)
     if wanted is not None:
         payload["format"] = wanted
     if sampling.reasoning_effort is not None:
@@ -99,7 +104,7 @@ def _messages(messages: Sequence[Message], target: str) -> list[dict[str, Any]]:
         if images:
             turned["images"] = images
         if calls := message.get("tool_calls"):
-            turned["tool_calls"] = [_call(call, names) for call in calls]
+            turned["tool_calls"] = [_call(call, names, target) for call in calls]
         if role == "tool":
             turned["tool_call_id"] = message["tool_call_id"]
             if name := message.get("name") or names.get(message["tool_call_id"]):
@@ -108,7 +113,9 @@ def _messages(messages: Sequence[Message], target: str) -> list[dict[str, Any]]:
     return made
 
 
-def _call(call: Mapping[str, Any], names: dict[str, str]) -> dict[str, Any]:
+def _call(call: Mapping[str, Any], names: dict[str, str], target: str) -> dict[str, Any]:
+    if not _is_call(call):
+        raise InvalidRequest("an earlier tool call is not in OpenAI's form: it has no function with a name")
     function = call["function"]
     name, arguments = function["name"], function.get("arguments") or "{}"
     names[call.get("id") or ""] = name
@@ -118,8 +125,8 @@ def _call(call: Mapping[str, Any], names: dict[str, str]) -> dict[str, Any]:
         except ValueError:
             arguments = None
         if not isinstance(arguments, dict):
-            raise InvalidRequest(
-                f"the arguments of the earlier call of {name!r} are no JSON object, which Ollama wants"
+            raise ModelNotFound(
+                f"takes JSON objects only as arguments, and an earlier call of {name!r} has none", target=target
             )
     return {"id": call.get("id") or "", "function": {"name": name, "arguments": arguments}}
 
@@ -131,13 +138,19 @@ def _content(content: Any, target: str) -> tuple[str, list[str]]:
     for part in content:
         kind = "text" if isinstance(part, str) else part["type"]
         if kind == "text":
-            texts.append(part if isinstance(part, str) else part["text"])
+            texts.append(_given(part if isinstance(part, str) else part.get("text"), kind))
         elif kind == "image_url":
-            link = part["image_url"]
-            images.append(_image(link if isinstance(link, str) else link["url"], target))
+            link = part.get("image_url")
+            images.append(_image(_given(link.get("url") if isinstance(link, Mapping) else link, kind), target))
         else:
             raise ModelNotFound(f"takes texts and images, and a message has a part of type {kind!r}", target=target)
     return "\n".join(texts), images
+
+
+def _given(value: Any, kind: str) -> str:
+    if not isinstance(value, str):
+        raise InvalidRequest(f"a message has a part of type {kind!r} without its {kind}")
+    return value
 
 
 def _image(url: str, target: str) -> str:
@@ -179,7 +192,7 @@ class ChatStream:
 
     def feed(self, data: bytes) -> list[ChatEvent]:
         """Take more bytes; returns what they say. Raises the error that the stream tells of, BadResponse for garbage."""
-        return self._read(self._lines.feed(data))
+        return [] if self.finished else self._read(self._lines.feed(data))
 
     def end(self) -> list[ChatEvent]:
         """The stream has ended; returns what was still open."""
@@ -202,22 +215,36 @@ def _event(data: Mapping[str, Any], target: str) -> ChatEvent:
     if not isinstance(message, dict):
         raise BadResponse("the answer has no 'message'; is this Ollama's /api/chat?", target=target)
     done = data.get("done") is True
-    calls = tuple(
-        ToolCallDelta(None, call.get("id") or None, call["function"]["name"], _json(call["function"].get("arguments")))
-        for call in message.get("tool_calls") or ()
-        if isinstance(call, dict) and isinstance(call.get("function"), dict) and call["function"].get("name")
-    )
+    calls = message.get("tool_calls")
     logprobs = data.get("logprobs")
     return ChatEvent(
-        message.get("content") or "",
-        message.get("thinking") or "",
-        calls,
-        (data.get("done_reason") or "stop") if done else None,
-        Usage(data.get("prompt_eval_count"), data.get("eval_count")) if done else None,
-        data.get("model"),
-        data.get("remote_host") or None,
+        _string(message.get("content")) or "",
+        _string(message.get("thinking")) or "",
+        tuple(_tool_call(call) for call in calls if _is_call(call)) if isinstance(calls, list) else (),
+        (_string(data.get("done_reason")) or "stop") if done else None,
+        Usage(_count(data.get("prompt_eval_count")), _count(data.get("eval_count"))) if done else None,
+        _string(data.get("model")),
+        _string(data.get("remote_host")),
         logprobs=tuple(logprobs) if isinstance(logprobs, list) else (),
     )
+
+
+def _string(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) else None
+
+
+def _is_call(call: Any) -> bool:
+    function = call.get("function") if isinstance(call, Mapping) else None
+    return isinstance(function, Mapping) and _string(function.get("name")) is not None
+
+
+def _tool_call(call: Mapping[str, Any]) -> ToolCallDelta:
+    function = call["function"]
+    return ToolCallDelta(None, _string(call.get("id")), function["name"], _json(function.get("arguments")))
 
 
 def _json(arguments: Any) -> str:
@@ -244,6 +271,7 @@ class ForcedCall:
         self._name: str | None = tools[0]["function"]["name"] if len(tools) == 1 else None
         self._single = self._name is not None
         self._told = False
+        self._head = ""
         self._held = ""
 
     def read(self, event: ChatEvent) -> ChatEvent:
@@ -251,20 +279,23 @@ class ForcedCall:
         pieces: list[ToolCallDelta] = []
         self._held += event.text
         if self._name is None and (head := self._HEAD.match(self._held)):
-            self._name, self._held = head[1], self._held[head.end() :]
+            self._name, self._head, self._held = head[1], head[0], self._held[head.end() :]
         if self._name is not None and not event.tool_calls and self._held.strip():
             arguments, self._held = self._free(event.finish_reason is not None)
+            if not self._told:
+                arguments = arguments.lstrip()
             if arguments or not self._told:
                 pieces.append(ToolCallDelta(0, None, None if self._told else self._name, arguments))
                 self._told = True
-        if event.finish_reason is not None and not self._told and self._held and not event.tool_calls:
-            return replace(event, text=self._held)  # not what was asked for; it is not hidden
+        if event.finish_reason is not None and not self._told and not event.tool_calls:
+            return replace(event, text=self._head + self._held)  # not what was asked for; it is not hidden
         return replace(event, text="", tool_calls=(*event.tool_calls, *pieces))
 
     def _free(self, last: bool) -> tuple[str, str]:
         """Return what surely belongs to the arguments, and what may be the brace around name and arguments."""
         if self._single:
-            return self._held, ""
+            said = self._held.rstrip()
+            return said, self._held[len(said) :]
         place = self._held.rfind("}")
         if place < 0:
             return self._held, ""

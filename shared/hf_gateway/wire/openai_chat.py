@@ -4,7 +4,9 @@ Source: platform.openai.com/docs/api-reference/chat; what servers make of it, fr
 """
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from hf_gateway.chat import ChatEvent, ChatRequest, ToolCallDelta
@@ -70,7 +72,10 @@ def decode_chat(response: HttpResponse, *, target: str) -> ChatEvent:
     choice = _choice(data)
     if choice is None:
         raise BadResponse("the answer has no 'choices'; is this an OpenAI-compatible server?", target=target)
-    return _event(data, choice, choice.get("message"), response.headers)
+    event = _event(data, choice, choice.get("message"), response.headers)
+    # Each is a call of its own here, whatever number or id it has: TGI gives all of them the id "0".
+    calls = tuple(replace(call, index=place) for place, call in enumerate(event.tool_calls))
+    return replace(event, tool_calls=calls)
 
 
 class ChatStream:
@@ -86,50 +91,70 @@ class ChatStream:
 
     def feed(self, data: bytes) -> list[ChatEvent]:
         """Take more bytes; returns what they say. Raises the error that the stream tells of, BadResponse for garbage."""
-        return [event for each in self._events.feed(data) for event in self._read(each)]
+        return [] if self.done else self._read(self._events.feed(data))
 
     def end(self) -> list[ChatEvent]:
         """The stream has ended; returns what was still open."""
-        return [event for each in self._events.end() for event in self._read(each)]
+        try:
+            return [] if self.done else self._read(self._events.end())
+        except BadResponse:
+            if self.finished:  # cut within what comes after the answer: the count of tokens, or `[DONE]`
+                return []
+            raise
 
-    def _read(self, event_data: bytes) -> list[ChatEvent]:
-        if not event_data.strip() or self.done:
-            return []
-        if event_data.strip() == b"[DONE]":
-            self.done = True
-            return []
+    def _read(self, found: Iterable[bytes]) -> list[ChatEvent]:
+        events = []
+        for data in found:
+            if data.strip() == b"[DONE]":
+                self.done = True
+                break
+            if data.strip():
+                events.append(self._said(data))
+        return events
+
+    def _said(self, event_data: bytes) -> ChatEvent:
         data = parsed(event_data, self._target)
         _raise_error(data, self._target)
         choice = _choice(data) or {}
         event = _event(data, choice, choice.get("delta") or choice.get("message"), self._headers)
         self.finished = self.finished or event.finish_reason is not None
-        return [event]
+        return event
 
 
 def _choice(data: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Find the first answer; with `n` there are more, and a stream has their pieces mixed."""
     choices = data.get("choices")
-    first = choices[0] if isinstance(choices, list) and choices else None
-    return first if isinstance(first, dict) else None
+    found = (each for each in choices if isinstance(each, dict)) if isinstance(choices, list) else ()
+    return next((each for each in found if not each.get("index")), None)
 
 
 def _event(data: Mapping[str, Any], choice: Mapping[str, Any], message: Any, headers: Mapping[str, str]) -> ChatEvent:
     message = message if isinstance(message, dict) else {}
-    text, thoughts = _texts(message.get("content"))
-    reasoning = message.get("reasoning_content") or message.get("reasoning")
+    text, thoughts = _texts(message.get("content") or message.get("refusal"))
+    reasoning = _string(message.get("reasoning_content")) or _string(message.get("reasoning"))
+    calls = message.get("tool_calls")
+    calls = [calls] if isinstance(calls, dict) else _list(calls)  # older TGIs stream one call, not a list
     logprobs = choice.get("logprobs")
     tokens = logprobs.get("content") if isinstance(logprobs, dict) else None
-    model = data.get("model")
     return ChatEvent(
         text,
-        reasoning if isinstance(reasoning, str) else thoughts,
-        tuple(_tool_call(call) for call in message.get("tool_calls") or () if isinstance(call, dict)),
-        choice.get("finish_reason") or None,
+        reasoning or thoughts,
+        tuple(_tool_call(call) for call in calls if isinstance(call, dict)),
+        _string(choice.get("finish_reason")),
         usage_of(data.get("usage")),
-        model if isinstance(model, str) and model else None,
+        _string(data.get("model")),
         headers.get("x-inference-provider"),
         next((headers[name] for name in REQUEST_IDS if name in headers), None),
-        tuple(tokens) if isinstance(tokens, list) else (),
+        tuple(_list(tokens)),
     )
+
+
+def _string(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _texts(content: Any) -> tuple[str, str]:
@@ -137,7 +162,7 @@ def _texts(content: Any) -> tuple[str, str]:
     if isinstance(content, str):
         return content, ""
     text, thoughts = [], []
-    for part in content if isinstance(content, list) else ():
+    for part in _list(content):
         if isinstance(part, str):
             text.append(part)
         elif isinstance(part, dict) and part.get("type") == "thinking":
@@ -153,8 +178,8 @@ def _tool_call(call: Mapping[str, Any]) -> ToolCallDelta:
     index, arguments = call.get("index"), function.get("arguments")
     return ToolCallDelta(
         index if isinstance(index, int) else None,
-        call.get("id") or None,
-        function.get("name") or None,
+        _string(call.get("id")),
+        _string(function.get("name")),
         arguments if isinstance(arguments, str) else "" if arguments is None else json.dumps(arguments),
     )
 
@@ -197,14 +222,8 @@ def _raise_error(data: Mapping[str, Any], target: str) -> None:
     if not error:
         return
     facts = {**data, **error} if isinstance(error, dict) else data
-    status = next(
-        (
-            facts[name]
-            for name in ("http_status_code", "status_code", "status", "code")
-            if isinstance(facts.get(name), int) and 400 <= facts[name] < 600
-        ),
-        None,
-    )
+    stated = (str(facts.get(name)) for name in ("http_status_code", "status_code", "status", "code"))
+    status = next((int(each) for each in stated if re.fullmatch("[45][0-9][0-9]", each)), None)
     if status is None:
         words = " ".join(str(facts.get(name, "")) for name in ("error_type", "type", "code")).lower()
         status = next((number for word, number in _STATUS_OF if word in words), 500)

@@ -4,6 +4,7 @@ Source: html.spec.whatwg.org/multipage/server-sent-events.html. Bytes may be cut
 """
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from hf_gateway.errors import BadResponse
@@ -53,8 +54,9 @@ class Lines:
 class EventStream:
     """Cuts bytes into server-sent events, and gives the data of each.
 
-    TGI writes `data:{…}` without a space, and some servers end without the empty line after the last event: its data counts
-    nevertheless, or the end of an answer would be lost.
+    TGI writes `data:{…}` without a space, llama.cpp `error: {…}` for what others put as `data: {"error": {…}}`, and some
+    servers end without the empty line after the last event: its data counts nevertheless, or the end of an answer would be
+    lost. A field that the format doesn't know is an error, or a garbled `data` would be a hole in the answer.
     """
 
     def __init__(self, target: str) -> None:
@@ -65,16 +67,15 @@ class EventStream:
         self._size = 0
         self._first = True
 
-    def feed(self, data: bytes) -> list[bytes]:
-        """Take more bytes; returns the data of the events that are complete."""
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Take more bytes; gives the data of the events that are complete. What comes after one is read when it is asked for."""
         return self._events(self._lines.feed(data))
 
-    def end(self) -> list[bytes]:
-        """Return the data of the last event, when the stream ended within it."""
+    def end(self) -> Iterator[bytes]:
+        """Give the data of the last event, when the stream ended within it."""
         return self._events([*self._lines.end(), b""])
 
-    def _events(self, lines: list[bytes]) -> list[bytes]:
-        found = []
+    def _events(self, lines: list[bytes]) -> Iterator[bytes]:
         for line in lines:
             if self._first:
                 line = line.removeprefix(b"\xef\xbb\xbf")
@@ -82,25 +83,34 @@ class EventStream:
             if line:
                 self._take(line)
             elif self._data:
-                found.append(b"\n".join(self._data))
+                found = b"\n".join(self._data)
                 self._data, self._size = [], 0
-        return found
+                yield found
 
     def _take(self, line: bytes) -> None:
         field, _, value = line.partition(b":")
-        if field == b"data":  # `event`, `id`, `retry` and comments carry nothing of an answer
-            self._data.append(value.removeprefix(b" "))
-            self._size += len(value)
-            if self._size > MAX_EVENT:
-                raise BadResponse(f"an event of more than {MAX_EVENT >> 20} MB in the stream", target=self._target)
+        if field == b"error":
+            value = b'{"error":%b}' % value
+        elif field in (b"", b"event", b"id", b"retry"):  # comments and these carry nothing of an answer
+            return
+        elif field != b"data":
+            raise _garbled(line, self._target)
+        self._data.append(value.removeprefix(b" "))
+        self._size += len(line)
+        if self._size > MAX_EVENT:
+            raise BadResponse(f"an event of more than {MAX_EVENT >> 20} MB in the stream", target=self._target)
 
 
 def parsed(data: bytes, target: str) -> dict[str, Any]:
     """Return the JSON object of one event. Raises BadResponse for anything else."""
     try:
         found = json.loads(data.decode("utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise BadResponse(f"a garbled event in the stream: {data[:80].decode('utf-8', 'replace')!r}", target=target)
+        raise _garbled(data, target)
     return found
+
+
+def _garbled(data: bytes, target: str) -> BadResponse:
+    return BadResponse(f"a garbled event in the stream: {data[:80].decode('utf-8', 'replace')!r}", target=target)
