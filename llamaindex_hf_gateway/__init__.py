@@ -1,14 +1,15 @@
-"""LlamaIndex's door to hf-gateway: `HFGatewayEmbedding`."""
+"""LlamaIndex's door to hf-gateway: `HFGatewayEmbedding`, `HFGatewayLLM`."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llamaindex_hf_gateway.embedding import HFGatewayEmbedding as HFGatewayEmbedding
+    from llamaindex_hf_gateway.llm import HFGatewayLLM as HFGatewayLLM
 
-_HOME = {"HFGatewayEmbedding": "embedding"}
+_HOME = {"HFGatewayEmbedding": "embedding", "HFGatewayLLM": "llm"}
 
-__all__ = ["HFGatewayEmbedding"]
+__all__ = ["HFGatewayEmbedding", "HFGatewayLLM"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,381 @@
+"""HFGatewayLLM: LlamaIndex's `FunctionCallingLLM` over a hf-gateway chain."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+from llama_index.core.base.llms.generic_utils import (
+    achat_to_completion_decorator,
+    astream_chat_to_completion_decorator,
+    chat_to_completion_decorator,
+    stream_chat_to_completion_decorator,
+)
+from llama_index.core.base.llms.types import (
+    ChatMessage,
+    ChatResponse,
+    CompletionResponse,
+    LLMMetadata,
+    MessageRole,
+)
+from llama_index.core.constants import DEFAULT_CONTEXT_WINDOW, DEFAULT_NUM_OUTPUTS
+from llama_index.core.instrumentation import get_dispatcher
+from llama_index.core.instrumentation.events.llm import LLMStructuredPredictEndEvent, LLMStructuredPredictStartEvent
+from llama_index.core.llms import loading
+from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
+from llama_index.core.llms.function_calling import FunctionCallingLLM
+from llama_index.core.llms.llm import ToolSelection
+from llama_index.core.program.utils import get_program_for_llm
+from llama_index.core.prompts import BasePromptTemplate
+from llama_index.core.tools import BaseTool
+from llama_index.core.types import BasePydanticProgram, PydanticProgramMode
+from pydantic import BaseModel, Field, PrivateAttr, model_serializer, model_validator
+
+from hf_gateway.chat import ChatRequest
+from hf_gateway.config import read_chain
+from hf_gateway.errors import ConfigError
+from hf_gateway.front import Front, build
+from hf_gateway.options import ChatSettings
+from llamaindex_hf_gateway.leaving import closes_what_it_opens, opened
+from llamaindex_hf_gateway.messages import arguments_of, call_id, reads_files, to_openai, tool_calls_of
+from llamaindex_hf_gateway.responses import Reader
+from llamaindex_hf_gateway.structured import StructuredProgram, Way
+
+if TYPE_CHECKING:
+    from hf_gateway.gateway import Gateway
+
+Count = Annotated[int, Field(gt=0)]
+
+dispatcher = get_dispatcher(__name__)
+
+# Whose exclusion from dicts is about secrets, or this machine; the times and retries of a chat belong into them.
+_LEFT_OUT = {"api_key", "config"}
+
+
+class HFGatewayLLM(Front, ChatSettings, FunctionCallingLLM):  # type: ignore[misc]
+    """A Hugging Face chat model, from the first of its targets that can serve.
+
+    `pip install "hf-gateway[llamaindex]"`
+
+    Args:
+        model (str): Hub id of the model, or a folder; `model_name=` is taken too.
+        targets (list): where to go, in this order.
+        and the other fields of `ChatSettings` (temperature, max_tokens, api_key, timeout, …) and of LlamaIndex's `LLM`.
+
+    Examples:
+        ```python
+        from llama_index.core import Settings
+        from llamaindex_hf_gateway import HFGatewayLLM
+
+        Settings.llm = HFGatewayLLM(model="meta-llama/Llama-3.1-8B-Instruct", targets=["hf", "ollama"])
+        print(Settings.llm.complete("Why is the sky blue?"))
+        ```
+
+    Who answered, what else was tried, and the tokens are in a response's `raw`. Where nobody
+    answered, the error is a `hf_gateway.errors.GatewayError`.
+    """
+
+    context_window: Count | None = Field(
+        default=None,
+        description="Tokens the model takes; without it what is known of the first target on this machine.",
+    )
+    num_output: Count | None = Field(
+        default=None, description="Tokens that LlamaIndex keeps free for an answer; without it max_tokens."
+    )
+    is_function_calling_model: bool = Field(
+        default=True, description="Whether the model can call tools; agents choose their ways by it."
+    )
+    structured_output: Way = Field(
+        default="function_calling",
+        description=(
+            "How an answer is held to a class, where pydantic_program_mode leaves it open. A call that must be made is "
+            "what most hosted models can do, and what LlamaIndex does; a JSON schema is the stricter way, on servers that "
+            "have it: vLLM, TGI, llama.cpp, LM Studio, Ollama, some providers."
+        ),
+    )
+
+    _gateway: "Gateway" = PrivateAttr()
+    _known_context: int | None = PrivateAttr(default=None)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_model_name_as_model(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and "model_name" in values and "model" not in values:
+            return {("model" if name == "model_name" else name): value for name, value in values.items()}
+        return values
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Build the chain, so that settings that make no sense fail here; nothing is connected to."""
+        super().model_post_init(context)
+        self._adopt(build(self, self.model))
+
+    def _adopt(self, gateway: "Gateway") -> None:
+        self._gateway = gateway
+        self.__dict__.update(targets=gateway.targets, model=gateway.model)
+        # It is in files, and `metadata` is read within event loops, at every call.
+        self._known_context = gateway.capabilities().context
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Return the name under which `load_llm` finds this class."""
+        return "HFGatewayLLM"
+
+    @classmethod
+    def from_gateway(cls, gateway: "Gateway", **fields: Any) -> Self:
+        """Use a gateway that is there already, with its connections."""
+        settings = gateway.settings
+        if not isinstance(settings, ChatSettings):
+            raise ConfigError("this gateway was built for embeddings; build it as Gateway(..., task='chat')")
+        made = cls(**{name: getattr(settings, name) for name in ChatSettings.model_fields}, **fields)
+        made._adopt(gateway)
+        return made
+
+    @classmethod
+    def from_config(cls, name: str, path: str | Path | None = None, **changes: Any) -> Self:
+        """Build from `[chains.<name>]` of hf-gateway.toml; keyword arguments go over the file."""
+        # The file is for every framework, so LlamaIndex's own arguments have no place in it.
+        return cls(**{**read_chain(name, ChatSettings, path), **changes})
+
+    @property
+    def metadata(self) -> LLMMetadata:
+        """What LlamaIndex asks of a model. Reads no file and asks nobody."""
+        return LLMMetadata(
+            context_window=self.context_window or self._known_context or DEFAULT_CONTEXT_WINDOW,
+            num_output=self.num_output or self.max_tokens or DEFAULT_NUM_OUTPUTS,
+            is_chat_model=True,
+            is_function_calling_model=self.is_function_calling_model,
+            model_name=self.model or self._gateway.targets[0].model or "unknown",
+        )
+
+    def to_payload(self) -> dict[str, Any]:
+        """Describe this model for events: names, never keys."""
+        return {**super().to_payload(), "targets": [target.label for target in self._gateway.targets]}
+
+    @model_serializer(mode="wrap")
+    def custom_model_dump(self, handler: Any) -> dict[str, Any]:
+        """Write the fields, from which `load_llm` builds the same; keys stay out."""
+        settings = {name: getattr(self, name) for name, field in ChatSettings.model_fields.items() if field.exclude}
+        kept = {name: value for name, value in settings.items() if name not in _LEFT_OUT}
+        return {**handler(self), **kept, "class_name": self.class_name()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle the fields; connections and keys stay behind."""
+        return {**super().__getstate__(), "__pydantic_private__": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Build the chain anew. The base class would swallow what keeps it from that, and leave half an object."""
+        self.__init__(**state["__dict__"])  # type: ignore[misc]
+
+    @llm_chat_callback()  # type: ignore[untyped-decorator]
+    def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
+        """Answer a conversation.
+
+        kwargs: for this call alone, by the names of `Sampling` (temperature, stop, …), and tools, tool_choice, response_format,
+        model. Raises GatewayErrors.
+        """
+        return self._chat(messages, **kwargs)
+
+    @llm_chat_callback()  # type: ignore[untyped-decorator]
+    async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
+        """Do what `chat` does without blocking the event loop."""
+        return await self._achat(messages, **kwargs)
+
+    @closes_what_it_opens
+    @llm_chat_callback()  # type: ignore[untyped-decorator]
+    def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> Generator[ChatResponse, None, None]:
+        """Answer piece by piece: each response has all so far, its `delta` the new text, and the last one `raw`.
+
+        Raises what `chat` does, and `StreamInterrupted` for an answer that breaks off. Left early, it closes the connection.
+        """
+        return self._stream_chat(messages, **kwargs)
+
+    @closes_what_it_opens
+    @llm_chat_callback()  # type: ignore[untyped-decorator]
+    async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> AsyncGenerator[ChatResponse, None]:
+        """Do what `stream_chat` does without blocking the event loop."""
+        return await self._astream_chat(messages, **kwargs)
+
+    @llm_completion_callback()  # type: ignore[untyped-decorator]
+    def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+        """Answer one text."""
+        return chat_to_completion_decorator(self._chat)(self._prompt(prompt, formatted), **kwargs)
+
+    @llm_completion_callback()  # type: ignore[untyped-decorator]
+    async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+        """Answer one text without blocking the event loop."""
+        return await achat_to_completion_decorator(self._achat)(self._prompt(prompt, formatted), **kwargs)
+
+    @closes_what_it_opens
+    @llm_completion_callback()  # type: ignore[untyped-decorator]
+    def stream_complete(
+        self, prompt: str, formatted: bool = False, **kwargs: Any
+    ) -> Generator[CompletionResponse, None, None]:
+        """Answer one text piece by piece, as `stream_chat` does."""
+        stream = stream_chat_to_completion_decorator(self._stream_chat)
+        return stream(self._prompt(prompt, formatted), **kwargs)  # type: ignore[no-any-return]
+
+    @closes_what_it_opens
+    @llm_completion_callback()  # type: ignore[untyped-decorator]
+    async def astream_complete(
+        self, prompt: str, formatted: bool = False, **kwargs: Any
+    ) -> AsyncGenerator[CompletionResponse, None]:
+        """Answer one text piece by piece without blocking the event loop."""
+        stream = astream_chat_to_completion_decorator(self._astream_chat)
+        return await stream(self._prompt(prompt, formatted), **kwargs)  # type: ignore[no-any-return]
+
+    # What these four do is told of once, as a chat or as a completion; were the ones above to call each other, callbacks
+    # would count the tokens twice, and a rate limiter the calls.
+
+    def _chat(self, messages: Sequence[ChatMessage], **call: Any) -> ChatResponse:
+        request = self._request(messages, call)
+        return Reader(request).whole(self._gateway.chat(request))
+
+    async def _achat(self, messages: Sequence[ChatMessage], **call: Any) -> ChatResponse:
+        request = await self._arequest(messages, call)
+        return Reader(request).whole(await self._gateway.achat(request))
+
+    def _stream_chat(self, messages: Sequence[ChatMessage], **call: Any) -> Generator[ChatResponse, None, None]:
+        request = self._request(messages, call)
+        stream, reader = opened(self._gateway.stream(request)), Reader(request)
+
+        def gen() -> Generator[ChatResponse, None, None]:
+            with stream:
+                yield from map(reader.piece, stream)
+            yield reader.whole(stream.result, delta="")
+
+        return gen()
+
+    async def _astream_chat(self, messages: Sequence[ChatMessage], **call: Any) -> AsyncGenerator[ChatResponse, None]:
+        request = await self._arequest(messages, call)
+        stream, reader = opened(self._gateway.astream(request)), Reader(request)
+
+        async def gen() -> AsyncGenerator[ChatResponse, None]:
+            async with stream:
+                async for event in stream:
+                    yield reader.piece(event)
+            yield reader.whole(stream.result, delta="")
+
+        return gen()
+
+    def _request(self, messages: Sequence[ChatMessage], call: Mapping[str, Any]) -> ChatRequest:
+        return ChatRequest.of(to_openai(messages), self.sampling(), **call)
+
+    async def _arequest(self, messages: Sequence[ChatMessage], call: Mapping[str, Any]) -> ChatRequest:
+        if reads_files(messages):
+            return await asyncio.to_thread(self._request, messages, call)
+        return self._request(messages, call)
+
+    def _prompt(self, prompt: str, formatted: bool) -> str:
+        return prompt if formatted else str(self.completion_to_prompt(prompt))
+
+    def _prepare_chat_with_tools(
+        self,
+        tools: Sequence[BaseTool],
+        user_msg: str | ChatMessage | None = None,
+        chat_history: list[ChatMessage] | None = None,
+        verbose: bool = False,  # noqa: ARG002 - it is LlamaIndex that prints
+        allow_parallel_tool_calls: bool = False,
+        tool_required: bool = False,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Return what `chat` is called with; a `tool_choice` given goes before tool_required."""
+        messages = list(chat_history or ())
+        if user_msg:
+            messages.append(
+                ChatMessage(role=MessageRole.USER, content=user_msg) if isinstance(user_msg, str) else user_msg
+            )
+        if not tools:
+            return {"messages": messages, **kwargs}
+        choice = kwargs.pop("tool_choice", None) or ("required" if tool_required else None)
+        return {
+            "messages": messages,
+            "tools": [tool.metadata.to_openai_tool(skip_length_check=True) for tool in tools],
+            "parallel_tool_calls": allow_parallel_tool_calls,
+            **({"tool_choice": choice} if choice is not None else {}),
+            **kwargs,
+        }
+
+    def get_tool_calls_from_response(
+        self,
+        response: ChatResponse,
+        error_on_no_tool_call: bool = True,
+        **kwargs: Any,  # noqa: ARG002 - LlamaIndex's signature
+    ) -> list[ToolSelection]:
+        """Return the calls in a response, or in a piece of one: of unfinished arguments what can be read.
+
+        Raises ValueError where there are none, unless `error_on_no_tool_call` is False.
+        """
+        calls = tool_calls_of(response.message)
+        if not calls and error_on_no_tool_call:
+            raise ValueError(f"the model called no tool; it said: {(response.message.content or '')[:200]!r}")
+        return [
+            ToolSelection(tool_id=call_id(call), tool_name=call.tool_name, tool_kwargs=arguments_of(call.tool_kwargs))
+            for call in calls
+        ]
+
+    def structured_predict(
+        self,
+        output_cls: type[BaseModel],
+        prompt: BasePromptTemplate,
+        llm_kwargs: dict[str, Any] | None = None,
+        **prompt_args: Any,
+    ) -> BaseModel:
+        """Return an instance of `output_cls`. Raises ValueError for an answer that is none, and GatewayErrors."""
+        dispatcher.event(_structured_start(output_cls, prompt, prompt_args))
+        output = self._program(output_cls, prompt)(llm_kwargs=dict(llm_kwargs or {}), **prompt_args)
+        dispatcher.event(LLMStructuredPredictEndEvent(output=output))
+        return output  # type: ignore[no-any-return]
+
+    async def astructured_predict(
+        self,
+        output_cls: type[BaseModel],
+        prompt: BasePromptTemplate,
+        llm_kwargs: dict[str, Any] | None = None,
+        **prompt_args: Any,
+    ) -> BaseModel:
+        """Do what `structured_predict` does without blocking the event loop."""
+        dispatcher.event(_structured_start(output_cls, prompt, prompt_args))
+        output = await self._program(output_cls, prompt).acall(llm_kwargs=dict(llm_kwargs or {}), **prompt_args)
+        dispatcher.event(LLMStructuredPredictEndEvent(output=output))
+        return output  # type: ignore[no-any-return]
+
+    def _structured_stream_call(
+        self,
+        output_cls: type[BaseModel],
+        prompt: BasePromptTemplate,
+        llm_kwargs: dict[str, Any] | None = None,
+        **prompt_args: Any,
+    ) -> Generator[BaseModel, None, None]:
+        program = self._program(output_cls, prompt)
+        return program.stream_call(llm_kwargs=dict(llm_kwargs or {}), **prompt_args)  # type: ignore[no-any-return]
+
+    async def _structured_astream_call(
+        self,
+        output_cls: type[BaseModel],
+        prompt: BasePromptTemplate,
+        llm_kwargs: dict[str, Any] | None = None,
+        **prompt_args: Any,
+    ) -> AsyncGenerator[BaseModel, None]:
+        program = self._program(output_cls, prompt)
+        return await program.astream_call(llm_kwargs=dict(llm_kwargs or {}), **prompt_args)  # type: ignore[no-any-return]
+
+    def _program(self, output_cls: type[BaseModel], prompt: BasePromptTemplate) -> BasePydanticProgram:
+        """Return who asks for an instance: ours, or, where `pydantic_program_mode` names another way, LlamaIndex's."""
+        mode = self.pydantic_program_mode
+        if mode == PydanticProgramMode.DEFAULT and self.structured_output == "json_schema":
+            return StructuredProgram(self, output_cls, prompt, "json_schema")
+        if mode == PydanticProgramMode.FUNCTION or (
+            mode == PydanticProgramMode.DEFAULT and self.is_function_calling_model
+        ):
+            return StructuredProgram(self, output_cls, prompt, "function_calling")
+        return get_program_for_llm(output_cls, prompt, self, pydantic_program_mode=mode)
+
+
+def _structured_start(
+    output_cls: type[BaseModel], prompt: BasePromptTemplate, prompt_args: dict[str, Any]
+) -> LLMStructuredPredictStartEvent:
+    return LLMStructuredPredictStartEvent(output_cls=output_cls, template=prompt, template_args=prompt_args)
+
+
+# LlamaIndex has no hook of its own for this; `load_llm` looks into this table.
+loading.RECOGNIZED_LLMS[HFGatewayLLM.class_name()] = HFGatewayLLM

@@ -1,0 +1,178 @@
+"""LlamaIndex's messages in OpenAI's form, and answers as LlamaIndex's messages. What is given is never changed."""
+
+import base64
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import filetype  # type: ignore[import-untyped]
+from llama_index.core.base.llms.types import (
+    AudioBlock,
+    CachePoint,
+    ChatMessage,
+    ContentBlock,
+    ImageBlock,
+    MessageRole,
+    TextBlock,
+    ThinkingBlock,
+    ToolCallBlock,
+)
+from llama_index.core.llms.utils import parse_partial_json
+
+from hf_gateway.chat import ChatAnswer, ToolCall
+from hf_gateway.errors import InvalidRequest
+
+# Cohere's and Google's words for the assistant, which histories of their classes carry.
+_ROLES = {MessageRole.CHATBOT: "assistant", MessageRole.MODEL: "assistant"}
+
+
+def to_openai(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
+    """Return n messages in OpenAI's form.
+
+    Thoughts in an assistant's message are left out, as the makers of thinking models ask for, and so is a `CachePoint`,
+    which holds nothing of the conversation: the servers here find equal beginnings themselves. Everything else is sent.
+
+    Raises InvalidRequest, naming the place, for a block that the form has no word for, and for media that cannot be read.
+    """
+    return [_to_openai(message, f"message {place} of {len(messages)}") for place, message in enumerate(messages)]
+
+
+def reads_files(messages: Sequence[ChatMessage]) -> bool:
+    """Say whether turning these messages may read a file or a URL, which an event loop must not wait for."""
+    return any(isinstance(block, ImageBlock | AudioBlock) for message in messages for block in message.blocks)
+
+
+def tool_calls_of(message: ChatMessage) -> list[ToolCallBlock]:
+    """Return the calls in a message: its blocks, or, where it has none, the older `additional_kwargs["tool_calls"]`."""
+    blocks = [block for block in message.blocks if isinstance(block, ToolCallBlock)]
+    return blocks or [_older(call) for call in message.additional_kwargs.get("tool_calls") or ()]
+
+
+def call_id(call: ToolCallBlock) -> str:
+    """Return what tells calls apart; one without an id goes by its tool's name, as results of such calls do."""
+    return str(call.tool_call_id or call.tool_name)
+
+
+def arguments_of(written: Mapping[str, Any] | str | None) -> dict[str, Any]:
+    """Return a call's arguments: of unfinished or wrong JSON what can be read of it, {} where nothing can."""
+    if isinstance(written, Mapping):
+        return dict(written)
+    try:
+        found = parse_partial_json(written or "{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def message_of(answer: ChatAnswer, *, single_call: bool = False) -> ChatMessage:
+    """Return an answer, or what has come of it, as an assistant's message: thoughts, text, calls, in this order.
+
+    single_call: keep the first call alone. Arguments that are no JSON object (yet) stay the text they are.
+    """
+    blocks: list[ContentBlock] = []
+    calls = answer.tool_calls[:1] if single_call else answer.tool_calls
+    if answer.reasoning:
+        blocks.append(ThinkingBlock(content=answer.reasoning, num_tokens=answer.usage.reasoning_tokens))
+    if answer.text or not calls:
+        blocks.append(TextBlock(text=answer.text))
+    blocks += [ToolCallBlock(tool_call_id=call.id, tool_name=call.name, tool_kwargs=_kwargs(call)) for call in calls]
+    # LlamaIndex's own programs and chat engines still look here, and nowhere else, for whether there are calls.
+    older = {"tool_calls": [_call(call.id, call.name, call.arguments) for call in calls]} if calls else {}
+    return ChatMessage(role=MessageRole.ASSISTANT, blocks=blocks, additional_kwargs=older)
+
+
+def _to_openai(message: ChatMessage, place: str) -> dict[str, Any]:
+    role = _ROLES.get(message.role, message.role.value)
+    parts: list[dict[str, Any]] = []
+    for number, block in enumerate(message.blocks):
+        if isinstance(block, CachePoint) or (role == "assistant" and isinstance(block, ThinkingBlock | ToolCallBlock)):
+            continue
+        turn = next((turn for kind, turn in _TURNS.items() if isinstance(block, kind)), None)
+        where = f"{place}, from {role}: block {number}, {type(block).__name__},"
+        if turn is None:
+            raise InvalidRequest(f"{where} cannot be sent there; text, images and audio can; nothing was sent")
+        parts.append(turn(block, where))
+    texts = [part["text"] for part in parts if part["type"] == "text"]
+    turned: dict[str, Any] = {"role": role, "content": "\n".join(texts) if len(texts) == len(parts) else parts}
+    if role == "assistant" and (calls := tool_calls_of(message)):
+        turned["tool_calls"] = [_call(call_id(call), call.tool_name, _written(call.tool_kwargs)) for call in calls]
+    for name in ("tool_call_id", "name") if role == "tool" else ("name",):
+        if value := message.additional_kwargs.get(name):
+            turned[name] = value
+    return turned
+
+
+def _text(block: TextBlock, _: str) -> dict[str, Any]:
+    return {"type": "text", "text": block.text}
+
+
+def _image(block: ImageBlock, where: str) -> dict[str, Any]:
+    # A URL goes as it is: whether it may be fetched, and from where, is for the server to say.
+    url = str(block.url) if block.url and not block.image and not block.path else _data_url(block, where)
+    return {"type": "image_url", "image_url": {"url": url, **({"detail": block.detail} if block.detail else {})}}
+
+
+def _data_url(block: ImageBlock, where: str) -> str:
+    data = _read(block.resolve_image, where)
+    # What the bytes are, before what a file's name says; LlamaIndex guesses by the name alone.
+    mimetype = filetype.guess_mime(data) or block.image_mimetype
+    if mimetype is None:
+        raise InvalidRequest(f"{where} is of a type that cannot be told; pass image_mimetype; nothing was sent")
+    return f"data:{mimetype};base64,{base64.b64encode(data).decode()}"
+
+
+def _audio(block: AudioBlock, where: str) -> dict[str, Any]:
+    data = _read(block.resolve_audio, where)
+    form = filetype.guess_extension(data) or block.format
+    if form is None:
+        raise InvalidRequest(f"{where} is of a format that cannot be told; pass format; nothing was sent")
+    return {"type": "input_audio", "input_audio": {"data": base64.b64encode(data).decode(), "format": form}}
+
+
+_TURNS: Mapping[type, Callable[[Any, str], dict[str, Any]]] = {
+    TextBlock: _text,
+    ImageBlock: _image,
+    AudioBlock: _audio,
+}
+
+
+def _read(resolve: Callable[[], Any], where: str) -> bytes:
+    try:
+        data: bytes = resolve().read()
+    except (OSError, ValueError) as error:
+        raise InvalidRequest(f"{where} cannot be read: {error}; nothing was sent") from error
+    return data
+
+
+def _kwargs(call: ToolCall) -> dict[str, Any] | str:
+    try:
+        return call.parsed()
+    except ValueError:
+        return call.arguments
+
+
+def _call(identity: str, name: str, arguments: str) -> dict[str, Any]:
+    return {"id": identity, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def _written(arguments: Mapping[str, Any] | str) -> str:
+    """Return the arguments of an earlier call as JSON, those that the tool was called with.
+
+    Servers read them (vLLM's chat templates, Ollama), and refuse the whole conversation for a brace that a model forgot.
+    """
+    if isinstance(arguments, str):
+        try:
+            if isinstance(json.loads(arguments), dict):
+                return arguments
+        except ValueError:
+            pass
+    return json.dumps(arguments_of(arguments), ensure_ascii=False)
+
+
+def _older(call: Any) -> ToolCallBlock:
+    """Read a call in OpenAI's form: a mapping, or an object of OpenAI's own package."""
+    data = call if isinstance(call, Mapping) else call.model_dump()
+    function = data.get("function") or {}
+    return ToolCallBlock(
+        tool_call_id=data.get("id"), tool_name=function.get("name") or "", tool_kwargs=function.get("arguments") or {}
+    )

@@ -1,0 +1,91 @@
+"""What the chain gives, as LlamaIndex's responses: the one place where an answer becomes a `ChatResponse`."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from llama_index.core.base.llms.types import ChatResponse, LogProb
+
+from hf_gateway.chat import ChatAnswer, ChatEvent, ChatRequest, ChatResult, Gathering
+from hf_gateway.usage import Usage
+from llamaindex_hf_gateway.messages import message_of
+
+
+class Reader:
+    """Reads the answer to one request.
+
+    Where parallel calls were not allowed it reads the first alone, since not every server (Ollama, for one) is told.
+    """
+
+    def __init__(self, request: ChatRequest) -> None:
+        """Take what was asked."""
+        self._single_call = request.sampling.parallel_tool_calls is False
+        self._gathering = Gathering()
+
+    def piece(self, event: ChatEvent) -> ChatResponse:
+        """Return all that has come so far, and as `delta` what of the text is new."""
+        self._gathering.add(event)
+        return ChatResponse(
+            message=message_of(self._gathering.answer(), single_call=self._single_call),
+            delta=event.text,
+            # FunctionAgent and the other agents look for it here.
+            additional_kwargs={"thinking_delta": event.reasoning} if event.reasoning else {},
+        )
+
+    def whole(self, result: ChatResult, delta: str | None = None) -> ChatResponse:
+        """Return the whole answer; in a stream it is the last response, and brings no text (`delta=""`)."""
+        tokens = usage_of(result.usage)
+        return ChatResponse(
+            message=message_of(result, single_call=self._single_call),
+            delta=delta,
+            raw=raw_of(result),
+            logprobs=logprobs_of(result),
+            additional_kwargs={name: count for name, count in tokens.items() if isinstance(count, int)},
+        )
+
+
+def raw_of(result: ChatResult) -> dict[str, Any]:
+    """Return the facts of an answer in plain types, with the tokens where `TokenCountingHandler` looks for them."""
+    return {
+        "model": result.model,
+        "finish_reason": result.finish_reason,
+        "provider": result.provider,
+        "request_id": result.request_id,
+        "usage": usage_of(result.usage),
+        "hf_gateway": {
+            "served_by": result.served_by,
+            "attempts": [dataclasses.asdict(attempt) for attempt in result.attempts],
+            "seconds": result.seconds,
+            "first_content_seconds": result.first_content_seconds,
+        },
+    }
+
+
+def usage_of(usage: Usage) -> dict[str, Any]:
+    """Return the counts in OpenAI's words; what is not known is left out, since LlamaIndex takes None for a number."""
+    counts: dict[str, Any] = {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.total_tokens,
+        "prompt_tokens_details": _known({"cached_tokens": usage.cached_tokens}),
+        "completion_tokens_details": _known({"reasoning_tokens": usage.reasoning_tokens}),
+    }
+    return _known(counts)
+
+
+def logprobs_of(answer: ChatAnswer) -> list[list[LogProb]] | None:
+    """Return for each token of the answer the chosen one, and after it the others that were likely."""
+    found = []
+    for token in answer.logprobs:
+        if isinstance(token, Mapping):
+            others = [other for other in token.get("top_logprobs") or () if other.get("token") != token.get("token")]
+            found.append([_logprob(each) for each in (token, *others)])
+    return found or None
+
+
+def _logprob(token: Mapping[str, Any]) -> LogProb:
+    return LogProb(token=token.get("token") or "", logprob=token["logprob"], bytes=token.get("bytes") or [])
+
+
+def _known(counts: dict[str, Any]) -> dict[str, Any]:
+    return {name: count for name, count in counts.items() if count is not None and count != {}}
