@@ -1,15 +1,16 @@
-"""LangChain's door to hf-gateway: `HFGatewayEmbeddings`, and `register` for `init_embeddings("hf_gateway:…")`."""
+"""LangChain's door to hf-gateway: `ChatHFGateway`, `HFGatewayEmbeddings`, and `register` for `init_chat_model` and its like."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from langchain_hf_gateway.chat_models import ChatHFGateway as ChatHFGateway
     from langchain_hf_gateway.embeddings import HFGatewayEmbeddings as HFGatewayEmbeddings
     from langchain_hf_gateway.registration import register as register
 
-_HOME = {"HFGatewayEmbeddings": "embeddings", "register": "registration"}
+_HOME = {"ChatHFGateway": "chat_models", "HFGatewayEmbeddings": "embeddings", "register": "registration"}
 
-__all__ = ["HFGatewayEmbeddings", "register"]
+__all__ = ["ChatHFGateway", "HFGatewayEmbeddings", "register"]
 
 
 def __getattr__(name: str) -> Any:

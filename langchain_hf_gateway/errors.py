@@ -28,6 +28,7 @@ _MATCHES: dict[type[core.GatewayError], type[langchain.ModelError]] = {
     core.ConnectFailed: langchain.ModelConnectionError,
     core.AttemptTimedOut: langchain.ModelTimeoutError,
     core.BadResponse: langchain.ModelAPIError,
+    core.StreamBroken: langchain.ModelAPIError,
     core.StreamInterrupted: langchain.ModelConnectionError,
     core.DeadlineExceeded: langchain.ModelTimeoutError,
 }

@@ -1,0 +1,348 @@
+"""ChatHFGateway: LangChain's `BaseChatModel` over a hf-gateway chain."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, cast
+
+from langchain_core.callbacks import (
+    AsyncCallbackHandler,
+    AsyncCallbackManagerForLLMRun,
+    BaseCallbackHandler,
+    CallbackManagerForLLMRun,
+)
+from langchain_core.language_models import BaseChatModel, LanguageModelInput, ModelProfile
+from langchain_core.language_models.base import LangSmithParams
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable
+from langchain_core.tools import BaseTool
+from langchain_core.tracers import BaseTracer
+from langchain_core.tracers._streaming import _StreamingCallbackHandler
+from langchain_core.utils.function_calling import convert_to_openai_tool
+from pydantic import PrivateAttr, model_validator
+
+from hf_gateway._version import __version__
+from hf_gateway.chat import ChatRequest, Sampling
+from hf_gateway.config import read_chain
+from hf_gateway.errors import ConfigError
+from hf_gateway.front import Front, build
+from hf_gateway.options import ChatSettings
+from langchain_hf_gateway.errors import as_model_errors
+from langchain_hf_gateway.messages import PROVIDER, chunk_of, last_chunk, message_of, to_openai
+from langchain_hf_gateway.structured import Method, structured
+
+if TYPE_CHECKING:
+    from hf_gateway.gateway import Gateway
+
+
+class ChatHFGateway(Front, ChatSettings, BaseChatModel):
+    """A Hugging Face chat model, from the first of its targets that can answer.
+
+    Setup:
+        ```bash
+        pip install "hf-gateway[langchain]"
+        ```
+
+    Example:
+        ```python
+        from langchain_hf_gateway import ChatHFGateway
+
+        model = ChatHFGateway(
+            model="meta-llama/Llama-3.1-8B-Instruct",
+            targets=["hf:cerebras", "ollama:llama3.1"],
+            temperature=0,
+        )
+        answer = model.invoke("How do I catch an exception?")
+        print(answer.text, answer.response_metadata["hf_gateway"]["served_by"])
+        ```
+
+    Tools:
+        ```python
+        def multiply(a: int, b: int) -> int:
+            '''Multiply two numbers.'''
+            return a * b
+
+
+        model.bind_tools([multiply]).invoke("What is 17 times 23?").tool_calls
+        ```
+
+    Structured output:
+        ```python
+        from pydantic import BaseModel
+
+
+        class Person(BaseModel):
+            name: str
+            age: int
+
+
+        model.with_structured_output(Person).invoke("Ada Lovelace died at 36.")
+        ```
+
+    Arguments are the fields of `ChatSettings` and of `BaseChatModel`. Those of `Sampling` may be set later, and may be given to
+    a single call, as may `model`, `tools`, `tool_choice` and `response_format`; the others make the chain and are frozen.
+
+    `invoke` returns a complete answer: with `streaming=True`, and by default wherever there is a second target, it is streamed
+    underneath, so that a cut or a stall is seen early and the next target starts afresh. `stream` changes targets until the
+    first content only; an answer that breaks off later is an error with the text so far in its `partial`, never a short answer.
+    With `streaming=False`, as everywhere in LangChain, `stream` gives the answer in one piece.
+
+    `profile` is what is known of the model at the first target, for `hf` by the router's catalogue, when it is first read. A
+    running event loop gets what this machine knows already; `await asyncio.to_thread(lambda: model.profile)` has it looked up.
+
+    Errors are hf-gateway's own, and at the same time the matching subclass of `langchain_core.exceptions.ModelError`.
+    """
+
+    _gateway: "Gateway" = PrivateAttr()
+
+    @model_validator(mode="after")
+    def _build_chain(self) -> Self:
+        """Build the chain, so that settings that make no sense fail here; nothing is loaded or connected to."""
+        if self.disable_streaming is True and self.streaming is None:
+            self.__dict__["streaming"] = False  # a server that cannot stream cannot do it underneath either
+        self._adopt(build(self, self.model))
+        self._add_version("hf-gateway", __version__)
+        if self.__dict__["profile"] is None:
+            # BaseChatModel has just asked for it, and must get it without a network; `__getattr__` looks it up when it is read.
+            del self.__dict__["profile"]
+            self.model_fields_set.discard("profile")
+        return self
+
+    def _adopt(self, gateway: "Gateway") -> None:
+        self._gateway = gateway
+        # What the environment decided is shown, too: `model.model` is the model that answers.
+        self.__dict__.update(model=gateway.model, targets=gateway.targets)
+
+    @classmethod
+    def from_gateway(cls, gateway: "Gateway") -> Self:
+        """Use a gateway that is there already, with its connections. Raises ConfigError for one that is not for chat."""
+        if gateway.task != "chat":
+            raise ConfigError("this gateway was built for embeddings; build it as Gateway(..., task='chat')")
+        made = cls(**{name: getattr(gateway.settings, name) for name in gateway.settings.model_fields_set})
+        made._adopt(gateway)
+        return made
+
+    @classmethod
+    def from_config(cls, name: str, path: str | Path | None = None, **changes: Any) -> Self:
+        """Read `[chains.<name>]`; keyword arguments go over what the file says. Raises ConfigError with file and line."""
+        # The file is for every framework, so LangChain's own arguments have no place in it.
+        return cls(**{**read_chain(name, ChatSettings, path), **changes})
+
+    if not TYPE_CHECKING:  # or the type checker would believe in any attribute
+
+        def __getattr__(self, name: str) -> Any:
+            """Look up `profile` when it is first read: the router may have to be asked, which no constructor should do.
+
+            Pydantic keeps a field in the instance's `__dict__`, so one that is not there yet comes here, in subclasses and
+            copies too. A property of that name would be taken for the field's default in every subclass.
+            """
+            if name != "profile":
+                return super().__getattr__(name)
+            found = self._known_profile()
+            if found is not None:
+                self.__dict__["profile"] = found
+            return found
+
+    def _known_profile(self) -> ModelProfile | None:
+        """Say what is known of the model at the first target; a network is asked only where no event loop would wait for it."""
+        # As BaseChatModel has it: no model fails for an optional field. Watches over event loops forbid even reading a file.
+        with contextlib.suppress(Exception):
+            known = self._gateway.capabilities(look_up=not _in_event_loop())
+            said = {
+                "max_input_tokens": known.context,
+                "tool_calling": known.tools,
+                "structured_output": known.structured_output,
+                "image_inputs": known.images,
+            }
+            return cast("ModelProfile", {name: value for name, value in said.items() if value is not None}) or None
+        return None
+
+    @property
+    def _llm_type(self) -> str:
+        return "hf-gateway-chat"
+
+    @property
+    def _identifying_params(self) -> Mapping[str, Any]:
+        """What an answer depends on: LangChain's cache keeps answers by it, so another model or target is another key."""
+        targets = [target.to_dict() for target in self._gateway.targets]
+        return {"model": self.model, "revision": self.revision, "targets": targets, **self._set_sampling()}
+
+    def _set_sampling(self) -> dict[str, Any]:
+        """Return the fields of `Sampling` that are set now, unchecked: they may have been assigned to."""
+        fields = {name: getattr(self, name) for name in Sampling.model_fields}
+        return {name: value for name, value in fields.items() if value is not None}
+
+    def _get_invocation_params(self, stop: list[str] | None = None, **kwargs: Any) -> dict[str, Any]:
+        return super()._get_invocation_params(stop=self._stop(stop), **kwargs)
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        params = super()._get_ls_params(stop=self._stop(stop), **kwargs)
+        params["ls_provider"] = PROVIDER
+        if "ls_model_name" not in params and (model := self._first_model) is not None:
+            params["ls_model_name"] = model
+        return params
+
+    def _stop(self, stop: list[str] | None) -> list[str] | None:
+        own = [self.stop] if isinstance(self.stop, str) else self.stop
+        return own if stop is None else stop
+
+    @property
+    def _first_model(self) -> str | None:
+        """The model, or that of the first target, where each target names its own."""
+        return self.model or self._gateway.targets[0].model
+
+    def _should_stream(
+        self,
+        *,
+        async_api: bool,
+        run_manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> bool:
+        """Say whether `invoke` hands on tokens. LangChain does whenever streaming=True; here somebody must listen to them.
+
+        Where nobody does, `_generate` streams underneath, and an answer that broke off can be started afresh elsewhere.
+        """
+        if self.streaming is not True or kwargs.get("stream"):
+            return super()._should_stream(async_api=async_api, run_manager=run_manager, **kwargs)
+        handlers = run_manager.handlers if run_manager else []
+        return not self._streaming_disabled(**kwargs) and any(_takes_tokens(handler) for handler in handlers)
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,  # noqa: ARG002 - LangChain's callbacks are called by itself
+        **kwargs: Any,
+    ) -> ChatResult:
+        with as_model_errors():
+            result = self._gateway.chat(self._request(messages, stop, kwargs))
+        return ChatResult(generations=[ChatGeneration(message=message_of(result))])
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,  # noqa: ARG002
+        **kwargs: Any,
+    ) -> ChatResult:
+        with as_model_errors():
+            result = await self._gateway.achat(self._request(messages, stop, kwargs))
+        return ChatResult(generations=[ChatGeneration(message=message_of(result))])
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,  # noqa: ARG002
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        with as_model_errors(), self._gateway.stream(self._request(messages, stop, kwargs)) as events:
+            for event in events:
+                yield ChatGenerationChunk(message=chunk_of(event, self.output_version))
+            yield ChatGenerationChunk(message=last_chunk(events.result))
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,  # noqa: ARG002
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        with as_model_errors():
+            async with self._gateway.astream(self._request(messages, stop, kwargs)) as events:
+                async for event in events:
+                    yield ChatGenerationChunk(message=chunk_of(event, self.output_version))
+                yield ChatGenerationChunk(message=last_chunk(events.result))
+
+    def _request(self, messages: list[BaseMessage], stop: list[str] | None, call: dict[str, Any]) -> ChatRequest:
+        """Make the chain's request; call: what LangChain passes on of a call's own arguments. Raises InvalidRequest."""
+        own = {name: value for name, value in {**call, "stop": stop}.items() if value is not None}
+        own.pop("stream", None)  # LangChain's own switch
+        return ChatRequest.of(to_openai(messages), **{**self._set_sampling(), **own})
+
+    def bind_tools(
+        self,
+        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
+        *,
+        tool_choice: dict[str, Any] | str | bool | None = None,
+        strict: bool | None = None,
+        parallel_tool_calls: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """Let the model call tools.
+
+        Args:
+            tools: functions, Pydantic classes, TypedDicts, LangChain's tools, or schemas in OpenAI's or Anthropic's form.
+            tool_choice: "auto", "none", a tool's name, or {"type": "function", "function": {"name": ...}}; "any", "required" and
+                True mean that some tool must be called. None and False leave it to the model.
+            strict: have the server hold the arguments to the schema, where it can.
+            parallel_tool_calls: whether the model may call several at once, where the server can be told.
+            kwargs: what holds for every call besides, such as `temperature` or `response_format`.
+        """
+        own = {"tool_choice": tool_choice or None, "parallel_tool_calls": parallel_tool_calls}
+        return self.bind(
+            tools=[convert_to_openai_tool(tool, strict=strict) for tool in tools],
+            **{name: value for name, value in own.items() if value is not None},
+            **kwargs,
+        )
+
+    def with_structured_output(
+        self,
+        schema: dict[str, Any] | type,
+        *,
+        method: Method = "function_calling",
+        include_raw: bool = False,
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, Any]:
+        """Have answers in the form of a schema.
+
+        Args:
+            schema: a Pydantic class, for instances of it; a TypedDict or a JSON schema with a title, for dicts.
+            method: "function_calling" asks for it as a tool call; "json_schema" has the server hold the answer to the schema;
+                "json_mode" asks for any JSON, so that the prompt must say which.
+            include_raw: return {"raw": message, "parsed": ..., "parsing_error": ...} instead of raising what parsing raises.
+            strict: have the server hold the answer to the schema to the letter, where it can.
+            kwargs: what holds for every call besides, such as `temperature`.
+        """
+        return structured(self, schema, method, include_raw=include_raw, strict=strict, call=kwargs)
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """Return the tokens' numbers by the model's own tokenizer. Raises NotImplementedError where it is not on this machine."""
+        from hf_gateway import tokens
+
+        if self.custom_get_token_ids is not None:
+            return self.custom_get_token_ids(text)
+        ids = tokens.encode(text, self._first_model, self.revision)
+        if ids is None:
+            raise NotImplementedError(
+                f"the tokenizer of {self._first_model} is not on this machine, so its tokens are not known; "
+                "get_num_tokens estimates how many there are, and custom_get_token_ids= names a tokenizer"
+            )
+        return ids
+
+    def get_num_tokens(self, text: str) -> int:
+        """Return the number of tokens by the model's own tokenizer; an estimate where it is not on this machine."""
+        from hf_gateway import tokens
+
+        if self.custom_get_token_ids is not None:
+            return len(self.custom_get_token_ids(text))
+        return tokens.count(text, self._first_model, self.revision)
+
+
+def _in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _takes_tokens(handler: BaseCallbackHandler) -> bool:
+    """Say whether a handler wants tokens: LangChain's own for event streams, and those that people write; no mere tracer."""
+    if isinstance(handler, _StreamingCallbackHandler):
+        return True
+    heedless = (BaseCallbackHandler.on_llm_new_token, AsyncCallbackHandler.on_llm_new_token)
+    return not isinstance(handler, BaseTracer) and type(handler).on_llm_new_token not in heedless
