@@ -1,12 +1,12 @@
 """sentence-transformers on torch: serves every model that it can load, and is the yardstick for the faster engines."""
 
-import contextlib
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hf_gateway.embedding import EmbedAnswer, EmbedRequest
+from hf_gateway.engines import quiet
 from hf_gateway.engines.sources import ModelFiles
 from hf_gateway.errors import ConfigError, ContextOverflow, EngineFailed, EngineMissing
 from hf_gateway.space import VectorSpace
@@ -50,7 +50,7 @@ class Engine:
         self._batch_size = int(options.get("batch_size", 32))
         self._space = space
         try:
-            with _quiet():
+            with quiet():
                 self._model = sentence_transformers.SentenceTransformer(
                     str(files.path),
                     device=options.get("device"),
@@ -114,17 +114,3 @@ class Engine:
             list(texts), truncation=False, padding=False, return_attention_mask=False, verbose=False
         )
         return [len(ids) for ids in encoded["input_ids"]]
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers from drawing a progress bar for loading weights that are on this disk."""
-    from transformers.utils import logging as transformers_logging
-
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()

@@ -1,0 +1,157 @@
+"""From a chat request to the prompt of a model in this process, by the chat template that lies beside its weights."""
+
+import contextlib
+import functools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hf_gateway.chat import ChatRequest, Message, asked_for_json
+from hf_gateway.engines.response_parsing import CALL, THINK, THINK_END
+from hf_gateway.errors import ModelNotFound
+
+_KINDS = {"image_url": "images", "input_image": "images", "image": "images", "input_audio": "audio", "file": "files"}
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What the model is given: as text and as token ids.
+
+    begun: how much of the answer the text's end holds already; ways: how it may go on from there, as token ids, where there
+    is a choice of some tools.
+    """
+
+    text: str
+    ids: list[int]
+    begun: str = ""
+    ways: tuple[list[int], ...] = ()
+
+
+class Template:
+    """A tokenizer's chat template. name: the model, as errors call it."""
+
+    def __init__(self, tokenizer: Any, name: str) -> None:
+        """Take the tokenizer; it has a template."""
+        self._tokenizer = tokenizer
+        self._name = name
+        # transformers would warn of a text beyond the context, once; here it is an error of its own, each time.
+        tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
+        template = tokenizer.chat_template
+        self.source: str = "\n".join(template.values()) if isinstance(template, Mapping) else template
+        """The template itself, or all of them where there are several."""
+
+    def prompt(self, request: ChatRequest) -> Prompt:
+        """Render the request. Raises ModelNotFound for what the model's template has no words for."""
+        tools = [] if request.tool_choice == "none" else [json.loads(json.dumps(tool)) for tool in request.tools]
+        messages: list[Message] = [self._message(index, message) for index, message in enumerate(request.messages)]
+        if request.json_schema is not None:
+            messages = asked_for_json(messages, request.json_schema)
+        forced = [tool["function"]["name"] for tool in request.forced_tools]
+        switches = _thinking(request.sampling.reasoning_effort)
+        if forced:
+            switches["enable_thinking"] = False
+        text = self._render(messages, tools, switches)
+        if tools and text == self._render(messages, [], switches):
+            raise ModelNotFound(f"{self._name} knows no tools: its chat template has no place for them")
+        if tools and self._call_form is None and not getattr(self._tokenizer, "response_template", None):
+            raise ModelNotFound(
+                f"it is not known how {self._name} calls tools: its tokenizer has no response_template, "
+                f"and its chat template does not write calls as {CALL}{{json}}"
+            )
+        begun = THINK if text.rstrip().endswith(THINK) else ""
+        if forced:
+            close = f"\n{THINK_END}\n\n" if begun else ""
+            opening, closing = self._beginning_of_call()
+            # Without the space that follows: it belongs to the next token, and alone is one the model has seldom seen.
+            call = opening + forced[0] + closing if len(forced) == 1 else opening
+            ways = tuple(self._plain(name + closing) for name in forced) if len(forced) > 1 else ()
+            ids = self._ids(messages, tools, switches) + self._plain(close + call)
+            return Prompt(text + close + call, ids, call, ways)
+        return Prompt(text, self._ids(messages, tools, switches), begun)
+
+    def _message(self, index: int, message: Message) -> dict[str, Any]:
+        made = {**message, "content": self._text(index, message.get("content"))}
+        if made["role"] == "developer":
+            made["role"] = "system"
+        if made.get("tool_calls"):
+            made["tool_calls"] = [_call(call) for call in made["tool_calls"]]
+        return made
+
+    def _text(self, index: int, content: Any) -> str:
+        if content is None or isinstance(content, str):
+            return content or ""
+        texts = []
+        for part in content:
+            text = part if isinstance(part, str) else part.get("text", part.get("refusal"))
+            if not isinstance(text, str):
+                kind = part["type"]
+                raise ModelNotFound(
+                    f"{self._name} takes no {_KINDS.get(kind, 'such part')}: message {index} has a part of type {kind!r}"
+                )
+            texts.append(text)
+        return "".join(texts)
+
+    def _render(self, messages: Sequence[Message], tools: Sequence[Any], switches: Mapping[str, Any]) -> str:
+        return str(self._apply(messages, tools, switches, tokenize=False))
+
+    def _ids(self, messages: Sequence[Message], tools: Sequence[Any], switches: Mapping[str, Any]) -> list[int]:
+        # What a message says is no control token, even if it reads like one: a document cannot play the system's part.
+        safe = {"sanitize_control_tokens": True} if hasattr(self._tokenizer, "chat_control_tokens") else {}
+        encoded = self._apply(messages, tools, {**switches, **safe}, tokenize=True, return_dict=True)
+        return list(encoded["input_ids"])
+
+    def _apply(self, messages: Sequence[Message], tools: Sequence[Any], switches: Mapping[str, Any], **how: Any) -> Any:
+        try:
+            return self._tokenizer.apply_chat_template(
+                list(messages), tools=list(tools) or None, add_generation_prompt=True, **how, **switches
+            )
+        except Exception as error:
+            # A template says what it does not take by raising: a role, an order of roles, a second system message.
+            raise ModelNotFound(
+                f"the chat template of {self._name} does not take this conversation: {type(error).__name__}: {error}"
+            ) from error
+
+    def _plain(self, text: str) -> list[int]:
+        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _beginning_of_call(self) -> tuple[str, str]:
+        """Return what stands before and behind the tool's name."""
+        if self._call_form is None:
+            raise ModelNotFound(
+                f"{self._name} cannot be made to call a tool: its chat template does not write calls as {CALL}{{json}}"
+            )
+        return self._call_form
+
+    @functools.cached_property
+    def _call_form(self) -> tuple[str, str] | None:
+        """What the template writes before and behind the name of a tool that was called, if it is the form of Hermes."""
+        function = {"name": "a_name", "arguments": {"a": 1}}
+        call = {"type": "function", "id": "call00000", "function": function}
+        offered = {"type": "function", "function": {"name": "a_name", "description": "", "parameters": {}}}
+        said = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "", "tool_calls": [call]}]
+        try:
+            text = str(self._tokenizer.apply_chat_template(said, tools=[offered], tokenize=False))
+        except Exception:  # noqa: BLE001 - see _apply; it has no words for calls then
+            return None
+        form = re.search(rf'({re.escape(CALL)}\s*{{\s*"name":\s*")a_name("\s*,\s*"arguments":)', text)
+        return (form[1], form[2]) if form else None
+
+
+def _call(call: Mapping[str, Any]) -> dict[str, Any]:
+    """Give a call's arguments as the mapping that templates walk through; what is no JSON stays text."""
+    function = dict(call["function"])
+    if isinstance(function.get("arguments"), str):
+        with contextlib.suppress(ValueError):
+            function["arguments"] = json.loads(function["arguments"] or "{}")
+    return {**call, "function": function}
+
+
+def _thinking(effort: str | bool | None) -> dict[str, Any]:
+    """Say it in the words of the templates: `enable_thinking` is Qwen's, `reasoning_effort` gpt-oss's."""
+    if effort is None:
+        return {}
+    if effort is False or effort == "none":
+        return {"enable_thinking": False}
+    return {"enable_thinking": True} | ({} if effort is True else {"reasoning_effort": effort})

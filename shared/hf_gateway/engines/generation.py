@@ -1,0 +1,187 @@
+"""An answer that is made in a thread of its own and read piece by piece, blocking or async: a `Source` for `drive.py`."""
+
+import asyncio
+import atexit
+import contextlib
+import queue
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator
+
+from hf_gateway.chat import ChatEvent
+from hf_gateway.errors import AttemptTimedOut, EngineFailed, GatewayError
+
+_EXIT_PATIENCE = 5.0
+"""Seconds the end of the process waits for generations to notice it; a token seldom takes longer."""
+
+
+class Turns:
+    """Lets one run work at a time, in the order in which they came. One that is cancelled while it waits goes away."""
+
+    def __init__(self) -> None:
+        """Start with nobody in line."""
+        # Its lock can be taken twice by one thread, since the garbage collector may close a generation anywhere.
+        self._changed = threading.Condition()
+        self._line: deque[Run] = deque()
+
+    @contextlib.contextmanager
+    def turn_of(self, run: "Run") -> Iterator[bool]:
+        """Wait in line; gives whether the run may work, or was cancelled meanwhile."""
+        with self._changed:
+            self._line.append(run)
+            while not run.cancelled and self._line[0] is not run:
+                # Cancelled by the garbage collector nobody wakes it.
+                self._changed.wait(1.0)
+        try:
+            yield not run.cancelled
+        finally:
+            with self._changed:
+                self._line.remove(run)
+                self._changed.notify_all()
+
+    def look_again(self) -> None:
+        """Wake those in line, since one of them was cancelled."""
+        with self._changed:
+            self._changed.notify_all()
+
+
+class Run:
+    """The thread's side of a generation. It knows nothing of who reads, so that an abandoned reader can be collected."""
+
+    def __init__(self, work: Callable[["Run"], None], turns: Turns) -> None:
+        """Take what the thread does; it puts its pieces with `put` and stops soon after `cancelled` is true."""
+        self.cancelled = False
+        self.turns = turns
+        self.pieces: queue.SimpleQueue[ChatEvent | GatewayError | None] = queue.SimpleQueue()
+        self.reader: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
+        self.thread: threading.Thread | None = None
+        self._work = work
+
+    def start(self) -> None:
+        """Start the thread; a daemon, so that a generation never keeps the interpreter from ending."""
+        self.thread = threading.Thread(target=self._body, name="hf-gateway-generation", daemon=True)
+        _running.add(self)
+        self.thread.start()
+
+    def put(self, piece: ChatEvent | GatewayError | None) -> None:
+        """Hand a piece to the reader, and wake it where it waits in an event loop."""
+        self.pieces.put(piece)
+        reader = self.reader
+        if reader is not None:
+            loop, woken = reader
+            with contextlib.suppress(RuntimeError):  # the loop was closed, and its reader is gone
+                loop.call_soon_threadsafe(woken.set)
+
+    def abandon(self) -> None:
+        """Cancel without waking anybody: all that is safe within the garbage collector."""
+        self.cancelled = True
+
+    def cancel(self) -> None:
+        """Let it end within one token, or at once where it waits for its turn."""
+        self.cancelled = True
+        self.turns.look_again()
+
+    def _body(self) -> None:
+        try:
+            self._work(self)
+        except GatewayError as error:
+            self.put(error)
+        except Exception as error:  # noqa: BLE001 - torch's, the tokenizer's, the template's, or the model's own
+            # Not chained: its frames hold the tensors, and what is needed most after running out of memory is memory.
+            self.put(EngineFailed(f"the model failed: {type(error).__name__}: {error}"))
+        finally:
+            self.put(None)
+            _running.discard(self)
+
+
+_running: set[Run] = set()
+
+
+@atexit.register
+def _end_all() -> None:
+    """Let generations end before the interpreter does: a thread that it stops inside of torch aborts the process."""
+    until = time.monotonic() + _EXIT_PATIENCE
+    runs = list(_running)
+    for run in runs:
+        run.cancel()
+    for run in runs:
+        if run.thread is not None:
+            run.thread.join(max(0.0, until - time.monotonic()))
+
+
+class Generation:
+    """An answer in the making, read as events. Nothing runs before the first read; closing it ends it within one token.
+
+    For one reader at a time. One that is collected without having been closed counts as closed.
+    """
+
+    def __init__(self, work: Callable[[Run], None], turns: Turns) -> None:
+        """Take what makes the events, and the line in which it waits for its turn."""
+        self._run = Run(work, turns)
+        self._over = False
+        self._finalizer = weakref.finalize(self, self._run.abandon)
+        # The end of the process cancels what runs by itself, and waits for it.
+        self._finalizer.atexit = False
+
+    def read(self, timeout: float) -> ChatEvent | None:
+        """Block for the next piece, at most `timeout` seconds; None at the end. Raises AttemptTimedOut, EngineFailed, …."""
+        if self._ended():
+            return None
+        try:
+            return self._given(self._run.pieces.get(timeout=max(timeout, 0.0)))
+        except queue.Empty:
+            raise _late(timeout) from None
+
+    async def aread(self, timeout: float) -> ChatEvent | None:
+        """Wait for the next piece, at most `timeout` seconds; None at the end. No thread waits with it."""
+        if self._ended():
+            return None
+        woken = asyncio.Event()
+        self._run.reader = (asyncio.get_running_loop(), woken)
+        try:
+            async with asyncio.timeout(timeout):
+                while True:
+                    woken.clear()
+                    # Looked for after the bell is set up, so that no piece can fall between.
+                    with contextlib.suppress(queue.Empty):
+                        return self._given(self._run.pieces.get_nowait())
+                    await woken.wait()
+        except TimeoutError:
+            raise _late(timeout) from None
+        finally:
+            self._run.reader = None
+
+    def close(self) -> None:
+        """Want no more. Returns at once; the thread stops within one token."""
+        self._over = True
+        self._run.cancel()
+
+    async def aclose(self) -> None:
+        """Want no more. Returns at once; the thread stops within one token."""
+        self.close()
+
+    def join(self, timeout: float) -> bool:
+        """Wait until the thread is gone, at most `timeout` seconds; returns whether it is, or never was."""
+        thread = self._run.thread
+        if thread is not None:
+            thread.join(timeout)
+        return thread is None or not thread.is_alive()
+
+    def _ended(self) -> bool:
+        if not self._over and self._run.thread is None:
+            self._run.start()
+        return self._over
+
+    def _given(self, piece: ChatEvent | GatewayError | None) -> ChatEvent | None:
+        if isinstance(piece, ChatEvent):
+            return piece
+        self._over = True
+        if piece is not None:
+            raise piece
+        return None
+
+
+def _late(timeout: float) -> AttemptTimedOut:
+    return AttemptTimedOut(f"the model in this process gave nothing within {timeout:g} s")

@@ -1,0 +1,257 @@
+"""transformers on torch: chat with any causal model that it can load, in this process."""
+
+import copy
+import re
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from hf_gateway.chat import ChatEvent, ChatRequest
+from hf_gateway.engines import quiet
+from hf_gateway.engines.chat_prompt import Prompt, Template
+from hf_gateway.engines.generation import Generation, Run, Turns
+from hf_gateway.engines.response_parsing import (
+    CALL,
+    CALL_END,
+    THINK,
+    THINK_END,
+    Detokenizer,
+    Reading,
+    StopStrings,
+    TemplateReading,
+    reading_of,
+)
+from hf_gateway.engines.sources import ModelFiles
+from hf_gateway.errors import ConfigError, ContextOverflow, EngineFailed, EngineMissing, InvalidRequest
+from hf_gateway.usage import Usage
+
+OPTIONS = frozenset({"device", "dtype", "trust_remote_code"})
+
+_UNBOUNDED = 8192
+"""Tokens of an answer, where neither the request nor the model says how many there may be."""
+
+
+class Engine:
+    """One loaded model. Safe for threads: one answer is made at a time, the others wait in line."""
+
+    name = "transformers"
+
+    def __init__(
+        self,
+        files: ModelFiles,
+        options: Mapping[str, Any],
+        *,
+        revision: str | None = None,
+        name: str | None = None,
+    ) -> None:
+        """Load the model. name: what answers and errors call it. Raises EngineMissing, EngineFailed, ConfigError."""
+        try:
+            import torch
+            import transformers
+        except ImportError as error:
+            raise EngineMissing(
+                f"chat models in this process need torch and transformers ({error}): pip install 'hf-gateway[torch]'"
+            ) from None
+        trusted = bool(options.get("trust_remote_code", False))
+        if trusted and files.source != "path" and not re.fullmatch(r"[0-9a-f]{40}", revision or ""):
+            raise ConfigError(
+                "trust_remote_code runs the repository's code, so it needs a revision that is a whole commit (40 characters)"
+            )
+        if not any(files.path.rglob("*.safetensors")):
+            raise EngineFailed(
+                f"{files.path} has no weights in safetensors; pickled ones (*.bin) are not loaded, since a pickle runs code"
+            )
+        self._name = name or str(files.path)
+        device = str(options.get("device") or ("cuda" if torch.cuda.is_available() else "cpu"))
+        dtype = options.get("dtype") or ("auto" if device.startswith("cuda") else "float32")
+        common = {"trust_remote_code": trusted, "local_files_only": True}
+        try:
+            self._tokenizer = transformers.AutoTokenizer.from_pretrained(str(files.path), **common)
+            if not getattr(self._tokenizer, "chat_template", None):
+                raise EngineFailed(f"{files.path} has no chat template: it continues texts, and is no model for chats")
+            with quiet():
+                model = transformers.AutoModelForCausalLM.from_pretrained(
+                    str(files.path), use_safetensors=True, dtype=dtype, **common
+                )
+            self._model = model.to(device).eval()
+        except EngineFailed:
+            raise
+        except Exception as error:  # a loader fails in as many ways as there are formats
+            raise EngineFailed(f"{files.path} cannot be loaded: {type(error).__name__}: {error}") from error
+        self._prepare()
+
+    def _prepare(self) -> None:
+        from hf_gateway.engines import decoding
+
+        self._decoding = decoding
+        self._template = Template(self._tokenizer, self._name)
+        self._turns = Turns()
+        # A tokenizer of `tokenizers` may not be borrowed twice: one thread may decode while another encodes.
+        self._tokenizing = threading.Lock()
+        self._defaults = copy.deepcopy(self._model.generation_config)
+        decoding.without_draw(self._model.generation_config)
+        ends = self._defaults.eos_token_id
+        listed = [*ends] if isinstance(ends, Sequence) else [ends]
+        # Of many a model tuned for chats the generation config still names the end of its base model alone.
+        self._ends = frozenset(end for end in (*listed, self._tokenizer.eos_token_id) if end is not None)
+        if self._model.generation_config.pad_token_id is None:
+            self._model.generation_config.pad_token_id = next(iter(self._ends), 0)
+        markers = {THINK, THINK_END, CALL, CALL_END}
+        self._silent = frozenset(
+            token
+            for token in self._tokenizer.all_special_ids
+            if self._tokenizer.convert_ids_to_tokens(token) not in markers
+        )
+
+    @property
+    def device(self) -> str:
+        """Where it runs, in torch's words."""
+        return str(self._model.device)
+
+    @property
+    def context(self) -> int | None:
+        """Tokens it takes, prompt and answer together; None where its files do not say."""
+        config = self._model.config.get_text_config()
+        limits = (getattr(config, "max_position_embeddings", None), self._tokenizer.model_max_length)
+        # Some tokenizers write 10**30 for "no limit".
+        return min((int(limit) for limit in limits if isinstance(limit, int) and 0 < limit < 10**9), default=None)
+
+    def start(self, request: ChatRequest) -> Generation:
+        """Prepare an answer; it is made when it is read, and fails there.
+
+        Reading raises ContextOverflow, ModelNotFound for what this model cannot do, and EngineFailed.
+        Raises InvalidRequest for what no model here can do.
+        """
+        if request.sampling.logprobs or request.sampling.top_logprobs:
+            raise InvalidRequest("models in this process give no logprobs")
+        return Generation(lambda run: self._work(run, request), self._turns)
+
+    def _work(self, run: Run, request: ChatRequest) -> None:
+        # Before the turn comes, so that what cannot be answered fails at once.
+        with self._tokenizing:
+            prompt = self._template.prompt(request)
+        length, context = len(prompt.ids), self.context
+        if context is not None and length >= context:
+            raise ContextOverflow(
+                f"the conversation has {length} tokens, and {self._name} takes {context} with its answer", limit=context
+            )
+        wanted = request.sampling.max_tokens or self._defaults.max_new_tokens or context or _UNBOUNDED
+        with self._turns.turn_of(run) as mine:
+            if mine:
+                self._generate(run, request, prompt, min(wanted, context - length) if context else wanted)
+
+    def _generate(self, run: Run, request: ChatRequest, prompt: Prompt, most: int) -> None:
+        import torch
+
+        answer = self._answer(run, request, prompt)
+        ids = torch.tensor([prompt.ids], device=self._model.device)
+        config = copy.deepcopy(self._model.generation_config)
+        config.max_new_tokens = most
+        if request.sampling.repetition_penalty is not None:
+            config.repetition_penalty = request.sampling.repetition_penalty
+        self._model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            generation_config=config,
+            logits_processor=self._processors(request, prompt),
+            stopping_criteria=[self._decoding.Watch(len(prompt.ids), answer.take)],
+        )
+        if run.cancelled:
+            return
+        answer.finish()
+        usage = Usage(len(prompt.ids), answer.tokens, reasoning_tokens=answer.reasoning_tokens)
+        run.put(ChatEvent(finish_reason=answer.finish_reason, usage=usage, model=self._name))
+
+    def _answer(self, run: Run, request: ChatRequest, prompt: Prompt) -> "_Answer":
+        reading = reading_of(self._tokenizer, self._template.source, prompt.text, prompt.begun, request.tools)
+        stops = self._defaults.stop_strings or []
+        one_call = len(request.forced_tools) == 1 or request.sampling.parallel_tool_calls is False
+        return _Answer(
+            run,
+            Detokenizer(self._text),
+            reading,
+            StopStrings([*request.stop, *([stops] if isinstance(stops, str) else stops)]),
+            ends=self._ends,
+            # transformers' own parser wants to see every token, and knows which of them are no text.
+            silent=frozenset() if isinstance(reading, TemplateReading) else self._silent,
+            most_calls=1 if one_call else None,
+        )
+
+    def _processors(self, request: ChatRequest, prompt: Prompt) -> list[Callable[..., Any]]:
+        sampling, start = request.sampling, len(prompt.ids)
+        made: list[Callable[..., Any]] = []
+        if sampling.frequency_penalty or sampling.presence_penalty:
+            made.append(
+                self._decoding.Penalties(start, sampling.frequency_penalty or 0.0, sampling.presence_penalty or 0.0)
+            )
+        if prompt.ways:
+            made.append(self._decoding.OneOf(start, prompt.ways))
+        shapes = self._decoding.shapes_of(self._defaults, sampling)
+        if shapes is not None:
+            made.append(self._decoding.Draw(shapes, sampling.seed, self._model.device))
+        return made
+
+    def _text(self, ids: Sequence[int]) -> str:
+        with self._tokenizing:
+            return str(self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+class _Answer:
+    """Makes events of tokens, and knows when the answer is at its end and why."""
+
+    def __init__(
+        self,
+        run: Run,
+        letters: Detokenizer,
+        reading: Reading,
+        stops: StopStrings,
+        *,
+        ends: frozenset[int],
+        silent: frozenset[int],
+        most_calls: int | None,
+    ) -> None:
+        """ends: tokens that end an answer; silent: tokens that are no text; most_calls: None for any number."""
+        self.tokens = 0
+        self.reasoning_tokens = 0
+        self._ended = False
+        self._run, self._letters, self._reading, self._stops = run, letters, reading, stops
+        self._ends, self._silent, self._most_calls = ends, silent, most_calls
+
+    @property
+    def finish_reason(self) -> str:
+        """Why it ended, in OpenAI's words."""
+        if not self._ended:
+            return "length"
+        return "tool_calls" if self._reading.calls else "stop"
+
+    def take(self, token: int) -> bool:
+        """Take the next token; returns whether that is enough."""
+        if self._run.cancelled:
+            return True
+        self.tokens += 1
+        if token in self._ends:
+            self._ended = True
+            return True
+        if token in self._silent:
+            return False
+        thought = self._reading.thinking
+        self._show(self._reading.feed(self._letters.feed(token)))
+        self.reasoning_tokens += thought or self._reading.thinking
+        if self._stops.met or (self._most_calls is not None and self._reading.calls >= self._most_calls):
+            self._ended = True
+        return self._ended
+
+    def finish(self) -> None:
+        """Tell what was kept back in case it was the beginning of something else."""
+        if not self._stops.met:
+            self._show([*self._reading.feed(self._letters.finish()), *self._reading.finish()])
+        if rest := self._stops.finish():
+            self._run.put(ChatEvent(text=rest))
+
+    def _show(self, events: Sequence[ChatEvent]) -> None:
+        for event in events:
+            if event.text:
+                if text := self._stops.feed(event.text):
+                    self._run.put(ChatEvent(text=text))
+            elif not self._stops.met:
+                self._run.put(event)
