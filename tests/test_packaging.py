@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers.chat import script
+from tests.servers.openai import FakeOpenAI
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONSTRAINTS = REPOSITORY / "constraints.txt"
 
@@ -104,40 +107,73 @@ def test_the_base_install_works_from_another_folder_without_network_or_key(base:
     assert "quickstart" in run(base.parent / "hf-gateway", "--help")
 
 
+LOCAL_CHAT = """
+import pathlib, hf_gateway
+pathlib.Path("m").mkdir()
+pathlib.Path("m/config.json").write_text("{}")
+hf_gateway.Gateway("./m", ["local"], task="chat").chat("hi")
+"""
+
+
 @pytest.mark.parametrize(
     ("code", "line"),
     [
         ("from langchain_hf_gateway import HFGatewayEmbeddings", "pip install 'hf-gateway[langchain]'"),
         ("from llamaindex_hf_gateway import HFGatewayEmbedding", "pip install 'hf-gateway[llamaindex]'"),
         ("from hf_gateway import Gateway; Gateway('all-MiniLM-L6-v2').embed(['x'])", "pip install 'hf-gateway[torch]'"),
+        ("from langchain_hf_gateway import ChatHFGateway", "pip install 'hf-gateway[langchain]'"),
+        ("from llamaindex_hf_gateway import HFGatewayLLM", "pip install 'hf-gateway[llamaindex]'"),
+        (
+            LOCAL_CHAT,
+            "pip install 'hf-gateway[torch]'",
+        ),
         ("from hf_gateway.cli import main; main(['doctor'])", "pip install 'hf-gateway[cli]'"),
         ("from hf_gateway.cli import main; main(['quickstart', '--json'])", "pip install 'hf-gateway[langchain]'"),
     ],
-    ids=["langchain", "llamaindex", "torch", "cli", "quickstart"],
+    ids=["langchain", "llamaindex", "torch", "langchain chat", "llamaindex chat", "torch chat", "cli", "quickstart"],
 )
 def test_a_missing_extra_is_an_import_error_with_the_pip_line(base: Path, code: str, line: str, tmp_path: Path) -> None:
     done = subprocess.run([base, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert line in done.stderr
 
 
+def test_the_base_install_chats_without_anything_else(base: Path, tmp_path: Path, primary: FakeOpenAI) -> None:
+    primary.brain = script("Blue, mostly.")
+    command = [base.parent / "hf-gateway", "chat", "--model", "m", "--targets", f"openai:{primary.url}", "The sky?"]
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout == "Blue, mostly.\n"
+
+
 DOORS = {
-    "langchain": ("langchain_hf_gateway", "HFGatewayEmbeddings", "embed_query", "llama_index"),
-    "llamaindex": ("llamaindex_hf_gateway", "HFGatewayEmbedding", "get_query_embedding", "langchain_core"),
+    "langchain": (
+        "from langchain_hf_gateway import ChatHFGateway as Chat, HFGatewayEmbeddings as Embed",
+        "Embed(targets=['hash:16']).embed_query('a text')",
+        "Chat(model='m', targets=[{target!r}]).invoke('hi').text",
+        "llama_index",
+    ),
+    "llamaindex": (
+        "from llamaindex_hf_gateway import HFGatewayLLM as Chat, HFGatewayEmbedding as Embed",
+        "Embed(targets=['hash:16']).get_query_embedding('a text')",
+        "str(Chat(model='m', targets=[{target!r}]).complete('hi'))",
+        "langchain_core",
+    ),
 }
 
 
 @pytest.mark.parametrize("extra", DOORS)
-def test_each_door_works_with_only_its_own_framework(extra: str, wheel: Path, tmp_path: Path) -> None:
-    module, name, method, other = DOORS[extra]
+def test_each_door_works_with_only_its_own_framework(
+    extra: str, wheel: Path, tmp_path: Path, primary: FakeOpenAI
+) -> None:
+    primary.brain = script("Blue, mostly.")
+    imported, embedded, asked, other = DOORS[extra]
     python = empty_environment(tmp_path / "venv", f"hf-gateway[{extra}] @ {wheel.as_uri()}")
     code = f"""
 import importlib.util
 assert importlib.util.find_spec({other!r}) is None
-from {module} import {name}
-print(len({name}(targets=["hash:16"]).{method}("a text")))
+{imported}
+print(len({embedded}), {asked.format(target="openai:" + primary.url)})
 """
     done = subprocess.run([python, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == "16", done.stderr
+    assert done.stdout.strip() == "16 Blue, mostly.", done.stderr
 
 
 def test_the_entry_points_name_our_kinds_and_classes() -> None:
@@ -146,6 +182,9 @@ def test_the_entry_points_name_our_kinds_and_classes() -> None:
     (langchain,) = entry_points(group="langchain.embeddings", name="hf_gateway")
     (llamaindex,) = entry_points(group="llama_index.embeddings", name="hf_gateway")
     assert (langchain.load().__name__, llamaindex.load().__name__) == ("HFGatewayEmbeddings", "HFGatewayEmbedding")
+    (chat_model,) = entry_points(group="langchain.chat_models", name="hf_gateway")
+    (llm,) = entry_points(group="llama_index.llms", name="hf_gateway")
+    assert (chat_model.load().__name__, llm.load().__name__) == ("ChatHFGateway", "HFGatewayLLM")
 
 
 def test_a_third_party_adds_a_kind_without_touching_us(wheel: Path, base: Path, tmp_path: Path) -> None:
@@ -157,11 +196,15 @@ def test_a_third_party_adds_a_kind_without_touching_us(wheel: Path, base: Path, 
         '[project.entry-points."hf_gateway.backends"]\nconstant = "constant_backend:Constant"\n'
     )
     (package / "constant_backend" / "__init__.py").write_text(
-        "from hf_gateway.backends.base import Backend, Report\n"
+        "from hf_gateway.backends.base import Backend, Report, said\n"
+        "from hf_gateway.chat import ChatEvent\n"
         "from hf_gateway.embedding import EmbedAnswer\n"
         "from hf_gateway.vectors import Vectors\n"
         "class Constant(Backend):\n"
         "    kind = 'constant'\n"
+        "    tasks = frozenset({'embedding', 'chat'})\n"
+        "    def chat(self, request, gathering):\n"
+        "        yield from said(gathering, [ChatEvent('Always'), ChatEvent(' this', finish_reason='stop')])\n"
         "    def embed(self, request):\n"
         "        yield from ()\n"
         "        return EmbedAnswer(Vectors.of([[1.0, 2.0]] * len(request.texts)))\n"
@@ -174,5 +217,7 @@ def test_a_third_party_adds_a_kind_without_touching_us(wheel: Path, base: Path, 
 from hf_gateway import Gateway
 gateway = Gateway("m", ["constant"])
 print(gateway.embed(["a"]).vectors.tolist(), gateway.check()[0].answers)
+talking = Gateway("m", ["constant"], task="chat")
+print(talking.chat("hi").text, [event.text for event in talking.stream("hi")])
 """
-    assert run(python, "-c", code).strip() == "[[1.0, 2.0]] True"
+    assert run(python, "-c", code).splitlines() == ["[[1.0, 2.0]] True", "Always this ['Always', ' this']"]
