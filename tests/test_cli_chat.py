@@ -137,7 +137,9 @@ def test_doctor_takes_chat_targets_from_its_arguments(primary: FakeOpenAI, capsy
 
 
 def child(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-m", "hf_gateway", "chat", *arguments], **options)
+    # A shell that runs the tests in the background has its children ignore the signal.
+    heed = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    return subprocess.Popen([sys.executable, "-m", "hf_gateway", "chat", *arguments], **heed, **options)
 
 
 def test_in_a_terminal_it_streams_as_it_comes(primary: FakeOpenAI) -> None:

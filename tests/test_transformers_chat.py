@@ -273,7 +273,7 @@ def test_a_template_that_refuses_a_conversation_leaves_it_to_others(tmp_path: Pa
 
 @pytest.mark.parametrize("wanted", [{"logprobs": True}, {"top_logprobs": 3}])
 def test_logprobs_are_refused_at_once(engine: ChatEngine, wanted: dict[str, Any]) -> None:
-    with pytest.raises(errors.InvalidRequest, match="no logprobs"):
+    with pytest.raises(errors.ModelNotFound, match="no logprobs"):
         engine.start(request("Hello", **wanted))
 
 

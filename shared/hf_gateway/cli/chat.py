@@ -1,9 +1,11 @@
 """`hf-gateway chat`: a prompt in, an answer out, as it comes; and in one line whether everything is connected."""
 
 import argparse
+import contextlib
 import dataclasses
 import logging
 import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
 
@@ -26,9 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the answer on stdout, and on stderr who gave it; with --json both as one document."""
     messages = _messages(arguments)
-    # Who did not serve, and why, is shown below; the log would say it twice.
-    logging.getLogger("hf_gateway.gateway").setLevel(logging.ERROR)
-    with _gateway(arguments) as gateway:
+    with _said_once(), _gateway(arguments) as gateway:
         if arguments.json:
             print_json(dataclasses.asdict(gateway.chat(messages)))
             return 0
@@ -41,6 +41,18 @@ def run(arguments: argparse.Namespace) -> int:
                 show.end()
         _tell(stream.result)
     return 0
+
+
+@contextlib.contextmanager
+def _said_once() -> Iterator[None]:
+    """Who did not serve, and why, is shown at the end; the log would say it twice."""
+    logger = logging.getLogger("hf_gateway.gateway")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _messages(arguments: argparse.Namespace) -> list[Message]:

@@ -22,7 +22,7 @@ from hf_gateway.engines.response_parsing import (
     reading_of,
 )
 from hf_gateway.engines.sources import ModelFiles
-from hf_gateway.errors import ConfigError, ContextOverflow, EngineFailed, EngineMissing, InvalidRequest
+from hf_gateway.errors import ConfigError, ContextOverflow, EngineFailed, EngineMissing, ModelNotFound
 from hf_gateway.usage import Usage
 
 OPTIONS = frozenset({"device", "dtype", "trust_remote_code"})
@@ -120,10 +120,10 @@ class Engine:
         """Prepare an answer; it is made when it is read, and fails there.
 
         Reading raises ContextOverflow, ModelNotFound for what this model cannot do, and EngineFailed.
-        Raises InvalidRequest for what no model here can do.
+        Raises ModelNotFound for what no model here can do.
         """
         if request.sampling.logprobs or request.sampling.top_logprobs:
-            raise InvalidRequest("models in this process give no logprobs")
+            raise ModelNotFound("models in this process give no logprobs")
         return Generation(lambda run: self._work(run, request), self._turns)
 
     def _work(self, run: Run, request: ChatRequest) -> None:
