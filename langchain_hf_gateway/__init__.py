@@ -1,4 +1,7 @@
-"""LangChain's door to hf-gateway: `ChatHFGateway`, `HFGatewayEmbeddings`, and `register` for `init_chat_model` and its like."""
+"""LangChain's door to hf-gateway: `ChatHFGateway`, `HFGatewayEmbeddings`, and `register` for `init_chat_model` and its like.
+
+`locked` and its like open an index only with the vector space it was made with.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -6,11 +9,34 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from langchain_hf_gateway.chat_models import ChatHFGateway as ChatHFGateway
     from langchain_hf_gateway.embeddings import HFGatewayEmbeddings as HFGatewayEmbeddings
+    from langchain_hf_gateway.indexes import load_faiss as load_faiss
+    from langchain_hf_gateway.indexes import locked as locked
+    from langchain_hf_gateway.indexes import open_chroma as open_chroma
+    from langchain_hf_gateway.indexes import open_lancedb as open_lancedb
+    from langchain_hf_gateway.indexes import save_faiss as save_faiss
     from langchain_hf_gateway.registration import register as register
 
-_HOME = {"ChatHFGateway": "chat_models", "HFGatewayEmbeddings": "embeddings", "register": "registration"}
+_HOME = {
+    "ChatHFGateway": "chat_models",
+    "HFGatewayEmbeddings": "embeddings",
+    "load_faiss": "indexes",
+    "locked": "indexes",
+    "open_chroma": "indexes",
+    "open_lancedb": "indexes",
+    "register": "registration",
+    "save_faiss": "indexes",
+}
 
-__all__ = ["ChatHFGateway", "HFGatewayEmbeddings", "register"]
+__all__ = [
+    "ChatHFGateway",
+    "HFGatewayEmbeddings",
+    "load_faiss",
+    "locked",
+    "open_chroma",
+    "open_lancedb",
+    "register",
+    "save_faiss",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,6 +10,7 @@ from hf_gateway import errors as core
 
 _MATCHES: dict[type[core.GatewayError], type[langchain.ModelError]] = {
     core.SpaceMismatch: langchain.ModelInvalidRequestError,
+    core.Quarantined: langchain.ModelInvalidRequestError,
     core.InvalidRequest: langchain.ModelInvalidRequestError,
     core.ContextOverflow: langchain.ContextOverflowError,
     core.ContentFiltered: langchain.ModelInvalidRequestError,

@@ -1,15 +1,17 @@
-"""LlamaIndex's door to hf-gateway: `HFGatewayEmbedding`, `HFGatewayLLM`."""
+"""LlamaIndex's door to hf-gateway: `HFGatewayEmbedding`, `HFGatewayLLM`, `persist` and `load_index`."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llamaindex_hf_gateway.embedding import HFGatewayEmbedding as HFGatewayEmbedding
+    from llamaindex_hf_gateway.indexes import load_index as load_index
+    from llamaindex_hf_gateway.indexes import persist as persist
     from llamaindex_hf_gateway.llm import HFGatewayLLM as HFGatewayLLM
 
-_HOME = {"HFGatewayEmbedding": "embedding", "HFGatewayLLM": "llm"}
+_HOME = {"HFGatewayEmbedding": "embedding", "HFGatewayLLM": "llm", "load_index": "indexes", "persist": "indexes"}
 
-__all__ = ["HFGatewayEmbedding", "HFGatewayLLM"]
+__all__ = ["HFGatewayEmbedding", "HFGatewayLLM", "load_index", "persist"]
 
 
 def __getattr__(name: str) -> Any:

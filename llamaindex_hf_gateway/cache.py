@@ -6,7 +6,7 @@ another (run-llama/llama_index PR 23181).
 
 import contextlib
 import contextvars
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from llama_index.core.storage.kvstore.types import BaseKVStore
@@ -28,33 +28,39 @@ def as_role(role: "Role") -> Iterator[None]:
 
 
 class SpaceCache(BaseKVStore):  # type: ignore[misc]
-    """A view of another store in which every key carries a space and a role. The other store is `store`."""
+    """A view of another store in which every key carries a space and a role. The other store is `store`.
 
-    def __init__(self, store: BaseKVStore, space: str) -> None:
-        """Take the store that keeps the entries, and the id of the space."""
+    Nothing is found, and nothing kept, before it is settled in which space a chain answers (on_space_change="separate").
+    """
+
+    def __init__(self, store: BaseKVStore, space: Callable[[], str | None]) -> None:
+        """Take the store that keeps the entries, and what says in which space they are."""
         self.store = store
         self._space = space
 
-    def _key(self, text: str) -> str:
-        return f"{self._space}|{_role.get()}|{text}"
+    def _key(self, text: str) -> str | None:
+        space = self._space()
+        return None if space is None else f"{space}|{_role.get()}|{text}"
 
     def put(self, key: str, val: dict[str, Any], collection: str = "data") -> None:
         """Keep a vector."""
-        self.store.put(self._key(key), val, collection)
+        if (whole := self._key(key)) is not None:
+            self.store.put(whole, val, collection)
 
     async def aput(self, key: str, val: dict[str, Any], collection: str = "data") -> None:
         """Keep a vector."""
-        await self.store.aput(self._key(key), val, collection)
+        if (whole := self._key(key)) is not None:
+            await self.store.aput(whole, val, collection)
 
     def get(self, key: str, collection: str = "data") -> dict[str, Any] | None:
         """Look a vector up."""
-        found: dict[str, Any] | None = self.store.get(self._key(key), collection)
-        return found
+        whole = self._key(key)
+        return None if whole is None else self.store.get(whole, collection)
 
     async def aget(self, key: str, collection: str = "data") -> dict[str, Any] | None:
         """Look a vector up."""
-        found: dict[str, Any] | None = await self.store.aget(self._key(key), collection)
-        return found
+        whole = self._key(key)
+        return None if whole is None else await self.store.aget(whole, collection)
 
     def get_all(self, collection: str = "data") -> dict[str, dict[str, Any]]:
         """Return everything in the store, other spaces' entries too, under their whole keys."""
@@ -68,8 +74,10 @@ class SpaceCache(BaseKVStore):  # type: ignore[misc]
 
     def delete(self, key: str, collection: str = "data") -> bool:
         """Forget a vector; says whether it was there."""
-        return bool(self.store.delete(self._key(key), collection))
+        whole = self._key(key)
+        return whole is not None and bool(self.store.delete(whole, collection))
 
     async def adelete(self, key: str, collection: str = "data") -> bool:
         """Forget a vector; says whether it was there."""
-        return bool(await self.store.adelete(self._key(key), collection))
+        whole = self._key(key)
+        return whole is not None and bool(await self.store.adelete(whole, collection))

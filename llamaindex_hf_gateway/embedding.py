@@ -1,12 +1,13 @@
 """HFGatewayEmbedding: LlamaIndex's `BaseEmbedding` over a hf-gateway chain."""
 
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.embeddings import loading
-from pydantic import Field, PrivateAttr, field_serializer, model_validator
+from pydantic import Field, PrivateAttr, field_serializer, field_validator, model_validator
 
 from hf_gateway.config import read_chain
 from hf_gateway.front import EmbedFront, build
@@ -72,7 +73,12 @@ class HFGatewayEmbedding(EmbedFront, EmbedOptions, BaseEmbedding):  # type: igno
         store = self.embeddings_cache
         if store is not None:
             store = store.store if isinstance(store, SpaceCache) else store
-            self.__dict__["embeddings_cache"] = SpaceCache(store, gateway.space.id)
+            self.__dict__["embeddings_cache"] = SpaceCache(store, self._cached_as)
+
+    def _cached_as(self) -> str | None:
+        """Name what cached vectors depend on: the space, once it is settled, and whether texts are cut."""
+        space = self._gateway.settled_space
+        return None if space is None else f"{space.id}|cut" if self.truncate else space.id
 
     @classmethod
     def class_name(cls) -> str:
@@ -103,6 +109,19 @@ class HFGatewayEmbedding(EmbedFront, EmbedOptions, BaseEmbedding):  # type: igno
             "targets": [target.label for target in self._gateway.targets],
             "dimensions": self.dimensions,
         }
+
+    @field_serializer("on_space_change")
+    def _space_that_was_chosen(self, value: str) -> str:
+        """Tell chains apart that may answer in several spaces: `IngestionPipeline` keeps vectors by what this class writes."""
+        if value == "refuse":
+            return value
+        settled = self._gateway.settled_space
+        return f"{value}:{settled.id if settled else uuid.uuid4().hex}"
+
+    @field_validator("on_space_change", mode="before")
+    @classmethod
+    def _space_may_be_chosen_again(cls, value: Any) -> Any:
+        return value.partition(":")[0] if isinstance(value, str) else value
 
     @field_serializer("targets")
     def _targets_that_change_vectors(self, targets: Targets) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hf_gateway.chat import ToolCall as ToolCall
     from hf_gateway.embedding import EmbedResult as EmbedResult
     from hf_gateway.errors import Attempt as Attempt
+    from hf_gateway.errors import EmbeddingUnavailable as EmbeddingUnavailable
     from hf_gateway.errors import GatewayError as GatewayError
     from hf_gateway.gateway import Gateway as Gateway
     from hf_gateway.space import VectorSpace as VectorSpace
@@ -28,6 +29,7 @@ _HOME = {
     "ChatRequest": "chat",
     "ChatResult": "chat",
     "EmbedResult": "embedding",
+    "EmbeddingUnavailable": "errors",
     "Gateway": "gateway",
     "GatewayError": "errors",
     "Target": "target",
@@ -43,6 +45,7 @@ __all__ = [
     "ChatRequest",
     "ChatResult",
     "EmbedResult",
+    "EmbeddingUnavailable",
     "Gateway",
     "GatewayError",
     "Target",

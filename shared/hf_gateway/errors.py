@@ -7,25 +7,27 @@
     │   └── ContextOverflow     a text is longer than the target takes
     ├── ContentFiltered         the provider refuses the content
     ├── BatchTooLarge           too many texts or bytes at once; the chain splits and goes on
-    ├── AuthenticationFailed    401, or a 400 that speaks of the key
-    │   └── KeyMissing          a key is needed and there is none; nothing was sent
-    ├── PermissionDenied        403
-    │   └── GatedModel          the model's licence has to be accepted first
-    ├── PaymentRequired         402
-    ├── ModelNotFound           404, or a server that does not have the model
-    ├── RateLimited             429
-    ├── ModelLoading            the server is there, the model is not yet
-    ├── Overloaded              503, 529
-    ├── ServerError             424 and every other 5xx
-    │   └── EngineFailed        the same, inside this process
-    │       └── EngineMissing   the extra that brings the engine is not installed (also an ImportError)
-    ├── ConnectFailed           nothing listens, the name does not resolve, the connection broke before an answer
-    ├── AttemptTimedOut         connected, but no whole answer in time
-    ├── BadResponse             an answer that is not one: HTML, no JSON, wrong count, NaN
-    │   └── StreamBroken        a stream that broke, stalled or ended early before anything of it reached the caller
     ├── StreamInterrupted       a stream that broke after its first content reached the caller
-    ├── DeadlineExceeded        the time for the whole request is up
-    └── AllTargetsFailed        more than one target was tried, and none answered
+    └── Unavailable             the request was right, and nobody could serve it; also called EmbeddingUnavailable
+        ├── Quarantined         a target whose vectors were measured, and are of another space (also a SpaceMismatch)
+        ├── AuthenticationFailed    401, or a 400 that speaks of the key
+        │   └── KeyMissing      a key is needed and there is none; nothing was sent
+        ├── PermissionDenied    403
+        │   └── GatedModel      the model's licence has to be accepted first
+        ├── PaymentRequired     402
+        ├── ModelNotFound       404, or a server that does not have the model, or a model that cannot do this
+        ├── RateLimited         429
+        ├── ModelLoading        the server is there, the model is not yet
+        ├── Overloaded          503, 529
+        ├── ServerError         424 and every other 5xx
+        │   └── EngineFailed    the same, inside this process
+        │       └── EngineMissing   the extra that brings the engine is not installed (also an ImportError)
+        ├── ConnectFailed       nothing listens, the name does not resolve, the connection broke before an answer
+        ├── AttemptTimedOut     connected, but no whole answer in time
+        ├── BadResponse         an answer that is not one: HTML, no JSON, wrong count, NaN
+        │   └── StreamBroken    a stream that broke, stalled or ended early before anything of it reached the caller
+        ├── DeadlineExceeded    the time for the whole request is up
+        └── AllTargetsFailed    more than one target was tried, and none answered
 
 The chain never looks at a status code: it asks the class what may be done (`retries`, `try_next`, `waits`, `counts`).
 """
@@ -177,7 +179,24 @@ class BatchTooLarge(GatewayError):
         self.max_bytes = max_bytes
 
 
-class AuthenticationFailed(GatewayError):
+class Unavailable(GatewayError):
+    """What a target could not do for reasons of its own, or what none of a chain's could; the caller's request was right.
+
+    Under its other name, `EmbeddingUnavailable`, it is what a retriever catches to search by words instead: keyword search is
+    honest where vectors of another model would not be.
+    """
+
+
+EmbeddingUnavailable = Unavailable
+
+
+class Quarantined(SpaceMismatch, Unavailable):
+    """A target's vectors were measured and belong to another space: none of them gets out. Another target may serve."""
+
+    try_next = True
+
+
+class AuthenticationFailed(Unavailable):
     """The key was refused."""
 
 
@@ -187,7 +206,7 @@ class KeyMissing(AuthenticationFailed):
     counts = False
 
 
-class PermissionDenied(GatewayError):
+class PermissionDenied(Unavailable):
     """The key is known but may not do this."""
 
 
@@ -195,7 +214,7 @@ class GatedModel(PermissionDenied):
     """The model's licence has to be accepted on its page first."""
 
 
-class PaymentRequired(GatewayError):
+class PaymentRequired(Unavailable):
     """The account's credits are used up. Other targets billed to the same account are skipped.
 
     Attributes:
@@ -205,31 +224,31 @@ class PaymentRequired(GatewayError):
     account: str | None = None
 
 
-class ModelNotFound(GatewayError):
+class ModelNotFound(Unavailable):
     """The target does not have this model, or the model cannot do this task."""
 
 
-class RateLimited(GatewayError):
+class RateLimited(Unavailable):
     """Too many requests. The target rests until it said it may be asked again."""
 
     waits = True
     counts = False
 
 
-class ModelLoading(GatewayError):
+class ModelLoading(Unavailable):
     """The server is up and still loading the model."""
 
     waits = True
     counts = False
 
 
-class Overloaded(GatewayError):
+class Overloaded(Unavailable):
     """The server is up and too busy."""
 
     retries = True
 
 
-class ServerError(GatewayError):
+class ServerError(Unavailable):
     """The server failed."""
 
     retries = True
@@ -245,17 +264,17 @@ class EngineMissing(EngineFailed, ImportError):
     """The package that runs models in this process is not installed; the message has the `pip install` line."""
 
 
-class ConnectFailed(GatewayError):
+class ConnectFailed(Unavailable):
     """No answer at all: refused, unknown host, TLS failure, or a connection that broke."""
 
     retries = True
 
 
-class AttemptTimedOut(GatewayError):
+class AttemptTimedOut(Unavailable):
     """The server took the request and did not answer in time. Not asked again: it may still be busy with it."""
 
 
-class BadResponse(GatewayError):
+class BadResponse(Unavailable):
     """The answer is not what the protocol says: HTML, broken JSON, wrong count, wrong dimension, NaN, zeros."""
 
 
@@ -281,14 +300,14 @@ class StreamInterrupted(GatewayError):
         self.partial = partial
 
 
-class DeadlineExceeded(GatewayError, TimeoutError):
+class DeadlineExceeded(Unavailable, TimeoutError):
     """The time for the whole request is up, over all targets and retries."""
 
     try_next = False
     counts = False
 
 
-class AllTargetsFailed(GatewayError):
+class AllTargetsFailed(Unavailable):
     """Nobody in a chain of several targets could serve.
 
     Attributes:

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 from hf_gateway.options import ChatSettings, EmbedOptions, EmbedSettings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from hf_gateway.gateway import Gateway
+    from hf_gateway.lock import IndexLock
     from hf_gateway.space import VectorSpace
     from hf_gateway.status import TargetStatus
 
@@ -44,3 +47,11 @@ class EmbedFront(Front):
     def space(self) -> "VectorSpace":
         """The vector space; its `id` is a namespace for caches and indexes."""
         return self._gateway.space
+
+    def lock_index(self, path: "str | Path", *, adopt: bool = False) -> "IndexLock":
+        """Lock an index, which is a folder, to the vector space: written the first time, compared ever after; sends nothing.
+
+        adopt: take a folder that has files and no `space.json`; you say that it was made with this space.
+        Raises SpaceMismatch for an index of another space, and ConfigError; `Gateway.lock_index` has the details.
+        """
+        return self._gateway.lock_index(path, adopt=adopt)

@@ -10,24 +10,26 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Seque
 from pathlib import Path
 from typing import Any, Self
 
+from hf_gateway.assembly import policy_of, refuse_mixed_spaces, targets_of_key
 from hf_gateway.backends import backend_class
+from hf_gateway.cache import CachedSpace, Recall
 from hf_gateway.chain import Chain, Journal, Steps
 from hf_gateway.chat import ChatEvent, ChatRequest, ChatResult, Message
 from hf_gateway.config import house_rules
-from hf_gateway.credentials import Secret, is_hugging_face, origin_of
 from hf_gateway.drive import Clock, Driver, Transport
 from hf_gateway.embedding import EmbedAnswer, EmbedRequest, EmbedResult, Role
-from hf_gateway.errors import ConfigError, InvalidRequest, SpaceMismatch
+from hf_gateway.errors import ConfigError, GatewayError, InvalidRequest
+from hf_gateway.fingerprint import Rows
+from hf_gateway.guard import Guard
 from hf_gateway.link import ChatLink, EmbedLink, Link, SeenDimension
+from hf_gateway.lock import IndexLock, lock_index
 from hf_gateway.options import ChatSettings, EmbedSettings, Task, chosen_targets, settings_of
-from hf_gateway.pace import Policy
 from hf_gateway.space import VectorSpace
 from hf_gateway.status import Checked, TargetStatus, checked, status_of
 from hf_gateway.streams import AsyncChatStream, ChatStream
 from hf_gateway.target import Target
 from hf_gateway.transport import HttpTransport
 from hf_gateway.usage import Usage
-from hf_gateway.vectors import Vectors
 from hf_gateway.wire.hf_router import Capabilities
 
 log = logging.getLogger(__name__)
@@ -86,7 +88,7 @@ class Gateway:
         self._transport = transport or HttpTransport()
         self._driver = Driver(self._transport, self._clock, settings.connect_timeout)
         rules = house_rules(settings.config)
-        keyed = _targets_of_key(self.targets, settings.api_key, settings)
+        keyed = targets_of_key(self.targets, settings.api_key, settings)
         backends = [
             backend_class(target.kind)(
                 target, settings, given_key=settings.api_key if target in keyed else None, rules=rules
@@ -94,6 +96,7 @@ class Gateway:
             for target in self.targets
         ]
         self._links: list[Link]
+        self._cache: CachedSpace | None = None
         if isinstance(settings, ChatSettings):
             self._links = [
                 ChatLink(backend, inherits=target.model is None)
@@ -102,15 +105,18 @@ class Gateway:
         else:
             seen = SeenDimension()
             self._links = [EmbedLink(backend, seen=seen) for backend in backends]
+            self._guard = self._guarded(settings)
+            if settings.cache is not None and settings.cache is not False:
+                self._cache = CachedSpace(
+                    settings.cache, settings, self._links, lambda: self.settled_space, self._clock.now
+                )
         for link in self._links:
             link.alone = len(self._links) == 1
-        self._chain = Chain(self._links, _policy(settings), self._clock.now)
+        self._chain = Chain(self._links, policy_of(settings), self._clock.now)
         self._prepared_until = -math.inf
         self._told = ""
         self._observers: list[Callable[[Any], None]] = []
         self._places: dict[asyncio.AbstractEventLoop, asyncio.Semaphore] = {}
-        if len(self._links) > 1 and self.task == "embedding":
-            self._refuse_mixed_spaces()
 
     @classmethod
     def from_settings(
@@ -147,20 +153,30 @@ class Gateway:
         """
         request = EmbedRequest.of(texts, role, self._embedding().truncate)
         journal, started, served = Journal(), time.perf_counter(), []
-        if request.texts:
+        recall = Recall(request, self._cache)
+        if parts := recall.parts():
             self._prepare()
-            served = self._driver.run(self._chain.serve(request, journal))
-        return self._result(served, journal, time.perf_counter() - started)
+        for part in parts:
+            came = self._driver.run(self._chain.serve(part, journal))
+            recall.keep(part, [answer for answer, _ in came])
+            served += came
+        return self._result(recall, served, journal, time.perf_counter() - started)
 
     async def aembed(self, texts: Iterable[str], *, role: Role = "document") -> EmbedResult:
         """Do what `embed` does without blocking the event loop."""
         request = EmbedRequest.of(texts, role, self._embedding().truncate)
         journal, started, served = Journal(), time.perf_counter(), []
-        if request.texts:
+        cached = self._cache is not None and request.texts
+        recall = await asyncio.to_thread(Recall, request, self._cache) if cached else Recall(request)
+        if parts := recall.parts():
             async with self._place():
                 await self._aprepare()
-                served = await self._driver.arun(self._chain.serve(request, journal))
-        return self._result(served, journal, time.perf_counter() - started)
+                for part in parts:
+                    came = await self._driver.arun(self._chain.serve(part, journal))
+                    if cached:
+                        await asyncio.to_thread(recall.keep, part, [answer for answer, _ in came])
+                    served += came
+        return self._result(recall, served, journal, time.perf_counter() - started)
 
     def chat(self, messages: str | Iterable[Message] | ChatRequest, **call: Any) -> ChatResult:
         """Answer a conversation; a string is one user message.
@@ -206,10 +222,37 @@ class Gateway:
     def space(self) -> VectorSpace:
         """The vector space of this chain, as far as it is declared; read from files of this machine at most."""
         self._embedding()
-        space = self._links[0].backend.space()
-        for link in self._links[1:]:
-            space = space.merged(link.backend.space())
+        return self._guard.pinned or self._declared()
+
+    def lock_index(self, path: str | Path, *, adopt: bool = False) -> IndexLock:
+        """Lock an index, which is a folder, to this chain's space: its `space.json` is written once, and compared ever after.
+
+        From then on each result is compared, too, before the caller gets it: a target may be measured only when it answers.
+        A chain whose targets are of several spaces is pinned to that of the index; a new index gets that of the first vector,
+        and until then the lock that is returned has no space. Sends nothing.
+
+        adopt: take a folder that has files and no `space.json`; you say that this chain's space is what it was made with.
+
+        Raises:
+            SpaceMismatch: the index was made with another space; the message says what differs and the ways out.
+            ConfigError: a spoilt or newer `space.json`, a folder that cannot be written, files of unknown origin in it.
+        """
+        self._embedding()
+        links = [link for link in self._links if isinstance(link, EmbedLink)]
+        return lock_index(self, self._guard, links, path, adopt=adopt)
+
+    @property
+    def settled_space(self) -> VectorSpace | None:
+        """The space of all further vectors; None while on_space_change="separate" leaves that to who answers first."""
+        space = self.space
+        if self._guard.pinned is None and any(link.backend.space().id != space.id for link in self._links):
+            return space if self._embedding().on_space_change == "refuse" else None
         return space
+
+    @property
+    def cache(self) -> CachedSpace | None:
+        """The cache as this chain sees it, with its counts; None without one."""
+        return self._cache
 
     def capabilities(self, *, look_up: bool = False) -> Capabilities:
         """Say what is known of the model at the first target; what nobody said is None.
@@ -234,15 +277,35 @@ class Gateway:
             for link in self._links
         ]
 
+    def measure(self) -> list[Rows | GatewayError]:
+        """Embed the canary texts with each target, in both roles; for one that could not, why. Keeps and decides nothing."""
+        self._embedding()
+        self._prepare()
+        found: list[Rows | GatewayError] = []
+        for link in self._links:
+            assert isinstance(link, EmbedLink)
+            try:
+                if (refusal := link.refusal()) is not None:
+                    raise refusal
+                effects = self._guard.measure(link)
+                found.append(self._driver.perform(effects, timeout=self.settings.timeout, target=link.label))
+            except GatewayError as error:
+                found.append(error)
+        return found
+
     def close(self) -> None:
         """Close connections and let models go. The gateway can be used again afterwards."""
         for link in self._links:
             link.backend.close()
+        if self._cache is not None:
+            self._cache.close()
         if isinstance(self._transport, HttpTransport):
             self._transport.close()
 
     async def aclose(self) -> None:
         """Close, this event loop's connections too."""
+        if self._cache is not None:
+            await asyncio.to_thread(self._cache.close)
         self.close()
         if isinstance(self._transport, HttpTransport):
             await self._transport.aclose()
@@ -275,10 +338,12 @@ class Gateway:
     def _probe_time(self) -> float:
         return min(self.settings.attempt_timeout, 10.0)
 
-    def _result(self, served: list[tuple[EmbedAnswer, Link]], journal: Journal, seconds: float) -> EmbedResult:
-        vectors = served[0][0].vectors if len(served) == 1 else Vectors.concat([answer.vectors for answer, _ in served])
+    def _result(
+        self, recall: Recall, served: list[tuple[EmbedAnswer, Link]], journal: Journal, seconds: float
+    ) -> EmbedResult:
+        vectors = recall.vectors([answer for answer, _ in served])
         usage = sum((answer.usage for answer, _ in served), Usage(0))
-        names = tuple(dict.fromkeys(link.label for _, link in served))
+        names = tuple(dict.fromkeys([*(["cache"] if recall.found else []), *(link.label for _, link in served)]))
         if served:
             self._warn_of_fallback("embeddings served by", ", ".join(names), journal)
         result = EmbedResult(vectors, usage, names, tuple(journal.attempts), self.space, seconds)
@@ -368,70 +433,19 @@ class Gateway:
             place = self._places[loop] = asyncio.Semaphore(self._embedding().max_concurrency)
         return place
 
-    def _refuse_mixed_spaces(self) -> None:
-        first, *others = self._links
-        known = first.backend.space()
-        for link in others:
-            space = link.backend.space()
-            if differences := known.differences(space):
-                lines = "".join(f"\n  - {difference}" for difference in differences)
-                raise SpaceMismatch(
-                    f"the targets {first.label!r} and {link.label!r} do not share one vector space, so vectors of one could "
-                    f"not be compared with vectors of the other:{lines}\nWays out: give both the same model; leave one of "
-                    "them out; or, if they are the same in truth, declare it: "
-                    f"Target({link.backend.target.kind!r}, ..., space=VectorSpace({known.model!r}))"
-                )
-            known = known.merged(space)
+    def _guarded(self, settings: EmbedSettings) -> Guard:
+        """Set a guard over the targets; targets that declare different spaces are refused, unless they are to be separate."""
+        if len(self._links) > 1 and settings.on_space_change == "refuse":
+            refuse_mixed_spaces(self._links)
+        guard = Guard(settings, self._declared())
+        for link in self._links:
+            if isinstance(link, EmbedLink):
+                link.guard = guard
+        return guard
 
-
-def _policy(settings: EmbedSettings | ChatSettings) -> Policy:
-    if isinstance(settings, EmbedSettings):
-        return Policy(settings.timeout, settings.attempt_timeout, settings.connect_timeout, settings.max_retries)
-    return Policy(
-        settings.timeout,
-        settings.timeout,  # an answer that is not streamed shows no progress until it is complete
-        settings.connect_timeout,
-        settings.max_retries,
-        settings.patience,
-        settings.attempt_timeout,
-        settings.first_content_timeout,
-        settings.stall_timeout,
-        settings.next_on_content_filter,
-    )
-
-
-def _targets_of_key(
-    targets: Sequence[Target], api_key: Secret | None, settings: EmbedSettings | ChatSettings
-) -> list[Target]:
-    """Say which targets the class's one key is meant for: Hugging Face's hosts, or the one server of the caller's own.
-
-    Raises ConfigError when it could be meant for several servers, or would go to a host that nobody bound it to.
-    """
-    if api_key is None:
-        return []
-    probes = [
-        (target, backend_class(target.kind)(target, settings).key_url)
-        for target in targets
-        if target.credential is None
-    ]
-    ours = [target for target, url in probes if url is not None and is_hugging_face(url)]
-    theirs = [
-        (target, url)
-        for target, url in probes
-        if url is not None and not is_hugging_face(url) and target.url is not None
-    ]
-    if api_key.reveal().startswith("hf_") or (ours and not theirs):
-        if not ours and theirs:
-            target = theirs[0][0]
-            raise ConfigError(
-                f"api_key is a Hugging Face token, and it is not sent to {target.label!r} by itself; "
-                f"if it is meant for that server, bind it: Target({target.kind!r}, url={target.url!r}, credential=...)"
-            )
-        return ours
-    origins = {origin_of(url) for _, url in theirs if url is not None}
-    if len(origins) > 1:
-        raise ConfigError(
-            f"api_key could be meant for {len(origins)} servers ({', '.join(sorted(origins))}); "
-            "give each its own: Target(..., credential=...)"
-        )
-    return [target for target, _ in theirs]
+    def _declared(self) -> VectorSpace:
+        space = self._links[0].backend.space()
+        if self._embedding().on_space_change == "refuse":
+            for link in self._links[1:]:
+                space = space.merged(link.backend.space())
+        return space

@@ -1,5 +1,6 @@
 """Links: a backend as the chain sees it, with its breaker and the checks that hold for every answer."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from hf_gateway.backends.base import Backend
@@ -17,8 +18,10 @@ from hf_gateway.errors import (
     KeyMissing,
     StreamBroken,
 )
+from hf_gateway.guard import Guard, Standing
 from hf_gateway.key_policy import KeyLevel, fix
 from hf_gateway.options import EmbedOptions
+from hf_gateway.space import VectorSpace
 from hf_gateway.vectors import Vectors
 
 
@@ -64,12 +67,60 @@ class Link:
 
 @dataclass(eq=False)
 class EmbedLink(Link):
-    """For embeddings. seen: shared by all links of a chain."""
+    """For embeddings. seen: shared by all links of a chain; guard: whose vectors may be used."""
 
     seen: SeenDimension = field(default_factory=SeenDimension)
+    guard: Guard | None = None
+
+    @property
+    def space(self) -> VectorSpace:
+        """The space that is declared for it."""
+        return self.backend.space()
+
+    @property
+    def authoritative(self) -> bool:
+        """Whether the model's own files make its vectors, in this process."""
+        return self.backend.authoritative
+
+    @property
+    def one_role(self) -> bool:
+        """Whether queries and documents get the same vectors."""
+        return self.backend.one_role
+
+    @property
+    def standing(self) -> Standing | None:
+        """How its vectors stand to the space's fingerprint, as far as it is known."""
+        return self.guard.standing(self) if self.guard else None
+
+    def refusal(self) -> GatewayError | None:
+        """Say why nothing may be sent to it at all: a missing key, another vector space."""
+        return super().refusal() or (self.guard.refusal(self) if self.guard else None)
 
     def effects(self, request: EmbedRequest) -> Effects:
-        """Do what the backend does, and then the checks that hold for every answer."""
+        """Do what the backend does, and the checks that hold for every answer; the guard's before the first and after each."""
+        if self.guard is not None:
+            yield from self.guard.admit(self)
+        answer: EmbedAnswer = yield from self.embed_shaped(request)
+        if fault := _impossible(answer.vectors, request.texts):
+            raise BadResponse(fault, target=self.label)
+        if self.seen.value is None:
+            self.seen.value = answer.vectors.dim
+        elif answer.vectors.dim != self.seen.value:
+            raise BadResponse(
+                f"vectors of {answer.vectors.dim} numbers where this chain gave {self.seen.value} before; "
+                "is it another model, or has the model there changed?",
+                target=self.label,
+            )
+        if self.guard is not None:
+            answer = yield from self.guard.answered(self, answer)
+        return answer
+
+    def served_space(self) -> Effects:
+        """Ask the target which space it serves."""
+        return self.backend.served_space()
+
+    def embed_shaped(self, request: EmbedRequest) -> Effects:
+        """Embed, check what came, and cut and scale it as the chain wants."""
         answer: EmbedAnswer = yield from self.backend.embed(request)
         vectors = answer.vectors
         if len(vectors) != len(request.texts):
@@ -81,16 +132,16 @@ class EmbedLink(Link):
             raise BadResponse(
                 f"vectors of {vectors.dim} numbers, and {self.backend.space_model()} has {expected}", target=self.label
             )
-        shaped = _shaped(vectors, self.backend.embed_options)
-        if self.seen.value is None:
-            self.seen.value = shaped.dim
-        elif shaped.dim != self.seen.value:
-            raise BadResponse(
-                f"vectors of {shaped.dim} numbers where this chain gave {self.seen.value} before; "
-                "is it another model, or has the model there changed?",
-                target=self.label,
-            )
-        return replace(answer, vectors=shaped)
+        return replace(answer, vectors=_shaped(vectors, self.backend.embed_options))
+
+
+def _impossible(vectors: Vectors, texts: Sequence[str]) -> str | None:
+    """Say what no model does: one and the same vector for texts of which no two are alike."""
+    if len(texts) > 2 and len(set(texts)) == len(texts):
+        first = vectors[0]
+        if all(vectors[place] == first for place in range(1, len(texts))):
+            return f"one and the same vector for {len(texts)} different texts"
+    return None
 
 
 @dataclass(eq=False)

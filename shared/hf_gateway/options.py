@@ -11,6 +11,7 @@ from hf_gateway.chat import Sampling
 from hf_gateway.config import read_chain
 from hf_gateway.credentials import EnvKey, Secret, key
 from hf_gateway.errors import ConfigError, nearest
+from hf_gateway.key_policy import truthy
 from hf_gateway.target import Target
 
 Task = Literal["embedding", "chat"]
@@ -38,6 +39,10 @@ def _targets(value: Any) -> tuple[Target, ...] | None:
     if isinstance(value, Target | Mapping):
         value = [value]
     return tuple(Target.of(item) for item in value)
+
+
+def _checks_spaces() -> bool:
+    return truthy(os.environ.get("HF_GATEWAY_CHECK_SPACE", "1"))
 
 
 ApiKey = Annotated[Secret | None, BeforeValidator(_secret)]
@@ -111,8 +116,18 @@ class EmbedOptions(ChainOptions):
     """Put before a query, instead of the model's own saved prompt; "" for none."""
     document_prompt: str | None = Field(default=None, frozen=True)
     """Put before a document, instead of the model's own saved prompt; "" for none."""
+    on_space_change: Literal["refuse", "separate"] = Field(default="refuse", frozen=True)
+    """Targets that declare different vector spaces: "refuse" the chain, or let the first one that answers fix the space for the
+    chain's life ("separate"), so that the others are never mixed in."""
+    check_space: bool = Field(default_factory=_checks_spaces, frozen=True, exclude=True)
+    """Embed eight texts before a target's first vector, and compare them with the space's fingerprint."""
+    canary_every: Annotated[int, Field(ge=0)] = Field(default=1000, frozen=True, exclude=True)
+    """Embed one of them again after so many requests to a server, to notice a model that was changed behind it; 0 for never."""
     max_concurrency: Annotated[int, Field(gt=0)] = Field(default=8, frozen=True, exclude=True)
     """How many async calls may be under way at once; the others wait for their turn."""
+    cache: Any = Field(default=None, frozen=True, exclude=True, repr=False)
+    """Where vectors are kept, by space and role: True for a file under HF_GATEWAY_HOME, a path, a LangChain ByteStore, a
+    LlamaIndex key-value store, or a `VectorCache`; None for nowhere."""
 
 
 class ChatOptions(ChainOptions, Sampling):

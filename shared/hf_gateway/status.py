@@ -8,7 +8,7 @@ from hf_gateway.backends.base import Report
 from hf_gateway.drive import Effects
 from hf_gateway.errors import GatewayError
 from hf_gateway.key_policy import Access, fix
-from hf_gateway.link import Link
+from hf_gateway.link import EmbedLink, Link
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,8 @@ class TargetStatus:
     """One target as it stands now, without asking it.
 
     ready: may be called; reason: why not; retry_in: seconds until it may be; needs_key, key_reason: the policy's answer;
-    key_source: where a key was found (never the key), or None.
+    key_source: where a key was found (never the key), or None; space_check: how its vectors stand to the space's fingerprint,
+    "unchecked", "same" or "quarantined", None for chat; worst_cosine: the lowest cosine of any canary text, where measured.
     """
 
     target: str
@@ -27,6 +28,8 @@ class TargetStatus:
     key_reason: str
     key_source: str | None
     fix: str | None
+    space_check: str | None = None
+    worst_cosine: float | None = None
 
 
 @dataclass(frozen=True)
@@ -47,15 +50,20 @@ def status_of(link: Link, now: float, access: Access = "unknown") -> TargetStatu
     way = fix(backend.target, needed, credential, backend.key_url, alone=link.alone)
     state = link.breaker.state(now)
     blocked = state.state in ("open", "resting")
+    standing = link.standing if isinstance(link, EmbedLink) else None
+    refused = standing.error.message if standing and standing.error else None
+    worst = standing.comparison.worst if standing and standing.comparison else {}
     return TargetStatus(
         target=link.label,
-        ready=way is None and not blocked,
-        reason=way or (f"{state.state}: {state.reason}" if blocked else None),
+        ready=way is None and not blocked and refused is None,
+        reason=way or refused or (f"{state.state}: {state.reason}" if blocked else None),
         retry_in=max(0.0, state.until - now) if blocked and state.until is not None else None,
         needs_key=needed.level.value,
         key_reason=needed.reason,
         key_source=credential.source if credential is not None else None,
         fix=way,
+        space_check=standing.state if standing else None,
+        worst_cosine=min(worst.values(), default=None),
     )
 
 

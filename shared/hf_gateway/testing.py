@@ -1,6 +1,13 @@
-"""For tests of programs that use hf-gateway: a clock that stands still until somebody waits."""
+"""For tests of programs that use hf-gateway: a clock that stands still until somebody waits, and servers without sockets."""
 
-from hf_gateway.drive import Clock
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from hf_gateway.drive import Clock, Open, Opened, Send
+from hf_gateway.errors import ConnectFailed
+from hf_gateway.wire.http import HttpResponse
 
 
 class ManualClock(Clock):
@@ -27,3 +34,40 @@ class ManualClock(Clock):
     async def asleep(self, seconds: float) -> None:
         """Pass at once, and remember."""
         self.sleep(seconds)
+
+
+class Answering:
+    """A transport (`Gateway(..., transport=...)`) with OpenAI-compatible servers for embeddings in it, and no network.
+
+    servers: host → a function of n texts that gives n vectors; a host that is not there refuses the connection. requests: the
+    hosts that were called, in order.
+    """
+
+    def __init__(self, servers: Mapping[str, Callable[[list[str]], Sequence[Sequence[float]]]]) -> None:
+        """Take the servers; the mapping may be changed between calls."""
+        self.servers = servers
+        self.requests: list[str] = []
+
+    def send(self, send: Send, *, timeout: float, connect_timeout: float, target: str) -> HttpResponse:  # noqa: ARG002
+        """Answer at once."""
+        host = urlsplit(send.request.url).netloc
+        self.requests.append(host)
+        if host not in self.servers:
+            raise ConnectFailed(f"nothing answers at {host}", target=target)
+        if send.request.body is None:
+            return HttpResponse(404, {}, b"")
+        vectors = self.servers[host](json.loads(send.request.body)["input"])
+        data = [{"index": place, "embedding": list(vector)} for place, vector in enumerate(vectors)]
+        return HttpResponse(200, {}, json.dumps({"data": data}).encode())
+
+    async def asend(self, send: Send, *, timeout: float, connect_timeout: float, target: str) -> HttpResponse:
+        """Answer at once."""
+        return self.send(send, timeout=timeout, connect_timeout=connect_timeout, target=target)
+
+    def open(self, send: Open, **_: Any) -> Opened:
+        """Refuse: these servers do not chat."""
+        raise ConnectFailed(f"nothing streams at {send.request.url}")
+
+    async def aopen(self, send: Open, **_: Any) -> Opened:
+        """Refuse: these servers do not chat."""
+        return self.open(send)

@@ -25,9 +25,9 @@ class FakeOllama(Loopback):
     """An Ollama with `models` pulled: name → what is special about it.
 
     A model may say `embedding_length` (384), `context_length` (512), `capabilities` (["embedding"]), `family` ("bert"),
-    and `remote_host`, which makes it a cloud model: 401 with a sign-in URL unless `signed_in`. A name without a tag
-    means `:latest`. Tokens are words, plus two. `embed` gets texts already truncated; the default makes vectors of the
-    model's own `embedding_length`.
+    `quantization` ("F16"), `pooling_type` (unsaid), `num_ctx` (its context_length), and `remote_host`, which makes it a
+    cloud model: 401 with a sign-in URL unless `signed_in`. A name without a tag means `:latest`. Tokens are words, plus
+    two. `embed` gets texts already truncated; the default makes vectors of the model's own `embedding_length`.
 
     Models with the capability "completion" chat, with `brain`; "tools" and "thinking" are capabilities too, and a model
     that thinks does so unless it is told not to. With `tool_ids` the calls have ids, as they have had since 2025.
@@ -171,13 +171,14 @@ class FakeOllama(Loopback):
             200,
             {
                 "license": "Apache License\nVersion 2.0, January 2004",
-                "parameters": f"num_ctx                        {model.get('context_length', 512)}",
+                "parameters": f"num_ctx                        {model.get('num_ctx', model.get('context_length', 512))}",
                 "template": "{{ .Prompt }}",
                 "details": self._details(model),
                 "model_info": {
                     "general.architecture": family,
                     f"{family}.context_length": model.get("context_length", 512),
                     f"{family}.embedding_length": model.get("embedding_length", 384),
+                    **({f"{family}.pooling_type": model["pooling_type"]} if "pooling_type" in model else {}),
                 },
                 "capabilities": self._capabilities(model),
                 "modified_at": _MODIFIED,
@@ -223,7 +224,7 @@ class FakeOllama(Loopback):
             "family": family,
             "families": [family],
             "parameter_size": "23M",
-            "quantization_level": "F16",
+            "quantization_level": model.get("quantization", "F16"),
         }
 
 

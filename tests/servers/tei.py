@@ -62,6 +62,7 @@ class FakeTEI(Loopback):
         pooling: str = "mean",
         version: str = "1.9.3",
         model_type: str = "embedding",
+        model_dtype: str = "float32",
     ) -> None:
         """Start it."""
         self.embed = embed
@@ -76,6 +77,7 @@ class FakeTEI(Loopback):
         self.pooling = pooling
         self.version = version
         self.model_type = model_type
+        self.model_dtype = model_dtype
         super().__init__()
 
     def handle(self, request: Recorded) -> Reply:
@@ -162,7 +164,7 @@ class FakeTEI(Loopback):
         return {
             "model_id": self.model_id,
             "model_sha": self.model_sha,
-            "model_dtype": "float32",
+            "model_dtype": self.model_dtype,
             "served_model_name": self.model_id,
             "model_type": {self.model_type: {"pooling": self.pooling} if self.model_type == "embedding" else labels},
             "max_concurrent_requests": 512,

@@ -184,6 +184,22 @@ class Backend:
         """Return the model's name as spaces know it; a server whose model nobody named stands for itself."""
         return canonical(self.target.model) if self.target.model else self.target.label
 
+    @property
+    def authoritative(self) -> bool:
+        """Whether the model's own files make its vectors, in this process."""
+        return False
+
+    @property
+    def one_role(self) -> bool:
+        """Whether queries and documents get the same vectors here: the same prompt, or none."""
+        space = self.space()
+        return (space.query_prompt or "") == (space.document_prompt or "")
+
+    def served_space(self) -> Effects:
+        """Ask the target which space it serves, as far as it says; returns a `VectorSpace`, or None."""
+        yield from ()
+        return None
+
     def embed(self, request: EmbedRequest) -> Effects:
         """Embed; returns an `EmbedAnswer` with the model's whole vectors. Raises GatewayErrors."""
         raise NotImplementedError

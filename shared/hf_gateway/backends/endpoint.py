@@ -2,6 +2,7 @@
 
 from hf_gateway.backends.base import Report
 from hf_gateway.backends.openai_chat import OpenAIChat
+from hf_gateway.backends.served import Asked, of_tei
 from hf_gateway.drive import Effects
 from hf_gateway.embedding import EmbedRequest
 from hf_gateway.errors import ConfigError, ModelNotFound
@@ -32,6 +33,16 @@ class EndpointBackend(OpenAIChat):
         if self.target.options.get("access", "protected") not in ("public", "protected", "private"):
             raise ConfigError(f"target {self.target.label!r}: access is 'public', 'protected' or 'private'")
         self._base = self.target.url
+        self._asked = Asked()
+
+    def served_space(self) -> Effects:
+        """Ask TEI's `/info`, which other containers do not have."""
+        return (yield from self._asked.once(self._said, self.target.label))
+
+    def _said(self) -> Effects:
+        response = yield from self.ask(tei.encode_info(self._base))
+        info = tei.decode_info(response, target=self.target.label)
+        return of_tei(info, self) if info.kind == "embedding" else None
 
     def embed(self, request: EmbedRequest) -> Effects:
         """Embed a batch."""

@@ -20,7 +20,11 @@ class HashBackend(Backend):
     def __init__(self, *args: object, **named: object) -> None:
         """Check the dimension."""
         super().__init__(*args, **named)  # type: ignore[arg-type]
-        dim = self.target.options.get("dim", self.embed_options.dimensions or DEFAULT_DIM)
+        wanted = self.embed_options.dimensions
+        dim = self.target.options.get("dim", wanted or DEFAULT_DIM)
+        if wanted is not None and wanted != dim:
+            # Cut hash vectors are not those of the shorter hash, and nothing in their space would say so.
+            raise ConfigError(f"target 'hash:{dim}' cannot be cut to dimensions={wanted}; write 'hash:{wanted}'")
         try:
             self._engine = HashingEngine(dim)
         except (TypeError, ValueError) as error:
@@ -42,6 +46,11 @@ class HashBackend(Backend):
     def space_model(self) -> str:
         """Name the scheme, not the chain's model, which has no part in it."""
         return "hf-gateway/feature-hashing-v1"
+
+    @property
+    def authoritative(self) -> bool:
+        """The vectors are made here, by the model itself."""
+        return True
 
     def embed(self, request: EmbedRequest) -> Effects:
         """Hash; a few hundred texts at a time, off the event loop."""

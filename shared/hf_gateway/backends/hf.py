@@ -3,14 +3,17 @@
 import dataclasses
 import logging
 from collections.abc import Mapping
+from typing import Any
 
 from hf_gateway import catalogue
 from hf_gateway.backends.base import Report
 from hf_gateway.backends.openai_chat import OpenAIChat
+from hf_gateway.backends.served import Asked
 from hf_gateway.config import hub_url, router_url
-from hf_gateway.credentials import Credential, find, is_hugging_face
-from hf_gateway.drive import Clock, Effects
+from hf_gateway.credentials import Credential, find, is_hugging_face, notice_once
+from hf_gateway.drive import Clock, Compute, Effects
 from hf_gateway.embedding import EmbedRequest
+from hf_gateway.engines import sources
 from hf_gateway.errors import (
     AttemptTimedOut,
     BadResponse,
@@ -21,6 +24,7 @@ from hf_gateway.errors import (
     RateLimited,
     ServerError,
 )
+from hf_gateway.space import VectorSpace
 from hf_gateway.wire import hf_inference, hf_router, openai
 from hf_gateway.wire.hf_inference import Route
 from hf_gateway.wire.hf_router import Capabilities
@@ -30,6 +34,8 @@ log = logging.getLogger(__name__)
 MAX_TEXTS = 32
 MAPPING_LIFETIME = 600.0
 """Seconds for which the Hub's answer about who serves a model is believed."""
+MAPPING_RETRY = 30.0
+"""Seconds until a Hub that did not answer is asked again: it must not hold up every request."""
 
 # Below the router's base; hf-inference has a form of its own (huggingface_hub/inference/_providers).
 OPENAI_ROUTES = {
@@ -39,6 +45,9 @@ OPENAI_ROUTES = {
 }
 PROVIDERS = ("hf-inference", *OPENAI_ROUTES)
 POLICIES = ("cheapest", "fastest", "preferred")
+
+_read: dict[tuple[Any, ...], VectorSpace] = {}
+"""What models' files on the Hub said, in this process; by Hub, model, revision, key and whether texts are cut."""
 
 
 class HfBackend(OpenAIChat):
@@ -73,6 +82,7 @@ class HfBackend(OpenAIChat):
         self._routes_until = 0.0
         self._clock = Clock()
         self._hub_credential: Credential | None = None
+        self._asked = Asked()
 
     @property
     def url(self) -> str:
@@ -97,6 +107,64 @@ class HfBackend(OpenAIChat):
             self._hub_credential = find(
                 self._hub, bound=self.target.credential, given=self._given_key, environment=self.environment
             )
+
+    def served_space(self) -> Effects:
+        """Return what the model's files on the Hub say, where they are not on this machine: the router itself says nothing.
+
+        For comparing only. A prompt found there is not put before texts: whether the Hub could be reached would then decide
+        about the vectors, and no name of the space would tell.
+        """
+        return (yield from self._asked.once(self._described, self.target.label))
+
+    def _described(self) -> Effects:
+        target, options = self.target, self.embed_options
+        if (yield Compute(lambda: sources.find(self.space_model(), target.revision))) is not None:
+            return None  # they are what is declared
+        route = yield from self._route()
+        if self._routes is None:
+            return None  # the Hub is away
+        secret = self._hub_credential.secret.fingerprint() if self._hub_credential else None
+        key = (self._hub, self.space_model(), target.revision, secret, options.truncate)
+        if key not in _read:
+            _read[key] = yield from self._read_from_hub()
+        not_the_files = {
+            "revision": True,  # nor which weights a provider runs
+            "precision": True,
+            "normalized": options.normalize or route.provider != "hf-inference",
+            "dimension": options.dimensions is not None,
+            "query_prompt": options.query_prompt is not None,
+            "document_prompt": options.document_prompt is not None,
+        }
+        unsaid = {name: None for name, elsewhere in not_the_files.items() if elsewhere}
+        found = dataclasses.replace(_read[key], **unsaid)  # type: ignore[arg-type]
+        served = target.space.merged(found) if target.space else found
+        for role in ("query", "document"):
+            if (prompt := getattr(found, f"{role}_prompt")) and getattr(self.space(), f"{role}_prompt") is None:
+                notice_once(
+                    f"{target.label}: by its files on the Hub, {found.model} wants {prompt!r} before a {role}, and none is put; "
+                    f"pass {role}_prompt={prompt!r}, or download the model's files"
+                )
+        return served
+
+    def _read_from_hub(self) -> Effects:
+        """Fetch the few small files that describe the model: one, and then whichever it shows to be needed."""
+        model, label = self.space_model(), self.target.label
+        known: dict[str, Any] = {}
+        while True:
+            try:
+                found = sources.described(known.__getitem__, model, cut=self.embed_options.truncate)
+                break
+            except KeyError as missing:
+                name = str(missing.args[0])
+            except (AttributeError, TypeError) as error:
+                raise BadResponse(f"the files of {model} on the Hub make no sense: {error}", target=label) from None
+            if name in known or not set(name.split("/")).isdisjoint(("", ".", "..")):
+                raise BadResponse(f"the files of {model} on the Hub point out of it: {name!r}", target=label)
+            message = hf_inference.encode_file(self._hub, model, self.target.revision, name)
+            known[name] = hf_inference.decode_file((yield from self.ask(message, self._hub_credential)), target=label)
+        if known.get("modules.json") is None and known.get("config.json") is None:
+            raise BadResponse(f"{model} has no files on the Hub that describe it", target=label)
+        return found
 
     def embed(self, request: EmbedRequest) -> Effects:
         """Embed a batch through the first provider that serves the model."""
@@ -149,7 +217,7 @@ class HfBackend(OpenAIChat):
         """Ask the Hub, or for chat the router's catalogue, who serves the model; no model is called, since a call costs."""
         if self.options.task == "chat":
             return (yield from self._probe_chat())
-        self._routes = None
+        self._routes, self._routes_until = None, 0.0
         route = yield from self._route()
         return Report(
             [route.model], f"served by {route.provider}; whether the token may call it shows only with a call"
@@ -171,22 +239,24 @@ class HfBackend(OpenAIChat):
         return Report([found.id], f"served by {', '.join(live)}; whether the token may call it shows only with a call")
 
     def _route(self) -> Effects:
-        if self._routes is None or self._clock.now() >= self._routes_until:
+        if self._clock.now() >= self._routes_until:
             try:
                 lookup = hf_inference.encode_routes(self._hub, self.space_model())
                 response = yield from self.ask(lookup, self._hub_credential)
                 self._routes = hf_inference.decode_routes(response, target=self.target.label)
                 self._routes_until = self._clock.now() + MAPPING_LIFETIME
             except (AttemptTimedOut, BadResponse, ConnectFailed, Overloaded, RateLimited, ServerError) as error:
+                self._routes_until = self._clock.now() + MAPPING_RETRY
                 if self._routes is None:
-                    # The router may well be up when the Hub is not, and this provider needs no mapping.
                     log.warning(
                         "%s: the Hub did not say who serves %s (%s); trying hf-inference",
                         self.target.label,
                         self.space_model(),
                         error.message,
                     )
-                    return Route("hf-inference", self.space_model(), "feature-extraction", "unknown")
+        if self._routes is None:
+            # The router may well be up when the Hub is not, and this provider needs no mapping.
+            return Route("hf-inference", self.space_model(), "feature-extraction", "unknown")
         return self._pick(self._routes)
 
     def _pick(self, routes: list[Route]) -> Route:

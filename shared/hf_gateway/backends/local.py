@@ -55,6 +55,11 @@ class LocalBackend(Backend):
         """A key is for the Hub, where the model is downloaded from."""
         return hub_url(self.environment)
 
+    @property
+    def authoritative(self) -> bool:
+        """The vectors are made here, by the model itself."""
+        return True
+
     def embed(self, request: EmbedRequest) -> Effects:
         """Embed in this process."""
         self.check_count(request, TEXTS_AT_ONCE)

@@ -6,17 +6,20 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from hf_gateway.backends.base import Backend, Report
+from hf_gateway.backends.served import Asked
 from hf_gateway.chat import ChatEvent, ChatRequest, Gathering
 from hf_gateway.drive import Effects
 from hf_gateway.embedding import EmbedRequest
 from hf_gateway.errors import AuthenticationFailed, ConfigError, ModelNotFound
-from hf_gateway.space import canonical
+from hf_gateway.space import VectorSpace, canonical
 from hf_gateway.target import checked_url
 from hf_gateway.wire import ollama, ollama_chat
 from hf_gateway.wire.ollama_chat import ForcedCall
 
 DEFAULT_PORT = 11434
 MAX_TEXTS = 64
+LEAST_CONTEXT = 2048
+"""Tokens that every Ollama takes without being told a `num_ctx`; what it takes beyond them depends on the machine."""
 
 # What Ollama's library calls models of the Hub (ollama.com/library, each page names its source).
 LIBRARY = {
@@ -66,6 +69,7 @@ class OllamaBackend(Backend):
         if self.target.model is None:
             raise ConfigError("target 'ollama' needs a model: pass model=, or write 'ollama:<model>'")
         self._base = self.target.url or host_url(self.environment.get("OLLAMA_HOST", ""))
+        self._asked = Asked()
 
     @property
     def url(self) -> str:
@@ -83,6 +87,28 @@ class OllamaBackend(Backend):
         return LIBRARY.get(
             model, canonical(model.removeprefix("hf.co/").partition(":")[0] if model.startswith("hf.co/") else model)
         )
+
+    def served_space(self) -> Effects:
+        """Ask `/api/show` what the pulled file is: its quantisation is in no name."""
+        return (yield from self._asked.once(self._shown, self.target.label))
+
+    def _shown(self) -> Effects:
+        response = yield from self.ask(ollama.encode_show(self._base, self.served_model))
+        shown = ollama.decode_show(response, target=self.target.label)
+        options = self.embed_options
+        return VectorSpace(
+            self.model_space().model,
+            dimension=shown.dimension if options.dimensions is None else None,
+            pooling=shown.pooling,
+            max_tokens=self._cut_at(shown) if options.truncate else None,
+            precision=shown.precision,
+        )
+
+    def _cut_at(self, shown: ollama.Shown) -> int | None:
+        given = self._own_options().get("num_ctx", shown.num_ctx)
+        if given is None or shown.max_tokens is None:
+            return shown.max_tokens if (shown.max_tokens or 0) <= LEAST_CONTEXT else None
+        return min(int(given), shown.max_tokens)
 
     def embed(self, request: EmbedRequest) -> Effects:
         """Embed a batch."""

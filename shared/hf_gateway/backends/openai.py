@@ -2,10 +2,13 @@
 
 from hf_gateway.backends.base import Report
 from hf_gateway.backends.openai_chat import OpenAIChat
+from hf_gateway.backends.served import Asked
 from hf_gateway.drive import Effects
 from hf_gateway.embedding import EmbedRequest
 from hf_gateway.errors import ConfigError
+from hf_gateway.space import VectorSpace
 from hf_gateway.wire import openai
+from hf_gateway.wire.http import HttpResponse, read_json
 
 DEFAULT_MAX_TEXTS = 256
 
@@ -33,6 +36,18 @@ class OpenAIBackend(OpenAIChat):
         if self._encoding not in ("float", "base64"):
             raise ConfigError(f"target {self.target.label!r}: encoding is 'float' or 'base64', not {self._encoding!r}")
         self._max_texts = int(self.target.options.get("max_texts", DEFAULT_MAX_TEXTS))
+        self._asked = Asked()
+
+    def served_space(self) -> Effects:
+        """Ask `/v1/models` where texts are cut, if they may be; these servers say no more of their vectors."""
+        if not self.embed_options.truncate:
+            return None
+        return (yield from self._asked.once(self._listed, self.target.label))
+
+    def _listed(self) -> Effects:
+        response = yield from self.ask(openai.encode_models(self._base))
+        length = _max_model_len(response, self.target.model, self.target.label)
+        return VectorSpace(self.model_space().model, max_tokens=length) if length else None
 
     def embed(self, request: EmbedRequest) -> Effects:
         """Embed a batch."""
@@ -47,3 +62,13 @@ class OpenAIBackend(OpenAIChat):
         """List the models."""
         response = yield from self.ask(openai.encode_models(self._base))
         return Report(openai.decode_models(response, target=self.target.label), "OpenAI-compatible")
+
+
+def _max_model_len(response: HttpResponse, model: str | None, target: str) -> int | None:
+    """Read vLLM's word for how many tokens the model takes; other servers have none."""
+    data = read_json(response, target=target)
+    entries = data.get("data") if isinstance(data, dict) else None
+    listed = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+    mine = [entry for entry in listed if entry.get("id") == model] or (listed if len(listed) == 1 else [])
+    length = mine[0].get("max_model_len") if mine else None
+    return length if isinstance(length, int) else None

@@ -1,10 +1,10 @@
 """`tei:<url>`: text-embeddings-inference."""
 
 from hf_gateway.backends.base import Backend, Report
+from hf_gateway.backends.served import is_other_model, of_tei
 from hf_gateway.drive import Effects
 from hf_gateway.embedding import EmbedRequest
 from hf_gateway.errors import ConfigError, ModelNotFound, SpaceMismatch
-from hf_gateway.space import canonical
 from hf_gateway.wire import openai, tei
 from hf_gateway.wire.http import HttpRequest
 
@@ -27,6 +27,15 @@ class TeiBackend(Backend):
             raise ConfigError("target 'tei' needs its URL, such as 'tei:http://localhost:8080'")
         self._base = self.target.url
         self._info: tei.Info | None = None
+
+    def served_space(self) -> Effects:
+        """Return what `/info` says, which every request needs anyway: it costs nothing more, and fails as the request would."""
+        return of_tei((yield from self._known()), self)
+
+    @property
+    def one_role(self) -> bool:
+        """Whether queries and documents get the same vectors here; a prompt that the server puts makes a difference, too."""
+        return super().one_role and not self.target.options.get("prompt_names")
 
     def embed(self, request: EmbedRequest) -> Effects:
         """Embed a batch that fits; raises BatchTooLarge, before anything is sent, for one that does not."""
@@ -57,11 +66,8 @@ class TeiBackend(Backend):
     def _check(self, info: tei.Info) -> None:
         if info.kind != "embedding":
             raise ModelNotFound(f"serves a {info.kind}, {info.model}, not an embedding model", target=self.target.label)
-        wanted = self.target.model
-        # A folder's name says nothing about the model in it; two different Hub ids do.
-        if wanted is None or self.target.space is not None or not _is_id(info.model) or not _is_id(wanted):
-            return
-        if canonical(wanted).lower() not in (info.model.lower(), (info.served_as or "").lower()):
+        if is_other_model(info, self):
+            wanted = self.target.model
             raise SpaceMismatch(
                 f"serves {info.model}, and the chain wants {wanted}: the vectors could not be compared. Point the target at "
                 f"the right server, pass model={info.model!r}, or, if it is the same model under another name, say so: "
@@ -88,7 +94,3 @@ class TeiBackend(Backend):
     def context(self) -> int | None:
         """Tokens the server takes; until it was asked, what the model's files say."""
         return self._info.max_tokens if self._info and self._info.max_tokens else super().context
-
-
-def _is_id(name: str) -> bool:
-    return "/" in canonical(name) and not name.startswith((".", "/", "~"))

@@ -13,6 +13,7 @@ COMMANDS = {
     "quickstart": "index documents and ask them, through LangChain and LlamaIndex",
     "doctor": "for every target: does it need a key, is there one, does it answer, what to do",
     "chat": "ask a model, and see the answer as it comes and who gave it",
+    "verify": "find out whether the targets of a chain are one vector space, and if not, what differs",
     "embed": "embed texts, one JSON object a line",
 }
 

@@ -3,7 +3,7 @@
 import argparse
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hf_gateway.cli.output import console, print_json
@@ -12,6 +12,7 @@ from hf_gateway.errors import GatewayError
 from hf_gateway.gateway import Gateway
 from hf_gateway.options import SETTINGS, ChatSettings, EmbedSettings, Task, settings_of
 from hf_gateway.status import Checked
+from hf_gateway.verify import measured_before
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 CHAT_VARIABLES = ("HF_MODEL_ID", "HF_GATEWAY_CHAT_MODEL", "HF_GATEWAY_CHAT_TARGETS")
@@ -41,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class ChainReport:
-    """One chain and its targets; error: why it could not even be built."""
+    """One chain and its targets; error: why it could not even be built; vectors: target → what was measured of them before."""
 
     name: str
     source: str
@@ -49,6 +50,7 @@ class ChainReport:
     model: str | None
     checked: list[Checked]
     error: str | None = None
+    vectors: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def works(self) -> bool:
@@ -60,7 +62,9 @@ class ChainReport:
         targets = []
         for each in self.checked:
             found = dataclasses.asdict(each)
-            targets.append({**found.pop("status"), **found, "fix": _fix(each)})
+            targets.append(
+                {**found.pop("status"), **found, "fix": _fix(each), "vectors": self.vectors.get(each.status.target)}
+            )
         return {
             "chain": self.name,
             "source": self.source,
@@ -93,7 +97,9 @@ def _chains(arguments: argparse.Namespace) -> Iterator[tuple[str, str, Settings]
 def _report(name: str, source: str, settings: Settings) -> ChainReport:
     try:
         with Gateway.from_settings(settings) as gateway:
-            return ChainReport(name, source, gateway.task, gateway.model, gateway.check())
+            asked = gateway.check()
+            vectors = measured_before(gateway) if gateway.task == "embedding" else {}
+            return ChainReport(name, source, gateway.task, gateway.model, asked, vectors=vectors)
     except GatewayError as error:
         return ChainReport(name, source, settings.task, settings.model, [], str(error))
 
@@ -124,8 +130,11 @@ def _show(out: Any, report: ChainReport) -> None:
         table.add_row(mark, escape(status.target), status.needs_key, escape(status.key_source or "-"))
     out.print(table)
     for each in report.checked:
-        out.print(f"\n  [bold]{escape(each.status.target)}[/bold]")
-        out.print(f"    key {each.status.needs_key}: {escape(each.status.key_reason)}")
+        status = each.status
+        out.print(f"\n  [bold]{escape(status.target)}[/bold]")
+        out.print(f"    key {status.needs_key}: {escape(status.key_reason)}")
+        if vectors := report.vectors.get(status.target):
+            out.print(f"    vectors {escape(vectors)}")
         if each.report.serves:
             more = f" and {len(each.report.serves) - 3} more" if len(each.report.serves) > 3 else ""
             out.print(f"    serves {escape(', '.join(each.report.serves[:3]))}{more}")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from importlib.util import find_spec
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from hf_gateway.config import hub_url
@@ -31,6 +31,9 @@ _POOLING_FLAGS = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
+
+Read = Callable[[str], Any]
+"""Gives the JSON of a model's file by its path among the files; None where there is no such file."""
 
 
 @dataclass(frozen=True)
@@ -124,10 +127,15 @@ def fetch(model: str, revision: str | None, credential: Credential | None, *, co
 
 def describe(files: ModelFiles, model: str, revision: str | None = None) -> VectorSpace:
     """Read the space from the files that sentence-transformers reads; None for what they do not say."""
-    modules = _json(files.path / "modules.json")
-    config = _json(files.path / "config.json") or {}
+    return described(lambda name: _json(files.path / name), model, revision)
+
+
+def described(read: Read, model: str, revision: str | None = None, *, cut: bool = True) -> VectorSpace:
+    """Read the space from files wherever they lie. cut: also where long texts are cut, which takes a file or two more."""
+    modules = read("modules.json")
     if not isinstance(modules, list):
         # Without modules.json sentence-transformers pools by mean, except for causal models.
+        config = read("config.json") or {}
         causal = any(str(name).endswith("ForCausalLM") for name in config.get("architectures") or [])
         return VectorSpace(
             canonical(model),
@@ -140,11 +148,10 @@ def describe(files: ModelFiles, model: str, revision: str | None = None) -> Vect
             precision="float",
         )
     kinds = {str(module.get("type", "")).rpartition(".")[2]: str(module.get("path", "")) for module in modules}
-    pooling = _json(files.path / kinds["Pooling"] / "config.json") if "Pooling" in kinds else None
-    dense = _json(files.path / kinds["Dense"] / "config.json") if "Dense" in kinds else None
-    saved = _json(files.path / "config_sentence_transformers.json") or {}
+    pooling = read(_inside(kinds["Pooling"], "config.json")) if "Pooling" in kinds else None
+    dense = read(_inside(kinds["Dense"], "config.json")) if "Dense" in kinds else None
+    saved = read("config_sentence_transformers.json") or {}
     prompts = saved.get("prompts") or {}
-    dimension = (pooling or {}).get("embedding_dimension") or (pooling or {}).get("word_embedding_dimension")
     if "Router" in kinds:
         # Each role takes another way through such a model; what holds for both stands outside of the router.
         return VectorSpace(
@@ -155,15 +162,16 @@ def describe(files: ModelFiles, model: str, revision: str | None = None) -> Vect
             document_prompt=_document_prompt(prompts),
             precision="float",
         )
+    dimension = (pooling or {}).get("embedding_dimension") or (pooling or {}).get("word_embedding_dimension")
     return VectorSpace(
         canonical(model),
         revision,
-        dimension=(dense or {}).get("out_features") or dimension or config.get("hidden_size"),
+        dimension=(dense or {}).get("out_features") or dimension or (read("config.json") or {}).get("hidden_size"),
         pooling=_pooling(pooling) if pooling else None,
         normalized="Normalize" in kinds,
         query_prompt=prompts.get("query", ""),
         document_prompt=_document_prompt(prompts),
-        max_tokens=_max_tokens(files.path, kinds.get("Transformer", ""), config),
+        max_tokens=_max_tokens(read, kinds.get("Transformer", "")) if cut else None,
         precision="float",
     )
 
@@ -238,12 +246,17 @@ def _pooling(config: dict[str, Any]) -> str | None:
     return "+".join(modes) or None
 
 
-def _max_tokens(folder: Path, transformer: str, config: dict[str, Any]) -> int | None:
+def _inside(folder: str, name: str) -> str:
+    return str(PurePosixPath(folder) / name)
+
+
+def _max_tokens(read: Read, transformer: str) -> int | None:
     for name in ("sentence_bert_config.json", "sentence_roberta_config.json"):
-        saved = _json(folder / transformer / name) or {}
+        saved = read(_inside(transformer, name)) or {}
         if isinstance(saved.get("max_seq_length"), int):
             return int(saved["max_seq_length"])
-    tokenizer = _json(folder / transformer / "tokenizer_config.json") or {}
+    tokenizer = read(_inside(transformer, "tokenizer_config.json")) or {}
+    config = read("config.json") or {}
     limits = [
         limit
         for limit in (tokenizer.get("model_max_length"), config.get("max_position_embeddings"))

@@ -1,4 +1,4 @@
-"""Hugging Face's feature-extraction task (the router's hf-inference, Inference Endpoints), and the Hub's provider mapping.
+"""Hugging Face's feature-extraction task (the router's hf-inference, Inference Endpoints), the Hub's provider mapping, its files.
 
 Sources: huggingface.co/docs/inference-providers/tasks/feature-extraction and …/hub-api; recordings of the router.
 """
@@ -61,6 +61,17 @@ def decode_feature_extraction(response: HttpResponse, count: int, pooling: str |
 def encode_routes(hub: str, model: str) -> HttpRequest:
     """Build the Hub's request for who serves a model."""
     return get(f"{hub}/api/models/{quote(model)}?expand=inferenceProviderMapping&expand=gated")
+
+
+def encode_file(hub: str, model: str, revision: str | None, name: str) -> HttpRequest:
+    """Build the Hub's request for one file of a model."""
+    return get(f"{hub}/{quote(model)}/resolve/{quote(revision or 'main', safe='')}/{quote(name)}")
+
+
+def decode_file(response: HttpResponse, *, target: str) -> Any:
+    """Read a file of JSON; None where the model has no such file. Raises for a model or revision that is not there."""
+    code = response.headers.get("x-error-code", "EntryNotFound")
+    return None if response.status == 404 and code == "EntryNotFound" else read_json(response, target=target)
 
 
 def decode_access(response: HttpResponse, *, target: str = "the Hub") -> Literal["public", "gated"]:

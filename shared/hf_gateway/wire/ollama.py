@@ -1,6 +1,7 @@
-"""Ollama's native API: `/api/embed`, `/api/tags`, `/api/version` (github.com/ollama/ollama, docs/openapi.yaml)."""
+"""Ollama's native API: `/api/embed`, `/api/tags`, `/api/show` (github.com/ollama/ollama, docs/openapi.yaml)."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,23 @@ from hf_gateway.errors import BadResponse
 from hf_gateway.usage import Usage
 from hf_gateway.wire.http import HttpRequest, HttpResponse, get, post_json, read_json
 from hf_gateway.wire.rows import rows_of
+
+# llama.cpp's numbers; 0 is none, and 4 a reranker's.
+_POOLING = {1: "mean", 2: "cls", 3: "lasttoken"}
+_FLOATS = ("f16", "f32", "bf16")
+# The last layer of a model decides; the later keys are those of models that have no layer behind the pooling.
+_DIMENSION = ("embedding_length_out", "dense_3_feat_out", "dense_2_feat_out", "embedding_length")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What is known of a pulled model. max_tokens: by its files; num_ctx: by its Modelfile; the rest as in `VectorSpace`."""
+
+    dimension: int | None
+    pooling: str | None
+    precision: str | None
+    max_tokens: int | None
+    num_ctx: int | None
 
 
 @dataclass(frozen=True)
@@ -35,6 +53,41 @@ def decode_tags(response: HttpResponse, *, target: str) -> list[Pulled]:
         for model in models
         if isinstance(model, dict)
     ]
+
+
+def encode_show(url: str, model: str) -> HttpRequest:
+    """Build `POST /api/show`."""
+    return post_json(f"{url}/api/show", {"model": model})
+
+
+def decode_show(response: HttpResponse, *, target: str) -> Shown:
+    """Read what a model's file says of it; None for what it does not."""
+    data = read_json(response, target=target)
+    if not isinstance(data, dict):
+        raise BadResponse("/api/show does not look like Ollama's", target=target)
+    info, details = _object(data.get("model_info")), _object(data.get("details"))
+    family = info.get("general.architecture") or details.get("family")
+    number = re.search(r"^num_ctx\s+(\d+)", str(data.get("parameters") or ""), re.MULTILINE)
+    sizes = [size for name in _DIMENSION if isinstance(size := info.get(f"{family}.{name}"), int)]
+    pooling, length = info.get(f"{family}.pooling_type"), info.get(f"{family}.context_length")
+    return Shown(
+        dimension=sizes[0] if sizes else None,
+        pooling=_POOLING.get(pooling) if isinstance(pooling, int) else None,
+        precision=_precision(details.get("quantization_level")),
+        max_tokens=length if isinstance(length, int) else None,
+        num_ctx=int(number[1]) if number else None,
+    )
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _precision(level: Any) -> str | None:
+    name = level.lower() if isinstance(level, str) else ""
+    if name in ("", "unknown"):
+        return None
+    return "float" if name in _FLOATS else name
 
 
 def encode_embed(

@@ -14,11 +14,17 @@ DEFAULT_MAX_TEXTS = 32
 """`--max-client-batch-size` of a server that was not told otherwise."""
 DEFAULT_MAX_BYTES = 2_000_000
 """`--payload-limit`; `/info` does not say it."""
+# As sentence-transformers calls them, where the two differ; `splade` and its like stay what they are.
+_POOLING = {"last_token": "lasttoken"}
+_FLOATS = ("float16", "float32", "bfloat16")
 
 
 @dataclass(frozen=True)
 class Info:
-    """What a server says of itself. max_tokens: of one text; kind: embedding, classifier or reranker."""
+    """What a server says of itself.
+
+    max_tokens: of one text; kind: embedding, classifier or reranker; pooling, precision: as `VectorSpace` calls them.
+    """
 
     model: str
     revision: str | None
@@ -28,6 +34,7 @@ class Info:
     max_texts: int
     max_tokens: int | None
     version: str | None
+    precision: str | None
 
 
 def encode_info(url: str) -> HttpRequest:
@@ -54,11 +61,22 @@ def decode_info(response: HttpResponse, *, target: str) -> Info:
         revision=data.get("model_sha"),
         served_as=data.get("served_model_name"),
         kind=kind.lower(),
-        pooling=detail.get("pooling") if isinstance(detail, dict) else None,
+        pooling=_pooling(detail.get("pooling")) if isinstance(detail, dict) else None,
         max_texts=data.get("max_client_batch_size") or DEFAULT_MAX_TEXTS,
         max_tokens=data.get("max_input_length"),
         version=data.get("version"),
+        precision=_precision(data.get("model_dtype")),
     )
+
+
+def _pooling(name: Any) -> str | None:
+    return _POOLING.get(name.lower(), name.lower()) if isinstance(name, str) and name else None
+
+
+def _precision(dtype: Any) -> str | None:
+    if not isinstance(dtype, str) or not dtype:
+        return None
+    return "float" if dtype.lower() in _FLOATS else dtype.lower()
 
 
 def encode_embed(

@@ -1,0 +1,120 @@
+"""LangChain's stores that lie in a folder, opened only with the vector space they were made with.
+
+`locked` is for any store; the others are ready for FAISS, Chroma and LanceDB, whose packages are imported when one is opened.
+"""
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any, TypeVar
+
+from langchain_core.embeddings import Embeddings
+from langchain_core.vectorstores import VectorStore
+
+from hf_gateway.errors import ConfigError
+
+Embedder = TypeVar("Embedder", bound=Embeddings)
+
+
+def locked(folder: str | Path, embeddings: Embedder, *, adopt: bool = False) -> Embedder:
+    """Return the embeddings once the index in the folder is locked to their space; sends nothing.
+
+    Example:
+        ```python
+        from langchain_core.vectorstores import InMemoryVectorStore
+        from langchain_hf_gateway import HFGatewayEmbeddings
+        from langchain_hf_gateway.indexes import locked
+
+        embeddings = locked("notes", HFGatewayEmbeddings(targets=["hash"]))
+        InMemoryVectorStore.from_texts(["a note"], embeddings).dump("notes/store.json")
+
+        again = InMemoryVectorStore.load("notes/store.json", locked("notes", embeddings))
+        ```
+
+    Args:
+        folder: where the index lies; one lock holds for everything in it.
+        embeddings: `HFGatewayEmbeddings`, or LangChain's `CacheBackedEmbeddings` over one.
+        adopt: take a folder that has files and no `space.json`; you say that it was made with this space.
+
+    Raises:
+        SpaceMismatch: the index was made with another space; the message says what differs and the ways out.
+        ConfigError: embeddings that know no space, and what else `Gateway.lock_index` raises.
+    """
+    _lockable(embeddings).lock_index(folder, adopt=adopt)
+    return embeddings
+
+
+def save_faiss(store: Any, folder: str | Path, *, adopt: bool = False, **arguments: Any) -> None:
+    """Save a FAISS store, locked to the space of its embeddings. arguments: those of its `save_local`.
+
+    Raises what `locked` does, before a file is written.
+    """
+    if store.embeddings is None:
+        raise ConfigError("this store was made with a function, not with Embeddings, so its space is not known")
+    locked(folder, store.embeddings, adopt=adopt)
+    store.save_local(str(folder), **arguments)
+
+
+def load_faiss(folder: str | Path, embeddings: Embeddings, *, adopt: bool = False, **arguments: Any) -> VectorStore:
+    """Load a FAISS store that was saved with the same space.
+
+    arguments: those of `FAISS.load_local`; it wants `allow_dangerous_deserialization=True`, since documents are pickled.
+
+    Raises:
+        FileNotFoundError: there is no index in the folder.
+        ImportError: a package is missing; the message has the `pip install` line. Else what `locked` raises.
+    """
+    store = _store("langchain_community.vectorstores", "FAISS", "langchain-community", "faiss-cpu", needs="faiss")
+    if not Path(folder).is_dir() or not any(Path(folder).iterdir()):
+        raise FileNotFoundError(f"there is no index in {folder}")
+    opened: VectorStore = store.load_local(str(folder), locked(folder, embeddings, adopt=adopt), **arguments)
+    return opened
+
+
+def open_chroma(folder: str | Path, embeddings: Embeddings, *, adopt: bool = False, **arguments: Any) -> VectorStore:
+    """Open or make a Chroma store in a folder; one lock holds for all its collections. arguments: those of `Chroma`.
+
+    Raises ImportError with the `pip install` line where a package is missing; else what `locked` raises.
+    """
+    store = _store("langchain_chroma", "Chroma", "langchain-chroma")
+    checked = locked(folder, embeddings, adopt=adopt)
+    opened: VectorStore = store(embedding_function=checked, persist_directory=str(folder), **arguments)
+    return opened
+
+
+def open_lancedb(folder: str | Path, embeddings: Embeddings, *, adopt: bool = False, **arguments: Any) -> VectorStore:
+    """Open or make a LanceDB store in a folder; one lock holds for all its tables.
+
+    arguments: those of LangChain's `LanceDB`; texts are appended unless `mode` says otherwise, since its own "overwrite" would
+    lose what is there.
+
+    Raises ImportError with the `pip install` line where a package is missing; else what `locked` raises.
+    """
+    store = _store("langchain_community.vectorstores", "LanceDB", "langchain-community", "lancedb", needs="lancedb")
+    checked = locked(folder, embeddings, adopt=adopt)
+    opened: VectorStore = store(embedding=checked, uri=str(folder), **{"mode": "append", **arguments})
+    return opened
+
+
+def _store(module: str, name: str, *packages: str, needs: str | None = None) -> Any:
+    """Import a store's class, before anything is written for it."""
+    try:
+        if needs is not None:
+            import_module(needs)
+        return getattr(import_module(module), name)
+    except ImportError as error:
+        raise ImportError(
+            f"a {name} store needs more packages: pip install {' '.join(packages)}", name=error.name
+        ) from error
+
+
+def _lockable(embeddings: Any) -> Any:
+    """Find the embeddings that know their space: these, or those that a cache stands before."""
+    inner = embeddings
+    while inner is not None and not hasattr(inner, "lock_index"):
+        inner = getattr(inner, "underlying_embeddings", None)
+    if inner is None:
+        raise ConfigError(
+            f"{type(embeddings).__name__} does not know its vector space, so no index can be locked to it; "
+            "use HFGatewayEmbeddings"
+        )
+    return inner

@@ -1,0 +1,74 @@
+"""LlamaIndex's indexes in folders, opened only with the vector space they were made with."""
+
+from pathlib import Path
+from typing import Any
+
+from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.indices.base import BaseIndex
+from llama_index.core.indices.loading import load_index_from_storage
+from llama_index.core.storage.storage_context import StorageContext
+
+from hf_gateway.errors import ConfigError
+
+
+def persist(
+    index: BaseIndex[Any], folder: str | Path, embed_model: BaseEmbedding | None = None, *, adopt: bool = False
+) -> None:
+    """Persist an index into a folder that is locked to the space of its embedding model.
+
+    Example:
+        ```python
+        from llama_index.core import Document, VectorStoreIndex
+        from llamaindex_hf_gateway import HFGatewayEmbedding
+        from llamaindex_hf_gateway.indexes import load_index, persist
+
+        embed_model = HFGatewayEmbedding(targets=["hash"])
+        persist(VectorStoreIndex.from_documents([Document(text="a note")], embed_model=embed_model), "notes")
+        index = load_index("notes", embed_model)
+        ```
+
+    Args:
+        index: its stores must be of those that persist into a folder, such as `SimpleVectorStore`.
+        folder: where to; one lock holds for everything in it.
+        embed_model: what the index was made with; without it the index's own.
+        adopt: take a folder that has files and no `space.json`; you say that they were made with this space.
+
+    Raises:
+        SpaceMismatch: the folder holds an index of another space. Nothing was written.
+        ConfigError: an embedding model that knows no space, and what else `Gateway.lock_index` raises.
+    """
+    _lock(folder, embed_model or getattr(index, "_embed_model", None), adopt)
+    index.storage_context.persist(persist_dir=str(folder))
+
+
+def load_index(
+    folder: str | Path,
+    embed_model: BaseEmbedding,
+    *,
+    index_id: str | None = None,
+    adopt: bool = False,
+    **arguments: Any,
+) -> BaseIndex[Any]:
+    """Load the index of a folder that was made with the same space; sends nothing.
+
+    index_id: which one, where the folder has several; arguments: those of the index, such as `show_progress`.
+
+    Raises:
+        SpaceMismatch: it was made with another space; the message says what differs and the ways out.
+        ConfigError: an embedding model that knows no space, and what else `Gateway.lock_index` raises.
+        FileNotFoundError: there is no index in the folder.
+    """
+    if not Path(folder).is_dir() or not any(Path(folder).iterdir()):
+        raise FileNotFoundError(f"there is no index in {folder}")
+    _lock(folder, embed_model, adopt)
+    storage = StorageContext.from_defaults(persist_dir=str(folder))
+    return load_index_from_storage(storage, index_id=index_id, embed_model=embed_model, **arguments)
+
+
+def _lock(folder: str | Path, embed_model: Any, adopt: bool) -> None:
+    if not hasattr(embed_model, "lock_index"):
+        name = "an index without an embedding model" if embed_model is None else type(embed_model).__name__
+        raise ConfigError(
+            f"{name} does not know its vector space, so no index can be locked to it; use HFGatewayEmbedding"
+        )
+    embed_model.lock_index(folder, adopt=adopt)

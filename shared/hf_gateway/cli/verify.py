@@ -1,0 +1,246 @@
+"""`hf-gateway verify`: are these targets, and this index, one vector space; and if not, what differs and what to do."""
+
+import argparse
+import os
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from hf_gateway.cli.doctor import DEFAULT_MODEL
+from hf_gateway.cli.output import console, print_json
+from hf_gateway.config import config_path, read_config
+from hf_gateway.errors import ConfigError
+from hf_gateway.fingerprint import Fingerprint
+from hf_gateway.options import EmbedSettings
+from hf_gateway.verify import IndexReport, Pair, Side, Verification, read_index, verify, way_out
+
+Chain = tuple[str, str, EmbedSettings]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what the command takes."""
+    parser.add_argument("--chain", metavar="NAME", help="a chain of the config file; without any, all of them")
+    parser.add_argument(
+        "--accept", metavar="TARGET", help="take this target's vectors for the same on purpose, whatever they are"
+    )
+    parser.add_argument(
+        "--index",
+        metavar="PATH",
+        help="the folder of an index: what it was made with, and whether the chain may open it",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure and compare; 0 when all that answered are one space, 1 when something differs or nobody answered."""
+    out = None if arguments.json else console()
+    if arguments.index and not (arguments.model or arguments.targets or arguments.chain):
+        return _index_alone(out, arguments)
+    chains = _chains(arguments)
+    if arguments.accept and len(chains) > 1:
+        names = "|".join(name for name, _, _ in chains)
+        raise ConfigError(f"--accept is for one chain; say which: --chain {names}")
+    documents: list[dict[str, Any]] = []
+    code = 0
+    for name, source, settings in chains:
+        found = verify(settings)
+        index = found.index(arguments.index) if arguments.index else None
+        kept = found.accept(arguments.accept) if arguments.accept else None
+        fine = kept is not None or (found.one_space and (index is None or index.allowed))
+        code = code if fine else 1
+        if out is None:
+            documents.append(
+                {
+                    "chain": name,
+                    "source": source,
+                    **found.to_dict(),
+                    "accept": {"target": arguments.accept, "space_id": kept.space.id} if kept else None,
+                    "index": index.to_dict() if index else None,
+                }
+            )
+        else:
+            _show(out, name, source, found, _again(arguments))
+            if index is not None:
+                _show_index(out, index)
+            if kept is not None:
+                _show_accepted(out, found, arguments.accept, kept)
+    if out is None:
+        print_json({"chains": documents})
+    return code
+
+
+def _chains(arguments: argparse.Namespace) -> list[Chain]:
+    given = {"model": arguments.model, "targets": arguments.targets}
+    changes = {name: value for name, value in given.items() if value is not None}
+    if arguments.chain:
+        settings = EmbedSettings.from_config(arguments.chain, arguments.config, **changes)
+        return [(arguments.chain, str(settings.config), settings)]
+    if changes:
+        return [("given", "the command line", EmbedSettings(**changes, config=arguments.config))]
+    path, data = read_config(config_path(arguments.config))
+    chains = data.get("chains", {})
+    names = [
+        name
+        for name, table in chains.items()
+        if not isinstance(table, dict) or table.get("task") in (None, "embedding")
+    ]
+    if names:
+        return [(name, str(path), EmbedSettings.from_config(name, path)) for name in names]
+    model = os.environ.get("HF_GATEWAY_EMBED_MODEL") or DEFAULT_MODEL
+    return [("default", "the environment and the defaults", EmbedSettings(model=model, config=arguments.config))]
+
+
+def _again(arguments: argparse.Namespace) -> str:
+    """Return this command as it would be typed again, without what it is to do."""
+    words = ["hf-gateway", "verify"]
+    for name in ("chain", "model", "targets", "config"):
+        if value := getattr(arguments, name):
+            words += [f"--{name}", value]
+    return shlex.join(words)
+
+
+def _index_alone(out: Any, arguments: argparse.Namespace) -> int:
+    if arguments.accept:
+        raise ConfigError("--accept is for a chain; give --chain, or --model and --targets")
+    found = read_index(arguments.index)
+    if out is None:
+        print_json({"chains": [], "index": found.to_dict()})
+    else:
+        _show_index(out, found)
+    return 0 if found.lock is not None else 1
+
+
+def _show(out: Any, name: str, source: str, found: Verification, again: str) -> None:
+    from rich.markup import escape
+
+    out.print(f"\n[bold]chain {escape(name)}[/bold] (from {escape(source)}), model {escape(str(found.model or '-'))}\n")
+    if found.declared:
+        out.print(f"  [yellow]cannot be built as it is:[/yellow] {escape(found.declared)}\n")
+    marks = _marks(found)
+    for side in (*found.targets, *found.others):
+        out.print(f"  {marks[id(side)]}  [bold]{escape(side.name)}[/bold]: {escape(_about(side))}")
+    if found.pairs:
+        out.print()
+        out.print(_table(found.pairs, marks))
+    _show_differences(out, found, marks, again)
+    for hint in found.hints:
+        out.print(f"\n  {escape(hint)}")
+    out.print(f"\n  {_verdict(found)}")
+
+
+def _marks(found: Verification) -> dict[int, str]:
+    """Give each side a short mark for the table: targets by number, the others by a letter."""
+    marks = {id(side): str(number) for number, side in enumerate(found.targets, 1)}
+    for kind, letter in (("fingerprint", "F"), ("files", "M")):
+        sides = [side for side in found.others if side.kind == kind]
+        marks |= {id(side): f"{letter}{number}" if number > 1 else letter for number, side in enumerate(sides, 1)}
+    return marks
+
+
+def _about(side: Side) -> str:
+    if side.error is not None:
+        return f"{'answered uselessly' if side.answered else 'could not be asked'}: {side.error.message}"
+    said = [side.said]
+    said += [f"says itself that it serves another space: {fault}" for fault in side.faults]
+    said += ["accepted on purpose"] if side.accepted else []
+    return "; ".join(said)
+
+
+def _table(pairs: Sequence[Pair], marks: dict[int, str]) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2))
+    for title in ("pair", "documents", "queries", "lengths", "verdict"):
+        table.add_column(
+            title, no_wrap=True, justify="right" if title in ("documents", "queries", "lengths") else "left"
+        )
+    colours = {"same": "green", "different": "red", "could not be asked": "yellow"}
+    for pair in pairs:
+        found = pair.comparison
+        worst = found.worst if found else {}
+        cosines = [f"{worst[role]:.4f}" if role in worst else "-" for role in ("document", "query")]
+        lengths = f"{found.norm:.1%}" if found and worst else "-"
+        colour = "yellow" if pair.accepted else colours[pair.verdict]
+        verdict = f"[{colour}]{pair.verdict}{', accepted' if pair.accepted else ''}[/{colour}]"
+        table.add_row(f"{marks[id(pair.left)]} and {marks[id(pair.right)]}", *cosines, lengths, verdict)
+    return table
+
+
+def _show_differences(out: Any, found: Verification, marks: dict[int, str], again: str) -> None:
+    """Say once of each side that differs what is probably the matter, for the same causes only once."""
+    from rich.markup import escape
+
+    told: set[tuple[int, tuple[str, ...]]] = set()
+    for pair in found.pairs:
+        causes = pair.comparison.causes if pair.comparison else ()
+        key = (id(pair.right), causes)
+        for note in pair.notes:
+            out.print(f"\n  {marks[id(pair.left)]} and {marks[id(pair.right)]}: {escape(note)}")
+        if not causes or key in told:
+            continue
+        told.add(key)
+        lefts = [each.left for each in found.pairs if each.right is pair.right and each.causes_are(causes)]
+        names = ", ".join(f"{marks[id(left)]} {left.name}" for left in lefts)
+        out.print(
+            f"\n  [bold]{marks[id(pair.right)]} {escape(pair.right.name)}[/bold] differs from {escape(names)}; probably:"
+        )
+        for cause in causes:
+            out.print(f"    - {escape(cause)}")
+            out.print(f"      [yellow]fix:[/yellow] {escape(way_out(cause, pair.left.space))}")
+        if pair.right.kind == "target" and pair.right.rows is not None and not pair.accepted:
+            accept = f"{again} --accept {shlex.quote(pair.right.name)}"
+            out.print(f"    if it is meant to be so: {escape(accept)}", soft_wrap=True)
+        if pair.right.kind == "fingerprint":
+            out.print(
+                "    what is stored is at fault: delete its file, and the next target that answers is measured anew"
+            )
+
+
+def _verdict(found: Verification) -> str:
+    answered = [side for side in found.targets if side.answered]
+    if not answered:
+        return "[red]no target answered[/red]"
+    silent = len(found.targets) - len(answered)
+    more = f"; {silent} could not be asked" if silent else ""
+    if not found.one_space:
+        return f"[red]not one vector space[/red]{more}"
+    if not any(pair.verdict != "could not be asked" for pair in found.pairs):
+        return f"[yellow]there is nothing to compare it with yet[/yellow]{more}"
+    accepted = "; what differs was accepted" if any(pair.accepted for pair in found.pairs) else ""
+    return f"[green]one vector space[/green]{accepted}{more}"
+
+
+def _show_accepted(out: Any, found: Verification, label: str, kept: Fingerprint) -> None:
+    from rich.markup import escape
+
+    out.print(f"\n  [green]accepted:[/green] {escape(label)} for {escape(kept.space.id)}")
+    out.print(f"    kept in {escape(str(found.store.path(kept.space)))}")
+    out.print(
+        "    From now on its vectors are given out beside those of the other targets of this space, by all chains of"
+    )
+    out.print(
+        "    this user, as long as they stay what they are now. If they differ, searches over both give wrong results:"
+    )
+    out.print("    use it for an index of its own. Nothing else was accepted, and no index that is locked was changed.")
+
+
+def _show_index(out: Any, found: IndexReport) -> None:
+    from rich.markup import escape
+
+    out.print(f"\n[bold]index {escape(str(found.path))}[/bold]\n")
+    lock = found.lock
+    if lock is None:
+        out.print("  nobody wrote down what it was made with (there is no space.json)")
+        out.print(f"  if you know: embeddings.lock_index({str(found.path)!r}, adopt=True); otherwise rebuild it")
+        return
+    out.print(f"  made with {escape(lock.space.model if lock.space else 'an unknown space')}")
+    for name, value in (lock.space.to_dict() if lock.space else {}).items():
+        if name != "model":
+            out.print(f"    {name}: {escape(repr(value))}")
+    out.print(f"  locked {escape(lock.created)} by {escape(lock.by)}")
+    if made := lock.fingerprint:
+        out.print(f"  its vectors: {escape(made.source)}, measured {escape(made.taken)}")
+    for label, refusal in found.refusals.items():
+        if refusal is None:
+            out.print(f"  [green]may be opened[/green] by {escape(label)}")
+        else:
+            out.print(f"  [red]may not be opened[/red] by {escape(label)}: {escape(refusal)}")

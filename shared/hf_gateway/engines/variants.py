@@ -1,0 +1,118 @@
+"""What a model gives when one thing in it is changed: its pooling, its prompts, its normalisation.
+
+A server that runs the right weights in the wrong way gives one of these, and can be told what is wrong with it. It loads the
+model, so only `hf-gateway verify` asks for it.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+from typing import Any
+
+from hf_gateway.embedding import EmbedRequest, Role
+from hf_gateway.engines.sentence_transformers import OPTIONS, Engine
+from hf_gateway.engines.sources import ModelFiles, describe
+from hf_gateway.errors import EngineFailed
+from hf_gateway.fingerprint import CANARIES, Row, Rows
+from hf_gateway.space import VectorSpace
+
+ROLES: tuple[Role, ...] = ("document", "query")
+POOLINGS = {"mean": "mean pooling", "cls": "CLS pooling", "lasttoken": "last-token pooling", "max": "max pooling"}
+
+Prompts = Mapping[Role, str]
+
+
+def measured_variants(
+    files: ModelFiles, space: VectorSpace, options: Mapping[str, Any] | None = None, revision: str | None = None
+) -> tuple[Rows, dict[str, Rows]]:
+    """Embed the canaries as the model's files say, and in every other way, with the prompts of `space`.
+
+    Returns the rows as they should be, and the others by the words for what was changed, such as "with CLS pooling and without
+    normalisation", the fewest changes first; none where the model is built so that its pooling cannot be changed.
+
+    Raises:
+        EngineMissing, EngineFailed: the model cannot be loaded here.
+    """
+    known = {name: value for name, value in (options or {}).items() if name in OPTIONS}
+    engine = Engine(files, space, known, revision=revision)
+    own: Rows = {
+        role: tuple(tuple(row) for row in engine.embed(EmbedRequest(list(CANARIES), role, truncate=True)).vectors)
+        for role in ROLES
+    }
+    prompts: Prompts = {"query": space.query_prompt or "", "document": space.document_prompt or ""}
+    try:
+        return own, dict(_changed(engine._model, describe(files, space.model).pooling, prompts))
+    except Exception as error:  # torch's, or a module's that wants more than a sentence embedding
+        raise EngineFailed(f"{files.path} cannot be pooled in another way: {type(error).__name__}: {error}") from error
+
+
+def _changed(model: Any, pooling: str | None, prompts: Prompts) -> Iterator[tuple[str, Rows]]:
+    modules = list(model)
+    names = [type(module).__name__ for module in modules]
+    if "Pooling" not in names:
+        return
+    place = names.index("Pooling")
+    if not getattr(modules[place], "include_prompt", True) and any(prompts.values()):
+        return
+    normalises = "Normalize" in names
+    after = [module for module in modules[place + 1 :] if type(module).__name__ != "Normalize"]
+    tokens: dict[str, list[Any]] = {}
+    found: list[tuple[int, str, Rows]] = []
+    for (mode, pooled), (prompted, said), normal in product(_poolings(pooling), _promptings(prompts), (False, True)):
+        scaled = "" if normal == normalises else "with normalisation" if normal else "without normalisation"
+        changes = [words for words in (pooled, said, scaled) if words]
+        rows: dict[Role, tuple[Row | None, ...]] = {}
+        for role in ROLES:
+            prompt = prompted[role]
+            if prompt not in tokens:
+                tokens[prompt] = _token_embeddings(model, prompt)
+            rows[role] = tuple(_finished(each, mode, after, normal) for each in tokens[prompt])
+        found.append((len(changes), " and ".join(changes), rows))
+    for changed, words, made in sorted(found, key=lambda each: each[0]):
+        if changed:
+            yield words, made
+
+
+def _poolings(own: str | None) -> list[tuple[str, str]]:
+    """Give each pooling with the words for it; there are none for the model's own."""
+    return [(mode, "" if mode == own else f"with {words}") for mode, words in POOLINGS.items()]
+
+
+def _promptings(prompts: Prompts) -> list[tuple[Prompts, str]]:
+    """Give each way to put prompts before texts, with the words for it; there are none for the right one."""
+    query, document = prompts["query"], prompts["document"]
+    ways = {
+        (query, document): "",
+        ("", document): "without the query prompt",
+        (query, ""): "without the document prompt",
+        (query, query): "with the query prompt before documents",
+        (document, document): "with the document prompt before queries",
+    }
+    if query and document:
+        ways["", ""] = "without prompts"
+    words = {**ways, (query, document): ""}
+    return [({"query": before, "document": ahead}, said) for (before, ahead), said in words.items()]
+
+
+def _token_embeddings(model: Any, prompt: str) -> list[Any]:
+    """Return one (tokens, dim) tensor a canary; one text at a time, so that there is no padding."""
+    found: Sequence[Any] = model.encode(
+        list(CANARIES), prompt=prompt, output_value="token_embeddings", batch_size=1, show_progress_bar=False
+    )
+    return [each.detach().cpu().float() for each in found]
+
+
+def _finished(tokens: Any, mode: str, after: Sequence[Any], normal: bool) -> Row:
+    import torch
+
+    pooled = {
+        "mean": lambda: tokens.mean(0),
+        "cls": lambda: tokens[0],
+        "lasttoken": lambda: tokens[-1],
+        "max": lambda: tokens.max(0).values,
+    }[mode]()[None]
+    with torch.no_grad():
+        for module in after:
+            pooled = module.cpu().float()({"sentence_embedding": pooled})["sentence_embedding"]
+    if normal:
+        pooled = torch.nn.functional.normalize(pooled, dim=-1)
+    return tuple(pooled[0].tolist())

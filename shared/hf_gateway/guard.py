@@ -1,0 +1,347 @@
+"""The guard of a chain of embeddings: whose vectors may be used, decided before the first one and again now and then.
+
+A target's space is declared by names, files and servers; here it is measured. Before a target's first vector the canary texts
+are embedded and compared with the space's fingerprint; a target that differs is quarantined: nothing of it gets out, and the
+error says what probably differs and how to accept it on purpose.
+"""
+
+import dataclasses
+import logging
+import threading
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import Any, Literal, Protocol
+
+from hf_gateway.credentials import notice_once
+from hf_gateway.drive import Compute
+from hf_gateway.embedding import EmbedAnswer, EmbedRequest, Role
+from hf_gateway.errors import BadResponse, BatchTooLarge, ContextOverflow, GatewayError, Quarantined, SpaceMismatch
+from hf_gateway.fingerprint import CANARIES, LONG, Comparison, Fingerprint, Row, Rows, Store, compare
+from hf_gateway.options import EmbedOptions
+from hf_gateway.space import VectorSpace
+from hf_gateway.usage import Usage
+from hf_gateway.vectors import Vectors
+
+log = logging.getLogger(__name__)
+
+Measuring = Generator[Any, Any, Any]
+
+OUT_OF_ORDER = "the rows of a batch stand in another order than its texts, or a text's vector depends on its neighbours"
+
+ROLES: tuple[Role, ...] = ("document", "query")
+
+
+class Measurable(Protocol):
+    """A target as the guard sees it."""
+
+    @property
+    def label(self) -> str:
+        """How errors and logs call it."""
+
+    @property
+    def space(self) -> VectorSpace:
+        """The space that is declared for it."""
+
+    @property
+    def authoritative(self) -> bool:
+        """Whether the model's own files make its vectors, in this process."""
+
+    @property
+    def one_role(self) -> bool:
+        """Whether queries and documents get the same vectors."""
+
+    def embed_shaped(self, request: EmbedRequest) -> Measuring:
+        """Embed as for a caller; returns an `EmbedAnswer`."""
+
+    def served_space(self) -> Measuring:
+        """Ask the target which space it serves; returns a `VectorSpace`, or None where it does not say."""
+
+
+@dataclass
+class Standing:
+    """How a target stands.
+
+    requests: all that were answered; vouched: how many of them were followed by a canary; rows: what the target's canaries
+    must be; reference: the fingerprint it was let in by; fits: whether that is the one of the chain's first vector.
+    """
+
+    state: Literal["unchecked", "same", "quarantined"] = "unchecked"
+    against: str | None = None
+    comparison: Comparison | None = None
+    error: GatewayError | None = None
+    requests: int = 0
+    vouched: int = 0
+    rows: Rows | None = field(default=None, repr=False)
+    reference: Rows | None = field(default=None, repr=False)
+    fits: bool = False
+
+
+class Guard:
+    """Shared by the targets of one chain. Safe for threads: a check that two do at once is done twice, with one outcome."""
+
+    def __init__(self, options: EmbedOptions, space: VectorSpace, store: Store | None = None) -> None:
+        """space: the chain's; with on_space_change="separate" each target's own counts, and the first to answer is pinned."""
+        self._options = options
+        self._space = space
+        self._separate = options.on_space_change == "separate"
+        self._store = store or Store()
+        self._lock = threading.Lock()
+        self._pinned: VectorSpace | None = None
+        self._held: Rows | None = None  # the fingerprint of the first vector's target
+        self._standings: dict[Measurable, Standing] = {}
+        self._unkept: dict[str, Fingerprint] = {}  # where nothing can be written
+
+    @property
+    def pinned(self) -> VectorSpace | None:
+        """The space whose vectors this chain has given out; None before the first."""
+        return self._pinned
+
+    def pin(self, space: VectorSpace) -> None:
+        """Fix the space before the first vector, since an index has it. Raises SpaceMismatch when another one is fixed."""
+        with self._lock:
+            if self._pinned is not None and (differences := self._pinned.differences(space)):
+                raise SpaceMismatch(f"this chain is pinned to {self._pinned.model} already: {differences[0]}")
+            self._pinned = self._pinned or space
+
+    def space_of(self, target: Measurable) -> VectorSpace:
+        """Return the space a target's vectors are held to."""
+        return target.space if self._separate else self._space
+
+    def standing(self, target: Measurable) -> Standing:
+        """Return how a target stands, as far as it is known."""
+        with self._lock:
+            return self._standings.setdefault(target, Standing())
+
+    def refusal(self, target: Measurable) -> GatewayError | None:
+        """Say why a target may not serve, before anything is sent to it; None when nothing is known against it."""
+        standing = self.standing(target)
+        if standing.error is not None:
+            return standing.error
+        pinned, own = self._pinned, self.space_of(target)
+        if pinned is not None and (differences := pinned.differences(own)):
+            return Quarantined(
+                f"this chain is pinned to {pinned.model}, by its first vector or its index: {differences[0]}",
+                target=target.label,
+            )
+        return None
+
+    def admit(self, target: Measurable) -> Measuring:
+        """Check a target before its first vector. Raises Quarantined, SpaceMismatch, or what keeps the target from answering."""
+        standing = self.standing(target)
+        if standing.error is not None:
+            raise standing.error
+        if standing.state == "same" or not self._options.check_space:
+            return
+        space = self.space_of(target)
+        served = yield from target.served_space()
+        differences = space.differences(served) if served is not None else []
+        rows = None
+        if not differences or (yield Compute(lambda: self._accepted(target, space))):
+            rows = yield from self.measure(target, long=self._options.truncate)
+        if rows is None:
+            raise self._quarantine(target, Comparison({}, 0.0, tuple(map(str, differences))), None)
+        if not target.authoritative and (yield Compute(lambda: self._store.load(space))) is None:
+            yield from self._check_order(target, rows)
+        comparison, reference = yield Compute(lambda: self._settle(target, space, rows))
+        if not comparison.same:
+            raise self._quarantine(target, comparison, _origin(reference))
+        with self._lock:
+            standing.state, standing.against, standing.comparison = "same", _origin(reference), comparison
+            standing.rows = reference.accepted.get(target.label, reference.rows)
+            standing.reference = reference.rows
+
+    def _check_order(self, target: Measurable, rows: Rows) -> Measuring:
+        """Embed one canary by itself: who makes the fingerprint must give it the vector that it has among others."""
+        alone: EmbedAnswer = yield from target.embed_shaped(EmbedRequest([CANARIES[1]], "document"))
+        row = rows["document"][1]
+        if row is not None:
+            one: Rows = {"document": (None, tuple(alone.vectors[0]))}
+            comparison = compare({"document": (None, row)}, one, cut=False)
+            if not comparison.same:
+                raise self._quarantine(
+                    target,
+                    dataclasses.replace(comparison, causes=(OUT_OF_ORDER,)),
+                    "it does when the same text comes alone",
+                )
+
+    def measure(self, target: Measurable, *, long: bool = True) -> Measuring:
+        """Embed the canaries in both roles; returns `Rows`. long: that one too, which tells where texts are cut."""
+        return self._measured(target, [list(range(LONG)), *([[LONG]] if long else [])], [])
+
+    def _measured(self, target: Measurable, batches: list[list[int]], used: list[Usage]) -> Measuring:
+        """Embed the canaries at these places in both roles; used: gets the tokens."""
+        found: dict[Role, tuple[Row | None, ...]] = {}
+        for role in ROLES:
+            if role == "query" and target.one_role:
+                found[role] = found["document"]
+            else:
+                found[role] = yield from _rows(target, role, list(batches), used)
+        return found
+
+    def answered(self, target: Measurable, answer: EmbedAnswer) -> Measuring:
+        """Look at an answer before the caller gets it; returns it, with the tokens of a canary that rode along.
+
+        Raises Quarantined for a model that changed behind the target's back, and for an answer that came too late to be of
+        the space the chain is pinned to.
+        """
+        answer = yield from self._ride_along(target, answer)
+        space = self.space_of(target)
+        with self._lock:
+            if self._pinned is None:
+                self._pinned = space
+            elif differences := self._pinned.differences(space):
+                raise Quarantined(
+                    f"this chain is pinned to {self._pinned.model} since its first vector: {differences[0]}",
+                    target=target.label,
+                )
+        self._hold(target)
+        return answer
+
+    def _hold(self, target: Measurable) -> None:
+        """Hold a target to the fingerprint of the chain's first vector: its own may be that of another name, or newer."""
+        standing = self.standing(target)
+        if standing.fits or standing.reference is None:
+            return
+        with self._lock:
+            if self._held is None:
+                self._held = standing.reference
+            held = self._held
+        comparison = self._compare(held, standing.reference)
+        if not comparison.same:
+            raise self._quarantine(target, comparison, "what has answered in this chain so far")
+        standing.fits = True
+
+    def _ride_along(self, target: Measurable, answer: EmbedAnswer) -> Measuring:
+        every, standing = self._options.canary_every, self.standing(target)
+        if not every or not self._options.check_space or standing.rows is None or target.authoritative:
+            return answer
+        with self._lock:
+            standing.requests += 1
+            seen = standing.requests
+        if seen - standing.vouched < every:
+            return answer
+        # All short texts, since one alone shows no order; in both roles, since either prompt may be lost.
+        used = [answer.usage]
+        rows = yield from self._measured(target, [list(range(LONG))], used)
+        comparison = compare(standing.rows, rows, cut=False)
+        if not comparison.same:
+            raise self._quarantine(target, comparison, "what it answered before; the model behind it has changed")
+        with self._lock:
+            standing.vouched = max(standing.vouched, seen)
+        return dataclasses.replace(answer, usage=reduce(_both, used))
+
+    def _accepted(self, target: Measurable, space: VectorSpace) -> bool:
+        known = self._store.load(space)
+        return known is not None and target.label in known.accepted
+
+    def _settle(self, target: Measurable, space: VectorSpace, rows: Rows) -> tuple[Comparison, Fingerprint]:
+        """Compare with the space's fingerprint, or become it: reads and writes files."""
+        own = Fingerprint(space, "files" if target.authoritative else "server", target.label, rows)
+        try:
+            reference = self._store.keep_first(own)
+        except OSError as error:
+            notice_once(f"fingerprints of vector spaces cannot be kept ({error}), so they hold for this process only")
+            with self._lock:
+                reference = self._unkept.setdefault(space.id, own)
+        accepted = reference.accepted.get(target.label)
+        if accepted is not None and (found := self._compare(accepted, rows)).same:
+            return found, reference
+        comparison = self._compare(reference.rows, rows)
+        if target.authoritative and reference.authority == "server":
+            # The model's files decide what a name means; who differs from them is told so at its next check.
+            if not comparison.same:
+                log.warning(
+                    "%s: the model's own files (%s) differ from %s, by which vectors were let in until now: what was made with "
+                    "those is of another space; probably %s",
+                    space.model,
+                    target.label,
+                    _origin(reference),
+                    comparison.causes[0],
+                )
+            self._store.replace(dataclasses.replace(own, accepted=reference.accepted))
+            return self._compare(rows, rows), own
+        if comparison.same and (target.authoritative or reference.authority == "server"):
+            reference = self._with_long(reference, rows)
+        return comparison, reference
+
+    def _with_long(self, reference: Fingerprint, rows: Rows) -> Fingerprint:
+        """Add where long texts are cut to a fingerprint that a chain made which never cuts any."""
+        filled = {
+            role: tuple(own if known is None else known for known, own in zip(kept, rows.get(role, kept), strict=True))
+            for role, kept in reference.rows.items()
+        }
+        if filled == dict(reference.rows):
+            return reference
+        reference = dataclasses.replace(reference, rows=filled)
+        self._store.replace(reference)
+        return reference
+
+    def _compare(self, reference: Rows, rows: Rows) -> Comparison:
+        return compare(reference, rows, cut=self._options.truncate)
+
+    def _quarantine(self, target: Measurable, comparison: Comparison, against: str | None) -> SpaceMismatch:
+        """Remember that a target differs, and return the error; against: what was measured before, None for its own word."""
+        worst = ", ".join(f"{role} {cosine:.4f}" for role, cosine in comparison.worst.items())
+        what = (
+            f"{target.label} says itself that it serves another vector space: {'; '.join(comparison.causes)}"
+            if against is None
+            else f"{target.label} answers in another vector space than {against}"
+            + (f" (worst cosine: {worst})" if worst else "")
+            + f"; probably {comparison.causes[0]}"
+        )
+        error = Quarantined(
+            f"{what}. Nothing of it was used. Look with `hf-gateway verify`; if it is meant to be, accept it: `hf-gateway verify "
+            f"--accept {target.label}`, with the --model and --targets, or the --chain, of this chain",
+            target=target.label,
+        )
+        with self._lock:
+            standing = self._standings[target]
+            standing.state, standing.against = "quarantined", against
+            standing.comparison, standing.error = comparison, error
+        return error
+
+
+def _rows(target: Measurable, role: Role, waiting: list[list[int]], used: list[Usage]) -> Measuring:
+    """Embed the canaries at these places, in as many requests as the target wants; a text it refuses as too long is None."""
+    found: list[Row | None] = [None] * len(CANARIES)
+    while waiting:
+        places = waiting.pop(0)
+        request = EmbedRequest([CANARIES[place] for place in places], role, truncate=True)
+        try:
+            answer: EmbedAnswer = yield from target.embed_shaped(request)
+        except BatchTooLarge as limit:
+            if len(places) == 1:
+                continue
+            parts = request.split(limit) or []
+            for part in reversed(parts):
+                waiting.insert(0, [places[request.texts.index(text)] for text in part.texts])
+            continue
+        except ContextOverflow:
+            if places != [LONG]:
+                raise
+            continue
+        used.append(answer.usage)
+        for place, row in zip(places, answer.vectors, strict=True):
+            found[place] = tuple(row)
+    if found[0] is None:
+        raise BadResponse("takes not even one word at once", target=target.label)
+    return tuple(found)
+
+
+def _origin(fingerprint: Fingerprint) -> str:
+    what = (
+        "the model's own files"
+        if fingerprint.authority == "files"
+        else f"{fingerprint.source}, the first that answered"
+    )
+    return f"{what} (measured {fingerprint.taken})"
+
+
+def _both(one: Usage, other: Usage) -> Usage:
+    return one + other if one.input_tokens is not None else one
+
+
+def as_rows(vectors: Vectors) -> tuple[Row, ...]:
+    """Return vectors as a fingerprint keeps them."""
+    return tuple(tuple(row) for row in vectors)

@@ -1,0 +1,442 @@
+"""The index lock: an index, which is a folder, remembers the vector space it was made with and is never opened with another.
+
+`space.json` in the folder holds the space and the canaries' vectors, so that the index can be carried to another machine and
+still be told from one whose vectors only have the same name and length.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import datetime as dt
+import functools
+import json
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from hf_gateway._version import __version__
+from hf_gateway.errors import ConfigError, GatewayError, SpaceMismatch
+from hf_gateway.fingerprint import VERSION as CANARIES_VERSION
+from hf_gateway.fingerprint import Comparison, Fingerprint, Rows, Store, compare
+from hf_gateway.home import write_atomically
+from hf_gateway.options import EmbedOptions
+from hf_gateway.space import VectorSpace
+
+if TYPE_CHECKING:
+    from hf_gateway.embedding import EmbedResult
+    from hf_gateway.gateway import Gateway
+    from hf_gateway.guard import Guard
+    from hf_gateway.link import EmbedLink
+
+log = logging.getLogger(__name__)
+
+VERSION = 1
+"""Of the file's form."""
+NAME = "space.json"
+"""The file's name in the index's folder."""
+CACHED = "cache"
+"""Who served, as results say of vectors that were kept; they were let in by the fingerprint that lies on this machine."""
+
+
+@dataclass(frozen=True)
+class IndexLock:
+    """What the index in a folder was made with.
+
+    path: the folder; space: None as long as a chain that may answer in several spaces has given no vector; created: when it
+    was locked, in ISO 8601; by: which hf-gateway did it; fingerprint: what the space's vectors really are, where measured.
+    """
+
+    path: Path
+    space: VectorSpace | None
+    created: str = field(default_factory=lambda: dt.datetime.now(dt.UTC).isoformat(timespec="seconds"))
+    by: str = f"hf-gateway {__version__}"
+    fingerprint: Fingerprint | None = None
+
+    @classmethod
+    def read(cls, path: str | Path) -> Self | None:
+        """Return the lock of the index in this folder; None where there is none.
+
+        Raises:
+            ConfigError: the file cannot be read, is spoilt, or was written by a newer hf-gateway. It is left as it is.
+        """
+        folder = Path(path)
+        file = folder / NAME
+        try:
+            data = json.loads(file.read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise ConfigError(
+                f"{file} cannot be read, so nobody knows what the index was made with: {error}"
+            ) from error
+        except ValueError as error:
+            raise _spoilt(file, f"it is no JSON: {error}") from None
+        version = data.get("version") if isinstance(data, dict) else None
+        if isinstance(version, int) and version > VERSION:
+            raise ConfigError(
+                f"{file} has form {version}, written by {data.get('by', 'a newer hf-gateway')}; this is hf-gateway "
+                f"{__version__}, which knows form {VERSION}: upgrade with `pip install -U hf-gateway`"
+            )
+        try:
+            return cls._of(folder, data)
+        except (ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
+            raise _spoilt(file, f"{type(error).__name__}: {error}") from None
+
+    @classmethod
+    def _of(cls, folder: Path, data: Mapping[str, Any]) -> Self:
+        if data["version"] != VERSION:
+            raise ValueError(f"there is no form {data['version']!r}")
+        for name, kind in (("created", str), ("by", str)):
+            if not isinstance(data[name], kind):
+                raise TypeError(f"{name} is {data[name]!r}")
+        measured = data["fingerprint"]
+        if measured is not None and measured["version"] != CANARIES_VERSION:
+            measured = None  # of other texts, which compare with nothing here
+        return cls(
+            folder,
+            _space_of(data["space"]),
+            data["created"],
+            data["by"],
+            None if measured is None else Fingerprint.from_dict(measured),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `space.json` holds."""
+        return {
+            "version": VERSION,
+            "space": None if self.space is None else self.space.to_dict(),
+            "created": self.created,
+            "by": self.by,
+            "fingerprint": None if self.fingerprint is None else self.fingerprint.to_dict(),
+        }
+
+    def check(self, space: VectorSpace, fingerprint: Fingerprint | None = None, *, cut: bool = False) -> None:
+        """Compare with the space, and the vectors, of who wants to open the index.
+
+        cut: whether texts may be cut, so that the long canary counts.
+
+        Raises:
+            SpaceMismatch: a field that both know differs, or the vectors do under equal names.
+        """
+        if self.space is not None and (differences := self.space.differences(space)):
+            lines = "".join(f"\n  - {difference}" for difference in differences)
+            now = space.model if differences[0].field == "model" else "the same model in another way"
+            raise SpaceMismatch(
+                f"the index in {self.path} was made with {self.space.model} (locked {self.created} by {self.by}), and would "
+                f"now be opened with {now}. What was, and what would be:{lines}\n{self._ways_out()}"
+            )
+        if self.fingerprint is None or fingerprint is None:
+            return
+        comparison = _nearest(self.fingerprint, fingerprint, cut)
+        if not comparison.same:
+            raise SpaceMismatch(self._other_vectors(fingerprint, comparison))
+
+    def write(self) -> "IndexLock":
+        """Put it into its folder, or add to the lock that is there what this one knows better; returns the one that holds.
+
+        Of many processes that lock a new folder at once the first one wins, and the others are held to what it wrote. What
+        a lock knows is never taken from it.
+
+        Raises:
+            SpaceMismatch: the folder is locked to another space.
+            ConfigError: the file cannot be written, or the one that is there cannot be read.
+        """
+        if self.space is None:
+            raise ConfigError(f"the space of the index in {self.path} is not known yet, so it cannot be locked")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        with _alone(self.path):
+            known = self.read(self.path)
+            if known is None:
+                try:
+                    _create(self.path / NAME, self._bytes())
+                except OSError as error:
+                    raise self._unwritable(error) from error
+                known = self.read(self.path) or self
+            known.check(self.space, self.fingerprint)
+            grown = known._grown(self.space, self.fingerprint)
+            if grown is not known:
+                try:
+                    write_atomically(self.path / NAME, grown._bytes())
+                except OSError as error:  # an index that may only be read can be used all the same
+                    log.info("what is now known of the space cannot be added to %s: %s", self.path / NAME, error)
+                    return known
+        return grown
+
+    def _grown(self, space: VectorSpace, fingerprint: Fingerprint | None) -> Self:
+        """Fill the gaps; the model's own files count for more than a server that nobody could check. Itself if there are none."""
+        merged = space if self.space is None else self.space.merged(space)
+        kept = self.fingerprint
+        if kept is None:
+            kept = fingerprint
+        elif (
+            fingerprint is not None
+            and (kept.authority, fingerprint.authority) == ("server", "files")
+            and compare(kept.rows, fingerprint.rows, cut=False).same
+        ):
+            kept = dataclasses.replace(fingerprint, accepted={**kept.accepted, **fingerprint.accepted})
+        if merged == self.space and kept is self.fingerprint:
+            return self
+        return dataclasses.replace(self, space=merged, fingerprint=kept)
+
+    def _bytes(self) -> bytes:
+        return (json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n").encode()
+
+    def _unwritable(self, error: OSError) -> ConfigError:
+        return ConfigError(
+            f"the index in {self.path} cannot be locked, since {NAME} cannot be written there: {error}; "
+            "make the folder writable, or lock the index where it is made"
+        )
+
+    def _other_vectors(self, fingerprint: Fingerprint, comparison: Comparison) -> str:
+        assert self.fingerprint is not None
+        worst = ", ".join(f"{role} {cosine:.4f}" for role, cosine in comparison.worst.items())
+        return (
+            f"the index in {self.path} was made with other vectors than would now be used, though nothing in their names "
+            f"differs ({fingerprint.space.model})" + (f"; worst cosine: {worst}" if worst else "") + "\n"
+            f"  - the index's: {_whence(self.fingerprint)}\n"
+            f"  - now: {_whence(fingerprint)}\n"
+            f"  - probably {comparison.causes[0]}\n"
+            f"{_verdict(self.fingerprint, fingerprint)}\n{self._ways_out()}"
+        )
+
+    def _ways_out(self) -> str:
+        model = "the model" if self.space is None else self.space.model
+        return (
+            f"Ways out: use {model} as the index was made; rebuild the index into another folder; or, if the two are truly "
+            f"the same, delete {self.path / NAME} and lock it again with adopt=True"
+        )
+
+
+def lock_index(
+    gateway: "Gateway", guard: "Guard", links: Sequence["EmbedLink"], path: str | Path, *, adopt: bool
+) -> IndexLock:
+    """Do what `Gateway.lock_index` says, for its guard and its links."""
+    folder = Path(path).absolute()
+    if folder.is_file():
+        raise ConfigError(f"{folder} is a file; an index is locked by the folder it lies in")
+    held = IndexLock.read(folder)
+    if held is None and not adopt and _is_used(folder):
+        held = IndexLock.read(folder)  # another process may have locked it and begun to fill it just now
+        if held is None:
+            raise ConfigError(
+                f"there are files in {folder} and no {NAME}, so nobody knows which model made that index; if it was made "
+                f"with the one you are using, say so once with lock_index({str(path)!r}, adopt=True); otherwise rebuild it "
+                "into a new folder"
+            )
+    watch = _Watch(gateway, guard, links, folder)
+    watch.lock = watch.locked(held, adopt=adopt)
+    watch.begin()
+    return watch.lock
+
+
+class _Watch:
+    """Holds a chain to an index from its lock on: looks at each result before the caller gets it.
+
+    At lock time nothing may be measured yet, and in a chain of several spaces nothing decided; both are known once a target
+    has answered.
+    """
+
+    def __init__(self, gateway: "Gateway", guard: "Guard", links: Sequence["EmbedLink"], folder: Path) -> None:
+        self.folder = folder
+        self.lock = IndexLock(folder, None)
+        self._gateway = gateway
+        self._guard = guard
+        self._links = links
+        self._cut = isinstance(gateway.settings, EmbedOptions) and gateway.settings.truncate
+        self._one_at_a_time = threading.Lock()
+        self._compared: set[str] = set()
+        self._fault: GatewayError | None = None
+
+    def locked(self, held: IndexLock | None, *, adopt: bool) -> IndexLock:
+        """Check the index's lock, or make one, as far as the chain's space is known before its first vector."""
+        spaces = [self._guard.space_of(link) for link in self._links]
+        undecided = self._guard.pinned is None and _differ(spaces)
+        if self._guard.pinned is not None:
+            spaces = [self._guard.pinned]
+        elif undecided and held is not None and held.space is not None:
+            spaces = [space for space in spaces if not held.space.differences(space)] or spaces[:1]
+            if _differ(spaces):
+                return held  # it says too little to choose between them: the first vector decides, and is held to it
+        elif undecided:
+            if adopt:
+                raise ConfigError(
+                    f"the index in {self.folder} cannot be adopted yet: the targets of this chain are of several spaces, and "
+                    "which of them answers is decided by the first vector; embed something first, or name only the target "
+                    "that made it"
+                )
+            return IndexLock(self.folder, None)
+        space = functools.reduce(VectorSpace.merged, spaces)
+        fingerprint = next(filter(None, map(Store().load, dict.fromkeys(spaces))), None)
+        if held is not None:
+            held.check(space, fingerprint, cut=self._cut)
+        if fingerprint is not None:
+            self._compared.add(CACHED)
+        lock = IndexLock(self.folder, space, fingerprint=fingerprint).write()
+        if undecided and lock.space is not None:
+            self._guard.pin(lock.space)
+        return lock
+
+    def begin(self) -> None:
+        """Look at results from now on, in the place of an older watch over the same folder."""
+        observers = self._gateway._observers
+        for place, other in enumerate(observers):
+            if isinstance(other, _Watch) and other.folder == self.folder:
+                observers[place] = self
+                return
+        self._gateway.observe(self)
+
+    def __call__(self, result: "EmbedResult") -> None:
+        """Check what is known of a result. Raises SpaceMismatch, with which its vectors are lost."""
+        if not result.served_by:
+            return
+        if self._fault is not None:
+            raise self._fault
+        space = dataclasses.replace(result.space, dimension=result.vectors.dim)
+        with self._one_at_a_time:
+            if self.lock.space is None:
+                # At once, though it writes a file: no vector gets out before the index is locked to its space.
+                self.lock = IndexLock(self.folder, space).write()
+            self.lock.check(space)
+            fresh = [
+                link for link in self._links if link.label in result.served_by and link.label not in self._compared
+            ]
+            measured = [found for link in fresh if (found := self._measured(link)) is not None]
+            if CACHED in result.served_by and CACHED not in self._compared:
+                # Measured by another process since the lock was taken, and by no target of this chain yet.
+                measured += filter(None, [Store().load(result.space)])
+            for fingerprint in measured:
+                self.lock.check(space, fingerprint, cut=self._cut)
+            self._compared.update(link.label for link in fresh)
+            if measured:
+                self._compared.add(CACHED)
+            if fresh:
+                _off_the_loop(lambda: self._add(space, measured))
+        if self._fault is not None:
+            raise self._fault
+
+    def _measured(self, link: "EmbedLink") -> Fingerprint | None:
+        """Return what the guard measured of a target, or took for the same; None where it did not look."""
+        rows = self._guard.standing(link).rows
+        if rows is None:
+            return None
+        authority: Literal["files", "server"] = "files" if link.authoritative else "server"
+        return Fingerprint(self._guard.space_of(link), authority, link.label, rows)
+
+    def _add(self, space: VectorSpace, measured: Sequence[Fingerprint]) -> None:
+        """Write down what is known now, and hold the chain to what others may have written in the meantime."""
+        try:
+            self.lock = IndexLock(self.folder, space).write()
+            for found in measured:
+                kept = Store().load(found.space) or found
+                self.lock = IndexLock(self.folder, space, fingerprint=kept).write()
+        except GatewayError as error:
+            self._fault = error
+
+
+def _differ(spaces: Sequence[VectorSpace]) -> bool:
+    return any(one.differences(other) for one in spaces for other in spaces)
+
+
+def _off_the_loop(work: Callable[[], None]) -> None:
+    """Do it now, or, where an event loop would have to wait for it, in another thread."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        work()
+    else:
+        loop.run_in_executor(None, work)
+
+
+def _nearest(one: Fingerprint, other: Fingerprint, cut: bool) -> Comparison:
+    """Compare two fingerprints, and what a person accepted for the same as one of them; the first that agrees counts."""
+    first = compare(one.rows, other.rows, cut=cut)
+    if first.same:
+        return first
+    pairs: list[tuple[Rows, Rows]] = [(rows, other.rows) for rows in one.accepted.values()]
+    pairs += [(one.rows, rows) for rows in other.accepted.values()]
+    return next((found for left, right in pairs if (found := compare(left, right, cut=cut)).same), first)
+
+
+def _whence(fingerprint: Fingerprint) -> str:
+    if fingerprint.authority == "files":
+        return f"the model's own files at {fingerprint.source}, measured {fingerprint.taken}"
+    return f"the server {fingerprint.source}, which nobody could check, measured {fingerprint.taken}"
+
+
+def _verdict(index: Fingerprint, now: Fingerprint) -> str:
+    if (index.authority, now.authority) == ("server", "files"):
+        return "The model's own files decide what a name means: the index holds the vectors of something else, so rebuild it."
+    if (index.authority, now.authority) == ("files", "server"):
+        return "The index was made with the model's own files, so it is the server that does something else."
+    return "Neither can be told to be the right one; what counts is that they do not belong together."
+
+
+_TYPES: Mapping[str, type] = {"dimension": int, "normalized": bool, "max_tokens": int}
+
+
+def _space_of(data: Any) -> VectorSpace:
+    """Read a space from a file. Raises ConfigError, TypeError."""
+    space = VectorSpace.from_dict(data)
+    for name, value in space.to_dict().items():
+        if type(value) is not _TYPES.get(name, str):
+            raise TypeError(f"the space's {name} is {value!r}")
+    return space
+
+
+def _spoilt(file: Path, why: str) -> ConfigError:
+    return ConfigError(
+        f"{file} is spoilt ({why}), so nobody knows what the index was made with. It was left as it is: restore it from a "
+        "backup, or rebuild the index into a new folder; if you do know that the index was made with the model you are using, "
+        "delete the file and lock the folder with adopt=True"
+    )
+
+
+def _is_used(folder: Path) -> bool:
+    """Whether there is anything in the folder but a lock that is being written."""
+    try:
+        return any(not entry.name.startswith(f".{NAME}.") for entry in folder.iterdir())
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise ConfigError(f"the index in {folder} cannot be opened: {error}") from error
+
+
+def _create(path: Path, data: bytes) -> None:
+    """Write a file whole unless it is there. Raises OSError."""
+    passing = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
+    try:
+        passing.write_bytes(data)
+        try:
+            os.link(passing, path)  # fails when it is there, as a rename would not
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without links
+            if not path.exists():
+                passing.replace(path)
+    finally:
+        passing.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other processes of this machine from writing the folder's lock, where the system can; leaves nothing behind."""
+    try:
+        import fcntl
+
+        door = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):  # Windows
+        yield
+        return
+    try:
+        with contextlib.suppress(OSError):  # some network file systems
+            fcntl.flock(door, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(door)
