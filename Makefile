@@ -6,7 +6,7 @@ INFINITY ?= .venv-infinity
 HUB1 ?= build/hub-1.33
 PIP = -m pip --quiet --disable-pip-version-check --no-input
 
-.PHONY: quickstart test setup lint types unit hub1 packaging format bench clean
+.PHONY: quickstart test setup lint types unit hub1 packaging campaign format bench clean
 
 quickstart: $(VENV)/.ready
 	$(VENV)/bin/hf-gateway quickstart
@@ -31,6 +31,10 @@ hub1: $(VENV)/.ready $(HUB1)/.ready
 
 packaging: $(VENV)/.ready
 	$(VENV)/bin/python -m pytest -m packaging
+
+# The fault campaign of the vector spaces' guard, at length; `make unit` plays 2,000 of the same schedules.
+campaign: $(VENV)/.ready
+	$(VENV)/bin/python -m tests.campaign 50000
 
 format: $(VENV)/.ready
 	$(VENV)/bin/ruff check --fix .

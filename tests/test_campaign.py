@@ -1,0 +1,258 @@
+"""The fault campaign: no schedule mixes two spaces, and each check of the guard is missed when it is taken away."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hf_gateway import errors, fingerprint, guard
+from hf_gateway.fingerprint import CANARIES, LONG, Store
+from hf_gateway.guard import Guard
+from tests.campaign import (
+    HASH,
+    SHUFFLED,
+    Call,
+    Campaign,
+    Process,
+    Schedule,
+    Server,
+    Step,
+    Violation,
+    answer_of,
+    drawn,
+    spaces_of,
+)
+
+SCHEDULES = int(os.environ.get("HF_GATEWAY_TEST_CAMPAIGN", "2000"))
+PARTS = 8
+UNTIL_FOUND = 2000
+"""Schedules within which a guard without one of its checks must let something through."""
+
+
+@pytest.fixture
+def campaign(tmp_path: Path) -> Iterator[Campaign]:
+    with Campaign(tmp_path / "home") as running:
+        yield running
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_one_index_has_one_space_or_an_error_is_raised(
+    campaign: Campaign, part: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counts = campaign.run(range(part, SCHEDULES, PARTS))
+    with capsys.disabled():
+        sys.stderr.write(f"\n[{part + 1}/{PARTS}] {counts}\n")
+    assert counts.leaks[1] == 0
+    assert counts.vectors > counts.schedules
+    assert counts.fallbacks
+    assert counts.quarantines
+
+
+def test_a_schedule_is_the_same_each_time(campaign: Campaign) -> None:
+    def facts(seed: int) -> dict[str, Any]:
+        return vars(campaign.play(drawn(seed)))
+
+    for seed in range(40):
+        assert drawn(seed) == drawn(seed)
+        assert facts(seed) == facts(seed)
+
+
+def test_the_oracle_tells_every_kind_of_server_from_the_right_one() -> None:
+    texts = ["query: river new", "query: stone new"]
+    right = answer_of("right", texts)
+    for kind in ("other model", "other dimension", "unnormalised", "cls", "no query prompt", "quantised", SHUFFLED):
+        assert answer_of(kind, texts) != right, kind
+    assert spaces_of(right[0], "river new", "query: ") == {"right", SHUFFLED}
+    assert spaces_of(right[0], "stone new", "query: ") == {SHUFFLED}
+
+
+def calls(*given: tuple[int, str, tuple[int, ...]], door: str = "core") -> tuple[Step, ...]:
+    return tuple(Step((Call(process, door, role, texts),)) for process, role, texts in given)
+
+
+def faulty(step: Step, *servers: int) -> Step:
+    return Step(step.calls, step.together, tuple((server, "401", 99, 0) for server in servers))
+
+
+# Without a check.
+
+
+def _admits_all(it: Guard, target: Any) -> Iterator[Any]:
+    yield from ()
+
+
+def _never_rides(it: Guard, target: Any, answer: Any) -> Iterator[Any]:
+    yield from ()
+    return answer
+
+
+def _keeps_none(it: Store, own: Any) -> Any:
+    return own
+
+
+ADMIT, COMPARE, RIDE, ROWS = Guard.admit, guard.compare, Guard._ride_along, guard._rows
+ANSWERED, MEASURED = Guard.answered, Guard._measured
+
+
+def _ignores_what_it_found(it: Guard, target: Any) -> Iterator[Any]:
+    try:
+        yield from ADMIT(it, target)
+    except errors.Quarantined:
+        return
+
+
+def _only_documents(it: Guard, target: Any, batches: Any, used: Any) -> Iterator[Any]:
+    rows = yield from ROWS(target, "document", list(batches), used)
+    return {"document": rows}
+
+
+def _in_any_order(reference: Any, measured: Any, **how: Any) -> Any:
+    def ordered(rows: Any) -> Any:
+        return {
+            role: tuple(sorted((row for row in each if row is not None), key=lambda row: row[0]))
+            for role, each in rows.items()
+        }
+
+    return COMPARE(ordered(reference), ordered(measured), **{**how, "cut": True})
+
+
+def _pins_none(it: Guard, target: Any, answer: Any) -> Iterator[Any]:
+    answer = yield from it._ride_along(target, answer)
+    it._hold(target)
+    return answer
+
+
+def _refuses_none(it: Guard, target: Any) -> Any:
+    return it.standing(target).error
+
+
+def _rides_in_one_role(it: Guard, target: Any, batches: Any, used: Any) -> Iterator[Any]:
+    if len(batches) == 1:
+        return (yield from _only_documents(it, target, batches, used))
+    return (yield from MEASURED(it, target, batches, used))
+
+
+def _rides_with_one_text(it: Guard, target: Any, batches: Any, used: Any) -> Iterator[Any]:
+    return (yield from MEASURED(it, target, [[0]] if len(batches) == 1 else batches, used))
+
+
+def _forgets_a_canary_that_was_not_answered(it: Guard, target: Any, answer: Any) -> Iterator[Any]:
+    try:
+        return (yield from RIDE(it, target, answer))
+    except errors.GatewayError as error:
+        if not isinstance(error, errors.Quarantined):
+            standing = it.standing(target)
+            standing.vouched = standing.requests
+        raise
+
+
+MUTATIONS: dict[str, list[tuple[Any, str, Any]]] = {
+    "no check before the first vector": [(Guard, "admit", _admits_all)],
+    "no comparison of directions": [(fingerprint, "SAME", -2.0)],
+    "no comparison of lengths": [(fingerprint, "NORM", float("inf"))],
+    "no pin": [(Guard, "answered", _pins_none), (Guard, "refusal", _refuses_none)],
+    "not held to the first vector's fingerprint": [(Guard, "_hold", lambda *_: None)],
+    "no canary riding along": [(Guard, "_ride_along", _never_rides)],
+    "canary in one role": [(Guard, "_measured", _rides_in_one_role)],
+    "canary of one text": [(Guard, "_measured", _rides_with_one_text)],
+    "always its own fingerprint": [(Store, "keep_first", _keeps_none)],
+    "refusal ignored": [(Guard, "admit", _ignores_what_it_found), (Guard, "refusal", lambda *_: None)],
+    "roles not both measured": [(Guard, "_measured", _only_documents)],
+    "order not noticed": [(guard, "compare", _in_any_order)],
+    "canary that failed counts as done": [(Guard, "_ride_along", _forgets_a_canary_that_was_not_answered)],
+}
+
+
+_STEPS = calls(*[(0, "document", (place,)) for place in range(7)])
+CANARY_FAILS = Schedule(
+    0,
+    (Server(becomes="other model", swap_at=3),),
+    (Process((0,), canary_every=3, max_retries=0),),
+    (*_STEPS[:2], Step(_STEPS[2].calls, faults=((0, "401", 1, 1),)), *_STEPS[3:]),
+)
+"""Two requests check the server, one is a call; then the model changes, a call leaks, and the canary of the next one fails."""
+
+RARE = {"canary that failed counts as done": CANARY_FAILS}
+"""What chance alone takes thousands of schedules to come upon."""
+
+
+@pytest.mark.parametrize("without", MUTATIONS)
+def test_the_campaign_fails_without(
+    without: str, campaign: Campaign, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def schedule(number: int) -> Schedule:
+        return RARE.get(without) or drawn(number)
+
+    found, played = None, 0
+    with monkeypatch.context() as patch:
+        for owner, name, instead in MUTATIONS[without]:
+            patch.setattr(owner, name, instead)
+        while found is None and played < UNTIL_FOUND:
+            played += 1
+            try:
+                campaign.play(schedule(played))
+            except Violation as violation:
+                found = violation.what
+    assert found is not None, f"{played} schedules, and nobody missed it"
+    assert "none of ours" not in found
+    campaign.play(schedule(played))  # nobody would miss a check that makes no difference
+    with capsys.disabled():
+        sys.stderr.write(f"\n{without}: found by schedule {played}: {found}\n")
+
+
+# The smallest schedules for what the campaign found.
+
+
+def test_two_names_of_one_model_in_a_chain_are_held_to_one_fingerprint(campaign: Campaign) -> None:
+    first, second = calls((0, "document", (0,)), (0, "document", (1,)))
+    counts = campaign.play(
+        Schedule(
+            0, (Server("other model"), Server(pooling="mean")), (Process((0, 1), True),), (first, faulty(second, 0))
+        )
+    )
+    assert counts.refusals["AllTargetsFailed"] == 1
+
+
+def test_the_models_own_files_do_not_join_a_chain_that_answered_otherwise(campaign: Campaign) -> None:
+    first, second, third = calls((0, "document", (0,)), (0, "document", (1,)), (1, "document", (2,)))
+    counts = campaign.play(
+        Schedule(
+            0,
+            (Server("other model"), Server(files=True)),
+            (Process((0, 1)), Process((0, 1))),
+            (first, faulty(second, 0), third),
+        )
+    )
+    assert (counts.refusals["AllTargetsFailed"], counts.takeovers, counts.vectors) == (1, 1, 2)
+
+
+def test_a_canary_that_could_not_be_asked_is_asked_again_at_once(campaign: Campaign) -> None:
+    counts = campaign.play(CANARY_FAILS)
+    assert counts.leaks[3] == 1
+    assert counts.refusals == {"AuthenticationFailed": 1, "Quarantined": 4}
+
+
+@pytest.mark.parametrize(("becomes", "role"), [("no query prompt", "query"), (SHUFFLED, "document")])
+def test_a_lost_prompt_and_a_lost_order_are_noticed_by_the_canary(campaign: Campaign, becomes: str, role: str) -> None:
+    steps = calls(*[(0, role, (0,) if role == "query" else (0, 1)) for _ in range(4)])
+    counts = campaign.play(
+        Schedule(0, (Server(becomes=becomes, swap_at=6),), (Process((0,)),), steps, prompts=role == "query")
+    )
+    assert counts.swaps
+    assert counts.refusals["Quarantined"] >= 1
+
+
+def test_llamaindex_own_cache_in_a_chain_of_several_spaces(campaign: Campaign) -> None:
+    first, second, third = calls((0, "document", (0,)), (1, "document", (1,)), (1, "document", (0,)), door="llamaindex")
+    processes = (Process((0, HASH), True, cache="llamaindex"),) * 2
+    campaign.play(Schedule(0, (Server(),), processes, (first, faulty(second, 0), third)))
+
+
+def test_all_canaries_but_the_long_one_ride_along(campaign: Campaign) -> None:
+    steps = calls((0, "document", (0,)), (0, "document", (1,)))
+    # Two to check, and a call and its canary, twice.
+    assert campaign.play(Schedule(0, (Server(),), (Process((0,)),), steps)).requests == 6
+    assert len(CANARIES) == LONG + 1
