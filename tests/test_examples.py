@@ -390,6 +390,13 @@ def test_a_rag_example_finds_the_right_passage_offline_and_without_a_key(name: s
     assert "try statement" in done.stdout.splitlines()[0]
 
 
+@pytest.mark.parametrize("name", ["langchain_degrade.py", "llamaindex_degrade.py"])
+def test_a_search_goes_by_words_when_nobody_can_embed(name: str) -> None:
+    done = run(name, dead_url())
+    assert done.returncode == 0, done.stderr
+    assert "try statement" in done.stdout.splitlines()[0]
+
+
 def test_every_example_is_tested_and_says_how_to_run_it() -> None:
     source = Path(__file__).read_text(encoding="utf-8")
     for path in EXAMPLES.glob("*.py"):
