@@ -44,6 +44,7 @@ bench: $(VENV)/.ready
 	$(VENV)/bin/python -m benchmarks.imports
 	$(VENV)/bin/python -m benchmarks.overhead
 	$(VENV)/bin/python -m benchmarks.stream_overhead
+	$(VENV)/bin/python -m benchmarks.guard_overhead
 	$(VENV)/bin/python -m benchmarks.hash_retrieval
 
 $(VENV)/.ready: pyproject.toml constraints.txt

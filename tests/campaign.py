@@ -406,7 +406,6 @@ class Counts:
     fallbacks: int = 0
     quarantines: int = 0
     takeovers: int = 0
-    unordered: int = 0
     swaps: int = 0
     again: int = 0
     seconds: float = 0.0
@@ -430,8 +429,7 @@ class Counts:
             f"  schedules with a swapped model: {self.swaps}; calls that leaked before the next canary: {bounded}, with "
             f"canary_every=1: {self.leaks[1]}, with canaries off: {self.leaks[0]}; "
             f"vectors of theirs that a cache gave again: {self.again}\n"
-            f"  fingerprints replaced by the model's own files: {self.takeovers}; schedules whose first server gave rows in "
-            f"another order: {self.unordered}"
+            f"  fingerprints replaced by the model's own files: {self.takeovers}"
         )
 
 
@@ -597,10 +595,6 @@ class Run:
 
     def _judge(self) -> None:
         allowed = {*SPACES, HASHED}
-        if self._unordered_first():
-            # Nobody could compare the first server with anything: whatever it does is this space.
-            allowed.add(SHUFFLED)
-            self.counts.unordered = 1
         leaked: list[Kept] = []
         for number in {each.process for each in self.kept}:
             leaked += self._strange(
@@ -648,17 +642,6 @@ class Run:
         for group, count in leaks.items():
             if count > windows[group]:
                 raise Violation(self.schedule, f"{group}: {count} calls leaked, where a window has {windows[group]}")
-
-    def _unordered_first(self) -> bool:
-        """Whether a fingerprint was made by a server whose rows are in another order."""
-        unordered = [SHUFFLED in (server.kind, server.becomes) for server in self.schedule.servers]
-        if self.counts.takeovers and any(unordered):
-            return True  # whose fingerprint was replaced is no longer known
-        for path in self.home.glob("fingerprints/*.json"):
-            host = json.loads(path.read_bytes())["source"].rpartition("//t")[2].split(".")[0]
-            if host.isdigit() and unordered[int(host)]:
-                return True
-        return False
 
 
 class _Takeovers(logging.Handler):

@@ -139,6 +139,10 @@ def _rides_with_one_text(it: Guard, target: Any, batches: Any, used: Any) -> Ite
     return (yield from MEASURED(it, target, [[0]] if len(batches) == 1 else batches, used))
 
 
+def _takes_the_first_at_its_word(_it: Guard, _target: Any, _rows: Any) -> Iterator[Any]:
+    yield from ()
+
+
 def _forgets_a_canary_that_was_not_answered(it: Guard, target: Any, answer: Any) -> Iterator[Any]:
     try:
         return (yield from RIDE(it, target, answer))
@@ -162,6 +166,7 @@ MUTATIONS: dict[str, list[tuple[Any, str, Any]]] = {
     "refusal ignored": [(Guard, "admit", _ignores_what_it_found), (Guard, "refusal", lambda *_: None)],
     "roles not both measured": [(Guard, "_measured", _only_documents)],
     "order not noticed": [(guard, "compare", _in_any_order)],
+    "order of the first server not checked": [(Guard, "_check_order", _takes_the_first_at_its_word)],
     "canary that failed counts as done": [(Guard, "_ride_along", _forgets_a_canary_that_was_not_answered)],
 }
 

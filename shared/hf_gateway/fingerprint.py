@@ -82,8 +82,8 @@ class Fingerprint:
     """The canaries' vectors in one space.
 
     authority: "files" when the model's own files made them in this process, "server" when the first server that answered
-    did, which nobody could check; source: which target; taken: when, in ISO 8601; server: what it said it runs; accepted:
-    measurements of targets that a person took for the same on purpose, by their label.
+    did, which nobody could check; source: which target; taken: when, in ISO 8601; accepted: measurements of targets that a
+    person took for the same on purpose, by their label.
     """
 
     space: VectorSpace
@@ -91,7 +91,6 @@ class Fingerprint:
     source: str
     rows: Rows
     taken: str = field(default_factory=lambda: dt.datetime.now(dt.UTC).isoformat(timespec="seconds"))
-    server: str | None = None
     accepted: Mapping[str, Rows] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -102,7 +101,6 @@ class Fingerprint:
             "authority": self.authority,
             "source": self.source,
             "taken": self.taken,
-            "server": self.server,
             "rows": _packed(self.rows),
             "accepted": {label: _packed(rows) for label, rows in self.accepted.items()},
         }
@@ -118,7 +116,6 @@ class Fingerprint:
             str(data["source"]),
             _unpacked(data["rows"]),
             str(data["taken"]),
-            data.get("server"),
             {label: _unpacked(rows) for label, rows in data.get("accepted", {}).items()},
         )
 
