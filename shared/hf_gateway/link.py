@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from hf_gateway.backends.base import Backend
 from hf_gateway.breaker import Breaker
@@ -64,6 +65,20 @@ class Link:
             return KeyMissing(f"a key is needed and there is none: {needed.reason}; {way}", target=self.label)
         return None
 
+    def effects(self, payload: Any) -> Effects:
+        """Ask it, and let no error out that quotes the key: servers do, also inside a 200."""
+        try:
+            return (yield from self.answer(payload))
+        except GatewayError as failure:
+            if (credential := self.backend.credential()) is not None:
+                failure.message = credential.secret.scrub(failure.message)
+                failure.args = (failure.message,)
+            raise
+
+    def answer(self, payload: Any) -> Effects:
+        """Do what the backend does, and the checks that hold for every answer."""
+        raise NotImplementedError
+
 
 @dataclass(eq=False)
 class EmbedLink(Link):
@@ -96,7 +111,7 @@ class EmbedLink(Link):
         """Say why nothing may be sent to it at all: a missing key, another vector space."""
         return super().refusal() or (self.guard.refusal(self) if self.guard else None)
 
-    def effects(self, request: EmbedRequest) -> Effects:
+    def answer(self, request: EmbedRequest) -> Effects:
         """Do what the backend does, and the checks that hold for every answer; the guard's before the first and after each."""
         if self.guard is not None:
             yield from self.guard.admit(self)
@@ -150,7 +165,7 @@ class ChatLink(Link):
 
     inherits: bool = True
 
-    def effects(self, request: ChatRequest) -> Effects:
+    def answer(self, request: ChatRequest) -> Effects:
         """Do what the backend does; a stream that did not say why it ended is an error, never a shorter answer."""
         gathering = Gathering()
         model = request.model if self.inherits and request.model else self.backend.target.model
