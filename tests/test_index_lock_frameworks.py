@@ -252,7 +252,7 @@ class LanceDBStandIn(Kept):
         self,
         connection: Any | None = None,
         embedding: Embeddings | None = None,
-        uri: str | None = "/tmp/lancedb",
+        uri: str | None = "lancedb",
         vector_key: str | None = "vector",
         id_key: str | None = "id",
         text_key: str | None = "text",

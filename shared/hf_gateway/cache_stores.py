@@ -107,11 +107,10 @@ class SqliteCache:
             connection = self._idle.pop()
         except IndexError:
             connection = self._open()
-        try:
+        with contextlib.ExitStack() as closing:
+            closing.callback(connection.close)
             yield connection
-        except BaseException:
-            connection.close()
-            raise
+            closing.pop_all()
         self._idle.append(connection)
 
     def _leave_the_parents(self) -> None:
@@ -127,13 +126,12 @@ class SqliteCache:
             self.path.touch(mode=0o600)
         # In autocommit, since transactions are begun by hand; used by one thread at a time, not always the same.
         connection = sqlite3.connect(self.path, timeout=BUSY, isolation_level=None, check_same_thread=False)
-        try:
+        with contextlib.ExitStack() as closing:
+            closing.callback(connection.close)
             _enter_wal(connection)
             connection.execute("PRAGMA synchronous=NORMAL")
             _make_tables(connection, self.path)
-        except BaseException:
-            connection.close()
-            raise
+            closing.pop_all()
         return connection
 
 

@@ -95,19 +95,12 @@ class HttpTransport:
             client = self._sync_client()
             while True:
                 response = client.send(client.build_request(**exchange.arguments()), stream=True)
-                try:
+                with contextlib.ExitStack() as closing:
+                    closing.callback(response.close)
                     if not exchange.redirected(response.status_code, response.headers):
+                        closing.pop_all()
                         # One timeout holds for a whole body there; the watch keeps a shorter time for each piece.
-                        exchange.waiting["read"] = None
-                        return Opened(
-                            response.status_code,
-                            _lowered(response.headers),
-                            _Body(response, exchange, response.iter_bytes()),
-                        )
-                except BaseException:
-                    response.close()
-                    raise
-                response.close()
+                        return exchange.opened(response, response.iter_bytes())
         except Exception as error:  # noqa: BLE001 - sorted by `_failure`, which lets strangers through
             failure = exchange.failure(error)
         _raise(failure)
@@ -121,18 +114,11 @@ class HttpTransport:
                 client = self._async_client()
                 while True:
                     response = await client.send(client.build_request(**exchange.arguments()), stream=True)
-                    try:
+                    async with contextlib.AsyncExitStack() as closing:
+                        closing.push_async_callback(response.aclose)
                         if not exchange.redirected(response.status_code, response.headers):
-                            exchange.waiting["read"] = None
-                            return Opened(
-                                response.status_code,
-                                _lowered(response.headers),
-                                _Body(response, exchange, response.aiter_bytes()),
-                            )
-                    except BaseException:
-                        await response.aclose()
-                        raise
-                    await response.aclose()
+                            closing.pop_all()
+                            return exchange.opened(response, response.aiter_bytes())
         except Exception as error:  # noqa: BLE001 - sorted by `_failure`, which lets strangers through
             failure = exchange.failure(error)
         _raise(failure)
@@ -315,6 +301,11 @@ class _Exchange:
             )
         if time.monotonic() > self.ends:
             raise self._too_late()
+
+    def opened(self, response: Any, chunks: Any) -> Opened:
+        """Hand the response on with its body unread."""
+        self.waiting["read"] = None
+        return Opened(response.status_code, _lowered(response.headers), _Body(response, self, chunks))
 
     def response(self, response: Any) -> HttpResponse:
         body = bytes(self.body)

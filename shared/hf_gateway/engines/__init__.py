@@ -6,6 +6,7 @@ with `EngineFailed`, and the next one takes over.
 
 import contextlib
 import importlib
+import re
 import threading
 import weakref
 from collections.abc import Iterator, Mapping
@@ -16,7 +17,7 @@ from hf_gateway.chat import ChatRequest
 from hf_gateway.embedding import EmbedAnswer, EmbedRequest
 from hf_gateway.engines.generation import Generation
 from hf_gateway.engines.sources import ModelFiles
-from hf_gateway.errors import EngineFailed, EngineMissing
+from hf_gateway.errors import ConfigError, EngineFailed, EngineMissing
 from hf_gateway.space import VectorSpace
 
 ENGINES = ("sentence_transformers",)
@@ -116,6 +117,20 @@ def open_chat_engine(
             made = importlib.import_module("hf_gateway.engines.transformers_chat")
             engine = _loaded[key] = made.Engine(files, options, revision=revision, name=name)
         return engine
+
+
+def trusts_code(files: ModelFiles, options: Mapping[str, Any], revision: str | None) -> bool:
+    """Say whether a repository's code may run, and hold every engine to safetensors. Raises ConfigError, EngineFailed."""
+    trusted = bool(options.get("trust_remote_code", False))
+    if trusted and files.source != "path" and not re.fullmatch(r"[0-9a-f]{40}", revision or ""):
+        raise ConfigError(
+            "trust_remote_code runs the repository's code, so it needs a revision that is a whole commit (40 characters)"
+        )
+    if not any(files.path.rglob("*.safetensors")):
+        raise EngineFailed(
+            f"{files.path} has no weights in safetensors; pickled ones (*.bin) are not loaded, since a pickle runs code"
+        )
+    return trusted
 
 
 @contextlib.contextmanager

@@ -1,14 +1,13 @@
 """sentence-transformers on torch: serves every model that it can load, and is the yardstick for the faster engines."""
 
-import re
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hf_gateway.embedding import EmbedAnswer, EmbedRequest
-from hf_gateway.engines import quiet
+from hf_gateway.engines import quiet, trusts_code
 from hf_gateway.engines.sources import ModelFiles
-from hf_gateway.errors import ConfigError, ContextOverflow, EngineFailed, EngineMissing
+from hf_gateway.errors import ContextOverflow, EngineFailed, EngineMissing
 from hf_gateway.space import VectorSpace
 from hf_gateway.usage import Usage
 from hf_gateway.vectors import Vectors
@@ -34,15 +33,7 @@ class Engine:
             raise EngineMissing(
                 f"sentence-transformers is broken here ({error}): pip install 'hf-gateway[torch]'"
             ) from None
-        trusted = bool(options.get("trust_remote_code", False))
-        if trusted and files.source != "path" and not re.fullmatch(r"[0-9a-f]{40}", revision or ""):
-            raise ConfigError(
-                "trust_remote_code runs the repository's code, so it needs a revision that is a whole commit (40 characters)"
-            )
-        if not any(files.path.rglob("*.safetensors")):
-            raise EngineFailed(
-                f"{files.path} has no weights in safetensors; pickled ones (*.bin) are not loaded, since a pickle runs code"
-            )
+        trusted = trusts_code(files, options, revision)
         model_arguments: dict[str, Any] = {"use_safetensors": True}
         if "dtype" in options:
             model_arguments["dtype"] = options["dtype"]

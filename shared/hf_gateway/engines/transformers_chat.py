@@ -1,13 +1,12 @@
 """transformers on torch: chat with any causal model that it can load, in this process."""
 
 import copy
-import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hf_gateway.chat import ChatEvent, ChatRequest
-from hf_gateway.engines import quiet
+from hf_gateway.engines import quiet, trusts_code
 from hf_gateway.engines.chat_prompt import Prompt, Template
 from hf_gateway.engines.generation import Generation, Run, Turns
 from hf_gateway.engines.response_parsing import (
@@ -22,7 +21,7 @@ from hf_gateway.engines.response_parsing import (
     reading_of,
 )
 from hf_gateway.engines.sources import ModelFiles
-from hf_gateway.errors import ConfigError, ContextOverflow, EngineFailed, EngineMissing, ModelNotFound
+from hf_gateway.errors import ContextOverflow, EngineFailed, EngineMissing, ModelNotFound
 from hf_gateway.usage import Usage
 
 OPTIONS = frozenset({"device", "dtype", "trust_remote_code"})
@@ -52,15 +51,7 @@ class Engine:
             raise EngineMissing(
                 f"chat models in this process need torch and transformers ({error}): pip install 'hf-gateway[torch]'"
             ) from None
-        trusted = bool(options.get("trust_remote_code", False))
-        if trusted and files.source != "path" and not re.fullmatch(r"[0-9a-f]{40}", revision or ""):
-            raise ConfigError(
-                "trust_remote_code runs the repository's code, so it needs a revision that is a whole commit (40 characters)"
-            )
-        if not any(files.path.rglob("*.safetensors")):
-            raise EngineFailed(
-                f"{files.path} has no weights in safetensors; pickled ones (*.bin) are not loaded, since a pickle runs code"
-            )
+        trusted = trusts_code(files, options, revision)
         self._name = name or str(files.path)
         device = str(options.get("device") or ("cuda" if torch.cuda.is_available() else "cpu"))
         dtype = options.get("dtype") or ("auto" if device.startswith("cuda") else "float32")
