@@ -11,6 +11,7 @@ import pytest
 
 from hf_gateway import Gateway, Target, errors
 from hf_gateway.backends import base
+from hf_gateway.drive import Opened
 from tests.chatters import FORMS, MODEL, Chatter
 from tests.servers.chat import Said, script
 from tests.servers.loopback import (
@@ -317,3 +318,41 @@ def test_the_time_to_the_first_content_is_told(teller: Loopback) -> None:
     list(stream)
     assert stream.result.first_content_seconds is not None
     assert 0 < stream.result.first_content_seconds <= stream.result.seconds
+
+
+class Endless:
+    """A transport, and the source of an answer without an end, which tells whether it was closed."""
+
+    def __init__(self) -> None:
+        self.closed = False
+
+    def open(self, _send: Any, **_: Any) -> Opened:
+        return Opened(200, {"content-type": "text/event-stream"}, self)
+
+    async def aopen(self, _send: Any, **_: Any) -> Opened:
+        return self.open(_send)
+
+    def read(self, _timeout: float) -> bytes:
+        return b'data: {"choices": [{"delta": {"content": "on and "}}]}\n\n'
+
+    async def aread(self, timeout: float) -> bytes:
+        return self.read(timeout)
+
+    def close(self) -> None:
+        self.closed = True
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+async def test_leaving_closes_the_source_itself_and_does_not_wait_for_the_garbage_collector() -> None:
+    for asynchronous in (False, True):
+        endless = Endless()
+        gateway = Gateway(MODEL, ["openai:http://endless"], task="chat", transport=endless)  # type: ignore[arg-type]
+        if asynchronous:
+            async with gateway.astream("x") as pieces:
+                assert (await anext(pieces)).text
+        else:
+            with gateway.stream("x") as stream:
+                assert next(stream).text
+        assert endless.closed
