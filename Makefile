@@ -3,17 +3,18 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 INFINITY ?= .venv-infinity
+OLAH ?= .venv-olah
 HUB1 ?= build/hub-1.33
 PIP = -m pip --quiet --disable-pip-version-check --no-input
 
-.PHONY: quickstart test setup lint types unit hub1 packaging campaign format bench clean
+.PHONY: quickstart test setup lint types unit hub1 packaging campaign format bench bench-quick clean
 
 quickstart: $(VENV)/.ready
 	$(VENV)/bin/hf-gateway quickstart
 
 test: setup lint types unit hub1 packaging
 
-setup: $(VENV)/.ready $(INFINITY)/.ready $(HUB1)/.ready
+setup: $(VENV)/.ready $(INFINITY)/.ready $(OLAH)/.ready $(HUB1)/.ready
 
 lint: $(VENV)/.ready
 	$(VENV)/bin/ruff check .
@@ -27,7 +28,8 @@ unit: $(VENV)/.ready
 
 # The same code beside the other major version of huggingface_hub, laid over the environment rather than into it.
 hub1: $(VENV)/.ready $(HUB1)/.ready
-	PYTHONPATH=$(HUB1) $(VENV)/bin/python -m pytest -n 2 --dist loadgroup tests/test_hub_versions.py tests/test_sources.py tests/test_langchain.py
+	PYTHONPATH=$(HUB1) $(VENV)/bin/python -m pytest -n 2 --dist loadgroup tests/test_hub_*.py tests/test_cli_hub.py tests/test_sources.py \
+	  tests/test_langchain.py tests/test_publish*.py tests/test_cli_login.py tests/test_cli_doctor_hub.py
 
 packaging: $(VENV)/.ready
 	$(VENV)/bin/python -m pytest -m packaging
@@ -40,12 +42,13 @@ format: $(VENV)/.ready
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
+# Tables and charts into benchmarks/results; the peers' environments are made in build/ the first time. Leave the machine alone meanwhile.
 bench: $(VENV)/.ready
-	$(VENV)/bin/python -m benchmarks.imports
-	$(VENV)/bin/python -m benchmarks.overhead
-	$(VENV)/bin/python -m benchmarks.stream_overhead
-	$(VENV)/bin/python -m benchmarks.guard_overhead
-	$(VENV)/bin/python -m benchmarks.hash_retrieval
+	$(VENV)/bin/python -m benchmarks
+
+# The same for a look: fewer rounds, and the results into build/.
+bench-quick: $(VENV)/.ready
+	$(VENV)/bin/python -m benchmarks --quick
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -58,6 +61,12 @@ $(INFINITY)/.ready: tests/servers/infinity-requirements.txt
 	$(INFINITY)/bin/python $(PIP) install --requirement tests/servers/infinity-requirements.txt
 	touch $@
 
+# A mirror of the Hub over local git repositories, likewise.
+$(OLAH)/.ready: tests/servers/olah-requirements.txt
+	$(PYTHON) -m venv $(OLAH)
+	$(OLAH)/bin/python $(PIP) install --requirement tests/servers/olah-requirements.txt
+	touch $@
+
 $(HUB1)/.ready: Makefile
 	rm -rf $(HUB1)
 	$(VENV)/bin/python $(PIP) install --no-deps --target $(HUB1) huggingface_hub==1.33.0
@@ -66,4 +75,4 @@ $(HUB1)/.ready: Makefile
 $(HUB1)/.ready: $(VENV)/.ready
 
 clean:
-	rm -rf $(VENV) $(INFINITY) build dist
+	rm -rf $(VENV) $(INFINITY) $(OLAH) build dist

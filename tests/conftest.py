@@ -52,6 +52,10 @@ def _nobodys_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             patch.delenv(name, raising=False)
         # The guard's canaries are requests, too: tests that count requests do without, tests of the guard ask for it.
         patch.setenv("HF_GATEWAY_CHECK_SPACE", "0")
+        # Converting a model for the engines takes seconds: once a run, for all its processes.
+        basis = tmp_path_factory.getbasetemp()
+        shared = basis.parent if os.environ.get("PYTEST_XDIST_WORKER") else basis
+        patch.setenv("HF_GATEWAY_CONVERTED", str(shared / "converted"))
         yield home
 
 
