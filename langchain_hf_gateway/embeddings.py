@@ -1,6 +1,7 @@
 """HFGatewayEmbeddings: LangChain's `Embeddings` over a hf-gateway chain."""
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Self
 
 from langchain_core.embeddings import Embeddings
@@ -72,6 +73,9 @@ class HFGatewayEmbeddings(EmbedFront, EmbedSettings, Embeddings):
     async def aembed_query(self, text: str) -> list[float]:
         """Embed one text that is searched for, without blocking the event loop."""
         return (await self._aembed([text], "query")).tolist()[0]
+
+    def _errors(self) -> AbstractContextManager[None]:
+        return as_model_errors()
 
     def _embed(self, texts: Iterable[str], role: "Role") -> "Vectors":
         with as_model_errors():

@@ -32,6 +32,8 @@ _MATCHES: dict[type[core.GatewayError], type[langchain.ModelError]] = {
     core.StreamBroken: langchain.ModelAPIError,
     core.StreamInterrupted: langchain.ModelConnectionError,
     core.DeadlineExceeded: langchain.ModelTimeoutError,
+    core.BudgetExceeded: langchain.ModelPermissionDeniedError,
+    core.BudgetUnavailable: langchain.ModelAPIError,
 }
 
 _NOT_WORTH_A_RETRY = (core.EngineFailed,)

@@ -42,7 +42,7 @@ class HFGatewayEmbedding(EmbedFront, EmbedOptions, BaseEmbedding):  # type: igno
     model_name: str = Field(default="unknown", frozen=True, description="Hub id of the model, or a folder.")
     # Fields of BaseEmbedding that say nothing about the vectors.
     embed_batch_size: int = Field(
-        default=64, gt=0, le=2048, exclude=True, description="Texts handed over at once, and reported in one event."
+        default=1024, gt=0, le=2048, exclude=True, description="Texts handed over at once, and reported in one event."
     )
     num_workers: int | None = Field(
         default=None, exclude=True, description="Batches under way at once in the async form."

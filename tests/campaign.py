@@ -129,7 +129,11 @@ class Server:
 
 @dataclass(frozen=True)
 class Process:
-    """A Gateway of its own on the same HF_GATEWAY_HOME. cache: the schedule's shared cache, LlamaIndex's own, or None."""
+    """A Gateway of its own on the same HF_GATEWAY_HOME.
+
+    cache: the schedule's shared cache, LlamaIndex's own, or None; at_once: batches under way, and whether queries share a
+    request: then threads and clocks have a say, and a schedule may go another way the next time.
+    """
 
     order: tuple[int, ...]
     separate: bool = False
@@ -137,6 +141,7 @@ class Process:
     truncate: bool = False
     cache: str | None = None
     max_retries: int = 1
+    at_once: int = 1
 
 
 @dataclass(frozen=True)
@@ -231,6 +236,7 @@ def _process(dice: random.Random, servers: Sequence[Server]) -> Process:
         truncate=dice.random() < 0.2,
         cache=dice.choice((None, None, None, "ours", "llamaindex")),
         max_retries=dice.choice((0, 1, 1)),
+        at_once=dice.choice((1, 1, 16)),
     )
 
 
@@ -489,6 +495,8 @@ class Run:
                     canary_every=process.canary_every,
                     truncate=process.truncate,
                     max_retries=process.max_retries,
+                    max_concurrency=process.at_once,
+                    coalesce=0.002 if process.at_once > 1 else 0,
                     cache=self.shelf if process.cache == "ours" else None,
                     **prompts,
                 )

@@ -178,8 +178,20 @@ def test_a_target_lost_in_the_middle_of_a_batch_loses_no_vector_and_repeats_none
 ) -> None:
     texts = [f"text {number}" for number in range(1000)]
     primary.on_request = lambda _request: primary.always(DOWN) if primary.count(PATH) == 2 else None
-    assert caller(chain(primary, backup)).documents(texts) == unit_vectors(texts)
+    assert caller(chain(primary, backup), max_concurrency=1).documents(texts) == unit_vectors(texts)
     assert (primary.count(PATH), backup.count(PATH)) == (3, 2)
+
+
+def test_a_target_lost_while_several_batches_are_under_way_loses_no_vector_and_repeats_none(
+    caller: Make, primary: FakeOpenAI, backup: FakeOpenAI
+) -> None:
+    texts = [f"text {number}" for number in range(256 * 8)]
+    primary.on_request = lambda _request: primary.always(DOWN) if primary.count(PATH) == 3 else None
+    assert caller(chain(primary, backup), coalesce=0).documents(texts) == unit_vectors(texts)
+    # Two at least were served before it was lost, and none of those was sent to the backup.
+    assert backup.count(PATH) <= 6
+    firsts = [request.json["input"][0] for request in backup.requests]
+    assert len(firsts) == len(set(firsts))
 
 
 async def test_cancelling_closes_the_connection_and_counts_against_nobody(primary: FakeOpenAI) -> None:

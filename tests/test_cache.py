@@ -234,7 +234,7 @@ class TestCalls:
     def test_a_job_that_breaks_off_goes_on_where_it_was(self, server, embed, monkeypatch):
         monkeypatch.setattr(cache, "KEPT_AT_ONCE", 2)
         texts = ["a", "b", "c", "d", "e"]
-        gateway = through(server)
+        gateway = through(server, max_concurrency=1)
 
         def until_c(wanted: list[str]) -> list[list[float]]:
             return [[0.0] * 384] if "c" in wanted else unit_vectors(wanted)

@@ -121,13 +121,17 @@ class TestClasses:
     @pytest.mark.parametrize("how", ["langchain", "llamaindex"])
     async def test_no_file_is_touched_on_the_event_loop(self, how, server):
         embedding: Any = (langchain if how == "langchain" else llamaindex)(server, cache=True)
+        counts = []
         with blockbuster_ctx():
             for _ in range(2):
                 if how == "langchain":
                     await asyncio.gather(*(embedding.aembed_query(f"text {i}") for i in range(3)))
                 else:
                     await embedding.aget_text_embedding_batch([f"text {i}" for i in range(3)])
-        assert server.count(PATH) == (3 if how == "langchain" else 1)
+                counts.append(server.count(PATH))
+        # Queries that come at the same time may share a request.
+        assert counts[0] in ((1, 2, 3) if how == "langchain" else (1,))
+        assert counts[1] == counts[0]
 
     @pytest.mark.parametrize("given", [True, "kept.sqlite", "store"])
     def test_it_is_no_part_of_what_the_classes_are(self, given, server):

@@ -438,6 +438,11 @@ def test_ollamas_form_is_sent_as_others_sent_it(recordings: Path, exchange: Exch
 # The catalogue
 
 
+def _prices(pricing: dict[str, float] | None) -> list[float | None]:
+    """What is meant by 0.060000000000000005 is 0.06."""
+    return [float(f"{pricing[name]:.15g}") if pricing else None for name in ("input", "output")]
+
+
 @of_kind("the router's catalogue")
 def test_the_catalogue_is_read_as_recorded(recordings: Path, exchange: Exchange) -> None:
     made = hf_router.encode_models("https://router.huggingface.co")
@@ -454,6 +459,7 @@ def test_the_catalogue_is_read_as_recorded(recordings: Path, exchange: Exchange)
                 row.get("context_length"),
                 row.get("supports_tools"),
                 row.get("supports_structured_output"),
+                *_prices(row.get("pricing")),
             )
             for row in model["providers"]
         ]

@@ -52,7 +52,7 @@ class Read:
 
 def read(decoder: Decoder, *pieces: bytes) -> Read:
     """Feed the pieces and the end."""
-    events = [event for piece in pieces for event in decoder.feed(piece)] + decoder.end()
+    events = [event for piece in pieces for event in decoder.feed(piece)] + list(decoder.end())
     gathering = Gathering()
     for event in events:
         gathering.add(event)
@@ -442,13 +442,13 @@ def test_an_endless_line_or_event_is_given_up_before_it_fills_the_memory(
 ) -> None:
     monkeypatch.setattr(sse, "MAX_EVENT", 10_000)
     decoder, fed = MAKERS[form](), 0
-    decoder.feed(first)
+    list(decoder.feed(first))
 
     def feed_on() -> None:
         nonlocal fed
         while fed < 100_000:
             fed += len(more)
-            decoder.feed(more)
+            list(decoder.feed(more))
 
     with pytest.raises(errors.BadResponse, match="of more than"):
         feed_on()

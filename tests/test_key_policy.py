@@ -127,6 +127,7 @@ def test_doctor_tells_of_every_target_of_every_chain(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MY_KEY", "mine")
+    monkeypatch.setenv("HF_ENDPOINT", dead_url())
     with FakeTEI(api_key="mine") as tei, FakeOllama({"all-minilm": {"embedding_length": 384}}) as ollama:
         down = dead_url()
         (tmp_path / "hf-gateway.toml").write_text(
@@ -163,6 +164,7 @@ targets = ["openai:{down}", {{kind = "ollama", url = "{ollama.url}", model = "al
 
 def test_doctor_never_prints_a_key(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", KEY)
+    monkeypatch.setenv("HF_ENDPOINT", dead_url())
     with FakeHub() as hub:
         monkeypatch.setattr("hf_gateway.backends.hf.hub_url", lambda _environment: hub.url)
         for arguments in (["--json"], []):
@@ -202,7 +204,10 @@ def test_doctor_says_when_a_local_model_is_nowhere(
     assert "not on this machine, and not on the Hub" in capsys.readouterr().out
 
 
-def test_doctor_without_any_setting_looks_at_the_default(capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_without_any_setting_looks_at_the_default(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", dead_url())
     assert main(["doctor"]) == 0
     printed = capsys.readouterr().out
     for part in ("local", "never", "the model runs in this process", "works"):

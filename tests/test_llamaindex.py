@@ -25,9 +25,10 @@ from llama_index.core.storage.kvstore import SimpleKVStore
 from hf_gateway import Gateway, Target, VectorSpace, errors
 from llamaindex_hf_gateway import HFGatewayEmbedding
 from tests.backends import BACKENDS, every_backend, model_folder
+from tests.gates import Gates
 from tests.llamaindex_conformance import HOW, EmbeddingConformance, close, embed
 from tests.servers import unit_vectors
-from tests.servers.loopback import Loopback, hang
+from tests.servers.loopback import Loopback
 from tests.servers.router import MINILM, FakeHub, FakeRouter, HubModel
 from tests.servers.tei import FakeTEI, error, overloaded
 
@@ -313,20 +314,35 @@ class TestPipelines:
 
 
 class TestAsync:
-    async def test_a_hundred_batches_at_once_are_at_most_eight_at_the_server(self, tei):
-        # aget_text_embedding_batch gathers all batches at once, and no integration bounds them.
-        embedding, other = through(tei, embed_batch_size=1), HFGatewayEmbedding(targets=[f"openai:{tei.url}"])
+    async def test_a_hundred_batches_of_one_text_at_once_share_five_requests(self, tei):
+        embedding = through(tei, embed_batch_size=1)
         await embedding.aget_text_embedding("first, so that the limits are known")
-        gate, before = hang(), tei.count("/embed")
-        tei.always(gate, "/embed")
+        gates, before = Gates(), tei.count("/embed")
+        tei.always(gates, "/embed")
         batches = asyncio.create_task(embedding.aget_text_embedding_batch([f"text {i}" for i in range(100)]))
-        await asyncio.to_thread(tei.wait_for, before + 8, "/embed")
+        await asyncio.to_thread(gates.wait_for, 5)
+        gates.open()
+        assert len(await batches) == 100
+        assert sorted(len(request.json["inputs"]) for request in gates.arrived) == [1, 3, 32, 32, 32]
+        assert tei.count("/embed") == before + 5
+
+    async def test_a_hundred_batches_at_once_start_with_one_and_are_at_most_sixteen_at_the_server(self, tei):
+        # aget_text_embedding_batch gathers all batches at once, and no integration bounds them.
+        embedding, other = through(tei, embed_batch_size=2), HFGatewayEmbedding(targets=[f"openai:{tei.url}"])
+        await embedding.aget_text_embedding("first, so that the limits are known")
+        gates = Gates()
+        tei.always(gates, "/embed")
+        batches = asyncio.create_task(embedding.aget_text_embedding_batch([f"text {i}" for i in range(200)]))
+        await asyncio.to_thread(gates.wait_for, 1)
         # Whatever else was on its way would have been there before the answers to these.
         for _ in range(5):
             await other.aget_text_embedding("foo")
-        assert tei.count("/embed") == before + 8
-        gate.release()
-        assert len(await batches) == 100
+        assert gates.peak == 1
+        for arrived in range(1, 101):
+            await asyncio.to_thread(gates.wait_for, arrived)
+            gates.let()
+        assert len(await batches) == 200
+        assert gates.peak <= 16
 
     async def test_loading_the_model_does_not_block_the_event_loop(self):
         # The option makes it another engine than the one that other tests keep in memory.

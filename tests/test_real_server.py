@@ -125,7 +125,7 @@ def url(request: pytest.FixtureRequest) -> str:
 
 def test_recorded_floats_and_base64_are_the_same_vectors(url: str) -> None:
     with cassette("embeddings", url):
-        floats = gateway(url).embed(["What is Deep Learning?", "a cat"])
+        floats = gateway(url, encoding="float").embed(["What is Deep Learning?", "a cat"])
         packed = gateway(url, encoding="base64").embed(["What is Deep Learning?", "a cat"])
     assert (len(floats.vectors), floats.vectors.dim) == (2, 384)
     assert min(similar(one, other) for one, other in zip(floats.vectors, packed.vectors, strict=True)) > 0.99999

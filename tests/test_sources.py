@@ -49,18 +49,18 @@ def _fetch(hub: FakeHub | str, model: str, revision: str | None = None, **enviro
     from hf_gateway.config import hub_url
     from hf_gateway.engines.sources import fetch
     from hf_gateway.errors import GatewayError
-    model, revision, bound = sys.argv[1:4]
+    model, revision, bound, weights = sys.argv[1:5]
     from hf_gateway.credentials import Secret
     credential = find(hub_url(), bound=Secret(bound) if bound else None)
     try:
-        files = fetch(model, revision or None, credential)
+        files = fetch(model, revision or None, credential, weights=weights)
         print(files.source, "|", *sorted(str(path.relative_to(files.path)) for path in files.path.rglob("*") if path.is_file()))
     except GatewayError as error:
         print(type(error).__name__, "|", str(error).replace(chr(10), " "))
     """
-    bound = environment.pop("bound", "")
+    bound, weights = environment.pop("bound", ""), environment.pop("weights", "safetensors")
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), model, revision or "", bound],
+        [sys.executable, "-c", textwrap.dedent(code), model, revision or "", bound, weights],
         capture_output=True,
         text=True,
         check=False,
@@ -80,6 +80,73 @@ def test_a_model_is_downloaded_without_pickles_or_code_and_then_found_in_the_cac
         assert fetch(hub, "org/model") == ("cache", expected)
         assert hub.count() == asked
         assert all("authorization" not in request.headers for request in hub.requests)
+
+
+@pytest.fixture
+def both(folder: Path) -> Path:
+    """A repository with graphs, plain and for particular machines, and with a dense layer."""
+    for name in ("onnx/model.onnx", "onnx/model_qint8_avx512.onnx", "onnx/model_O4.onnx", "2_Dense/model.safetensors"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"weights")
+    return folder
+
+
+def test_where_nobody_reads_tensors_the_plain_graph_is_downloaded_in_their_place(both: Path, fetch: Fetch) -> None:
+    with FakeHub({"org/model": HubModel(both)}) as hub:
+        expected = "1_Pooling/config.json 2_Dense/model.safetensors config.json onnx/model.onnx"
+        assert fetch(hub, "org/model", weights="graph") == ("hub", expected)
+        assert fetch(hub, "org/model", weights="graph") == ("cache", expected)
+
+
+def test_the_other_form_is_downloaded_when_it_is_wanted_later(both: Path, fetch: Fetch) -> None:
+    with FakeHub({"org/model": HubModel(both)}) as hub:
+        assert "onnx" not in fetch(hub, "org/model")[1]
+        assert "onnx/model.onnx" in fetch(hub, "org/model", weights="graph")[1].split()
+        outcome, told = fetch(hub, "org/model")
+        assert outcome == "cache"
+        assert {"model.safetensors", "onnx/model.onnx"} <= set(told.split())
+
+
+def test_the_form_that_is_here_is_better_than_nothing(both: Path, fetch: Fetch) -> None:
+    with FakeHub({"org/model": HubModel(both)}) as hub:
+        fetch(hub, "org/model", weights="graph")
+    outcome, told = fetch(dead_url(), "org/model")
+    assert outcome == "cache"
+    assert "onnx/model.onnx" in told
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        {"HF_HOME": "/somewhere"},
+        {"HF_HOME": "~/there"},
+        {"HF_HUB_CACHE": "$HOME/cache"},
+        {"HUGGINGFACE_HUB_CACHE": "/old"},
+        {"HUGGINGFACE_HUB_CACHE": "/old", "HF_HUB_CACHE": "/new"},
+        {"XDG_CACHE_HOME": "/xdg"},
+    ],
+    ids=str,
+)
+def test_the_hubs_cache_is_found_where_the_library_has_it(environment: dict[str, str]) -> None:
+    code = """
+    from hf_gateway.engines import sources
+    ours = sources._hub_cache()
+    import huggingface_hub.constants
+    assert sources._hub_cache() == sources.Path(huggingface_hub.constants.HF_HUB_CACHE), "by its own word"
+    print(ours, huggingface_hub.constants.HF_HUB_CACHE, sep="|")
+    """
+    names = ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "XDG_CACHE_HOME")
+    others = {name: value for name, value in os.environ.items() if name not in names}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**others, **environment},
+    )
+    ours, theirs = done.stdout.strip().split("|")
+    assert ours == theirs
 
 
 def test_a_path_comes_before_everything_and_needs_nobody(folder: Path, fetch: Fetch) -> None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_gateway.cache_stores import SqliteCache as SqliteCache
 from hf_gateway.cache_stores import VectorCache as VectorCache
-from hf_gateway.cache_stores import open_cache, parts
+from hf_gateway.cache_stores import open_cache
 from hf_gateway.embedding import EmbedAnswer, EmbedRequest, Role
 from hf_gateway.errors import BadResponse, ConfigError
 from hf_gateway.fingerprint import Fingerprint, Store, compare
@@ -282,32 +282,40 @@ class CachedSpace:
 
 
 class Recall:
-    """One call for vectors: what a cache has of it, what is left to be embedded, and the two put together."""
+    """One call for vectors: what a cache has of it, what is left to be embedded, each text once, and the two put together."""
 
     def __init__(self, request: EmbedRequest, cached: CachedSpace | None = None) -> None:
         """Look everything up; without a cache everything is left."""
         self._request = request
         self._cached = cached
         self._rows = cached.read(request) if cached is not None and request.texts else {}
-        self.found = bool(self._rows)
+        self.found = len(self._rows)
+        texts = request.texts
+        unique = texts if len(texts) < 2 else dict.fromkeys(texts)
+        self._whole = cached is None and len(unique) == len(texts)
+        self._left = texts if self._whole else [text for text in unique if text not in self._rows]
+        self.looked_up = 0 if cached is None else len(unique)
 
-    def parts(self) -> list[EmbedRequest]:
-        """Return what is left, in parts that are kept one by one; with a cache each text once."""
-        if self._cached is None:
-            return [self._request] if self._request.texts else []
-        left = [text for text in dict.fromkeys(self._request.texts) if text not in self._rows]
-        return [dataclasses.replace(self._request, texts=part) for part in parts(left, KEPT_AT_ONCE)]
+    @staticmethod
+    def at_once() -> int:
+        """Return how many texts are embedded before they are kept."""
+        return KEPT_AT_ONCE
 
-    def keep(self, part: EmbedRequest, answers: Sequence[EmbedAnswer]) -> None:
-        """Take what came for a part, and have it kept."""
-        if self._cached is not None:
-            rows = list(zip(part.texts, (row for answer in answers for row in _rows(answer.vectors)), strict=True))
+    def left(self) -> Sequence[str]:
+        """Return what is to be embedded, in the order of the call."""
+        return self._left
+
+    def keep(self, texts: Sequence[str], answers: Sequence[EmbedAnswer]) -> None:
+        """Take what came for texts that were left, and have it kept."""
+        if not self._whole:
+            rows = list(zip(texts, (row for answer in answers for row in _rows(answer.vectors)), strict=True))
             self._rows.update(rows)
-            self._cached.write(part, rows)
+            if self._cached is not None:
+                self._cached.write(self._request, rows)
 
     def vectors(self, answers: Sequence[EmbedAnswer]) -> Vectors:
         """Return the vectors of all texts in order. Raises BadResponse when they are of several dimensions."""
-        if self._cached is None:
+        if self._whole:
             return answers[0].vectors if len(answers) == 1 else Vectors.concat([answer.vectors for answer in answers])
         sizes = {len(row) for row in self._rows.values()}
         if len(sizes) > 1:

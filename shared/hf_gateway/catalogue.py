@@ -1,5 +1,6 @@
 """What the router's catalogue says of models: read once a day, kept on disk, and never needed for a call."""
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -65,10 +66,31 @@ class Catalogue:
                 transport.close()
         return self.known(model)
 
+    def entries(self) -> tuple[list[CatalogueEntry], float] | None:
+        """Return all that was read on this machine today, and when, in seconds since the epoch; None where nothing was."""
+        with self._lock:
+            if self._entries is None or time.time() - self._looked > LIFETIME:
+                self._entries = self._read()
+            return None if self._entries is None else (list(self._entries.values()), self._looked)
+
+    def refresh(self, timeout: float = 30.0) -> list[CatalogueEntry]:
+        """Ask the router now, whatever is here, and keep what it says. Raises GatewayError; what is here stays then."""
+        transport = HttpTransport()
+        with contextlib.ExitStack() as closing:
+            closing.callback(transport.close)
+            wish = Send(encode_models(self._router))
+            response = transport.send(wish, timeout=timeout, connect_timeout=5.0, target="the router")
+        with self._lock:
+            self._keep(response)
+            return list((self._entries or {}).values())
+
     def _keep(self, response: HttpResponse) -> None:
         self._entries = {entry.id: entry for entry in decode_models(response, target="the router")}
         self._looked = time.time()
-        write_atomically(self._path, response.body)
+        try:
+            write_atomically(self._path, response.body)
+        except OSError as error:
+            log.info("what models can do is known, and cannot be kept: %s", error)
 
     def _read(self) -> dict[str, CatalogueEntry] | None:
         try:

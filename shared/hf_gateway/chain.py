@@ -7,7 +7,8 @@ file holds the order of things: key → breaker → call → decide, and how lon
 
 import random
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, Self
 
@@ -94,7 +95,15 @@ class Wait:
     seconds: float
 
 
-Steps = Generator[Call | Wait | Emit, Any, Any]
+@dataclass(frozen=True)
+class Await:
+    """Wish: wait until this future is done, at most so many seconds; whoever wished looks at what came of it."""
+
+    future: Future[Any]
+    timeout: float | None = None
+
+
+Steps = Generator[Call | Wait | Await | Emit, Any, Any]
 
 
 @dataclass
@@ -104,15 +113,34 @@ class Journal:
     attempts: list[Attempt] = field(default_factory=list)
     first_content: float | None = None
     """When the first content of the last call came, by the chain's clock."""
+    watched: Callable[..., None] | None = None
+    """Is told of every single attempt: link, outcome, error, started, seconds, first_content, answer."""
 
-    def add(self, link: Link, outcome: str, error: GatewayError | None = None, seconds: float = 0.0) -> None:
-        """Add one."""
-        told = f"{type(error).__name__}: {error.message}" if error else None
+    def add(
+        self,
+        link: Link,
+        outcome: str,
+        error: GatewayError | None = None,
+        started: float = 0.0,
+        seconds: float = 0.0,
+        answer: Any = None,
+    ) -> None:
+        """Add one. started: by the chain's clock."""
+        if self.watched is not None:
+            self.watched(link, outcome, error, started, seconds, self.first_content, answer)
+        self._add(Attempt(link.label, outcome, f"{type(error).__name__}: {error.message}" if error else None, seconds))
+
+    def extend(self, attempts: Iterable[Attempt]) -> None:
+        """Add what was tried for another part of the same call."""
+        for attempt in attempts:
+            self._add(attempt)
+
+    def _add(self, new: Attempt) -> None:
         last = self.attempts[-1] if self.attempts else None
-        if last and (last.target, last.outcome, last.error) == (link.label, outcome, told):
-            self.attempts[-1] = replace(last, seconds=last.seconds + seconds, calls=last.calls + 1)
+        if last and (last.target, last.outcome, last.error) == (new.target, new.outcome, new.error):
+            self.attempts[-1] = replace(last, seconds=last.seconds + new.seconds, calls=last.calls + new.calls)
         else:
-            self.attempts.append(Attempt(link.label, outcome, told, seconds))
+            self.attempts.append(new)
 
 
 @dataclass
@@ -124,28 +152,30 @@ class Chain:
     clock: Callable[[], float]
     jitter: Callable[[float, float], float] = random.uniform
 
-    def serve(self, payload: Payload, journal: Journal, *, deliver: bool = False) -> Steps:
+    def serve(self, payload: Payload, journal: Journal, *, deliver: bool = False, first: Any = None) -> Steps:
         """Serve a payload in as many parts as the targets' limits ask for; returns [(answer, link)] in order.
 
         deliver: hand pieces of content to the caller as they come. From the first one on there is no way back: whatever
         goes wrong then is a `StreamInterrupted`.
 
         Part after part goes to whoever served the last one, so that a long job does not knock at a dead primary again for
-        every part; the next request starts with the primary anew.
+        every part; the next request starts with the primary anew. first: the link that served the job's last request.
         """
         parts: deque[Any] = deque([payload])
         served: list[tuple[Any, Any]] = []
-        first: Any = None
         while parts:
-            part = parts.popleft()
-            outcome = yield from self._serve_one(first, _Run(self, part, journal, deliver))
-            if isinstance(outcome, _Split):
+            outcome = yield from self.attempt(parts.popleft(), journal, deliver=deliver, first=first)
+            if isinstance(outcome, Split):
                 parts.extendleft(reversed(outcome.parts))
                 first = outcome.link
                 continue
             served.append(outcome)
             first = outcome[1]
         return served
+
+    def attempt(self, payload: Payload, journal: Journal, *, deliver: bool = False, first: Any = None) -> Steps:
+        """Serve a payload as `serve` does, but uncut: returns (answer, link), or the `Split` that a target's limit asks for."""
+        return (yield from self._serve_one(first, _Run(self, payload, journal, deliver)))
 
     def _serve_one(self, first: Any, run: "_Run") -> Steps:
         order = self._order(first)
@@ -166,7 +196,9 @@ class Chain:
 
 
 @dataclass(frozen=True)
-class _Split:
+class Split:
+    """What comes of a payload that is more than a target takes at once: parts in order, and whose limit it is."""
+
     parts: Sequence[Any]
     link: Any
 
@@ -193,7 +225,7 @@ class _Run:
         """
         if refusal := self._refusal(link):
             self.errors[id(link)] = refusal
-            self.journal.add(link, "skipped", refusal)
+            self.journal.add(link, "skipped", refusal, self.chain.clock())
             return None
         now = self.chain.clock()
         if not link.breaker.admit(now):
@@ -202,7 +234,7 @@ class _Run:
             left = max(0.0, ready - now)
             error = failure.restated(f"left alone for another {left:.1f} s, since: {failure.message}", left)
             self.errors[id(link)] = error
-            self.journal.add(link, "skipped", error)
+            self.journal.add(link, "skipped", error, now)
             self.later.append((ready, link))
             return None
         return (yield from self._ask(link, behind))
@@ -253,15 +285,20 @@ class _Run:
             settled = True
         except BatchTooLarge as error:
             if parts := self.payload.split(error):
-                return _Split(parts, link)
+                if error.status is not None:
+                    self._tell(link, "split", error, started)
+                return Split(parts, link)
             failure: GatewayError = ContextOverflow(
                 f"too large for this target, and cannot be cut: {error.message}", target=link.label, status=error.status
             )
         except GatewayError as error:
             failure = error
             settled = True
+        except GeneratorExit:
+            self._tell(link, "cancelled", None, started)
+            raise
         else:
-            self.journal.add(link, "served", seconds=self.chain.clock() - started)
+            self.journal.add(link, "served", None, started, self.chain.clock() - started, answer)
             return answer, link
         finally:
             # Reached on cancellation too (GeneratorExit): an unanswered probe must not block the target for ever.
@@ -271,14 +308,19 @@ class _Run:
         if isinstance(failure, PaymentRequired):
             failure.account = link.account
         self.errors[id(link)] = failure
-        self.journal.add(link, "failed", failure, self.chain.clock() - started)
+        self.journal.add(link, "failed", failure, started, self.chain.clock() - started)
         return failure
+
+    def _tell(self, link: Any, outcome: str, error: GatewayError | None, started: float) -> None:
+        """Tell a watcher of an attempt that no list of attempts shows."""
+        if (watched := self.journal.watched) is not None:
+            watched(link, outcome, error, started, self.chain.clock() - started, self.journal.first_content, None)
 
     def _perform(self, link: Any, hurried: Callable[[], bool]) -> Steps:
         """Carry the target's effects out to the driver, each with its time, and its pieces to the caller, if they are wanted."""
         pace = Pace(self.chain.policy, self.chain.clock, self.ends, hurried)
         self.journal.first_content = None
-        effects = link.effects(self.payload)
+        effects, label = link.effects(self.payload), link.label
         resume, value = effects.send, None
         try:
             while True:
@@ -297,7 +339,7 @@ class _Run:
                         pace.content()  # the caller may take its time
                     continue
                 try:
-                    value = yield Call(effect, pace.allowance(effect), link.label)
+                    value = yield Call(effect, pace.allowance(effect), label)
                 except GatewayError as failure:
                     resume, value = effects.throw, failure
         finally:

@@ -101,7 +101,7 @@ def read_chain(name: str, kind: type[BaseModel], path: str | Path | None = None)
         raise ConfigError(f"{found}:{line_of(text, ['chains', name], wrong)}: {wrong}: {said}") from None
     except ConfigError as error:
         raise ConfigError(f"{found}:{line_of(text, ['chains', name], 'targets')}: {error.message}") from None
-    return {**chain, "config": str(found.resolve())}
+    return {"chain": name, **chain, "config": str(found.resolve())}
 
 
 def line_of(text: str, section: list[str], name: str) -> int:

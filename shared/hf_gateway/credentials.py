@@ -1,8 +1,9 @@
 """Keys: where one comes from, and the one origin it is bound to.
 
-A key is found in this order: given for the target, given to the class, the environment, the login of huggingface_hub. The
-last two hold a Hugging Face token, and that goes to Hugging Face's own hosts over https and nowhere else: a base URL that
-points at another machine does not get it, neither does a redirect.
+A key is found in this order: given for the target, given to the class, the environment, the keyring of the operating system
+(`hf-gateway login`), the login of huggingface_hub. The environment and that login hold a Hugging Face token, and it goes to
+Hugging Face's own hosts over https and nowhere else: a base URL that points at another machine does not get it, neither does a
+redirect. In the keyring each key is stored for the one origin that it was given for.
 """
 
 import hashlib
@@ -23,6 +24,9 @@ ROUTER = "https://router.huggingface.co"
 
 TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACEHUB_API_TOKEN", "HUGGINGFACE_API_KEY")
 """Read in this order; all but the first are older names that other libraries use, and give a notice once."""
+
+KEYRING = "the keyring of the operating system (`hf-gateway login`)"
+"""How a key from there is called where its source is told."""
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -164,18 +168,36 @@ def find(
     if given is not None:
         return Credential(given, origin, "the argument api_key")
     if not is_hugging_face(url):
+        return _in_keyring(origin, origin)
+    if (token := _in_environment(origin, environment)) is not None:
+        return token
+    if _no_implicit_token():
         return None
+    return _in_keyring(origin, origin) or _in_keyring(origin_of(HUB), origin) or _logged_in(origin)
+
+
+def _in_environment(origin: str, environment: Mapping[str, str]) -> Credential | None:
     for name in TOKEN_VARIABLES:
         if value := environment.get(name, "").strip():
             if name != TOKEN_VARIABLES[0]:
                 notice_once(f"using the token in {name}; the name that every Hugging Face tool reads is HF_TOKEN")
             return Credential(Secret(value, f"the token in {name}"), origin, f"the environment variable {name}")
-    return _logged_in(origin)
+    return None
+
+
+def _no_implicit_token() -> bool:
+    """Say whether tokens that lie on this machine are to be used only when they are given."""
+    return os.environ.get("HF_HUB_DISABLE_IMPLICIT_TOKEN", "").upper() in ("1", "ON", "YES", "TRUE")
+
+
+def _in_keyring(stored_for: str, origin: str) -> Credential | None:
+    from hf_gateway import keyring_store
+
+    secret = keyring_store.load(stored_for)
+    return Credential(secret, origin, KEYRING) if secret is not None else None
 
 
 def _logged_in(origin: str) -> Credential | None:
-    if os.environ.get("HF_HUB_DISABLE_IMPLICIT_TOKEN", "").upper() in ("1", "ON", "YES", "TRUE"):
-        return None
     from huggingface_hub import get_token
 
     token = get_token()

@@ -9,10 +9,11 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from concurrent.futures import Executor
+from concurrent.futures import wait as wait_for
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
-from hf_gateway.chain import Call, Emit, Wait
+from hf_gateway.chain import Await, Call, Emit, Wait
 from hf_gateway.credentials import Credential
 from hf_gateway.errors import GatewayError
 from hf_gateway.wire.http import HttpRequest, HttpResponse
@@ -198,11 +199,13 @@ class Driver:
             if (source := held.released()) is not None:
                 await source.aclose()
 
-    def _step(self, step: Call | Wait, held: "_Held") -> Any:
+    def _step(self, step: Call | Wait | Await, held: "_Held") -> Any:
         if (source := held.no_longer_needed(step)) is not None:
             source.close()
         if isinstance(step, Wait):
             return self.clock.sleep(step.seconds)
+        if isinstance(step, Await):
+            return wait_for([step.future], step.timeout)
         effect, timeout = step.effect, step.timeout
         match effect:
             case Compute():
@@ -217,11 +220,13 @@ class Driver:
                 return opened
         return self.transport.send(effect, timeout=timeout, connect_timeout=self.connect_timeout, target=step.target)
 
-    async def _astep(self, step: Call | Wait, held: "_Held") -> Any:
+    async def _astep(self, step: Call | Wait | Await, held: "_Held") -> Any:
         if (source := held.no_longer_needed(step)) is not None:
             await source.aclose()
         if isinstance(step, Wait):
             return await self.clock.asleep(step.seconds)
+        if isinstance(step, Await):
+            return await asyncio.wait([asyncio.wrap_future(step.future)], timeout=step.timeout)
         effect, timeout = step.effect, step.timeout
         match effect:
             case Compute():
@@ -264,7 +269,7 @@ class _Held:
         self._source = source
         return source
 
-    def no_longer_needed(self, step: Call | Wait) -> Source | None:
+    def no_longer_needed(self, step: Call | Wait | Await) -> Source | None:
         if isinstance(step, Call) and isinstance(step.effect, Read):
             return None
         return self.released()

@@ -28,16 +28,10 @@ class EmbedRequest:
     @classmethod
     def of(cls, texts: Iterable[str], role: Role, truncate: bool) -> Self:
         """Check what a caller gave, before anything is sent. Raises InvalidRequest, naming the text by its place."""
-        if isinstance(texts, str | bytes):
-            raise InvalidRequest(f"texts is one {type(texts).__name__}; pass a list of strings")
-        if role not in ("query", "document"):
-            raise InvalidRequest(f"role is 'query' or 'document', not {role!r}")
-        try:
-            listed = list(texts)
-        except TypeError:
-            raise InvalidRequest(f"texts is {type(texts).__name__}; pass a list of strings") from None
+        check_role(role)
+        listed = list(iterable(texts, "a list"))
         for index, text in enumerate(listed):
-            if fault := _fault_of(text):
+            if fault := fault_of(text):
                 raise InvalidRequest(f"text {index} of {len(listed)} {fault}; nothing was embedded")
         return cls(listed, role, truncate)
 
@@ -56,7 +50,24 @@ class EmbedRequest:
         return [dataclasses.replace(self, texts=part) for part in parts]
 
 
-def _fault_of(text: Any) -> str | None:
+def check_role(role: str) -> None:
+    """Raise InvalidRequest for a role that there is not."""
+    if role not in ("query", "document"):
+        raise InvalidRequest(f"role is 'query' or 'document', not {role!r}")
+
+
+def iterable(texts: Any, wanted: str) -> Iterable[Any]:
+    """Return what can be iterated for strings. Raises InvalidRequest for one string, and for what is no collection."""
+    if isinstance(texts, str | bytes):
+        raise InvalidRequest(f"texts is one {type(texts).__name__}; pass {wanted} of strings")
+    try:
+        return iter(texts)  # type: ignore[no-any-return]
+    except TypeError:
+        raise InvalidRequest(f"texts is {type(texts).__name__}; pass {wanted} of strings") from None
+
+
+def fault_of(text: Any) -> str | None:
+    """Say what keeps something from being embedded, in words that follow "text 3"; None for a good text."""
     if not isinstance(text, str):
         return f"is {type(text).__name__}, not a string"
     if not text or text.isspace():
@@ -89,11 +100,17 @@ def _packed(texts: Sequence[str], max_texts: int, max_bytes: int | None) -> Iter
 
 @dataclass(frozen=True)
 class EmbedAnswer:
-    """What a backend gives back for one request: n vectors in the order of the texts."""
+    """What a backend gives back for one request: n vectors in the order of the texts.
+
+    model: the one that served, by its own word; provider: who ran it, and request_id: what they call the request, where that
+    was said.
+    """
 
     vectors: Vectors
     usage: Usage = field(default_factory=Usage)
     model: str | None = None
+    provider: str | None = None
+    request_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -101,7 +118,8 @@ class EmbedResult:
     """What the caller gets: the vectors, who made them, and why others did not.
 
     vectors: (n, dim) float32; served_by: labels of the targets that answered, first to last; attempts: everything tried;
-    seconds: the time the whole call took.
+    seconds: the time the whole call took; shared: another call's request brought it, whose result has its tokens; cached: how
+    many different texts were found in the cache.
     """
 
     vectors: Vectors
@@ -110,3 +128,5 @@ class EmbedResult:
     attempts: tuple[Attempt, ...]
     space: "VectorSpace"
     seconds: float
+    shared: bool = False
+    cached: int = 0

@@ -15,6 +15,8 @@
         ├── PermissionDenied    403
         │   └── GatedModel      the model's licence has to be accepted first
         ├── PaymentRequired     402
+        ├── BudgetExceeded      what the tenant may spend is spent; nothing was sent
+        ├── BudgetUnavailable   there is a budget, and what is left of it cannot be found out; nothing was sent
         ├── ModelNotFound       404, or a server that does not have the model, or a model that cannot do this
         ├── RateLimited         429
         ├── ModelLoading        the server is there, the model is not yet
@@ -33,11 +35,13 @@ The chain never looks at a status code: it asks the class what may be done (`ret
 """
 
 import copy
+import datetime as dt
 import difflib
 import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, ClassVar, Self
 
 from hf_gateway.retry_after import RETRY_AFTER_CAP, retry_after_seconds
@@ -222,6 +226,34 @@ class PaymentRequired(Unavailable):
     """
 
     account: str | None = None
+
+
+class BudgetExceeded(Unavailable):
+    """A budget of the caller's own house does not allow the request. Raised before anything is sent to any target.
+
+    Attributes:
+        tenant: whose budget, "*" for everybody's; period: "day" or "month".
+        limit, spent, reserved, needed: USD: what may be spent in the period, what was, what requests that are under way may
+            yet spend, and what this one would at most; None for `needed` where no price is known.
+        resets: when the next period begins, in UTC.
+    """
+
+    try_next = False
+    counts = False
+    tenant: str = "*"
+    period: str = "day"
+    limit: Decimal = Decimal(0)
+    spent: Decimal = Decimal(0)
+    reserved: Decimal = Decimal(0)
+    needed: Decimal | None = None
+    resets: dt.datetime | None = None
+
+
+class BudgetUnavailable(Unavailable):
+    """There is a budget, and the database that knows what is left of it cannot be asked. Nothing is sent."""
+
+    try_next = False
+    counts = False
 
 
 class ModelNotFound(Unavailable):

@@ -3,13 +3,17 @@
 Importing a class costs the settings alone; the chain's rooms are imported with the first instance.
 """
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from hf_gateway.options import ChatSettings, EmbedOptions, EmbedSettings
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from hf_gateway.embedding import Role
     from hf_gateway.gateway import Gateway
     from hf_gateway.lock import IndexLock
     from hf_gateway.space import VectorSpace
@@ -47,6 +51,29 @@ class EmbedFront(Front):
     def space(self) -> "VectorSpace":
         """The vector space; its `id` is a namespace for caches and indexes."""
         return self._gateway.space
+
+    def embed_stream(
+        self, texts: "Iterable[str]", *, role: "Role" = "document"
+    ) -> "Generator[list[float], None, None]":
+        """Embed any number of texts, as they come; gives dim floats for each, in order, and holds only what is on its way.
+
+        What goes wrong is raised after the vectors of all texts before it were given; `Gateway.embed_stream` has the details.
+        """
+        with self._errors():
+            yield from self._gateway.embed_stream(texts, role=role)
+
+    async def aembed_stream(
+        self, texts: "Iterable[str] | AsyncIterable[str]", *, role: "Role" = "document"
+    ) -> "AsyncGenerator[list[float], None]":
+        """Do what `embed_stream` does without blocking the event loop; the texts may be waited for, too."""
+        with self._errors():
+            async with contextlib.aclosing(self._gateway.aembed_stream(texts, role=role)) as rows:
+                async for row in rows:
+                    yield row
+
+    def _errors(self) -> "AbstractContextManager[None]":
+        """Turn errors into what the framework knows, where it knows any."""
+        return contextlib.nullcontext()
 
     def lock_index(self, path: "str | Path", *, adopt: bool = False) -> "IndexLock":
         """Lock an index, which is a folder, to the vector space: written the first time, compared ever after; sends nothing.

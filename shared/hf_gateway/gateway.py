@@ -2,34 +2,37 @@
 
 import asyncio
 import contextlib
-import dataclasses
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from hf_gateway import observe
 from hf_gateway.assembly import policy_of, refuse_mixed_spaces, targets_of_key
 from hf_gateway.backends import backend_class
-from hf_gateway.cache import CachedSpace, Recall
+from hf_gateway.cache import CachedSpace
 from hf_gateway.chain import Chain, Journal, Steps
 from hf_gateway.chat import ChatEvent, ChatRequest, ChatResult, Message
+from hf_gateway.chatter import Chatter
 from hf_gateway.config import house_rules
 from hf_gateway.drive import Clock, Driver, Transport
-from hf_gateway.embedding import EmbedAnswer, EmbedRequest, EmbedResult, Role
-from hf_gateway.errors import ConfigError, GatewayError, InvalidRequest
+from hf_gateway.embedder import Embedder, Job, Served
+from hf_gateway.embedding import EmbedRequest, EmbedResult, Role
+from hf_gateway.errors import ConfigError, GatewayError
 from hf_gateway.fingerprint import Rows
 from hf_gateway.guard import Guard
 from hf_gateway.link import ChatLink, EmbedLink, Link, SeenDimension
 from hf_gateway.lock import IndexLock, lock_index
+from hf_gateway.observe import Observation, Watch
 from hf_gateway.options import ChatSettings, EmbedSettings, Task, chosen_targets, settings_of
+from hf_gateway.portal import portal
 from hf_gateway.space import VectorSpace
 from hf_gateway.status import Checked, TargetStatus, checked, status_of
 from hf_gateway.streams import AsyncChatStream, ChatStream
 from hf_gateway.target import Target
 from hf_gateway.transport import HttpTransport
-from hf_gateway.usage import Usage
 from hf_gateway.wire.hf_router import Capabilities
 
 log = logging.getLogger(__name__)
@@ -113,10 +116,20 @@ class Gateway:
         for link in self._links:
             link.alone = len(self._links) == 1
         self._chain = Chain(self._links, policy_of(settings), self._clock.now)
+        self._embeds: Embedder | None = None
+        if isinstance(settings, EmbedSettings):
+            links = [link for link in self._links if isinstance(link, EmbedLink)]
+            prepare = (self._prepare, self._aprepare)
+            self._embeds = Embedder(self._chain, self._driver, links, settings, self._cache, prepare)
+        self._chats: Chatter | None = None
+        if isinstance(settings, ChatSettings):
+            talks = [link for link in self._links if isinstance(link, ChatLink)]
+            self._chats = Chatter(self._chain, talks, settings, self._watch, self._chatted)
+        observe.from_environment()
+        observe.gateways.add(self)
         self._prepared_until = -math.inf
-        self._told = ""
+        self._told: list[tuple[str, str]] = []
         self._observers: list[Callable[[Any], None]] = []
-        self._places: dict[asyncio.AbstractEventLoop, asyncio.Semaphore] = {}
 
     @classmethod
     def from_settings(
@@ -152,31 +165,45 @@ class Gateway:
             GatewayError: the target's error, or AllTargetsFailed with one error a target.
         """
         request = EmbedRequest.of(texts, role, self._embedding().truncate)
-        journal, started, served = Journal(), time.perf_counter(), []
-        recall = Recall(request, self._cache)
-        if parts := recall.parts():
-            self._prepare()
-        for part in parts:
-            came = self._driver.run(self._chain.serve(part, journal))
-            recall.keep(part, [answer for answer, _ in came])
-            served += came
-        return self._result(recall, served, journal, time.perf_counter() - started)
+        if not observe.watchers:
+            return self._result(self._embedder().serve(request))
+        with self._watch(request) as watch:
+            if watch.observation.waits:
+                self._driver.run(watch.admitted())
+            served = self._embedder().serve(request, watch.journal)
+            return watch.done(self._result(served), served.recall.looked_up)
 
     async def aembed(self, texts: Iterable[str], *, role: Role = "document") -> EmbedResult:
         """Do what `embed` does without blocking the event loop."""
-        request = EmbedRequest.of(texts, role, self._embedding().truncate)
-        journal, started, served = Journal(), time.perf_counter(), []
-        cached = self._cache is not None and request.texts
-        recall = await asyncio.to_thread(Recall, request, self._cache) if cached else Recall(request)
-        if parts := recall.parts():
-            async with self._place():
-                await self._aprepare()
-                for part in parts:
-                    came = await self._driver.arun(self._chain.serve(part, journal))
-                    if cached:
-                        await asyncio.to_thread(recall.keep, part, [answer for answer, _ in came])
-                    served += came
-        return self._result(recall, served, journal, time.perf_counter() - started)
+        return await self._aserve(EmbedRequest.of(texts, role, self._embedding().truncate))
+
+    def embed_stream(self, texts: Iterable[str], *, role: Role = "document") -> Generator[list[float], None, None]:
+        """Embed any number of texts, as they come; gives dim floats for each, in order.
+
+        Several batches are under way at once, and nothing else is held: a generator of a million texts takes no more memory
+        than one of a thousand. What `embed` raises is raised after the vectors of all texts before it were given.
+
+        Example:
+            ```python
+            from itertools import tee
+
+            texts, copies = tee(open("texts.txt", encoding="utf-8"))
+            for text, vector in zip(copies, gateway.embed_stream(texts)):
+                ...
+            ```
+        """
+        with contextlib.closing(self._embedder().stream(texts, role, self._aserve)) as results:
+            for result in results:
+                yield from result.vectors
+
+    async def aembed_stream(
+        self, texts: Iterable[str] | AsyncIterable[str], *, role: Role = "document"
+    ) -> AsyncGenerator[list[float], None]:
+        """Do what `embed_stream` does without blocking the event loop; the texts may be waited for, too."""
+        async with contextlib.aclosing(self._embedder().astream(texts, role, self._aserve)) as results:
+            async for result in results:
+                for row in result.vectors:
+                    yield row
 
     def chat(self, messages: str | Iterable[Message] | ChatRequest, **call: Any) -> ChatResult:
         """Answer a conversation; a string is one user message.
@@ -295,20 +322,25 @@ class Gateway:
 
     def close(self) -> None:
         """Close connections and let models go. The gateway can be used again afterwards."""
+        self._let_go()
+        if isinstance(self._transport, HttpTransport):
+            self._transport.close()
+            if self._embeds is not None and self._embeds.left_on_portal():
+                portal.run(self._transport.aclose())
+
+    async def aclose(self) -> None:
+        """Close, this event loop's connections too."""
+        await asyncio.to_thread(self._let_go)
+        if isinstance(self._transport, HttpTransport):
+            await self._transport.aclose()
+            if self._embeds is not None and self._embeds.left_on_portal():
+                await asyncio.wrap_future(portal.submit(self._transport.aclose()))
+
+    def _let_go(self) -> None:
         for link in self._links:
             link.backend.close()
         if self._cache is not None:
             self._cache.close()
-        if isinstance(self._transport, HttpTransport):
-            self._transport.close()
-
-    async def aclose(self) -> None:
-        """Close, this event loop's connections too."""
-        if self._cache is not None:
-            await asyncio.to_thread(self._cache.close)
-        self.close()
-        if isinstance(self._transport, HttpTransport):
-            await self._transport.aclose()
 
     def __enter__(self) -> Self:
         """Use as `with Gateway(...) as gateway`."""
@@ -338,18 +370,53 @@ class Gateway:
     def _probe_time(self) -> float:
         return min(self.settings.attempt_timeout, 10.0)
 
-    def _result(
-        self, recall: Recall, served: list[tuple[EmbedAnswer, Link]], journal: Journal, seconds: float
-    ) -> EmbedResult:
-        vectors = recall.vectors([answer for answer, _ in served])
-        usage = sum((answer.usage for answer, _ in served), Usage(0))
-        names = tuple(dict.fromkeys([*(["cache"] if recall.found else []), *(link.label for _, link in served)]))
-        if served:
-            self._warn_of_fallback("embeddings served by", ", ".join(names), journal)
-        result = EmbedResult(vectors, usage, names, tuple(journal.attempts), self.space, seconds)
+    async def _aserve(self, request: EmbedRequest, job: Job | None = None) -> EmbedResult:
+        if not observe.watchers:
+            return self._result(await self._embedder().aserve(request, None, job))
+        with self._watch(request) as watch:
+            if watch.observation.waits:
+                await self._driver.arun(watch.admitted())
+            served = await self._embedder().aserve(request, watch.journal, job)
+            return watch.done(self._result(served), served.recall.looked_up)
+
+    def _watch(self, request: EmbedRequest | ChatRequest, streamed: bool = False) -> Watch:
+        """Have a request watched, from now on."""
+        return Watch(
+            Observation(
+                self.task,
+                self.settings.chain,
+                self.model,
+                self.targets,
+                request,
+                streamed,
+                time.time(),
+                self._clock.now(),
+            ),
+            self._clock.now,
+        )
+
+    def _result(self, served: Served) -> EmbedResult:
+        names = served.names()
+        if served.answers and not served.shared:
+            self._warn_of_fallback("embeddings served by", ", ".join(names), served.journal)
+        result = EmbedResult(
+            served.vectors(),
+            served.usage(),
+            names,
+            tuple(served.journal.attempts),
+            self.space,
+            served.seconds,
+            served.shared,
+            served.recall.found,
+        )
         for observer in self._observers:
             observer(result)
         return result
+
+    def _embedder(self) -> Embedder:
+        self._embedding()
+        assert self._embeds is not None
+        return self._embeds
 
     def _embedding(self) -> EmbedSettings:
         if not isinstance(self.settings, EmbedSettings):
@@ -362,36 +429,14 @@ class Gateway:
         call: dict[str, Any],
         ended: Callable[[ChatResult], None] | None = None,
     ) -> Steps:
-        """Check a request at once, and return the steps that serve it; ended: who is told of the end of a stream."""
-        settings = self.settings
-        if not isinstance(settings, ChatSettings):
+        if self._chats is None:
             raise ConfigError("this gateway was built for embeddings; build it as Gateway(..., task='chat')")
-        request = (
-            messages if isinstance(messages, ChatRequest) else ChatRequest.of(messages, settings.sampling(), **call)
-        )
-        if request.model is not None and not any(isinstance(link, ChatLink) and link.inherits for link in self._links):
-            raise InvalidRequest(
-                f"model={request.model!r} would change nothing: every target of this chain names a model of its own"
-            )
-        underneath = len(self._links) > 1 if settings.streaming is None else settings.streaming
-        return self._chat_steps(dataclasses.replace(request, stream=underneath or ended is not None), ended)
+        return self._chats.steps(messages, call, ended)
 
-    def _chat_steps(self, request: ChatRequest, ended: Callable[[ChatResult], None] | None) -> Steps:
-        journal, started, began = Journal(), time.perf_counter(), self._clock.now()
-        ((answer, link),) = yield from self._chain.serve(request, journal, deliver=ended is not None)
-        self._warn_of_fallback("the answer was given by", link.label, journal)
-        result = ChatResult(
-            **{item.name: getattr(answer, item.name) for item in dataclasses.fields(answer)},
-            served_by=link.label,
-            attempts=tuple(journal.attempts),
-            seconds=time.perf_counter() - started,
-            first_content_seconds=journal.first_content - began if request.stream and journal.first_content else None,
-        )
+    def _chatted(self, result: ChatResult, journal: Journal) -> None:
+        self._warn_of_fallback("the answer was given by", result.served_by, journal)
         for observer in self._observers:
             observer(result)
-        if ended is not None:
-            ended(result)
-        return result
 
     def _streamed(self, steps: Steps) -> Generator[ChatEvent, None, Any]:
         self._prepare()
@@ -406,11 +451,13 @@ class Gateway:
     def _warn_of_fallback(self, served: str, name: str, journal: Journal) -> None:
         failures = [attempt for attempt in journal.attempts if attempt.outcome != "served"]
         if failures and len(self._links) > 1:
-            told = "; ".join(f"{attempt.target}: {attempt.error}" for attempt in failures)
-            # A key that is missing stays missing: said once, it is news no more. A call that failed is.
-            news = told != self._told or any(attempt.outcome == "failed" for attempt in failures)
-            log.log(logging.WARNING if news else logging.DEBUG, "%s %s, since %s", served, name, told)
-            self._told = told
+            # Who is skipped, for a missing key or while its breaker is open, is news once. A call that failed always is.
+            why = [(attempt.target, (attempt.error or "").partition(":")[0]) for attempt in failures]
+            news = why != self._told or any(attempt.outcome == "failed" for attempt in failures)
+            self._told = why
+            if log.isEnabledFor(level := logging.WARNING if news else logging.DEBUG):
+                told = "; ".join(f"{attempt.target}: {attempt.error}" for attempt in failures)
+                log.log(level, "%s %s, since %s", served, name, told)
 
     async def _aprepare(self) -> None:
         if time.monotonic() >= self._prepared_until:
@@ -423,15 +470,6 @@ class Gateway:
         for link in self._links:
             link.backend.prepare()
         self._prepared_until = time.monotonic() + PREPARED_FOR
-
-    def _place(self) -> asyncio.Semaphore:
-        """A place among the async calls under way: a framework that sends all batches at once must not flood a server."""
-        loop = asyncio.get_running_loop()
-        place = self._places.get(loop)
-        if place is None:
-            self._places = {known: kept for known, kept in self._places.items() if not known.is_closed()}
-            place = self._places[loop] = asyncio.Semaphore(self._embedding().max_concurrency)
-        return place
 
     def _guarded(self, settings: EmbedSettings) -> Guard:
         """Set a guard over the targets; targets that declare different spaces are refused, unless they are to be separate."""

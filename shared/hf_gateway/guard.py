@@ -127,22 +127,26 @@ class Guard:
         return None
 
     def admit(self, target: Measurable) -> Measuring:
-        """Check a target before its first vector. Raises Quarantined, SpaceMismatch, or what keeps the target from answering."""
+        """Check a target before its first vector; returns the `Usage` of that, None where nothing was to be checked.
+
+        Raises Quarantined, SpaceMismatch, or what keeps the target from answering.
+        """
         standing = self.standing(target)
         if standing.error is not None:
             raise standing.error
         if standing.state == "same" or not self._options.check_space:
-            return
+            return None
+        used: list[Usage] = []
         space = self.space_of(target)
         served = yield from target.served_space()
         differences = space.differences(served) if served is not None else []
         rows = None
         if not differences or (yield Compute(lambda: self._accepted(target, space))):
-            rows = yield from self.measure(target, long=self._options.truncate)
+            rows = yield from self._measured(target, _all_places(long=self._options.truncate), used)
         if rows is None:
             raise self._quarantine(target, Comparison({}, 0.0, tuple(map(str, differences))), None)
         if not target.authoritative and (yield Compute(lambda: self._store.load(space))) is None:
-            yield from self._check_order(target, rows)
+            used.append((yield from self._check_order(target, rows)))
         comparison, reference = yield Compute(lambda: self._settle(target, space, rows))
         if not comparison.same:
             raise self._quarantine(target, comparison, _origin(reference))
@@ -150,9 +154,13 @@ class Guard:
             standing.state, standing.against, standing.comparison = "same", _origin(reference), comparison
             standing.rows = reference.accepted.get(target.label, reference.rows)
             standing.reference = reference.rows
+        return reduce(_both, used)
 
     def _check_order(self, target: Measurable, rows: Rows) -> Measuring:
-        """Embed one canary by itself: who makes the fingerprint must give it the vector that it has among others."""
+        """Embed one canary by itself: who makes the fingerprint must give it the vector that it has among others.
+
+        Returns the `Usage`.
+        """
         alone: EmbedAnswer = yield from target.embed_shaped(EmbedRequest([CANARIES[1]], "document"))
         row = rows["document"][1]
         if row is not None:
@@ -164,10 +172,11 @@ class Guard:
                     dataclasses.replace(comparison, causes=(OUT_OF_ORDER,)),
                     "it does when the same text comes alone",
                 )
+        return alone.usage
 
     def measure(self, target: Measurable, *, long: bool = True) -> Measuring:
         """Embed the canaries in both roles; returns `Rows`. long: that one too, which tells where texts are cut."""
-        return self._measured(target, [list(range(LONG)), *([[LONG]] if long else [])], [])
+        return self._measured(target, _all_places(long=long), [])
 
     def _measured(self, target: Measurable, batches: list[list[int]], used: list[Usage]) -> Measuring:
         """Embed the canaries at these places in both roles; used: gets the tokens."""
@@ -327,6 +336,11 @@ def _rows(target: Measurable, role: Role, waiting: list[list[int]], used: list[U
     if found[0] is None:
         raise BadResponse("takes not even one word at once", target=target.label)
     return tuple(found)
+
+
+def _all_places(*, long: bool) -> list[list[int]]:
+    """Return the places of the canaries, in batches."""
+    return [list(range(LONG)), *([[LONG]] if long else [])]
 
 
 def _origin(fingerprint: Fingerprint) -> str:

@@ -17,6 +17,17 @@ def home(environment: Mapping[str, str] = os.environ) -> Path:
     return Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hf-gateway"
 
 
+def data_home(environment: Mapping[str, str] = os.environ) -> Path:
+    """Return the folder of what cannot be made again: HF_GATEWAY_HOME, or `hf-gateway` in the platform's data folder."""
+    if environment.get("HF_GATEWAY_HOME"):
+        return home(environment)
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / "hf-gateway"
+    if sys.platform == "win32":
+        return Path(environment.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "hf-gateway" / "Data"
+    return Path(environment.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "hf-gateway"
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file so that a reader sees the old one or the new one, whoever else writes it. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 """Links: a backend as the chain sees it, with its breaker and the checks that hold for every answer."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,12 +17,15 @@ from hf_gateway.errors import (
     GatewayError,
     InvalidRequest,
     KeyMissing,
+    Overloaded,
+    RateLimited,
     StreamBroken,
 )
 from hf_gateway.guard import Guard, Standing
 from hf_gateway.key_policy import KeyLevel, fix
 from hf_gateway.options import EmbedOptions
 from hf_gateway.space import VectorSpace
+from hf_gateway.usage import Usage
 from hf_gateway.vectors import Vectors
 
 
@@ -35,11 +38,12 @@ class SeenDimension:
 
 @dataclass(eq=False)
 class Link:
-    """A backend in the chain, with its breaker. alone: there is no other target."""
+    """A backend in the chain, with its breaker. alone: there is no other target; refused: is told that it has too much to do."""
 
     backend: Backend
     breaker: Breaker = field(default_factory=Breaker)
     alone: bool = True
+    refused: Callable[[], None] | None = None
 
     @property
     def label(self) -> str:
@@ -73,6 +77,8 @@ class Link:
             if (credential := self.backend.credential()) is not None:
                 failure.message = credential.secret.scrub(failure.message)
                 failure.args = (failure.message,)
+            if self.refused is not None and isinstance(failure, RateLimited | Overloaded):
+                self.refused()
             raise
 
     def answer(self, payload: Any) -> Effects:
@@ -113,9 +119,12 @@ class EmbedLink(Link):
 
     def answer(self, request: EmbedRequest) -> Effects:
         """Do what the backend does, and the checks that hold for every answer; the guard's before the first and after each."""
+        checked: Usage | None = None
         if self.guard is not None:
-            yield from self.guard.admit(self)
+            checked = yield from self.guard.admit(self)
         answer: EmbedAnswer = yield from self.embed_shaped(request)
+        if checked is not None and answer.usage.input_tokens is not None:
+            answer = replace(answer, usage=answer.usage + checked)
         if fault := _impossible(answer.vectors, request.texts):
             raise BadResponse(fault, target=self.label)
         if self.seen.value is None:

@@ -79,6 +79,8 @@ class ChainOptions(BaseModel):
     """How often one target is asked again after a failure that may pass; 0 means never."""
     config: str | None = Field(default=None, frozen=True, exclude=True, repr=False)
     """The config file whose `[keys]` hold; without it the one in force. `from_config` fills it in."""
+    chain: str | None = Field(default=None, frozen=True, exclude=True, repr=False)
+    """What the chain is called in ledgers and metrics. `from_config` fills it in."""
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Copy; with changes, build anew, so that they are checked and the chain is that of the copy."""
@@ -123,8 +125,12 @@ class EmbedOptions(ChainOptions):
     """Embed eight texts before a target's first vector, and compare them with the space's fingerprint."""
     canary_every: Annotated[int, Field(ge=0)] = Field(default=1000, frozen=True, exclude=True)
     """Embed one of them again after so many requests to a server, to notice a model that was changed behind it; 0 for never."""
-    max_concurrency: Annotated[int, Field(gt=0)] = Field(default=8, frozen=True, exclude=True)
-    """How many async calls may be under way at once; the others wait for their turn."""
+    max_concurrency: Annotated[int, Field(gt=0)] = Field(default=16, frozen=True, exclude=True)
+    """How many batches may be under way at once, at most: it starts with one, grows while answers stay quick, and halves when
+    a server says that it has too much to do. Calls of one text are not counted."""
+    coalesce: Annotated[float, Field(ge=0, le=1)] = Field(default=0.002, frozen=True, exclude=True)
+    """Seconds for which a call of one text waits for others to share its request with, at most, and only while another is
+    under way; 0 for never."""
     cache: Any = Field(default=None, frozen=True, exclude=True, repr=False)
     """Where vectors are kept, by space and role: True for a file under HF_GATEWAY_HOME, a path, a LangChain ByteStore, a
     LlamaIndex key-value store, or a `VectorCache`; None for nowhere."""

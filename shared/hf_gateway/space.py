@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 from hf_gateway.errors import ConfigError, nearest
@@ -88,7 +89,7 @@ class VectorSpace:
         """Return the fields that are known."""
         return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
 
-    @property
+    @cached_property
     def id(self) -> str:
         """A short name for caches and indexes: the model, and a hash over every known field."""
         known = json.dumps(self.to_dict(), sort_keys=True, ensure_ascii=False)
@@ -97,7 +98,9 @@ class VectorSpace:
 
     def differences(self, other: "VectorSpace") -> list[Difference]:
         """List the fields that both know and that differ; an empty list means that nothing speaks against mixing."""
-        found = []
+        found: list[Difference] = []
+        if self is other:
+            return found
         for item in dataclasses.fields(self):
             left, right = getattr(self, item.name), getattr(other, item.name)
             if item.name == "model":

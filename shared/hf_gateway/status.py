@@ -17,7 +17,8 @@ class TargetStatus:
 
     ready: may be called; reason: why not; retry_in: seconds until it may be; needs_key, key_reason: the policy's answer;
     key_source: where a key was found (never the key), or None; space_check: how its vectors stand to the space's fingerprint,
-    "unchecked", "same" or "quarantined", None for chat; worst_cosine: the lowest cosine of any canary text, where measured.
+    "unchecked", "same" or "quarantined", None for chat; worst_cosine: the lowest cosine of any canary text, where measured;
+    breaker: "closed", "open", "half-open" or "resting".
     """
 
     target: str
@@ -30,6 +31,7 @@ class TargetStatus:
     fix: str | None
     space_check: str | None = None
     worst_cosine: float | None = None
+    breaker: str = "closed"
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ def status_of(link: Link, now: float, access: Access = "unknown") -> TargetStatu
     worst = standing.comparison.worst if standing and standing.comparison else {}
     return TargetStatus(
         target=link.label,
+        breaker=state.state,
         ready=way is None and not blocked and refused is None,
         reason=way or refused or (f"{state.state}: {state.reason}" if blocked else None),
         retry_in=max(0.0, state.until - now) if blocked and state.until is not None else None,

@@ -12,6 +12,7 @@ import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit, urlunsplit
@@ -125,7 +126,7 @@ class Target:
     def label(self) -> str:
         """How logs, errors and tables call it: the short form, without a URL's query."""
         if self.url is not None:
-            return f"{self.kind}:{urlunsplit(urlsplit(self.url)._replace(query=''))}"
+            return f"{self.kind}:{_without_query(self.url)}"
         if self.kind == "hf":
             return f"hf:{self.provider}" if self.provider else "hf"
         if self.kind == "hash":
@@ -166,6 +167,11 @@ class Target:
     def __hash__(self) -> int:
         """Hash by the short form; options need not be hashable."""
         return hash((self.label, self.model, self.revision))
+
+
+@cache
+def _without_query(url: str) -> str:
+    return urlunsplit(urlsplit(url)._replace(query=""))
 
 
 def checked_url(url: str, kind: str) -> str:

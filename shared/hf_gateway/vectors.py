@@ -6,9 +6,11 @@ gets the same memory through `numpy()` without a copy.
 """
 
 import math
+import sys
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from operator import mul
+from functools import reduce
+from operator import add, mul
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
@@ -16,6 +18,10 @@ if TYPE_CHECKING:
 
 UNIT_TOLERANCE = 1e-3
 """How far from 1 the L2 norm of a "unit" vector may be: float16 servers are off by a few 1e-4."""
+
+
+_WORTH_IT = 4096
+"""Numbers from which on numpy, where the program has it loaded, is faster than the loops here."""
 
 
 class Vectors(Sequence[list[float]]):
@@ -43,14 +49,15 @@ class Vectors(Sequence[list[float]]):
                 dim = len(row)
             elif len(row) != dim:
                 raise ValueError(f"row {index} has {len(row)} numbers, row 0 has {dim}")
-            data.extend(row)
+            if isinstance(row, list):
+                data.fromlist(row)
+            else:
+                data.extend(row)
         return cls(data, dim)
 
     @classmethod
     def from_bytes(cls, raw: bytes | memoryview, dim: int) -> Self:
         """Build from little-endian float32 bytes, as OpenAI's base64 form and our cache have them."""
-        import sys
-
         data: array[float] = array("f")
         data.frombytes(raw)
         if sys.byteorder == "big":
@@ -98,6 +105,10 @@ class Vectors(Sequence[list[float]]):
         """Show the shape, never the numbers."""
         return f"Vectors({len(self)} x {self.dim})"
 
+    def row(self, index: int) -> Self:
+        """Return row `index` as vectors of shape (1, dim)."""
+        return type(self)(self.data[index * self.dim : (index + 1) * self.dim], self.dim)
+
     def tolist(self) -> list[list[float]]:
         """Return n lists of dim Python floats."""
         return list(self)
@@ -117,13 +128,19 @@ class Vectors(Sequence[list[float]]):
 
     def norms(self) -> list[float]:
         """Return the L2 norm of each row."""
-        return [math.sqrt(sum(map(mul, row, row))) for row in self._rows()]
+        if (rows := self._loaded()) is not None:
+            lengths: list[float] = _lengths(rows).tolist()
+            return lengths
+        return [_length(row) for row in self._rows()]
 
     def normalized(self) -> Self:
         """Return the rows scaled to length 1; a zero row stays zero."""
         data: array[float] = array("f")
+        if (rows := self._loaded()) is not None:
+            data.frombytes(_scaled(rows).tobytes())
+            return type(self)(data, self.dim)
         for row in self._rows():
-            length = math.sqrt(sum(map(mul, row, row)))
+            length = _length(row)
             data.extend([value / length for value in row] if length else row)
         return type(self)(data, self.dim)
 
@@ -138,6 +155,11 @@ class Vectors(Sequence[list[float]]):
 
     def fault(self) -> str | None:
         """Say what makes these numbers useless as embeddings (NaN, infinite, all zero), or None."""
+        if (rows := self._loaded()) is not None:
+            import numpy as np
+
+            if np.isfinite(rows).all() and rows.any(axis=1).all():
+                return None
         for index, row in enumerate(self._rows()):
             # One pass in C: NaN and infinity survive a sum, so a finite sum means finite numbers.
             if not math.isfinite(sum(row)):
@@ -146,6 +168,34 @@ class Vectors(Sequence[list[float]]):
                 return f"row {index} is all zeros"
         return None
 
+    def _loaded(self) -> "np.ndarray[Any, Any] | None":
+        """Return the numbers as numpy sees them, where it is worth it; importing it for that alone would take longer."""
+        return self.numpy() if len(self.data) >= _WORTH_IT and sys.modules.get("numpy") else None
+
     def _rows(self) -> Iterator["array[float]"]:
         for start in range(0, len(self.data), self.dim or 1):
             yield self.data[start : start + self.dim]
+
+
+def _length(row: "array[float]") -> float:
+    # Added up in order, which sum() does not do since Python 3.12: with numpy and without come the same bits.
+    return math.sqrt(reduce(add, map(mul, row, row), 0.0))
+
+
+def _lengths(rows: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+    import numpy as np
+
+    wide = rows.astype(np.float64)
+    # A running sum goes in order, too; the product of two float32 numbers is exact in float64.
+    with np.errstate(all="ignore"):
+        return np.sqrt(np.add.accumulate(wide * wide, axis=1)[:, -1])
+
+
+def _scaled(rows: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+    import numpy as np
+
+    lengths = _lengths(rows)
+    lengths[lengths == 0.0] = 1.0
+    with np.errstate(all="ignore"):
+        scaled: np.ndarray[Any, Any] = (rows / lengths[:, None]).astype(np.float32)
+    return scaled

@@ -21,6 +21,8 @@ _FOREIGN = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "HF_TOKEN", "HF_ENDPOINT"
 class Child:
     """Runs a command with `--host` and `--port`; entering starts it and waits for `/health`, leaving ends its process group."""
 
+    ready = "/health"
+
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], *, timeout: float = 120.0) -> None:
         """environment: on top of this process's own; timeout: for the start, in seconds."""
         self.url = ""
@@ -69,7 +71,7 @@ class Child:
         deadline = time.monotonic() + self.timeout
         while time.monotonic() < deadline:
             with suppress(URLError, OSError):
-                opener.open(f"{self.url}/health", timeout=5).close()
+                opener.open(f"{self.url}{self.ready}", timeout=5).close()
                 return
             try:
                 status = self._process.wait(0.1)

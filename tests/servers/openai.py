@@ -286,7 +286,8 @@ def _bad(message: str, param: str, code: str | None = None) -> Reply:
 class FakeOpenAI(Loopback):
     """An OpenAI-compatible server with `models`, under `prefix`.
 
-    `models=None` takes any name, as infinity does. `ignore_encoding_format` answers floats whatever was asked for.
+    `models=None` takes any name, as infinity does. `ignore_encoding_format` answers floats whatever was asked for; what is not
+    among `encodings` is refused with `encoding_status`.
     `shuffled` returns the rows backwards, each with its right `index`. More than `max_inputs` texts get
     `too_many_status`: 422 in FastAPI's form or 400 in OpenAI's. A text over `max_input_length` tokens (words + 2) gets
     vLLM's 400; without that limit nothing is too long. It chats with `brain`, in the way the fields of `ChatForm` given
@@ -304,6 +305,8 @@ class FakeOpenAI(Loopback):
         too_many_status: int = 422,
         max_input_length: int | None = None,
         ignore_encoding_format: bool = False,
+        encodings: Collection[str] = ("float", "base64"),
+        encoding_status: int = 422,
         shuffled: bool = False,
         usage: bool = True,
         brain: Brain = default_brain,
@@ -319,6 +322,8 @@ class FakeOpenAI(Loopback):
         self.too_many_status = too_many_status
         self.max_input_length = max_input_length
         self.ignore_encoding_format = ignore_encoding_format
+        self.encodings = encodings
+        self.encoding_status = encoding_status
         self.shuffled = shuffled
         self.usage = usage
         self.brain = brain
@@ -361,8 +366,11 @@ class FakeOpenAI(Loopback):
         if "input" not in body:
             return unprocessable("missing", "input", "Field required", body)
         form = body.get("encoding_format", "float")
-        if form not in ("float", "base64"):
-            return unprocessable("enum", "encoding_format", "Input should be 'float' or 'base64'", form)
+        if form not in self.encodings:
+            expected = f"Input should be {' or '.join(map(repr, self.encodings))}"
+            if self.encoding_status == 422:
+                return unprocessable("enum", "encoding_format", expected, form)
+            return error(self.encoding_status, f"Invalid value for 'encoding_format': {expected}", "BadRequestError")
         texts = [body["input"]] if isinstance(body["input"], str) else body["input"]
         refusal = self._refusal(body.get("model"), texts)
         if refusal is not None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -37,10 +37,10 @@ class StreamDecoder(Protocol):
     def done(self) -> bool:
         """Whether the stream's own last word was there."""
 
-    def feed(self, data: bytes) -> list[ChatEvent]:
+    def feed(self, data: bytes) -> Iterable[ChatEvent]:
         """Take bytes, give what they say."""
 
-    def end(self) -> list[ChatEvent]:
+    def end(self) -> Iterable[ChatEvent]:
         """Give what was still open when the stream ended."""
 
 
@@ -97,6 +97,11 @@ class Backend:
         self._model_space: VectorSpace | None = None
         self._credential: Credential | None = None
         self._prepared = False
+
+    @property
+    def batch_texts(self) -> int | None:
+        """Texts that are sent in one request at most, as far as it is known; None for any number."""
+        return None
 
     @property
     def url(self) -> str | None:
@@ -294,7 +299,7 @@ _WHOLE = ("application/json", "text/html")
 """Content types that are no stream; Ollama's is application/x-ndjson."""
 
 
-def said(gathering: Gathering, events: Sequence[ChatEvent]) -> Generator[Emit, None, None]:
+def said(gathering: Gathering, events: Iterable[ChatEvent]) -> Generator[Emit, None, None]:
     """Gather events, and hand on what of them a reader would see."""
     for event in events:
         piece = gathering.add(event)

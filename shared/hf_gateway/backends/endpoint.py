@@ -44,6 +44,11 @@ class EndpointBackend(OpenAIChat):
         info = tei.decode_info(response, target=self.target.label)
         return of_tei(info, self) if info.kind == "embedding" else None
 
+    @property
+    def batch_texts(self) -> int:
+        """Texts that are sent in one request."""
+        return MAX_TEXTS
+
     def embed(self, request: EmbedRequest) -> Effects:
         """Embed a batch."""
         self.check_count(request, MAX_TEXTS)

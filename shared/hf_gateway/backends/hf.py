@@ -166,6 +166,11 @@ class HfBackend(OpenAIChat):
             raise BadResponse(f"{model} has no files on the Hub that describe it", target=label)
         return found
 
+    @property
+    def batch_texts(self) -> int:
+        """Texts that are sent in one request."""
+        return MAX_TEXTS
+
     def embed(self, request: EmbedRequest) -> Effects:
         """Embed a batch through the first provider that serves the model."""
         self.check_count(request, MAX_TEXTS)
@@ -179,8 +184,10 @@ class HfBackend(OpenAIChat):
         message = dataclasses.replace(message, headers={**message.headers, **self.chat_headers()})
         response = yield from self.ask(message)
         if route.provider == "hf-inference":
-            return hf_inference.decode_feature_extraction(response, len(texts), pooling, target=label)
-        return openai.decode_embeddings(response, len(texts), target=label)
+            answer = hf_inference.decode_feature_extraction(response, len(texts), pooling, target=label)
+        else:
+            answer = openai.decode_embeddings(response, len(texts), target=label)
+        return dataclasses.replace(answer, provider=route.provider)
 
     def chat_url(self) -> str:
         """Return the router's chat route."""

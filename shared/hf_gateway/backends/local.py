@@ -12,30 +12,37 @@ from hf_gateway.embedding import EmbedAnswer, EmbedRequest
 from hf_gateway.engines import (
     ChatEngine,
     EmbeddingEngine,
+    converted,
     open_chat_engine,
     open_engine,
     require_chat_engine,
     require_engine,
+    runnable,
     sources,
 )
-from hf_gateway.errors import AuthenticationFailed, ConfigError, GatewayError, ModelNotFound
+from hf_gateway.engines.choosing import OPTIONS
+from hf_gateway.errors import AuthenticationFailed, BatchTooLarge, ConfigError, GatewayError, ModelNotFound
 from hf_gateway.wire import hf_inference
+from hf_gateway.wire.http import json_size
 
-TEXTS_AT_ONCE = 128
-"""Enough to sort by length, and a few seconds at most between two chances to stop."""
+TEXTS_AT_ONCE = 1024
+"""Enough to sort by length."""
+BYTES_AT_ONCE = 256_000
+"""A few seconds at most between two chances to stop: some 60,000 tokens."""
 
 
 class LocalBackend(Backend):
     """Loads the model when it is first needed; async calls queue on one thread, so the event loop stays free.
 
-    Options: `device`, `dtype` (torch's words), `batch_size` (texts at once, for embeddings), `trust_remote_code` (with a
-    revision that is a whole commit).
+    Options: `engine` ("openvino", "onnxruntime" or "torch", for embeddings; without it the fastest that can), `device`,
+    `dtype` ("auto", "fp32", "bf16", or torch's words), `batch_size` (texts at once, for embeddings), `trust_remote_code`
+    (with a revision that is a whole commit).
     """
 
     kind = "local"
     tasks = frozenset({"embedding", "chat"})
-    option_names = frozenset({"device", "dtype", "batch_size", "trust_remote_code"})
-    tuning_options = frozenset({"device", "batch_size"})
+    option_names = OPTIONS
+    tuning_options = frozenset({"engine", "device", "batch_size"})
 
     def __init__(self, *args: object, **named: object) -> None:
         """Check that a model is named."""
@@ -56,13 +63,34 @@ class LocalBackend(Backend):
         return hub_url(self.environment)
 
     @property
+    def batch_texts(self) -> int | None:
+        """Texts that are computed in one go at most."""
+        return TEXTS_AT_ONCE
+
+    @property
     def authoritative(self) -> bool:
         """The vectors are made here, by the model itself."""
         return True
 
+    def prepare(self) -> None:
+        """Read the model's description; and look for a key, where there is something to download with it."""
+        if self.options.task == "embedding":
+            if self._engine is not None:
+                return
+            if self._found()[0] is not None:
+                self.model_space()
+                return
+        super().prepare()
+
     def embed(self, request: EmbedRequest) -> Effects:
         """Embed in this process."""
-        self.check_count(request, TEXTS_AT_ONCE)
+        texts = request.texts
+        if len(texts) > 1 and (len(texts) > TEXTS_AT_ONCE or sum(map(json_size, texts)) > BYTES_AT_ONCE):
+            raise BatchTooLarge(
+                f"takes {TEXTS_AT_ONCE} texts of {BYTES_AT_ONCE:,} bytes at once",
+                max_texts=TEXTS_AT_ONCE,
+                max_bytes=BYTES_AT_ONCE,
+            )
         return (yield Compute(lambda: self._compute(request), self._executor()))
 
     def chat(self, request: ChatRequest, gathering: Gathering) -> Effects:
@@ -78,7 +106,9 @@ class LocalBackend(Backend):
         found: sources.ModelFiles | None = yield Compute(self._look, self._executor())
         model = self.space_model()
         if found is not None:
-            return Report([model], f"on this machine ({found.source}: {found.path})")
+            engine = self._engine
+            runs = f", in {engine.precision} on {engine.device} by {engine.name}" if engine is not None else ""
+            return Report([model], f"on this machine ({found.source}: {found.path}){runs}")
         try:
             access = hf_inference.decode_access((yield from self.ask(hf_inference.encode_routes(self.key_url, model))))
         except (AuthenticationFailed, ModelNotFound) as error:
@@ -103,13 +133,27 @@ class LocalBackend(Backend):
             if engine is None:
                 target = self.target
                 assert target.model is not None
-                require_engine()  # before a model of gigabytes is downloaded for nobody
-                files = sources.fetch(
-                    target.model, target.revision, self.credential(), code=bool(target.options.get("trust_remote_code"))
-                )
+                require_engine(target.options)  # before a model of gigabytes is downloaded for nobody
+                files, weights = self._found()
+                if files is None:
+                    trusted = bool(target.options.get("trust_remote_code"))
+                    files = sources.fetch(
+                        target.model, target.revision, self.credential(), code=trusted, weights=weights
+                    )
                 self._model_space = self.read_model_space()  # the files say more than was known without them
                 engine = self._engine = open_engine(files, self.space(), target.options, target.revision)
             return engine
+
+    def _found(self) -> tuple[sources.ModelFiles | None, sources.Weights]:
+        """Return the model's files, None where there is something to download; and what that would be.
+
+        Tensors where torch can read them, or where they were converted before; a graph else.
+        """
+        assert self.target.model is not None
+        files = sources.find(self.target.model, self.target.revision)
+        tensors = "sentence_transformers" in runnable() or (files is not None and converted.known(files))
+        weights: sources.Weights = "safetensors" if tensors else "graph"
+        return files if files is not None and sources.suffices(files, weights) else None, weights
 
     def chat_engine(self, model: str) -> ChatEngine:
         """Return the engine for a chat model, loading it first if need be."""
@@ -145,7 +189,10 @@ class LocalBackend(Backend):
     def _look(self) -> sources.ModelFiles | None:
         target = self.target
         assert target.model is not None
-        (require_engine if self.options.task == "embedding" else require_chat_engine)()
+        if self.options.task == "embedding":
+            require_engine(target.options)
+        else:
+            require_chat_engine()
         return sources.find(target.model, target.revision)
 
     def _executor(self) -> ThreadPoolExecutor:

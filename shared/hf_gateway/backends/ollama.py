@@ -110,6 +110,11 @@ class OllamaBackend(Backend):
             return shown.max_tokens if (shown.max_tokens or 0) <= LEAST_CONTEXT else None
         return min(int(given), shown.max_tokens)
 
+    @property
+    def batch_texts(self) -> int:
+        """Texts that are sent in one request."""
+        return MAX_TEXTS
+
     def embed(self, request: EmbedRequest) -> Effects:
         """Embed a batch."""
         self.check_count(request, MAX_TEXTS)

@@ -2,6 +2,7 @@
 
 from hf_gateway.backends.base import Report
 from hf_gateway.backends.openai_chat import OpenAIChat
+from hf_gateway.backends.openai_embeddings import Embeddings
 from hf_gateway.backends.served import Asked
 from hf_gateway.drive import Effects
 from hf_gateway.embedding import EmbedRequest
@@ -17,8 +18,9 @@ class OpenAIBackend(OpenAIChat):
     """Speaks to vLLM, TGI, llama.cpp, LM Studio, transformers serve, infinity and the like.
 
     A URL without a path gets `/v1/embeddings` (or `/v1/chat/completions`), one with a path `/embeddings`, and one that ends in
-    `/embeddings` is taken as it is. Options: `encoding` ("float" or "base64", which is a third of the bytes where the server
-    can), `max_texts` (texts a request, 256); for chat `stream_usage` (False for a server that knows no stream_options).
+    `/embeddings` is taken as it is. Options: `encoding` ("auto": base64, a fourth of the bytes, unless the server refuses it;
+    "float" and "base64" ask for one and stay with it), `max_texts` (texts a request, 256); for chat `stream_usage` (False for a
+    server that knows no stream_options).
     """
 
     kind = "openai"
@@ -32,9 +34,12 @@ class OpenAIBackend(OpenAIChat):
         if self.target.url is None:
             raise ConfigError("target 'openai' needs its URL, such as 'openai:http://localhost:8000'")
         self._base = self.target.url
-        self._encoding = self.target.options.get("encoding", "float")
-        if self._encoding not in ("float", "base64"):
-            raise ConfigError(f"target {self.target.label!r}: encoding is 'float' or 'base64', not {self._encoding!r}")
+        encoding = self.target.options.get("encoding", "auto")
+        if encoding not in ("auto", "float", "base64"):
+            raise ConfigError(
+                f"target {self.target.label!r}: encoding is 'auto', 'float' or 'base64', not {encoding!r}"
+            )
+        self._embeddings = Embeddings(self, encoding)
         self._max_texts = int(self.target.options.get("max_texts", DEFAULT_MAX_TEXTS))
         self._asked = Asked()
 
@@ -49,14 +54,15 @@ class OpenAIBackend(OpenAIChat):
         length = _max_model_len(response, self.target.model, self.target.label)
         return VectorSpace(self.model_space().model, max_tokens=length) if length else None
 
+    @property
+    def batch_texts(self) -> int:
+        """Texts that are sent in one request."""
+        return self._max_texts
+
     def embed(self, request: EmbedRequest) -> Effects:
         """Embed a batch."""
         self.check_count(request, self._max_texts)
-        url = openai.embeddings_url(self._base)
-        response = yield from self.ask(
-            openai.encode_embeddings(url, self.target.model, self.prompted(request), encoding=self._encoding)
-        )
-        return openai.decode_embeddings(response, len(request.texts), target=self.target.label)
+        return (yield from self._embeddings.of(openai.embeddings_url(self._base), self.prompted(request)))
 
     def probe(self) -> Effects:
         """List the models."""

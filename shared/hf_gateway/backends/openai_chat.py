@@ -35,8 +35,10 @@ class OpenAIChat(Backend):
             request,
             stream_usage=self.target.options.get("stream_usage", True),
         )
+        if more := self.chat_headers():
+            message = dataclasses.replace(message, headers={**message.headers, **more})
         yield from self.converse(
-            dataclasses.replace(message, headers={**message.headers, **self.chat_headers()}),
+            message,
             request.stream,
             gathering,
             lambda response: openai_chat.decode_chat(response, target=label),

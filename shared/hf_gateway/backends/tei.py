@@ -1,11 +1,12 @@
 """`tei:<url>`: text-embeddings-inference."""
 
 from hf_gateway.backends.base import Backend, Report
+from hf_gateway.backends.openai_embeddings import Embeddings
 from hf_gateway.backends.served import is_other_model, of_tei
 from hf_gateway.drive import Effects
 from hf_gateway.embedding import EmbedRequest
 from hf_gateway.errors import ConfigError, ModelNotFound, SpaceMismatch
-from hf_gateway.wire import openai, tei
+from hf_gateway.wire import tei
 from hf_gateway.wire.http import HttpRequest
 
 
@@ -27,6 +28,7 @@ class TeiBackend(Backend):
             raise ConfigError("target 'tei' needs its URL, such as 'tei:http://localhost:8080'")
         self._base = self.target.url
         self._info: tei.Info | None = None
+        self._embeddings = Embeddings(self)
 
     def served_space(self) -> Effects:
         """Return what `/info` says, which every request needs anyway: it costs nothing more, and fails as the request would."""
@@ -37,13 +39,18 @@ class TeiBackend(Backend):
         """Whether queries and documents get the same vectors here; a prompt that the server puts makes a difference, too."""
         return super().one_role and not self.target.options.get("prompt_names")
 
+    @property
+    def batch_texts(self) -> int:
+        """Texts that the server takes at once; until it was asked, what it takes unless set up otherwise."""
+        return self._info.max_texts if self._info else tei.DEFAULT_MAX_TEXTS
+
     def embed(self, request: EmbedRequest) -> Effects:
         """Embed a batch that fits; raises BatchTooLarge, before anything is sent, for one that does not."""
         info = yield from self._known()
         self.check_count(request, info.max_texts)
-        response = yield from self.ask(self._message(request))
         if self.target.options.get("openai"):
-            return openai.decode_embeddings(response, len(request.texts), target=self.target.label)
+            return (yield from self._embeddings.of(f"{self._base}/v1/embeddings", self._asked(request)[0]))
+        response = yield from self.ask(self._message(request))
         return tei.decode_embed(response, len(request.texts), target=self.target.label)
 
     def probe(self) -> Effects:
@@ -75,12 +82,13 @@ class TeiBackend(Backend):
                 target=self.target.label,
             )
 
+    def _asked(self, request: EmbedRequest) -> tuple[list[str], str | None]:
+        """Return the texts as they are sent, and the prompt that the server is to put before them."""
+        prompt_name = self.target.options.get("prompt_names", {}).get(request.role)
+        return (self.prompted(request) if prompt_name is None else list(request.texts)), prompt_name
+
     def _message(self, request: EmbedRequest) -> HttpRequest:
-        names = self.target.options.get("prompt_names", {})
-        prompt_name = names.get(request.role)
-        texts = list(request.texts) if prompt_name is not None else self.prompted(request)
-        if self.target.options.get("openai"):
-            return openai.encode_embeddings(f"{self._base}/v1/embeddings", self.target.model, texts)
+        texts, prompt_name = self._asked(request)
         normalize = self.model_space().normalized
         return tei.encode_embed(
             self._base,

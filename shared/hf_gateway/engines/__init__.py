@@ -1,11 +1,12 @@
 """In-process inference. An engine is a module with a class `Engine` and the names of its `OPTIONS`.
 
-`ENGINES` is the order of preference, the fastest first. What an engine cannot serve in the model's own space it refuses
-with `EngineFailed`, and the next one takes over.
+`choosing.ENGINES` is the order of preference, the fastest first. What an engine cannot serve in the model's own space it
+refuses with `EngineFailed`, and the next one takes over.
 """
 
 import contextlib
 import importlib
+import logging
 import re
 import threading
 import weakref
@@ -15,12 +16,13 @@ from typing import Any, Protocol
 
 from hf_gateway.chat import ChatRequest
 from hf_gateway.embedding import EmbedAnswer, EmbedRequest
+from hf_gateway.engines.choosing import ENGINES, PACKAGES, cuda_is_here, installed, order
 from hf_gateway.engines.generation import Generation
 from hf_gateway.engines.sources import ModelFiles
 from hf_gateway.errors import ConfigError, EngineFailed, EngineMissing
 from hf_gateway.space import VectorSpace
 
-ENGINES = ("sentence_transformers",)
+log = logging.getLogger(__name__)
 
 
 class EmbeddingEngine(Protocol):
@@ -31,6 +33,10 @@ class EmbeddingEngine(Protocol):
     @property
     def device(self) -> str:
         """Where it runs."""
+
+    @property
+    def precision(self) -> str:
+        """The type of the numbers it multiplies: fp32, bf16, fp16."""
 
     @property
     def dimension(self) -> int | None:
@@ -57,14 +63,23 @@ class ChatEngine(Protocol):
         """Prepare an answer, which is made while it is read. Raises InvalidRequest."""
 
 
-_PACKAGES = ("sentence_transformers",)
-"""What the engines stand on; one of them is enough."""
+def runnable() -> tuple[str, ...]:
+    """Return the engines for embeddings whose packages are installed, the fastest first."""
+    return tuple(name for name in ENGINES if all(installed(package) for package in PACKAGES[name]))
 
 
-def require_engine() -> None:
-    """Raise EngineMissing, with the `pip install` line, when no engine's package is installed."""
-    if not any(find_spec(package) for package in _PACKAGES):
-        raise EngineMissing("models in this process need sentence-transformers: pip install 'hf-gateway[torch]'")
+def require_engine(options: Mapping[str, Any] | None = None) -> None:
+    """Raise EngineMissing, with the `pip install` line, when no engine that `options` allow is installed."""
+    named = (options or {}).get("engine")
+    wanted = order(options or {}, cuda=False) if named is not None else ENGINES
+    if set(wanted).isdisjoint(runnable()):
+        if named is not None:
+            extra = "torch" if wanted == ("sentence_transformers",) else "local"
+            raise EngineMissing(f"the engine {named!r} is not installed: pip install 'hf-gateway[{extra}]'")
+        raise EngineMissing(
+            "models in this process need an engine: pip install 'hf-gateway[local]' for a small and fast one, which takes "
+            "models with an ONNX file or converted ones; pip install 'hf-gateway[torch]' for all models, and to convert them"
+        )
 
 
 _loaded: weakref.WeakValueDictionary[tuple[Any, ...], Any] = weakref.WeakValueDictionary()
@@ -76,25 +91,58 @@ def open_engine(
 ) -> EmbeddingEngine:
     """Return an engine for the model; one that is loaded already is shared by everybody in the process.
 
-    Raises the last engine's EngineFailed or EngineMissing when none can serve it.
+    Raises EngineFailed or EngineMissing, with each engine's reason, when none can serve it, and ConfigError.
     """
     key = (str(files.path), space, revision, tuple(sorted(options.items())))
     with _loading:
         engine: EmbeddingEngine | None = _loaded.get(key)
-        failure: EngineFailed | None = None
-        for name in ENGINES:
-            if engine is not None:
-                return engine
-            try:
-                engine = importlib.import_module(f"hf_gateway.engines.{name}").Engine(
-                    files, space, options, revision=revision
-                )
-                _loaded[key] = engine
-            except EngineFailed as error:
-                failure = error
         if engine is None:
-            raise failure or EngineFailed("no engine is known")
+            wanted = order(options, cuda=cuda_is_here())
+            here = runnable()
+            missing = {name: "is not installed" for name in wanted if name not in here}
+            engine = _loaded[key] = _first(
+                files, space, options, revision, [name for name in wanted if name in here], missing
+            )
         return engine
+
+
+def _first(
+    files: ModelFiles,
+    space: VectorSpace,
+    options: Mapping[str, Any],
+    revision: str | None,
+    wanted: list[str],
+    missing: Mapping[str, str],
+) -> EmbeddingEngine:
+    """Open the first engine that can serve the model, and say why those before it cannot."""
+    failures: dict[str, EngineFailed] = {}
+    for name in wanted:
+        try:
+            module = importlib.import_module(f"hf_gateway.engines.{name}")
+            engine: EmbeddingEngine = module.Engine(files, space, options, revision=revision)
+        except EngineFailed as error:
+            failures[name] = error
+            continue
+        if failures:
+            log.info("%s: %s serves it, since %s", space.model, engine.name, _reasons(failures))
+        return engine
+    if len(failures) == 1 and not missing:
+        raise next(iter(failures.values()))
+    kind = EngineMissing if all(isinstance(error, EngineMissing) for error in failures.values()) else EngineFailed
+    lacking = "".join(f"; {_words(name)} {reason}" for name, reason in missing.items())
+    raise kind(f"no engine can run {space.model}: {_reasons(failures)}{lacking}")
+
+
+def _reasons(failures: Mapping[str, EngineFailed]) -> str:
+    """Give each reason once, after the engines that have it."""
+    engines: dict[str, list[str]] = {}
+    for name, error in failures.items():
+        engines.setdefault(error.message, []).append(_words(name))
+    return "; ".join(f"{', '.join(names)}: {message}" for message, names in engines.items())
+
+
+def _words(name: str) -> str:
+    return name.replace("_", "-")
 
 
 def require_chat_engine() -> None:
@@ -120,15 +168,21 @@ def open_chat_engine(
 
 
 def trusts_code(files: ModelFiles, options: Mapping[str, Any], revision: str | None) -> bool:
-    """Say whether a repository's code may run, and hold every engine to safetensors. Raises ConfigError, EngineFailed."""
+    """Say whether a repository's code may run, and hold torch to safetensors. Raises ConfigError, EngineFailed."""
+    trusted = trust_of(files, options, revision)
+    if not any(files.path.rglob("*.safetensors")):
+        raise EngineFailed(
+            f"{files.path} has no weights in safetensors; pickled ones (*.bin) are not loaded, since a pickle runs code"
+        )
+    return trusted
+
+
+def trust_of(files: ModelFiles, options: Mapping[str, Any], revision: str | None) -> bool:
+    """Say whether a repository's code may run. Raises ConfigError for trust in whatever it will be."""
     trusted = bool(options.get("trust_remote_code", False))
     if trusted and files.source != "path" and not re.fullmatch(r"[0-9a-f]{40}", revision or ""):
         raise ConfigError(
             "trust_remote_code runs the repository's code, so it needs a revision that is a whole commit (40 characters)"
-        )
-    if not any(files.path.rglob("*.safetensors")):
-        raise EngineFailed(
-            f"{files.path} has no weights in safetensors; pickled ones (*.bin) are not loaded, since a pickle runs code"
         )
     return trusted
 

@@ -1,21 +1,27 @@
 """sentence-transformers on torch: serves every model that it can load, and is the yardstick for the faster engines."""
 
+import logging
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hf_gateway.embedding import EmbedAnswer, EmbedRequest
-from hf_gateway.engines import quiet, trusts_code
+from hf_gateway.engines import converted, cpus, quiet, trusts_code
+from hf_gateway.engines.agreement import HALVED, agreement, rows_of
+from hf_gateway.engines.batches import packed
+from hf_gateway.engines.choosing import OPTIONS, TorchPlan, installed, torch_plan
+from hf_gateway.engines.fitting import fitted
 from hf_gateway.engines.sources import ModelFiles
-from hf_gateway.errors import ContextOverflow, EngineFailed, EngineMissing
+from hf_gateway.errors import EngineFailed, EngineMissing
 from hf_gateway.space import VectorSpace
 from hf_gateway.usage import Usage
 from hf_gateway.vectors import Vectors
 
-OPTIONS = frozenset({"device", "dtype", "batch_size", "trust_remote_code"})
+__all__ = ["OPTIONS", "Engine"]
 
-_CHARACTERS_A_TOKEN = 100
-"""No token stands for more: WordPiece makes one [UNK] of a word beyond 100 characters, and BPE pieces are shorter."""
+log = logging.getLogger(__name__)
+
+_SHORT = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 
 
 class Engine:
@@ -29,28 +35,21 @@ class Engine:
         """Load the model. Raises EngineMissing, EngineFailed, ConfigError."""
         try:
             import sentence_transformers
+            import torch
         except ImportError as error:
             raise EngineMissing(
-                f"sentence-transformers is broken here ({error}): pip install 'hf-gateway[torch]'"
+                f"sentence-transformers is missing or broken here ({error}): pip install 'hf-gateway[torch]'"
             ) from None
-        trusted = trusts_code(files, options, revision)
-        model_arguments: dict[str, Any] = {"use_safetensors": True}
-        if "dtype" in options:
-            model_arguments["dtype"] = options["dtype"]
+        self._trusted = trusts_code(files, options, revision)
         self._lock = threading.Lock()
-        self._batch_size = int(options.get("batch_size", 32))
+        self._rows = int(options["batch_size"]) if "batch_size" in options else None
         self._space = space
-        try:
-            with quiet():
-                self._model = sentence_transformers.SentenceTransformer(
-                    str(files.path),
-                    device=options.get("device"),
-                    trust_remote_code=trusted,
-                    local_files_only=True,
-                    model_kwargs=model_arguments,
-                )
-        except Exception as error:  # a loader fails in as many ways as there are formats
-            raise EngineFailed(f"{files.path} cannot be loaded: {type(error).__name__}: {error}") from error
+        self._files = files
+        if (threads := cpus.restricted()) is not None and torch.get_num_threads() > threads:
+            torch.set_num_threads(threads)  # for the whole process, which has no more than these
+        self._device = str(options.get("device") or sentence_transformers.util.get_device_name())
+        self._plan = _plan(options.get("dtype"), self._device)
+        self._model = self._load()
 
     @property
     def dimension(self) -> int | None:
@@ -63,45 +62,119 @@ class Engine:
         """Where it runs, in torch's words."""
         return str(self._model.device)
 
+    @property
+    def precision(self) -> str:
+        """The type of its weights: fp32, bf16, fp16, or another in torch's words."""
+        found = str(getattr(self._model, "dtype", "float32")).removeprefix("torch.")
+        return _SHORT.get(found, found)
+
     def embed(self, request: EmbedRequest) -> EmbedAnswer:
         """Embed n texts in one role into (n, dim) float32. Raises ContextOverflow unless `truncate`, EngineFailed."""
-        prompt = self._space.query_prompt if request.role == "query" else self._space.document_prompt
+        import numpy as np
+
+        prompt = (self._space.query_prompt if request.role == "query" else self._space.document_prompt) or ""
         with self._lock:
-            texts, tokens = self._fitted(request, prompt or "")
+            limit = self._model.max_seq_length
+            limit = int(limit) if limit else None
+            texts, found = fitted(request.texts, prompt, limit, self._tokens, truncate=request.truncate)
+            counts = [min(len(tokens), limit) if limit else len(tokens) for tokens in found]
             encode = self._model.encode_query if request.role == "query" else self._model.encode_document
-            try:
-                rows = encode(texts, prompt=prompt, batch_size=self._batch_size, show_progress_bar=False)
-            except Exception as error:  # torch's, the tokenizer's, or the model's own
-                raise EngineFailed(f"the model failed: {type(error).__name__}: {error}") from error
-        flat = rows.astype("<f4", copy=False)
-        return EmbedAnswer(Vectors.from_bytes(flat.tobytes(), flat.shape[1]), Usage(tokens))
+            made: Any = np.empty((0, self.dimension or 0), "<f4")
+            for places in packed(counts, self._plan.tokens, self._rows):
+                rows = self._encoded(encode, [texts[place] for place in places], prompt)
+                if len(made) != len(texts):
+                    made = np.empty((len(texts), rows.shape[1]), "<f4")
+                made[places] = rows
+        return EmbedAnswer(Vectors.from_bytes(made.tobytes(), made.shape[1]), Usage(sum(counts)))
 
-    def _fitted(self, request: EmbedRequest, prompt: str) -> tuple[list[str], int]:
-        """Count tokens; refuse a text that is too long, or leave off of it what would be cut anyway."""
-        limit = self._model.max_seq_length
-        texts = list(request.texts)
-        if not limit:
-            return texts, sum(self._count([prompt + text for text in texts]))
-        reach = int(limit) * _CHARACTERS_A_TOKEN
-        starts = [prompt + text[:reach] for text in texts]
-        counts = self._count(starts)
-        for index, count in enumerate(counts):
-            if count <= limit and len(texts[index]) > reach:
-                count = counts[index] = self._count([prompt + texts[index]])[0]
-            if count <= limit:
-                continue
-            if not request.truncate:
-                more = "more than " if len(texts[index]) > reach else ""
-                raise ContextOverflow(
-                    f"text {index} of {len(texts)} has {more}{count} tokens, and the model takes {limit}; "
-                    "split it, or pass truncate=True to lose what is beyond",
-                    limit=int(limit),
-                )
-            texts[index] = texts[index][:reach]
-        return texts, sum(min(count, int(limit)) for count in counts)
+    def _encoded(self, encode: Any, texts: list[str], prompt: str) -> Any:
+        try:
+            return encode(texts, prompt=prompt, batch_size=len(texts), show_progress_bar=False)
+        except Exception as error:  # torch's, the tokenizer's, or the model's own
+            raise EngineFailed(f"the model failed: {type(error).__name__}: {error}") from error
 
-    def _count(self, texts: Sequence[str]) -> list[int]:
+    def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
         encoded = self._model.tokenizer(
             list(texts), truncation=False, padding=False, return_attention_mask=False, verbose=False
         )
-        return [len(ids) for ids in encoded["input_ids"]]
+        found: list[list[int]] = encoded["input_ids"]
+        return found
+
+    def _load(self) -> Any:
+        """Load the model in 16 bits where that gives the vectors of 32, or was asked for, and as its files say else."""
+        plan = self._plan
+        if plan.forced is not None:
+            return self._attentive(plan.forced)
+        if plan.half is None:
+            return self._loaded(None)
+        import torch
+
+        notes = converted.Notes(converted.identity(self._files))
+        where = torch.cuda.get_device_name(self._device) if self._device.startswith("cuda") else cpus.signature()
+        about = self.name, torch.__version__, where, plan.half, plan.attention or "padded"
+        known = notes.read("same", *about)
+        if known is None:
+            full = self._loaded("float32")
+            if type(full[0]).__name__ != "Transformer" or full[0].module_output_name != "token_embeddings":
+                return self._loaded(None)
+            reference = rows_of(lambda texts: self._encoded(full.encode, texts, ""))
+            try:
+                halved = self._attentive(plan.half)
+                cosine = agreement(reference, lambda texts: self._encoded(halved.encode, texts, ""), HALVED)
+            except EngineFailed as error:
+                log.info(
+                    "%s: %s runs in float32, since in %s %s", self.name, self._space.model, plan.half, error.message
+                )
+                notes.write("same", *about, cosine=0.0, why=error.message)
+                return full
+            notes.write("same", *about, cosine=cosine)
+            return halved
+        return self._attentive(plan.half) if known.get("cosine") else self._loaded("float32")
+
+    def _attentive(self, dtype: str) -> Any:
+        """Load with the plan's attention, or without where the model has it not."""
+        if self._plan.attention is not None:
+            try:
+                return self._loaded(dtype, self._plan.attention)
+            except EngineFailed:  # by far not every architecture can, and each says so in its own way
+                pass
+        return self._loaded(dtype)
+
+    def _loaded(self, dtype: str | None, attention: str | None = None) -> Any:
+        import sentence_transformers
+
+        arguments: dict[str, Any] = {"use_safetensors": True}
+        if dtype is not None:
+            arguments["dtype"] = dtype
+        if attention is not None:
+            arguments["attn_implementation"] = attention
+        try:
+            with quiet():
+                model: Any = sentence_transformers.SentenceTransformer(
+                    str(self._files.path),
+                    device=self._device,
+                    trust_remote_code=self._trusted,
+                    local_files_only=True,
+                    model_kwargs=arguments,
+                )
+        except Exception as error:  # a loader fails in as many ways as there are formats
+            raise EngineFailed(f"{self._files.path} cannot be loaded: {type(error).__name__}: {error}") from error
+        if type(model[0]).__name__ == "Transformer":
+            model[0].register_forward_hook(_in_float32)
+        return model
+
+
+def _in_float32(module: Any, arguments: Any, features: Any) -> None:  # noqa: ARG001 - torch's form of a hook
+    """Have pooling, dense layers and normalisation compute in 32 bits, whatever the transformer does."""
+    tokens = features.get("token_embeddings")
+    if tokens is not None and tokens.is_floating_point():
+        features["token_embeddings"] = tokens.float()
+
+
+def _plan(dtype: Any, device: str) -> TorchPlan:
+    import torch
+
+    if device.startswith("cuda"):
+        flash = installed("flash_attn") and installed("flash_attn_2_cuda")
+        return torch_plan(dtype, device, bf16=torch.cuda.is_bf16_supported(including_emulation=False), flash=flash)
+    return torch_plan(dtype, device, bf16=cpus.has_bf16(), flash=False)

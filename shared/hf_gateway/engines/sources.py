@@ -5,7 +5,10 @@ that returns its folder, or None when it is not there.
 """
 
 import json
-from collections.abc import Callable
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from importlib.util import find_spec
@@ -19,18 +22,43 @@ from hf_gateway.space import VectorSpace, canonical
 
 GROUP = "hf_gateway.models"
 
-# No pickles (*.bin, *.pt) and no code: a model is data.
-WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.vocab")
-UNWANTED = ("onnx/*", "openvino/*", "*/checkpoint-*", "checkpoint-*", "data_config.json", "*.onnx_data")
+Weights = Literal["safetensors", "graph"]
+"""What a model's numbers come in: tensors for torch, or a graph (ONNX, OpenVINO's own form) that engines run as it is."""
 
-_POOLING_FLAGS = {
+# No pickles (*.bin, *.pt) and no code: a model is data.
+_SMALL = ("*.json", "*.txt", "*.model", "*.jinja", "*.vocab")
+WANTED = (*_SMALL, "*.safetensors")
+_GRAPHS = ("onnx/model.onnx", "model.onnx", "openvino/openvino_model.xml", "openvino/openvino_model.bin")
+_PATTERNS: Mapping[Weights, tuple[str, ...]] = {
+    "safetensors": WANTED,
+    # Dense layers behind the transformer are tensors in any case.
+    "graph": (*_SMALL, *_GRAPHS, "onnx/model.onnx_data", "model.onnx_data", "*_Dense/*.safetensors"),
+}
+UNWANTED = ("onnx/*", "openvino/*", "*/checkpoint-*", "checkpoint-*", "data_config.json", "*.onnx_data")
+_UNWANTED: Mapping[Weights, tuple[str, ...]] = {
+    "safetensors": UNWANTED,
+    "graph": ("*/checkpoint-*", "checkpoint-*", "data_config.json"),
+}
+
+POOLING_FLAGS = {
     "pooling_mode_cls_token": "cls",
-    "pooling_mode_mean_tokens": "mean",
     "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
     "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
+"""How older models name their pooling; those that are set stand side by side in this order."""
+TRANSFORMER_FILES = (
+    "sentence_bert_config.json",
+    "sentence_roberta_config.json",
+    "sentence_distilbert_config.json",
+    "sentence_camembert_config.json",
+    "sentence_albert_config.json",
+    "sentence_xlm-roberta_config.json",
+    "sentence_xlnet_config.json",
+)
+"""What the settings of a Transformer module may be called."""
 
 Read = Callable[[str], Any]
 """Gives the JSON of a model's file by its path among the files; None where there is no such file."""
@@ -55,18 +83,49 @@ def find(model: str, revision: str | None = None) -> ModelFiles | None:
     return _cached(model, revision) or _packaged(model, revision)
 
 
-def fetch(model: str, revision: str | None, credential: Credential | None, *, code: bool = False) -> ModelFiles:
-    """Return the model's files, downloading them from the Hub where they are not here yet (safetensors only).
+def has(files: ModelFiles, weights: Weights) -> bool:
+    """Say whether a model's folder has its numbers in this form."""
+    if weights == "graph":
+        return any((files.path / name).is_file() for name in _GRAPHS)
+    return any(not path.parent.name.endswith("_Dense") for path in files.path.rglob("*.safetensors"))
 
-    code: also the repository's Python files, for a pinned revision that was trusted on purpose.
+
+def suffices(files: ModelFiles, weights: Weights) -> bool:
+    """Say whether there is nothing to download: what lies in a folder of the user's own or in a package is all there is."""
+    return files.source != "cache" or has(files, weights)
+
+
+def fetch(
+    model: str,
+    revision: str | None,
+    credential: Credential | None,
+    *,
+    code: bool = False,
+    weights: Weights = "safetensors",
+) -> ModelFiles:
+    """Return the model's files, downloading them from the Hub where they are not here yet.
+
+    code: also the repository's Python files, for a pinned revision that was trusted on purpose; weights: what to download,
+    where the model is not here at all, or in the Hub's cache in the other form only. What is there is better than nothing.
 
     Raises:
         ModelNotFound: no such model or revision, or it is not here and the Hub cannot be reached.
         GatedModel, KeyMissing: its licence was not accepted, or nobody is logged in who could have.
     """
     found = find(model, revision)
-    if found is not None:
+    if found is not None and suffices(found, weights):
         return found
+    try:
+        return _download(canonical(model), revision, credential, code, weights)
+    except (ModelNotFound, EngineFailed):
+        if found is not None:
+            return found
+        raise
+
+
+def _download(
+    model: str, revision: str | None, credential: Credential | None, code: bool, weights: Weights
+) -> ModelFiles:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -78,7 +137,6 @@ def fetch(model: str, revision: str | None, credential: Credential | None, *, co
     )
     from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
 
-    model = canonical(model)
     endpoint = hub_url()
     # False, not None: with None the library would look for a token by itself and send it to any HF_ENDPOINT.
     token = credential.secret.reveal() if credential is not None and credential.header_for(endpoint) else False
@@ -89,8 +147,8 @@ def fetch(model: str, revision: str | None, credential: Credential | None, *, co
             revision=revision,
             token=token,
             endpoint=endpoint,
-            allow_patterns=[*WANTED, *(["*.py"] if code else [])],
-            ignore_patterns=list(UNWANTED),
+            allow_patterns=[*_PATTERNS[weights], *(["*.py"] if code else [])],
+            ignore_patterns=list(_UNWANTED[weights]),
         )
         return ModelFiles(Path(folder), "hub")
     except HFValidationError as error:
@@ -127,7 +185,7 @@ def fetch(model: str, revision: str | None, credential: Credential | None, *, co
 
 def describe(files: ModelFiles, model: str, revision: str | None = None) -> VectorSpace:
     """Read the space from the files that sentence-transformers reads; None for what they do not say."""
-    return described(lambda name: _json(files.path / name), model, revision)
+    return described(lambda name: read_json(files.path / name), model, revision)
 
 
 def described(read: Read, model: str, revision: str | None = None, *, cut: bool = True) -> VectorSpace:
@@ -163,11 +221,13 @@ def described(read: Read, model: str, revision: str | None = None, *, cut: bool 
             precision="float",
         )
     dimension = (pooling or {}).get("embedding_dimension") or (pooling or {}).get("word_embedding_dimension")
+    if isinstance(dimension, int):
+        dimension *= len(poolings(pooling)) or 1  # side by side
     return VectorSpace(
         canonical(model),
         revision,
         dimension=(dense or {}).get("out_features") or dimension or (read("config.json") or {}).get("hidden_size"),
-        pooling=_pooling(pooling) if pooling else None,
+        pooling="+".join(poolings(pooling)) or None,
         normalized="Normalize" in kinds,
         query_prompt=prompts.get("query", ""),
         document_prompt=_document_prompt(prompts),
@@ -178,7 +238,7 @@ def described(read: Read, model: str, revision: str | None = None, *, cut: bool 
 
 def context_of(files: ModelFiles) -> int | None:
     """Return how many tokens a chat model takes, by its config.json; None where that does not say."""
-    config = _json(files.path / "config.json")
+    config = read_json(files.path / "config.json")
     if not isinstance(config, dict):
         return None
     inner = config.get("text_config")  # of a model that also sees
@@ -201,21 +261,49 @@ def _is_model(folder: Path) -> bool:
 
 
 def _cached(model: str, revision: str | None) -> ModelFiles | None:
-    from huggingface_hub import try_to_load_from_cache
+    """Look into the Hub's cache as huggingface_hub's `try_to_load_from_cache` does, whose import takes longer than that."""
+    if not _NAME.fullmatch(model) or "--" in model or ".." in model or model.endswith(".git"):
+        _refuse_name(model)
+    folder = _hub_cache() / f"models--{model.replace('/', '--')}"
+    named = revision or "main"
+    try:
+        commit = (folder / "refs" / named).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        commit = named
+    snapshot = folder / "snapshots" / commit
+    # A download that broke off leaves the small files without the weights.
+    found = ModelFiles(snapshot, "cache")
+    whole = commit and (snapshot / "config.json").is_file() and any(has(found, weights) for weights in _PATTERNS)
+    return found if whole else None
+
+
+_NAME = re.compile(r"(\b[\w\-.]{1,96}\b/)?\b[\w\-.]{1,96}\b", re.ASCII)
+"""What the Hub takes for a model's name."""
+
+
+def _refuse_name(model: str) -> None:
+    """Let the library say what is wrong with a name. Raises ConfigError."""
     from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
     try:
-        found = try_to_load_from_cache(model, "config.json", revision=revision)
+        validate_repo_id(model)
     except HFValidationError as error:
         raise ConfigError(
             f"{model!r} is neither a model id such as 'BAAI/bge-small-en-v1.5' nor a folder: {error}"
         ) from None
-    # A string is a path; other values say that the file is known not to exist, or nothing.
-    if not isinstance(found, str):
-        return None
-    folder = Path(found).parent
-    # A download that broke off leaves the small files without the weights.
-    return ModelFiles(folder, "cache") if any(folder.rglob("*.safetensors")) else None
+
+
+def _hub_cache() -> Path:
+    """Return the folder of the Hub's cache, by the rules of huggingface_hub; by its own word where it is imported already."""
+    constants = sys.modules.get("huggingface_hub.constants")
+    if constants is not None:
+        return Path(constants.HF_HUB_CACHE)
+    told = os.environ.get("HF_HUB_CACHE", os.environ.get("HUGGINGFACE_HUB_CACHE"))
+    if told is None:
+        caches = os.environ.get("XDG_CACHE_HOME", os.path.join("~", ".cache"))  # noqa: PTH118 - "~" is expanded below
+        told = os.path.join(os.environ.get("HF_HOME", os.path.join(caches, "huggingface")), "hub")  # noqa: PTH118
+    return Path(os.path.expandvars(told)).expanduser()
 
 
 def _packaged(model: str, revision: str | None) -> ModelFiles | None:
@@ -238,12 +326,14 @@ def _package_hint(model: str) -> str:
     )
 
 
-def _pooling(config: dict[str, Any]) -> str | None:
-    mode = config.get("pooling_mode")
+def poolings(config: Mapping[str, Any] | None) -> list[str]:
+    """Return the ways to pool whose results stand side by side."""
+    mode = (config or {}).get("pooling_mode")
     if isinstance(mode, str):
-        return mode
-    modes = [name for flag, name in _POOLING_FLAGS.items() if config.get(flag)]
-    return "+".join(modes) or None
+        return [mode]
+    if isinstance(mode, list):
+        return [str(each) for each in mode]
+    return [name for flag, name in POOLING_FLAGS.items() if (config or {}).get(flag)]
 
 
 def _inside(folder: str, name: str) -> str:
@@ -251,7 +341,7 @@ def _inside(folder: str, name: str) -> str:
 
 
 def _max_tokens(read: Read, transformer: str) -> int | None:
-    for name in ("sentence_bert_config.json", "sentence_roberta_config.json"):
+    for name in TRANSFORMER_FILES:
         saved = read(_inside(transformer, name)) or {}
         if isinstance(saved.get("max_seq_length"), int):
             return int(saved["max_seq_length"])
@@ -266,7 +356,8 @@ def _max_tokens(read: Read, transformer: str) -> int | None:
     return min((limit for limit in limits if limit < 10**9), default=None)
 
 
-def _json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """Return a file's JSON; None where there is no such file. Raises ConfigError for a broken one."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -32,7 +32,7 @@ def measured_variants(
     Raises:
         EngineMissing, EngineFailed: the model cannot be loaded here.
     """
-    known = {name: value for name, value in (options or {}).items() if name in OPTIONS}
+    known = {"dtype": "float32", **{name: value for name, value in (options or {}).items() if name in OPTIONS}}
     engine = Engine(files, space, known, revision=revision)
     own: Rows = {
         role: tuple(tuple(row) for row in engine.embed(EmbedRequest(list(CANARIES), role, truncate=True)).vectors)

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from hf_gateway.embedding import EmbedAnswer
 from hf_gateway.errors import BadResponse, BatchTooLarge
 from hf_gateway.usage import Usage
-from hf_gateway.wire.http import HttpRequest, HttpResponse, get, post_json, read_json
+from hf_gateway.wire.http import HttpRequest, HttpResponse, get, post_json, read_json, read_vectors
 from hf_gateway.wire.rows import depth, pooled, rows_of
 
 
@@ -42,7 +42,7 @@ def decode_feature_extraction(response: HttpResponse, count: int, pooling: str |
         BatchTooLarge: token vectors for several texts; they may hold padding, so the texts are asked for one by one.
         BadResponse: token vectors of a model whose pooling is not known.
     """
-    data = read_json(response, target=target)
+    data = read_vectors(response, target=target)
     if isinstance(data, dict):
         # Endpoints with a handler of their own wrap the list.
         data = next((data[key] for key in ("embeddings", "feature", "features", "vectors") if key in data), data)

@@ -3,6 +3,7 @@
 Source: huggingface.co/docs/inference-providers/hub-api, and the recorded `GET /v1/models` (127 models, December 2025).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -23,13 +24,18 @@ class Capabilities:
 
 @dataclass(frozen=True)
 class Offer:
-    """One provider's row. Nearly everything may be missing there."""
+    """One provider's row. Nearly everything may be missing there.
+
+    price_in, price_out: USD per million tokens, as they were written; 0 where the provider asks for nothing.
+    """
 
     provider: str
     live: bool = True
     context: int | None = None
     tools: bool | None = None
     structured_output: bool | None = None
+    price_in: float | None = None
+    price_out: float | None = None
 
 
 @dataclass(frozen=True)
@@ -74,13 +80,23 @@ def _alike(said: Sequence[bool | None]) -> bool | None:
 def _offer(row: dict[str, Any]) -> Offer:
     context = row.get("context_length")
     tools, structured = row.get("supports_tools"), row.get("supports_structured_output")
+    pricing = row["pricing"] if isinstance(row.get("pricing"), dict) else {}
     return Offer(
         str(row["provider"]),
         row.get("status", "live") == "live",
         context if isinstance(context, int) else None,
         tools if isinstance(tools, bool) else None,
         structured if isinstance(structured, bool) else None,
+        _price(pricing.get("input")),
+        _price(pricing.get("output")),
     )
+
+
+def _price(said: Any) -> float | None:
+    """Read a price. The router's sums show in its numbers (0.060000000000000005): 15 digits are what was meant."""
+    if isinstance(said, bool) or not isinstance(said, int | float) or not 0 <= said < math.inf:
+        return None
+    return float(f"{said:.15g}")
 
 
 def encode_models(router: str) -> HttpRequest:

@@ -1,11 +1,12 @@
 """The request and the response that every wire module speaks of, and strict JSON over them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from hf_gateway.errors import BadResponse, InvalidRequest, classify
+from hf_gateway.wire.json import dumps, loads, loads_vectors
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ def get(url: str) -> HttpRequest:
 def post_json(url: str, payload: Mapping[str, Any]) -> HttpRequest:
     """Build a POST of JSON in UTF-8. Raises InvalidRequest for what JSON cannot hold, wherever in the payload it stands."""
     try:
-        body = json.dumps(payload, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+        body = dumps(payload)
     except (TypeError, ValueError, RecursionError) as error:  # UnicodeEncodeError, of a lone surrogate, is a ValueError
         raise InvalidRequest(f"the request cannot be written as JSON: {error}; nothing was sent") from None
     return HttpRequest("POST", url, body, {"content-type": "application/json", "accept": "application/json"})
@@ -48,10 +49,19 @@ def json_size(text: str) -> int:
 
 def read_json(response: HttpResponse, *, target: str) -> Any:
     """Return the JSON of a success; raise the classified error of anything else, `BadResponse` for what is no JSON."""
+    return _read(response, target, loads)
+
+
+def read_vectors(response: HttpResponse, *, target: str) -> Any:
+    """Do what `read_json` does for an answer of many numbers, all of which are read as floats in the end."""
+    return _read(response, target, loads_vectors)
+
+
+def _read(response: HttpResponse, target: str, parse: Callable[[bytes], Any]) -> Any:
     if not 200 <= response.status < 300:
         raise classify(response.status, response.headers, response.body, target=target)
     try:
-        return json.loads(response.body)
+        return parse(response.body)
     except (ValueError, RecursionError):
         shown = response.body[:80].decode("utf-8", "replace")
         what = "an HTML page" if shown.lstrip()[:1] == "<" else f"{shown!r}"

@@ -8,7 +8,7 @@ from typing import Any
 from hf_gateway.embedding import EmbedAnswer
 from hf_gateway.errors import BadResponse
 from hf_gateway.usage import Usage
-from hf_gateway.wire.http import HttpRequest, HttpResponse, get, post_json, read_json
+from hf_gateway.wire.http import HttpRequest, HttpResponse, get, post_json, read_json, read_vectors
 from hf_gateway.wire.rows import rows_of
 
 # llama.cpp's numbers; 0 is none, and 4 a reranker's.
@@ -110,7 +110,7 @@ def encode_embed(
 
 def decode_embed(response: HttpResponse, count: int, *, target: str) -> EmbedAnswer:
     """Read the rows and `prompt_eval_count`; an `error` inside a 200 is an error."""
-    data = read_json(response, target=target)
+    data = read_vectors(response, target=target)
     if not isinstance(data, dict) or "error" in data:
         raise BadResponse(
             f"answered 200 with an error: {data.get('error') if isinstance(data, dict) else data!r}", target=target

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -190,22 +190,20 @@ class ChatStream:
         """Nothing more will come."""
         return self.finished
 
-    def feed(self, data: bytes) -> list[ChatEvent]:
-        """Take more bytes; returns what they say. Raises the error that the stream tells of, BadResponse for garbage."""
-        return [] if self.finished else self._read(self._lines.feed(data))
+    def feed(self, data: bytes) -> Iterator[ChatEvent]:
+        """Take more bytes; gives what they say. Raises the error that the stream tells of, BadResponse for garbage."""
+        return iter(()) if self.finished else self._read(self._lines.feed(data))
 
-    def end(self) -> list[ChatEvent]:
-        """The stream has ended; returns what was still open."""
+    def end(self) -> Iterator[ChatEvent]:
+        """The stream has ended; gives what was still open."""
         return self._read(self._lines.end())
 
-    def _read(self, lines: list[bytes]) -> list[ChatEvent]:
-        found = []
+    def _read(self, lines: list[bytes]) -> Iterator[ChatEvent]:
         for line in lines:
             if line.strip() and not self.finished:
                 event = _event(parsed(line, self._target), self._target)
                 self.finished = event.finish_reason is not None
-                found.append(self._turned(event))
-        return found
+                yield self._turned(event)
 
 
 def _event(data: Mapping[str, Any], target: str) -> ChatEvent:

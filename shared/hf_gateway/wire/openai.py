@@ -12,7 +12,7 @@ from hf_gateway.embedding import EmbedAnswer
 from hf_gateway.errors import BadResponse
 from hf_gateway.usage import Usage
 from hf_gateway.vectors import Vectors
-from hf_gateway.wire.http import HttpRequest, HttpResponse, get, post_json, read_json
+from hf_gateway.wire.http import HttpRequest, HttpResponse, get, post_json, read_json, read_vectors
 from hf_gateway.wire.rows import rows_of
 
 Encoding = Literal["float", "base64"]
@@ -47,9 +47,15 @@ def encode_embeddings(
     return post_json(url, payload)
 
 
+def refuses_encoding(response: HttpResponse) -> bool:
+    """Say whether a server's refusal may mean the encoding that was asked for: it speaks of that."""
+    said = response.body.lower()
+    return response.status in (400, 422) and (b"base64" in said or b"encoding" in said)
+
+
 def decode_embeddings(response: HttpResponse, count: int, *, target: str) -> EmbedAnswer:
     """Read rows in the order of their `index`, floats or base64, whichever came: servers ignore what was asked for."""
-    data = read_json(response, target=target)
+    data = read_vectors(response, target=target)
     entries = data.get("data") if isinstance(data, dict) else None
     if not isinstance(entries, list):
         raise BadResponse("the answer has no list 'data'; is this an OpenAI-compatible server?", target=target)

@@ -5,7 +5,7 @@ Source: platform.openai.com/docs/api-reference/chat; what servers make of it, fr
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -72,7 +72,9 @@ def decode_chat(response: HttpResponse, *, target: str) -> ChatEvent:
     choice = _choice(data)
     if choice is None:
         raise BadResponse("the answer has no 'choices'; is this an OpenAI-compatible server?", target=target)
-    event = _event(data, choice, choice.get("message"), response.headers)
+    event = _event(data, choice, choice.get("message"), _said_by(response.headers))
+    if not event.tool_calls:
+        return event
     # Each is a call of its own here, whatever number or id it has: TGI gives all of them the id "0".
     calls = tuple(replace(call, index=place) for place, call in enumerate(event.tool_calls))
     return replace(event, tool_calls=calls)
@@ -86,49 +88,57 @@ class ChatStream:
         self.finished = False
         self.done = False
         self._events = EventStream(target)
-        self._headers = headers
+        self._said_by = _said_by(headers)
         self._target = target
 
-    def feed(self, data: bytes) -> list[ChatEvent]:
-        """Take more bytes; returns what they say. Raises the error that the stream tells of, BadResponse for garbage."""
-        return [] if self.done else self._read(self._events.feed(data))
+    def feed(self, data: bytes) -> Iterator[ChatEvent]:
+        """Take more bytes; gives what they say. Raises the error that the stream tells of, BadResponse for garbage."""
+        return iter(()) if self.done else self._read(self._events.feed(data))
 
-    def end(self) -> list[ChatEvent]:
-        """The stream has ended; returns what was still open."""
+    def end(self) -> Iterator[ChatEvent]:
+        """The stream has ended; gives what was still open."""
         try:
-            return [] if self.done else self._read(self._events.end())
+            if not self.done:
+                yield from self._read(self._events.end())
         except BadResponse:
-            if self.finished:  # cut within what comes after the answer: the count of tokens, or `[DONE]`
-                return []
-            raise
+            # Otherwise it was cut within what comes after the answer: the count of tokens, or `[DONE]`.
+            if not self.finished:
+                raise
 
-    def _read(self, found: Iterable[bytes]) -> list[ChatEvent]:
-        events = []
+    def _read(self, found: Iterable[bytes]) -> Iterator[ChatEvent]:
         for data in found:
             if data.strip() == b"[DONE]":
                 self.done = True
-                break
+                return
             if data.strip():
-                events.append(self._said(data))
-        return events
+                yield self._said(data)
 
     def _said(self, event_data: bytes) -> ChatEvent:
         data = parsed(event_data, self._target)
         _raise_error(data, self._target)
         choice = _choice(data) or {}
-        event = _event(data, choice, choice.get("delta") or choice.get("message"), self._headers)
-        self.finished = self.finished or event.finish_reason is not None
+        event = _event(data, choice, choice.get("delta") or choice.get("message"), self._said_by)
+        if event.finish_reason is not None:
+            self.finished = True
         return event
+
+
+def _said_by(headers: Mapping[str, str]) -> tuple[str | None, str | None]:
+    """Return the provider, and the id of the request, of a response with these headers."""
+    return headers.get("x-inference-provider"), next((headers[name] for name in REQUEST_IDS if name in headers), None)
 
 
 def _choice(data: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Find the first answer; with `n` there are more, and a stream has their pieces mixed."""
-    choices = data.get("choices")
-    found = (each for each in choices if isinstance(each, dict)) if isinstance(choices, list) else ()
-    return next((each for each in found if not each.get("index")), None)
+    for each in _list(data.get("choices")):
+        if isinstance(each, dict) and not each.get("index"):
+            return each
+    return None
 
 
-def _event(data: Mapping[str, Any], choice: Mapping[str, Any], message: Any, headers: Mapping[str, str]) -> ChatEvent:
+def _event(
+    data: Mapping[str, Any], choice: Mapping[str, Any], message: Any, said_by: tuple[str | None, str | None]
+) -> ChatEvent:
     message = message if isinstance(message, dict) else {}
     text, thoughts = _texts(message.get("content") or message.get("refusal"))
     reasoning = _string(message.get("reasoning_content")) or _string(message.get("reasoning"))
@@ -136,15 +146,16 @@ def _event(data: Mapping[str, Any], choice: Mapping[str, Any], message: Any, hea
     calls = [calls] if isinstance(calls, dict) else _list(calls)  # older TGIs stream one call, not a list
     logprobs = choice.get("logprobs")
     tokens = logprobs.get("content") if isinstance(logprobs, dict) else None
+    provider, request_id = said_by
     return ChatEvent(
         text,
         reasoning or thoughts,
-        tuple(_tool_call(call) for call in calls if isinstance(call, dict)),
+        tuple([_tool_call(call) for call in calls if isinstance(call, dict)]),
         _string(choice.get("finish_reason")),
         usage_of(data.get("usage")),
         _string(data.get("model")),
-        headers.get("x-inference-provider"),
-        next((headers[name] for name in REQUEST_IDS if name in headers), None),
+        provider,
+        request_id,
         tuple(_list(tokens)),
     )
 
@@ -159,6 +170,8 @@ def _list(value: Any) -> list[Any]:
 
 def _texts(content: Any) -> tuple[str, str]:
     """Return text and thoughts; content is a string, or a list of parts as Mistral's reasoning models send it."""
+    if content is None:
+        return "", ""
     if isinstance(content, str):
         return content, ""
     text, thoughts = [], []

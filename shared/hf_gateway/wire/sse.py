@@ -3,11 +3,11 @@
 Source: html.spec.whatwg.org/multipage/server-sent-events.html. Bytes may be cut anywhere, also within a character.
 """
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
 from hf_gateway.errors import BadResponse
+from hf_gateway.wire.json import loads_utf8
 
 MAX_EVENT = 16 * 2**20
 """Bytes of one line, or of one event; an answer of a model is kilobytes."""
@@ -104,7 +104,7 @@ class EventStream:
 def parsed(data: bytes, target: str) -> dict[str, Any]:
     """Return the JSON object of one event. Raises BadResponse for anything else."""
     try:
-        found = json.loads(data.decode("utf-8"))
+        found = loads_utf8(data)
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):

@@ -1,0 +1,122 @@
+"""Which engines are tried for a model, in which order, and in which precision torch runs: decided from facts, without loading."""
+
+import importlib.util
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from hf_gateway.errors import ConfigError, nearest
+
+ENGINES = ("openvino", "onnxruntime", "sentence_transformers")
+"""The modules, the fastest on a processor first."""
+OPTIONS = frozenset({"engine", "device", "dtype", "batch_size", "trust_remote_code"})
+"""What every engine for embeddings is told, and takes or refuses."""
+PACKAGES: Mapping[str, tuple[str, ...]] = {
+    "openvino": ("openvino", "tokenizers", "numpy"),
+    "onnxruntime": ("onnxruntime", "tokenizers", "numpy"),
+    "sentence_transformers": ("sentence_transformers",),
+}
+"""What each engine stands on."""
+
+_NAMES = {"openvino": "openvino", "onnxruntime": "onnxruntime", "torch": "sentence_transformers"}
+_ALIASES = {"sentence-transformers": "torch", "sentence_transformers": "torch", "onnx": "onnxruntime"}
+
+Installed = Callable[[str], bool]
+
+
+def installed(package: str) -> bool:
+    """Say whether a package could be imported, without importing it."""
+    try:
+        return importlib.util.find_spec(package) is not None
+    except (ImportError, ValueError):  # hidden on purpose
+        return False
+
+
+def order(options: Mapping[str, Any], *, cuda: bool) -> tuple[str, ...]:
+    """Return the engines to try: the one that `engine` names, torch alone for another device than the processor, else all.
+
+    cuda: whether torch would compute on an NVIDIA or AMD GPU, where it is the fastest. Raises ConfigError for an unknown name.
+    """
+    named = options.get("engine")
+    if named is not None:
+        name = _ALIASES.get(str(named), str(named))
+        if name not in _NAMES:
+            raise ConfigError(f"there is no engine {named!r}{nearest(str(named), set(_NAMES))}")
+        return (_NAMES[name],)
+    device = str(options.get("device") or ("cuda" if cuda else "cpu"))
+    if device == "cpu":
+        return ENGINES
+    if options.get("device"):
+        return ("sentence_transformers",)
+    return ("sentence_transformers", *(name for name in ENGINES if name != "sentence_transformers"))
+
+
+@cache
+def cuda_is_here() -> bool:
+    """Say whether torch has a GPU. torch is imported only where its build and a driver let one expect it."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1") or not built_for_gpu():
+        return False
+    if sys.platform == "linux" and not any(Path(name).exists() for name in _DRIVERS):
+        return False
+    import torch
+
+    return bool(torch.cuda.is_available())
+
+
+_DRIVERS = ("/dev/nvidiactl", "/dev/nvidia0", "/proc/driver/nvidia/version", "/dev/dxg", "/dev/kfd")
+"""What the kernel shows where there is a GPU: NVIDIA's, under WSL, AMD's."""
+
+
+def built_for_gpu(version_file: Path | None = None) -> bool:
+    """Read in torch's own file of versions whether it was built for CUDA or ROCm; False where torch is missing."""
+    if version_file is None:
+        if not installed("torch") or (spec := importlib.util.find_spec("torch")) is None or not spec.origin:
+            return False
+        version_file = Path(spec.origin).with_name("version.py")
+    try:
+        text = version_file.read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return bool(re.search(r"^(?:cuda|hip)\b[^=\n]*=\s*['\"]", text, re.MULTILINE))
+
+
+@dataclass(frozen=True)
+class TorchPlan:
+    """How torch runs a model. half: the 16-bit type to try, if it gives the same vectors; forced: without asking that.
+
+    tokens: of a batch, padding included; attention: what to ask transformers for, None for its own choice.
+    """
+
+    half: Literal["bfloat16", "float16"] | None
+    forced: str | None
+    tokens: int
+    attention: Literal["flash_attention_2"] | None = None
+
+
+CPU_TOKENS = 4096
+GPU_TOKENS = 65536
+"""Enough to keep a GPU busy; activations of a large model take a few GB."""
+_FULL = frozenset({"fp32", "float32"})
+_HALVES = {"bf16": "bfloat16", "fp16": "float16"}
+
+
+def torch_plan(dtype: Any, device: str, *, bf16: bool, flash: bool) -> TorchPlan:
+    """Decide how torch runs on a device, such as "cpu" or "cuda:0".
+
+    dtype: the option, in our words or torch's, None for "auto"; bf16: whether the device multiplies bfloat16 by itself;
+    flash: whether flash-attn is installed, with which a GPU needs no padding.
+    """
+    gpu = device.startswith("cuda")
+    tokens = GPU_TOKENS if gpu else CPU_TOKENS
+    if dtype not in (None, "auto"):
+        forced = "float32" if str(dtype) in _FULL else _HALVES.get(str(dtype), str(dtype))
+        halved = forced in ("bfloat16", "float16")
+        return TorchPlan(None, forced, tokens, "flash_attention_2" if gpu and flash and halved else None)
+    if gpu:
+        return TorchPlan("bfloat16" if bf16 else "float16", None, tokens, "flash_attention_2" if flash else None)
+    return TorchPlan("bfloat16" if bf16 and device == "cpu" else None, None, tokens)

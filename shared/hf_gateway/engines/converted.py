@@ -1,0 +1,219 @@
+"""The cache of converted models: made once, by whoever has torch, and run without it ever after.
+
+An entry is a folder with the graph, the tokenizer as transformers uses it, and `entry.json`: what was converted, and the
+vectors that the original gave for the canary texts. It is made beside its place and renamed, so that it is whole or not there.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hf_gateway.engines.sources import ModelFiles, read_json
+from hf_gateway.fingerprint import Fingerprint
+from hf_gateway.home import home, write_atomically
+
+log = logging.getLogger(__name__)
+
+VERSION = 1
+"""Of the form of entries, and of what converting does; entries of another one are made anew."""
+
+_SMALL = 200_000
+"""Bytes up to which a file is read whole to know it again."""
+_PIECES = 32
+_PIECE = 4096
+_READ = (
+    "*.safetensors",
+    "*.onnx",
+    "*.xml",
+    "*config*.json",
+    "modules.json",
+    "token*.json",
+    "vocab*",
+    "merges.txt",
+    "*.model",
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A converted model. reference: what the original gave for the canaries, as documents without a prompt."""
+
+    folder: Path
+    max_tokens: int | None
+    reference: Fingerprint
+
+    @property
+    def tokenizer(self) -> Path:
+        """The tokenizer.json."""
+        return self.folder / "tokenizer.json"
+
+
+def identity(files: ModelFiles) -> str:
+    """Return a name for what lies in a model's folder: other weights, settings or vocabularies have another one.
+
+    Large files are known by size, time of change and samples of their bytes, since reading gigabytes would cost more than it
+    could ever tell.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    modules = read_json(files.path / "modules.json")
+    inner = [str(module.get("path", "")) for module in modules or () if isinstance(module, dict)]
+    folders = {files.path / name for name in ("", "onnx", "openvino", *inner)}
+    found = {path for folder in folders for pattern in _READ for path in folder.glob(pattern)}
+    for path in sorted(found):
+        if path.is_file():
+            digest.update(f"{path.relative_to(files.path).as_posix()}\0{_print_of(path)}\0".encode())
+    return digest.hexdigest()
+
+
+def _print_of(path: Path) -> str:
+    about = path.stat()
+    digest = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        if about.st_size <= _SMALL:
+            digest.update(file.read())
+            return digest.hexdigest()
+        for piece in range(_PIECES):
+            file.seek(piece * (about.st_size - _PIECE) // (_PIECES - 1))
+            digest.update(file.read(_PIECE))
+    return f"{about.st_size} {about.st_mtime_ns} {digest.hexdigest()}"
+
+
+def root() -> Path:
+    """Return the folder of all entries: HF_GATEWAY_CONVERTED, where an image or a team has one, or `converted` under our home."""
+    named = os.environ.get("HF_GATEWAY_CONVERTED")
+    return Path(named).expanduser() if named else home() / "converted"
+
+
+def place(key: str, engine: str) -> Path:
+    """Return the folder of an entry, which need not be there."""
+    return root() / f"{key}-{engine}-{VERSION}"
+
+
+def known(files: ModelFiles) -> bool:
+    """Say whether a model was converted here, for any engine."""
+    return any(load(place(identity(files), engine)) for engine in ("openvino", "onnxruntime"))
+
+
+def load(folder: Path) -> Entry | None:
+    """Return an entry; None where there is none, or it is broken: files missing, of another size, or changed."""
+    try:
+        data = json.loads((folder / "entry.json").read_bytes())
+        prints: Mapping[str, str] = data["files"]
+        if not prints or any(_sizes_and_samples(folder / name) != known for name, known in prints.items()):
+            return None
+        limit = data["max_tokens"]
+        return Entry(folder, limit if isinstance(limit, int) else None, Fingerprint.from_dict(data["reference"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+@contextlib.contextmanager
+def making(folder: Path) -> Iterator[Path]:
+    """Give a folder beside `folder` to make an entry in, and remove it in the end. One process at a time, where the system can.
+
+    Raises OSError.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    passing = folder.with_name(f".{folder.name}.{os.getpid()}.{os.urandom(4).hex()}")
+    with _alone(folder.with_name(f".{folder.name}.lock")):
+        _sweep(folder)
+        passing.mkdir()
+        try:
+            yield passing
+        finally:
+            shutil.rmtree(passing, ignore_errors=True)
+
+
+def keep(
+    passing: Path, folder: Path, about: Mapping[str, Any], max_tokens: int | None, reference: Fingerprint
+) -> Entry:
+    """Write down what was made in `passing` and put it at its place, unless somebody else was first. Raises OSError.
+
+    about: for people who look: the model, versions.
+    """
+    prints = {path.name: _sizes_and_samples(path) for path in sorted(passing.iterdir())}
+    data = {**about, "files": prints, "max_tokens": max_tokens, "reference": reference.to_dict()}
+    (passing / "entry.json").write_text(json.dumps(data, indent=1), encoding="utf-8")
+    if folder.exists() and load(folder) is None:
+        discard(folder)
+    try:
+        passing.rename(folder)
+    except OSError:
+        if load(folder) is None:
+            raise
+    return Entry(folder, max_tokens, reference)
+
+
+def discard(folder: Path) -> None:
+    """Take an entry away that is broken, or gives other vectors than it should. Whoever runs it has it in memory."""
+    doomed = folder.with_name(f".{folder.name}.{os.getpid()}.{os.urandom(4).hex()}")
+    with contextlib.suppress(OSError):
+        folder.rename(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _sizes_and_samples(path: Path) -> str:
+    """A file's size and samples of its bytes; not its time, since an entry may be copied to another machine."""
+    size = path.stat().st_size
+    digest = hashlib.blake2b(digest_size=8)
+    with path.open("rb") as file:
+        for piece in range(_PIECES if size > _PIECE else 1):
+            file.seek(piece * (size - _PIECE) // (_PIECES - 1) if size > _PIECE else 0)
+            digest.update(file.read(_PIECE))
+    return f"{size} {digest.hexdigest()}"
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what processes left that died while they made this entry; nobody else makes it now."""
+    for left in folder.parent.glob(f".{folder.name}.*"):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Wait until no other process of this machine makes the same; it would only be done twice."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    with path.open("wb") as door:
+        with contextlib.suppress(OSError):  # some network file systems
+            fcntl.flock(door, fcntl.LOCK_EX)
+        yield
+
+
+class Notes:
+    """What was found out of a model's engines by measuring or by failing, so that the next process need not do it again."""
+
+    def __init__(self, key: str) -> None:
+        """key: the model's `identity`."""
+        self._folder = root() / "notes"
+        self._key = key
+
+    def read(self, *about: str) -> dict[str, Any] | None:
+        """Return what was written under the same words, such as the engine, its version and the processor; or None."""
+        with contextlib.suppress(OSError, ValueError):
+            found = json.loads(self._path(about).read_bytes())
+            if isinstance(found, dict) and found.get("about") == list(about):
+                return found
+        return None
+
+    def write(self, *about: str, **said: Any) -> None:
+        """Keep it; where nothing can be written it is found out again."""
+        try:
+            write_atomically(self._path(about), json.dumps({"about": list(about), **said}).encode())
+        except OSError as error:
+            log.info("what was measured of a model cannot be kept under %s: %s", self._folder, error)
+
+    def _path(self, about: tuple[str, ...]) -> Path:
+        named = hashlib.blake2b("\0".join([self._key, str(VERSION), *about]).encode(), digest_size=16).hexdigest()
+        return self._folder / f"{named}.json"

@@ -1,0 +1,117 @@
+"""What of this machine's processors this process may use, and what they can."""
+
+import math
+import os
+import platform
+import re
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+
+def usable(root: Path = Path("/")) -> int:
+    """Return how many processors this process may keep busy: by its affinity, and by its container's quota of time.
+
+    root: where `proc` and `sys` are. A quota of 1.5 processors counts as 2, since one thread could not use it up.
+    """
+    allowed = _affinity()
+    quota = quota_of(root)
+    return max(1, min(allowed, math.ceil(quota)) if quota is not None else allowed)
+
+
+def restricted(root: Path = Path("/")) -> int | None:
+    """Return `usable()` where that is fewer than the machine has, which runtimes do not find out by themselves; else None."""
+    count = usable(root)
+    return count if count < (os.cpu_count() or 1) else None
+
+
+def quota_of(root: Path = Path("/")) -> float | None:
+    """Return the processors' worth of time that the cgroups of this process, v1 or v2, may use; None for no limit."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    limits: list[float] = []
+    for line in lines:
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if not controllers:
+            limits += _along(root / "sys/fs/cgroup", path, _of_v2)
+        elif "cpu" in controllers.split(","):
+            mounts = [root / "sys/fs/cgroup" / name for name in (controllers, "cpu")]
+            mount = next((each for each in mounts if each.is_dir()), mounts[-1])
+            limits += _along(mount, path, _of_v1)
+    return min(limits, default=None)
+
+
+@cache
+def has_bf16() -> bool:
+    """Say whether the processor multiplies bfloat16 by itself; without that it would be slower than float32."""
+    return not _BF16.isdisjoint(_flags())
+
+
+@cache
+def signature() -> str:
+    """Name what decides how numbers come out: kind of processor and the instructions for vectors and matrices that it has."""
+    kinds = ("avx", "amx", "fma", "sse4", "bf16", "fp16", "asimd", "sve", "sme", "i8mm", "neon")
+    known = sorted(flag for flag in _flags() if flag.startswith(kinds) or flag in _BF16)
+    return " ".join([platform.machine(), *(known or [platform.processor()])])
+
+
+_BF16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+"""As /proc/cpuinfo calls it: Intel and AMD, Intel's tiles, ARM."""
+
+
+def flags_in(cpuinfo: str) -> frozenset[str]:
+    """Read the flags of the first processor from the text of /proc/cpuinfo."""
+    found = re.search(r"^(?:flags|Features)\s*:(.*)$", cpuinfo, re.MULTILINE)
+    return frozenset(found[1].split()) if found else frozenset()
+
+
+def _flags() -> frozenset[str]:
+    try:
+        return flags_in(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return frozenset()
+
+
+def _affinity() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS, Windows
+        return os.cpu_count() or 1
+
+
+def _along(mount: Path, path: str, limit: Callable[[Path], float | None]) -> list[float]:
+    """Read the limits of a group and of all above it. In a container the path may be that of the host, and not be there."""
+    group = mount / path.strip("/")
+    folders = [mount] if ".." in path else [group, *group.parents]
+    return [
+        found
+        for folder in folders
+        if folder == mount or mount in folder.parents
+        if (found := limit(folder)) is not None
+    ]
+
+
+def _of_v2(folder: Path) -> float | None:
+    quota, _, period = _text(folder / "cpu.max").partition(" ")
+    return _ratio(quota, period)
+
+
+def _of_v1(folder: Path) -> float | None:
+    return _ratio(_text(folder / "cpu.cfs_quota_us"), _text(folder / "cpu.cfs_period_us"))
+
+
+def _ratio(quota: str, period: str) -> float | None:
+    """A quota of `max`, or of -1 in v1, is none."""
+    if not quota.isdigit() or not period.isdigit() or not int(period):
+        return None
+    return int(quota) / int(period) or None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""

@@ -1,0 +1,122 @@
+"""From texts to vectors around a graph: tokens, batches, the graph itself, pooling, one array in the caller's order."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from hf_gateway.engines.batches import packed
+from hf_gateway.engines.fitting import fitted
+from hf_gateway.engines.pooling import Head
+from hf_gateway.engines.tokenising import Tokeniser
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+TOKENS = 2048
+"""A batch's tokens, padding included: enough for the multiplications to be large, and the activations stay in the cache."""
+WINDOW = 100_000
+"""Characters that are tokenised and sorted together, while those before them are computed."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """r texts padded to one length. places: where they stand among the caller's; the arrays: (r, tokens) int64."""
+
+    places: Sequence[int]
+    ids: "Array"
+    mask: "Array"
+    types: "Array"
+
+
+class Runner(Protocol):
+    """A graph that is ready to run. Safe for threads."""
+
+    def run(self, batch: Batch, take: Callable[["Array"], None]) -> None:
+        """Compute the vectors of all tokens and hand them to `take`, as (r, tokens, d) float32 that is valid only meanwhile."""
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Everything for one model and one precision. limit: tokens that the model takes; rows: texts a batch at most."""
+
+    tokeniser: Tokeniser
+    head: Head
+    runner: Runner
+    limit: int | None
+    pad: int = 0
+    rows: int | None = None
+
+    def encode(self, texts: Sequence[str], prompt: str = "", *, truncate: bool = False) -> tuple["Array", int]:
+        """Embed n texts; returns (n, dim) float32 in their order, and how many tokens were read. Raises ContextOverflow."""
+        import numpy as np
+
+        made = np.empty((len(texts), self.head.dimension), np.float32)
+        read = 0
+
+        def compute(batch: Batch) -> None:
+            def take(hidden: "Array") -> None:
+                made[batch.places] = self.head(hidden, batch.mask)
+
+            self.runner.run(batch, take)
+
+        batches = self._batches(texts, prompt, truncate)
+        present = next(batches, None)
+        following = next(batches, None)
+        if present is not None and following is None:
+            compute(present)
+            return made, int(present.mask.sum())
+        with ThreadPoolExecutor(1, thread_name_prefix="hf-gateway-graph") as worker:
+            pending: Future[None] | None = None
+            while present is not None:
+                if pending is not None:
+                    pending.result()
+                pending = worker.submit(compute, present)
+                read += int(present.mask.sum())
+                present, following = following, next(batches, None)
+            if pending is not None:
+                pending.result()
+        return made, read
+
+    def _batches(self, texts: Sequence[str], prompt: str, truncate: bool) -> Iterator[Batch]:
+        for start, window in windows(texts):
+            kept, found = fitted(
+                window, prompt, self.limit, self.tokeniser.tokens, truncate=truncate, first=start, total=len(texts)
+            )
+            if self.limit:
+                for place, tokens in enumerate(found):
+                    if len(tokens) > self.limit:
+                        found[place] = self.tokeniser.cut(prompt + kept[place])
+            for places in packed([len(tokens) for tokens in found], TOKENS, self.rows):
+                yield _padded([start + place for place in places], [found[place] for place in places], self.pad)
+
+
+def windows(texts: Sequence[str]) -> Iterator[tuple[int, Sequence[str]]]:
+    """Cut a list into parts of at most WINDOW characters, or of one text; gives the place of each part's first text."""
+    start = size = 0
+    for place, text in enumerate(texts):
+        if place > start and size + len(text) > WINDOW:
+            yield start, texts[start:place]
+            start, size = place, 0
+        size += len(text)
+    if start < len(texts):
+        yield start, texts[start:]
+
+
+def _padded(places: Sequence[int], tokens: Sequence[Any], pad: int) -> Batch:
+    """Put the tokens of r texts, the longest first, into arrays."""
+    import numpy as np
+
+    width = max(1, len(tokens[0]))
+    ids = np.full((len(tokens), width), pad, np.int64)
+    mask = np.zeros((len(tokens), width), np.int64)
+    types = np.zeros((len(tokens), width), np.int64)
+    for row, found in enumerate(tokens):
+        count = len(found)
+        ids[row, :count] = found.ids
+        mask[row, :count] = 1
+        if any(found.type_ids):
+            types[row, :count] = found.type_ids
+    return Batch(places, ids, mask, types)

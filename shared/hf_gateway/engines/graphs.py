@@ -1,0 +1,290 @@
+"""What the engines that run a graph have in common: where it comes from, how it is checked, in which precision it runs.
+
+A graph is taken, in this order, from the cache of converted models, from the model's weights where torch is here to convert
+them, from the model's own repository. A converted one is compared with the original on the canary texts before it is used.
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from hf_gateway.embedding import EmbedAnswer, EmbedRequest
+from hf_gateway.engines import converted, cpus, trust_of
+from hf_gateway.engines.agreement import HALVED, PRECISE, Different, Embed, agreement, agreement_of_one, rows_of
+from hf_gateway.engines.converted import Entry, Notes
+from hf_gateway.engines.encoder import Encoder, Runner
+from hf_gateway.engines.layout import FAMILIES, read_layout
+from hf_gateway.engines.pooling import Head
+from hf_gateway.engines.sources import ModelFiles, described, read_json
+from hf_gateway.engines.tokenising import Tokeniser, check_files
+from hf_gateway.errors import EngineFailed, EngineMissing
+from hf_gateway.fingerprint import Rows
+from hf_gateway.space import VectorSpace
+from hf_gateway.usage import Usage
+from hf_gateway.vectors import Vectors
+
+log = logging.getLogger(__name__)
+
+Precision = Literal["fp32", "bf16"]
+
+_DTYPES: Mapping[Any, Precision | None] = {
+    None: None,
+    "auto": None,
+    "fp32": "fp32",
+    "float32": "fp32",
+    "bf16": "bf16",
+    "bfloat16": "bf16",
+}
+
+
+FED = frozenset({"input_ids", "attention_mask", "token_type_ids"})
+"""What a graph may ask for."""
+
+
+def chosen_output(ports: Sequence[tuple[frozenset[str], int | None]]) -> int:
+    """Return which output has the vectors of tokens, by the names and the rank of each. Raises EngineFailed."""
+    deep = [place for place, (_, rank) in enumerate(ports) if rank == 3]
+    named = [place for place in deep if ports[place][0] & {"last_hidden_state", "token_embeddings"}]
+    if len(named) == 1 or len(deep) == 1:
+        return (named or deep)[0]
+    raise EngineFailed("its graph does not say which of its outputs has the vectors of tokens")
+
+
+class GraphEngine:
+    """One loaded model, as a graph. Safe for threads. A subclass says how its runtime converts, loads and runs."""
+
+    name: ClassVar[str]
+    files: ClassVar[Sequence[str]]
+    """What a repository may call the graph, the best first."""
+    entry_file: ClassVar[str]
+    """What the graph is called in the cache of converted models."""
+    precisions: ClassVar[frozenset[Precision]] = frozenset({"fp32"})
+
+    def __init__(
+        self, files: ModelFiles, space: VectorSpace, options: Mapping[str, Any], *, revision: str | None = None
+    ) -> None:
+        """Load the model, converting it first if need be. Raises EngineMissing, EngineFailed, ConfigError."""
+        trust_of(files, options, revision)
+        if str(options.get("device") or "cpu") != "cpu":
+            raise EngineFailed(f"it runs on the CPU, and device={options['device']!r} was asked for")
+        wanted = options.get("dtype")
+        if wanted not in _DTYPES or (_DTYPES[wanted] or "fp32") not in self.precisions:
+            raise EngineFailed(f"it has no dtype={wanted!r}")
+        self._space = space
+        self._layout = read_layout(files)
+        self._rows = int(options["batch_size"]) if "batch_size" in options else None
+        self._version = self.load_runtime()
+        self._wanted: Precision | None = _DTYPES[wanted]
+        self._head = Head(files.path, self._layout)
+        self._source: Literal["converted", "repository"] = "converted"
+        self.precision: Precision = "fp32"
+        self._encoder = self._open(files)
+
+    # What a runtime gives.
+
+    def load_runtime(self) -> str:
+        """Import the runtime and return its version. Raises EngineMissing."""
+        raise NotImplementedError
+
+    def runner(self, path: Path, precision: Precision, kept: Path | None = None) -> Runner:
+        """Load a graph. kept: a folder for what the runtime makes of it, where that saves time. Raises EngineFailed."""
+        raise NotImplementedError
+
+    def convert(self, module: Any, example: Mapping[str, Any], path: Path) -> None:
+        """Write the graph of a torch module. Raises EngineFailed, EngineMissing, OSError."""
+        raise NotImplementedError
+
+    # What callers see.
+
+    @property
+    def dimension(self) -> int | None:
+        """Numbers a vector."""
+        return self._head.dimension
+
+    @property
+    def device(self) -> str:
+        """Where it runs."""
+        return "cpu"
+
+    def embed(self, request: EmbedRequest) -> EmbedAnswer:
+        """Embed n texts in one role into (n, dim) float32. Raises ContextOverflow unless `truncate`, EngineFailed."""
+        prompt = self._space.query_prompt if request.role == "query" else self._space.document_prompt
+        rows, tokens = self._encoder.encode(request.texts, prompt or "", truncate=request.truncate)
+        flat = rows.astype("<f4", copy=False)
+        return EmbedAnswer(Vectors.from_bytes(flat.tobytes(), flat.shape[1]), Usage(tokens))
+
+    # Where the graph comes from.
+
+    def _open(self, files: ModelFiles) -> Encoder:
+        from hf_gateway.engines import originals
+
+        key = converted.identity(files)
+        place = converted.place(key, self.name)
+        entry = converted.load(place)
+        weights = any(files.path.rglob("*.safetensors"))
+        convertible = weights and originals.torch_is_here()
+        if entry is not None:
+            try:
+                return self._serve(entry, Notes(key))
+            except EngineFailed as error:
+                if not convertible:  # nobody here could make it anew, and it may serve elsewhere
+                    raise
+                log.warning("%s: the converted %s is made anew: %s", self.name, self._space.model, error)
+                converted.discard(place)
+        if convertible:
+            return self._serve(self._converted(files, key, place), Notes(key))
+        graph = next(
+            (path for name in self.files if (path := files.path / self._layout.transformer / name).is_file()), None
+        )
+        if graph is not None:
+            return self._serve_unverified(files, graph, Notes(key))
+        raise EngineMissing(self._nothing(weights))
+
+    def _nothing(self, weights: bool) -> str:
+        """Say what to do about a model without a graph that this machine cannot convert."""
+        lacks = f"{self._space.model} has no ONNX file" if weights else f"{self._space.model} has no weights here"
+        return (
+            f"{lacks}, and converting its safetensors takes torch, once: pip install 'hf-gateway[torch]', "
+            "or set HF_GATEWAY_CONVERTED to the folder of a machine that has done it"
+        )
+
+    def _converted(self, files: ModelFiles, key: str, place: Path) -> Entry:
+        """Convert the model, compare what comes out with the original, and keep it."""
+        from hf_gateway.engines import originals
+
+        notes = Notes(key)
+        versions = " ".join(
+            [self._version, *(f"{each} {metadata.version(each)}" for each in ("torch", "transformers"))]
+        )
+        if refusal := notes.read("refused", self.name, versions):
+            raise EngineFailed(str(refusal.get("why")))
+        try:
+            with converted.making(place) as passing:
+                if (entry := converted.load(place)) is not None:
+                    return entry  # made by another process in the meantime
+                log.info("%s: converting %s, once", self.name, self._space.model)
+                original = originals.Original(files)
+                self._refuse_overlong(original.max_tokens)
+                reference = original.reference(VectorSpace(self._space.model))
+                graph = passing / self.entry_file
+                originals.write_tokenizer(original, passing)
+                try:
+                    with originals.tracing():
+                        self.convert(*original.traceable(), graph)
+                    made = self._encoder_of(graph, passing / "tokenizer.json", original.max_tokens, "fp32")
+                    worst = agreement(reference.rows, _embedding(made), PRECISE)
+                except EngineMissing:
+                    raise
+                except EngineFailed as error:
+                    notes.write("refused", self.name, versions, why=error.message)
+                    raise
+                del made  # so that nothing holds files that are about to move
+                about = {"model": self._space.model, "engine": self.name, "versions": versions, "cosine": worst}
+                entry = converted.keep(passing, place, about, original.max_tokens, reference)
+        except OSError as error:
+            raise EngineFailed(f"what was converted cannot be kept: {error}") from error
+        notes.write("same", *self._circumstances("fp32"), cosine=worst)
+        return entry
+
+    # How it runs.
+
+    def _serve(self, entry: Entry, notes: Notes) -> Encoder:
+        """Load a converted model."""
+
+        def load(precision: Precision) -> Encoder:
+            circumstances = "\0".join(self._circumstances(precision)).encode()
+            kept = entry.folder / f"{precision}-{hashlib.blake2b(circumstances, digest_size=8).hexdigest()}"
+            return self._encoder_of(entry.folder / self.entry_file, entry.tokenizer, entry.max_tokens, precision, kept)
+
+        return self._fastest(load, entry.reference.rows, notes)
+
+    def _serve_unverified(self, files: ModelFiles, graph: Path, notes: Notes) -> Encoder:
+        """Load a repository's own graph, for lack of the original to compare it with."""
+        if self._layout.family not in FAMILIES:
+            raise EngineFailed(
+                f"a graph of the family {self._layout.family!r} is not used unless torch is here to compare it with the original"
+            )
+        self._source = "repository"
+        tokenizer = check_files(files.path, self._layout)
+        limit = described(lambda name: read_json(files.path / name), self._space.model).max_tokens
+        log.info(
+            "%s: %s runs %s as its repository has it; without torch it cannot be compared with the original",
+            self.name,
+            self._space.model,
+            graph.relative_to(files.path),
+        )
+
+        def load(precision: Precision) -> Encoder:
+            return self._encoder_of(graph, tokenizer, limit, precision)
+
+        return self._fastest(load, None, notes)
+
+    def _fastest(self, load: Callable[[Precision], Encoder], reference: Rows | None, notes: Notes) -> Encoder:
+        """Load in the fastest precision that gives the canaries the vectors of `reference`, or of float32 where that is None."""
+        if self._wanted is not None:
+            encoder = load(self._wanted)
+            if self._wanted == "fp32" and reference is not None:
+                self._check(encoder, "fp32", reference, notes)
+            self.precision = self._wanted
+            return encoder
+        if "bf16" in self.precisions and cpus.has_bf16():
+            encoder = load("bf16")
+            try:
+                self._check(encoder, "bf16", reference or (lambda: rows_of(_embedding(load("fp32")))), notes)
+            except Different as error:
+                log.info("%s: %s runs in float32, since in bfloat16 %s", self.name, self._space.model, error.message)
+            else:
+                self.precision = "bf16"
+                return encoder
+        encoder = load("fp32")
+        if reference is not None:
+            self._check(encoder, "fp32", reference, notes)
+        return encoder
+
+    def _check(
+        self, encoder: Encoder, precision: Precision, reference: Rows | Callable[[], Rows], notes: Notes
+    ) -> None:
+        """Compare the canaries, all of them the first time with this runtime on this kind of processor. Raises Different.
+
+        Afterwards one of them is enough, to see that the files are what they were; it also warms up the graph.
+        """
+        least = PRECISE if precision == "fp32" else HALVED
+        about = self._circumstances(precision)
+        known = notes.read("same", *about)
+        if known is None:
+            rows = reference() if callable(reference) else reference
+            try:
+                cosine = agreement(rows, _embedding(encoder), least)
+            except Different as error:
+                notes.write("same", *about, cosine=0.0, why=error.message)
+                raise
+            notes.write("same", *about, cosine=cosine)
+        elif not known.get("cosine"):
+            raise Different(str(known.get("why")))
+        elif not callable(reference):
+            agreement_of_one(reference, _embedding(encoder), least)
+
+    def _circumstances(self, precision: Precision) -> tuple[str, ...]:
+        return self.name, self._version, self._source, cpus.signature(), precision
+
+    def _refuse_overlong(self, limit: int | None) -> None:
+        """Refuse a model whose tokenizer lets through more than it has positions for: a graph would make something up there."""
+        places = self._layout.positions
+        if places is not None and (limit is None or limit > places):
+            raise EngineFailed(
+                f"it has places for {places} tokens, and its tokenizer lets {limit or 'any number'} through"
+            )
+
+    def _encoder_of(
+        self, graph: Path, tokenizer: Path, limit: int | None, precision: Precision, kept: Path | None = None
+    ) -> Encoder:
+        self._refuse_overlong(limit)
+        tokeniser = Tokeniser(tokenizer, limit)
+        return Encoder(tokeniser, self._head, self.runner(graph, precision, kept), limit, self._layout.pad, self._rows)
+
+
+def _embedding(encoder: Encoder) -> Embed:
+    return lambda texts: encoder.encode(texts, truncate=True)[0]

@@ -1,0 +1,156 @@
+"""What a model of sentence-transformers is made of, read from its files without torch.
+
+The engines that run a graph do by themselves what comes before and after it. Whatever is not understood here is refused, so
+that torch takes over rather than a wrong vector gets out.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from hf_gateway.engines.sources import TRANSFORMER_FILES, ModelFiles, poolings, read_json
+from hf_gateway.errors import EngineFailed
+
+Mode = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
+
+MODES: tuple[Mode, ...] = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
+
+FAMILIES = frozenset({"bert", "mpnet", "distilbert", "roberta", "xlm-roberta", "camembert", "electra"})
+"""Models whose graphs are run without having been compared with the original."""
+
+_COUNTED_FROM_PAD = frozenset({"mpnet", "roberta", "xlm-roberta", "camembert"})
+"""Families whose first token has the position behind that of the padding."""
+
+ACTIVATIONS = ("Identity", "Tanh", "ReLU", "Sigmoid")
+
+_PLAIN: Mapping[str, Any] = {
+    "transformer_task": "feature-extraction",
+    "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
+    "module_output_name": "token_embeddings",
+}
+"""Settings of a Transformer module that say what is so anyway."""
+_READ = frozenset({"max_seq_length", "do_lower_case", "unpad_inputs"})
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A layer after the pooling. path: its folder, among the model's files; activation: one of ACTIVATIONS."""
+
+    path: str
+    activation: str
+
+
+@dataclass(frozen=True)
+class Layout:
+    """From tokens to a vector: a transformer, a pooling, and what comes after.
+
+    transformer: its folder among the model's files, "" for the top one; family: `model_type` of its config; hidden: numbers
+    a token; pooling: ways to pool, side by side; after: layers, and "normalize", in order; lowercase: do_lower_case; pad: the
+    token that fills up a shorter text; positions: of the longest text that the network has places for, None for any.
+    """
+
+    transformer: str
+    family: str
+    hidden: int
+    pooling: tuple[Mode, ...]
+    after: tuple[Dense | Literal["normalize"], ...] = ()
+    lowercase: bool = False
+    pad: int = 0
+    positions: int | None = None
+
+
+def read_layout(files: ModelFiles) -> Layout:
+    """Read what a model is made of. Raises EngineFailed for anything that is not understood, ConfigError for broken files."""
+    modules = read_json(files.path / "modules.json")
+    if modules is None:
+        return _layout(files.path, "", ("mean",), (), {})
+    if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
+        raise EngineFailed("its modules.json is no list of modules")
+    parts = [(str(module.get("type", "")), str(module.get("path", ""))) for module in modules]
+    for kind, _ in parts:
+        if not kind.startswith("sentence_transformers."):
+            raise EngineFailed(f"its module {kind!r} is code of its own")
+    named = [(kind.rpartition(".")[2], path) for kind, path in parts]
+    if [kind for kind, _ in named[:2]] != ["Transformer", "Pooling"]:
+        raise EngineFailed(
+            f"its modules are {', '.join(kind for kind, _ in named)}, not Transformer, Pooling and what follows"
+        )
+    after = tuple(_after(files.path, kind, path) for kind, path in named[2:])
+    return _layout(
+        files.path, named[0][1], _pooling(files.path / named[1][1]), after, _settings(files.path / named[0][1])
+    )
+
+
+def _layout(
+    folder: Path,
+    transformer: str,
+    pooling: tuple[Mode, ...],
+    after: tuple[Dense | Literal["normalize"], ...],
+    settings: Mapping[str, Any],
+) -> Layout:
+    config = _object(folder / transformer / "config.json")
+    family, hidden = config.get("model_type"), config.get("hidden_size") or config.get("dim") or config.get("d_model")
+    if not isinstance(family, str) or not isinstance(hidden, int):
+        raise EngineFailed("its config.json names no model_type or no hidden_size")
+    if config.get("auto_map"):
+        raise EngineFailed("it brings code of its own (auto_map in its config.json)")
+    if config.get("quantization_config"):
+        raise EngineFailed("its weights are quantised")
+    architectures = [str(name) for name in config.get("architectures") or []]
+    if config.get("is_decoder") or any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in architectures):
+        raise EngineFailed("it is a causal model, which pads on the left")
+    pad = config.get("pad_token_id")
+    pad = pad if isinstance(pad, int) and pad >= 0 else 0
+    places = config.get("max_position_embeddings")
+    if isinstance(places, int) and family in _COUNTED_FROM_PAD:
+        places -= pad + 1
+    return Layout(
+        transformer,
+        family,
+        hidden,
+        pooling,
+        after,
+        bool(settings.get("do_lower_case")),
+        pad,
+        places if isinstance(places, int) and places > 0 else None,
+    )
+
+
+def _settings(folder: Path) -> Mapping[str, Any]:
+    """Read the Transformer module's own settings, and refuse those that would change what it does."""
+    found: Mapping[str, Any] = next((read for name in TRANSFORMER_FILES if (read := read_json(folder / name))), {})
+    for name, value in found.items():
+        if name not in _READ and value not in (None, {}, _PLAIN.get(name)):
+            raise EngineFailed(f"its Transformer module has the setting {name!r}")
+    return dict(found)
+
+
+def _pooling(folder: Path) -> tuple[Mode, ...]:
+    config = _object(folder / "config.json")
+    if config.get("include_prompt") is False:
+        raise EngineFailed("its pooling leaves the prompt out")
+    modes: list[Any] = poolings(config) or ["mean"]
+    if unknown := [mode for mode in modes if mode not in MODES]:
+        raise EngineFailed(f"its pooling is {unknown[0]!r}")
+    return tuple(modes)
+
+
+def _after(folder: Path, kind: str, path: str) -> Dense | Literal["normalize"]:
+    config = read_json(folder / path / "config.json") or {}
+    ends = {config.get(name) or "sentence_embedding" for name in ("module_input_name", "module_output_name")}
+    if kind not in ("Normalize", "Dense") or ends != {"sentence_embedding"}:
+        raise EngineFailed(f"its module {kind} is not one of Dense and Normalize on a sentence's vector")
+    if kind == "Normalize":
+        return "normalize"
+    home, _, activation = str(config.get("activation_function", "")).rpartition(".")
+    if not home.startswith("torch.") or activation not in ACTIVATIONS or config.get("use_residual"):
+        raise EngineFailed(f"its module Dense has the activation {activation!r}, or a residual")
+    return Dense(path, activation)
+
+
+def _object(path: Path) -> Mapping[str, Any]:
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise EngineFailed(f"{path} is not there, or no JSON object")
+    return found

@@ -1,0 +1,97 @@
+"""The original of a converted model: what sentence-transformers on torch makes of the same files, in float32."""
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from hf_gateway.engines import quiet, trusts_code
+from hf_gateway.engines.sources import ModelFiles
+from hf_gateway.errors import EngineFailed
+from hf_gateway.fingerprint import CANARIES, Fingerprint
+from hf_gateway.space import VectorSpace
+
+UNLIMITED = 10**9
+"""Some tokenizers write 10**30 for "no limit"."""
+
+
+def torch_is_here() -> bool:
+    """Say whether models can be converted here."""
+    return find_spec("torch") is not None and find_spec("sentence_transformers") is not None
+
+
+class Original:
+    """A model as sentence-transformers loads it."""
+
+    def __init__(self, files: ModelFiles) -> None:
+        """Load it. Raises EngineFailed."""
+        trusts_code(files, {}, None)
+        import sentence_transformers
+        import torch
+
+        try:
+            with quiet():
+                self._model = sentence_transformers.SentenceTransformer(
+                    str(files.path),
+                    device="cpu",
+                    local_files_only=True,
+                    model_kwargs={"use_safetensors": True, "dtype": torch.float32},
+                )
+            transformer, tokenizer = self._model[0], self._model.tokenizer
+            self.network: Any = transformer.auto_model.eval()
+            self.tokenizer: str = tokenizer.backend_tokenizer.to_str()
+        except Exception as error:  # a loader fails in as many ways as there are formats
+            raise EngineFailed(f"{files.path} cannot be loaded: {type(error).__name__}: {error}") from error
+        if tokenizer.padding_side != "right":
+            raise EngineFailed("its tokenizer pads on the left")
+        limit = self._model.max_seq_length
+        self.max_tokens: int | None = int(limit) if limit and limit < UNLIMITED else None
+
+    def reference(self, space: VectorSpace) -> Fingerprint:
+        """Embed the canaries, as documents without a prompt. Raises EngineFailed."""
+        try:
+            rows = self._model.encode(list(CANARIES), prompt="", show_progress_bar=False)
+        except Exception as error:  # torch's, the tokenizer's, or the model's own
+            raise EngineFailed(f"the model failed: {type(error).__name__}: {error}") from error
+        return Fingerprint(space, "files", "sentence-transformers", {"document": tuple(map(tuple, rows.tolist()))})
+
+    def traceable(self) -> tuple[Any, dict[str, Any]]:
+        """Return the transformer as a module from token ids and mask to the tokens' vectors, and an example of the two."""
+        import torch
+
+        class Tokens(torch.nn.Module):
+            def __init__(self, network: Any) -> None:
+                super().__init__()
+                self.network = network
+
+            def forward(self, input_ids: Any, attention_mask: Any) -> Any:
+                return self.network(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+
+        # Texts of several lengths, so that nothing of the mask is taken for constant.
+        ids = torch.arange(5, 26).reshape(3, 7) % max(6, int(self.network.config.vocab_size))
+        mask = torch.tensor([[1] * 7, [1] * 4 + [0] * 3, [1] * 2 + [0] * 5])
+        return Tokens(self.network), {"input_ids": ids, "attention_mask": mask}
+
+
+@contextlib.contextmanager
+def tracing() -> Iterator[None]:
+    """Let torch trace a model without its gradients, and without its remarks on what it cannot follow: the canaries tell."""
+    import torch
+
+    remarks = logging.getLogger("torch.onnx")
+    level = remarks.level
+    remarks.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        remarks.setLevel(level)
+
+
+def write_tokenizer(original: Original, folder: Path) -> None:
+    """Put the tokenizer into an entry, as transformers uses it: with what it changed by the model's settings."""
+    (folder / "tokenizer.json").write_text(original.tokenizer, encoding="utf-8")

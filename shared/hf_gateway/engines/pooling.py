@@ -1,0 +1,107 @@
+"""From the vectors of tokens to those of texts: what the modules behind a transformer do, in numpy and float32."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_gateway.engines.layout import Layout, Mode
+from hf_gateway.errors import EngineFailed
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+_TINY = 1e-12
+"""What torch's normalize takes for the least length."""
+
+
+class Head:
+    """What comes after the transformer, for one model. Safe for threads."""
+
+    def __init__(self, folder: Path, layout: Layout) -> None:
+        """Read the weights of dense layers. Raises EngineFailed where they are not in safetensors."""
+        self._modes = layout.pooling
+        self._steps: list[Any] = [
+            step if isinstance(step, str) else (*_dense(folder / step.path), step.activation) for step in layout.after
+        ]
+        widths = [step[0].shape[0] for step in self._steps if not isinstance(step, str)]
+        self.dimension: int = widths[-1] if widths else layout.hidden * len(self._modes)
+
+    def __call__(self, hidden: "Array", mask: "Array") -> "Array":
+        """Pool and finish. hidden: (n, tokens, d) float32; mask: (n, tokens), 1 for a token of the text → (n, dim) float32."""
+        import numpy as np
+
+        mask = mask.astype(np.float32)
+        pooled = [_pooled(mode, hidden, mask) for mode in self._modes]
+        made = pooled[0] if len(pooled) == 1 else np.concatenate(pooled, axis=1)
+        for step in self._steps:
+            if isinstance(step, str):
+                made = made / np.maximum(np.linalg.norm(made, axis=1, keepdims=True), _TINY)
+            else:
+                weight, bias, activation = step
+                made = _activated(made @ weight.T + bias, activation)
+        return made
+
+
+def _pooled(mode: Mode, hidden: "Array", mask: "Array") -> "Array":
+    import numpy as np
+
+    if mode == "cls":
+        return np.ascontiguousarray(hidden[:, 0])
+    if mode == "lasttoken":
+        return np.ascontiguousarray(hidden[np.arange(len(hidden)), mask.sum(1).astype(np.int64) - 1])
+    if mode == "max":
+        highest: Array = np.max(hidden, axis=1, where=mask[:, :, None] > 0, initial=-np.inf)
+        return highest
+    weights = mask * np.arange(1, mask.shape[1] + 1, dtype=np.float32) if mode == "weightedmean" else mask
+    total = weights.sum(1, keepdims=True)
+    scale = np.sqrt(total) if mode == "mean_sqrt_len_tokens" else total
+    # One product of a row and a matrix a text reads the tokens once and copies nothing.
+    pooled: Array = np.matmul(weights[:, None, :], hidden)[:, 0] / np.maximum(scale, 1e-9)
+    return pooled
+
+
+def _activated(values: "Array", name: str) -> "Array":
+    import numpy as np
+
+    if name == "Tanh":
+        return np.tanh(values)
+    if name == "ReLU":
+        return np.maximum(values, 0)
+    if name == "Sigmoid":
+        return 1 / (1 + np.exp(-values))
+    return values
+
+
+def _dense(folder: Path) -> tuple["Array", "Array"]:
+    """Return the weight (out, in) and the bias (out,) of a dense layer in float32."""
+    import numpy as np
+
+    found = read_safetensors(folder / "model.safetensors")
+    weight = found.get("linear.weight")
+    if weight is None:
+        raise EngineFailed(f"{folder} has no weight of a dense layer")
+    bias = found.get("linear.bias")
+    return weight, np.zeros(len(weight), np.float32) if bias is None else bias
+
+
+def read_safetensors(path: Path) -> dict[str, "Array"]:
+    """Read a small file of tensors as float32. Raises EngineFailed for a missing or broken file, or another type of numbers."""
+    import numpy as np
+
+    types: dict[str, Any] = {"F32": "<f4", "F16": "<f2", "F64": "<f8"}
+    try:
+        data = path.read_bytes()
+        length = int.from_bytes(data[:8], "little")
+        header: dict[str, Any] = json.loads(data[8 : 8 + length])
+        found = {}
+        for name, about in header.items():
+            if name == "__metadata__":
+                continue
+            start, end = (8 + length + offset for offset in about["data_offsets"])
+            raw: Array = np.frombuffer(memoryview(data)[start:end], types[about["dtype"]])
+            found[name] = raw.reshape(about["shape"]).astype(np.float32)
+        return found
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EngineFailed(f"{path} cannot be read: {type(error).__name__}: {error}") from None

@@ -1,0 +1,72 @@
+"""Texts into tokens with `tokenizers` alone, exactly as transformers would."""
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hf_gateway.engines.layout import Layout
+from hf_gateway.engines.sources import read_json
+from hf_gateway.errors import EngineFailed, EngineMissing
+
+
+class Tokeniser:
+    """A tokenizer that cuts and pads nothing by itself. Safe for threads."""
+
+    def __init__(self, path: Path, limit: int | None) -> None:
+        """Load a tokenizer.json. limit: tokens that a text is cut to when that is asked for. Raises EngineFailed."""
+        try:
+            from tokenizers import Tokenizer
+        except ImportError as error:
+            raise EngineMissing(
+                f"tokenizers is missing or broken here ({error}): pip install 'hf-gateway[local]'"
+            ) from None
+        try:
+            self._whole = Tokenizer.from_file(str(path))
+        except Exception as error:  # tokenizers raises bare Exceptions
+            raise EngineFailed(f"{path} cannot be read: {error}") from error
+        self._whole.no_truncation()
+        self._whole.no_padding()
+        self._limit = limit
+        self._cutting: Any = None
+        self._lock = threading.Lock()
+
+    def tokens(self, texts: Sequence[str]) -> list[Any]:
+        """Tokenise n texts, uncut; each has `ids`, `type_ids` and a length."""
+        found: list[Any] = self._whole.encode_batch_fast(list(texts))
+        return found
+
+    def cut(self, text: str) -> Any:
+        """Tokenise one text and leave out what is beyond the limit, the special tokens at its end kept."""
+        assert self._limit is not None
+        with self._lock:
+            if self._cutting is None:
+                # Another one, since a tokenizer must not be changed while it is in use.
+                made = type(self._whole).from_str(self._whole.to_str())
+                made.enable_truncation(self._limit)
+                self._cutting = made
+        return self._cutting.encode_batch_fast([text])[0]
+
+
+def check_files(folder: Path, layout: Layout) -> Path:
+    """Return the model's own tokenizer.json, where it says the same as the files beside it.
+
+    transformers builds a tokenizer from tokenizer_config.json as well; where the two differ, this one would give other tokens.
+    Raises EngineFailed for those, and where there is none.
+    """
+    found = folder / layout.transformer / "tokenizer.json"
+    if not found.is_file():
+        raise EngineFailed("it has no tokenizer.json")
+    settings = read_json(found.with_name("tokenizer_config.json")) or {}
+    if settings.get("padding_side", "right") != "right":
+        raise EngineFailed("its tokenizer pads on the left")
+    normaliser = str((read_json(found) or {}).get("normalizer"))
+    lowers = "Lowercase" in normaliser or "'lowercase': True" in normaliser
+    wanted = settings.get("do_lower_case")
+    if (layout.lowercase and not lowers) or (isinstance(wanted, bool) and wanted != lowers and layout.family in _CASED):
+        raise EngineFailed("its tokenizer.json and its settings differ on lower case")
+    return found
+
+
+_CASED = frozenset({"bert", "mpnet", "distilbert", "electra"})
+"""Families whose tokenizers have do_lower_case."""

@@ -1,0 +1,72 @@
+"""How many requests of one gateway are under way at once: few at first, more while the answers stay quick, half on a refusal.
+
+Of asyncio alone; blocking callers with many batches come here through the portal.
+"""
+
+import asyncio
+from collections import deque
+
+HOLDS = 2.0
+"""Times the quickest answer of late: slower ones mean that the server queues, and that more at once would gain nothing."""
+FORGETS = 1.05
+"""By how much each answer lets the quickest one fade, so that a few short texts do not set the pace for long ones."""
+SMOOTHING = 0.3
+
+
+class Flight:
+    """Places for requests, at most `most` of them, given in the order of asking."""
+
+    def __init__(self, most: int) -> None:
+        """Start with one place: the first answer shows whether the server is there at all."""
+        self.most = most
+        self._width = 1.0
+        self._under_way = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._slow_start = True
+        self._excused = 0  # requests that were under way at the last refusal, and say nothing new
+        self._quickest = float("inf")
+        self._usual: float | None = None
+
+    @property
+    def width(self) -> int:
+        """How many may be under way now."""
+        return max(1, int(self._width))
+
+    async def enter(self) -> None:
+        """Wait for a place."""
+        if self._under_way < self.width and not self._waiting:
+            self._under_way += 1
+            return
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(place)
+        try:
+            await place
+        except asyncio.CancelledError:
+            if place.done() and not place.cancelled():
+                self.leave()
+            raise
+
+    def leave(self, seconds: float | None = None) -> None:
+        """Give the place back. seconds: how long a request took that was served at once; None for any other end."""
+        self._under_way -= 1
+        self._excused = max(0, self._excused - 1)
+        if seconds is not None:
+            self._learn(seconds)
+        while self._waiting and self._under_way < self.width:
+            place = self._waiting.popleft()
+            if not place.done():
+                self._under_way += 1
+                place.set_result(None)
+
+    def refused(self) -> None:
+        """Go on with half as many; what was under way by then counts as the same refusal."""
+        if not self._excused:
+            self._width = max(1.0, self._width / 2)
+            self._slow_start = False
+            self._excused = self._under_way
+
+    def _learn(self, seconds: float) -> None:
+        self._quickest = min(seconds, self._quickest * FORGETS)
+        self._usual = seconds if self._usual is None else self._usual + SMOOTHING * (seconds - self._usual)
+        if not self._excused and self._usual <= HOLDS * self._quickest:
+            self._width = min(float(self.most), self._width + (1.0 if self._slow_start else 1.0 / self._width))

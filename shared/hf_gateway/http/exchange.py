@@ -1,0 +1,205 @@
+"""One request, its redirects and its answer: the rules that hold whichever library carries them out."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import NoReturn, Protocol
+from urllib.parse import urljoin
+
+from hf_gateway._version import __version__
+from hf_gateway.credentials import origin_of
+from hf_gateway.drive import Open, Opened, Send
+from hf_gateway.errors import AttemptTimedOut, BadResponse, ConnectFailed, GatewayError, InvalidRequest
+from hf_gateway.target import redacted
+from hf_gateway.wire.http import HttpResponse
+
+MAX_BODY = 512 * 2**20
+"""Bytes of a decoded answer; 2,048 vectors of 4,096 numbers in JSON are about 170 MB."""
+MAX_REDIRECTS = 5
+MAX_CONNECTIONS = 512
+"""Of one pool, in use or kept; whoever comes beyond waits."""
+KEPT = 30.0
+"""Seconds that an idle connection is kept."""
+USER_AGENT = f"hf-gateway/{__version__}"
+
+
+class Exchange:
+    """A request on its way. url: where it goes now; ends: when it must be over, in monotonic seconds."""
+
+    def __init__(self, send: Send | Open, timeout: float, connect_timeout: float, target: str) -> None:
+        """timeout, connect_timeout: in seconds from now."""
+        self.sent = send
+        self.url = send.request.url
+        self.target = target
+        self.timeout = timeout
+        self.connect_timeout = connect_timeout
+        self.ends = time.monotonic() + timeout
+        self._hops = 0
+
+    def left(self) -> float:
+        """Return the seconds that are left. Raises AttemptTimedOut when none are."""
+        left = self.ends - time.monotonic()
+        if left <= 0:
+            raise self.too_late()
+        return left
+
+    def headers(self) -> dict[str, str]:
+        """Return the headers for the URL as it is now: the key goes along only to its own origin."""
+        request, credential = self.sent.request, self.sent.credential
+        headers = dict(request.headers)
+        if credential is not None:
+            headers.update(credential.header_for(self.url))
+        return headers
+
+    def redirected(self, status: int, headers: Mapping[str, str]) -> bool:
+        """Follow within the same origin; anywhere else neither the key nor the texts were meant for it."""
+        if status not in (301, 302, 303, 307, 308) or "location" not in headers:
+            return False
+        there = urljoin(self.url, headers["location"])
+        if not _same_origin(there, self.url):
+            raise BadResponse(
+                f"redirects to another server, {redacted(there)!r}, which is not followed: neither the texts nor a key "
+                "were meant for it; if it is the right one, name it as the target's URL",
+                target=self.target,
+                status=status,
+            )
+        self._hops += 1
+        if self._hops > MAX_REDIRECTS or (status in (301, 302, 303) and self.sent.request.method != "GET"):
+            raise BadResponse(
+                f"redirects to {redacted(there)!r}, and a POST would be lost on the way; use that URL",
+                target=self.target,
+                status=status,
+            )
+        self.url = there
+        return True
+
+    def check_size(self, size: int, status: int | None = None) -> None:
+        """Raise BadResponse for a body of more than MAX_BODY bytes."""
+        if size > MAX_BODY:
+            raise BadResponse(
+                f"answered with more than {MAX_BODY >> 20} MB; the rest was not read", target=self.target, status=status
+            )
+
+    def response(self, status: int, headers: Mapping[str, str], body: bytes) -> HttpResponse:
+        """Make the answer of what came. headers: names in lower case."""
+        if self.sent.credential is not None and status >= 300:
+            # Some servers quote the key they refuse.
+            body = body.replace(self.sent.credential.secret.reveal().encode(), b"***")
+        return HttpResponse(status, headers, body)
+
+    def refused(self, words: str) -> ConnectFailed:
+        """There is no connection."""
+        return ConnectFailed(
+            f"no connection to {origin_of(self.url)}: {self._scrubbed(words)}; is the server running, and the URL right?",
+            target=self.target,
+        )
+
+    def broken(self, words: str) -> ConnectFailed:
+        """The connection was lost on the way."""
+        return ConnectFailed(
+            f"the connection to {origin_of(self.url)} broke before the answer was complete: {self._scrubbed(words)}",
+            target=self.target,
+        )
+
+    def undecodable(self, words: str) -> BadResponse:
+        """The body is not in the encoding it names."""
+        return BadResponse(f"the answer cannot be decompressed: {self._scrubbed(words)}", target=self.target)
+
+    def uncallable(self, words: str) -> InvalidRequest:
+        """The URL or the headers cannot be sent."""
+        return InvalidRequest(f"{redacted(self.url)!r} cannot be called: {self._scrubbed(words)}", target=self.target)
+
+    def too_late(self) -> AttemptTimedOut:
+        """The time for all of it is over."""
+        return AttemptTimedOut(
+            f"no {'answer' if isinstance(self.sent, Open) else 'whole answer'} from {origin_of(self.url)} "
+            f"within {self.timeout:.3g} s",
+            target=self.target,
+        )
+
+    def stalled(self, seconds: float) -> AttemptTimedOut:
+        """The time for the next piece of a body is over."""
+        return AttemptTimedOut(
+            f"nothing more came from {origin_of(self.url)} within {seconds:.3g} s", target=self.target
+        )
+
+    def _scrubbed(self, words: str) -> str:
+        return self.sent.credential.secret.scrub(words) if self.sent.credential else words
+
+
+Failure = Callable[["Exchange", Exception], GatewayError | None]
+"""Says what an exception of an HTTP library means; None for a stranger."""
+
+
+class BlockingPool(Protocol):
+    """Connections for blocking calls, from any thread. What its methods raise is sorted by `failure`."""
+
+    @property
+    def failure(self) -> Failure:
+        """What sorts the exceptions of the library."""
+
+    def send(self, exchange: Exchange) -> HttpResponse:
+        """Send and read the whole answer, in the exchange's time."""
+
+    def open(self, exchange: Exchange) -> Opened:
+        """Send and wait for the answer's headers, in the exchange's time."""
+
+    def close(self) -> None:
+        """Close the connections."""
+
+
+class AsyncPool(Protocol):
+    """The connections of one event loop. What its methods raise is the library's own, until `failure` has sorted it.
+
+    None of them keeps the time of an exchange as a whole: the caller does.
+    """
+
+    @property
+    def failure(self) -> Failure:
+        """What sorts the exceptions of the library."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether it can be used no more."""
+
+    async def send(self, exchange: Exchange) -> HttpResponse:
+        """Send and read the whole answer."""
+
+    async def open(self, exchange: Exchange) -> Opened:
+        """Send and wait for the answer's headers."""
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+
+
+def _same_origin(there: str, here: str) -> bool:
+    try:
+        return origin_of(there) == origin_of(here)
+    except ValueError:  # a port that is none
+        return False
+
+
+def lowered(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return headers by names in lower case, those of one name joined by commas (RFC 9110, 5.3)."""
+    found: dict[str, str] = {}
+    for name, value in headers:
+        key = name.lower()
+        found[key] = f"{found[key]}, {value}" if key in found else value
+    return found
+
+
+def sorted_out(failure: Failure, exchange: Exchange, error: Exception) -> GatewayError:
+    """Return what an exception means, and raise that of a stranger. failure: of the library it may be from."""
+    if isinstance(error, GatewayError):
+        return error
+    known = failure(exchange, error)
+    if known is None and isinstance(error, TimeoutError):
+        known = exchange.too_late()
+    if known is None:
+        raise error
+    return known
+
+
+def raise_(failure: GatewayError | None) -> NoReturn:
+    """Raise, outside of any except block: the library's exception, with the key in its request, would be the context."""
+    assert failure is not None
+    raise failure

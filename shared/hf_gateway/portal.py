@@ -1,0 +1,49 @@
+"""An event loop in a thread of its own, on which blocking callers have several requests under way at once."""
+
+import asyncio
+import os
+import threading
+from collections.abc import Coroutine
+from concurrent.futures import Future
+from typing import Any
+
+
+class Portal:
+    """One loop for the whole process, started when first needed, and anew after a fork. Its thread ends with the process."""
+
+    def __init__(self) -> None:
+        """Start nothing yet."""
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    def here(self) -> bool:
+        """Whether this is the loop's own thread, on which nobody may block for it: an observer may call from there."""
+        return threading.current_thread() is self._thread
+
+    def submit(self, work: Coroutine[Any, Any, Any]) -> "Future[Any]":
+        """Run on the loop, in a copy of the caller's context; cancelling the future cancels the work."""
+        return asyncio.run_coroutine_threadsafe(work, self._running())
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Run on the loop, and block for what it returns; whatever interrupts the waiting cancels the work."""
+        future = self.submit(work)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def _running(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is None:
+                loop = self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(target=loop.run_forever, name="hf-gateway-portal", daemon=True)
+                self._thread.start()
+            return self._loop
+
+
+portal = Portal()
+if hasattr(os, "register_at_fork"):
+    # The thread stays behind in the parent, and whoever held the lock there does.
+    os.register_at_fork(after_in_child=portal.__init__)  # type: ignore[misc]

@@ -1,0 +1,152 @@
+"""Models for embeddings that are made on the spot: the real architectures and tokenizers, tiny and with random weights."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+FAMILIES = ("bert", "mpnet", "distilbert", "roberta", "xlm-roberta")
+
+_TEXT = (
+    "The quick brown fox jumps over the lazy dog. What is the capital of France, and how many people live there? "
+    "Größe, naïve café, Łódź. Ελληνικά και русский текст. 深層学習は、データから特徴を学ぶ。 "
+    "def add(a, b): return a + b # 2 + 2 == 4 "
+    "query passage sentence number of a long text that goes on beyond what small models read"
+)
+
+TEXTS = (
+    "cat",
+    "x",
+    "!",
+    "The lazy dog lives in the capital of France.",
+    "naïve café in Łódź, Größe 42; русский текст",
+    "深層学習 🙂 データ",
+    "what many people read " * 4,
+    "a very long text that goes on and on " * 40,
+    "unreadable￾​ \t\n signs and 2024-08-15, §4(2)",
+)
+"""Of one token and of far too many, in several scripts, short and long mixed."""
+
+
+def tokenizer(family: str, folder: Path, **settings: Any) -> Any:
+    """Train the kind of tokenizer that a family has on a few sentences."""
+    import transformers
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+    if family in ("roberta", "xlm-roberta"):
+        special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    elif family == "mpnet":
+        special = ["<s>", "<pad>", "</s>", "[UNK]", "<mask>"]
+    else:
+        special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    folder.mkdir(parents=True, exist_ok=True)
+    if family == "roberta":
+        trained = Tokenizer(models.BPE())
+        trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        letters = pre_tokenizers.ByteLevel.alphabet()
+        trainer: Any = trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=letters)
+    elif family == "xlm-roberta":
+        trained = Tokenizer(models.Unigram())
+        trained.pre_tokenizer = pre_tokenizers.Metaspace()
+        trainer = trainers.UnigramTrainer(vocab_size=200, special_tokens=special, unk_token="<unk>")
+    else:
+        trained = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+        trained.normalizer = normalizers.BertNormalizer()
+        trained.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        trainer = trainers.WordPieceTrainer(vocab_size=300, special_tokens=special)
+    trained.train_from_iterator([_TEXT], trainer)
+    import json
+
+    model = json.loads(trained.to_str())["model"]
+    kind = {
+        "bert": transformers.BertTokenizer,
+        "distilbert": transformers.DistilBertTokenizer,
+        "mpnet": transformers.MPNetTokenizer,
+        "roberta": transformers.RobertaTokenizer,
+        "xlm-roberta": transformers.XLMRobertaTokenizer,
+    }[family]
+    given: dict[str, Any] = {"vocab": model["vocab"]}
+    if family == "roberta":
+        given["merges"] = [tuple(pair) for pair in model["merges"]]
+    if family == "xlm-roberta":
+        given["vocab"] = [tuple(pair) for pair in model["vocab"]]
+    return kind(**given, **settings)
+
+
+def encoder(
+    folder: Path,
+    family: str = "bert",
+    *,
+    pooling: str | Sequence[str] = "mean",
+    after: Sequence[Any] = (),
+    max_seq_length: int | None = None,
+    prompts: Mapping[str, str] | None = None,
+    seed: int = 0,
+    shift: float = 0.0,
+    tokenizer_settings: Mapping[str, Any] | None = None,
+    **config: Any,
+) -> Path:
+    """Save a model of 32 dimensions with sentence-transformers; returns its folder.
+
+    after: modules behind the pooling; shift: what is added to each weight of its linear layers, whose inputs sum to about 0
+    behind a layer norm, so that it changes little, but leaves few bits for what tells the weights apart.
+    """
+    import torch
+    import transformers
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    torch.manual_seed(seed)
+    raw = folder.with_name(f"{folder.name}-raw")
+    made = tokenizer(family, raw, model_max_length=64, **(tokenizer_settings or {}))
+    made.save_pretrained(raw)
+    sizes: dict[str, Any] = {
+        "vocab_size": len(made),
+        "pad_token_id": made.pad_token_id,
+        "initializer_range": 0.4,
+        **config,
+    }
+    offset = 2 if family in ("roberta", "xlm-roberta", "mpnet") else 0
+    if family == "distilbert":
+        built = transformers.DistilBertModel(
+            transformers.DistilBertConfig(
+                dim=32, n_layers=2, n_heads=2, hidden_dim=64, max_position_embeddings=64, **sizes
+            )
+        )
+    else:
+        kinds = {
+            "bert": (transformers.BertConfig, transformers.BertModel),
+            "mpnet": (transformers.MPNetConfig, transformers.MPNetModel),
+            "roberta": (transformers.RobertaConfig, transformers.RobertaModel),
+            "xlm-roberta": (transformers.XLMRobertaConfig, transformers.XLMRobertaModel),
+        }
+        settings, network = kinds[family]
+        built = network(
+            settings(
+                hidden_size=32,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                intermediate_size=64,
+                max_position_embeddings=64 + offset,
+                **sizes,
+            )
+        )
+    with torch.no_grad():
+        for layer in built.modules():
+            if isinstance(layer, torch.nn.Linear):
+                layer.weight += shift
+    built.eval().save_pretrained(raw)
+    transformer = Transformer(str(raw), max_seq_length=max_seq_length)
+    dimension = transformer.get_embedding_dimension()
+    modes = pooling if isinstance(pooling, str) else tuple(pooling)
+    model = SentenceTransformer(
+        modules=[transformer, Pooling(dimension, modes), *after], device="cpu", prompts=dict(prompts or {})
+    )
+    model.save(str(folder))
+    return folder
+
+
+def reference(folder: Path) -> Any:
+    """The model as sentence-transformers runs it, in float32."""
+    from sentence_transformers import SentenceTransformer
+
+    return SentenceTransformer(str(folder), device="cpu", local_files_only=True, model_kwargs={"dtype": "float32"})
