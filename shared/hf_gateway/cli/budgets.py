@@ -1,0 +1,132 @@
+"""`hf-gateway budgets`: what tenants may spend in a day or a month, and what of it is spent."""
+
+import argparse
+import time
+from typing import TYPE_CHECKING, Any
+
+from hf_gateway.cli.models import amount, database, wide
+from hf_gateway.cli.output import console, print_json
+from hf_gateway.errors import ConfigError
+from hf_gateway.ledger.budget_pool import dollars
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from hf_gateway.ledger.budgets import Standing
+
+TAKES_A_CHAIN = False
+"""It speaks of tenants, not of targets."""
+_PERIODS = ("day", "month")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what the command and its own commands take."""
+    commands = parser.add_subparsers(dest="action", metavar="COMMAND", required=True)
+    for name, told in _ACTIONS.items():
+        command = commands.add_parser(name, help=told, description=told[0].upper() + told[1:] + ".")
+        if name != "list":
+            command.add_argument("tenant", help="whose; '*' for everybody together, calls without a tenant among them")
+        if name == "set":
+            for period in _PERIODS:
+                command.add_argument(
+                    f"--per-{period}", type=amount, metavar="USD", help=f"what may be spent in a {period} (UTC)"
+                )
+            command.add_argument(
+                "--on-unknown",
+                choices=["refuse", "allow"],
+                help="what happens to a request of which nobody knows what it may cost (refuse)",
+            )
+        if name == "remove":
+            command.add_argument("--period", choices=_PERIODS, help="only the budget for this period")
+        command.add_argument("--ledger", metavar="URL", help="the ledger's database, instead of HF_GATEWAY_LEDGER's")
+        command.add_argument("--json", action="store_true", help="print JSON for machines")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run one of its commands; 0 fine, 1 failed or nothing found, 2 used wrongly."""
+    out = None if arguments.json else console()
+    with database(arguments.ledger) as engine:
+        from hf_gateway.ledger import budgets
+
+        if arguments.action == "set":
+            _set(engine, arguments)
+        elif arguments.action == "remove":
+            removed = budgets.remove_budget(engine, arguments.tenant, arguments.period)
+            if out is None:
+                print_json({"removed": removed})
+            else:
+                out.print(f"{removed} removed" if removed else f"{arguments.tenant} has no such budget", markup=False)
+            return 0 if removed else 1
+        found = budgets.standings(engine, time.time())
+        if arguments.action == "set":
+            found = [each for each in found if each.budget.tenant == arguments.tenant]
+        if out is None:
+            print_json({"budgets": [_plain(each) for each in found]})
+        elif found:
+            _show(out, found)
+        else:
+            out.print("there are no budgets; set one: hf-gateway budgets set TENANT --per-day USD", markup=False)
+    return 0
+
+
+def _set(engine: "sa.Engine", arguments: argparse.Namespace) -> None:
+    from hf_gateway.ledger.budgets import Budget, all_budgets, set_budget
+
+    known = {each.period: each for each in all_budgets(engine) if each.tenant == arguments.tenant}
+    limits = {period: getattr(arguments, f"per_{period}") for period in _PERIODS}
+    if not any(limit is not None for limit in limits.values()) and not (arguments.on_unknown and known):
+        raise ConfigError("say what may be spent: --per-day USD, --per-month USD, or both")
+    for period, given in limits.items():
+        before = known.get(period)  # type: ignore[call-overload]
+        limit = given if given is not None or before is None else before.limit
+        if limit is not None:
+            on_unknown = arguments.on_unknown or (before.on_unknown if before else "refuse")
+            set_budget(engine, Budget(arguments.tenant, period, limit, on_unknown))  # type: ignore[arg-type]
+
+
+def _plain(standing: "Standing") -> dict[str, Any]:
+    """Return it for machines; amounts as text, with all their digits."""
+    budget = standing.budget
+    amounts = {"limit": budget.limit, "spent": standing.spent, "reserved": standing.reserved, "left": standing.left}
+    return {
+        "tenant": budget.tenant,
+        "period": budget.period,
+        "starts": standing.starts.isoformat(),
+        "resets": standing.resets.isoformat(),
+        "usd": {name: dollars(each).removeprefix("$") for name, each in amounts.items()},
+        "on_unknown": budget.on_unknown,
+    }
+
+
+def _show(out: Any, standings: "list[Standing]") -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("tenant", overflow="fold")
+    table.add_column("per", no_wrap=True)
+    for title in ("limit", "spent", "reserved", "left"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("unknown price")
+    table.add_column("begins anew")
+    for each in standings:
+        budget = each.budget
+        left = dollars(each.left) if each.left else f"[red]{dollars(each.left)}[/red]"
+        table.add_row(
+            escape(budget.tenant) if budget.tenant != "*" else "everybody (*)",
+            budget.period,
+            dollars(budget.limit),
+            dollars(each.spent),
+            dollars(each.reserved),
+            left,
+            budget.on_unknown,
+            f"{each.resets:%Y-%m-%d %H:%M} UTC",
+        )
+    wide(out).print(table)
+
+
+_ACTIONS = {
+    "list": "show the budgets, and what of them is spent",
+    "set": "set what a tenant may spend",
+    "remove": "let a tenant spend what it likes",
+}

@@ -1,0 +1,266 @@
+"""`hf-gateway models`: what models cost and can do, by the router's catalogue and by hand. All but `refresh` works offline."""
+
+import argparse
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Sequence
+from decimal import Decimal, InvalidOperation
+from typing import TYPE_CHECKING, Any
+
+from hf_gateway.cli.output import console, print_json
+from hf_gateway.config import router_url
+from hf_gateway.errors import GatewayError
+from hf_gateway.ledger import place
+from hf_gateway.ledger.budget_pool import dollars
+from hf_gateway.ledger.prices import TASKS, Entry, Price
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+TAKES_A_CHAIN = False
+"""It speaks of prices, not of targets."""
+_PRICES = {
+    "input": "USD per million tokens of input",
+    "output": "USD per million tokens of output",
+    "cached": "USD per million tokens of input that the provider had in its cache",
+    "image": "USD per image",
+    "second": "USD per second",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what the command and its own commands take."""
+    commands = parser.add_subparsers(dest="action", metavar="COMMAND", required=True)
+    for name, told, add, _ in _ACTIONS:
+        command = commands.add_parser(name, help=told, description=told[0].upper() + told[1:] + ".")
+        add(command)
+        command.add_argument("--ledger", metavar="URL", help="the ledger's database, instead of HF_GATEWAY_LEDGER's")
+        command.add_argument("--json", action="store_true", help="print JSON for machines")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run one of its commands; 0 fine, 1 failed or nothing found, 2 used wrongly."""
+    action = next(each for name, _, _, each in _ACTIONS if name == arguments.action)
+    # Before the work, not after it: without Rich there is nothing to show it with.
+    out = None if arguments.json else console()
+    with database(arguments.ledger) as engine:
+        return action(engine, arguments, out)
+
+
+@contextlib.contextmanager
+def database(url: str | None) -> Iterator["sa.Engine"]:
+    """Give the ledger's database, with its tables: the one at a URL, or HF_GATEWAY_LEDGER's, or the file in the user's folder.
+
+    Raises:
+        ConfigError: a URL that is none, a package that is missing.
+        GatewayError: the database cannot be used.
+    """
+    found = place.checked(url, "--ledger") if url else place.from_environment() or place.checked(place.default())
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from hf_gateway.ledger.store import opened
+
+    try:
+        with opened(found) as engine:
+            yield engine
+    except SQLAlchemyError as error:
+        raise GatewayError(f"the ledger's database {place.shown(found)} cannot be used: {place.told(error)}") from None
+
+
+def amount(text: str) -> Decimal:
+    """Read an amount in USD. Raises argparse's error for anything else."""
+    try:
+        found = Decimal(text.removeprefix("$"))
+    except InvalidOperation:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an amount in USD, such as 0.15") from None
+    if not found.is_finite() or found < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an amount in USD, such as 0.15")
+    return found
+
+
+def _task(text: str) -> str:
+    return TASKS.get(text, text)
+
+
+def _list_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("query", nargs="*", help="words in the model's id")
+    parser.add_argument("--task", type=_task, help="only for this task, such as text-generation")
+    parser.add_argument("--provider", help="only of this provider")
+
+
+def _list(engine: "sa.Engine", arguments: argparse.Namespace, out: Any) -> int:
+    from hf_gateway.ledger import models
+
+    found = [entry for entry in models.entries(engine) if _fits(entry, arguments)]
+    fetched = models.fetched_at(engine)
+    if out is None:
+        print_json({"fetched_at": fetched and fetched.isoformat(), "models": [_plain(entry) for entry in found]})
+        return 0
+    _show(out, found)
+    when = (
+        f"fetched {fetched:%Y-%m-%d %H:%M} UTC" if fetched else "never fetched; `hf-gateway models refresh` does that"
+    )
+    out.print(f"\n{len(found)} lines, USD per million tokens where nothing else is said; the router's: {when}")
+    return 0
+
+
+def _fits(entry: Entry, arguments: argparse.Namespace) -> bool:
+    return (
+        all(word.casefold() in entry.model.casefold() for word in arguments.query)
+        and arguments.task in (None, entry.task)
+        and arguments.provider in (None, entry.provider)
+    )
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="the model's id; '*' for every model of one server")
+    parser.add_argument("--task", type=_task, default=TASKS["chat"], help="what it does there (text-generation)")
+    parser.add_argument(
+        "--provider",
+        help="who is paid: an Inference Provider, or a target such as openai:https://…; without it any provider",
+    )
+    for name, told in _PRICES.items():
+        parser.add_argument(f"--{_flag(name)}", dest=name, type=amount, metavar="USD", help=told)
+    parser.add_argument("--context", type=int, metavar="TOKENS", help="tokens that it takes")
+    parser.add_argument("--tools", action=argparse.BooleanOptionalAction, default=None, help="whether it calls tools")
+    parser.add_argument(
+        "--structured-output", action=argparse.BooleanOptionalAction, default=None, help="whether it keeps to a schema"
+    )
+
+
+def _flag(price: str) -> str:
+    return {"cached": "cached-input", "image": "per-image", "second": "per-second"}.get(price, price)
+
+
+def _add(engine: "sa.Engine", arguments: argparse.Namespace, out: Any) -> int:
+    from hf_gateway.ledger import models
+
+    entry = Entry(
+        arguments.model,
+        arguments.task,
+        arguments.provider,
+        Price(**{name: getattr(arguments, name) for name in _PRICES}),
+        arguments.context,
+        arguments.tools,
+        arguments.structured_output,
+        pinned=True,
+    )
+    replaced = models.add(engine, entry)
+    if out is None:
+        print_json({"replaced": replaced, "model": _plain(entry)})
+    else:
+        _show(out, [entry])
+        out.print(f"\n{'replaced' if replaced else 'added'}; the router will not change it")
+    return 0
+
+
+def _remove_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="the model's id")
+    parser.add_argument("--task", type=_task, help="only for this task")
+    parser.add_argument("--provider", help="only of this provider")
+
+
+def _remove(engine: "sa.Engine", arguments: argparse.Namespace, out: Any) -> int:
+    from hf_gateway.ledger import models
+
+    gone = models.remove(engine, arguments.model, arguments.task, arguments.provider)
+    if out is None:
+        print_json({"removed": [_plain(entry) for entry in gone]})
+    elif gone:
+        _show(out, gone)
+        back = "; the router's come back with the next refresh" if any(each.source == "router" for each in gone) else ""
+        out.print(f"\nremoved{back}")
+    else:
+        out.print(f"there is no such line of {arguments.model}; `hf-gateway models list` shows all", markup=False)
+    return 0 if gone else 1
+
+
+def _refresh_arguments(parser: argparse.ArgumentParser) -> None:
+    pass
+
+
+def _refresh(engine: "sa.Engine", arguments: argparse.Namespace, out: Any) -> int:  # noqa: ARG001 - as above
+    from hf_gateway.ledger import models
+
+    try:
+        done = models.refresh(engine, router_url())
+    except GatewayError as error:
+        raise GatewayError(f"the router's prices stay as they were: {error.message}", target=error.target) from None
+    if out is None:
+        print_json(dataclasses.asdict(done))
+        return 0
+    out.print(f"{done.listed} lines of the router, {done.priced} of them with a price; {done.gone} are gone")
+    if done.replaced:
+        out.print(f"no longer configured, since the router knows better: {', '.join(done.replaced)}", markup=False)
+    if done.kept:
+        out.print(f"{done.kept} set by hand stay as they are")
+    return 0
+
+
+def _plain(entry: Entry) -> dict[str, Any]:
+    """Return an entry for machines; prices as text, with all their digits."""
+    price = {_flag(name): None if (each := getattr(entry.price, name)) is None else _digits(each) for name in _PRICES}
+    return {
+        "model": entry.model,
+        "task": entry.task,
+        "provider": entry.provider,
+        "usd": {name.replace("-", "_"): value for name, value in price.items()},
+        "context_length": entry.context,
+        "tools": entry.tools,
+        "structured_output": entry.structured_output,
+        "source": entry.source,
+        "pinned": entry.pinned,
+        "fetched_at": entry.fetched_at and entry.fetched_at.isoformat(),
+    }
+
+
+def _digits(usd: Decimal) -> str:
+    return dollars(usd).removeprefix("$")
+
+
+def _show(out: Any, entries: Sequence[Entry]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for title in ("model", "task", "provider"):
+        table.add_column(title, overflow="fold")
+    for title in ("input", "output", "context"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for title in ("can", "price by"):
+        table.add_column(title)
+    for entry in entries:
+        able = (entry.tools and "tools", entry.structured_output and "schema")
+        table.add_row(
+            escape(entry.model),
+            escape(entry.task),
+            escape(entry.provider or "any"),
+            *_columns(entry.price),
+            "-" if entry.context is None else f"{entry.context:,}",
+            ", ".join(each for each in able if each),
+            f"{entry.source}, by hand" if entry.pinned else entry.source,
+        )
+    wide(out).print(table)
+
+
+def wide(out: Any) -> Any:
+    """Have a table keep its lines where they go into a file or a pipe, which have no width."""
+    if not out.is_terminal:
+        out.width = 200
+    return out
+
+
+def _columns(price: Price) -> tuple[str, str]:
+    for each, unit in ((price.image, "an image"), (price.second, "a second")):
+        if each is not None and price.input is None:
+            return f"{dollars(each)} {unit}", ""
+    shown = ["-" if each is None else dollars(each) for each in (price.input, price.output)]
+    return shown[0], shown[1]
+
+
+_ACTIONS = (
+    ("list", "show the lines, all or those that fit", _list_arguments, _list),
+    ("add", "set a price by hand, which the router will not change", _add_arguments, _add),
+    ("remove", "take lines out", _remove_arguments, _remove),
+    ("refresh", "ask the router for its models and prices now", _refresh_arguments, _refresh),
+)

@@ -1,0 +1,320 @@
+"""`hf-gateway usage`: what was called, what it cost, how long it took and what went wrong, from the ledger."""
+
+import argparse
+import csv
+import datetime as dt
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_gateway.cli.output import console, print_json
+from hf_gateway.errors import ConfigError, GatewayError
+from hf_gateway.ledger import place, waiting_room
+from hf_gateway.ledger.spill import Spill
+
+if TYPE_CHECKING:
+    from hf_gateway.ledger.usage import Asked, Figures, Report
+
+TAKES_A_CHAIN = False
+
+# As in hf_gateway.ledger.usage, whose import takes SQLAlchemy along.
+BY = ("model", "provider", "target", "day", "tenant", "user", "chain")
+TAKING_IN = 30.0
+"""Seconds for which rows that wait in files may take until they are in the database."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what the command takes."""
+    parser.add_argument("--by", choices=BY, default="model", help="what a line is for (model)")
+    parser.add_argument(
+        "--since",
+        metavar="WHEN",
+        help="from then on: a date or time (UTC), 'today', or how long ago, such as 7d, 24h, 30m",
+    )
+    parser.add_argument("--until", metavar="WHEN", help="before then")
+    parser.add_argument("--tenant", help="of this tenant alone")
+    parser.add_argument("--chain", help="of this chain alone")
+    parser.add_argument("--model", help="of this model alone")
+    parser.add_argument("--ledger", metavar="URL", help="another ledger than HF_GATEWAY_LEDGER says")
+    parser.add_argument(
+        "--plot",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="draw it: here, or into a .png or .svg file (needs matplotlib)",
+    )
+    parser.add_argument(
+        "--migrate", action="store_true", help="make the ledger's tables, or bring them up to date, and end"
+    )
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON for machines")
+    form.add_argument("--csv", action="store_true", help="print CSV, one line a group")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Ask and show; 0, or 1 where there is no ledger or it cannot be read."""
+    if arguments.plot is not None and (arguments.json or arguments.csv):
+        raise ConfigError("--plot is for people; leave --json and --csv out")
+    url = place.checked(arguments.ledger, "--ledger") if arguments.ledger else place.from_environment()
+    url = url or place.checked(place.default())
+    from sqlalchemy.exc import SQLAlchemyError
+
+    asked = _asked(arguments)
+    try:
+        if arguments.migrate:
+            return _migrate(url)
+        return _show(url, arguments, asked)
+    except SQLAlchemyError as error:
+        if "permission denied" in place.told(error):
+            raise GatewayError(
+                f"this role may not read the ledger in {place.shown(url)} ({place.told(error)}); its owner lets it with "
+                "hf_gateway.ledger.store.grant(url, role=…, tenant=…)"
+            ) from None
+        raise GatewayError(f"the ledger's database {place.shown(url)} cannot be read: {place.told(error)}") from None
+
+
+def _migrate(url: str) -> int:
+    from hf_gateway.ledger import store
+
+    engine = store.open_engine(url)
+    try:
+        changed = store.upgrade(engine)
+    finally:
+        engine.dispose()
+    said = "made or brought up to date" if changed else "up to date already"
+    sys.stdout.write(f"the ledger's tables in {place.shown(url)} are {said} (revision {store.HEAD})\n")
+    return 0
+
+
+def _asked(arguments: argparse.Namespace) -> "Asked":
+    from hf_gateway.ledger.usage import Asked
+
+    now = dt.datetime.now(dt.UTC)
+    since, until = (
+        None if text is None else moment(text, now, option)
+        for option, text in (("--since", arguments.since), ("--until", arguments.until))
+    )
+    if since is not None and until is not None and since >= until:
+        raise ConfigError(f"--since {arguments.since} is not before --until {arguments.until}")
+    return Asked(since, until, arguments.tenant, arguments.chain, arguments.model)
+
+
+def moment(text: str, now: dt.datetime, option: str) -> dt.datetime:
+    """Read a moment as people write it; without a zone it is UTC. Raises ConfigError."""
+    if ago := re.fullmatch(r"(\d{1,5})([dhm])", text):
+        unit = {"d": "days", "h": "hours", "m": "minutes"}[ago[2]]
+        return now - dt.timedelta(**{unit: int(ago[1])})
+    if text == "today":
+        return now.replace(hour=0, minute=0, second=0, microsecond=0)
+    try:
+        found = dt.datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(
+            f"{option} {text!r} is no moment; write 2026-01-31, '2026-01-31 12:00', today, 7d, 24h or 30m"
+        ) from None
+    return found.replace(tzinfo=dt.UTC) if found.tzinfo is None else found
+
+
+def _show(url: str, arguments: argparse.Namespace, asked: "Asked") -> int:
+    from hf_gateway.ledger import store
+    from hf_gateway.ledger.usage import report
+
+    spill = Spill(waiting_room(url))
+    waiting = _take_in(url, spill)
+    if url.startswith("sqlite:") and not _file(url).exists():
+        return _no_ledger(url, arguments)
+    engine = store.open_engine(url, read_only=True)
+    try:
+        if (found := store.revision(engine)) is None:
+            return _no_ledger(url, arguments)
+        if found != store.HEAD:
+            raise GatewayError(_other_revision(url, found, store.HEAD))
+        read = report(engine, arguments.by, asked)
+    finally:
+        engine.dispose()
+    if arguments.json:
+        print_json(_document(url, read, asked, waiting))
+    elif arguments.csv:
+        _print_csv(read)
+    elif arguments.plot is not None:
+        from hf_gateway.cli.usage_chart import draw
+
+        draw(read, arguments.plot, console())
+    else:
+        _print_table(url, read)
+    _warn(read, waiting, spill)
+    return 0
+
+
+def _take_in(url: str, spill: Spill) -> int:
+    """Have what waits in files taken in, and return how many bytes still do."""
+    if spill.waiting():
+        from hf_gateway.ledger.database import Database
+
+        database = Database(url, spill)
+        database.start()
+        database.take_in(TAKING_IN)
+        database.close(1.0)
+    return sum(path.stat().st_size for path in spill.waiting() if path.exists())
+
+
+def _file(url: str) -> Path:
+    return Path(url.removeprefix("sqlite:///").partition("?")[0])
+
+
+def _no_ledger(url: str, arguments: argparse.Namespace) -> int:
+    if arguments.json:
+        print_json({"ledger": place.shown(url), "there": False})
+    sys.stderr.write(
+        f"there is no ledger in {place.shown(url)}: nothing was recorded yet; HF_GATEWAY_LEDGER=1 (or =<URL>) switches it on\n"
+    )
+    return 1
+
+
+def _other_revision(url: str, found: str, head: str) -> str:
+    if found > head:
+        return (
+            f"the ledger in {place.shown(url)} was made by a newer hf-gateway: upgrade with `pip install -U hf-gateway`"
+        )
+    return f"the ledger in {place.shown(url)} has tables of an older hf-gateway; run `hf-gateway usage --migrate`"
+
+
+def _warn(read: "Report", waiting: int, spill: Spill) -> None:
+    for reason, count in read.lost.items():
+        sys.stderr.write(f"not in these figures: {count:,} requests that were lost ({reason})\n")
+    if waiting:
+        sys.stderr.write(
+            f"not in these figures: {waiting:,} bytes of rows that wait in {spill.folder} until the database takes them\n"
+        )
+
+
+def _document(url: str, read: "Report", asked: "Asked", waiting: int) -> dict[str, Any]:
+    return {
+        "ledger": place.shown(url),
+        "there": True,
+        "by": read.by,
+        "since": asked.since.isoformat() if asked.since else None,
+        "until": asked.until.isoformat() if asked.until else None,
+        "tenant": asked.tenant,
+        "chain": asked.chain,
+        "model": asked.model,
+        "groups": [{"name": name, **_plain(figures)} for name, figures in read.groups.items()],
+        "total": _plain(read.total),
+        "lost": dict(read.lost),
+        "waiting_bytes": waiting,
+    }
+
+
+def _plain(figures: "Figures") -> dict[str, Any]:
+    """Return plain values; money as a string, since JSON's numbers are floats to most who read them."""
+    return {
+        "requests": figures.requests,
+        "failed": figures.failed,
+        "cancelled": figures.cancelled,
+        "fallbacks": figures.fallbacks,
+        "shared": figures.shared,
+        "cached": figures.cached,
+        "attempts": figures.attempts,
+        "input_tokens": figures.input_tokens,
+        "output_tokens": figures.output_tokens,
+        "cached_tokens": figures.cached_tokens,
+        "reasoning_tokens": figures.reasoning_tokens,
+        "tokens_unknown": figures.tokens_unknown,
+        "cost_usd": f"{figures.cost:f}",
+        "cost_unknown": figures.cost_unknown,
+        "cost_unknown_share": round(figures.unknown_share, 6),
+        "p50_ms": figures.p50,
+        "p95_ms": figures.p95,
+        "p99_ms": figures.p99,
+        "errors": dict(figures.errors),
+    }
+
+
+def _print_csv(read: "Report") -> None:
+    lines = [
+        {read.by: name or "", **_plain(figures), "errors": _errors(figures)} for name, figures in read.groups.items()
+    ]
+    names = [read.by, *_plain(read.total)]
+    writer = csv.DictWriter(sys.stdout, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+
+
+def _print_table(url: str, read: "Report") -> None:
+    from rich.markup import escape
+    from rich.measure import Measurement
+    from rich.table import Table
+
+    out = console()
+    out.print(f"\n[bold]{escape(place.shown(url))}[/bold], by {read.by}\n")
+    if not read.total.requests and not read.groups:
+        out.print("  no call was recorded in this time\n")
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 1), show_footer=True)
+    table.add_column(read.by, "total", no_wrap=True)
+    for title, last in zip(_TITLES, _cells(read.total), strict=True):
+        table.add_column(title, last, no_wrap=True, justify="right")
+    for name, figures in read.groups.items():
+        table.add_row(escape(_named(name)), *_cells(figures))
+    # A number that is cut is another number: where the terminal is too narrow, it breaks the lines.
+    natural = Measurement.get(out, out.options.update(max_width=1000), table).maximum
+    out.width = max(natural, out.width)
+    out.print(table, crop=False)
+    out.print()
+    for name, figures in read.groups.items():
+        if figures.errors:
+            out.print(f"  {escape(_named(name))}: [red]{_errors(figures)}[/red]")
+    out.print(f"  {_in_words(read)}\n")
+
+
+def _named(name: str | None) -> str:
+    return "-" if name is None else name
+
+
+_TITLES = ("calls", "failed", "fell back", "tokens in", "out", "USD", "unknown", "p50", "p95", "p99")
+
+
+def _cells(figures: "Figures") -> tuple[str, ...]:
+    failed = figures.failed
+    return (
+        f"{figures.requests:,}",
+        f"[red]{failed:,}[/red]" if failed else "-",
+        f"[yellow]{figures.fallbacks:,}[/yellow]" if figures.fallbacks else "-",
+        _tokens(figures.input_tokens, figures.tokens_unknown, figures.attempts),
+        f"{figures.output_tokens:,}",
+        f"{figures.cost:,.6f}",
+        f"[yellow]{figures.unknown_share:.1%}[/yellow]" if figures.cost_unknown else "-",
+        *(_time(each) for each in (figures.p50, figures.p95, figures.p99)),
+    )
+
+
+def _tokens(count: int, unknown: int, attempts: int) -> str:
+    """Write a count; one that has unknown parts is at least so much."""
+    if unknown and unknown >= attempts:
+        return "?"
+    return f"{'≥' if unknown else ''}{count:,}"
+
+
+def _time(milliseconds: float | None) -> str:
+    if milliseconds is None:
+        return "-"
+    return f"{milliseconds / 1000:.1f}s" if milliseconds >= 10_000 else f"{milliseconds:.3g}ms"
+
+
+def _errors(figures: "Figures") -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in figures.errors.items())
+
+
+def _in_words(read: "Report") -> str:
+    total = read.total
+    said = [f"{total.requests:,} calls in {total.attempts:,} attempts"]
+    if total.shared:
+        said.append(f"{total.shared:,} shared another's request")
+    if total.cached:
+        said.append(f"{total.cached:,} came from the cache whole")
+    if total.cost_unknown:
+        said.append(f"nobody knows what {total.cost_unknown:,} attempts cost ({total.unknown_share:.1%})")
+    if read.by in ("model", "provider", "target"):
+        said.append("failures and times are of attempts, in the last line of calls")
+    return "; ".join([*said, "times are of what was served"])

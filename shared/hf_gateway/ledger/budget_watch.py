@@ -1,0 +1,404 @@
+"""Keeps the requests of a process within the budgets: reserves before a request what it may cost at most, settles after it.
+
+`begin` and `end` only count in memory, in microseconds. They count with a part of each budget that this process has leased from
+the database; a thread leases more when it runs short, writes what was spent, and gives back what is not used. Only a request
+for which the lease is too small waits for that thread; where there is an event loop, by a future that the loop goes on beside.
+
+Importing this imports no SQLAlchemy: the thread does.
+"""
+
+import asyncio
+import atexit
+import logging
+import os
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from decimal import localcontext
+from typing import TYPE_CHECKING, Any
+
+from hf_gateway import observe
+from hf_gateway.config import router_url
+from hf_gateway.errors import BudgetExceeded
+from hf_gateway.ledger import place
+from hf_gateway.ledger.budget_pool import Pool, Request, promise, unavailable, whose
+from hf_gateway.ledger.cost import at_most, cost_of, may_be_billed
+from hf_gateway.ledger.prices import EXACT
+from hf_gateway.observe import Observation
+
+if TYPE_CHECKING:
+    from hf_gateway.ledger.budgets import Budget, Exchanged, Key
+    from hf_gateway.ledger.models import PriceBook
+
+log = logging.getLogger(__name__)
+
+VARIABLE = "HF_GATEWAY_BUDGETS"
+"""`require`: send nothing before the budgets are known, also where their database cannot be reached when a process starts."""
+TICK = 0.5
+"""Seconds between two writings of what was spent; a killed process loses as much."""
+POLL = 5.0
+"""Seconds after which a budget that was set or changed elsewhere is heard of."""
+PATIENCE = 10.0
+"""Seconds that the database may take: SQLite's one lock is given to whoever tries at the right moment, not in turn."""
+_PICO = 10**12
+_EVERYBODY = "*"
+
+
+class BudgetWatcher:
+    """One for each database. Safe for threads, event loops and forks."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        strict: bool = False,
+        now: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """url: the ledger's; strict: let nothing through before the budgets are known; now: seconds since the epoch."""
+        self._url = url
+        self._strict = strict
+        self._now, self._monotonic = now, monotonic
+        self._closing = False
+        self._inherited: list[Any] = []
+        self._database: Any = None
+        self._reset()
+        os.register_at_fork(after_in_child=self._after_fork)
+
+    def _reset(self) -> None:
+        self._process = uuid.uuid4()
+        self._starting = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._wake = threading.Event()
+        self._syncing: deque[Future[bool]] = deque()
+        self._pool = Pool(self._now, self._monotonic, self._wake.set)
+        self._budgets: Mapping[str, Sequence[Budget]] | None = None
+        self._heard = promise()
+        self._book: PriceBook | None = None
+        self._wants_prices = False
+        self._asking: Future[None] | None = None
+        self._priced = promise()
+        self._database = None
+        self._fault: str | None = None
+
+    def _after_fork(self) -> None:
+        """Begin anew: a child process has no part in its parent's leases, nor in its connections, which it must not close."""
+        if self._closing:
+            return
+        self._inherited.append(self._database)
+        self._reset()
+        if self not in observe.watchers:
+            # Without the lock, which another thread may have held when the process was copied; here is only this one.
+            observe.watchers = (*observe.watchers, self)
+
+    def start(self) -> None:
+        """Watch; returns at once. The budgets are read in the thread, and where there are none, nothing is watched."""
+        with self._starting:
+            if self._thread is None and not self._closing:
+                observe.register(self)
+                self._thread = threading.Thread(target=self._run, name="hf-gateway budgets", daemon=True)
+                self._thread.start()
+
+    def close(self, timeout: float = PATIENCE / 2) -> None:
+        """Write what was spent, give back what is leased, and watch no more."""
+        self._closing = True
+        observe.unregister(self)
+        self._wake.set()
+        if (thread := self._thread) is not None:
+            thread.join(timeout)
+            if thread.is_alive():
+                log.warning("what was spent of the budgets in the last second could not be written in %.0f s", timeout)
+
+    def sync(self, timeout: float = 2 * PATIENCE) -> bool:
+        """Hear of budgets that were changed elsewhere, and write what was spent, now; returns whether both could be done.
+
+        timeout: seconds to wait for it.
+        """
+        done: Future[bool] = Future()
+        self._syncing.append(done)
+        self.start()
+        self._wake.set()
+        try:
+            return done.result(timeout)
+        except TimeoutError:
+            return False
+
+    # In the caller's thread, or on its event loop
+
+    def begin(self, observation: Observation) -> None:
+        """Reserve, or refuse. Raises BudgetExceeded, BudgetUnavailable."""
+        if self._budgets is not None and not self._of(observation.tags.tenant):
+            return
+        request = observation.notes[self] = Request()
+        if self._budgets is None:
+            self.start()  # after a fork
+            self._wake.set()
+            waiting: Future[None] | None = _then(self._heard, lambda: self._reserve(observation, request))
+        else:
+            waiting = self._reserve(observation, request)
+        if waiting is None:
+            return
+        waits = getattr(observation, "waits", None)
+        if waits is not None and _on_a_loop():
+            waits.append(_told_of(waiting))
+            return
+        try:
+            waiting.result(2 * PATIENCE)
+        except TimeoutError:
+            request.over = True
+            raise unavailable("it did not answer in time") from None
+
+    def end(self, observation: Observation) -> None:
+        """Settle."""
+        request: Request | None = observation.notes.pop(self, None)
+        if request is None:
+            return
+        charge = self._charge(observation, request) if request.admitted else 0
+        self._pool.leave(request, charge)
+
+    def _reserve(self, observation: Observation, request: Request) -> "Future[None] | None":
+        """Let a request through, or return what it has to wait for. Raises BudgetExceeded. Waits for nothing itself."""
+        budgets = self._of(observation.tags.tenant)
+        if not budgets:
+            return None
+        assert self._book is not None
+        most = at_most(observation, self._book.latest)
+        if most is None:
+            if not self._priced.done() and any(target.kind == "hf" for target in observation.targets):
+                self._wants_prices = True
+                self._wake.set()
+                return _then(self._priced, lambda: self._reserve(observation, request))
+            _refuse_unknown(observation, budgets)
+        elif not most:
+            return None  # nothing that could cost anything, so it may go on where a budget is used up
+        with localcontext(EXACT):
+            request.needed = 0 if most is None else int(most * _PICO)
+        return None if self._pool.enter(request, budgets) else request.waits
+
+    def _charge(self, observation: Observation, request: Request) -> int:
+        """Return what a request cost; at least what was reserved for it where a provider may bill what nobody counted."""
+        assert self._book is not None
+        known, counted = 0, True
+        with localcontext(EXACT):
+            for tried in observation.tried:
+                cost, _ = cost_of(tried, observation.task, self._book.latest)
+                if cost is not None:
+                    known += int(cost * _PICO)
+                elif may_be_billed(tried):
+                    counted = False
+        return known if counted else max(known, request.needed)
+
+    def _of(self, tenant: str | None) -> "Sequence[Budget]":
+        known = self._budgets or {}
+        if tenant is None or tenant == _EVERYBODY:
+            return known.get(_EVERYBODY, ())
+        return (*known.get(tenant, ()), *known.get(_EVERYBODY, ()))
+
+    # In the thread
+
+    def _run(self) -> None:
+        process = self._process
+        read_at = float("-inf")
+        while process == self._process:
+            self._wake.clear()
+            closing = self._closing
+            syncing = [self._syncing.popleft() for _ in range(len(self._syncing))]
+            if not closing and (syncing or self._budgets is None or time.monotonic() - read_at >= POLL):
+                read_at = time.monotonic()
+                self._read()
+            if self._wants_prices and self._asking is None and self._book is not None:
+                self._fetch_prices()
+            waiting = self._database is not None and self._pool.serve(self._trade, closing, self._told)
+            for done in syncing:
+                done.set_result(self._fault is None)
+            if closing:
+                break
+            if not waiting:
+                self._wake.wait(POLL if self._pool.idle else TICK)
+        for promised in (self._heard, self._priced):
+            if not promised.done():
+                promised.set_exception(unavailable("this process no longer keeps budgets"))
+        if self._database is not None:
+            self._database.dispose()
+
+    def _read(self) -> None:
+        """Read the budgets and the prices; what could not be read stays as it was."""
+        try:
+            if self._database is None:
+                self._open()
+            from hf_gateway.ledger.budgets import all_budgets
+
+            assert self._book is not None
+            found: dict[str, list[Budget]] = {}
+            for budget in all_budgets(self._database):
+                found.setdefault(budget.tenant, []).append(budget)
+            if found:
+                self._book.prices()
+            if self._wants_prices:
+                self._book.expect_router()
+            self._budgets, self._fault = found, None
+        except Exception as error:  # noqa: BLE001 - whatever it is, the thread must live on, and the requests be told
+            if self._budgets is None and not self._strict:
+                self._budgets, self._fault = {}, place.told(error)
+                log.warning(
+                    "no budget is kept until they can be read (%s=require sends nothing until then): %s",
+                    VARIABLE,
+                    self._fault,
+                )
+            else:
+                self._told(error)
+        if self._budgets is None:
+            heard, self._heard = self._heard, promise()
+            heard.set_exception(unavailable(self._fault or ""))
+        elif not self._heard.done():
+            self._heard.set_result(None)
+        if self._closing:
+            return
+        if self._budgets or self._budgets is None:
+            observe.register(self)
+        else:
+            observe.unregister(self)  # so that it costs nothing at all
+
+    def _open(self) -> None:
+        from hf_gateway.ledger.models import PriceBook
+        from hf_gateway.ledger.store import open_engine, upgrade
+
+        engine = open_engine(self._url, patience=PATIENCE)
+        try:
+            upgrade(engine)
+        except BaseException:
+            engine.dispose()
+            raise
+        self._book = PriceBook(engine, router_url())
+        self._database = engine
+
+    def _fetch_prices(self) -> None:
+        """Have requests that wait for the router's prices go on once they are there, or cannot be had."""
+        assert self._book is not None
+        priced, book = self._priced, self._book
+
+        def come(_: Any) -> None:
+            try:
+                book.prices()
+            except Exception as error:  # noqa: BLE001 - as above
+                self._told(error)
+            priced.set_result(None)
+
+        try:
+            self._asking = book.expect_router()
+        except Exception as error:  # noqa: BLE001 - as above
+            self._told(error)
+            self._asking = priced
+            priced.set_result(None)
+        else:
+            self._asking.add_done_callback(come)
+
+    def _trade(self, key: "Key", **amounts: Any) -> "Exchanged":
+        from hf_gateway.ledger.budgets import exchange
+
+        came = exchange(self._database, self._process, key, now=self._now(), **amounts)
+        self._fault = None
+        return came
+
+    def _told(self, error: BaseException) -> str:
+        """Say what is wrong with the database, in the log too where that is news."""
+        said = place.told(error)
+        if said != self._fault:
+            log.warning("the budgets cannot be kept: %s", said)
+        self._fault = said
+        return said
+
+
+def _on_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _then(first: "Future[None]", second: "Callable[[], Future[None] | None]") -> "Future[None]":
+    """Return a future that is done when another is, `second` was called, and what that gave to wait for is done, too."""
+    done = promise()
+
+    def begun(finished: "Future[None]") -> None:
+        try:
+            finished.result()
+            following = second()
+        except BaseException as error:  # noqa: BLE001 - whoever waits gets it
+            done.set_exception(error)
+            return
+        if following is None:
+            done.set_result(None)
+        else:
+            following.add_done_callback(ended)
+
+    def ended(finished: "Future[None]") -> None:
+        if (error := finished.exception()) is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(None)
+
+    first.add_done_callback(begun)
+    return done
+
+
+def _told_of(waiting: "Future[None]") -> "Future[BaseException | None]":
+    """Return a future whose result is the error: one that is raised would be complained of by the event loop as well."""
+    done: Future[BaseException | None] = Future()
+    done.set_running_or_notify_cancel()
+    waiting.add_done_callback(lambda finished: done.set_result(finished.exception()))
+    return done
+
+
+def _refuse_unknown(observation: Observation, budgets: "Sequence[Budget]") -> None:
+    strict = next((budget for budget in budgets if budget.on_unknown == "refuse"), None)
+    if strict is None:
+        return
+    labels = ", ".join(target.label for target in observation.targets)
+    error = BudgetExceeded(
+        f"{whose(strict.tenant)} has a budget, and nobody knows what {observation.model} costs at {labels}, so it could not be "
+        "kept; nothing was sent. Ways out: fetch the router's prices (`hf-gateway models refresh`), name the provider "
+        "('hf:<provider>'), set the price (`hf-gateway models add`), or let it pass "
+        f"(`hf-gateway budgets set {strict.tenant} --on-unknown allow`)"
+    )
+    error.tenant, error.period, error.limit = strict.tenant, strict.period, strict.limit
+    raise error
+
+
+_lock = threading.Lock()
+_watching: dict[str, BudgetWatcher] = {}
+
+
+def enable(url: str | None = None, *, strict: bool | None = None) -> BudgetWatcher:
+    """Keep this process within the budgets of a database, from now on; once for each database, and at no cost without budgets.
+
+    url: the ledger's; None for what HF_GATEWAY_LEDGER says, and without that for the file in the user's data folder. strict:
+    send nothing before the budgets are known; None for what HF_GATEWAY_BUDGETS says.
+
+    Raises:
+        ConfigError: a URL that is none, or a package that is missing.
+    """
+    url = place.checked(url) if url is not None else place.from_environment() or place.checked(place.default())
+    if strict is None:
+        strict = os.environ.get(VARIABLE, "").strip().lower() == "require"
+    with _lock:
+        if url not in _watching:
+            _watching[url] = BudgetWatcher(url, strict=strict)
+            atexit.register(_watching[url].close)
+        watcher = _watching[url]
+    watcher.start()
+    return watcher
+
+
+def disable() -> None:
+    """Keep no budgets any more."""
+    with _lock:
+        watchers = list(_watching.values())
+        _watching.clear()
+    for watcher in watchers:
+        atexit.unregister(watcher.close)
+        watcher.close()

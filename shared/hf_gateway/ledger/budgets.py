@@ -1,0 +1,235 @@
+"""Budgets in the ledger's database: what a tenant may spend in a day or a month, what it has spent, who has what reserved.
+
+A process takes a part of a budget for itself, a lease, in one transaction under the lock of that budget's row; its requests share
+the lease in memory (`budget_watch.py`). What a process that died had leased is freed when the lease expires.
+"""
+
+import datetime as dt
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Literal, get_args
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from hf_gateway.errors import ConfigError, nearest
+from hf_gateway.ledger.budget_pool import LEASE
+from hf_gateway.ledger.tables import budgets, leases, spending
+
+Period = Literal["day", "month"]
+OnUnknown = Literal["refuse", "allow"]
+
+EVERYBODY = "*"
+"""The tenant of a budget that all share, calls without a tenant among them."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a tenant may spend. on_unknown: what happens to a request that may cost what nobody knows."""
+
+    tenant: str
+    period: Period
+    limit: Decimal
+    on_unknown: OnUnknown = "refuse"
+
+    def at(self, now: float) -> "tuple[Key, float, float]":
+        """Return what it is called in the period of a moment, and when that begins and ends, in seconds since the epoch."""
+        starts, resets = period_of(self.period, now)
+        begins = dt.datetime.combine(starts, dt.time(), dt.UTC)
+        return Key(self.tenant, self.period, starts), begins.timestamp(), resets.timestamp()
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A budget, and how it stands in the period that began at `starts`; USD."""
+
+    budget: Budget
+    starts: dt.date
+    resets: dt.datetime
+    spent: Decimal = Decimal(0)
+    reserved: Decimal = Decimal(0)
+
+    @property
+    def left(self) -> Decimal:
+        """What may still be spent."""
+        return max(self.budget.limit - self.spent - self.reserved, Decimal(0))
+
+
+@dataclass(frozen=True)
+class Key:
+    """One budget in one period."""
+
+    tenant: str
+    period: Period
+    starts: dt.date
+
+
+def period_of(period: Period, now: float) -> tuple[dt.date, dt.datetime]:
+    """Return the first day of the period that a moment is in, and when the next one begins. Days are those of UTC."""
+    today = dt.datetime.fromtimestamp(now, dt.UTC).date()
+    if period == "day":
+        starts, ends = today, today + dt.timedelta(days=1)
+    else:
+        starts = today.replace(day=1)
+        ends = (starts + dt.timedelta(days=32)).replace(day=1)
+    return starts, dt.datetime.combine(ends, dt.time(), dt.UTC)
+
+
+def set_budget(engine: sa.Engine, budget: Budget) -> bool:
+    """Set a budget; running processes see it within seconds. Returns whether there was one before.
+
+    Raises:
+        ConfigError: no such period, a limit that is none.
+        SQLAlchemyError: the database cannot be written.
+    """
+    if budget.period not in get_args(Period):
+        raise ConfigError(f"there is no period {budget.period!r}{nearest(str(budget.period), set(get_args(Period)))}")
+    if budget.on_unknown not in get_args(OnUnknown):
+        raise ConfigError(f"on_unknown is 'refuse' or 'allow', not {budget.on_unknown!r}")
+    if not budget.tenant:
+        raise ConfigError("a budget needs its tenant; '*' is everybody together")
+    if not (budget.limit.is_finite() and 0 <= budget.limit < 1_000_000):
+        raise ConfigError(f"{budget.limit} is not a limit in USD, from 0 to a million")
+    where = (budgets.c.tenant == budget.tenant, budgets.c.period == budget.period)
+    values = {"limit_usd": budget.limit, "on_unknown": budget.on_unknown}
+    with engine.begin() as connection:
+        if connection.execute(sa.update(budgets).where(*where).values(values)).rowcount:
+            return True
+        key = {"tenant": budget.tenant, "period": budget.period, "created": dt.datetime.now(dt.UTC)}
+        connection.execute(sa.insert(budgets).values(values | key))
+    return False
+
+
+def remove_budget(engine: sa.Engine, tenant: str, period: Period | None = None) -> int:
+    """Remove a tenant's budgets, or the one for a period; returns how many there were. Raises SQLAlchemyError."""
+    where = [budgets.c.tenant == tenant]
+    if period is not None:
+        where.append(budgets.c.period == period)
+    with engine.begin() as connection:
+        return int(connection.execute(sa.delete(budgets).where(*where)).rowcount)
+
+
+def all_budgets(engine: sa.Engine) -> list[Budget]:
+    """Return all budgets, by tenant and period. Raises SQLAlchemyError."""
+    with engine.connect() as connection:
+        found = connection.execute(sa.select(budgets).order_by(budgets.c.tenant, budgets.c.period))
+        return [Budget(row.tenant, row.period, row.limit_usd, row.on_unknown) for row in found]
+
+
+def standings(engine: sa.Engine, now: float) -> list[Standing]:
+    """Return how each budget stands in the period of a moment. Raises SQLAlchemyError."""
+    found = []
+    known = all_budgets(engine)
+    with engine.connect() as connection:
+        for budget in known:
+            starts, resets = period_of(budget.period, now)
+            row = connection.execute(
+                sa.select(spending).where(*_same(spending, Key(budget.tenant, budget.period, starts)))
+            )
+            first = row.first()
+            amounts = (first.spent_usd, first.reserved_usd) if first is not None else ()
+            found.append(Standing(budget, starts, resets, *amounts))
+    return found
+
+
+@dataclass(frozen=True)
+class Exchanged:
+    """What an exchange came to, in millionths of a millionth of a USD.
+
+    limit: None where there is no such budget any more; granted: what was added to the lease; lost: the lease had expired and
+    was freed; spent, reserved: of the whole budget, by all processes.
+    """
+
+    limit: int | None
+    granted: int
+    lost: bool
+    spent: int
+    reserved: int
+
+
+def exchange(
+    engine: sa.Engine,
+    process: uuid.UUID,
+    key: Key,
+    *,
+    spent: int,
+    leased: int,
+    keep: int,
+    claim: Callable[[int], int],
+    now: float,
+) -> Exchanged:
+    """Write what a process spent of a budget, renew its lease with what it keeps of it, and claim more. One transaction.
+
+    All amounts are in millionths of a millionth of a USD. leased: what the lease was after the last exchange; keep: what it
+    is to be; claim: is told what is left for everybody and returns what it wants of that. Never more than the limit is
+    reserved, whatever is claimed. Raises SQLAlchemyError.
+    """
+    with engine.begin() as connection:
+        all_spent, all_reserved = _locked(connection, key)
+        all_reserved -= _freed(connection, key, process, now)
+        own = (*_same(leases, key), leases.c.process == process)
+        known = _pico(connection.execute(sa.select(leases.c.reserved_usd).where(*own)).scalar())
+        lost = leased > 0 and known == 0
+        keep = 0 if lost else keep
+        all_spent += spent
+        all_reserved += keep - known
+        budget = connection.execute(sa.select(budgets.c.limit_usd).where(*_budget(key))).scalar()
+        limit = None if budget is None else _pico(budget)
+        left = 0 if limit is None else max(limit - all_spent - all_reserved, 0)
+        granted = min(max(claim(left), 0), left)
+        all_reserved += granted
+        _write_lease(connection, key, process, keep + granted, known, now)
+        amounts = {"spent_usd": _usd(all_spent), "reserved_usd": _usd(max(all_reserved, 0))}
+        connection.execute(sa.update(spending).where(*_same(spending, key)).values(amounts))
+    return Exchanged(limit, granted, lost, all_spent, all_reserved)
+
+
+def _locked(connection: sa.Connection, key: Key) -> tuple[int, int]:
+    """Lock the row of a budget in a period, which is made where there is none yet; returns what is spent and reserved."""
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    made = insert(spending).values(_values(key) | {"spent_usd": Decimal(0), "reserved_usd": Decimal(0)})
+    columns = (spending.c.tenant, spending.c.period, spending.c.starts)
+    # Changes nothing, and so takes the row's lock and tells what is in it, in one statement of both databases.
+    same = made.on_conflict_do_update(index_elements=columns, set_={"spent_usd": spending.c.spent_usd})
+    row = connection.execute(same.returning(spending.c.spent_usd, spending.c.reserved_usd)).one()
+    return _pico(row.spent_usd), _pico(row.reserved_usd)
+
+
+def _freed(connection: sa.Connection, key: Key, process: uuid.UUID, now: float) -> int:
+    """End the leases of others that have expired; returns what they were together."""
+    over = (*_same(leases, key), leases.c.expires < now, leases.c.process != process)
+    found = connection.execute(sa.delete(leases).where(*over).returning(leases.c.reserved_usd)).scalars().all()
+    return sum(map(_pico, found))
+
+
+def _write_lease(connection: sa.Connection, key: Key, process: uuid.UUID, amount: int, known: int, now: float) -> None:
+    own = (*_same(leases, key), leases.c.process == process)
+    if not amount:
+        if known:
+            connection.execute(sa.delete(leases).where(*own))
+        return
+    values = {"reserved_usd": _usd(amount), "expires": now + LEASE}
+    if not connection.execute(sa.update(leases).where(*own).values(values)).rowcount:
+        connection.execute(sa.insert(leases).values(_values(key) | values | {"process": process}))
+
+
+def _values(key: Key) -> dict[str, Any]:
+    return {"tenant": key.tenant, "period": key.period, "starts": key.starts}
+
+
+def _same(table: sa.Table, key: Key) -> tuple[Any, ...]:
+    return tuple(table.c[name] == value for name, value in _values(key).items())
+
+
+def _budget(key: Key) -> tuple[Any, ...]:
+    return budgets.c.tenant == key.tenant, budgets.c.period == key.period
+
+
+def _pico(usd: Decimal | None) -> int:
+    return 0 if usd is None else int(usd.scaleb(12))
+
+
+def _usd(pico: int) -> Decimal:
+    return Decimal(pico).scaleb(-12)

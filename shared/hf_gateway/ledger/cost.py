@@ -1,0 +1,143 @@
+"""What an attempt cost: what its provider says, else its count of tokens times the price; where either is missing, unknown.
+
+Never 0 for want of knowledge. 0 is what one's own servers cost, what was never sent, and what a server refused.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Decimal, localcontext
+from typing import Any, Literal
+
+from hf_gateway.chat import ChatRequest
+from hf_gateway.embedding import EmbedRequest
+from hf_gateway.errors import ConnectFailed
+from hf_gateway.fingerprint import CANARIES
+from hf_gateway.ledger.prices import EXACT, Price, Prices
+from hf_gateway.observe import Observation, Tried
+from hf_gateway.usage import Usage
+
+CostSource = Literal["provider_reported", "router_price", "configured", "unknown"]
+
+SMALLEST = Decimal(1).scaleb(-12)
+"""USD: what amounts are rounded to, half to even, as they are kept."""
+
+DEFAULT_OUTPUT = 4096
+"""Tokens of an answer that a request is taken to get at most where it sets no `max_tokens`."""
+IMAGE_TOKENS = 4096
+"""Tokens that an image in a conversation is taken to have at most."""
+MESSAGE_TOKENS = 16
+"""Tokens that a chat template puts around a message, at most."""
+CHECK_TOKENS = 2 * sum(len(text.encode()) for text in CANARIES)
+"""Tokens of the texts with which a target's vectors are checked, in both roles: any request may be the one that pays for it."""
+LONGEST = 60
+"""Seconds that a call is taken to last at most where time is what is paid for."""
+
+
+def cost_of(tried: Tried, task: str, prices: Prices) -> tuple[Decimal | None, CostSource]:
+    """Return what an attempt cost, in USD, and how that is known; (None, "unknown") where it is not.
+
+    task: "chat" or "embedding". An attempt that a server refused, or that never reached one, costs nothing. One that a server
+    took and that then broke, stalled or was given up, may be billed all the same, and nobody says: unknown, unless its
+    tokens were counted.
+    """
+    reported = getattr(tried.usage, "cost_usd", None)
+    if reported is not None:
+        return _rounded(Decimal(str(reported)), ROUND_HALF_EVEN), "provider_reported"
+    if not may_be_billed(tried):
+        return Decimal(0), "configured"
+    found = prices.of(tried.target, task, provider=tried.provider, model=asked_model(tried))
+    amount = found.price.amount(task, tried.usage, tried.seconds) if found is not None else None
+    if found is None or amount is None:
+        return None, "unknown"
+    return _rounded(amount, ROUND_HALF_EVEN), found.source
+
+
+def may_be_billed(tried: Tried) -> bool:
+    """Whether a provider may have done what is paid for."""
+    if tried.outcome in ("served", "cancelled"):
+        return True
+    if tried.outcome in ("skipped", "split") or isinstance(tried.error, ConnectFailed):
+        return False
+    return tried.error is None or tried.error.status is None or tried.error.status < 400
+
+
+def asked_model(tried: Tried) -> str | None:
+    """Return the model that was asked for, which may be a call's own instead of the target's."""
+    return getattr(tried, "asked", None) or tried.target.model
+
+
+def total(costs: Iterable[tuple[Decimal | None, str]]) -> tuple[Decimal | None, CostSource]:
+    """Return what a request cost, from its attempts' costs: unknown where one of them is.
+
+    The source is the weakest of those that cost something: "configured" before "router_price" before "provider_reported".
+    """
+    amount, sources = Decimal(0), set()
+    with localcontext(EXACT):
+        for cost, source in costs:
+            if cost is None:
+                return None, "unknown"
+            amount += cost
+            if cost:
+                sources.add(source)
+    order: tuple[CostSource, ...] = ("configured", "router_price", "provider_reported")
+    return amount, next((source for source in order if source in sources), "configured")
+
+
+def at_most(observation: Observation, prices: Prices) -> Decimal | None:
+    """Return what a request may cost, in USD, before it is sent: at its dearest target; None where a price is not known.
+
+    No vocabulary needs more tokens than a text has bytes in UTF-8, so that is what input is counted with.
+    """
+    request = observation.request
+    own_model = getattr(request, "model", None)
+    dearest: list[Price] = []
+    for target in observation.targets:
+        inherits = own_model is not None and target.model == observation.model
+        price = prices.dearest(target, observation.task, model=own_model if inherits else None)
+        if price is None:
+            return None
+        if not price.free:
+            dearest.append(price)
+    if not dearest:
+        return Decimal(0)
+    usage = _embedding_usage(request) if isinstance(request, EmbedRequest) else _chat_usage(request)
+    amounts = [price.amount(observation.task, usage, LONGEST) for price in dearest]
+    known = [amount for amount in amounts if amount is not None]
+    return _rounded(max(known), ROUND_CEILING) if len(known) == len(amounts) else None
+
+
+def _embedding_usage(request: EmbedRequest) -> Usage:
+    return Usage(sum(map(_bytes, request.texts)) + CHECK_TOKENS, 0)
+
+
+def _chat_usage(request: ChatRequest) -> Usage:
+    taken = sum(_message(message) for message in request.messages)
+    if request.tools:
+        taken += _bytes(json.dumps(list(request.tools), ensure_ascii=False, default=str))
+    if request.response_format is not None:
+        taken += _bytes(json.dumps(request.response_format, ensure_ascii=False, default=str))
+    sampling = request.sampling
+    extra = sampling.extra_body or {}
+    limits = (extra.get("max_completion_tokens"), extra.get("max_tokens"), sampling.max_tokens)
+    given = max((limit for limit in limits if isinstance(limit, int)), default=DEFAULT_OUTPUT)
+    answers = extra.get("n")
+    return Usage(taken, given * (answers if isinstance(answers, int) and answers > 1 else 1))
+
+
+def _message(message: Mapping[str, Any]) -> int:
+    content = message.get("content")
+    taken = MESSAGE_TOKENS
+    for part in (content,) if isinstance(content, str) else content or ():
+        text = part if isinstance(part, str) else part.get("text")
+        taken += _bytes(text) if isinstance(text, str) else IMAGE_TOKENS
+    if calls := message.get("tool_calls"):
+        taken += _bytes(json.dumps(calls, ensure_ascii=False, default=str))
+    return taken
+
+
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+def _rounded(usd: Decimal, way: str) -> Decimal:
+    return usd.quantize(SMALLEST, way, EXACT)

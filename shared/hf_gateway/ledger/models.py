@@ -1,0 +1,288 @@
+"""The table `huggingface_models`: what models cost and can do, from the router's catalogue and from hand.
+
+It begins with five models whose prices came with hf-gateway. From the first time that the router lists one of them with a price
+they are the router's; what somebody sets by hand stays as it is set.
+"""
+
+import datetime as dt
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from concurrent.futures import wait as wait_for
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import sqlalchemy as sa
+
+from hf_gateway import catalogue
+from hf_gateway.errors import ConfigError, GatewayError
+from hf_gateway.ledger.prices import TASKS, Entry, Price, Prices
+from hf_gateway.ledger.tables import models
+from hf_gateway.wire.hf_router import CatalogueEntry
+
+log = logging.getLogger(__name__)
+
+LIFETIME = dt.timedelta(hours=24)
+"""For how long the router's prices are believed."""
+RETRY = 600.0
+"""Seconds until a router that could not be asked is asked again."""
+REREAD = 30.0
+"""Seconds after which a change that another process made is seen."""
+_REFRESHING = 0x68665F6D64  # for PostgreSQL's advisory lock
+
+
+def entries(engine: sa.Engine) -> list[Entry]:
+    """Return all lines, by model, task and provider. Raises SQLAlchemyError."""
+    order = (models.c.model, models.c.task, sa.func.coalesce(models.c.provider, ""))
+    with engine.connect() as connection:
+        return [_entry(row._mapping) for row in connection.execute(sa.select(models).order_by(*order))]
+
+
+def add(engine: sa.Engine, entry: Entry, now: dt.datetime | None = None) -> bool:
+    """Set a line by hand; the router will not replace it. Returns whether there was one before.
+
+    Raises:
+        ConfigError: there is no price in it, or one that is less than 0 or too large.
+        SQLAlchemyError: the database cannot be written.
+    """
+    _check(entry)
+    with engine.begin() as connection:
+        _lock(connection)
+        replaced = connection.execute(sa.delete(models).where(*_key(entry.model, entry.task, entry.provider))).rowcount
+        kept = _row(entry) | {"source": "configured", "pinned": True, "fetched_at": now or dt.datetime.now(dt.UTC)}
+        connection.execute(sa.insert(models).values(kept))
+    return bool(replaced)
+
+
+def remove(engine: sa.Engine, model: str, task: str | None = None, provider: str | None = None) -> list[Entry]:
+    """Take lines of a model out, and return them; only those of a task and of a provider, where given.
+
+    What the router lists comes back with the next refresh. Raises SQLAlchemyError.
+    """
+    wanted = [models.c.model == model]
+    if task is not None:
+        wanted.append(models.c.task == task)
+    if provider is not None:
+        wanted.append(models.c.provider == provider)
+    with engine.begin() as connection:
+        _lock(connection)
+        found = [_entry(row._mapping) for row in connection.execute(sa.select(models).where(*wanted))]
+        connection.execute(sa.delete(models).where(*wanted))
+    return found
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """What a refresh did.
+
+    listed: lines that the router has now; priced: how many of them have a price; gone: lines that it had and no longer has;
+    replaced: models whose price came with hf-gateway until now; kept: lines that were set by hand.
+    """
+
+    listed: int
+    priced: int
+    gone: int
+    replaced: tuple[str, ...]
+    kept: int
+
+
+def take_over(engine: sa.Engine, listed: Iterable[CatalogueEntry], at: dt.datetime) -> Replaced:
+    """Make the router's lines those that it lists, as of a moment; all at once, whoever else does it. Raises SQLAlchemyError."""
+    found = {(entry.model, entry.task, entry.provider): entry for entry in _of_router(listed, at)}
+    with engine.begin() as connection:
+        _lock(connection)
+        known = [_entry(row._mapping) for row in connection.execute(sa.select(models))]
+        pinned = {(entry.model, entry.task, entry.provider) for entry in known if entry.pinned}
+        before = {(entry.model, entry.task, entry.provider) for entry in known if entry.source == "router"}
+        priced = {(entry.model, entry.task) for entry in found.values() if entry.price.known}
+        better = {
+            entry.model
+            for entry in known
+            if entry.source == "configured" and not entry.pinned and (entry.model, entry.task) in priced
+        }
+        connection.execute(sa.delete(models).where(models.c.source == "router"))
+        came_with_us = (models.c.source == "configured", models.c.pinned == sa.false(), models.c.task == TASKS["chat"])
+        connection.execute(sa.delete(models).where(*came_with_us, models.c.model.in_(better)))
+        rows = [_row(entry) for key, entry in found.items() if key not in pinned]
+        if rows:
+            connection.execute(sa.insert(models), rows)
+    of_price = sum(entry.price.known for entry in found.values())
+    return Replaced(len(rows), of_price, len(before - found.keys()), tuple(sorted(better)), len(pinned))
+
+
+def refresh(engine: sa.Engine, router: str) -> Replaced:
+    """Ask the router for its catalogue now, and take it over. Raises GatewayError, SQLAlchemyError."""
+    listed = catalogue.of(router).refresh()
+    return take_over(engine, listed, dt.datetime.now(dt.UTC))
+
+
+def fetched_at(engine: sa.Engine) -> dt.datetime | None:
+    """Return when the router's lines were fetched; None where there are none. Raises SQLAlchemyError."""
+    with engine.connect() as connection:
+        found: dt.datetime | None = connection.execute(
+            sa.select(sa.func.max(models.c.fetched_at, type_=models.c.fetched_at.type)).where(
+                models.c.source == "router"
+            )
+        ).scalar()
+    return found
+
+
+class PriceBook:
+    """The list as a process that runs for long sees it: read again when it may have changed, refreshed once a day.
+
+    For threads that may wait: reading asks the database. The router is asked in a thread of its own, and only once somebody
+    calls a model there; without a network the list stays as it is.
+    """
+
+    def __init__(
+        self,
+        engine: sa.Engine,
+        router: str,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
+    ) -> None:
+        """Read nothing yet. clock: seconds, for when to read again; now: the time, for how old the list is."""
+        self._engine = engine
+        self._router = router
+        self._clock = clock
+        self._now = now
+        self._lock = threading.Lock()
+        self._asking: Future[None] = Future()
+        self._asking.set_result(None)
+        self._asked: float | None = None
+        self._read_at: float | None = None
+        self.latest = Prices()
+        """What was read last; looking at it costs nothing."""
+
+    def prices(self) -> Prices:
+        """Return the list, from the database where it was not read lately. Raises SQLAlchemyError."""
+        with self._lock:
+            now = self._clock()
+            if self._read_at is None or now - self._read_at >= REREAD:
+                self.latest = Prices(entries(self._engine))
+                self._read_at = now
+            return self.latest
+
+    def expect_router(self, wait: float = 0.0) -> "Future[None]":
+        """Have the router's prices be there, and be of today, because a model of it is called.
+
+        Returns what is done once they are, or cannot be had; at once where there is nothing to do. wait: seconds to wait for
+        that here. Raises SQLAlchemyError.
+        """
+        asking = self._begin_to_ask()
+        if wait:
+            wait_for([asking], wait)
+        return asking
+
+    def _begin_to_ask(self) -> "Future[None]":
+        with self._lock:
+            if not self._asking.done():
+                return self._asking
+            recently = self._asked is not None and self._clock() - self._asked < RETRY
+            if not recently and self._is_due():
+                self._asked = self._clock()
+                self._asking = Future()
+                self._asking.set_running_or_notify_cancel()
+                threading.Thread(target=self._ask, args=(self._asking,), name="hf-gateway prices", daemon=True).start()
+            return self._asking
+
+    def _is_due(self) -> bool:
+        at = fetched_at(self._engine)
+        return at is None or not dt.timedelta(0) <= self._now() - at < LIFETIME
+
+    def _ask(self, done: "Future[None]") -> None:
+        """Take over what this machine read of the router today, or ask."""
+        try:
+            listed = catalogue.of(self._router)
+            if (known := listed.entries()) is not None:
+                take_over(self._engine, known[0], dt.datetime.fromtimestamp(known[1], dt.UTC))
+            else:
+                take_over(self._engine, listed.refresh(), self._now())
+        except (GatewayError, OSError, sa.exc.SQLAlchemyError) as error:
+            log.warning(
+                "the router's prices could not be refreshed, so costs are reckoned with the last ones: %s", error
+            )
+        finally:
+            with self._lock:
+                self._read_at = None
+            done.set_result(None)
+
+
+def _of_router(listed: Iterable[CatalogueEntry], at: dt.datetime) -> Iterable[Entry]:
+    for model in listed:
+        for offer in model.providers:
+            if offer.live:
+                price = Price(_exact(offer.price_in), _exact(offer.price_out))
+                facts = (offer.context, offer.tools, offer.structured_output)
+                yield Entry(model.id, TASKS["chat"], offer.provider, price, *facts, "router", False, at)
+
+
+def _exact(price: float | None) -> Decimal | None:
+    """Return the number as it is written, not as the float next to it."""
+    return None if price is None else Decimal(repr(price))
+
+
+_COLUMNS = {
+    "input": "price_input_per_mtok",
+    "output": "price_output_per_mtok",
+    "cached": "price_cached_per_mtok",
+    "image": "price_per_image",
+    "second": "price_per_second",
+}
+
+
+def _entry(row: Any) -> Entry:
+    return Entry(
+        row["model"],
+        row["task"],
+        row["provider"],
+        Price(**{name: row[column] for name, column in _COLUMNS.items()}),
+        row["context_length"],
+        row["tools"],
+        row["structured_output"],
+        row["source"],
+        row["pinned"],
+        row["fetched_at"],
+    )
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    return {
+        "model": entry.model,
+        "task": entry.task,
+        "provider": entry.provider,
+        **{column: getattr(entry.price, name) for name, column in _COLUMNS.items()},
+        "context_length": entry.context,
+        "tools": entry.tools,
+        "structured_output": entry.structured_output,
+        "source": entry.source,
+        "pinned": entry.pinned,
+        "fetched_at": entry.fetched_at,
+    }
+
+
+def _key(model: str, task: str, provider: str | None) -> tuple[Any, ...]:
+    return models.c.model == model, models.c.task == task, models.c.provider.is_not_distinct_from(provider)
+
+
+def _check(entry: Entry) -> None:
+    if not entry.model.strip():
+        raise ConfigError("a price needs the id of its model")
+    if not entry.price.known:
+        raise ConfigError(f"no price is given for {entry.model}; write 0 where nothing is paid")
+    for name in _COLUMNS:
+        price = getattr(entry.price, name)
+        if price is not None and not (price.is_finite() and 0 <= price < 1_000_000):
+            raise ConfigError(f"{price} is not a price in USD")
+        if price is not None and price != round(price, 12):
+            raise ConfigError(f"{price} has more than 12 digits after the point")
+
+
+def _lock(connection: sa.Connection) -> None:
+    """Have nobody else change the table at the same time; SQLite's transactions hold its one lock from their beginning."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_REFRESHING)))

@@ -1,0 +1,208 @@
+"""Where rows wait that the database does not take: files of JSON lines, one process appends to each, any process takes them in.
+
+A line is with the operating system once `append` returns, so that it outlives the process; the disk has it for certain (fsync)
+when the file is closed. Whoever uses a file holds a lock on it, which ends with the process.
+"""
+
+import contextlib
+import json
+import os
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+MAX_FILE = 8_000_000
+"""Bytes after which a file is closed and another one begun."""
+MAX_BYTES = 256_000_000
+"""Bytes that all files of a ledger may take up; what comes beyond is refused."""
+_SUFFIX = ".jsonl"
+_ASIDE = "unreadable.txt"
+
+
+class SpillFull(OSError):
+    """There is no more room for what waits."""
+
+
+class Line(NamedTuple):
+    """One line of a file. id: the same whoever reads it, and however often."""
+
+    id: uuid.UUID
+    text: bytes
+
+
+class Spill:
+    """The files of one ledger, in a folder of their own. Safe for threads and processes, also across a fork.
+
+    Args:
+        folder: made when first needed, readable for its owner alone.
+        max_bytes: what all files together may take up.
+    """
+
+    def __init__(self, folder: Path, *, max_bytes: int = MAX_BYTES) -> None:
+        """Take the folder; nothing is opened yet."""
+        self.folder = folder
+        self.max_bytes = max_bytes
+        self._lock = threading.Lock()
+        self._own: int | None = None
+        self._written: set[Path] = set()
+        self._own_bytes = 0
+        self._others_bytes = 0
+
+    def append(self, values: Sequence[Any]) -> None:
+        """Write each value as a line of JSON: all of them or none. Raises OSError, SpillFull among them."""
+        data = b"".join(json.dumps(value, separators=(",", ":")).encode() + b"\n" for value in values)
+        with self._lock:
+            if self._own is not None and self._own_bytes + len(data) > MAX_FILE:
+                self._close()
+            if self._own is None:
+                self._open()
+            assert self._own is not None
+            if self._others_bytes + self._own_bytes + len(data) > self.max_bytes:
+                raise SpillFull(f"what waits in {self.folder} is {self.max_bytes:,} bytes already")
+            try:
+                _write(self._own, data)
+            except OSError:
+                # Half a line would spoil the next one.
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self._own, self._own_bytes)
+                raise
+            self._own_bytes += len(data)
+
+    def close(self) -> None:
+        """Close this process's file, so that it can be taken in."""
+        with self._lock:
+            self._close()
+
+    def waiting(self) -> list[Path]:
+        """Return the files there are, oldest first; other processes may be writing to some."""
+        if not self.folder.is_dir():
+            return []
+        return sorted(each for each in self.folder.iterdir() if each.suffix == _SUFFIX)
+
+    def left(self) -> bool:
+        """Say whether a file that this process wrote is still there."""
+        self._written = {path for path in self._written if path.exists()}
+        return bool(self._written)
+
+    def claimed(self, path: Path) -> "Claim | None":
+        """Take a file for reading, unless somebody else uses it or it is gone. Raises OSError."""
+        try:
+            descriptor = os.open(path, os.O_RDWR | _BINARY)
+        except FileNotFoundError:
+            return None
+        with contextlib.ExitStack() as closing:
+            closing.callback(os.close, descriptor)
+            if not _try_lock(descriptor) or not _is(path, descriptor):
+                return None
+            closing.pop_all()
+        return Claim(path, descriptor)
+
+    def put_aside(self, line: Line) -> None:
+        """Keep a line that nobody can take in, for its owner to look at. Raises OSError."""
+        with (self.folder / _ASIDE).open("ab") as file:
+            file.write(line.text.rstrip(b"\n") + b"\n")
+
+    def leave(self) -> None:
+        """Forget the file without touching its lock: after a fork it is the parent's."""
+        own, self._own, self._lock = self._own, None, threading.Lock()
+        self._own_bytes, self._written = 0, set()
+        if own is not None:
+            os.close(own)
+
+    def _open(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._others_bytes = sum(_size(path) for path in self.waiting())
+        name = f"{time.time_ns() // 1_000_000:015d}-{os.getpid()}-{os.urandom(4).hex()}{_SUFFIX}"
+        descriptor = os.open(self.folder / name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | _BINARY, 0o600)
+        with contextlib.suppress(OSError):  # some network file systems have no locks
+            _try_lock(descriptor)
+        self._own, self._own_bytes = descriptor, 0
+        self._written.add(self.folder / name)
+
+    def _close(self) -> None:
+        own, self._own = self._own, None
+        if own is not None:
+            with contextlib.suppress(OSError):
+                os.fsync(own)
+            os.close(own)
+
+
+class Claim:
+    """A file that this process alone reads, from when it was claimed until `close`."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        """Take a descriptor that is locked."""
+        self.path = path
+        self._file = os.fdopen(descriptor, "rb")
+
+    def lines(self) -> Iterator[Line]:
+        """Give the lines in order, each with its id. Raises OSError."""
+        place = 0
+        for text in self._file:
+            yield Line(uuid.uuid5(uuid.NAMESPACE_OID, f"{self.path.name}:{place}"), text)
+            place += len(text)
+
+    def done(self) -> None:
+        """Delete the file, all of which was taken in. Raises OSError."""
+        if _CLOSE_FIRST:
+            self._file.close()
+        self.path.unlink(missing_ok=True)
+        self._file.close()
+
+    def close(self) -> None:
+        """Let it go; what is left of it stays."""
+        self._file.close()
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _is(path: Path, descriptor: int) -> bool:
+    """Say whether the name still means this file: whoever had it before may have deleted it."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    _BINARY = os.O_BINARY
+    _CLOSE_FIRST = True
+
+    def _try_lock(descriptor: int) -> bool:
+        os.lseek(descriptor, 1 << 40, os.SEEK_SET)  # far behind the end, where nobody reads
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        finally:
+            os.lseek(descriptor, 0, os.SEEK_SET)
+        return True
+else:
+    import fcntl
+
+    _BINARY = 0
+    _CLOSE_FIRST = False
+
+    def _try_lock(descriptor: int) -> bool:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True

@@ -1,0 +1,217 @@
+"""The ledger's tables, for SQLite and PostgreSQL alike.
+
+Money is exact in both: NUMERIC in PostgreSQL, whole pico-dollars in SQLite, whose numbers are floats. NULL is unknown, never 0.
+The migrations in `migrations/` make these tables, and PostgreSQL's row-level security on top.
+"""
+
+import datetime as dt
+from decimal import ROUND_HALF_EVEN, Decimal
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Date,
+    DateTime,
+    Dialect,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    Numeric,
+    String,
+    Table,
+    Text,
+    Uuid,
+    func,
+)
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+DIGITS = 12
+"""Digits after the point of a dollar that are kept: a millionth of what a million tokens cost, for one token."""
+_PICO = Decimal(1).scaleb(-DIGITS)
+
+
+def rounded(usd: Decimal) -> Decimal:
+    """Return an amount with the digits that the tables keep, half to even."""
+    return usd.quantize(_PICO, ROUND_HALF_EVEN)
+
+
+class Money(TypeDecorator[Decimal]):
+    """An exact amount in USD, with 12 digits after the point and 8 before it (6 in SQLite)."""
+
+    impl = Numeric
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Take whole numbers for SQLite."""
+        kept: TypeEngine[Any] = BigInteger() if dialect.name == "sqlite" else Numeric(20, DIGITS)
+        return dialect.type_descriptor(kept)
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
+        """Write a Decimal (or an int); a float is refused, since it is no amount that anybody wrote."""
+        if value is None:
+            return None
+        if isinstance(value, float):
+            raise TypeError("money is Decimal, never float")
+        amount = rounded(Decimal(value))
+        return int(amount.scaleb(DIGITS)) if dialect.name == "sqlite" else amount
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
+        """Read a Decimal."""
+        if value is None:
+            return None
+        return Decimal(value).scaleb(-DIGITS) if dialect.name == "sqlite" else Decimal(value)
+
+
+class UtcTime(TypeDecorator[dt.datetime]):
+    """A moment: an aware datetime, in UTC when it is read."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Take a timestamp that knows its zone where there is one; SQLite's is text that sorts."""
+        return dialect.type_descriptor(DateTime(timezone=dialect.name != "sqlite"))
+
+    def process_bind_param(self, value: dt.datetime | None, dialect: Dialect) -> dt.datetime | None:
+        """Write in UTC."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise TypeError("a moment needs its time zone")
+        moment = value.astimezone(dt.UTC)
+        return moment.replace(tzinfo=None) if dialect.name == "sqlite" else moment
+
+    def process_result_value(self, value: dt.datetime | None, dialect: Dialect) -> dt.datetime | None:  # noqa: ARG002
+        """Read in UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=dt.UTC) if value.tzinfo is None else value.astimezone(dt.UTC)
+
+
+metadata = MetaData()
+
+observations = Table(
+    "llm_observations",
+    metadata,
+    Column("id", Uuid, primary_key=True),  # UUIDv7
+    Column("request", Uuid, nullable=False),  # the id of the request's own row
+    Column("kind", String(8), nullable=False),  # request | attempt
+    Column("time", UtcTime, nullable=False),  # when it began
+    Column("tenant", Text),
+    Column("user_tag", Text),
+    Column("chain", Text),
+    Column("target", Text),
+    Column("target_kind", Text),
+    Column("provider", Text),
+    Column("model", Text),
+    Column("task", String(16), nullable=False),  # embedding | chat
+    Column("space_id", Text),
+    Column("texts", Integer),  # of an embedding request
+    Column("cached_texts", Integer),
+    Column("shared", Boolean, nullable=False),
+    Column("streamed", Boolean, nullable=False),
+    Column("fallback", Boolean, nullable=False),  # of a request: served, and not by the first that was to be asked
+    Column("input_tokens", BigInteger),
+    Column("output_tokens", BigInteger),
+    Column("cached_tokens", BigInteger),
+    Column("reasoning_tokens", BigInteger),
+    Column("latency_ms", Float, nullable=False),
+    Column("first_content_ms", Float),
+    Column("status", String(16), nullable=False),  # ok | failed | skipped | split | cancelled
+    Column("error_class", Text),
+    Column("http_status", Integer),
+    Column("cost_usd", Money),
+    Column(
+        "cost_source", String(24)
+    ),  # provider_reported | router_price | configured | unknown; NULL: nothing was used
+    Column("request_id", Text),  # the server's own
+    Column("prompt", Text),
+    Column("answer", Text),
+    Index("ix_llm_observations_time", "time"),
+    Index("ix_llm_observations_tenant_time", "tenant", "time"),
+    Index("ix_llm_observations_request", "request"),
+)
+"""One row a request (kind "request", whose id is also its `request`) and one an attempt, which belongs to one."""
+
+losses = Table(
+    "llm_observation_losses",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("time", UtcTime, nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("reason", Text, nullable=False),
+)
+"""What could not be kept, by number: nothing is dropped without a row here."""
+
+tenant_roles = Table(
+    "llm_tenant_roles",
+    metadata,
+    Column("role", Text, primary_key=True),
+    Column("tenant", Text, primary_key=True),  # "*" for all
+)
+"""Which tenants' rows a role of PostgreSQL may read; of no meaning in SQLite."""
+
+models = Table(
+    "huggingface_models",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("model", Text, nullable=False),
+    Column("task", Text, nullable=False),
+    Column("provider", Text),  # NULL: any
+    Column("price_input_per_mtok", Money),
+    Column("price_output_per_mtok", Money),
+    Column("price_cached_per_mtok", Money),  # of input that the provider had in its cache; NULL: as other input
+    Column("price_per_image", Money),
+    Column("price_per_second", Money),
+    Column("context_length", Integer),
+    Column("tools", Boolean),
+    Column("structured_output", Boolean),
+    Column("source", String(16), nullable=False),  # configured | router
+    Column("pinned", Boolean, nullable=False),  # somebody set it by hand, so that the router does not replace it
+    Column("fetched_at", UtcTime),
+)
+"""What models cost, and what they can do: one row a model, task and provider."""
+Index(
+    "uq_huggingface_models",
+    models.c.model,
+    models.c.task,
+    func.coalesce(models.c.provider, ""),
+    unique=True,
+)
+
+budgets = Table(
+    "budgets",
+    metadata,
+    Column("tenant", Text, primary_key=True),  # "*" for everybody together, calls without a tenant among them
+    Column("period", String(8), primary_key=True),  # day | month
+    Column("limit_usd", Money, nullable=False),
+    Column("on_unknown", String(8), nullable=False),  # refuse | allow: calls whose price nobody knows
+    Column("created", UtcTime, nullable=False),
+)
+"""What may be spent."""
+
+spending = Table(
+    "budget_spending",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("period", String(8), primary_key=True),
+    Column("starts", Date, primary_key=True),
+    Column("reserved_usd", Money, nullable=False),
+    Column("spent_usd", Money, nullable=False),
+)
+"""What was spent of it, and what calls that are under way may yet spend."""
+
+leases = Table(
+    "budget_leases",
+    metadata,
+    Column("process", Uuid, primary_key=True),
+    Column("tenant", Text, primary_key=True),
+    Column("period", String(8), primary_key=True),
+    Column("starts", Date, primary_key=True),
+    Column("reserved_usd", Money, nullable=False),
+    Column("expires", Float, nullable=False),  # seconds since the epoch; renewed while the process lives
+)
+"""Who holds which part of `budget_spending.reserved_usd`, so that what a dead process held is freed."""

@@ -1,0 +1,282 @@
+"""The writer: takes what calls leave behind, and every half second has it in the database or, failing that, in a file.
+
+The caller's part is an append to a queue. One thread a process paces the rest; it never waits for the database longer than
+`HANDOVER`, so that what a call left is out of this process's memory within a second, whatever the database does.
+"""
+
+import atexit
+import contextlib
+import logging
+import os
+import queue
+import sys
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotInTime
+from typing import Any
+
+from hf_gateway.ledger.database import AT_ONCE, Database
+from hf_gateway.ledger.rows import Entry, Ids, Item, Loss, Noted
+from hf_gateway.ledger.spill import Spill
+
+log = logging.getLogger(__name__)
+
+INTERVAL = 0.5
+"""Seconds after which what has come is written, or sooner when it is `AT_ONCE`."""
+HANDOVER = 0.3
+"""Seconds for which the database may take its time; then the same goes to a file, too."""
+CAPACITY = 20_000
+"""Requests that wait in memory; what comes beyond is dropped, and counted."""
+EXIT = 2.0
+"""Seconds for which the end of a process may be held up."""
+REPEAT = 60.0
+"""Seconds until drops are logged again."""
+OVERFLOW = "more calls than could be written down in time"
+UNREADABLE = "calls of which no rows could be made"
+NOWHERE = "neither the database nor a file took them"
+
+
+class Writer:
+    """Writes what is put into it. `put` is for any thread, event loop, signal handler or destructor: it takes no lock."""
+
+    def __init__(self, url: str, spill: Spill) -> None:
+        """Start nothing yet."""
+        self._url = url
+        self._spill = spill
+        self._ids = Ids()
+        self._reset()
+        _writers.add(self)
+
+    def _reset(self) -> None:
+        self._queue: deque[Noted] = deque()
+        self._signals: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._signalled = False
+        self._hurried = False
+        self._ending = False
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
+        self._counting = threading.RLock()
+        self._lost: dict[str, int] = {}
+        self.dropped = 0
+        self._told_at = -REPEAT
+        self._held: list[Item] = []
+        self._waiters: deque[Future[None]] = deque()
+        self._database = Database(self._url, self._spill)
+
+    def put(self, noted: Noted) -> None:
+        """Take one; dropped, and counted, where too many wait."""
+        waiting = len(self._queue)
+        if waiting >= CAPACITY:
+            self._lose(1, OVERFLOW)
+        else:
+            self._queue.append(noted)
+        if not self._signalled:
+            self._signalled = True
+            if self._thread is None:
+                self.start()
+            self._signals.put(None)
+        elif waiting >= AT_ONCE and not self._hurried:
+            self._hurried = True
+            self._signals.put(None)
+
+    @property
+    def waiting(self) -> int:
+        """How many requests are in memory and nowhere else yet."""
+        return len(self._queue) + len(self._held)
+
+    def start(self) -> None:
+        """Start the threads, unless they run."""
+        with self._starting:
+            if self._thread is None:
+                self._ending = False
+                self._thread = threading.Thread(target=self._run, name="hf-gateway-ledger", daemon=True)
+                self._thread.start()
+                self._database.start()
+                _flush_at_the_end_of_a_child()
+
+    def flush(self, timeout: float = 10.0) -> bool:
+        """Have everything written that was put until now; returns whether the database has it all, files included.
+
+        timeout: seconds. Where it returns False, what is not in the database waits in files, or did not leave memory in time.
+        """
+        ends = time.monotonic() + timeout
+        try:
+            self.drained().result(timeout)
+        except NotInTime:
+            return False
+        return self._database.take_in(max(0.0, ends - time.monotonic()))
+
+    def finish(self, timeout: float) -> None:
+        """Have nothing in memory any more, for the end of the process; a database that is away is not waited for."""
+        ends = time.monotonic() + timeout
+        if self._queue or self._held or self._lost:
+            with contextlib.suppress(NotInTime):
+                self.drained().result(timeout)
+            self._leave_behind()
+        if self._thread is not None and not self._database.away:
+            self._database.take_in(max(0.0, ends - time.monotonic()))
+
+    def _leave_behind(self) -> None:
+        """Put into a file what the thread did not get to in time; what cannot even be put there is said to be lost."""
+        ids, items = Ids(), self._held
+        lost, self._held, self._lost = self._lost, [], {}
+        while self._queue:
+            with contextlib.suppress(IndexError):
+                items.append(Entry.of(self._queue.popleft(), ids))
+        items += [Loss.now(ids.next(), count, reason) for reason, count in lost.items()]
+        try:
+            if items:
+                self._spill.append([item.to_json() for item in items])
+        except OSError as error:
+            missing = sum(item.rows if isinstance(item, Loss) else 1 for item in items)
+            log.error("%d calls are missing in the ledger: the process ends, and %s", missing, error)
+
+    def close(self, timeout: float) -> bool:
+        """Flush, and end the threads; what is put afterwards starts them again. Returns what `flush` does."""
+        ends = time.monotonic() + timeout
+        flushed = self.flush(timeout)
+        with self._starting:
+            thread, self._thread = self._thread, None
+            self._ending = True
+            self._signals.put(None)
+            self._signals.put(None)
+            if thread is not None:
+                thread.join(max(0.1, ends - time.monotonic()))
+            self._leave_behind()
+            self._database.close(max(0.1, ends - time.monotonic()))
+            self._spill.close()
+        return flushed
+
+    def drained(self) -> "Future[None]":
+        """Return a future that is done once what was put until now is in the database or in a file, if either takes it."""
+        if self._thread is None:
+            self.start()
+        written: Future[None] = Future()
+        self._waiters.append(written)
+        self._signals.put(None)
+        self._signals.put(None)  # for what waits until something comes, and for what waits for more
+        return written
+
+    def leave(self) -> None:
+        """Start anew in a process that was forked: what waits is the parent's, and its threads stayed there."""
+        _PARENTS.append(self._database)
+        self._spill.leave()
+        self._reset()
+
+    def _run(self) -> None:
+        while not self._ending:
+            with contextlib.suppress(queue.Empty):
+                self._signals.get(timeout=INTERVAL if self._held or self._lost else None)
+                self._signals.get(timeout=INTERVAL)
+            self._signalled = self._hurried = False
+            waiters = [self._waiters.popleft() for _ in range(len(self._waiters))]
+            try:
+                self._write_all()
+            except Exception:
+                log.exception("the ledger's writer met an error of its own, and goes on")
+            for waiter in waiters:
+                waiter.set_result(None)
+
+    def _write_all(self) -> None:
+        for _ in range(len(self._queue) // AT_ONCE + 1):
+            noted = [self._queue.popleft() for _ in range(min(AT_ONCE, len(self._queue)))]
+            items: list[Item] = [entry for each in noted if (entry := self._entry(each)) is not None]
+            if not self._write([*self._held, *items, *self._losses()]):
+                return
+
+    def _entry(self, noted: Noted) -> Entry | None:
+        try:
+            return Entry.of(noted, self._ids)
+        except Exception:
+            log.exception("a call cannot be written down in the ledger")
+            self._lose(1, UNREADABLE)
+            return None
+
+    def _write(self, items: list[Item]) -> bool:
+        """Hand on; what nobody takes is held. Returns whether it was taken."""
+        self._held = []
+        if not items:
+            return True
+        if self._in_database(items):
+            return True
+        try:
+            self._spill.append([item.to_json() for item in items])
+        except OSError as error:
+            self._hold(items, error)
+            return False
+        self._database.look()
+        return True
+
+    def _in_database(self, items: Sequence[Item]) -> bool:
+        taken = self._database.offer(items)
+        if taken is None:
+            return False
+        try:
+            return taken.result(HANDOVER)
+        except NotInTime:
+            return False
+
+    def _hold(self, items: list[Item], error: OSError) -> None:
+        """Keep in memory what can be written nowhere, up to a limit."""
+        entries: list[Item] = []
+        for item in items:
+            if isinstance(item, Loss):
+                self._lose(item.rows, item.reason)
+            else:
+                entries.append(item)
+        too_many = max(0, len(entries) - CAPACITY)
+        self._held = entries[too_many:]
+        if too_many:
+            self._lose(too_many, NOWHERE)
+        self._tell("rows of the ledger can be written nowhere, and are kept in memory for now: %s", error)
+
+    def _lose(self, count: int, reason: str) -> None:
+        with self._counting:
+            self._lost[reason] = self._lost.get(reason, 0) + count
+            self.dropped += count
+
+    def _losses(self) -> list[Item]:
+        if not self._lost:
+            return []
+        with self._counting:
+            lost, self._lost = self._lost, {}
+        for reason, count in lost.items():
+            self._tell("%d calls are missing in the ledger: %s", count, reason)
+        return [Loss.now(self._ids.next(), count, reason) for reason, count in lost.items()]
+
+    def _tell(self, message: str, *facts: Any) -> None:
+        news = time.monotonic() - self._told_at >= REPEAT
+        if news:
+            self._told_at = time.monotonic()
+        log.log(logging.WARNING if news else logging.DEBUG, message, *facts)
+
+
+_writers: "weakref.WeakSet[Writer]" = weakref.WeakSet()
+_PARENTS: list[Database] = []
+"""What a fork carried over: a connection of SQLite or PostgreSQL must not be used here, nor even closed, so it stays as it is."""
+
+
+def _finish_all() -> None:
+    for writer in list(_writers):
+        writer.finish(EXIT)
+
+
+def _leave_all() -> None:
+    for writer in list(_writers):
+        writer.leave()
+
+
+def _flush_at_the_end_of_a_child() -> None:
+    """Have a child of `multiprocessing` flush, too: it ends without what `atexit` knows."""
+    util, process = sys.modules.get("multiprocessing.util"), sys.modules.get("multiprocessing.process")
+    if util is not None and process is not None and process.parent_process() is not None:
+        util.Finalize(None, _finish_all, exitpriority=10)
+
+
+atexit.register(_finish_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_all)

@@ -1,0 +1,78 @@
+"""Metrics and traces of every call, for Prometheus and OpenTelemetry.
+
+Switched on by HF_GATEWAY_PROMETHEUS=1 and HF_GATEWAY_OTEL=1, or by the functions here. Importing this imports no third-party
+package; while nothing is switched on, nothing of it is made.
+"""
+
+import threading
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from hf_gateway import observe
+from hf_gateway.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hf_gateway.telemetry.otel import Tracing
+    from hf_gateway.telemetry.prometheus import Metrics
+
+_lock = threading.Lock()
+_enabled: dict[str, Any] = {}
+
+
+def enable_prometheus(registry: Any = None) -> "Metrics":
+    """Count and time every call of this process from now on; returns the metrics, the same ones however often this is called.
+
+    registry: a `prometheus_client.CollectorRegistry`; None for that package's own. Serving them is up to the program, for
+    example with `prometheus_client.start_http_server(9464)`.
+
+    Raises:
+        ConfigError: prometheus-client is missing.
+    """
+    try:
+        from hf_gateway.telemetry.prometheus import Metrics
+    except ImportError as error:
+        raise ConfigError(f"metrics need prometheus-client: pip install 'hf-gateway[prometheus]' ({error})") from None
+    found: Metrics = _once("prometheus", lambda: Metrics(registry))
+    return found
+
+
+def enable_otel(tracer_provider: Any = None, meter_provider: Any = None) -> "Tracing":
+    """Have every call of this process make a span, a child span an attempt, and metrics; returns what makes them.
+
+    tracer_provider, meter_provider: OpenTelemetry's; None for the global ones. Without an SDK set up these do nothing.
+
+    Raises:
+        ConfigError: opentelemetry-api is missing.
+    """
+    try:
+        from hf_gateway.telemetry.otel import Tracing
+    except ImportError as error:
+        raise ConfigError(f"traces need opentelemetry-api: pip install 'hf-gateway[otel]' ({error})") from None
+    found: Tracing = _once("otel", lambda: Tracing(tracer_provider, meter_provider))
+    return found
+
+
+def charged(rows: Iterable[Mapping[str, Any]]) -> None:
+    """Hear from the ledger what it wrote down: an attempt's cost is known when its row is made, off the hot path."""
+    metrics: Metrics | None = _enabled.get("prometheus")
+    if metrics is not None:
+        for row in rows:
+            if row["kind"] == "attempt" and row["status"] not in ("skipped", "split"):
+                metrics.charged(row["provider"] or row["target_kind"] or "", row["model"] or "", row["cost_usd"])
+
+
+def disable() -> None:
+    """Watch no more; what was counted stays where it is."""
+    with _lock:
+        for watcher in _enabled.values():
+            observe.unregister(watcher)
+            watcher.close()
+        _enabled.clear()
+
+
+def _once(name: str, make: Any) -> Any:
+    with _lock:
+        if name not in _enabled:
+            _enabled[name] = make()
+            observe.register(_enabled[name])
+        return _enabled[name]

@@ -1,0 +1,171 @@
+"""Prometheus: counters and histograms of every call and attempt.
+
+The values of a label are bounded: models beyond the first hundred, and targets and tenants likewise, are counted as "other". In
+prometheus_client's multiprocess mode counters and histograms add up over the processes; what is read when it is asked for (the
+breakers, the ledger's queue) is each process's own, and is not served there.
+"""
+
+import sys
+import threading
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+import prometheus_client
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+from hf_gateway import observe
+from hf_gateway.observe import Observation, Tried
+from hf_gateway.telemetry.names import DURATION_BUCKETS, error_code
+from hf_gateway.telemetry.names import Prometheus as Names
+
+MOST = 100
+"""Different values of one label."""
+OTHER = "other"
+_STATES = ("closed", "half-open", "open", "resting")
+
+
+class Metrics:
+    """What is counted. Safe for threads."""
+
+    def __init__(self, registry: Any = None) -> None:
+        """Register everything; None for prometheus_client's own registry."""
+        self.registry = registry if registry is not None else prometheus_client.REGISTRY
+        self._made: list[Any] = []
+        model, target = ("model",), ("target",)
+        self._latency = self._histogram(Names.latency, "Seconds of a call, with its retries and fallbacks.", model)
+        self._first = self._histogram(Names.first_content, "Seconds to the first content of a stream.", model)
+        self._errors = self._counter(Names.errors, "Calls that failed, by the error's class.", ("code",))
+        self._calls = self._counter(Names.calls, "Calls.", ("task", "outcome"))
+        self._attempts = self._counter(Names.attempts, "Attempts.", ("target", "outcome"))
+        self._fallbacks = self._counter(Names.fallbacks, "Calls that another target than the first one served.", target)
+        self._tokens = self._counter(Names.tokens, "Tokens, as servers counted them.", ("model", "direction"))
+        self._unknown = self._counter(Names.tokens_unknown, "Attempts whose tokens no server counted.", model)
+        self._cost = self._counter(Names.cost, "USD, of attempts whose cost is known.", ("model", "provider"))
+        self._unpriced = self._counter(Names.cost_unknown, "Attempts whose cost is unknown.", ("model", "provider"))
+        self._cache = self._counter(Names.cache, "Texts that were looked for in a cache.", ("result",))
+        self._under_way = prometheus_client.Gauge(
+            Names.under_way, "Calls under way.", ("task",), registry=self.registry, multiprocess_mode="livesum"
+        )
+        self._made.append(self._under_way)
+        self._children: dict[tuple[Any, ...], Any] = {}
+        self._values: dict[str, set[str]] = {}
+        self._lock = threading.Lock()
+        self._reader = _AsItIs()
+        self.registry.register(self._reader)
+        self._made.append(self._reader)
+
+    def _counter(self, name: str, about: str, labels: tuple[str, ...]) -> Any:
+        return self._kept(prometheus_client.Counter(name, about, labels, registry=self.registry))
+
+    def _histogram(self, name: str, about: str, labels: tuple[str, ...]) -> Any:
+        made = prometheus_client.Histogram(name, about, labels, registry=self.registry, buckets=DURATION_BUCKETS)
+        return self._kept(made)
+
+    def _kept(self, metric: Any) -> Any:
+        self._made.append(metric)
+        return metric
+
+    def begin(self, observation: Observation) -> None:
+        """Count a call as under way."""
+        self._of(self._under_way, task=observation.task).inc()
+        observation.notes[self] = True
+
+    def end(self, observation: Observation) -> None:
+        """Count it."""
+        if observation.notes.pop(self, None):
+            self._of(self._under_way, task=observation.task).dec()
+        model = observation.model or ""
+        self._of(self._calls, task=observation.task, outcome=observation.outcome).inc()
+        self._of(self._latency, model=model).observe(observation.seconds)
+        if observation.first_content_seconds is not None:
+            self._of(self._first, model=model).observe(observation.first_content_seconds)
+        if observation.error is not None and observation.outcome == "failed":
+            self._of(self._errors, code=error_code(observation.error)).inc()
+        for tried in observation.tried:
+            self._of(self._attempts, target=tried.target.label, outcome=tried.outcome).inc()
+            if tried.outcome == "served":
+                self._count_tokens(observation, tried)
+        served = observation.tried[-1] if observation.tried else None
+        if served is not None and served.outcome == "served" and served.target != observation.targets[0]:
+            self._of(self._fallbacks, target=served.target.label).inc()
+        if observation.looked_up:
+            self._of(self._cache, result="hit").inc(observation.cached_texts)
+            self._of(self._cache, result="miss").inc(observation.looked_up - observation.cached_texts)
+
+    def charged(self, provider: str, model: str, cost: Decimal | None) -> None:
+        """Count what an attempt cost, in USD; None where that is unknown."""
+        if cost is None:
+            self._of(self._unpriced, model=model, provider=provider).inc()
+        else:
+            self._of(self._cost, model=model, provider=provider).inc(float(cost))
+
+    def close(self) -> None:
+        """Take everything off the registry."""
+        for metric in self._made:
+            self.registry.unregister(metric)
+        self._made.clear()
+
+    def _count_tokens(self, observation: Observation, tried: Tried) -> None:
+        model = tried.target.model or observation.model or ""
+        counts = {"input": tried.usage.input_tokens}
+        if observation.task == "chat":
+            counts["output"] = tried.usage.output_tokens
+        if None in counts.values():
+            self._of(self._unknown, model=model).inc()
+        for direction, count in counts.items():
+            if count:
+                self._of(self._tokens, model=model, direction=direction).inc(count)
+
+    def _of(self, metric: Any, **labels: str) -> Any:
+        """Return the child of a metric, made once; a label that has too many values already gets "other"."""
+        key = (metric, *labels.values())
+        child = self._children.get(key)
+        if child is None:
+            with self._lock:
+                bounded = {name: self._bounded(name, value) for name, value in labels.items()}
+                child = metric.labels(**bounded)
+                if bounded == labels:
+                    self._children[key] = child
+        return child
+
+    def _bounded(self, name: str, value: str) -> str:
+        values = self._values.setdefault(name, set())
+        if value in values:
+            return value
+        if len(values) >= MOST:
+            return OTHER
+        values.add(value)
+        return value
+
+
+class _AsItIs:
+    """What is not counted but read when Prometheus asks."""
+
+    def describe(self) -> list[Any]:
+        """Say nothing beforehand, so that registering reads nothing."""
+        return []
+
+    def collect(self) -> Iterator[Any]:
+        """Read the breakers, and the ledger's queue."""
+        breakers = GaugeMetricFamily(
+            Names.breaker,
+            "1 for the state that a target's breaker is in; the worst of several.",
+            labels=("target", "state"),
+        )
+        worst: dict[str, str] = {}
+        for gateway in list(observe.gateways):
+            for status in gateway.status():
+                state = status.breaker
+                before = worst.get(status.target, _STATES[0])
+                worst[status.target] = max(before, state, key=_STATES.index)
+        for target, state in sorted(worst.items())[:MOST]:
+            for each in _STATES:
+                breakers.add_metric((target, each), 1.0 if each == state else 0.0)
+        yield breakers
+        ledger = sys.modules.get("hf_gateway.ledger")
+        if ledger is not None and (kept := ledger.enabled()) is not None:
+            about = "Calls that wait to be written into the ledger."
+            yield GaugeMetricFamily(Names.queue, about, value=kept.writer.waiting)
+            about = "Calls that could not be written down anywhere."
+            yield CounterMetricFamily(Names.dropped, about, value=kept.writer.dropped)
