@@ -2,9 +2,11 @@
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import NoReturn
 
 from hf_gateway._version import __version__
 from hf_gateway.errors import ConfigError, GatewayError
@@ -15,6 +17,13 @@ COMMANDS = {
     "chat": "ask a model, and see the answer as it comes and who gave it",
     "verify": "find out whether the targets of a chain are one vector space, and if not, what differs",
     "embed": "embed texts, one JSON object a line",
+    "models": "what models cost: list, refresh from the router, set by hand",
+    "budgets": "what tenants may spend in a day or a month: list, set, remove",
+    "usage": "what was called, what it cost, how long it took and what went wrong, from the ledger",
+    "hub": "search the Hub, check a model before it is downloaded, download it, publish an adapter",
+    "login": "keep a token in the keyring of the operating system",
+    "logout": "take a token out of the keyring",
+    "whoami": "say which token is in force, whose it is and what it may do",
 }
 
 
@@ -44,17 +53,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors quote what was typed, but no token."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say it and exit with 2."""
+        super().error(re.sub(r"hf_\w{8,}", "hf_***", message))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="hf-gateway", description="Any Hugging Face model, from wherever it can be had."
-    )
+    parser = _Parser(prog="hf-gateway", description="Any Hugging Face model, from wherever it can be had.")
     parser.add_argument("--version", action="version", version=f"hf-gateway {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, told in COMMANDS.items():
+        module = import_module(f"hf_gateway.cli.{name}")
         command = commands.add_parser(name, help=told, description=told[0].upper() + told[1:] + ".")
+        if not getattr(module, "TAKES_A_CHAIN", True):
+            module.add_arguments(command)
+            continue
         command.add_argument("--model", help="Hub id of the model, or a folder")
         command.add_argument("--targets", help="where to go, in this order, with commas: tei:http://tei:8080,local")
         command.add_argument("--config", metavar="FILE", help="the hf-gateway.toml to read")
         command.add_argument("--json", action="store_true", help="print JSON for machines")
-        import_module(f"hf_gateway.cli.{name}").add_arguments(command)
+        module.add_arguments(command)
     return parser

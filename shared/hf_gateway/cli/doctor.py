@@ -1,4 +1,4 @@
-"""`hf-gateway doctor`: what stands between each target and an answer, with the fix in one line."""
+"""`hf-gateway doctor`: what stands between each target and an answer, with the fix in one line; and what all of them share."""
 
 import argparse
 import dataclasses
@@ -7,10 +7,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hf_gateway.cli.output import console, print_json
+from hf_gateway.cli.surroundings import KINDS, caches, look_at_hub, show, versions
 from hf_gateway.config import config_path, read_chain, read_config
 from hf_gateway.errors import GatewayError
 from hf_gateway.gateway import Gateway
 from hf_gateway.options import SETTINGS, ChatSettings, EmbedSettings, Task, settings_of
+from hf_gateway.space import canonical
 from hf_gateway.status import Checked
 from hf_gateway.verify import measured_before
 
@@ -32,17 +34,27 @@ def run(arguments: argparse.Namespace) -> int:
     """Check every chain; 0 when each has at least one target that answers."""
     out = None if arguments.json else console()
     reports = [_report(name, where, settings) for name, where, settings in _chains(arguments)]
+    kinds = {each.status.target.partition(":")[0] for report in reports for each in report.checked}
+    hub = look_at_hub([model for report in reports for model in report.models], needed=bool(kinds & KINDS))
+    kept, installed = caches(), versions()
     if out is None:
-        print_json({"chains": [report.to_dict() for report in reports]})
+        chains = [report.to_dict() for report in reports]
+        shared = {"hub": hub.to_dict(), "caches": [dataclasses.asdict(cache) for cache in kept], "versions": installed}
+        print_json({"chains": chains, **shared})
     else:
         for report in reports:
             _show(out, report)
+        show(out, hub, kept, installed)
     return 0 if all(report.works for report in reports) else 1
 
 
 @dataclasses.dataclass(frozen=True)
 class ChainReport:
-    """One chain and its targets; error: why it could not even be built; vectors: target → what was measured of them before."""
+    """One chain and its targets.
+
+    error: why it could not even be built; vectors: target → what was measured of them before; models: what it may want of the
+    Hub.
+    """
 
     name: str
     source: str
@@ -51,6 +63,7 @@ class ChainReport:
     checked: list[Checked]
     error: str | None = None
     vectors: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    models: tuple[str, ...] = ()
 
     @property
     def works(self) -> bool:
@@ -99,7 +112,9 @@ def _report(name: str, source: str, settings: Settings) -> ChainReport:
         with Gateway.from_settings(settings) as gateway:
             asked = gateway.check()
             vectors = measured_before(gateway) if gateway.task == "embedding" else {}
-            return ChainReport(name, source, gateway.task, gateway.model, asked, vectors=vectors)
+            models = {target.model or gateway.model for target in gateway.targets if target.kind in KINDS}
+            named = tuple(canonical(model) for model in models if model)
+            return ChainReport(name, source, gateway.task, gateway.model, asked, vectors=vectors, models=named)
     except GatewayError as error:
         return ChainReport(name, source, settings.task, settings.model, [], str(error))
 

@@ -12,7 +12,8 @@ from hf_gateway.config import config_path, read_config
 from hf_gateway.errors import ConfigError
 from hf_gateway.fingerprint import Fingerprint
 from hf_gateway.options import EmbedSettings
-from hf_gateway.verify import IndexReport, Pair, Side, Verification, read_index, verify, way_out
+from hf_gateway.verification import IndexReport, Pair, Side, Verification, read_index, way_out
+from hf_gateway.verify import verify
 
 Chain = tuple[str, str, EmbedSettings]
 

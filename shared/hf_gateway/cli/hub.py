@@ -1,0 +1,350 @@
+"""`hf-gateway hub`: search, information, licence and fit of a model before a byte of it is downloaded, downloads, the cache."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from hf_gateway.cli import hub_publish
+from hf_gateway.cli.output import console, print_json
+from hf_gateway.errors import ConfigError, InvalidRequest, ModelNotFound
+
+if TYPE_CHECKING:
+    from hf_gateway.hub import Compatibility, HubConnector, ModelMetadata
+
+TAKES_A_CHAIN = False
+"""It speaks of models on the Hub, not of targets."""
+_COLORS = {"fits": "green", "tight": "yellow", "too_big": "red", "unknown": "yellow"}
+_CLASS_COLORS = {"permissive": "green", "copyleft": "green", "use-restricted": "yellow"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what the command and its own commands take."""
+    commands = parser.add_subparsers(dest="action", metavar="COMMAND", required=True)
+    for name, told, add, _ in _ACTIONS:
+        command = commands.add_parser(name, help=told, description=told[0].upper() + told[1:] + ".")
+        add(command)
+        command.add_argument("--json", action="store_true", help="print JSON for machines")
+    hub_publish.add_publish(commands)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run one of its commands; 0 fine, 1 failed or does not fit, 2 used wrongly."""
+    if arguments.action == "publish":
+        return hub_publish.run(arguments)
+    action = next(each for name, _, _, each in _ACTIONS if name == arguments.action)
+    # Before the work, not after it: without Rich there is nothing to show it with.
+    out = None if arguments.json else console()
+    from hf_gateway.hub import HubConnector
+
+    try:
+        with HubConnector() as hub:
+            return action(hub, arguments, out)
+    except InvalidRequest as error:  # not the id of a model, a limit that is none
+        raise ConfigError(error.message) from None
+
+
+def _model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="Hub id of the model")
+    parser.add_argument("--refresh", action="store_true", help="ask the Hub, however fresh the cache is")
+
+
+def _search_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("query", nargs="*", help="words in the model's id")
+    parser.add_argument("--tag", action="append", default=[], metavar="TAG", help="only with this tag; may be repeated")
+    parser.add_argument(
+        "--sort", choices=["downloads", "likes", "trending", "updated"], default="downloads", help="the greatest first"
+    )
+    parser.add_argument("--limit", type=int, default=20, metavar="N", help="at most so many (20)")
+    parser.add_argument("--offline", action="store_true", help="look only through what is cached")
+
+
+def _check_arguments(parser: argparse.ArgumentParser) -> None:
+    _model(parser)
+    parser.add_argument("--library", metavar="NAME", help="the library that the model must be for")
+    parser.add_argument("--context", type=int, metavar="TOKENS", help="reckon with so many tokens (4096)")
+
+
+def _download_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="Hub id of the model")
+    parser.add_argument("--revision", default="main", help="branch, tag or commit (main)")
+    parser.add_argument("--cache-dir", metavar="DIR", help="instead of the cache of all Hugging Face tools")
+    parser.add_argument(
+        "--format",
+        action="append",
+        choices=["safetensors", "onnx", "gguf", "pickle"],
+        help="weights in this format; may be repeated (safetensors, or ONNX where there are none)",
+    )
+    parser.add_argument(
+        "--include", action="append", metavar="PATTERN", help="instead of a format: files whose path matches"
+    )
+    parser.add_argument("--code", action="store_true", help="Python files too")
+
+
+def _cache_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--clear", action="store_true", help="forget the metadata of all models")
+    parser.add_argument("--remove", metavar="MODEL", help="forget the metadata of one model")
+
+
+def _search(hub: "HubConnector", arguments: argparse.Namespace, out: Any) -> int:
+    from hf_gateway.hub import Models
+
+    query = " ".join(arguments.query)
+    if arguments.offline:
+        if arguments.limit < 1:
+            raise ConfigError(f"--limit is 1 or more, not {arguments.limit}")
+        cached = hub.cache.search(query, arguments.tag, arguments.sort, arguments.limit)
+        found = Models(cached, "cache", "asked for with --offline")
+    else:
+        found = hub.search_models(query, arguments.tag, arguments.sort, arguments.limit)
+    if out is None:
+        models = [_summary(hub, each) for each in found]
+        print_json({"source": found.source, "reason": found.reason, "models": models})
+        return 0
+    from rich.markup import escape
+
+    if found.source == "cache":
+        sys.stderr.write(f"from the cache: {found.reason}\n")
+    if not found:
+        out.print("no model found")
+        return 0
+    table = _table(
+        out, "model", "task", "downloads", "likes", "licence", "access", "updated", fold=("model", "licence")
+    )
+    for each in found:
+        table.add_row(
+            escape(each.id),
+            escape(each.pipeline_tag or "-"),
+            _count(each.downloads),
+            _count(each.likes),
+            escape(", ".join(each.license) or "-"),
+            f"gated ({each.gated})" if each.gated else ("private" if each.private else "open"),
+            each.modified.date().isoformat() if each.modified else "-",
+        )
+    out.print(table)
+    return 0
+
+
+def _info(hub: "HubConnector", arguments: argparse.Namespace, out: Any) -> int:
+    found = _known(hub, arguments)
+    if out is None:
+        print_json({**found.to_dict(), "age_hours": _hours(hub, found), "stale": found.stale})
+        return 0
+    from rich.markup import escape
+
+    from hf_gateway.hub.compatibility import size
+    from hf_gateway.hub.metadata import age_in_words
+
+    out.print(f"\n[bold]{escape(found.id)}[/bold]")
+    rows: list[tuple[str, str]] = [
+        ("task", found.pipeline_tag or "-"),
+        ("library", found.library_name or "-"),
+        ("licence", ", ".join(found.license) or "none is named"),
+        ("access", f"gated ({found.gated})" if found.gated else ("private" if found.private else "open to everybody")),
+        ("size", f"{size(found.size)} in {len(found.files)} files"),
+        ("numbers", ", ".join(f"{count:,} {dtype}" for dtype, count in found.parameters.items()) or "-"),
+        ("downloads", f"{found.downloads:,} in 30 days, {found.likes:,} likes"),
+        ("providers", ", ".join(_provider(each) for each in found.providers) or "none"),
+        ("updated", found.modified.date().isoformat() if found.modified else "-"),
+        ("commit", found.sha or "-"),
+        ("read", f"{age_in_words(found.age(hub.cache.now()))} ago"),
+    ]
+    for name, value in rows:
+        out.print(f"  {name:<10} {escape(value)}")
+    _warn_stale(out, found.stale)
+    return 0
+
+
+def _check(hub: "HubConnector", arguments: argparse.Namespace, out: Any) -> int:
+    if arguments.refresh:
+        _known(hub, arguments)
+    found = hub.check_compatibility(arguments.model, arguments.library, arguments.context)
+    licence = hub.check_license(arguments.model)
+    if out is None:
+        print_json({**found.to_dict(), "ok": found.ok, "license": licence.to_dict()})
+    else:
+        _show_check(out, found)
+        _show_license(out, licence)
+    return 0 if found.ok else 1
+
+
+def _show_check(out: Any, found: "Compatibility") -> None:
+    from rich.markup import escape
+
+    from hf_gateway.hub.compatibility import size
+
+    out.print(f"\n[bold]{escape(found.model)}[/bold]  [{_COLORS[found.verdict]}]{found.verdict}[/]")
+    for reason in found.reasons:
+        out.print(f"  {escape(reason)}")
+    needs, machine = found.needs, found.machine
+    dtypes = ", ".join(f"{dtype} {size(count)}" for dtype, count in needs.by_dtype.items())
+    rows = [
+        (
+            "weights",
+            f"{size(needs.weights)}{f' ({dtypes})' if dtypes else ''}{f', {needs.format}' if needs.format else ''}",
+        )
+    ]
+    if needs.kv_cache:
+        rows.append(
+            ("KV cache", f"{size(needs.kv_cache)} for {needs.context:,} tokens ({size(needs.kv_per_token)} a token)")
+        )
+    rows += [
+        ("download", f"{size(needs.download)} of {size(machine.disk)} free disk"),
+        ("memory", f"{size(machine.available)} of {size(machine.memory)} available"),
+        ("GPU", ", ".join(f"{gpu.name} {size(gpu.free)} of {size(gpu.total)} free" for gpu in machine.gpus) or "none"),
+    ]
+    for name, value in rows:
+        out.print(f"  {name:<10} {escape(value)}")
+    for note in needs.notes:
+        out.print(f"  [yellow]note[/yellow]       {escape(note)}")
+    for problem in found.problems:
+        out.print(f"  [yellow]mind[/yellow]       {escape(problem)}")
+    out.print("\n  who can serve it")
+    marks = {True: "[green]yes[/green]", False: "[red]no[/red]", None: "[yellow]perhaps[/yellow]"}
+    table = _table(out, "", "target", "USD per million tokens", "why", fold=("target", "why"))
+    for each in found.targets:
+        prices = [price for price in (each.price_in, each.price_out) if price is not None]
+        shown = f"{each.price_in:g} in, {each.price_out:g} out" if len(prices) == 2 else "-"
+        table.add_row(marks[each.serves], escape(each.target), shown, escape(each.why))
+    out.print(table)
+    _warn_stale(out, found.stale)
+
+
+def _license(hub: "HubConnector", arguments: argparse.Namespace, out: Any) -> int:
+    if arguments.refresh:
+        _known(hub, arguments)
+    found = hub.check_license(arguments.model)
+    if out is None:
+        print_json({"model": arguments.model, **found.to_dict()})
+    else:
+        _show_license(out, found)
+    return 0 if found.known else 1
+
+
+def _show_license(out: Any, found: Any) -> None:
+    from rich.markup import escape
+
+    color = _CLASS_COLORS.get(found.license_class, "red")
+    named = escape(found.identifier or "no licence is named")
+    out.print(f"\n  licence    {named}  [{color}]{found.license_class}[/]")
+    out.print(f"             {escape(found.meaning)}")
+
+
+def _download(hub: "HubConnector", arguments: argparse.Namespace, out: Any) -> int:
+    from hf_gateway.hub.compatibility import size
+
+    found = hub.download_model(
+        arguments.model,
+        arguments.revision,
+        arguments.cache_dir,
+        formats=arguments.format,
+        include=arguments.include,
+        code=arguments.code,
+    )
+    if out is None:
+        print_json(found.to_dict())
+        return 0
+    was_here = "all of it was here already" if not found.new_bytes else f"{size(found.new_bytes)} fetched"
+    out.print(f"{len(found.files)} files, {size(found.bytes)}, {was_here}", markup=False)
+    out.print(f"{found.revision} is commit {found.commit}", markup=False)
+    out.print(str(found.path), markup=False)
+    return 0
+
+
+def _cache(hub: "HubConnector", arguments: argparse.Namespace, out: Any) -> int:
+    from hf_gateway.hub.compatibility import size
+    from hf_gateway.hub.metadata import age_in_words
+
+    cache = hub.cache
+    done: dict[str, Any] = {}
+    if arguments.clear:
+        done["cleared"] = cache.clear()
+    elif arguments.remove is not None:
+        if not cache.remove(arguments.remove):
+            raise ModelNotFound(f"nothing is cached of {arguments.remove!r}")
+        done["removed"] = arguments.remove
+    kept = cache.get_all_cached()
+    now = cache.now()
+    fresh = sum(not each.is_expired(now=now) for each in kept)
+    if out is None:
+        models = [{"id": each.id, "age_hours": _hours(hub, each), "complete": each.complete} for each in kept]
+        path, taken = str(cache.path), cache.size()
+        print_json({"path": path, "bytes": taken, "models": models, "fresh": fresh, **done})
+        return 0
+    if "cleared" in done:
+        out.print(f"forgot {done['cleared']} models", markup=False)
+    if "removed" in done:
+        out.print(f"forgot {done['removed']}", markup=False)
+    out.print(f"{len(kept)} models, {fresh} of them fresh, {size(cache.size())} in {cache.path}", markup=False)
+    if kept:
+        oldest = min(kept, key=lambda each: each.cached_at)
+        out.print(f"the oldest is {age_in_words(oldest.age(now))} old: {oldest.id}", markup=False)
+    return 0
+
+
+Action = Callable[["HubConnector", argparse.Namespace, Any], int]
+_ACTIONS: tuple[tuple[str, str, Callable[[argparse.ArgumentParser], None], Action], ...] = (
+    (
+        "search",
+        "find models by name, tags and order; what is cached where there is no network",
+        _search_arguments,
+        _search,
+    ),
+    ("info", "what the Hub says of a model", _model, _info),
+    (
+        "check",
+        "whether a model will run here, who else can serve it, and what its licence means",
+        _check_arguments,
+        _check,
+    ),
+    ("license", "a model's licence, and what it means for publishing an adapter", _model, _license),
+    ("download", "download a model: safetensors or ONNX, resumed where it broke off", _download_arguments, _download),
+    ("cache", "what is known of models on this machine", _cache_arguments, _cache),
+)
+
+
+def _known(hub: "HubConnector", arguments: argparse.Namespace) -> "ModelMetadata":
+    found = hub.get_model_metadata(arguments.model, use_cache=not arguments.refresh)
+    if found is None:
+        raise ModelNotFound(
+            f"there is no model {arguments.model!r} on {hub.endpoint}, or it is private and needs a token that may read it"
+        )
+    return found
+
+
+def _summary(hub: "HubConnector", found: "ModelMetadata") -> dict[str, Any]:
+    said = found.to_dict()
+    names = ("id", "pipeline_tag", "library_name", "downloads", "likes", "trending", "license", "gated", "private")
+    kept = {name: said[name] for name in (*names, "tags", "modified")}
+    return {**kept, "age_hours": _hours(hub, found), "stale": found.stale}
+
+
+def _hours(hub: "HubConnector", found: "ModelMetadata") -> float:
+    return round(max(0.0, found.age(hub.cache.now()).total_seconds()) / 3600, 3)
+
+
+def _provider(row: Any) -> str:
+    return f"{row.get('provider')} ({row.get('task')}, {row.get('status')})"
+
+
+def _warn_stale(out: Any, stale: str | None) -> None:
+    from rich.markup import escape
+
+    if stale:
+        out.print(f"\n  [yellow]what is said here is {escape(stale)}[/yellow]")
+
+
+def _table(out: Any, *titles: str, fold: tuple[str, ...]) -> Any:
+    """Make a table; where it is too wide the columns `fold` are broken, and nothing is cut off."""
+    from rich.table import Table
+
+    if not out.is_terminal:
+        out.width = 200  # what is read by a program is not broken at all
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2))
+    for title in titles:
+        table.add_column(title, no_wrap=title not in fold, overflow="fold" if title in fold else "ignore")
+    return table
+
+
+def _count(number: int) -> str:
+    return f"{number:,}"

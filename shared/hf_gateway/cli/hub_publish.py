@@ -1,0 +1,155 @@
+"""`hf-gateway hub publish`: send a PEFT adapter to the Hub, after every check, in one commit."""
+
+import argparse
+import json
+import sys
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_gateway.cli.output import console, print_json
+from hf_gateway.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hf_gateway.hub.plan import PublishPlan
+    from hf_gateway.hub.publish import Published
+
+TEXTS = {
+    "license": "the adapter's licence, by the Hub's name for it, such as apache-2.0",
+    "license-name": "with --license other: what it is called",
+    "license-link": "with --license other: where it stands",
+    "base-model": "the base model's Hub id, where the adapter's files have a path of this machine",
+    "base-license": "the base model's licence, where the Hub does not say",
+    "title": "the card's title",
+    "description": "what the adapter is, for the card",
+    "limitations": "what it is not good at, for the card",
+    "pipeline-tag": "what it is for, in the Hub's word, such as text-generation",
+}
+LISTS = {
+    "dataset": "what it was trained on; may be repeated",
+    "language": "a language, such as en; may be repeated",
+    "tag": "a tag; may be repeated",
+}
+_FIELDS = {"dataset": "datasets", "tag": "tags"}
+
+
+def add_publish(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
+    """Add the command; `run` is what carries it out."""
+    told = "send a PEFT adapter to the Hub: checked first, in one commit, private unless you say otherwise"
+    parser = subparsers.add_parser("publish", help=told, description=told[0].upper() + told[1:] + ".")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="what save_pretrained wrote")
+    parser.add_argument("repo_id", metavar="OWNER/NAME", help="the repository; it is made if there is none")
+    parser.add_argument("--dry-run", action="store_true", help="show the card and the files, and send nothing")
+    parser.add_argument("--public", action="store_true", help="for everybody to see; private otherwise")
+    parser.add_argument("--metadata", type=Path, metavar="FILE", help="all of what follows, as TOML or JSON")
+    for name, help_ in TEXTS.items():
+        parser.add_argument(f"--{name}", metavar="TEXT", help=help_)
+    for name, help_ in LISTS.items():
+        parser.add_argument(f"--{name}", action="append", metavar="TEXT", help=help_)
+    parser.add_argument(
+        "--metric", action="append", metavar="NAME=NUMBER", help="a result on the first --dataset; may be repeated"
+    )
+    parser.add_argument("--training", type=Path, metavar="FILE", help="the training's settings, as TOML or JSON")
+    parser.add_argument(
+        "--license-checked", action="store_true", help="you have read the base model's licence, and it allows this"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON for machines")
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Publish, or show what would be; 0 when it is there, or could be."""
+    from hf_gateway.hub.publish import publish
+
+    metadata = _metadata(arguments)
+    out = None if arguments.json else console()
+    if not arguments.dry_run and (arguments.json or not sys.stderr.isatty()):
+        from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
+
+        disable_progress_bars()
+    done = publish(
+        arguments.folder,
+        repo_id=arguments.repo_id,
+        metadata=metadata,
+        private=not (arguments.public or metadata.pop("public", False)),
+        dry_run=arguments.dry_run,
+        license_checked=arguments.license_checked,
+    )
+    if out is None:
+        print_json({"dry_run": arguments.dry_run, **done.to_dict()})
+    elif arguments.dry_run:
+        _show_plan(out, done.plan)
+    else:
+        _show_done(out, done)
+    return 0
+
+
+def _metadata(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Join the file and the single options, which win."""
+    found = _read(arguments.metadata) if arguments.metadata else {}
+    for name in (*TEXTS, *LISTS):
+        if value := getattr(arguments, name.replace("-", "_")):
+            found[_FIELDS.get(name, name.replace("-", "_"))] = value
+    if arguments.training:
+        found["training"] = _read(arguments.training)
+    if arguments.metric:
+        found["metrics"] = dict(map(_metric, arguments.metric))
+    return found
+
+
+def _metric(text: str) -> tuple[str, float]:
+    name, _, number = text.partition("=")
+    try:
+        return name.strip(), float(number)
+    except ValueError:
+        raise ConfigError(f"--metric is a name and a number, such as accuracy=0.91, not {text!r}") from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: is neither TOML nor, with the ending .json, JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: has no names in it, only a list or a value")
+    return data
+
+
+def _show_plan(out: Any, plan: "PublishPlan") -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    kind = "private" if plan.private else "public"
+    out.print(f"[bold]{escape(plan.repo_id)}[/bold] ({kind}), on {escape(plan.endpoint)}: nothing was sent\n")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2))
+    table.add_column("file", no_wrap=True)
+    table.add_column("bytes", justify="right", no_wrap=True)
+    for file in plan.files:
+        table.add_row(escape(file.path), f"{file.size:,}")
+    out.print(table)
+    lists = (
+        ("changed on the way", plan.changed),
+        ("stays here", plan.left_out),
+        ("only the Hub can say", plan.unchecked),
+    )
+    for title, lines in lists:
+        if lines:
+            out.print(f"\n{title}:")
+            for line in lines:
+                out.print(f"  - {escape(line)}")
+    out.print("\n[bold]README.md[/bold]\n")
+    out.print(plan.card, markup=False, end="")
+
+
+def _show_done(out: Any, done: "Published") -> None:
+    from rich.markup import escape
+
+    kind = "private" if done.private else "public"
+    what = "was there already, unchanged" if done.already_there else f"{len(done.plan.files)} files in one commit"
+    out.print(f"[green]published[/green] {escape(str(done.url))} ({kind}{', new' if done.created else ''}): {what}")
+    out.print(f"  commit {done.commit}")
+    for line in (*done.plan.changed, *(f"{name} stays here" for name in done.plan.left_out)):
+        out.print(f"  {escape(line)}")

@@ -1,0 +1,56 @@
+"""`hf-gateway whoami`: which key is in force, where it was found, whose it is, and what it may do."""
+
+import argparse
+from typing import Any
+
+from hf_gateway.cli.login import add_origin, hub_at, whose
+from hf_gateway.cli.output import console, print_json
+from hf_gateway.config import hub_url
+from hf_gateway.credentials import HUB, find, is_hugging_face, origin_of
+from hf_gateway.errors import GatewayError, KeyMissing
+from hf_gateway.target import checked_url
+
+TAKES_A_CHAIN = False
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what the command takes."""
+    add_origin(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON for machines")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Say it; 0 when there is a key, and the Hub takes it if it is the Hub's."""
+    from hf_gateway import keyring_store
+
+    url = checked_url(arguments.origin, "--origin") if arguments.origin else hub_url()
+    hub = HUB if is_hugging_face(url) else hub_at(origin_of(url))
+    credential = find(url)
+    if credential is None:
+        more = "set HF_TOKEN, or run `hf-gateway login`" if hub == HUB else f"run `hf-gateway login --origin {url}`"
+        raise KeyMissing(f"there is no key for {origin_of(url)}; {more}")
+    told: dict[str, Any] = {"origin": origin_of(url), "source": credential.source, "account": None, "error": None}
+    told["stored_for"] = [each.origin for each in keyring_store.stored()]
+    words, code = [], 0
+    if hub is not None:
+        try:
+            account = whose(credential.secret, hub)
+            told["account"] = account.to_dict()
+            words = [account.name, *account.in_words()]
+            if account.organizations:
+                words.append(f"in {', '.join(sorted(account.organizations))}")
+        except GatewayError as error:
+            told["error"], code = str(error), 1
+    if arguments.json:
+        print_json(told)
+        return code
+    out = console()
+    for word in words:
+        out.print(word, markup=False)
+    out.print(f"key for {told['origin']}, found in {credential.source}", markup=False)
+    if told["error"]:
+        out.print(f"what it may do is not known: {told['error']}", markup=False)
+    others = [each for each in told["stored_for"] if each != origin_of(url)]
+    if others:
+        out.print(f"stored in the keyring too: {', '.join(others)}", markup=False)
+    return code

@@ -1,0 +1,55 @@
+"""The Hub: what models there are, whether one may be used and will fit, its files, and adapters that are published to it.
+
+Offline first: what was read once is kept for a day, and served with its age when the network is away. Names load when they
+are first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hf_gateway.hub.cache import ModelCache as ModelCache
+    from hf_gateway.hub.compatibility import Compatibility as Compatibility
+    from hf_gateway.hub.connector import HubConnector as HubConnector
+    from hf_gateway.hub.download import Download as Download
+    from hf_gateway.hub.licenses import License as License
+    from hf_gateway.hub.metadata import ModelFile as ModelFile
+    from hf_gateway.hub.metadata import ModelMetadata as ModelMetadata
+    from hf_gateway.hub.metadata import Models as Models
+    from hf_gateway.wire.hub_account import Account as Account
+
+_HOME = {
+    "Account": "wire.hub_account",
+    "Compatibility": "hub.compatibility",
+    "Download": "hub.download",
+    "HubConnector": "hub.connector",
+    "License": "hub.licenses",
+    "ModelCache": "hub.cache",
+    "ModelFile": "hub.metadata",
+    "ModelMetadata": "hub.metadata",
+    "Models": "hub.metadata",
+}
+
+__all__ = [
+    "Account",
+    "Compatibility",
+    "Download",
+    "HubConnector",
+    "License",
+    "ModelCache",
+    "ModelFile",
+    "ModelMetadata",
+    "Models",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its room."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'hf_gateway.hub' has no attribute {name!r}")
+    return getattr(import_module(f"hf_gateway.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted(__all__)

@@ -1,0 +1,355 @@
+"""A PEFT adapter on this machine: whether it may go out as it is, and what has to be taken out of it first.
+
+What goes out is named here: the adapter's config and weights, the tokenizer's files, licence texts. Everything else stays where
+it is. The whole folder is looked at nevertheless: pickles, keys and links say that it is not what somebody meant to publish.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from hf_gateway.errors import InvalidRequest
+from hf_gateway.hub.contents import Malformed, Tensors, pickle_or_archive, secrets_in, tensors_in
+
+CONFIG, WEIGHTS, CARD = "adapter_config.json", "adapter_model.safetensors", "README.md"
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+PEFT_TYPES = _words("""
+    ADALORA ADAMSS ADAPTION_PROMPT BEFT BOFT C3A CARTRIDGE CPT DEFT DELORA FOURIERFT FROD GLORA GRALORA HIRA HRA IA3 LILY
+    LN_TUNING LOHA LOKR LORA MISS MULTITASK_PROMPT_TUNING OFT OSF PEANUT POLY PREFIX_TUNING PROMPT_TUNING PSOFT PVERA P_TUNING
+    RANDLORA ROAD SHADOW SHIRA SUPERTUNING TINYLORA TRAINABLE_TOKENS UNILORA VBLORA VERA WAVEFT XLORA
+""")
+"""The kinds of adapter that peft 0.21 knows."""
+
+_VOCABULARIES = _words("added_tokens.json tokenizer.json vocab.json")
+_JSON_FILES = _VOCABULARIES | _words("""
+    chat_template.json generation_config.json preprocessor_config.json processor_config.json special_tokens_map.json
+    tokenizer_config.json
+""")
+_TEXT_FILES = re.compile(
+    r"(?:LICENSE|LICENCE|NOTICE|USE_POLICY)(?:\.md|\.txt)?|chat_template\.jinja|merges\.txt|vocab\.txt"
+)
+_BINARY_FILES = _words("tokenizer.model spiece.model sentencepiece.bpe.model")
+
+_PICKLES = _words("""
+    .bin .pt .pth .ckpt .pkl .pickle .dill .joblib .npy .npz .h5 .hdf5 .keras .pt2 .ptl .t7 .mar .nemo .msgpack .zip .tar
+""")
+_CODE = _words(".py .pyc .so .dll .dylib .exe .sh .bat .ps1 .js .ipynb")
+_CHECKPOINT = re.compile(r"checkpoint-\d+|global_step\d+|epoch[-_]\d+")
+_TRAINING_STATE = re.compile(r"(?:optimizer|scheduler|scaler|rng_state|random_states|training_args|training_state)\b.*")
+
+# Where configs of tokenizers and adapters keep what they were loaded from.
+_NAMES_OF_MODELS = ("base_model_name_or_path", "name_or_path", "_name_or_path")
+_PATHS_OF_FILES = ("tokenizer_file", "special_tokens_map_file", "vocab_file", "merges_file")
+_PATH = re.compile(r"~?/[\w.@+ -]+/|[A-Za-z]:[\\/]|\\\\\w|file:")
+_ID = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*", re.ASCII)
+_CACHED = re.compile(r"models--([\w.-]+?)(?:--([\w.-]+))?[\\/]snapshots[\\/]([0-9a-f]{40})(?:[\\/]|$)", re.ASCII)
+
+MAX_TEXT = 64_000_000
+MAX_FILES = 10_000
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What stands against publishing. check: which of the checks; file: relative to the folder, or the setting's name."""
+
+    check: str
+    file: str
+    message: str
+
+    def __str__(self) -> str:
+        """Write it as a line."""
+        return f"{self.file}: {self.message}"
+
+
+class AdapterRefused(InvalidRequest):
+    """The adapter does not go out as it is. Nothing was sent.
+
+    Attributes:
+        problems: everything that stands against it, not only the first.
+    """
+
+    def __init__(self, message: str, problems: tuple[Problem, ...] = (), **facts: Any) -> None:
+        """List the problems."""
+        super().__init__(message + "".join(f"\n  - {problem}" for problem in problems), **facts)
+        self.problems = problems
+
+
+@dataclass(frozen=True)
+class AdapterFile:
+    """One file that goes out. path: in the repository; size: bytes; content: what it was changed to, None if it was not."""
+
+    path: str
+    size: int
+    content: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """What was found in the folder.
+
+    config: adapter_config.json as it goes out. base_model, revision: on the Hub, None where the files name none. files: what goes
+    out, without the card. readme: the README.md that lies there, if any. left_out: files that stay here. changed: what was
+    changed, in words. local_names: paths of this machine that were found, which must not stand in the card either. problems: what
+    stands against it.
+    """
+
+    folder: Path
+    config: Mapping[str, Any] = field(default_factory=dict)
+    base_model: str | None = None
+    revision: str | None = None
+    tensors: Tensors | None = None
+    files: tuple[AdapterFile, ...] = ()
+    readme: str | None = None
+    left_out: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    local_names: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def peft_type(self) -> str:
+        """The kind of adapter, such as LORA."""
+        return str(self.config.get("peft_type", ""))
+
+    @property
+    def task_type(self) -> str | None:
+        """What the base model was adapted for, such as CAUSAL_LM, where the config says so."""
+        task = self.config.get("task_type")
+        return task if isinstance(task, str) else None
+
+
+def read_adapter(folder: Path, *, base_model: str | None = None) -> Adapter:
+    """Look at everything in a folder. base_model: its Hub id, where the files have a path of this machine or nothing.
+
+    Raises FileNotFoundError, NotADirectoryError for what is no folder; all else is in `problems`.
+    """
+    if not folder.exists():
+        raise FileNotFoundError(f"there is no folder {folder}")
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is not a folder; give the one that save_pretrained wrote")
+    return _Reading(folder, base_model).done()
+
+
+class _Reading:
+    """The folder while it is being looked at: what was found so far."""
+
+    def __init__(self, folder: Path, base_model: str | None) -> None:
+        self.folder, self.base_model = folder, base_model
+        self.revision: str | None = None
+        self.config: dict[str, Any] = {}
+        self.tensors: Tensors | None = None
+        self.readme: str | None = None
+        self.files: list[AdapterFile] = []
+        self.left_out: list[str] = []
+        self.changed: list[str] = []
+        self.local_names: list[str] = []
+        self.problems: list[Problem] = []
+
+    def done(self) -> Adapter:
+        listed = list(self._listed(self.folder, PurePosixPath()))
+        # The config first: it says which model it is, which other files may call by a path.
+        for name in sorted(listed, key=lambda name: (name != CONFIG, name)):
+            self._take(name)
+        for name, what in ((CONFIG, "peft's config"), (WEIGHTS, "the adapter's weights as safetensors")):
+            if name not in listed:
+                self._refuse("missing", name, f"is not there; it is {what}, which save_pretrained writes")
+        return Adapter(
+            self.folder, self.config, self.base_model, self.revision, self.tensors, tuple(self.files), self.readme,
+            tuple(self.left_out), tuple(self.changed), tuple(self.local_names), tuple(self.problems),
+        )  # fmt: skip
+
+    def _refuse(self, check: str, name: str, message: str) -> None:
+        self.problems.append(Problem(check, name, message))
+
+    def _listed(self, folder: Path, at: PurePosixPath) -> Iterator[str]:
+        """Give the files that are files, and refuse what is not."""
+        with os.scandir(folder) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+        if len(found) > MAX_FILES:
+            self._refuse("too many", str(at), f"has {len(found):,} files; this is no adapter's folder")
+            return
+        for entry in found:
+            name = str(at / entry.name)
+            if entry.is_symlink():
+                self._refuse("symlink", name, "is a link, which may lead anywhere; put the file itself there")
+            elif entry.name.startswith("."):
+                self._refuse("dotfile", name, "is hidden, and hidden files hold settings and keys; take it out")
+            elif entry.is_dir():
+                if _CHECKPOINT.fullmatch(entry.name):
+                    self._refuse("checkpoint", name, "is a checkpoint of the training, with its optimizer; take it out")
+                else:
+                    yield from self._listed(Path(entry.path), at / entry.name)
+            elif entry.is_file():
+                yield name
+            else:
+                self._refuse("not a file", name, "is a device, a pipe or a socket")
+
+    def _take(self, name: str) -> None:
+        path = self.folder / name
+        plain = PurePosixPath(name).name
+        suffix = PurePosixPath(plain.lower()).suffix
+        if _TRAINING_STATE.fullmatch(plain.lower()):
+            self._refuse(
+                "optimizer", name, "is the state of a training (its optimizer, schedule or arguments); take it out"
+            )
+        elif suffix in _PICKLES and plain not in _BINARY_FILES:
+            self._refuse(
+                "pickle", name, f"is of a kind that may run code when it is loaded ({suffix}); safetensors is not"
+            )
+        elif suffix in _CODE:
+            self._refuse("code", name, "is code; an adapter is data")
+        elif name != WEIGHTS and (what := pickle_or_archive(_head(path))) is not None:
+            self._refuse("pickle", name, f"is {what}, whatever its name says")
+        elif name == WEIGHTS:
+            self._take_weights(path)
+        elif name == CARD:
+            self.readme = self._text(name)
+        elif name == CONFIG or name in _JSON_FILES:
+            self._take_json(name)
+        elif _TEXT_FILES.fullmatch(name):
+            if self._text(name) is not None:
+                self.files.append(AdapterFile(name, path.stat().st_size))
+        elif name in _BINARY_FILES:
+            self.files.append(AdapterFile(name, path.stat().st_size))
+        else:
+            self.left_out.append(name)
+
+    def _take_weights(self, path: Path) -> None:
+        try:
+            tensors = self.tensors = tensors_in(path)
+        except Malformed as error:
+            self._refuse("safetensors", WEIGHTS, f"is not safetensors that can be read: {error}")
+            return
+        if not tensors.names:
+            self._refuse("safetensors", WEIGHTS, "has no tensor in it")
+        elif self.config.get("peft_type") in ("LORA", "ADALORA") and not any("lora_" in name for name in tensors.names):
+            self._refuse(
+                "safetensors", WEIGHTS, "has no tensor of a LoRA in it; are these the weights of a whole model?"
+            )
+        self._look_for_secrets(WEIGHTS, "\n".join(tensors.metadata.values()))
+        self.files.append(AdapterFile(WEIGHTS, path.stat().st_size))
+
+    def _take_json(self, name: str) -> None:
+        text = self._text(name)
+        if text is None:
+            return
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            self._refuse("config" if name == CONFIG else "not JSON", name, f"is not JSON: {error}")
+            return
+        # A vocabulary has any text in it, paths as well, and nothing of this machine.
+        before = json.dumps(data)
+        if isinstance(data, dict) and name not in _VOCABULARIES:
+            data = self._without_paths(name, data)
+        if name == CONFIG:
+            self._take_config(data)
+        size = (self.folder / name).stat().st_size
+        changed = json.dumps(data) != before
+        content = (json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode() if changed else None
+        self.files.append(AdapterFile(name, len(content) if content else size, content))
+
+    def _take_config(self, data: Any) -> None:
+        if not isinstance(data, dict):
+            self._refuse("config", CONFIG, "is not an object")
+            return
+        kind = data.get("peft_type")
+        if kind not in PEFT_TYPES:
+            self._refuse("config", CONFIG, f"names no kind of adapter that peft knows: peft_type is {kind!r}")
+        self.config = data
+        if isinstance(revision := data.get("revision"), str):
+            self.revision = revision
+
+    def _without_paths(self, name: str, data: dict[str, Any]) -> dict[str, Any]:
+        """Take paths of this machine out of a config, and put the model's id where one stood for it."""
+        cleaned = dict(data)
+        for key in _PATHS_OF_FILES:
+            if isinstance(cleaned.get(key), str) and _PATH.match(cleaned[key]):
+                self._found_path(name, key, cleaned.pop(key), "taken out")
+        for key in _NAMES_OF_MODELS:
+            if isinstance(value := cleaned.get(key), str) and value:
+                cleaned[key] = self._model_named(name, key, value)
+        if name == CONFIG and self.base_model and cleaned.get("base_model_name_or_path") != self.base_model:
+            cleaned["base_model_name_or_path"] = self.base_model
+            self.changed.append(f"{name}: base_model_name_or_path is {self.base_model} now")
+        if name == CONFIG and self.revision and cleaned.get("revision") is None:
+            cleaned["revision"] = self.revision
+        for key, value in _texts(cleaned):
+            if _PATH.match(value):
+                self._refuse("local path", name, f"{key} is a path of this machine; take it out")
+        return cleaned
+
+    def _model_named(self, name: str, key: str, value: str) -> str | None:
+        """Return the Hub id that a config's name for a model means; None for a path that means none."""
+        if value == self.base_model:
+            return value
+        own = name == CONFIG and key == "base_model_name_or_path"
+        if found := _CACHED.search(value):
+            known = "/".join(part for part in found.groups()[:2] if part)
+            self._found_path(name, key, value, f"{known} now")
+            if own and self.base_model is None:
+                self.base_model, self.revision = known, found[3]
+            return known
+        if not is_local(value, self.folder):
+            if own and self.base_model is None:
+                self.base_model = value
+            return value
+        self._found_path(name, key, value, f"{self.base_model or 'empty'} now")
+        return self.base_model
+
+    def _found_path(self, name: str, key: str, value: str, now: str) -> None:
+        self.changed.append(f"{name}: {key} was a path of this machine, and is {now}")
+        if value not in self.local_names:
+            self.local_names.append(value)
+
+    def _text(self, name: str) -> str | None:
+        """Read a text and look for keys in it; None where it is none."""
+        path = self.folder / name
+        if path.stat().st_size > MAX_TEXT:
+            self._refuse("not text", name, f"has more than {MAX_TEXT:,} bytes")
+            return None
+        try:
+            text = path.read_bytes().decode("utf-8")
+        except UnicodeDecodeError:
+            text = "\0"
+        if "\0" in text:
+            self._refuse("not text", name, "is not the text that its name says")
+            return None
+        self._look_for_secrets(name, text)
+        return text
+
+    def _look_for_secrets(self, name: str, text: str) -> None:
+        for line, kind in secrets_in(text):
+            self._refuse("secret", name, f"line {line} seems to hold {kind}; take it out, and revoke it if it is one")
+
+
+def is_local(value: str, folder: Path) -> bool:
+    """Say whether a model's name is a path of this machine: no Hub id by its form, or a folder that is here."""
+    if not _ID.fullmatch(value) or "--" in value or ".." in value:
+        return True
+    return any((Path(start) / value).is_dir() for start in (Path.cwd(), folder, folder.parent))
+
+
+def _texts(value: Any, at: str = "") -> Iterator[tuple[str, str]]:
+    """Give every text in a value with the way to it."""
+    if isinstance(value, str):
+        yield at, value
+    elif isinstance(value, dict):
+        for key, each in value.items():
+            yield from _texts(each, f"{at}.{key}" if at else str(key))
+    elif isinstance(value, list):
+        for index, each in enumerate(value):
+            yield from _texts(each, f"{at}[{index}]")
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(16)

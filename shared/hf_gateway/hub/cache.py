@@ -1,0 +1,348 @@
+"""Metadata of models on disk: fresh for a day, there for good, for several processes at once.
+
+One SQLite file. A connection lives for one call, so threads and forks share nothing; what is searched stands in a table of its
+own, beside the bodies, so that ten thousand models are looked through without reading theirs.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_gateway.credentials import notice_once
+from hf_gateway.home import home
+from hf_gateway.hub.metadata import LIFETIME_HOURS, ModelFile, ModelMetadata
+from hf_gateway.hub.names import endpoint as checked_endpoint
+
+if TYPE_CHECKING:
+    import sqlite3
+
+log = logging.getLogger(__name__)
+
+FILE_NAME = "models-1.sqlite"
+"""The number is that of the tables: another version of this package makes a file of its own."""
+BUSY = 10.0
+"""Seconds for which a call waits for other processes' writes."""
+_MOST = 2**63 - 1  # that an integer of SQLite holds
+_ORDERS = {
+    "downloads": "downloads DESC",
+    "likes": "likes DESC",
+    "trending": "trending DESC, downloads DESC",
+    "updated": "modified DESC",
+}
+_TABLES = """
+BEGIN IMMEDIATE;
+CREATE TABLE IF NOT EXISTS models (
+    key TEXT PRIMARY KEY, hub TEXT NOT NULL, cached_at REAL NOT NULL, complete INTEGER NOT NULL, words TEXT NOT NULL,
+    tags TEXT NOT NULL, downloads INTEGER NOT NULL, likes INTEGER NOT NULL, trending REAL, modified TEXT
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS bodies (key TEXT PRIMARY KEY, digest BLOB NOT NULL, body TEXT NOT NULL, validators TEXT);
+CREATE TABLE IF NOT EXISTS trees (key TEXT PRIMARY KEY, digest BLOB NOT NULL, body TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS names (key TEXT PRIMARY KEY, means TEXT NOT NULL) WITHOUT ROWID;
+COMMIT;
+"""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is kept of a model. validators: question → the ETag of its last answer."""
+
+    metadata: ModelMetadata
+    validators: Mapping[str, str]
+
+
+class ModelCache:
+    """Metadata of models, by model id. No call raises: what cannot be read is not there, what cannot be written is not kept.
+
+    Args:
+        cache_dir: the folder of the file; made when first written to, readable for its owner alone.
+        endpoint: which Hub the models are of; those of another one are kept apart in the same file.
+        now: gives the time, in seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        cache_dir: str | Path | None = None,
+        *,
+        endpoint: str | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """Take the place; nothing is opened yet."""
+        self.cache_dir = Path(cache_dir).expanduser().absolute() if cache_dir is not None else home() / "hub"
+        self.path = self.cache_dir / FILE_NAME
+        self.hub = checked_endpoint(endpoint)
+        self._now = now
+
+    def get(self, model_id: str, ttl_hours: float | None = LIFETIME_HOURS) -> ModelMetadata | None:
+        """Return what is kept of a model and is younger than so many hours; None: of any age."""
+        entry = self.entry(model_id)
+        if entry is None or (ttl_hours is not None and entry.metadata.is_expired(ttl_hours, self.now())):
+            return None
+        return entry.metadata
+
+    def entry(self, model_id: str) -> Entry | None:
+        """Return what is kept of a model, of any age, with the ETags to ask for it again."""
+        key = self._key(model_id)
+        found = self._reading(
+            lambda db: db.execute(
+                "SELECT key, digest, body, validators FROM bodies WHERE key = "
+                "coalesce((SELECT means FROM names WHERE key = ?), ?)",
+                (key, key),
+            ).fetchone(),
+            None,
+        )
+        return self._entry(*found) if found is not None else None
+
+    def set(
+        self, metadata: ModelMetadata, validators: Mapping[str, str] | None = None, *, asked_for: str | None = None
+    ) -> None:
+        """Keep it, over what is there. asked_for: another name that led to this model."""
+        rows = [self._rows(metadata, validators)]
+
+        def write(db: "sqlite3.Connection") -> None:
+            _put(db, rows)
+            if asked_for is not None and (name := self._key(asked_for)) != rows[0][0]["key"]:
+                db.execute("INSERT OR REPLACE INTO names VALUES (?, ?)", (name, rows[0][0]["key"]))
+
+        self._writing(write)
+
+    def set_many(self, found: Sequence[ModelMetadata]) -> None:
+        """Keep what a list said, in one go; what is complete and not expired stays, since a list says less."""
+        horizon = (self.now() - timedelta(hours=LIFETIME_HOURS)).timestamp()
+        rows = [self._rows(metadata, None) for metadata in found]
+
+        def write(db: "sqlite3.Connection") -> None:
+            kept = {key for (key,) in db.execute("SELECT key FROM models WHERE complete AND cached_at > ?", (horizon,))}
+            _put(db, [each for each in rows if each[0]["complete"] or each[0]["key"] not in kept])
+
+        self._writing(write)
+
+    def remove(self, model_id: str) -> bool:
+        """Forget a model; says whether there was something to forget."""
+        key = self._key(model_id)
+
+        def write(db: "sqlite3.Connection") -> bool:
+            means = db.execute("SELECT means FROM names WHERE key = ?", (key,)).fetchone()
+            keys = (key, means[0] if means else key)
+            db.execute("DELETE FROM names WHERE key IN (?, ?) OR means IN (?, ?)", keys * 2)
+            db.execute("DELETE FROM models WHERE key IN (?, ?)", keys)
+            return db.execute("DELETE FROM bodies WHERE key IN (?, ?)", keys).rowcount > 0
+
+        return bool(self.path.exists() and self._writing(write))
+
+    def clear(self) -> int:
+        """Forget all models, of every Hub; returns how many there were."""
+
+        def write(db: "sqlite3.Connection") -> int:
+            for table in ("names", "models", "trees"):
+                db.execute(f"DELETE FROM {table}")  # noqa: S608 - a name of ours
+            return db.execute("DELETE FROM bodies").rowcount
+
+        count = int(self._writing(write) or 0) if self.path.exists() else 0
+        self._reading(lambda db: db.execute("VACUUM"), None)
+        return count
+
+    def get_all_cached(self) -> list[ModelMetadata]:
+        """Return everything that is kept of this Hub's models, of any age, the newest first."""
+        rows = self._reading(
+            lambda db: db.execute(
+                "SELECT b.key, digest, body, validators FROM models m JOIN bodies b USING (key) WHERE hub = ? "
+                "ORDER BY cached_at DESC, b.key",
+                (self.hub,),
+            ).fetchall(),
+            [],
+        )
+        return [entry.metadata for row in rows if (entry := self._entry(*row)) is not None]
+
+    def tree(self, model_id: str, commit: str) -> tuple[ModelFile, ...] | None:
+        """Return the files of a commit, which never grow old; None where they were not kept."""
+        row = self._reading(
+            lambda db: db.execute(
+                "SELECT digest, body FROM trees WHERE key = ?", (self._key(f"{model_id}\0{commit}"),)
+            ).fetchone(),
+            None,
+        )
+        if row is None or row[0] != _digest(row[1]):
+            return None
+        return tuple(ModelFile(*each) for each in json.loads(row[1]))
+
+    def set_tree(self, model_id: str, commit: str, files: Sequence[ModelFile]) -> None:
+        """Keep the files of a commit."""
+        body = json.dumps([(file.path, file.size, file.digest) for file in files], separators=(",", ":"))
+        row = (self._key(f"{model_id}\0{commit}"), _digest(body), body)
+        self._writing(lambda db: db.execute("INSERT OR REPLACE INTO trees VALUES (?, ?, ?)", row))
+
+    def search(
+        self, query: str = "", filter_tags: Sequence[str] = (), sort: str = "downloads", limit: int = 20
+    ) -> list[ModelMetadata]:
+        """Look through what is kept, of any age: every word of the query is in the id or a tag, every tag is there.
+
+        sort: downloads, likes, trending or updated; the greatest first. Raises KeyError for another order.
+        """
+        wanted = [*query.lower().split()]
+        tags = [f"\n{tag.lower()}\n" for tag in filter_tags]
+        where = " AND ".join(["hub = ?", *["instr(words, ?)"] * len(wanted), *["instr(tags, ?)"] * len(tags)])
+        # Of placeholders and a fixed order only; the id breaks ties, so that a page is the same each time.
+        statement = f"SELECT key FROM models WHERE {where} ORDER BY {_ORDERS[sort]}, key LIMIT ?"  # noqa: S608
+
+        def read(db: "sqlite3.Connection") -> list[Any]:
+            keys = [key for (key,) in db.execute(statement, (self.hub, *wanted, *tags, limit))]
+            one = "SELECT key, digest, body, validators FROM bodies WHERE key = ?"
+            return [row for key in keys if (row := db.execute(one, (key,)).fetchone()) is not None]
+
+        rows = self._reading(read, [])
+        return [entry.metadata for row in rows if (entry := self._entry(*row)) is not None]
+
+    def size(self) -> int:
+        """Return the bytes that it takes on disk."""
+        return sum(each.stat().st_size for each in self.cache_dir.glob(f"{FILE_NAME}*") if each.is_file())
+
+    def __len__(self) -> int:
+        """Return how many models of this Hub are kept."""
+        count = self._reading(
+            lambda db: db.execute("SELECT count(*) FROM models WHERE hub = ?", (self.hub,)).fetchone(), (0,)
+        )
+        return int(count[0])
+
+    def __bool__(self) -> bool:
+        """It is a cache, also when it is empty."""
+        return True
+
+    def __repr__(self) -> str:
+        """Show the folder."""
+        return f"ModelCache({str(self.cache_dir)!r})"
+
+    def now(self) -> datetime:
+        """Return the time by its clock."""
+        return datetime.fromtimestamp(self._now(), UTC)
+
+    def _key(self, model_id: str) -> str:
+        return hashlib.sha256(f"{self.hub}\0{model_id.lower()}".encode("utf-8", "surrogatepass")).hexdigest()
+
+    def _rows(
+        self, metadata: ModelMetadata, validators: Mapping[str, str] | None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        key = self._key(metadata.id)
+        body = json.dumps(metadata.to_dict(), separators=(",", ":"), default=str)
+        said = [metadata.id, metadata.pipeline_tag or "", metadata.library_name or "", *metadata.tags]
+        model = {
+            "key": key,
+            "hub": self.hub,
+            "cached_at": metadata.cached_at.timestamp(),
+            "complete": int(metadata.complete),
+            "words": _printable(" ".join(said).lower()),
+            "tags": _printable("\n" + "\n".join(each.lower() for each in said[1:] if each) + "\n"),
+            "downloads": min(metadata.downloads, _MOST),
+            "likes": min(metadata.likes, _MOST),
+            "trending": metadata.trending,
+            "modified": metadata.modified.astimezone(UTC).isoformat() if metadata.modified else None,
+        }
+        return model, {
+            "key": key,
+            "digest": _digest(body),
+            "body": body,
+            "validators": json.dumps(dict(validators or {})),
+        }
+
+    def _entry(self, key: str, digest: Any, body: Any, validators: Any) -> Entry | None:
+        """Read one entry; what is spoilt is taken out, so that it is one miss and no more."""
+        try:
+            if digest != _digest(body):
+                raise ValueError("its digest differs")
+            return Entry(ModelMetadata.from_dict(json.loads(body)), json.loads(validators))
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+            log.warning("an entry of %s is spoilt and was taken out: %s", self.path, error)
+        self._writing(lambda db: _delete(db, key))
+        return None
+
+    def _reading(self, work: "Callable[[sqlite3.Connection], Any]", nothing: Any) -> Any:
+        """Do the work if the file is there and can be read; else give `nothing`."""
+        if not self.path.exists():
+            return nothing
+        found = self._tried(work)
+        return nothing if found is None else found
+
+    def _writing(self, work: "Callable[[sqlite3.Connection], Any]") -> Any:
+        def whole(db: "sqlite3.Connection") -> Any:
+            db.execute("BEGIN IMMEDIATE")
+            done = work(db)
+            db.execute("COMMIT")
+            return done
+
+        return self._tried(whole)
+
+    def _tried(self, work: "Callable[[sqlite3.Connection], Any]") -> Any:
+        import sqlite3
+
+        for again in (True, False):
+            try:
+                with self._opened() as db:
+                    return work(db)
+            except (sqlite3.OperationalError, OSError) as error:
+                notice_once(f"metadata of models are not kept: {self.path}: {error}")
+                return None
+            except sqlite3.DatabaseError as error:  # no database, or pages of it overwritten
+                log.warning("%s is spoilt and begun anew: %s", self.path, error)
+                if not (again and self._begin_anew()):
+                    return None
+        return None
+
+    @contextlib.contextmanager
+    def _opened(self) -> "Iterator[sqlite3.Connection]":
+        import sqlite3
+
+        new = not self.path.exists()
+        if new:
+            self.cache_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+            os.close(os.open(self.path, os.O_CREAT | os.O_WRONLY, 0o600))
+        connection = sqlite3.connect(self.path, timeout=BUSY, isolation_level=None)
+        with contextlib.closing(connection):
+            # What a power cut takes is read from the Hub again; a file that it spoils is begun anew.
+            connection.execute("PRAGMA synchronous=OFF")
+            if new or connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
+                connection.executescript(_TABLES)
+            yield connection
+
+    def _begin_anew(self) -> bool:
+        try:
+            for each in self.cache_dir.glob(f"{FILE_NAME}*"):
+                each.unlink(missing_ok=True)
+        except OSError as error:
+            notice_once(f"{self.path} is spoilt and cannot be deleted: {error}")
+            return False
+        return True
+
+
+def _delete(db: "sqlite3.Connection", key: str) -> None:
+    db.execute("DELETE FROM models WHERE key = ?", (key,))
+    db.execute("DELETE FROM bodies WHERE key = ?", (key,))
+
+
+def _put(db: "sqlite3.Connection", rows: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> None:
+    if not rows:
+        return
+    for table, place in (("models", 0), ("bodies", 1)):
+        names = ", ".join(rows[0][place])
+        marks = ", ".join(f":{name}" for name in rows[0][place])
+        db.executemany(
+            f"INSERT OR REPLACE INTO {table} ({names}) VALUES ({marks})",  # noqa: S608 - the names of columns
+            [each[place] for each in rows],
+        )
+
+
+def _digest(body: object) -> bytes | None:
+    if not isinstance(body, str):
+        return None
+    return hashlib.blake2b(body.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _printable(text: str) -> str:
+    """Return text that SQLite can hold: no half characters, no end of string in the middle."""
+    return text.encode("utf-8", "replace").decode().replace("\0", " ")

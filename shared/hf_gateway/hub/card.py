@@ -1,0 +1,304 @@
+"""The model card of an adapter: metadata in the Hub's YAML, and a text that says what it is, how to use it and how it was made.
+
+The same adapter and the same details give the same card, byte for byte, so that publishing again changes nothing.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, Self
+
+from hf_gateway.errors import InvalidRequest, nearest
+from hf_gateway.hub.adapter import Adapter
+
+_PIPELINES = {
+    "CAUSAL_LM": "text-generation",
+    "SEQ_CLS": "text-classification",
+    "TOKEN_CLS": "token-classification",
+    "QUESTION_ANS": "question-answering",
+    "FEATURE_EXTRACTION": "feature-extraction",
+}
+_CLASSES = {
+    "CAUSAL_LM": "AutoModelForCausalLM",
+    "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM",
+    "SEQ_CLS": "AutoModelForSequenceClassification",
+    "TOKEN_CLS": "AutoModelForTokenClassification",
+    "QUESTION_ANS": "AutoModelForQuestionAnswering",
+}
+_SHOWN = (
+    "r",
+    "lora_alpha",
+    "lora_dropout",
+    "use_rslora",
+    "use_dora",
+    "num_virtual_tokens",
+    "target_modules",
+    "modules_to_save",
+)
+_LONG = frozenset({"description", "limitations"})
+_UNTOUCHED = "[More Information Needed]"
+"""What stands all over the card that peft writes, until somebody fills it in."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure of an evaluation. name: the metric's, such as `accuracy`; dataset: where it was measured, on the Hub or not."""
+
+    name: str
+    value: float
+    dataset: str
+    split: str | None = None
+
+
+@dataclass(frozen=True)
+class Details:
+    """What only the one who trained the adapter can say of it.
+
+    license: the Hub's identifier; with `other`, license_name and license_link. base_license: the base model's, where the Hub does
+    not say. training: settings by name, as they were. language: codes such as `en`.
+    """
+
+    license: str | None = None
+    license_name: str | None = None
+    license_link: str | None = None
+    base_model: str | None = None
+    base_license: str | None = None
+    title: str | None = None
+    description: str | None = None
+    limitations: str | None = None
+    pipeline_tag: str | None = None
+    language: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
+    metrics: tuple[Metric, ...] = ()
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, metadata: Mapping[str, Any]) -> Self:
+        """Read them from what a caller or a file gives. Raises InvalidRequest, a ValueError, for what it does not know."""
+        given = {name: value for name, value in metadata.items() if value is not None and name != "repo_id"}
+        if "dataset" in given:
+            given["datasets"] = given.pop("dataset")
+        for name in given:
+            if name not in cls.__dataclass_fields__:
+                raise InvalidRequest(f"metadata has no {name!r}{nearest(name, set(cls.__dataclass_fields__))}")
+        found: dict[str, Any] = {}
+        for name, value in given.items():
+            if name in ("language", "tags", "datasets"):
+                found[name] = _several(name, value)
+            elif name == "training":
+                found[name] = dict(_flat(_mapping(name, value)))
+            elif name != "metrics":
+                found[name] = _one(name, value)
+        datasets = found.get("datasets", ())
+        found["metrics"] = tuple(_metrics(given.get("metrics"), datasets[0] if datasets else None))
+        return cls(**found)
+
+
+def card(adapter: Adapter, details: Details, repo_id: str) -> str:
+    """Write the card: a README.md of the folder that somebody wrote keeps its text, and one that peft made is replaced.
+
+    Raises InvalidRequest for a README.md that is no card.
+    """
+    from huggingface_hub import EvalResult, ModelCardData
+
+    own, text = _own(adapter.readme)
+    tags = ["lora"] if "LORA" in adapter.peft_type else []
+    kept = [str(tag) for tag in own.pop("tags", None) or [] if not str(tag).startswith("base_model:")]
+    if adapter.base_model:
+        tags.append(f"base_model:adapter:{adapter.base_model}")
+    ours = {
+        "base_model": adapter.base_model,
+        "base_model_relation": "adapter" if adapter.base_model else None,
+        "library_name": "peft",
+        "license": details.license,
+        "license_name": details.license_name,
+        "license_link": details.license_link,
+        "pipeline_tag": pipeline_tag(adapter, details),
+        "language": _one_or_all(details.language),
+        "datasets": list(details.datasets),
+    }
+    own.pop("base_model", None)
+    merged = own | {name: value for name, value in ours.items() if value}
+    results = [
+        EvalResult(
+            task_type=pipeline_tag(adapter, details) or "other",
+            dataset_type=metric.dataset,
+            dataset_name=metric.dataset,
+            dataset_split=metric.split,
+            metric_type=metric.name,
+            metric_name=metric.name,
+            metric_value=metric.value,
+        )
+        for metric in details.metrics
+    ]
+    if results:
+        merged.pop("model-index", None)
+        merged |= {"model_name": details.title or repo_id.rpartition("/")[2], "eval_results": results}
+    merged["tags"] = list(dict.fromkeys([*kept, *tags, *details.tags]))
+    data = ModelCardData(ignore_metadata_errors=False, **merged)
+    body = text if text is not None else _body(adapter, details, repo_id)
+    for name in adapter.local_names:
+        body = body.replace(name, adapter.base_model or "a model that is not on the Hub")
+    return f"---\n{data.to_yaml(line_break=chr(10)).rstrip()}\n---\n\n{body.strip()}\n"
+
+
+def license_in(readme: str | None) -> str | None:
+    """Return the licence that a README.md names in its metadata."""
+    found = _own(readme)[0].get("license")
+    return found if isinstance(found, str) else None
+
+
+def pipeline_tag(adapter: Adapter, details: Details) -> str | None:
+    """Return what the model is for, in the Hub's word; None where nobody says."""
+    return details.pipeline_tag or _PIPELINES.get(adapter.task_type or "")
+
+
+def _own(readme: str | None) -> tuple[dict[str, Any], str | None]:
+    """Return the metadata of the README.md that is there, and its text if a person wrote it."""
+    if not readme or not readme.strip():
+        return {}, None
+    from huggingface_hub import ModelCard
+
+    not_yaml: type[Exception] = import_module("yaml").YAMLError  # of a package that comes with huggingface_hub
+    try:
+        found: Any = ModelCard(readme)
+        data: dict[str, Any] = found.data.to_dict()
+    except (ValueError, KeyError, TypeError, AttributeError, not_yaml) as error:
+        raise InvalidRequest(f"README.md: its metadata are not what the Hub reads: {error}") from None
+    written = found.text.strip() and _UNTOUCHED not in found.text
+    return {name: value for name, value in data.items() if value is not None}, found.text if written else None
+
+
+def _body(adapter: Adapter, details: Details, repo_id: str) -> str:
+    base = adapter.base_model
+    link = f"[{base}](https://huggingface.co/{base})" if base else "a model that is not on the Hub"
+    tag = pipeline_tag(adapter, details)
+    made = f"A {adapter.peft_type} adapter of {link}{f' for {tag}' if tag else ''}, in the form of"
+    parts = [
+        f"# {details.title or repo_id.rpartition('/')[2]}",
+        details.description,
+        f"{made} [PEFT](https://huggingface.co/docs/peft).",
+        f"## Use\n\n```python\n{usage(adapter, repo_id)}\n```",
+        f"## The adapter\n\n{_table(('', ''), _about(adapter))}",
+    ]
+    if details.datasets or details.training:
+        said = f"Trained on {', '.join(map(_dataset, details.datasets))}." if details.datasets else None
+        table = _table(("setting", "value"), details.training.items()) if details.training else None
+        parts.append("\n\n".join(["## Training", *filter(None, (said, table))]))
+    if details.metrics:
+        rows = [
+            (metric.name, metric.value, _dataset(metric.dataset) + (f" ({metric.split})" if metric.split else ""))
+            for metric in details.metrics
+        ]
+        parts.append(f"## Evaluation\n\n{_table(('metric', 'value', 'dataset'), rows)}")
+    if details.limitations:
+        parts.append(f"## Limitations\n\n{details.limitations}")
+    if details.license:
+        name = details.license_name or details.license
+        said = f"[{name}]({details.license_link})" if details.license_link else name
+        also = f" The terms of {link} hold as well." if base else ""
+        parts.append(f"## Licence\n\n{said}.{also}")
+    return "\n\n".join(part for part in parts if part)
+
+
+def usage(adapter: Adapter, repo_id: str) -> str:
+    """Return Python that loads the base model, this adapter, and the tokenizer."""
+    kind = _CLASSES.get(adapter.task_type or "", "AutoModel")
+    base = adapter.base_model or "path/to/the/base-model"
+    at = f', revision="{adapter.revision}"' if adapter.revision and adapter.base_model else ""
+    tokenizer = repo_id if any(file.path == "tokenizer_config.json" for file in adapter.files) else base
+    lines = [
+        "from peft import PeftModel",
+        f"from transformers import {', '.join(sorted((kind, 'AutoTokenizer')))}",
+        "",
+        f'base = {kind}.from_pretrained("{base}"{at})',
+        f'model = PeftModel.from_pretrained(base, "{repo_id}")',
+        f'tokenizer = AutoTokenizer.from_pretrained("{tokenizer}"{at if tokenizer == base else ""})',
+    ]
+    if kind == "AutoModelForCausalLM":
+        lines += [
+            "",
+            'prompt = tokenizer("Hello", return_tensors="pt")',
+            "print(tokenizer.decode(model.generate(**prompt, max_new_tokens=50)[0]))",
+        ]
+    return "\n".join(lines)
+
+
+def _about(adapter: Adapter) -> Iterable[tuple[str, Any]]:
+    yield "kind", adapter.peft_type
+    if adapter.tensors is not None:
+        types = ", ".join(sorted(adapter.tensors.dtypes))
+        yield "parameters", f"{adapter.tensors.parameters:,} ({types})"
+    for name in _SHOWN:
+        value = adapter.config.get(name)
+        if value not in (None, False, [], ""):
+            yield name, value
+    if version := adapter.config.get("peft_version"):
+        yield "PEFT", version
+
+
+def _table(titles: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    lines = [titles, ["---"] * len(titles), *rows]
+    return "\n".join(f"| {' | '.join(map(_cell, row))} |" for row in lines)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list | tuple | set | frozenset):
+        value = ", ".join(sorted(map(str, value)))
+    return re.sub(r"\s+", " ", str(value)).replace("|", "\\|").strip()
+
+
+def _dataset(name: str) -> str:
+    hub = re.fullmatch(r"[\w.-]+/[\w.-]+", name, re.ASCII)
+    return f"[{name}](https://huggingface.co/datasets/{name})" if hub else name
+
+
+def _metrics(value: Any, dataset: str | None) -> Iterable[Metric]:
+    """Read `{"accuracy": 0.91}`, measured on the first dataset, or a list of objects that say where."""
+    rows = (
+        [{"name": name, "value": number} for name, number in value.items()] if isinstance(value, dict) else value or []
+    )
+    for row in rows:
+        given = dict(_mapping("metrics", row))
+        name, number, where = given.pop("name", None), given.pop("value", None), given.pop("dataset", dataset)
+        split = given.pop("split", None)
+        if not isinstance(name, str) or isinstance(number, bool) or not isinstance(number, int | float) or given:
+            raise InvalidRequest(
+                "each of metrics is a name and a number, with `dataset` and `split` if they are known: "
+                '{"name": "accuracy", "value": 0.91, "dataset": "org/data", "split": "test"}'
+            )
+        if not isinstance(where, str):
+            raise InvalidRequest(f"metrics: say on which dataset {name} was measured (`dataset`)")
+        yield Metric(name, number, where, split)
+
+
+def _flat(value: Mapping[str, Any], at: str = "") -> Iterable[tuple[str, Any]]:
+    for name, each in value.items():
+        if isinstance(each, Mapping):
+            yield from _flat(each, f"{at}{name}.")
+        elif each is not None:
+            yield f"{at}{name}", each
+
+
+def _mapping(name: str, value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise InvalidRequest(f"metadata: {name} has names and values, not {type(value).__name__}")
+    return value
+
+
+def _one(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise InvalidRequest(f"metadata: {name} is a text, not {value!r}")
+    if name not in _LONG and not value.strip().isprintable():
+        raise InvalidRequest(f"metadata: {name} is one line of text")
+    return value.strip()
+
+
+def _several(name: str, value: Any) -> tuple[str, ...]:
+    return tuple(_one(name, each) for each in ([value] if isinstance(value, str) else value))
+
+
+def _one_or_all(values: tuple[str, ...]) -> str | list[str] | None:
+    return values[0] if len(values) == 1 else list(values) or None

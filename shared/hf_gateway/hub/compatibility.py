@@ -1,0 +1,351 @@
+"""Whether a model will run here, who else could serve it, and what stands in the way; from metadata, before a byte of weights."""
+
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from typing import Any, Literal
+
+from hf_gateway.hub.machine import Machine
+from hf_gateway.hub.metadata import ModelMetadata
+from hf_gateway.hub.needs import Needs, generates
+from hf_gateway.hub.selection import SAFE, formats, quantisations, usual_quantisation
+from hf_gateway.wire.hf_router import CatalogueEntry, Offer
+
+Verdict = Literal["fits", "tight", "too_big", "unknown"]
+ROOMY = 0.8
+"""Of the available memory: up to here a model fits, beyond it is tight."""
+_TASKS = {
+    "feature-extraction": "embedding",
+    "sentence-similarity": "embedding",
+    "conversational": "chat",
+    "text-generation": "chat",
+}
+"""The Hub's tasks that are one of ours."""
+_ROUTED = frozenset({"deepinfra", "hf-inference", "scaleway", "together"})
+"""Providers of embeddings that the target `hf` can call (`backends/hf.py`)."""
+
+
+@dataclass(frozen=True)
+class Serving:
+    """One of our targets for a model.
+
+    target: as it is written in `targets=[...]`. serves: True, False, or None where it cannot be told. why: in words. price_in,
+    price_out: USD per million tokens, None where nobody says.
+    """
+
+    target: str
+    serves: bool | None
+    why: str
+    price_in: float | None = None
+    price_out: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it for machines."""
+        return {
+            "target": self.target,
+            "serves": self.serves,
+            "why": self.why,
+            "usd_per_million_tokens": {"input": self.price_in, "output": self.price_out},
+        }
+
+
+@dataclass(frozen=True)
+class Compatibility:
+    """What can be said of a model on this machine.
+
+    verdict: of memory and disk. reasons: the numbers behind it, in words. problems: what has to be done or decided first.
+    needs, machine: the numbers. targets: who can serve it. remote_code: it runs Python from its repository, None where that
+    cannot be told. pickles_only: its weights are only in files that can run code. gated: as the Hub says. required_library:
+    what was asked for; library_matches: the model is for it, None without a question or an answer; library_version: what of it
+    is installed here.
+    """
+
+    model: str
+    sha: str | None
+    task: Literal["embedding", "chat"] | None
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    problems: tuple[str, ...]
+    needs: Needs
+    machine: Machine
+    targets: tuple[Serving, ...]
+    remote_code: bool | None
+    pickles_only: bool | None
+    gated: Literal[False, "auto", "manual"] | None
+    required_library: str | None = None
+    library_matches: bool | None = None
+    library_version: str | None = None
+    stale: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        """It fits, if only just, and is for the library that was asked for."""
+        return self.verdict in ("fits", "tight") and self.library_matches is not False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it for machines."""
+        return {
+            "model": self.model,
+            "sha": self.sha,
+            "task": self.task,
+            "verdict": self.verdict,
+            "reasons": list(self.reasons),
+            "problems": list(self.problems),
+            "needs": self.needs.to_dict(),
+            "machine": self.machine.to_dict(),
+            "targets": [each.to_dict() for each in self.targets],
+            "remote_code": self.remote_code,
+            "pickles_only": self.pickles_only,
+            "gated": self.gated,
+            "required_library": self.required_library,
+            "library_matches": self.library_matches,
+            "library_version": self.library_version,
+            "stale": self.stale,
+        }
+
+
+def judge(
+    metadata: ModelMetadata,
+    needed: Needs,
+    machine: Machine,
+    entry: CatalogueEntry | None,
+    *,
+    required_library: str | None = None,
+    downloaded: bool = False,
+) -> Compatibility:
+    """Put metadata, numbers and machine together. Pure but for looking which packages are installed.
+
+    entry: the router's; downloaded: the files are here already.
+    """
+    verdict, reasons = weigh(needed, machine, downloaded=downloaded)
+    task = _task(metadata)
+    remote_code = _remote_code(metadata)
+    offered = formats(metadata.files)
+    pickles_only = not any(each != "pickle" for each in offered) if offered else None
+    matches = _matches(metadata, required_library) if required_library else None
+    installed = _installed(required_library) if required_library else None
+    problems = []
+    if metadata.disabled:
+        problems.append("the Hub has disabled the model")
+    if metadata.gated:
+        problems.append(f"gated ({metadata.gated}): accept its licence at https://huggingface.co/{metadata.id} first")
+    if metadata.private:
+        problems.append("private: only a token that may read it can download it")
+    if remote_code:
+        problems.append("runs Python code from its repository: read it, and pin the revision before it is trusted")
+    if pickles_only:
+        problems.append("the weights are in pickles only, which can run any code when they are loaded")
+    if matches is False:
+        problems.append(
+            f"the model is for {metadata.library_name or 'no library that it names'}, not {required_library}"
+        )
+    if required_library and installed is None:
+        problems.append(f"{required_library} is not installed here")
+    return Compatibility(
+        metadata.id,
+        metadata.sha,
+        task,
+        verdict,
+        tuple(reasons),
+        tuple(problems),
+        needed,
+        machine,
+        tuple(_targets(metadata, task, verdict, entry, safe=pickles_only is False and not remote_code)),
+        remote_code,
+        pickles_only,
+        metadata.gated,
+        required_library,
+        matches,
+        installed,
+        metadata.stale,
+    )
+
+
+def weigh(needed: Needs, machine: Machine, *, downloaded: bool = False) -> tuple[Verdict, list[str]]:
+    """Compare what is needed with what there is; returns the verdict and the numbers behind it, in words."""
+    if needed.weights is None:
+        return "unknown", ["nobody says how large the weights are"]
+    total = needed.total if needed.total is not None else needed.weights
+    reasons = []
+    verdict: Verdict = "unknown"
+    for gpu in sorted(machine.gpus, key=lambda each: -each.free)[:1]:
+        verdict = _fits(total, gpu.free, gpu.total)
+        reasons.append(f"{verdict}: needs {size(total)} of the {size(gpu.free)} free on the GPU ({gpu.name})")
+    if verdict not in ("fits", "tight"):
+        on_cpu = needed.total_on_cpu if needed.total_on_cpu is not None else total
+        verdict, reason = _in_memory(on_cpu, machine)
+        if on_cpu > total:
+            reason += f"; in float32, as chat runs without a GPU: with dtype='bfloat16' it would be {size(total)}"
+        reasons.append(reason)
+    if needed.total is None and verdict != "too_big":
+        # Room for the weights says nothing of what comes on top; no room says enough.
+        verdict, reasons = "unknown", ["nobody says how large the key-value cache gets; there is room for the weights"]
+    if not downloaded and needed.download is not None and machine.disk is not None and needed.download > machine.disk:
+        verdict = "too_big"
+        reasons.append(f"too_big: the download is {size(needed.download)}, and the disk has {size(machine.disk)} free")
+    return verdict, reasons
+
+
+def _in_memory(total: int, machine: Machine) -> tuple[Verdict, str]:
+    if machine.memory is None:
+        return "unknown", f"needs {size(total)}; how much memory there is could not be found out"
+    available = machine.available if machine.available is not None else machine.memory
+    verdict = _fits(total, available, machine.memory)
+    if verdict == "tight" and total > available:
+        return verdict, (
+            f"tight: needs {size(total)}, and {size(available)} of {size(machine.memory)} memory are available now"
+        )
+    return (
+        verdict,
+        f"{verdict}: needs {size(total)} of {size(available)} available memory ({size(machine.memory)} in all)",
+    )
+
+
+def _fits(total: int, available: int, whole: int) -> Verdict:
+    if total <= ROOMY * available:
+        return "fits"
+    # What other programs hold now they may give back; what is not there at all nobody gives.
+    return "tight" if total <= max(available, ROOMY * whole) else "too_big"
+
+
+def size(count: int | None) -> str:
+    """Say bytes as people do: `2.4 GB`, in powers of ten as the Hub shows them."""
+    if count is None:
+        return "?"
+    value, unit = float(count), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if value < 999.5:
+            break
+        value, unit = value / 1000, larger
+    return f"{value:.0f} {unit}" if unit in ("B", "kB") or value >= 100 else f"{value:.1f} {unit}"
+
+
+def _targets(
+    metadata: ModelMetadata,
+    task: Literal["embedding", "chat"] | None,
+    verdict: Verdict,
+    entry: CatalogueEntry | None,
+    *,
+    safe: bool,
+) -> list[Serving]:
+    return [
+        _local(metadata, task, verdict, safe=safe),
+        *_hosted(metadata, task, entry),
+        _ollama(metadata),
+        *_own_servers(metadata, task),
+    ]
+
+
+def _local(
+    metadata: ModelMetadata, task: Literal["embedding", "chat"] | None, verdict: Verdict, *, safe: bool
+) -> Serving:
+    target = f"local:{metadata.id}"
+    if task is None:
+        return Serving(
+            target, False, f"its task is {metadata.pipeline_tag or 'not named'}, neither embeddings nor chat"
+        )
+    if not any(each in SAFE for each in formats(metadata.files)):
+        return Serving(target, False, "there are neither safetensors nor ONNX files")
+    if not safe:
+        return Serving(
+            target, False, "it needs code from its repository, which is not run unless it is trusted on purpose"
+        )
+    if task == "chat" and "safetensors" not in formats(metadata.files):
+        return Serving(target, False, "chat in this process needs safetensors")
+    if verdict == "too_big":
+        return Serving(target, False, "it is too big for this machine")
+    extra = _missing_extra(task)
+    if extra:
+        return Serving(target, None, f"it could once the engine is installed: pip install 'hf-gateway[{extra}]'")
+    return Serving(target, True if verdict in ("fits", "tight") else None, f"in this process, {verdict}")
+
+
+def _missing_extra(task: Literal["embedding", "chat"]) -> str | None:
+    wanted = ("transformers", "torch") if task == "chat" else ("sentence_transformers",)
+    if all(find_spec(name) for name in wanted):
+        return None
+    if task == "embedding" and find_spec("tokenizers") and (find_spec("openvino") or find_spec("onnxruntime")):
+        return None
+    return "torch"
+
+
+def _hosted(
+    metadata: ModelMetadata, task: Literal["embedding", "chat"] | None, entry: CatalogueEntry | None
+) -> list[Serving]:
+    found = []
+    offers = {offer.provider: offer for offer in entry.providers} if entry else {}
+    named = set()
+    for row in metadata.providers:
+        provider, served = str(row.get("provider")), _TASKS.get(str(row.get("task")))
+        named.add(provider)
+        if served is None or (task is not None and served != task):
+            found.append(Serving(f"hf:{provider}", False, f"serves it for {row.get('task')} only"))
+        elif row.get("status") != "live":
+            found.append(Serving(f"hf:{provider}", False, f"its status there is {row.get('status')}"))
+        elif served == "embedding" and provider not in _ROUTED:
+            found.append(Serving(f"hf:{provider}", False, "its way of embedding is not spoken here"))
+        else:
+            found.append(_priced(f"hf:{provider}", offers.get(provider)))
+    if task == "chat":
+        found += [_priced(f"hf:{name}", offer) for name, offer in offers.items() if offer.live and name not in named]
+    return found or [Serving("hf", False, "no Inference Provider serves it")]
+
+
+def _priced(target: str, offer: Offer | None) -> Serving:
+    if offer is None or (offer.price_in is None and offer.price_out is None):
+        return Serving(target, True, "hosted, with an HF token; nobody says the price")
+    return Serving(target, True, "hosted, with an HF token", offer.price_in, offer.price_out)
+
+
+def _ollama(metadata: ModelMetadata) -> Serving:
+    sizes = quantisations(metadata.files)
+    if not sizes and "gguf" not in formats(metadata.files):
+        return Serving("ollama", False, "Ollama pulls GGUF files from the Hub, and there are none")
+    name = f"hf.co/{metadata.id}" + (f":{usual}" if (usual := usual_quantisation(metadata.files)) else "")
+    listed = ", ".join(f"{quantisation} {size(count)}" for quantisation, count in sizes.items())
+    return Serving(f"ollama:{name}", True, f"after `ollama pull {name}`" + (f"; there are {listed}" if listed else ""))
+
+
+def _own_servers(metadata: ModelMetadata, task: Literal["embedding", "chat"] | None) -> list[Serving]:
+    found = []
+    if task == "embedding" and "text-embeddings-inference" in metadata.tags:
+        found.append(Serving("tei:<url>", True, "your own text-embeddings-inference can load it"))
+    if task == "chat" and "text-generation-inference" in metadata.tags:
+        found.append(Serving("openai:<url>", True, "your own vLLM, TGI or the like can load it"))
+    return found
+
+
+def _task(metadata: ModelMetadata) -> Literal["embedding", "chat"] | None:
+    if metadata.pipeline_tag in ("feature-extraction", "sentence-similarity"):
+        return "embedding"
+    if metadata.library_name == "sentence-transformers" and "sentence-similarity" in metadata.tags:
+        return "embedding"
+    if metadata.pipeline_tag in ("text-generation", "image-text-to-text") or (
+        metadata.pipeline_tag is None and generates(metadata)
+    ):
+        return "chat"
+    return None
+
+
+def _remote_code(metadata: ModelMetadata) -> bool | None:
+    if "custom_code" in metadata.tags or metadata.config.get("auto_map"):
+        return True
+    return False if metadata.config or metadata.gguf else None
+
+
+def _matches(metadata: ModelMetadata, library: str) -> bool | None:
+    said = {_plain(each) for each in (metadata.library_name, *metadata.tags) if each}
+    if not metadata.library_name and not metadata.tags:
+        return None
+    return _plain(library) in said
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "-")
+
+
+def _installed(library: str) -> str | None:
+    try:
+        return version(library)
+    except (PackageNotFoundError, ValueError):
+        return None

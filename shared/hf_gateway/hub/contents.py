@@ -1,0 +1,154 @@
+"""What is in a file that somebody wants to publish: tensors, or a pickle under another name, or a key that nobody should see.
+
+Pure looking: nothing is loaded, run or changed. The safetensors format: github.com/huggingface/safetensors, README, "Format".
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+MAX_HEADER = 25_000_000
+"""Bytes of a header; the Hub reads no longer one."""
+
+_NAMES_BY_BITS = {
+    4: "F4",
+    6: "F6_E2M3 F6_E3M2",
+    8: "BOOL U8 I8 F8_E5M2 F8_E4M3 F8_E8M0 F8_E4M3FNUZ F8_E5M2FNUZ",
+    16: "I16 U16 F16 BF16",
+    32: "I32 U32 F32",
+    64: "I64 U64 F64 C64",
+}
+_BITS = {name: bits for bits, names in _NAMES_BY_BITS.items() for name in names.split()}
+
+# One by one, since each then looks for its own first letters, and that is fast.
+_SECRETS = {
+    re.compile(pattern): kind
+    for pattern, kind in (
+        (r"hf_(?:oauth_)?[A-Za-z0-9]{20,}", "a Hugging Face token"),
+        (r"api_org_[A-Za-z0-9]{20,}", "a Hugging Face token"),
+        (r"(?<![A-Za-z0-9])sk-(?=[A-Za-z_-]*\d)[A-Za-z0-9_-]{20,}", "an API key"),
+        (r"AKIA[A-Z0-9]{16}", "an AWS key"),
+        (r"ASIA[A-Z0-9]{16}", "an AWS key"),
+        (r"gh[pousr]_[A-Za-z0-9]{30,}", "a GitHub token"),
+        (r"github_pat_\w{30,}", "a GitHub token"),
+        (r"AIza[A-Za-z0-9_-]{35}", "a Google key"),
+        (r"xox[abeoprs]-[A-Za-z0-9-]{10,}", "a Slack token"),
+        (r"eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}", "a signed token"),
+        (r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY-----", "a private key"),
+        (r"://[^\s/:@\"'<>]+:[^\s/@\"'<>]+@", "a password in a URL"),
+    )
+} | {
+    re.compile(
+        r"(?:api[_-]?key|secret|passwo?r?d|(?:access|auth|private|refresh)[_-]?token)[\"']?\s*[:=]\s*[\"']?[\w+/=.-]{16,}",
+        re.IGNORECASE,
+    ): "a key by its name"
+}
+
+
+class Malformed(ValueError):
+    """The file is not what its name says; the message says why."""
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """What a safetensors file holds. parameters: numbers in all of them; dtypes: name → numbers of that type."""
+
+    names: tuple[str, ...]
+    parameters: int
+    dtypes: Mapping[str, int]
+    metadata: Mapping[str, str]
+
+
+def tensors_in(path: Path) -> Tensors:
+    """Read and check a safetensors header; the tensors themselves are not read. Raises Malformed, OSError."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        header, data = _header(file, size)
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise Malformed("its metadata are not texts by name")
+    spans, dtypes, total = [], dict[str, int](), 0
+    for name, entry in header.items():
+        dtype, numbers, begin, end = _entry(name, entry, data)
+        spans.append((begin, end, name))
+        dtypes[dtype] = dtypes.get(dtype, 0) + numbers
+        total += numbers
+    at = 0
+    for begin, end, name in sorted(spans):
+        if begin != at:
+            # The format leaves neither gap nor overlap, or something else could lie in the file.
+            raise Malformed(f"the data of {name!r} do not begin where the one before ends (byte {at})")
+        at = end
+    if at != data:
+        raise Malformed(f"its tensors take {at:,} bytes, and there are {data:,} behind the header")
+    return Tensors(tuple(header), total, dtypes, metadata)
+
+
+def _header(file: BinaryIO, size: int) -> tuple[dict[str, Any], int]:
+    """Return the header, and how many bytes of data follow it."""
+    length = int.from_bytes(file.read(8), "little")
+    if size < 8 or length > size - 8:
+        raise Malformed("its header would be longer than the file; it is cut off, or not safetensors at all")
+    if length > MAX_HEADER:
+        raise Malformed(f"its header has {length:,} bytes, and the Hub reads at most {MAX_HEADER:,}")
+    try:
+        header = json.loads(file.read(length).decode("utf-8"), object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
+        raise Malformed(
+            f"its header is not JSON ({error if isinstance(error, Malformed) else type(error).__name__})"
+        ) from None
+    if not isinstance(header, dict):
+        raise Malformed("its header is not an object")
+    return header, size - 8 - length
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise Malformed("a name stands in it twice")
+    return found
+
+
+def _entry(name: str, entry: Any, data: int) -> tuple[str, int, int, int]:
+    """Return a tensor's type, how many numbers it has, and from where to where its bytes lie."""
+    entry = entry if isinstance(entry, dict) else {}
+    dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
+    if dtype not in _BITS:
+        raise Malformed(f"{name!r} has no type that is known: {dtype!r}")
+    if not _naturals(shape) or not _naturals(offsets) or len(offsets) != 2:
+        raise Malformed(f"{name!r} has no shape, or no place, that could be")
+    begin, end = offsets
+    numbers = math.prod(shape)
+    if not begin <= end <= data:
+        raise Malformed(f"{name!r} would end behind the end of the file")
+    if (end - begin) * 8 != numbers * _BITS[dtype]:
+        raise Malformed(f"{name!r} has {end - begin:,} bytes, which its shape and type do not need")
+    return dtype, numbers, begin, end
+
+
+def _naturals(value: Any) -> bool:
+    return isinstance(value, list) and all(type(each) is int and each >= 0 for each in value)
+
+
+def pickle_or_archive(head: bytes) -> str | None:
+    """Say what a file really is that could run code when it is loaded, by its first bytes; None for anything else."""
+    if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        return "a pickle"
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        return "a zip archive, as torch.save and numpy write them"
+    if head.startswith(b"\x89HDF\r\n"):
+        return "an HDF5 file"
+    if head.startswith((b"\x7fELF", b"MZ\x90")):
+        return "a program"
+    return None
+
+
+def secrets_in(text: str) -> Iterator[tuple[int, str]]:
+    """Give line and kind of each key, token or password that seems to stand in a text; never the thing itself."""
+    for pattern, kind in _SECRETS.items():
+        for found in pattern.finditer(text):
+            yield text.count("\n", 0, found.start()) + 1, kind

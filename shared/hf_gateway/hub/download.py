@@ -1,0 +1,271 @@
+"""Downloads a model into the cache that all Hugging Face tools share, so that each finds what another fetched.
+
+The layout is the one that huggingface_hub documents: blobs by digest, snapshots by commit that link to them, refs that say
+which commit a branch was.
+"""
+
+import contextlib
+import hashlib
+import os
+import queue
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hf_gateway.credentials import Credential
+from hf_gateway.home import write_atomically
+from hf_gateway.hub import names
+from hf_gateway.hub.compatibility import size
+from hf_gateway.hub.errors import DownloadStopped, NotEnoughSpace
+from hf_gateway.hub.machine import free_disk
+from hf_gateway.hub.metadata import ModelFile
+from hf_gateway.hub.transfer import Source, Stopped, Transfer
+from hf_gateway.wire.hub_models import TARGET
+
+AT_ONCE = 4
+"""Files."""
+MARGIN = 200 * 2**20
+"""Bytes that are left free on the disk."""
+
+Progress = Callable[[int, int], None]
+"""Told the bytes that are here and those there will be, from several threads."""
+
+
+@dataclass(frozen=True)
+class Download:
+    """A model's files on this machine.
+
+    path: the folder; commit: what the revision was at that moment; files: those in the folder that were wanted; bytes: their
+    size, new_bytes: what of it had to be fetched.
+    """
+
+    model: str
+    revision: str
+    commit: str
+    path: Path
+    files: tuple[str, ...]
+    bytes: int
+    new_bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it for machines."""
+        return {
+            "model": self.model,
+            "revision": self.revision,
+            "commit": self.commit,
+            "path": str(self.path),
+            "files": list(self.files),
+            "bytes": self.bytes,
+            "new_bytes": self.new_bytes,
+        }
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be downloaded. files: the chosen ones, paths checked; cache_dir: the Hub's cache."""
+
+    model: str
+    revision: str
+    commit: str
+    files: tuple[ModelFile, ...]
+    endpoint: str
+    credential: Credential | None
+    cache_dir: Path
+
+    @property
+    def folder(self) -> Path:
+        """Where huggingface_hub keeps this repository; its documentation describes the layout."""
+        return repository(self.cache_dir, self.model)
+
+
+def default_cache() -> Path:
+    """Return the cache that huggingface_hub uses."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
+def repository(cache_dir: Path, model: str) -> Path:
+    """Return the folder of a model in the Hub's cache."""
+    return cache_dir / f"models--{model.replace('/', '--')}"
+
+
+def recorded(cache_dir: Path, model: str, revision: str) -> str | None:
+    """Return the commit that a revision was when it was downloaded last, by this or another tool; None without such a record."""
+    try:
+        commit = (repository(cache_dir, model) / "refs" / revision).read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return commit if names.is_commit(commit) else None
+
+
+def missing(order: Order) -> list[ModelFile]:
+    """Return the files that are not in the cache yet."""
+    snapshot = order.folder / "snapshots" / order.commit
+    return [file for file in order.files if not (snapshot / file.path).exists()]
+
+
+def check_room(order: Order) -> None:
+    """Raise NotEnoughSpace where the files that are missing would fill the disk."""
+    wanted = sum(file.size or 0 for file in missing(order))
+    free = free_disk(order.cache_dir) if wanted else None
+    if free is not None and wanted + MARGIN > free:
+        raise NotEnoughSpace(
+            f"{order.model} needs {size(wanted)}, and {order.cache_dir} has {size(free)} free ({size(MARGIN)} are left alone); "
+            "make room or name another folder (cache_dir=...)"
+        )
+
+
+class Stop(threading.Event):
+    """Set from anywhere, it ends a download: at once for who waits for it, at the next piece for what is still coming."""
+
+    def __init__(self) -> None:
+        """Start unset."""
+        super().__init__()
+        self.told: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
+
+    def set(self) -> None:
+        """Set it, and wake who waits."""
+        super().set()
+        self.told.put(DownloadStopped("the download was stopped; what has come is kept", target=TARGET))
+
+
+def fetch(order: Order, progress: Progress | None = None, *, stop: Stop | None = None) -> Download:
+    """Fetch what is missing, and record which commit the revision is. Blocks; Ctrl-C leaves what has come for the next time.
+
+    Raises:
+        ConnectFailed, AttemptTimedOut, RateLimited, ServerError: the next call goes on from there.
+        ModelNotFound, GatedModel, KeyMissing, AuthenticationFailed, PermissionDenied: as the Hub says.
+        BadResponse: a file is not what the Hub says it is.
+        OSError: the folder cannot be written to.
+    """
+    wanted = missing(order)
+    check_room(order)
+    if wanted:
+        _Fetching(order, wanted, progress, stop or Stop()).run()
+    if order.revision != order.commit:
+        # What the revision was, where all Hugging Face tools look for it.
+        write_atomically(order.folder / "refs" / order.revision, order.commit.encode())
+    return Download(
+        order.model,
+        order.revision,
+        order.commit,
+        order.folder / "snapshots" / order.commit,
+        tuple(file.path for file in order.files),
+        sum(file.size or 0 for file in order.files),
+        sum(file.size or 0 for file in wanted),
+    )
+
+
+class _Fetching:
+    """Threads that fetch files one after another, and what they tell."""
+
+    def __init__(self, order: Order, wanted: Sequence[ModelFile], progress: Progress | None, stop: Stop) -> None:
+        self._order = order
+        self._progress = progress
+        self._left = list(wanted)
+        self._total = sum(file.size or 0 for file in wanted)
+        self._done: dict[str, int] = {}
+        self._lock = threading.Lock()
+        self._stop = stop
+        self._working = 0
+        source = Source(order.endpoint, order.model, order.commit, order.credential)
+        self._transfer = Transfer(source, stop.wait, self._here)
+
+    def run(self) -> None:
+        # Threads of our own: a pool's are waited for when the interpreter ends, and Ctrl-C is not to wait for anybody.
+        working = self._working = min(AT_ONCE, len(self._left))
+        for number in range(working):
+            threading.Thread(target=self._work, name=f"hf-gateway-download-{number}", daemon=True).start()
+        failure: Exception | None = None
+        try:
+            while working and failure is None:
+                with contextlib.suppress(queue.Empty):
+                    # Not for ever: on some systems Ctrl-C is noticed between two waits only.
+                    failure = self._stop.told.get(timeout=1.0)
+                    working -= failure is None
+        finally:
+            self._stop.set()
+        if failure is not None:
+            raise failure
+
+    def _here(self, file: ModelFile, done: int) -> None:
+        """Note how many bytes of a file are here. Called for every piece."""
+        if self._stop.is_set():
+            raise Stopped
+        with self._lock:
+            self._done[file.path] = done
+            whole = min(sum(self._done.values()), self._total)
+        if self._progress is not None:
+            self._progress(whole, self._total)
+
+    def _work(self) -> None:
+        failure: Exception | None = None
+        try:
+            while file := self._next():
+                self._one(file)
+        except Stopped:
+            failure = None
+        except Exception as error:  # noqa: BLE001 - told to the caller's thread, which raises it
+            failure = error
+        self._stop.told.put(failure)
+        with self._lock:
+            self._working -= 1
+            last = self._working == 0
+        if last:
+            # Not before: a thread that reads from a connection which another one closes goes on waiting.
+            self._transfer.close()
+
+    def _next(self) -> ModelFile | None:
+        with self._lock:
+            return self._left.pop(0) if self._left and not self._stop.is_set() else None
+
+    def _one(self, file: ModelFile) -> None:
+        order = self._order
+        blobs = order.folder / "blobs"
+        name = file.digest or hashlib.sha256(f"{order.commit}/{file.path}".encode()).hexdigest()
+        if not (blobs / name).exists():
+            # The lock of huggingface_hub, so that two tools do not fetch the same; between processes only.
+            with _locked(order.cache_dir / ".locks" / order.folder.name / f"{name}.lock", self._stop):
+                if not (blobs / name).exists():
+                    part = blobs / f"{name}.hf-gateway.incomplete"
+                    name = self._transfer.fetch(file, part)
+                    part.replace(blobs / name)
+        _link(blobs / name, order.folder / "snapshots" / order.commit / file.path)
+        self._here(file, file.size or 0)
+
+
+@contextlib.contextmanager
+def _locked(path: Path, stop: Stop) -> Iterator[None]:
+    from filelock import FileLock, Timeout
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    while True:
+        try:
+            lock.acquire(timeout=1.0)
+            break
+        except Timeout:
+            if stop.is_set():
+                raise Stopped from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _link(blob: Path, pointer: Path) -> None:
+    """Put a file into a snapshot: a relative link to its blob, or the blob itself where there are no links."""
+    pointer.parent.mkdir(parents=True, exist_ok=True)
+    passing = pointer.with_name(f".{pointer.name}.{os.getpid()}.{os.urandom(4).hex()}")
+    try:
+        passing.symlink_to(os.path.relpath(blob, pointer.parent))
+    except OSError:
+        shutil.copyfile(blob, passing)
+    try:
+        passing.replace(pointer)
+    finally:
+        passing.unlink(missing_ok=True)

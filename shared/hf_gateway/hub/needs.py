@@ -1,0 +1,250 @@
+"""What a model needs, reckoned from its metadata: the bytes of its weights, of its key-value cache, of its download.
+
+Sources: the dtypes of the safetensors format, transformers' configurations (`num_key_value_heads`, `layer_types`,
+`sliding_window`, `kv_lora_rank`), and llama.cpp's names of quantisations.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from hf_gateway.hub.metadata import ModelFile, ModelMetadata
+from hf_gateway.hub.selection import Format, choose, formats, usual_quantisation
+from hf_gateway.hub.selection import weights as weights_of
+
+_BITS = {
+    "F64": 64, "I64": 64, "U64": 64, "C64": 64,
+    "F32": 32, "I32": 32, "U32": 32,
+    "F16": 16, "BF16": 16, "I16": 16, "U16": 16,
+    "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "I8": 8, "U8": 8, "BOOL": 8,
+    "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4, "I4": 4, "U4": 4,
+}  # fmt: skip
+OVERHEAD = 0.2
+"""Of the weights: activations, buffers, and what the allocator does not give back."""
+RUNTIME = 300 * 2**20
+"""Bytes of the libraries themselves, once a process."""
+CONTEXT = 4096
+"""Tokens reckoned with where nobody says how many."""
+_KV_BYTES = 2
+"""Of a number in the cache: engines keep it in 16 bits."""
+_GENERATES = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel", "ForSeq2SeqLM")
+_WITHOUT_CACHE = ("mamba", "linear_attention", "recurrent", "conv", "ssm")
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Bytes, None where they cannot be reckoned.
+
+    format: in which the weights come. weights: what they take in memory; by_dtype: the same by dtype, where the Hub counted.
+    kv_cache: for `context` tokens; kv_per_token likewise. download: the files of that format and the small ones. total: all
+    that has to be in memory. total_on_cpu: the same without a GPU, where the chat engine of this process turns 16-bit weights
+    into float32 unless it is given a `dtype`; at least so much where the cache is not known. notes: what the numbers do not say.
+    """
+
+    format: Format | None
+    weights: int | None
+    by_dtype: Mapping[str, int]
+    context: int
+    kv_per_token: int | None
+    kv_cache: int | None
+    download: int | None
+    total: int | None
+    total_on_cpu: int | None
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it for machines."""
+        return asdict(self)
+
+
+def generates(metadata: ModelMetadata) -> bool:
+    """Say whether the model makes text token by token, and so keeps a key-value cache."""
+    if metadata.gguf:
+        return metadata.pipeline_tag not in ("feature-extraction", "sentence-similarity")
+    made = [str(each) for each in metadata.config.get("architectures") or ()]
+    return metadata.pipeline_tag in ("text-generation", "image-text-to-text", "text2text-generation") or (
+        metadata.pipeline_tag not in ("feature-extraction", "sentence-similarity", "text-ranking")
+        and any(each.endswith(_GENERATES) for each in made)
+    )
+
+
+def wants_config(metadata: ModelMetadata) -> bool:
+    """Say whether config.json has to be read too: for what the key-value cache takes, or whether there is one at all."""
+    if not _says_what_it_is(metadata):
+        return True
+    return generates(metadata) and kv_per_token(metadata.config, 1) is None
+
+
+def _says_what_it_is(metadata: ModelMetadata) -> bool:
+    return bool(metadata.pipeline_tag or metadata.config.get("architectures") or metadata.gguf)
+
+
+def needs(metadata: ModelMetadata, context: int | None = None) -> Needs:
+    """Reckon what a model needs. context: tokens, at most what the model takes; `CONTEXT` without."""
+    notes: list[str] = []
+    offered = formats(metadata.files)
+    chosen = offered[0] if offered else ("safetensors" if metadata.parameters else None)
+    limit = context_limit(metadata)
+    tokens = context or min(CONTEXT, limit or CONTEXT)
+    if limit is not None and tokens > limit:
+        notes.append(f"the model takes {limit:,} tokens, and {tokens:,} were asked for")
+    weights, by_dtype = _weights(metadata, chosen, notes)
+    cache, per_token = _cache(metadata, tokens, notes)
+    total = _total(weights, cache)
+    wide = _in_float32(metadata, by_dtype) if chosen == "safetensors" else None
+    on_cpu = total if wide is None else _total(wide, 2 * (cache or 0))
+    download = _download(metadata, chosen)
+    return Needs(chosen, weights, by_dtype, tokens, per_token, cache, download, total, on_cpu, tuple(notes))
+
+
+def _total(weights: int | None, cache: int | None) -> int | None:
+    return None if weights is None or cache is None else weights + round(weights * OVERHEAD) + RUNTIME + cache
+
+
+def _in_float32(metadata: ModelMetadata, by_dtype: Mapping[str, int]) -> int | None:
+    """Return the bytes of weights that the chat engine widens on a CPU; None where it does not."""
+    if not generates(metadata) or metadata.config.get("quantization_config") or not {"F16", "BF16"} & set(by_dtype):
+        return None
+    return sum(2 * count if dtype in ("F16", "BF16") else count for dtype, count in by_dtype.items())
+
+
+def context_limit(metadata: ModelMetadata) -> int | None:
+    """Return how many tokens the model takes, as far as its configuration says."""
+    found = _inner(metadata.config)
+    for value in (
+        metadata.gguf.get("context_length"),
+        *(found.get(name) for name in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")),
+    ):
+        if isinstance(value, int) and value > 0:
+            return value
+    return None
+
+
+def kv_per_token(config: Mapping[str, Any], tokens: int) -> int | None:
+    """Return the bytes a token takes in the cache when `tokens` are in it; None where the configuration does not say.
+
+    Layers that look back over a window only keep no more than the window, so the bytes a token are fewer the more there are.
+    """
+    shape = _inner(config)
+    layers = _first(shape, "num_hidden_layers", "n_layer", "num_layers", "n_layers", "decoder_layers")
+    heads = _first(shape, "num_attention_heads", "n_head", "num_heads", "n_heads", "decoder_attention_heads")
+    hidden = _first(shape, "hidden_size", "n_embd", "d_model", "dim")
+    if layers is None or heads is None:
+        return None
+    per_layer = _per_layer(shape, heads, hidden)
+    if per_layer is None:
+        return None
+    kept = [_kept(kind, shape, tokens) for kind in _kinds(shape, layers)]
+    return -(-sum(kept) * per_layer // tokens)
+
+
+def _per_layer(shape: Mapping[str, Any], heads: int, hidden: int | None) -> int | None:
+    """Return the bytes of one token in one layer's cache."""
+    if (rope := _first(shape, "qk_rope_head_dim")) is not None and _first(shape, "kv_lora_rank") is not None:
+        # Latent attention: transformers keeps keys and values of all heads, unfolded.
+        keys = heads * (rope + (_first(shape, "qk_nope_head_dim") or 0))
+        return (keys + heads * (_first(shape, "v_head_dim") or 0)) * _KV_BYTES
+    size = _first(shape, "head_dim") or (hidden // heads if hidden else None)
+    if size is None:
+        return None
+    if shape.get("new_decoder_architecture"):
+        shared = heads  # the larger Falcons: transformers repeats the shared heads before it keeps them
+    elif shape.get("multi_query") is True:
+        shared = 1  # the smaller ones, whose configuration names as many as there are heads besides
+    else:
+        shared = _first(shape, "num_key_value_heads", "n_head_kv", "num_kv_heads", "multi_query_group_num") or heads
+    return 2 * shared * size * _KV_BYTES
+
+
+def _kinds(shape: Mapping[str, Any], layers: int) -> list[str]:
+    """Return what each layer looks back over: everything, a window, or a state of fixed size."""
+    named = shape.get("layer_types") or shape.get("layers_block_type")
+    if isinstance(named, list) and len(named) == layers:
+        return [str(each) for each in named]
+    if not _window(shape):
+        return ["full_attention"] * layers
+    every = _first(shape, "sliding_window_pattern", "_sliding_window_pattern")
+    if every:
+        return ["full_attention" if (each + 1) % every == 0 else "sliding_attention" for each in range(layers)]
+    if shape.get("model_type") == "gemma2":
+        return ["sliding_attention" if each % 2 == 0 else "full_attention" for each in range(layers)]
+    if "use_sliding_window" in shape:
+        below = _first(shape, "max_window_layers") or 0
+        return ["full_attention" if each < below else "sliding_attention" for each in range(layers)]
+    return ["sliding_attention"] * layers
+
+
+def _kept(kind: str, shape: Mapping[str, Any], tokens: int) -> int:
+    if any(part in kind for part in _WITHOUT_CACHE):
+        return 0
+    window = _first(shape, "attention_chunk_size") if "chunked" in kind else _window(shape)
+    return min(tokens, window) if window and ("sliding" in kind or "chunked" in kind) else tokens
+
+
+def _window(shape: Mapping[str, Any]) -> int | None:
+    return None if shape.get("use_sliding_window") is False else _first(shape, "sliding_window")
+
+
+def _inner(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the part that speaks of text, of a model that also sees or hears."""
+    for name in ("text_config", "llm_config", "language_config"):
+        inner = config.get(name)
+        if isinstance(inner, dict) and inner:
+            return inner
+    return config
+
+
+def _first(shape: Mapping[str, Any], *names: str) -> int | None:
+    return next(
+        (
+            value
+            for name in names
+            if isinstance(value := shape.get(name), int) and not isinstance(value, bool) and value > 0
+        ),
+        None,
+    )
+
+
+def _weights(metadata: ModelMetadata, chosen: Format | None, notes: list[str]) -> tuple[int | None, dict[str, int]]:
+    on_disk = _bytes(metadata, chosen)
+    if chosen == "gguf" and (usual := usual_quantisation(metadata.files)) is not None:
+        notes.append(f"reckoned for the quantisation {usual}")
+    if chosen != "safetensors" or not metadata.parameters:
+        return on_disk, {}
+    if unknown := [dtype for dtype in metadata.parameters if dtype not in _BITS]:
+        notes.append(f"the size of {', '.join(sorted(unknown))} is not known; the files' sizes are taken")
+        return on_disk, {}
+    by_dtype = {dtype: count * _BITS[dtype] // 8 for dtype, count in metadata.parameters.items()}
+    counted = sum(by_dtype.values())
+    if metadata.config.get("quantization_config") and on_disk is not None:
+        # Packed numbers are counted one way by one tool and another way by the next.
+        notes.append("the weights are quantised; the files' sizes are taken")
+        return on_disk, by_dtype
+    return counted, by_dtype
+
+
+def _cache(metadata: ModelMetadata, tokens: int, notes: list[str]) -> tuple[int | None, int | None]:
+    if not _says_what_it_is(metadata):
+        notes.append("neither the Hub nor a config.json says what kind of model it is")
+        return None, None
+    if not generates(metadata):
+        return 0, None
+    per_token = kv_per_token(metadata.config, tokens)
+    if per_token is None:
+        notes.append("the model's config.json could not be read or does not say what a key-value cache takes")
+        return None, None
+    return per_token * tokens, per_token
+
+
+def _download(metadata: ModelMetadata, chosen: Format | None) -> int | None:
+    """Return the bytes of what `download_model` takes for this format."""
+    return _sum(choose(metadata.files, (chosen,))) if chosen else None
+
+
+def _bytes(metadata: ModelMetadata, chosen: Format | None) -> int | None:
+    return _sum(weights_of(metadata.files, (chosen,))) if chosen else None
+
+
+def _sum(files: Sequence[ModelFile]) -> int | None:
+    sizes = [file.size for file in files if file.size is not None]
+    return sum(sizes) if sizes and len(sizes) == len(files) else None

@@ -1,0 +1,310 @@
+"""Publish a PEFT adapter: every check first, then one commit, private unless said otherwise.
+
+A commit is all or nothing: files of any size are sent before it, and belong to nobody until the commit names them. So what breaks
+off leaves at most an empty private repository, and the same call again sends what is missing and no more.
+"""
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from hf_gateway.credentials import Credential, Secret, is_hugging_face
+from hf_gateway.errors import (
+    AttemptTimedOut,
+    BadResponse,
+    ConnectFailed,
+    GatewayError,
+    InvalidRequest,
+    KeyMissing,
+    ModelNotFound,
+    PermissionDenied,
+    classify,
+)
+from hf_gateway.hub import names
+from hf_gateway.hub.adapter import Adapter, read_adapter
+from hf_gateway.hub.cache import ModelCache
+from hf_gateway.hub.card import Details, license_in
+from hf_gateway.hub.client import HubClient
+from hf_gateway.hub.metadata import ModelMetadata
+from hf_gateway.hub.plan import BaseLicense, PublishPlan, make_plan
+from hf_gateway.wire.hub_account import decode_whoami, encode_whoami, encode_write_check
+from hf_gateway.wire.hub_models import TARGET, decode_model, encode_model
+
+
+class PublishConflict(GatewayError):
+    """Somebody else changed the repository meanwhile. Nothing of ours is in it; the same call again starts from what is there."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """What was done.
+
+    commit, url: None for a dry run. created: the repository was made for this. already_there: every file stood there already as
+    it is, so there was nothing to commit. private: as the repository is now.
+    """
+
+    plan: PublishPlan
+    commit: str | None = None
+    url: str | None = None
+    created: bool = False
+    already_there: bool = False
+    private: bool = True
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it for machines."""
+        return {
+            "plan": self.plan.to_dict(),
+            "commit": self.commit,
+            "url": self.url,
+            "created": self.created,
+            "already_there": self.already_there,
+            "private": self.private,
+        }
+
+
+def publish(
+    path: str | Path,
+    *,
+    repo_id: str,
+    credential: Credential | Secret | None = None,
+    endpoint: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    private: bool = True,
+    dry_run: bool = False,
+    license_checked: bool = False,
+) -> Published:
+    """Check an adapter's folder and send it to the Hub in one commit.
+
+    metadata: as `card.Details` has it (license, base_model, datasets, metrics, training, …). private: how the repository is made
+    if there is none; one that is public already is refused unless private=False. dry_run: say what would be sent, send nothing.
+    license_checked: a person has read the base model's licence, whose class is not known; may stand in metadata too.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError: there is no such folder.
+        AdapterRefused, InvalidRequest: the adapter, its licence or the repository's name does not do; each a ValueError.
+        KeyMissing, AuthenticationFailed, PermissionDenied: there is no token, or it may not write there.
+        PublishConflict: somebody else committed meanwhile.
+        ConnectFailed and others: the upload broke off; the same call again goes on.
+    """
+    said = dict(metadata or {})
+    license_checked = bool(said.pop("license_checked", license_checked))
+    details = Details.of(said)
+    name = names.model_id(repo_id)
+    if name != repo_id or "/" not in repo_id:
+        raise InvalidRequest(
+            f"{repo_id!r} has no owner; write the repository's whole name, such as 'ada/{name.split('/')[-1]}'"
+        )
+    base_model = names.model_id(details.base_model) if details.base_model else None
+    adapter = read_adapter(Path(path).expanduser(), base_model=base_model)
+    details = replace(details, license=details.license or license_in(adapter.readme))
+    client = HubClient(endpoint)
+    try:
+        secret = _key(client, credential)
+        if secret is None and not dry_run:
+            raise KeyMissing(
+                "publishing needs a token that may write: run `hf-gateway login`, or set HF_TOKEN", target=TARGET
+            )
+        base_license = _base_license(adapter, details, client, dry_run=dry_run)
+        unchecked = ["whether the token may write there", "whether the repository is there already, and public"]
+        unchecked += [] if base_license.asked else [f"the licence of {adapter.base_model}"]
+        plan = make_plan(
+            adapter,
+            details,
+            repo_id,
+            client.endpoint,
+            private=private,
+            base_license=base_license,
+            license_checked=license_checked,
+            unchecked=tuple(unchecked) if dry_run else (),
+            secret=secret,
+        )
+        if dry_run:
+            return Published(plan, private=private)
+        assert secret is not None
+        return _Upload(plan, adapter.folder, client, secret).run()
+    finally:
+        client.close()
+
+
+def _key(client: HubClient, credential: Credential | Secret | None) -> Secret | None:
+    """Return the token to use, if it may go to this Hub, and have the client ask with it."""
+    if isinstance(credential, Credential):
+        if not credential.header_for(client.endpoint):
+            raise InvalidRequest(f"the key is bound to {credential.origin}, and is not sent to {client.endpoint}")
+        credential = credential.secret
+    if credential is not None:
+        client.use(credential)
+        return credential
+    found = client.credential()
+    return found.secret if found is not None else None
+
+
+def _base_license(adapter: Adapter, details: Details, client: HubClient, *, dry_run: bool) -> BaseLicense:
+    """Find out the base model's licence: as it was given, as the Hub says; in a dry run as the Hub said some time."""
+    base = adapter.base_model
+    if details.base_license is not None or base is None:
+        return BaseLicense(details.base_license)
+    if adapter.problems:
+        return BaseLicense(None, asked=False)  # it does not go out anyway
+    if dry_run:
+        known = ModelCache(endpoint=client.endpoint).get(base, ttl_hours=None)
+        return BaseLicense(_joined(known.license)) if known is not None else BaseLicense(None, asked=False)
+    try:
+        found = client.run(client.ask(encode_model(client.endpoint, base), base))
+    except ModelNotFound:
+        return BaseLicense(None)
+    return BaseLicense(_joined(decode_model(found, datetime.now(UTC)).license))
+
+
+def _joined(identifiers: tuple[str, ...]) -> str | None:
+    return ", ".join(identifiers) or None
+
+
+class _Upload:
+    """One plan on its way: who may write, the repository, the commit, and a look at what is there then."""
+
+    def __init__(self, plan: PublishPlan, folder: Path, client: HubClient, secret: Secret) -> None:
+        from huggingface_hub import HfApi
+
+        self.plan, self.folder, self.client, self.secret = plan, folder, client, secret
+        self.repo_id = plan.repo_id
+        self.created = False
+        self.api = HfApi(endpoint=client.endpoint, token=secret.reveal())
+
+    def run(self) -> Published:
+        there = self._repository()
+        self._may_write(there)
+        try:
+            if there is None:
+                self._do(self.api.create_repo, self.repo_id, private=self.plan.private, exist_ok=True)
+                there = self._repository()
+                if there is None:
+                    raise BadResponse(f"{self.repo_id} was made, and is not there", target=TARGET)
+                self.created = True
+            self._visibility(there)
+            return self._commit(there)
+        except GatewayError as error:
+            failure = error.restated(self._left_behind(error), error.retry_after)
+        # A copy, and outside of the except block: the library's exceptions hold requests, and those the token.
+        raise failure
+
+    def _repository(self) -> ModelMetadata | None:
+        """Ask for the repository; one that was moved answers with its new name, which is the one to use from here on."""
+        try:
+            found = self.client.run(self.client.ask(encode_model(self.client.endpoint, self.repo_id), self.repo_id))
+        except ModelNotFound:
+            return None
+        there = decode_model(found, datetime.now(UTC))
+        self.repo_id = names.model_id(there.id)
+        return there
+
+    def _may_write(self, there: ModelMetadata | None) -> None:
+        client = self.client
+        if there is not None:
+            client.run(client.ask(encode_write_check(client.endpoint, self.repo_id), self.repo_id))
+            return
+        account = decode_whoami(client.run(client.ask(encode_whoami(client.endpoint), "the token")))
+        if account.can_write_to(self.repo_id) is False:
+            raise PermissionDenied(
+                f"the token of {account.name} may not write to {self.repo_id} ({'; '.join(account.in_words())}); make one that "
+                "may at https://huggingface.co/settings/tokens",
+                target=TARGET,
+            )
+
+    def _visibility(self, there: ModelMetadata) -> None:
+        if self.plan.private and not there.private:
+            raise InvalidRequest(
+                f"{self.repo_id} is public, and the adapter was to be private: publish it openly (private=False, --public) or "
+                "under another name",
+                target=TARGET,
+            )
+
+    def _commit(self, there: ModelMetadata) -> Published:
+        from huggingface_hub import CommitOperationAdd
+
+        with ExitStack() as opened:
+            operations = []
+            for file in self.plan.files:
+                source: Any = file.content if file.content is not None else self.folder / file.path
+                if file.content is None and not is_hugging_face(self.client.endpoint):
+                    # Only Hugging Face's own Hub is known to have Xet's storage; an open file is sent as git-lfs does.
+                    source = opened.enter_context((self.folder / file.path).open("rb"))
+                operations.append(CommitOperationAdd(file.path, source))
+            done = self._do(
+                self.api.create_commit,
+                self.repo_id,
+                operations,
+                commit_message="Publish the adapter with hf-gateway",
+                parent_commit=there.sha,
+            )
+        commit = names.commit(done.oid)
+        self._complete(commit)
+        url = f"{self.client.endpoint}/{self.repo_id}"
+        plan = replace(self.plan, repo_id=self.repo_id)
+        return Published(plan, commit, url, self.created, commit == there.sha, there.private)
+
+    def _complete(self, commit: str) -> None:
+        """Look whether everything is there: a .gitignore in the repository makes the Hub leave files out without a word."""
+        asked = encode_model(self.client.endpoint, self.repo_id, commit)
+        found = decode_model(self.client.run(self.client.ask(asked, self.repo_id)), datetime.now(UTC))
+        there = {file.path for file in found.files}
+        if missing := [file.path for file in self.plan.files if file.path not in there]:
+            raise BadResponse(
+                f"commit {commit[:12]} of {self.repo_id} is without {', '.join(missing)}; does a .gitignore there leave it out?",
+                target=TARGET,
+            )
+
+    def _left_behind(self, error: GatewayError) -> str:
+        said = error.message
+        if isinstance(error, PublishConflict | InvalidRequest | PermissionDenied | BadResponse):
+            return said
+        made = f" The repository {self.repo_id} was made and is empty." if self.created else ""
+        return (
+            f"{said}. A commit is all or nothing, so nothing is half published.{made} "
+            "Publish again: only what is missing is sent, and what is there already is not committed twice"
+        )
+
+    def _do(self, call: Any, *arguments: Any, **named: Any) -> Any:
+        """Call huggingface_hub, and raise what went wrong as an error of ours; `run` frees that of the library's own."""
+        try:
+            return call(*arguments, **named)
+        except Exception as error:  # noqa: BLE001 - sorted by `_sorted`, which lets strangers through
+            raise self._sorted(error) from None
+
+    def _sorted(self, error: BaseException) -> GatewayError:
+        from huggingface_hub.errors import HfHubHTTPError
+        from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
+
+        if isinstance(error, RuntimeError) and error.__cause__ is not None:
+            return self._sorted(error.__cause__)  # how the library says which file it was sending
+        if isinstance(error, HfHubHTTPError):
+            return self._refused(error.response)
+        if isinstance(error, httpx.TimeoutException):
+            return AttemptTimedOut(f"the Hub did not answer in time ({type(error).__name__})", target=TARGET)
+        if isinstance(error, httpx.TransportError):
+            return ConnectFailed(f"the connection to the Hub broke ({type(error).__name__})", target=TARGET)
+        if isinstance(error, ValueError):
+            return InvalidRequest(self.secret.scrub(str(error)), target=TARGET)
+        if isinstance(error, OSError):
+            return InvalidRequest(f"a file cannot be read: {error}", target=TARGET)
+        raise error
+
+    def _refused(self, response: Any) -> GatewayError:
+        status = response.status_code
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        if status in (409, 412):
+            return PublishConflict(
+                f"somebody else changed {self.repo_id} meanwhile (HTTP {status}); nothing was published. Look at what is there, "
+                "and publish again",
+                target=TARGET,
+                status=status,
+            )
+        try:
+            body = response.content
+        except Exception:  # noqa: BLE001 - the body of a stream that was not read; its class belongs to either HTTP library
+            body = b""
+        found = classify(status, headers, body, target=TARGET)
+        return found.restated(self.secret.scrub(found.message), found.retry_after)

@@ -1,0 +1,257 @@
+"""What a connector asks, and when the cache answers instead: generators of steps for `hub.client`."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from hf_gateway import catalogue
+from hf_gateway.chain import Steps
+from hf_gateway.config import router_url
+from hf_gateway.errors import BadResponse, GatewayError, InvalidRequest, ModelNotFound
+from hf_gateway.hub import download as downloads
+from hf_gateway.hub import names, selection
+from hf_gateway.hub.cache import Entry, ModelCache
+from hf_gateway.hub.client import AWAY, HubClient
+from hf_gateway.hub.compatibility import Compatibility, judge
+from hf_gateway.hub.download import Order
+from hf_gateway.hub.machine import this_machine
+from hf_gateway.hub.metadata import ModelFile, ModelMetadata, Models, age_in_words
+from hf_gateway.hub.needs import needs, wants_config
+from hf_gateway.hub.selection import Format
+from hf_gateway.hub.transfer import check_size
+from hf_gateway.wire import hub_models
+from hf_gateway.wire.hf_inference import decode_file, encode_file
+from hf_gateway.wire.http import HttpRequest, HttpResponse
+
+MOST = 1000
+"""Models of one search."""
+_INFO, _PROVIDERS = "model", "providers"
+"""The questions whose ETags are kept."""
+
+
+class Questions:
+    """Questions about models, to one Hub, beside one cache. Each method is a generator that returns the answer."""
+
+    def __init__(self, client: HubClient, cache: ModelCache, ttl_hours: float) -> None:
+        """Ask nothing yet."""
+        self._client = client
+        self.cache = cache
+        self.ttl_hours = ttl_hours
+
+    def search(self, query: str, filter_tags: Sequence[str], sort: str, limit: int) -> Steps:
+        """Ask for a list; returns Models, from the cache where the Hub cannot say."""
+        if sort not in hub_models.SORTS:
+            raise InvalidRequest(f"there is no order {sort!r}; there are: {', '.join(hub_models.SORTS)}")
+        if isinstance(filter_tags, str):
+            raise InvalidRequest(f"filter_tags is a list of tags, such as [{filter_tags!r}]")
+        if not 1 <= limit <= MOST:
+            raise InvalidRequest(f"limit is 1 to {MOST:,}, not {limit}")
+        found: list[ModelMetadata] = []
+        try:
+            request: HttpRequest | None = hub_models.encode_list(self._client.endpoint, query, filter_tags, sort, limit)
+            while request is not None and len(found) < limit:
+                response: HttpResponse = yield from self._client.ask(request, "search")
+                page = hub_models.decode_list(response, self.cache.now())
+                found += page
+                request = hub_models.next_page(response, request) if page else None
+        except AWAY as error:
+            cached = yield from self._client.compute(lambda: self.cache.search(query, filter_tags, sort, limit))
+            return Models((self._aged(each, error) for each in cached), "cache", str(error))
+        del found[limit:]
+        yield from self._client.compute(lambda: self.cache.set_many(found))
+        return Models(found)
+
+    def known(self, model_id: str) -> Steps:
+        """Return the metadata of a model that must be there. Raises ModelNotFound."""
+        found: ModelMetadata | None = yield from self.metadata(model_id, True)
+        if found is None:
+            raise ModelNotFound(
+                f"there is no model {model_id!r} on {self._client.endpoint}, or it is private and needs a token that may read it",
+                target=hub_models.TARGET,
+            )
+        return found
+
+    def metadata(self, model_id: str, use_cache: bool) -> Steps:
+        """Return the metadata of a model, None where there is none: fresh, asked for, or old with the reason."""
+        model = names.model_id(model_id)
+        entry: Entry | None = yield from self._client.compute(lambda: self.cache.entry(model))
+        old = entry.metadata if entry else None
+        if use_cache and old is not None and old.complete and not old.is_expired(self.ttl_hours, self.cache.now()):
+            return old
+        try:
+            found, validators = yield from self._asked(model, entry if old is not None and old.complete else None)
+        except ModelNotFound:
+            if old is not None:
+                yield from self._client.compute(lambda: self.cache.remove(model))
+            return None
+        except AWAY as error:
+            if old is None or not use_cache:
+                raise
+            return self._aged(old, error)
+        yield from self._client.compute(lambda: self.cache.set(found, validators, asked_for=model))
+        return found
+
+    def _asked(self, model: str, entry: Entry | None) -> Steps:
+        """Ask for what is not as it was: an answer with its ETag says so in a few bytes."""
+        validators = dict(entry.validators) if entry else {}
+        now = self.cache.now()
+        response: HttpResponse = yield from self._client.ask(
+            hub_models.encode_model(self._client.endpoint, model, etag=validators.get(_INFO)), model
+        )
+        if response.status == 304 and entry is not None:
+            found = replace(entry.metadata, cached_at=now)
+        else:
+            found = hub_models.decode_model(response, now)
+            if entry is not None and entry.metadata.sha == found.sha:
+                # Of the same commit, so what config.json said holds still.
+                found = replace(found, config={**entry.metadata.config, **found.config})
+            if entry is not None:
+                # What the second question says, should it say that nothing has changed.
+                kept = {name: getattr(entry.metadata, name) for name in ("providers", "trending", "gguf")}
+                found = replace(found, **kept)
+            validators[_INFO] = response.headers.get("etag", "")
+        if any(file.size is None for file in found.files):
+            found = yield from self._with_sizes(found)
+        try:
+            response = yield from self._client.ask(
+                hub_models.encode_providers(self._client.endpoint, found.id, etag=validators.get(_PROVIDERS)), model
+            )
+        except (ModelNotFound, InvalidRequest):  # a mirror, which knows the model and not this question
+            return found, {name: value for name, value in validators.items() if value and name == _INFO}
+        if response.status != 304:
+            found = replace(found, **hub_models.decode_providers(response))
+            validators[_PROVIDERS] = response.headers.get("etag", "")
+        return found, {name: value for name, value in validators.items() if value}
+
+    def _with_sizes(self, found: ModelMetadata) -> Steps:
+        """Read the sizes from the tree, where the answer about the model has none, as that of a mirror."""
+        try:
+            files: tuple[ModelFile, ...] = yield from self._tree(found.id, names.commit(found.sha))
+        except (ModelNotFound, InvalidRequest, BadResponse):
+            return found
+        return replace(found, files=files, size=sum(file.size or 0 for file in files))
+
+    def compatibility(self, model_id: str, required_library: str | None, context: int | None) -> Steps:
+        """Return what can be said of a model on this machine."""
+        if context is not None and context < 1:
+            raise InvalidRequest(f"context is a number of tokens, not {context}")
+        found: ModelMetadata = yield from self.known(model_id)
+        if wants_config(found):
+            found = yield from self._with_config(found)
+        cache_dir = downloads.default_cache
+
+        def look() -> Compatibility:
+            machine = this_machine(cache_dir())
+            router = catalogue.of(router_url(self._client.environment))
+            entry = router.known(found.id) if self._client.offline or found.stale else router.look_up(found.id)
+            here = _is_here(found, cache_dir())
+            return judge(
+                found, needs(found, context), machine, entry, required_library=required_library, downloaded=here
+            )
+
+        return (yield from self._client.compute(look))
+
+    def _with_config(self, found: ModelMetadata) -> Steps:
+        """Read config.json too, which says how large the key-value cache gets; without it that is not known."""
+        if not any(file.path == "config.json" for file in found.files):
+            return found
+        request = encode_file(self._client.endpoint, found.id, found.sha, "config.json")
+        try:
+            response: HttpResponse = yield from self._client.ask(request, found.id)
+            config = decode_file(response, target=hub_models.TARGET)
+        except GatewayError:  # gated, or away: the verdict says that it is not known
+            return found
+        if not isinstance(config, dict):
+            return found
+        read = replace(found, config={**config, **found.config})
+        yield from self._client.compute(lambda: self._keep_config(read))
+        return read
+
+    def _keep_config(self, read: ModelMetadata) -> None:
+        entry = self.cache.entry(read.id)
+        self.cache.set(read, entry.validators if entry else None)
+
+    def order(
+        self,
+        model_id: str,
+        revision: str,
+        cache_dir: str | Path | None,
+        formats: Sequence[Format] | None,
+        include: Sequence[str] | None,
+        code: bool,
+    ) -> Steps:
+        """Return what to download: the revision's commit, and the files of it that are wanted. Raises UnsafeFiles."""
+        model, revision = names.model_id(model_id), names.revision_name(revision)
+        for kind in formats or ():
+            if kind not in selection.FORMATS:
+                raise InvalidRequest(f"there is no format {kind!r}; there are: {', '.join(selection.FORMATS)}")
+        cache = yield from self._client.compute(lambda: _cache_folder(cache_dir))
+        try:
+            name, commit = yield from self._commit(model, revision)
+        except AWAY:
+            found = yield from self._client.compute(lambda: self._recorded(model, revision, cache))
+            if found is None:
+                raise
+            name, commit = found
+        files: Sequence[ModelFile] = yield from self._tree(name, commit)
+        chosen = (
+            selection.matching(files, include) if include is not None else selection.choose(files, formats, code=code)
+        )
+        if not chosen:
+            raise InvalidRequest(
+                f"{model} has no files that match {', '.join(include or formats or ('the defaults',))}"
+            )
+
+        for file in chosen:
+            check_size(file)
+        credential = yield from self._client.compute(self._client.credential)
+        return Order(name, revision, commit, tuple(chosen), self._client.endpoint, credential, cache)
+
+    def _commit(self, model: str, revision: str) -> Steps:
+        """Return the model's own name and the commit that a revision is; what is a commit already is not asked about."""
+        if names.is_commit(revision):
+            entry: Entry | None = yield from self._client.compute(lambda: self.cache.entry(model))
+            return (entry.metadata.id if entry else model), revision
+        response: HttpResponse = yield from self._client.ask(
+            hub_models.encode_model(self._client.endpoint, model, revision), f"{model}@{revision}"
+        )
+        said = hub_models.decode_model(response, self.cache.now())
+        return said.id, names.commit(said.sha)
+
+    def _tree(self, model: str, commit: str) -> Steps:
+        """Return the files of a commit, which never change."""
+        known: tuple[ModelFile, ...] | None = yield from self._client.compute(lambda: self.cache.tree(model, commit))
+        if known is not None:
+            return known
+        files: list[ModelFile] = []
+        request: HttpRequest | None = hub_models.encode_tree(self._client.endpoint, model, commit)
+        while request is not None:
+            response: HttpResponse = yield from self._client.ask(request, model)
+            for each in hub_models.decode_tree(response):
+                names.file_path(each.path)
+                files.append(each)
+            request = hub_models.next_page(response, request)
+        yield from self._client.compute(lambda: self.cache.set_tree(model, commit, files))
+        return tuple(files)
+
+    def _recorded(self, model: str, revision: str, cache_dir: Path) -> tuple[str, str] | None:
+        """Return what a revision was when it was downloaded last."""
+        entry = self.cache.entry(model)
+        name = entry.metadata.id if entry else model
+        commit = downloads.recorded(cache_dir, name, revision)
+        return (name, commit) if commit is not None else None
+
+    def _aged(self, old: ModelMetadata, error: GatewayError) -> ModelMetadata:
+        age = age_in_words(old.age(self.cache.now()))
+        return replace(old, stale=f"{age} old: {error!s}")
+
+
+def _cache_folder(given: str | Path | None) -> Path:
+    return Path(given).expanduser().absolute() if given is not None else downloads.default_cache()
+
+
+def _is_here(found: ModelMetadata, cache_dir: Path) -> bool:
+    if found.sha is None:
+        return False
+    snapshot = downloads.repository(cache_dir, found.id) / "snapshots" / found.sha
+    return any(snapshot.rglob("*.safetensors")) or any(snapshot.rglob("*.onnx"))

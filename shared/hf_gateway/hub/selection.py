@@ -1,0 +1,135 @@
+"""Which files of a repository are worth having: one format of weights, and the small files that say how to use them."""
+
+import fnmatch
+import re
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from hf_gateway.hub.errors import UnsafeFiles
+from hf_gateway.hub.metadata import ModelFile
+
+Format = Literal["safetensors", "onnx", "gguf", "pickle"]
+FORMATS: Mapping[Format, tuple[str, ...]] = {
+    "safetensors": ("*.safetensors",),
+    "onnx": ("*.onnx", "*.onnx_data", "*.onnx.data"),
+    "gguf": ("*.gguf",),
+    "pickle": ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.h5", "*.msgpack"),
+}
+"""How files with weights are called, the format to be preferred first. What h5 and msgpack hold is no pickle, but nothing here
+loads it."""
+SAFE: tuple[Format, ...] = ("safetensors", "onnx")
+"""What is downloaded unless more is asked for; GGUF is as safe, and nothing in this process reads it."""
+_SMALL = ("*.json", "*.txt", "*.model", "*.jinja", "*.vocab")
+"""What says how to use the weights, the same that `engines/sources.py` fetches by itself."""
+_NOT_THE_MODEL = (
+    "*checkpoint-*/*",
+    "openvino/*",
+    "data_config.json",
+    "training_args*",
+    "optimizer*",
+    "rng_state*",
+    "scheduler.pt",
+)
+_USUAL_QUANTISATIONS = ("Q4_K_M", "Q4_0", "Q8_0")
+_QUANTISATION = re.compile(
+    r"(?:^|[-._])((?:UD-)?(?:I?Q\d\w*|F16|BF16|F32|MXFP4\w*|TQ\d\w*))(?:-\d{5}-of-\d{5})?\.gguf$", re.IGNORECASE
+)
+
+
+def formats(files: Sequence[ModelFile]) -> list[Format]:
+    """Return in which formats there are weights, the one to be preferred first."""
+    return [each for each in FORMATS if any(holds(file, each) for file in files)]
+
+
+def holds(file: ModelFile, kind: Format) -> bool:
+    """Say whether a file holds weights of that format."""
+    return (
+        _any(_name(file), FORMATS[kind])
+        and not _any(file.path, _NOT_THE_MODEL)
+        and not _any(_name(file), _NOT_THE_MODEL)
+    )
+
+
+def quantisations(files: Sequence[ModelFile]) -> dict[str, int | None]:
+    """Return the bytes of each quantisation among GGUF files, by its name as Ollama takes it, the smallest first."""
+    found: dict[str, int | None] = {}
+    for file in files:
+        if name := _quantisation(file):
+            size = found.get(name, 0)
+            found[name] = None if size is None or file.size is None else size + file.size
+    return dict(sorted(found.items(), key=lambda each: each[1] or 0))
+
+
+def usual_quantisation(files: Sequence[ModelFile]) -> str | None:
+    """Return the quantisation that is taken where nobody chose one: four bits, as Ollama does."""
+    found = quantisations(files)
+    return next((name for name in _USUAL_QUANTISATIONS if name in found), next(iter(found), None))
+
+
+def choose(
+    files: Sequence[ModelFile], wanted: Sequence[Format] | None = None, *, code: bool = False
+) -> list[ModelFile]:
+    """Choose the files of a model: its weights in one format (or in all that are `wanted`), and the small files.
+
+    wanted: None means safetensors or else ONNX. code: also Python files. Raises UnsafeFiles where a model has pickles only.
+    """
+    offered = formats(files)
+    if wanted is None:
+        kinds = [each for each in offered if each in SAFE][:1]
+        if not kinds and "pickle" in offered:
+            raise UnsafeFiles(
+                "the weights are in pickles only, which can run any code when they are loaded; where the author is trusted, "
+                "ask for them by name: formats=['pickle'] or --format pickle"
+            )
+        if not kinds and "gguf" in offered:
+            raise UnsafeFiles(
+                "the weights are in GGUF files only, which this process cannot run; ask for them by name (formats=['gguf'] or "
+                "--format gguf), or let Ollama pull them"
+            )
+    else:
+        kinds = list(wanted)
+    chosen = weights(files, kinds)
+    small = (*_SMALL, *(("*.py",) if code else ()))
+    others = [
+        file
+        for file in files
+        if _any(_name(file), small)
+        and not any(_any(_name(file), FORMATS[each]) for each in FORMATS)
+        and not _any(file.path, _NOT_THE_MODEL)
+        and not (file.path.startswith("onnx/") and "onnx" not in kinds)
+    ]
+    kept = {file.path for file in (*chosen, *others)}
+    return [file for file in files if file.path in kept]
+
+
+def weights(files: Sequence[ModelFile], kinds: Sequence[Format]) -> list[ModelFile]:
+    """Return the files with weights of these formats, each model once where a repository has it several times."""
+    found: list[ModelFile] = []
+    for kind in kinds:
+        held = [file for file in files if holds(file, kind)]
+        if kind == "safetensors" and any(_any(_name(file), ("model*.safetensors",)) for file in held):
+            held = [file for file in held if not _name(file).startswith("consolidated")]  # the same again, in one piece
+        if kind == "onnx" and (plain := [file for file in held if _name(file).startswith("model.onnx")]):
+            held = plain  # the others are optimised for one machine or quantised
+        if kind == "gguf" and (usual := usual_quantisation(files)) is not None:
+            held = [file for file in held if _quantisation(file) == usual]
+        found += held
+    return found
+
+
+def matching(files: Sequence[ModelFile], patterns: Sequence[str]) -> list[ModelFile]:
+    """Return the files whose path matches a pattern."""
+    return [file for file in files if _any(file.path, tuple(patterns))]
+
+
+def _quantisation(file: ModelFile) -> str | None:
+    found = _QUANTISATION.search(_name(file))
+    return None if found is None or "mmproj" in _name(file).lower() else found[1].upper()
+
+
+def _name(file: ModelFile) -> str:
+    return file.path.rpartition("/")[2]
+
+
+def _any(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)

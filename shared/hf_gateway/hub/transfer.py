@@ -1,0 +1,238 @@
+"""One file of a repository, over HTTP: from where it broke off, within bounded waits, checked against the Hub's digest.
+
+Not through huggingface_hub: it keeps nothing of a file that broke off, waits as long as a server says, follows a redirect to
+wherever it leads, and does not look at what it got.
+"""
+
+import hashlib
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urljoin, urlsplit
+
+from hf_gateway._version import __version__
+from hf_gateway.credentials import Credential, origin_of
+from hf_gateway.errors import AttemptTimedOut, BadResponse, ConnectFailed, GatewayError, RateLimited, ServerError
+from hf_gateway.hub import names
+from hf_gateway.hub.metadata import ModelFile
+from hf_gateway.retry_after import retry_after_seconds
+from hf_gateway.target import redacted
+from hf_gateway.wire.http import HttpResponse
+from hf_gateway.wire.hub_models import TARGET, rate_limit, refusal
+
+if TYPE_CHECKING:
+    import httpx
+
+PIECE = 2**20
+CONNECT_TIMEOUT = 5.0
+READ_TIMEOUT = 30.0
+"""Seconds without a byte, after which the connection is taken for dead."""
+TRIES = 5
+"""In a row without a new byte."""
+LONGEST_WAIT = 300.0
+"""Seconds for which a full rate limit is waited out: a window of the Hub's."""
+MAX_REDIRECTS = 5
+MAX_BYTES = 50 * 10**9
+"""Of one file: the Hub gives larger ones over its Xet protocol only."""
+_BUSY = (408, 429, 500, 502, 503, 504)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A commit of a repository, and how to read it."""
+
+    endpoint: str
+    model: str
+    commit: str
+    credential: Credential | None
+
+    def url(self, path: str) -> str:
+        """Where the Hub has a file."""
+        return f"{self.endpoint}/{quote(self.model)}/resolve/{self.commit}/{quote(path)}"
+
+
+class Transfer:
+    """Brings files into partial ones; for several threads at once.
+
+    pause: waits so many seconds, and says whether to stop; here: is told how many bytes of a file there are, and raises to stop.
+    """
+
+    def __init__(self, source: Source, pause: Callable[[float], bool], here: Callable[[ModelFile, int], None]) -> None:
+        """Connect to nobody yet."""
+        import httpx
+
+        self._source = source
+        self._pause = pause
+        self._here = here
+        self._httpx = httpx
+        self._client = httpx.Client(
+            follow_redirects=False,
+            timeout=httpx.Timeout(READ_TIMEOUT, connect=CONNECT_TIMEOUT),
+            # What is compressed on the way can be neither resumed nor counted.
+            headers={"user-agent": f"hf-gateway/{__version__}", "accept-encoding": "identity"},
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def fetch(self, file: ModelFile, part: Path) -> str:
+        """Bring a file into `part`, going on with what is there; returns its digest.
+
+        Raises:
+            BadResponse: it is not what the Hub says it is; the part is deleted.
+            ConnectFailed, AttemptTimedOut, RateLimited, ServerError: the part is kept.
+            ModelNotFound, GatedModel, KeyMissing, AuthenticationFailed, PermissionDenied: as the Hub says.
+        """
+        part.parent.mkdir(parents=True, exist_ok=True)
+        failed = 0
+        while True:
+            before = part.stat().st_size if part.exists() else 0
+            failure: GatewayError | None = None
+            try:
+                wait = self._try(file, part, before)
+            except self._httpx.TransportError as error:
+                failure, wait = self._broke(error), None
+            if wait is None and failure is None:
+                return self._checked(file, part)
+            failed = 1 if part.exists() and part.stat().st_size > before else failed + 1
+            if failed >= TRIES:
+                raise failure or ServerError(f"the Hub is too busy to give {file.path}", target=TARGET, status=503)
+            if self._pause(wait if wait is not None else random.uniform(0, min(8.0, 2.0**failed))):  # noqa: S311
+                raise Stopped
+
+    def _try(self, file: ModelFile, part: Path, have: int) -> float | None:
+        """Ask for what is missing; returns None when it came, or the seconds after which to ask again."""
+        if file.size is not None and have >= file.size:
+            if have > file.size:
+                part.unlink()
+                return 0.0
+            if have:
+                return None
+        response, url = self._opened(file, {"range": f"bytes={have}-"} if have else {})
+        try:
+            if response.status_code == 416:
+                part.unlink(missing_ok=True)
+                return 0.0
+            if response.status_code not in (200, 206):
+                return self._refused(response, url)
+            goes_on = response.status_code == 206 and have > 0
+            with part.open("ab" if goes_on else "wb") as out:
+                done = have if goes_on else 0
+                for piece in response.iter_raw():
+                    out.write(piece)
+                    done += len(piece)
+                    self._here(file, done)
+        finally:
+            response.close()
+        return None
+
+    def _opened(self, file: ModelFile, headers: dict[str, str]) -> "tuple[httpx.Response, str]":
+        """Follow the Hub to where the file lies; the token goes to the Hub alone."""
+        url = self._source.url(file.path)
+        for _ in range(MAX_REDIRECTS):
+            key = self._source.credential.header_for(url) if self._source.credential else {}
+            request = self._client.build_request("GET", url, headers={**headers, **key})
+            response = self._client.send(request, stream=True)
+            if response.status_code not in (301, 302, 303, 307, 308) or "location" not in response.headers:
+                return response, url
+            response.close()
+            url = self._next(url, response.headers["location"])
+        raise BadResponse(f"{file.path} is sent from one place to the next", target=TARGET)
+
+    def _next(self, url: str, location: str) -> str:
+        there = urljoin(url, location)
+        parts = urlsplit(there)
+        if parts.scheme not in ("http", "https") or parts.username is not None:
+            raise BadResponse(f"a file is sent to {redacted(there)!r}, which is not called", target=TARGET)
+        if origin_of(there) != origin_of(self._source.endpoint):
+            names.check_address(there, told_by=f"{origin_of(self._source.endpoint)} sends a file elsewhere: it")
+            if parts.scheme == "http" and self._source.endpoint.startswith("https://"):
+                raise BadResponse(f"a file is sent to {redacted(there)!r}, without encryption", target=TARGET)
+        return there
+
+    def _refused(self, response: "httpx.Response", url: str) -> float:
+        """Return how long to wait for what passes; raise what does not."""
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        status = response.status_code
+        if status in _BUSY:
+            limit = rate_limit(headers)
+            wait = limit.reset if limit is not None and limit.left == 0 else retry_after_seconds(headers)
+            if wait is not None and wait > LONGEST_WAIT:
+                raise RateLimited(
+                    f"asks to be left alone for {wait:.0f} s; what has come is kept, and the next download goes on from there",
+                    target=TARGET,
+                    status=status,
+                    retry_after=wait,
+                )
+            return wait if wait is not None else random.uniform(0.5, 2.0)  # noqa: S311
+        if origin_of(url) != origin_of(self._source.endpoint):
+            raise ServerError(
+                f"the Hub's storage refuses a file (HTTP {status}); try again", target=TARGET, status=status
+            )
+        credential = self._source.credential
+        sent = credential is not None and bool(credential.header_for(url))
+        raise refusal(HttpResponse(status, headers, b""), self._source.model, with_token=sent)
+
+    def _broke(self, error: "httpx.TransportError") -> GatewayError:
+        words = type(error).__name__
+        if isinstance(error, self._httpx.TimeoutException) and not isinstance(error, self._httpx.ConnectTimeout):
+            return AttemptTimedOut(
+                f"sent nothing of {self._source.model} for {READ_TIMEOUT:.0f} s, {TRIES} times; what has come is kept, and the "
+                "next download goes on from there",
+                target=TARGET,
+            )
+        return ConnectFailed(
+            f"the connection broke while {self._source.model} was downloaded ({words}); what has come is kept, and the next "
+            "download goes on from there",
+            target=TARGET,
+        )
+
+    def _checked(self, file: ModelFile, part: Path) -> str:
+        """Return the digest of what came. Raises BadResponse, and deletes it, where it is not what the Hub said."""
+        if not part.exists():
+            part.touch()
+        size = part.stat().st_size
+        digest = _digest(part, size, file.digest)
+        if (file.size is not None and size != file.size) or (_known(file.digest) and digest != file.digest):
+            part.unlink()
+            what = f"{size} bytes long, not {file.size}" if size != file.size else "not what the Hub says it is"
+            raise BadResponse(f"{file.path} is {what}; it was deleted, try again", target=TARGET)
+        return digest
+
+
+class Stopped(Exception):
+    """Nobody waits for this file any more."""
+
+
+def check_size(file: ModelFile) -> None:
+    """Raise BadResponse for a file that cannot be had over HTTP."""
+    if file.size is not None and file.size > MAX_BYTES:
+        raise BadResponse(
+            f"{file.path} is larger than {MAX_BYTES // 10**9} GB, and such files come over Xet only: use `hf download`",
+            target=TARGET,
+        )
+
+
+def _known(digest: str | None) -> bool:
+    return digest is not None and len(digest) in (40, 64) and set(digest) <= set("0123456789abcdef")
+
+
+def _digest(path: Path, size: int, like: str | None) -> str:
+    """Return what the Hub calls a file: git's id where it said one of that length, otherwise the SHA-256."""
+    hashed: Any
+    if _known(like) and len(like or "") == 40:
+        hashed = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+    else:
+        hashed = hashlib.sha256()
+    with path.open("rb") as file:
+        for piece in _pieces(file):
+            hashed.update(piece)
+    return str(hashed.hexdigest())
+
+
+def _pieces(file: Any) -> Iterator[bytes]:
+    while piece := file.read(PIECE):
+        yield piece

@@ -1,0 +1,303 @@
+"""The Hub's questions about models: one model, a list of them, a file, the tree of files; and what its refusals mean.
+
+Sources: huggingface_hub's `hf_api.py` and `utils/_http.py`, and recorded answers of huggingface.co. A question about an unknown
+repository without a token is answered by 401 and no code, since private and missing are not to be told apart.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote, urlencode, urljoin
+
+from hf_gateway.credentials import origin_of
+from hf_gateway.errors import (
+    AuthenticationFailed,
+    BadResponse,
+    GatedModel,
+    GatewayError,
+    KeyMissing,
+    ModelNotFound,
+    PermissionDenied,
+    classify,
+)
+from hf_gateway.hub.metadata import ModelFile, ModelMetadata
+from hf_gateway.wire.http import HttpRequest, HttpResponse, get, read_json
+
+TARGET = "the Hub"
+SORTS = {"downloads": "downloads", "likes": "likes", "trending": "trendingScore", "updated": "lastModified"}
+LISTED = (
+    "author",
+    "cardData",
+    "createdAt",
+    "disabled",
+    "downloads",
+    "gated",
+    "inferenceProviderMapping",
+    "lastModified",
+    "library_name",
+    "likes",
+    "pipeline_tag",
+    "private",
+    "safetensors",
+    "sha",
+    "tags",
+    "trendingScore",
+)
+"""What a list is asked to say of each model. Not `siblings`: a list has no sizes, and a repository thousands of files."""
+_LINK_NEXT = re.compile(r'<([^>]*)>\s*;[^,]*\brel="?next"?')
+_RATE = re.compile(r'"?(?P<kind>\w+)"?\s*;\s*r\s*=\s*(?P<left>\d+)\s*;\s*t\s*=\s*(?P<reset>\d+)')
+_BAD_TOKEN = "Invalid credentials in Authorization header"  # noqa: S105 - the Hub's words
+
+
+@dataclass(frozen=True)
+class RateLimit:
+    """What is left of a window of the Hub's rate limit. kind: `api` or `resolvers`; reset: seconds until it begins anew."""
+
+    kind: str
+    left: int
+    reset: float
+
+
+def encode_model(hub: str, model: str, revision: str = "main", etag: str | None = None) -> HttpRequest:
+    """Ask for a model with the sizes of its files; by its revision, which mirrors answer that know no other question."""
+    return _asked(f"{hub}/api/models/{quote(model)}/revision/{quote(revision, safe='')}?blobs=true", etag)
+
+
+def encode_providers(hub: str, model: str, etag: str | None = None) -> HttpRequest:
+    """Ask who serves a model; a question of its own, since the Hub takes no `expand` beside the sizes."""
+    fields = urlencode([("expand", "inferenceProviderMapping"), ("expand", "trendingScore"), ("expand", "gguf")])
+    return _asked(f"{hub}/api/models/{quote(model)}?{fields}", etag)
+
+
+def encode_list(hub: str, query: str, tags: Sequence[str], sort: str, limit: int) -> HttpRequest:
+    """Ask for a list. sort: one of `SORTS`; the greatest first, which is the only order there is."""
+    fields: list[tuple[str, str]] = [("search", query)] if query else []
+    fields += [("filter", tag) for tag in tags]
+    fields += [("sort", SORTS[sort]), ("limit", str(limit))]
+    fields += [("expand", name) for name in LISTED]
+    return get(f"{hub}/api/models?{urlencode(fields)}")
+
+
+def encode_tree(hub: str, model: str, commit: str) -> HttpRequest:
+    """Ask for all files of a revision."""
+    return get(f"{hub}/api/models/{quote(model)}/tree/{quote(commit, safe='')}?recursive=true&expand=false")
+
+
+def next_page(response: HttpResponse, asked: HttpRequest) -> HttpRequest | None:
+    """Return the request for the next page of a list, or None at its end. Raises BadResponse for one on another server."""
+    found = _LINK_NEXT.search(response.headers.get("link", ""))
+    if found is None:
+        return None
+    url = urljoin(asked.url, found[1])
+    if origin_of(url) != origin_of(asked.url):
+        raise BadResponse("the Hub names a next page on another server, which is not asked", target=TARGET)
+    return get(url)
+
+
+def decode_model(response: HttpResponse, now: datetime) -> ModelMetadata:
+    """Read the answer to `encode_model`. Raises BadResponse."""
+    data = read_json(response, target=TARGET)
+    if not isinstance(data, dict) or not isinstance(data.get("id") or data.get("modelId"), str):
+        raise BadResponse("does not answer with a model; is this the Hub?", target=TARGET)
+    return model_of(data, now, complete=True)
+
+
+def decode_list(response: HttpResponse, now: datetime) -> list[ModelMetadata]:
+    """Read one page of a list. Raises BadResponse."""
+    data = read_json(response, target=TARGET)
+    if not isinstance(data, list):
+        raise BadResponse("does not answer with a list of models; is this the Hub?", target=TARGET)
+    return [model_of(each, now, complete=False) for each in data if isinstance(each, dict) and "id" in each]
+
+
+def decode_tree(response: HttpResponse) -> list[ModelFile]:
+    """Read one page of a tree, the files of it; their paths are the Hub's own words still. Raises BadResponse."""
+    data = read_json(response, target=TARGET)
+    if not isinstance(data, list):
+        raise BadResponse("does not answer with a list of files; is this the Hub?", target=TARGET)
+    found = []
+    for each in data:
+        if isinstance(each, dict) and each.get("type") == "file":
+            large = _dict(each.get("lfs"))
+            size = large.get("size", each.get("size"))
+            found.append(
+                ModelFile(
+                    str(each.get("path")),
+                    size if isinstance(size, int) else None,
+                    _hexadecimal(large.get("oid") or each.get("oid")),
+                )
+            )
+    return found
+
+
+def decode_providers(response: HttpResponse) -> dict[str, Any]:
+    """Read who serves a model, as fields of ModelMetadata; the mapping comes as a dict by provider or as a list."""
+    data = _dict(read_json(response, target=TARGET))
+    found: dict[str, Any] = {"providers": _providers(data.get("inferenceProviderMapping"))}
+    if isinstance(data.get("trendingScore"), int | float):
+        found["trending"] = float(data["trendingScore"])
+    if gguf := _dict(data.get("gguf")):
+        found["gguf"] = _gguf(gguf)
+    return found
+
+
+def model_of(data: Mapping[str, Any], now: datetime, *, complete: bool) -> ModelMetadata:
+    """Read a model as the Hub describes it, wherever it does; what is missing or of another type is left out."""
+    card = _dict(data.get("cardData"))
+    tags = tuple(tag for tag in data.get("tags") or () if isinstance(tag, str))
+    files = _files(data.get("siblings"))
+    sizes = [file.size for file in files if file.size is not None]
+    name = str(data.get("id") or data.get("modelId"))
+    gated = data.get("gated")
+    return ModelMetadata(
+        id=name,
+        author=_text(data.get("author")) or (name.partition("/")[0] if "/" in name else None),
+        sha=_text(data.get("sha")),
+        downloads=_int(data.get("downloads")),
+        likes=_int(data.get("likes")),
+        trending=float(data["trendingScore"]) if isinstance(data.get("trendingScore"), int | float) else None,
+        tags=tags,
+        pipeline_tag=_text(data.get("pipeline_tag")),
+        library_name=_text(data.get("library_name")),
+        license=_licenses(card, tags),
+        size=sum(sizes) if complete and files and len(sizes) == len(files) else None,
+        created=_moment(data.get("createdAt")),
+        modified=_moment(data.get("lastModified")),
+        files=files,
+        card_data=card,
+        gated=gated if gated in ("auto", "manual") else (False if gated is False else None),
+        private=data.get("private") is True,
+        disabled=data.get("disabled") is True,
+        parameters={
+            dtype: count
+            for dtype, count in _dict(_dict(data.get("safetensors")).get("parameters")).items()
+            if isinstance(count, int)
+        },
+        gguf=_gguf(_dict(data.get("gguf"))),
+        config=_config(_dict(data.get("config"))),
+        providers=_providers(data.get("inferenceProviderMapping")),
+        complete=complete,
+        cached_at=now,
+    )
+
+
+def rate_limit(headers: Mapping[str, str]) -> RateLimit | None:
+    """Read `RateLimit: "api";r=0;t=55` (draft-ietf-httpapi-ratelimit-headers). headers: names in lower case."""
+    found = _RATE.search(headers.get("ratelimit", ""))
+    return RateLimit(found["kind"], int(found["left"]), float(found["reset"])) if found else None
+
+
+def refusal(response: HttpResponse, what: str, *, with_token: bool) -> GatewayError:
+    """Return the error that a refusal means. what: the model or the question; with_token: a token was sent along."""
+    code = response.headers.get("x-error-code", "")
+    said = response.headers.get("x-error-message", "")
+    status = response.status
+    page = f"https://huggingface.co/{what}"
+    if code == "GatedRepo":
+        if with_token:
+            return GatedModel(
+                f"{what} is gated: accept its licence at {page}, with the account the token belongs to",
+                target=TARGET,
+                status=status,
+            )
+        return KeyMissing(
+            f"{what} is gated: accept its licence at {page}, then set HF_TOKEN or run `hf-gateway login`",
+            target=TARGET,
+            status=status,
+        )
+    if code == "RevisionNotFound":
+        return ModelNotFound(f"{what} has no such revision", target=TARGET, status=status)
+    if code == "RepoNotFound" or status == 404 or (status == 401 and not with_token):
+        return ModelNotFound(
+            f"there is no {what!r} on the Hub, or it is private and "
+            + ("the token may not read it" if with_token else "needs a token: set HF_TOKEN or run `hf-gateway login`"),
+            target=TARGET,
+            status=status,
+        )
+    if status == 401:
+        return AuthenticationFailed(
+            f"the Hub refuses the token ({said if said == _BAD_TOKEN else 'HTTP 401'}); make a new one at "
+            "https://huggingface.co/settings/tokens",
+            target=TARGET,
+            status=status,
+        )
+    if status == 403:
+        return PermissionDenied(f"the token may not do this to {what} (HTTP 403)", target=TARGET, status=status)
+    return classify(status, response.headers, response.body, target=TARGET)
+
+
+def _asked(url: str, etag: str | None) -> HttpRequest:
+    asked = get(url)
+    return HttpRequest(asked.method, asked.url, headers={**asked.headers, "if-none-match": etag}) if etag else asked
+
+
+def _licenses(card: Mapping[str, Any], tags: Sequence[str]) -> tuple[str, ...]:
+    said = card.get("license")
+    if isinstance(said, str) and said:
+        return (said,)
+    if isinstance(said, list) and said:
+        return tuple(str(each) for each in said)
+    return tuple(tag.removeprefix("license:") for tag in tags if tag.startswith("license:"))
+
+
+def _files(siblings: Any) -> tuple[ModelFile, ...]:
+    if not isinstance(siblings, list):
+        return ()
+    return tuple(
+        ModelFile(
+            each["rfilename"],
+            each["size"] if isinstance(each.get("size"), int) else None,
+            _hexadecimal(_dict(each.get("lfs")).get("sha256") or each.get("blobId")),
+        )
+        for each in siblings
+        if isinstance(each, dict) and isinstance(each.get("rfilename"), str)
+    )
+
+
+def _providers(mapping: Any) -> tuple[dict[str, Any], ...]:
+    if isinstance(mapping, dict):
+        mapping = [{"provider": name, **each} for name, each in mapping.items() if isinstance(each, dict)]
+    if not isinstance(mapping, list):
+        return ()
+    rows = [each for each in mapping if isinstance(each, dict) and isinstance(each.get("provider"), str)]
+    kept = ("provider", "status", "task", "providerId")
+    return tuple({name: each[name] for name in kept if isinstance(each.get(name), str)} for each in rows)
+
+
+def _gguf(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: data[name]
+        for name in ("total", "architecture", "context_length")
+        if isinstance(data.get(name), int | str)
+    }
+
+
+def _config(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out the tokenizer's part, which is a chat template of many kilobytes."""
+    return {name: value for name, value in data.items() if name not in ("tokenizer_config", "chat_template_jinja")}
+
+
+def _hexadecimal(value: Any) -> str | None:
+    """Return a digest, which becomes the name of a file, or None for what is none."""
+    return value if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", value) else None
+
+
+def _moment(value: Any) -> datetime | None:
+    try:
+        return datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _int(value: Any) -> int:
+    return value if isinstance(value, int) else 0
