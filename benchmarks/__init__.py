@@ -1,1 +1,1 @@
-"""Measurements, each a script of its own: `python -m benchmarks.imports`."""
+"""Measurements against the libraries that people use now: `python -m benchmarks --list`."""

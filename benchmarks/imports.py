@@ -1,11 +1,14 @@
-"""How long an import takes, against the framework's own import, alternated in one run: `python -m benchmarks.imports`."""
+"""How long an import takes, next to the framework's own import; a new interpreter each time."""
 
 import statistics
 import subprocess
 import sys
 import time
 
-ROUNDS = 15
+from benchmarks.harness.bench import Bench
+from benchmarks.harness.measure import Cell, Report, Row, Table, alternate
+
+ROUNDS = 9
 
 CASES = {
     "python alone": "pass",
@@ -27,28 +30,24 @@ BASELINES = {
 }
 
 
-def measure() -> dict[str, list[float]]:
-    """Time each case in a new interpreter, one after the other, round by round; milliseconds."""
-    times: dict[str, list[float]] = {name: [] for name in CASES}
-    for _ in range(ROUNDS):
-        for name, code in CASES.items():
-            started = time.perf_counter()
-            subprocess.run([sys.executable, "-c", code], check=True)
-            times[name].append((time.perf_counter() - started) * 1000)
-    return times
+def run(bench: Bench) -> Report:
+    """Measure; what each of ours adds to its baseline is the median of the differences within a round."""
+    table = Table("Importing", "ms", None, columns=["added to its framework's import"])
+    table.rows = [Row(name, ours="hf_gateway" in name) for name in CASES]
+    cells = [Cell.of(row, _milliseconds, bench, CASES[row.name]) for row in table.rows]
+    alternate(cells, bench.rounds(ROUNDS))
+    rows = {row.name: row for row in table.rows}
+    for name, baseline in BASELINES.items():
+        added = [rows[name].values[number] - rows[baseline].values[number] for number in rows[name].values]
+        rows[name].extra["added to its framework's import"] = f"{statistics.median(added):.0f} ms to {baseline}"
+    report = Report("Imports", [table])
+    report.notes.append(
+        "Measured with every extra installed. An import of hf_gateway or of a door alone brings no other package."
+    )
+    return report
 
 
-def main() -> None:
-    """Print the medians, and what each of ours adds to its baseline in the same rounds."""
-    times = measure()
-    print(f"{'import':<40}{'median ms':>10}{'min':>8}{'max':>8}{'added ms':>10}")
-    for name, values in times.items():
-        added = ""
-        if name in BASELINES:
-            pairs = zip(values, times[BASELINES[name]], strict=True)
-            added = f"{statistics.median(one - other for one, other in pairs):.0f}"
-        print(f"{name:<40}{statistics.median(values):>10.0f}{min(values):>8.0f}{max(values):>8.0f}{added:>10}")
-
-
-if __name__ == "__main__":
-    main()
+def _milliseconds(bench: Bench, code: str) -> float:
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], env=bench.environments.variables(), check=True)
+    return (time.perf_counter() - started) * 1000

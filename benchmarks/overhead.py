@@ -1,90 +1,130 @@
-"""What the gateway adds to one small request over the bare HTTP client, alternated in one run: `python -m benchmarks.overhead`.
+"""What a call costs over a loopback server that answers at once: healthy, and with the first of two targets dead."""
 
-The server answers on loopback from a process of its own, with one constant vector.
-"""
+import contextlib
+import socket
+from collections.abc import Iterator, Sequence
 
-import asyncio
-import http.server
-import json
-import multiprocessing
-import statistics
-import time
-from collections.abc import Callable
-from typing import Any
+from benchmarks.harness.bench import Bench, Contender, Field
+from benchmarks.harness.calls import cells_of_calls
+from benchmarks.harness.measure import Report, Table, alternate
 
-import httpx
-
-from hf_gateway import Gateway
-
-ROUNDS, CALLS = 7, 200
-BODY = json.dumps({"data": [{"index": 0, "embedding": [0.0519] * 384}], "usage": {"prompt_tokens": 3}}).encode()
+ROUNDS = 3
+TASKS = {
+    "query": "Embedding of one text",
+    "chat": "Chat, one answer",
+    "stream": "Chat, an answer of 8 pieces, streamed",
+}
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["content-length"]))
-        self.send_response(200)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(BODY)))
-        self.end_headers()
-        self.wfile.write(BODY)
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
-def _serve(port: Any) -> None:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    server.RequestHandlerClass.disable_nagle_algorithm = True  # type: ignore[attr-defined]
-    port.send(server.server_port)
-    server.serve_forever()
-
-
-def _microseconds(call: Callable[[], Any]) -> float:
-    started = time.perf_counter()
-    for _ in range(CALLS):
-        call()
-    return (time.perf_counter() - started) / CALLS * 1e6
+def contenders(url: str) -> list[Contender]:
+    """Return everybody who can call the server."""
+    at: dict[str, object] = {"url": url}
+    return [
+        Contender("httpx", "remote:httpx", arguments=at),
+        Contender("aiohttp", "remote:aiohttp", arguments=at),
+        Contender("Gateway", "remote:gateway", arguments=at, ours=True),
+        Contender("Gateway, tei", "remote:gateway", arguments={**at, "kind": "tei"}, ours=True),
+        Contender("LangChain, ours", "remote:langchain_gateway", arguments=at, ours=True),
+        Contender("LlamaIndex, ours", "remote:llamaindex_gateway", arguments=at, ours=True),
+        Contender("openai SDK", "remote:openai", arguments=at),
+        Contender("LangChain, OpenAI", "frameworks:langchain_openai", "frameworks", at),
+        Contender("LangChain, HuggingFace", "frameworks:langchain_huggingface", "frameworks", at),
+        Contender("LlamaIndex, OpenAILike", "frameworks:llamaindex_openai", "frameworks", at),
+        Contender("LlamaIndex, TEI", "frameworks:llamaindex_tei", "frameworks", at),
+        Contender("LlamaIndex, HuggingFace API", "frameworks:llamaindex_huggingface", "frameworks", at),
+        Contender("litellm", "litellm:functions", "litellm", at),
+        Contender("litellm Router", "litellm:router", "litellm", at),
+    ]
 
 
-def main() -> None:
-    """Print medians and the ratio to the bare client of the same round."""
-    here, there = multiprocessing.Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=_serve, args=(there,), daemon=True)
-    process.start()
-    url = f"http://127.0.0.1:{here.recv()}"
-    client, gateway = httpx.Client(), Gateway("m", [f"openai:{url}"])
-    failing_over = Gateway("m", ["hf", f"openai:{url}"])
-    loop = asyncio.new_event_loop()
-    async_client = httpx.AsyncClient()
-
-    def bare() -> Any:
-        return client.post(f"{url}/v1/embeddings", json={"input": ["text"], "model": "m"}).json()
-
-    async def abare() -> Any:
-        return (await async_client.post(f"{url}/v1/embeddings", json={"input": ["text"], "model": "m"})).json()
-
-    cases: dict[str, Callable[[], Any]] = {
-        "httpx": bare,
-        "gateway": lambda: gateway.embed(["text"]),
-        "gateway, first target without its key": lambda: failing_over.embed(["text"]),
-        "httpx async": lambda: loop.run_until_complete(abare()),
-        "gateway async": lambda: loop.run_until_complete(gateway.aembed(["text"])),
-    }
-    times: dict[str, list[float]] = {name: [] for name in cases}
-    for _ in range(ROUNDS):
-        for name, call in cases.items():
-            times[name].append(_microseconds(call))
-    print(f"{'one text, 384 numbers':<42}{'median µs':>10}{'x bare':>8}")
-    for name, values in times.items():
-        base = times["httpx async" if "async" in name else "httpx"]
-        ratio = statistics.median(one / other for one, other in zip(values, base, strict=True))
-        print(f"{name:<42}{statistics.median(values):>10.0f}{ratio:>8.2f}")
-    process.terminate()
-    process.join()
+def run(bench: Bench) -> Report:
+    """Measure; a table for each kind of call."""
+    server = bench.server()
+    report = Report("A call over loopback")
+    field = bench.workers(contenders(server.url))
+    for task, title in TASKS.items():
+        for call, how in ((task, "blocking"), (f"a{task}", "async")):
+            table = Table(f"{title}, {how}", "µs", "httpx", charted=call != "stream")
+            alternate(cells_of_calls(table, field, call, bench), bench.rounds(ROUNDS))
+            report.tables.append(table)
+        for in_flight in (64, 512):
+            if in_flight == 512 and task == "stream":
+                continue
+            table = Table(
+                f"{title}, async, {in_flight} in flight", "calls/s", "httpx", more=True, charted=in_flight == 64
+            )
+            table.columns = ["requests a call"]
+            among = None if in_flight == 64 else MANY_IN_FLIGHT
+            cells = cells_of_calls(table, field, f"a{task}", bench, in_flight, server=server, among=among)
+            alternate(cells, bench.rounds(ROUNDS))
+            report.tables.append(table)
+    with _dead() as dead:
+        for state, first in (("is dead", f"{dead}/v1"), ("fails 2 calls of 3", None)):
+            _failover(report, bench, server.url, state, first)
+    _notes(report)
+    return report
 
 
-if __name__ == "__main__":
-    main()
+MANY_IN_FLIGHT = ("httpx", "aiohttp", "Gateway", "LangChain, ours", "LlamaIndex, ours")
+"""Who is measured with 512 in flight, too."""
+
+
+def _notes(report: Report) -> None:
+    report.notes.append(
+        "The server runs in a process of its own and answers from memory; every call embeds another text. With several in "
+        "flight the gateway puts single queries that arrive together into one request, as `requests a call` shows; the others "
+        "send one each."
+    )
+    report.notes.append(
+        "LangChain, ours: HFGatewayEmbeddings and ChatHFGateway. LlamaIndex, ours: HFGatewayEmbedding and HFGatewayLLM. "
+        "LangChain, HuggingFace: HuggingFaceEndpointEmbeddings (its clients set by hand, since it refuses URLs) and "
+        "ChatHuggingFace. LlamaIndex, HuggingFace API: HuggingFaceInferenceAPIEmbedding and HuggingFaceInferenceAPI. Retries "
+        "are off where they can be; httpx and aiohttp keep their connections, and their pools are large enough."
+    )
+    report.notes.append(
+        "First target dead: it refuses connections. httpx by hand asks it each time, and the second one where that fails; the "
+        "gateway leaves a target alone that failed three times in a row, and asks it again after 5 to 30 s. First target fails "
+        "2 calls of 3: it answers 503 to them, so that nobody may leave it alone and each failure is one more request; litellm's "
+        "cooldowns are off there. Retries are off for all: `max_retries=0` for the gateway, and in both layers of litellm, which "
+        "repeats embeddings all the same."
+    )
+
+
+def _failover(report: Report, bench: Bench, url: str, state: str, first: str | None) -> None:
+    def at(name: str) -> dict[str, object]:
+        return {"url": url, "first": first or f"{url}/flaky/{name}/v1"}
+
+    once: dict[str, object] = {"max_retries": 0}
+    field = bench.workers(
+        [
+            Contender("httpx by hand", "remote:httpx", arguments=at("httpx")),
+            Contender("Gateway", "remote:gateway", arguments=at("gateway") | once, ours=True),
+            Contender("LangChain, ours", "remote:langchain_gateway", arguments=at("langchain") | once, ours=True),
+            Contender("LlamaIndex, ours", "remote:llamaindex_gateway", arguments=at("llamaindex") | once, ours=True),
+            Contender("LangChain, OpenAI with_fallbacks", "frameworks:langchain_openai", "frameworks", at("fallbacks")),
+            Contender("litellm Router", "litellm:router", "litellm", at("router") | {"cooldowns": first is not None}),
+        ]
+    )
+    calls: Sequence[tuple[str, str]] = (
+        ("aquery", "Embedding, async"),
+        ("chat", "Chat, blocking"),
+        ("achat", "Chat, async"),
+    )
+    for call, title in calls:
+        table = Table(f"{title}; first target {state}", "µs", "httpx by hand", charted=call != "chat")
+        alternate(cells_of_calls(table, field, call, bench), bench.rounds(ROUNDS))
+        report.tables.append(table)
+    _end(field)
+
+
+def _end(field: Field) -> None:
+    for worker in field.workers.values():
+        worker.close()
+
+
+@contextlib.contextmanager
+def _dead() -> Iterator[str]:
+    """Give the URL of a port that refuses connections: bound, so that nobody else gets it, and not listening."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{holder.getsockname()[1]}"

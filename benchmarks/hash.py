@@ -3,8 +3,6 @@
 The corpus is Python's own help topics (`pydoc_data.topics`), cut into some 650 passages of about 900 characters; the
 questions are below, each with the topics that answer it. Numbers move a little with the Python version, whose topics
 differ, and 24 questions are few: one question found first instead of second moves MRR by 0.02.
-
-    python -m benchmarks.hash_retrieval
 """
 
 import math
@@ -17,6 +15,8 @@ from hashlib import blake2b
 from operator import mul
 from pydoc_data.topics import topics
 
+from benchmarks.harness.bench import Bench
+from benchmarks.harness.measure import Cell, Report, Row, Table, alternate
 from hf_gateway.engines.hashing import HashingEngine
 from hf_gateway.vectors import Vectors
 
@@ -147,36 +147,38 @@ def ranks(score: Score, corpus: Sequence[Passage]) -> list[int]:
     return places
 
 
-def main() -> None:
-    """Print the table."""
-    if unknown := set().union(*QUESTIONS.values()) - topics.keys():
-        print(f"not in this Python's help: {', '.join(sorted(unknown))}")
+def run(bench: Bench) -> Report:
+    """Find passages with each, and time the hashing."""
     corpus = passages()
     texts = [passage.text for passage in corpus]
-    mean = sum(map(len, texts)) / len(texts)
-    print(f"{len(corpus)} passages of {mean:.0f} characters on average, {len(QUESTIONS)} questions\n")
-    contenders = {f"hash {dim}": cosine(HashingEngine(dim).embed, texts) for dim in DIMS}
-    contenders |= {f"plain words {dim}": cosine(plain_hashing(dim), texts) for dim in DIMS}
+    contenders = {f"hash:{dim}": cosine(HashingEngine(dim).embed, texts) for dim in DIMS}
+    contenders |= {f"plain words, {dim}": cosine(plain_hashing(dim), texts) for dim in DIMS}
     contenders["BM25"] = bm25(texts)
-    print(f"{'':18}{'hit@1':>8}{'hit@5':>8}{'MRR':>8}")
+    found = Table("Mean reciprocal rank", "MRR", "BM25", more=True, digits=3, columns=["found first", "among five"])
     for name, score in contenders.items():
         places = ranks(score, corpus)
-        n = len(places)
-        hit1, hit5 = sum(p == 1 for p in places) / n, sum(p <= 5 for p in places) / n
-        print(f"{name:18}{hit1:8.2f}{hit5:8.2f}{sum(1 / p for p in places) / n:8.3f}")
-    print()
+        row = Row(name, name.startswith("hash"), {0: sum(1 / place for place in places) / len(places)})
+        row.extra["found first"] = f"{sum(place == 1 for place in places)} of {len(places)}"
+        row.extra["among five"] = f"{sum(place <= 5 for place in places)} of {len(places)}"
+        found.rows.append(row)
     everything = "".join(texts)
     exact = [everything[start : start + PASSAGE_CHARS] for start in range(0, len(everything), PASSAGE_CHARS)]
-    for dim in DIMS:
-        best = math.inf
-        for _ in range(3):
-            started = time.perf_counter()
-            HashingEngine(dim).embed(exact)
-            best = min(best, time.perf_counter() - started)
-        print(
-            f"{f'hash {dim}':18}{len(exact) / best:8.0f} texts/s of {PASSAGE_CHARS} characters, one thread, warm caches"
-        )
+    speed = Table(f"Hashing texts of {PASSAGE_CHARS} characters, one thread", "texts/s", None, more=True)
+    speed.rows = [Row(f"hash:{dim}", ours=True) for dim in DIMS]
+    engines = [HashingEngine(dim) for dim in DIMS]
+    alternate(
+        [Cell.of(row, _speed, made, exact) for row, made in zip(speed.rows, engines, strict=True)],
+        bench.rounds(5),
+    )
+    report = Report("The hash target: finding passages of Python's help", [found, speed])
+    mean = sum(map(len, texts)) / len(texts)
+    report.notes.append(f"{len(corpus)} passages of {mean:.0f} characters on average, {len(QUESTIONS)} questions.")
+    if unknown := set().union(*QUESTIONS.values()) - topics.keys():
+        report.notes.append(f"Not in this Python's help: {', '.join(sorted(unknown))}.")
+    return report
 
 
-if __name__ == "__main__":
-    main()
+def _speed(engine: HashingEngine, texts: list[str]) -> float:
+    started = time.perf_counter()
+    engine.embed(texts)
+    return len(texts) / (time.perf_counter() - started)

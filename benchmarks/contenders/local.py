@@ -1,0 +1,160 @@
+"""Models in the process: sentence-transformers and what the frameworks make of it, ours, and the machine's matmul peak."""
+
+from typing import Any
+
+from benchmarks.contenders.calls import Calls
+
+BATCH = 32
+"""sentence-transformers' own default, given to everybody who takes one."""
+
+
+def sentence_transformers(folder: str, dtype: str | None = None) -> Calls:
+    """`SentenceTransformer.encode`, batch 32. dtype: of the weights; None for fp32."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    model_kwargs = {"dtype": getattr(torch, dtype)} if dtype else {}
+    model = SentenceTransformer(folder, device="cpu", model_kwargs=model_kwargs)
+
+    def encode(texts: Any) -> Any:
+        return model.encode(texts, batch_size=BATCH, show_progress_bar=False)
+
+    return Calls(query=encode, documents=encode)
+
+
+def langchain_huggingface(folder: str) -> Calls:
+    """LangChain's `HuggingFaceEmbeddings`; its async forms run the blocking ones in threads."""
+    from langchain_huggingface import HuggingFaceEmbeddings
+
+    model = HuggingFaceEmbeddings(
+        model_name=folder, model_kwargs={"device": "cpu"}, encode_kwargs={"batch_size": BATCH}
+    )
+    return Calls(query=model.embed_query, aquery=model.aembed_query, documents=model.embed_documents)
+
+
+def llamaindex_huggingface(folder: str) -> Calls:
+    """LlamaIndex's `HuggingFaceEmbedding`; its async forms block."""
+    from llama_index.embeddings.huggingface import HuggingFaceEmbedding
+
+    model = HuggingFaceEmbedding(model_name=folder, device="cpu", embed_batch_size=BATCH)
+    return Calls(
+        query=model.get_query_embedding, aquery=model.aget_query_embedding, documents=model.get_text_embedding_batch
+    )
+
+
+def gateway(model: str, cache: Any = None, **options: Any) -> Calls:
+    """`Gateway` with the target `local` and these options of it."""
+    from hf_gateway import Gateway, Target
+
+    made = Gateway(model, [Target("local", options=options)], cache=cache)
+
+    async def aquery(text: str) -> Any:
+        return (await made.aembed([text], role="query")).vectors
+
+    return Calls(
+        query=lambda text: made.embed([text], role="query").vectors,
+        aquery=aquery,
+        documents=lambda texts: made.embed(texts).vectors.tolist(),
+        note=lambda: _engine(made),
+    )
+
+
+def langchain_gateway(model: str) -> Calls:
+    """Ours for LangChain, as it comes."""
+    from langchain_hf_gateway import HFGatewayEmbeddings
+
+    made = HFGatewayEmbeddings(model=model, targets=["local"])
+    return Calls(
+        query=made.embed_query,
+        aquery=made.aembed_query,
+        documents=made.embed_documents,
+        note=lambda: _engine(made._gateway),
+    )
+
+
+def llamaindex_gateway(model: str) -> Calls:
+    """Ours for LlamaIndex, as it comes."""
+    from llamaindex_hf_gateway import HFGatewayEmbedding
+
+    made = HFGatewayEmbedding(model_name=model, targets=["local"])
+    return Calls(
+        query=made.get_query_embedding,
+        aquery=made.aget_query_embedding,
+        documents=made.get_text_embedding_batch,
+        note=lambda: _engine(made._gateway),
+    )
+
+
+def _engine(gateway: Any) -> dict[str, Any]:
+    """Say which engine serves, and how precisely; the gateway's surface does not tell."""
+    used = gateway._links[0].backend.engine()
+    return {"engine": used.name, "precision": getattr(used, "precision", "fp32")}
+
+
+def langchain_cached(model: str, folder: str) -> Calls:
+    """LangChain's `CacheBackedEmbeddings` over a local file store, as its documentation shows it, over ours."""
+    from langchain_classic.embeddings import CacheBackedEmbeddings
+    from langchain_classic.storage import LocalFileStore
+
+    from langchain_hf_gateway import HFGatewayEmbeddings
+
+    under = HFGatewayEmbeddings(model=model, targets=["local"])
+    made = CacheBackedEmbeddings.from_bytes_store(
+        under, LocalFileStore(folder), namespace=model, key_encoder="blake2b", query_embedding_cache=True
+    )
+    return Calls(query=made.embed_query, documents=made.embed_documents)
+
+
+def llamaindex_cached(model: str) -> Calls:
+    """LlamaIndex's `embeddings_cache`, which is in memory here, over ours: the class asks its store for each text."""
+    from llama_index.core.storage.kvstore import SimpleKVStore
+
+    from llamaindex_hf_gateway import HFGatewayEmbedding
+
+    made = HFGatewayEmbedding(model_name=model, targets=["local"], embeddings_cache=SimpleKVStore())
+    return Calls(query=made.get_query_embedding, documents=made.get_text_embedding_batch)
+
+
+def matmul_torch(dtype: str, shapes: list[list[int]], repeats: int) -> Calls:
+    """Products (m, k) x (k, n) by torch, weights laid out as its linear layers have them."""
+    import torch
+
+    kind = getattr(torch, dtype)
+    pairs = [(torch.randn(m, k, dtype=kind), torch.randn(n, k, dtype=kind)) for m, k, n in shapes]
+
+    def multiply() -> None:
+        with torch.inference_mode():
+            for _ in range(repeats):
+                for left, right in pairs:
+                    torch.nn.functional.linear(left, right)
+
+    return Calls(alone=multiply)
+
+
+def matmul_openvino(dtype: str, shapes: list[list[int]], repeats: int) -> Calls:
+    """Products (m, k) x (k, n) by OpenVINO, each a model of its own with constant weights, which it packs beforehand."""
+    import numpy as np
+    import openvino as ov
+    from openvino import opset13 as ops
+
+    core = ov.Core()
+    draw = np.random.default_rng(0)
+    requests = []
+    for m, k, n in shapes:
+        given = ops.parameter([m, k], np.float32)
+        weights = ops.constant(draw.standard_normal((k, n), dtype=np.float32))
+        model = ov.Model([ops.matmul(given, weights, False, False)], [given])
+        hints = {
+            "INFERENCE_PRECISION_HINT": {"bfloat16": "bf16", "float32": "f32"}[dtype],
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        request = core.compile_model(model, "CPU", hints).create_infer_request()
+        request.set_input_tensor(ov.Tensor(draw.standard_normal((m, k), dtype=np.float32)))
+        requests.append(request)
+
+    def multiply() -> None:
+        for _ in range(repeats):
+            for request in requests:
+                request.infer()
+
+    return Calls(alone=multiply)

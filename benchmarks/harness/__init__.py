@@ -1,0 +1,1 @@
+"""What all benchmarks share: alternation, statistics, tables, charts, the machine, environments, workers, a server, texts."""
