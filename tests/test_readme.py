@@ -14,12 +14,13 @@ from hf_gateway.options import EmbedSettings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+PAGES = "".join(path.read_text(encoding="utf-8") for path in sorted((REPOSITORY / "docs").glob("*.md")))
 
 pytestmark = pytest.mark.xdist_group("torch")
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    return re.findall(rf"^```{language}\n(.*?)^```", f"{README}\n{PAGES}", re.DOTALL | re.MULTILINE)
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
