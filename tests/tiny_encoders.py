@@ -87,8 +87,8 @@ def encoder(
 ) -> Path:
     """Save a model of 32 dimensions with sentence-transformers; returns its folder.
 
-    after: modules behind the pooling; shift: what is added to each weight of its linear layers, whose inputs sum to about 0
-    behind a layer norm, so that it changes little, but leaves few bits for what tells the weights apart.
+    after: modules behind the pooling; shift: what is added to each weight behind a layer norm, where inputs sum to about 0,
+    so that it changes little, but leaves few bits for what tells the weights apart.
     """
     import torch
     import transformers
@@ -131,8 +131,8 @@ def encoder(
             )
         )
     with torch.no_grad():
-        for layer in built.modules():
-            if isinstance(layer, torch.nn.Linear):
+        for name, layer in built.named_modules():
+            if isinstance(layer, torch.nn.Linear) and "output" not in name:
                 layer.weight += shift
     built.eval().save_pretrained(raw)
     transformer = Transformer(str(raw), max_seq_length=max_seq_length)
