@@ -26,6 +26,8 @@ def contenders(url: str) -> list[Contender]:
         Contender("Gateway, tei", "remote:gateway", arguments={**at, "kind": "tei"}, ours=True),
         Contender("LangChain, ours", "remote:langchain_gateway", arguments=at, ours=True),
         Contender("LlamaIndex, ours", "remote:llamaindex_gateway", arguments=at, ours=True),
+        Contender("LangChain, a model that does nothing", "remote:langchain_nothing", arguments=at),
+        Contender("LlamaIndex, an LLM that does nothing", "remote:llamaindex_nothing", arguments=at),
         Contender("openai SDK", "remote:openai", arguments=at),
         Contender("LangChain, OpenAI", "frameworks:langchain_openai", "frameworks", at),
         Contender("LangChain, HuggingFace", "frameworks:langchain_huggingface", "frameworks", at),
@@ -80,6 +82,10 @@ def _notes(report: Report) -> None:
         "LangChain, HuggingFace: HuggingFaceEndpointEmbeddings (its clients set by hand, since it refuses URLs) and "
         "ChatHuggingFace. LlamaIndex, HuggingFace API: HuggingFaceInferenceAPIEmbedding and HuggingFaceInferenceAPI. Retries "
         "are off where they can be; httpx and aiohttp keep their connections, and their pools are large enough."
+    )
+    report.notes.append(
+        "The rows that do nothing call no server at all: they are what LangChain's BaseChatModel and LlamaIndex's instrumented "
+        "LLM take for themselves, whatever is beneath them."
     )
     report.notes.append(
         "First target dead: it refuses connections. httpx by hand asks it each time, and the second one where that fails; the "

@@ -5,8 +5,8 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from hf_gateway.credentials import Secret
 from hf_gateway.hub.publish import Published, publish
+from hf_gateway.secret import Secret
 from tests.servers.hub_commits import FakeHubCommits, Repo, User
 
 TOKEN, READER, STRANGER = (

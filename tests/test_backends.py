@@ -10,6 +10,10 @@ import yaml
 
 from hf_gateway import Gateway, Target, VectorSpace, errors
 from hf_gateway.drive import Clock
+from hf_gateway.usage import Usage
+from hf_gateway.wire import hf_inference
+from hf_gateway.wire import tei as tei_wire
+from hf_gateway.wire.http import HttpResponse
 from tests.embedders import MODEL, Caller
 from tests.servers import float32_base64, unit_vectors
 from tests.servers.loopback import Reply
@@ -102,6 +106,15 @@ def test_tei_batches_are_split_by_bytes_too(caller: Make) -> None:
 def test_tei_tokens_come_from_the_response_headers() -> None:
     with FakeTEI(model_id=MODEL) as tei:
         assert Gateway(MODEL, [f"tei:{tei.url}"]).embed(TEXTS).usage.input_tokens == 400
+
+
+@pytest.mark.parametrize(
+    "told", ["", "-4", "4.5", "²", "9" * 5000, "many"], ids=["none", "negative", "part", "raised", "endless", "word"]
+)
+def test_tokens_that_are_no_count_are_unknown(told: str) -> None:
+    response = HttpResponse(200, {"x-compute-tokens": told}, b"[[1.0, 0.0]]")
+    assert tei_wire.decode_embed(response, 1, target="tei").usage == Usage(None)
+    assert hf_inference.decode_feature_extraction(response, 1, "mean", target="hf").usage == Usage(None)
 
 
 def test_tei_is_never_left_to_cut_in_silence(caller: Make) -> None:

@@ -22,9 +22,10 @@ from blockbuster import blockbuster_ctx
 
 from hf_gateway import Gateway, Target, errors, observe
 from hf_gateway.errors import BudgetExceeded, BudgetUnavailable
-from hf_gateway.ledger import budget_pool, budget_watch, budgets, models, store
+from hf_gateway.ledger import budget_watch, budgets, models, store
+from hf_gateway.ledger.budget import LEASE, Budget
 from hf_gateway.ledger.budget_watch import BudgetWatcher
-from hf_gateway.ledger.budgets import Budget, standings
+from hf_gateway.ledger.budgets import standings
 from hf_gateway.ledger.prices import Entry, Price
 from tests.databases import a_ledger
 from tests.servers.loopback import Loopback, Reply
@@ -511,7 +512,7 @@ def test_what_a_killed_process_had_reserved_is_freed(office: Office) -> None:
         with gateway(server) as gate, observe.tagged(tenant="acme"):
             with pytest.raises(BudgetExceeded, match=r"\$0\.003 is reserved"):
                 gate.chat(TEXT)
-            now[0] = time.time() + budget_pool.LEASE + 5
+            now[0] = time.time() + LEASE + 5
             gate.chat(TEXT)
     assert office.spent("acme", "month", now[0]) == (Decimal("0.003"), 0)
 
@@ -529,7 +530,7 @@ def test_a_process_that_slept_does_not_spend_what_others_were_given_meanwhile(
         # What is spent is written, and something is leased for the next one.
         assert one_office.spent("acme", now=NOON) == (Decimal("0.006"), Decimal("0.003"))
         observe.unregister(sleeper)
-        later = NOON + budget_pool.LEASE + 5
+        later = NOON + LEASE + 5
         other = BudgetWatcher(one_office.url, now=lambda: later)
         try:
             assert other.sync()
@@ -537,7 +538,7 @@ def test_a_process_that_slept_does_not_spend_what_others_were_given_meanwhile(
         finally:
             other.close()
         assert done == 8
-        now[0], monotonic[0] = later, budget_pool.LEASE + 5
+        now[0], monotonic[0] = later, LEASE + 5
         observe.register(sleeper)
         with pytest.raises(BudgetExceeded):
             gate.chat(TEXT)

@@ -594,6 +594,8 @@ def test_text_and_thoughts_are_told_apart(message: dict[str, Any], text: str, re
         ({"usage": None}, Usage()),
         ({"usage": {}}, Usage()),
         ({"usage": {"prompt_tokens": 3, "completion_tokens": 0}}, Usage(3, 0)),
+        ({"usage": {"prompt_tokens": -3, "completion_tokens": 4}}, Usage(None, 4)),
+        ({"usage": {"prompt_tokens": True, "completion_tokens": 4.5}}, Usage()),
         (
             {"usage": {"prompt_tokens": 3, "completion_tokens": 4, "prompt_tokens_details": None, "total_tokens": 7}},
             Usage(3, 4),

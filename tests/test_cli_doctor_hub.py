@@ -10,8 +10,9 @@ import pytest
 
 from hf_gateway import keyring_store
 from hf_gateway.cli import main, surroundings
-from hf_gateway.credentials import HUB, Secret, origin_of
+from hf_gateway.credentials import HUB, origin_of
 from hf_gateway.home import home
+from hf_gateway.secret import Secret
 from tests.keyrings import encrypted_file, in_force
 from tests.servers.hub_commits import FakeHubCommits, Repo, User
 from tests.servers.loopback import Silent, dead_url, html

@@ -17,7 +17,8 @@ import pytest
 
 from hf_gateway import keyring_store
 from hf_gateway.cli import main
-from hf_gateway.credentials import HUB, Secret, find, origin_of
+from hf_gateway.credentials import HUB, find, origin_of
+from hf_gateway.secret import Secret
 from tests.keyrings import KINDS, SecretService, encrypted_file, in_force, real_keyring, require_secret_service
 from tests.servers.hub_commits import FakeHubCommits, User
 from tests.servers.loopback import dead_url, html

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from hf_gateway import Gateway, Target, errors
-from hf_gateway.credentials import Secret, find, is_hugging_face, origin_of
+from hf_gateway.credentials import find, is_hugging_face, origin_of
 from hf_gateway.errors import ConfigError
+from hf_gateway.secret import Secret
 from langchain_hf_gateway import HFGatewayEmbeddings
 from llamaindex_hf_gateway import HFGatewayEmbedding
 from tests.embedders import MODEL, Caller
@@ -70,7 +71,7 @@ def test_sources_are_tried_in_order_argument_environment_login(monkeypatch: pyte
     monkeypatch.setattr("huggingface_hub.get_token", lambda: "hf_login")
     hub = "https://huggingface.co"
     everything = {"HF_TOKEN": "hf_env", "HUGGINGFACEHUB_API_TOKEN": "hf_old", "MINE": "mine"}
-    from hf_gateway.credentials import EnvKey
+    from hf_gateway.secret import EnvKey
 
     steps: list[tuple[dict[str, Any], str]] = [
         ({"bound": Secret("bound"), "given": Secret("given"), "environment": everything}, "bound"),

@@ -289,7 +289,7 @@ class TestVectors:
         gateway.lock_index(folder)
 
         async def main() -> None:
-            with blockbuster_ctx("hf_gateway.lock"):
+            with blockbuster_ctx(["hf_gateway.lock", "hf_gateway.index_watch"]):
                 await gateway.aembed(["one"])
 
         asyncio.run(main())

@@ -17,9 +17,10 @@ import keyring.errors
 import pytest
 
 from hf_gateway import Gateway, keyring_store
-from hf_gateway.credentials import HUB, KEYRING, Secret, find, origin_of
+from hf_gateway.credentials import HUB, KEYRING, find, origin_of
 from hf_gateway.home import data_home
 from hf_gateway.keyring_store import KeyringUnusable
+from hf_gateway.secret import Secret
 from tests.keyrings import KINDS, SecretService, encrypted_file, in_force, real_keyring, require_secret_service
 from tests.servers import unit_vectors
 from tests.servers.openai import FakeOpenAI

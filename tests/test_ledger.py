@@ -14,7 +14,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from blockbuster import blockbuster_ctx
 
-from hf_gateway import Gateway, Target, ledger, observe
+from hf_gateway import Gateway, Target, ledger, observe, switches
 from hf_gateway.errors import ConfigError, GatewayError
 from hf_gateway.ledger import models, place, store
 from hf_gateway.ledger.prices import Entry, Price
@@ -270,8 +270,8 @@ class TestSwitchingOn:
     def test_without_a_ledger_nothing_of_it_is_imported(self) -> None:
         code = """
 import sys
-from hf_gateway import Gateway, observe
-observe.from_environment()
+from hf_gateway import Gateway, observe, switches
+switches.from_environment()
 Gateway(targets=["hash"]).embed(["a text"])
 heavy = [name for name in sys.modules if name.split(".")[0] in ("sqlalchemy", "alembic", "psycopg", "prometheus_client")]
 assert not heavy, heavy
@@ -286,10 +286,10 @@ assert not observe.watchers
         monkeypatch.setenv("HF_GATEWAY_HOME", str(home))
         path = home / "ledger.sqlite" if value != "a file" else tmp_path / "elsewhere" / "calls.sqlite"
         monkeypatch.setenv("HF_GATEWAY_LEDGER", value if value != "a file" else f"sqlite:///{path}")
-        monkeypatch.setattr(observe, "_switched", set())
+        monkeypatch.setattr(switches, "_switched", set())
         try:
-            observe.from_environment()
-            observe.from_environment()
+            switches.from_environment()
+            switches.from_environment()
             assert [type(each).__name__ for each in observe.watchers] == ["Ledger", "BudgetWatcher"]
             Gateway(targets=["hash:8"]).embed(["a text"])
         finally:
@@ -316,9 +316,9 @@ assert not observe.watchers
     )
     def test_what_is_no_ledger_is_refused(self, value: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HF_GATEWAY_LEDGER", value)
-        monkeypatch.setattr(observe, "_switched", set())
+        monkeypatch.setattr(switches, "_switched", set())
         with pytest.raises(ConfigError, match=said):
-            observe.from_environment()
+            switches.from_environment()
         assert observe.watchers == ()
 
     @pytest.mark.parametrize(

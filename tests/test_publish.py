@@ -15,9 +15,10 @@ import yaml
 
 from hf_gateway import errors, keyring_store
 from hf_gateway.cli import main
-from hf_gateway.credentials import Credential, Secret, origin_of
+from hf_gateway.credentials import Credential, origin_of
 from hf_gateway.hub import HubConnector
 from hf_gateway.hub.publish import PublishConflict, publish
+from hf_gateway.secret import Secret
 from tests.keyrings import encrypted_file, in_force
 from tests.publishing import BASE, READER, REPO, STRANGER, TOKEN, Hub, adapter
 from tests.servers.hub_commits import AnswerLost, Blob, Repo, User
@@ -337,7 +338,7 @@ def test_a_process_that_is_killed_leaves_nothing_half_published(place: str, hub:
     path = COMMIT if place == "commit" else f"/lfs-storage/{weights.sha256}"
     hub.fail(hang(), path=path)
     code = (
-        "import sys\nfrom hf_gateway.credentials import Secret\nfrom hf_gateway.hub.publish import publish\n"
+        "import sys\nfrom hf_gateway.secret import Secret\nfrom hf_gateway.hub.publish import publish\n"
         "folder, repo_id, endpoint = sys.argv[1:]\n"
         "publish(folder, repo_id=repo_id, endpoint=endpoint, credential=Secret(input()), metadata={'license': 'apache-2.0'})"
     )

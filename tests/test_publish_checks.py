@@ -58,7 +58,7 @@ class Runs:
     """What a pickle can be."""
 
     def __reduce__(self) -> Any:
-        return (os.system, ("touch /tmp/this-must-not-run",))
+        return (os.abort, ())  # nobody could overlook that
 
 
 PICKLE = pickle.dumps(Runs(), protocol=4)

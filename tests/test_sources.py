@@ -50,7 +50,7 @@ def _fetch(hub: FakeHub | str, model: str, revision: str | None = None, **enviro
     from hf_gateway.engines.sources import fetch
     from hf_gateway.errors import GatewayError
     model, revision, bound, weights = sys.argv[1:5]
-    from hf_gateway.credentials import Secret
+    from hf_gateway.secret import Secret
     credential = find(hub_url(), bound=Secret(bound) if bound else None)
     try:
         files = fetch(model, revision or None, credential, weights=weights)

@@ -7,8 +7,9 @@ from typing import Any, Self
 
 import pytest
 
-from hf_gateway.credentials import Credential, Secret, origin_of
+from hf_gateway.credentials import Credential, origin_of
 from hf_gateway.drive import Open, Opened, Send
+from hf_gateway.secret import Secret
 from hf_gateway.transport import HttpTransport
 from hf_gateway.wire.http import HttpRequest, HttpResponse
 

@@ -283,3 +283,49 @@ def llamaindex_gateway(url: str, first: str | None = None, concurrency: int | No
         stream=lambda prompt: sum(1 for _ in model.stream_complete(prompt)),
         astream=astream,
     )
+
+
+def langchain_nothing(url: str) -> Calls:  # noqa: ARG001 - it calls nobody
+    """A chat model of LangChain that answers by itself: what the class above it costs, whatever is beneath."""
+    from langchain_core.language_models import BaseChatModel
+    from langchain_core.messages import AIMessage
+    from langchain_core.outputs import ChatGeneration, ChatResult
+
+    class Nothing(BaseChatModel):
+        @property
+        def _llm_type(self) -> str:
+            return "nothing"
+
+        def _generate(self, *_: Any, **__: Any) -> ChatResult:
+            return ChatResult(generations=[ChatGeneration(message=AIMessage("word"))])
+
+        async def _agenerate(self, *_: Any, **__: Any) -> ChatResult:
+            return self._generate()
+
+    model = Nothing()
+    return Calls(chat=model.invoke, achat=model.ainvoke)
+
+
+def llamaindex_nothing(url: str) -> Calls:  # noqa: ARG001 - it calls nobody
+    """An LLM of LlamaIndex that answers by itself: what its instrumentation costs."""
+    from llama_index.core.llms import CompletionResponse, CustomLLM, LLMMetadata
+    from llama_index.core.llms.callbacks import llm_completion_callback
+
+    class Nothing(CustomLLM):
+        @property
+        def metadata(self) -> LLMMetadata:
+            return LLMMetadata()
+
+        @llm_completion_callback()
+        def complete(self, *_: Any, **__: Any) -> CompletionResponse:
+            return CompletionResponse(text="word")
+
+        @llm_completion_callback()
+        async def acomplete(self, *_: Any, **__: Any) -> CompletionResponse:
+            return CompletionResponse(text="word")
+
+        def stream_complete(self, *_: Any, **__: Any) -> Any:
+            raise NotImplementedError
+
+    model = Nothing()
+    return Calls(chat=model.complete, achat=model.acomplete)

@@ -60,6 +60,9 @@ def cells_of_calls(
 
 def _calls(worker: Worker, call: str, in_flight: int, aim: float) -> int:
     """Warm up, and return how many calls take about so many seconds; with several in flight at least four rounds of them."""
+    worker.ask(
+        "one", call=call, n=in_flight, in_flight=in_flight
+    )  # connects, imports, checks: says nothing of the next
     seconds = worker.seconds("one", call=call, n=in_flight, in_flight=in_flight)
     if seconds < aim:
         n = max(4, in_flight)

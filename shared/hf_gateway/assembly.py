@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 
 from hf_gateway.backends import backend_class
-from hf_gateway.credentials import Secret, is_hugging_face, origin_of
+from hf_gateway.credentials import is_hugging_face, origin_of
 from hf_gateway.errors import ConfigError, SpaceMismatch
 from hf_gateway.link import Link
 from hf_gateway.options import ChatSettings, EmbedSettings
 from hf_gateway.pace import Policy
+from hf_gateway.secret import Secret
 from hf_gateway.target import Target
 
 

@@ -6,7 +6,6 @@ They hold strings and bytes and know nothing of spaces; what stands in a key is 
 import contextlib
 import os
 import threading
-import time
 from base64 import b64decode, b64encode
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -121,6 +120,8 @@ class SqliteCache:
     def _open(self) -> "sqlite3.Connection":
         import sqlite3
 
+        from hf_gateway.wal import enter_wal
+
         if not self.path.exists():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.touch(mode=0o600)
@@ -128,7 +129,7 @@ class SqliteCache:
         connection = sqlite3.connect(self.path, timeout=BUSY, isolation_level=None, check_same_thread=False)
         with contextlib.ExitStack() as closing:
             closing.callback(connection.close)
-            _enter_wal(connection)
+            enter_wal(connection, BUSY)
             connection.execute("PRAGMA synchronous=NORMAL")
             _make_tables(connection, self.path)
             closing.pop_all()
@@ -141,22 +142,6 @@ _PARENTS: list[Any] = []
 
 def _sqlite_cache(path: Path, max_bytes: int | None) -> SqliteCache:
     return SqliteCache(path, max_bytes=max_bytes)
-
-
-def _enter_wal(connection: "sqlite3.Connection") -> None:
-    """Let readers and a writer work at once. The change itself does not wait for others as statements do."""
-    import sqlite3
-
-    ends = time.monotonic() + BUSY
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > ends:
-                raise
-            time.sleep(0.01)
-        else:
-            return
 
 
 def _make_tables(connection: "sqlite3.Connection", path: Path) -> None:

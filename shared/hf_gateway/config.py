@@ -26,9 +26,10 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel
 
-from hf_gateway.credentials import HUB, ROUTER, is_hugging_face, notice_once
+from hf_gateway.credentials import HUB, ROUTER, is_hugging_face
 from hf_gateway.errors import ConfigError, nearest
 from hf_gateway.key_policy import HouseRules, KeyLevel, truthy
+from hf_gateway.notices import notice_once
 from hf_gateway.target import checked_url
 
 FILE_NAME = "hf-gateway.toml"

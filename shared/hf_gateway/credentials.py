@@ -6,18 +6,14 @@ Hugging Face's own hosts over https and nowhere else: a base URL that points at 
 redirect. In the keyring each key is stored for the one origin that it was given for.
 """
 
-import hashlib
-import logging
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 from urllib.parse import urlsplit
 
-from hf_gateway.errors import ConfigError
-
-log = logging.getLogger(__name__)
+from hf_gateway import keyring_store
+from hf_gateway.notices import notice_once
+from hf_gateway.secret import EnvKey, Secret
 
 HUB = "https://huggingface.co"
 ROUTER = "https://router.huggingface.co"
@@ -29,83 +25,6 @@ KEYRING = "the keyring of the operating system (`hf-gateway login`)"
 """How a key from there is called where its source is told."""
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-
-
-class Secret:
-    """A key that shows itself only when asked to: `***` in text, and absent from pickles (it unpickles to None)."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: str, what: str = "the key") -> None:
-        """Take the key, without the blanks and line breaks that copying adds; `what` names it in the error."""
-        value = value.strip()
-        if not value:
-            raise ConfigError(f"{what} is empty")
-        if not re.fullmatch(r"[!-~]+", value):
-            # Checked here since an HTTP library would quote the whole header in its own error.
-            raise ConfigError(f"{what} has a blank, a line break or a character outside ASCII in it; copy it again")
-        self._value = value
-
-    def reveal(self) -> str:
-        """Return the key itself."""
-        return self._value
-
-    def fingerprint(self) -> str:
-        """Return eight characters that tell keys apart and tell nothing about the key."""
-        return hashlib.blake2b(self._value.encode(), digest_size=4, person=b"hf-gateway").hexdigest()
-
-    def scrub(self, text: str) -> str:
-        """Return text with the key replaced, for words that come from a server."""
-        return text.replace(self._value, "***")
-
-    def __repr__(self) -> str:
-        """Show that there is one."""
-        return "***"
-
-    def __eq__(self, other: object) -> bool:
-        """Equal when the keys are."""
-        return isinstance(other, Secret) and self._value == other._value
-
-    def __hash__(self) -> int:
-        """Hash by value."""
-        return hash(self._value)
-
-    def __copy__(self) -> "Secret":
-        """Immutable: a copy is the same one."""
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Secret":
-        """Immutable: a copy is the same one."""
-        return self
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Leave the key out of pickles."""
-        return (_nothing, ())
-
-
-def _nothing() -> None:
-    return None
-
-
-@dataclass(frozen=True)
-class EnvKey:
-    """A key that is read from the environment variable `name` whenever it is needed."""
-
-    name: str
-
-    def __str__(self) -> str:
-        """Write it as the short form does."""
-        return f"env:{self.name}"
-
-
-def key(value: str, what: str = "the key") -> Secret | EnvKey:
-    """Read a key as people give it: the key itself, or `env:NAME`. Raises ConfigError."""
-    name = value.removeprefix("env:")
-    if name != value:
-        if not re.fullmatch(r"[A-Za-z_]\w*", name):
-            raise ConfigError(f"{what}: 'env:' needs the name of an environment variable after it")
-        return EnvKey(name)
-    return Secret(value, what)
 
 
 @dataclass(frozen=True)
@@ -191,8 +110,6 @@ def _no_implicit_token() -> bool:
 
 
 def _in_keyring(stored_for: str, origin: str) -> Credential | None:
-    from hf_gateway import keyring_store
-
     secret = keyring_store.load(stored_for)
     return Credential(secret, origin, KEYRING) if secret is not None else None
 
@@ -202,13 +119,3 @@ def _logged_in(origin: str) -> Credential | None:
 
     token = get_token()
     return Credential(Secret(token, "the token of `hf auth login`"), origin, "`hf auth login`") if token else None
-
-
-_noticed: set[str] = set()
-
-
-def notice_once(message: str) -> None:
-    """Warn, but only the first time in this process."""
-    if message not in _noticed:
-        _noticed.add(message)
-        log.warning("%s", message)

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, 
 from pathlib import Path
 from typing import Any, Self
 
-from hf_gateway import observe
+from hf_gateway import observe, switches
 from hf_gateway.assembly import policy_of, refuse_mixed_spaces, targets_of_key
 from hf_gateway.backends import backend_class
 from hf_gateway.cache import CachedSpace
@@ -23,8 +23,9 @@ from hf_gateway.embedding import EmbedRequest, EmbedResult, Role
 from hf_gateway.errors import ConfigError, GatewayError
 from hf_gateway.fingerprint import Rows
 from hf_gateway.guard import Guard
+from hf_gateway.index_watch import lock_index
 from hf_gateway.link import ChatLink, EmbedLink, Link, SeenDimension
-from hf_gateway.lock import IndexLock, lock_index
+from hf_gateway.lock import IndexLock
 from hf_gateway.observe import Observation, Watch
 from hf_gateway.options import ChatSettings, EmbedSettings, Task, chosen_targets, settings_of
 from hf_gateway.portal import portal
@@ -125,7 +126,7 @@ class Gateway:
         if isinstance(settings, ChatSettings):
             talks = [link for link in self._links if isinstance(link, ChatLink)]
             self._chats = Chatter(self._chain, talks, settings, self._watch, self._chatted)
-        observe.from_environment()
+        switches.from_environment()
         observe.gateways.add(self)
         self._prepared_until = -math.inf
         self._told: list[tuple[str, str]] = []
@@ -266,7 +267,7 @@ class Gateway:
         """
         self._embedding()
         links = [link for link in self._links if isinstance(link, EmbedLink)]
-        return lock_index(self, self._guard, links, path, adopt=adopt)
+        return lock_index(self._observers, self._guard, links, path, adopt=adopt, cut=self._embedding().truncate)
 
     @property
     def settled_space(self) -> VectorSpace | None:

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any, Literal, Protocol
 
-from hf_gateway.credentials import notice_once
 from hf_gateway.drive import Compute
 from hf_gateway.embedding import EmbedAnswer, EmbedRequest, Role
 from hf_gateway.errors import BadResponse, BatchTooLarge, ContextOverflow, GatewayError, Quarantined, SpaceMismatch
 from hf_gateway.fingerprint import CANARIES, LONG, Comparison, Fingerprint, Row, Rows, Store, compare
+from hf_gateway.notices import notice_once
 from hf_gateway.options import EmbedOptions
 from hf_gateway.space import VectorSpace
 from hf_gateway.usage import Usage

@@ -1,8 +1,9 @@
 """Where hf-gateway keeps what it finds out, for all processes of a user."""
 
+import contextlib
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 
@@ -37,3 +38,19 @@ def write_atomically(path: Path, data: bytes) -> None:
         passing.replace(path)
     finally:
         passing.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Wait until no other process of this machine is in here for the same path, where the system and the disk can tell.
+
+    path: a folder, which is left as it is, or a file, which is made.
+    """
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(ImportError, OSError):  # Windows; some network file systems
+            import fcntl
+
+            door = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o666)
+            held.callback(os.close, door)
+            fcntl.flock(door, fcntl.LOCK_EX)
+        yield

@@ -21,9 +21,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hf_gateway.credentials import Secret, notice_once
 from hf_gateway.errors import ConfigError, GatewayError
 from hf_gateway.home import data_home, write_atomically
+from hf_gateway.notices import notice_once
+from hf_gateway.secret import Secret
 
 log = logging.getLogger(__name__)
 

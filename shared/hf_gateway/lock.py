@@ -4,33 +4,22 @@
 still be told from one whose vectors only have the same name and length.
 """
 
-import asyncio
-import contextlib
 import dataclasses
 import datetime as dt
-import functools
 import json
 import logging
 import os
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Self
 
 from hf_gateway._version import __version__
-from hf_gateway.errors import ConfigError, GatewayError, SpaceMismatch
+from hf_gateway.errors import ConfigError, SpaceMismatch
 from hf_gateway.fingerprint import VERSION as CANARIES_VERSION
-from hf_gateway.fingerprint import Comparison, Fingerprint, Rows, Store, compare
-from hf_gateway.home import write_atomically
-from hf_gateway.options import EmbedOptions
+from hf_gateway.fingerprint import Comparison, Fingerprint, Rows, compare
+from hf_gateway.home import alone, write_atomically
 from hf_gateway.space import VectorSpace
-
-if TYPE_CHECKING:
-    from hf_gateway.embedding import EmbedResult
-    from hf_gateway.gateway import Gateway
-    from hf_gateway.guard import Guard
-    from hf_gateway.link import EmbedLink
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +27,6 @@ VERSION = 1
 """Of the file's form."""
 NAME = "space.json"
 """The file's name in the index's folder."""
-CACHED = "cache"
-"""Who served, as results say of vectors that were kept; they were let in by the fingerprint that lies on this machine."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +138,7 @@ class IndexLock:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise self._unwritable(error) from error
-        with _alone(self.path):
+        with alone(self.path):
             known = self.read(self.path)
             if known is None:
                 try:
@@ -214,146 +201,6 @@ class IndexLock:
         )
 
 
-def lock_index(
-    gateway: "Gateway", guard: "Guard", links: Sequence["EmbedLink"], path: str | Path, *, adopt: bool
-) -> IndexLock:
-    """Do what `Gateway.lock_index` says, for its guard and its links."""
-    folder = Path(path).absolute()
-    if folder.is_file():
-        raise ConfigError(f"{folder} is a file; an index is locked by the folder it lies in")
-    held = IndexLock.read(folder)
-    if held is None and not adopt and _is_used(folder):
-        held = IndexLock.read(folder)  # another process may have locked it and begun to fill it just now
-        if held is None:
-            raise ConfigError(
-                f"there are files in {folder} and no {NAME}, so nobody knows which model made that index; if it was made "
-                f"with the one you are using, say so once with lock_index({str(path)!r}, adopt=True); otherwise rebuild it "
-                "into a new folder"
-            )
-    watch = _Watch(gateway, guard, links, folder)
-    watch.lock = watch.locked(held, adopt=adopt)
-    watch.begin()
-    return watch.lock
-
-
-class _Watch:
-    """Holds a chain to an index from its lock on: looks at each result before the caller gets it.
-
-    At lock time nothing may be measured yet, and in a chain of several spaces nothing decided; both are known once a target
-    has answered.
-    """
-
-    def __init__(self, gateway: "Gateway", guard: "Guard", links: Sequence["EmbedLink"], folder: Path) -> None:
-        self.folder = folder
-        self.lock = IndexLock(folder, None)
-        self._gateway = gateway
-        self._guard = guard
-        self._links = links
-        self._cut = isinstance(gateway.settings, EmbedOptions) and gateway.settings.truncate
-        self._one_at_a_time = threading.Lock()
-        self._compared: set[str] = set()
-        self._fault: GatewayError | None = None
-
-    def locked(self, held: IndexLock | None, *, adopt: bool) -> IndexLock:
-        """Check the index's lock, or make one, as far as the chain's space is known before its first vector."""
-        spaces = [self._guard.space_of(link) for link in self._links]
-        undecided = self._guard.pinned is None and _differ(spaces)
-        if self._guard.pinned is not None:
-            spaces = [self._guard.pinned]
-        elif undecided and held is not None and held.space is not None:
-            spaces = [space for space in spaces if not held.space.differences(space)] or spaces[:1]
-            if _differ(spaces):
-                return held  # it says too little to choose between them: the first vector decides, and is held to it
-        elif undecided:
-            if adopt:
-                raise ConfigError(
-                    f"the index in {self.folder} cannot be adopted yet: the targets of this chain are of several spaces, and "
-                    "which of them answers is decided by the first vector; embed something first, or name only the target "
-                    "that made it"
-                )
-            return IndexLock(self.folder, None)
-        space = functools.reduce(VectorSpace.merged, spaces)
-        fingerprint = next(filter(None, map(Store().load, dict.fromkeys(spaces))), None)
-        if held is not None:
-            held.check(space, fingerprint, cut=self._cut)
-        if fingerprint is not None:
-            self._compared.add(CACHED)
-        lock = IndexLock(self.folder, space, fingerprint=fingerprint).write()
-        if undecided and lock.space is not None:
-            self._guard.pin(lock.space)
-        return lock
-
-    def begin(self) -> None:
-        """Look at results from now on, in the place of an older watch over the same folder."""
-        observers = self._gateway._observers
-        for place, other in enumerate(observers):
-            if isinstance(other, _Watch) and other.folder == self.folder:
-                observers[place] = self
-                return
-        self._gateway.observe(self)
-
-    def __call__(self, result: "EmbedResult") -> None:
-        """Check what is known of a result. Raises SpaceMismatch, with which its vectors are lost."""
-        if not result.served_by:
-            return
-        if self._fault is not None:
-            raise self._fault
-        space = dataclasses.replace(result.space, dimension=result.vectors.dim)
-        with self._one_at_a_time:
-            if self.lock.space is None:
-                # At once, though it writes a file: no vector gets out before the index is locked to its space.
-                self.lock = IndexLock(self.folder, space).write()
-            self.lock.check(space)
-            fresh = [
-                link for link in self._links if link.label in result.served_by and link.label not in self._compared
-            ]
-            measured = [found for link in fresh if (found := self._measured(link)) is not None]
-            if CACHED in result.served_by and CACHED not in self._compared:
-                # Measured by another process since the lock was taken, and by no target of this chain yet.
-                measured += filter(None, [Store().load(result.space)])
-            for fingerprint in measured:
-                self.lock.check(space, fingerprint, cut=self._cut)
-            self._compared.update(link.label for link in fresh)
-            if measured:
-                self._compared.add(CACHED)
-            if fresh:
-                _off_the_loop(lambda: self._add(space, measured))
-        if self._fault is not None:
-            raise self._fault
-
-    def _measured(self, link: "EmbedLink") -> Fingerprint | None:
-        """Return what the guard measured of a target, or took for the same; None where it did not look."""
-        rows = self._guard.standing(link).rows
-        if rows is None:
-            return None
-        authority: Literal["files", "server"] = "files" if link.authoritative else "server"
-        return Fingerprint(self._guard.space_of(link), authority, link.label, rows)
-
-    def _add(self, space: VectorSpace, measured: Sequence[Fingerprint]) -> None:
-        """Write down what is known now, and hold the chain to what others may have written in the meantime."""
-        try:
-            self.lock = IndexLock(self.folder, space).write()
-            for found in measured:
-                kept = Store().load(found.space) or found
-                self.lock = IndexLock(self.folder, space, fingerprint=kept).write()
-        except GatewayError as error:
-            self._fault = error
-
-
-def _differ(spaces: Sequence[VectorSpace]) -> bool:
-    return any(one.differences(other) for one in spaces for other in spaces)
-
-
-def _off_the_loop(work: Callable[[], None]) -> None:
-    """Do it now, or, where an event loop would have to wait for it, in another thread."""
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:
-        work()
-    else:
-        loop.run_in_executor(None, work)
-
-
 def _nearest(one: Fingerprint, other: Fingerprint, cut: bool) -> Comparison:
     """Compare two fingerprints, and what a person accepted for the same as one of them; the first that agrees counts."""
     first = compare(one.rows, other.rows, cut=cut)
@@ -398,16 +245,6 @@ def _spoilt(file: Path, why: str) -> ConfigError:
     )
 
 
-def _is_used(folder: Path) -> bool:
-    """Whether there is anything in the folder but a lock that is being written."""
-    try:
-        return any(not entry.name.startswith(f".{NAME}.") for entry in folder.iterdir())
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise ConfigError(f"the index in {folder} cannot be opened: {error}") from error
-
-
 def _create(path: Path, data: bytes) -> None:
     """Write a file whole unless it is there. Raises OSError."""
     passing = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
@@ -422,21 +259,3 @@ def _create(path: Path, data: bytes) -> None:
                 passing.replace(path)
     finally:
         passing.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keep other processes of this machine from writing the folder's lock, where the system can; leaves nothing behind."""
-    try:
-        import fcntl
-
-        door = os.open(folder, os.O_RDONLY)
-    except (ImportError, OSError):  # Windows
-        yield
-        return
-    try:
-        with contextlib.suppress(OSError):  # some network file systems
-            fcntl.flock(door, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(door)

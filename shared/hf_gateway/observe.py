@@ -6,11 +6,9 @@ Who wants to know is a `Watcher`. While there is none, nothing of this is made.
 import contextlib
 import contextvars
 import logging
-import os
-import re
 import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
@@ -160,34 +158,6 @@ def unregister(watcher: Watcher) -> None:
     global watchers
     with _lock:
         watchers = tuple(known for known in watchers if known is not watcher)
-
-
-_SWITCHES = ("HF_GATEWAY_LEDGER", "HF_GATEWAY_PROMETHEUS", "HF_GATEWAY_OTEL")
-_switched: set[str] = set()
-
-
-def from_environment(environment: Mapping[str, str] = os.environ) -> None:
-    """Switch on what HF_GATEWAY_LEDGER, HF_GATEWAY_PROMETHEUS and HF_GATEWAY_OTEL ask for, once a process.
-
-    Imports nothing for what they do not ask for. Raises ConfigError, with the `pip install` line for a package that is missing.
-    """
-    for name in _SWITCHES:
-        value = environment.get(name, "").strip()
-        if not value or name in _switched or re.fullmatch(r"0|off|no|false", value, re.IGNORECASE):
-            continue
-        if name == "HF_GATEWAY_LEDGER":
-            from hf_gateway import ledger
-
-            ledger.enable()
-            ledger.enable_budgets()
-        else:
-            from hf_gateway import telemetry
-
-            if name == "HF_GATEWAY_PROMETHEUS":
-                telemetry.enable_prometheus()
-            else:
-                telemetry.enable_otel()
-        _switched.add(name)
 
 
 class Watch:

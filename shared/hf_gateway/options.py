@@ -9,9 +9,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from hf_gateway.chat import Sampling
 from hf_gateway.config import read_chain
-from hf_gateway.credentials import EnvKey, Secret, key
 from hf_gateway.errors import ConfigError, nearest
 from hf_gateway.key_policy import truthy
+from hf_gateway.secret import EnvKey, Secret, key
 from hf_gateway.target import Target
 
 Task = Literal["embedding", "chat"]

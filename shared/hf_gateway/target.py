@@ -17,8 +17,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit, urlunsplit
 
-from hf_gateway.credentials import EnvKey, Secret, key
 from hf_gateway.errors import ConfigError, nearest
+from hf_gateway.secret import EnvKey, Secret, key
 
 if TYPE_CHECKING:
     from hf_gateway.space import VectorSpace

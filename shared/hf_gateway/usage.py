@@ -1,6 +1,7 @@
 """What a call used, as far as the server counted it."""
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,17 @@ class Usage:
             _sum(self.cached_tokens, other.cached_tokens),
             _sum(self.reasoning_tokens, other.reasoning_tokens),
         )
+
+
+_DIGITS = 15
+"""Of a count in a header; nobody has a longer one, and reading digits without end takes time without end."""
+
+
+def counted(value: Any) -> int | None:
+    """Read a count as a server tells it, a number in JSON or a header's digits; None for what cannot be one."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= _DIGITS:
+        return int(value)
+    return value if type(value) is int and value >= 0 else None
 
 
 def _sum(one: int | None, other: int | None) -> int | None:

@@ -8,13 +8,15 @@ from typing import Any, ClassVar, Protocol
 
 from hf_gateway.chain import Emit
 from hf_gateway.chat import ChatEvent, ChatRequest, Gathering
-from hf_gateway.credentials import Credential, Secret, find, notice_once
+from hf_gateway.credentials import Credential, find
 from hf_gateway.drive import Effects, Open, Opened, Read, Send
 from hf_gateway.embedding import EmbedRequest
 from hf_gateway.engines import sources
 from hf_gateway.errors import AttemptTimedOut, BatchTooLarge, ConfigError, ConnectFailed, nearest
 from hf_gateway.key_policy import Access, HouseRules, KeyRequirement, requirement
+from hf_gateway.notices import notice_once
 from hf_gateway.options import ChatOptions, EmbedOptions, Task
+from hf_gateway.secret import Secret
 from hf_gateway.space import VectorSpace, canonical
 from hf_gateway.target import Target
 from hf_gateway.wire.hf_router import Capabilities

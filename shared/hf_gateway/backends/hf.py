@@ -10,7 +10,7 @@ from hf_gateway.backends.base import Report
 from hf_gateway.backends.openai_chat import OpenAIChat
 from hf_gateway.backends.served import Asked
 from hf_gateway.config import hub_url, router_url
-from hf_gateway.credentials import Credential, find, is_hugging_face, notice_once
+from hf_gateway.credentials import Credential, find, is_hugging_face
 from hf_gateway.drive import Clock, Compute, Effects
 from hf_gateway.embedding import EmbedRequest
 from hf_gateway.engines import sources
@@ -24,6 +24,7 @@ from hf_gateway.errors import (
     RateLimited,
     ServerError,
 )
+from hf_gateway.notices import notice_once
 from hf_gateway.space import VectorSpace
 from hf_gateway.wire import hf_inference, hf_router, openai
 from hf_gateway.wire.hf_inference import Route

@@ -12,7 +12,7 @@ from hf_gateway.ledger.budget_pool import dollars
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-    from hf_gateway.ledger.budgets import Standing
+    from hf_gateway.ledger.budget import Standing
 
 TAKES_A_CHAIN = False
 """It speaks of tenants, not of targets."""
@@ -70,7 +70,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _set(engine: "sa.Engine", arguments: argparse.Namespace) -> None:
-    from hf_gateway.ledger.budgets import Budget, all_budgets, set_budget
+    from hf_gateway.ledger.budget import Budget
+    from hf_gateway.ledger.budgets import all_budgets, set_budget
 
     known = {each.period: each for each in all_budgets(engine) if each.tenant == arguments.tenant}
     limits = {period: getattr(arguments, f"per_{period}") for period in _PERIODS}

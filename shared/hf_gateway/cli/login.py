@@ -8,8 +8,9 @@ from urllib.parse import urlsplit
 
 from hf_gateway.cli.output import console, print_json
 from hf_gateway.config import hub_url
-from hf_gateway.credentials import HUB, Credential, Secret, is_hugging_face, origin_of
+from hf_gateway.credentials import HUB, Credential, is_hugging_face, origin_of
 from hf_gateway.errors import AuthenticationFailed, ConfigError, GatewayError
+from hf_gateway.secret import Secret
 from hf_gateway.target import checked_url
 from hf_gateway.wire.hub_account import Account
 

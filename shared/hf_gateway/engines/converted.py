@@ -17,7 +17,7 @@ from typing import Any
 
 from hf_gateway.engines.sources import ModelFiles, read_json
 from hf_gateway.fingerprint import Fingerprint
-from hf_gateway.home import home, write_atomically
+from hf_gateway.home import alone, home, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ def making(folder: Path) -> Iterator[Path]:
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     passing = folder.with_name(f".{folder.name}.{os.getpid()}.{os.urandom(4).hex()}")
-    with _alone(folder.with_name(f".{folder.name}.lock")):
+    with alone(folder.with_name(f".{folder.name}.lock")):
         _sweep(folder)
         passing.mkdir()
         try:
@@ -175,20 +175,6 @@ def _sweep(folder: Path) -> None:
     for left in folder.parent.glob(f".{folder.name}.*"):
         if left.is_dir():
             shutil.rmtree(left, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Wait until no other process of this machine makes the same; it would only be done twice."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    with path.open("wb") as door:
-        with contextlib.suppress(OSError):  # some network file systems
-            fcntl.flock(door, fcntl.LOCK_EX)
-        yield
 
 
 class Notes:

@@ -16,10 +16,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_gateway.credentials import notice_once
 from hf_gateway.home import home
 from hf_gateway.hub.metadata import LIFETIME_HOURS, ModelFile, ModelMetadata
 from hf_gateway.hub.names import endpoint as checked_endpoint
+from hf_gateway.notices import notice_once
 
 if TYPE_CHECKING:
     import sqlite3

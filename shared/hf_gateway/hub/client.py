@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from hf_gateway.chain import Call, Steps, Wait
-from hf_gateway.credentials import Credential, Secret, find, origin_of
+from hf_gateway.credentials import Credential, find, origin_of
 from hf_gateway.drive import Clock, Compute, Driver, Send, Transport
 from hf_gateway.errors import (
     AttemptTimedOut,
@@ -28,6 +28,7 @@ from hf_gateway.hub import names
 from hf_gateway.hub.errors import HubOffline
 from hf_gateway.key_policy import truthy
 from hf_gateway.retry_after import retry_after_seconds
+from hf_gateway.secret import Secret
 from hf_gateway.transport import HttpTransport
 from hf_gateway.wire.http import HttpRequest, HttpResponse
 from hf_gateway.wire.hub_models import TARGET, rate_limit, refusal

@@ -11,8 +11,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from hf_gateway.config import hub_url
-from hf_gateway.credentials import Secret, is_hugging_face
+from hf_gateway.credentials import is_hugging_face
 from hf_gateway.errors import BadResponse, ConfigError, ConnectFailed, InvalidRequest
+from hf_gateway.secret import Secret
 from hf_gateway.space import canonical
 from hf_gateway.target import checked_url, redacted
 

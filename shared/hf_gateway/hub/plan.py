@@ -6,11 +6,11 @@ Licences are compared by class (`hub.licenses`). That is no legal advice: what i
 from dataclasses import dataclass
 from typing import Any
 
-from hf_gateway.credentials import Secret
 from hf_gateway.hub.adapter import CARD, Adapter, AdapterFile, AdapterRefused, Problem
 from hf_gateway.hub.card import Details, card
 from hf_gateway.hub.contents import secrets_in
 from hf_gateway.hub.licenses import LicenseClass, licence_class
+from hf_gateway.secret import Secret
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from hf_gateway.credentials import Credential, Secret, is_hugging_face
+from hf_gateway.credentials import Credential, is_hugging_face
 from hf_gateway.errors import (
     AttemptTimedOut,
     BadResponse,
@@ -30,6 +30,7 @@ from hf_gateway.hub.card import Details, license_in
 from hf_gateway.hub.client import HubClient
 from hf_gateway.hub.metadata import ModelMetadata
 from hf_gateway.hub.plan import BaseLicense, PublishPlan, make_plan
+from hf_gateway.secret import Secret
 from hf_gateway.wire.hub_account import decode_whoami, encode_whoami, encode_write_check
 from hf_gateway.wire.hub_models import TARGET, decode_model, encode_model
 

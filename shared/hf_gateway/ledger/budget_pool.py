@@ -10,15 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import TYPE_CHECKING
 
 from hf_gateway.errors import BudgetExceeded, BudgetUnavailable, GatewayError
+from hf_gateway.ledger.budget import LEASE, Budget, Exchanged, Key
 
-if TYPE_CHECKING:
-    from hf_gateway.ledger.budgets import Budget, Exchanged, Key
-
-LEASE = 30.0
-"""Seconds for which a lease holds."""
 _RENEW = 20.0
 """Seconds before its end from which on it is renewed."""
 _AHEAD = 256
@@ -26,7 +21,7 @@ _AHEAD = 256
 _SHARE = 8
 """And at most this part of what is left, so that other processes get theirs."""
 
-Trade = Callable[..., "Exchanged"]
+Trade = Callable[..., Exchanged]
 """`budgets.exchange`, on a database and for a process."""
 
 
@@ -47,7 +42,7 @@ class Account:
     when more is leased, before anybody has to wait for it.
     """
 
-    key: "Key"
+    key: Key
     begins: float
     ends: float
     free: int = 0
@@ -58,7 +53,7 @@ class Account:
     term: int = 0
     largest: int = 0
     low: int = 0
-    exchanged: "Exchanged | None" = None
+    exchanged: Exchanged | None = None
 
     def usable(self, now: float) -> int:
         """Return what may be promised: nothing of a lease that may have expired."""
@@ -97,7 +92,7 @@ class Pool:
         """Whether there is nothing to write or renew."""
         return not (self._accounts or self._ended)
 
-    def enter(self, request: Request, budgets: "Sequence[Budget]") -> bool:
+    def enter(self, request: Request, budgets: Sequence[Budget]) -> bool:
         """Promise a request what it needs, of all its budgets or of none; False where it has to wait for `serve`."""
         request.accounts = [self._account(budget) for budget in budgets]
         with self._lock:
@@ -147,7 +142,7 @@ class Pool:
             self._ended = [account for account in self._ended if account.spent or account.held or account.leased]
             return bool(self._waiting)
 
-    def _account(self, budget: "Budget") -> Account:
+    def _account(self, budget: Budget) -> Account:
         """Return the account of a budget in the period that it is now."""
         place = (budget.tenant, budget.period)
         account = self._accounts.get(place)
@@ -271,7 +266,7 @@ def dollars(amount: Decimal) -> str:
     return f"${whole}.{digits.rstrip('0').ljust(2, '0')}"
 
 
-def _exceeded(account: Account, limit: int, came: "Exchanged", needed: int) -> BudgetExceeded:
+def _exceeded(account: Account, limit: int, came: Exchanged, needed: int) -> BudgetExceeded:
     key = account.key
     # What is leased and free is reserved for nobody but this request, and too little for it.
     reserved = max(came.reserved - max(account.free, 0), 0)

@@ -24,13 +24,13 @@ from hf_gateway import observe
 from hf_gateway.config import router_url
 from hf_gateway.errors import BudgetExceeded
 from hf_gateway.ledger import place
+from hf_gateway.ledger.budget import Budget, Exchanged, Key
 from hf_gateway.ledger.budget_pool import Pool, Request, promise, unavailable, whose
 from hf_gateway.ledger.cost import at_most, cost_of, may_be_billed
 from hf_gateway.ledger.prices import EXACT
 from hf_gateway.observe import Observation
 
 if TYPE_CHECKING:
-    from hf_gateway.ledger.budgets import Budget, Exchanged, Key
     from hf_gateway.ledger.models import PriceBook
 
 log = logging.getLogger(__name__)

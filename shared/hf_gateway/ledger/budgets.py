@@ -7,74 +7,15 @@ the lease in memory (`budget_watch.py`). What a process that died had leased is 
 import datetime as dt
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from hf_gateway.errors import ConfigError, nearest
-from hf_gateway.ledger.budget_pool import LEASE
+from hf_gateway.ledger.budget import LEASE, Budget, Exchanged, Key, OnUnknown, Period, Standing, period_of
 from hf_gateway.ledger.tables import budgets, leases, spending
-
-Period = Literal["day", "month"]
-OnUnknown = Literal["refuse", "allow"]
-
-EVERYBODY = "*"
-"""The tenant of a budget that all share, calls without a tenant among them."""
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What a tenant may spend. on_unknown: what happens to a request that may cost what nobody knows."""
-
-    tenant: str
-    period: Period
-    limit: Decimal
-    on_unknown: OnUnknown = "refuse"
-
-    def at(self, now: float) -> "tuple[Key, float, float]":
-        """Return what it is called in the period of a moment, and when that begins and ends, in seconds since the epoch."""
-        starts, resets = period_of(self.period, now)
-        begins = dt.datetime.combine(starts, dt.time(), dt.UTC)
-        return Key(self.tenant, self.period, starts), begins.timestamp(), resets.timestamp()
-
-
-@dataclass(frozen=True)
-class Standing:
-    """A budget, and how it stands in the period that began at `starts`; USD."""
-
-    budget: Budget
-    starts: dt.date
-    resets: dt.datetime
-    spent: Decimal = Decimal(0)
-    reserved: Decimal = Decimal(0)
-
-    @property
-    def left(self) -> Decimal:
-        """What may still be spent."""
-        return max(self.budget.limit - self.spent - self.reserved, Decimal(0))
-
-
-@dataclass(frozen=True)
-class Key:
-    """One budget in one period."""
-
-    tenant: str
-    period: Period
-    starts: dt.date
-
-
-def period_of(period: Period, now: float) -> tuple[dt.date, dt.datetime]:
-    """Return the first day of the period that a moment is in, and when the next one begins. Days are those of UTC."""
-    today = dt.datetime.fromtimestamp(now, dt.UTC).date()
-    if period == "day":
-        starts, ends = today, today + dt.timedelta(days=1)
-    else:
-        starts = today.replace(day=1)
-        ends = (starts + dt.timedelta(days=32)).replace(day=1)
-    return starts, dt.datetime.combine(ends, dt.time(), dt.UTC)
 
 
 def set_budget(engine: sa.Engine, budget: Budget) -> bool:
@@ -132,21 +73,6 @@ def standings(engine: sa.Engine, now: float) -> list[Standing]:
             amounts = (first.spent_usd, first.reserved_usd) if first is not None else ()
             found.append(Standing(budget, starts, resets, *amounts))
     return found
-
-
-@dataclass(frozen=True)
-class Exchanged:
-    """What an exchange came to, in millionths of a millionth of a USD.
-
-    limit: None where there is no such budget any more; granted: what was added to the lease; lost: the lease had expired and
-    was freed; spent, reserved: of the whole budget, by all processes.
-    """
-
-    limit: int | None
-    granted: int
-    lost: bool
-    spent: int
-    reserved: int
 
 
 def exchange(

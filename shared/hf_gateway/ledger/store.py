@@ -7,7 +7,6 @@ import contextlib
 import json
 import logging
 import sqlite3
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ from hf_gateway.errors import ConfigError
 from hf_gateway.ledger.place import shown
 from hf_gateway.ledger.place import told as told
 from hf_gateway.ledger.tables import observations, tenant_roles
+from hf_gateway.wal import enter_wal
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ def _sqlite(parsed: sa.URL, patience: float, read_only: bool) -> sa.Engine:
     @sa.event.listens_for(engine, "connect")
     def _settle(connection: sqlite3.Connection, _record: Any) -> None:
         if not read_only:
-            _enter_wal(connection, patience)
+            enter_wal(connection, patience)
         connection.execute("PRAGMA synchronous=NORMAL")
 
     @sa.event.listens_for(engine, "begin")
@@ -94,20 +94,6 @@ def _sqlite(parsed: sa.URL, patience: float, read_only: bool) -> sa.Engine:
         connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
     return engine
-
-
-def _enter_wal(connection: sqlite3.Connection, patience: float) -> None:
-    """Let readers and a writer work at once. The change itself does not wait for others as statements do."""
-    ends = time.monotonic() + patience
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > ends:
-                raise
-            time.sleep(0.01)
-        else:
-            return
 
 
 def revision(engine: sa.Engine) -> str | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from hf_gateway.embedding import EmbedAnswer
 from hf_gateway.errors import BadResponse
-from hf_gateway.usage import Usage
+from hf_gateway.usage import Usage, counted
 from hf_gateway.wire.http import HttpRequest, HttpResponse, get, post_json, read_json, read_vectors
 from hf_gateway.wire.rows import rows_of
 
@@ -115,6 +115,5 @@ def decode_embed(response: HttpResponse, count: int, *, target: str) -> EmbedAns
         raise BadResponse(
             f"answered 200 with an error: {data.get('error') if isinstance(data, dict) else data!r}", target=target
         )
-    tokens = data.get("prompt_eval_count")
     vectors = rows_of(data.get("embeddings"), count, target=target)
-    return EmbedAnswer(vectors, Usage(tokens if isinstance(tokens, int) else None), data.get("model"))
+    return EmbedAnswer(vectors, Usage(counted(data.get("prompt_eval_count"))), data.get("model"))

@@ -8,7 +8,7 @@ from typing import Any
 
 from hf_gateway.chat import ChatEvent, ChatRequest, Message, ToolCallDelta, asked_for_json
 from hf_gateway.errors import BadResponse, GatewayError, InvalidRequest, ModelNotFound, classify
-from hf_gateway.usage import Usage
+from hf_gateway.usage import Usage, counted
 from hf_gateway.wire.http import HttpRequest, HttpResponse, post_json, read_json
 from hf_gateway.wire.sse import Lines, parsed
 
@@ -220,7 +220,7 @@ def _event(data: Mapping[str, Any], target: str) -> ChatEvent:
         _string(message.get("thinking")) or "",
         tuple(_tool_call(call) for call in calls if _is_call(call)) if isinstance(calls, list) else (),
         (_string(data.get("done_reason")) or "stop") if done else None,
-        Usage(_count(data.get("prompt_eval_count")), _count(data.get("eval_count"))) if done else None,
+        Usage(counted(data.get("prompt_eval_count")), counted(data.get("eval_count"))) if done else None,
         _string(data.get("model")),
         _string(data.get("remote_host")),
         logprobs=tuple(logprobs) if isinstance(logprobs, list) else (),
@@ -229,10 +229,6 @@ def _event(data: Mapping[str, Any], target: str) -> ChatEvent:
 
 def _string(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
-
-
-def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) else None
 
 
 def _is_call(call: Any) -> bool:

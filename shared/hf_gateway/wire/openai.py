@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from hf_gateway.embedding import EmbedAnswer
 from hf_gateway.errors import BadResponse
-from hf_gateway.usage import Usage
+from hf_gateway.usage import Usage, counted
 from hf_gateway.vectors import Vectors
 from hf_gateway.wire.http import HttpRequest, HttpResponse, get, post_json, read_json, read_vectors
 from hf_gateway.wire.rows import rows_of
@@ -65,7 +65,7 @@ def decode_embeddings(response: HttpResponse, count: int, *, target: str) -> Emb
     vectors = (
         _from_base64(rows, target) if any(isinstance(row, str) for row in rows) else rows_of(rows, count, target=target)
     )
-    return EmbedAnswer(vectors, Usage(tokens if isinstance(tokens, int) else None), data.get("model"))
+    return EmbedAnswer(vectors, Usage(counted(tokens)), data.get("model"))
 
 
 def _ordered(entries: list[Any], count: int, target: str) -> list[Any]:

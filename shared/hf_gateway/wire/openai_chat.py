@@ -11,7 +11,7 @@ from typing import Any
 
 from hf_gateway.chat import ChatEvent, ChatRequest, ToolCallDelta
 from hf_gateway.errors import BadResponse, GatewayError, classify
-from hf_gateway.usage import Usage
+from hf_gateway.usage import Usage, counted
 from hf_gateway.wire.http import HttpRequest, HttpResponse, post_json, read_json
 from hf_gateway.wire.openai import endpoint
 from hf_gateway.wire.sse import EventStream, parsed
@@ -210,8 +210,7 @@ def usage_of(usage: Any) -> Usage | None:
 
 
 def _count(counts: Any, name: str) -> int | None:
-    value = counts.get(name) if isinstance(counts, dict) else None
-    return value if isinstance(value, int) else None
+    return counted(counts.get(name)) if isinstance(counts, dict) else None
 
 
 # The words for what a status says elsewhere: TGI's error_type (router/src/lib.rs), OpenAI's type and code.

@@ -1,0 +1,14 @@
+"""What a program is told once, however often it happens."""
+
+import logging
+
+log = logging.getLogger(__name__)
+
+_noticed: set[str] = set()
+
+
+def notice_once(message: str) -> None:
+    """Warn, but only the first time in this process."""
+    if message not in _noticed:
+        _noticed.add(message)
+        log.warning("%s", message)

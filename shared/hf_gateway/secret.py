@@ -1,0 +1,85 @@
+"""A key that cannot be shown by accident, and how people write one."""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from hf_gateway.errors import ConfigError
+
+
+class Secret:
+    """A key that shows itself only when asked to: `***` in text, and absent from pickles (it unpickles to None)."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str, what: str = "the key") -> None:
+        """Take the key, without the blanks and line breaks that copying adds; `what` names it in the error."""
+        value = value.strip()
+        if not value:
+            raise ConfigError(f"{what} is empty")
+        if not re.fullmatch(r"[!-~]+", value):
+            # Checked here since an HTTP library would quote the whole header in its own error.
+            raise ConfigError(f"{what} has a blank, a line break or a character outside ASCII in it; copy it again")
+        self._value = value
+
+    def reveal(self) -> str:
+        """Return the key itself."""
+        return self._value
+
+    def fingerprint(self) -> str:
+        """Return eight characters that tell keys apart and tell nothing about the key."""
+        return hashlib.blake2b(self._value.encode(), digest_size=4, person=b"hf-gateway").hexdigest()
+
+    def scrub(self, text: str) -> str:
+        """Return text with the key replaced, for words that come from a server."""
+        return text.replace(self._value, "***")
+
+    def __repr__(self) -> str:
+        """Show that there is one."""
+        return "***"
+
+    def __eq__(self, other: object) -> bool:
+        """Equal when the keys are."""
+        return isinstance(other, Secret) and self._value == other._value
+
+    def __hash__(self) -> int:
+        """Hash by value."""
+        return hash(self._value)
+
+    def __copy__(self) -> "Secret":
+        """Immutable: a copy is the same one."""
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Secret":
+        """Immutable: a copy is the same one."""
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Leave the key out of pickles."""
+        return (_nothing, ())
+
+
+def _nothing() -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class EnvKey:
+    """A key that is read from the environment variable `name` whenever it is needed."""
+
+    name: str
+
+    def __str__(self) -> str:
+        """Write it as the short form does."""
+        return f"env:{self.name}"
+
+
+def key(value: str, what: str = "the key") -> Secret | EnvKey:
+    """Read a key as people give it: the key itself, or `env:NAME`. Raises ConfigError."""
+    name = value.removeprefix("env:")
+    if name != value:
+        if not re.fullmatch(r"[A-Za-z_]\w*", name):
+            raise ConfigError(f"{what}: 'env:' needs the name of an environment variable after it")
+        return EnvKey(name)
+    return Secret(value, what)
