@@ -221,7 +221,7 @@ class TestBounds:
         # Two batches are on their way at most, and one more is being read.
         count, ahead = far_ahead(Gateway(targets=["hash:8"]), Source(100_000), form)
         assert count == 100_000
-        assert 512 <= ahead <= (2 + 1) * 512
+        assert 256 <= ahead <= (2 + 1) * 256
 
     @pytest.mark.parametrize("form", ["blocking", "async of texts", "async of texts that are waited for"])
     def test_with_a_server_as_many_batches_are_read_ahead_as_are_on_their_way(self, form):

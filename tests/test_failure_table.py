@@ -10,7 +10,19 @@ from langchain_core.exceptions import ModelError
 from hf_gateway import Target, errors
 from tests.embedders import Caller, chain
 from tests.servers import unit_vectors
-from tests.servers.loopback import Reply, cut, dead_url, disconnect, drip, garbage, hang, html, redirect
+from tests.servers.loopback import (
+    Recorded,
+    Reply,
+    Stream,
+    cut,
+    dead_url,
+    disconnect,
+    drip,
+    garbage,
+    hang,
+    html,
+    redirect,
+)
 from tests.servers.openai import FakeOpenAI
 from tests.servers.router import FakeHub, FakeRouter, loading, rate_limited
 from tests.servers.tei import FakeTEI
@@ -103,6 +115,42 @@ def test_batch_too_large_is_split_and_goes_on_at_the_same_target(
     sizes = sorted((len(request.json["input"]) for request in primary.requests), reverse=True)
     assert sizes == ([8, 3, 3, 2] if answer.status == 422 else [8, 4, 4])
     assert backup.count() == 0
+
+
+class Narrow(FakeOpenAI):
+    """A server that takes so many texts, or bytes, at once, and refuses more with its own words."""
+
+    def __init__(self, refusal: Reply, *, texts: int = 1000, size: int = 10**9) -> None:
+        self.refused = 0
+        self._refusal_of_more, self._texts, self._size = refusal, texts, size
+        super().__init__(models=None)
+
+    def handle(self, request: Recorded) -> Reply | Stream:
+        if len(request.body) <= self._size and len(request.json["input"]) <= self._texts:
+            return super().handle(request)
+        self.refused += 1
+        return self._refusal_of_more
+
+
+@pytest.mark.parametrize(
+    ("refusal", "limit"),
+    [
+        (Reply(422, {"error": "batch size 256 > maximum allowed batch size 32"}), {"texts": 32}),
+        (says("the array has at most 32 items", 400), {"texts": 32}),
+        (Reply(422, {"error": "batch size exceeded"}), {"texts": 40}),
+        (Reply(413, "Payload Too Large"), {"size": 2000}),
+    ],
+    ids=["422 with the number", "400 with the number", "422 without", "413"],
+)
+def test_batch_too_large_is_heeded_ever_after(caller: Make, refusal: Reply, limit: dict[str, int]) -> None:
+    texts = [f"text {number}" for number in range(300)]
+    with Narrow(refusal, **limit) as server:
+        make = caller(chain(server))
+        assert make.documents(texts) == unit_vectors(texts)
+        assert server.refused
+        server.refused = 0
+        assert make.documents(texts) == unit_vectors(texts)
+        assert server.refused == 0
 
 
 def test_batch_too_large_for_a_single_text_is_a_context_overflow(

@@ -84,18 +84,29 @@ def fault_of(text: Any) -> str | None:
 
 
 def _packed(texts: Sequence[str], max_texts: int, max_bytes: int | None) -> Iterator[Sequence[str]]:
-    if max_bytes is None:
-        for start in range(0, len(texts), max_texts):
-            yield texts[start : start + max_texts]
-        return
-    start, size = 0, 0
-    for index, text in enumerate(texts):
-        step = json_size(text)
-        if index > start and (index - start == max_texts or size + step > max_bytes):
-            yield texts[start:index]
-            start, size = index, 0
-        size += step
-    yield texts[start:]
+    start = 0
+    while start < len(texts):
+        part = texts[start : start + max_texts]
+        if max_bytes is not None:
+            part = part[: _fitting(part, max_bytes)]
+        yield part
+        start += len(part)
+
+
+def _fitting(texts: Sequence[str], max_bytes: int) -> int:
+    """Return how many texts from the first one on fit; one at least."""
+    if _MOST_BYTES * sum(map(len, texts)) + _AROUND * len(texts) <= max_bytes:
+        return len(texts)
+    size = 0
+    for count, text in enumerate(texts):
+        size += json_size(text)
+        if count and size > max_bytes:
+            return count
+    return len(texts)
+
+
+_MOST_BYTES, _AROUND = 6, 3
+"""Bytes in JSON of a character at most, as of \\u0000, and of what is around a text; counting exactly takes its time."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from hf_gateway.embedding import EmbedAnswer, EmbedRequest
 from hf_gateway.errors import (
     AttemptTimedOut,
     BadResponse,
+    BatchTooLarge,
     ConnectFailed,
     ContentFiltered,
     GatewayError,
@@ -145,7 +146,11 @@ class EmbedLink(Link):
 
     def embed_shaped(self, request: EmbedRequest) -> Effects:
         """Embed, check what came, and cut and scale it as the chain wants."""
-        answer: EmbedAnswer = yield from self.backend.embed(request)
+        try:
+            answer: EmbedAnswer = yield from self.backend.embed(request)
+        except BatchTooLarge as limit:
+            self.backend.heed(limit, request)
+            raise
         vectors = answer.vectors
         if len(vectors) != len(request.texts):
             raise BadResponse(f"answered with {len(vectors)} vectors for {len(request.texts)} texts", target=self.label)

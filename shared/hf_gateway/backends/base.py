@@ -20,10 +20,12 @@ from hf_gateway.secret import Secret
 from hf_gateway.space import VectorSpace, canonical
 from hf_gateway.target import Target
 from hf_gateway.wire.hf_router import Capabilities
-from hf_gateway.wire.http import HttpRequest, HttpResponse
+from hf_gateway.wire.http import HttpRequest, HttpResponse, json_size
 
 _ENVELOPE = 4096
 """Bytes left for what stands around the texts in a body."""
+TOO_LONG = 413
+"""The status that speaks of bytes."""
 GRACE = 2.0
 """Seconds after the finish reason for the count of tokens to come."""
 LAST_BYTES = 0.1
@@ -72,8 +74,10 @@ class Backend:
     """What may stand in `Target.options`."""
     tuning_options: ClassVar[frozenset[str]] = frozenset()
     """Which of them change speed or way only, and no vector; they stay out of identities."""
-    max_bytes: ClassVar[int] = 2_000_000
+    max_bytes: int = 2_000_000
     """Bytes of one request's body; what is longer is cut into several."""
+    most_texts: int | None = None
+    """Texts of one request, as far as nobody has asked the server; None for any number."""
 
     def __init__(
         self,
@@ -99,11 +103,13 @@ class Backend:
         self._model_space: VectorSpace | None = None
         self._credential: Credential | None = None
         self._prepared = False
+        self._fitting: int | None = None
 
     @property
     def batch_texts(self) -> int | None:
         """Texts that are sent in one request at most, as far as it is known; None for any number."""
-        return None
+        known = [most for most in (self.most_texts, self._fitting) if most is not None]
+        return min(known, default=None)
 
     @property
     def url(self) -> str | None:
@@ -236,9 +242,25 @@ class Backend:
             )
         return [prompt + text for text in request.texts] if prompt else list(request.texts)
 
-    def check_count(self, request: EmbedRequest, max_texts: int) -> None:
+    def heed(self, limit: BatchTooLarge, request: EmbedRequest) -> None:
+        """Keep to what the server said that it takes at once, or to half of what it refused without a number.
+
+        Or it would be asked in vain for every batch of a long list.
+        """
+        count = len(request.texts)
+        if limit.status is None or count < 2:
+            return
+        if limit.max_texts is not None and 0 < limit.max_texts < count:
+            self._fitting = min(limit.max_texts, self._fitting or count)
+        elif limit.status == TOO_LONG:
+            self.max_bytes = min(self.max_bytes, sum(map(json_size, request.texts)) // 2 + _ENVELOPE)
+        else:
+            self._fitting = min((count + 1) // 2, self._fitting or count)
+
+    def check_count(self, request: EmbedRequest) -> None:
         """Have the chain cut a batch of more texts than are taken at once. Raises BatchTooLarge."""
-        if len(request.texts) > max_texts:
+        max_texts = self.batch_texts
+        if max_texts is not None and len(request.texts) > max_texts:
             raise BatchTooLarge(
                 f"takes {max_texts} texts at once", max_texts=max_texts, max_bytes=self.max_bytes - _ENVELOPE
             )

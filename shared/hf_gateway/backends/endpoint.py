@@ -20,6 +20,7 @@ class EndpointBackend(OpenAIChat):
     """
 
     kind = "endpoint"
+    most_texts = MAX_TEXTS
     option_names = frozenset({"access", "stream_usage"})
     tuning_options = option_names
 
@@ -44,14 +45,9 @@ class EndpointBackend(OpenAIChat):
         info = tei.decode_info(response, target=self.target.label)
         return of_tei(info, self) if info.kind == "embedding" else None
 
-    @property
-    def batch_texts(self) -> int:
-        """Texts that are sent in one request."""
-        return MAX_TEXTS
-
     def embed(self, request: EmbedRequest) -> Effects:
         """Embed a batch."""
-        self.check_count(request, MAX_TEXTS)
+        self.check_count(request)
         response = yield from self.ask(
             hf_inference.encode_feature_extraction(f"{self._base}/", self.prompted(request), truncate=request.truncate)
         )

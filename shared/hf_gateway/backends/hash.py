@@ -15,6 +15,7 @@ class HashBackend(Backend):
     """Deterministic, the same for queries and documents; a space of its own, never to be mixed with a model's."""
 
     kind = "hash"
+    most_texts = TEXTS_AT_ONCE
     option_names = frozenset({"dim"})
 
     def __init__(self, *args: object, **named: object) -> None:
@@ -54,7 +55,7 @@ class HashBackend(Backend):
 
     def embed(self, request: EmbedRequest) -> Effects:
         """Hash; a few hundred texts at a time, off the event loop."""
-        self.check_count(request, TEXTS_AT_ONCE)
+        self.check_count(request)
         for index, text in enumerate(request.texts):
             if len(text) > MAX_CHARS and not request.truncate:
                 raise ContextOverflow(

@@ -59,6 +59,7 @@ class HfBackend(OpenAIChat):
     """
 
     kind = "hf"
+    most_texts = MAX_TEXTS
     option_names = frozenset({"bill_to"})
     tuning_options = option_names
 
@@ -167,14 +168,9 @@ class HfBackend(OpenAIChat):
             raise BadResponse(f"{model} has no files on the Hub that describe it", target=label)
         return found
 
-    @property
-    def batch_texts(self) -> int:
-        """Texts that are sent in one request."""
-        return MAX_TEXTS
-
     def embed(self, request: EmbedRequest) -> Effects:
         """Embed a batch through the first provider that serves the model."""
-        self.check_count(request, MAX_TEXTS)
+        self.check_count(request)
         route = yield from self._route()
         texts, label, pooling = self.prompted(request), self.target.label, self.space().pooling
         if route.provider == "hf-inference":

@@ -40,6 +40,7 @@ class LocalBackend(Backend):
     """
 
     kind = "local"
+    most_texts = TEXTS_AT_ONCE
     tasks = frozenset({"embedding", "chat"})
     option_names = OPTIONS
     tuning_options = frozenset({"engine", "device", "batch_size"})
@@ -61,11 +62,6 @@ class LocalBackend(Backend):
     def key_url(self) -> str:
         """A key is for the Hub, where the model is downloaded from."""
         return hub_url(self.environment)
-
-    @property
-    def batch_texts(self) -> int | None:
-        """Texts that are computed in one go at most."""
-        return TEXTS_AT_ONCE
 
     @property
     def authoritative(self) -> bool:

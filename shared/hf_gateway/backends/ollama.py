@@ -58,6 +58,7 @@ class OllamaBackend(Backend):
     """
 
     kind = "ollama"
+    most_texts = MAX_TEXTS
     tasks = frozenset({"embedding", "chat"})
     option_names = frozenset({"keep_alive", "num_ctx", "options"})
     tuning_options = frozenset({"keep_alive"})
@@ -110,14 +111,9 @@ class OllamaBackend(Backend):
             return shown.max_tokens if (shown.max_tokens or 0) <= LEAST_CONTEXT else None
         return min(int(given), shown.max_tokens)
 
-    @property
-    def batch_texts(self) -> int:
-        """Texts that are sent in one request."""
-        return MAX_TEXTS
-
     def embed(self, request: EmbedRequest) -> Effects:
         """Embed a batch."""
-        self.check_count(request, MAX_TEXTS)
+        self.check_count(request)
         options = self.target.options
         message = ollama.encode_embed(
             self._base,

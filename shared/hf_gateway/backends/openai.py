@@ -40,7 +40,7 @@ class OpenAIBackend(OpenAIChat):
                 f"target {self.target.label!r}: encoding is 'auto', 'float' or 'base64', not {encoding!r}"
             )
         self._embeddings = Embeddings(self, encoding)
-        self._max_texts = int(self.target.options.get("max_texts", DEFAULT_MAX_TEXTS))
+        self.most_texts = int(self.target.options.get("max_texts", DEFAULT_MAX_TEXTS))
         self._asked = Asked()
 
     def served_space(self) -> Effects:
@@ -54,14 +54,9 @@ class OpenAIBackend(OpenAIChat):
         length = _max_model_len(response, self.target.model, self.target.label)
         return VectorSpace(self.model_space().model, max_tokens=length) if length else None
 
-    @property
-    def batch_texts(self) -> int:
-        """Texts that are sent in one request."""
-        return self._max_texts
-
     def embed(self, request: EmbedRequest) -> Effects:
         """Embed a batch."""
-        self.check_count(request, self._max_texts)
+        self.check_count(request)
         return (yield from self._embeddings.of(openai.embeddings_url(self._base), self.prompted(request)))
 
     def probe(self) -> Effects:

@@ -40,14 +40,14 @@ class TeiBackend(Backend):
         return super().one_role and not self.target.options.get("prompt_names")
 
     @property
-    def batch_texts(self) -> int:
+    def most_texts(self) -> int:  # type: ignore[override]
         """Texts that the server takes at once; until it was asked, what it takes unless set up otherwise."""
         return self._info.max_texts if self._info else tei.DEFAULT_MAX_TEXTS
 
     def embed(self, request: EmbedRequest) -> Effects:
         """Embed a batch that fits; raises BatchTooLarge, before anything is sent, for one that does not."""
-        info = yield from self._known()
-        self.check_count(request, info.max_texts)
+        yield from self._known()
+        self.check_count(request)
         if self.target.options.get("openai"):
             return (yield from self._embeddings.of(f"{self._base}/v1/embeddings", self._asked(request)[0]))
         response = yield from self.ask(self._message(request))

@@ -49,8 +49,10 @@ def encode_embeddings(
 
 def refuses_encoding(response: HttpResponse) -> bool:
     """Say whether a server's refusal may mean the encoding that was asked for: it speaks of that."""
+    if response.status not in (400, 422):
+        return False
     said = response.body.lower()
-    return response.status in (400, 422) and (b"base64" in said or b"encoding" in said)
+    return b"base64" in said or b"encoding" in said
 
 
 def decode_embeddings(response: HttpResponse, count: int, *, target: str) -> EmbedAnswer:
