@@ -1,5 +1,6 @@
 """The one table that turns a server's answer into a class, against answers that real servers gave."""
 
+import copy
 import pickle
 from pathlib import Path
 from typing import Any
@@ -152,3 +153,13 @@ def test_every_error_survives_pickling(kind: type[errors.GatewayError]) -> None:
     made.attempts = (errors.Attempt("hf", "failed", "x", 1.0),)
     back = pickle.loads(pickle.dumps(made))
     assert (type(back), str(back), back.attempts, back.target) == (type(made), str(made), made.attempts, made.target)
+
+
+def test_an_error_that_was_restated_survives_copying_and_pickling() -> None:
+    made = errors.AllTargetsFailed([errors.RateLimited("slow", target="a", retry_after=3.0)])
+    restated = made.restated(f"texts 0 to 31 of the stream: {made.message}", 2.0)
+    for again in (copy.copy(restated), pickle.loads(pickle.dumps(restated))):
+        assert str(again) == str(restated)
+        assert again.retry_after == 2.0
+        assert str(again.errors[0]) == "a: slow"
+    assert str(made).startswith("none of the 1 targets")

@@ -357,18 +357,6 @@ class AllTargetsFailed(Unavailable):
         waits = [error.retry_after for error in errors if error.retry_after is not None]
         self.retry_after = min(waits) if waits else None
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Rebuild from the errors, which is what the constructor takes."""
-        return (_rebuild_all, (type(self), self.errors, self.attempts))
-
-
-def _rebuild_all(
-    kind: type[AllTargetsFailed], errors: tuple[GatewayError, ...], attempts: tuple[Attempt, ...]
-) -> AllTargetsFailed:
-    error = kind(errors)
-    error.attempts = attempts
-    return error
-
 
 # The table. First match wins: (statuses, pattern searched in the server's message or None, class). It is read top to
 # bottom, so a line with a pattern stands above the plain line of its status. The patterns come from the servers' own
