@@ -9,7 +9,7 @@ from benchmarks.harness.server import Server
 from benchmarks.harness.workers import Worker
 from benchmarks.local import folder_of_model
 
-ROUNDS, QUERIES = 5, 64
+ROUNDS, QUERIES = 3, 64
 SERVICE = 0.005
 Way = tuple[str, str, dict[str, Any]]
 """The row's name, the contender's, and what it is asked to do."""

@@ -14,7 +14,7 @@ from benchmarks.harness.environments import NotRun
 from benchmarks.harness.measure import Cell, Report, Row, Table, alternate
 from benchmarks.harness.workers import Worker
 
-ROUNDS = 4
+ROUNDS = 3
 COUNTS: dict[texts.Kind, int] = {"short": 384, "mixed": 96, "chunk": 48}
 QUERIES = 30
 COMPARED = 24

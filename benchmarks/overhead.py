@@ -83,6 +83,7 @@ def _notes(report: Report) -> None:
         "ChatHuggingFace. LlamaIndex, HuggingFace API: HuggingFaceInferenceAPIEmbedding and HuggingFaceInferenceAPI. Retries "
         "are off where they can be; httpx and aiohttp keep their connections, and their pools are large enough."
     )
+    report.notes.append("Whoever takes more than a second for a round is measured once.")
     report.notes.append(
         "The rows that do nothing call no server at all: they are what LangChain's BaseChatModel and LlamaIndex's instrumented "
         "LLM take for themselves, whatever is beneath them."

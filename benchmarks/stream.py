@@ -5,7 +5,7 @@ from benchmarks.harness.calls import cells_of_calls
 from benchmarks.harness.measure import Report, Table, alternate
 from benchmarks.overhead import contenders
 
-ROUNDS, EVENTS = 5, 1000
+ROUNDS, EVENTS = 3, 1000
 
 
 def run(bench: Bench) -> Report:

@@ -96,6 +96,7 @@ class ChatHFGateway(Front, ChatSettings, BaseChatModel):
     """
 
     _gateway: "Gateway" = PrivateAttr()
+    _targets: list[dict[str, Any]] = PrivateAttr()
 
     @model_validator(mode="after")
     def _build_chain(self) -> Self:
@@ -112,6 +113,7 @@ class ChatHFGateway(Front, ChatSettings, BaseChatModel):
 
     def _adopt(self, gateway: "Gateway") -> None:
         self._gateway = gateway
+        self._targets = [target.to_dict() for target in gateway.targets]
         # What the environment decided is shown, too: `model.model` is the model that answers.
         self.__dict__.update(model=gateway.model, targets=gateway.targets)
 
@@ -166,7 +168,7 @@ class ChatHFGateway(Front, ChatSettings, BaseChatModel):
     @property
     def _identifying_params(self) -> Mapping[str, Any]:
         """What an answer depends on: LangChain's cache keeps answers by it, so another model or target is another key."""
-        targets = [target.to_dict() for target in self._gateway.targets]
+        targets = [dict(target) for target in self._targets]
         return {"model": self.model, "revision": self.revision, "targets": targets, **self._set_sampling()}
 
     def _set_sampling(self) -> dict[str, Any]:

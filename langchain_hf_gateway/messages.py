@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any, cast
 
 from langchain_core.exceptions import OutputParserException
@@ -224,7 +223,7 @@ def response_metadata(result: ChatResult) -> dict[str, Any]:
         "logprobs": {"content": list(result.logprobs)} if result.logprobs else None,
         "hf_gateway": {
             "served_by": result.served_by,
-            "attempts": [asdict(attempt) for attempt in result.attempts],
+            "attempts": [dict(vars(attempt)) for attempt in result.attempts],
             "first_content_seconds": result.first_content_seconds,
         },
     }

@@ -1,6 +1,5 @@
 """What the chain gives, as LlamaIndex's responses: the one place where an answer becomes a `ChatResponse`."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -54,7 +53,7 @@ def raw_of(result: ChatResult) -> dict[str, Any]:
         "usage": usage_of(result.usage),
         "hf_gateway": {
             "served_by": result.served_by,
-            "attempts": [dataclasses.asdict(attempt) for attempt in result.attempts],
+            "attempts": [dict(vars(attempt)) for attempt in result.attempts],
             "seconds": result.seconds,
             "first_content_seconds": result.first_content_seconds,
         },

@@ -10,6 +10,8 @@ from benchmarks.harness.workers import Worker
 
 ROUND_SECONDS, QUICK_SECONDS = 0.1, 0.04
 FEWEST, MOST = 1, 5000
+SLOW_SECONDS = 1.0
+"""A round that takes longer than this is measured once."""
 
 
 def cells_of_calls(
@@ -41,7 +43,7 @@ def cells_of_calls(
             continue
         table.rows.append(row)
         try:
-            n = _calls(worker, call, in_flight, QUICK_SECONDS if bench.quick else ROUND_SECONDS)
+            n, seconds = _calls(worker, call, in_flight, QUICK_SECONDS if bench.quick else ROUND_SECONDS)
         except NotRun as failure:
             row.not_run = str(failure)
             continue
@@ -54,12 +56,15 @@ def cells_of_calls(
                 row.extra["requests a call"] = f"{server.count() / n:.2f}"
             return n / seconds if table.more else seconds / n / per * 1e6
 
-        cells.append(Cell(row, measure))
+        cells.append(Cell(row, measure, rounds=1 if seconds * n / in_flight > SLOW_SECONDS else None))
     return cells
 
 
-def _calls(worker: Worker, call: str, in_flight: int, aim: float) -> int:
-    """Warm up, and return how many calls take about so many seconds; with several in flight at least four rounds of them."""
+def _calls(worker: Worker, call: str, in_flight: int, aim: float) -> tuple[int, float]:
+    """Warm up, and return how many calls take about so many seconds, with several in flight at least four rounds of them.
+
+    And how many seconds as many calls take as are in flight.
+    """
     worker.ask(
         "one", call=call, n=in_flight, in_flight=in_flight
     )  # connects, imports, checks: says nothing of the next
@@ -70,4 +75,4 @@ def _calls(worker: Worker, call: str, in_flight: int, aim: float) -> int:
     if seconds < aim:
         n = min(MOST, max(in_flight, int(aim / seconds) * in_flight))
         seconds = worker.seconds("one", call=call, n=n, in_flight=in_flight) / n * in_flight
-    return max(FEWEST if in_flight == 1 else 4 * in_flight, min(MOST, int(aim / seconds * in_flight)))
+    return max(FEWEST if in_flight == 1 else 4 * in_flight, min(MOST, int(aim / seconds * in_flight))), seconds

@@ -9,6 +9,7 @@ redirect. In the keyring each key is stored for the one origin that it was given
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from hf_gateway import keyring_store
@@ -42,6 +43,7 @@ class Credential:
         return {}
 
 
+@lru_cache(256)
 def origin_of(url: str) -> str:
     """Return scheme, host and port, as in RFC 6454: `https://huggingface.co:443`."""
     parts = urlsplit(url)
@@ -49,6 +51,7 @@ def origin_of(url: str) -> str:
     return f"{parts.scheme}://{(parts.hostname or '').rstrip('.').lower()}:{port}"
 
 
+@lru_cache(256)
 def is_hugging_face(url: str) -> bool:
     """Say whether a Hugging Face token may go there without being bound to it by hand."""
     parts = urlsplit(origin_of(url))
