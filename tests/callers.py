@@ -1,18 +1,17 @@
-"""Calls that are begun and not waited for: from threads, as tasks of an event loop, or from both in turn."""
+"""Calls that are begun and not waited for: from threads, or as tasks of an event loop."""
 
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from itertools import count
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from hf_gateway import Gateway
 from hf_gateway.embedding import EmbedResult, Role
 
-Form = Literal["threads", "tasks", "both"]
-FORMS: tuple[Form, ...] = ("threads", "tasks", "both")
+Form = Literal["threads", "tasks"]
+FORMS: tuple[Form, ...] = ("threads", "tasks")
 PATIENCE = 30.0
 """Seconds after which a test that would hang fails."""
 
@@ -69,7 +68,7 @@ class Callers:
         self.gateway = gateway
         self.loop = Loop()
         self._threads = ThreadPoolExecutor(64)
-        self._form, self._turns = form, count()
+        self._form = form
         self._begun: list[Future[Any]] = []
 
     def __enter__(self) -> Self:
@@ -96,8 +95,7 @@ class Callers:
 
     def begin(self, *texts: str, role: Role = "document") -> "Future[EmbedResult]":
         """Begin a call."""
-        in_thread = self._form == "threads" or (self._form == "both" and next(self._turns) % 2 == 1)
-        if in_thread:
+        if self._form == "threads":
             begun = self._threads.submit(self.gateway.embed, texts, role=role)
         else:
             begun = self.loop.begin(self.gateway.aembed(texts, role=role))

@@ -39,6 +39,17 @@ def test_the_breaker_opens_after_three_failures_in_a_row(caller: Make, primary: 
     assert "open" in (status.reason or "")
 
 
+def test_calls_that_fail_together_are_one_failure() -> None:
+    breaker, failure = Breaker(), errors.Overloaded("busy")
+    for _ in range(16):
+        breaker.failed(2.0, failure, began=1.0)
+    assert breaker.admit(2.0)
+    breaker.failed(3.0, failure, began=2.5)
+    assert breaker.admit(3.0)
+    breaker.failed(4.0, failure, began=3.5)
+    assert not breaker.admit(4.0)
+
+
 def test_one_probe_goes_out_after_the_cool_down_which_doubles_to_thirty_seconds(
     caller: Make, primary: FakeOpenAI, backup: FakeOpenAI
 ) -> None:

@@ -342,6 +342,16 @@ class TestFailures:
             assert server.count(PATH) + 6 >= 50
 
 
+class TestObservers:
+    def test_a_stream_within_an_observer_of_a_stream_is_served(self, server):
+        # Called on the thread that serves all blocking streams: it could never wait for itself.
+        within: list[list[list[float]]] = []
+        gateway, other = through(server), through(server)
+        gateway.observe(lambda _: within.append(list(other.embed_stream(["x", "y", "z"]))))
+        assert list(gateway.embed_stream(["one", "two"])) == unit_vectors(["one", "two"])
+        assert within == [unit_vectors(["x", "y", "z"])]
+
+
 class TestClosing:
     def test_closing_early_ends_what_is_under_way_and_closes_the_source(self, server, stream):
         first, unanswered = hang(), UntilGone()

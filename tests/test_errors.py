@@ -78,6 +78,13 @@ def test_a_recorded_loading_answer_tells_how_long(recordings: Path) -> None:
         (503, '{"error":{"code":503,"message":"Loading model","type":"unavailable_error"}}', errors.ModelLoading),
         # infinity
         (422, '{"error":{"message":"List should have at most 2048 items after validation, not 2049","type":null,"code":422}}', errors.BatchTooLarge),
+        # others with a limit for all texts of a request together
+        (413, '{"message":"batch size 100 > maximum allowed batch size 32","code":413,"type":"Validation"}', errors.BatchTooLarge),
+        (400, '{"error":{"message":"Requested 350000 tokens, max 300000 tokens per request","code":"max_tokens_per_request"}}', errors.BatchTooLarge),
+        (400, '{"detail":"The max allowed tokens per submitted batch is 120000. Your batch has 200000 tokens."}', errors.BatchTooLarge),
+        (400, '{"message":"Too many tokens overall, split into more batches."}', errors.BatchTooLarge),
+        (400, '{"error":{"message":"array too long. Expected an array with maximum length 2048, but got 3000"}}', errors.BatchTooLarge),
+        (400, '{"message":"invalid request: total number of texts must be at most 96 - received 128"}', errors.BatchTooLarge),
         # the router and its providers
         (400, '{"error":"Model not supported by provider together"}', errors.ModelNotFound),
         (402, '{"error":"You have exceeded your monthly included credits for Inference Providers."}', errors.PaymentRequired),

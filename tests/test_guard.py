@@ -238,6 +238,23 @@ def test_one_vector_for_different_texts_is_no_answer(primary: FakeOpenAI, backup
     assert "one and the same vector" in (result.attempts[0].error or "")
 
 
+@pytest.mark.parametrize(
+    "texts", [("Paris", "paris", "PARIS"), ("foo bar", "foo  bar", "foo bar "), ("Uber", "über", "U\u0308ber")], ids=str
+)
+def test_one_vector_for_texts_that_a_model_may_take_for_the_same_is_an_answer(
+    primary: FakeOpenAI, texts: tuple[str, ...]
+) -> None:
+    primary.embed = lambda texts: right(["the same"] * len(texts))
+    served = guarded(primary, check_space=False).embed(texts)
+    assert served.vectors.tolist() == unit_vectors(["the same"] * 3)
+
+
+def test_texts_that_differ_in_what_was_cut_may_have_one_vector(primary: FakeOpenAI) -> None:
+    primary.embed = lambda texts: right(["the same"] * len(texts))
+    pages = [f"{'terms and conditions ' * 200} page {number}" for number in range(3)]
+    assert len(guarded(primary, check_space=False, truncate=True).embed(pages).vectors) == 3
+
+
 # on_space_change and the pin.
 
 

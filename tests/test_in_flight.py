@@ -340,14 +340,27 @@ class TestChains:
             callers.begin(*texts_of(50)).result(PATIENCE)
             assert (dead.count(PATH), server.count(PATH)) == (2, 50)
 
-    def test_a_primary_that_dies_gets_no_more_than_what_may_be_under_way_and_two_retries(self, server, form):
+    def test_a_primary_that_dies_gets_no_more_than_what_may_be_under_way_and_a_retry_each(self, server, form):
         with FakeOpenAI(models=None) as dying, Callers(form, through(dying, server, max_retries=1)) as callers:
             callers.begin(*texts_of(20)).result(PATIENCE)  # now there may be 16
             dying.always(DOWN)
             assert rows(callers.begin(*texts_of(50))) == unit_vectors(texts_of(50))
-            # The breaker opens with the third failure, and whoever failed later is not tried again.
-            assert dying.count(PATH) - 20 <= 16 + 2
+            assert dying.count(PATH) - 20 <= 16 + 16
             assert server.count(PATH) == 50
+
+    def test_what_fails_while_many_are_under_way_is_tried_again_by_each(self, form):
+        # All of them fail at once, which says no more than one failure does; there is nobody else.
+        with FakeOpenAI(models=None) as only, Callers(form, through(only, max_retries=1)) as callers:
+            callers.begin(*texts_of(20)).result(PATIENCE)  # now there may be 16
+            gates = Gates()
+            only.always(gates)
+            begun = callers.begin(*texts_of(16))
+            gates.wait_for(16)
+            for _ in range(16):
+                gates.let(0, BUSY)
+            gates.wait_for(17)
+            gates.open()
+            assert rows(begun) == unit_vectors(texts_of(16))
 
     def test_a_url_that_nobody_listens_at_costs_each_batch_nothing_but_the_first(self, server, form):
         with Callers(form, through(dead_url(), server)) as callers:

@@ -15,6 +15,8 @@ import pytest
 
 from hf_gateway import Gateway, errors
 from hf_gateway.drive import Send
+from hf_gateway.http import over_aiohttp
+from hf_gateway.http.exchange import Exchange
 from hf_gateway.transport import HttpTransport
 from hf_gateway.wire.http import HttpRequest
 from tests.servers.loopback import Loopback, Recorded, Reply, hang
@@ -455,3 +457,12 @@ def test_a_proxy_for_everything_is_called_for_everything(
     monkeypatch.setenv("all_proxy", proxy.url)
     assert way.send(server.url).status == 200
     assert (server.count(), proxy.count()) == (0, 1)
+
+
+def test_what_a_closed_pool_says_to_who_is_on_the_way_is_an_error_of_ours(server: Server) -> None:
+    exchange = Exchange(Send(HttpRequest("GET", server.url, None, {})), 1.0, 1.0, "openai")
+    for words in ("Connection closed.", "Session is closed", "Connector is closed."):
+        found = over_aiohttp.failure(exchange, RuntimeError(words))
+        assert isinstance(found, errors.ConnectFailed)
+        assert "closed meanwhile" in str(found)
+    assert over_aiohttp.failure(exchange, RuntimeError("something else")) is None

@@ -36,6 +36,7 @@ class Breaker:
         """Start closed."""
         self._lock = threading.Lock()
         self._failures = 0
+        self._counted_at = float("-inf")
         self._cool_down = FIRST_COOL_DOWN
         self._opens_until: float | None = None
         self._probing = False
@@ -65,10 +66,15 @@ class Breaker:
             self._opens_until = None
             self._probing = False
 
-    def failed(self, now: float, failure: GatewayError) -> None:
-        """Count a failure; open at the third in a row, and again, for twice as long, when the probe fails."""
+    def failed(self, now: float, failure: GatewayError, began: float | None = None) -> None:
+        """Count a failure; open at the third in a row, and again, for twice as long, when the probe fails.
+
+        began: when the call did. Those that were under way at the last failure fail with it, and are none in a row.
+        """
         with self._lock:
-            self._failures += 1
+            if began is None or began >= self._counted_at:
+                self._failures += 1
+                self._counted_at = now
             self._failure = copy.copy(failure)  # without its traceback, which would keep the texts alive
             if self._opens_until is not None:
                 # Only the probe tells anything new; calls that were under way when it opened do not prolong it.

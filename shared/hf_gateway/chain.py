@@ -26,6 +26,8 @@ from hf_gateway.errors import (
 )
 from hf_gateway.pace import Pace, Policy
 
+BACK_OFF_LEAST = 0.1
+"""Seconds; what a server that has just refused needs at the very least, or its retries go the same way."""
 BACK_OFF_BASE = 0.5
 BACK_OFF_CAP = 8.0
 """Seconds. The n-th pause is drawn evenly from 0 to min(cap, base·2ⁿ): full jitter, so that callers do not come in step."""
@@ -260,15 +262,17 @@ class _Run:
         """Call an admitted target, again if its failure may pass at once; None when the next one is to be tried."""
         retries = 0
         while True:
+            began = self.chain.clock()
             outcome = yield from self._call(link, behind)
             if not isinstance(outcome, GatewayError):
                 return outcome
-            pause = self._pause_before_retry(link, outcome, retries)
+            pause = self._pause_before_retry(link, outcome, retries, began)
             if pause is None:
                 return None
             retries += 1
             yield Wait(pause)
-            if not link.breaker.admit(self.chain.clock()):
+            # It may have been found down meanwhile; the retry goes out nevertheless where nobody else could serve.
+            if not link.breaker.admit(self.chain.clock(), forced=not self._could_take_over(behind)):
                 return None
 
     def _call(self, link: Any, behind: Sequence[Any]) -> Steps:
@@ -349,11 +353,11 @@ class _Run:
         now = self.chain.clock()
         return any(link.breaker.ready_at() <= now and self._refusal(link) is None for link in behind)
 
-    def _pause_before_retry(self, link: Any, failure: GatewayError, retries: int) -> float | None:
+    def _pause_before_retry(self, link: Any, failure: GatewayError, retries: int, began: float) -> float | None:
         """Decide what a failure means: seconds until the same target is asked again, None to go on, or raise it."""
         now = self.chain.clock()
         if failure.counts:
-            link.breaker.failed(now, failure)
+            link.breaker.failed(now, failure, began)
         else:
             link.breaker.released()
         if self.delivered and not isinstance(failure, ContentFiltered):
@@ -418,7 +422,7 @@ class _Run:
         raise self._exhausted()
 
     def _back_off(self, n: int) -> float:
-        return self.chain.jitter(0.0, min(BACK_OFF_CAP, BACK_OFF_BASE * 2**n))
+        return self.chain.jitter(BACK_OFF_LEAST, min(BACK_OFF_CAP, BACK_OFF_BASE * 2**n))
 
     def _too_late(self) -> DeadlineExceeded:
         tried = "; ".join(f"{error.target}: {type(error).__name__}: {error.message}" for error in self.errors.values())

@@ -7,7 +7,17 @@ import asyncio
 import contextlib
 import copy
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -46,7 +56,8 @@ class Job:
     leader: EmbedLink | None = None
 
 
-Serve = Callable[[EmbedRequest, Job], Awaitable[EmbedResult]]
+Serve = Callable[[EmbedRequest, Job], EmbedResult]
+AsyncServe = Callable[[EmbedRequest, Job], Awaitable[EmbedResult]]
 
 
 @dataclass
@@ -107,14 +118,14 @@ class Embedder:
         """Whether the first target is a server, which can be asked several things at once."""
         return self._first.backend.url is not None
 
-    def serve(self, request: EmbedRequest, journal: Journal | None = None) -> Served:
-        """Serve a call, blocking. Raises GatewayErrors."""
-        served = Served(request, Recall(request, self._cache), Job(), journal or Journal())
+    def serve(self, request: EmbedRequest, journal: Journal | None = None, job: Job | None = None) -> Served:
+        """Serve a call, blocking; one of a job shares no requests. Raises GatewayErrors."""
+        served = Served(request, Recall(request, self._cache), job or Job(), journal or Journal())
         left = served.recall.left()
         if left:
             self._prepare()
             # On a loop's own thread whoever blocks must not wait for others: their leader may be a task of that loop.
-            if len(left) == 1 and self._coalescer is not None and not _on_a_loop():
+            if len(left) == 1 and self._coalescer is not None and job is None and _loop() is None:
                 self._keep(served, _of(served, left), self._driver.run(self._single(self._coalescer, served, left[0])))
             else:
                 self._in_turn(served, self._pieces(served, left))
@@ -140,22 +151,30 @@ class Embedder:
         served.seconds = time.perf_counter() - served.started
         return served
 
-    def stream(self, texts: Iterable[str], role: Role, serve: Serve) -> Generator[EmbedResult, None, None]:
+    def stream(
+        self, texts: Iterable[str], role: Role, serve: Serve, aserve: AsyncServe
+    ) -> Generator[EmbedResult, None, None]:
         """Have any number of texts served, batch after batch, in order; holds no more than the batches that are on their way."""
         job = Job()
         self._prepare()
         with contextlib.closing(cut(texts, self._cutter(role))) as batches:
+            if portal.here():  # an observer's; it cannot wait for what only its own thread could do
+                for batch in batches:
+                    with _placed(batch):
+                        result = serve(batch[1], job)
+                    yield result
+                return
             yield from futures_in_order(
-                batches, lambda batch: self._portal().submit(_placed(batch, job, serve)), self._ahead
+                batches, lambda batch: self._portal().submit(_served(batch, job, aserve)), self._ahead
             )
 
     async def astream(
-        self, texts: Iterable[str] | AsyncIterable[str], role: Role, serve: Serve
+        self, texts: Iterable[str] | AsyncIterable[str], role: Role, aserve: AsyncServe
     ) -> AsyncGenerator[EmbedResult, None]:
         """Do what `stream` does without blocking the event loop."""
         job = Job()
         await self._aprepare()
-        outcomes = in_order(acut(texts, self._cutter(role)), lambda batch: _placed(batch, job, serve), self._ahead)
+        outcomes = in_order(acut(texts, self._cutter(role)), lambda batch: _served(batch, job, aserve), self._ahead)
         async with contextlib.aclosing(outcomes):
             async for result in outcomes:
                 yield result
@@ -258,8 +277,10 @@ class Embedder:
     def _single(self, coalescer: Coalescer, served: Served, text: str) -> Steps:
         """Serve one text, with others that come at the same time; returns the answer for it, and who gave it."""
         landed, caller = None, tags()
+        # Nobody waits for a task of another loop, which may stand still, as between two cells of a notebook.
+        company = (_loop(), served.request.role, caller.tenant, caller.user)
         while landed is None:
-            group, place, leads = coalescer.enter((served.request.role, caller.tenant, caller.user), text)
+            group, place, leads = coalescer.enter(company, text)
             if leads:
                 landed = yield from self._lead(coalescer, group, served)
             else:
@@ -320,11 +341,17 @@ class Embedder:
             flight.refused()
 
 
-async def _placed(batch: Batch, job: Job, serve: Serve) -> EmbedResult:
-    """Have one batch of a stream served; an error says where in the stream it was."""
+async def _served(batch: Batch, job: Job, aserve: AsyncServe) -> EmbedResult:
+    with _placed(batch):
+        return await aserve(batch[1], job)
+
+
+@contextlib.contextmanager
+def _placed(batch: Batch) -> Iterator[None]:
+    """Have an error say where in the stream its batch was."""
     place, request = batch
     try:
-        return await serve(request, job)
+        yield
     except GatewayError as failure:
         last = place + len(request.texts) - 1
         message = f"texts {place} to {last} of the stream, counted from 0: {failure.message}"
@@ -337,12 +364,12 @@ async def _each(pieces: Iterable[Any]) -> AsyncGenerator[Any, None]:
         yield piece
 
 
-def _on_a_loop() -> bool:
+def _loop() -> asyncio.AbstractEventLoop | None:
+    """Return the event loop that runs on this thread, if one does."""
     try:
-        asyncio.get_running_loop()
+        return asyncio.get_running_loop()
     except RuntimeError:
-        return False
-    return True
+        return None
 
 
 def _usage_of(came: Iterable[Came]) -> Usage:

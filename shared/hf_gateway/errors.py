@@ -369,7 +369,8 @@ _TOO_LONG = (
 )
 _BATCH = (
     r"batch size|length limit exceeded|payload too large|body.{0,20}(limit|too large)|too many inputs"
-    r"|at most \d+ (items|inputs)"
+    r"|at most \d+ (items|inputs)|number of (inputs|texts)|array too long|more batches|max_tokens_per_request"
+    r"|tokens per (request|(submitted )?batch)"
 )
 _CREDENTIAL = r"api[_ -]?key|access token|credential|invalid (user )?token|authorization header|unauthori[sz]ed"
 _FILTERED = r"content (policy|filter|management)|content_filter|safety|moderation|flagged"
@@ -386,6 +387,7 @@ _RULES: tuple[tuple[range, str | None, type[GatewayError]], ...] = (
     (range(400, 401), _FILTERED, ContentFiltered),
     (range(400, 401), _LACKS, ModelNotFound),
     (range(400, 401), _NO_MODEL, ModelNotFound),
+    (range(413, 414), _BATCH, BatchTooLarge),
     (range(413, 414), _TOO_LONG, ContextOverflow),
     (range(413, 414), None, BatchTooLarge),
     (range(422, 423), _BATCH, BatchTooLarge),
@@ -409,7 +411,8 @@ _RULES: tuple[tuple[range, str | None, type[GatewayError]], ...] = (
 )
 
 _NUMBER_TAKEN = re.compile(
-    r"(?:less than|maximum allowed batch size|maximum context length is|at most|limit of|must be <=)\s+(\d+)"
+    r"(?:less than|maximum allowed batch size|maximum context length is|at most|limit of|maximum length|maximum|must be <=)"
+    r"\s+(\d+)(?!\d)(?P<tokens>\s+tokens)?"
 )
 
 
@@ -435,8 +438,8 @@ def classify(status: int, headers: Mapping[str, str], body: bytes, *, target: st
     limit = _NUMBER_TAKEN.search(text)
     if kind is ContextOverflow:
         facts["limit"] = int(limit[1]) if limit else None
-    elif kind is BatchTooLarge and status != 413:
-        facts["max_texts"] = int(limit[1]) if limit else None
+    elif kind is BatchTooLarge:
+        facts["max_texts"] = int(limit[1]) if limit and not limit["tokens"] else None
     return kind(f"{words} (HTTP {status}){_advice(kind, target)}", **facts)
 
 

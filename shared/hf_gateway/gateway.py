@@ -165,14 +165,7 @@ class Gateway:
             ContextOverflow: a text longer than the model takes, unless `truncate`.
             GatewayError: the target's error, or AllTargetsFailed with one error a target.
         """
-        request = EmbedRequest.of(texts, role, self._embedding().truncate)
-        if not observe.watchers:
-            return self._result(self._embedder().serve(request))
-        with self._watch(request) as watch:
-            if watch.observation.waits:
-                self._driver.run(watch.admitted())
-            served = self._embedder().serve(request, watch.journal)
-            return watch.done(self._result(served), served.recall.looked_up)
+        return self._serve(EmbedRequest.of(texts, role, self._embedding().truncate))
 
     async def aembed(self, texts: Iterable[str], *, role: Role = "document") -> EmbedResult:
         """Do what `embed` does without blocking the event loop."""
@@ -193,7 +186,7 @@ class Gateway:
                 ...
             ```
         """
-        with contextlib.closing(self._embedder().stream(texts, role, self._aserve)) as results:
+        with contextlib.closing(self._embedder().stream(texts, role, self._serve, self._aserve)) as results:
             for result in results:
                 yield from result.vectors
 
@@ -370,6 +363,15 @@ class Gateway:
     @property
     def _probe_time(self) -> float:
         return min(self.settings.attempt_timeout, 10.0)
+
+    def _serve(self, request: EmbedRequest, job: Job | None = None) -> EmbedResult:
+        if not observe.watchers:
+            return self._result(self._embedder().serve(request, None, job))
+        with self._watch(request) as watch:
+            if watch.observation.waits:
+                self._driver.run(watch.admitted())
+            served = self._embedder().serve(request, watch.journal, job)
+            return watch.done(self._result(served), served.recall.looked_up)
 
     async def _aserve(self, request: EmbedRequest, job: Job | None = None) -> EmbedResult:
         if not observe.watchers:

@@ -4,6 +4,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any, ClassVar, Protocol
 
 from hf_gateway.chain import Emit
@@ -24,8 +25,8 @@ from hf_gateway.wire.http import HttpRequest, HttpResponse, json_size
 
 _ENVELOPE = 4096
 """Bytes left for what stands around the texts in a body."""
-TOO_LONG = 413
-"""The status that speaks of bytes."""
+LEARNT_FOR = 60.0
+"""Seconds for which a refusal of a batch is remembered: the server may be another one by then, and asking costs a refusal."""
 GRACE = 2.0
 """Seconds after the finish reason for the count of tokens to come."""
 LAST_BYTES = 0.1
@@ -58,6 +59,48 @@ class Report:
     serves: Sequence[str] = ()
     detail: str = ""
     access: Access = "unknown"
+
+
+class Learnt:
+    """What a server refused to take at once, for LEARNT_FOR seconds. Safe for threads: what is forgotten is refused again."""
+
+    def __init__(self) -> None:
+        """Know nothing."""
+        self._texts: int | None = None
+        self._about: tuple[int, int] | None = None
+        self._until = 0.0
+
+    @property
+    def texts(self) -> int | None:
+        """How many texts it takes by its own word."""
+        return self._texts if monotonic() < self._until else None
+
+    def refused(self, count: int, size: int, most: int | None) -> None:
+        """Take a refusal of so many texts, of so many bytes together; most: what it takes, if it said so."""
+        if count < 2:
+            return
+        if monotonic() >= self._until:
+            self._texts = self._about = None
+        if most is not None and 0 < most < count:
+            self._texts = min(most, self._texts or most)
+        else:
+            texts, bytes_ = self._about or (count, size)
+            self._about = min(texts, (count + 1) // 2), min(bytes_, size // 2)
+        self._until = monotonic() + LEARNT_FOR
+
+    def fewer(self, count: int, size: Callable[[], int]) -> int | None:
+        """Return into how many texts a batch is to be cut that is like what was refused without a number; None for no need.
+
+        It is like that if it has as many texts and as many bytes, since nobody said which of them were too many.
+        """
+        about = self._about if monotonic() < self._until else None
+        if about is None or count <= about[0] or (whole := size()) <= about[1]:
+            return None
+        return max(about[0], count * about[1] // whole)
+
+
+def _size(request: EmbedRequest) -> int:
+    return sum(map(json_size, request.texts))
 
 
 class Backend:
@@ -103,12 +146,12 @@ class Backend:
         self._model_space: VectorSpace | None = None
         self._credential: Credential | None = None
         self._prepared = False
-        self._fitting: int | None = None
+        self._learnt = Learnt()
 
     @property
     def batch_texts(self) -> int | None:
         """Texts that are sent in one request at most, as far as it is known; None for any number."""
-        known = [most for most in (self.most_texts, self._fitting) if most is not None]
+        known = [most for most in (self.most_texts, self._learnt.texts) if most is not None]
         return min(known, default=None)
 
     @property
@@ -243,27 +286,17 @@ class Backend:
         return [prompt + text for text in request.texts] if prompt else list(request.texts)
 
     def heed(self, limit: BatchTooLarge, request: EmbedRequest) -> None:
-        """Keep to what the server said that it takes at once, or to half of what it refused without a number.
-
-        Or it would be asked in vain for every batch of a long list.
-        """
-        count = len(request.texts)
-        if limit.status is None or count < 2:
-            return
-        if limit.max_texts is not None and 0 < limit.max_texts < count:
-            self._fitting = min(limit.max_texts, self._fitting or count)
-        elif limit.status == TOO_LONG:
-            self.max_bytes = min(self.max_bytes, sum(map(json_size, request.texts)) // 2 + _ENVELOPE)
-        else:
-            self._fitting = min((count + 1) // 2, self._fitting or count)
+        """Remember what the server refused to take at once, or it would be asked in vain for every batch of a long list."""
+        if limit.status is not None:
+            self._learnt.refused(len(request.texts), _size(request), limit.max_texts)
 
     def check_count(self, request: EmbedRequest) -> None:
         """Have the chain cut a batch of more texts than are taken at once. Raises BatchTooLarge."""
-        max_texts = self.batch_texts
-        if max_texts is not None and len(request.texts) > max_texts:
-            raise BatchTooLarge(
-                f"takes {max_texts} texts at once", max_texts=max_texts, max_bytes=self.max_bytes - _ENVELOPE
-            )
+        count, most = len(request.texts), self.batch_texts
+        if most is None or count <= most:
+            most = self._learnt.fewer(count, lambda: _size(request))
+        if most is not None and count > most:
+            raise BatchTooLarge(f"takes {most} texts at once", max_texts=most, max_bytes=self.max_bytes - _ENVELOPE)
 
     def ask(self, request: HttpRequest, credential: Credential | None = None) -> Generator[Any, Any, HttpResponse]:
         """Send with a key, the target's own if none is given, and only to that key's origin.

@@ -5,7 +5,7 @@ from hf_gateway.backends.openai_embeddings import Embeddings
 from hf_gateway.backends.served import is_other_model, of_tei
 from hf_gateway.drive import Effects
 from hf_gateway.embedding import EmbedRequest
-from hf_gateway.errors import ConfigError, ModelNotFound, SpaceMismatch
+from hf_gateway.errors import BatchTooLarge, ConfigError, ModelNotFound, SpaceMismatch
 from hf_gateway.wire import tei
 from hf_gateway.wire.http import HttpRequest
 
@@ -43,6 +43,12 @@ class TeiBackend(Backend):
     def most_texts(self) -> int:  # type: ignore[override]
         """Texts that the server takes at once; until it was asked, what it takes unless set up otherwise."""
         return self._info.max_texts if self._info else tei.DEFAULT_MAX_TEXTS
+
+    def heed(self, limit: BatchTooLarge, request: EmbedRequest) -> None:
+        """Ask `/info` again after a refusal: it is another server by now."""
+        super().heed(limit, request)
+        if limit.status is not None:
+            self._info = None
 
     def embed(self, request: EmbedRequest) -> Effects:
         """Embed a batch that fits; raises BatchTooLarge, before anything is sent, for one that does not."""

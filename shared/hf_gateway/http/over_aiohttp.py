@@ -40,6 +40,8 @@ def failure(exchange: Exchange, error: Exception) -> GatewayError | None:
             return exchange.undecodable(_words(error))
         case aiohttp.ClientError():
             return exchange.broken(_words(error))
+        case RuntimeError() if "closed" in str(error):
+            return exchange.broken("this gateway was closed meanwhile, by another thread or task")
     # yarl's and aiohttp's word for a URL or a header that cannot be written.
     return exchange.uncallable(str(error)) if type(error) is ValueError else None
 
