@@ -1,13 +1,17 @@
 """`hf-gateway hub`: each of its commands for people and for machines, without network, wrongly used, interrupted."""
 
+import contextlib
 import json
 import os
+import re
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -180,6 +184,69 @@ def test_cache_shows_and_forgets(hub: ReadHub, run: Callable[..., Any]) -> None:
     assert run("cache", "--json")["models"] == []
 
 
+def test_what_cannot_be_forgotten_is_a_failure(
+    hub: ReadHub, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("info", MODEL)
+    monkeypatch.setattr("hf_gateway.hub.cache.BUSY", 0.0)
+    path = run("cache", "--json")["path"]
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert "cannot be written to" in run("cache", "--clear", code=1)
+        assert "cannot be written to" in run("cache", "--remove", MODEL, code=1)
+    assert "1 models" in run("cache")
+
+
+EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202e\r\nevil"
+
+
+def test_nothing_that_a_hub_says_commands_the_terminal(
+    hub: ReadHub, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = {"license": EVIL, "license_name": EVIL, "license_link": EVIL, "base_model": EVIL}
+    said = {
+        "id": MODEL + EVIL,
+        "sha": EVIL,
+        "pipeline_tag": EVIL,
+        "library_name": EVIL,
+        "tags": [EVIL],
+        "cardData": card,
+        "safetensors": {"parameters": {EVIL: 5}},
+        "siblings": [{"rfilename": f"x-Q4_{EVIL}.gguf", "size": 5}, {"rfilename": f"{EVIL}.bin", "size": 5}],
+        "inferenceProviderMapping": [{"provider": EVIL, "task": EVIL, "status": EVIL}],
+    }
+    hub.always(Reply(200, [said]), path="/api/models")
+    for path in (f"/api/models/{MODEL}", f"/api/models/{MODEL}/revision/main", f"/api/models/{quote(MODEL + EVIL)}"):
+        hub.always(Reply(200, said), path=path)
+    printed = [
+        run("search"),
+        run("info", MODEL),
+        run("license", MODEL, code=1),
+        run("check", MODEL),
+        run("cache"),
+    ]
+    hub.always(Reply(503, {"error": EVIL}, {"retry-after": "99"}), path="/api/models")
+    printed += [run("search"), run("search", "--offline")]
+    hub.always(Reply(400, {"error": EVIL}), path=f"/api/models/{MODEL}/revision/main")
+    printed += [run("info", MODEL, "--refresh", code=2), run("download", MODEL, code=2)]
+    for text in printed:
+        assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", text), text
+        assert "\nevil" not in text
+    assert all("evil" in text for text in printed)
+
+
+def test_a_download_names_the_module_that_it_leaves_out(hub: ReadHub, run: Callable[..., Any], tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    (folder / "2_Dense").mkdir(parents=True)
+    for name in ("model.safetensors", "2_Dense/pytorch_model.bin", "config.json"):
+        (folder / name).write_text("{}")
+    hub.models = {"a/b": Listed(folder)}
+    printed = run("download", "a/b", "--cache-dir", str(tmp_path / "files"))
+    assert "left out, since pickles can run any code when they are loaded: 2_Dense/pytorch_model.bin" in printed
+    found = run("download", "a/b", "--cache-dir", str(tmp_path / "files"), "--json")
+    assert found["left_out"] == ["2_Dense/pytorch_model.bin"]
+
+
 FAILURES: dict[str, tuple[list[str], int, str]] = {
     "an unknown model": (["info", "a/none"], 1, "there is no model 'a/none'"),
     "an unknown model, checked": (["check", "a/none"], 1, "there is no model 'a/none'"),
@@ -189,7 +256,10 @@ FAILURES: dict[str, tuple[list[str], int, str]] = {
     "no id of a model": (["info", "../../etc/passwd"], 2, "is not the id of a model"),
     "no revision": (["download", MODEL, "--revision", "../main"], 2, "is not a revision"),
     "a limit that is none": (["search", "--limit", "0"], 2, "limit is 1 to 1,000"),
-    "a limit that is none, offline": (["search", "--offline", "--limit", "0"], 2, "is 1 or more"),
+    "a limit that is none, offline": (["search", "--offline", "--limit", "0"], 2, "limit is 1 to 1,000"),
+    "a limit of twenty digits, offline": (["search", "--offline", "--limit", "9" * 20], 2, "limit is 1 to 1,000"),
+    "a limit of twenty digits": (["search", "--limit", "9" * 20], 2, "limit is 1 to 1,000"),
+    "a format that there is not": (["download", MODEL, "--format", "gguf"], 2, "no weights in gguf; there are some in"),
     "a context that is none": (["check", MODEL, "--context", "0"], 2, "number of tokens"),
     "a pattern without a file": (["download", MODEL, "--include", "*.zip"], 2, "no files that match"),
 }

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import termios
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ import pytest
 from hf_gateway import keyring_store
 from hf_gateway.cli import main
 from hf_gateway.credentials import HUB, find, origin_of
+from hf_gateway.home import data_home
 from hf_gateway.secret import Secret
 from tests.keyrings import KINDS, SecretService, encrypted_file, in_force, real_keyring, require_secret_service
 from tests.servers.hub_commits import FakeHubCommits, User
 from tests.servers.loopback import dead_url, html
 
+SECRET = "sk-SuperSecretValue"
 TOKEN, NEW, WRONG = "hf_AdasToken0123456789abcdef", "hf_AdasNewToken0123456789abc", "hf_NobodysToken0123456789abc"
 
 
@@ -231,6 +234,97 @@ def test_a_token_on_the_command_line_is_refused_and_not_repeated(arguments: list
         assert "the shell keeps it in its history" in run.err
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [f"--token-stdin={SECRET}"],
+        [f"--key={SECRET}"],
+        ["--key", SECRET],
+        [f"--tok={SECRET}"],
+        [f"--{SECRET}"],
+        [f"--json={SECRET}"],
+        [SECRET],
+        ["--token", SECRET],
+        ["--origin", SECRET],
+        ["--origin", f"https://{SECRET}@my-tei"],
+    ],
+)
+def test_a_key_of_any_form_on_the_command_line_is_not_repeated(arguments: list[str], run: Run) -> None:
+    assert run("login", *arguments) == 2
+    assert run.err
+    assert SECRET not in run.out + run.err
+
+
+@pytest.mark.usefixtures("file_ring")
+def test_what_cannot_be_marked_as_stored_is_not_stored(
+    run: Run, hub: FakeHubCommits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "no-folder").write_text("")
+    monkeypatch.setenv("HF_GATEWAY_HOME", str(tmp_path / "no-folder" / "home"))
+    assert run("login", token=TOKEN) == 1
+    assert "nothing was stored, since" in run.err
+    assert keyring.get_password("hf-gateway", origin_of(hub.url)) is None
+
+
+GONE: dict[str, str] = {
+    "no keyring any more": "keyring.backends.null",
+    "none, as on a server": "keyring.backends.fail",
+}
+
+
+@pytest.mark.parametrize("module", GONE.values(), ids=GONE.keys())
+@pytest.mark.parametrize("arguments", [["logout"], ["logout", "--all"]], ids=["one", "all"])
+def test_a_key_in_a_keyring_that_is_gone_is_forgotten_and_said_to_be_there_perhaps(
+    arguments: list[str], module: str, run: Run, hub: FakeHubCommits, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with in_force(encrypted_file(tmp_path)):
+        run("login", token=TOKEN)
+    with in_force(import_module(module).Keyring()):
+        assert run(*arguments) == 1
+        assert f"{origin_of(hub.url)}: forgotten, and not used any more" in run.out
+        assert "so the key may still lie there, under the name 'hf-gateway'" in run.out
+        assert keyring_store.stored() == []
+        assert kept(hub.url) is None
+        assert caplog.text == ""
+        assert run("logout") == 0
+
+
+def damage() -> None:
+    (mark,) = (data_home() / "keyring").glob("*.json")
+    mark.write_text('{"origin": ')
+
+
+@pytest.mark.usefixtures("file_ring")
+@pytest.mark.parametrize("arguments", [["logout"], ["logout", "--all"]], ids=["one", "all"])
+def test_a_damaged_note_of_what_is_stored_does_not_keep_the_key(
+    arguments: list[str], run: Run, hub: FakeHubCommits
+) -> None:
+    run("login", token=TOKEN)
+    damage()
+    assert run("whoami") == 0
+    assert run(*arguments) == 0
+    assert f"{origin_of(hub.url)}: erased from the keyring" in run.out
+    assert keyring.get_password("hf-gateway", origin_of(hub.url)) is None
+
+
+@pytest.mark.usefixtures("file_ring")
+def test_a_damaged_note_is_written_anew_by_login(run: Run, hub: FakeHubCommits) -> None:
+    run("login", token=TOKEN)
+    damage()
+    assert run("login", token=NEW) == 0
+    assert kept(hub.url) == NEW
+    assert [each.origin for each in keyring_store.stored()] == [origin_of(hub.url)]
+
+
+@pytest.mark.usefixtures("file_ring")
+def test_a_damaged_note_of_a_server_that_nobody_names_is_dropped_and_said(run: Run) -> None:
+    run("login", "--origin", "https://my-tei:8080", token="my-own-key")
+    damage()
+    assert run("logout", "--all", "--json") == 1
+    assert list(run.json["forgotten"].values()) == ["it was damaged, and named no server any more"]
+    assert run("logout", "--all") == 0
+
+
 @pytest.mark.parametrize(("text", "said"), [("", "is empty"), ("hf_with blank", "has a blank")])
 def test_a_token_that_is_none_is_refused(text: str, said: str, run: Run, hub: FakeHubCommits) -> None:
     assert run("login", token=text) == 2
@@ -258,7 +352,7 @@ def test_a_machine_without_a_keyring_is_told_to_use_the_environment(run: Run, hu
 def test_logout_says_where_a_token_is_still_found(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     assert run("logout", "--json") == 0
-    assert run.json == {"erased": [], "still": ["the environment variable HF_TOKEN"]}
+    assert run.json == {"erased": [], "forgotten": {}, "still": ["the environment variable HF_TOKEN"]}
 
 
 @pytest.mark.usefixtures("file_ring")

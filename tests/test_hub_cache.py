@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -427,6 +427,95 @@ def test_a_file_that_is_no_database_is_begun_anew(cache: ModelCache, content: by
     assert cache.get(BERT.id) is None
     cache.set(BERT)
     assert cache.get(BERT.id) == BERT
+
+
+def _malformed(database: sqlite3.Connection) -> None:
+    database.execute("PRAGMA writable_schema=ON")
+    database.execute(
+        "UPDATE sqlite_master SET sql = CAST(x'ff00fe41' AS TEXT), name = CAST(x'ffc3' AS TEXT) WHERE name = 'trees'"
+    )
+
+
+def _without(*tables: str) -> Callable[[sqlite3.Connection], None]:
+    def drop(database: sqlite3.Connection) -> None:
+        for table in tables:
+            database.execute(f"DROP TABLE {table}")
+
+    return drop
+
+
+def _without_a_column(database: sqlite3.Connection) -> None:
+    database.execute("ALTER TABLE bodies RENAME COLUMN digest TO hash")
+
+
+def _of_something_else(database: sqlite3.Connection) -> None:
+    _without("models", "bodies", "trees", "names")(database)
+    database.execute("CREATE TABLE something (other INTEGER)")
+
+
+def _no_text(database: sqlite3.Connection) -> None:
+    database.execute("UPDATE bodies SET body = CAST(x'ff00ff' AS TEXT)")
+
+
+SCHEMAS = [
+    _malformed,
+    _without("names"),
+    _without("models"),
+    _without("bodies", "trees"),
+    _without_a_column,
+    _of_something_else,
+    _no_text,
+]
+
+
+@pytest.mark.parametrize("spoil", SCHEMAS)
+@pytest.mark.parametrize("first", ["get", "set", "search", "get_all_cached", "remove", "clear", "tree"])
+def test_a_database_of_another_make_is_one_miss_and_begun_anew(
+    cache: ModelCache, spoil: Callable[[sqlite3.Connection], None], first: str
+) -> None:
+    arguments: dict[str, tuple[Any, ...]] = {
+        "get": (BERT.id,),
+        "remove": (BERT.id,),
+        "set": (BERT,),
+        "tree": ("a/b", "0"),
+    }
+    cache.set(BERT)
+    with opened(cache.path) as database:
+        spoil(database)
+    getattr(cache, first)(*arguments.get(first, ()))
+    cache.set(BERT)
+    assert cache.get(BERT.id) == BERT
+    assert cache.search("bert") == cache.get_all_cached() == [BERT]
+
+
+def test_what_cannot_be_forgotten_just_now_is_told_and_kept(cache: ModelCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hf_gateway.hub.cache.BUSY", 0.0)
+    cache.set(BERT)
+    with opened(cache.path) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(OSError, match="cannot be written to, so nothing was forgotten"):
+            cache.clear()
+        with pytest.raises(OSError, match="cannot be written to"):
+            cache.remove(BERT.id)
+        assert cache.get(BERT.id) == BERT
+    assert cache.remove(BERT.id)
+
+
+@pytest.mark.parametrize("limit", [2**63, 10**20])
+def test_a_search_of_any_limit_and_any_words_is_answered(cache: ModelCache, limit: int) -> None:
+    cache.set_many(LIST)
+    assert len(cache.search(limit=limit)) == len(LIST)
+    assert cache.search("\udcff", ["\udcff"]) == []
+    cache.search(" ".join(map(str, range(40_000))))  # more than a statement holds; nothing is lost for it
+    assert len(cache.search()) == len(LIST)
+
+
+def test_numbers_and_moments_that_no_database_orders_are_kept_all_the_same(cache: ModelCache) -> None:
+    east = timezone(timedelta(hours=5))
+    odd = model("a/odd", downloads=-(2**64), likes=2**64, modified=datetime(1, 1, 1, tzinfo=east))
+    cache.set_many([odd])
+    assert cache.get("a/odd") == odd
+    assert cache.search(sort="updated") == [odd]
 
 
 def test_pages_that_were_overwritten_crash_nobody(cache: ModelCache) -> None:

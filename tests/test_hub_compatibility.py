@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from hf_gateway.hub.machine import Gpu, Machine, memory_of, parse_smi
 from hf_gateway.hub.needs import RUNTIME, Needs, kv_per_token, needs
 from hf_gateway.testing import ManualClock
 from hf_gateway.wire.hf_router import CatalogueEntry, Offer
-from tests.servers.hub import Listed, ReadHub
+from tests.servers.hub import COMMIT, Listed, ReadHub
 from tests.servers.loopback import disconnect
 from tests.servers.router import LLAMA, FakeRouter
 
@@ -98,6 +99,13 @@ CACHES: dict[str, tuple[dict[str, Any], int, int | None]] = {
         10,
         2 * (4 * 12 + 4 * 6) * 2,
     ),
+    "heads wider than the model": (
+        {"num_layers": 24, "num_heads": 128, "d_kv": 128, "d_model": 1024, "d_ff": 65536},
+        512,
+        2 * 24 * 128 * 128 * 2,
+    ),
+    "more layers than there can be": (LLAMA_CONFIG | {"num_hidden_layers": 10**15}, 10, None),
+    "numbers of hundreds of digits": (LLAMA_CONFIG | {"head_dim": 10**400, "hidden_size": 10**400}, 10, None),
     "nothing said": ({"model_type": "llama"}, 10, None),
     "nonsense": ({"num_hidden_layers": "32", "num_attention_heads": True}, 10, None),
 }
@@ -164,7 +172,7 @@ def test_transformers_keeps_as_much_as_is_reckoned(name: str) -> None:
     ],
 )
 def test_weights_are_reckoned_by_dtype(parameters: dict[str, int], expected: int) -> None:
-    found = needs(model(parameters=parameters))
+    found = needs(model(parameters=parameters, files=(ModelFile("model.safetensors", expected + 8),)))
     assert found.weights == sum(found.by_dtype.values()) == expected
     assert found.total == expected + round(expected * 0.2) + RUNTIME + (found.kv_cache or 0)
 
@@ -187,6 +195,68 @@ SIZES: dict[str, tuple[dict[str, Any], int | None, str]] = {
         },
         16 * GB,
         "quantised",
+    ),
+    "counts that are far too small": ({"parameters": {"F32": 100}}, 16 * GB, "come to 400 bytes only"),
+    "a module in a pickle": (
+        {
+            "files": (ModelFile("model.safetensors", 2 * GB), ModelFile("2_Dense/pytorch_model.bin", GB)),
+            "parameters": {"F32": GB // 2},
+        },
+        3 * GB,
+        "in pickles only",
+    ),
+    "a pickle beside a module": (
+        {
+            "files": (ModelFile("pytorch_model.bin", 60 * GB), ModelFile("2_Dense/model.safetensors", 4)),
+            "parameters": {"F32": 1},
+        },
+        60 * GB + 4,
+        "in pickles only",
+    ),
+    "a pickle of a size that nobody says": (
+        {
+            "files": (ModelFile("pytorch_model.bin"), ModelFile("2_Dense/model.safetensors", 4)),
+            "parameters": {"F32": 1},
+        },
+        None,
+        "in pickles only",
+    ),
+    "a pickle, and an export of it": (
+        {
+            "pipeline_tag": "sentence-similarity",
+            "files": (ModelFile("pytorch_model.bin", 2 * GB), ModelFile("onnx/model.onnx", GB)),
+            "parameters": {},
+        },
+        GB,
+        "",
+    ),
+    "pickles beside the same in safetensors, and other forms": (
+        {
+            "files": (
+                ModelFile("model.safetensors", 2 * GB),
+                ModelFile("pytorch_model.bin", 2 * GB),
+                ModelFile("original/consolidated.00.pth", 2 * GB),
+                ModelFile("original/model.safetensors", 2 * GB),
+                ModelFile("metal/model.bin", 2 * GB),
+                ModelFile("jax/flax_model.msgpack", 2 * GB),
+                ModelFile("coreml/m.mlpackage/Data/weights/weight.bin", 2 * GB),
+            ),
+            "parameters": {},
+        },
+        2 * GB,
+        "",
+    ),
+    "the same pickles for three libraries": (
+        {
+            "files": (
+                ModelFile("pytorch_model.bin", 7),
+                ModelFile("tf_model.h5", 8),
+                ModelFile("flax_model.msgpack", 9),
+            ),
+            "parameters": {},
+        },
+        7,
+        "",
     ),
     "no safetensors, pickles": (
         {"files": (ModelFile("pytorch_model.bin", 7 * GB), ModelFile("training_args.bin", 5)), "parameters": {}},
@@ -312,7 +382,17 @@ def test_the_verdict_with_its_numbers(name: str) -> None:
 
 
 def test_what_is_downloaded_already_needs_no_room_on_the_disk() -> None:
-    assert weigh(need(GB), room(64 * GB, 60 * GB, disk=0), downloaded=True)[0] == "fits"
+    assert weigh(need(GB), room(64 * GB, 60 * GB, disk=0), here=6 * GB)[0] == "fits"
+    verdict, reasons = weigh(need(GB), room(64 * GB, 60 * GB, disk=0), here=4 * GB)
+    assert verdict == "too_big"
+    assert "what is missing of the download is 2.0 GB" in reasons[-1]
+
+
+def test_weights_that_nobody_counted_are_widened_without_a_gpu_too() -> None:
+    narrow = needs(model(parameters={}, config=LLAMA_CONFIG | {"torch_dtype": "bfloat16"}))
+    assert narrow.total_on_cpu == needs(model()).total_on_cpu
+    wide = needs(model(parameters={}, config=LLAMA_CONFIG | {"torch_dtype": "float32"}))
+    assert wide.total_on_cpu == wide.total
 
 
 @pytest.mark.parametrize(
@@ -479,6 +559,25 @@ PROBLEMS: dict[str, tuple[dict[str, Any], str, bool | None]] = {
     "code of its own": ({"config": LLAMA_CONFIG | {"auto_map": {"AutoModel": "x.Y"}}}, "runs Python code", False),
     "code of its own, by its tag": ({"tags": ("custom_code",)}, "runs Python code", False),
     "pickles": ({"files": (ModelFile("pytorch_model.bin", 5),), "parameters": {}}, "in pickles only", False),
+    "the model in a pickle, and a module that is in none": (
+        {"files": (ModelFile("pytorch_model.bin", 5), ModelFile("2_Dense/model.safetensors", 4)), "parameters": {}},
+        "when they are loaded: pytorch_model.bin; a download leaves them out",
+        False,
+    ),
+    "a module in a pickle": (
+        {
+            "pipeline_tag": "sentence-similarity",
+            "files": (ModelFile("model.safetensors", 5), ModelFile("2_Dense/pytorch_model.bin", 4)),
+            "parameters": {},
+        },
+        "when they are loaded: 2_Dense/pytorch_model.bin; a download leaves them out",
+        False,
+    ),
+    "a pickle in a folder that chat does not read": (
+        {"files": (ModelFile("model.safetensors", 5), ModelFile("runs/x.pt", 4)), "parameters": {}},
+        "when they are loaded: runs/x.pt",
+        True,
+    ),
 }
 
 
@@ -488,6 +587,69 @@ def test_what_stands_in_the_way_is_said(name: str) -> None:
     found = judged(model(**fields))
     assert said in "; ".join(found.problems)
     assert served(found)["local:org/model"] is local
+
+
+COPIES: dict[str, tuple[str, ...]] = {
+    "an export": ("pytorch_model.bin", "onnx/model.onnx"),
+    "the author's own form": ("model.safetensors", "original/consolidated.00.pth"),
+    "another library's": ("model.safetensors", "tf/tf_model.h5"),
+    "GGUF": ("gguf/m-Q4_K_M.gguf", "pytorch_model.bin"),
+}
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_a_pickle_that_is_a_copy_stands_in_nobodys_way(name: str) -> None:
+    files = tuple(ModelFile(path, 5) for path in COPIES[name])
+    found = judged(model(pipeline_tag="sentence-similarity", files=files, parameters={}, gguf={"total": 5}))
+    assert (found.problems, found.pickles_only, found.needs.weights) == ((), False, 5)
+
+
+ADAPTER = (ModelFile("adapter_model.safetensors", 84_000_000), ModelFile("adapter_config.json", 600))
+ADAPTERS: dict[str, tuple[dict[str, Any], str]] = {
+    "by its files, the base in the card": ({"card_data": {"base_model": "x/base-123B"}}, "x/base-123B"),
+    "the base in a list of the card": ({"card_data": {"base_model": ["x/base-123B"]}}, "x/base-123B"),
+    "the base in a tag": ({"tags": ("base_model:adapter:x/base-123B",)}, "x/base-123B"),
+    "the base in the configuration": ({"config": {"peft": {"base_model_name_or_path": "x/base-123B"}}}, "x/base-123B"),
+    "by its library, the base nowhere": (
+        {"library_name": "peft", "files": ADAPTER[:1]},
+        "a model that it does not name",
+    ),
+    "in a folder": ({"files": tuple(ModelFile(f"last/{each.path}", each.size) for each in ADAPTER)}, "does not name"),
+    "nonsense for a base": ({"card_data": {"base_model": 5}, "config": {"peft": 5}}, "a model that it does not name"),
+}
+
+
+@pytest.mark.parametrize("task", ["text-generation", "sentence-similarity"])
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_an_adapter_does_not_fit_by_its_own_size(name: str, task: str) -> None:
+    fields, said = ADAPTERS[name]
+    found = judged(
+        model(**{"pipeline_tag": task, "files": ADAPTER, "parameters": {"F32": 21_000_000}, "config": {}, **fields})
+    )
+    assert (found.verdict, found.ok, found.needs.total) == ("unknown", False, None)
+    assert said in found.reasons[0]
+    assert any("adapter" in each for each in found.problems)
+    assert served(found)["local:org/model"] is None
+
+
+def test_a_model_with_adapters_beside_its_weights_is_none() -> None:
+    beside = tuple(ModelFile(f"vision-lora/{each.path}", each.size) for each in ADAPTER)
+    assert judged(model(files=(*model().files, *beside))).verdict == "fits"
+
+
+def test_what_a_search_does_not_say_of_the_files_is_not_taken_for_none() -> None:
+    found = judged(model(complete=False, files=()))
+    assert (served(found)["local:org/model"], served(found)["ollama"], found.pickles_only) == (None, None, None)
+    empty = judged(model(files=()))
+    assert (served(empty)["local:org/model"], served(empty)["ollama"]) == (False, False)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{"architectures": 5}, {"architectures": [5]}, {"text_config": 5, "num_hidden_layers": "x"}, {"auto_map": 5}],
+)
+def test_a_config_of_odd_values_is_one_that_says_nothing(config: dict[str, Any]) -> None:
+    assert judged(model(pipeline_tag=None, config=config)).verdict in ("fits", "unknown")
 
 
 def test_nothing_stands_in_the_way_of_an_ordinary_model() -> None:
@@ -587,6 +749,36 @@ def test_what_is_larger_than_any_machine_is_too_big(connector: HubConnector) -> 
     assert any("disk" in reason for reason in found.reasons)
 
 
+def test_a_download_that_is_there_in_part_needs_room_for_the_rest(
+    connector: HubConnector, hub: ReadHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hf_gateway.hub import download
+
+    monkeypatch.setattr(download, "default_cache", lambda: tmp_path / "files")
+    usage = shutil.disk_usage("/")._replace(free=50)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    shards = {f"model-0000{each}-of-00002.safetensors": 200 for each in (1, 2)}
+    hub.models = {"a/parts": Listed(declared=shards, parameters={"F32": 100}, config={"architectures": ["BertModel"]})}
+    snapshot = tmp_path / "files" / "models--a--parts" / "snapshots" / COMMIT
+    snapshot.mkdir(parents=True)
+    expected = ["the download is 400 B", "what is missing of the download is 200 B"]
+    for name, said in zip(shards, expected, strict=True):
+        found = connector.check_compatibility("a/parts")
+        assert found.verdict == "too_big"
+        assert said in found.reasons[-1]
+        (snapshot / name).write_bytes(b"")
+    assert connector.check_compatibility("a/parts").verdict == "fits"
+
+
+def test_a_model_that_was_only_searched_for_is_judged_offline_by_what_is_known(
+    connector: HubConnector, hub: ReadHub, tmp_path: Path
+) -> None:
+    connector.search_models("embedder")
+    offline = HubConnector(endpoint=hub.url, cache=tmp_path / "cache", environment={"HF_HUB_OFFLINE": "1"})
+    found = offline.check_compatibility("a/embedder")
+    assert (served(found)["local:a/embedder"], served(found)["ollama"]) == (None, None)
+
+
 def test_a_gated_models_config_is_not_to_be_had_and_the_verdict_says_so(connector: HubConnector) -> None:
     found = connector.check_compatibility("a/gated")
     assert found.verdict == "unknown"
@@ -597,7 +789,8 @@ def test_a_gated_models_config_is_not_to_be_had_and_the_verdict_says_so(connecto
 async def test_an_unknown_model_and_a_context_that_is_none_are_errors(connector: HubConnector) -> None:
     with pytest.raises(errors.ModelNotFound):
         await connector.acheck_compatibility("a/none")
-    with pytest.raises(ValueError, match="number of tokens"):
-        await connector.acheck_compatibility("a/chat", context=0)
+    for context in (0, 10**400):
+        with pytest.raises(ValueError, match="number of tokens"):
+            await connector.acheck_compatibility("a/chat", context=context)
     assert (await connector.acheck_compatibility("a/chat")).ok
     await connector.aclose()

@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import json
 import socket
 import traceback
 from collections.abc import Callable, Iterator
@@ -205,7 +206,9 @@ def test_what_needs_a_connection_says_so_without_one(
 def test_connecting_without_a_token_and_without_one_to_be_found_says_where_to_get_one(
     hub: ReadHub, connect: Callable[..., HubConnector]
 ) -> None:
-    with pytest.raises(NotConnected, match="HF_TOKEN"):
+    with pytest.raises(
+        NotConnected, match="no token to connect with: pass one; or else run `hf-gateway login --origin"
+    ):
         connect(hub).connect()
 
 
@@ -461,6 +464,86 @@ def test_search_goes_from_page_to_page_and_no_further_than_it_must(connect: Call
         assert len(connect(hub).search_models(limit=100)) == 30
 
 
+FAR_FROM = {"lastModified": "0001-01-01T00:00:00+05:00", "createdAt": "9999-12-31T23:59:59-05:00"}
+ODD: dict[str, dict[str, Any]] = {
+    "a number for tags": {"tags": 5},
+    "tags of anything": {"tags": [5, None, "en", "\ud800"]},
+    "a trend of hundreds of digits": {"trendingScore": 10**400},
+    "a trend that is none": {"trendingScore": float("nan")},
+    "a number for architectures": {"config": {"architectures": 5}},
+    "moments outside of the calendar": FAR_FROM,
+    "moments without a zone": {"lastModified": "0001-01-01T00:00:00", "createdAt": 5},
+    "less than nothing": {"downloads": -(2**64), "likes": -1},
+    "more than a database holds": {"downloads": 2**64, "likes": 10**400},
+    "yes and no for numbers": {"downloads": True, "likes": False, "trendingScore": True},
+    "lists for words": {"author": [], "sha": {}, "pipeline_tag": 5, "library_name": ["x"], "gated": [], "license": 5},
+    "half a character": {"author": "\ud800", "sha": "\udfff", "pipeline_tag": "\ud800"},
+    "odd cards": {"cardData": {"license": [5, {}], "base_model": 5, "x": float("inf"), "y": 10**4000}},
+    "a card that is none": {"cardData": "license: mit"},
+    "files that are none": {"siblings": [5, {"rfilename": 5}, {"rfilename": "a", "size": -1}, {"rfilename": "\ud800"}]},
+    "odd weights": {
+        "safetensors": {"parameters": {"F32": -1, "F16": 10**400}},
+        "gguf": {"total": -5, "context_length": "x"},
+    },
+    "odd providers": {"inferenceProviderMapping": {"x": 5, "y": {"provider": 5}, "z": {"task": []}}},
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_values_of_one_model_are_as_if_they_were_not_said(
+    hub: ReadHub, connect: Callable[..., HubConnector], name: str
+) -> None:
+    odd = {"id": "a/odd", "tags": ["odd"], **ODD[name]}
+    hub.always(Reply(200, json.dumps([odd, {"id": 5}, {"id": "a/plain"}])), path="/api/models")
+    for path in ("/api/models/a/odd", "/api/models/a/odd/revision/main"):
+        hub.always(Reply(200, json.dumps(odd)), path=path)
+    connector = connect(hub)
+    found = connector.search_models()
+    assert ([each.id for each in found], found.source) == (["a/odd", "a/plain"], "hub")
+    whole = connector.get_model_metadata("a/odd")
+    assert whole is not None
+    for each in (found[0], whole):
+        json.dumps(each.to_dict(), allow_nan=False)
+        assert 0 <= each.downloads < 2**63
+        assert all(isinstance(tag, str) for tag in each.tags)
+    connector.check_compatibility("a/odd")
+    connector.check_license("a/odd")
+    hub.always(disconnect())
+    assert {each.id for each in connector.search_models()} == {"a/odd", "a/plain"}
+    assert connector.cache.get("a/odd", None) == whole
+
+
+def test_a_model_whose_name_no_url_can_hold_is_left_out_of_a_list(
+    hub: ReadHub, connect: Callable[..., HubConnector]
+) -> None:
+    hub.always(Reply(200, json.dumps([{"id": "\ud800"}, {"id": "a/plain"}])), path="/api/models")
+    assert [each.id for each in connect(hub).search_models()] == ["a/plain"]
+
+
+def test_of_counts_of_which_one_cannot_be_read_none_is_taken(
+    hub: ReadHub, connect: Callable[..., HubConnector]
+) -> None:
+    hub.models = {
+        "a/b": Listed(
+            declared={"model.safetensors": 20 * 10**9},
+            parameters={"F32": 100},
+            config={"architectures": ["BertModel"]},
+        )
+    }
+    odd = {"BF16": "10000000000", "F32": 100}
+    told = hub.handle
+
+    def unreadable(request: Any) -> Reply:
+        reply = told(request)
+        if isinstance(reply.body, dict) and "safetensors" in reply.body:
+            return Reply(200, {**reply.body, "safetensors": {"parameters": odd}}, reply.headers)
+        return reply
+
+    hub.handle = unreadable  # type: ignore[method-assign]
+    found = connect(hub).check_compatibility("a/b")
+    assert (found.needs.weights, found.needs.by_dtype) == (20 * 10**9, {})
+
+
 def test_a_next_page_on_another_server_is_not_asked(hub: ReadHub, connect: Callable[..., HubConnector]) -> None:
     elsewhere = {"link": '<http://127.0.0.1:9/api/models?cursor=1>; rel="next"'}
     hub.fail(Reply(200, [{"id": "a/b"}], elsewhere))
@@ -499,7 +582,10 @@ def test_a_list_alone_serves_where_there_is_no_network(hub: ReadHub, connect: Ca
         ({"sort": "stars"}, "there is no order 'stars'"),
         ({"limit": 0}, "limit is 1 to 1,000"),
         ({"limit": 1001}, "limit is 1 to 1,000"),
+        ({"limit": 10**20}, "limit is 1 to 1,000"),
         ({"filter_tags": "en"}, "is a list of tags"),
+        ({"query": "\udcff"}, "text that UTF-8 can hold"),
+        ({"filter_tags": ["\udcff"]}, "text that UTF-8 can hold"),
     ],
 )
 def test_search_refuses_what_there_is_not_before_any_request(
@@ -546,14 +632,7 @@ def test_an_upload_is_published_with_the_connectors_own_key(
     connect(hub).connect(TOKEN).upload_artifact(tmp_path, metadata)
     credential = asked.pop("credential")
     assert credential.secret.reveal() == TOKEN
-    assert asked == {
-        "path": tmp_path,
-        "repo_id": "ada/adapter",
-        "endpoint": hub.url,
-        "metadata": {"license": "mit"},
-        "private": False,
-        "dry_run": True,
-    }
+    assert asked == {"path": tmp_path, "repo_id": "ada/adapter", "endpoint": hub.url, "metadata": metadata}
 
 
 def test_the_package_imports_nothing_until_a_name_of_it_is_used() -> None:

@@ -211,6 +211,16 @@ CHOICES: dict[str, tuple[list[str], dict[str, Any], set[str]]] = {
         {},
         {"consolidated.safetensors", "params.json"},
     ),
+    "no copies of what lies above them": (
+        ["model.safetensors", "original/model.safetensors", "metal/model.bin"],
+        {},
+        {"model.safetensors"},
+    ),
+    "such a copy where it is the only one of its kind": (
+        ["model.safetensors", "original/consolidated.00.pth"],
+        {"wanted": ["pickle"]},
+        {"original/consolidated.00.pth"},
+    ),
     "no checkpoints": (
         ["model.safetensors", "checkpoint-9/model.safetensors", "a/checkpoint-9/config.json"],
         {},
@@ -251,13 +261,48 @@ def test_patterns_take_the_place_of_formats(hub: ReadHub, connect: Callable[...,
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [({"include": ["*.zip"]}, r"no files that match \*\.zip"), ({"formats": ["zip"]}, "no format 'zip'")],
+    [
+        ({"include": ["*.zip"]}, r"no files that match \*\.zip"),
+        ({"formats": ["zip"]}, "no format 'zip'"),
+        ({"formats": ["gguf"]}, "no weights in gguf; there are some in safetensors, pickle"),
+        ({"formats": ["safetensors", "onnx"]}, "no weights in onnx; there are some in safetensors, pickle"),
+    ],
 )
 def test_what_is_not_there_is_an_error_and_no_empty_download(
     hub: ReadHub, connect: Callable[..., HubConnector], files: Path, options: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(ValueError, match=said):
         connect(hub).download_model(MODEL, cache_dir=files, **options)
+    assert not files.exists()
+
+
+def test_a_repository_without_weights_is_downloaded_only_by_the_names_of_its_files(
+    connect: Callable[..., HubConnector], folder: Path, files: Path
+) -> None:
+    for name in (WEIGHTS, "pytorch_model.bin"):
+        (folder / name).unlink()
+    with ReadHub({MODEL: Listed(folder)}) as hub:
+        for options, said in (
+            ({}, "no weights in any format"),
+            ({"formats": ["gguf"]}, "there are none in any format"),
+        ):
+            with pytest.raises(ValueError, match=said):
+                connect(hub).download_model(MODEL, cache_dir=files, **options)
+        assert not files.exists()
+        assert held(connect(hub).download_model(MODEL, cache_dir=files, include=["*.txt"])) == {"vocab.txt"}
+
+
+def test_a_module_that_is_left_out_since_it_is_a_pickle_is_named(
+    connect: Callable[..., HubConnector], folder: Path, files: Path
+) -> None:
+    (folder / "2_Dense").mkdir()
+    (folder / "2_Dense" / "pytorch_model.bin").write_bytes(b"x" * 50)
+    with ReadHub({MODEL: Listed(folder)}) as hub:
+        found = connect(hub).download_model(MODEL, cache_dir=files)
+        assert (held(found), found.left_out) == (WANTED, ("2_Dense/pytorch_model.bin",))
+        both = connect(hub).download_model(MODEL, cache_dir=files, formats=["safetensors", "pickle"])
+        assert both.left_out == ()
+        assert "2_Dense/pytorch_model.bin" in held(both)
 
 
 def test_quantisations_go_by_ollamas_names() -> None:

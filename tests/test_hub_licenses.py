@@ -32,7 +32,7 @@ TABLE: dict[LicenseClass, list[str]] = {
         "license:mit",
         " isc ",
     ],
-    "copyleft": ["gpl-3.0", "agpl-3.0", "lgpl-2.1", "mpl-2.0", "cc-by-sa-4.0", "GPL-3.0-or-later"],
+    "copyleft": ["ofl-1.1", "gpl-3.0", "agpl-3.0", "lgpl-2.1", "mpl-2.0", "cc-by-sa-4.0", "GPL-3.0-or-later"],
     "use-restricted": _RESTRICTED.split(),
     "non-commercial": _NON_COMMERCIAL.split(),
     "no-derivatives": ["cc-by-nd-4.0", "cc-by-nc-nd-3.0", "cc-by-nc-nd-4.0"],

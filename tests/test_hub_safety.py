@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_gateway import errors
-from hf_gateway.hub import HubConnector, names
+from hf_gateway.hub import HubConnector, names, questions
 from hf_gateway.testing import ManualClock
 from tests.servers.hub import COMMIT, Listed, ReadHub, Storage, whoami
 from tests.servers.loopback import Recorded, Reply, redirect
@@ -128,6 +128,65 @@ def test_a_circle_of_redirects_ends(connect: Callable[[ReadHub], HubConnector]) 
         assert hub.count() < 10
 
 
+def _itself(target: str, number: int) -> str:
+    return target
+
+
+def _in_turn(target: str, number: int) -> str:
+    return f"{target.partition('&turn=')[0]}&turn={number % 3}"
+
+
+def _on_and_on(target: str, number: int) -> str:
+    return f"{target.partition('&turn=')[0]}&turn={number}"
+
+
+ENDLESS: dict[str, tuple[Callable[[str, int], str], bool, str]] = {
+    "a page that is its own next one": (_itself, False, "goes round in a circle"),
+    "pages in a circle": (_in_turn, False, "goes round in a circle"),
+    "a page with nothing on it": (_on_and_on, True, "after an empty page"),
+    "pages without an end": (_on_and_on, False, "goes on after 40 files on 20 pages"),
+}
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_a_list_of_files_without_an_end_is_given_up(
+    connect: Callable[[ReadHub], HubConnector], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    following, empty, said = ENDLESS[name]
+
+    class Endless(ReadHub):
+        def handle(self, request: Recorded) -> Reply:
+            if "/tree/" not in request.path:
+                return super().handle(request)
+            files = [
+                {"type": "file", "path": each, "oid": "0" * 40, "size": 1} for each in ("a.json", "model.safetensors")
+            ]
+            target = following(request.target, self.count(request.path))
+            return Reply(200, [] if empty else files, {"link": f'<{self.url}{target}>; rel="next"'})
+
+    monkeypatch.setattr(questions, "MOST_PAGES", 20)
+    with Endless({"a/b": Listed(declared={"model.safetensors": 5})}, accounts=ACCOUNTS) as hub:
+        with pytest.raises(errors.BadResponse, match=said):
+            connect(hub).download_model("a/b", cache_dir=tmp_path / "files")
+        assert hub.count() <= 25
+        said_of_it = {"id": "a/b", "sha": COMMIT, "siblings": [{"rfilename": "model.safetensors"}]}
+        hub.always(Reply(200, said_of_it), path="/api/models/a/b/revision/main")
+        assert connect(hub).get_model_metadata("a/b") is not None  # without sizes
+    assert not (tmp_path / "files").exists()
+
+
+def test_a_search_whose_pages_go_round_in_a_circle_ends(connect: Callable[[ReadHub], HubConnector]) -> None:
+    with ReadHub(accounts=ACCOUNTS) as hub:
+        hub.always(Reply(200, [{"id": "a/b"}], {"link": '</api/models?cursor=1>; rel="next"'}), path="/api/models")
+        assert [each.id for each in connect(hub).search_models(limit=9)] == ["a/b", "a/b"]
+
+
+def test_a_next_page_that_is_no_url_is_a_bad_answer(connect: Callable[[ReadHub], HubConnector]) -> None:
+    with ReadHub(accounts=ACCOUNTS) as hub:
+        hub.always(Reply(200, [{"id": "a/b"}], {"link": '<http://[x>; rel="next"'}), path="/api/models")
+        assert "no URL" in str(connect(hub).search_models(limit=9).reason)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     made = tmp_path / "model"
@@ -192,6 +251,17 @@ def test_a_listing_that_leads_out_of_its_folder_downloads_nothing(
         hub.always(Reply(200, listed), path=f"/api/models/a/b/tree/{COMMIT}")
         with pytest.raises(errors.BadResponse, match="outside of its folder"):
             connect(hub).download_model("a/b", cache_dir=tmp_path / "files", include=["*"])
+    assert not (tmp_path / "files").exists()
+
+
+@pytest.mark.parametrize("name", ["../../etc", "a/b\x1b[2J", "a\\b", "a/b\0"])
+def test_a_name_that_is_none_downloads_nothing(
+    connect: Callable[[ReadHub], HubConnector], tmp_path: Path, name: str
+) -> None:
+    with ReadHub(accounts=ACCOUNTS) as hub:
+        hub.always(Reply(200, {"id": name, "sha": COMMIT}), path="/api/models/a/b/revision/main")
+        with pytest.raises(errors.BadResponse, match="a name that is none"):
+            connect(hub).download_model("a/b", cache_dir=tmp_path / "files")
     assert not (tmp_path / "files").exists()
 
 

@@ -385,6 +385,30 @@ def test_what_stood_there_before_is_put_back_when_the_new_key_does_not_stay(tmp_
     assert backend.kept[OURS] == "hf_a"
 
 
+class Failing(Forgetful):
+    """Stores, and is locked from then on."""
+
+    def get_password(self, service: str, username: str) -> str | None:
+        if self.kept:
+            raise keyring.errors.KeyringLocked("locked")
+        return None
+
+
+def test_a_key_that_may_have_stayed_in_the_keyring_is_looked_for_by_logout() -> None:
+    with in_force(Failing()), pytest.raises(KeyringUnusable, match="KeyringLocked"):
+        keyring_store.store(OURS, Secret(KEY))
+    assert keyring_store.marked(OURS)
+
+
+def test_what_was_noted_before_is_put_back_when_the_new_key_does_not_stay(tmp_path: Path) -> None:
+    with in_force(encrypted_file(tmp_path)):
+        keyring_store.store(OURS, Secret(KEY))
+    before = keyring_store.stored()
+    with in_force(Forgetful()), pytest.raises(KeyringUnusable):
+        keyring_store.store(OURS, Secret(NEW))
+    assert keyring_store.stored() == before
+
+
 def test_without_the_extra_it_is_said_how_to_install_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

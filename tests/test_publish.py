@@ -17,6 +17,7 @@ from hf_gateway import errors, keyring_store
 from hf_gateway.cli import main
 from hf_gateway.credentials import Credential, origin_of
 from hf_gateway.hub import HubConnector
+from hf_gateway.hub.errors import NotConnected
 from hf_gateway.hub.publish import PublishConflict, publish
 from hf_gateway.secret import Secret
 from tests.keyrings import encrypted_file, in_force
@@ -62,6 +63,43 @@ def test_it_is_private_unless_said_otherwise(hub: Hub, folder: Path) -> None:
     assert hub.repos[REPO].private is True
     assert hub.publish(folder, repo_id="ada/open", private=False).private is False
     assert hub.repos["ada/open"].private is False
+
+
+@pytest.mark.parametrize(
+    ("said", "private"),
+    [
+        ({"private": None}, True),
+        ({"public": None}, True),
+        ({"private": False}, False),
+        ({"public": True}, False),
+        ({"public": False}, True),
+        ({"public": True, "private": False}, False),
+    ],
+)
+def test_metadata_say_whether_it_is_private(said: dict[str, Any], private: bool, hub: Hub, folder: Path) -> None:
+    with HubConnector(endpoint=hub.url) as connector:
+        connector.connect(TOKEN).upload_artifact(folder, {"repo_id": REPO, "license": "mit", **said})
+    assert hub.repos[REPO].private is private
+
+
+@pytest.mark.parametrize("value", ["false", "no", "true", 0, 1, []])
+@pytest.mark.parametrize("name", ["private", "public", "dry_run", "license_checked"])
+def test_a_switch_is_true_or_false_and_nothing_like_it(name: str, value: Any, hub: Hub, folder: Path) -> None:
+    with HubConnector(endpoint=hub.url) as connector:
+        connector.connect(TOKEN)
+        with pytest.raises(errors.InvalidRequest, match=f"{name} is true or false, not"):
+            connector.upload_artifact(folder, {"repo_id": REPO, "license": "mit", name: value})
+    if name != "public":
+        with pytest.raises(errors.InvalidRequest, match=f"{name} is true or false, not"):
+            hub.publish(folder, **{name: value})
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_private_and_public_at_once_are_refused(value: bool, hub: Hub, folder: Path) -> None:
+    with pytest.raises(errors.InvalidRequest, match="contradict each other"):
+        hub.publish(folder, metadata={"private": value, "public": value})
+    assert hub.requests == []
 
 
 def test_a_repository_that_is_public_already_is_not_taken_for_a_private_one(hub: Hub, folder: Path) -> None:
@@ -201,7 +239,7 @@ def test_a_card_that_the_hub_does_not_take_is_said_before_anything_is_uploaded(h
 
 REFUSED: dict[str, tuple[str | None, User | None, str, type[Exception], str]] = {
     # name: (token, whose it is, repository, error, what it says)
-    "no token": (None, None, REPO, errors.KeyMissing, "run `hf-gateway login`, or set HF_TOKEN"),
+    "no token": (None, None, REPO, errors.KeyMissing, "run `hf-gateway login --origin http://127.0.0.1:"),
     "a token that is not valid": ("hf_WrongToken0123456789abcd", None, REPO, errors.AuthenticationFailed, "refuses the token"),
     "a read token": (READER, None, REPO, errors.PermissionDenied, "a read token"),
     "somebody else's name": (STRANGER, None, REPO, errors.PermissionDenied, "the token of bob may not write to ada/"),
@@ -254,6 +292,27 @@ def test_a_key_for_another_origin_is_not_sent(hub: Hub, folder: Path) -> None:
     with pytest.raises(errors.InvalidRequest, match="is bound to https://huggingface"):
         publish(folder, repo_id=REPO, endpoint=hub.url, credential=key, metadata={"license": "mit"})
     assert hub.requests == []
+
+
+def test_a_token_for_hugging_face_is_said_not_to_go_to_a_mirror(
+    hub: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    said = (
+        f"the token in the environment variable HF_TOKEN is for https://huggingface.co, and is not sent to {hub.url};"
+    )
+    with pytest.raises(errors.KeyMissing, match=said):
+        hub.publish(folder, None)
+    with HubConnector(endpoint=hub.url) as connector, pytest.raises(NotConnected, match=said) as caught:
+        connector.connect()
+    assert "set HF_TOKEN" not in str(caught.value)
+    assert hub.writes == []
+    monkeypatch.delenv("HF_TOKEN")
+    with (
+        HubConnector(environment={}) as connector,
+        pytest.raises(NotConnected, match="run `hf-gateway login`, or set HF_TOKEN"),
+    ):
+        connector.connect()
 
 
 def test_the_token_goes_to_the_hub_and_not_to_its_storage(hub: Hub, folder: Path) -> None:
@@ -538,9 +597,51 @@ def test_the_command_publishes_with_the_token_of_the_keyring_and_prints_none(
 
 
 @pytest.mark.parametrize(
+    ("file", "option", "private"),
+    [
+        ("", [], True),
+        ("public = true", [], False),
+        ("private = false", [], False),
+        ("public = true", ["--public"], False),
+        ("public = false", ["--public"], False),
+        ("private = true", ["--public"], False),
+    ],
+)
+def test_the_command_takes_whether_it_is_public_from_option_and_file(
+    file: str, option: list[str], private: bool, hub: Hub, folder: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    (tmp_path / "card.toml").write_text(f'license = "mit"\ndry_run = true\n{file}\n')
+    command = ["hub", "publish", str(folder), REPO, "--json", "--metadata", str(tmp_path / "card.toml"), *option]
+    assert main(command) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["dry_run"], said["plan"]["private"]) == (True, private)
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("line", ['public = "false"', 'private = "yes"', "public = 1"])
+def test_the_command_takes_no_text_for_true(
+    line: str,
+    hub: Hub,
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    (tmp_path / "card.toml").write_text(f'license = "mit"\n{line}\n')
+    assert main(["hub", "publish", str(folder), REPO, "--metadata", str(tmp_path / "card.toml")]) == 1
+    assert "is true or false, not" in capsys.readouterr().err
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
         (["--metric", "accuracy"], 2, "--metric is a name and a number"),
+        (["--metric", "accuracy=nan", "--dataset", "a/b"], 2, "--metric is a name and a number"),
+        (["--metric", "accuracy=-inf", "--dataset", "a/b"], 2, "--metric is a name and a number"),
         (["--metadata", "nowhere.toml"], 2, "nowhere.toml: cannot be read"),
         (["--license", "mit"], 1, "publishing needs a token that may write"),
         ([], 1, "license: is missing"),

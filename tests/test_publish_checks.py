@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from hf_gateway.cli import main
 from hf_gateway.errors import InvalidRequest
 from hf_gateway.hub.adapter import AdapterRefused
 from tests.publishing import BASE, NAMES, REPO, TOKEN, Hub, adapter, config, safetensors, tensors
@@ -70,6 +71,8 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "a config that is no JSON": (rewrite("adapter_config.json", "{"), "config", "is not JSON"),
     "a config that is a list": (rewrite("adapter_config.json", "[]"), "config", "is not an object"),
     "a kind that peft does not know": (rewrite("adapter_config.json", config(peft_type="LORAX")), "config", "'LORAX'"),
+    "a kind that is a list": (rewrite("adapter_config.json", config(peft_type=["LORA"])), "config", "peft_type is ['LORA']"),
+    "a kind that is an object": (rewrite("adapter_config.json", config(peft_type={"LORA": 1})), "config", "peft_type is {"),
     "no kind": (rewrite("adapter_config.json", config(peft_type=None)), "config", "peft_type is None"),
     "no weights": (without("adapter_model.safetensors"), "missing", "adapter_model.safetensors: is not there"),
     "empty weights": (rewrite("adapter_model.safetensors", b""), "safetensors", "cut off, or not safetensors"),
@@ -83,6 +86,7 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str, str]] = {
         rewrite("adapter_model.safetensors", (1 << 30).to_bytes(8, "little") + b"{}"), "safetensors", "longer than the file",
     ),
     "an unknown type of number": (weights(entry(dtype="F33"), bytes(32)), "safetensors", "no type that is known: 'F33'"),
+    "a list of types of number": (weights(entry(dtype=["F32"]), bytes(32)), "safetensors", "no type that is known: ['F32']"),
     "a negative shape": (weights(entry(shape=[-8]), bytes(32)), "safetensors", "no shape, or no place"),
     "offsets outside of the file": (weights(entry(data_offsets=[0, 64], shape=[16]), bytes(32)), "safetensors", "behind the end"),
     "offsets that do not fit the shape": (weights(entry(shape=[7]), bytes(32)), "safetensors", "do not need"),
@@ -129,6 +133,19 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "a path in another setting": (
         rewrite("adapter_config.json", config(eva_config={"cache": "/home/ada/x"})), "local path", "eva_config.cache is a path",
     ),
+    "a path in the middle of a setting": (
+        rewrite("adapter_config.json", config(note="--data=/home/ada/x")), "local path", "note has a path of this machine in it",
+    ),
+    "a path in a setting's name": (
+        rewrite("adapter_config.json", config(notes={"/home/ada/x": 1})), "local path", "a name in notes is a path",
+    ),
+    "a path in the tokenizer's config": (
+        rewrite("tokenizer_config.json", {"chat_template": "{# from C:\\Users\\ada\\x #}"}), "local path", "chat_template has a",
+    ),
+    "a path in the weights' metadata": (
+        weights(tensors() | {"__metadata__": {"trained_from": "/home/ada/m"}}), "local path", "trained_from is a path of this",
+    ),
+    "a path in a licence's text": (rewrite("NOTICE", "free\nsee /Users/ada/x"), "local path", "NOTICE: line 2 has a path"),
 }  # fmt: skip
 
 
@@ -243,6 +260,117 @@ def test_a_path_in_a_text_of_ones_own_is_taken_out_too(tmp_path: Path, hub: Hub)
     assert "language: el\n" in written
 
 
+FRONT = {
+    "datasets": "datasets: /home/ada/data",
+    "tags[0]": "tags: [/home/ada/m]",
+    "model_name": "model_name: /home/ada/m",
+    "widget[0].text": "widget: [{text: see /home/ada/m}]",
+    "a name": "/home/ada/m: 1",
+}
+
+
+@pytest.mark.parametrize(("at", "line"), FRONT.items(), ids=FRONT.keys())
+def test_a_path_in_the_metadata_of_a_card_of_ones_own_is_refused(at: str, line: str, folder: Path, hub: Hub) -> None:
+    rewrite("README.md", f"---\n{line}\n---\n# Mine\n")(folder)
+    with pytest.raises(AdapterRefused, match=re.escape(f"README.md: {at} has a path of this machine in it")) as caught:
+        hub.publish(folder)
+    assert [problem.check for problem in caught.value.problems] == ["local path"]
+    assert hub.writes == []
+
+
+PATHS = {
+    "a home folder": "/home/ada/data",
+    "a Mac's": "/Users/ada/data",
+    "root's": "/root/.cache/x",
+    "a passing one": "/tmp/run-7",
+    "a mounted one": "/mnt/nas/data",
+    "a mounted one of the usual name": "/mnt/data/acme/x",
+    "Windows'": r"C:\Users\ada\data",
+    "Windows' the other way": "d:/Users/ada/data",
+    "a URL of a file": "file:///srv/data",
+    "an option of a command": "-I/home/ada/include",
+    "a trainer's link": "[m](https://huggingface.co//home/ada/m)",
+    "a line's end in JSON": r"{'log': 'done\n/home/ada/m'}",
+}
+
+
+@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())
+@pytest.mark.parametrize("name", ["datasets", "tags", "title", "description", "limitations"])
+def test_a_path_of_this_machine_anywhere_in_the_card_is_refused(name: str, path: str, folder: Path, hub: Hub) -> None:
+    with pytest.raises(AdapterRefused, match=r"README.md: .* has a path of this machine in it") as caught:
+        hub.publish(folder, metadata={name: f"from {path}, then"})
+    assert {problem.check for problem in caught.value.problems} == {"local path"}
+    assert hub.writes == []
+
+
+def test_the_users_home_and_the_folders_around_the_adapter_are_known(
+    tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/srv/people/ada")
+    folder = adapter(tmp_path / "clients" / "adapter")
+    for path in ("/srv/people/ada/x", str(tmp_path / "clients" / "other")):
+        with pytest.raises(AdapterRefused, match="has a path of this machine in it"):
+            hub.publish(folder, metadata={"description": f"see {path}"})
+    assert hub.publish(folder, metadata={"description": "see /srv/people/adam"}).commit
+
+
+NO_PATHS = [
+    "org/data", "home/ada", "acme/home-tmp", "https://example.org/home/ada", "https://example.org/a-/tmp/x?y=/home/b", "s3://b/mnt/x",
+    "and/or", "km/h", "/", "the folder '/mnt/data' can be used", "a ~/ b", "1/2", "see /home for more",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", NO_PATHS)
+def test_ids_of_the_hub_and_urls_are_no_paths(text: str, folder: Path, hub: Hub) -> None:
+    rewrite("tokenizer_config.json", {"chat_template": text})(folder)
+    rewrite("NOTICE", text)(folder)
+    metadata = {"datasets": [text], "description": text, "tags": [text], "training": {"data": text}}
+    done = hub.publish(folder, metadata=metadata)
+    assert f"| data | {text} |" in done.plan.card
+
+
+def test_paths_among_the_trainings_settings_are_left_out(folder: Path, hub: Hub) -> None:
+    training = {
+        "output_dir": "/home/ada/clients/acme/out",
+        "train_file": Path("/data/acme/train.jsonl"),
+        "command": "train --data=/home/ada/acme data/x --lr 1",
+        "files": ["acme/talk", "/mnt/nas/acme.csv"],
+        "parts": [{"path": "/home/ada/acme"}],
+        "learning_rate": 1e-4,
+    }
+    done = hub.publish(folder, metadata={"training": training})
+    for name in ("output_dir", "train_file", "command", "parts"):
+        assert f"| {name} | (a local path) |" in done.plan.card
+        assert (
+            f"README.md: training's {name} had a path of this machine in it, and does without now" in done.plan.changed
+        )
+    assert "| files | (a local path), acme/talk |" in done.plan.card
+    assert "| learning_rate | 0.0001 |" in done.plan.card
+    assert len(done.plan.changed) == 5
+    assert "ada/acme" not in json.dumps(done.to_dict())
+
+
+def test_no_option_of_the_command_gets_a_path_into_what_goes_out(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "t.toml").write_text('output_dir = "/home/ada/clients/acme/out"\n')
+    command = [
+        "hub",
+        "publish",
+        str(folder),
+        REPO,
+        "--license",
+        "mit",
+        "--training",
+        str(tmp_path / "t.toml"),
+        "--dry-run",
+    ]
+    assert main([*command, "--dataset", "/home/ada/data"]) == 1
+    assert "README.md: datasets[0] has a path of this machine in it, /home/ada/data" in capsys.readouterr().err
+    assert main(command) == 0
+    assert "/home/ada" not in capsys.readouterr().out
+
+
 def test_without_a_base_model_on_the_hub_its_licence_has_to_be_named(tmp_path: Path, hub: Hub) -> None:
     folder = adapter(tmp_path / "adapter", base="/home/ada/models/tiny")
     with pytest.raises(AdapterRefused, match="name it with base_model, or what it is under with base_license"):
@@ -274,6 +402,22 @@ LICENSES: dict[str, tuple[str | None, str | None, str | None]] = {
         "apache-2.0",
         "for non-commercial use only, and apache-2.0 allows more",
     ),
+    "non-commercial may get stricter": ("cc-by-nc-4.0", "cc-by-nc-sa-4.0", None),
+    "non-commercial and no derivatives are two things": ("cc-by-nc-4.0", "cc-by-nd-4.0", "not those of cc-by-nd-4.0"),
+    "share alike is not dropped": ("cc-by-nc-sa-4.0", "cc-by-nc-4.0", "under its own terms, not those of cc-by-nc-4.0"),
+    "share alike is not for research": ("cc-by-nc-sa-4.0", "intel-research", "under its own terms"),
+    "share alike stays so": ("cc-by-nc-sa-4.0", "cc-by-nc-sa-4.0", None),
+    "research is not only non-commercial": ("intel-research", "cc-by-nc-4.0", "under its own terms"),
+    "research stays so": ("intel-research", "intel-research", None),
+    "all of a list are passed on": ("[apache-2.0, llama3]", "llama3", None),
+    "none of a list is dropped": ("[apache-2.0, llama3]", "apache-2.0", "is llama3, which wants"),
+    "copyleft in a list is not dropped": ("[mit, gpl-3.0]", "mit", "is gpl-3.0, which wants"),
+    "two that want themselves": ("[llama3, gpl-3.0]", "llama3", "is gpl-3.0, which wants"),
+    "a font's licence wants itself": ("ofl-1.1", "mit", "is ofl-1.1, which wants"),
+    "no licence": ("apache-2.0", "none", "license: is 'none', by which no licence goes"),
+    "an unknown licence": ("apache-2.0", "unknown", "license: is 'unknown', by which no licence goes"),
+    "a licence that nobody knows": ("apache-2.0", "no-such", "license: is 'no-such', by which no licence goes"),
+    "a licence written wrongly": ("apache-2.0", "apache2", "(did you mean 'apache-2.0'?)"),
     "no derivatives": ("cc-by-nd-4.0", "cc-by-nd-4.0", "allows no derived works to be published"),
     "nobody knows the base's": ("my-own-licence", "mit", "is my-own-licence, of which nothing is known"),
     "the base has none": (None, "mit", "is not known: name it with base_license"),
@@ -304,6 +448,53 @@ def test_a_person_may_have_read_a_licence_that_nobody_knows(folder: Path) -> Non
         hub.publish(folder, license_checked=True)
 
 
+SAID: dict[str, tuple[str | None, str, str, bool, str | None]] = {
+    # name: (the Hub's, what base_license says, the adapter's, license_checked, what is said against it)
+    "the Hub names none": (None, "mit", "mit", False, None),
+    "the Hub says unknown": ("unknown", "mit", "mit", False, None),
+    "the Hub agrees": ("apache-2.0", "apache-2.0", "mit", False, None),
+    "what the Hub says is not talked away": (
+        "cc-by-nc-4.0",
+        "apache-2.0",
+        "apache-2.0",
+        False,
+        "non-commercial use only",
+    ),
+    "nor by who has read it": ("cc-by-nc-4.0", "apache-2.0", "apache-2.0", True, "non-commercial use only"),
+    "nor is one that nobody knows": (
+        "my-own",
+        "apache-2.0",
+        "apache-2.0",
+        False,
+        "is my-own, of which nothing is known",
+    ),
+    "which somebody may have read": ("my-own", "apache-2.0", "apache-2.0", True, None),
+    "what is said holds too": ("mit", "gpl-3.0", "mit", False, "is gpl-3.0, which wants"),
+}
+
+
+@pytest.mark.parametrize(("base", "said", "ours", "checked", "against"), SAID.values(), ids=SAID.keys())
+def test_base_license_counts_beside_what_the_hub_says(
+    base: str | None, said: str, ours: str, checked: bool, against: str | None, folder: Path
+) -> None:
+    metadata = {"license": ours, "base_license": said, "license_checked": checked}
+    with Hub(base) as hub:
+        if against is None:
+            assert hub.publish(folder, metadata=metadata).commit
+            return
+        with pytest.raises(AdapterRefused, match=against):
+            hub.publish(folder, metadata=metadata)
+        assert hub.writes == []
+
+
+def test_a_dry_run_takes_base_license_and_says_that_the_hub_was_not_asked(folder: Path, hub: Hub) -> None:
+    with pytest.raises(AdapterRefused, match="non-commercial use only"):
+        hub.publish(folder, dry_run=True, metadata={"base_license": "cc-by-nc-4.0"})
+    done = hub.publish(folder, dry_run=True, metadata={"base_license": "mit"})
+    assert f"the licence of {BASE}" in done.plan.unchecked
+    assert hub.requests == []
+
+
 def test_the_licence_in_a_card_of_ones_own_counts(folder: Path, hub: Hub) -> None:
     rewrite("README.md", "---\nlicense: mit\n---\n# Mine\n")(folder)
     done = hub.publish(folder, metadata={"license": None})
@@ -319,6 +510,17 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "training that is a list": ({"training": [1]}, "training has names and values"),
     "a base model that is none": ({"base_model": "../x"}, "is not the id of a model"),
     "a title that is a number": ({"title": 7}, "title is a text"),
+    "tags that are a number": ({"tags": 5}, "tags is a text or a list of texts, not int"),
+    "languages that are a number": ({"language": 5}, "language is a text or a list of texts, not int"),
+    "datasets by name": ({"datasets": {"a/b": 1}}, "datasets is a text or a list of texts, not dict"),
+    "metrics that are a number": ({"metrics": 5}, "metrics are numbers by name, or a list, not int"),
+    "metrics that are a text": ({"metrics": "good"}, "metrics are numbers by name, or a list, not str"),
+    "a metric that is no number": ({"metrics": {"a": float("nan")}, "datasets": "a/b"}, "a is nan, which is no result"),
+    "a metric without end": ({"metrics": {"a": float("inf")}, "datasets": "a/b"}, "a is inf, which is no result"),
+    "a split that is a number": (
+        {"metrics": [{"name": "a", "value": 1, "dataset": "a/b", "split": 5}]},
+        "is a name and a number",
+    ),
 }
 
 

@@ -16,12 +16,13 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hf_gateway.errors import ConfigError, GatewayError
+from hf_gateway.errors import GatewayError
 from hf_gateway.home import data_home, write_atomically
 from hf_gateway.notices import notice_once
 from hf_gateway.secret import Secret
@@ -58,9 +59,19 @@ class Stored:
 
 
 def stored() -> list[Stored]:
-    """List the origins that a key was stored for, without asking the keyring."""
+    """List the origins that a key was stored for, without asking the keyring; of unreadable files see `unreadable`."""
     found = [_read_mark(path) for path in sorted(_folder().glob("*.json"))]
     return sorted((each for each in found if each is not None), key=lambda each: each.origin)
+
+
+def marked(origin: str) -> bool:
+    """Say whether a key was stored for an origin, without asking the keyring; also where the file beside is damaged."""
+    return _mark(origin).is_file()
+
+
+def unreadable() -> list[Path]:
+    """List the files that say that a key was stored, and no more for whom."""
+    return [path for path in sorted(_folder().glob("*.json")) if _read_mark(path) is None and path.is_file()]
 
 
 def store(origin: str, secret: Secret) -> Stored | None:
@@ -71,16 +82,20 @@ def store(origin: str, secret: Secret) -> Stored | None:
         KeyringUnusable: no keyring is fit for it, or it did not give the key back. What was stored before is still there.
     """
     before = _read_mark(_mark(origin))
-    name = _asking(functools.partial(_write, origin, secret), PATIENCE_OF_A_PERSON, secret)
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    written = json.dumps({"origin": origin, "backend": name, "since": now}, indent=2)
-    write_atomically(_mark(origin), written.encode())
+    _asking(functools.partial(_write, origin, secret, _mark(origin)), PATIENCE_OF_A_PERSON, secret)
     return before
 
 
 def erase(origin: str) -> bool:
-    """Take a key out of the keyring; returns whether there was one. Raises ImportError, KeyringUnusable."""
-    there = _asking(functools.partial(_delete, origin), PATIENCE_OF_A_PERSON)
+    """Take a key out of the keyring, and forget that one was stored; returns whether there was one.
+
+    Raises ImportError, KeyringUnusable: the keyring could not be asked. It is forgotten nevertheless, so no request asks again.
+    """
+    try:
+        there = _asking(functools.partial(_delete, origin), PATIENCE_OF_A_PERSON)
+    except (ImportError, KeyringUnusable):
+        _mark(origin).unlink(missing_ok=True)
+        raise
     _mark(origin).unlink(missing_ok=True)
     return there
 
@@ -152,10 +167,48 @@ _lock = threading.Lock()
 _asked: dict[Path, _Asked] = {}
 
 
-def _write(origin: str, secret: Secret) -> str:
-    """Store, read back, and look whether it lies there in clear text; returns the backend's name."""
+def _write(origin: str, secret: Secret, mark: Path) -> None:
+    """Store with its mark, read back, and look whether it lies there in clear text."""
     backend = _fit_backend()
     before = backend.get_password(SERVICE, origin)
+    marked_before = mark.read_bytes() if mark.is_file() else None
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    written = json.dumps({"origin": origin, "backend": _name(backend), "since": now}, indent=2).encode()
+    try:
+        # The mark first: a key without one would be found by no request, and erased by no logout.
+        write_atomically(mark, written)
+    except OSError as error:
+        raise KeyringUnusable(
+            f"nothing was stored, since {mark} cannot be written ({error.strerror}); {INSTEAD}"
+        ) from None
+    try:
+        _set(backend, origin, secret, before)
+    except Exception:
+        # Where the key may have stayed in the keyring, its mark stays too, so that a logout looks there.
+        if _has(backend, origin, before):
+            _put_back(mark, marked_before)
+        raise
+    with suppress(OSError):
+        # Once more: who asked meanwhile was given the key before, and asks anew when the mark is another.
+        write_atomically(mark, written)
+
+
+def _has(backend: Any, origin: str, value: str | None) -> bool:
+    try:
+        return bool(backend.get_password(SERVICE, origin) == value)
+    except Exception:  # noqa: BLE001 - backends come from anybody and raise anything
+        return False
+
+
+def _put_back(mark: Path, content: bytes | None) -> None:
+    with suppress(OSError):
+        if content is None:
+            mark.unlink(missing_ok=True)
+        else:
+            write_atomically(mark, content)
+
+
+def _set(backend: Any, origin: str, secret: Secret, before: str | None) -> None:
     backend.set_password(SERVICE, origin, secret.reveal())
     problem = None
     if backend.get_password(SERVICE, origin) != secret.reveal():
@@ -168,7 +221,6 @@ def _write(origin: str, secret: Secret) -> str:
         else:
             backend.set_password(SERVICE, origin, before)
         raise KeyringUnusable(f"{_name(backend)} is not fit for keys: {problem}, so it was taken out again; {INSTEAD}")
-    return _name(backend)
 
 
 def _read(origin: str) -> str | None:
@@ -321,9 +373,5 @@ def _read_mark(path: Path) -> Stored | None:
     try:
         data = json.loads(path.read_bytes())
         return Stored(str(data["origin"]), str(data["backend"]), str(data["since"]))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"{path}: cannot be read ({type(error).__name__}); delete it and run `hf-gateway login`"
-        ) from None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # it still says that there is a key, which is what requests go by

@@ -29,8 +29,9 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    parser = _parser()
-    arguments = parser.parse_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    parser = _parser(keys_expected="login" in words)
+    arguments = parser.parse_args(words)
     if arguments.command is None:
         parser.print_help()
         return 0
@@ -54,20 +55,30 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors quote what was typed, but no token."""
+    """A parser whose errors quote what was typed, but no token; where a key is expected, nothing at all."""
+
+    keys_expected = False
 
     def error(self, message: str) -> NoReturn:
         """Say it and exit with 2."""
+        if self.keys_expected:
+            # Keys of other servers have no form that they could be known by.
+            message = (
+                "there is no such option, or not with such a value (it is not repeated here, as it may be a key; keys do not "
+                "belong on the command line)"
+            )
         super().error(re.sub(r"hf_\w{8,}", "hf_***", message))
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(*, keys_expected: bool = False) -> argparse.ArgumentParser:
     parser = _Parser(prog="hf-gateway", description="Any Hugging Face model, from wherever it can be had.")
+    parser.keys_expected = keys_expected
     parser.add_argument("--version", action="version", version=f"hf-gateway {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, told in COMMANDS.items():
         module = import_module(f"hf_gateway.cli.{name}")
         command = commands.add_parser(name, help=told, description=told[0].upper() + told[1:] + ".")
+        command.keys_expected = name == "login"
         if not getattr(module, "TAKES_A_CHAIN", True):
             module.add_arguments(command)
             continue

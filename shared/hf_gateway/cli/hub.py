@@ -1,13 +1,14 @@
 """`hf-gateway hub`: search, information, licence and fit of a model before a byte of it is downloaded, downloads, the cache."""
 
 import argparse
+import re
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from hf_gateway.cli import hub_publish
 from hf_gateway.cli.output import console, print_json
-from hf_gateway.errors import ConfigError, InvalidRequest, ModelNotFound
+from hf_gateway.errors import ConfigError, GatewayError, InvalidRequest, ModelNotFound
 
 if TYPE_CHECKING:
     from hf_gateway.hub import Compatibility, HubConnector, ModelMetadata
@@ -16,6 +17,8 @@ TAKES_A_CHAIN = False
 """It speaks of models on the Hub, not of targets."""
 _COLORS = {"fits": "green", "tight": "yellow", "too_big": "red", "unknown": "yellow"}
 _CLASS_COLORS = {"permissive": "green", "copyleft": "green", "use-restricted": "yellow"}
+# C0 and C1, which command a terminal, what turns the direction of a line, and halves of characters, which no stream takes.
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +44,11 @@ def run(arguments: argparse.Namespace) -> int:
         with HubConnector() as hub:
             return action(hub, arguments, out)
     except InvalidRequest as error:  # not the id of a model, a limit that is none
-        raise ConfigError(error.message) from None
+        raise ConfigError(_plain(error.message)) from None
+    except GatewayError as error:
+        if (message := _plain(error.message)) == error.message:
+            raise
+        raise error.restated(message, error.retry_after) from None
 
 
 def _model(parser: argparse.ArgumentParser) -> None:
@@ -91,8 +98,9 @@ def _search(hub: "HubConnector", arguments: argparse.Namespace, out: Any) -> int
 
     query = " ".join(arguments.query)
     if arguments.offline:
-        if arguments.limit < 1:
-            raise ConfigError(f"--limit is 1 or more, not {arguments.limit}")
+        from hf_gateway.hub.questions import check_limit
+
+        check_limit(arguments.limit)
         cached = hub.cache.search(query, arguments.tag, arguments.sort, arguments.limit)
         found = Models(cached, "cache", "asked for with --offline")
     else:
@@ -101,10 +109,8 @@ def _search(hub: "HubConnector", arguments: argparse.Namespace, out: Any) -> int
         models = [_summary(hub, each) for each in found]
         print_json({"source": found.source, "reason": found.reason, "models": models})
         return 0
-    from rich.markup import escape
-
     if found.source == "cache":
-        sys.stderr.write(f"from the cache: {found.reason}\n")
+        sys.stderr.write(f"from the cache: {_plain(found.reason or '')}\n")
     if not found:
         out.print("no model found")
         return 0
@@ -113,12 +119,12 @@ def _search(hub: "HubConnector", arguments: argparse.Namespace, out: Any) -> int
     )
     for each in found:
         table.add_row(
-            escape(each.id),
-            escape(each.pipeline_tag or "-"),
+            _said(each.id),
+            _said(each.pipeline_tag or "-"),
             _count(each.downloads),
             _count(each.likes),
-            escape(", ".join(each.license) or "-"),
-            f"gated ({each.gated})" if each.gated else ("private" if each.private else "open"),
+            _said(", ".join(each.license) or "-"),
+            _said(f"gated ({each.gated})") if each.gated else ("private" if each.private else "open"),
             each.modified.date().isoformat() if each.modified else "-",
         )
     out.print(table)
@@ -130,12 +136,10 @@ def _info(hub: "HubConnector", arguments: argparse.Namespace, out: Any) -> int:
     if out is None:
         print_json({**found.to_dict(), "age_hours": _hours(hub, found), "stale": found.stale})
         return 0
-    from rich.markup import escape
-
     from hf_gateway.hub.compatibility import size
     from hf_gateway.hub.metadata import age_in_words
 
-    out.print(f"\n[bold]{escape(found.id)}[/bold]")
+    out.print(f"\n[bold]{_said(found.id)}[/bold]")
     rows: list[tuple[str, str]] = [
         ("task", found.pipeline_tag or "-"),
         ("library", found.library_name or "-"),
@@ -150,7 +154,7 @@ def _info(hub: "HubConnector", arguments: argparse.Namespace, out: Any) -> int:
         ("read", f"{age_in_words(found.age(hub.cache.now()))} ago"),
     ]
     for name, value in rows:
-        out.print(f"  {name:<10} {escape(value)}")
+        out.print(f"  {name:<10} {_said(value)}")
     _warn_stale(out, found.stale)
     return 0
 
@@ -169,13 +173,11 @@ def _check(hub: "HubConnector", arguments: argparse.Namespace, out: Any) -> int:
 
 
 def _show_check(out: Any, found: "Compatibility") -> None:
-    from rich.markup import escape
-
     from hf_gateway.hub.compatibility import size
 
-    out.print(f"\n[bold]{escape(found.model)}[/bold]  [{_COLORS[found.verdict]}]{found.verdict}[/]")
+    out.print(f"\n[bold]{_said(found.model)}[/bold]  [{_COLORS[found.verdict]}]{found.verdict}[/]")
     for reason in found.reasons:
-        out.print(f"  {escape(reason)}")
+        out.print(f"  {_said(reason)}")
     needs, machine = found.needs, found.machine
     dtypes = ", ".join(f"{dtype} {size(count)}" for dtype, count in needs.by_dtype.items())
     rows = [
@@ -194,18 +196,18 @@ def _show_check(out: Any, found: "Compatibility") -> None:
         ("GPU", ", ".join(f"{gpu.name} {size(gpu.free)} of {size(gpu.total)} free" for gpu in machine.gpus) or "none"),
     ]
     for name, value in rows:
-        out.print(f"  {name:<10} {escape(value)}")
+        out.print(f"  {name:<10} {_said(value)}")
     for note in needs.notes:
-        out.print(f"  [yellow]note[/yellow]       {escape(note)}")
+        out.print(f"  [yellow]note[/yellow]       {_said(note)}")
     for problem in found.problems:
-        out.print(f"  [yellow]mind[/yellow]       {escape(problem)}")
+        out.print(f"  [yellow]mind[/yellow]       {_said(problem)}")
     out.print("\n  who can serve it")
     marks = {True: "[green]yes[/green]", False: "[red]no[/red]", None: "[yellow]perhaps[/yellow]"}
     table = _table(out, "", "target", "USD per million tokens", "why", fold=("target", "why"))
     for each in found.targets:
         prices = [price for price in (each.price_in, each.price_out) if price is not None]
         shown = f"{each.price_in:g} in, {each.price_out:g} out" if len(prices) == 2 else "-"
-        table.add_row(marks[each.serves], escape(each.target), shown, escape(each.why))
+        table.add_row(marks[each.serves], _said(each.target), shown, _said(each.why))
     out.print(table)
     _warn_stale(out, found.stale)
 
@@ -222,12 +224,10 @@ def _license(hub: "HubConnector", arguments: argparse.Namespace, out: Any) -> in
 
 
 def _show_license(out: Any, found: Any) -> None:
-    from rich.markup import escape
-
     color = _CLASS_COLORS.get(found.license_class, "red")
-    named = escape(found.identifier or "no licence is named")
+    named = _said(found.identifier or "no licence is named")
     out.print(f"\n  licence    {named}  [{color}]{found.license_class}[/]")
-    out.print(f"             {escape(found.meaning)}")
+    out.print(f"             {_said(found.meaning)}")
 
 
 def _download(hub: "HubConnector", arguments: argparse.Namespace, out: Any) -> int:
@@ -246,7 +246,12 @@ def _download(hub: "HubConnector", arguments: argparse.Namespace, out: Any) -> i
         return 0
     was_here = "all of it was here already" if not found.new_bytes else f"{size(found.new_bytes)} fetched"
     out.print(f"{len(found.files)} files, {size(found.bytes)}, {was_here}", markup=False)
-    out.print(f"{found.revision} is commit {found.commit}", markup=False)
+    out.print(_said(f"{found.revision} is commit {found.commit}"))
+    if found.left_out:
+        out.print(_said(f"left out, since pickles can run any code when they are loaded: {', '.join(found.left_out)}"))
+        out.print(
+            "the model may need them; where the author is trusted: --format pickle, or --include with their names"
+        )
     out.print(str(found.path), markup=False)
     return 0
 
@@ -274,11 +279,11 @@ def _cache(hub: "HubConnector", arguments: argparse.Namespace, out: Any) -> int:
     if "cleared" in done:
         out.print(f"forgot {done['cleared']} models", markup=False)
     if "removed" in done:
-        out.print(f"forgot {done['removed']}", markup=False)
+        out.print(_said(f"forgot {done['removed']}"))
     out.print(f"{len(kept)} models, {fresh} of them fresh, {size(cache.size())} in {cache.path}", markup=False)
     if kept:
         oldest = min(kept, key=lambda each: each.cached_at)
-        out.print(f"the oldest is {age_in_words(oldest.age(now))} old: {oldest.id}", markup=False)
+        out.print(_said(f"the oldest is {age_in_words(oldest.age(now))} old: {oldest.id}"))
     return 0
 
 
@@ -323,15 +328,25 @@ def _hours(hub: "HubConnector", found: "ModelMetadata") -> float:
     return round(max(0.0, found.age(hub.cache.now()).total_seconds()) / 3600, 3)
 
 
+def _plain(text: str) -> str:
+    """Return what a Hub said without what a terminal would obey."""
+    return _CONTROLS.sub(" ", text)
+
+
+def _said(text: str) -> str:
+    """Return what a Hub said as a console may print it: no control characters, no markup."""
+    from rich.markup import escape
+
+    return escape(_plain(text))
+
+
 def _provider(row: Any) -> str:
     return f"{row.get('provider')} ({row.get('task')}, {row.get('status')})"
 
 
 def _warn_stale(out: Any, stale: str | None) -> None:
-    from rich.markup import escape
-
     if stale:
-        out.print(f"\n  [yellow]what is said here is {escape(stale)}[/yellow]")
+        out.print(f"\n  [yellow]what is said here is {_said(stale)}[/yellow]")
 
 
 def _table(out: Any, *titles: str, fold: tuple[str, ...]) -> Any:

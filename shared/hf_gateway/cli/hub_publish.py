@@ -2,8 +2,10 @@
 
 import argparse
 import json
+import math
 import sys
 import tomllib
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,13 +73,15 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.folder,
         repo_id=arguments.repo_id,
         metadata=metadata,
-        private=not (arguments.public or metadata.pop("public", False)),
-        dry_run=arguments.dry_run,
-        license_checked=arguments.license_checked,
+        # None where an option was not given: then the file counts.
+        private=False if arguments.public else None,
+        dry_run=arguments.dry_run or None,
+        license_checked=arguments.license_checked or None,
     )
+    sent = done.commit is not None
     if out is None:
-        print_json({"dry_run": arguments.dry_run, **done.to_dict()})
-    elif arguments.dry_run:
+        print_json({"dry_run": not sent, **done.to_dict()})
+    elif not sent:
         _show_plan(out, done.plan)
     else:
         _show_done(out, done)
@@ -99,10 +103,10 @@ def _metadata(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _metric(text: str) -> tuple[str, float]:
     name, _, number = text.partition("=")
-    try:
-        return name.strip(), float(number)
-    except ValueError:
-        raise ConfigError(f"--metric is a name and a number, such as accuracy=0.91, not {text!r}") from None
+    with suppress(ValueError):
+        if math.isfinite(value := float(number)):
+            return name.strip(), value
+    raise ConfigError(f"--metric is a name and a number, such as accuracy=0.91, not {text!r}")
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from hf_gateway.config import hub_url
 from hf_gateway.credentials import HUB, Credential, is_hugging_face, origin_of
 from hf_gateway.errors import AuthenticationFailed, ConfigError, GatewayError
 from hf_gateway.secret import Secret
-from hf_gateway.target import checked_url
+from hf_gateway.target import checked_url, redacted
 from hf_gateway.wire.hub_account import Account
 
 TAKES_A_CHAIN = False
@@ -41,6 +41,19 @@ def origin(arguments: argparse.Namespace) -> str:
     return origin_of(HUB) if is_hugging_face(url) else origin_of(url)
 
 
+def _unquoted(arguments: argparse.Namespace) -> str:
+    """Do as `origin`; the error repeats nothing, since what is no URL may be a key."""
+    try:
+        return origin(arguments)
+    except ConfigError as error:
+        if arguments.origin is None:
+            raise
+        said = error.message.replace(repr(redacted(arguments.origin)), "what was given")
+    if arguments.origin in said:
+        said = "what was given as --origin is no URL that a key could be sent to"
+    raise ConfigError(said)
+
+
 def hub_at(where: str) -> str | None:
     """Return the base of the Hub at an origin; None where there is another kind of server, as far as is known."""
     if where == origin_of(HUB):
@@ -59,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     from hf_gateway import keyring_store
 
-    where = origin(arguments)
+    where = _unquoted(arguments)
     hub = hub_at(where)
     secret = _token(arguments, "Hugging Face" if hub == HUB else where)
     if hub == HUB and not secret.reveal().startswith("hf_"):

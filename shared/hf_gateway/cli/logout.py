@@ -5,6 +5,7 @@ import os
 
 from hf_gateway.cli.login import add_origin, origin
 from hf_gateway.cli.output import console, print_json
+from hf_gateway.config import hub_url
 from hf_gateway.credentials import HUB, TOKEN_VARIABLES, origin_of
 
 TAKES_A_CHAIN = False
@@ -18,25 +19,50 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Erase; 0 when there is none any more, also where there was none."""
+    """Erase; 0 when there is none any more, also where there was none; 1 where the keyring could not be asked."""
     from hf_gateway import keyring_store
 
-    known = [each.origin for each in keyring_store.stored()]
-    wanted = known if arguments.all else [origin(arguments)]
-    # Without a file that tells of it, nothing of ours can be there, and a machine without a keyring need not complain.
-    erased = [each for each in wanted if each in known and keyring_store.erase(each)]
+    wanted = _all() if arguments.all else [origin(arguments)]
+    erased, forgotten = [], dict[str, str]()
+    for each in wanted:
+        # Without a file that tells of it, nothing of ours can be there, and a machine without a keyring need not complain.
+        if not keyring_store.marked(each):
+            continue
+        try:
+            if keyring_store.erase(each):
+                erased.append(each)
+        except (keyring_store.KeyringUnusable, ImportError) as error:
+            forgotten[each] = str(error).removesuffix(f"; {keyring_store.INSTEAD}")
+    for path in keyring_store.unreadable() if arguments.all else ():
+        path.unlink(missing_ok=True)
+        forgotten[str(path)] = "it was damaged, and named no server any more"
     left = _left_over() if origin_of(HUB) in wanted else []
     if arguments.json:
-        print_json({"erased": erased, "still": left})
-        return 0
+        print_json({"erased": erased, "forgotten": forgotten, "still": left})
+        return 1 if forgotten else 0
     out = console()
     for each in wanted:
-        out.print(f"{each}: {'erased from the keyring' if each in erased else 'nothing was stored'}", markup=False)
-    if not wanted:
+        if each not in forgotten:
+            out.print(f"{each}: {'erased from the keyring' if each in erased else 'nothing was stored'}", markup=False)
+    for each, reason in forgotten.items():
+        out.print(
+            f"{each}: forgotten, and not used any more. But the keyring could not be asked for it ({reason}), so the key may "
+            f"still lie there, under the name {keyring_store.SERVICE!r}",
+            markup=False,
+        )
+    if not wanted and not forgotten:
         out.print("nothing was stored")
     for each in left:
         out.print(f"  a token is still found in {each}", markup=False)
-    return 0
+    return 1 if forgotten else 0
+
+
+def _all() -> list[str]:
+    """List the origins that something was stored for; the Hub's also where its file is damaged, and names none."""
+    from hf_gateway import keyring_store
+
+    known = {each.origin for each in keyring_store.stored()}
+    return sorted(known | {each for each in map(origin_of, (HUB, hub_url())) if keyring_store.marked(each)})
 
 
 def _left_over() -> list[str]:

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from hf_gateway.errors import InvalidRequest
-from hf_gateway.hub.contents import Malformed, Tensors, pickle_or_archive, secrets_in, tensors_in
+from hf_gateway.hub.contents import LocalPaths, Malformed, Tensors, pickle_or_archive, secrets_in, tensors_in
 
 CONFIG, WEIGHTS, CARD = "adapter_config.json", "adapter_model.safetensors", "README.md"
 
@@ -34,9 +34,8 @@ _JSON_FILES = _VOCABULARIES | _words("""
     chat_template.json generation_config.json preprocessor_config.json processor_config.json special_tokens_map.json
     tokenizer_config.json
 """)
-_TEXT_FILES = re.compile(
-    r"(?:LICENSE|LICENCE|NOTICE|USE_POLICY)(?:\.md|\.txt)?|chat_template\.jinja|merges\.txt|vocab\.txt"
-)
+_TERMS = re.compile(r"(?:LICENSE|LICENCE|NOTICE|USE_POLICY)(?:\.md|\.txt)?|chat_template\.jinja")
+_TEXT_FILES = re.compile(rf"{_TERMS.pattern}|merges\.txt|vocab\.txt")
 _BINARY_FILES = _words("tokenizer.model spiece.model sentencepiece.bpe.model")
 
 _PICKLES = _words("""
@@ -49,7 +48,6 @@ _TRAINING_STATE = re.compile(r"(?:optimizer|scheduler|scaler|rng_state|random_st
 # Where configs of tokenizers and adapters keep what they were loaded from.
 _NAMES_OF_MODELS = ("base_model_name_or_path", "name_or_path", "_name_or_path")
 _PATHS_OF_FILES = ("tokenizer_file", "special_tokens_map_file", "vocab_file", "merges_file")
-_PATH = re.compile(r"~?/[\w.@+ -]+/|[A-Za-z]:[\\/]|\\\\\w|file:")
 _ID = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*", re.ASCII)
 _CACHED = re.compile(r"models--([\w.-]+?)(?:--([\w.-]+))?[\\/]snapshots[\\/]([0-9a-f]{40})(?:[\\/]|$)", re.ASCII)
 
@@ -143,6 +141,7 @@ class _Reading:
 
     def __init__(self, folder: Path, base_model: str | None) -> None:
         self.folder, self.base_model = folder, base_model
+        self.paths = LocalPaths(folder)
         self.revision: str | None = None
         self.config: dict[str, Any] = {}
         self.tensors: Tensors | None = None
@@ -215,8 +214,7 @@ class _Reading:
         elif name == CONFIG or name in _JSON_FILES:
             self._take_json(name)
         elif _TEXT_FILES.fullmatch(name):
-            if self._text(name) is not None:
-                self.files.append(AdapterFile(name, path.stat().st_size))
+            self._take_text(name)
         elif name in _BINARY_FILES:
             self.files.append(AdapterFile(name, path.stat().st_size))
         else:
@@ -235,7 +233,17 @@ class _Reading:
                 "safetensors", WEIGHTS, "has no tensor of a LoRA in it; are these the weights of a whole model?"
             )
         self._look_for_secrets(WEIGHTS, "\n".join(tensors.metadata.values()))
+        self._look_for_paths(WEIGHTS, {"__metadata__": tensors.metadata})
         self.files.append(AdapterFile(WEIGHTS, path.stat().st_size))
+
+    def _take_text(self, name: str) -> None:
+        text = self._text(name)
+        if text is None:
+            return
+        # A vocabulary has any text in it, paths as well, and nothing of this machine.
+        for line, path in self.paths.within(text) if _TERMS.fullmatch(name) else ():
+            self._refuse("local path", name, f"line {line} has a path of this machine in it, {path}; take it out")
+        self.files.append(AdapterFile(name, (self.folder / name).stat().st_size))
 
     def _take_json(self, name: str) -> None:
         text = self._text(name)
@@ -246,7 +254,6 @@ class _Reading:
         except (ValueError, RecursionError) as error:
             self._refuse("config" if name == CONFIG else "not JSON", name, f"is not JSON: {error}")
             return
-        # A vocabulary has any text in it, paths as well, and nothing of this machine.
         before = json.dumps(data)
         if isinstance(data, dict) and name not in _VOCABULARIES:
             data = self._without_paths(name, data)
@@ -262,7 +269,7 @@ class _Reading:
             self._refuse("config", CONFIG, "is not an object")
             return
         kind = data.get("peft_type")
-        if kind not in PEFT_TYPES:
+        if not isinstance(kind, str) or kind not in PEFT_TYPES:
             self._refuse("config", CONFIG, f"names no kind of adapter that peft knows: peft_type is {kind!r}")
         self.config = data
         if isinstance(revision := data.get("revision"), str):
@@ -272,7 +279,7 @@ class _Reading:
         """Take paths of this machine out of a config, and put the model's id where one stood for it."""
         cleaned = dict(data)
         for key in _PATHS_OF_FILES:
-            if isinstance(cleaned.get(key), str) and _PATH.match(cleaned[key]):
+            if isinstance(cleaned.get(key), str) and self.paths.first(cleaned[key]):
                 self._found_path(name, key, cleaned.pop(key), "taken out")
         for key in _NAMES_OF_MODELS:
             if isinstance(value := cleaned.get(key), str) and value:
@@ -282,9 +289,7 @@ class _Reading:
             self.changed.append(f"{name}: base_model_name_or_path is {self.base_model} now")
         if name == CONFIG and self.revision and cleaned.get("revision") is None:
             cleaned["revision"] = self.revision
-        for key, value in _texts(cleaned):
-            if _PATH.match(value):
-                self._refuse("local path", name, f"{key} is a path of this machine; take it out")
+        self._look_for_paths(name, cleaned)
         return cleaned
 
     def _model_named(self, name: str, key: str, value: str) -> str | None:
@@ -330,6 +335,12 @@ class _Reading:
         for line, kind in secrets_in(text):
             self._refuse("secret", name, f"line {line} seems to hold {kind}; take it out, and revoke it if it is one")
 
+    def _look_for_paths(self, name: str, data: Any) -> None:
+        for key, value in texts_in(data):
+            if found := self.paths.first(value):
+                how = "is a path of this machine" if found == value else f"has a path of this machine in it, {found}"
+                self._refuse("local path", name, f"{key} {how}; take it out")
+
 
 def is_local(value: str, folder: Path) -> bool:
     """Say whether a model's name is a path of this machine: no Hub id by its form, or a folder that is here."""
@@ -338,16 +349,17 @@ def is_local(value: str, folder: Path) -> bool:
     return any((Path(start) / value).is_dir() for start in (Path.cwd(), folder, folder.parent))
 
 
-def _texts(value: Any, at: str = "") -> Iterator[tuple[str, str]]:
-    """Give every text in a value with the way to it."""
+def texts_in(value: Any, at: str = "") -> Iterator[tuple[str, str]]:
+    """Give every text in a value, names too, with the way to it."""
     if isinstance(value, str):
         yield at, value
-    elif isinstance(value, dict):
+    elif isinstance(value, Mapping):
         for key, each in value.items():
-            yield from _texts(each, f"{at}.{key}" if at else str(key))
+            yield f"a name in {at}" if at else "a name", str(key)
+            yield from texts_in(each, f"{at}.{key}" if at else str(key))
     elif isinstance(value, list):
         for index, each in enumerate(value):
-            yield from _texts(each, f"{at}[{index}]")
+            yield from texts_in(each, f"{at}[{index}]")
 
 
 def _head(path: Path) -> bytes:

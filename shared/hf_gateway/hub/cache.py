@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -48,6 +49,8 @@ CREATE TABLE IF NOT EXISTS trees (key TEXT PRIMARY KEY, digest BLOB NOT NULL, bo
 CREATE TABLE IF NOT EXISTS names (key TEXT PRIMARY KEY, means TEXT NOT NULL) WITHOUT ROWID;
 COMMIT;
 """
+_SPOILT = re.compile("no such (table|column)|has no column named|malformed|unsupported file format|Could not decode")
+_HOW_MANY = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name IN ('models', 'bodies', 'trees', 'names')"
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,9 @@ class Entry:
 
 
 class ModelCache:
-    """Metadata of models, by model id. No call raises: what cannot be read is not there, what cannot be written is not kept.
+    """Metadata of models, by model id. What cannot be read is not there, what cannot be written is not kept.
+
+    Only `remove` and `clear` say so when they fail, with an OSError: whoever forgets something wants to know.
 
     Args:
         cache_dir: the folder of the file; made when first written to, readable for its owner alone.
@@ -125,7 +130,7 @@ class ModelCache:
         self._writing(write)
 
     def remove(self, model_id: str) -> bool:
-        """Forget a model; says whether there was something to forget."""
+        """Forget a model; says whether there was something to forget. Raises OSError where the file cannot be written to."""
         key = self._key(model_id)
 
         def write(db: "sqlite3.Connection") -> bool:
@@ -135,17 +140,17 @@ class ModelCache:
             db.execute("DELETE FROM models WHERE key IN (?, ?)", keys)
             return db.execute("DELETE FROM bodies WHERE key IN (?, ?)", keys).rowcount > 0
 
-        return bool(self.path.exists() and self._writing(write))
+        return bool(self.path.exists() and self._forgetting(write))
 
     def clear(self) -> int:
-        """Forget all models, of every Hub; returns how many there were."""
+        """Forget all models, of every Hub; returns how many there were. Raises OSError where the file cannot be written to."""
 
         def write(db: "sqlite3.Connection") -> int:
             for table in ("names", "models", "trees"):
                 db.execute(f"DELETE FROM {table}")  # noqa: S608 - a name of ours
             return db.execute("DELETE FROM bodies").rowcount
 
-        count = int(self._writing(write) or 0) if self.path.exists() else 0
+        count = int(self._forgetting(write)) if self.path.exists() else 0
         self._reading(lambda db: db.execute("VACUUM"), None)
         return count
 
@@ -169,9 +174,10 @@ class ModelCache:
             ).fetchone(),
             None,
         )
-        if row is None or row[0] != _digest(row[1]):
+        try:
+            return tuple(ModelFile(*each) for each in json.loads(row[1])) if row and row[0] == _digest(row[1]) else None
+        except (TypeError, ValueError, RecursionError):
             return None
-        return tuple(ModelFile(*each) for each in json.loads(row[1]))
 
     def set_tree(self, model_id: str, commit: str, files: Sequence[ModelFile]) -> None:
         """Keep the files of a commit."""
@@ -186,14 +192,14 @@ class ModelCache:
 
         sort: downloads, likes, trending or updated; the greatest first. Raises KeyError for another order.
         """
-        wanted = [*query.lower().split()]
-        tags = [f"\n{tag.lower()}\n" for tag in filter_tags]
+        wanted = _printable(query).lower().split()
+        tags = [f"\n{_printable(tag).lower()}\n" for tag in filter_tags]
         where = " AND ".join(["hub = ?", *["instr(words, ?)"] * len(wanted), *["instr(tags, ?)"] * len(tags)])
         # Of placeholders and a fixed order only; the id breaks ties, so that a page is the same each time.
         statement = f"SELECT key FROM models WHERE {where} ORDER BY {_ORDERS[sort]}, key LIMIT ?"  # noqa: S608
 
         def read(db: "sqlite3.Connection") -> list[Any]:
-            keys = [key for (key,) in db.execute(statement, (self.hub, *wanted, *tags, limit))]
+            keys = [key for (key,) in db.execute(statement, (self.hub, *wanted, *tags, min(limit, _MOST)))]
             one = "SELECT key, digest, body, validators FROM bodies WHERE key = ?"
             return [row for key in keys if (row := db.execute(one, (key,)).fetchone()) is not None]
 
@@ -239,10 +245,10 @@ class ModelCache:
             "complete": int(metadata.complete),
             "words": _printable(" ".join(said).lower()),
             "tags": _printable("\n" + "\n".join(each.lower() for each in said[1:] if each) + "\n"),
-            "downloads": min(metadata.downloads, _MOST),
-            "likes": min(metadata.likes, _MOST),
+            "downloads": max(0, min(metadata.downloads, _MOST)),
+            "likes": max(0, min(metadata.likes, _MOST)),
             "trending": metadata.trending,
-            "modified": metadata.modified.astimezone(UTC).isoformat() if metadata.modified else None,
+            "modified": _sortable(metadata.modified),
         }
         return model, {
             "key": key,
@@ -278,17 +284,28 @@ class ModelCache:
 
         return self._tried(whole)
 
+    def _forgetting(self, work: "Callable[[sqlite3.Connection], Any]") -> Any:
+        """Write, and raise OSError where that fails."""
+        done = self._writing(work)
+        if done is None:
+            raise OSError(f"{self.path} cannot be written to, so nothing was forgotten")
+        return done
+
     def _tried(self, work: "Callable[[sqlite3.Connection], Any]") -> Any:
+        """Do the work; None where it fails."""
         import sqlite3
 
         for again in (True, False):
             try:
                 with self._opened() as db:
                     return work(db)
-            except (sqlite3.OperationalError, OSError) as error:
+            except OSError as error:
                 notice_once(f"metadata of models are not kept: {self.path}: {error}")
                 return None
-            except sqlite3.DatabaseError as error:  # no database, or pages of it overwritten
+            except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+                if _is_of_the_moment(error):
+                    notice_once(f"metadata of models are not kept: {self.path}: {error}")
+                    return None
                 log.warning("%s is spoilt and begun anew: %s", self.path, error)
                 if not (again and self._begin_anew()):
                     return None
@@ -306,7 +323,7 @@ class ModelCache:
         with contextlib.closing(connection):
             # What a power cut takes is read from the Hub again; a file that it spoils is begun anew.
             connection.execute("PRAGMA synchronous=OFF")
-            if new or connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
+            if new or connection.execute(_HOW_MANY).fetchone()[0] < _TABLES.count("CREATE TABLE"):
                 connection.executescript(_TABLES)
             yield connection
 
@@ -318,6 +335,24 @@ class ModelCache:
             notice_once(f"{self.path} is spoilt and cannot be deleted: {error}")
             return False
         return True
+
+
+def _is_of_the_moment(error: "sqlite3.DatabaseError | UnicodeDecodeError") -> bool:
+    """Say whether an error speaks of locks, rights, the disk or a statement, rather than of what is in the file.
+
+    A table or a column that is not found is the file's fault. While sqlite3 reports a schema that is spoilt, it may fail to
+    decode its own message.
+    """
+    import sqlite3
+
+    return isinstance(error, sqlite3.OperationalError) and not _SPOILT.search(str(error))
+
+
+def _sortable(moment: datetime | None) -> str | None:
+    try:
+        return moment.astimezone(UTC).isoformat() if moment else None
+    except OverflowError:  # in the first hours of the year 1, or the last of the year 9999
+        return None
 
 
 def _delete(db: "sqlite3.Connection", key: str) -> None:

@@ -3,6 +3,7 @@
 The same adapter and the same details give the same card, byte for byte, so that publishing again changes nothing.
 """
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -105,7 +106,9 @@ def card(adapter: Adapter, details: Details, repo_id: str) -> str:
 
     own, text = _own(adapter.readme)
     tags = ["lora"] if "LORA" in adapter.peft_type else []
-    kept = [str(tag) for tag in own.pop("tags", None) or [] if not str(tag).startswith("base_model:")]
+    kept = own.pop("tags", None) or []
+    kept = _several("tags", [str(tag) for tag in kept] if isinstance(kept, list) else kept)
+    kept = [tag for tag in kept if not tag.startswith("base_model:")]
     if adapter.base_model:
         tags.append(f"base_model:adapter:{adapter.base_model}")
     ours = {
@@ -142,6 +145,12 @@ def card(adapter: Adapter, details: Details, repo_id: str) -> str:
     for name in adapter.local_names:
         body = body.replace(name, adapter.base_model or "a model that is not on the Hub")
     return f"---\n{data.to_yaml(line_break=chr(10)).rstrip()}\n---\n\n{body.strip()}\n"
+
+
+def front_and_body(text: str) -> tuple[Any, str]:
+    """Return a finished card's metadata and its text."""
+    front, _, body = text.removeprefix("---\n").partition("\n---\n")
+    return import_module("yaml").safe_load(front), body  # of a package that comes with huggingface_hub
 
 
 def license_in(readme: str | None) -> str | None:
@@ -257,18 +266,22 @@ def _dataset(name: str) -> str:
 
 def _metrics(value: Any, dataset: str | None) -> Iterable[Metric]:
     """Read `{"accuracy": 0.91}`, measured on the first dataset, or a list of objects that say where."""
-    rows = (
-        [{"name": name, "value": number} for name, number in value.items()] if isinstance(value, dict) else value or []
-    )
-    for row in rows:
+    if isinstance(value, Mapping):
+        value = [{"name": name, "value": number} for name, number in value.items()]
+    if value is not None and not isinstance(value, list | tuple):
+        raise InvalidRequest(f"metadata: metrics are numbers by name, or a list, not {type(value).__name__}")
+    for row in value or ():
         given = dict(_mapping("metrics", row))
         name, number, where = given.pop("name", None), given.pop("value", None), given.pop("dataset", dataset)
         split = given.pop("split", None)
-        if not isinstance(name, str) or isinstance(number, bool) or not isinstance(number, int | float) or given:
+        known = isinstance(name, str) and isinstance(number, int | float) and not isinstance(number, bool)
+        if not known or given or not isinstance(split, str | None):
             raise InvalidRequest(
                 "each of metrics is a name and a number, with `dataset` and `split` if they are known: "
                 '{"name": "accuracy", "value": 0.91, "dataset": "org/data", "split": "test"}'
             )
+        if isinstance(number, float) and not math.isfinite(number):
+            raise InvalidRequest(f"metrics: {name} is {number}, which is no result")
         if not isinstance(where, str):
             raise InvalidRequest(f"metrics: say on which dataset {name} was measured (`dataset`)")
         yield Metric(name, number, where, split)
@@ -297,7 +310,11 @@ def _one(name: str, value: Any) -> str:
 
 
 def _several(name: str, value: Any) -> tuple[str, ...]:
-    return tuple(_one(name, each) for each in ([value] if isinstance(value, str) else value))
+    if isinstance(value, str):
+        value = [value]
+    if not isinstance(value, list | tuple | set | frozenset):
+        raise InvalidRequest(f"metadata: {name} is a text or a list of texts, not {type(value).__name__}")
+    return tuple(_one(name, each) for each in value)
 
 
 def _one_or_all(values: tuple[str, ...]) -> str | list[str] | None:

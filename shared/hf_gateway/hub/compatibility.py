@@ -1,19 +1,22 @@
 """Whether a model will run here, who else could serve it, and what stands in the way; from metadata, before a byte of weights."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any, Literal
 
 from hf_gateway.hub.machine import Machine
-from hf_gateway.hub.metadata import ModelMetadata
-from hf_gateway.hub.needs import Needs, generates
-from hf_gateway.hub.selection import SAFE, formats, quantisations, usual_quantisation
+from hf_gateway.hub.metadata import ModelFile, ModelMetadata
+from hf_gateway.hub.needs import Needs, adapts, base_model, generates
+from hf_gateway.hub.selection import SAFE, formats, pickled, quantisations, usual_quantisation
 from hf_gateway.wire.hf_router import CatalogueEntry, Offer
 
 Verdict = Literal["fits", "tight", "too_big", "unknown"]
 ROOMY = 0.8
 """Of the available memory: up to here a model fits, beyond it is tight."""
+_SHOWN = 3
+"""Files that are named in a sentence."""
 _TASKS = {
     "feature-extraction": "embedding",
     "sentence-similarity": "embedding",
@@ -55,9 +58,9 @@ class Compatibility:
 
     verdict: of memory and disk. reasons: the numbers behind it, in words. problems: what has to be done or decided first.
     needs, machine: the numbers. targets: who can serve it. remote_code: it runs Python from its repository, None where that
-    cannot be told. pickles_only: its weights are only in files that can run code. gated: as the Hub says. required_library:
-    what was asked for; library_matches: the model is for it, None without a question or an answer; library_version: what of it
-    is installed here.
+    cannot be told. pickles_only: its weights, or those of one of its folders, are only in files that can run code; None
+    where the files are not known. gated: as the Hub says. required_library: what was asked for; library_matches: the model is
+    for it, None without a question or an answer; library_version: what of it is installed here.
     """
 
     model: str
@@ -111,17 +114,25 @@ def judge(
     entry: CatalogueEntry | None,
     *,
     required_library: str | None = None,
-    downloaded: bool = False,
+    here: int = 0,
 ) -> Compatibility:
     """Put metadata, numbers and machine together. Pure but for looking which packages are installed.
 
-    entry: the router's; downloaded: the files are here already.
+    entry: the router's; here: bytes of the download that are on the disk already.
     """
-    verdict, reasons = weigh(needed, machine, downloaded=downloaded)
+    verdict, reasons = weigh(needed, machine, here=here)
+    adapter = adapts(metadata)
+    if adapter and verdict != "too_big":
+        base = base_model(metadata)
+        verdict, reasons = (
+            "unknown",
+            [f"it is an adapter of {base or 'a model that it does not name'}, which has to fit too"],
+        )
     task = _task(metadata)
     remote_code = _remote_code(metadata)
     offered = formats(metadata.files)
-    pickles_only = not any(each != "pickle" for each in offered) if offered else None
+    pickles = pickled(metadata.files) if needed.format != "gguf" else []  # a GGUF file is the whole model
+    pickles_only = bool(pickles) if offered else None
     matches = _matches(metadata, required_library) if required_library else None
     installed = _installed(required_library) if required_library else None
     problems = []
@@ -133,8 +144,20 @@ def judge(
         problems.append("private: only a token that may read it can download it")
     if remote_code:
         problems.append("runs Python code from its repository: read it, and pin the revision before it is trusted")
-    if pickles_only:
+    if offered == ["pickle"]:
         problems.append("the weights are in pickles only, which can run any code when they are loaded")
+    elif pickles:
+        problems.append(
+            f"some weights are in pickles only, which can run any code when they are loaded: {_named(pickles)}; "
+            "a download leaves them out"
+        )
+    if adapter:
+        base = base_model(metadata)
+        problems.append(
+            f"it is an adapter and needs its base model: check {base}"
+            if base
+            else "it is an adapter, and names no base model"
+        )
     if matches is False:
         problems.append(
             f"the model is for {metadata.library_name or 'no library that it names'}, not {required_library}"
@@ -150,7 +173,7 @@ def judge(
         tuple(problems),
         needed,
         machine,
-        tuple(_targets(metadata, task, verdict, entry, safe=pickles_only is False and not remote_code)),
+        tuple(_targets(metadata, task, verdict, entry, remote_code=bool(remote_code))),
         remote_code,
         pickles_only,
         metadata.gated,
@@ -161,8 +184,11 @@ def judge(
     )
 
 
-def weigh(needed: Needs, machine: Machine, *, downloaded: bool = False) -> tuple[Verdict, list[str]]:
-    """Compare what is needed with what there is; returns the verdict and the numbers behind it, in words."""
+def weigh(needed: Needs, machine: Machine, *, here: int = 0) -> tuple[Verdict, list[str]]:
+    """Compare what is needed with what there is; returns the verdict and the numbers behind it, in words.
+
+    here: bytes of the download that are on the disk already.
+    """
     if needed.weights is None:
         return "unknown", ["nobody says how large the weights are"]
     total = needed.total if needed.total is not None else needed.weights
@@ -180,9 +206,11 @@ def weigh(needed: Needs, machine: Machine, *, downloaded: bool = False) -> tuple
     if needed.total is None and verdict != "too_big":
         # Room for the weights says nothing of what comes on top; no room says enough.
         verdict, reasons = "unknown", ["nobody says how large the key-value cache gets; there is room for the weights"]
-    if not downloaded and needed.download is not None and machine.disk is not None and needed.download > machine.disk:
+    if needed.download is not None and machine.disk is not None and needed.download - here > machine.disk:
         verdict = "too_big"
-        reasons.append(f"too_big: the download is {size(needed.download)}, and the disk has {size(machine.disk)} free")
+        left = f"what is missing of the download is {size(needed.download - here)}"
+        what = left if here else f"the download is {size(needed.download)}"
+        reasons.append(f"too_big: {what}, and the disk has {size(machine.disk)} free")
     return verdict, reasons
 
 
@@ -226,10 +254,10 @@ def _targets(
     verdict: Verdict,
     entry: CatalogueEntry | None,
     *,
-    safe: bool,
+    remote_code: bool,
 ) -> list[Serving]:
     return [
-        _local(metadata, task, verdict, safe=safe),
+        _local(metadata, task, verdict, remote_code=remote_code),
         *_hosted(metadata, task, entry),
         _ollama(metadata),
         *_own_servers(metadata, task),
@@ -237,19 +265,26 @@ def _targets(
 
 
 def _local(
-    metadata: ModelMetadata, task: Literal["embedding", "chat"] | None, verdict: Verdict, *, safe: bool
+    metadata: ModelMetadata, task: Literal["embedding", "chat"] | None, verdict: Verdict, *, remote_code: bool
 ) -> Serving:
     target = f"local:{metadata.id}"
     if task is None:
         return Serving(
             target, False, f"its task is {metadata.pipeline_tag or 'not named'}, neither embeddings nor chat"
         )
+    if not _files_are_known(metadata):
+        return Serving(target, None, "the Hub has not said yet which files there are")
     if not any(each in SAFE for each in formats(metadata.files)):
         return Serving(target, False, "there are neither safetensors nor ONNX files")
-    if not safe:
+    # What a chat model keeps in folders is not loaded; the modules of one for embeddings are.
+    if pickles := [file for file in pickled(metadata.files) if task == "embedding" or "/" not in file.path]:
+        return Serving(target, False, f"some of its weights are in pickles only: {_named(pickles)}")
+    if remote_code:
         return Serving(
             target, False, "it needs code from its repository, which is not run unless it is trusted on purpose"
         )
+    if adapts(metadata):
+        return Serving(target, None, f"it is an adapter, and needs {base_model(metadata) or 'its base model'} too")
     if task == "chat" and "safetensors" not in formats(metadata.files):
         return Serving(target, False, "chat in this process needs safetensors")
     if verdict == "too_big":
@@ -299,6 +334,8 @@ def _priced(target: str, offer: Offer | None) -> Serving:
 
 def _ollama(metadata: ModelMetadata) -> Serving:
     sizes = quantisations(metadata.files)
+    if not _files_are_known(metadata):
+        return Serving("ollama", None, "the Hub has not said yet whether there are GGUF files, which Ollama could pull")
     if not sizes and "gguf" not in formats(metadata.files):
         return Serving("ollama", False, "Ollama pulls GGUF files from the Hub, and there are none")
     name = f"hf.co/{metadata.id}" + (f":{usual}" if (usual := usual_quantisation(metadata.files)) else "")
@@ -313,6 +350,16 @@ def _own_servers(metadata: ModelMetadata, task: Literal["embedding", "chat"] | N
     if task == "chat" and "text-generation-inference" in metadata.tags:
         found.append(Serving("openai:<url>", True, "your own vLLM, TGI or the like can load it"))
     return found
+
+
+def _files_are_known(metadata: ModelMetadata) -> bool:
+    """Say whether the list of files is the model's own; a search has none."""
+    return metadata.complete or bool(metadata.files)
+
+
+def _named(files: Sequence[ModelFile]) -> str:
+    more = f" and {len(files) - _SHOWN} more" if len(files) > _SHOWN else ""
+    return ", ".join(file.path for file in files[:_SHOWN]) + more
 
 
 def _task(metadata: ModelMetadata) -> Literal["embedding", "chat"] | None:

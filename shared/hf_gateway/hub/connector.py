@@ -76,10 +76,8 @@ class HubConnector:
         if token is not None:
             self._client.use(names.hub_token(token))
         elif self._client.credential() is None:
-            raise NotConnected(
-                "there is no token to connect with: pass one, set HF_TOKEN (https://huggingface.co/settings/tokens), or run "
-                "`hf-gateway login`"
-            )
+            instead = names.where_a_token_is_from(self.endpoint, self._client.environment)
+            raise NotConnected(f"there is no token to connect with: pass one; or else {instead}")
         self._account, self._connected = None, True
         return self
 
@@ -220,7 +218,9 @@ class HubConnector:
             raise
 
     def upload_artifact(self, path: str | Path, metadata: Mapping[str, Any]) -> Any:
-        """Publish a PEFT adapter (`hf_gateway.hub.publish`). metadata: `repo_id`, and what its card is to say.
+        """Publish a PEFT adapter (`hf_gateway.hub.publish`), private unless metadata say `"private": False`.
+
+        metadata: `repo_id`, what its card is to say, and the switches of `publish`.
 
         Raises:
             NotConnected: a RuntimeError; `connect` was not called.
@@ -237,16 +237,8 @@ class HubConnector:
             raise InvalidRequest("metadata needs 'repo_id', such as 'you/your-adapter'")
         from hf_gateway.hub.publish import publish
 
-        options = {name: metadata[name] for name in ("private", "dry_run") if name in metadata}
-        rest = {name: value for name, value in metadata.items() if name not in ("repo_id", *options)}
-        return publish(
-            folder,
-            repo_id=repo_id,
-            credential=self._client.credential(),
-            endpoint=self.endpoint,
-            metadata=rest,
-            **options,
-        )
+        credential = self._client.credential()
+        return publish(folder, repo_id=repo_id, credential=credential, endpoint=self.endpoint, metadata=metadata)
 
     async def aupload_artifact(self, path: str | Path, metadata: Mapping[str, Any]) -> Any:
         """Do as `upload_artifact`, on another thread."""

@@ -1,4 +1,4 @@
-"""What is in a file that somebody wants to publish: tensors, or a pickle under another name, or a key that nobody should see.
+"""What is in a file that somebody wants to publish: tensors, or a pickle by another name, or what nobody should see: keys, paths.
 
 Pure looking: nothing is loaded, run or changed. The safetensors format: github.com/huggingface/safetensors, README, "Format".
 """
@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -47,6 +48,49 @@ _SECRETS = {
         re.IGNORECASE,
     ): "a key by its name"
 }
+
+# Passed over, up to a second `//`: behind that, trainers' cards have the model's path.
+_URL = r"https?://(?:(?!//)[^\s\"'`<>|,;()\[\]{}])*"
+# Behind a letter or a digit it is a path from here; but not in `-I/home/ada`, nor behind a line's end as JSON writes it.
+_BEFORE_A_PATH = r"(?:(?<![\w~%])|(?<=[\s\"'=]-[A-Za-z])|(?<=\\[nrt]))"
+_REST_OF_A_PATH = r"[^\s\"'`<>|,;()\[\]{}]*"
+# `/mnt/data` alone is what a chat template calls the folder of a code interpreter.
+_ROOTS = (
+    r"/(?:home|Users|root|tmp|var/folders|[A-Za-z]/Users)/[\w.]|/mnt/(?!data(?![\w/-]|\.\w))[\w.]"
+    r"|file:/|(?i:[A-Z]:[\\/]+Users[\\/]+\w)"
+)
+_ANY_ROOT = re.compile(r"~?/[\w.@+ -]+/|[A-Za-z]:[\\/]|\\\\\w|file:")
+
+
+class LocalPaths:
+    """Finds paths of this machine in texts: below the usual roots, the user's home, and the folders that one folder lies in.
+
+    A Hub id and a URL are none.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Take the folder; nothing is read."""
+        own = {path for start in (folder.absolute(), folder.resolve()) for path in (start, *start.parents)}
+        with suppress(RuntimeError):  # an account without a home
+            own.add(Path.home())
+        # Of one part, such as /data, it would be found in texts that mean nothing of this machine.
+        named = sorted((str(path) for path in own if len(path.parts) > 2), key=len, reverse=True)
+        known = "".join(rf"|{re.escape(name)}(?![\w-])" for name in named)
+        self._anywhere = re.compile(f"{_URL}|({_BEFORE_A_PATH}(?:{_ROOTS}{known}){_REST_OF_A_PATH})")
+
+    def within(self, text: str) -> Iterator[tuple[int, str]]:
+        """Give line and path of each that stands anywhere in a text."""
+        line, at = 1, 0
+        for found in self._anywhere.finditer(text):
+            if found[1]:
+                line, at = line + text.count("\n", at, found.start()), found.start()
+                yield line, found[1].rstrip(".:!?*")
+
+    def first(self, text: str) -> str | None:
+        """Return the first path in a setting's value: anywhere in it below a root that is known, at its start below any."""
+        if _ANY_ROOT.match(text):
+            return text
+        return next((path for _, path in self.within(text)), None)
 
 
 class Malformed(ValueError):
@@ -117,7 +161,7 @@ def _entry(name: str, entry: Any, data: int) -> tuple[str, int, int, int]:
     """Return a tensor's type, how many numbers it has, and from where to where its bytes lie."""
     entry = entry if isinstance(entry, dict) else {}
     dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
-    if dtype not in _BITS:
+    if not isinstance(dtype, str) or dtype not in _BITS:
         raise Malformed(f"{name!r} has no type that is known: {dtype!r}")
     if not _naturals(shape) or not _naturals(offsets) or len(offsets) != 2:
         raise Malformed(f"{name!r} has no shape, or no place, that could be")

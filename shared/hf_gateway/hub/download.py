@@ -39,7 +39,7 @@ class Download:
     """A model's files on this machine.
 
     path: the folder; commit: what the revision was at that moment; files: those in the folder that were wanted; bytes: their
-    size, new_bytes: what of it had to be fetched.
+    size, new_bytes: what of it had to be fetched; left_out: weights that the model needs and that are in pickles only.
     """
 
     model: str
@@ -49,6 +49,7 @@ class Download:
     files: tuple[str, ...]
     bytes: int
     new_bytes: int
+    left_out: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return it for machines."""
@@ -60,12 +61,13 @@ class Download:
             "files": list(self.files),
             "bytes": self.bytes,
             "new_bytes": self.new_bytes,
+            "left_out": list(self.left_out),
         }
 
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be downloaded. files: the chosen ones, paths checked; cache_dir: the Hub's cache."""
+    """What is to be downloaded. files: the chosen ones, paths checked; cache_dir: the Hub's cache; left_out: see `Download`."""
 
     model: str
     revision: str
@@ -74,6 +76,7 @@ class Order:
     endpoint: str
     credential: Credential | None
     cache_dir: Path
+    left_out: tuple[ModelFile, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -157,6 +160,7 @@ def fetch(order: Order, progress: Progress | None = None, *, stop: Stop | None =
         tuple(file.path for file in order.files),
         sum(file.size or 0 for file in order.files),
         sum(file.size or 0 for file in wanted),
+        tuple(file.path for file in order.left_out),
     )
 
 

@@ -5,6 +5,7 @@ Sources: the list of identifiers in the Hub's documentation (hub/repositories-li
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, Literal
 
 LicenseClass = Literal["permissive", "copyleft", "use-restricted", "non-commercial", "no-derivatives", "unknown"]
@@ -33,12 +34,13 @@ _MEANING: dict[LicenseClass, str] = {
 _IDENTIFIERS: dict[LicenseClass, str] = {
     "permissive": """
         apache-2.0 mit mit-0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear 0bsd isc zlib unlicense wtfpl cc0-1.0 cc-by-2.0
-        cc-by-2.5 cc-by-3.0 cc-by-4.0 pddl odc-by postgresql ncsa bsl-1.0 artistic-2.0 afl-3.0 ecl-2.0 ms-pl ofl-1.1
+        cc-by-2.5 cc-by-3.0 cc-by-4.0 pddl odc-by postgresql ncsa bsl-1.0 artistic-2.0 afl-3.0 ecl-2.0 ms-pl
         cdla-permissive-1.0 cdla-permissive-2.0 etalab-2.0 python-2.0 x11 openmdw-1.0 openmdw-1.1 apple-ascl""",
     "copyleft": """
         gpl gpl-2.0 gpl-3.0 gpl-2.0-only gpl-2.0-or-later gpl-3.0-only gpl-3.0-or-later agpl-3.0 agpl-3.0-only agpl-3.0-or-later
         lgpl lgpl-2.1 lgpl-3.0 lgpl-2.1-only lgpl-2.1-or-later lgpl-3.0-only lgpl-3.0-or-later lgpl-lr mpl-2.0 epl-1.0 epl-2.0
-        eupl-1.1 eupl-1.2 osl-3.0 cc-by-sa-3.0 cc-by-sa-4.0 odbl gfdl cdla-sharing-1.0 lppl-1.3c""",
+        eupl-1.1 eupl-1.2 osl-3.0 cc-by-sa-3.0 cc-by-sa-4.0 odbl gfdl cdla-sharing-1.0 lppl-1.3c
+        ofl-1.1""",
     "use-restricted": """
         openrail openrail++ creativeml-openrail-m bigscience-openrail-m bigscience-bloom-rail-1.0 bigcode-openrail-m
         llama2 llama3 llama3.1 llama3.2 llama3.3 llama4 gemma grok2-community c-uda""",
@@ -100,6 +102,43 @@ def licence_class(identifier: str | Sequence[str] | None) -> LicenseClass:
     return max((_class_of(str(each)) for each in identifier), key=STRICTNESS.index, default="unknown")
 
 
+def objection(base: str, ours: str) -> str | None:
+    """Say what a base model's licence has against an adapter's, None for nothing; of an unknown one nothing can be said.
+
+    The same licence is always fine, unless it allows no derived works. Nothing else is where the base's wants itself to be kept:
+    copyleft, restrictions on use, `-sa`, licences for research. CC BY-NC's adaptations may go out under any CC BY-NC
+    (the adapter's licence chart in Creative Commons' FAQ).
+    """
+    theirs, given = _normal(base), _normal(ours)
+    kind = _class_of(theirs)
+    if kind == "no-derivatives":
+        return f"is {base}, which allows no derived works to be published"
+    if theirs == given or kind in ("permissive", "unknown"):
+        return None
+    if kind in ("copyleft", "use-restricted"):
+        return f"is {base}, which wants the adapter to go out under the same licence, not {ours}"
+    if _class_of(given) not in ("non-commercial", "no-derivatives"):
+        return f"is {base}, for non-commercial use only, and {ours} allows more"
+    if theirs.startswith("cc-by-nc-") and not theirs.startswith("cc-by-nc-sa") and given.startswith("cc-by-nc-"):
+        return None
+    return f"is {base}, for non-commercial use only and under its own terms, not those of {ours}"
+
+
+def problem_of_ours(identifier: str) -> str | None:
+    """Say why an adapter cannot go out under this, None if it can: a licence that the Hub has a name for, or `other`."""
+    name = _normal(identifier)
+    if name == "other" or _class_of(name) != "unknown":
+        return None
+    close = get_close_matches(name, sorted(_TABLE), n=1)
+    meant = f" (did you mean {close[0]!r}?)" if close else ""
+    return f"is {identifier!r}, by which no licence goes{meant}: name one, such as apache-2.0, or `other` with its name and link"
+
+
+def names_one(identifier: str) -> bool:
+    """Say whether an identifier speaks of any licence, be it one that nothing is known of."""
+    return _normal(identifier) not in ("", "unknown", "none")
+
+
 def license_of(
     identifier: str | Sequence[str] | None, card: Mapping[str, Any] | None = None, gated: str | bool | None = None
 ) -> License:
@@ -120,12 +159,16 @@ def license_of(
 
 
 def _class_of(identifier: str) -> LicenseClass:
-    name = identifier.strip().lower().removeprefix("license:")
+    name = _normal(identifier)
     if name in _NAMES_NONE:
         return "unknown"
     if name in _TABLE:
         return _TABLE[name]
     return next((each for starts, each in _FAMILIES if name.startswith(starts)), "unknown")
+
+
+def _normal(identifier: str) -> str:
+    return identifier.strip().lower().removeprefix("license:")
 
 
 def _text(value: Any) -> str | None:

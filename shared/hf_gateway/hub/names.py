@@ -6,12 +6,13 @@ Checked before anything is sent, since all of them may come from somebody else: 
 import ipaddress
 import re
 import socket
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
 from hf_gateway.config import hub_url
-from hf_gateway.credentials import is_hugging_face
+from hf_gateway.credentials import HUB, find, is_hugging_face
 from hf_gateway.errors import BadResponse, ConfigError, ConnectFailed, InvalidRequest
 from hf_gateway.secret import Secret
 from hf_gateway.space import canonical
@@ -93,6 +94,15 @@ def hub_token(value: str) -> Secret:
     raise InvalidRequest(
         f"the Hugging Face token {what}; copy it again from https://huggingface.co/settings/tokens"
     ) from None
+
+
+def where_a_token_is_from(hub: str, environment: Mapping[str, str]) -> str:
+    """Say what to do where no token was found for a Hub; one that is found for huggingface.co only is named. Reads files."""
+    if is_hugging_face(hub):
+        return "run `hf-gateway login`, or set HF_TOKEN (https://huggingface.co/settings/tokens)"
+    other = find(HUB, environment=environment)
+    bound = f"the token in {other.source} is for {HUB}, and is not sent to {hub}; " if other is not None else ""
+    return f"{bound}run `hf-gateway login --origin {hub}` with one that {hub} takes"
 
 
 def endpoint(url: str | None = None) -> str:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from hf_gateway.hub.metadata import ModelFile, ModelMetadata
-from hf_gateway.hub.selection import Format, choose, formats, usual_quantisation
+from hf_gateway.hub.selection import Format, choose, formats, pickled, usual_quantisation
 from hf_gateway.hub.selection import weights as weights_of
 
 _BITS = {
@@ -27,6 +27,11 @@ CONTEXT = 4096
 """Tokens reckoned with where nobody says how many."""
 _KV_BYTES = 2
 """Of a number in the cache: engines keep it in 16 bits."""
+_TRUSTED = 0.5
+"""Of the files' bytes: the Hub's counts of numbers must come to at least so much of them to be believed."""
+_MOST_LAYERS = 10_000
+_MOST_SAID = 10**12
+"""Of any number in a configuration that is taken for one."""
 _GENERATES = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel", "ForSeq2SeqLM")
 _WITHOUT_CACHE = ("mamba", "linear_attention", "recurrent", "conv", "ssm")
 
@@ -61,11 +66,36 @@ def generates(metadata: ModelMetadata) -> bool:
     """Say whether the model makes text token by token, and so keeps a key-value cache."""
     if metadata.gguf:
         return metadata.pipeline_tag not in ("feature-extraction", "sentence-similarity")
-    made = [str(each) for each in metadata.config.get("architectures") or ()]
+    made = [str(each) for each in _architectures(metadata.config)]
     return metadata.pipeline_tag in ("text-generation", "image-text-to-text", "text2text-generation") or (
         metadata.pipeline_tag not in ("feature-extraction", "sentence-similarity", "text-ranking")
         and any(each.endswith(_GENERATES) for each in made)
     )
+
+
+def adapts(metadata: ModelMetadata) -> bool:
+    """Say whether it is a PEFT adapter, which is nothing without its base model."""
+    paths = [file.path for file in metadata.files]
+    if metadata.library_name == "peft" or "adapter_config.json" in paths:
+        return True
+    # A model with adapters in folders beside its weights is whole without them.
+    whole = any("/" not in file.path and formats([file]) for file in metadata.files)
+    return not whole and any(path.endswith("/adapter_config.json") for path in paths)
+
+
+def base_model(metadata: ModelMetadata) -> str | None:
+    """Return the model that an adapter is for, as its card, its tags or its configuration name it."""
+    named = metadata.card_data.get("base_model")
+    peft = metadata.config.get("peft")
+    tagged = [tag.rpartition(":")[2] for tag in metadata.tags if tag.startswith("base_model:")]
+    for each in (
+        *(named if isinstance(named, list) else [named]),
+        *tagged,
+        *(source.get("base_model_name_or_path") for source in (peft, metadata.config) if isinstance(source, dict)),
+    ):
+        if isinstance(each, str) and each:
+            return each
+    return None
 
 
 def wants_config(metadata: ModelMetadata) -> bool:
@@ -76,7 +106,12 @@ def wants_config(metadata: ModelMetadata) -> bool:
 
 
 def _says_what_it_is(metadata: ModelMetadata) -> bool:
-    return bool(metadata.pipeline_tag or metadata.config.get("architectures") or metadata.gguf)
+    return bool(metadata.pipeline_tag or _architectures(metadata.config) or metadata.gguf)
+
+
+def _architectures(config: Mapping[str, Any]) -> list[Any]:
+    made = config.get("architectures")
+    return made if isinstance(made, list) else []
 
 
 def needs(metadata: ModelMetadata, context: int | None = None) -> Needs:
@@ -89,9 +124,14 @@ def needs(metadata: ModelMetadata, context: int | None = None) -> Needs:
     if limit is not None and tokens > limit:
         notes.append(f"the model takes {limit:,} tokens, and {tokens:,} were asked for")
     weights, by_dtype = _weights(metadata, chosen, notes)
-    cache, per_token = _cache(metadata, tokens, notes)
+    if adapts(metadata):
+        base = base_model(metadata)
+        notes.append(f"an adapter: what {base or 'its base model'} needs comes on top, and is not in these numbers")
+        cache, per_token = None, None
+    else:
+        cache, per_token = _cache(metadata, tokens, notes)
     total = _total(weights, cache)
-    wide = _in_float32(metadata, by_dtype) if chosen == "safetensors" else None
+    wide = _in_float32(metadata, by_dtype, weights) if chosen == "safetensors" else None
     on_cpu = total if wide is None else _total(wide, 2 * (cache or 0))
     download = _download(metadata, chosen)
     return Needs(chosen, weights, by_dtype, tokens, per_token, cache, download, total, on_cpu, tuple(notes))
@@ -101,11 +141,16 @@ def _total(weights: int | None, cache: int | None) -> int | None:
     return None if weights is None or cache is None else weights + round(weights * OVERHEAD) + RUNTIME + cache
 
 
-def _in_float32(metadata: ModelMetadata, by_dtype: Mapping[str, int]) -> int | None:
+def _in_float32(metadata: ModelMetadata, by_dtype: Mapping[str, int], weights: int | None) -> int | None:
     """Return the bytes of weights that the chat engine widens on a CPU; None where it does not."""
-    if not generates(metadata) or metadata.config.get("quantization_config") or not {"F16", "BF16"} & set(by_dtype):
+    if not generates(metadata) or metadata.config.get("quantization_config") or weights is None:
         return None
-    return sum(2 * count if dtype in ("F16", "BF16") else count for dtype, count in by_dtype.items())
+    if by_dtype:
+        narrow = sum(count for dtype, count in by_dtype.items() if dtype in ("F16", "BF16"))
+    else:  # nobody counted: by the configuration, the whole of it or nothing
+        said = _inner(metadata.config)
+        narrow = weights if (said.get("dtype") or said.get("torch_dtype")) in ("float16", "bfloat16") else 0
+    return weights + narrow if narrow else None
 
 
 def context_limit(metadata: ModelMetadata) -> int | None:
@@ -115,7 +160,7 @@ def context_limit(metadata: ModelMetadata) -> int | None:
         metadata.gguf.get("context_length"),
         *(found.get(name) for name in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")),
     ):
-        if isinstance(value, int) and value > 0:
+        if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _MOST_SAID:
             return value
     return None
 
@@ -129,7 +174,7 @@ def kv_per_token(config: Mapping[str, Any], tokens: int) -> int | None:
     layers = _first(shape, "num_hidden_layers", "n_layer", "num_layers", "n_layers", "decoder_layers")
     heads = _first(shape, "num_attention_heads", "n_head", "num_heads", "n_heads", "decoder_attention_heads")
     hidden = _first(shape, "hidden_size", "n_embd", "d_model", "dim")
-    if layers is None or heads is None:
+    if layers is None or heads is None or layers > _MOST_LAYERS:
         return None
     per_layer = _per_layer(shape, heads, hidden)
     if per_layer is None:
@@ -144,7 +189,7 @@ def _per_layer(shape: Mapping[str, Any], heads: int, hidden: int | None) -> int 
         # Latent attention: transformers keeps keys and values of all heads, unfolded.
         keys = heads * (rope + (_first(shape, "qk_nope_head_dim") or 0))
         return (keys + heads * (_first(shape, "v_head_dim") or 0)) * _KV_BYTES
-    size = _first(shape, "head_dim") or (hidden // heads if hidden else None)
+    size = _first(shape, "head_dim", "d_kv") or (hidden // heads if hidden else None)
     if size is None:
         return None
     if shape.get("new_decoder_architecture"):
@@ -199,14 +244,16 @@ def _first(shape: Mapping[str, Any], *names: str) -> int | None:
         (
             value
             for name in names
-            if isinstance(value := shape.get(name), int) and not isinstance(value, bool) and value > 0
+            if isinstance(value := shape.get(name), int) and not isinstance(value, bool) and 0 < value <= _MOST_SAID
         ),
         None,
     )
 
 
 def _weights(metadata: ModelMetadata, chosen: Format | None, notes: list[str]) -> tuple[int | None, dict[str, int]]:
-    on_disk = _bytes(metadata, chosen)
+    also = _pickled(metadata, chosen, notes)
+    on_disk = _sum([*weights_of(metadata.files, (chosen,)), *also]) if chosen else None
+    besides = _sum(also) if also else 0
     if chosen == "gguf" and (usual := usual_quantisation(metadata.files)) is not None:
         notes.append(f"reckoned for the quantisation {usual}")
     if chosen != "safetensors" or not metadata.parameters:
@@ -220,7 +267,22 @@ def _weights(metadata: ModelMetadata, chosen: Format | None, notes: list[str]) -
         # Packed numbers are counted one way by one tool and another way by the next.
         notes.append("the weights are quantised; the files' sizes are taken")
         return on_disk, by_dtype
-    return counted, by_dtype
+    if besides is None:
+        return None, by_dtype
+    if on_disk is not None and counted < _TRUSTED * (on_disk - besides):
+        notes.append(f"the Hub's counts of numbers come to {counted:,} bytes only; the files' sizes are taken")
+        return on_disk, {}
+    return counted + besides, by_dtype
+
+
+def _pickled(metadata: ModelMetadata, chosen: Format | None, notes: list[str]) -> list[ModelFile]:
+    """Return the weights that a model needs besides those in the format that was chosen, since they are in pickles only."""
+    if chosen not in ("safetensors", "onnx"):
+        return []
+    found = pickled(metadata.files)
+    if found:
+        notes.append("what is in pickles only is reckoned in, and no part of the download")
+    return found
 
 
 def _cache(metadata: ModelMetadata, tokens: int, notes: list[str]) -> tuple[int | None, int | None]:
@@ -238,11 +300,12 @@ def _cache(metadata: ModelMetadata, tokens: int, notes: list[str]) -> tuple[int 
 
 def _download(metadata: ModelMetadata, chosen: Format | None) -> int | None:
     """Return the bytes of what `download_model` takes for this format."""
-    return _sum(choose(metadata.files, (chosen,))) if chosen else None
+    return _sum(fetched(metadata, chosen)) if chosen else None
 
 
-def _bytes(metadata: ModelMetadata, chosen: Format | None) -> int | None:
-    return _sum(weights_of(metadata.files, (chosen,))) if chosen else None
+def fetched(metadata: ModelMetadata, chosen: Format | None) -> list[ModelFile]:
+    """Return the files that `download_model` takes for this format."""
+    return choose(metadata.files, (chosen,)) if chosen in formats(metadata.files) else []
 
 
 def _sum(files: Sequence[ModelFile]) -> int | None:

@@ -3,13 +3,14 @@
 Licences are compared by class (`hub.licenses`). That is no legal advice: what is doubtful is refused, and a person decides.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
-from hf_gateway.hub.adapter import CARD, Adapter, AdapterFile, AdapterRefused, Problem
-from hf_gateway.hub.card import Details, card
-from hf_gateway.hub.contents import secrets_in
-from hf_gateway.hub.licenses import LicenseClass, licence_class
+from hf_gateway.hub.adapter import CARD, Adapter, AdapterFile, AdapterRefused, Problem, texts_in
+from hf_gateway.hub.card import Details, card, front_and_body
+from hf_gateway.hub.contents import LocalPaths, secrets_in
+from hf_gateway.hub.licenses import licence_class, objection, problem_of_ours
 from hf_gateway.secret import Secret
 
 
@@ -54,9 +55,9 @@ class PublishPlan:
 
 @dataclass(frozen=True)
 class BaseLicense:
-    """What is known of the base model's licence. identifier: several joined by ", ", None for none; asked: somebody could say."""
+    """What is known of the base model's licence. identifiers: each of them holds; asked: the Hub could say, if anybody could."""
 
-    identifier: str | None
+    identifiers: tuple[str, ...]
     asked: bool = True
 
 
@@ -74,10 +75,12 @@ def make_plan(
 ) -> PublishPlan:
     """Put together what goes out. secret: a token that must not stand in it. Raises AdapterRefused, with every problem in it."""
     problems = [*adapter.problems, *_license_problems(details)]
-    if base_license.asked:
-        problems += _compatibility(details, adapter.base_model, base_license.identifier, license_checked)
+    if base_license.asked or base_license.identifiers:
+        problems += _compatibility(details, adapter.base_model, base_license.identifiers, license_checked)
+    paths = LocalPaths(adapter.folder)
+    details, left_out = _training_without_paths(details, paths)
     text = card(adapter, details, repo_id)
-    problems += _problems_of_card(text, secret)
+    problems += [*_problems_of_card(text, secret), *_paths_in_card(text, paths)]
     if problems:
         raise AdapterRefused(f"{adapter.folder} is not published as it is:", tuple(problems))
     content = text.encode()
@@ -89,10 +92,10 @@ def make_plan(
         card=text,
         files=tuple(files),
         left_out=adapter.left_out,
-        changed=adapter.changed,
+        changed=(*adapter.changed, *left_out),
         base_model=adapter.base_model,
         license=details.license or "",
-        base_license=base_license.identifier,
+        base_license=", ".join(base_license.identifiers) or None,
         unchecked=unchecked,
     )
 
@@ -106,28 +109,59 @@ def _license_problems(details: Details) -> list[Problem]:
         ]
     if details.license.lower() == "other" and not (details.license_name and details.license_link):
         return [Problem("licence", "license", "is `other`, which needs license_name and license_link")]
-    return []
+    problem = problem_of_ours(details.license)
+    return [Problem("licence", "license", problem)] if problem else []
 
 
-def _compatibility(details: Details, base_model: str | None, base_license: str | None, checked: bool) -> list[Problem]:
-    """Say what the base model's licence has against the adapter's. No legal advice: what is doubtful is refused."""
-    ours, base = (details.license or "").lower(), (base_license or "").lower()
-    kind: LicenseClass = licence_class([each.strip() for each in base.split(",")] if base else None)
-    our_kind = licence_class(ours)
-    problem = None
-    if base_model is None and base_license is None and not checked:
+def _compatibility(
+    details: Details, base_model: str | None, base_licenses: tuple[str, ...], checked: bool
+) -> Iterator[Problem]:
+    """Say what the base model's licences have against the adapter's. No legal advice: what is doubtful is refused."""
+    if base_model is None and not base_licenses and not checked:
         said = "the files name no model on the Hub: name it with base_model, or what it is under with base_license"
-        return [Problem("licence", "the base model", said)]
-    if kind == "no-derivatives":
-        problem = f"is {base_license}, which allows no derived works to be published"
-    elif kind == "unknown" and not checked:
-        said = f"is {base_license}, of which nothing is known" if base_license else "is not known"
-        problem = f"{said}: name it with base_license, or read it and say so (license_checked, --license-checked)"
-    elif kind == "non-commercial" and our_kind not in ("non-commercial", "no-derivatives"):
-        problem = f"is {base_license}, for non-commercial use only, and {details.license} allows more"
-    elif kind in ("copyleft", "use-restricted") and ours not in [each.strip() for each in base.split(",")]:
-        problem = f"is {base_license}, which wants the adapter to go out under the same licence, not {details.license}"
-    return [Problem("licence", base_model or "the base model", f"its licence {problem}")] if problem else []
+        yield Problem("licence", "the base model", said)
+        return
+    where, read = base_model or "the base model", "read it and say so (license_checked, --license-checked)"
+    if not base_licenses and not checked:
+        yield Problem("licence", where, f"its licence is not known: name it with base_license, or {read}")
+    for each in base_licenses:
+        problem = objection(each, details.license or "")
+        if licence_class(each) == "unknown" and not checked:
+            problem = f"is {each}, of which nothing is known: {read}"
+        if problem and (details.license or licence_class(each) in ("unknown", "no-derivatives")):
+            yield Problem("licence", where, f"its licence {problem}")
+
+
+def _training_without_paths(details: Details, paths: LocalPaths) -> tuple[Details, list[str]]:
+    """Take paths of this machine out of the settings, and say of which."""
+
+    def without(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            cleaned = [without(each) for each in value]
+            return cleaned if isinstance(value, list) else tuple(cleaned)
+        return "(a local path)" if paths.first(str(value)) else value
+
+    kept = {name: without(value) for name, value in details.training.items()}
+    left_out = [
+        f"{CARD}: training's {name} had a path of this machine in it, and does without now"
+        for name, value in details.training.items()
+        if str(kept[name]) != str(value)
+    ]
+    return replace(details, training=kept), left_out
+
+
+def _paths_in_card(text: str, paths: LocalPaths) -> Iterator[Problem]:
+    """Find paths of this machine in the finished card, whoever said them; each once."""
+    front, body = front_and_body(text)
+    found = [(at, path) for at, value in texts_in(front) if (path := paths.first(value))]
+    found += [(f"line {line} of the text", path) for line, path in paths.within(body)]
+    known = set[str]()
+    for at, path in found:
+        if path not in known:
+            known.add(path)
+            yield Problem(
+                "local path", CARD, f"{at} has a path of this machine in it, {path}; name it otherwise, or take it out"
+            )
 
 
 def _problems_of_card(text: str, secret: Secret | None) -> list[Problem]:

@@ -28,6 +28,7 @@ from hf_gateway.hub.adapter import Adapter, read_adapter
 from hf_gateway.hub.cache import ModelCache
 from hf_gateway.hub.card import Details, license_in
 from hf_gateway.hub.client import HubClient
+from hf_gateway.hub.licenses import names_one
 from hf_gateway.hub.metadata import ModelMetadata
 from hf_gateway.hub.plan import BaseLicense, PublishPlan, make_plan
 from hf_gateway.secret import Secret
@@ -73,15 +74,16 @@ def publish(
     credential: Credential | Secret | None = None,
     endpoint: str | None = None,
     metadata: Mapping[str, Any] | None = None,
-    private: bool = True,
-    dry_run: bool = False,
-    license_checked: bool = False,
+    private: bool | None = None,
+    dry_run: bool | None = None,
+    license_checked: bool | None = None,
 ) -> Published:
     """Check an adapter's folder and send it to the Hub in one commit.
 
     metadata: as `card.Details` has it (license, base_model, datasets, metrics, training, …). private: how the repository is made
-    if there is none; one that is public already is refused unless private=False. dry_run: say what would be sent, send nothing.
-    license_checked: a person has read the base model's licence, whose class is not known; may stand in metadata too.
+    if there is none, True by default; one that is public already is refused unless private=False. dry_run: say what would be
+    sent, send nothing. license_checked: a person has read the base model's licence, whose class is not known. These three, and
+    `public` for the contrary of the first, may stand in metadata too; None is as if it were not given, an argument wins.
 
     Raises:
         FileNotFoundError, NotADirectoryError: there is no such folder.
@@ -91,7 +93,9 @@ def publish(
         ConnectFailed and others: the upload broke off; the same call again goes on.
     """
     said = dict(metadata or {})
-    license_checked = bool(said.pop("license_checked", license_checked))
+    private = _private(private, said)
+    dry_run = _switch("dry_run", dry_run, said, default=False)
+    license_checked = _switch("license_checked", license_checked, said, default=False)
     details = Details.of(said)
     name = names.model_id(repo_id)
     if name != repo_id or "/" not in repo_id:
@@ -106,7 +110,8 @@ def publish(
         secret = _key(client, credential)
         if secret is None and not dry_run:
             raise KeyMissing(
-                "publishing needs a token that may write: run `hf-gateway login`, or set HF_TOKEN", target=TARGET
+                f"publishing needs a token that may write: {names.where_a_token_is_from(client.endpoint, client.environment)}",
+                target=TARGET,
             )
         base_license = _base_license(adapter, details, client, dry_run=dry_run)
         unchecked = ["whether the token may write there", "whether the repository is there already, and public"]
@@ -130,6 +135,24 @@ def publish(
         client.close()
 
 
+def _switch(name: str, given: Any, metadata: dict[str, Any], *, default: bool) -> bool:
+    """Take a switch out of metadata, and return it, or the argument, which wins. Raises InvalidRequest for no boolean."""
+    in_metadata = metadata.pop(name, None)
+    for value in (given, in_metadata):
+        if value is not None and not isinstance(value, bool):
+            # Whatever is truthy elsewhere, "false" would be here.
+            raise InvalidRequest(f"{name} is true or false, not {value!r}")
+    return next((value for value in (given, in_metadata) if value is not None), default)
+
+
+def _private(given: Any, metadata: dict[str, Any]) -> bool:
+    public = _switch("public", None, metadata, default=False) if metadata.get("public") is not None else None
+    metadata.pop("public", None)
+    if given is None and public is not None and metadata.get("private") is public:
+        raise InvalidRequest(f"private and public contradict each other: both are {str(public).lower()}")
+    return _switch("private", given, metadata, default=True if public is None else not public)
+
+
 def _key(client: HubClient, credential: Credential | Secret | None) -> Secret | None:
     """Return the token to use, if it may go to this Hub, and have the client ask with it."""
     if isinstance(credential, Credential):
@@ -144,24 +167,29 @@ def _key(client: HubClient, credential: Credential | Secret | None) -> Secret | 
 
 
 def _base_license(adapter: Adapter, details: Details, client: HubClient, *, dry_run: bool) -> BaseLicense:
-    """Find out the base model's licence: as it was given, as the Hub says; in a dry run as the Hub said some time."""
+    """Find out the base model's licence: as the Hub says; in a dry run as it said some time.
+
+    What the caller says of it counts where the Hub names none; where it names one, both hold, so nobody can talk it away.
+    """
     base = adapter.base_model
-    if details.base_license is not None or base is None:
-        return BaseLicense(details.base_license)
+    said = tuple(each.strip() for each in (details.base_license or "").split(",") if each.strip())
+    if base is None:
+        return BaseLicense(said)
     if adapter.problems:
-        return BaseLicense(None, asked=False)  # it does not go out anyway
+        return BaseLicense((), asked=False)  # it does not go out anyway
     if dry_run:
         known = ModelCache(endpoint=client.endpoint).get(base, ttl_hours=None)
-        return BaseLicense(_joined(known.license)) if known is not None else BaseLicense(None, asked=False)
+        return BaseLicense(said, asked=False) if known is None else BaseLicense(_both(known.license, said))
     try:
         found = client.run(client.ask(encode_model(client.endpoint, base), base))
     except ModelNotFound:
-        return BaseLicense(None)
-    return BaseLicense(_joined(decode_model(found, datetime.now(UTC)).license))
+        return BaseLicense(said)
+    return BaseLicense(_both(decode_model(found, datetime.now(UTC)).license, said))
 
 
-def _joined(identifiers: tuple[str, ...]) -> str | None:
-    return ", ".join(identifiers) or None
+def _both(of_the_hub: tuple[str, ...], said: tuple[str, ...]) -> tuple[str, ...]:
+    named = tuple(each for each in of_the_hub if names_one(each))
+    return tuple(dict.fromkeys((*named, *said))) or of_the_hub
 
 
 class _Upload:

@@ -1,5 +1,6 @@
 """What a connector asks, and when the cache answers instead: generators of steps for `hub.client`."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from hf_gateway.hub.compatibility import Compatibility, judge
 from hf_gateway.hub.download import Order
 from hf_gateway.hub.machine import this_machine
 from hf_gateway.hub.metadata import ModelFile, ModelMetadata, Models, age_in_words
-from hf_gateway.hub.needs import needs, wants_config
+from hf_gateway.hub.needs import fetched, needs, wants_config
 from hf_gateway.hub.selection import Format
 from hf_gateway.hub.transfer import check_size
 from hf_gateway.wire import hub_models
@@ -25,8 +26,20 @@ from hf_gateway.wire.http import HttpRequest, HttpResponse
 
 MOST = 1000
 """Models of one search."""
+MOST_TOKENS = 10**9
+"""Of a context; no model takes so many."""
+MOST_FILES = 200_000
+"""Of one repository; the Hub advises against half as many."""
+MOST_PAGES = 2000
+"""Of one list of files."""
 _INFO, _PROVIDERS = "model", "providers"
 """The questions whose ETags are kept."""
+
+
+def check_limit(limit: int) -> None:
+    """Raise InvalidRequest for a number of models that no search gives."""
+    if not 1 <= limit <= MOST:
+        raise InvalidRequest(f"limit is 1 to {MOST:,}, not {limit}")
 
 
 class Questions:
@@ -44,12 +57,15 @@ class Questions:
             raise InvalidRequest(f"there is no order {sort!r}; there are: {', '.join(hub_models.SORTS)}")
         if isinstance(filter_tags, str):
             raise InvalidRequest(f"filter_tags is a list of tags, such as [{filter_tags!r}]")
-        if not 1 <= limit <= MOST:
-            raise InvalidRequest(f"limit is 1 to {MOST:,}, not {limit}")
+        check_limit(limit)
+        if not all(_is_text(each) for each in (query, *filter_tags)):
+            raise InvalidRequest("the words and the tags of a search are text that UTF-8 can hold")
         found: list[ModelMetadata] = []
+        seen: set[str] = set()
         try:
             request: HttpRequest | None = hub_models.encode_list(self._client.endpoint, query, filter_tags, sort, limit)
-            while request is not None and len(found) < limit:
+            while request is not None and request.url not in seen and len(found) < limit:
+                seen.add(request.url)
                 response: HttpResponse = yield from self._client.ask(request, "search")
                 page = hub_models.decode_list(response, self.cache.now())
                 found += page
@@ -82,7 +98,7 @@ class Questions:
             found, validators = yield from self._asked(model, entry if old is not None and old.complete else None)
         except ModelNotFound:
             if old is not None:
-                yield from self._client.compute(lambda: self.cache.remove(model))
+                yield from self._client.compute(lambda: self._forget(model))
             return None
         except AWAY as error:
             if old is None or not use_cache:
@@ -131,10 +147,14 @@ class Questions:
             return found
         return replace(found, files=files, size=sum(file.size or 0 for file in files))
 
+    def _forget(self, model: str) -> None:
+        with contextlib.suppress(OSError):  # it is asked for again the next time
+            self.cache.remove(model)
+
     def compatibility(self, model_id: str, required_library: str | None, context: int | None) -> Steps:
         """Return what can be said of a model on this machine."""
-        if context is not None and context < 1:
-            raise InvalidRequest(f"context is a number of tokens, not {context}")
+        if context is not None and not 1 <= context <= MOST_TOKENS:
+            raise InvalidRequest(f"context is a number of tokens, 1 to {MOST_TOKENS:,}, not {context}")
         found: ModelMetadata = yield from self.known(model_id)
         if wants_config(found):
             found = yield from self._with_config(found)
@@ -144,10 +164,9 @@ class Questions:
             machine = this_machine(cache_dir())
             router = catalogue.of(router_url(self._client.environment))
             entry = router.known(found.id) if self._client.offline or found.stale else router.look_up(found.id)
-            here = _is_here(found, cache_dir())
-            return judge(
-                found, needs(found, context), machine, entry, required_library=required_library, downloaded=here
-            )
+            needed = needs(found, context)
+            here = _here(found, needed.format, cache_dir())
+            return judge(found, needed, machine, entry, required_library=required_library, here=here)
 
         return (yield from self._client.compute(look))
 
@@ -180,7 +199,10 @@ class Questions:
         include: Sequence[str] | None,
         code: bool,
     ) -> Steps:
-        """Return what to download: the revision's commit, and the files of it that are wanted. Raises UnsafeFiles."""
+        """Return what to download: the revision's commit, and the files of it that are wanted.
+
+        Raises UnsafeFiles where the weights are in pickles or GGUF only, InvalidRequest where there are none, or none as wanted.
+        """
         model, revision = names.model_id(model_id), names.revision_name(revision)
         for kind in formats or ():
             if kind not in selection.FORMATS:
@@ -198,14 +220,18 @@ class Questions:
             selection.matching(files, include) if include is not None else selection.choose(files, formats, code=code)
         )
         if not chosen:
+            raise InvalidRequest(f"{model} has no files that match {', '.join(include or ('the defaults',))}")
+        if include is None and formats is None and not selection.formats(chosen):
             raise InvalidRequest(
-                f"{model} has no files that match {', '.join(include or formats or ('the defaults',))}"
+                f"{model} has no weights in any format that is known here, only {len(files)} other files; where some of them are "
+                "wanted, name them: include=['*.json'] or --include '*.json'"
             )
-
+        modular = include is None and "pickle" not in (formats or ()) and formats != ["gguf"]
+        left_out = selection.pickled(files) if modular else []
         for file in chosen:
             check_size(file)
         credential = yield from self._client.compute(self._client.credential)
-        return Order(name, revision, commit, tuple(chosen), self._client.endpoint, credential, cache)
+        return Order(name, revision, commit, tuple(chosen), self._client.endpoint, credential, cache, tuple(left_out))
 
     def _commit(self, model: str, revision: str) -> Steps:
         """Return the model's own name and the commit that a revision is; what is a commit already is not asked about."""
@@ -216,16 +242,29 @@ class Questions:
             hub_models.encode_model(self._client.endpoint, model, revision), f"{model}@{revision}"
         )
         said = hub_models.decode_model(response, self.cache.now())
+        try:
+            names.model_id(said.id)  # which becomes the name of a folder
+        except InvalidRequest as error:
+            raise BadResponse(f"the Hub gives the model a name that is none: {error.message}") from None
         return said.id, names.commit(said.sha)
 
     def _tree(self, model: str, commit: str) -> Steps:
-        """Return the files of a commit, which never change."""
+        """Return the files of a commit, which never change. Raises BadResponse, also for a list without an end."""
         known: tuple[ModelFile, ...] | None = yield from self._client.compute(lambda: self.cache.tree(model, commit))
         if known is not None:
             return known
         files: list[ModelFile] = []
+        seen: set[str] = set()
         request: HttpRequest | None = hub_models.encode_tree(self._client.endpoint, model, commit)
         while request is not None:
+            if request.url in seen:
+                raise BadResponse("the Hub's list of files goes round in a circle", target=hub_models.TARGET)
+            if len(files) > MOST_FILES or len(seen) >= MOST_PAGES:
+                raise BadResponse(
+                    f"the Hub's list of files goes on after {len(files):,} files on {len(seen):,} pages, and is given up",
+                    target=hub_models.TARGET,
+                )
+            seen.add(request.url)
             response: HttpResponse = yield from self._client.ask(request, model)
             for each in hub_models.decode_tree(response):
                 names.file_path(each.path)
@@ -250,8 +289,23 @@ def _cache_folder(given: str | Path | None) -> Path:
     return Path(given).expanduser().absolute() if given is not None else downloads.default_cache()
 
 
-def _is_here(found: ModelMetadata, cache_dir: Path) -> bool:
-    if found.sha is None:
+def _is_text(value: object) -> bool:
+    try:
+        return isinstance(value, str) and bool(value.encode() or True)
+    except UnicodeEncodeError:
         return False
+
+
+def _here(found: ModelMetadata, kind: Format | None, cache_dir: Path) -> int:
+    """Return the bytes of a model's download in this format that are on the disk already."""
+    if found.sha is None or not names.is_commit(found.sha):
+        return 0
     snapshot = downloads.repository(cache_dir, found.id) / "snapshots" / found.sha
-    return any(snapshot.rglob("*.safetensors")) or any(snapshot.rglob("*.onnx"))
+    return sum(file.size or 0 for file in fetched(found, kind) if _is_there(snapshot, file))
+
+
+def _is_there(snapshot: Path, file: ModelFile) -> bool:
+    try:
+        return (snapshot / names.file_path(file.path)).exists()
+    except (BadResponse, OSError, ValueError):
+        return False

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from hf_gateway.errors import InvalidRequest
 from hf_gateway.hub.errors import UnsafeFiles
 from hf_gateway.hub.metadata import ModelFile
 
@@ -21,9 +22,14 @@ SAFE: tuple[Format, ...] = ("safetensors", "onnx")
 """What is downloaded unless more is asked for; GGUF is as safe, and nothing in this process reads it."""
 _SMALL = ("*.json", "*.txt", "*.model", "*.jinja", "*.vocab")
 """What says how to use the weights, the same that `engines/sources.py` fetches by itself."""
+_TORCH = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+_COPIES = ("original", "metal")
+"""Folders with the weights above them once more, as their authors' own programs want them (Llama, gpt-oss)."""
 _NOT_THE_MODEL = (
     "*checkpoint-*/*",
     "openvino/*",
+    "coreml/*",
+    "*.mlpackage/*",
     "data_config.json",
     "training_args*",
     "optimizer*",
@@ -39,6 +45,26 @@ _QUANTISATION = re.compile(
 def formats(files: Sequence[ModelFile]) -> list[Format]:
     """Return in which formats there are weights, the one to be preferred first."""
     return [each for each in FORMATS if any(holds(file, each) for file in files)]
+
+
+def pickled(files: Sequence[ModelFile]) -> list[ModelFile]:
+    """Return the weights that there are in pickles only: those of folders without any other weights.
+
+    A model may have its modules in folders, each with weights of its own; one module in a pickle is enough to need it. What is a
+    copy of other weights does not count.
+    """
+    folders: dict[str, list[ModelFile]] = {}
+    for file in files:
+        folders.setdefault(_folder(file), []).append(file)
+    whole = formats(folders.get("", ()))
+    exported = "onnx" in formats(folders.get("onnx", ()))  # the model above it, once more
+    found: list[ModelFile] = []
+    for folder, inside in folders.items():
+        if formats(inside) != ["pickle"] or (not folder and exported) or (folder in _COPIES and whole):
+            continue
+        # In a folder of its own, what is for TensorFlow or JAX is a copy too.
+        found += [file for file in weights(inside, ["pickle"]) if not (folder and whole) or _any(_name(file), _TORCH)]
+    return found
 
 
 def holds(file: ModelFile, kind: Format) -> bool:
@@ -71,7 +97,8 @@ def choose(
 ) -> list[ModelFile]:
     """Choose the files of a model: its weights in one format (or in all that are `wanted`), and the small files.
 
-    wanted: None means safetensors or else ONNX. code: also Python files. Raises UnsafeFiles where a model has pickles only.
+    wanted: None means safetensors or else ONNX. code: also Python files. Raises UnsafeFiles where a model has pickles only, and
+    InvalidRequest where there are no weights in a format that is wanted.
     """
     offered = formats(files)
     if wanted is None:
@@ -88,6 +115,11 @@ def choose(
             )
     else:
         kinds = list(wanted)
+        if lacking := [each for each in kinds if each not in offered]:
+            raise InvalidRequest(
+                f"there are no weights in {' or '.join(lacking)}; "
+                + (f"there are some in {', '.join(offered)}" if offered else "there are none in any format")
+            )
     chosen = weights(files, kinds)
     small = (*_SMALL, *(("*.py",) if code else ()))
     others = [
@@ -107,10 +139,16 @@ def weights(files: Sequence[ModelFile], kinds: Sequence[Format]) -> list[ModelFi
     found: list[ModelFile] = []
     for kind in kinds:
         held = [file for file in files if holds(file, kind)]
+        if any(not _folder(file) for file in held):
+            held = [file for file in held if _folder(file) not in _COPIES]
         if kind == "safetensors" and any(_any(_name(file), ("model*.safetensors",)) for file in held):
             held = [file for file in held if not _name(file).startswith("consolidated")]  # the same again, in one piece
         if kind == "onnx" and (plain := [file for file in held if _name(file).startswith("model.onnx")]):
             held = plain  # the others are optimised for one machine or quantised
+        if kind == "pickle":
+            torch = {_folder(file) for file in held if _any(_name(file), _TORCH)}
+            # Beside those of torch lie the same weights for TensorFlow or JAX.
+            held = [file for file in held if _folder(file) not in torch or _any(_name(file), _TORCH)]
         if kind == "gguf" and (usual := usual_quantisation(files)) is not None:
             held = [file for file in held if _quantisation(file) == usual]
         found += held
@@ -129,6 +167,10 @@ def _quantisation(file: ModelFile) -> str | None:
 
 def _name(file: ModelFile) -> str:
     return file.path.rpartition("/")[2]
+
+
+def _folder(file: ModelFile) -> str:
+    return file.path.rpartition("/")[0]
 
 
 def _any(name: str, patterns: Sequence[str]) -> bool:

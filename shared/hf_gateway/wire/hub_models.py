@@ -4,10 +4,12 @@ Sources: huggingface_hub's `hf_api.py` and `utils/_http.py`, and recorded answer
 repository without a token is answered by 401 and no code, since private and missing are not to be told apart.
 """
 
+import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote, urlencode, urljoin
 
@@ -47,7 +49,10 @@ LISTED = (
 )
 """What a list is asked to say of each model. Not `siblings`: a list has no sizes, and a repository thousands of files."""
 _LINK_NEXT = re.compile(r'<([^>]*)>\s*;[^,]*\brel="?next"?')
-_RATE = re.compile(r'"?(?P<kind>\w+)"?\s*;\s*r\s*=\s*(?P<left>\d+)\s*;\s*t\s*=\s*(?P<reset>\d+)')
+_RATE = re.compile(r'"?(?P<kind>\w+)"?\s*;\s*r\s*=\s*(?P<left>\d{1,18})\s*;\s*t\s*=\s*(?P<reset>\d{1,18})(?!\d)')
+_SURROGATES = re.compile(r"[\ud800-\udfff]")
+_MOST = 2**63 - 1
+"""Of anything that is counted: what a database holds, and far more than there is."""
 _BAD_TOKEN = "Invalid credentials in Authorization header"  # noqa: S105 - the Hub's words
 
 
@@ -90,8 +95,12 @@ def next_page(response: HttpResponse, asked: HttpRequest) -> HttpRequest | None:
     found = _LINK_NEXT.search(response.headers.get("link", ""))
     if found is None:
         return None
-    url = urljoin(asked.url, found[1])
-    if origin_of(url) != origin_of(asked.url):
+    try:
+        url = urljoin(asked.url, found[1])
+        elsewhere = origin_of(url) != origin_of(asked.url)
+    except ValueError:
+        raise BadResponse("the Hub names a next page that is no URL", target=TARGET) from None
+    if elsewhere:
         raise BadResponse("the Hub names a next page on another server, which is not asked", target=TARGET)
     return get(url)
 
@@ -99,7 +108,7 @@ def next_page(response: HttpResponse, asked: HttpRequest) -> HttpRequest | None:
 def decode_model(response: HttpResponse, now: datetime) -> ModelMetadata:
     """Read the answer to `encode_model`. Raises BadResponse."""
     data = read_json(response, target=TARGET)
-    if not isinstance(data, dict) or not isinstance(data.get("id") or data.get("modelId"), str):
+    if not isinstance(data, dict) or not (_text(data.get("id")) or _text(data.get("modelId"))):
         raise BadResponse("does not answer with a model; is this the Hub?", target=TARGET)
     return model_of(data, now, complete=True)
 
@@ -109,26 +118,25 @@ def decode_list(response: HttpResponse, now: datetime) -> list[ModelMetadata]:
     data = read_json(response, target=TARGET)
     if not isinstance(data, list):
         raise BadResponse("does not answer with a list of models; is this the Hub?", target=TARGET)
-    return [model_of(each, now, complete=False) for each in data if isinstance(each, dict) and "id" in each]
+    return [model_of(each, now, complete=False) for each in data if isinstance(each, dict) and _text(each.get("id"))]
 
 
 def decode_tree(response: HttpResponse) -> list[ModelFile]:
-    """Read one page of a tree, the files of it; their paths are the Hub's own words still. Raises BadResponse."""
+    """Read one page of a tree, the files of it; their paths are the Hub's own words still.
+
+    Raises BadResponse, also for a page with nothing on it that names a next one: no Hub has such pages, and they have no end.
+    """
     data = read_json(response, target=TARGET)
     if not isinstance(data, list):
         raise BadResponse("does not answer with a list of files; is this the Hub?", target=TARGET)
+    if not data and _LINK_NEXT.search(response.headers.get("link", "")):
+        raise BadResponse("the Hub's list of files goes on after an empty page", target=TARGET)
     found = []
     for each in data:
-        if isinstance(each, dict) and each.get("type") == "file":
+        if isinstance(each, dict) and each.get("type") == "file" and _is_text(each.get("path")):
             large = _dict(each.get("lfs"))
-            size = large.get("size", each.get("size"))
-            found.append(
-                ModelFile(
-                    str(each.get("path")),
-                    size if isinstance(size, int) else None,
-                    _hexadecimal(large.get("oid") or each.get("oid")),
-                )
-            )
+            size = _count(large.get("size", each.get("size")))
+            found.append(ModelFile(each["path"], size, _hexadecimal(large.get("oid") or each.get("oid"))))
     return found
 
 
@@ -136,28 +144,28 @@ def decode_providers(response: HttpResponse) -> dict[str, Any]:
     """Read who serves a model, as fields of ModelMetadata; the mapping comes as a dict by provider or as a list."""
     data = _dict(read_json(response, target=TARGET))
     found: dict[str, Any] = {"providers": _providers(data.get("inferenceProviderMapping"))}
-    if isinstance(data.get("trendingScore"), int | float):
-        found["trending"] = float(data["trendingScore"])
+    if (trending := _number(data.get("trendingScore"))) is not None:
+        found["trending"] = trending
     if gguf := _dict(data.get("gguf")):
         found["gguf"] = _gguf(gguf)
     return found
 
 
 def model_of(data: Mapping[str, Any], now: datetime, *, complete: bool) -> ModelMetadata:
-    """Read a model as the Hub describes it, wherever it does; what is missing or of another type is left out."""
-    card = _dict(data.get("cardData"))
-    tags = tuple(tag for tag in data.get("tags") or () if isinstance(tag, str))
+    """Read a model as the Hub describes it, wherever it does; what is missing, of another type or out of range is left out."""
+    card = _writable(_dict(data.get("cardData")))
+    tags = tuple(tag for tag in _list(data.get("tags")) if _is_text(tag))
     files = _files(data.get("siblings"))
     sizes = [file.size for file in files if file.size is not None]
-    name = str(data.get("id") or data.get("modelId"))
+    name = _text(data.get("id")) or str(data.get("modelId"))
     gated = data.get("gated")
     return ModelMetadata(
         id=name,
         author=_text(data.get("author")) or (name.partition("/")[0] if "/" in name else None),
         sha=_text(data.get("sha")),
-        downloads=_int(data.get("downloads")),
-        likes=_int(data.get("likes")),
-        trending=float(data["trendingScore"]) if isinstance(data.get("trendingScore"), int | float) else None,
+        downloads=_count(data.get("downloads")) or 0,
+        likes=_count(data.get("likes")) or 0,
+        trending=_number(data.get("trendingScore")),
         tags=tags,
         pipeline_tag=_text(data.get("pipeline_tag")),
         library_name=_text(data.get("library_name")),
@@ -170,11 +178,7 @@ def model_of(data: Mapping[str, Any], now: datetime, *, complete: bool) -> Model
         gated=gated if gated in ("auto", "manual") else (False if gated is False else None),
         private=data.get("private") is True,
         disabled=data.get("disabled") is True,
-        parameters={
-            dtype: count
-            for dtype, count in _dict(_dict(data.get("safetensors")).get("parameters")).items()
-            if isinstance(count, int)
-        },
+        parameters=_parameters(_dict(data.get("safetensors")).get("parameters")),
         gguf=_gguf(_dict(data.get("gguf"))),
         config=_config(_dict(data.get("config"))),
         providers=_providers(data.get("inferenceProviderMapping")),
@@ -235,10 +239,10 @@ def _asked(url: str, etag: str | None) -> HttpRequest:
 
 def _licenses(card: Mapping[str, Any], tags: Sequence[str]) -> tuple[str, ...]:
     said = card.get("license")
-    if isinstance(said, str) and said:
-        return (said,)
-    if isinstance(said, list) and said:
-        return tuple(str(each) for each in said)
+    if one := _text(said):
+        return (one,)
+    if isinstance(said, list) and (several := tuple(each for each in said if _text(each))):
+        return several
     return tuple(tag.removeprefix("license:") for tag in tags if tag.startswith("license:"))
 
 
@@ -248,11 +252,11 @@ def _files(siblings: Any) -> tuple[ModelFile, ...]:
     return tuple(
         ModelFile(
             each["rfilename"],
-            each["size"] if isinstance(each.get("size"), int) else None,
+            _count(each.get("size")),
             _hexadecimal(_dict(each.get("lfs")).get("sha256") or each.get("blobId")),
         )
         for each in siblings
-        if isinstance(each, dict) and isinstance(each.get("rfilename"), str)
+        if isinstance(each, dict) and _is_text(each.get("rfilename"))
     )
 
 
@@ -267,16 +271,37 @@ def _providers(mapping: Any) -> tuple[dict[str, Any], ...]:
 
 
 def _gguf(data: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: data[name]
-        for name in ("total", "architecture", "context_length")
-        if isinstance(data.get(name), int | str)
-    }
+    read: dict[str, Any] = {name: _count(data.get(name)) for name in ("total", "context_length")}
+    read["architecture"] = _text(data.get("architecture"))
+    return {name: value for name, value in read.items() if value is not None}
+
+
+def _parameters(data: Any) -> dict[str, int]:
+    """Return how many numbers there are by dtype; nothing where one count cannot be read, since a part passes for the whole."""
+    counts = {dtype: _count(each) for dtype, each in _dict(data).items()}
+    return {dtype: each for dtype, each in counts.items() if each is not None} if None not in counts.values() else {}
 
 
 def _config(data: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out the tokenizer's part, which is a chat template of many kilobytes."""
-    return {name: value for name, value in data.items() if name not in ("tokenizer_config", "chat_template_jinja")}
+    return _writable(
+        {name: value for name, value in data.items() if name not in ("tokenizer_config", "chat_template_jinja")}
+    )
+
+
+def _writable(data: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what parsers read and JSON does not have: NaN and infinity."""
+    if _is_writable(data):
+        return data
+    return {name: value for name, value in data.items() if _is_writable(value)}
+
+
+def _is_writable(value: Any) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _hexadecimal(value: Any) -> str | None:
@@ -285,19 +310,45 @@ def _hexadecimal(value: Any) -> str | None:
 
 
 def _moment(value: Any) -> datetime | None:
+    """Return a moment that is one in every time zone."""
     try:
-        return datetime.fromisoformat(value) if isinstance(value, str) else None
-    except ValueError:
+        found = datetime.fromisoformat(value) if isinstance(value, str) else None
+        if found is None:
+            return None
+        found = found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+        found.astimezone(UTC)
+        found.timestamp()
+    except (ValueError, OverflowError):
         return None
+    return found
 
 
 def _dict(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
 def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
+    return value if _is_text(value) and value else None
 
 
-def _int(value: Any) -> int:
-    return value if isinstance(value, int) else 0
+def _is_text(value: Any) -> bool:
+    """Say whether it is text that UTF-8 can hold, as URLs and paths must; JSON can hold more."""
+    return isinstance(value, str) and not _SURROGATES.search(value)
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST else None
+
+
+def _number(value: Any) -> float | None:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        found = float(value)
+    except OverflowError:
+        return None
+    return found if math.isfinite(found) else None
