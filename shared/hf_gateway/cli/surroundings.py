@@ -19,7 +19,7 @@ from typing import Any
 
 from hf_gateway._version import __version__
 from hf_gateway.config import hub_url
-from hf_gateway.credentials import HUB, Credential, find
+from hf_gateway.credentials import Credential, find
 from hf_gateway.errors import (
     AuthenticationFailed,
     GatedModel,
@@ -30,6 +30,7 @@ from hf_gateway.errors import (
     RateLimited,
 )
 from hf_gateway.home import home
+from hf_gateway.hub.names import token_of_another_hub
 from hf_gateway.key_policy import truthy
 from hf_gateway.wire.hub_account import Account
 
@@ -104,9 +105,7 @@ def look_at_hub(models: Iterable[str], *, needed: bool) -> Hub:
     hub = hub_url()
     credential = find(hub)
     source = credential.source if credential else None
-    key_error = None
-    if credential is None and hub != HUB and (other := find(HUB)) is not None:
-        key_error = f"the token in {other.source} is for {HUB}, and is not sent to {hub}"
+    key_error = token_of_another_hub(hub) if credential is None else None
     if truthy(os.environ.get("HF_HUB_OFFLINE", "")):
         return Hub(hub, None, "HF_HUB_OFFLINE is set, so it is not asked", source, key_error=key_error)
     if not needed and credential is None:

@@ -4,6 +4,7 @@ Checked before anything is sent, since all of them may come from somebody else: 
 """
 
 import ipaddress
+import os
 import re
 import socket
 from collections.abc import Mapping
@@ -100,9 +101,14 @@ def where_a_token_is_from(hub: str, environment: Mapping[str, str]) -> str:
     """Say what to do where no token was found for a Hub; one that is found for huggingface.co only is named. Reads files."""
     if is_hugging_face(hub):
         return "run `hf-gateway login`, or set HF_TOKEN (https://huggingface.co/settings/tokens)"
-    other = find(HUB, environment=environment)
-    bound = f"the token in {other.source} is for {HUB}, and is not sent to {hub}; " if other is not None else ""
-    return f"{bound}run `hf-gateway login --origin {hub}` with one that {hub} takes"
+    bound = token_of_another_hub(hub, environment)
+    return f"{f'{bound}; ' if bound else ''}run `hf-gateway login --origin {hub}` with one that {hub} takes"
+
+
+def token_of_another_hub(hub: str, environment: Mapping[str, str] = os.environ) -> str | None:
+    """Say that there is a token which is for huggingface.co, where that is not the Hub that is meant; else None. Reads files."""
+    other = find(HUB, environment=environment) if hub != HUB else None
+    return None if other is None else f"the token in {other.source} is for {HUB}, and is not sent to {hub}"
 
 
 def endpoint(url: str | None = None) -> str:
