@@ -4,11 +4,14 @@ import csv
 import datetime as dt
 import io
 import json
+import sys
 import uuid
+import warnings
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import pytest
 import sqlalchemy as sa
@@ -151,6 +154,29 @@ class TestFigures:
         assert asked(url, "day", since=DAY, until=DAY + dt.timedelta(days=1))["2026-01-30"].requests == 102
         assert asked(url, "day", until=DAY) == {}
 
+    @pytest.mark.parametrize("by", ["model", "tenant", "day"])
+    def test_of_one_model_the_lines_and_the_total_are_of_attempts_at_it(self, by: str, url: str) -> None:
+        """The other model served: of these three calls nothing was asked of this one but what failed."""
+        found = []
+        for number in range(3):
+            served = row(model="B", target="hf:b", tenant="acme", fallback=True, latency_ms=50.0)
+            common = {"tenant": "acme", "request": served["id"]}
+            failed = row(
+                **common, model="A", target="hf:a", status="failed", error_class="Overloaded", input_tokens=number
+            )
+            found += [served, failed, row(**common, model="B", target="hf:b")]
+        filled(url, [*found, row(model="A", cached_texts=1, texts=1, task="embedding")])
+        engine = store.open_engine(url, read_only=True)
+        read = report(engine, by, Asked(model="A"))
+        engine.dispose()
+        assert list(read.groups.values()) == [read.total]
+        assert (read.total.requests, read.total.attempts, read.total.failed, read.total.fallbacks) == (3, 3, 3, 3)
+        assert (read.total.errors, read.total.p50, read.total.input_tokens) == ({"Overloaded": 3}, None, 3)
+
+    def test_of_one_model_it_is_said_what_calls_are(self, sqlite: str, capsys: pytest.CaptureFixture[str]) -> None:
+        out = printed(capsys, "--ledger", filled(sqlite, example()), "--by", "tenant", "--model", "org/small")
+        assert "102 calls in 102 attempts; calls are those that asked the model" in out
+
 
 class TestForms:
     def test_a_table(self, sqlite: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -243,6 +269,41 @@ class TestForms:
         assert main(["usage", "--ledger", filled(sqlite, example()), "--plot", "chart.png"]) == 1
         assert "pip install matplotlib" in capsys.readouterr().err
 
+    @pytest.mark.parametrize("by", ["tenant", "day"])
+    @pytest.mark.parametrize("end", ["png", "svg"])
+    def test_a_chart_in_a_file_has_names_as_they_are(self, by: str, end: str, sqlite: str, tmp_path: Path) -> None:
+        """Matplotlib reads what stands between two dollars as a formula, and an SVG file takes no control characters."""
+        filled(sqlite, [row(tenant="$x_{$"), row(tenant="a\x1bb\nc")])
+        path = tmp_path / f"chart.{end}"
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert main(["usage", "--ledger", sqlite, "--by", by, "--plot", str(path)]) == 0
+        if end == "svg":
+            ET.parse(path)
+            assert by == "day" or "$x_{$" in path.read_text()
+
+    @pytest.mark.parametrize(
+        ("encoding", "arguments", "said"),
+        [
+            ("cp1252", ["--plot"], "  caf\xe9  ######################################## 1"),
+            ("ascii", ["--plot"], "  caf\\xe9  ######################################## 1"),
+            ("ascii", ["--csv"], "caf\\xe9,1,"),
+            ("ascii", [], "caf\\xe9"),
+            ("cp1252", ["--tenant", "caf\xe9"], ">=7"),
+        ],
+    )
+    def test_an_output_that_takes_few_signs_is_no_failure(
+        self, encoding: str, arguments: list[str], said: str, sqlite: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        request = row(tenant="caf\xe9")
+        counted, uncounted = (row(request["id"], tenant="caf\xe9", input_tokens=count) for count in (7, None))
+        filled(sqlite, [request, counted, uncounted])
+        out = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict")
+        monkeypatch.setattr(sys, "stdout", out)
+        assert main(["usage", "--ledger", sqlite, "--by", "tenant", *arguments]) == 0
+        out.seek(0)
+        assert said in out.read()
+
     def test_names_are_shown_as_they_are(self, sqlite: str, capsys: pytest.CaptureFixture[str]) -> None:
         filled(sqlite, [row(tenant="[red]acme[/red]")])
         assert "[red]acme[/red]" in printed(capsys, "--ledger", sqlite, "--by", "tenant")
@@ -259,7 +320,9 @@ class TestWhereThereIsNothing:
         said = capsys.readouterr().err
         assert "nothing was recorded yet" in said
         assert "HF_GATEWAY_LEDGER=1" in said
-        assert not Path(place.default().removeprefix("sqlite:///")).exists()
+        file = place.file_of(place.default())
+        assert file is not None
+        assert not file.exists()
 
     def test_no_tables(self, postgres: str, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["usage", "--ledger", postgres, "--json"]) == 1
@@ -283,6 +346,29 @@ class TestWhereThereIsNothing:
         assert "refused" in said
         assert secret not in said
 
+    @pytest.mark.parametrize(
+        "password", ["hunter2?x", "hun?ter2?name=hunter2", "hunter2/x", "hunter2:?/x", "?hunter2", "h%3Funter2"]
+    )
+    def test_a_password_is_not_shown_whatever_stands_in_it(
+        self, password: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert (
+            main(["usage", "--ledger", f"postgresql://ann:{password}@127.0.0.1:1/test?application_name=me@home"]) == 1
+        )
+        said = capsys.readouterr().err
+        assert "postgresql+psycopg://ann:***@127.0.0.1:1/test cannot be read" in said
+        assert "unter2" not in said
+        assert "home" not in said
+
+    @pytest.mark.parametrize("password", ["hunter2@x", "a@hunter2?b", "a@b/hunter2", "a?b@hunter2"])
+    def test_an_at_sign_in_a_password_has_to_be_quoted(self, password: str, capsys: pytest.CaptureFixture[str]) -> None:
+        url = f"postgresql://ann:{password}@127.0.0.1:1/test"
+        assert main(["usage", "--ledger", url]) == 2
+        said = capsys.readouterr().err
+        assert "write it as %40" in said
+        assert "hunter2" not in said
+        assert place.shown(url) == "postgresql://ann:***@127.0.0.1:1/test"
+
     def test_a_file_that_is_no_database(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         path = tmp_path / "letter.txt"
         path.write_text("Dear Sir or Madam, " * 100)
@@ -302,6 +388,48 @@ class TestWhereThereIsNothing:
             connection.exec_driver_sql(f"UPDATE {store.VERSION_TABLE} SET version_num = '0000'")
         assert main(["usage", "--ledger", sqlite]) == 1
         assert "hf-gateway usage --migrate" in capsys.readouterr().err
+
+
+class TestWhereTheFileIs:
+    @pytest.mark.parametrize(
+        ("written", "file"),
+        [
+            ("my%20ledger.sqlite", "my ledger.sqlite"),
+            ("my ledger.sqlite", "my ledger.sqlite"),
+            ("100%25.sqlite", "100%.sqlite"),
+            ("100%.sqlite", "100%.sqlite"),
+            ("wh%3Fy.sqlite", "wh?y.sqlite"),
+            ("ann:me@home.sqlite", "ann:me@home.sqlite"),
+            ("plain.sqlite?timeout=5", "plain.sqlite"),
+        ],
+    )
+    def test_what_a_url_names_is_written_and_read(
+        self, written: str, file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        named = f"sqlite:///{tmp_path}/{written}"
+        with kept(named):
+            Gateway(targets=["hash:8"]).embed(["a text"])
+        assert (tmp_path / file).is_file()
+        found = json.loads(printed(capsys, "--ledger", named, "--json"))
+        assert found["total"]["requests"] == 1
+        assert found["ledger"].endswith(file.replace("%", "%25").replace("?", "%3F"))
+
+    @pytest.mark.parametrize("name", ["we?ird", "a%20b", "a b", "100%", "#1", "ann:me@home", "a%3Fb"])
+    def test_a_home_of_any_name_keeps_its_ledger(
+        self, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        home = tmp_path / name
+        monkeypatch.setenv("HF_GATEWAY_HOME", str(home))
+        monkeypatch.setenv("HF_GATEWAY_LEDGER", "1")
+        assert main(["usage", "--migrate"]) == 0
+        assert [path.name for path in tmp_path.iterdir()] == [name]
+        assert (home / "ledger.sqlite").is_file()
+        capsys.readouterr()
+        assert json.loads(printed(capsys, "--json"))["there"] is True
+        url = place.from_environment()
+        assert url is not None
+        assert place.file_of(url) == home / "ledger.sqlite"
+        assert place.checked(url) == url
 
 
 class TestWhatIsMissing:
@@ -354,6 +482,18 @@ class TestUsedWrongly:
             (["--ledger", "mysql://host/database"], "'mysql'"),
             (["--ledger", "nonsense"], "is '1', or a URL"),
             (["--plot", "--json"], "--plot is for people"),
+            (["--ledger", ""], "--ledger is empty; leave it out"),
+            (["--ledger", " "], "--ledger is empty; leave it out"),
+            (["--ledger", "sqlite:///\udcff"], "--ledger has bytes in it that are no text"),
+            (["--ledger", "sqlite:///a%00b"], "--ledger has bytes in it that are no text"),
+            (["--ledger", "postgresql://root@127.0.0.1:abc/test"], "--ledger has a port that is no number"),
+            (["--ledger", "postgresql://root@127.0.0.1:99999/test"], "--ledger has a port that is no number"),
+            (["--ledger", "postgresql://root@::1/test"], "--ledger has a port that is no number"),
+            (["--since", "0001-01-01T00:00+05:00"], "--since '0001-01-01T00:00+05:00' is no moment"),
+            (["--until", "9999-12-31T23:59-05:00"], "--until '9999-12-31T23:59-05:00' is no moment"),
+            (["--tenant", "\udcff"], r"--tenant '\udcff' has bytes in it that are no text"),
+            (["--chain", "\udcff"], r"--chain '\udcff' has bytes in it that are no text"),
+            (["--model", "a\udcff"], r"--model 'a\udcff' has bytes in it that are no text"),
         ],
     )
     def test_is_said(self, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

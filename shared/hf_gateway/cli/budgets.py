@@ -5,7 +5,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from hf_gateway.cli.models import amount, database, wide
-from hf_gateway.cli.output import console, print_json
+from hf_gateway.cli.output import check_text, console, print_json
 from hf_gateway.errors import ConfigError
 from hf_gateway.ledger.budget_pool import dollars
 
@@ -44,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run one of its commands; 0 fine, 1 failed or nothing found, 2 used wrongly."""
+    check_text({"tenant": getattr(arguments, "tenant", None)})
     out = None if arguments.json else console()
     with database(arguments.ledger) as engine:
         from hf_gateway.ledger import budgets

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
-from hf_gateway.cli.output import console, print_json
+from hf_gateway.cli.output import check_text, console, print_json
 from hf_gateway.config import router_url
-from hf_gateway.errors import GatewayError
+from hf_gateway.errors import ConfigError, GatewayError
 from hf_gateway.ledger import place
 from hf_gateway.ledger.budget_pool import dollars
 from hf_gateway.ledger.prices import TASKS, Entry, Price
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 TAKES_A_CHAIN = False
 """It speaks of prices, not of targets."""
+_DIGITS = 12
+"""As in hf_gateway.ledger.tables, whose import takes SQLAlchemy along."""
 _PRICES = {
     "input": "USD per million tokens of input",
     "output": "USD per million tokens of output",
@@ -41,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run one of its commands; 0 fine, 1 failed or nothing found, 2 used wrongly."""
     action = next(each for name, _, _, each in _ACTIONS if name == arguments.action)
+    check_text({name: getattr(arguments, name.lstrip("-"), None) for name in ("model", "--provider", "--task")})
     # Before the work, not after it: without Rich there is nothing to show it with.
     out = None if arguments.json else console()
     with database(arguments.ledger) as engine:
@@ -55,7 +58,7 @@ def database(url: str | None) -> Iterator["sa.Engine"]:
         ConfigError: a URL that is none, a package that is missing.
         GatewayError: the database cannot be used.
     """
-    found = place.checked(url, "--ledger") if url else place.from_environment() or place.checked(place.default())
+    found = place.chosen(url)
     from sqlalchemy.exc import SQLAlchemyError
 
     from hf_gateway.ledger.store import opened
@@ -68,30 +71,43 @@ def database(url: str | None) -> Iterator["sa.Engine"]:
 
 
 def amount(text: str) -> Decimal:
-    """Read an amount in USD. Raises argparse's error for anything else."""
+    """Read an amount in USD. Raises argparse's error for anything else, and for one that is finer than what is kept."""
     try:
         found = Decimal(text.removeprefix("$"))
     except InvalidOperation:
         raise argparse.ArgumentTypeError(f"{text!r} is not an amount in USD, such as 0.15") from None
     if not found.is_finite() or found < 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not an amount in USD, such as 0.15")
+    _, digits, exponent = found.as_tuple()
+    # Rounded it would be another amount, and 0 at last.
+    if isinstance(exponent, int) and exponent < -_DIGITS and any(digits[exponent + _DIGITS :]):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is finer than what is kept, which is {Decimal(1).scaleb(-_DIGITS):f} USD"
+        )
     return found
-
-
-def _task(text: str) -> str:
-    return TASKS.get(text, text)
 
 
 def _list_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("query", nargs="*", help="words in the model's id")
-    parser.add_argument("--task", type=_task, help="only for this task, such as text-generation")
+    parser.add_argument("--task", help="only for this task, such as text-generation")
     parser.add_argument("--provider", help="only of this provider")
 
 
 def _list(engine: "sa.Engine", arguments: argparse.Namespace, out: Any) -> int:
     from hf_gateway.ledger import models
 
-    found = [entry for entry in models.entries(engine) if _fits(entry, arguments)]
+    providers = {arguments.provider}
+    if arguments.provider is not None:
+        with contextlib.suppress(ConfigError):
+            providers.add(models.payee(arguments.provider))
+    task = None if arguments.task is None else models.task_of(arguments.task)
+    found = [
+        entry
+        for entry in models.entries(engine)
+        if all(word.casefold() in entry.model.casefold() for word in arguments.query)
+        and task in (None, models.task_of(entry.task))
+        and (arguments.provider is None or entry.provider in providers)
+    ]
     fetched = models.fetched_at(engine)
     if out is None:
         print_json({"fetched_at": fetched and fetched.isoformat(), "models": [_plain(entry) for entry in found]})
@@ -104,20 +120,12 @@ def _list(engine: "sa.Engine", arguments: argparse.Namespace, out: Any) -> int:
     return 0
 
 
-def _fits(entry: Entry, arguments: argparse.Namespace) -> bool:
-    return (
-        all(word.casefold() in entry.model.casefold() for word in arguments.query)
-        and arguments.task in (None, entry.task)
-        and arguments.provider in (None, entry.provider)
-    )
-
-
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="the model's id; '*' for every model of one server")
-    parser.add_argument("--task", type=_task, default=TASKS["chat"], help="what it does there (text-generation)")
+    parser.add_argument("--task", default=TASKS["chat"], help="what it does there (text-generation)")
     parser.add_argument(
         "--provider",
-        help="who is paid: an Inference Provider, or a target such as openai:https://…; without it any provider",
+        help="who is paid: an Inference Provider, or a target as in --targets, such as openai:https://api.example.com; else any",
     )
     for name, told in _PRICES.items():
         parser.add_argument(f"--{_flag(name)}", dest=name, type=amount, metavar="USD", help=told)
@@ -145,6 +153,7 @@ def _add(engine: "sa.Engine", arguments: argparse.Namespace, out: Any) -> int:
         arguments.structured_output,
         pinned=True,
     )
+    entry = models.as_looked_up(entry)
     replaced = models.add(engine, entry)
     if out is None:
         print_json({"replaced": replaced, "model": _plain(entry)})
@@ -156,7 +165,7 @@ def _add(engine: "sa.Engine", arguments: argparse.Namespace, out: Any) -> int:
 
 def _remove_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="the model's id")
-    parser.add_argument("--task", type=_task, help="only for this task")
+    parser.add_argument("--task", help="only for this task")
     parser.add_argument("--provider", help="only of this provider")
 
 
@@ -190,6 +199,8 @@ def _refresh(engine: "sa.Engine", arguments: argparse.Namespace, out: Any) -> in
         print_json(dataclasses.asdict(done))
         return 0
     out.print(f"{done.listed} lines of the router, {done.priced} of them with a price; {done.gone} are gone")
+    if done.left_out:
+        out.print(f"{done.left_out} left out, whose context, price or name is none that can be kept")
     if done.replaced:
         out.print(f"no longer configured, since the router knows better: {', '.join(done.replaced)}", markup=False)
     if done.kept:

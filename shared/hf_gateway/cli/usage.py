@@ -5,10 +5,9 @@ import csv
 import datetime as dt
 import re
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_gateway.cli.output import console, print_json
+from hf_gateway.cli.output import bear, check_text, console, print_json, visible
 from hf_gateway.errors import ConfigError, GatewayError
 from hf_gateway.ledger import place, waiting_room
 from hf_gateway.ledger.spill import Spill
@@ -56,8 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Ask and show; 0, or 1 where there is no ledger or it cannot be read."""
     if arguments.plot is not None and (arguments.json or arguments.csv):
         raise ConfigError("--plot is for people; leave --json and --csv out")
-    url = place.checked(arguments.ledger, "--ledger") if arguments.ledger else place.from_environment()
-    url = url or place.checked(place.default())
+    check_text({f"--{name}": getattr(arguments, name) for name in ("tenant", "chain", "model")})
+    url = place.chosen(arguments.ledger)
     from sqlalchemy.exc import SQLAlchemyError
 
     asked = _asked(arguments)
@@ -109,11 +108,14 @@ def moment(text: str, now: dt.datetime, option: str) -> dt.datetime:
         return now.replace(hour=0, minute=0, second=0, microsecond=0)
     try:
         found = dt.datetime.fromisoformat(text)
-    except ValueError:
+        found = found.replace(tzinfo=dt.UTC) if found.tzinfo is None else found
+        # A moment of the first or the last year of all may have none in UTC.
+        found.astimezone(dt.UTC)
+    except (ValueError, OverflowError):
         raise ConfigError(
             f"{option} {text!r} is no moment; write 2026-01-31, '2026-01-31 12:00', today, 7d, 24h or 30m"
         ) from None
-    return found.replace(tzinfo=dt.UTC) if found.tzinfo is None else found
+    return found
 
 
 def _show(url: str, arguments: argparse.Namespace, asked: "Asked") -> int:
@@ -122,7 +124,7 @@ def _show(url: str, arguments: argparse.Namespace, asked: "Asked") -> int:
 
     spill = Spill(waiting_room(url))
     waiting = _take_in(url, spill)
-    if url.startswith("sqlite:") and not _file(url).exists():
+    if (file := place.file_of(url)) is not None and not file.exists():
         return _no_ledger(url, arguments)
     engine = store.open_engine(url, read_only=True)
     try:
@@ -157,10 +159,6 @@ def _take_in(url: str, spill: Spill) -> int:
         database.take_in(TAKING_IN)
         database.close(1.0)
     return sum(path.stat().st_size for path in spill.waiting() if path.exists())
-
-
-def _file(url: str) -> Path:
-    return Path(url.removeprefix("sqlite:///").partition("?")[0])
 
 
 def _no_ledger(url: str, arguments: argparse.Namespace) -> int:
@@ -236,6 +234,7 @@ def _print_csv(read: "Report") -> None:
         {read.by: name or "", **_plain(figures), "errors": _errors(figures)} for name, figures in read.groups.items()
     ]
     names = [read.by, *_plain(read.total)]
+    bear(sys.stdout)
     writer = csv.DictWriter(sys.stdout, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
@@ -253,10 +252,11 @@ def _print_table(url: str, read: "Report") -> None:
         return
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 1), show_footer=True)
     table.add_column(read.by, "total", no_wrap=True)
-    for title, last in zip(_TITLES, _cells(read.total), strict=True):
+    at_least = ">=" if out.options.ascii_only else "≥"
+    for title, last in zip(_TITLES, _cells(read.total, at_least), strict=True):
         table.add_column(title, last, no_wrap=True, justify="right")
     for name, figures in read.groups.items():
-        table.add_row(escape(_named(name)), *_cells(figures))
+        table.add_row(escape(_named(name)), *_cells(figures, at_least))
     # A number that is cut is another number: where the terminal is too narrow, it breaks the lines.
     natural = Measurement.get(out, out.options.update(max_width=1000), table).maximum
     out.width = max(natural, out.width)
@@ -269,19 +269,19 @@ def _print_table(url: str, read: "Report") -> None:
 
 
 def _named(name: str | None) -> str:
-    return "-" if name is None else name
+    return "-" if name is None else visible(name)
 
 
 _TITLES = ("calls", "failed", "fell back", "tokens in", "out", "USD", "unknown", "p50", "p95", "p99")
 
 
-def _cells(figures: "Figures") -> tuple[str, ...]:
+def _cells(figures: "Figures", at_least: str) -> tuple[str, ...]:
     failed = figures.failed
     return (
         f"{figures.requests:,}",
         f"[red]{failed:,}[/red]" if failed else "-",
         f"[yellow]{figures.fallbacks:,}[/yellow]" if figures.fallbacks else "-",
-        _tokens(figures.input_tokens, figures.tokens_unknown, figures.attempts),
+        _tokens(figures, at_least),
         f"{figures.output_tokens:,}",
         f"{figures.cost:,.6f}",
         f"[yellow]{figures.unknown_share:.1%}[/yellow]" if figures.cost_unknown else "-",
@@ -289,11 +289,11 @@ def _cells(figures: "Figures") -> tuple[str, ...]:
     )
 
 
-def _tokens(count: int, unknown: int, attempts: int) -> str:
-    """Write a count; one that has unknown parts is at least so much."""
-    if unknown and unknown >= attempts:
+def _tokens(figures: "Figures", at_least: str) -> str:
+    """Write the count of input; one that has unknown parts is at least so much."""
+    if figures.tokens_unknown and figures.tokens_unknown >= figures.attempts:
         return "?"
-    return f"{'≥' if unknown else ''}{count:,}"
+    return f"{at_least if figures.tokens_unknown else ''}{figures.input_tokens:,}"
 
 
 def _time(milliseconds: float | None) -> str:
@@ -315,6 +315,8 @@ def _in_words(read: "Report") -> str:
         said.append(f"{total.cached:,} came from the cache whole")
     if total.cost_unknown:
         said.append(f"nobody knows what {total.cost_unknown:,} attempts cost ({total.unknown_share:.1%})")
-    if read.by in ("model", "provider", "target"):
+    if read.total_of_attempts:
+        said.append("calls are those that asked the model, and failures and times are of attempts at it")
+    elif read.of_attempts:
         said.append("failures and times are of attempts, in the last line of calls")
     return "; ".join([*said, "times are of what was served"])

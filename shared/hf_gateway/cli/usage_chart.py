@@ -5,6 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_gateway.cli.output import visible
 from hf_gateway.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -33,30 +34,38 @@ def draw(read: "Report", file: str, out: "Console") -> None:
         ("USD", lambda each: float(each.cost), _cost),
         ("p95, ms", lambda each: each.p95 or 0.0, lambda each: "-" if each.p95 is None else f"{each.p95:,.1f}"),
     )
+    plain = out.options.ascii_only
     for title, value, said in parts:
         out.print(f"\n[bold]{title}[/bold], by {read.by}")
-        for line in bars([(_name(name), value(each), said(each)) for name, each in read.groups.items()]):
+        lines = [(_name(name, plain=plain), value(each), said(each)) for name, each in read.groups.items()]
+        for line in bars(lines, plain=plain):
             out.print(line, markup=False)
 
 
-def bars(lines: Sequence[tuple[str, float, str]]) -> list[str]:
-    """Return a line each: name, bar, and what it stands for in words; the longest bar is `WIDTH` characters."""
+def bars(lines: Sequence[tuple[str, float, str]], *, plain: bool = False) -> list[str]:
+    """Return a line each: name, bar, and what it stands for in words; the longest bar is `WIDTH` characters.
+
+    plain: in ASCII, for where there is nothing else.
+    """
     most = max((value for _, value, _ in lines), default=0.0)
     width = max(len(name) for name, _, _ in lines)
-    return [f"  {name:<{width}}  {_bar(value / most if most else 0.0)} {said}" for name, value, said in lines]
+    return [f"  {name:<{width}}  {_bar(value / most if most else 0.0, plain)} {said}" for name, value, said in lines]
 
 
-def _bar(part: float) -> str:
+def _bar(part: float, plain: bool) -> str:
+    if plain:
+        return "#" * max(round(part * WIDTH), part > 0) or "-"
     eighths = round(part * WIDTH * 8)
     if part > 0:
         eighths = max(1, eighths)
     return ("█" * (eighths // 8) + _EIGHTHS[eighths % 8]).rstrip() or "·"
 
 
-def _name(name: str | None) -> str:
+def _name(name: str | None, *, plain: bool = False) -> str:
     if name is None:
         return "-"
-    return name if len(name) <= LONGEST_NAME else "…" + name[1 - LONGEST_NAME :]
+    name, cut = visible(name), "..." if plain else "…"
+    return name if len(name) <= LONGEST_NAME else cut + name[len(cut) - LONGEST_NAME :]
 
 
 def _failed(figures: "Figures") -> str:
@@ -86,7 +95,7 @@ def _into(read: "Report", path: Path) -> None:
     figure = Figure(figsize=(12, 7 if across else max(5.0, 2.5 + 0.7 * len(names))), layout="constrained")
     axes = figure.subplots(2, 2)
     # Of a model, a provider or a target it is attempts that fail, and a call may have several.
-    of_attempts = read.by in ("model", "provider", "target")
+    of_attempts = read.of_attempts
     served = _numbers(each, lambda one: (one.attempts if of_attempts else one.requests) - _bad(one))
     ended = [("served", served), ("failed or cancelled", _numbers(each, _bad))]
     _stacked(axes[0, 0], "attempts" if of_attempts else "calls", names, across, ended)
@@ -146,9 +155,9 @@ def _finish(axis: Any, title: str, names: Sequence[str], across: bool, *, legend
     places = list(range(len(names)))
     axis.set_title(title)
     if across:
-        axis.set_xticks(places, names, rotation=45, ha="right")
+        axis.set_xticks(places, names, rotation=45, ha="right", parse_math=False)
     else:
-        axis.set_yticks(places, names)
+        axis.set_yticks(places, names, parse_math=False)
         axis.locator_params(axis="x", nbins=5)
         axis.invert_yaxis()
     if legend:

@@ -6,21 +6,23 @@ they are the router's; what somebody sets by hand stays as it is set.
 
 import datetime as dt
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
 import sqlalchemy as sa
 
 from hf_gateway import catalogue
-from hf_gateway.errors import ConfigError, GatewayError
-from hf_gateway.ledger.prices import TASKS, Entry, Price, Prices
+from hf_gateway.errors import BadResponse, ConfigError, GatewayError, nearest
+from hf_gateway.ledger.prices import _CHOSEN_BY_THE_ROUTER, _SAME, ANY_MODEL, TASKS, Entry, Price, Prices
 from hf_gateway.ledger.tables import models
+from hf_gateway.target import Target
 from hf_gateway.wire.hf_router import CatalogueEntry
 
 log = logging.getLogger(__name__)
@@ -31,6 +33,11 @@ RETRY = 600.0
 """Seconds until a router that could not be asked is asked again."""
 REREAD = 30.0
 """Seconds after which a change that another process made is seen."""
+KNOWN_TASKS = tuple(sorted({*TASKS, *TASKS.values(), *_SAME, "text-to-image"}))
+"""What a task may be called; pictures are among them, since the table begins with two models that paint."""
+_PROVIDER = re.compile(r"[a-z0-9][\w.-]*", re.ASCII)
+_MOST_TOKENS = 2**31  # what an integer of PostgreSQL's holds
+_MOST_USD = 1_000_000
 _REFRESHING = 0x68665F6D64  # for PostgreSQL's advisory lock
 
 
@@ -44,10 +51,13 @@ def entries(engine: sa.Engine) -> list[Entry]:
 def add(engine: sa.Engine, entry: Entry, now: dt.datetime | None = None) -> bool:
     """Set a line by hand; the router will not replace it. Returns whether there was one before.
 
+    Its provider and its task may be written as for a chain and as on the Hub; they are kept as `payee` and `task_of` say them.
+
     Raises:
-        ConfigError: there is no price in it, or one that is less than 0 or too large.
+        ConfigError: there is no price in it, or one that is less than 0 or too large, or it fits no call.
         SQLAlchemyError: the database cannot be written.
     """
+    entry = as_looked_up(entry)
     _check(entry)
     with engine.begin() as connection:
         _lock(connection)
@@ -57,6 +67,87 @@ def add(engine: sa.Engine, entry: Entry, now: dt.datetime | None = None) -> bool
     return bool(replaced)
 
 
+def as_looked_up(entry: Entry) -> Entry:
+    """Return a line with its task and its provider as those of a call are looked up. Raises ConfigError where none can be."""
+    task = task_of(entry.task)
+    if task not in KNOWN_TASKS:
+        raise ConfigError(f"there is no task {entry.task!r}{nearest(entry.task, set(KNOWN_TASKS))}")
+    paid = None if entry.provider is None else payee(entry.provider, entry.model)
+    if paid is None or ":" not in paid:
+        _check_routed(entry.model, paid)
+    return replace(entry, task=task, provider=paid)
+
+
+def _check_routed(model: str, paid: str | None) -> None:
+    """Refuse a line that would be looked up for a call through Hugging Face's router, and never found."""
+    if paid is not None and paid.partition(":")[0] == "hash":
+        return
+    if model == ANY_MODEL:
+        raise ConfigError(
+            "'*' is every model of one server: say which with --provider, such as openai:https://api.example.com/v1"
+        )
+    if ":" in model:
+        raise ConfigError(
+            f"{model!r} is no model of the Hub: one of another server needs that with --provider, such as "
+            "openai:https://api.example.com/v1, and a provider of Hugging Face's is named there, too"
+        )
+
+
+def task_of(name: str) -> str:
+    """Return the Hub's name for a task, where it has one for it."""
+    name = TASKS.get(name, name)
+    return _SAME.get(name, name)
+
+
+def payee(provider: str, model: str | None = None) -> str | None:
+    """Return who is paid: an Inference Provider's name, None for any of them, or the label of a target that has the model.
+
+    provider: as people write it: 'novita', 'hf:novita', 'hf' for any, 'openai:https://api.example.com/v1/', 'ollama'.
+
+    Raises:
+        ConfigError: it is nobody whom a call could be paid to.
+    """
+    from hf_gateway.backends import registered
+
+    kind, colon, _ = provider.strip().partition(":")
+    kinds = registered()
+    if colon and kind not in kinds:
+        raise ConfigError(
+            f"{provider!r} begins with no kind of target{nearest(kind, set(kinds))}; write an Inference Provider, such as "
+            "'novita', or a target, such as 'openai:https://api.example.com/v1'"
+        )
+    if not colon and kind not in kinds:
+        return _inference_provider(kind)
+    target = Target.of(provider)
+    if target.kind == "hf":
+        if target.url is not None:
+            raise ConfigError(
+                f"{provider!r}: what is paid for there is an Inference Provider; write its name, such as 'novita'"
+            )
+        return None if target.provider is None else _inference_provider(target.provider)
+    if target.kind in ("openai", "tei", "endpoint") and target.url is None:
+        raise ConfigError(f"{provider!r} needs its URL, such as '{kind}:https://api.example.com'")
+    return target.inheriting(None if model == ANY_MODEL else model).label
+
+
+def _inference_provider(name: str) -> str:
+    name = name.strip().lower()
+    if not _PROVIDER.fullmatch(name):
+        raise ConfigError(f"{name!r} is not the name of an Inference Provider, such as 'novita'")
+    if name in _CHOSEN_BY_THE_ROUTER:
+        raise ConfigError(f"{name!r} is nobody: the router chooses by it; write whom it chooses, such as 'novita'")
+    return name
+
+
+def _same_payee(provider: str, model: str) -> sa.ColumnElement[bool]:
+    """Say which lines are of a provider: those kept under its name and, from before names were looked at, as it is written."""
+    as_written = models.c.provider == provider
+    try:
+        return sa.or_(as_written, models.c.provider.is_not_distinct_from(payee(provider, model)))
+    except ConfigError:
+        return as_written
+
+
 def remove(engine: sa.Engine, model: str, task: str | None = None, provider: str | None = None) -> list[Entry]:
     """Take lines of a model out, and return them; only those of a task and of a provider, where given.
 
@@ -64,9 +155,9 @@ def remove(engine: sa.Engine, model: str, task: str | None = None, provider: str
     """
     wanted = [models.c.model == model]
     if task is not None:
-        wanted.append(models.c.task == task)
+        wanted.append(models.c.task.in_((task, task_of(task))))
     if provider is not None:
-        wanted.append(models.c.provider == provider)
+        wanted.append(_same_payee(provider, model))
     with engine.begin() as connection:
         _lock(connection)
         found = [_entry(row._mapping) for row in connection.execute(sa.select(models).where(*wanted))]
@@ -79,7 +170,8 @@ class Replaced:
     """What a refresh did.
 
     listed: lines that the router has now; priced: how many of them have a price; gone: lines that it had and no longer has;
-    replaced: models whose price came with hf-gateway until now; kept: lines that were set by hand.
+    replaced: models whose price came with hf-gateway until now; kept: lines that were set by hand; left_out: lines of the
+    router that no table takes, for a context, a price or a name that is none.
     """
 
     listed: int
@@ -87,11 +179,22 @@ class Replaced:
     gone: int
     replaced: tuple[str, ...]
     kept: int
+    left_out: int = 0
 
 
 def take_over(engine: sa.Engine, listed: Iterable[CatalogueEntry], at: dt.datetime) -> Replaced:
-    """Make the router's lines those that it lists, as of a moment; all at once, whoever else does it. Raises SQLAlchemyError."""
-    found = {(entry.model, entry.task, entry.provider): entry for entry in _of_router(listed, at)}
+    """Make the router's lines those that it lists, as of a moment; all at once, whoever else does it.
+
+    Raises:
+        BadResponse: it lists nothing that anybody offers; all stays as it was.
+        SQLAlchemyError: the database cannot be written.
+    """
+    lines = list(_of_router(listed, at))
+    found = {(entry.model, entry.task, entry.provider): entry for entry in lines if _is_sound(entry)}
+    left_out = sum(not _is_sound(entry) for entry in lines)
+    if not found:
+        odd = f" ({left_out} lines of it are none)" if left_out else ""
+        raise BadResponse(f"the list of models has no offer in it{odd}", target="the router")
     with engine.begin() as connection:
         _lock(connection)
         known = [_entry(row._mapping) for row in connection.execute(sa.select(models))]
@@ -110,7 +213,7 @@ def take_over(engine: sa.Engine, listed: Iterable[CatalogueEntry], at: dt.dateti
         if rows:
             connection.execute(sa.insert(models), rows)
     of_price = sum(entry.price.known for entry in found.values())
-    return Replaced(len(rows), of_price, len(before - found.keys()), tuple(sorted(better)), len(pinned))
+    return Replaced(len(rows), of_price, len(before - found.keys()), tuple(sorted(better)), len(pinned), left_out)
 
 
 def refresh(engine: sa.Engine, router: str) -> Replaced:
@@ -198,10 +301,14 @@ class PriceBook:
         """Take over what this machine read of the router today, or ask."""
         try:
             listed = catalogue.of(self._router)
-            if (known := listed.entries()) is not None:
-                take_over(self._engine, known[0], dt.datetime.fromtimestamp(known[1], dt.UTC))
+            known = listed.entries()
+            # A list without an offer in it is an answer that was none.
+            if known is not None and any(offer.live for model in known[0] for offer in model.providers):
+                taken = take_over(self._engine, known[0], dt.datetime.fromtimestamp(known[1], dt.UTC))
             else:
-                take_over(self._engine, listed.refresh(), self._now())
+                taken = take_over(self._engine, listed.refresh(), self._now())
+            if taken.left_out:
+                log.warning("%d of the router's prices are none and were left out", taken.left_out)
         except (GatewayError, OSError, sa.exc.SQLAlchemyError) as error:
             log.warning(
                 "the router's prices could not be refreshed, so costs are reckoned with the last ones: %s", error
@@ -219,6 +326,21 @@ def _of_router(listed: Iterable[CatalogueEntry], at: dt.datetime) -> Iterable[En
                 price = Price(_exact(offer.price_in), _exact(offer.price_out))
                 facts = (offer.context, offer.tools, offer.structured_output)
                 yield Entry(model.id, TASKS["chat"], offer.provider, price, *facts, "router", False, at)
+
+
+def _is_sound(entry: Entry) -> bool:
+    """Whether the table takes a line that somebody else wrote."""
+    prices = [getattr(entry.price, name) for name in _COLUMNS]
+    return (
+        all(_is_text(name) for name in (entry.model, entry.provider) if name is not None)
+        and (entry.context is None or 0 <= entry.context < _MOST_TOKENS)
+        and all(price is None or 0 <= price < _MOST_USD for price in prices)
+    )
+
+
+def _is_text(name: str) -> bool:
+    # PostgreSQL takes no NUL, and no database a half of a character.
+    return bool(name.strip()) and not any(each == "\0" or "\ud800" <= each <= "\udfff" for each in name)
 
 
 def _exact(price: float | None) -> Decimal | None:
@@ -270,13 +392,19 @@ def _key(model: str, task: str, provider: str | None) -> tuple[Any, ...]:
 
 
 def _check(entry: Entry) -> None:
-    if not entry.model.strip():
-        raise ConfigError("a price needs the id of its model")
+    if not _is_text(entry.model):
+        raise ConfigError("a price needs the id of its model, which is text")
+    if entry.provider is not None and not _is_text(entry.provider):
+        raise ConfigError(f"{entry.provider!r} is no provider's name")
+    if entry.context is not None and not 0 < entry.context < _MOST_TOKENS:
+        raise ConfigError(
+            f"{entry.context} is no number of tokens that a model takes; it is from 1 to {_MOST_TOKENS - 1}"
+        )
     if not entry.price.known:
         raise ConfigError(f"no price is given for {entry.model}; write 0 where nothing is paid")
     for name in _COLUMNS:
         price = getattr(entry.price, name)
-        if price is not None and not (price.is_finite() and 0 <= price < 1_000_000):
+        if price is not None and not (price.is_finite() and 0 <= price < _MOST_USD):
             raise ConfigError(f"{price} is not a price in USD")
         if price is not None and price != round(price, 12):
             raise ConfigError(f"{price} has more than 12 digits after the point")

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import unquote
 
 from hf_gateway.errors import ConfigError
 from hf_gateway.home import data_home
@@ -12,6 +13,11 @@ from hf_gateway.key_policy import truthy
 
 VARIABLE = "HF_GATEWAY_LEDGER"
 FILE_NAME = "ledger.sqlite"
+
+# As SQLAlchemy reads a URL: a password ends at the first '@', and there may be a '?' or a '/' in it.
+_USER = re.compile(r"(?P<user>[^:/]*)(?P<password>:[^@]*)?@")
+_QUERY = re.compile(r"\?(?=[\w.-]+=|$)")
+_PORT = re.compile(r"(?:\[[^/?]+\]|[^/:?]+)?(?::(?P<port>[^/?]*))?")
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> str | None:
@@ -27,13 +33,36 @@ def default() -> str:
     return of_file(data_home() / FILE_NAME)
 
 
+def chosen(given: str | None, what: str = "--ledger") -> str:
+    """Return the URL that a command is to use: the one that it was given, HF_GATEWAY_LEDGER's, or the user's file's.
+
+    what: how the option is called. Raises ConfigError.
+    """
+    if given is not None:
+        return checked(given, what)
+    return from_environment() or checked(default())
+
+
 def of_file(path: str | Path) -> str:
     """Return the URL of a SQLite file."""
-    return f"sqlite:///{Path(path).expanduser().absolute()}"
+    # No more than what would be read as something else, so that people know their path again.
+    quoted = str(Path(path).expanduser().absolute()).replace("%", "%25").replace("?", "%3F")
+    return f"sqlite:///{quoted}"
+
+
+def file_of(url: str) -> Path | None:
+    """Return the file of a SQLite ledger's URL; None for the URL of a server."""
+    if not url.startswith("sqlite"):
+        return None
+    return Path(unquote(url.partition("://")[2].removeprefix("/").partition("?")[0]))
 
 
 def checked(url: str, what: str = "the ledger's URL") -> str:
     """Return the URL with its driver named. Raises ConfigError for another database, or one whose package is missing."""
+    if not url.strip():
+        raise ConfigError(f"{what} is empty; leave it out, or write a URL such as 'sqlite:///ledger.sqlite'")
+    if not _is_text(unquote(url)):
+        raise ConfigError(f"{what} has bytes in it that are no text")
     scheme, colon, rest = url.partition("://")
     if not colon:
         raise ConfigError(
@@ -46,13 +75,41 @@ def checked(url: str, what: str = "the ledger's URL") -> str:
     if scheme not in ("sqlite", "postgresql+psycopg"):
         raise ConfigError(f"{what} names {scheme!r}; the ledger is kept in 'sqlite' or 'postgresql+psycopg'")
     if scheme == "sqlite":
-        file = rest.removeprefix("/").partition("?")[0]
-        if not file or file == ":memory:":
+        path, mark, query = rest.removeprefix("/").partition("?")
+        if not path or path == ":memory:":
             raise ConfigError(f"{what} names no file; a SQLite ledger needs one, such as 'sqlite:///ledger.sqlite'")
         # Whoever changes the folder later means the same file.
-        rest = "/" + rest.removeprefix("/").replace(file, str(Path(file).expanduser().absolute()), 1)
+        rest = of_file(unquote(path)).partition("://")[2] + mark + query
+    else:
+        _check_server(rest, what)
     check_installed(scheme)
     return f"{scheme}://{rest}"
+
+
+def _check_server(rest: str, what: str) -> None:
+    """Raise ConfigError for what SQLAlchemy cannot read, or reads otherwise than it was meant; nothing of it is quoted."""
+    found = _USER.match(rest)
+    if found is not None and "@" in _without_query(rest[found.end() :]):
+        raise ConfigError(f"{what} has more than one '@'; within a user's name or a password write it as %40")
+    host = _PORT.match(_without_query(rest[found.end() if found else 0 :]))
+    port = host["port"] if host else None
+    if port and not (port.isascii() and port.isdigit() and int(port) < 65536):
+        raise ConfigError(
+            f"{what} has a port that is no number; write postgresql+psycopg://user:password@host:5432/database"
+        )
+
+
+def _without_query(text: str) -> str:
+    """Return what stands before the query, which is one where a name and '=' come first."""
+    return _QUERY.split(text, maxsplit=1)[0]
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in value
 
 
 def check_installed(scheme: str) -> None:
@@ -64,11 +121,16 @@ def check_installed(scheme: str) -> None:
 
 
 def shown(url: str) -> str:
-    """Return the URL as it may be shown: without a password, and without what stands in its query."""
-    scheme, _, rest = url.partition("?")[0].partition("://")
-    known, at, where = rest.rpartition("@")
-    user, colon, _ = known.partition(":")
-    return f"{scheme}://{user}{':***' if colon else ''}{at}{where}"
+    """Return the URL as it may be shown: without a password, whatever stands in it, and without the query."""
+    scheme, _, rest = url.partition("://")
+    found = None if scheme.startswith("sqlite") else _USER.match(rest)
+    if found is None:
+        return f"{scheme}://{rest.partition('?')[0]}"
+    user = re.split("[@?]", found["user"], maxsplit=1)[0]
+    where = _without_query(rest[found.end() :])
+    # An '@' that is left belongs to a password in which nobody quoted it.
+    hidden = found["password"] or "@" in where
+    return f"{scheme}://{user}{':***' if hidden else ''}@{where.rpartition('@')[2].partition('?')[0]}"
 
 
 def told(error: BaseException) -> str:

@@ -1,7 +1,8 @@
 """What the ledger says: calls, tokens, costs, times and errors, by model, provider, target, day, tenant, user or chain.
 
 Tokens and costs are those of attempts, so that every one of them is counted once, where it was used. By model, provider and
-target times and errors are of attempts, too; by anything else they are of requests, as their callers had them.
+target times and errors are of attempts, too; by anything else they are of requests, as their callers had them. Of one model
+alone all is of attempts at it, by whatever and in total, and the requests are those that asked it, whoever served them.
 """
 
 import datetime as dt
@@ -50,7 +51,8 @@ class Asked:
 class Figures:
     """What was used in one group.
 
-    requests: by day, tenant, user and chain all of them; by model, provider and target those that asked it. failed, cancelled:
+    requests: by day, tenant, user and chain all of them; by model, provider and target those that asked it, and of one model
+    alone those that asked that. failed, cancelled:
     how they ended, or, of a target, its attempts. fallbacks: requests that another target than the first served, or, of a
     target, that went on to another. shared: requests that another one's answer served; cached: that needed nobody.
     attempts: what was sent. *_tokens: those that somebody counted; tokens_unknown: served attempts of which nobody said.
@@ -85,20 +87,28 @@ class Figures:
 
 @dataclass(frozen=True)
 class Report:
-    """What the ledger says. groups: by name, None for what has none; lost: requests that could not be kept, by reason."""
+    """What the ledger says. groups: by name, None for what has none; lost: requests that could not be kept, by reason.
+
+    of_attempts, total_of_attempts: whether failures, times and errors in the groups, and in the total, are of attempts.
+    """
 
     by: str
     groups: Mapping[str | None, Figures]
     total: Figures
     lost: Mapping[str, int]
+    of_attempts: bool = False
+    total_of_attempts: bool = False
 
 
 def report(engine: sa.Engine, by: str, asked: Asked) -> Report:
     """Ask the ledger. by: one of `BY`. Raises SQLAlchemyError."""
     with engine.connect() as connection:
-        groups = _groups(connection, _key(by, connection), by in OF_ATTEMPTS, asked)
-        total = _groups(connection, sa.literal("total"), False, asked).get("total", Figures())
-        return Report(by, groups, total, _lost(connection, asked))
+        # A request's own model is that of who served it at last: by it, what others did for it first would be missed.
+        alone = asked.model is not None
+        of_attempts = alone or by in OF_ATTEMPTS
+        groups = _groups(connection, _key(by, connection), of_attempts, asked)
+        total = _groups(connection, sa.literal("total"), alone, asked).get("total", Figures())
+        return Report(by, groups, total, _lost(connection, asked), of_attempts, alone)
 
 
 def _key(by: str, connection: sa.Connection) -> sa.ColumnElement[Any]:

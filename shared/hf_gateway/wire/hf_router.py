@@ -3,7 +3,6 @@
 Source: huggingface.co/docs/inference-providers/hub-api, and the recorded `GET /v1/models` (127 models, December 2025).
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -92,9 +91,13 @@ def _offer(row: dict[str, Any]) -> Offer:
     )
 
 
+_LARGEST = 1e100
+"""Beyond it, Python's integers may be no floats."""
+
+
 def _price(said: Any) -> float | None:
     """Read a price. The router's sums show in its numbers (0.060000000000000005): 15 digits are what was meant."""
-    if isinstance(said, bool) or not isinstance(said, int | float) or not 0 <= said < math.inf:
+    if isinstance(said, bool) or not isinstance(said, int | float) or not 0 <= said < _LARGEST:
         return None
     return float(f"{said:.15g}")
 
@@ -110,6 +113,9 @@ def decode_models(response: HttpResponse, *, target: str) -> list[CatalogueEntry
     entries = data.get("data") if isinstance(data, dict) else None
     if not isinstance(entries, list):
         raise BadResponse("the catalogue has no list 'data'; is this Hugging Face's router?", target=target)
-    return [
+    found = [
         CatalogueEntry.of(entry) for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str)
     ]
+    if not found:
+        raise BadResponse("the catalogue has no models in it", target=target)
+    return found
