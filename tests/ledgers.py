@@ -17,7 +17,7 @@ from typing import Any, Self
 import pytest
 import sqlalchemy as sa
 
-from hf_gateway import Gateway, ledger
+from hf_gateway import Gateway, ledger, observe
 from hf_gateway.ledger import place, store, waiting_room
 from hf_gateway.ledger.spill import Spill
 from hf_gateway.ledger.store import open_engine
@@ -331,6 +331,25 @@ def locked_from_the_start(url: str) -> AbstractContextManager[None]:
     with store.opened(url):
         pass
     return locked(url)
+
+
+class _CtrlC:
+    def begin(self, observation: Any) -> None:
+        raise KeyboardInterrupt
+
+    def end(self, observation: Any) -> None:
+        """Have nothing to end."""
+
+
+@contextmanager
+def ctrl_c() -> Iterator[None]:
+    """Interrupt every call, when those who watch already were told that it begins."""
+    watcher = _CtrlC()
+    observe.register(watcher)
+    try:
+        yield
+    finally:
+        observe.unregister(watcher)
 
 
 # Programs for processes of their own; `call` makes a call that answers at once.

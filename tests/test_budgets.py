@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import datetime as dt
+import enum
 import json
 import os
 import pickle
@@ -11,16 +12,18 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import prometheus_client
 import pytest
 import sqlalchemy as sa
 from blockbuster import blockbuster_ctx
 
-from hf_gateway import Gateway, Target, errors, observe
+from hf_gateway import Gateway, Target, errors, observe, telemetry
 from hf_gateway.errors import BudgetExceeded, BudgetUnavailable
 from hf_gateway.ledger import budget_watch, budgets, models, store
 from hf_gateway.ledger.budget import LEASE, Budget
@@ -28,6 +31,7 @@ from hf_gateway.ledger.budget_watch import BudgetWatcher
 from hf_gateway.ledger.budgets import standings
 from hf_gateway.ledger.prices import Entry, Price
 from tests.databases import a_ledger
+from tests.ledgers import ctrl_c
 from tests.servers.loopback import Loopback, Reply
 from tests.servers.openai import FakeOpenAI
 from tests.servers.router import FakeRouter
@@ -571,7 +575,268 @@ def test_a_copy_of_a_process_has_no_part_in_what_it_had_leased(one_office: Offic
     assert one_office.spent("acme") == (Decimal("0.030"), 0)
 
 
+# Servers that say anything, and callers that ask for anything
+
+
+def says(server: Loopback, **usage: Any) -> None:
+    message = {"index": 0, "message": {"role": "assistant", "content": "yes"}, "finish_reason": "stop"}
+    server.always(Reply(200, {"choices": [message], "usage": usage}))
+
+
+@pytest.mark.parametrize("count", [2**62, 2**64 - 1, 10**25], ids=["in 64 bits", "beyond", "beyond all numbers"])
+def test_a_count_that_cannot_be_is_charged_as_it_was_reserved_and_stops_nobody(
+    office: Office, server: Exact, count: int
+) -> None:
+    office.price(f"openai:{server.url}", "100")
+    office.set("*", "1")
+    office.watch()
+    with gateway(server) as gate:
+        says(server, prompt_tokens=20, completion_tokens=count)
+        gate.chat(TEXT)
+        assert office.spent("*")[0] == Decimal("0.003")
+        says(server, prompt_tokens=20, completion_tokens=10)
+        with observe.tagged(tenant="another"):
+            gate.chat(TEXT)
+    assert office.spent("*")[0] == Decimal("0.006")
+
+
+def test_what_is_spent_beyond_what_a_database_holds_is_written_as_the_most_that_it_holds(office: Office) -> None:
+    office.set("acme", "1")
+    key, _, _ = Budget("acme", "day", Decimal(1)).at(NOON)
+    for _ in range(2):
+        came = budgets.exchange(
+            office.engine, uuid.uuid4(), key, spent=2**64, leased=0, keep=0, claim=lambda left: left, now=NOON
+        )
+        assert came.granted == 0
+    assert office.spent("acme", now=NOON) == (9_000_000, 0)
+
+
+def test_cached_input_beyond_the_input_pays_nothing_back(one_office: Office, server: Exact) -> None:
+    price = Price(Decimal(100), Decimal(100), Decimal(10))
+    models.add(one_office.engine, Entry("*", "text-generation", f"openai:{server.url}", price))
+    one_office.set("acme", "1")
+    one_office.watch()
+    cached = {"cached_tokens": 100_000}
+    says(server, prompt_tokens=10, completion_tokens=10, prompt_tokens_details=cached)
+    with gateway(server) as gate, observe.tagged(tenant="acme"):
+        gate.chat(TEXT)
+    assert one_office.spent("acme")[0] == Decimal("0.0011")
+
+
+def test_what_the_provider_takes_by_its_own_word_is_charged(one_office: Office, server: Exact) -> None:
+    one_office.price(f"openai:{server.url}", "100")
+    one_office.set("acme", "1")
+    one_office.watch()
+    says(server, prompt_tokens=20, completion_tokens=10, cost=0.0000125)
+    with gateway(server) as gate, observe.tagged(tenant="acme"):
+        gate.chat(TEXT)
+    assert one_office.spent("acme")[0] == Decimal("0.0000125")
+
+
+@pytest.mark.parametrize("limit", [-1, -(10**6), 0, True, None, float("nan")], ids=str)
+def test_a_limit_that_limits_nothing_reserves_as_much_as_none(one_office: Office, server: Exact, limit: Any) -> None:
+    one_office.price(f"openai:{server.url}", "100")
+    one_office.set("acme", "0.1")
+    one_office.watch()
+    with (
+        gateway(server, max_tokens=None) as gate,
+        observe.tagged(tenant="acme"),
+        pytest.raises(BudgetExceeded) as refused,
+    ):
+        gate.chat(TEXT, extra_body={"max_tokens": limit})
+    assert refused.value.needed == Decimal("0.0001") * (20 + 4096)
+    assert server.count() == 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "tokens"),
+    [
+        ({"max_tokens": 100.0}, 100),
+        ({"max_tokens": 100, "max_completion_tokens": -1}, 100),
+        ({"max_tokens": 100, "n": 3}, 300),
+        ({"max_tokens": 100, "n": -3}, 100),
+        ({"max_tokens": 10**60}, 10**12),
+    ],
+    ids=str,
+)
+def test_what_is_asked_for_is_reserved(one_office: Office, server: Exact, asked: dict[str, Any], tokens: int) -> None:
+    one_office.price(f"openai:{server.url}", "100")
+    one_office.set("acme", "0.001")
+    one_office.watch()
+    with (
+        gateway(server, max_tokens=None) as gate,
+        observe.tagged(tenant="acme"),
+        pytest.raises(BudgetExceeded) as refused,
+    ):
+        gate.chat(TEXT, extra_body=asked)
+    assert refused.value.needed == Decimal("0.0001") * (20 + tokens)
+    assert server.count() == 0
+
+
+class Customer(enum.StrEnum):
+    ACME = "42"
+
+
+class OldCustomer(str, enum.Enum):  # noqa: UP042 - as older programs have them
+    ACME = "42"
+
+
+@pytest.mark.parametrize("tenant", ["42", 42, Customer.ACME, OldCustomer.ACME], ids=repr)
+def test_a_tenant_by_any_type_is_the_one_of_that_name(one_office: Office, server: Exact, tenant: object) -> None:
+    one_office.price(f"openai:{server.url}", "100")
+    one_office.set("42", "0.003")
+    one_office.watch()
+    with gateway(server) as gate, observe.tagged(tenant=tenant) as tags:
+        assert type(tags.tenant) is str
+        gate.chat(TEXT)
+        with pytest.raises(BudgetExceeded, match="the budget of tenant '42'"):
+            gate.chat(TEXT)
+
+
+# Interrupted, or refused, beside others that watch
+
+
+class Told:
+    """What a watcher hears."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, str]] = []
+
+    def begin(self, observation: observe.Observation) -> None:
+        self.heard.append(("begin", ""))
+
+    def end(self, observation: observe.Observation) -> None:
+        self.heard.append(("end", observation.outcome))
+
+
+@pytest.fixture
+def told() -> Iterator[Told]:
+    made = Told()
+    yield made
+    observe.unregister(made)
+
+
+def test_ctrl_c_while_a_call_begins_gives_back_what_was_reserved(one_office: Office, server: Exact) -> None:
+    one_office.price(f"openai:{server.url}", "100")
+    one_office.set("acme", "0.003")
+    one_office.watch()
+    with gateway(server) as gate, observe.tagged(tenant="acme"):
+        with ctrl_c(), pytest.raises(KeyboardInterrupt):
+            gate.chat(TEXT)
+        gate.chat(TEXT)
+    assert one_office.spent("acme")[0] == Decimal("0.003")
+
+
+def test_ctrl_c_while_a_call_waits_to_be_admitted_ends_it_for_everybody(
+    one_office: Office, server: Exact, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_office.price(f"openai:{server.url}", "100")
+    one_office.set("acme", "0.003")
+    observe.register(told)
+    one_office.watch()
+    interrupted, exchange = threading.Event(), budgets.exchange
+
+    def slow(*arguments: Any, **amounts: Any) -> Any:
+        monkeypatch.undo()
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        assert interrupted.wait(30)
+        return exchange(*arguments, **amounts)
+
+    monkeypatch.setattr(budgets, "exchange", slow)
+    with gateway(server) as gate, observe.tagged(tenant="acme"):
+        with pytest.raises(KeyboardInterrupt):
+            gate.chat(TEXT)
+        interrupted.set()
+        assert told.heard == [("begin", ""), ("end", "cancelled")]
+        gate.chat(TEXT)
+    assert server.count() == 1
+    assert one_office.spent("acme")[0] == Decimal("0.003")
+
+
+async def test_a_task_that_is_cancelled_while_it_waits_to_be_admitted_ends_for_everybody(
+    one_office: Office, server: Exact, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_office.price(f"openai:{server.url}", "100")
+    one_office.set("acme", "0.003")
+    await asyncio.to_thread(one_office.watch)
+    observe.register(told)
+    asked, cancelled, exchange = threading.Event(), threading.Event(), budgets.exchange
+
+    def slow(*arguments: Any, **amounts: Any) -> Any:
+        monkeypatch.undo()
+        asked.set()
+        assert cancelled.wait(30)
+        return exchange(*arguments, **amounts)
+
+    monkeypatch.setattr(budgets, "exchange", slow)
+    gate = gateway(server)
+    with observe.tagged(tenant="acme"):
+        waiting = asyncio.create_task(gate.achat(TEXT))
+        assert await asyncio.to_thread(asked.wait, 30)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        cancelled.set()
+        assert told.heard == [("begin", ""), ("end", "cancelled")]
+        await gate.achat(TEXT)
+    await gate.aclose()
+    assert server.count() == 1
+    assert (await asyncio.to_thread(one_office.spent, "acme"))[0] == Decimal("0.003")
+
+
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_a_refusal_is_told_to_those_who_watch_before_and_after_the_budgets(
+    one_office: Office, server: Exact, told: Told, order: str
+) -> None:
+    one_office.price(f"openai:{server.url}", "100")
+    one_office.set("acme", "0")
+    registry = prometheus_client.CollectorRegistry()
+    if order == "before":
+        observe.register(told)
+        telemetry.enable_prometheus(registry)
+    one_office.watch()
+    if order == "after":
+        telemetry.enable_prometheus(registry)
+        observe.register(told)
+    try:
+        with gateway(server) as gate, observe.tagged(tenant="acme"), pytest.raises(BudgetExceeded):
+            gate.chat(TEXT)
+        assert told.heard == [("begin", ""), ("end", "failed")]
+        assert registry.get_sample_value("cmp_hf_inference_errors_total", {"code": "BudgetExceeded"}) == 1
+        assert registry.get_sample_value("hf_gateway_calls_under_way", {"task": "chat"}) == 0
+    finally:
+        telemetry.disable()
+
+
 # What is not known
+
+
+@pytest.mark.parametrize("first", ["priced", "unpriced"])
+def test_an_unpriced_target_that_is_allowed_does_not_open_a_priced_one(one_office: Office, first: str) -> None:
+    with Exact() as priced, FakeRouter() as router:
+        one_office.price(f"openai:{priced.url}", "100")
+        one_office.set("acme", "0.007", on_unknown="allow")
+        one_office.watch()
+        unpriced = Target("hf", url=router.url, credential="hf_test", model="google/gemma-2-2b-it")
+        targets: list[Target | str] = [f"openai:{priced.url}", unpriced]
+        gate = Gateway(MODEL, targets if first == "priced" else targets[::-1], task="chat", max_tokens=10)
+        with gate, observe.tagged(tenant="acme"):
+            if first == "priced":
+                done, refusal = until_refused(lambda: gate.chat(TEXT))
+                assert (done, priced.count(CHAT)) == (2, 2)
+                assert refusal.needed == Decimal("0.003")
+                assert one_office.spent("acme")[0] == Decimal("0.006")
+            else:
+                for _ in range(5):
+                    gate.chat(TEXT)
+                # Nobody knows what those cost, which the budget allows.
+                assert (one_office.spent("acme")[0], priced.count(CHAT)) == (0, 0)
+            one_office.set("acme", "0", on_unknown="allow")
+            assert one_office.watchers[0].sync()
+            asked = router.count(CHAT)
+            with pytest.raises(BudgetExceeded):
+                gate.chat(TEXT)
+            assert router.count(CHAT) == asked
 
 
 def novita(router: FakeRouter) -> Target:

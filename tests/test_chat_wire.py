@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -596,6 +597,8 @@ def test_text_and_thoughts_are_told_apart(message: dict[str, Any], text: str, re
         ({"usage": {"prompt_tokens": 3, "completion_tokens": 0}}, Usage(3, 0)),
         ({"usage": {"prompt_tokens": -3, "completion_tokens": 4}}, Usage(None, 4)),
         ({"usage": {"prompt_tokens": True, "completion_tokens": 4.5}}, Usage()),
+        ({"usage": {"prompt_tokens": 10**12, "completion_tokens": 10**12 + 1}}, Usage(10**12)),
+        ({"usage": {"prompt_tokens": 2**64 - 1, "completion_tokens": 10**400}}, Usage()),
         (
             {"usage": {"prompt_tokens": 3, "completion_tokens": 4, "prompt_tokens_details": None, "total_tokens": 7}},
             Usage(3, 4),
@@ -616,6 +619,38 @@ def test_text_and_thoughts_are_told_apart(message: dict[str, Any], text: str, re
 )
 def test_tokens_are_counted_as_far_as_they_are_told(usage: dict[str, Any], counted: Usage) -> None:
     assert decoded(choice({"content": "hi"}, **usage)).usage == counted
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize(
+    ("written", "cost"),
+    [
+        ("0.00014", "0.00014"),
+        ("1.23456789e-05", "0.0000123456789"),
+        ("0.1", "0.1"),
+        ("0", "0"),
+        ("2", "2"),
+        ("-0.1", None),
+        ("true", None),
+        ('"0.1"', None),
+        ("null", None),
+        ("NaN", None),
+        ("1e300", None),
+        pytest.param("1" + "0" * 400, None, id="a number of 401 digits"),
+    ],
+)
+def test_what_the_provider_takes_is_read_to_the_last_digit(written: str, cost: str | None, streamed: bool) -> None:
+    facts = choice({"content": "hi"}, usage={"prompt_tokens": 3, "completion_tokens": 4, "cost": "?"})
+    if streamed:
+        facts["choices"][0]["delta"] = facts["choices"][0].pop("message")
+    body = json.dumps(facts).replace('"?"', written).encode()
+    if streamed:
+        usage = read(MAKERS["openai"](), b"data: " + body + b"\n\ndata: [DONE]\n\n").answer.usage
+    else:
+        found = openai_chat.decode_chat(HttpResponse(200, {}, body), target="t").usage
+        assert found is not None
+        usage = found
+    assert usage == Usage(3, 4, cost_usd=None if cost is None else Decimal(cost))
 
 
 @pytest.mark.parametrize(

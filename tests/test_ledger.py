@@ -1,6 +1,7 @@
 """What the ledger keeps of calls: a row a request and a row an attempt, with tokens, times, costs and no words."""
 
 import asyncio
+import contextlib
 import datetime as dt
 import sys
 import uuid
@@ -16,13 +17,14 @@ from blockbuster import blockbuster_ctx
 
 from hf_gateway import Gateway, Target, ledger, observe, switches
 from hf_gateway.errors import ConfigError, GatewayError
-from hf_gateway.ledger import models, place, store
+from hf_gateway.ledger import database, models, place, store
+from hf_gateway.ledger import usage as usages
 from hf_gateway.ledger.prices import Entry, Price
 from hf_gateway.ledger.tables import Money, UtcTime, metadata
 from hf_gateway.observe import tagged
 from hf_gateway.testing import ManualClock
 from tests.chatters import Chatter
-from tests.ledgers import kept, lost, postgres, rows, run, sqlite, url
+from tests.ledgers import ctrl_c, kept, locked, lost, postgres, rows, run, sqlite, url
 from tests.servers.chat import Said, script
 from tests.servers.loopback import Reply, cut_stream, stall_stream
 from tests.servers.openai import FakeOpenAI
@@ -174,7 +176,9 @@ class TestRows:
         assert (request["input_tokens"], attempt["input_tokens"]) == (None, None)
         assert (request["cost_usd"], request["cost_source"]) == (None, "unknown")
 
-    @pytest.mark.parametrize("count", [-1, 2**70, 10**17], ids=["negative", "huge", "dearer than a budget"])
+    @pytest.mark.parametrize(
+        "count", [-1, 2**70, 10**12 + 1, 10**12], ids=["negative", "huge", "more than anybody used", "dear"]
+    )
     def test_of_a_server_that_says_nonsense(self, count: int, url: str) -> None:
         said = Said("an answer", prompt_tokens=5, completion_tokens=1)
         with FakeOpenAI(models=None, brain=lambda body: said, served_model="na\0me \ud800 " + "x" * 9000) as server:
@@ -191,8 +195,61 @@ class TestRows:
         assert attempt["model"].startswith("na\ufffdme ? xxx")
         assert len(attempt["model"]) == 500
         assert request["cost_usd"] is None
-        assert request["input_tokens"] == (10**17 if count == 10**17 else None)
+        assert request["input_tokens"] == (10**12 if count == 10**12 else None)
         assert lost(url) == {}
+
+    def test_of_absurd_counts_that_come_again_and_again_can_be_added_up(self, url: str, primary: FakeOpenAI) -> None:
+        choice = {"index": 0, "message": {"content": "yes"}, "finish_reason": "stop"}
+        with kept(url) as book:
+            for count in (2**62 - 1, 2**62 - 1, 2**62 - 1, 10**12, 7):
+                usage = {"prompt_tokens": count, "completion_tokens": count}
+                primary.always(Reply(200, {"choices": [choice], "usage": usage}))
+                Gateway(MODEL, [f"openai:{primary.url}"], task="chat").chat("Tell me")
+            assert book.flush()
+        with store.opened(url) as engine:
+            total = usages.report(engine, "model", usages.Asked()).total
+        assert (total.requests, total.tokens_unknown) == (5, 3)
+        assert total.input_tokens == total.output_tokens == 10**12 + 7
+
+    @pytest.mark.parametrize("waits", [False, True], ids=["at once", "after waiting in a file"])
+    def test_of_a_provider_that_says_what_it_takes(
+        self, waits: bool, sqlite: str, primary: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(database, "PATIENCE", 0.1)
+        priced(sqlite, primary, Price(Decimal(1), Decimal(1)), "text-generation")
+        choice = {"index": 0, "message": {"content": "yes"}, "finish_reason": "stop"}
+        usage = {"prompt_tokens": 3, "completion_tokens": 4, "cost": 0.000123456789}
+        primary.always(Reply(200, {"choices": [choice], "usage": usage}))
+        with locked(sqlite) if waits else contextlib.nullcontext(), kept(sqlite) as book:
+            Gateway(MODEL, [f"openai:{primary.url}"], task="chat").chat("Tell me")
+            assert book.flush() is not waits
+        with kept(sqlite) as book:
+            assert book.flush()
+        assert len(rows(sqlite)) == 2
+        for row in rows(sqlite):
+            assert (row["cost_usd"], row["cost_source"]) == (Decimal("0.000123456789"), "provider_reported")
+            assert (row["input_tokens"], row["output_tokens"]) == (3, 4)
+
+    def test_of_a_provider_that_says_what_vectors_cost(self, sqlite: str, primary: FakeOpenAI) -> None:
+        priced(sqlite, primary, Price(Decimal(1)))
+        usage = {"prompt_tokens": 3, "cost": 0.25}
+        data = [{"index": 0, "embedding": [1.0, 0.0]}]
+        primary.always(Reply(200, {"data": data, "usage": usage}))
+        with kept(sqlite) as book:
+            result = Gateway(MODEL, [f"openai:{primary.url}"], check_space=False).embed(["a text"])
+            assert book.flush()
+        assert result.usage.cost_usd == Decimal("0.25")
+        assert {(row["cost_usd"], row["cost_source"]) for row in rows(sqlite)} == {
+            (Decimal("0.25"), "provider_reported")
+        }
+
+    def test_of_a_call_that_was_interrupted_as_it_began(self, sqlite: str) -> None:
+        with kept(sqlite) as book:
+            with ctrl_c(), pytest.raises(KeyboardInterrupt):
+                Gateway(targets=["hash"]).embed(["a text"])
+            assert book.flush()
+        (request,) = rows(sqlite)
+        assert (request["status"], request["error_class"]) == ("cancelled", "KeyboardInterrupt")
 
     def test_go_into_the_ledger_from_an_event_loop_that_nothing_blocks(self, sqlite: str) -> None:
         async def calls() -> None:

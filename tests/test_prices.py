@@ -285,14 +285,9 @@ def hf(model: str, provider: str | None = None) -> Target:
     return Target("hf", model=model, provider=provider)
 
 
-def reported(usage: Usage, usd: str) -> Usage:
-    object.__setattr__(usage, "cost_usd", usd)
-    return usage
-
-
 ATTEMPTS: dict[str, tuple[Tried, str | None, str]] = {
     "the provider's own word goes before any price": (
-        tried(hf("org/chat", "nebius"), reported(Usage(1000, 100), "0.25")),
+        tried(hf("org/chat", "nebius"), Usage(1000, 100, cost_usd=Decimal("0.25"))),
         "0.25",
         "provider_reported",
     ),
@@ -334,6 +329,24 @@ ATTEMPTS: dict[str, tuple[Tried, str | None, str]] = {
         "router_price",
     ),
     "cached input at its own price": (tried(hf("org/cached"), Usage(1000, 100, 600)), "0.00066", "configured"),
+    "no more of the input was cached than there was": (
+        tried(hf("org/cached"), Usage(1000, 100, 100_000)),
+        "0.0003",
+        "configured",
+    ),
+    "more tokens than anybody used": (tried(hf("org/chat", "nebius"), Usage(1000, 2**64 - 1)), None, "unknown"),
+    "tokens for more than anybody paid": (tried(hf("org/chat", "nebius"), Usage(1000, 10**12)), None, "unknown"),
+    "less than no tokens": (tried(hf("org/chat", "nebius"), Usage(-1000, 100)), None, "unknown"),
+    "a provider's own word that is none": (
+        tried(hf("org/chat", "nebius"), Usage(1000, 100, cost_usd=Decimal("-1"))),
+        "0.000065",
+        "router_price",
+    ),
+    "a provider's own word that is no number": (
+        tried(hf("org/chat", "nebius"), Usage(1000, 100, cost_usd=Decimal("NaN"))),
+        "0.000065",
+        "router_price",
+    ),
     "cached input without a price of its own": (
         tried(hf("org/chat", "nebius"), Usage(1000, 100, 600)),
         "0.000065",
@@ -420,6 +433,12 @@ ATTEMPTS: dict[str, tuple[Tried, str | None, str]] = {
 def test_an_attempt_costs(what: str) -> None:
     attempt, usd, source = ATTEMPTS[what]
     assert cost_of(attempt, "chat", Prices(LINES)) == (None if usd is None else Decimal(usd), source)
+
+
+def test_what_providers_say_adds_up_where_all_say_it() -> None:
+    one, other = Usage(1, 2, cost_usd=Decimal("0.1")), Usage(3, 4, cost_usd=Decimal("0.02"))
+    assert one + other == Usage(4, 6, cost_usd=Decimal("0.12"))
+    assert one + Usage(3, 4) == Usage(4, 6)
 
 
 def test_an_embedding_costs_its_input() -> None:

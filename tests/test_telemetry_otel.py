@@ -28,6 +28,7 @@ from hf_gateway import Gateway, errors, observe, telemetry
 from hf_gateway.telemetry import names
 from langchain_hf_gateway import ChatHFGateway, HFGatewayEmbeddings
 from llamaindex_hf_gateway import HFGatewayLLM
+from tests.ledgers import ctrl_c
 from tests.servers.loopback import Reply
 from tests.servers.openai import FakeOpenAI
 
@@ -193,6 +194,34 @@ class TestSpans:
         assert span.status.status_code is StatusCode.ERROR
         assert span.attributes["error.type"] == "AuthenticationFailed"
         assert KEY not in str([each.to_json() for each in told.spans])
+
+    @pytest.mark.parametrize("asked", ["", "true"], ids=["content off", "content on"])
+    def test_a_server_that_quotes_the_prompt_is_quoted_only_where_content_is_asked_for(
+        self, server, monkeypatch, asked
+    ):
+        monkeypatch.setenv("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", asked)
+        secret = "the name of a patient"
+        detail = [{"type": "string_type", "loc": ["body", "messages"], "msg": "no string", "input": secret}]
+        server.always(Reply(422, {"detail": detail}))
+        found = Told()
+        telemetry.enable_otel(found.tracers, found.meters)
+        try:
+            with pytest.raises(errors.GatewayError, match=secret):
+                Gateway("m", [f"openai:{server.url}"], task="chat").chat(secret)
+        finally:
+            telemetry.disable()
+        code = found.operation().attributes["error.type"]
+        for span in (found.operation(), *found.attempts()):
+            assert span.status.status_code is StatusCode.ERROR
+            assert span.status.description.startswith(code)
+            assert (span.status.description == f"{code}: HTTP 422") is not bool(asked)
+        assert (secret in str([span.to_json() for span in found.spans])) is bool(asked)
+
+    def test_a_call_that_is_interrupted_as_it_begins_ends_its_span(self, told, server):
+        with ctrl_c(), pytest.raises(KeyboardInterrupt):
+            Gateway("m", [f"openai:{server.url}"], task="chat").chat("Hi.")
+        assert trace.get_current_span() is trace.INVALID_SPAN
+        assert told.operation().attributes["error.type"] == "KeyboardInterrupt"
 
     @pytest.mark.parametrize("form", ["blocking", "async", "many batches", "stream of texts"])
     def test_the_callers_span_is_the_parent(self, told, server, form):

@@ -4,6 +4,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Iterator
 from decimal import Decimal
@@ -15,9 +16,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from hf_gateway import Gateway, errors, ledger, telemetry
 from hf_gateway.drive import Send
+from hf_gateway.ledger import store
 from hf_gateway.telemetry.prometheus import MOST, OTHER, Metrics
 from hf_gateway.testing import Answering, ManualClock
 from hf_gateway.wire.http import HttpResponse
+from tests.databases import a_ledger
+from tests.ledgers import ctrl_c, drained, kept, rows, waiting
 from tests.servers.loopback import Reply
 from tests.servers.openai import FakeOpenAI
 
@@ -148,6 +152,13 @@ def test_calls_under_way_go_up_and_down_also_when_they_fail(scrape, server):
     assert scrape("hf_gateway_calls_under_way", task="chat") == 0
 
 
+def test_a_call_that_is_interrupted_as_it_begins_is_under_way_no_more(scrape, server):
+    with ctrl_c(), pytest.raises(KeyboardInterrupt):
+        Gateway("m", [f"openai:{server.url}"], task="chat").chat("Hi.")
+    assert scrape("hf_gateway_calls_under_way", task="chat") == 0
+    assert scrape("hf_gateway_calls_total", task="chat", outcome="cancelled") == 1
+
+
 def test_a_label_has_a_bounded_number_of_values(scrape, server):
     for number in range(MOST + 20):
         Gateway(f"model-{number}", [f"openai:{server.url}"]).embed(["one"])
@@ -184,6 +195,32 @@ def test_costs_and_the_queue_come_from_the_ledger(scrape, server, tmp_path):
     scrape.metrics.charged("acme", "m", Decimal("0.25"))
     scrape.metrics.charged("acme", "m", Decimal("0.5"))
     assert scrape("hf_gateway_cost_usd_total", model="m", provider="acme") == 0.75
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_a_cost_is_counted_once_though_the_database_was_slow_and_the_call_was_handed_over_twice(
+    scrape, server, tmp_path, monkeypatch, kind
+):
+    choice = {"index": 0, "message": {"content": "yes"}, "finish_reason": "stop"}
+    server.always(Reply(200, {"choices": [choice], "usage": {"cost": 0.25}}))
+    go_on, insert_new = threading.Event(), store.insert_new
+
+    def slow(*arguments: Any) -> Any:
+        assert go_on.wait(30)
+        return insert_new(*arguments)
+
+    monkeypatch.setattr(store, "insert_new", slow)
+    with a_ledger(kind, tmp_path) as url, kept(url) as book:
+        assert book.flush()
+        gateway = Gateway("m", [f"openai:{server.url}"], task="chat")
+        for number in range(1, 4):
+            gateway.chat("Hi.")
+            drained(book)
+            assert len(waiting(url)) == number
+        go_on.set()
+        assert book.flush()
+        assert len(rows(url, kind="attempt")) == 3
+    assert scrape("hf_gateway_cost_usd_total", model="m") == 0.75
 
 
 def test_async_calls_and_threads_add_up(scrape, server):

@@ -6,6 +6,8 @@ A call of one text may share its request with others that come at the same time 
 import asyncio
 import contextlib
 import copy
+import functools
+import operator
 import time
 from collections.abc import (
     AsyncGenerator,
@@ -373,7 +375,8 @@ def _loop() -> asyncio.AbstractEventLoop | None:
 
 
 def _usage_of(came: Iterable[Came]) -> Usage:
-    return sum((answer.usage for answer, _ in came), Usage(0))
+    used = [answer.usage for answer, _ in came]
+    return functools.reduce(operator.add, used) if used else Usage(0)
 
 
 def _of_text(came: Sequence[Came], place: int) -> Came:

@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, Literal, Protocol, TypeVar
 
 from hf_gateway.chain import Await, Journal, Steps
@@ -36,8 +37,10 @@ _tags: contextvars.ContextVar[Tags] = contextvars.ContextVar("hf_gateway_tags", 
 
 
 @contextlib.contextmanager
-def tagged(tenant: str | None = None, user: str | None = None) -> Iterator[Tags]:
+def tagged(tenant: object = None, user: object = None) -> Iterator[Tags]:
     """Make every call within on behalf of a tenant and a user; what is not given stays as it was outside.
+
+    What is no string goes by its `str()`, in the ledger and for budgets alike: 42 is the tenant "42".
 
     Example:
         ```python
@@ -46,12 +49,17 @@ def tagged(tenant: str | None = None, user: str | None = None) -> Iterator[Tags]
         ```
     """
     outside = _tags.get()
-    tags = Tags(outside.tenant if tenant is None else tenant, outside.user if user is None else user)
+    tags = Tags(outside.tenant if tenant is None else _name(tenant), outside.user if user is None else _name(user))
     token = _tags.set(tags)
     try:
         yield tags
     finally:
         _tags.reset(token)
+
+
+def _name(value: object) -> str:
+    # A member of an enumeration of strings is its string, by which a budget knows it.
+    return str.__str__(value) if isinstance(value, str) else str(value)
 
 
 def tags() -> Tags:
@@ -128,10 +136,13 @@ class Watcher(Protocol):
     """Is told of every request of the process. Called in the caller's thread, or on its event loop: it must not wait."""
 
     def begin(self, observation: Observation) -> None:
-        """Hear of a request before anything is sent. A GatewayError raised here is the caller's, and nothing is sent."""
+        """Hear of a request before anything is sent. A GatewayError raised here is the caller's, and nothing is sent.
+
+        Then everybody else hears that it begins and that it failed; who raised it hears no more.
+        """
 
     def end(self, observation: Observation) -> None:
-        """Hear of its end; what is raised here is logged and nothing more."""
+        """Hear of its end, also where `begin` was interrupted; what is raised here is logged and nothing more."""
 
 
 Result = TypeVar("Result", EmbedResult, ChatResult)
@@ -171,14 +182,22 @@ class Watch:
         self._watching: list[Watcher] = []
 
     def __enter__(self) -> "Watch":
-        """Tell that it begins. Raises a watcher's GatewayError, after the others were told of that end."""
+        """Tell that it begins. Raises a watcher's GatewayError, after all others were told of the begin and of that end."""
+        refused: list[GatewayError] = []
         try:
             for watcher in watchers:
                 self._watching.append(watcher)
-                self._told(watcher.begin)
-        except GatewayError as error:
-            self._watching.pop()
+                try:
+                    self._told(watcher.begin)
+                except GatewayError as error:
+                    self._watching.pop()
+                    refused.append(error)
+            if refused:
+                raise refused[0]
+        except BaseException as error:
+            # Ctrl-C, too: whoever was told of a begin has something open.
             self.__exit__(type(error), error, None)
+            refused.clear()
             raise
         return self
 
@@ -228,9 +247,15 @@ class Watch:
             seen.outcome = "failed" if isinstance(error, Exception) else "cancelled"
         if seen.result is None:
             served = [each.usage for each in seen.tried if each.outcome == "served"]
-            seen.usage = sum(served, Usage(0, 0)) if served else Usage()
-        for watcher in self._watching:
-            self._told(watcher.end)
+            seen.usage = sum(served, Usage(0, 0, cost_usd=Decimal(0))) if served else Usage()
+        untold = iter(self._watching)
+        try:
+            for watcher in untold:
+                self._told(watcher.end)
+        except BaseException:
+            for watcher in untold:
+                self._told(watcher.end)
+            raise
 
     def _told(self, tell: Any) -> None:
         try:

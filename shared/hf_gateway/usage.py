@@ -1,7 +1,13 @@
 """What a call used, as far as the server counted it."""
 
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
+
+MOST_TOKENS = 10**12
+"""Of one call: nobody has used as many, and databases still add such numbers up."""
+MOST_USD = 10_000
+"""Of one call: what is said to have cost more was not said in earnest, or counted tokens that were none."""
 
 
 @dataclass(frozen=True)
@@ -9,13 +15,14 @@ class Usage:
     """Tokens; None where nobody said, which is not 0.
 
     cached_tokens: those of the input that the server had in its cache; reasoning_tokens: those of the output that are not
-    in the answer. Both are part of the number above them.
+    in the answer. Both are part of the number above them. cost_usd: what the provider says that it takes, in USD.
     """
 
     input_tokens: int | None = None
     output_tokens: int | None = None
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
+    cost_usd: Decimal | None = None
 
     @property
     def total_tokens(self) -> int | None:
@@ -31,6 +38,7 @@ class Usage:
             _sum(self.output_tokens, other.output_tokens),
             _sum(self.cached_tokens, other.cached_tokens),
             _sum(self.reasoning_tokens, other.reasoning_tokens),
+            None if self.cost_usd is None or other.cost_usd is None else self.cost_usd + other.cost_usd,
         )
 
 
@@ -39,10 +47,34 @@ _DIGITS = 15
 
 
 def counted(value: Any) -> int | None:
-    """Read a count as a server tells it, a number in JSON or a header's digits; None for what cannot be one."""
+    """Read a count as a server tells it, a number in JSON or a header's digits; None for what cannot be one of tokens."""
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= _DIGITS:
-        return int(value)
-    return value if type(value) is int and value >= 0 else None
+        value = int(value)
+    return value if type(value) is int and 0 <= value <= MOST_TOKENS else None
+
+
+def charged(value: Any) -> Decimal | None:
+    """Read an amount in USD as a provider tells it, a number in JSON; None for what cannot be one.
+
+    The digits are those that were written: of a float, the fewest that mean it.
+    """
+    return Decimal(repr(value)) if type(value) in (int, float) and 0 <= value < MOST_USD else None
+
+
+def sane(usage: Usage) -> Usage:
+    """Return what was used without counts and costs that cannot be: whoever answers may say anything."""
+    found = Usage(
+        counted(usage.input_tokens),
+        counted(usage.output_tokens),
+        counted(usage.cached_tokens),
+        counted(usage.reasoning_tokens),
+        _amount(usage.cost_usd),
+    )
+    return usage if found == usage else found
+
+
+def _amount(usd: Decimal | None) -> Decimal | None:
+    return usd if isinstance(usd, Decimal) and usd.is_finite() and 0 <= usd < MOST_USD else None
 
 
 def _sum(one: int | None, other: int | None) -> int | None:

@@ -165,8 +165,8 @@ class BudgetWatcher:
         if not budgets:
             return None
         assert self._book is not None
-        most = at_most(observation, self._book.latest)
-        if most is None:
+        most, all_known = at_most(observation, self._book.latest)
+        if not all_known:
             if not self._priced.done() and any(target.kind == "hf" for target in observation.targets):
                 self._wants_prices = True
                 self._wake.set()
@@ -175,20 +175,24 @@ class BudgetWatcher:
         elif not most:
             return None  # nothing that could cost anything, so it may go on where a budget is used up
         with localcontext(EXACT):
-            request.needed = 0 if most is None else int(most * _PICO)
+            request.needed = int(most * _PICO)
         return None if self._pool.enter(request, budgets) else request.waits
 
     def _charge(self, observation: Observation, request: Request) -> int:
-        """Return what a request cost; at least what was reserved for it where a provider may bill what nobody counted."""
+        """Return what a request cost; at least what was reserved for it where a provider may bill what nobody counted.
+
+        What was served without a price, since the budget allows that, adds nothing.
+        """
         assert self._book is not None
+        prices = self._book.latest
         known, counted = 0, True
         with localcontext(EXACT):
             for tried in observation.tried:
-                cost, _ = cost_of(tried, observation.task, self._book.latest)
+                cost, _ = cost_of(tried, observation.task, prices)
                 if cost is not None:
                     known += int(cost * _PICO)
                 elif may_be_billed(tried):
-                    counted = False
+                    counted &= prices.dearest(tried.target, observation.task, model=tried.asked) is None
         return known if counted else max(known, request.needed)
 
     def _of(self, tenant: str | None) -> "Sequence[Budget]":

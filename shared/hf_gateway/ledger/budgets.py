@@ -99,7 +99,7 @@ def exchange(
         known = _pico(connection.execute(sa.select(leases.c.reserved_usd).where(*own)).scalar())
         lost = leased > 0 and known == 0
         keep = 0 if lost else keep
-        all_spent += spent
+        all_spent = min(all_spent + spent, _MOST)
         all_reserved += keep - known
         budget = connection.execute(sa.select(budgets.c.limit_usd).where(*_budget(key))).scalar()
         limit = None if budget is None else _pico(budget)
@@ -151,6 +151,10 @@ def _same(table: sa.Table, key: Key) -> tuple[Any, ...]:
 
 def _budget(key: Key) -> tuple[Any, ...]:
     return budgets.c.tenant == key.tenant, budgets.c.period == key.period
+
+
+_MOST = 9 * 10**18
+"""Millionths of a millionth of a USD: 9 million USD, above every limit, and the most that SQLite's whole numbers hold."""
 
 
 def _pico(usd: Decimal | None) -> int:

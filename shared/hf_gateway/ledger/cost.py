@@ -14,7 +14,7 @@ from hf_gateway.errors import ConnectFailed
 from hf_gateway.fingerprint import CANARIES
 from hf_gateway.ledger.prices import EXACT, Price, Prices
 from hf_gateway.observe import Observation, Tried
-from hf_gateway.usage import Usage
+from hf_gateway.usage import MOST_TOKENS, MOST_USD, Usage, sane
 
 CostSource = Literal["provider_reported", "router_price", "configured", "unknown"]
 
@@ -38,16 +38,16 @@ def cost_of(tried: Tried, task: str, prices: Prices) -> tuple[Decimal | None, Co
 
     task: "chat" or "embedding". An attempt that a server refused, or that never reached one, costs nothing. One that a server
     took and that then broke, stalled or was given up, may be billed all the same, and nobody says: unknown, unless its
-    tokens were counted.
+    tokens were counted. Counts that cannot be are taken for unknown, and so is a cost that cannot be.
     """
-    reported = getattr(tried.usage, "cost_usd", None)
-    if reported is not None:
-        return _rounded(Decimal(str(reported)), ROUND_HALF_EVEN), "provider_reported"
+    usage = sane(tried.usage)
+    if usage.cost_usd is not None:
+        return _rounded(usage.cost_usd, ROUND_HALF_EVEN), "provider_reported"
     if not may_be_billed(tried):
         return Decimal(0), "configured"
     found = prices.of(tried.target, task, provider=tried.provider, model=asked_model(tried))
-    amount = found.price.amount(task, tried.usage, tried.seconds) if found is not None else None
-    if found is None or amount is None:
+    amount = found.price.amount(task, usage, tried.seconds) if found is not None else None
+    if found is None or amount is None or amount >= MOST_USD:
         return None, "unknown"
     return _rounded(amount, ROUND_HALF_EVEN), found.source
 
@@ -83,27 +83,29 @@ def total(costs: Iterable[tuple[Decimal | None, str]]) -> tuple[Decimal | None, 
     return amount, next((source for source in order if source in sources), "configured")
 
 
-def at_most(observation: Observation, prices: Prices) -> Decimal | None:
-    """Return what a request may cost, in USD, before it is sent: at its dearest target; None where a price is not known.
+def at_most(observation: Observation, prices: Prices) -> tuple[Decimal, bool]:
+    """Return what a request may cost, in USD, before it is sent: at the dearest target whose price is known; and whether all are.
 
     No vocabulary needs more tokens than a text has bytes in UTF-8, so that is what input is counted with.
     """
     request = observation.request
     own_model = getattr(request, "model", None)
     dearest: list[Price] = []
+    all_known = True
     for target in observation.targets:
         inherits = own_model is not None and target.model == observation.model
         price = prices.dearest(target, observation.task, model=own_model if inherits else None)
         if price is None:
-            return None
-        if not price.free:
+            all_known = False
+        elif not price.free:
             dearest.append(price)
     if not dearest:
-        return Decimal(0)
+        return Decimal(0), all_known
     usage = _embedding_usage(request) if isinstance(request, EmbedRequest) else _chat_usage(request)
     amounts = [price.amount(observation.task, usage, LONGEST) for price in dearest]
     known = [amount for amount in amounts if amount is not None]
-    return _rounded(max(known), ROUND_CEILING) if len(known) == len(amounts) else None
+    most = max(known, default=Decimal(0))
+    return _rounded(most, ROUND_CEILING), all_known and len(known) == len(amounts)
 
 
 def _embedding_usage(request: EmbedRequest) -> Usage:
@@ -119,9 +121,14 @@ def _chat_usage(request: ChatRequest) -> Usage:
     sampling = request.sampling
     extra = sampling.extra_body or {}
     limits = (extra.get("max_completion_tokens"), extra.get("max_tokens"), sampling.max_tokens)
-    given = max((limit for limit in limits if isinstance(limit, int)), default=DEFAULT_OUTPUT)
-    answers = extra.get("n")
-    return Usage(taken, given * (answers if isinstance(answers, int) and answers > 1 else 1))
+    given = max(filter(None, map(_limit, limits)), default=DEFAULT_OUTPUT)
+    return Usage(taken, given * (_limit(extra.get("n")) or 1))
+
+
+def _limit(value: Any) -> int | None:
+    """Return a limit as a caller wrote it; what is none, or not above 0, limits nothing."""
+    # Servers take 100.0 for 100. What nobody could pay for anyway is not written with all its digits.
+    return max(1, int(min(value, MOST_TOKENS))) if type(value) in (int, float) and value > 0 else None
 
 
 def _message(message: Mapping[str, Any]) -> int:

@@ -295,10 +295,11 @@ class Database:
         rows = [row for entry in entries for row in entry.rows(prices)]
         lost = [item.row() for item in items if isinstance(item, Loss)]
         with self._engine.begin() as connection:
-            insert_new(connection, tables.observations, rows)
+            inserted = insert_new(connection, tables.observations, rows)
             insert_new(connection, tables.losses, lost)
         if (telemetry := sys.modules.get("hf_gateway.telemetry")) is not None:
-            telemetry.charged(rows)
+            # What took too long was handed over a second time.
+            telemetry.charged(row for row in rows if row["id"] in inserted)
 
     def _take_in_some(self) -> bool:
         """Take in a part of what waits; returns whether there was anything."""
@@ -348,4 +349,4 @@ def _blames_a_row(error: BaseException) -> bool:
 
     if isinstance(error, DBAPIError):
         return isinstance(error, DataError | IntegrityError)
-    return isinstance(error, StatementError | OverflowError | ValueError | TypeError)
+    return isinstance(error, StatementError | ArithmeticError | ValueError | TypeError)

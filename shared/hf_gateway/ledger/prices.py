@@ -86,6 +86,8 @@ class Price:
 
     def _of_tokens(self, task: str, usage: Usage) -> Decimal | None:
         cached = 0 if self.cached is None else usage.cached_tokens or 0
+        if usage.input_tokens is not None:
+            cached = min(cached, usage.input_tokens)  # a part of it, whatever the server says
         parts = [(self.input, usage.input_tokens if usage.input_tokens is None else usage.input_tokens - cached)]
         if cached:
             parts.append((self.cached, cached))

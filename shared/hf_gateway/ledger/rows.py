@@ -20,15 +20,12 @@ from hf_gateway.ledger.cost import CostSource, cost_of, total
 from hf_gateway.ledger.prices import Prices
 from hf_gateway.observe import Observation, Tried
 from hf_gateway.target import Target
-from hf_gateway.usage import Usage
+from hf_gateway.usage import Usage, counted, sane
 
 Row = dict[str, Any]
 
 _LONGEST = 500
 """Characters of a name that are kept; longer ones are nobody's name."""
-_MOST = 2**62
-_DEAREST = 100_000
-"""USD; an attempt that cost more is a count of tokens that is none, and its cost is not known."""
 
 
 class Noted(NamedTuple):
@@ -155,7 +152,6 @@ class Entry:
         costs: list[tuple[Decimal | None, CostSource]] = [
             cost_of(tried, self.request["task"], prices) for tried in self.tried
         ]
-        costs = [each if each[0] is None or each[0] < _DEAREST else (None, "unknown") for each in costs]
         made = zip((*self.attempts, self.request), (*costs, total(costs)), strict=True)
         return [row | {"cost_usd": cost, "cost_source": source} for row, (cost, source) in made]
 
@@ -238,7 +234,7 @@ def _request(name: uuid.UUID, common: Row, noted: Noted) -> Row:
         "first_content_ms": _milliseconds(noted.first_content_seconds),
         "status": noted.outcome,
         "error_class": noted.error_class,
-        "http_status": _count(noted.http_status),
+        "http_status": _status(noted.http_status),
         "request_id": _text(last.request_id if last else None),
         "prompt": _clean(noted.prompt),
         "answer": _clean(noted.answer),
@@ -264,7 +260,7 @@ def _attempt(name: uuid.UUID, common: Row, noted: Noted, tried: Tried) -> Row:
         "first_content_ms": _milliseconds(tried.first_content_seconds),
         "status": "ok" if tried.outcome == "served" else tried.outcome,
         "error_class": None if error is None else type(error).__name__,
-        "http_status": None if error is None else _count(error.status),
+        "http_status": None if error is None else _status(error.status),
         "request_id": _text(tried.request_id),
         "prompt": None,
         "answer": None,
@@ -276,10 +272,10 @@ _NONE = Usage(0, 0, 0, 0)
 
 def _tokens(usage: Usage) -> Row:
     return {
-        "input_tokens": _count(usage.input_tokens),
-        "output_tokens": _count(usage.output_tokens),
-        "cached_tokens": _count(usage.cached_tokens),
-        "reasoning_tokens": _count(usage.reasoning_tokens),
+        "input_tokens": counted(usage.input_tokens),
+        "output_tokens": counted(usage.output_tokens),
+        "cached_tokens": counted(usage.cached_tokens),
+        "reasoning_tokens": counted(usage.reasoning_tokens),
     }
 
 
@@ -291,18 +287,15 @@ def _milliseconds(seconds: float | None) -> float | None:
     return None if seconds is None else seconds * 1000
 
 
-def _count(value: Any) -> int | None:
-    """Return a number as a server gave it; what is no count, or none that a column holds, is unknown."""
-    return value if isinstance(value, int) and 0 <= value < _MOST else None
+def _status(value: Any) -> int | None:
+    """Return a status as a server gave it; what is none, or none that a column holds, is unknown."""
+    return value if isinstance(value, int) and 0 <= value < 2**31 else None
 
 
 def _counted(tried: Tried) -> Tried:
-    """Return an attempt without counts that are none: a negative one would be paid back."""
-    usage = tried.usage
-    counts = (usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.reasoning_tokens)
-    if all(count is None or _count(count) is not None for count in counts):
-        return tried
-    return replace(tried, usage=replace(usage, **_tokens(usage)))
+    """Return an attempt without counts that cannot be."""
+    usage = sane(tried.usage)
+    return tried if usage is tried.usage else replace(tried, usage=usage)
 
 
 def _text(value: Any) -> str | None:
@@ -354,6 +347,7 @@ def _facts(tried: Tried) -> Row:
         "outcome": tried.outcome,
         "seconds": tried.seconds,
         "usage": [usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.reasoning_tokens],
+        "cost_usd": None if usage.cost_usd is None else str(usage.cost_usd),
         "first_content_seconds": tried.first_content_seconds,
         "model": tried.model,
         "provider": tried.provider,
@@ -370,13 +364,14 @@ def _tried(facts: Mapping[str, Any]) -> Tried:
         provider=facts["target_provider"],
         options=facts["options"],
     )
+    cost = facts.get("cost_usd")  # not there in what an earlier version left
     return Tried(
         target,
         facts["outcome"],
         _error(facts["error_class"], facts["http_status"]),
         seconds=facts["seconds"],
         first_content_seconds=facts["first_content_seconds"],
-        usage=Usage(*facts["usage"]),
+        usage=replace(Usage(*facts["usage"]), cost_usd=None if cost is None else Decimal(cost)),
         model=facts["model"],
         provider=facts["provider"],
         asked=facts["asked"],

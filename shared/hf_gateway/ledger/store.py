@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import sqlite3
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -191,18 +192,24 @@ def revoke(url: str, role: str, tenant: str | None = None) -> None:
         connection.execute(taken if tenant is None else taken.where(tenant_roles.c.tenant == tenant))
 
 
-def insert_new(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert the rows whose id is not there yet. Raises SQLAlchemyError."""
+def insert_new(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> set[uuid.UUID]:
+    """Insert the rows whose id is not there yet; returns the ids of those. Raises SQLAlchemyError."""
     if not rows:
-        return
+        return set()
     if connection.dialect.name == "sqlite":
-        connection.execute(sqlite.insert(table).on_conflict_do_nothing(), list(rows))
-        return
+        # The transaction holds the write lock, so what lies behind the last row afterwards is what was inserted.
+        rowid = sa.literal_column("rowid", sa.Integer)
+        last = connection.execute(sa.select(sa.func.max(rowid)).select_from(table)).scalar() or 0
+        done = connection.execute(sqlite.insert(table).on_conflict_do_nothing(), list(rows))
+        if done.rowcount == len(rows):
+            return {row["id"] for row in rows}
+        return set(connection.execute(sa.select(table.c.id).where(rowid > last)).scalars())
     # One statement with one parameter: several times faster than one a row, and any pooler lets it through.
     name = connection.dialect.identifier_preparer.format_table(table)
     columns = ", ".join(table.c.keys())
-    connection.exec_driver_sql(
+    found = connection.exec_driver_sql(
         f"INSERT INTO {name} ({columns}) "  # noqa: S608 - our own names
-        f"SELECT {columns} FROM json_populate_recordset(NULL::{name}, %s::json) ON CONFLICT DO NOTHING",
+        f"SELECT {columns} FROM json_populate_recordset(NULL::{name}, %s::json) ON CONFLICT DO NOTHING RETURNING id",
         (json.dumps(rows, default=str, ensure_ascii=False),),
     )
+    return set(found.scalars())

@@ -88,7 +88,7 @@ class Tracing:
             self._attempts(span, observation)
             span.set_attributes(self._facts(observation, served))
             if observation.outcome == "failed" and observation.error is not None:
-                span.set_status(Status(StatusCode.ERROR, _words(observation.error)))
+                span.set_status(Status(StatusCode.ERROR, self._words(observation.error)))
         span.end(_nanoseconds(ended))
         self._measure(span, observation, served)
 
@@ -123,7 +123,7 @@ class Tracing:
                 start_time=_nanoseconds(started),
             )
             if tried.outcome == "failed" and tried.error is not None:
-                child.set_status(Status(StatusCode.ERROR, _words(tried.error)))
+                child.set_status(Status(StatusCode.ERROR, self._words(tried.error)))
             child.end(_nanoseconds(started + tried.seconds))
 
     def _facts(self, observation: Observation, served: Tried | None) -> dict[str, Any]:
@@ -168,6 +168,15 @@ class Tracing:
                     facts[names.OUTPUT_MESSAGES] = json.dumps([result.message()], ensure_ascii=False, default=str)
         return known(facts)
 
+    def _words(self, error: BaseException) -> str:
+        """Say what went wrong; the messages of our errors hold no keys, those of others might."""
+        if not isinstance(error, GatewayError):
+            return type(error).__name__
+        if self._content:
+            return f"{error_code(error)}: {error.message}"
+        # The rest is a server's text, and servers quote what they were sent.
+        return error_code(error) if error.status is None else f"{error_code(error)}: HTTP {error.status}"
+
     def _measure(self, span: Span, observation: Observation, served: Tried | None) -> None:
         operation = names.CHAT if observation.task == "chat" else names.EMBEDDINGS
         target = served.target if served is not None else observation.targets[0]
@@ -195,11 +204,6 @@ class Tracing:
 def _server(url: str) -> Mapping[str, Any]:
     where = urlsplit(url)
     return known({names.SERVER_ADDRESS: where.hostname, names.SERVER_PORT: where.port})
-
-
-def _words(error: BaseException) -> str:
-    """Say what went wrong; the messages of our errors hold no keys, those of others might."""
-    return f"{error_code(error)}: {error.message}" if isinstance(error, GatewayError) else type(error).__name__
 
 
 def _nanoseconds(seconds: float) -> int:

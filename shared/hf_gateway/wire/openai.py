@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from hf_gateway.embedding import EmbedAnswer
 from hf_gateway.errors import BadResponse
-from hf_gateway.usage import Usage, counted
+from hf_gateway.usage import Usage, charged, counted
 from hf_gateway.vectors import Vectors
 from hf_gateway.wire.http import HttpRequest, HttpResponse, get, post_json, read_json, read_vectors
 from hf_gateway.wire.rows import rows_of
@@ -62,12 +62,17 @@ def decode_embeddings(response: HttpResponse, count: int, *, target: str) -> Emb
     if not isinstance(entries, list):
         raise BadResponse("the answer has no list 'data'; is this an OpenAI-compatible server?", target=target)
     rows = [entry.get("embedding") if isinstance(entry, dict) else None for entry in _ordered(entries, count, target)]
-    usage = data.get("usage")
-    tokens = usage.get("prompt_tokens", usage.get("total_tokens")) if isinstance(usage, dict) else None
+    usage = _usage_of(data.get("usage"))
     vectors = (
         _from_base64(rows, target) if any(isinstance(row, str) for row in rows) else rows_of(rows, count, target=target)
     )
-    return EmbedAnswer(vectors, Usage(counted(tokens)), data.get("model"))
+    return EmbedAnswer(vectors, usage, data.get("model"))
+
+
+def _usage_of(said: Any) -> Usage:
+    if not isinstance(said, dict):
+        return Usage()
+    return Usage(counted(said.get("prompt_tokens", said.get("total_tokens"))), cost_usd=charged(said.get("cost")))
 
 
 def _ordered(entries: list[Any], count: int, target: str) -> list[Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from hf_gateway.chat import ChatEvent, ChatRequest, ToolCallDelta
 from hf_gateway.errors import BadResponse, GatewayError, classify
-from hf_gateway.usage import Usage, counted
+from hf_gateway.usage import Usage, charged, counted
 from hf_gateway.wire.http import HttpRequest, HttpResponse, post_json, read_json
 from hf_gateway.wire.openai import endpoint
 from hf_gateway.wire.sse import EventStream, parsed
@@ -198,7 +198,7 @@ def _tool_call(call: Mapping[str, Any]) -> ToolCallDelta:
 
 
 def usage_of(usage: Any) -> Usage | None:
-    """Read OpenAI's `usage`, with its details where they are given."""
+    """Read OpenAI's `usage`, with its details where they are given, and its `cost` in USD as OpenRouter writes it."""
     if not isinstance(usage, dict):
         return None
     return Usage(
@@ -206,6 +206,7 @@ def usage_of(usage: Any) -> Usage | None:
         _count(usage, "completion_tokens"),
         _count(usage.get("prompt_tokens_details"), "cached_tokens"),
         _count(usage.get("completion_tokens_details"), "reasoning_tokens"),
+        charged(usage.get("cost")),
     )
 
 
