@@ -8,7 +8,7 @@ from benchmarks.harness.environments import OWN, NotRun
 from benchmarks.harness.measure import Cell, Report, Row, Table, alternate
 from benchmarks.local import folder_of_model
 
-ROUNDS, SLOW_ROUNDS = 7, 3
+ROUNDS, SLOW_ROUNDS = 5, 2
 LIMIT = 120
 REFERENCE = "sentence-transformers"
 _LANGCHAIN = """

@@ -10,7 +10,7 @@ from benchmarks.harness.workers import Worker
 
 TEXTS, QUICK_TEXTS = 20_000, 2_000
 LIMIT, SERVICE = 32, 0.02
-CONCURRENCY = (8, 32)
+CONCURRENCY = (8,)
 USUAL = 16
 """What the gateway takes where nobody says."""
 ROUNDS = 3

@@ -15,7 +15,7 @@ from benchmarks.harness.measure import Cell, Report, Row, Table, alternate
 from benchmarks.harness.workers import Worker
 
 ROUNDS = 3
-COUNTS: dict[texts.Kind, int] = {"short": 384, "mixed": 96, "chunk": 48}
+COUNTS: dict[texts.Kind, int] = {"short": 256, "mixed": 64, "chunk": 32}
 QUERIES = 30
 COMPARED = 24
 """Texts of each kind whose vectors are compared."""

@@ -1,4 +1,4 @@
-"""Cells for calls of a contender: warmed up, and as many calls a round as take about a tenth of a second."""
+"""Cells for calls of a contender: warmed up, and as many calls a round as take about a sixteenth of a second."""
 
 from collections.abc import Collection
 
@@ -8,7 +8,7 @@ from benchmarks.harness.measure import Cell, Row, Table
 from benchmarks.harness.server import Server
 from benchmarks.harness.workers import Worker
 
-ROUND_SECONDS, QUICK_SECONDS = 0.1, 0.04
+ROUND_SECONDS, QUICK_SECONDS = 0.06, 0.04
 FEWEST, MOST = 1, 5000
 SLOW_SECONDS = 1.0
 """A round that takes longer than this is measured once."""
