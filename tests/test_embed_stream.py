@@ -348,7 +348,11 @@ class TestObservers:
         within: list[list[list[float]]] = []
         gateway, other = through(server), through(server)
         gateway.observe(lambda _: within.append(list(other.embed_stream(["x", "y", "z"]))))
-        assert list(gateway.embed_stream(["one", "two"])) == unit_vectors(["one", "two"])
+        given: list[list[float]] = []
+        stream = threading.Thread(target=lambda: given.extend(gateway.embed_stream(["one", "two"])), daemon=True)
+        stream.start()
+        stream.join(PATIENCE)
+        assert given == unit_vectors(["one", "two"])
         assert within == [unit_vectors(["x", "y", "z"])]
 
 
