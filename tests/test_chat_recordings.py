@@ -20,6 +20,7 @@ from hf_gateway import errors
 from hf_gateway.chat import ChatAnswer, ChatRequest, Gathering
 from hf_gateway.usage import Usage
 from hf_gateway.wire import hf_router, ollama, ollama_chat, openai_chat
+from hf_gateway.wire.classify import classify
 from hf_gateway.wire.hf_router import Capabilities, Offer
 from hf_gateway.wire.http import HttpResponse
 from tests.conftest import RECORDINGS
@@ -335,7 +336,7 @@ def test_the_tokens_from_the_servers_cache_are_read(recordings: Path) -> None:
 @pytest.mark.parametrize("name", ERRORS)
 def test_a_recorded_error_has_its_class(recordings: Path, name: str) -> None:
     [exchange] = [each for each in exchanges() if each.name == name]
-    classified = errors.classify(exchange.status, exchange.headers, exchange.body, target="hf")
+    classified = classify(exchange.status, exchange.headers, exchange.body, target="hf")
     assert type(classified) is ERRORS[name]
     for decode in (openai_chat.decode_chat, ollama_chat.decode_chat):
         with pytest.raises(ERRORS[name]) as caught:

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from hf_gateway import errors
-from hf_gateway.errors import classify
 from hf_gateway.retry_after import retry_after_seconds
+from hf_gateway.wire.classify import classify
 
 NAMES = {
     "400_0cc995e332": errors.InvalidRequest,

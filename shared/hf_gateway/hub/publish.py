@@ -21,7 +21,6 @@ from hf_gateway.errors import (
     KeyMissing,
     ModelNotFound,
     PermissionDenied,
-    classify,
 )
 from hf_gateway.hub import names
 from hf_gateway.hub.adapter import Adapter, read_adapter
@@ -32,6 +31,7 @@ from hf_gateway.hub.licenses import names_one
 from hf_gateway.hub.metadata import ModelMetadata
 from hf_gateway.hub.plan import BaseLicense, PublishPlan, make_plan
 from hf_gateway.secret import Secret
+from hf_gateway.wire.classify import classify
 from hf_gateway.wire.hub_account import decode_whoami, encode_whoami, encode_write_check
 from hf_gateway.wire.hub_models import TARGET, decode_model, encode_model
 

@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hf_gateway.errors import BadResponse, InvalidRequest, classify
+from hf_gateway.errors import BadResponse, InvalidRequest
+from hf_gateway.wire.classify import classify
 from hf_gateway.wire.json import dumps, loads, loads_vectors
 
 

@@ -22,9 +22,9 @@ from hf_gateway.errors import (
     KeyMissing,
     ModelNotFound,
     PermissionDenied,
-    classify,
 )
 from hf_gateway.hub.metadata import ModelFile, ModelMetadata
+from hf_gateway.wire.classify import classify
 from hf_gateway.wire.http import HttpRequest, HttpResponse, get, read_json
 
 TARGET = "the Hub"

@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from hf_gateway.chat import ChatEvent, ChatRequest, Message, ToolCallDelta, asked_for_json
-from hf_gateway.errors import BadResponse, GatewayError, InvalidRequest, ModelNotFound, classify
+from hf_gateway.errors import BadResponse, GatewayError, InvalidRequest, ModelNotFound
 from hf_gateway.usage import Usage, counted
+from hf_gateway.wire.classify import classify
 from hf_gateway.wire.http import HttpRequest, HttpResponse, post_json, read_json
 from hf_gateway.wire.sse import Lines, parsed
 

@@ -10,8 +10,9 @@ from dataclasses import replace
 from typing import Any
 
 from hf_gateway.chat import ChatEvent, ChatRequest, ToolCallDelta
-from hf_gateway.errors import BadResponse, GatewayError, classify
+from hf_gateway.errors import BadResponse, GatewayError
 from hf_gateway.usage import Usage, charged, counted
+from hf_gateway.wire.classify import classify
 from hf_gateway.wire.http import HttpRequest, HttpResponse, post_json, read_json
 from hf_gateway.wire.openai import endpoint
 from hf_gateway.wire.sse import EventStream, parsed
