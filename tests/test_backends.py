@@ -205,6 +205,50 @@ def test_ollama_is_called_by_the_librarys_own_name_and_never_cuts_in_silence(cal
         assert len(cut.documents(["word " * 300])[0]) == 384
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mxbai-embed-large",
+        "mxbai-embed-large:335m",
+        "nomic-embed-text",
+        "nomic-embed-text:latest",
+        "nomic-embed-text:v1.5",
+        "nomic-embed-text:137m-v1.5-fp16",
+        "bge-m3:latest",
+        "qwen3-embedding:0.6b",
+        "embeddinggemma:300m",
+        "snowflake-arctic-embed:l",
+        "me/mine",
+        "me/mine:v2",
+        "hf.co/org/model-GGUF:Q4_K_M",
+        "registry.local:5000/me/mine:v2",
+    ],
+)
+def test_every_name_that_ollama_lists_can_be_embedded_with(caller: Make, name: str) -> None:
+    with FakeOllama({name: {"embedding_length": 384}}) as ollama:
+        made = caller([Target("ollama", url=ollama.url, model=name)], model=None)
+        assert made.documents(["one"]) == unit_vectors(["one"])
+        assert ollama.requests[-1].json["model"] == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "nomic-embed-text:v1.5",
+        "text-embedding-nomic-embed-text-v1.5@q8_0",
+        "/models/bge-small.gguf",
+        r"C:\models\bge-small.gguf",
+        "./bge-small.gguf",
+        "an embedder, ours",
+    ],
+)
+def test_a_server_may_call_its_model_anything(caller: Make, name: str) -> None:
+    with FakeOpenAI(models=[name]) as server:
+        made = caller([Target("openai", url=server.url, model=name)], model=None)
+        assert made.documents(["one"]) == unit_vectors(["one"])
+        assert server.requests[-1].json["model"] == name
+
+
 def test_ollama_counts_tokens_over_all_parts() -> None:
     with FakeOllama({"all-minilm": {"embedding_length": 384}}) as ollama:
         result = Gateway(targets=[Target("ollama", url=ollama.url, model="all-minilm")]).embed(TEXTS)

@@ -419,6 +419,15 @@ def test_a_refusal_of_files_says_what_to_do_and_carries_no_token(
     assert TOKEN not in "".join(traceback.format_exception(caught.value))
 
 
+@pytest.mark.parametrize("revision", ["fix#12", "v1@beta", "v2(final)", "größer", "50%", "a&b=c", "x+y"])
+def test_a_branch_may_have_any_name_that_git_takes(
+    folder: Path, connect: Callable[..., HubConnector], files: Path, revision: str
+) -> None:
+    with ReadHub({MODEL: Listed(folder, refs=("main", revision))}) as hub:
+        found = connect(hub).download_model(MODEL, revision, files)
+    assert (found.revision, found.commit, held(found)) == (revision, COMMIT, WANTED)
+
+
 def test_a_revision_that_there_is_not_is_named(hub: ReadHub, connect: Callable[..., HubConnector], files: Path) -> None:
     with pytest.raises(errors.ModelNotFound, match=r"org/model@v9 has no such revision"):
         connect(hub).download_model(MODEL, "v9", files)

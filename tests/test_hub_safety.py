@@ -276,7 +276,23 @@ def test_a_commit_that_is_none_downloads_nothing(
 
 
 @pytest.mark.parametrize(
-    "revision", ["../main", "a/../b", "/main", "a//b", "x@{1}", "main.lock", "", "-x", "a b", "a\\b", "x/", "ä"]
+    "revision",
+    [
+        "../main",
+        "a/../b",
+        "/main",
+        "a//b",
+        "x@{1}",
+        "main.lock",
+        "",
+        "-x",
+        "a b",
+        "a\\b",
+        "x/",
+        "ä\x00",
+        "x~1",
+        "x.lock/y",
+    ],
 )
 def test_a_revision_that_git_would_not_take_is_refused(
     connect: Callable[[ReadHub], HubConnector], tmp_path: Path, revision: str

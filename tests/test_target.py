@@ -1,6 +1,7 @@
 """Targets: the short form, the long form, and what is refused."""
 
 import pickle
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -29,6 +30,16 @@ from hf_gateway.space import canonical
         ("hash:512", Target("hash", options={"dim": 512})),
         (" local ", Target("local")),
         ("mykind:something", Target("mykind", model="something")),
+        ("local:/home/me@corp/missing", Target("local", model="/home/me@corp/missing")),
+        ("local:~/me@corp/missing", Target("local", model="~/me@corp/missing")),
+        ("local:./me@corp", Target("local", model="./me@corp")),
+        (r"local:C:\models\me@corp", Target("local", model=r"C:\models\me@corp")),
+        ("local:C:/models/minilm", Target("local", model="C:/models/minilm")),
+        (r"local:\\share\models@2", Target("local", model=r"\\share\models@2")),
+        ("local:org/model@v1@beta", Target("local", model="org/model", revision="v1@beta")),
+        ("local:org/model@fix#12", Target("local", model="org/model", revision="fix#12")),
+        ("local:org/model@v2(final)", Target("local", model="org/model", revision="v2(final)")),
+        ("local:org/model@größer", Target("local", model="org/model", revision="größer")),
     ],
 )
 def test_the_short_form_is_the_long_form(text: str, target: Target) -> None:
@@ -48,6 +59,26 @@ def test_the_short_form_is_the_long_form(text: str, target: Target) -> None:
         ("local:org/model@", "is not a revision"),
         ("local:org/model@a..b", "is not a revision"),
         ("local:org/model@has blank", "is not a revision"),
+        ("local:org/model@-x", "is not a revision"),
+        ("local:org/model@x/", "is not a revision"),
+        ("local:org/model@x.", "is not a revision"),
+        ("local:org/model@.x", "is not a revision"),
+        ("local:org/model@a/.b", "is not a revision"),
+        ("local:org/model@a.lock", "is not a revision"),
+        ("local:org/model@a.lock/b", "is not a revision"),
+        ("local:org/model@@", "is not a revision"),
+        ("local:org/model@a@{1}", "is not a revision"),
+        ("local:org/model@a~1", "is not a revision"),
+        ("local:org/model@a^", "is not a revision"),
+        ("local:org/model@a:b", "is not a revision"),
+        ("local:org/model@a?", "is not a revision"),
+        ("local:org/model@a*", "is not a revision"),
+        ("local:org/model@a[1]", "is not a revision"),
+        (r"local:org/model@a\b", "is not a revision"),
+        ("local:org/model@a\x07b", "is not a revision"),
+        ("local:org/model@" + "a" * 251, "is not a revision"),
+        ("local:/nowhere/at/all@corp", "'/nowhere/at/all@corp' is not a folder with a model in it"),
+        (r"local:C:\nowhere\m", "is not a folder with a model in it"),
         ("hash:many", "the argument is a dimension"),
         ("hash:-1", "the argument is a dimension"),
     ],
@@ -56,6 +87,29 @@ def test_what_makes_no_sense_is_refused_with_a_sentence(text: str, said: str) ->
     with pytest.raises(ConfigError, match=said) as caught:
         Gateway("m", [text])
     assert "secret" not in str(caught.value)
+
+
+def test_a_folder_is_cut_at_an_at_sign_only_where_the_part_before_it_is_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "me@corp" / "model@2"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    for name in (str(folder), "me@corp/model@2"):
+        assert Target.of(f"local:{name}") == Target("local", model=name)
+        assert Target.of(Target("local", model=name).label) == Target("local", model=name)
+    assert Target.of(f"local:{folder}@main") == Target("local", model=str(folder), revision="main")
+
+
+@pytest.mark.parametrize("name", ["me@corp/model", "model (copy) #2", "größer", "a b"])
+@pytest.mark.parametrize("said", ["model", "target"])
+def test_a_models_folder_may_be_called_anything(tmp_path: Path, name: str, said: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text('{"model_type": "bert", "hidden_size": 4}')
+    gateway = Gateway(str(folder)) if said == "model" else Gateway(targets=[f"local:{folder}"])
+    assert gateway.targets[0].model == str(folder)
+    assert gateway.space.dimension == 4
 
 
 @pytest.mark.parametrize(
@@ -125,12 +179,21 @@ def test_the_hash_embedder_is_never_mixed_with_a_model() -> None:
 
 def test_one_model_under_its_two_names_is_one_space() -> None:
     Gateway("all-MiniLM-L6-v2", ["local", "ollama:all-minilm", "local:sentence-transformers/all-MiniLM-L6-v2"])
+    Gateway("all-MiniLM-L6-v2", ["local", "ollama:all-minilm:22m", "ollama:all-minilm:latest"])
+    Gateway("nomic-ai/nomic-embed-text-v1.5", ["ollama:nomic-embed-text:v1.5", "ollama:nomic-embed-text", "ollama"])
     assert canonical("all-MiniLM-L6-v2") == "sentence-transformers/all-MiniLM-L6-v2"
     assert canonical("org/all-MiniLM-L6-v2") == "org/all-MiniLM-L6-v2"
 
 
 def test_a_declared_space_joins_what_names_keep_apart() -> None:
     Gateway("org/a", ["local", Target("openai", url="http://h", model="served-as-b", space=VectorSpace("org/a"))])
+
+
+def test_another_size_behind_a_tag_is_another_space() -> None:
+    with pytest.raises(SpaceMismatch, match="all-MiniLM-L12-v2"):
+        Gateway("all-MiniLM-L6-v2", ["local", "ollama:all-minilm:33m"])
+    with pytest.raises(SpaceMismatch, match="'me/mine:v1' and 'me/mine:v2'"):
+        Gateway(targets=["ollama:me/mine:v1", "ollama:me/mine:v2"])
 
 
 def test_two_revisions_of_a_model_are_two_spaces() -> None:

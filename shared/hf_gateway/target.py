@@ -1,4 +1,4 @@
-"""Target: one place a model can be had from, and how to reach it.
+r"""Target: one place a model can be had from, and how to reach it.
 
 Short form `kind`, `kind:argument` or `kind:argument@revision`; what the argument means follows from its looks and kind:
 
@@ -6,9 +6,13 @@ Short form `kind`, `kind:argument` or `kind:argument@revision`; what the argumen
     tei:http://tei:8080                     a URL
     hf:scaleway                             a provider
     hash:512                                a dimension
+    local:/home/me@corp/model               a folder; the same goes for C:\models\m, ./m and ~/m
+
+A Hub id has no `@`, so the first one begins the revision; a folder's path may have any.
 """
 
 import dataclasses
+import os.path
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,8 +28,11 @@ if TYPE_CHECKING:
     from hf_gateway.space import VectorSpace
 
 KIND = re.compile(r"[a-z][a-z0-9_-]*")
-# git's own rules for a ref, and no more: a commit, a branch, a tag, `refs/pr/1`.
-_REVISION = re.compile(r"(?!.*(\.\.|//|@\{|\.lock$))[\w][\w./+-]*")
+MAX_REVISION_CHARS = 250
+"""Characters of a revision: it becomes the name of a file in the Hub's cache."""
+# The rules of `git check-ref-format`, and no more: a commit, a branch, a tag, `refs/pr/1`.
+_REVISION = re.compile(r"(?![-/.])(?!.*(?:\.\.|//|/\.|@\{|\.lock(?:/|$)|[/.]$))(?!@$)[^\s~^:?*\[\\]+")
+_PATH = re.compile(r"[/\\~]|\.{1,2}(?:[/\\]|$)|[A-Za-z]:[/\\]")
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,7 @@ class Target:
             )
         if self.url is not None:
             object.__setattr__(self, "url", checked_url(self.url, self.kind))
-        if self.revision is not None and not _REVISION.fullmatch(self.revision):
+        if self.revision is not None and not is_revision(self.revision):
             raise ConfigError(
                 f"{self.revision!r} is not a revision; write a branch, a tag or a commit, as in 'local:org/model@main'"
             )
@@ -113,8 +120,8 @@ class Target:
             return cls(kind, options={"dim": int(argument)})
         if kind in ("tei", "openai", "endpoint"):
             raise ConfigError(f"'{kind}:{argument}' needs a whole URL, such as '{kind}:http://{argument}'")
-        model, at, revision = argument.rpartition("@")
-        return cls(kind, model=model, revision=revision) if at else cls(kind, model=argument)
+        model, revision = _model_and_revision(argument)
+        return cls(kind, model=model, revision=revision)
 
     def inheriting(self, model: str | None, revision: str | None = None) -> Self:
         """Return the same target with the chain's model where it names none; the revision goes with the model."""
@@ -167,6 +174,26 @@ class Target:
     def __hash__(self) -> int:
         """Hash by the short form; options need not be hashable."""
         return hash((self.label, self.model, self.revision))
+
+
+def is_revision(text: str) -> bool:
+    """Return whether git would take this as the name of a commit, a branch or a tag."""
+    return len(text) <= MAX_REVISION_CHARS and text.isprintable() and _REVISION.fullmatch(text) is not None
+
+
+def is_path(model: str) -> bool:
+    """Return whether a model's name is written as a folder's path, on this or another platform, and so is no Hub id."""
+    return _PATH.match(model) is not None
+
+
+def _model_and_revision(argument: str) -> tuple[str, str | None]:
+    """Split at the `@` of a Hub id; of a path only where the part before it exists and the whole does not."""
+    if is_path(argument) or os.path.exists(argument):  # noqa: PTH110 - Path.exists raises for names that are too long
+        folder, at, revision = argument.rpartition("@")
+        exists = [os.path.exists(os.path.expanduser(path)) for path in (argument, folder)]  # noqa: PTH110, PTH111
+        return (folder, revision) if at and exists == [False, True] else (argument, None)
+    model, at, revision = argument.partition("@")
+    return model, revision if at else None
 
 
 @cache

@@ -5,7 +5,6 @@ from functools import lru_cache
 from typing import Any
 
 from hf_gateway.engines import sources
-from hf_gateway.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +33,9 @@ def _tokenizer(model: str, revision: str | None) -> Any:
     try:
         from tokenizers import Tokenizer
 
-        files = sources.find(model, revision)
-    except (ImportError, ConfigError):  # a server's own name for a model is none of the Hub's
+    except ImportError:
         return None
+    files = sources.find_served(model, revision)
     path = files.path / "tokenizer.json" if files is not None else None
     if path is None or not path.is_file():
         return None

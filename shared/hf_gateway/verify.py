@@ -11,7 +11,7 @@ from itertools import combinations
 
 from hf_gateway.embedding import Role
 from hf_gateway.engines import sources
-from hf_gateway.errors import BadResponse, ConfigError, EngineMissing, GatewayError, SpaceMismatch
+from hf_gateway.errors import BadResponse, EngineMissing, GatewayError, SpaceMismatch
 from hf_gateway.fingerprint import (
     CUT_ELSEWHERE,
     Comparison,
@@ -140,10 +140,7 @@ class _Comparing:
 
     def _compute(self, link: EmbedLink, target: Side) -> None:
         space = target.space
-        try:
-            files = sources.find(space.model, space.revision)
-        except ConfigError:  # a server whose model nobody named
-            return
+        files = sources.find_served(space.model, space.revision)
         if files is None:
             if target.authority != "files":
                 self.hints.append(

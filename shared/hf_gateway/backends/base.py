@@ -232,9 +232,13 @@ class Backend:
         """Find out the model's space, from the target and from files of this machine."""
         target = self.target
         named = VectorSpace(self.space_model(), target.revision)
-        if target.model is not None and (files := sources.find(named.model, target.revision)) is not None:
+        if target.model is not None and (files := self.find_files(named.model)) is not None:
             named = sources.describe(files, named.model, target.revision)
         return target.space.merged(named) if target.space is not None else named
+
+    def find_files(self, model: str) -> sources.ModelFiles | None:
+        """Return the model's files on this machine; None also for a name that only the server knows."""
+        return sources.find_served(model, self.target.revision)
 
     def space_model(self) -> str:
         """Return the model's name as spaces know it; a server whose model nobody named stands for itself."""

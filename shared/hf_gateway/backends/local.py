@@ -122,6 +122,10 @@ class LocalBackend(Backend):
         if threads is not None and self._pid == os.getpid():
             threads.shutdown(wait=False, cancel_futures=True)
 
+    def find_files(self, model: str) -> sources.ModelFiles | None:
+        """Return the model's files on this machine. Raises ConfigError for a name that neither it nor the Hub can have."""
+        return sources.find(model, self.target.revision)
+
     def engine(self) -> EmbeddingEngine:
         """Return the engine, loading the model first if need be."""
         with self._loading:

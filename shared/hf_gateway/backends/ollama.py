@@ -21,16 +21,35 @@ MAX_TEXTS = 64
 LEAST_CONTEXT = 2048
 """Tokens that every Ollama takes without being told a `num_ctx`; what it takes beyond them depends on the machine."""
 
-# What Ollama's library calls models of the Hub (ollama.com/library, each page names its source).
+# What Ollama's library calls models of the Hub (ollama.com/library, each page names its source). A model's own name comes
+# before its other tags. A tag that is not listed is a model of its own: `:33m` of all-minilm is another one than `:22m`.
 LIBRARY = {
     "all-minilm": "sentence-transformers/all-MiniLM-L6-v2",
+    "all-minilm:22m": "sentence-transformers/all-MiniLM-L6-v2",
+    "all-minilm:l6-v2": "sentence-transformers/all-MiniLM-L6-v2",
+    "all-minilm:33m": "sentence-transformers/all-MiniLM-L12-v2",
+    "all-minilm:l12-v2": "sentence-transformers/all-MiniLM-L12-v2",
     "bge-large": "BAAI/bge-large-en-v1.5",
+    "bge-large:335m": "BAAI/bge-large-en-v1.5",
     "bge-m3": "BAAI/bge-m3",
+    "bge-m3:567m": "BAAI/bge-m3",
     "embeddinggemma": "google/embeddinggemma-300m",
+    "embeddinggemma:300m": "google/embeddinggemma-300m",
     "mxbai-embed-large": "mixedbread-ai/mxbai-embed-large-v1",
+    "mxbai-embed-large:335m": "mixedbread-ai/mxbai-embed-large-v1",
     "nomic-embed-text": "nomic-ai/nomic-embed-text-v1.5",
+    "nomic-embed-text:v1.5": "nomic-ai/nomic-embed-text-v1.5",
     "paraphrase-multilingual": "sentence-transformers/paraphrase-multilingual-mpnet-base-v2",
+    "paraphrase-multilingual:278m": "sentence-transformers/paraphrase-multilingual-mpnet-base-v2",
+    "qwen3-embedding:0.6b": "Qwen/Qwen3-Embedding-0.6B",
+    "qwen3-embedding:4b": "Qwen/Qwen3-Embedding-4B",
+    "qwen3-embedding:8b": "Qwen/Qwen3-Embedding-8B",
+    "qwen3-embedding": "Qwen/Qwen3-Embedding-8B",
+    "snowflake-arctic-embed": "Snowflake/snowflake-arctic-embed-l",
+    "snowflake-arctic-embed:335m": "Snowflake/snowflake-arctic-embed-l",
+    "snowflake-arctic-embed:l": "Snowflake/snowflake-arctic-embed-l",
     "snowflake-arctic-embed2": "Snowflake/snowflake-arctic-embed-l-v2.0",
+    "snowflake-arctic-embed2:568m": "Snowflake/snowflake-arctic-embed-l-v2.0",
     "deepseek-r1:8b": "deepseek-ai/DeepSeek-R1-0528-Qwen3-8B",
     "gpt-oss:20b": "openai/gpt-oss-20b",
     "gpt-oss:120b": "openai/gpt-oss-120b",
@@ -49,6 +68,10 @@ LIBRARY = {
     "smollm2:360m": "HuggingFaceTB/SmolLM2-360M-Instruct",
     "smollm2:135m": "HuggingFaceTB/SmolLM2-135M-Instruct",
 }
+
+
+_HUB_HOSTS = ("hf.co/", "huggingface.co/")
+"""What the name of a model begins with that Ollama pulls from the Hub."""
 
 
 class OllamaBackend(Backend):
@@ -85,9 +108,10 @@ class OllamaBackend(Backend):
     def space_model(self) -> str:
         """Return the Hub id behind the name, where it is known."""
         model = (self.target.model or "").removesuffix(":latest")
-        return LIBRARY.get(
-            model, canonical(model.removeprefix("hf.co/").partition(":")[0] if model.startswith("hf.co/") else model)
-        )
+        for host in _HUB_HOSTS:
+            if model.startswith(host):
+                return canonical(model.removeprefix(host).partition(":")[0])
+        return LIBRARY.get(model, canonical(model))
 
     def served_space(self) -> Effects:
         """Ask `/api/show` what the pulled file is: its quantisation is in no name."""
@@ -183,7 +207,7 @@ def served_name(model: str) -> str:
         if canonical(model).lower() == source.lower():
             return name
     # A Hub id is what a chain passes on; a name of Ollama's own never has a capital letter.
-    return f"hf.co/{model}" if "/" in model and model != model.lower() and not model.startswith("hf.co/") else model
+    return f"hf.co/{model}" if "/" in model and model != model.lower() and not model.startswith(_HUB_HOSTS) else model
 
 
 def _read(forced: ForcedCall | None, event: ChatEvent) -> ChatEvent:

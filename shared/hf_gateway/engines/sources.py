@@ -19,6 +19,7 @@ from hf_gateway.config import hub_url
 from hf_gateway.credentials import Credential
 from hf_gateway.errors import ConfigError, EngineFailed, GatedModel, KeyMissing, ModelNotFound
 from hf_gateway.space import VectorSpace, canonical
+from hf_gateway.target import is_path
 
 GROUP = "hf_gateway.models"
 
@@ -73,14 +74,25 @@ class ModelFiles:
 
 
 def find(model: str, revision: str | None = None) -> ModelFiles | None:
-    """Look for the model on this machine, without any network. Raises ConfigError for a folder that is no model."""
-    if model.startswith(("/", "./", "../", "~")) or _is_model(Path(model)):
+    """Look for the model on this machine, without any network.
+
+    Raises:
+        ConfigError: a folder that is no model, or a name that no model on the Hub can have.
+    """
+    if is_path(model) or _is_model(Path(model)):
         folder = Path(model).expanduser()
         if not _is_model(folder):
             raise ConfigError(f"{model!r} is not a folder with a model in it (no config.json or modules.json there)")
         return ModelFiles(folder.resolve(), "path")
     model = canonical(model)
     return _cached(model, revision) or _packaged(model, revision)
+
+
+def find_served(model: str, revision: str | None = None) -> ModelFiles | None:
+    """Look for the model that a server calls so; None also for a name of the server's own, such as `embedder:v1.5`."""
+    if is_path(model):
+        return find(model) if _is_model(Path(model).expanduser()) else None
+    return find(model, revision) if _is_hub_id(canonical(model)) or _is_model(Path(model)) else None
 
 
 def has(files: ModelFiles, weights: Weights) -> bool:
@@ -262,7 +274,7 @@ def _is_model(folder: Path) -> bool:
 
 def _cached(model: str, revision: str | None) -> ModelFiles | None:
     """Look into the Hub's cache as huggingface_hub's `try_to_load_from_cache` does, whose import takes longer than that."""
-    if not _NAME.fullmatch(model) or "--" in model or ".." in model or model.endswith(".git"):
+    if not _is_hub_id(model):
         _refuse_name(model)
     folder = _hub_cache() / f"models--{model.replace('/', '--')}"
     named = revision or "main"
@@ -279,6 +291,10 @@ def _cached(model: str, revision: str | None) -> ModelFiles | None:
 
 _NAME = re.compile(r"(\b[\w\-.]{1,96}\b/)?\b[\w\-.]{1,96}\b", re.ASCII)
 """What the Hub takes for a model's name."""
+
+
+def _is_hub_id(model: str) -> bool:
+    return _NAME.fullmatch(model) is not None and not ("--" in model or ".." in model or model.endswith(".git"))
 
 
 def _refuse_name(model: str) -> None:

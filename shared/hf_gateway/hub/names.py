@@ -17,12 +17,11 @@ from hf_gateway.credentials import HUB, find, is_hugging_face
 from hf_gateway.errors import BadResponse, ConfigError, ConnectFailed, InvalidRequest
 from hf_gateway.secret import Secret
 from hf_gateway.space import canonical
-from hf_gateway.target import checked_url, redacted
+from hf_gateway.target import checked_url, is_revision, redacted
 
 # The Hub's own rules: letters, digits, `-`, `_`, `.`; no `--`, no `..`; 96 characters; none ends in `.git`.
 _PART = r"\w(?:[\w.-]*\w)?"
 _REPO_ID = re.compile(rf"(?:{_PART}/)?{_PART}", re.ASCII)
-_REVISION = re.compile(r"(?!.*(?:\.\.|//|@\{|\.lock$|/$))\w[\w./+-]*", re.ASCII)
 _TOKEN = re.compile(r"hf_[A-Za-z0-9._-]+")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -52,7 +51,7 @@ def model_id(name: str) -> str:
 
 def revision_name(name: str) -> str:
     """Return a branch, tag or commit as it is. Raises InvalidRequest."""
-    if not isinstance(name, str) or not _REVISION.fullmatch(name):
+    if not isinstance(name, str) or not is_revision(name):
         raise InvalidRequest(
             f"{str(name)[:120]!r} is not a revision; write a branch, a tag or a commit, such as 'main'"
         )
