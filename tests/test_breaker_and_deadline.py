@@ -2,10 +2,13 @@
 
 import asyncio
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from hf_gateway import Gateway, errors
 from hf_gateway.breaker import Breaker
@@ -16,6 +19,7 @@ from tests.servers import unit_vectors
 from tests.servers.loopback import Reply, hang
 from tests.servers.openai import FakeOpenAI
 from tests.servers.router import rate_limited
+from tests.timed import NEVER, TimedTransport, told
 
 PATH = "/v1/embeddings"
 Make = Callable[..., Caller]
@@ -50,14 +54,14 @@ def test_calls_that_fail_together_are_one_failure() -> None:
     assert not breaker.admit(4.0)
 
 
-def test_one_probe_goes_out_after_the_cool_down_which_doubles_to_thirty_seconds(
+def test_one_probe_goes_out_after_the_cool_down_which_doubles_to_ten_seconds(
     caller: Make, primary: FakeOpenAI, backup: FakeOpenAI
 ) -> None:
     primary.always(DOWN)
     make = caller(chain(primary, backup))
     for _ in range(3):
         make.documents(["one"])
-    for asked, cool_down in enumerate((5, 10, 20, 30, 30), start=4):
+    for asked, cool_down in enumerate((5, 10, 10, 10), start=4):
         make.clock.advance(cool_down - 0.1)
         make.documents(["one"])
         assert primary.count(PATH) == asked - 1
@@ -78,6 +82,45 @@ def test_a_primary_that_recovered_is_used_again(caller: Make, primary: FakeOpenA
         make.documents(["one"])
     assert primary.count(PATH) == 7
     assert make.gateway.status()[0].ready
+
+
+FAILURES: dict[str, Callable[[float], Any]] = {
+    "refuses": lambda latency: [(latency, errors.ConnectFailed("refused"))],
+    "answers 503": lambda latency: [(latency, errors.Overloaded("busy", status=503))],
+    "breaks off": lambda latency: [(latency, b""), (0.0, None)],
+    "is silent": lambda _: [(NEVER, None)],
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+@given(
+    outage=st.floats(0, 300),
+    latency=st.floats(0, 1),
+    spacings=st.lists(st.floats(0.3, 4), min_size=1, max_size=40),
+    retries=st.integers(0, 3),
+)
+@settings(max_examples=40, deadline=None)
+@example(outage=25.1, latency=1.0, spacings=[4.0], retries=1)
+@example(outage=70.0, latency=0.0, spacings=[0.05], retries=3)
+def test_a_dead_primary_gets_few_knocks_and_is_asked_again_soon_after_it_recovered(
+    failure: str, outage: float, latency: float, spacings: list[float], retries: int
+) -> None:
+    """Calls come at any distances up to 4 s, and another target serves them meanwhile."""
+    clock = ManualClock()
+    down = FAILURES[failure](latency)
+    scripts = {"primary": lambda: down if transport.elapsed < outage else told("back"), "backup": lambda: told("other")}
+    transport = TimedTransport(clock, scripts)
+    targets = ["openai:http://primary", "openai:http://backup"]
+    gateway = Gateway("m", targets, task="chat", transport=transport, clock=clock, max_retries=retries)
+    limit = gateway.settings.first_content_timeout if failure == "is silent" else 0.0
+    for spacing in itertools.cycle(spacings):
+        began = clock.now()
+        if gateway.chat("hi").text == "back" or transport.elapsed > outage + 60:
+            break
+        clock.advance(max(0.0, spacing - (clock.now() - began)))
+    knocks = [at for at, host, _ in transport.requests if host == "primary"]
+    assert min((at - outage for at in knocks if at >= outage), default=60) <= 16 + limit
+    assert all(sum(start <= at < start + 60 for at in knocks if at < outage) <= 10 for start in knocks)
 
 
 def test_a_chain_of_one_whose_breaker_is_open_is_tried_rather_than_failed_untried(
