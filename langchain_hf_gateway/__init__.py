@@ -1,6 +1,6 @@
 """LangChain's door to hf-gateway: `ChatHFGateway`, `HFGatewayEmbeddings`, and `register` for `init_chat_model` and its like.
 
-`locked` and its like open an index only with the vector space it was made with.
+`locked` and its like open an index only with the vector space it was made with; `with_text` leaves out what has no vector.
 """
 
 from importlib import import_module
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from langchain_hf_gateway.chat_models import ChatHFGateway as ChatHFGateway
+    from langchain_hf_gateway.documents import with_text as with_text
     from langchain_hf_gateway.embeddings import HFGatewayEmbeddings as HFGatewayEmbeddings
     from langchain_hf_gateway.indexes import load_faiss as load_faiss
     from langchain_hf_gateway.indexes import locked as locked
@@ -25,6 +26,7 @@ _HOME = {
     "open_lancedb": "indexes",
     "register": "registration",
     "save_faiss": "indexes",
+    "with_text": "documents",
 }
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "open_lancedb",
     "register",
     "save_faiss",
+    "with_text",
 ]
 
 

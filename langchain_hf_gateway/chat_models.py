@@ -169,7 +169,8 @@ class ChatHFGateway(Front, ChatSettings, BaseChatModel):
     def _identifying_params(self) -> Mapping[str, Any]:
         """What an answer depends on: LangChain's cache keeps answers by it, so another model or target is another key."""
         targets = [dict(target) for target in self._targets]
-        return {"model": self.model, "revision": self.revision, "targets": targets, **self._set_sampling()}
+        context = {} if self.context_window is None else {"context_window": self.context_window}
+        return {"model": self.model, "revision": self.revision, "targets": targets, **context, **self._set_sampling()}
 
     def _set_sampling(self) -> dict[str, Any]:
         """Return the fields of `Sampling` that are set now, unchecked: they may have been assigned to."""

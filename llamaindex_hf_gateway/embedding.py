@@ -1,21 +1,30 @@
 """HFGatewayEmbedding: LlamaIndex's `BaseEmbedding` over a hf-gateway chain."""
 
+import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.embeddings import loading
+from llama_index.core.schema import BaseNode, MetadataMode
 from pydantic import Field, PrivateAttr, field_serializer, field_validator, model_validator
 
 from hf_gateway.config import read_chain
+from hf_gateway.embedding import fault_of
+from hf_gateway.errors import InvalidRequest
 from hf_gateway.front import EmbedFront, build
 from hf_gateway.options import EmbedOptions, EmbedSettings, Targets
 from llamaindex_hf_gateway.cache import SpaceCache, as_role
 
 if TYPE_CHECKING:
     from hf_gateway.gateway import Gateway
+
+log = logging.getLogger(__name__)
+
+MAX_NODES_NAMED = 10
+"""Nodes without text that one warning names."""
 
 
 class HFGatewayEmbedding(EmbedFront, EmbedOptions, BaseEmbedding):  # type: ignore[misc]
@@ -143,6 +152,19 @@ class HFGatewayEmbedding(EmbedFront, EmbedOptions, BaseEmbedding):  # type: igno
         """Build the chain anew. The base class would swallow what keeps it from that, and leave half an object."""
         self.__init__(**state["__dict__"])  # type: ignore[misc]
 
+    def __call__(self, nodes: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:
+        """Embed nodes, as a step of an `IngestionPipeline`; those without text are named in the log and get no vector.
+
+        Raises InvalidRequest, naming the node, for a text that cannot be sent.
+        """
+        super().__call__(_with_text(nodes), **kwargs)
+        return nodes
+
+    async def acall(self, nodes: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:
+        """Do what calling it does, without blocking the event loop."""
+        await super().acall(_with_text(nodes), **kwargs)
+        return nodes
+
     def get_query_embedding(self, query: str) -> list[float]:
         """Embed one text that is searched for; dim floats."""
         with as_role("query"):
@@ -172,6 +194,33 @@ class HFGatewayEmbedding(EmbedFront, EmbedOptions, BaseEmbedding):  # type: igno
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
         return (await self._gateway.aembed(texts)).vectors.tolist()
+
+
+def _with_text(nodes: Sequence[BaseNode]) -> list[BaseNode]:
+    """Return the nodes that have something to embed. The others stay without a vector, so that no store takes them."""
+    found, empty = [], []
+    for node in nodes:
+        text = node.get_content(metadata_mode=MetadataMode.EMBED)
+        if not text.strip():
+            empty.append(node)
+        elif fault := fault_of(text):
+            raise InvalidRequest(f"node {_named(node)} {fault}; nothing was embedded")
+        else:
+            found.append(node)
+    if empty:
+        log.warning(
+            "%d of %d nodes have no text, and stay without a vector: %s%s",
+            len(empty),
+            len(nodes),
+            ", ".join(map(_named, empty[:MAX_NODES_NAMED])),
+            ", …" if len(empty) > MAX_NODES_NAMED else "",
+        )
+    return found
+
+
+def _named(node: BaseNode) -> str:
+    """Return a node's id, and its document's, under which a reader knows it."""
+    return f"{node.node_id} (of document {node.ref_doc_id})" if node.ref_doc_id else str(node.node_id)
 
 
 # LlamaIndex has no hook of its own for this; `load_embed_model` looks into this table.

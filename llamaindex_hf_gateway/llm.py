@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 
 Count = Annotated[int, Field(gt=0)]
 
+MIN_PROMPT_TOKENS = 2000
+"""Tokens of a known context that `max_tokens` leaves to prompts at least; of one below twice as many, half."""
+
 dispatcher = get_dispatcher(__name__)
 
 # Whose exclusion from dicts is about secrets, or this machine; the times and retries of a chat belong into them.
@@ -77,7 +80,9 @@ class HFGatewayLLM(Front, ChatSettings, FunctionCallingLLM):  # type: ignore[mis
 
     context_window: Count | None = Field(
         default=None,
-        description="Tokens the model takes; without it what is known of the first target on this machine.",
+        frozen=True,
+        description="Tokens of prompt and answer together; without it what the router's catalogue or the model's files say on "
+        "this machine. Ollama is told it as num_ctx.",
     )
     num_output: Count | None = Field(
         default=None, description="Tokens that LlamaIndex keeps free for an answer; without it max_tokens."
@@ -126,7 +131,7 @@ class HFGatewayLLM(Front, ChatSettings, FunctionCallingLLM):  # type: ignore[mis
         settings = gateway.settings
         if not isinstance(settings, ChatSettings):
             raise ConfigError("this gateway was built for embeddings; build it as Gateway(..., task='chat')")
-        made = cls(**{name: getattr(settings, name) for name in ChatSettings.model_fields}, **fields)
+        made = cls(**{**{name: getattr(settings, name) for name in ChatSettings.model_fields}, **fields})
         made._adopt(gateway)
         return made
 
@@ -139,9 +144,17 @@ class HFGatewayLLM(Front, ChatSettings, FunctionCallingLLM):  # type: ignore[mis
     @property
     def metadata(self) -> LLMMetadata:
         """What LlamaIndex asks of a model. Reads no file and asks nobody."""
+        context = self.context_window or self._known_context
+        reserved = self.num_output or self.max_tokens or DEFAULT_NUM_OUTPUTS
+        if context is None:
+            # A model whose answers may be that long takes more than the few tokens that are assumed of all models.
+            context = DEFAULT_CONTEXT_WINDOW + max(0, reserved - DEFAULT_NUM_OUTPUTS)
+        elif self.num_output is None:
+            # max_tokens is the most an answer may have; all of a context it may not take, or there is no prompt.
+            reserved = min(reserved, max(context // 2, context - MIN_PROMPT_TOKENS))
         return LLMMetadata(
-            context_window=self.context_window or self._known_context or DEFAULT_CONTEXT_WINDOW,
-            num_output=self.num_output or self.max_tokens or DEFAULT_NUM_OUTPUTS,
+            context_window=context,
+            num_output=reserved,
             is_chat_model=True,
             is_function_calling_model=self.is_function_calling_model,
             model_name=self.model or self._gateway.targets[0].model or "unknown",

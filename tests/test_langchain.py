@@ -14,6 +14,7 @@ import pytest
 from langchain.embeddings import init_embeddings
 from langchain_classic.embeddings import CacheBackedEmbeddings
 from langchain_core import exceptions as langchain
+from langchain_core.documents import Document
 from langchain_core.load import dumps
 from langchain_core.stores import InMemoryByteStore
 from langchain_core.vectorstores import InMemoryVectorStore
@@ -23,7 +24,7 @@ from pydantic import ValidationError
 from hf_gateway import Gateway, Target, errors
 from hf_gateway.errors import ConfigError, GatewayError
 from hf_gateway.testing import ManualClock
-from langchain_hf_gateway import HFGatewayEmbeddings, register
+from langchain_hf_gateway import HFGatewayEmbeddings, register, with_text
 from langchain_hf_gateway.errors import as_model_error
 from tests.backends import model_folder
 from tests.servers import unit_vectors
@@ -419,3 +420,17 @@ class TestEcosystem:
     def test_the_entry_point_leads_to_the_class(self):
         (entry,) = importlib.metadata.entry_points(group="langchain.embeddings", name="hf_gateway")
         assert entry.load() is HFGatewayEmbeddings
+
+
+def test_documents_without_text_are_left_out_of_a_store_and_named(tei, caplog):
+    pages = [
+        Document("A cat purrs."),
+        Document("", metadata={"source": "scan.pdf", "page": 7}),
+        Document(" \n", id="blank"),
+        Document("\t"),
+        Document("A dog barks."),
+    ]
+    store = InMemoryVectorStore.from_documents(with_text(pages), HFGatewayEmbeddings(targets=[f"tei:{tei.url}"]))
+    assert sorted(entry["text"] for entry in store.store.values()) == ["A cat purrs.", "A dog barks."]
+    (warning,) = [record.getMessage() for record in caplog.records if "no text" in record.getMessage()]
+    assert warning == "3 of 5 documents have no text, and are left out: scan.pdf (page 7), blank, document 3"

@@ -19,8 +19,10 @@ from llama_index.core import Document, Settings, VectorStoreIndex
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.ingestion import IngestionCache, IngestionPipeline
 from llama_index.core.ingestion.pipeline import get_transformation_hash
+from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.schema import TextNode
 from llama_index.core.storage.kvstore import SimpleKVStore
+from llama_index.core.vector_stores import SimpleVectorStore
 
 from hf_gateway import Gateway, Target, VectorSpace, errors
 from llamaindex_hf_gateway import HFGatewayEmbedding
@@ -85,6 +87,42 @@ def sent_texts(server: Loopback) -> list[list[str]]:
 
 def nodes(count: int = 4) -> list[TextNode]:
     return [TextNode(text=f"text {i}") for i in range(count)]
+
+
+class TestNodesWithoutText:
+    """One empty file of a thousand must not end an ingestion, nor go missing without a word."""
+
+    @pytest.mark.parametrize("form", ["run", "arun"])
+    def test_the_others_are_ingested_and_the_empty_ones_are_named(self, tei, caplog, form):
+        documents = [
+            Document(text="A cat purrs.", id_="cat"),
+            Document(text="", id_="nothing"),
+            Document(text="A dog barks.", id_="dog"),
+        ]
+        store = SimpleVectorStore()
+        pipeline = IngestionPipeline(transformations=[SentenceSplitter(), through(tei)], vector_store=store)
+        found = pipeline.run(documents=documents) if form == "run" else asyncio.run(pipeline.arun(documents=documents))
+        embedded = {node.text for node in found if node.embedding is not None}
+        assert embedded == {"A cat purrs.", "A dog barks."}
+        assert len(store.data.embedding_dict) == 2
+        assert sent_texts(tei)[-1] == ["A cat purrs.", "A dog barks."]
+        (warning,) = [record.getMessage() for record in caplog.records if "no text" in record.getMessage()]
+        assert "1 of 3" in warning
+        assert "document nothing" in warning
+
+    def test_a_run_of_nothing_but_empty_nodes_asks_nobody(self, tei):
+        assert [node.embedding for node in through(tei)([TextNode(text=""), TextNode(text=" ")])] == [None, None]
+        assert sent_texts(tei) == []
+
+    def test_a_warning_stays_short(self, tei, caplog):
+        through(tei)([TextNode(text="", id_=f"node-{number}") for number in range(1000)])
+        (record,) = caplog.records
+        assert len(record.getMessage()) < 400
+
+    def test_a_text_that_cannot_be_sent_is_refused_by_its_nodes_id(self, tei):
+        with pytest.raises(errors.InvalidRequest, match="node spoilt has a lone surrogate"):
+            through(tei)([TextNode(text="fine"), TextNode(text="\ud800", id_="spoilt")])
+        assert sent_texts(tei) == []
 
 
 class TestRequests:

@@ -157,6 +157,9 @@ class ChatOptions(ChainOptions, Sampling):
     streaming: bool | None = Field(default=None, frozen=True, exclude=True)
     """Whether an answer that is wanted whole is streamed underneath, so that a stall or a cut is seen early and the next
     target starts afresh. None: wherever there is a second target."""
+    context_window: Annotated[int, Field(gt=0)] | None = Field(default=None, frozen=True)
+    """Tokens of prompt and answer together. Ollama is told it as `num_ctx`, unless a target's options say another; other
+    servers decide it when they start."""
     next_on_content_filter: bool = Field(default=False, frozen=True, exclude=True)
     """Ask the next target when a provider's content policy refuses; without it its reason is raised."""
 

@@ -11,6 +11,7 @@ from hf_gateway.chat import ChatEvent, ChatRequest, Gathering
 from hf_gateway.drive import Effects
 from hf_gateway.embedding import EmbedRequest
 from hf_gateway.errors import AuthenticationFailed, ConfigError, ModelNotFound
+from hf_gateway.options import ChatOptions
 from hf_gateway.space import VectorSpace, canonical
 from hf_gateway.target import checked_url
 from hf_gateway.wire import ollama, ollama_chat
@@ -176,6 +177,8 @@ class OllamaBackend(Backend):
         options = dict(self.target.options.get("options") or {})
         if (length := self.target.options.get("num_ctx")) is not None:
             options["num_ctx"] = length
+        if isinstance(self.options, ChatOptions) and self.options.context_window is not None:
+            options.setdefault("num_ctx", self.options.context_window)
         return options
 
     @property

@@ -1,0 +1,46 @@
+"""Documents on their way into a store: those without text are named and left out, since no model makes a vector of nothing."""
+
+import logging
+from collections.abc import Iterable
+
+from langchain_core.documents import Document
+
+log = logging.getLogger(__name__)
+
+MAX_DOCUMENTS_NAMED = 10
+"""Documents without text that one warning names."""
+
+
+def with_text(documents: Iterable[Document]) -> list[Document]:
+    """Return the documents that have something to embed; the others are named in the log, by id, source or place.
+
+    LangChain's stores embed all they are given in one call, which one empty page of a scan would end for the others too.
+
+    Example:
+        ```python
+        from langchain_core.documents import Document
+        from langchain_core.vectorstores import InMemoryVectorStore
+        from langchain_hf_gateway import HFGatewayEmbeddings, with_text
+
+        pages = [Document("A page."), Document("", metadata={"source": "scan.pdf", "page": 7})]
+        InMemoryVectorStore.from_documents(with_text(pages), HFGatewayEmbeddings(targets=["hash"]))
+        ```
+    """
+    listed = list(documents)
+    empty = [place for place, document in enumerate(listed) if not document.page_content.strip()]
+    if empty:
+        log.warning(
+            "%d of %d documents have no text, and are left out: %s%s",
+            len(empty),
+            len(listed),
+            ", ".join(_named(listed[place], place) for place in empty[:MAX_DOCUMENTS_NAMED]),
+            ", …" if len(empty) > MAX_DOCUMENTS_NAMED else "",
+        )
+    left_out = set(empty)
+    return [document for place, document in enumerate(listed) if place not in left_out]
+
+
+def _named(document: Document, place: int) -> str:
+    source, page = document.metadata.get("source"), document.metadata.get("page")
+    named = document.id or (f"{source}" if source is not None else f"document {place}")
+    return f"{named} (page {page})" if page is not None else named
