@@ -22,7 +22,7 @@ def refuse_mixed_spaces(links: Sequence[Link]) -> None:
             lines = "".join(f"\n  - {difference}" for difference in differences)
             raise SpaceMismatch(
                 f"the targets {first.label!r} and {link.label!r} do not share one vector space, so vectors of one could "
-                f"not be compared with vectors of the other:{lines}\nWays out: give both the same model; leave one of "
+                f"not be compared with vectors of the other:{lines}\n  Ways out: give both the same model; leave one of "
                 "them out; let the first one that answers decide, and the other never be mixed in "
                 "(on_space_change='separate'); or, if they are the same in truth, declare it: "
                 f"Target({link.backend.target.kind!r}, ..., space=VectorSpace({known.model!r}))"
@@ -72,7 +72,7 @@ def targets_of_key(
             target = theirs[0][0]
             raise ConfigError(
                 f"api_key is a Hugging Face token, and it is not sent to {target.label!r} by itself; "
-                f"if it is meant for that server, bind it: Target({target.kind!r}, url={target.url!r}, credential=...)"
+                f"if it is meant for that server, bind it: Target({target.kind!r}, url=..., credential=...)"
             )
         return ours
     origins = {origin_of(url) for _, url in theirs if url is not None}

@@ -30,7 +30,8 @@ from hf_gateway.credentials import HUB, ROUTER, is_hugging_face
 from hf_gateway.errors import ConfigError, nearest
 from hf_gateway.key_policy import HouseRules, KeyLevel, truthy
 from hf_gateway.notices import notice_once
-from hf_gateway.target import checked_url
+from hf_gateway.target import checked_url, parsed_url
+from hf_gateway.values.redaction import shown_url
 
 FILE_NAME = "hf-gateway.toml"
 DEAD_HOST = "api-inference.huggingface.co"
@@ -159,7 +160,7 @@ def router_url(environment: Mapping[str, str] = os.environ) -> str:
         value = environment.get(name, "").strip()
         if not value or (name == "HF_ENDPOINT" and not _names_inference(value)):
             continue
-        url = checked_url(value, f"hf, from {name}")
+        url = base_url(value, f"hf, from {name}")
         if urlsplit(url).hostname == DEAD_HOST:
             notice_once(f"{name} names {DEAD_HOST}, which no longer answers; calling {ROUTER} instead")
             return ROUTER
@@ -174,12 +175,22 @@ def router_url(environment: Mapping[str, str] = os.environ) -> str:
 def hub_url(environment: Mapping[str, str] = os.environ) -> str:
     """Return the Hub's base: HF_ENDPOINT, unless that names an inference server as older guides have it."""
     value = environment.get("HF_ENDPOINT", "").strip()
-    return checked_url(value, "the Hub, from HF_ENDPOINT") if value and not _names_inference(value) else HUB
+    return base_url(value, "the Hub, from HF_ENDPOINT") if value and not _names_inference(value) else HUB
+
+
+def base_url(url: str, what: str) -> str:
+    """Return an address that paths are put behind. Raises ConfigError for one with a query, whose end a path would be."""
+    found = checked_url(url, what)
+    if re.search("[?;]", found):
+        raise ConfigError(f"target '{what}': {shown_url(url)!r} has a query or parameters ('?…', ';…'); leave them out")
+    return found
 
 
 def _names_inference(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    path = urlsplit(url).path.rstrip("/")
+    parts, _ = parsed_url(url)
+    if parts is None:
+        return False
+    host, path = parts.hostname or "", parts.path.rstrip("/")
     return (
         host == DEAD_HOST
         or host.startswith("router.")

@@ -37,10 +37,34 @@ The chain never looks at a status code: it asks the class what may be done (`ret
 import copy
 import datetime as dt
 import difflib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, ClassVar, Self
+
+# C0 and C1, which command a terminal or start a line; what turns the direction of a line; halves of characters, which no stream
+# takes. What joins letters and emojis (U+200C, U+200D) is a part of texts.
+_UNSEEN = r"\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
+_IN_A_NAME = re.compile(f"[{_UNSEEN}]")
+_IN_A_TEXT = re.compile(rf"(?![\n\t])[{_UNSEEN}]")
+_NEW_LINE = re.compile(r"\n(?![ \t]|$)")
+
+
+def visible(text: str, *, lines: bool = False) -> str:
+    """Return foreign text as a terminal or a log may take it: what would command it is written out by its number.
+
+    Args:
+        text: what a server, a file or the environment said.
+        lines: keep line breaks and tabs, for texts of several lines; without it the text cannot start a line of its own.
+    """
+    if lines:
+        return _IN_A_TEXT.sub(_written_out, text.replace("\r\n", "\n"))
+    return _IN_A_NAME.sub(_written_out, text)
+
+
+def _written_out(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()
 
 
 @dataclass(frozen=True)
@@ -86,12 +110,22 @@ class GatewayError(Exception):
         retry_after: float | None = None,
     ) -> None:
         """Keep the message for the reader and the facts for the chain."""
-        super().__init__(message)
         self.message = message
+        super().__init__(self.message)
         self.target = target
         self.status = status
         self.retry_after = retry_after
         self.attempts: tuple[Attempt, ...] = ()
+
+    @property
+    def message(self) -> str:
+        """What happened, in words that a terminal and a log may take, whoever said them."""
+        return self._message
+
+    @message.setter
+    def message(self, words: str) -> None:
+        # Lists within a message are indented, so a line that is not was started by a server.
+        self._message = _NEW_LINE.sub(r"\\n", visible(words, lines=True))
 
     def __str__(self) -> str:
         """Name the target first, unless the message does."""
@@ -102,7 +136,8 @@ class GatewayError(Exception):
     def restated(self, message: str, retry_after: float | None) -> Self:
         """Return an error of the same class with another message, for a target that still suffers from it."""
         again = copy.copy(self)
-        again.message, again.retry_after, again.args = message, retry_after, (message,)
+        again.message, again.retry_after = message, retry_after
+        again.args = (again.message,)
         return again
 
     def __reduce__(self) -> tuple[Any, ...]:

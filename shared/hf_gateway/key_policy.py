@@ -12,6 +12,7 @@ from typing import Literal
 
 from hf_gateway.credentials import Credential, is_hugging_face
 from hf_gateway.target import Target
+from hf_gateway.values.redaction import shown_url
 
 Access = Literal["public", "gated", "private", "unknown"]
 """Who may download a model: everybody, those who accepted its licence, its owner; or nobody has asked the Hub yet."""
@@ -100,7 +101,7 @@ def _how_to_give(target: Target, url: str | None) -> str:
     if target.kind == "hf" and url is not None and not is_hugging_face(url):
         return (
             "the Hugging Face token is not sent to other hosts by itself; bind it on purpose with "
-            f"Target('hf', url={url!r}, credential='env:HF_TOKEN')"
+            f"Target('hf', url={shown_url(url)!r}, credential='env:HF_TOKEN')"
         )
     if target.kind in ("hf", "local"):
         return "set HF_TOKEN (https://huggingface.co/settings/tokens) or pass api_key="

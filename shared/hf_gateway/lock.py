@@ -114,7 +114,7 @@ class IndexLock:
             now = space.model if differences[0].field == "model" else "the same model in another way"
             raise SpaceMismatch(
                 f"the index in {self.path} was made with {self.space.model} (locked {self.created} by {self.by}), and would "
-                f"now be opened with {now}. What was, and what would be:{lines}\n{self._ways_out()}"
+                f"now be opened with {now}. What was, and what would be:{lines}\n  {self._ways_out()}"
             )
         if self.fingerprint is None or fingerprint is None:
             return
@@ -190,7 +190,7 @@ class IndexLock:
             f"  - the index's: {_whence(self.fingerprint)}\n"
             f"  - now: {_whence(fingerprint)}\n"
             f"  - probably {comparison.causes[0]}\n"
-            f"{_verdict(self.fingerprint, fingerprint)}\n{self._ways_out()}"
+            f"  {_verdict(self.fingerprint, fingerprint)}\n  {self._ways_out()}"
         )
 
     def _ways_out(self) -> str:

@@ -16,18 +16,19 @@ import os.path
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit, urlunsplit
 
 from hf_gateway.errors import ConfigError, nearest
 from hf_gateway.secret import EnvKey, Secret, key
+from hf_gateway.values.redaction import may_name_key, public_part, quoted, shown_url
 
 if TYPE_CHECKING:
     from hf_gateway.space import VectorSpace
 
 KIND = re.compile(r"[a-z][a-z0-9_-]*")
+_HOST_AND_PORT = re.compile(r"[a-z][a-z0-9.-]{0,40}:\d{1,5}")
 MAX_REVISION_CHARS = 250
 """Characters of a revision: it becomes the name of a file in the Hub's cache."""
 # The rules of `git check-ref-format`, and no more: a commit, a branch, a tag, `refs/pr/1`.
@@ -66,13 +67,19 @@ class Target:
         """Check and normalise what can be checked without asking anybody."""
         if not KIND.fullmatch(self.kind):
             raise ConfigError(
-                f"{self.kind!r} is not the kind of a target; write 'kind:argument', such as 'local' or 'tei:http://tei:8080'"
+                f"{quoted(self.kind, 'what was given')} is not the kind of a target; write 'kind:argument', such as 'local' or 'tei:http://tei:8080'"
             )
         if self.url is not None:
             object.__setattr__(self, "url", checked_url(self.url, self.kind))
         if self.revision is not None and not is_revision(self.revision):
+            named = quoted(self.revision, "what stands after @")
             raise ConfigError(
-                f"{self.revision!r} is not a revision; write a branch, a tag or a commit, as in 'local:org/model@main'"
+                f"{named} is not a revision; write a branch, a tag or a commit, as in 'local:org/model@main'"
+            )
+        if self.provider is not None and (not self.provider or quoted(self.provider, "") == ""):
+            raise ConfigError(
+                f"target '{self.kind}': what was given is not the name of a provider, such as 'hf:scaleway'; "
+                "a token is given as api_key= or in HF_TOKEN"
             )
         if isinstance(self.credential, str):
             object.__setattr__(self, "credential", key(self.credential, f"the credential of target '{self.kind}'"))
@@ -116,10 +123,12 @@ class Target:
             return cls(kind, provider=argument)
         if kind == "hash":
             if not argument.isascii() or not argument.isdigit():
-                raise ConfigError(f"'hash:{argument}': the argument is a dimension, such as 'hash:512'")
+                raise ConfigError("target 'hash': the argument is a dimension, such as 'hash:512'")
             return cls(kind, options={"dim": int(argument)})
         if kind in ("tei", "openai", "endpoint"):
-            raise ConfigError(f"'{kind}:{argument}' needs a whole URL, such as '{kind}:http://{argument}'")
+            # Nothing but a host with its port is repeated: people put keys there.
+            place = argument if _HOST_AND_PORT.fullmatch(argument) else "localhost:8000"
+            raise ConfigError(f"target '{kind}' needs a whole URL, such as '{kind}:http://{place}'")
         model, revision = _model_and_revision(argument)
         return cls(kind, model=model, revision=revision)
 
@@ -131,9 +140,9 @@ class Target:
 
     @property
     def label(self) -> str:
-        """How logs, errors and tables call it: the short form, without a URL's query."""
+        """How logs, errors and tables call it: the short form, without a URL's parameters and query."""
         if self.url is not None:
-            return f"{self.kind}:{_without_query(self.url)}"
+            return f"{self.kind}:{public_part(self.url)}"
         if self.kind == "hf":
             return f"hf:{self.provider}" if self.provider else "hf"
         if self.kind == "hash":
@@ -142,8 +151,13 @@ class Target:
             return self.kind
         return f"{self.kind}:{self.model}{'@' + self.revision if self.revision else ''}"
 
+    def __repr__(self) -> str:
+        """Show the fields that are set, without the key, and a URL without what may be one."""
+        shown = self.to_dict() | ({"url": shown_url(self.url)} if self.url is not None else {})
+        return f"Target({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields that are set, without the key; `of` reads it back."""
+        """Return the fields that are set, without the key; `of` reads it back. A URL keeps its query, which is a part of it."""
         found: dict[str, Any] = {}
         for item in dataclasses.fields(self):
             value = getattr(self, item.name)
@@ -196,35 +210,36 @@ def _model_and_revision(argument: str) -> tuple[str, str | None]:
     return model, revision if at else None
 
 
-@cache
-def _without_query(url: str) -> str:
-    return urlunsplit(urlsplit(url)._replace(query=""))
-
-
 def checked_url(url: str, kind: str) -> str:
-    """Return the URL without a trailing slash; raise ConfigError for one that must not be called."""
-    try:
-        parts = urlsplit(url.strip())
-        port = parts.port
-    except ValueError as error:
-        raise ConfigError(f"target '{kind}': {redacted(url)!r} is not a URL: {error}") from None
+    """Return the URL without a trailing slash; raise ConfigError, which repeats no key, for one that must not be called."""
+    parts, port = parsed_url(url.strip())
+    if parts is None:
+        raise ConfigError(f"target '{kind}': {shown_url(url)!r} is not a URL: its host or its port cannot be read")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(
-            f"target '{kind}': {redacted(url)!r} is not an http or https URL, such as 'http://localhost:8080'"
+            f"target '{kind}': {shown_url(url)!r} is not an http or https URL, such as 'http://localhost:8080'"
         )
-    if parts.username is not None or parts.password is not None:
+    if "@" in url:  # anywhere: an unquoted password may have a '/' or a '?' in it
         raise ConfigError(
-            f"target '{kind}': {redacted(url)!r} carries a user name or password, which would end up in logs; "
+            f"target '{kind}': {shown_url(url)!r} carries a user name or password, which would end up in logs; "
             f"leave it out and give the key as Target({kind!r}, url=..., credential=...)"
         )
     if parts.fragment:
-        raise ConfigError(f"target '{kind}': {redacted(url)!r} has a fragment ('#…'), which no server ever sees")
+        raise ConfigError(f"target '{kind}': {shown_url(url)!r} has a fragment ('#…'), which no server ever sees")
+    if any(may_name_key(name) for name, _ in parse_qsl(parts.query, keep_blank_values=True)):
+        raise ConfigError(
+            f"target '{kind}': {shown_url(url)!r} carries a key in its query, which would end up in logs; "
+            f"leave it out and give the key as Target({kind!r}, url=..., credential=...)"
+        )
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     netloc = host if port is None else f"{host}:{port}"
     return urlunsplit((parts.scheme, netloc, parts.path.rstrip("/"), parts.query, ""))
 
 
-def redacted(url: str) -> str:
-    """Return the URL with whatever stands before an `@` in its authority, and the query's values, as `***`."""
-    hidden = re.sub(r"(?<=//)[^/@]*@", "***@", url)
-    return re.sub(r"(?<==)[^&#]+", "***", hidden) if "?" in hidden else hidden
+def parsed_url(url: str) -> tuple[SplitResult | None, int | None]:
+    """Return the parts of a URL and its port; None where it is no URL. What urlsplit says of it may have a password in it."""
+    try:
+        parts = urlsplit(url)
+        return parts, parts.port
+    except ValueError:
+        return None, None

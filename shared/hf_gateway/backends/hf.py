@@ -77,7 +77,9 @@ class HfBackend(OpenAIChat):
                     + ", ".join(PROVIDERS)
                 )
             if provider not in (None, "auto", *PROVIDERS):
-                raise ConfigError(f"provider {provider!r} serves no embeddings; those that do: {', '.join(PROVIDERS)}")
+                raise ConfigError(
+                    f"the provider {provider!r} serves no embeddings; those that do: {', '.join(PROVIDERS)}"
+                )
         self._router = self.target.url or router_url(self.environment)
         self._hub = hub_url(self.environment)
         self._routes: list[Route] | None = None

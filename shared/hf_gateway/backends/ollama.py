@@ -3,7 +3,6 @@
 import contextlib
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlsplit
 
 from hf_gateway.backends.base import Backend, Report
 from hf_gateway.backends.served import Asked
@@ -13,7 +12,8 @@ from hf_gateway.embedding import EmbedRequest
 from hf_gateway.errors import AuthenticationFailed, ConfigError, ModelNotFound
 from hf_gateway.options import ChatOptions
 from hf_gateway.space import VectorSpace, canonical
-from hf_gateway.target import checked_url
+from hf_gateway.target import checked_url, parsed_url
+from hf_gateway.values.redaction import shown_url
 from hf_gateway.wire import ollama, ollama_chat
 from hf_gateway.wire.ollama_chat import ForcedCall
 
@@ -233,9 +233,12 @@ def _advised(model: str) -> Iterator[None]:
 def host_url(value: str) -> str:
     """Read OLLAMA_HOST as Ollama does: a host, a host and port, or a URL; 0.0.0.0 means this machine."""
     value = value.strip() or "127.0.0.1"
-    parts = urlsplit(value if "://" in value else f"http://{value}")
+    url = value if "://" in value else f"http://{value}"
+    parts, given_port = parsed_url(url)
+    if parts is None:
+        raise ConfigError(f"OLLAMA_HOST names {shown_url(url)!r}, which is no URL; write http://host:{DEFAULT_PORT}")
     host = parts.hostname or "127.0.0.1"
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - read, not bound to
-    port = parts.port or (DEFAULT_PORT if "://" not in value else {"https": 443}.get(parts.scheme, 80))
+    port = given_port or (DEFAULT_PORT if "://" not in value else {"https": 443}.get(parts.scheme, 80))
     shown = f"[{host}]" if ":" in host else host
     return checked_url(f"{parts.scheme}://{shown}:{port}{parts.path}", "ollama, from OLLAMA_HOST")

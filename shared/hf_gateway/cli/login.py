@@ -11,7 +11,8 @@ from hf_gateway.config import hub_url
 from hf_gateway.credentials import HUB, Credential, is_hugging_face, origin_of
 from hf_gateway.errors import AuthenticationFailed, ConfigError, GatewayError
 from hf_gateway.secret import Secret
-from hf_gateway.target import checked_url, redacted
+from hf_gateway.target import checked_url
+from hf_gateway.values.redaction import shown_url
 from hf_gateway.wire.hub_account import Account
 
 TAKES_A_CHAIN = False
@@ -48,7 +49,7 @@ def _unquoted(arguments: argparse.Namespace) -> str:
     except ConfigError as error:
         if arguments.origin is None:
             raise
-        said = error.message.replace(repr(redacted(arguments.origin)), "what was given")
+        said = error.message.replace(repr(shown_url(arguments.origin)), "what was given")
     if arguments.origin in said:
         said = "what was given as --origin is no URL that a key could be sent to"
     raise ConfigError(said)

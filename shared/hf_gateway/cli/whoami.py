@@ -9,6 +9,7 @@ from hf_gateway.config import hub_url
 from hf_gateway.credentials import HUB, find, is_hugging_face, origin_of
 from hf_gateway.errors import GatewayError, KeyMissing
 from hf_gateway.target import checked_url
+from hf_gateway.values.redaction import public_part
 
 TAKES_A_CHAIN = False
 
@@ -27,7 +28,11 @@ def run(arguments: argparse.Namespace) -> int:
     hub = HUB if is_hugging_face(url) else hub_at(origin_of(url))
     credential = find(url)
     if credential is None:
-        more = "set HF_TOKEN, or run `hf-gateway login`" if hub == HUB else f"run `hf-gateway login --origin {url}`"
+        more = (
+            "set HF_TOKEN, or run `hf-gateway login`"
+            if hub == HUB
+            else f"run `hf-gateway login --origin {public_part(url)}`"
+        )
         raise KeyMissing(f"there is no key for {origin_of(url)}; {more}")
     told: dict[str, Any] = {"origin": origin_of(url), "source": credential.source, "account": None, "error": None}
     told["stored_for"] = [each.origin for each in keyring_store.stored()]

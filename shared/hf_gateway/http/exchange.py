@@ -9,7 +9,7 @@ from hf_gateway._version import __version__
 from hf_gateway.credentials import origin_of
 from hf_gateway.drive import Open, Opened, Send
 from hf_gateway.errors import AttemptTimedOut, BadResponse, ConnectFailed, GatewayError, InvalidRequest
-from hf_gateway.target import redacted
+from hf_gateway.values.redaction import shown_url
 from hf_gateway.wire.http import HttpResponse
 
 MAX_BODY = 512 * 2**20
@@ -57,7 +57,7 @@ class Exchange:
         there = urljoin(self.url, headers["location"])
         if not _same_origin(there, self.url):
             raise BadResponse(
-                f"redirects to another server, {redacted(there)!r}, which is not followed: neither the texts nor a key "
+                f"redirects to another server, {shown_url(there)!r}, which is not followed: neither the texts nor a key "
                 "were meant for it; if it is the right one, name it as the target's URL",
                 target=self.target,
                 status=status,
@@ -65,7 +65,7 @@ class Exchange:
         self._hops += 1
         if self._hops > MAX_REDIRECTS or (status in (301, 302, 303) and self.sent.request.method != "GET"):
             raise BadResponse(
-                f"redirects to {redacted(there)!r}, and a POST would be lost on the way; use that URL",
+                f"redirects to {shown_url(there)!r}, and a POST would be lost on the way; use that URL",
                 target=self.target,
                 status=status,
             )
@@ -106,7 +106,7 @@ class Exchange:
 
     def uncallable(self, words: str) -> InvalidRequest:
         """The URL or the headers cannot be sent."""
-        return InvalidRequest(f"{redacted(self.url)!r} cannot be called: {self._scrubbed(words)}", target=self.target)
+        return InvalidRequest(f"{shown_url(self.url)!r} cannot be called: {self._scrubbed(words)}", target=self.target)
 
     def too_late(self) -> AttemptTimedOut:
         """The time for all of it is over."""

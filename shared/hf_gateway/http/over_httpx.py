@@ -8,14 +8,15 @@ import contextlib
 import ssl
 import time
 from http.cookiejar import CookieJar
-from typing import Any
+from typing import Any, TypeVar
 
 import httpcore  # noqa: F401 - httpx imports it with the first client, which is made on the event loop
 import httpx
 
 from hf_gateway.drive import Opened
-from hf_gateway.errors import GatewayError
+from hf_gateway.errors import ConfigError, GatewayError
 from hf_gateway.http.exchange import KEPT, MAX_CONNECTIONS, USER_AGENT, Exchange, Failure, lowered, raise_, sorted_out
+from hf_gateway.http.proxies import named_proxies
 from hf_gateway.http.watch import watch
 from hf_gateway.wire.http import HttpResponse
 
@@ -49,7 +50,7 @@ class BlockingHttpxPool:
 
     def __init__(self, context: ssl.SSLContext) -> None:
         """Connect to nobody yet."""
-        self._client = httpx.Client(**_options(context))
+        self._client = _made(httpx.Client, context)
 
     def send(self, exchange: Exchange) -> HttpResponse:
         """Send and read the whole answer."""
@@ -91,7 +92,7 @@ class HttpxPool:
 
     def __init__(self, context: ssl.SSLContext) -> None:
         """Connect to nobody yet."""
-        self._client = httpx.AsyncClient(**_options(context))
+        self._client = _made(httpx.AsyncClient, context)
 
     @property
     def closed(self) -> bool:
@@ -136,6 +137,21 @@ class _Cookieless(CookieJar):
 
     def extract_cookies(self, response: Any, request: Any) -> None:
         """Take none."""
+
+
+_Client = TypeVar("_Client", httpx.Client, httpx.AsyncClient)
+
+
+def _made(kind: type[_Client], context: ssl.SSLContext) -> _Client:
+    """Make a client. Raises ConfigError for a proxy of the environment that httpx cannot use, without its password."""
+    try:
+        return kind(**_options(context))
+    except (ValueError, httpx.InvalidURL):
+        advice = "write http://host:port"
+    except ImportError:
+        advice = "a SOCKS proxy needs the package socksio: pip install socksio"
+    # Outside of the except block: httpx's own exception quotes the proxy, and would be the context.
+    raise ConfigError(f"the proxy that the environment names cannot be used ({named_proxies()}); {advice}")
 
 
 def _options(context: ssl.SSLContext) -> dict[str, Any]:

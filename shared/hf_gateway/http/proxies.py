@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
+from hf_gateway.values.redaction import shown_url
+
 
 @dataclass(frozen=True)
 class Proxies:
@@ -26,3 +28,9 @@ class Proxies:
             return True
         parts = urlsplit(url)
         return not self.schemes & {parts.scheme, "all"} or (parts.hostname or "") in self.exempt
+
+
+def named_proxies() -> str:
+    """Return the proxies that the environment names, as messages may show them."""
+    found = {name: url for name, url in getproxies().items() if name in ("http", "https", "all")}
+    return ", ".join(f"{name.upper()}_PROXY={shown_url(url)}" for name, url in found.items())

@@ -12,12 +12,13 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from hf_gateway.config import hub_url
+from hf_gateway.config import base_url, hub_url
 from hf_gateway.credentials import HUB, find, is_hugging_face
 from hf_gateway.errors import BadResponse, ConfigError, ConnectFailed, InvalidRequest
 from hf_gateway.secret import Secret
 from hf_gateway.space import canonical
-from hf_gateway.target import checked_url, is_revision, redacted
+from hf_gateway.target import is_revision
+from hf_gateway.values.redaction import shown_url
 
 # The Hub's own rules: letters, digits, `-`, `_`, `.`; no `--`, no `..`; 96 characters; none ends in `.git`.
 _PART = r"\w(?:[\w.-]*\w)?"
@@ -112,16 +113,16 @@ def token_of_another_hub(hub: str, environment: Mapping[str, str] = os.environ) 
 
 def endpoint(url: str | None = None) -> str:
     """Return the base of the Hub that is meant, checked; without one, HF_ENDPOINT or huggingface.co. Raises ConfigError."""
-    found = hub_url() if url is None else checked_url(url, "the Hub")
+    found = hub_url() if url is None else base_url(url, "the Hub")
     host = (urlsplit(found).hostname or "").rstrip(".").lower()
     if host in _METADATA_HOSTS:
-        raise ConfigError(f"{redacted(found)!r} is a cloud's metadata service, which is never called")
+        raise ConfigError(f"{shown_url(found)!r} is a cloud's metadata service, which is never called")
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
         return found
     if reason := _forbidden(address):
-        raise ConfigError(f"{redacted(found)!r} is {reason}, which is never called")
+        raise ConfigError(f"{shown_url(found)!r} is {reason}, which is never called")
     return found
 
 
@@ -135,14 +136,14 @@ def check_address(url: str, *, told_by: str) -> None:
     parts = urlsplit(url)
     host = (parts.hostname or "").rstrip(".").lower()
     if host in _METADATA_HOSTS:
-        raise ConnectFailed(f"{told_by} names {redacted(url)!r}, a cloud's metadata service, which is never called")
+        raise ConnectFailed(f"{told_by} names {shown_url(url)!r}, a cloud's metadata service, which is never called")
     try:
         found = socket.getaddrinfo(host, parts.port or 443, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         return  # perhaps a proxy can resolve it; whoever connects will see
     for *_, address in found:
         if reason := _forbidden(ipaddress.ip_address(str(address[0]).partition("%")[0])):
-            raise ConnectFailed(f"{told_by} names {redacted(url)!r}, which is {reason}, and that is never called")
+            raise ConnectFailed(f"{told_by} names {shown_url(url)!r}, which is {reason}, and that is never called")
 
 
 def _forbidden(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str | None:

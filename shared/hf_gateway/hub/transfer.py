@@ -18,7 +18,7 @@ from hf_gateway.errors import AttemptTimedOut, BadResponse, ConnectFailed, Gatew
 from hf_gateway.hub import names
 from hf_gateway.hub.metadata import ModelFile
 from hf_gateway.retry_after import retry_after_seconds
-from hf_gateway.target import redacted
+from hf_gateway.values.redaction import shown_url
 from hf_gateway.wire.http import HttpResponse
 from hf_gateway.wire.hub_models import TARGET, rate_limit, refusal
 
@@ -146,11 +146,11 @@ class Transfer:
         there = urljoin(url, location)
         parts = urlsplit(there)
         if parts.scheme not in ("http", "https") or parts.username is not None:
-            raise BadResponse(f"a file is sent to {redacted(there)!r}, which is not called", target=TARGET)
+            raise BadResponse(f"a file is sent to {shown_url(there)!r}, which is not called", target=TARGET)
         if origin_of(there) != origin_of(self._source.endpoint):
             names.check_address(there, told_by=f"{origin_of(self._source.endpoint)} sends a file elsewhere: it")
             if parts.scheme == "http" and self._source.endpoint.startswith("https://"):
-                raise BadResponse(f"a file is sent to {redacted(there)!r}, without encryption", target=TARGET)
+                raise BadResponse(f"a file is sent to {shown_url(there)!r}, without encryption", target=TARGET)
         return there
 
     def _refused(self, response: "httpx.Response", url: str) -> float:

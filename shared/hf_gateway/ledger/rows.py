@@ -21,6 +21,7 @@ from hf_gateway.ledger.prices import Prices
 from hf_gateway.observe import Observation, Tried
 from hf_gateway.target import Target
 from hf_gateway.usage import Usage, counted, sane
+from hf_gateway.values.redaction import public_part
 
 Row = dict[str, Any]
 
@@ -338,7 +339,7 @@ def _facts(tried: Tried) -> Row:
     return {
         "kind": target.kind,
         "target_model": target.model,
-        "url": None if target.url is None else target.url.partition("?")[0],
+        "url": None if target.url is None else public_part(target.url),
         "target_provider": target.provider,
         "revision": target.revision,
         "options": {"dim": target.options["dim"]} if "dim" in target.options else {},  # a part of its label

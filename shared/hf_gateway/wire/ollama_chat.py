@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from hf_gateway.chat import ChatEvent, ChatRequest, Message, ToolCallDelta, asked_for_json
-from hf_gateway.errors import BadResponse, GatewayError, InvalidRequest, ModelNotFound
+from hf_gateway.errors import BadResponse, GatewayError, InvalidRequest, ModelNotFound, visible
 from hf_gateway.usage import Usage, counted
 from hf_gateway.wire.classify import classify
 from hf_gateway.wire.http import HttpRequest, HttpResponse, post_json, read_json
@@ -248,7 +248,7 @@ def _json(arguments: Any) -> str:
 
 def _error(data: Mapping[str, Any], target: str) -> GatewayError:
     found = classify(500, {}, json.dumps({"error": data["error"]}).encode(), target=target)
-    found.message = f"an error inside the answer: {data['error']}"
+    found.message = f"an error inside the answer: {visible(str(data['error']))}"
     found.args = (found.message,)
     return found
 

@@ -1,0 +1,95 @@
+"""What may be shown of a URL, and which names and texts may stand for a key.
+
+A URL is read by RFC 3986 and, where it does not keep to it, so that a doubtful part is hidden rather than shown: an unquoted
+password may have `/`, `?` or `#` in it, so everything up to the last `@` is one. Scheme, host, port and path are shown, since
+they say which server is meant; parameters, query and fragment are not.
+"""
+
+import re
+from functools import lru_cache
+
+HIDDEN = "***"
+"""Stands for what is not shown."""
+
+_SCHEMES = frozenset({"http", "https", "ws", "wss", "ftp", "socks4", "socks5", "socks5h"})
+_HOST = re.compile(r"\[[0-9A-Fa-f:.]+(?:%[\w.-]+)?\]|[\w.-]+")
+_PORT = re.compile(r":(?:\d{1,5})?(?=[/;?#]|$)")
+_PATH = re.compile(r"/[^;?#\s\"'<>\\^`{|}]*")
+
+_STRONG_WORDS = frozenset({
+    "password", "passwords", "passwd", "pwd", "passphrase", "passwort", "kennwort", "secret", "secrets", "credential",
+    "credentials", "apikey", "apikeys", "accesskey", "secretkey", "privatekey", "authkey", "authtoken", "accesstoken",
+    "refreshtoken", "bearer",
+})  # fmt: skip
+_STRONG_PAIRS = frozenset({
+    *((first, "key") for first in ("api", "access", "private", "secret", "subscription", "license", "auth", "ssh", "account")),
+    *((first, "token") for first in ("api", "access", "auth", "refresh", "bearer", "session", "private", "secret", "security")),
+    *((first, "token") for first in ("hf", "hub", "github", "gitlab", "slack", "wandb", "bot", "push")),
+})  # fmt: skip
+_WEAK_WORDS = frozenset({"key", "keys", "token", "tokens", "auth", "authorization", "sig", "signature"})
+_BEHIND = frozenset({"value", "string", "str"})
+_SPECIAL_TOKENS = frozenset({
+    "eos", "bos", "pad", "unk", "sep", "cls", "mask", "start", "end", "begin", "stop", "image", "audio", "video", "tool", "fill",
+    "prefix", "suffix", "middle", "special",
+})  # fmt: skip
+
+_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+
+
+@lru_cache(256)
+def public_part(url: str) -> str:
+    """Return scheme, host, port and path of a checked URL: what says which server is meant, and nothing that may be a key."""
+    return re.split("[;?#]", url, maxsplit=1)[0].rstrip("/")
+
+
+def shown_url(url: str) -> str:
+    """Return a URL, or what was meant as one, as messages may show it, with `***` for what they may not."""
+    scheme, mark, rest = url.strip().partition("://")
+    if not mark or scheme.lower() not in _SCHEMES:
+        return HIDDEN
+    _, at, place = rest.rpartition("@")
+    host = _HOST.match(place)
+    if host is None:
+        return f"{scheme}://{HIDDEN}"
+    found = f"{scheme}://{f'{HIDDEN}@' if at else ''}{host[0]}"
+    end = host.end()
+    for part in (_PORT, _PATH):
+        if piece := part.match(place, end):
+            found, end = found + piece[0], piece.end()
+    if end == len(place):
+        return found
+    return f"{found}{place[end] if place[end] in ':/;?#' else ''}{HIDDEN}"
+
+
+def quoted(text: str, instead: str) -> str:
+    """Return the text in quotes where it is plainly a name, and `instead` where it may be a key or have one in it."""
+    return repr(text) if len(text) <= 60 and not _may_be_key(text) else instead
+
+
+def _may_be_key(text: str) -> bool:
+    """Whether a text has anything in it that looks like a key: a long run of letters and digits, or a password's place."""
+    if "@" in text or "//" in text or re.search(r"\b(?:hf|sk|gh[pousr]|xox[a-z])[_-]\w", text):
+        return True
+    runs = re.findall(r"[A-Za-z0-9+/=_~-]{16,}", text)
+    return any(re.search(r"\d", run) or run.lower() != run for run in runs) or bool(re.search(r"\w{32}", text))
+
+
+def names_key(name: str) -> bool:
+    """Whether a name by itself says that its value is a key, a password or a secret: `api_key`, `wandb.apiKey`, `PASSWORD`."""
+    words = _words(name)
+    return any(word in _STRONG_WORDS for word in words) or any(
+        pair in _STRONG_PAIRS for pair in zip(words, (word.removesuffix("s") for word in words[1:]), strict=False)
+    )
+
+
+def may_name_key(name: str) -> bool:
+    """Whether a name may say so, as `wandb_key` does, and as `label_key` and `eos_token` do not, by their values."""
+    words = _words(name)
+    while words and words[-1] in _BEHIND:
+        words.pop()
+    special = any(word in _SPECIAL_TOKENS for word in words[:-1])
+    return names_key(name) or (bool(words) and words[-1] in _WEAK_WORDS and not special)
+
+
+def _words(name: str) -> list[str]:
+    return [word.lower() for word in _WORDS.findall(name)]
