@@ -145,12 +145,13 @@ class HFGatewayEmbedding(EmbedFront, EmbedOptions, BaseEmbedding):  # type: igno
         return shown
 
     def __getstate__(self) -> dict[str, Any]:
-        """Pickle the fields; connections, models and keys stay behind."""
-        return {**super().__getstate__(), "__pydantic_private__": None}
+        """Pickle the fields and what binds the chain to its space; connections, models and keys stay behind."""
+        return {**super().__getstate__(), "__pydantic_private__": None, "binding": self._gateway.space_binding}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Build the chain anew. The base class would swallow what keeps it from that, and leave half an object."""
         self.__init__(**state["__dict__"])  # type: ignore[misc]
+        self._gateway.bind_space(state.get("binding"))
 
     def __call__(self, nodes: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:
         """Embed nodes, as a step of an `IngestionPipeline`; those without text are named in the log and get no vector.

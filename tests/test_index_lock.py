@@ -10,7 +10,7 @@ import shutil
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from blockbuster import blockbuster_ctx
@@ -19,6 +19,7 @@ from hf_gateway import Gateway, Target, VectorSpace
 from hf_gateway.errors import ConfigError, SpaceMismatch
 from hf_gateway.fingerprint import CANARIES, Fingerprint, Store
 from hf_gateway.lock import IndexLock
+from hf_gateway.testing import ManualClock
 from tests.servers import unit_vectors
 from tests.servers.loopback import Reply
 from tests.servers.openai import FakeOpenAI
@@ -162,18 +163,15 @@ class TestNames:
                 with pytest.raises(SpaceMismatch, match="dimension: 384 and 512"):
                     embed(gateway, ["one"])
 
-    @pytest.mark.parametrize("asynchronous", [False, True])
     def test_what_another_process_has_added_in_the_meantime_holds(
-        self, primary: FakeOpenAI, folder: Path, asynchronous: bool
+        self, primary: FakeOpenAI, folder: Path, embed: Callable[..., Any]
     ) -> None:
         gateway = embedder(primary)
         gateway.lock_index(folder)
         IndexLock(folder, VectorSpace(MODEL, dimension=512)).write()
-        if asynchronous:  # the file is read beside the event loop, and counts from the next call on
-            asyncio.run(gateway.aembed(["one"]))
         for _ in range(2):
             with pytest.raises(SpaceMismatch, match="512 and 384"):
-                gateway.embed(["one"])
+                embed(gateway, ["one"])
 
     def test_a_pickled_chain_opens_its_index_and_a_lock_can_be_pickled(self, primary: FakeOpenAI, folder: Path) -> None:
         gateway = embedder(primary)
@@ -186,7 +184,7 @@ class TestNames:
         for _ in range(3):
             gateway.lock_index(tmp_path / "one")
             gateway.lock_index(tmp_path / "two")
-        assert len(gateway._observers) == 2
+        assert len(gateway.space_binding.locks) == 2
 
     def test_a_chain_for_chat_has_no_space_to_lock(self, folder: Path) -> None:
         with pytest.raises(ConfigError, match="built for chat"):
@@ -325,6 +323,105 @@ class TestVectors:
         lock.check(X, other)
         with pytest.raises(SpaceMismatch, match="long texts are cut at another place"):
             lock.check(X, other, cut=True)
+
+
+class TestWhileInUse:
+    """What happens to the lock after it was taken: nothing leaves a call before the verdict, in any form."""
+
+    FORMS: ClassVar[dict[str, Callable[[Gateway], list[Any]]]] = {
+        "embed": lambda gateway: gateway.embed(["one", "two"]).vectors.tolist(),
+        "aembed": lambda gateway: asyncio.run(gateway.aembed(["one", "two"])).vectors.tolist(),
+        "embed_stream": lambda gateway: list(gateway.embed_stream(f"text {n}" for n in range(600))),
+        "aembed_stream": lambda gateway: asyncio.run(_all(gateway.aembed_stream(f"text {n}" for n in range(600)))),
+        "aembed, many at once": lambda gateway: asyncio.run(_many(gateway)),
+    }
+
+    @pytest.mark.parametrize("form", FORMS)
+    def test_not_one_foreign_vector_is_given_once_another_machine_has_written_its_space(
+        self, primary: FakeOpenAI, folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, form: str
+    ) -> None:
+        with FakeOpenAI(models=None, embed=other_model) as impostor:
+            one, two = embedder(primary, check_space=True), embedder(impostor, check_space=True)
+            one.lock_index(folder)
+            monkeypatch.setenv("HF_GATEWAY_HOME", str(tmp_path / "home of two"))
+            two = embedder(impostor, check_space=True)
+            two.lock_index(folder)
+            given: list[Any] = []
+            two.observe(lambda result: given.append(result))
+            one.embed(["the first document"])
+            for _ in range(2):
+                with pytest.raises(SpaceMismatch, match="other vectors"):
+                    given.extend(self.FORMS[form](two))
+            assert given == []
+
+    def test_an_index_locked_anew_to_another_space_is_noticed(
+        self, primary: FakeOpenAI, folder: Path, embed: Callable[..., Any]
+    ) -> None:
+        clock = ManualClock()
+        gateway = embedder(primary, clock=clock)
+        gateway.lock_index(folder)
+        embed(gateway, ["one"])
+        (folder / "space.json").unlink()
+        embedder().lock_index(folder)
+        clock.advance(1.0)
+        for _ in range(2):
+            with pytest.raises(SpaceMismatch, match="feature-hashing"):
+                embed(gateway, ["one"])
+
+    def test_a_lock_that_is_gone_with_its_index_is_written_again(
+        self, primary: FakeOpenAI, folder: Path, embed: Callable[..., Any]
+    ) -> None:
+        clock = ManualClock()
+        gateway = embedder(primary, clock=clock)
+        lock = gateway.lock_index(folder)
+        embed(gateway, ["one"])
+        shutil.rmtree(folder)
+        clock.advance(1.0)
+        embed(gateway, ["one"])
+        assert IndexLock.read(folder).space == dataclasses.replace(lock.space, dimension=384)
+        with pytest.raises(SpaceMismatch):
+            embedder().lock_index(folder)
+
+    def test_a_lock_that_is_gone_from_files_of_unknown_origin_is_an_error_with_a_way_out(
+        self, primary: FakeOpenAI, folder: Path, embed: Callable[..., Any]
+    ) -> None:
+        clock = ManualClock()
+        gateway = embedder(primary, clock=clock)
+        gateway.lock_index(folder)
+        embed(gateway, ["one"])
+        (folder / "index.faiss").write_bytes(b"vectors")
+        (folder / "space.json").unlink()
+        clock.advance(1.0)
+        for _ in range(2):
+            with pytest.raises(ConfigError, match=r"is gone while this process uses the index.*adopt=True"):
+                embed(gateway, ["one"])
+            clock.advance(1.0)
+        gateway.lock_index(folder, adopt=True)
+        embed(gateway, ["one"])
+
+    def test_a_lock_that_nothing_has_happened_to_is_not_read_for_every_call(
+        self, primary: FakeOpenAI, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        gateway = embedder(primary, clock=ManualClock())
+        gateway.lock_index(folder)
+        gateway.embed(["one"])
+        monkeypatch.setattr(IndexLock, "read", lambda path: pytest.fail("read again"))
+        for _ in range(5):
+            gateway.embed(["one"])
+
+
+async def _all(rows: Any) -> list[Any]:
+    return [row async for row in rows]
+
+
+async def _many(gateway: Gateway) -> list[Any]:
+    outcomes = await asyncio.gather(*(gateway.aembed([f"text {n}"]) for n in range(20)), return_exceptions=True)
+    given = [each for each in outcomes if not isinstance(each, SpaceMismatch)]
+    return given or [_raise(outcomes[0])]
+
+
+def _raise(error: Any) -> None:
+    raise error
 
 
 class TestSeparate:

@@ -9,6 +9,8 @@ from hf_gateway.link import Link
 from hf_gateway.options import ChatSettings, EmbedSettings
 from hf_gateway.pace import Policy
 from hf_gateway.secret import Secret
+from hf_gateway.space import VectorSpace
+from hf_gateway.spaces.binding import SpaceBinding
 from hf_gateway.target import Target
 
 
@@ -28,6 +30,18 @@ def refuse_mixed_spaces(links: Sequence[Link]) -> None:
                 f"Target({link.backend.target.kind!r}, ..., space=VectorSpace({known.model!r}))"
             )
         known = known.merged(space)
+
+
+def refuse_unbindable(spaces: Sequence[VectorSpace], binding: SpaceBinding) -> None:
+    """Raise SpaceMismatch where no target could give vectors of the space that a chain is to be bound to."""
+    promised = [binding.pinned, *(lock.space for lock in binding.locks)]
+    for space in filter(None, promised):
+        differences = [space.differences(own) for own in spaces]
+        if all(differences):
+            raise SpaceMismatch(
+                f"this copy would answer in another space than its original, which has given vectors of {space.model} or is "
+                f"locked to an index of it: {differences[0][0]}. Build a new chain instead of copying one"
+            )
 
 
 def policy_of(settings: EmbedSettings | ChatSettings) -> Policy:

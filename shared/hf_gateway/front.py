@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from hf_gateway.options import ChatSettings, EmbedOptions, EmbedSettings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable
+    from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable, Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
+    from typing import Any, Self
 
     from hf_gateway.embedding import Role
     from hf_gateway.gateway import Gateway
@@ -51,6 +52,16 @@ class EmbedFront(Front):
     def space(self) -> "VectorSpace":
         """The vector space; its `id` is a namespace for caches and indexes."""
         return self._gateway.space
+
+    def model_copy(self, *, update: "Mapping[str, Any] | None" = None, deep: bool = False) -> "Self":
+        """Copy, with changes if there are any; the copy is bound to the same space and the same index locks.
+
+        Raises SpaceMismatch for changes with which it could not give vectors of that space.
+        """
+        copied: Self = super().model_copy(update=update, deep=deep)  # type: ignore[misc]
+        if update:
+            copied._gateway.bind_space(self._gateway.space_binding)
+        return copied
 
     def embed_stream(
         self, texts: "Iterable[str]", *, role: "Role" = "document"

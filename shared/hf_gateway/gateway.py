@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import math
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from hf_gateway import observe, switches
-from hf_gateway.assembly import policy_of, refuse_mixed_spaces, targets_of_key
+from hf_gateway.assembly import policy_of, refuse_mixed_spaces, refuse_unbindable, targets_of_key
 from hf_gateway.backends import backend_class
 from hf_gateway.cache import CachedSpace
 from hf_gateway.chain import Chain, Journal, Steps
@@ -23,13 +24,14 @@ from hf_gateway.embedding import EmbedRequest, EmbedResult, Role
 from hf_gateway.errors import ConfigError, GatewayError
 from hf_gateway.fingerprint import Rows
 from hf_gateway.guard import Guard
-from hf_gateway.index_watch import lock_index
+from hf_gateway.index_watch import IndexGuard, lock_index
 from hf_gateway.link import ChatLink, EmbedLink, Link, SeenDimension
 from hf_gateway.lock import IndexLock
 from hf_gateway.observe import Observation, Watch
 from hf_gateway.options import ChatSettings, EmbedSettings, Task, chosen_targets, settings_of
 from hf_gateway.portal import portal
 from hf_gateway.space import VectorSpace
+from hf_gateway.spaces.binding import SpaceBinding
 from hf_gateway.status import Checked, TargetStatus, checked, status_of
 from hf_gateway.streams import AsyncChatStream, ChatStream
 from hf_gateway.target import Target
@@ -119,9 +121,8 @@ class Gateway:
         self._chain = Chain(self._links, policy_of(settings), self._clock.now)
         self._embeds: Embedder | None = None
         if isinstance(settings, EmbedSettings):
-            links = [link for link in self._links if isinstance(link, EmbedLink)]
             prepare = (self._prepare, self._aprepare)
-            self._embeds = Embedder(self._chain, self._driver, links, settings, self._cache, prepare)
+            self._embeds = Embedder(self._chain, self._driver, self._embed_links(), settings, self._cache, prepare)
         self._chats: Chatter | None = None
         if isinstance(settings, ChatSettings):
             talks = [link for link in self._links if isinstance(link, ChatLink)]
@@ -131,6 +132,7 @@ class Gateway:
         self._prepared_until = -math.inf
         self._told: list[tuple[str, str]] = []
         self._observers: list[Callable[[Any], None]] = []
+        self._index_guards: list[IndexGuard] = []
 
     @classmethod
     def from_settings(
@@ -258,9 +260,44 @@ class Gateway:
             SpaceMismatch: the index was made with another space; the message says what differs and the ways out.
             ConfigError: a spoilt or newer `space.json`, a folder that cannot be written, files of unknown origin in it.
         """
+        cut = self._embedding().truncate
+        return lock_index(
+            self._index_guards, self._guard, self._embed_links(), path, adopt=adopt, cut=cut, now=self._clock.now
+        )
+
+    @property
+    def space_binding(self) -> SpaceBinding | None:
+        """What binds this chain and its copies to one space: the first vector, and locked indexes; None for chat."""
+        if not isinstance(self.settings, EmbedSettings):
+            return None
+        return dataclasses.replace(
+            self._guard.binding(),
+            dimension=self._embed_links()[0].seen.value,
+            locks=tuple(index.lock for index in self._index_guards),
+        )
+
+    def bind_space(self, binding: SpaceBinding | None) -> None:
+        """Hold this chain, which has given no vector yet, to what another has promised; reads nothing, sends nothing.
+
+        Copies and pickles do this by themselves.
+
+        Raises:
+            SpaceMismatch: no target of this chain can keep the promise.
+        """
+        if binding is None:
+            return
+        links = self._embed_links()
+        refuse_unbindable([self._guard.space_of(link) for link in links], binding)
+        self._guard.bind(binding)
+        links[0].seen.value = binding.dimension
+        cut = self._embedding().truncate
+        self._index_guards = [
+            IndexGuard(self._guard, links, lock, cut=cut, now=self._clock.now) for lock in binding.locks
+        ]
+
+    def _embed_links(self) -> list[EmbedLink]:
         self._embedding()
-        links = [link for link in self._links if isinstance(link, EmbedLink)]
-        return lock_index(self._observers, self._guard, links, path, adopt=adopt, cut=self._embedding().truncate)
+        return [link for link in self._links if isinstance(link, EmbedLink)]
 
     @property
     def settled_space(self) -> VectorSpace | None:
@@ -357,8 +394,8 @@ class Gateway:
         return f"Gateway({self.model!r}, targets={[target.label for target in self.targets]})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the settings; connections, models and keys stay behind."""
-        return (type(self).from_settings, (self.settings,))
+        """Pickle the settings and what binds the chain to its space; connections, models and keys stay behind."""
+        return (_rebuilt, (type(self), self.settings, self.space_binding))
 
     @property
     def _probe_time(self) -> float:
@@ -366,21 +403,37 @@ class Gateway:
 
     def _serve(self, request: EmbedRequest, job: Job | None = None) -> EmbedResult:
         if not observe.watchers:
-            return self._result(self._embedder().serve(request, None, job))
+            return self._checked(self._result(self._embedder().serve(request, None, job)))
         with self._watch(request) as watch:
             if watch.observation.waits:
                 self._driver.run(watch.admitted())
             served = self._embedder().serve(request, watch.journal, job)
-            return watch.done(self._result(served), served.recall.looked_up)
+            return watch.done(self._checked(self._result(served)), served.recall.looked_up)
 
     async def _aserve(self, request: EmbedRequest, job: Job | None = None) -> EmbedResult:
         if not observe.watchers:
-            return self._result(await self._embedder().aserve(request, None, job))
+            return await self._achecked(self._result(await self._embedder().aserve(request, None, job)))
         with self._watch(request) as watch:
             if watch.observation.waits:
                 await self._driver.arun(watch.admitted())
             served = await self._embedder().aserve(request, watch.journal, job)
-            return watch.done(self._result(served), served.recall.looked_up)
+            return watch.done(await self._achecked(self._result(served)), served.recall.looked_up)
+
+    def _checked(self, result: EmbedResult) -> EmbedResult:
+        """Hold a result to the indexes, and tell the observers; nothing leaves before every verdict."""
+        for index in self._index_guards:
+            self._driver.run(index.verdict(result))
+        return self._observed(result)
+
+    async def _achecked(self, result: EmbedResult) -> EmbedResult:
+        for index in self._index_guards:
+            await self._driver.arun(index.verdict(result))
+        return self._observed(result)
+
+    def _observed(self, result: EmbedResult) -> EmbedResult:
+        for observer in self._observers:
+            observer(result)
+        return result
 
     def _watch(self, request: EmbedRequest | ChatRequest, streamed: bool = False) -> Watch:
         """Have a request watched, from now on."""
@@ -402,7 +455,7 @@ class Gateway:
         names = served.names()
         if served.answers and not served.shared:
             self._warn_of_fallback("embeddings served by", ", ".join(names), served.journal)
-        result = EmbedResult(
+        return EmbedResult(
             served.vectors(),
             served.usage(),
             names,
@@ -412,9 +465,6 @@ class Gateway:
             served.shared,
             served.recall.found,
         )
-        for observer in self._observers:
-            observer(result)
-        return result
 
     def _embedder(self) -> Embedder:
         self._embedding()
@@ -490,3 +540,10 @@ class Gateway:
             for link in self._links[1:]:
                 space = space.merged(link.backend.space())
         return space
+
+
+def _rebuilt(kind: type[Gateway], settings: EmbedSettings | ChatSettings, binding: SpaceBinding | None) -> Gateway:
+    """Build a copy of a gateway from its pickle."""
+    made = kind.from_settings(settings)
+    made.bind_space(binding)
+    return made

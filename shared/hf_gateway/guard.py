@@ -20,6 +20,7 @@ from hf_gateway.fingerprint import CANARIES, LONG, Comparison, Fingerprint, Row,
 from hf_gateway.notices import notice_once
 from hf_gateway.options import EmbedOptions
 from hf_gateway.space import VectorSpace
+from hf_gateway.spaces.binding import SpaceBinding, SpaceDecision
 from hf_gateway.usage import Usage
 from hf_gateway.vectors import Vectors
 
@@ -89,6 +90,7 @@ class Guard:
         self._lock = threading.Lock()
         self._pinned: VectorSpace | None = None
         self._held: Rows | None = None  # the fingerprint of the first vector's target
+        self._decision: SpaceDecision | None = None  # once there are copies
         self._standings: dict[Measurable, Standing] = {}
         self._unkept: dict[str, Fingerprint] = {}  # where nothing can be written
 
@@ -103,6 +105,18 @@ class Guard:
             if self._pinned is not None and (differences := self._pinned.differences(space)):
                 raise SpaceMismatch(f"this chain is pinned to {self._pinned.model} already: {differences[0]}")
             self._pinned = self._pinned or space
+
+    def binding(self) -> SpaceBinding:
+        """Return what a copy of the chain is bound to; what is still open, the chain and its copies decide together."""
+        with self._lock:
+            if self._separate and self._pinned is None and self._decision is None:
+                self._decision = SpaceDecision()
+            return SpaceBinding(self._pinned, self._held, decision=self._decision)
+
+    def bind(self, binding: SpaceBinding) -> None:
+        """Hold this chain to what another one, of which it is a copy, has promised."""
+        with self._lock:
+            self._pinned, self._held, self._decision = binding.pinned, binding.reference, binding.decision
 
     def space_of(self, target: Measurable) -> VectorSpace:
         """Return the space a target's vectors are held to."""
@@ -196,6 +210,10 @@ class Guard:
         """
         answer = yield from self._ride_along(target, answer)
         space = self.space_of(target)
+        if self._pinned is None and (decision := self._decision) is not None:
+            settled = yield Compute(lambda: decision.settle(space))
+            with self._lock:
+                self._pinned = self._pinned or settled
         with self._lock:
             if self._pinned is None:
                 self._pinned = space

@@ -40,6 +40,22 @@ def write_atomically(path: Path, data: bytes) -> None:
         passing.unlink(missing_ok=True)
 
 
+def create_atomically(path: Path, data: bytes) -> None:
+    """Write a file whole unless it is there, so that of many writers the first one wins. Raises OSError."""
+    passing = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
+    try:
+        passing.write_bytes(data)
+        try:
+            os.link(passing, path)  # fails when it is there, as a rename would not
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without links
+            if not path.exists():
+                passing.replace(path)
+    finally:
+        passing.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
 def alone(path: Path) -> Iterator[None]:
     """Wait until no other process of this machine is in here for the same path, where the system and the disk can tell.

@@ -1,82 +1,101 @@
 """Holds a chain to the index it writes to: the index lock before its first vector, and each result before the caller gets it."""
 
-import asyncio
 import dataclasses
 import functools
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from hf_gateway.chain import Call, Steps
+from hf_gateway.drive import Compute
 from hf_gateway.embedding import EmbedResult
-from hf_gateway.errors import ConfigError, GatewayError
+from hf_gateway.errors import ConfigError
 from hf_gateway.fingerprint import Fingerprint, Store
 from hf_gateway.guard import Guard
 from hf_gateway.link import EmbedLink
 from hf_gateway.lock import NAME, IndexLock
 from hf_gateway.space import VectorSpace
 
-Observers = list[Callable[[Any], None]]
-
 CACHED = "cache"
 """Who served, as results say of vectors that were kept; they were let in by the fingerprint that lies on this machine."""
+REREAD_AFTER_S = 1.0
+"""Seconds for which the lock's file is believed to be as it was read: it changes under a chain only when a person replaces it."""
 
 
 def lock_index(
-    observers: Observers,
+    held_to: "list[IndexGuard]",
     guard: Guard,
     links: Sequence[EmbedLink],
     path: str | Path,
     *,
     adopt: bool,
     cut: bool,
+    now: Callable[[], float],
 ) -> IndexLock:
     """Do what `Gateway.lock_index` says, for its guard and its links.
 
-    observers: of the chain's results, to which a watch is added, in the place of an older one over the same folder; cut:
-    whether the chain cuts texts.
+    Args:
+        held_to: the chain's index guards, to which one is added, in the place of an older one over the same folder.
+        guard: the chain's.
+        links: the chain's.
+        path: the index's folder.
+        adopt: whether a folder with files and without a lock is taken.
+        cut: whether the chain cuts texts.
+        now: the chain's clock.
     """
     folder = Path(path).absolute()
     if folder.is_file():
         raise ConfigError(f"{folder} is a file; an index is locked by the folder it lies in")
-    held = IndexLock.read(folder)
-    if held is None and not adopt and _is_used(folder):
-        held = IndexLock.read(folder)  # another process may have locked it and begun to fill it just now
-        if held is None:
+    known = IndexLock.read(folder)
+    if known is None and not adopt and _is_used(folder):
+        known = IndexLock.read(folder)  # another process may have locked it and begun to fill it just now
+        if known is None:
             raise ConfigError(
                 f"there are files in {folder} and no {NAME}, so nobody knows which model made that index; if it was made "
                 f"with the one you are using, say so once with lock_index({str(path)!r}, adopt=True); otherwise rebuild it "
-                "into a new folder"
+                "into a new folder. A new index is locked before it is saved: first lock_index, then save_local or persist"
             )
-    watch = _Watch(guard, links, folder, cut=cut)
-    watch.lock = watch.locked(held, adopt=adopt)
-    older = (place for place, other in enumerate(observers) if isinstance(other, _Watch) and other.folder == folder)
+    index = IndexGuard(guard, links, IndexLock(folder, None), cut=cut, now=now)
+    lock = index.open(known, adopt=adopt)
+    older = (place for place, other in enumerate(held_to) if other.folder == folder)
     if (place := next(older, None)) is None:
-        observers.append(watch)
+        held_to.append(index)
     else:
-        observers[place] = watch
-    return watch.lock
+        held_to[place] = index
+    return lock
 
 
-class _Watch:
-    """Holds a chain to an index from its lock on: looks at each result before the caller gets it.
+class IndexGuard:
+    """Holds a chain to one index: each result is compared with the index's lock before the caller gets it.
 
     At lock time nothing may be measured yet, and in a chain of several spaces nothing decided; both are known once a target
-    has answered.
+    has answered. The lock is read again while the chain lives, since a person may replace it.
     """
 
-    def __init__(self, guard: Guard, links: Sequence[EmbedLink], folder: Path, *, cut: bool) -> None:
-        self.folder = folder
-        self.lock = IndexLock(folder, None)
+    def __init__(
+        self, guard: Guard, links: Sequence[EmbedLink], lock: IndexLock, *, cut: bool, now: Callable[[], float]
+    ) -> None:
+        """lock: what is known of it, by this chain or by the one that it is a copy of; nothing is read yet."""
+        self.folder = lock.path
+        self.lock = lock
         self._guard = guard
         self._links = links
         self._cut = cut
+        self._now = now
         self._one_at_a_time = threading.Lock()
         self._compared: set[str] = set()
-        self._fault: GatewayError | None = None
+        self._was_there = False
+        self._stamp: tuple[int, int, int] | None = None
+        self._read_at = float("-inf")
 
-    def locked(self, held: IndexLock | None, *, adopt: bool) -> IndexLock:
-        """Check the index's lock, or make one, as far as the chain's space is known before its first vector."""
+    def open(self, held: IndexLock | None, *, adopt: bool) -> IndexLock:
+        """Check the index's lock, or make one, as far as the chain's space is known before its first vector; returns it."""
+        self.lock = self._opened(held, adopt=adopt)
+        self._was_there = self.lock.space is not None
+        return self.lock
+
+    def _opened(self, held: IndexLock | None, *, adopt: bool) -> IndexLock:
         spaces = [self._guard.space_of(link) for link in self._links]
         undecided = self._guard.pinned is None and _differ(spaces)
         if self._guard.pinned is not None:
@@ -104,17 +123,30 @@ class _Watch:
             self._guard.pin(lock.space)
         return lock
 
-    def __call__(self, result: EmbedResult) -> None:
-        """Check what is known of a result. Raises SpaceMismatch, with which its vectors are lost."""
+    def verdict(self, result: EmbedResult) -> Steps:
+        """Compare a result with the index before it leaves. Raises SpaceMismatch or ConfigError, with which it is lost.
+
+        Files are read and written off the event loop; the result waits for that.
+        """
         if not result.served_by:
             return
-        if self._fault is not None:
-            raise self._fault
-        space = dataclasses.replace(result.space, dimension=result.vectors.dim)
+        if self._is_pending(result):
+            yield Call(Compute(lambda: self._look(result)), 0.0, str(self.folder))
+        self.lock.check(_space_of(result))
+
+    def _is_pending(self, result: EmbedResult) -> bool:
+        """Return whether files decide about this result: of a new index or target, or when they were read some time ago."""
+        return (
+            self.lock.space is None
+            or not self._compared.issuperset(result.served_by)
+            or self._now() >= self._read_at + REREAD_AFTER_S
+        )
+
+    def _look(self, result: EmbedResult) -> None:
+        """Compare with what lies in the folder now, and write down what is new. Raises GatewayErrors."""
         with self._one_at_a_time:
-            if self.lock.space is None:
-                # At once, though it writes a file: no vector gets out before the index is locked to its space.
-                self.lock = IndexLock(self.folder, space).write()
+            self._reread()
+            space = _space_of(result)
             self.lock.check(space)
             fresh = [
                 link for link in self._links if link.label in result.served_by and link.label not in self._compared
@@ -125,13 +157,48 @@ class _Watch:
                 measured += filter(None, [Store().load(result.space)])
             for fingerprint in measured:
                 self.lock.check(space, fingerprint, cut=self._cut)
-            self._compared.update(link.label for link in fresh)
-            if measured:
-                self._compared.add(CACHED)
-            if fresh:
-                _off_the_loop(lambda: self._add(space, measured))
-        if self._fault is not None:
-            raise self._fault
+            if (fresh or measured or self.lock.space is None) and self._may_write():
+                lock = IndexLock(self.folder, space).write()
+                for found in measured:
+                    kept = Store().load(found.space) or found
+                    lock = IndexLock(self.folder, space, fingerprint=kept).write()
+                self.lock, self._was_there = lock, True
+            self._compared.update(result.served_by)
+
+    def _reread(self) -> None:
+        """Hold the chain to the lock that lies in the folder now: a person may have replaced or deleted it meanwhile."""
+        stamp = self._file_stamp()
+        if stamp is None and self.lock.space is not None:
+            self._restore()
+        elif stamp != self._stamp and (held := IndexLock.read(self.folder)) is not None:
+            if self.lock.space is not None:
+                held.check(self.lock.space, self.lock.fingerprint, cut=self._cut)
+            if held != self.lock:
+                self._compared.clear()
+            self.lock, self._was_there = held, True
+        self._stamp, self._read_at = stamp, self._now()
+
+    def _restore(self) -> None:
+        """Write a lock again that is gone together with its index. Raises ConfigError where files of unknown origin lie there."""
+        if _is_used(self.folder):
+            raise ConfigError(
+                f"{self.folder / NAME} is gone while this process uses the index, so nobody knows what made the files that are "
+                f"there; if they were made with this chain, call lock_index({str(self.folder)!r}, adopt=True), otherwise rebuild "
+                "the index into a new folder"
+            )
+        if self._may_write():
+            self.lock = self.lock.write()
+
+    def _may_write(self) -> bool:
+        """Return False for a copy on a machine without the folder: it is held to the lock that came with it."""
+        return self.lock.space is None or self._was_there or self.folder.exists()
+
+    def _file_stamp(self) -> tuple[int, int, int] | None:
+        try:
+            about = (self.folder / NAME).stat()
+        except OSError:
+            return None
+        return about.st_mtime_ns, about.st_size, about.st_ino
 
     def _measured(self, link: EmbedLink) -> Fingerprint | None:
         """Return what the guard measured of a target, or took for the same; None where it did not look."""
@@ -141,29 +208,13 @@ class _Watch:
         authority: Literal["files", "server"] = "files" if link.authoritative else "server"
         return Fingerprint(self._guard.space_of(link), authority, link.label, rows)
 
-    def _add(self, space: VectorSpace, measured: Sequence[Fingerprint]) -> None:
-        """Write down what is known now, and hold the chain to what others may have written in the meantime."""
-        try:
-            self.lock = IndexLock(self.folder, space).write()
-            for found in measured:
-                kept = Store().load(found.space) or found
-                self.lock = IndexLock(self.folder, space, fingerprint=kept).write()
-        except GatewayError as error:
-            self._fault = error
+
+def _space_of(result: EmbedResult) -> VectorSpace:
+    return dataclasses.replace(result.space, dimension=result.vectors.dim)
 
 
 def _differ(spaces: Sequence[VectorSpace]) -> bool:
     return any(one.differences(other) for one in spaces for other in spaces)
-
-
-def _off_the_loop(work: Callable[[], None]) -> None:
-    """Do it now, or, where an event loop would have to wait for it, in another thread."""
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:
-        work()
-    else:
-        loop.run_in_executor(None, work)
 
 
 def _is_used(folder: Path) -> bool:

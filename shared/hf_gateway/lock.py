@@ -8,7 +8,6 @@ import dataclasses
 import datetime as dt
 import json
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from hf_gateway._version import __version__
 from hf_gateway.errors import ConfigError, SpaceMismatch
 from hf_gateway.fingerprint import VERSION as CANARIES_VERSION
 from hf_gateway.fingerprint import Comparison, Fingerprint, Rows, compare
-from hf_gateway.home import alone, write_atomically
+from hf_gateway.home import alone, create_atomically, write_atomically
 from hf_gateway.space import VectorSpace
 
 log = logging.getLogger(__name__)
@@ -142,7 +141,7 @@ class IndexLock:
             known = self.read(self.path)
             if known is None:
                 try:
-                    _create(self.path / NAME, self._bytes())
+                    create_atomically(self.path / NAME, self._bytes())
                 except OSError as error:
                     raise self._unwritable(error) from error
                 known = self.read(self.path) or self
@@ -243,19 +242,3 @@ def _spoilt(file: Path, why: str) -> ConfigError:
         "backup, or rebuild the index into a new folder; if you do know that the index was made with the model you are using, "
         "delete the file and lock the folder with adopt=True"
     )
-
-
-def _create(path: Path, data: bytes) -> None:
-    """Write a file whole unless it is there. Raises OSError."""
-    passing = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
-    try:
-        passing.write_bytes(data)
-        try:
-            os.link(passing, path)  # fails when it is there, as a rename would not
-        except FileExistsError:
-            pass
-        except OSError:  # a file system without links
-            if not path.exists():
-                passing.replace(path)
-    finally:
-        passing.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Vector spaces: what a chain promises about its vectors, and how that promise travels."""
