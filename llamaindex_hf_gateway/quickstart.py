@@ -1,20 +1,19 @@
-"""LlamaIndex's part of `hf-gateway quickstart`: its reader, its splitter, its index."""
+"""LlamaIndex's part of `hf-gateway quickstart`: its splitter and its index."""
 
-from collections.abc import Callable
-from pathlib import Path
+import re
+from collections.abc import Callable, Iterable
 
-from llama_index.core import Document, SimpleDirectoryReader, VectorStoreIndex
+from llama_index.core import Document, VectorStoreIndex
 from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.schema import BaseNode
 
 from hf_gateway.gateway import Gateway
 from llamaindex_hf_gateway.embedding import HFGatewayEmbedding
 
-PIECE = 200
-"""Tokens as LlamaIndex counts them; about the 256 that small embedding models take."""
-OVERLAP = 20
-AT_ONCE = 64
-SUFFIXES = [".txt", ".md", ".rst", ".html", ".htm", ".pdf"]
+BATCH_TEXTS = 64
+_ENDS = r".!?\n\u3002\uff01\uff1f"  # the last three are those of CJK
+# Of LlamaIndex's own way to find sentences a data file of nltk is needed, which nltk refuses where an installer (uv) linked it.
+_SENTENCE = re.compile(rf"[^{_ENDS}]*[{_ENDS}]+\s*|[^{_ENDS}]+")
 
 
 class Index:
@@ -23,21 +22,34 @@ class Index:
     def __init__(self, gateway: Gateway) -> None:
         """Take the chain that embeds."""
         self._index = VectorStoreIndex(
-            nodes=[], embed_model=HFGatewayEmbedding.from_gateway(gateway, embed_batch_size=AT_ONCE)
+            nodes=[], embed_model=HFGatewayEmbedding.from_gateway(gateway, embed_batch_size=BATCH_TEXTS)
         )
         self._nodes: list[BaseNode] = []
 
-    def load(self, path: Path | None) -> tuple[int, int]:
-        """Load and split; returns how many documents and how many pieces."""
-        documents = [document for document in (_reference() if path is None else _files(path)) if document.text.strip()]
-        splitter = SentenceSplitter(chunk_size=PIECE, chunk_overlap=OVERLAP)
-        self._nodes = list(splitter.get_nodes_from_documents(documents))
-        return len({document.metadata["source"] for document in documents}), len(self._nodes)
+    def split(
+        self, documents: Iterable[tuple[str, str]], max_tokens: int, overlap: int, tokens: Callable[[str], list[int]]
+    ) -> int:
+        """Split documents into pieces.
+
+        Args:
+            documents: the source and the text of each.
+            max_tokens: tokens of a piece at most.
+            overlap: tokens of a piece that the next one repeats.
+            tokens: gives the numbers of a text's tokens.
+
+        Returns:
+            How many pieces there are.
+        """
+        splitter = SentenceSplitter(
+            chunk_size=max_tokens, chunk_overlap=overlap, tokenizer=tokens, chunking_tokenizer_fn=_SENTENCE.findall
+        )
+        self._nodes = list(splitter.get_nodes_from_documents([_document(*each) for each in documents]))
+        return len(self._nodes)
 
     def build(self, step: Callable[[int], None]) -> None:
         """Embed and index the pieces."""
-        for start in range(0, len(self._nodes), AT_ONCE):
-            batch = self._nodes[start : start + AT_ONCE]
+        for start in range(0, len(self._nodes), BATCH_TEXTS):
+            batch = self._nodes[start : start + BATCH_TEXTS]
             self._index.insert_nodes(batch)
             step(len(batch))
 
@@ -50,22 +62,7 @@ class Index:
         ]
 
 
-def _reference() -> list[Document]:
-    from pydoc_data.topics import topics
-
-    return [_document(text, name) for name, text in topics.items()]
-
-
-def _files(path: Path) -> list[Document]:
-    reader = (
-        SimpleDirectoryReader(input_files=[str(path)])
-        if path.is_file()
-        else SimpleDirectoryReader(input_dir=str(path), recursive=True, required_exts=SUFFIXES)
-    )
-    return [_document(document.text, document.metadata.get("file_path", "")) for document in reader.load_data()]
-
-
-def _document(text: str, source: str) -> Document:
+def _document(source: str, text: str) -> Document:
     # The source's name is shown, not embedded: a file name says little, and a path would fill the model's few tokens.
     return Document(
         text=text,

@@ -1,16 +1,20 @@
 """`hf-gateway quickstart`: the main job from end to end, on real documents, in one command."""
 
 import argparse
+import contextlib
 import dataclasses
 import importlib
 import logging
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-from hf_gateway.cli.output import console, print_json, progress
+from hf_gateway import tokens as token_count
+from hf_gateway.cli.documents import SUFFIXES, Reader
+from hf_gateway.cli.output import console, print_json, progress, visible
 from hf_gateway.embedding import EmbedResult
 from hf_gateway.errors import InvalidRequest
 from hf_gateway.gateway import Gateway
@@ -19,6 +23,13 @@ DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 QUESTIONS = ("How do I catch an exception?", "How do I take a slice of a list?", "What does the with statement do?")
 PASSAGES = 3
 SHOWN = 110
+MAX_PIECE_TOKENS = 256
+"""Tokens of a piece at most, those that mark its beginning and end included; fewer where the model takes fewer."""
+MARKING_TOKENS = 2
+"""Tokens that models put before and behind a text."""
+OVERLAP_TOKENS = 25
+ESTIMATED_BYTES_PER_TOKEN = 3
+"""Bytes of UTF-8 a token where the model's tokenizer is not here: one CJK character, and less than a token of English has."""
 
 log = logging.getLogger(__name__)
 
@@ -36,14 +47,28 @@ class FrameworkIndex(Protocol):
     """What each framework's door gives for this command, in its module `quickstart`, as the class `Index`."""
 
     def __init__(self, gateway: Gateway) -> None: ...
-    def load(self, path: Path | None) -> tuple[int, int]:
-        """Load and split; returns how many documents and how many pieces."""
+    def split(
+        self, documents: Iterable[tuple[str, str]], max_tokens: int, overlap: int, tokens: Callable[[str], list[int]]
+    ) -> int:
+        """Split documents (source, text) into pieces; returns how many pieces there are."""
 
     def build(self, step: Callable[[int], None]) -> None:
         """Embed and index the pieces, telling `step` how many were done each time."""
 
     def ask(self, question: str, count: int) -> list[tuple[float, str, str]]:
         """Return (score, source, text) of the best pieces, the best first."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """How documents are cut into pieces."""
+
+    max_tokens: int
+    """Tokens of a piece at most."""
+    tokens: Callable[[str], list[int]]
+    """Gives the numbers of a text's tokens."""
+    exact: bool
+    """Whether the model's own tokenizer counts; else it is an estimate."""
 
 
 DOORS = {"langchain": "langchain_hf_gateway.quickstart", "llamaindex": "llamaindex_hf_gateway.quickstart"}
@@ -71,16 +96,68 @@ def run(arguments: argparse.Namespace) -> int:
     frameworks = _frameworks(arguments.framework)
     out = None if arguments.json else console()
     results = []
-    # Texts beyond the model's length are cut here: tables of the reference have a token for each dash.
-    with Gateway(arguments.model or DEFAULT_MODEL, arguments.targets, truncate=True) as gateway:
+    reader = Reader(arguments.path)
+    documents = [(document.source, document.text) for document in reader.documents()]
+    for line in _account(reader):
+        sys.stderr.write(line + "\n")
+    if not documents:
+        raise InvalidRequest(
+            f"{arguments.path}: there is no text in it that could be indexed ({', '.join(SUFFIXES)} are read)"
+        )
+    with _ready(arguments, questions[0]) as (gateway, split):
         for framework in frameworks:
-            result = _through(framework, gateway, arguments.path, questions)
+            result = _through(framework, gateway, documents, split, questions)
             results.append(result)
             if out is not None:
                 _show(out, result)
     if arguments.json:
-        print_json({"model": gateway.model, "results": results})
+        print_json({"model": gateway.model, "skipped": reader.skipped, "results": results})
     return 0
+
+
+def _account(reader: Reader) -> Iterator[str]:
+    """Give a line for each text that is missing, or may be read wrongly, and a count where there are several."""
+    for name, reason in reader.skipped.items():
+        yield f"skipped: {visible(name)}: {visible(reason)}"
+    if len(reader.skipped) > 1:
+        yield f"skipped: {len(reader.skipped)} in all"
+    for name, encoding in reader.guessed.items():
+        yield f"read as {encoding}, since it is not UTF-8: {visible(name)}"
+
+
+@contextlib.contextmanager
+def _ready(arguments: argparse.Namespace, question: str) -> Iterator[tuple[Gateway, Split]]:
+    """Give a chain whose model is loaded, and how documents are cut for it."""
+    model, targets = arguments.model or DEFAULT_MODEL, arguments.targets
+    with Gateway(model, targets) as gateway:
+        gateway.embed([question], role="query")  # so that a model's files, with its tokenizer, are here
+        split = _split_for(gateway)
+        if split.exact:
+            yield gateway, split
+            return
+    if any(target.kind != "hash" for target in gateway.targets):
+        sys.stderr.write(
+            f"the tokenizer of {visible(gateway.space.model)} is not on this machine: pieces are cut by an estimate, and "
+            "what is longer than the model takes is cut off\n"
+        )
+    with Gateway(model, targets, truncate=True) as gateway:
+        yield gateway, split
+
+
+def _split_for(gateway: Gateway) -> Split:
+    space = gateway.space
+
+    def encode(text: str) -> list[int] | None:
+        return token_count.encode(text, space.model, space.revision)
+
+    def estimate(text: str) -> list[int]:
+        return list(range(-(-len(text.encode()) // ESTIMATED_BYTES_PER_TOKEN)))
+
+    prompt = space.document_prompt or ""
+    exact = encode(prompt) is not None
+    tokens = (lambda text: encode(text) or []) if exact else estimate
+    most = min(space.max_tokens or MAX_PIECE_TOKENS, MAX_PIECE_TOKENS) - MARKING_TOKENS - len(tokens(prompt))
+    return Split(max(most, 1), tokens, exact)
 
 
 def _frameworks(asked: str | None) -> list[str]:
@@ -91,13 +168,12 @@ def _frameworks(asked: str | None) -> list[str]:
     return wanted
 
 
-def _through(framework: str, gateway: Gateway, path: Path | None, questions: list[str]) -> dict[str, Any]:
+def _through(
+    framework: str, gateway: Gateway, documents: list[tuple[str, str]], split: Split, questions: list[str]
+) -> dict[str, Any]:
     index: FrameworkIndex = importlib.import_module(DOORS[framework]).Index(gateway)
-    documents, pieces = index.load(path)
-    if not pieces:
-        raise InvalidRequest(
-            f"{path}: there is no text in it that could be indexed (text, Markdown, HTML and PDF are read)"
-        )
+    overlap = min(OVERLAP_TOKENS, split.max_tokens // 4)
+    pieces = index.split(documents, split.max_tokens, overlap, split.tokens)
     seen: list[EmbedResult] = []
     gateway.observe(seen.append)
     started = time.perf_counter()
@@ -121,7 +197,7 @@ def _through(framework: str, gateway: Gateway, path: Path | None, questions: lis
         )
     return {
         "framework": framework,
-        "documents": documents,
+        "documents": len({source for source, _ in documents}),
         "pieces": pieces,
         "served_by": sorted({name for result in seen for name in result.served_by}),
         "seconds": seconds,
