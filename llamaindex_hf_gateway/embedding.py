@@ -12,7 +12,6 @@ from llama_index.core.schema import BaseNode, MetadataMode
 from pydantic import Field, PrivateAttr, field_serializer, field_validator, model_validator
 
 from hf_gateway.config import read_chain
-from hf_gateway.embedding import fault_of
 from hf_gateway.errors import InvalidRequest
 from hf_gateway.front import EmbedFront, build
 from hf_gateway.options import EmbedOptions, EmbedSettings, Targets
@@ -199,6 +198,8 @@ class HFGatewayEmbedding(EmbedFront, EmbedOptions, BaseEmbedding):  # type: igno
 
 def _with_text(nodes: Sequence[BaseNode]) -> list[BaseNode]:
     """Return the nodes that have something to embed. The others stay without a vector, so that no store takes them."""
+    from hf_gateway.embedding import fault_of  # brings a JSON parser, which importing this door does not need
+
     found, empty = [], []
     for node in nodes:
         text = node.get_content(metadata_mode=MetadataMode.EMBED)
