@@ -8,8 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from hf_gateway.engines import quiet, trusts_code
+from hf_gateway.engines import trusts_code
 from hf_gateway.engines.sources import ModelFiles
+from hf_gateway.engines.tensors import load_sentence_transformer
 from hf_gateway.errors import EngineFailed
 from hf_gateway.fingerprint import CANARIES, Fingerprint
 from hf_gateway.space import VectorSpace
@@ -29,22 +30,17 @@ class Original:
     def __init__(self, files: ModelFiles) -> None:
         """Load it. Raises EngineFailed."""
         trusts_code(files, {}, None)
-        import sentence_transformers
         import torch
 
+        self._model = load_sentence_transformer(
+            files.path, device="cpu", model_kwargs={"use_safetensors": True, "dtype": torch.float32}
+        )
         try:
-            with quiet():
-                self._model = sentence_transformers.SentenceTransformer(
-                    str(files.path),
-                    device="cpu",
-                    local_files_only=True,
-                    model_kwargs={"use_safetensors": True, "dtype": torch.float32},
-                )
             transformer, tokenizer = self._model[0], self._model.tokenizer
             self.network: Any = transformer.auto_model.eval()
             self.tokenizer: str = tokenizer.backend_tokenizer.to_str()
-        except Exception as error:  # a loader fails in as many ways as there are formats
-            raise EngineFailed(f"{files.path} cannot be loaded: {type(error).__name__}: {error}") from error
+        except Exception as error:  # modules of any kind, each of which lacks something else
+            raise EngineFailed(f"{files.path} cannot be converted: {type(error).__name__}: {error}") from error
         if tokenizer.padding_side != "right":
             raise EngineFailed("its tokenizer pads on the left")
         limit = self._model.max_seq_length

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_gateway.engines.layout import Layout, Mode
+from hf_gateway.engines.sources import read_json
 from hf_gateway.errors import EngineFailed
 
 if TYPE_CHECKING:
@@ -20,18 +21,30 @@ class Head:
     """What comes after the transformer, for one model. Safe for threads."""
 
     def __init__(self, folder: Path, layout: Layout) -> None:
-        """Read the weights of dense layers. Raises EngineFailed where they are not in safetensors."""
+        """Read the weights of dense layers. Raises EngineFailed where they are not in safetensors, or not as described."""
         self._modes = layout.pooling
-        self._steps: list[Any] = [
-            step if isinstance(step, str) else (*_dense(folder / step.path), step.activation) for step in layout.after
-        ]
-        widths = [step[0].shape[0] for step in self._steps if not isinstance(step, str)]
-        self.dimension: int = widths[-1] if widths else layout.hidden * len(self._modes)
+        self._hidden = layout.hidden
+        self._steps: list[Any] = []
+        self.dimension: int = layout.hidden * len(self._modes)
+        for step in layout.after:
+            if isinstance(step, str):
+                self._steps.append(step)
+            else:
+                weight, bias = _dense(folder / step.path, self.dimension)
+                self._steps.append((weight, bias, step.activation))
+                self.dimension = len(weight)
 
     def __call__(self, hidden: "Array", mask: "Array") -> "Array":
-        """Pool and finish. hidden: (n, tokens, d) float32; mask: (n, tokens), 1 for a token of the text → (n, dim) float32."""
+        """Pool and finish. hidden: (n, tokens, d) float32; mask: (n, tokens), 1 for a token of the text → (n, dim) float32.
+
+        Raises EngineFailed for tokens of another size than the model's.
+        """
         import numpy as np
 
+        if hidden.shape[-1] != self._hidden:
+            raise EngineFailed(
+                f"its graph gives {hidden.shape[-1]} numbers a token, and by config.json it is {self._hidden}"
+            )
         mask = mask.astype(np.float32)
         pooled = [_pooled(mode, hidden, mask) for mode in self._modes]
         made = pooled[0] if len(pooled) == 1 else np.concatenate(pooled, axis=1)
@@ -74,16 +87,30 @@ def _activated(values: "Array", name: str) -> "Array":
     return values
 
 
-def _dense(folder: Path) -> tuple["Array", "Array"]:
-    """Return the weight (out, in) and the bias (out,) of a dense layer in float32."""
+def _dense(folder: Path, width: int) -> tuple["Array", "Array"]:
+    """Return the weight (out, in) and the bias (out,) of a dense layer in float32; `width` numbers go in.
+
+    Raises EngineFailed for a tensor that is missing, of another shape, or not one of such a layer.
+    """
     import numpy as np
 
+    config: dict[str, Any] = read_json(folder / "config.json") or {}
+    size = config.get("out_features")
     found = read_safetensors(folder / "model.safetensors")
-    weight = found.get("linear.weight")
-    if weight is None:
-        raise EngineFailed(f"{folder} has no weight of a dense layer")
-    bias = found.get("linear.bias")
-    return weight, np.zeros(len(weight), np.float32) if bias is None else bias
+    shapes: dict[str, tuple[Any, ...]] = {"linear.weight": (size, config.get("in_features", width))}
+    if config.get("bias", True):
+        shapes["linear.bias"] = (size,)
+    if odd := sorted(found.keys() ^ shapes.keys()):
+        raise EngineFailed(
+            f"{folder}: the tensor {odd[0]!r} is {'not there' if odd[0] in shapes else 'of another layer'}"
+        )
+    for name, shape in shapes.items():
+        if found[name].shape != shape:
+            raise EngineFailed(f"{folder}: the tensor {name!r} has the shape {found[name].shape}, not {shape}")
+    weight: Array = found["linear.weight"]
+    if weight.shape[1] != width:
+        raise EngineFailed(f"{folder}: its layer takes {weight.shape[1]} numbers, and what is before it gives {width}")
+    return weight, found.get("linear.bias", np.zeros(len(weight), np.float32))
 
 
 def read_safetensors(path: Path) -> dict[str, "Array"]:

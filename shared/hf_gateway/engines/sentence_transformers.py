@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hf_gateway.embedding import EmbedAnswer, EmbedRequest
-from hf_gateway.engines import converted, cpus, quiet, trusts_code
+from hf_gateway.engines import converted, cpus, trusts_code
 from hf_gateway.engines.agreement import HALVED, agreement, rows_of
 from hf_gateway.engines.batches import packed
 from hf_gateway.engines.choosing import OPTIONS, TorchPlan, installed, torch_plan
 from hf_gateway.engines.fitting import fitted
 from hf_gateway.engines.sources import ModelFiles
+from hf_gateway.engines.tensors import load_sentence_transformer
 from hf_gateway.errors import EngineFailed, EngineMissing
 from hf_gateway.space import VectorSpace
 from hf_gateway.usage import Usage
@@ -141,24 +142,15 @@ class Engine:
         return self._loaded(dtype)
 
     def _loaded(self, dtype: str | None, attention: str | None = None) -> Any:
-        import sentence_transformers
 
         arguments: dict[str, Any] = {"use_safetensors": True}
         if dtype is not None:
             arguments["dtype"] = dtype
         if attention is not None:
             arguments["attn_implementation"] = attention
-        try:
-            with quiet():
-                model: Any = sentence_transformers.SentenceTransformer(
-                    str(self._files.path),
-                    device=self._device,
-                    trust_remote_code=self._trusted,
-                    local_files_only=True,
-                    model_kwargs=arguments,
-                )
-        except Exception as error:  # a loader fails in as many ways as there are formats
-            raise EngineFailed(f"{self._files.path} cannot be loaded: {type(error).__name__}: {error}") from error
+        model = load_sentence_transformer(
+            self._files.path, device=self._device, trust_remote_code=self._trusted, model_kwargs=arguments
+        )
         if type(model[0]).__name__ == "Transformer":
             model[0].register_forward_hook(_in_float32)
         return model

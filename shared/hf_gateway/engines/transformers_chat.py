@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hf_gateway.chat import ChatEvent, ChatRequest
-from hf_gateway.engines import quiet, trusts_code
+from hf_gateway.engines import trusts_code
 from hf_gateway.engines.chat_prompt import Prompt, Template
 from hf_gateway.engines.generation import Generation, Run, Turns
 from hf_gateway.engines.response_parsing import (
@@ -21,6 +21,7 @@ from hf_gateway.engines.response_parsing import (
     reading_of,
 )
 from hf_gateway.engines.sources import ModelFiles
+from hf_gateway.engines.tensors import load_causal_model
 from hf_gateway.errors import ContextOverflow, EngineFailed, EngineMissing, ModelNotFound
 from hf_gateway.usage import Usage
 
@@ -60,11 +61,7 @@ class Engine:
             self._tokenizer = transformers.AutoTokenizer.from_pretrained(str(files.path), **common)
             if not getattr(self._tokenizer, "chat_template", None):
                 raise EngineFailed(f"{files.path} has no chat template: it continues texts, and is no model for chats")
-            with quiet():
-                model = transformers.AutoModelForCausalLM.from_pretrained(
-                    str(files.path), use_safetensors=True, dtype=dtype, **common
-                )
-            self._model = model.to(device).eval()
+            self._model = load_causal_model(files.path, device, use_safetensors=True, dtype=dtype, **common)
         except EngineFailed:
             raise
         except Exception as error:  # a loader fails in as many ways as there are formats
