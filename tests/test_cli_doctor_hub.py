@@ -159,7 +159,7 @@ def test_caches_and_versions_are_listed(
 ) -> None:
     monkeypatch.delenv("HF_GATEWAY_CONVERTED", raising=False)
     lying = {
-        "hub/models-1.sqlite": 1000,
+        "hub/models-2.sqlite": 1000,
         "converted/a/model.bin": 5000,
         "vectors.sqlite": 300,
         "vectors.sqlite-wal": 20,

@@ -251,7 +251,7 @@ FAILURES: dict[str, tuple[list[str], int, str]] = {
     "an unknown model": (["info", "a/none"], 1, "there is no model 'a/none'"),
     "an unknown model, checked": (["check", "a/none"], 1, "there is no model 'a/none'"),
     "an unknown model's licence": (["license", "a/none"], 1, "there is no model 'a/none'"),
-    "an unknown model, downloaded": (["download", "a/none"], 1, "there is no 'a/none@main'"),
+    "an unknown model, downloaded": (["download", "a/none"], 1, "there is no 'a/none'"),
     "an unknown revision": (["download", MODEL, "--revision", "v9"], 1, "has no such revision"),
     "no id of a model": (["info", "../../etc/passwd"], 2, "is not the id of a model"),
     "no revision": (["download", MODEL, "--revision", "../main"], 2, "is not a revision"),

@@ -449,7 +449,7 @@ def _without_a_column(database: sqlite3.Connection) -> None:
 
 
 def _of_something_else(database: sqlite3.Connection) -> None:
-    _without("models", "bodies", "trees", "names")(database)
+    _without("models", "bodies", "trees", "renames")(database)
     database.execute("CREATE TABLE something (other INTEGER)")
 
 
@@ -459,7 +459,7 @@ def _no_text(database: sqlite3.Connection) -> None:
 
 SCHEMAS = [
     _malformed,
-    _without("names"),
+    _without("renames"),
     _without("models"),
     _without("bodies", "trees"),
     _without_a_column,

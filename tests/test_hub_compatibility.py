@@ -752,9 +752,9 @@ def test_what_is_larger_than_any_machine_is_too_big(connector: HubConnector) -> 
 def test_a_download_that_is_there_in_part_needs_room_for_the_rest(
     connector: HubConnector, hub: ReadHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hf_gateway.hub import download
+    from hf_gateway.hub import cached_files
 
-    monkeypatch.setattr(download, "default_cache", lambda: tmp_path / "files")
+    monkeypatch.setattr(cached_files, "default_cache", lambda: tmp_path / "files")
     usage = shutil.disk_usage("/")._replace(free=50)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     shards = {f"model-0000{each}-of-00002.safetensors": 200 for each in (1, 2)}
@@ -766,7 +766,9 @@ def test_a_download_that_is_there_in_part_needs_room_for_the_rest(
         found = connector.check_compatibility("a/parts")
         assert found.verdict == "too_big"
         assert said in found.reasons[-1]
-        (snapshot / name).write_bytes(b"")
+        (snapshot / name).write_bytes(b"cut off")
+        assert said in connector.check_compatibility("a/parts").reasons[-1]
+        (snapshot / name).write_bytes(bytes(200))
     assert connector.check_compatibility("a/parts").verdict == "fits"
 
 

@@ -105,10 +105,8 @@ def call(request: pytest.FixtureRequest) -> Form:
     def run(hub: HubConnector, name: str, *args: Any, **named: Any) -> Any:
         async def inner() -> Any:
             with blockbuster_ctx():
-                try:
-                    return await getattr(hub, f"a{name}")(*args, **named)
-                finally:
-                    await hub.aclose()
+                # Connections are closed with the loop; `aclose` would forget the token for the next call.
+                return await getattr(hub, f"a{name}")(*args, **named)
 
         return asyncio.run(inner())
 

@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 
 from hf_gateway import errors
-from hf_gateway.hub import HubConnector
+from hf_gateway.drive import Send
+from hf_gateway.hub import HubConnector, client
 from hf_gateway.testing import ManualClock
+from hf_gateway.transport import HttpTransport
+from hf_gateway.wire.http import HttpResponse
 from hf_gateway.wire.hub_models import RateLimit, rate_limit
 from tests.servers.hub import Listed, ReadHub
 from tests.servers.loopback import Reply, Silent
@@ -152,3 +155,53 @@ def test_a_silent_hub_is_left_after_a_bounded_time(tmp_path: Path, monkeypatch: 
     ):
         connector.get_model_metadata(MODEL)
     assert 0 < client.CONNECT_TIMEOUT <= 5
+
+
+class Tardy(HttpTransport):
+    """Each answer comes a second before its time is up, or late."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        super().__init__()
+        self.clock = clock
+
+    def send(self, send: Send, *, timeout: float, connect_timeout: float, target: str) -> HttpResponse:
+        self.clock.advance(min(timeout, client.TIMEOUT - 1))
+        if timeout <= client.TIMEOUT - 1:
+            raise errors.AttemptTimedOut("too late", target=target)
+        return super().send(send, timeout=timeout, connect_timeout=connect_timeout, target=target)
+
+
+@pytest.fixture
+def tardy(clock: ManualClock, tmp_path: Path) -> Iterator[tuple[HubConnector, ReadHub]]:
+    """A Hub whose every answer comes just in time, and whose list of files has two hundred pages."""
+    (tmp_path / "model").mkdir()
+    for number in range(200):
+        (tmp_path / "model" / f"{number}.json").touch()
+    with (
+        ReadHub({MODEL: Listed(tmp_path / "model")}, page=1) as hub,
+        HubConnector(
+            endpoint=hub.url, cache=tmp_path / "cache", clock=clock, environment={}, transport=Tardy(clock)
+        ) as made,
+    ):
+        yield made, hub
+
+
+def test_a_list_whose_every_page_comes_just_in_time_ends_nevertheless(
+    tardy: tuple[HubConnector, ReadHub], clock: ManualClock, tmp_path: Path
+) -> None:
+    began = clock.now()
+    with pytest.raises(errors.AttemptTimedOut):
+        tardy[0].download_model(MODEL, cache_dir=tmp_path / "files")
+    assert clock.now() - began <= client.WHOLE_TIMEOUT
+
+
+def test_a_search_out_of_time_is_answered_from_the_cache(
+    tardy: tuple[HubConnector, ReadHub], clock: ManualClock
+) -> None:
+    connector, hub = tardy
+    hub.models = {f"org/m{number}": Listed() for number in range(100)}
+    began = clock.now()
+    found = connector.search_models(limit=100)
+    assert clock.now() - began <= client.WHOLE_TIMEOUT
+    assert found.source == "cache"
+    assert found.reason is not None

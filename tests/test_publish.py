@@ -532,6 +532,13 @@ def test_metadata_that_are_no_yaml_are_said_to_be_none(hub: Hub, folder: Path) -
 # Through the connector, and on the command line.
 
 
+def test_metadata_go_by_the_names_of_other_connectors_too(hub: Hub, folder: Path) -> None:
+    metadata = {"dataset": "acme/greetings", "training_config": {"epochs": 3}}
+    card = hub.publish(folder, dry_run=True, metadata=metadata).plan.card
+    assert front(card)["datasets"] == ["acme/greetings"]
+    assert "| epochs | 3 |" in card
+
+
 def test_the_connector_publishes(hub: Hub, folder: Path) -> None:
     with HubConnector(endpoint=hub.url) as connector:
         connector.connect(TOKEN)

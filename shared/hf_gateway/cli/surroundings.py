@@ -252,7 +252,7 @@ class _Asking:
 
         def read(response: Any) -> Any:
             if not 200 <= response.status < 300:
-                raise refusal(response, model, with_token=self.credential is not None)
+                raise refusal(response, model, sent=self.credential)
             return read_json(response, target="the Hub")
 
         return read

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from hf_gateway.errors import InvalidRequest
 from hf_gateway.hub.contents import LocalPaths, Malformed, Tensors, pickle_or_archive, secrets_in, tensors_in
+from hf_gateway.hub.errors import HubArgumentError
 
 CONFIG, WEIGHTS, CARD = "adapter_config.json", "adapter_model.safetensors", "README.md"
 
@@ -68,7 +68,7 @@ class Problem:
         return f"{self.file}: {self.message}"
 
 
-class AdapterRefused(InvalidRequest):
+class AdapterRefused(HubArgumentError):
     """The adapter does not go out as it is. Nothing was sent.
 
     Attributes:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FILE_NAME = "models-1.sqlite"
+FILE_NAME = "models-2.sqlite"
 """The number is that of the tables: another version of this package makes a file of its own."""
 BUSY = 10.0
 """Seconds for which a call waits for other processes' writes."""
@@ -46,11 +46,13 @@ CREATE TABLE IF NOT EXISTS models (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS bodies (key TEXT PRIMARY KEY, digest BLOB NOT NULL, body TEXT NOT NULL, validators TEXT);
 CREATE TABLE IF NOT EXISTS trees (key TEXT PRIMARY KEY, digest BLOB NOT NULL, body TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS names (key TEXT PRIMARY KEY, means TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS renames (key TEXT PRIMARY KEY, name TEXT NOT NULL) WITHOUT ROWID;
 COMMIT;
 """
 _SPOILT = re.compile("no such (table|column)|has no column named|malformed|unsupported file format|Could not decode")
-_HOW_MANY = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name IN ('models', 'bodies', 'trees', 'names')"
+_HOW_MANY = (
+    "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name IN ('models', 'bodies', 'trees', 'renames')"
+)
 
 
 @dataclass(frozen=True)
@@ -94,15 +96,12 @@ class ModelCache:
 
     def entry(self, model_id: str) -> Entry | None:
         """Return what is kept of a model, of any age, with the ETags to ask for it again."""
-        key = self._key(model_id)
-        found = self._reading(
-            lambda db: db.execute(
-                "SELECT key, digest, body, validators FROM bodies WHERE key = "
-                "coalesce((SELECT means FROM names WHERE key = ?), ?)",
-                (key, key),
-            ).fetchone(),
-            None,
-        )
+
+        def read(db: "sqlite3.Connection") -> Any:
+            key = self._key(self._renamed(db, model_id) or model_id)
+            return db.execute("SELECT key, digest, body, validators FROM bodies WHERE key = ?", (key,)).fetchone()
+
+        found = self._reading(read, None)
         return self._entry(*found) if found is not None else None
 
     def set(
@@ -113,10 +112,27 @@ class ModelCache:
 
         def write(db: "sqlite3.Connection") -> None:
             _put(db, rows)
-            if asked_for is not None and (name := self._key(asked_for)) != rows[0][0]["key"]:
-                db.execute("INSERT OR REPLACE INTO names VALUES (?, ?)", (name, rows[0][0]["key"]))
+            self._rename(db, asked_for or metadata.id, metadata.id)
 
         self._writing(write)
+
+    def renamed(self, model_id: str) -> str | None:
+        """Return the name that a model has now, where the Hub gave another one for this."""
+        found: str | None = self._reading(lambda db: self._renamed(db, model_id), None)
+        return found
+
+    def set_renamed(self, model_id: str, name: str) -> None:
+        """Keep that the Hub gives this name for that model; nothing where it is the same."""
+        if model_id != name:
+            self._writing(lambda db: self._rename(db, model_id, name))
+
+    def _renamed(self, db: "sqlite3.Connection", model_id: str) -> str | None:
+        row = db.execute("SELECT name FROM renames WHERE key = ?", (self._key(model_id),)).fetchone()
+        return row[0] if row and isinstance(row[0], str) else None
+
+    def _rename(self, db: "sqlite3.Connection", model_id: str, name: str) -> None:
+        if model_id != name:
+            db.execute("INSERT OR REPLACE INTO renames VALUES (?, ?)", (self._key(model_id), _printable(name)))
 
     def set_many(self, found: Sequence[ModelMetadata]) -> None:
         """Keep what a list said, in one go; what is complete and not expired stays, since a list says less."""
@@ -131,12 +147,11 @@ class ModelCache:
 
     def remove(self, model_id: str) -> bool:
         """Forget a model; says whether there was something to forget. Raises OSError where the file cannot be written to."""
-        key = self._key(model_id)
 
         def write(db: "sqlite3.Connection") -> bool:
-            means = db.execute("SELECT means FROM names WHERE key = ?", (key,)).fetchone()
-            keys = (key, means[0] if means else key)
-            db.execute("DELETE FROM names WHERE key IN (?, ?) OR means IN (?, ?)", keys * 2)
+            name = self._renamed(db, model_id) or model_id
+            keys = (self._key(model_id), self._key(name))
+            db.execute("DELETE FROM renames WHERE key IN (?, ?) OR lower(name) = lower(?)", (*keys, _printable(name)))
             db.execute("DELETE FROM models WHERE key IN (?, ?)", keys)
             return db.execute("DELETE FROM bodies WHERE key IN (?, ?)", keys).rowcount > 0
 
@@ -146,7 +161,7 @@ class ModelCache:
         """Forget all models, of every Hub; returns how many there were. Raises OSError where the file cannot be written to."""
 
         def write(db: "sqlite3.Connection") -> int:
-            for table in ("names", "models", "trees"):
+            for table in ("renames", "models", "trees"):
                 db.execute(f"DELETE FROM {table}")  # noqa: S608 - a name of ours
             return db.execute("DELETE FROM bodies").rowcount
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Self
 
-from hf_gateway.errors import InvalidRequest, nearest
+from hf_gateway.errors import nearest
 from hf_gateway.hub.adapter import Adapter
+from hf_gateway.hub.errors import HubArgumentError
 
 _PIPELINES = {
     "CAUSAL_LM": "text-generation",
@@ -77,13 +78,14 @@ class Details:
 
     @classmethod
     def of(cls, metadata: Mapping[str, Any]) -> Self:
-        """Read them from what a caller or a file gives. Raises InvalidRequest, a ValueError, for what it does not know."""
+        """Read them from what a caller or a file gives. Raises HubArgumentError, a ValueError, for what it does not know."""
         given = {name: value for name, value in metadata.items() if value is not None and name != "repo_id"}
-        if "dataset" in given:
-            given["datasets"] = given.pop("dataset")
+        for other, name in (("dataset", "datasets"), ("training_config", "training")):
+            if other in given:
+                given[name] = given.pop(other)
         for name in given:
             if name not in cls.__dataclass_fields__:
-                raise InvalidRequest(f"metadata has no {name!r}{nearest(name, set(cls.__dataclass_fields__))}")
+                raise HubArgumentError(f"metadata has no {name!r}{nearest(name, set(cls.__dataclass_fields__))}")
         found: dict[str, Any] = {}
         for name, value in given.items():
             if name in ("language", "tags", "datasets"):
@@ -100,7 +102,7 @@ class Details:
 def card(adapter: Adapter, details: Details, repo_id: str) -> str:
     """Write the card: a README.md of the folder that somebody wrote keeps its text, and one that peft made is replaced.
 
-    Raises InvalidRequest for a README.md that is no card.
+    Raises HubArgumentError for a README.md that is no card.
     """
     from huggingface_hub import EvalResult, ModelCardData
 
@@ -175,7 +177,7 @@ def _own(readme: str | None) -> tuple[dict[str, Any], str | None]:
         found: Any = ModelCard(readme)
         data: dict[str, Any] = found.data.to_dict()
     except (ValueError, KeyError, TypeError, AttributeError, not_yaml) as error:
-        raise InvalidRequest(f"README.md: its metadata are not what the Hub reads: {error}") from None
+        raise HubArgumentError(f"README.md: its metadata are not what the Hub reads: {error}") from None
     written = found.text.strip() and _UNTOUCHED not in found.text
     return {name: value for name, value in data.items() if value is not None}, found.text if written else None
 
@@ -269,21 +271,21 @@ def _metrics(value: Any, dataset: str | None) -> Iterable[Metric]:
     if isinstance(value, Mapping):
         value = [{"name": name, "value": number} for name, number in value.items()]
     if value is not None and not isinstance(value, list | tuple):
-        raise InvalidRequest(f"metadata: metrics are numbers by name, or a list, not {type(value).__name__}")
+        raise HubArgumentError(f"metadata: metrics are numbers by name, or a list, not {type(value).__name__}")
     for row in value or ():
         given = dict(_mapping("metrics", row))
         name, number, where = given.pop("name", None), given.pop("value", None), given.pop("dataset", dataset)
         split = given.pop("split", None)
         known = isinstance(name, str) and isinstance(number, int | float) and not isinstance(number, bool)
         if not known or given or not isinstance(split, str | None):
-            raise InvalidRequest(
+            raise HubArgumentError(
                 "each of metrics is a name and a number, with `dataset` and `split` if they are known: "
                 '{"name": "accuracy", "value": 0.91, "dataset": "org/data", "split": "test"}'
             )
         if isinstance(number, float) and not math.isfinite(number):
-            raise InvalidRequest(f"metrics: {name} is {number}, which is no result")
+            raise HubArgumentError(f"metrics: {name} is {number}, which is no result")
         if not isinstance(where, str):
-            raise InvalidRequest(f"metrics: say on which dataset {name} was measured (`dataset`)")
+            raise HubArgumentError(f"metrics: say on which dataset {name} was measured (`dataset`)")
         yield Metric(name, number, where, split)
 
 
@@ -297,15 +299,15 @@ def _flat(value: Mapping[str, Any], at: str = "") -> Iterable[tuple[str, Any]]:
 
 def _mapping(name: str, value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise InvalidRequest(f"metadata: {name} has names and values, not {type(value).__name__}")
+        raise HubArgumentError(f"metadata: {name} has names and values, not {type(value).__name__}")
     return value
 
 
 def _one(name: str, value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise InvalidRequest(f"metadata: {name} is a text, not {value!r}")
+        raise HubArgumentError(f"metadata: {name} is a text, not {value!r}")
     if name not in _LONG and not value.strip().isprintable():
-        raise InvalidRequest(f"metadata: {name} is one line of text")
+        raise HubArgumentError(f"metadata: {name} is one line of text")
     return value.strip()
 
 
@@ -313,7 +315,7 @@ def _several(name: str, value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
         value = [value]
     if not isinstance(value, list | tuple | set | frozenset):
-        raise InvalidRequest(f"metadata: {name} is a text or a list of texts, not {type(value).__name__}")
+        raise HubArgumentError(f"metadata: {name} is a text or a list of texts, not {type(value).__name__}")
     return tuple(_one(name, each) for each in value)
 
 

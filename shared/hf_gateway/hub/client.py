@@ -6,8 +6,8 @@ Questions are generators of steps for `hf_gateway.drive`, so one text serves blo
 """
 
 import os
-import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from hf_gateway.chain import Call, Steps, Wait
@@ -25,7 +25,7 @@ from hf_gateway.errors import (
     ServerError,
 )
 from hf_gateway.hub import names
-from hf_gateway.hub.errors import HubOffline
+from hf_gateway.hub.errors import HubOffline, HubTimedOut, of_the_hub
 from hf_gateway.key_policy import truthy
 from hf_gateway.retry_after import retry_after_seconds
 from hf_gateway.secret import Secret
@@ -43,9 +43,35 @@ LONGEST_REST = 300.0
 """Seconds: a window of the Hub's rate limit. Who says more is believed for this long."""
 AWAY_FOR = 30.0
 """Seconds until a Hub that could not be reached is asked again: what is cached serves meanwhile."""
+WHOLE_TIMEOUT = 60.0
+"""Seconds for all questions of one call: a list may have many pages, each of which comes just in time."""
+
+OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+"""What all Hugging Face tools take for "there is no network"."""
 
 AWAY = (ConnectFailed, AttemptTimedOut, RateLimited, Overloaded, ServerError, ModelLoading, BadResponse)
 """The Hub cannot say anything just now, and what it said before is the best there is."""
+
+
+class Absence:
+    """That a Hub could not be reached, and until when it is not asked again; clients that share one find out once."""
+
+    def __init__(self) -> None:
+        """Start with a Hub that is there."""
+        self._noted: tuple[float, GatewayError] | None = None
+
+    def note(self, until: float, error: GatewayError) -> None:
+        """Ask no more until then, by the clock of the clients."""
+        self._noted = (until, error)
+
+    def over(self) -> None:
+        """The Hub has answered."""
+        self._noted = None
+
+    def at(self, now: float) -> GatewayError | None:
+        """Return why the Hub is not asked now, None where it is."""
+        noted = self._noted
+        return noted[1].restated(noted[1].message, None) if noted is not None and now < noted[0] else None
 
 
 class HubClient:
@@ -58,6 +84,7 @@ class HubClient:
         transport: Transport | None = None,
         clock: Clock | None = None,
         environment: Mapping[str, str] = os.environ,
+        absence: Absence | None = None,
     ) -> None:
         """Take the Hub's base; nothing is sent. Raises ConfigError for one that is never called."""
         self.endpoint = names.endpoint(endpoint)
@@ -68,26 +95,52 @@ class HubClient:
         self._clock = clock or Clock()
         self._transport = transport if transport is not None else HttpTransport()
         self._driver = Driver(self._transport, self._clock, CONNECT_TIMEOUT)
-        self._lock = threading.Lock()
         self._rests: dict[str, float] = {}
-        self._away: tuple[float, GatewayError] | None = None
+        self._absence = absence or Absence()
         self._address_checked = False
 
-    def run(self, steps: Steps) -> Any:
-        """Carry steps out, blocking."""
-        return self._driver.run(steps)
+    def run(self, steps: Steps, within: float = WHOLE_TIMEOUT) -> Any:
+        """Carry steps out, blocking, with so many seconds for all that they send and wait."""
+        return self._driver.run(self._bounded(steps, within))
 
-    async def arun(self, steps: Steps) -> Any:
+    async def arun(self, steps: Steps, within: float = WHOLE_TIMEOUT) -> Any:
         """Carry steps out on the event loop; files are read on other threads."""
-        return await self._driver.arun(steps)
+        return await self._driver.arun(self._bounded(steps, within))
+
+    def _bounded(self, steps: Steps, seconds: float) -> Steps:
+        ends = self._clock.now() + seconds
+        resume, value = steps.send, None
+        try:
+            while True:
+                try:
+                    step = resume(value)
+                except StopIteration as done:
+                    return done.value
+                try:
+                    resume, value = steps.send, (yield self._in_time(step, ends, seconds))
+                except GatewayError as failure:
+                    resume, value = steps.throw, failure
+        finally:
+            steps.close()
+
+    def _in_time(self, step: Any, ends: float, seconds: float) -> Any:
+        """Return a step that does not go beyond the end. Raises HubTimedOut where there is no time for it."""
+        if isinstance(step, Call) and isinstance(step.effect, Compute):
+            return step
+        left = ends - self._clock.now()
+        if left <= 0 or (isinstance(step, Wait) and step.seconds > left):
+            raise HubTimedOut(f"{self.endpoint} did not answer all questions within {seconds:.0f} s", target=TARGET)
+        return replace(step, timeout=min(step.timeout, left)) if isinstance(step, Call) else step
 
     def close(self) -> None:
-        """Close connections; a later question opens new ones."""
+        """Close connections and forget the token; a later question opens new ones, and looks for a key again."""
+        self._forget()
         if isinstance(self._transport, HttpTransport):
             self._transport.close()
 
     async def aclose(self) -> None:
-        """Close connections, those of this event loop too."""
+        """Do as `close`, with the connections of this event loop too."""
+        self._forget()
         if isinstance(self._transport, HttpTransport):
             await self._transport.aclose()
 
@@ -97,12 +150,21 @@ class HubClient:
             raise ConfigError(
                 f"{self.endpoint} is plain http, and the token would be read by everybody on the way; use https"
             )
-        self._given, self._looked, self._away = token, False, None
+        self._given, self._looked = token, False
+        self._absence.over()
+
+    def use_only(self, credential: Credential | None) -> None:
+        """Ask with this key from now on, and look for no other: without one where it is None."""
+        self._given, self._credential, self._looked = None, credential, True
+
+    def _forget(self) -> None:
+        self._given = self._credential = None
+        self._looked = False
 
     @property
-    def offline(self) -> bool:
-        """The environment says that there is no network."""
-        return truthy(self.environment.get("HF_HUB_OFFLINE", ""))
+    def offline(self) -> str | None:
+        """The variable by which the environment says that there is no network; None where it does not."""
+        return next((name for name in OFFLINE if truthy(self.environment.get(name, ""))), None)
 
     def credential(self) -> Credential | None:
         """Return the key for this Hub: the one given, or for Hugging Face's own the one that is found. Reads files."""
@@ -142,27 +204,26 @@ class HubClient:
             try:
                 response: HttpResponse = yield Call(Send(request, self.credential()), TIMEOUT, TARGET)
             except (ConnectFailed, AttemptTimedOut) as error:
-                self._away = (self._clock.now() + AWAY_FOR, error)
-                raise
-            self._away = None
+                failed = of_the_hub(error)
+                self._absence.note(self._clock.now() + AWAY_FOR, failed)
+                raise failed from None
+            self._absence.over()
             self._note(response, kind)
             if 200 <= response.status < 300 or response.status == 304:
                 return response
-            refused = refusal(response, what, with_token=self._sent_token(request))
+            refused = refusal(response, what, sent=self._sent_key(request))
             again = isinstance(refused, RateLimited | Overloaded | ServerError | ModelLoading)
             if last or not again or (refused.retry_after or 0) > PATIENCE:
-                raise refused
+                raise of_the_hub(refused)
             if not isinstance(refused, RateLimited):
                 yield Wait(min(refused.retry_after or 1.0, PATIENCE))
         raise AssertionError("not reached")
 
     def _ready(self) -> Steps:
         if self.offline:
-            raise HubOffline("HF_HUB_OFFLINE is set, so the Hub is not asked", target=TARGET)
-        with self._lock:
-            away = self._away
-        if away is not None and self._clock.now() < away[0]:
-            raise away[1].restated(away[1].message, None)
+            raise HubOffline(f"{self.offline} is set, so the Hub is not asked", target=TARGET)
+        if (away := self._absence.at(self._clock.now())) is not None:
+            raise away
         yield from self.compute(self._prepare)
 
     def _prepare(self) -> None:
@@ -173,9 +234,9 @@ class HubClient:
             names.check_address(self.endpoint, told_by="the Hub's URL")
             self._address_checked = True
 
-    def _sent_token(self, request: HttpRequest) -> bool:
+    def _sent_key(self, request: HttpRequest) -> Credential | None:
         credential = self.credential()
-        return credential is not None and bool(credential.header_for(request.url))
+        return credential if credential is not None and credential.header_for(request.url) else None
 
     def _rest(self, kind: str) -> float:
         return max(0.0, self._rests.get(kind, 0.0) - self._clock.now())

@@ -85,6 +85,10 @@ class Compatibility:
         """It fits, if only just, and is for the library that was asked for."""
         return self.verdict in ("fits", "tight") and self.library_matches is not False
 
+    def __bool__(self) -> bool:
+        """As true as `ok`, for what stands in an `if`."""
+        return self.ok
+
     def to_dict(self) -> dict[str, Any]:
         """Return it for machines."""
         return {

@@ -4,11 +4,10 @@ import asyncio
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
 from hf_gateway.chain import Steps
 from hf_gateway.drive import Clock, Transport
-from hf_gateway.errors import InvalidRequest
 from hf_gateway.hub import download as downloads
 from hf_gateway.hub import names
 from hf_gateway.hub.bar import bytes_bar
@@ -16,10 +15,11 @@ from hf_gateway.hub.cache import ModelCache
 from hf_gateway.hub.client import HubClient
 from hf_gateway.hub.compatibility import Compatibility
 from hf_gateway.hub.download import Download, Order, Progress
-from hf_gateway.hub.errors import NotConnected
+from hf_gateway.hub.errors import HubArgumentError, NotConnected
 from hf_gateway.hub.licenses import License, license_of
 from hf_gateway.hub.metadata import LIFETIME_HOURS, ModelMetadata, Models
 from hf_gateway.hub.questions import Questions
+from hf_gateway.hub.registry_names import RegistryNames
 from hf_gateway.hub.selection import Format
 from hf_gateway.wire.http import HttpResponse
 from hf_gateway.wire.hub_account import Account, decode_whoami, encode_whoami
@@ -28,7 +28,7 @@ WHOAMI_LIFETIME = 3600.0
 """Seconds for which the answer to whoami is believed; the Hub limits that question strictly."""
 
 
-class HubConnector:
+class HubConnector(RegistryNames):
     """One Hub and what is known of it on this machine. Every method has an async form with an `a` before its name.
 
     Reading public models needs no `connect`: without it, the token that any Hugging Face tool would find is used for
@@ -63,16 +63,18 @@ class HubConnector:
         self._connected = False
         self._account: tuple[float, Account] | None = None
 
-    def connect(self, token: str | None = None) -> Self:
+    def connect(self, token: str | Mapping[str, str] | None = None) -> Self:
         """Act as the account of a token from now on. Nothing is sent: `verify_connection` asks whether it is valid.
 
-        token: None takes the one that is found (HF_TOKEN, the keyring, `hf auth login`).
+        token: a token, or `{"token": …}`; None takes the one that is found (HF_TOKEN, the keyring, `hf auth login`).
 
         Raises:
-            InvalidRequest: a ValueError; the token has not the form `hf_…`. The message does not quote it.
+            HubArgumentError: a ValueError; the token has not the form `hf_…`. The message does not quote it.
             NotConnected: a RuntimeError; none was given, and none is found.
             ConfigError: the Hub's URL is plain http to somewhere else.
         """
+        if isinstance(token, Mapping):
+            token = token.get("token") or token.get("api_key") or ""
         if token is not None:
             self._client.use(names.hub_token(token))
         elif self._client.credential() is None:
@@ -81,7 +83,7 @@ class HubConnector:
         self._account, self._connected = None, True
         return self
 
-    async def aconnect(self, token: str | None = None) -> Self:
+    async def aconnect(self, token: str | Mapping[str, str] | None = None) -> Self:
         """Do as `connect`; the token may be in a file, which is read on another thread."""
         return await asyncio.to_thread(self.connect, token)
 
@@ -102,7 +104,7 @@ class HubConnector:
         return found
 
     def search_models(
-        self, query: str = "", filter_tags: Sequence[str] = (), sort: str = "downloads", limit: int = 20
+        self, query: str | None = "", filter_tags: Sequence[str] | None = (), sort: str = "downloads", limit: int = 20
     ) -> Models:
         """Search the Hub; where it cannot be asked, what is cached (`Models.source` says which).
 
@@ -110,17 +112,17 @@ class HubConnector:
         downloads, likes, trending or updated, the greatest first; limit: 1 to 1,000.
 
         Raises:
-            InvalidRequest: an order or a limit that there is not.
+            HubArgumentError: an order or a limit that there is not.
             AuthenticationFailed: the token is not valid.
         """
-        found: Models = self._client.run(self._ask.search(query, filter_tags, sort, limit))
+        found: Models = self._client.run(self._ask.search(query or "", filter_tags or (), sort, limit))
         return found
 
     async def asearch_models(
-        self, query: str = "", filter_tags: Sequence[str] = (), sort: str = "downloads", limit: int = 20
+        self, query: str | None = "", filter_tags: Sequence[str] | None = (), sort: str = "downloads", limit: int = 20
     ) -> Models:
         """Do as `search_models`."""
-        found: Models = await self._client.arun(self._ask.search(query, filter_tags, sort, limit))
+        found: Models = await self._client.arun(self._ask.search(query or "", filter_tags or (), sort, limit))
         return found
 
     def get_model_metadata(self, model_id: str, use_cache: bool = True) -> ModelMetadata | None:
@@ -130,7 +132,7 @@ class HubConnector:
         serves nothing old.
 
         Raises:
-            InvalidRequest: a ValueError; not the id of a model. Nothing is sent.
+            HubArgumentError: a ValueError; not the id of a model. Nothing is sent.
             ConnectFailed, AttemptTimedOut, RateLimited, ServerError: the Hub cannot say, and nothing is cached.
             AuthenticationFailed: the token is not valid.
         """
@@ -143,7 +145,7 @@ class HubConnector:
         return found
 
     def check_license(self, model_id: str) -> License:
-        """Return a model's licence, its class, and what that means for publishing an adapter.
+        """Return a model's licence, its class, and what that means for publishing an adapter; false where none is named.
 
         Raises ModelNotFound, and as `get_model_metadata`.
         """
@@ -156,7 +158,9 @@ class HubConnector:
     def check_compatibility(
         self, model_id: str, required_library: str | None = None, context: int | None = None
     ) -> Compatibility:
-        """Say whether a model will run here and who else can serve it, from metadata and its config.json alone.
+        """Find out whether a model will run here and who else can serve it, from metadata and its config.json alone.
+
+        As a condition the answer is as true as its `ok`.
 
         required_library: what the model must be for, such as `sentence-transformers`; context: tokens to reckon the key-value
         cache for, by default 4,096 or as many as the model takes. Raises ModelNotFound, and as `get_model_metadata`.
@@ -189,7 +193,7 @@ class HubConnector:
         (bytes here, bytes in all); by default a bar where stderr is a terminal.
 
         Raises:
-            InvalidRequest: not the id of a model, not a revision, or a pattern that matches nothing.
+            HubArgumentError: not the id of a model, not a revision, or a pattern that matches nothing.
             ModelNotFound, GatedModel, KeyMissing, AuthenticationFailed: as the Hub says.
             UnsafeFiles: there are only pickles. NotEnoughSpace: the disk is too small. In both cases nothing is downloaded.
             ConnectFailed, AttemptTimedOut, RateLimited, BadResponse, OSError: what has come is kept.
@@ -225,7 +229,7 @@ class HubConnector:
         Raises:
             NotConnected: a RuntimeError; `connect` was not called.
             FileNotFoundError: there is nothing at the path.
-            InvalidRequest: a ValueError; metadata has no `repo_id`.
+            HubArgumentError: a ValueError; metadata has no `repo_id`.
         """
         if not self._connected:
             raise NotConnected("not connected: call connect(token) first, with a token that may write")
@@ -234,7 +238,7 @@ class HubConnector:
             raise FileNotFoundError(f"{folder}: there is no such file or folder to publish")
         repo_id = metadata.get("repo_id")
         if not isinstance(repo_id, str) or not repo_id:
-            raise InvalidRequest("metadata needs 'repo_id', such as 'you/your-adapter'")
+            raise HubArgumentError("metadata needs 'repo_id', such as 'you/your-adapter'")
         from hf_gateway.hub.publish import publish
 
         credential = self._client.credential()
@@ -244,32 +248,25 @@ class HubConnector:
         """Do as `upload_artifact`, on another thread."""
         return await asyncio.to_thread(self.upload_artifact, path, metadata)
 
-    def train_model(self, *_: Any, **__: Any) -> NoReturn:
-        """Not done here. Raises NotImplementedError."""
-        raise NotImplementedError(
-            "hf-gateway trains nothing: train with transformers and peft, then publish with upload_artifact"
-        )
-
-    def provision_compute(self, *_: Any, **__: Any) -> NoReturn:
-        """Not done here. Raises NotImplementedError."""
-        raise NotImplementedError(
-            "hf-gateway rents no machines: see https://huggingface.co/docs/huggingface_hub/guides/jobs"
-        )
-
-    def create_endpoint(self, *_: Any, **__: Any) -> NoReturn:
-        """Not done here. Raises NotImplementedError."""
-        raise NotImplementedError(
-            "hf-gateway creates no Inference Endpoints: create one at https://endpoints.huggingface.co, then use the target "
-            "'endpoint:<its URL>'"
-        )
-
     def close(self) -> None:
-        """Close connections; the connector can be used again afterwards."""
+        """Close connections and forget the token; the connector can be used, and connected, again afterwards."""
+        self._connected, self._account = False, None
         self._client.close()
 
     async def aclose(self) -> None:
-        """Close connections, those of this event loop too."""
+        """Do as `close`, with the connections of this event loop too."""
+        self._connected, self._account = False, None
         await self._client.aclose()
+
+    def disconnect(self) -> bool:
+        """Do as `close`; returns True."""
+        self.close()
+        return True
+
+    async def adisconnect(self) -> bool:
+        """Do as `aclose`; returns True."""
+        await self.aclose()
+        return True
 
     def __enter__(self) -> Self:
         """Return it."""

@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from hf_gateway.credentials import Credential
+from hf_gateway.errors import GatewayError
 from hf_gateway.home import write_atomically
-from hf_gateway.hub import names
+from hf_gateway.hub.cached_files import damage, is_whole, recorded, repository
 from hf_gateway.hub.compatibility import size
 from hf_gateway.hub.errors import DownloadStopped, NotEnoughSpace
 from hf_gateway.hub.machine import free_disk
 from hf_gateway.hub.metadata import ModelFile
 from hf_gateway.hub.transfer import Source, Stopped, Transfer
+from hf_gateway.notices import notice_once
 from hf_gateway.wire.hub_models import TARGET
 
 AT_ONCE = 4
@@ -84,31 +86,22 @@ class Order:
         return repository(self.cache_dir, self.model)
 
 
-def default_cache() -> Path:
-    """Return the cache that huggingface_hub uses."""
-    from huggingface_hub import constants
-
-    return Path(constants.HF_HUB_CACHE)
-
-
-def repository(cache_dir: Path, model: str) -> Path:
-    """Return the folder of a model in the Hub's cache."""
-    return cache_dir / f"models--{model.replace('/', '--')}"
-
-
-def recorded(cache_dir: Path, model: str, revision: str) -> str | None:
-    """Return the commit that a revision was when it was downloaded last, by this or another tool; None without such a record."""
-    try:
-        commit = (repository(cache_dir, model) / "refs" / revision).read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError):
-        return None
-    return commit if names.is_commit(commit) else None
-
-
 def missing(order: Order) -> list[ModelFile]:
-    """Return the files that are not in the cache yet."""
+    """Return the files that are not in the cache yet, or not whole."""
     snapshot = order.folder / "snapshots" / order.commit
-    return [file for file in order.files if not (snapshot / file.path).exists()]
+    return [file for file in order.files if not is_whole(snapshot / file.path, file.size)]
+
+
+def check_whole(order: Order, away: GatewayError) -> None:
+    """Raise why the Hub cannot be asked, where a file that would have to come from it is missing or cut off."""
+    if lacking := [file.path for file in missing(order)]:
+        reason: str | None = f"{', '.join(lacking[:3])} {'is' if len(lacking) == 1 else 'are'} missing or cut off"
+    else:
+        # Those that another tool downloaded, of which only the disk knows.
+        unknown = [file.path for file in order.files if file.digest is None]
+        reason = damage(order.folder / "snapshots" / order.commit, unknown)
+    if reason is not None:
+        raise away.restated(f"{away.message}; what is here of {order.model} is not whole: {reason}", None)
 
 
 def check_room(order: Order) -> None:
@@ -149,9 +142,15 @@ def fetch(order: Order, progress: Progress | None = None, *, stop: Stop | None =
     check_room(order)
     if wanted:
         _Fetching(order, wanted, progress, stop or Stop()).run()
-    if order.revision != order.commit:
+    if order.commit not in (order.revision, recorded(order.cache_dir, order.model, order.revision)):
         # What the revision was, where all Hugging Face tools look for it.
-        write_atomically(order.folder / "refs" / order.revision, order.commit.encode())
+        try:
+            write_atomically(order.folder / "refs" / order.revision, order.commit.encode())
+        except OSError as error:
+            if wanted:
+                raise
+            # All of it is there, in a cache that is only read, such as an image's.
+            notice_once(f"{order.folder} cannot be written to, so what {order.revision} is stays unrecorded: {error}")
     return Download(
         order.model,
         order.revision,
@@ -231,10 +230,10 @@ class _Fetching:
         order = self._order
         blobs = order.folder / "blobs"
         name = file.digest or hashlib.sha256(f"{order.commit}/{file.path}".encode()).hexdigest()
-        if not (blobs / name).exists():
+        if not is_whole(blobs / name, file.size):
             # The lock of huggingface_hub, so that two tools do not fetch the same; between processes only.
             with _locked(order.cache_dir / ".locks" / order.folder.name / f"{name}.lock", self._stop):
-                if not (blobs / name).exists():
+                if not is_whole(blobs / name, file.size):
                     part = blobs / f"{name}.hf-gateway.incomplete"
                     name = self._transfer.fetch(file, part)
                     part.replace(blobs / name)

@@ -82,6 +82,10 @@ class License:
         """The class is known, so something can be said of what is allowed."""
         return self.license_class != "unknown"
 
+    def __bool__(self) -> bool:
+        """Whether a licence is named, be it one that nothing is known of."""
+        return self.identifier is not None and names_one(self.identifier)
+
     def to_dict(self) -> dict[str, Any]:
         """Return it for machines."""
         return {

@@ -69,6 +69,12 @@ class ModelMetadata:
     cached_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     stale: str | None = field(default=None, compare=False)
 
+    def __post_init__(self) -> None:
+        """Take one identifier or tag for a list of one, not for a list of its letters."""
+        for name in ("license", "tags"):
+            if isinstance(value := getattr(self, name), str):
+                object.__setattr__(self, name, (value,) if value else ())
+
     def __hash__(self) -> int:
         """Hash by what tells models apart; the mappings have no hash."""
         return hash((self.id, self.sha, self.cached_at))
@@ -106,8 +112,8 @@ class ModelMetadata:
             if found.get(name) is not None:
                 found[name] = _aware(datetime.fromisoformat(found[name]))
         for name in ("tags", "license", "providers"):
-            if name in found:
-                found[name] = tuple(found[name])
+            if name in found and not isinstance(found[name], str):
+                found[name] = tuple(found[name] or ())
         if "files" in found:
             found["files"] = tuple(
                 ModelFile(each["path"], each.get("size"), each.get("digest")) for each in found["files"]

@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 
 from hf_gateway.config import base_url, hub_url
 from hf_gateway.credentials import HUB, find, is_hugging_face
-from hf_gateway.errors import BadResponse, ConfigError, ConnectFailed, InvalidRequest
+from hf_gateway.errors import BadResponse, ConfigError, ConnectFailed
+from hf_gateway.hub.errors import HubArgumentError
 from hf_gateway.secret import Secret
 from hf_gateway.space import canonical
 from hf_gateway.target import is_revision
@@ -33,9 +34,9 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 def model_id(name: str) -> str:
-    """Return the Hub id that a name means (`all-MiniLM-L6-v2` belongs to sentence-transformers). Raises InvalidRequest."""
+    """Return the Hub id that a name means (`all-MiniLM-L6-v2` belongs to sentence-transformers). Raises HubArgumentError."""
     if not isinstance(name, str):
-        raise InvalidRequest(f"a model id is a string such as 'BAAI/bge-small-en-v1.5', not {type(name).__name__}")
+        raise HubArgumentError(f"a model id is a string such as 'BAAI/bge-small-en-v1.5', not {type(name).__name__}")
     found = canonical(name)
     if (
         len(found) > 96
@@ -44,16 +45,16 @@ def model_id(name: str) -> str:
         or ".." in found
         or found.endswith((".git", ".ipynb"))
     ):
-        raise InvalidRequest(
+        raise HubArgumentError(
             f"{name[:120]!r} is not the id of a model; write it as 'BAAI/bge-small-en-v1.5' (letters, digits, '-', '_' and '.')"
         )
     return found
 
 
 def revision_name(name: str) -> str:
-    """Return a branch, tag or commit as it is. Raises InvalidRequest."""
+    """Return a branch, tag or commit as it is. Raises HubArgumentError."""
     if not isinstance(name, str) or not is_revision(name):
-        raise InvalidRequest(
+        raise HubArgumentError(
             f"{str(name)[:120]!r} is not a revision; write a branch, a tag or a commit, such as 'main'"
         )
     return name
@@ -88,11 +89,11 @@ def file_path(path: Any) -> str:
 
 
 def hub_token(value: str) -> Secret:
-    """Read a Hugging Face token. Raises InvalidRequest (a ValueError) for what has not its form, without quoting it."""
+    """Read a Hugging Face token. Raises HubArgumentError (a ValueError) for what has not its form, without quoting it."""
     if isinstance(value, str) and _TOKEN.fullmatch(value.strip()):
         return Secret(value, "the token")
     what = "is empty" if not value else "has not the form of one: they begin with 'hf_', letters and digits follow"
-    raise InvalidRequest(
+    raise HubArgumentError(
         f"the Hugging Face token {what}; copy it again from https://huggingface.co/settings/tokens"
     ) from None
 

@@ -27,6 +27,7 @@ from hf_gateway.hub.adapter import Adapter, read_adapter
 from hf_gateway.hub.cache import ModelCache
 from hf_gateway.hub.card import Details, license_in
 from hf_gateway.hub.client import HubClient
+from hf_gateway.hub.errors import HubArgumentError
 from hf_gateway.hub.licenses import names_one
 from hf_gateway.hub.metadata import ModelMetadata
 from hf_gateway.hub.plan import BaseLicense, PublishPlan, make_plan
@@ -87,7 +88,7 @@ def publish(
 
     Raises:
         FileNotFoundError, NotADirectoryError: there is no such folder.
-        AdapterRefused, InvalidRequest: the adapter, its licence or the repository's name does not do; each a ValueError.
+        AdapterRefused, HubArgumentError: the adapter, its licence or the repository's name does not do; each a ValueError.
         KeyMissing, AuthenticationFailed, PermissionDenied: there is no token, or it may not write there.
         PublishConflict: somebody else committed meanwhile.
         ConnectFailed and others: the upload broke off; the same call again goes on.
@@ -99,7 +100,7 @@ def publish(
     details = Details.of(said)
     name = names.model_id(repo_id)
     if name != repo_id or "/" not in repo_id:
-        raise InvalidRequest(
+        raise HubArgumentError(
             f"{repo_id!r} has no owner; write the repository's whole name, such as 'ada/{name.split('/')[-1]}'"
         )
     base_model = names.model_id(details.base_model) if details.base_model else None
@@ -136,12 +137,12 @@ def publish(
 
 
 def _switch(name: str, given: Any, metadata: dict[str, Any], *, default: bool) -> bool:
-    """Take a switch out of metadata, and return it, or the argument, which wins. Raises InvalidRequest for no boolean."""
+    """Take a switch out of metadata, and return it, or the argument, which wins. Raises HubArgumentError for no boolean."""
     in_metadata = metadata.pop(name, None)
     for value in (given, in_metadata):
         if value is not None and not isinstance(value, bool):
             # Whatever is truthy elsewhere, "false" would be here.
-            raise InvalidRequest(f"{name} is true or false, not {value!r}")
+            raise HubArgumentError(f"{name} is true or false, not {value!r}")
     return next((value for value in (given, in_metadata) if value is not None), default)
 
 
@@ -149,7 +150,7 @@ def _private(given: Any, metadata: dict[str, Any]) -> bool:
     public = _switch("public", None, metadata, default=False) if metadata.get("public") is not None else None
     metadata.pop("public", None)
     if given is None and public is not None and metadata.get("private") is public:
-        raise InvalidRequest(f"private and public contradict each other: both are {str(public).lower()}")
+        raise HubArgumentError(f"private and public contradict each other: both are {str(public).lower()}")
     return _switch("private", given, metadata, default=True if public is None else not public)
 
 
@@ -157,7 +158,7 @@ def _key(client: HubClient, credential: Credential | Secret | None) -> Secret | 
     """Return the token to use, if it may go to this Hub, and have the client ask with it."""
     if isinstance(credential, Credential):
         if not credential.header_for(client.endpoint):
-            raise InvalidRequest(f"the key is bound to {credential.origin}, and is not sent to {client.endpoint}")
+            raise HubArgumentError(f"the key is bound to {credential.origin}, and is not sent to {client.endpoint}")
         credential = credential.secret
     if credential is not None:
         client.use(credential)
@@ -245,7 +246,7 @@ class _Upload:
 
     def _visibility(self, there: ModelMetadata) -> None:
         if self.plan.private and not there.private:
-            raise InvalidRequest(
+            raise HubArgumentError(
                 f"{self.repo_id} is public, and the adapter was to be private: publish it openly (private=False, --public) or "
                 "under another name",
                 target=TARGET,
@@ -316,9 +317,9 @@ class _Upload:
         if isinstance(error, httpx.TransportError):
             return ConnectFailed(f"the connection to the Hub broke ({type(error).__name__})", target=TARGET)
         if isinstance(error, ValueError):
-            return InvalidRequest(self.secret.scrub(str(error)), target=TARGET)
+            return HubArgumentError(self.secret.scrub(str(error)), target=TARGET)
         if isinstance(error, OSError):
-            return InvalidRequest(f"a file cannot be read: {error}", target=TARGET)
+            return HubArgumentError(f"a file cannot be read: {error}", target=TARGET)
         raise error
 
     def _refused(self, response: Any) -> GatewayError:

@@ -1,20 +1,22 @@
 """What a connector asks, and when the cache answers instead: generators of steps for `hub.client`."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 from hf_gateway import catalogue
 from hf_gateway.chain import Steps
 from hf_gateway.config import router_url
 from hf_gateway.errors import BadResponse, GatewayError, InvalidRequest, ModelNotFound
+from hf_gateway.hub import cached_files, names, selection
 from hf_gateway.hub import download as downloads
-from hf_gateway.hub import names, selection
 from hf_gateway.hub.cache import Entry, ModelCache
 from hf_gateway.hub.client import AWAY, HubClient
 from hf_gateway.hub.compatibility import Compatibility, judge
 from hf_gateway.hub.download import Order
+from hf_gateway.hub.errors import HubArgumentError, NoSuchModel
 from hf_gateway.hub.machine import this_machine
 from hf_gateway.hub.metadata import ModelFile, ModelMetadata, Models, age_in_words
 from hf_gateway.hub.needs import fetched, needs, wants_config
@@ -37,9 +39,9 @@ _INFO, _PROVIDERS = "model", "providers"
 
 
 def check_limit(limit: int) -> None:
-    """Raise InvalidRequest for a number of models that no search gives."""
+    """Raise HubArgumentError for a number of models that no search gives."""
     if not 1 <= limit <= MOST:
-        raise InvalidRequest(f"limit is 1 to {MOST:,}, not {limit}")
+        raise HubArgumentError(f"limit is 1 to {MOST:,}, not {limit}")
 
 
 class Questions:
@@ -54,12 +56,12 @@ class Questions:
     def search(self, query: str, filter_tags: Sequence[str], sort: str, limit: int) -> Steps:
         """Ask for a list; returns Models, from the cache where the Hub cannot say."""
         if sort not in hub_models.SORTS:
-            raise InvalidRequest(f"there is no order {sort!r}; there are: {', '.join(hub_models.SORTS)}")
+            raise HubArgumentError(f"there is no order {sort!r}; there are: {', '.join(hub_models.SORTS)}")
         if isinstance(filter_tags, str):
-            raise InvalidRequest(f"filter_tags is a list of tags, such as [{filter_tags!r}]")
+            raise HubArgumentError(f"filter_tags is a list of tags, such as [{filter_tags!r}]")
         check_limit(limit)
         if not all(_is_text(each) for each in (query, *filter_tags)):
-            raise InvalidRequest("the words and the tags of a search are text that UTF-8 can hold")
+            raise HubArgumentError("the words and the tags of a search are text that UTF-8 can hold")
         found: list[ModelMetadata] = []
         seen: set[str] = set()
         try:
@@ -81,7 +83,7 @@ class Questions:
         """Return the metadata of a model that must be there. Raises ModelNotFound."""
         found: ModelMetadata | None = yield from self.metadata(model_id, True)
         if found is None:
-            raise ModelNotFound(
+            raise NoSuchModel(
                 f"there is no model {model_id!r} on {self._client.endpoint}, or it is private and needs a token that may read it",
                 target=hub_models.TARGET,
             )
@@ -154,11 +156,11 @@ class Questions:
     def compatibility(self, model_id: str, required_library: str | None, context: int | None) -> Steps:
         """Return what can be said of a model on this machine."""
         if context is not None and not 1 <= context <= MOST_TOKENS:
-            raise InvalidRequest(f"context is a number of tokens, 1 to {MOST_TOKENS:,}, not {context}")
+            raise HubArgumentError(f"context is a number of tokens, 1 to {MOST_TOKENS:,}, not {context}")
         found: ModelMetadata = yield from self.known(model_id)
         if wants_config(found):
             found = yield from self._with_config(found)
-        cache_dir = downloads.default_cache
+        cache_dir = cached_files.default_cache
 
         def look() -> Compatibility:
             machine = this_machine(cache_dir())
@@ -201,37 +203,73 @@ class Questions:
     ) -> Steps:
         """Return what to download: the revision's commit, and the files of it that are wanted.
 
-        Raises UnsafeFiles where the weights are in pickles or GGUF only, InvalidRequest where there are none, or none as wanted.
+        Raises UnsafeFiles where the weights are in pickles or GGUF only, HubArgumentError where there are none as wanted.
         """
-        model, revision = names.model_id(model_id), names.revision_name(revision)
+        model = names.model_id(model_id)
+        # One text is one of them: its letters would be patterns, and `*` any file.
+        formats = cast("Sequence[Format]", (formats,)) if isinstance(formats, str) else formats
+        include = (include,) if isinstance(include, str) else include
         for kind in formats or ():
             if kind not in selection.FORMATS:
-                raise InvalidRequest(f"there is no format {kind!r}; there are: {', '.join(selection.FORMATS)}")
+                raise HubArgumentError(f"there is no format {kind!r}; there are: {', '.join(selection.FORMATS)}")
+
+        def choose(files: Sequence[ModelFile]) -> list[ModelFile]:
+            named = selection.matching(files, include) if include is not None else None
+            chosen = named if named is not None else selection.choose(files, formats, code=code)
+            if not chosen:
+                raise HubArgumentError(f"{model} has no files that match {', '.join(include or ('the defaults',))}")
+            if include is None and formats is None and not selection.formats(chosen):
+                raise HubArgumentError(
+                    f"{model} has no weights in any format that is known here, only {len(files)} other files; where some of "
+                    "them are wanted, name them: include=['*.json'] or --include '*.json'"
+                )
+            return chosen
+
+        order, files = yield from self.chosen(model, revision, cache_dir, choose, offline=True)
+        modular = include is None and "pickle" not in (formats or ()) and formats != ["gguf"]
+        return replace(order, left_out=tuple(selection.pickled(files) if modular else ()))
+
+    def chosen(
+        self,
+        model_id: str,
+        revision: str,
+        cache_dir: str | Path | None,
+        choose: Callable[[Sequence[ModelFile]], list[ModelFile]],
+        *,
+        offline: bool,
+    ) -> Steps:
+        """Return what to download, and all the files that there are.
+
+        Args:
+            model_id: a model's name, perhaps an old one.
+            revision: a branch, a tag or a commit.
+            cache_dir: the Hub's cache, None for the one of all Hugging Face tools.
+            choose: picks the files that are wanted.
+            offline: where the Hub cannot be asked, what this or another tool downloaded is as good.
+
+        Raises:
+            ConnectFailed, AttemptTimedOut, RateLimited, BadResponse: the Hub cannot be asked, and not all of it is here.
+        """
+        model, revision = names.model_id(model_id), names.revision_name(revision)
         cache = yield from self._client.compute(lambda: _cache_folder(cache_dir))
+        away: GatewayError | None = None
         try:
             name, commit = yield from self._commit(model, revision)
-        except AWAY:
-            found = yield from self._client.compute(lambda: self._recorded(model, revision, cache))
+            files: Sequence[ModelFile] = yield from self._tree(name, commit)
+        except AWAY as error:
+            away = error
+            found = yield from self._client.compute(lambda: self._recorded(model, revision, cache) if offline else None)
             if found is None:
                 raise
-            name, commit = found
-        files: Sequence[ModelFile] = yield from self._tree(name, commit)
-        chosen = (
-            selection.matching(files, include) if include is not None else selection.choose(files, formats, code=code)
-        )
-        if not chosen:
-            raise InvalidRequest(f"{model} has no files that match {', '.join(include or ('the defaults',))}")
-        if include is None and formats is None and not selection.formats(chosen):
-            raise InvalidRequest(
-                f"{model} has no weights in any format that is known here, only {len(files)} other files; where some of them are "
-                "wanted, name them: include=['*.json'] or --include '*.json'"
-            )
-        modular = include is None and "pickle" not in (formats or ()) and formats != ["gguf"]
-        left_out = selection.pickled(files) if modular else []
+            name, commit, files = found
+        chosen = choose(files)
         for file in chosen:
             check_size(file)
         credential = yield from self._client.compute(self._client.credential)
-        return Order(name, revision, commit, tuple(chosen), self._client.endpoint, credential, cache, tuple(left_out))
+        order = Order(name, revision, commit, tuple(chosen), self._client.endpoint, credential, cache)
+        if (reason := away) is not None:
+            yield from self._client.compute(lambda: downloads.check_whole(order, reason))
+        return order, files
 
     def _commit(self, model: str, revision: str) -> Steps:
         """Return the model's own name and the commit that a revision is; what is a commit already is not asked about."""
@@ -239,13 +277,16 @@ class Questions:
             entry: Entry | None = yield from self._client.compute(lambda: self.cache.entry(model))
             return (entry.metadata.id if entry else model), revision
         response: HttpResponse = yield from self._client.ask(
-            hub_models.encode_model(self._client.endpoint, model, revision), f"{model}@{revision}"
+            hub_models.encode_model(self._client.endpoint, model, revision),
+            model if revision == "main" else f"{model}@{revision}",
         )
         said = hub_models.decode_model(response, self.cache.now())
         try:
             names.model_id(said.id)  # which becomes the name of a folder
         except InvalidRequest as error:
             raise BadResponse(f"the Hub gives the model a name that is none: {error.message}") from None
+        if said.id != model:
+            yield from self._client.compute(lambda: self.cache.set_renamed(model, said.id))
         return said.id, names.commit(said.sha)
 
     def _tree(self, model: str, commit: str) -> Steps:
@@ -273,12 +314,14 @@ class Questions:
         yield from self._client.compute(lambda: self.cache.set_tree(model, commit, files))
         return tuple(files)
 
-    def _recorded(self, model: str, revision: str, cache_dir: Path) -> tuple[str, str] | None:
-        """Return what a revision was when it was downloaded last."""
-        entry = self.cache.entry(model)
-        name = entry.metadata.id if entry else model
-        commit = downloads.recorded(cache_dir, name, revision)
-        return (name, commit) if commit is not None else None
+    def _recorded(self, model: str, revision: str, cache_dir: Path) -> tuple[str, str, tuple[ModelFile, ...]] | None:
+        """Return what a revision was when it was downloaded last, by this or another tool: name, commit, files."""
+        for name in dict.fromkeys((self.cache.renamed(model) or model, model)):
+            commit = revision if names.is_commit(revision) else cached_files.recorded(cache_dir, name, revision)
+            files = commit and (self.cache.tree(name, commit) or cached_files.listed(cache_dir, name, commit))
+            if commit and files:
+                return name, commit, files
+        return None
 
     def _aged(self, old: ModelMetadata, error: GatewayError) -> ModelMetadata:
         age = age_in_words(old.age(self.cache.now()))
@@ -286,7 +329,7 @@ class Questions:
 
 
 def _cache_folder(given: str | Path | None) -> Path:
-    return Path(given).expanduser().absolute() if given is not None else downloads.default_cache()
+    return Path(given).expanduser().absolute() if given is not None else cached_files.default_cache()
 
 
 def _is_text(value: object) -> bool:
@@ -300,12 +343,12 @@ def _here(found: ModelMetadata, kind: Format | None, cache_dir: Path) -> int:
     """Return the bytes of a model's download in this format that are on the disk already."""
     if found.sha is None or not names.is_commit(found.sha):
         return 0
-    snapshot = downloads.repository(cache_dir, found.id) / "snapshots" / found.sha
+    snapshot = cached_files.repository(cache_dir, found.id) / "snapshots" / found.sha
     return sum(file.size or 0 for file in fetched(found, kind) if _is_there(snapshot, file))
 
 
 def _is_there(snapshot: Path, file: ModelFile) -> bool:
     try:
-        return (snapshot / names.file_path(file.path)).exists()
+        return cached_files.is_whole(snapshot / names.file_path(file.path), file.size)
     except (BadResponse, OSError, ValueError):
         return False

@@ -5,8 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from hf_gateway.errors import InvalidRequest
-from hf_gateway.hub.errors import UnsafeFiles
+from hf_gateway.hub.errors import HubArgumentError, UnsafeFiles
 from hf_gateway.hub.metadata import ModelFile
 
 Format = Literal["safetensors", "onnx", "gguf", "pickle"]
@@ -98,7 +97,7 @@ def choose(
     """Choose the files of a model: its weights in one format (or in all that are `wanted`), and the small files.
 
     wanted: None means safetensors or else ONNX. code: also Python files. Raises UnsafeFiles where a model has pickles only, and
-    InvalidRequest where there are no weights in a format that is wanted.
+    HubArgumentError where there are no weights in a format that is wanted.
     """
     offered = formats(files)
     if wanted is None:
@@ -116,7 +115,7 @@ def choose(
     else:
         kinds = list(wanted)
         if lacking := [each for each in kinds if each not in offered]:
-            raise InvalidRequest(
+            raise HubArgumentError(
                 f"there are no weights in {' or '.join(lacking)}; "
                 + (f"there are some in {', '.join(offered)}" if offered else "there are none in any format")
             )

@@ -16,6 +16,7 @@ from hf_gateway._version import __version__
 from hf_gateway.credentials import Credential, origin_of
 from hf_gateway.errors import AttemptTimedOut, BadResponse, ConnectFailed, GatewayError, RateLimited, ServerError
 from hf_gateway.hub import names
+from hf_gateway.hub.errors import of_the_hub
 from hf_gateway.hub.metadata import ModelFile
 from hf_gateway.retry_after import retry_after_seconds
 from hf_gateway.values.redaction import shown_url
@@ -99,7 +100,8 @@ class Transfer:
                 return self._checked(file, part)
             failed = 1 if part.exists() and part.stat().st_size > before else failed + 1
             if failed >= TRIES:
-                raise failure or ServerError(f"the Hub is too busy to give {file.path}", target=TARGET, status=503)
+                busy = ServerError(f"the Hub is too busy to give {file.path}", target=TARGET, status=503)
+                raise of_the_hub(failure or busy)
             if self._pause(wait if wait is not None else random.uniform(0, min(8.0, 2.0**failed))):  # noqa: S311
                 raise Stopped
 
@@ -172,9 +174,9 @@ class Transfer:
             raise ServerError(
                 f"the Hub's storage refuses a file (HTTP {status}); try again", target=TARGET, status=status
             )
-        credential = self._source.credential
-        sent = credential is not None and bool(credential.header_for(url))
-        raise refusal(HttpResponse(status, headers, b""), self._source.model, with_token=sent)
+        key = self._source.credential
+        sent = key if key is not None and key.header_for(url) else None
+        raise of_the_hub(refusal(HttpResponse(status, headers, b""), self._source.model, sent=sent))
 
     def _broke(self, error: "httpx.TransportError") -> GatewayError:
         words = type(error).__name__

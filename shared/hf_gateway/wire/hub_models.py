@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote, urlencode, urljoin
 
-from hf_gateway.credentials import origin_of
+from hf_gateway.credentials import Credential, origin_of
 from hf_gateway.errors import (
     AuthenticationFailed,
     BadResponse,
@@ -53,6 +53,8 @@ _RATE = re.compile(r'"?(?P<kind>\w+)"?\s*;\s*r\s*=\s*(?P<left>\d{1,18})\s*;\s*t\
 _SURROGATES = re.compile(r"[\ud800-\udfff]")
 _MOST = 2**63 - 1
 """Of anything that is counted: what a database holds, and far more than there is."""
+MAX_SENTENCE = 300
+"""Characters of what the Hub says that an error repeats."""
 _BAD_TOKEN = "Invalid credentials in Authorization header"  # noqa: S105 - the Hub's words
 
 
@@ -193,16 +195,24 @@ def rate_limit(headers: Mapping[str, str]) -> RateLimit | None:
     return RateLimit(found["kind"], int(found["left"]), float(found["reset"])) if found else None
 
 
-def refusal(response: HttpResponse, what: str, *, with_token: bool) -> GatewayError:
-    """Return the error that a refusal means. what: the model or the question; with_token: a token was sent along."""
+def refusal(response: HttpResponse, what: str, *, sent: Credential | None) -> GatewayError:
+    """Return the error that a refusal means, with the Hub's own sentence where it says more than the status.
+
+    Args:
+        response: the refusal.
+        what: the model or the question, for the message.
+        sent: the key that went along, None where none did.
+    """
     code = response.headers.get("x-error-code", "")
-    said = response.headers.get("x-error-message", "")
+    said = _sentence(response, sent)
+    with_token = sent is not None
     status = response.status
-    page = f"https://huggingface.co/{what}"
+    also = f"; the Hub says: {said}" if said else ""
+    page = f"https://huggingface.co/{what.partition('@')[0]}"
     if code == "GatedRepo":
         if with_token:
             return GatedModel(
-                f"{what} is gated: accept its licence at {page}, with the account the token belongs to",
+                f"{what} is gated: accept its licence at {page}, with the account the token belongs to{also}",
                 target=TARGET,
                 status=status,
             )
@@ -228,8 +238,24 @@ def refusal(response: HttpResponse, what: str, *, with_token: bool) -> GatewayEr
             status=status,
         )
     if status == 403:
-        return PermissionDenied(f"the token may not do this to {what} (HTTP 403)", target=TARGET, status=status)
+        who = "the token" if with_token else "a request without a token"
+        return PermissionDenied(f"{who} may not do this to {what} (HTTP 403){also}", target=TARGET, status=status)
     return classify(status, response.headers, response.body, target=TARGET)
+
+
+def _sentence(response: HttpResponse, sent: Credential | None) -> str:
+    """Return in one line what the Hub says of a refusal, without the key."""
+    said: Any = response.headers.get("x-error-message", "")
+    if not said:
+        try:
+            said = _dict(json.loads(response.body)).get("error")
+        except (ValueError, RecursionError):
+            return ""
+    if not isinstance(said, str):
+        return ""
+    line = " ".join("".join(each if each.isprintable() else " " for each in said).split())
+    line = sent.secret.scrub(line) if sent is not None else line
+    return line if len(line) <= MAX_SENTENCE else f"{line[:MAX_SENTENCE]}…"
 
 
 def _asked(url: str, etag: str | None) -> HttpRequest:
