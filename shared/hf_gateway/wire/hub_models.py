@@ -22,6 +22,7 @@ from hf_gateway.errors import (
     KeyMissing,
     ModelNotFound,
     PermissionDenied,
+    visible,
 )
 from hf_gateway.hub.metadata import ModelFile, ModelMetadata
 from hf_gateway.wire.classify import classify
@@ -253,7 +254,7 @@ def _sentence(response: HttpResponse, sent: Credential | None) -> str:
             return ""
     if not isinstance(said, str):
         return ""
-    line = " ".join("".join(each if each.isprintable() else " " for each in said).split())
+    line = visible(" ".join(said.split()))
     line = sent.secret.scrub(line) if sent is not None else line
     return line if len(line) <= MAX_SENTENCE else f"{line[:MAX_SENTENCE]}…"
 
