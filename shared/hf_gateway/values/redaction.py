@@ -68,7 +68,7 @@ def quoted(text: str, instead: str) -> str:
 
 def _may_be_key(text: str) -> bool:
     """Whether a text has anything in it that looks like a key: a long run of letters and digits, or a password's place."""
-    if "@" in text or "//" in text or re.search(r"\b(?:hf|sk|gh[pousr]|xox[a-z])[_-]\w", text):
+    if "@" in text or "//" in text or re.search(r"\b(?:hf_|sk[_-]|gh[pousr]_|xox[a-z]-)\w", text):
         return True
     runs = re.findall(r"[A-Za-z0-9+/=_~-]{16,}", text)
     return any(re.search(r"\d", run) or run.lower() != run for run in runs) or bool(re.search(r"\w{32}", text))
