@@ -1,7 +1,9 @@
 """The command line as a stranger meets it: help, wrong flags, no network, Ctrl-C."""
 
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from hf_gateway.cli import main
+from hf_gateway.values.wording import quantity
 from tests.servers import unit_vectors
 from tests.servers.loopback import dead_url, hang
 from tests.servers.tei import FakeTEI
@@ -85,6 +88,26 @@ def test_embed_reads_stdin_and_survives_a_reader_that_leaves() -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("breaks", ["\n", "\r\n", "\r"], ids=repr)
+def test_embed_reads_lines_as_every_system_and_editor_writes_them(
+    breaks: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = breaks.join(["one", "", "two\u2028and more", ""])
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xef\xbb\xbf" + given.encode()), newline="\n"))
+    assert main(["embed", "--targets", "hash:8"]) == 0
+    rows = [json.loads(line)["text"] for line in capsys.readouterr().out.splitlines()]
+    assert rows == ["one", "two\u2028and more"]
+
+
+def test_counts_are_said_in_the_singular_for_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["embed", "--targets", "hash:8", "one"]) == 0
+    assert capsys.readouterr().err.startswith("1 text by hash:8")
+    (tmp_path / "a.txt").write_text("Exceptions are caught with a try statement.")
+    assert main(["quickstart", str(tmp_path), "--framework", "langchain", "--targets", "hash"]) == 0
+    assert "1 document in 1 piece," in capsys.readouterr().out
+    assert [quantity(count, "entry", "entries") for count in (0, 1, 1024)] == ["0 entries", "1 entry", "1,024 entries"]
+
+
 @pytest.mark.parametrize("framework", ["langchain", "llamaindex"])
 def test_quickstart_indexes_and_answers_through_either_framework(
     framework: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -106,12 +129,32 @@ def test_quickstart_indexes_and_answers_through_either_framework(
     assert best == ["exceptions.txt", "loops.pdf"]
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [["quickstart", "a.txt", "--framework", "langchain", "--targets", "hash"], ["doctor", "--targets", "hash"]],
+)
+def test_without_rich_people_read_plain_text(arguments: list[str], tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("Exceptions are caught with a try statement.")
+    code = f"""
+import sys
+sys.modules["rich"] = None
+from hf_gateway.cli import main
+from hf_gateway.values.wording import quantity
+sys.exit(main({arguments!r}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "hash" in done.stdout
+    assert not re.search(r"\[/?\w+\]", done.stdout)
+
+
 def test_quickstart_for_machines_needs_no_rich(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("Exceptions are caught with a try statement.")
     code = f"""
 import sys
 sys.modules["rich"] = None
 from hf_gateway.cli import main
+from hf_gateway.values.wording import quantity
 sys.exit(main(["quickstart", {str(tmp_path)!r}, "--framework", "langchain", "--targets", "hash", "--json"]))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -136,6 +136,21 @@ def test_doctor_takes_chat_targets_from_its_arguments(primary: FakeOpenAI, capsy
     assert json.loads(capsys.readouterr().out)["chains"][0]["task"] == "chat"
 
 
+def test_doctor_for_chat_looks_at_chat_alone(
+    primary: FakeOpenAI, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["doctor", "--task", "chat", "--json"]) == 1  # nothing says which model
+    (found,) = json.loads(capsys.readouterr().out)["chains"]
+    assert (found["task"], found["works"]) == ("chat", False)
+    assert "HF_MODEL_ID" in found["error"]
+    Path("hf-gateway.toml").write_text(
+        f'[chains.docs]\ntargets = ["hash"]\n[chains.talk]\ntask = "chat"\nmodel = "m"\ntargets = ["openai:{primary.url}"]\n'
+    )
+    for task, names in ((["--task", "chat"], ["talk"]), (["--task", "embedding"], ["docs"]), ([], ["docs", "talk"])):
+        main(["doctor", *task, "--json"])
+        assert [each["chain"] for each in json.loads(capsys.readouterr().out)["chains"]] == names
+
+
 def child(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
     # A shell that runs the tests in the background has its children ignore the signal.
     heed = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}

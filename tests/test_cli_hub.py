@@ -194,7 +194,7 @@ def test_what_cannot_be_forgotten_is_a_failure(
         other.execute("BEGIN IMMEDIATE")
         assert "cannot be written to" in run("cache", "--clear", code=1)
         assert "cannot be written to" in run("cache", "--remove", MODEL, code=1)
-    assert "1 models" in run("cache")
+    assert "1 model, " in run("cache")
 
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202e\r\nevil"
@@ -311,20 +311,6 @@ def test_a_token_that_is_refused_is_not_shown(
     monkeypatch.setenv("HF_TOKEN", "hf_secretSECRETsecret")
     hub.always(Reply(401, {"error": "no"}, {"x-error-message": "Invalid credentials in Authorization header"}))
     assert "hf_secretSECRETsecret" not in run("info", MODEL, code=1)
-
-
-def test_for_machines_it_needs_no_rich(hub: ReadHub) -> None:
-    code = f"""
-import sys
-sys.modules["rich"] = None
-from hf_gateway.cli import main
-assert main(["hub", "check", {MODEL!r}, "--json"]) == 0
-sys.exit(main(["hub", "check", {MODEL!r}]))
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert json.loads(done.stdout)["verdict"] == "fits"
-    assert "pip install 'hf-gateway[cli]'" in done.stderr
 
 
 def test_ctrl_c_stops_a_download_at_once_and_the_next_one_goes_on(hub: ReadHub, tmp_path: Path) -> None:

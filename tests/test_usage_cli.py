@@ -15,10 +15,10 @@ from xml.etree import ElementTree as ET
 
 import pytest
 import sqlalchemy as sa
-from rich.console import Console
 
 from hf_gateway import Gateway, ledger
 from hf_gateway.cli import main, usage, usage_chart
+from hf_gateway.cli.output import Console
 from hf_gateway.errors import ConfigError
 from hf_gateway.ledger import place, store
 from hf_gateway.ledger.spill import Spill
@@ -204,7 +204,7 @@ class TestForms:
         assert "100.0%" in lines["org/large"]
         assert lines["total"][:3] == ["104", "1", "1"]
         assert "org/small: Overloaded 1, RateLimited 1" in out
-        assert "nobody knows what 1 attempts cost" in out
+        assert "cost unknown for 1 attempt (" in out
 
     def test_no_number_is_cut_where_the_terminal_is_narrow(
         self, sqlite: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -309,7 +309,7 @@ class TestForms:
         assert "[red]acme[/red]" in printed(capsys, "--ledger", sqlite, "--by", "tenant")
         out = io.StringIO()
         engine = store.open_engine(sqlite, read_only=True)
-        usage_chart.draw(report(engine, "tenant", Asked()), "", Console(file=out, width=80))
+        usage_chart.draw(report(engine, "tenant", Asked()), "", Console(out))
         engine.dispose()
         assert "[red]acme[/red]" in out.getvalue()
 
@@ -439,7 +439,7 @@ class TestWhatIsMissing:
             lost = {"id": uuid.uuid4(), "time": DAY, "rows": 1234, "reason": "the dog ate them"}
             connection.execute(sa.insert(losses).values(lost))
         assert main(["usage", "--ledger", url]) == 0
-        assert "not in these figures: 1,234 requests that were lost (the dog ate them)" in capsys.readouterr().err
+        assert "not in these figures: 1,234 requests lost (the dog ate them)" in capsys.readouterr().err
         assert json.loads(printed(capsys, "--ledger", url, "--json"))["lost"] == {"the dog ate them": 1234}
         assert json.loads(printed(capsys, "--ledger", url, "--json", "--since", "2026-02-01"))["lost"] == {}
 

@@ -209,15 +209,6 @@ def test_verify_alone_takes_the_chains_of_the_file(
     assert as_json(capsys)["chain"] == "docs"
 
 
-def test_without_rich_people_are_told_what_to_install(
-    primary: FakeOpenAI, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "rich.console", None)
-    assert verify(openai(primary)) == 1
-    assert "pip install 'hf-gateway[cli]'" in capsys.readouterr().err
-    assert verify(openai(primary), "--json") == 0
-
-
 # The stored fingerprint, and accepting.
 
 

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from hf_gateway._version import __version__
-from hf_gateway.errors import ConfigError, GatewayError
+from hf_gateway.errors import ConfigError, GatewayError, visible
 
 COMMANDS = {
     "quickstart": "index documents and ask them, through LangChain and LlamaIndex",
@@ -47,10 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except ConfigError as error:
-        sys.stderr.write(f"hf-gateway: {error}\n")
+        sys.stderr.write(f"hf-gateway: {visible(str(error), lines=True)}\n")
         return 2
     except (GatewayError, ImportError, OSError) as error:
-        sys.stderr.write(f"hf-gateway: {error}\n")
+        sys.stderr.write(f"hf-gateway: {visible(str(error), lines=True)}\n")
         return 1
 
 

@@ -4,9 +4,9 @@ import argparse
 import time
 from typing import TYPE_CHECKING, Any
 
-from hf_gateway.cli.models import amount, database, wide
-from hf_gateway.cli.output import check_text, console, print_json
-from hf_gateway.errors import ConfigError
+from hf_gateway.cli.models import amount, database
+from hf_gateway.cli.output import Table, check_text, console, literal, print_json
+from hf_gateway.errors import ConfigError, visible
 from hf_gateway.ledger.budget_pool import dollars
 
 if TYPE_CHECKING:
@@ -56,7 +56,9 @@ def run(arguments: argparse.Namespace) -> int:
             if out is None:
                 print_json({"removed": removed})
             else:
-                out.print(f"{removed} removed" if removed else f"{arguments.tenant} has no such budget", markup=False)
+                out.print(
+                    f"{removed} removed" if removed else f"{visible(arguments.tenant)} has no such budget", markup=False
+                )
             return 0 if removed else 1
         found = budgets.standings(engine, time.time())
         if arguments.action == "set":
@@ -101,21 +103,14 @@ def _plain(standing: "Standing") -> dict[str, Any]:
 
 
 def _show(out: Any, standings: "list[Standing]") -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("tenant", overflow="fold")
-    table.add_column("per", no_wrap=True)
-    for title in ("limit", "spent", "reserved", "left"):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("unknown price")
-    table.add_column("begins anew")
+    amounts = ("limit", "spent", "reserved", "left")
+    titles = ("tenant", "per", *amounts, "unknown price", "begins anew")
+    table = Table(titles, right=frozenset(amounts), fold=frozenset({"tenant"}))
     for each in standings:
         budget = each.budget
         left = dollars(each.left) if each.left else f"[red]{dollars(each.left)}[/red]"
-        table.add_row(
-            escape(budget.tenant) if budget.tenant != "*" else "everybody (*)",
+        table.add(
+            literal(budget.tenant) if budget.tenant != "*" else "everybody (*)",
             budget.period,
             dollars(budget.limit),
             dollars(each.spent),
@@ -124,7 +119,7 @@ def _show(out: Any, standings: "list[Standing]") -> None:
             budget.on_unknown,
             f"{each.resets:%Y-%m-%d %H:%M} UTC",
         )
-    wide(out).print(table)
+    out.print_table(table)
 
 
 _ACTIONS = {

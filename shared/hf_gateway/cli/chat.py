@@ -10,9 +10,10 @@ from importlib.util import find_spec
 from typing import Any
 
 from hf_gateway.chat import ChatEvent, ChatResult, Message
-from hf_gateway.cli.output import console, print_json
-from hf_gateway.errors import ConfigError
+from hf_gateway.cli.output import bear, console, print_json, stdin_text
+from hf_gateway.errors import ConfigError, visible
 from hf_gateway.gateway import Gateway
+from hf_gateway.values.wording import quantity
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,7 +61,7 @@ def _messages(arguments: argparse.Namespace) -> list[Message]:
     if not prompt:
         if sys.stdin.isatty():
             sys.stderr.write("type what to ask, and end it with Ctrl-D\n")
-        prompt = sys.stdin.read()
+        prompt = stdin_text()
     if not prompt.strip():
         raise ConfigError("there is nothing to ask: hf-gateway chat 'your question', or pipe it in")
     before: list[Message] = [{"role": "system", "content": arguments.system}] if arguments.system else []
@@ -85,6 +86,8 @@ class _Screen:
         self._thoughts = console(stderr=True) if sys.stderr.isatty() and find_spec("rich") else None
         self._thinking = False
         self._last = "\n"
+        self._held = ""
+        bear(sys.stdout)
 
     def piece(self, event: ChatEvent) -> None:
         if event.reasoning and self._thoughts is not None:
@@ -92,9 +95,16 @@ class _Screen:
             self._thoughts.print(event.reasoning, style="dim", end="", markup=False)
         if event.text:
             self._break()
-            sys.stdout.write(event.text)
+            text = self._held + event.text
+            # The line break that it may begin comes with the next piece.
+            self._held = "\r" if text.endswith("\r") else ""
+            self._write(text.removesuffix("\r") if self._held else text)
+
+    def _write(self, text: str) -> None:
+        if text:
+            sys.stdout.write(visible(text, lines=True))
             sys.stdout.flush()
-            self._last = event.text[-1]
+            self._last = text[-1]
 
     def end(self) -> None:
         self._break()
@@ -111,12 +121,16 @@ class _Screen:
 def _tell(result: ChatResult) -> None:
     for attempt in result.attempts:
         if attempt.outcome != "served":
-            sys.stderr.write(f"{attempt.target} {attempt.outcome}: {attempt.error}\n")
+            sys.stderr.write(
+                f"{visible(attempt.target)} {attempt.outcome}: {visible(attempt.error or '', lines=True)}\n"
+            )
     usage = result.usage
     parts = [
-        f"{result.model or 'the model'} by {result.served_by}",
-        f"through {result.provider}" if result.provider else "",
-        f"{usage.input_tokens} tokens in, {usage.output_tokens} out" if usage.total_tokens is not None else "",
+        f"{visible(result.model or 'the model')} by {visible(result.served_by)}",
+        f"through {visible(result.provider)}" if result.provider else "",
+        f"{quantity(usage.input_tokens or 0, 'token')} in, {usage.output_tokens} out"
+        if usage.total_tokens is not None
+        else "",
         f"first after {result.first_content_seconds:.2f} s" if result.first_content_seconds is not None else "",
         f"{result.seconds:.2f} s in all",
         "cut at max_tokens" if result.finish_reason == "length" else "",

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from hf_gateway.cli.output import console, print_json
+from hf_gateway.cli.output import Table, console, literal, print_json
 from hf_gateway.cli.surroundings import KINDS, caches, look_at_hub, show, versions
 from hf_gateway.config import config_path, read_chain, read_config
 from hf_gateway.errors import GatewayError
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
     parser.add_argument("--chain", action="append", help="only this chain of the config file; may be repeated")
     parser.add_argument(
-        "--task", choices=list(SETTINGS), default="embedding", help="what --model and --targets are for (embedding)"
+        "--task", choices=list(SETTINGS), help="only chains for this; what --model and --targets are for (embedding)"
     )
 
 
@@ -92,19 +92,25 @@ class ChainReport:
 def _chains(arguments: argparse.Namespace) -> Iterator[tuple[str, str, Settings]]:
     if arguments.model or arguments.targets:
         given = {"model": arguments.model, "targets": arguments.targets, "config": arguments.config}
-        yield "given", "the command line", settings_of(arguments.task)(**given)
+        yield "given", "the command line", settings_of(arguments.task or "embedding")(**given)
         return
     path, data = read_config(config_path(arguments.config))
     chains = data.get("chains", {})
-    if names := arguments.chain or list(chains):
-        for name in names:
-            table = chains.get(name)
-            kind = settings_of(table.get("task", "embedding") if isinstance(table, dict) else "embedding")
-            yield name, str(path), kind(**read_chain(name, kind, path))
+    tasks: dict[str, Any] = {
+        name: chain.get("task", "embedding") if isinstance(chain, dict) else "embedding"
+        for name, chain in chains.items()
+    }
+    names = arguments.chain or [name for name, task in tasks.items() if arguments.task in (None, task)]
+    for name in names:
+        kind = settings_of(tasks.get(name, "embedding"))
+        yield name, str(path), kind(**read_chain(name, kind, arguments.config))
+    if names:
         return
-    yield "default", "the environment and the defaults", EmbedSettings(model=DEFAULT_MODEL, config=arguments.config)
-    if any(os.environ.get(name) for name in CHAT_VARIABLES):
-        yield "chat", "the environment and the defaults", ChatSettings(config=arguments.config)
+    where = "the environment and the defaults"
+    if arguments.task in (None, "embedding"):
+        yield "default", where, EmbedSettings(model=DEFAULT_MODEL, config=arguments.config)
+    if arguments.task == "chat" or (arguments.task is None and any(os.environ.get(name) for name in CHAT_VARIABLES)):
+        yield "chat", where, ChatSettings(config=arguments.config)
 
 
 def _report(name: str, source: str, settings: Settings) -> ChainReport:
@@ -126,36 +132,31 @@ def _fix(checked: Checked) -> str | None:
 
 
 def _show(out: Any, report: ChainReport) -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
     out.print(
-        f"\n[bold]chain {escape(report.name)}[/bold] (from {escape(report.source)}), {report.task}, "
-        f"model {escape(str(report.model or '-'))}"
+        f"\n[bold]chain {literal(report.name)}[/bold] (from {literal(report.source)}), {report.task}, "
+        f"model {literal(str(report.model or '-'))}"
     )
     if report.error:
-        out.print(f"  [red]cannot be built:[/red] {escape(report.error)}")
+        out.print(f"  [red]cannot be built:[/red] {literal(report.error, lines=True)}")
         return
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2))
-    for title in ("", "target", "key", "found in"):
-        table.add_column(title, no_wrap=True)
+    table = Table(("", "target", "key", "found in"))
     for each in report.checked:
         status = each.status
         mark = "[green]ok[/green]" if each.answers else "[red]no[/red]"
-        table.add_row(mark, escape(status.target), status.needs_key, escape(status.key_source or "-"))
-    out.print(table)
+        table.add(mark, literal(status.target), status.needs_key, literal(status.key_source or "-"))
+    out.print_table(table)
     for each in report.checked:
         status = each.status
-        out.print(f"\n  [bold]{escape(status.target)}[/bold]")
-        out.print(f"    key {status.needs_key}: {escape(status.key_reason)}")
+        out.print(f"\n  [bold]{literal(status.target)}[/bold]")
+        out.print(f"    key {status.needs_key}: {literal(status.key_reason)}")
         if vectors := report.vectors.get(status.target):
-            out.print(f"    vectors {escape(vectors)}")
+            out.print(f"    vectors {literal(vectors)}")
         if each.report.serves:
             more = f" and {len(each.report.serves) - 3} more" if len(each.report.serves) > 3 else ""
-            out.print(f"    serves {escape(', '.join(each.report.serves[:3]))}{more}")
+            out.print(f"    serves {literal(', '.join(each.report.serves[:3]))}{more}")
         if each.report.detail:
-            out.print(f"    {escape(each.report.detail)}")
+            out.print(f"    {literal(each.report.detail)}")
         if fix := _fix(each):
-            out.print(f"    [yellow]fix:[/yellow] {escape(fix)}")
+            out.print(f"    [yellow]fix:[/yellow] {literal(fix, lines=True)}")
     verdict = "[green]works[/green]" if report.works else "[red]no target answers[/red]"
     out.print(f"\n  {verdict}")

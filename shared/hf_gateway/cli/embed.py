@@ -5,8 +5,10 @@ import json
 import sys
 from typing import Any
 
-from hf_gateway.errors import InvalidRequest
+from hf_gateway.cli.output import stdin_text
+from hf_gateway.errors import InvalidRequest, visible
 from hf_gateway.gateway import Gateway
+from hf_gateway.values.wording import quantity
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print one JSON object a text, in order; what served goes to stderr."""
-    texts = arguments.texts or [line.rstrip("\n") for line in sys.stdin if line.strip()]
+    texts = arguments.texts or [line for line in stdin_text().split("\n") if line.strip()]
     if not texts:
         raise InvalidRequest("there is nothing to embed; give texts, or pipe one a line")
     changes: dict[str, Any] = {"truncate": True} if arguments.truncate else {}
@@ -33,6 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
         result = gateway.embed(texts, role=arguments.role)
     for text, vector in zip(texts, result.vectors, strict=True):
         sys.stdout.write(json.dumps({"text": text, "embedding": vector}) + "\n")
-    tokens = "" if result.usage.input_tokens is None else f", {result.usage.input_tokens} tokens"
-    sys.stderr.write(f"{len(texts)} texts by {', '.join(result.served_by)} in {result.seconds:.2f} s{tokens}\n")
+    tokens = "" if result.usage.input_tokens is None else f", {quantity(result.usage.input_tokens, 'token')}"
+    served = visible(", ".join(result.served_by))
+    sys.stderr.write(f"{quantity(len(texts), 'text')} by {served} in {result.seconds:.2f} s{tokens}\n")
     return 0

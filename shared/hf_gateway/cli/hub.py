@@ -1,14 +1,14 @@
 """`hf-gateway hub`: search, information, licence and fit of a model before a byte of it is downloaded, downloads, the cache."""
 
 import argparse
-import re
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from hf_gateway.cli import hub_publish
-from hf_gateway.cli.output import console, print_json
-from hf_gateway.errors import ConfigError, GatewayError, InvalidRequest, ModelNotFound
+from hf_gateway.cli.output import Table, console, literal, print_json
+from hf_gateway.errors import ConfigError, InvalidRequest, ModelNotFound, visible
+from hf_gateway.values.wording import quantity
 
 if TYPE_CHECKING:
     from hf_gateway.hub import Compatibility, HubConnector, ModelMetadata
@@ -17,8 +17,6 @@ TAKES_A_CHAIN = False
 """It speaks of models on the Hub, not of targets."""
 _COLORS = {"fits": "green", "tight": "yellow", "too_big": "red", "unknown": "yellow"}
 _CLASS_COLORS = {"permissive": "green", "copyleft": "green", "use-restricted": "yellow"}
-# C0 and C1, which command a terminal, what turns the direction of a line, and halves of characters, which no stream takes.
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +34,6 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.action == "publish":
         return hub_publish.run(arguments)
     action = next(each for name, _, _, each in _ACTIONS if name == arguments.action)
-    # Before the work, not after it: without Rich there is nothing to show it with.
     out = None if arguments.json else console()
     from hf_gateway.hub import HubConnector
 
@@ -44,11 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
         with HubConnector() as hub:
             return action(hub, arguments, out)
     except InvalidRequest as error:  # not the id of a model, a limit that is none
-        raise ConfigError(_plain(error.message)) from None
-    except GatewayError as error:
-        if (message := _plain(error.message)) == error.message:
-            raise
-        raise error.restated(message, error.retry_after) from None
+        raise ConfigError(error.message) from None
 
 
 def _model(parser: argparse.ArgumentParser) -> None:
@@ -110,24 +103,23 @@ def _search(hub: "HubConnector", arguments: argparse.Namespace, out: Any) -> int
         print_json({"source": found.source, "reason": found.reason, "models": models})
         return 0
     if found.source == "cache":
-        sys.stderr.write(f"from the cache: {_plain(found.reason or '')}\n")
+        sys.stderr.write(f"from the cache: {visible(found.reason or '')}\n")
     if not found:
         out.print("no model found")
         return 0
-    table = _table(
-        out, "model", "task", "downloads", "likes", "licence", "access", "updated", fold=("model", "licence")
-    )
+    titles = ("model", "task", "downloads", "likes", "licence", "access", "updated")
+    table = Table(titles, fold=frozenset({"model", "licence"}))
     for each in found:
-        table.add_row(
-            _said(each.id),
-            _said(each.pipeline_tag or "-"),
+        table.add(
+            literal(each.id),
+            literal(each.pipeline_tag or "-"),
             _count(each.downloads),
             _count(each.likes),
-            _said(", ".join(each.license) or "-"),
-            _said(f"gated ({each.gated})") if each.gated else ("private" if each.private else "open"),
+            literal(", ".join(each.license) or "-"),
+            literal(f"gated ({each.gated})") if each.gated else ("private" if each.private else "open"),
             each.modified.date().isoformat() if each.modified else "-",
         )
-    out.print(table)
+    out.print_table(table)
     return 0
 
 
@@ -139,13 +131,13 @@ def _info(hub: "HubConnector", arguments: argparse.Namespace, out: Any) -> int:
     from hf_gateway.hub.compatibility import size
     from hf_gateway.hub.metadata import age_in_words
 
-    out.print(f"\n[bold]{_said(found.id)}[/bold]")
+    out.print(f"\n[bold]{literal(found.id)}[/bold]")
     rows: list[tuple[str, str]] = [
         ("task", found.pipeline_tag or "-"),
         ("library", found.library_name or "-"),
         ("licence", ", ".join(found.license) or "none is named"),
         ("access", f"gated ({found.gated})" if found.gated else ("private" if found.private else "open to everybody")),
-        ("size", f"{size(found.size)} in {len(found.files)} files"),
+        ("size", f"{size(found.size)} in {quantity(len(found.files), 'file')}"),
         ("numbers", ", ".join(f"{count:,} {dtype}" for dtype, count in found.parameters.items()) or "-"),
         ("downloads", f"{found.downloads:,} in 30 days, {found.likes:,} likes"),
         ("providers", ", ".join(_provider(each) for each in found.providers) or "none"),
@@ -154,7 +146,7 @@ def _info(hub: "HubConnector", arguments: argparse.Namespace, out: Any) -> int:
         ("read", f"{age_in_words(found.age(hub.cache.now()))} ago"),
     ]
     for name, value in rows:
-        out.print(f"  {name:<10} {_said(value)}")
+        out.print(f"  {name:<10} {literal(value)}")
     _warn_stale(out, found.stale)
     return 0
 
@@ -175,9 +167,9 @@ def _check(hub: "HubConnector", arguments: argparse.Namespace, out: Any) -> int:
 def _show_check(out: Any, found: "Compatibility") -> None:
     from hf_gateway.hub.compatibility import size
 
-    out.print(f"\n[bold]{_said(found.model)}[/bold]  [{_COLORS[found.verdict]}]{found.verdict}[/]")
+    out.print(f"\n[bold]{literal(found.model)}[/bold]  [{_COLORS[found.verdict]}]{found.verdict}[/]")
     for reason in found.reasons:
-        out.print(f"  {_said(reason)}")
+        out.print(f"  {literal(reason)}")
     needs, machine = found.needs, found.machine
     dtypes = ", ".join(f"{dtype} {size(count)}" for dtype, count in needs.by_dtype.items())
     rows = [
@@ -196,19 +188,19 @@ def _show_check(out: Any, found: "Compatibility") -> None:
         ("GPU", ", ".join(f"{gpu.name} {size(gpu.free)} of {size(gpu.total)} free" for gpu in machine.gpus) or "none"),
     ]
     for name, value in rows:
-        out.print(f"  {name:<10} {_said(value)}")
+        out.print(f"  {name:<10} {literal(value)}")
     for note in needs.notes:
-        out.print(f"  [yellow]note[/yellow]       {_said(note)}")
+        out.print(f"  [yellow]note[/yellow]       {literal(note)}")
     for problem in found.problems:
-        out.print(f"  [yellow]mind[/yellow]       {_said(problem)}")
+        out.print(f"  [yellow]mind[/yellow]       {literal(problem)}")
     out.print("\n  who can serve it")
     marks = {True: "[green]yes[/green]", False: "[red]no[/red]", None: "[yellow]perhaps[/yellow]"}
-    table = _table(out, "", "target", "USD per million tokens", "why", fold=("target", "why"))
+    table = Table(("", "target", "USD per million tokens", "why"), fold=frozenset({"target", "why"}))
     for each in found.targets:
         prices = [price for price in (each.price_in, each.price_out) if price is not None]
         shown = f"{each.price_in:g} in, {each.price_out:g} out" if len(prices) == 2 else "-"
-        table.add_row(marks[each.serves], _said(each.target), shown, _said(each.why))
-    out.print(table)
+        table.add(marks[each.serves], literal(each.target), shown, literal(each.why))
+    out.print_table(table)
     _warn_stale(out, found.stale)
 
 
@@ -225,9 +217,9 @@ def _license(hub: "HubConnector", arguments: argparse.Namespace, out: Any) -> in
 
 def _show_license(out: Any, found: Any) -> None:
     color = _CLASS_COLORS.get(found.license_class, "red")
-    named = _said(found.identifier or "no licence is named")
+    named = literal(found.identifier or "no licence is named")
     out.print(f"\n  licence    {named}  [{color}]{found.license_class}[/]")
-    out.print(f"             {_said(found.meaning)}")
+    out.print(f"             {literal(found.meaning)}")
 
 
 def _download(hub: "HubConnector", arguments: argparse.Namespace, out: Any) -> int:
@@ -245,14 +237,16 @@ def _download(hub: "HubConnector", arguments: argparse.Namespace, out: Any) -> i
         print_json(found.to_dict())
         return 0
     was_here = "all of it was here already" if not found.new_bytes else f"{size(found.new_bytes)} fetched"
-    out.print(f"{len(found.files)} files, {size(found.bytes)}, {was_here}", markup=False)
-    out.print(_said(f"{found.revision} is commit {found.commit}"))
+    out.print(f"{quantity(len(found.files), 'file')}, {size(found.bytes)}, {was_here}", markup=False)
+    out.print(literal(f"{found.revision} is commit {found.commit}"))
     if found.left_out:
-        out.print(_said(f"left out, since pickles can run any code when they are loaded: {', '.join(found.left_out)}"))
+        out.print(
+            literal(f"left out, since pickles can run any code when they are loaded: {', '.join(found.left_out)}")
+        )
         out.print(
             "the model may need them; where the author is trusted: --format pickle, or --include with their names"
         )
-    out.print(str(found.path), markup=False)
+    out.print(visible(str(found.path)), markup=False)
     return 0
 
 
@@ -277,13 +271,15 @@ def _cache(hub: "HubConnector", arguments: argparse.Namespace, out: Any) -> int:
         print_json({"path": path, "bytes": taken, "models": models, "fresh": fresh, **done})
         return 0
     if "cleared" in done:
-        out.print(f"forgot {done['cleared']} models", markup=False)
+        out.print(f"forgot {quantity(done['cleared'], 'model')}", markup=False)
     if "removed" in done:
-        out.print(_said(f"forgot {done['removed']}"))
-    out.print(f"{len(kept)} models, {fresh} of them fresh, {size(cache.size())} in {cache.path}", markup=False)
+        out.print(literal(f"forgot {done['removed']}"))
+    out.print(
+        f"{quantity(len(kept), 'model')}, {fresh:,} of them fresh, {size(cache.size())} in {cache.path}", markup=False
+    )
     if kept:
         oldest = min(kept, key=lambda each: each.cached_at)
-        out.print(_said(f"the oldest is {age_in_words(oldest.age(now))} old: {oldest.id}"))
+        out.print(literal(f"the oldest is {age_in_words(oldest.age(now))} old: {oldest.id}"))
     return 0
 
 
@@ -328,37 +324,13 @@ def _hours(hub: "HubConnector", found: "ModelMetadata") -> float:
     return round(max(0.0, found.age(hub.cache.now()).total_seconds()) / 3600, 3)
 
 
-def _plain(text: str) -> str:
-    """Return what a Hub said without what a terminal would obey."""
-    return _CONTROLS.sub(" ", text)
-
-
-def _said(text: str) -> str:
-    """Return what a Hub said as a console may print it: no control characters, no markup."""
-    from rich.markup import escape
-
-    return escape(_plain(text))
-
-
 def _provider(row: Any) -> str:
     return f"{row.get('provider')} ({row.get('task')}, {row.get('status')})"
 
 
 def _warn_stale(out: Any, stale: str | None) -> None:
     if stale:
-        out.print(f"\n  [yellow]what is said here is {_said(stale)}[/yellow]")
-
-
-def _table(out: Any, *titles: str, fold: tuple[str, ...]) -> Any:
-    """Make a table; where it is too wide the columns `fold` are broken, and nothing is cut off."""
-    from rich.table import Table
-
-    if not out.is_terminal:
-        out.width = 200  # what is read by a program is not broken at all
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2))
-    for title in titles:
-        table.add_column(title, no_wrap=title not in fold, overflow="fold" if title in fold else "ignore")
-    return table
+        out.print(f"\n  [yellow]what is said here is {literal(stale)}[/yellow]")
 
 
 def _count(number: int) -> str:

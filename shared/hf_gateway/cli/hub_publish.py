@@ -9,8 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_gateway.cli.output import console, print_json
+from hf_gateway.cli.output import Table, console, literal, print_json
 from hf_gateway.errors import ConfigError
+from hf_gateway.values.wording import quantity
 
 if TYPE_CHECKING:
     from hf_gateway.hub.plan import PublishPlan
@@ -111,7 +112,7 @@ def _metric(text: str) -> tuple[str, float]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
@@ -123,17 +124,12 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _show_plan(out: Any, plan: "PublishPlan") -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
     kind = "private" if plan.private else "public"
-    out.print(f"[bold]{escape(plan.repo_id)}[/bold] ({kind}), on {escape(plan.endpoint)}: nothing was sent\n")
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2))
-    table.add_column("file", no_wrap=True)
-    table.add_column("bytes", justify="right", no_wrap=True)
+    out.print(f"[bold]{literal(plan.repo_id)}[/bold] ({kind}), on {literal(plan.endpoint)}: nothing was sent\n")
+    table = Table(("file", "bytes"), right=frozenset({"bytes"}))
     for file in plan.files:
-        table.add_row(escape(file.path), f"{file.size:,}")
-    out.print(table)
+        table.add(literal(file.path), f"{file.size:,}")
+    out.print_table(table)
     lists = (
         ("changed on the way", plan.changed),
         ("stays here", plan.left_out),
@@ -143,17 +139,19 @@ def _show_plan(out: Any, plan: "PublishPlan") -> None:
         if lines:
             out.print(f"\n{title}:")
             for line in lines:
-                out.print(f"  - {escape(line)}")
+                out.print(f"  - {literal(line)}")
     out.print("\n[bold]README.md[/bold]\n")
     out.print(plan.card, markup=False, end="")
 
 
 def _show_done(out: Any, done: "Published") -> None:
-    from rich.markup import escape
-
     kind = "private" if done.private else "public"
-    what = "was there already, unchanged" if done.already_there else f"{len(done.plan.files)} files in one commit"
-    out.print(f"[green]published[/green] {escape(str(done.url))} ({kind}{', new' if done.created else ''}): {what}")
+    what = (
+        "was there already, unchanged"
+        if done.already_there
+        else f"{quantity(len(done.plan.files), 'file')} in one commit"
+    )
+    out.print(f"[green]published[/green] {literal(str(done.url))} ({kind}{', new' if done.created else ''}): {what}")
     out.print(f"  commit {done.commit}")
     for line in (*done.plan.changed, *(f"{name} stays here" for name in done.plan.left_out)):
-        out.print(f"  {escape(line)}")
+        out.print(f"  {literal(line)}")

@@ -6,7 +6,7 @@ import sys
 from typing import Any
 from urllib.parse import urlsplit
 
-from hf_gateway.cli.output import console, print_json
+from hf_gateway.cli.output import console, literal, print_json
 from hf_gateway.config import hub_url
 from hf_gateway.credentials import HUB, Credential, is_hugging_face, origin_of
 from hf_gateway.errors import AuthenticationFailed, ConfigError, GatewayError
@@ -113,7 +113,7 @@ def whose(secret: Secret, hub: str, timeout: float = 10.0) -> Account:
 
 def _token(arguments: argparse.Namespace, what: str) -> Secret:
     if arguments.token_stdin:
-        return Secret(sys.stdin.readline(), "the token from stdin")
+        return Secret(sys.stdin.readline().removeprefix("\ufeff"), "the token from stdin")
     if not sys.stdin.isatty():
         raise ConfigError("there is no terminal to ask for the token; pipe it in with --token-stdin")
     return Secret(getpass.getpass(f"Token for {what} (it is not shown): "), "the token")
@@ -133,13 +133,11 @@ def _asked(secret: Secret, hub: str) -> tuple[Account | None, str | None]:
 
 
 def _show(out: Any, where: str, backend: str, account: Account | None, doubt: str | None, before: Any) -> None:
-    from rich.markup import escape
-
     verb = f"replaced (the one before was stored {before.since})" if before else "stored"
-    out.print(f"[green]{escape(verb)}[/green] for {escape(where)} in the keyring ({escape(backend)}), and read back")
+    out.print(f"[green]{literal(verb)}[/green] for {literal(where)} in the keyring ({literal(backend)}), and read back")
     if account is not None:
-        out.print(f"  it is {escape(account.name)}'s: {escape('; '.join(account.in_words()))}")
+        out.print(f"  it is {literal(account.name)}'s: {literal('; '.join(account.in_words()))}")
     if where.startswith("http://") and urlsplit(where).hostname not in ("localhost", "127.0.0.1", "::1"):
         out.print("  [yellow]it is plain http:[/yellow] whoever is on the way can read the key")
     if doubt is not None:
-        out.print(f"  [yellow]whose it is could not be asked:[/yellow] {escape(doubt)}")
+        out.print(f"  [yellow]whose it is could not be asked:[/yellow] {literal(doubt)}")

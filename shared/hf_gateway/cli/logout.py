@@ -7,6 +7,7 @@ from hf_gateway.cli.login import add_origin, origin
 from hf_gateway.cli.output import console, print_json
 from hf_gateway.config import hub_url
 from hf_gateway.credentials import HUB, TOKEN_VARIABLES, origin_of
+from hf_gateway.errors import visible
 
 TAKES_A_CHAIN = False
 
@@ -46,8 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
             out.print(f"{each}: {'erased from the keyring' if each in erased else 'nothing was stored'}", markup=False)
     for each, reason in forgotten.items():
         out.print(
-            f"{each}: forgotten, and not used any more. But the keyring could not be asked for it ({reason}), so the key may "
-            f"still lie there, under the name {keyring_store.SERVICE!r}",
+            f"{each}: forgotten, and not used any more. But the keyring could not be asked for it ({visible(reason)}), so the "
+            f"key may still lie there, under the name {keyring_store.SERVICE!r}",
             markup=False,
         )
     if not wanted and not forgotten:

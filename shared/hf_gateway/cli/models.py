@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
-from hf_gateway.cli.output import check_text, console, print_json
+from hf_gateway.cli.output import Table, check_text, console, literal, print_json
 from hf_gateway.config import router_url
-from hf_gateway.errors import ConfigError, GatewayError
+from hf_gateway.errors import ConfigError, GatewayError, visible
 from hf_gateway.ledger import place
 from hf_gateway.ledger.budget_pool import dollars
 from hf_gateway.ledger.prices import TASKS, Entry, Price
+from hf_gateway.values.wording import quantity
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -44,7 +45,6 @@ def run(arguments: argparse.Namespace) -> int:
     """Run one of its commands; 0 fine, 1 failed or nothing found, 2 used wrongly."""
     action = next(each for name, _, _, each in _ACTIONS if name == arguments.action)
     check_text({name: getattr(arguments, name.lstrip("-"), None) for name in ("model", "--provider", "--task")})
-    # Before the work, not after it: without Rich there is nothing to show it with.
     out = None if arguments.json else console()
     with database(arguments.ledger) as engine:
         return action(engine, arguments, out)
@@ -116,7 +116,9 @@ def _list(engine: "sa.Engine", arguments: argparse.Namespace, out: Any) -> int:
     when = (
         f"fetched {fetched:%Y-%m-%d %H:%M} UTC" if fetched else "never fetched; `hf-gateway models refresh` does that"
     )
-    out.print(f"\n{len(found)} lines, USD per million tokens where nothing else is said; the router's: {when}")
+    out.print(
+        f"\n{quantity(len(found), 'line')}, USD per million tokens where nothing else is said; the router's: {when}"
+    )
     return 0
 
 
@@ -180,7 +182,9 @@ def _remove(engine: "sa.Engine", arguments: argparse.Namespace, out: Any) -> int
         back = "; the router's come back with the next refresh" if any(each.source == "router" for each in gone) else ""
         out.print(f"\nremoved{back}")
     else:
-        out.print(f"there is no such line of {arguments.model}; `hf-gateway models list` shows all", markup=False)
+        out.print(
+            f"there is no such line of {visible(arguments.model)}; `hf-gateway models list` shows all", markup=False
+        )
     return 0 if gone else 1
 
 
@@ -198,11 +202,16 @@ def _refresh(engine: "sa.Engine", arguments: argparse.Namespace, out: Any) -> in
     if out is None:
         print_json(dataclasses.asdict(done))
         return 0
-    out.print(f"{done.listed} lines of the router, {done.priced} of them with a price; {done.gone} are gone")
+    out.print(
+        f"{quantity(done.listed, 'line')} of the router, {done.priced} of them with a price; {done.gone} are gone"
+    )
     if done.left_out:
-        out.print(f"{done.left_out} left out, whose context, price or name is none that can be kept")
+        out.print(f"{done.left_out:,} left out, whose context, price or name is none that can be kept")
     if done.replaced:
-        out.print(f"no longer configured, since the router knows better: {', '.join(done.replaced)}", markup=False)
+        out.print(
+            f"no longer configured, since the router knows better: {', '.join(map(visible, done.replaced))}",
+            markup=False,
+        )
     if done.kept:
         out.print(f"{done.kept} set by hand stay as they are")
     return 0
@@ -230,35 +239,20 @@ def _digits(usd: Decimal) -> str:
 
 
 def _show(out: Any, entries: Sequence[Entry]) -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for title in ("model", "task", "provider"):
-        table.add_column(title, overflow="fold")
-    for title in ("input", "output", "context"):
-        table.add_column(title, justify="right", no_wrap=True)
-    for title in ("can", "price by"):
-        table.add_column(title)
+    names, numbers = ("model", "task", "provider"), ("input", "output", "context")
+    table = Table((*names, *numbers, "can", "price by"), right=frozenset(numbers), fold=frozenset(names))
     for entry in entries:
         able = (entry.tools and "tools", entry.structured_output and "schema")
-        table.add_row(
-            escape(entry.model),
-            escape(entry.task),
-            escape(entry.provider or "any"),
+        table.add(
+            literal(entry.model),
+            literal(entry.task),
+            literal(entry.provider or "any"),
             *_columns(entry.price),
             "-" if entry.context is None else f"{entry.context:,}",
             ", ".join(each for each in able if each),
             f"{entry.source}, by hand" if entry.pinned else entry.source,
         )
-    wide(out).print(table)
-
-
-def wide(out: Any) -> Any:
-    """Have a table keep its lines where they go into a file or a pipe, which have no width."""
-    if not out.is_terminal:
-        out.width = 200
-    return out
+    out.print_table(table)
 
 
 def _columns(price: Price) -> tuple[str, str]:

@@ -14,10 +14,11 @@ from typing import Any, Protocol
 
 from hf_gateway import tokens as token_count
 from hf_gateway.cli.documents import SUFFIXES, Reader
-from hf_gateway.cli.output import console, print_json, progress, visible
+from hf_gateway.cli.output import console, literal, print_json, progress
 from hf_gateway.embedding import EmbedResult
-from hf_gateway.errors import InvalidRequest
+from hf_gateway.errors import InvalidRequest, visible
 from hf_gateway.gateway import Gateway
+from hf_gateway.values.wording import quantity
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 QUESTIONS = ("How do I catch an exception?", "How do I take a slice of a list?", "What does the with statement do?")
@@ -208,18 +209,17 @@ def _through(
 
 
 def _show(out: Any, result: dict[str, Any]) -> None:
-    from rich.markup import escape
-
     rate = (
         ""
         if result["tokens"] is None
-        else f", {result['tokens']:,} tokens, {result['tokens_per_second']:,.0f} tokens/s"
+        else f", {quantity(result['tokens'], 'token')}, {result['tokens_per_second']:,.0f} tokens/s"
     )
-    out.print(f"\n[bold]{NAMES[result['framework']]}[/bold]: {result['documents']} documents in {result['pieces']} pieces, "
-              f"indexed in {result['seconds']:.1f} s{rate}, served by {escape(', '.join(result['served_by']))}")  # fmt: skip
+    size = f"{quantity(result['documents'], 'document')} in {quantity(result['pieces'], 'piece')}"
+    out.print(f"\n[bold]{NAMES[result['framework']]}[/bold]: {size}, indexed in {result['seconds']:.1f} s{rate}, "
+              f"served by {literal(', '.join(result['served_by']))}")  # fmt: skip
     for answer in result["answers"]:
-        out.print(f"\n  [bold]{escape(answer['question'])}[/bold]  [dim]{answer['seconds'] * 1000:.0f} ms[/dim]")
+        out.print(f"\n  [bold]{literal(answer['question'])}[/bold]  [dim]{answer['seconds'] * 1000:.0f} ms[/dim]")
         for passage in answer["passages"]:
             text = passage["text"]
             shown = text if len(text) <= SHOWN else text[:SHOWN].rsplit(" ", 1)[0] + " …"
-            out.print(f"    {passage['score']:.3f}  [cyan]{escape(passage['source'])}[/cyan]  {escape(shown)}")
+            out.print(f"    {passage['score']:.3f}  [cyan]{literal(passage['source'])}[/cyan]  {literal(shown)}")

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_gateway._version import __version__
+from hf_gateway.cli.output import literal
 from hf_gateway.config import hub_url
 from hf_gateway.credentials import Credential, find
 from hf_gateway.errors import (
@@ -169,32 +170,30 @@ def versions() -> dict[str, str | None]:
 
 def show(out: Any, hub: Hub, kept: Sequence[Cache], installed: dict[str, str | None]) -> None:
     """Print it for people."""
-    from rich.markup import escape
-
     marks: dict[bool | None, str] = {
         True: "[green]reachable[/green]", False: "[red]not reachable[/red]", None: "not asked"
     }  # fmt: skip
     out.print(
-        f"\n[bold]the Hub[/bold] {escape(hub.url)}: {marks[hub.reachable]}{escape(f': {hub.detail}' if hub.detail else '')}"
+        f"\n[bold]the Hub[/bold] {literal(hub.url)}: {marks[hub.reachable]}{literal(f': {hub.detail}' if hub.detail else '')}"
     )
     if hub.account is not None:
         words = "; ".join(hub.account.in_words())
-        out.print(f"  token of {escape(hub.account.name)}, from {escape(str(hub.key_source))}: {escape(words)}")
+        out.print(f"  token of {literal(hub.account.name)}, from {literal(str(hub.key_source))}: {literal(words)}")
     elif hub.key_source is not None:
-        out.print(f"  token from {escape(hub.key_source)}{'' if hub.key_error else ', not checked'}")
+        out.print(f"  token from {literal(hub.key_source)}{'' if hub.key_error else ', not checked'}")
     else:
         out.print("  no token; public models need none")
     if hub.key_error:
-        out.print(f"  [yellow]token:[/yellow] {escape(hub.key_error)}")
+        out.print(f"  [yellow]token:[/yellow] {literal(hub.key_error)}")
     for model, access in hub.models.items():
-        out.print(f"  {escape(model)}: {escape(access)}")
+        out.print(f"  {literal(model)}: {literal(access)}")
     if kept:
         out.print("\n[bold]on this machine[/bold]")
     for cache in kept:
         least = "" if cache.whole else "at least "
-        out.print(f"  {least}{in_words(cache.size)}  {escape(cache.name)} ({escape(cache.path)})")
+        out.print(f"  {least}{in_words(cache.size)}  {literal(cache.name)} ({literal(cache.path)})")
     out.print("\n[bold]versions[/bold]")
-    out.print("  " + escape(", ".join(f"{name} {said}" for name, said in installed.items() if said is not None)))
+    out.print("  " + literal(", ".join(f"{name} {said}" for name, said in installed.items() if said is not None)))
 
 
 def in_words(size: int) -> str:

@@ -7,10 +7,11 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
-from hf_gateway.cli.output import bear, check_text, console, print_json, visible
-from hf_gateway.errors import ConfigError, GatewayError
+from hf_gateway.cli.output import Table, bear, check_text, console, literal, print_json
+from hf_gateway.errors import ConfigError, GatewayError, visible
 from hf_gateway.ledger import place, waiting_room
 from hf_gateway.ledger.spill import Spill
+from hf_gateway.values.wording import quantity
 
 if TYPE_CHECKING:
     from hf_gateway.ledger.usage import Asked, Figures, Report
@@ -180,7 +181,7 @@ def _other_revision(url: str, found: str, head: str) -> str:
 
 def _warn(read: "Report", waiting: int, spill: Spill) -> None:
     for reason, count in read.lost.items():
-        sys.stderr.write(f"not in these figures: {count:,} requests that were lost ({reason})\n")
+        sys.stderr.write(f"not in these figures: {quantity(count, 'request')} lost ({visible(reason)})\n")
     if waiting:
         sys.stderr.write(
             f"not in these figures: {waiting:,} bytes of rows that wait in {spill.folder} until the database takes them\n"
@@ -231,7 +232,8 @@ def _plain(figures: "Figures") -> dict[str, Any]:
 
 def _print_csv(read: "Report") -> None:
     lines = [
-        {read.by: name or "", **_plain(figures), "errors": _errors(figures)} for name, figures in read.groups.items()
+        {read.by: visible(name or ""), **_plain(figures), "errors": _errors(figures)}
+        for name, figures in read.groups.items()
     ]
     names = [read.by, *_plain(read.total)]
     bear(sys.stdout)
@@ -241,30 +243,21 @@ def _print_csv(read: "Report") -> None:
 
 
 def _print_table(url: str, read: "Report") -> None:
-    from rich.markup import escape
-    from rich.measure import Measurement
-    from rich.table import Table
-
     out = console()
-    out.print(f"\n[bold]{escape(place.shown(url))}[/bold], by {read.by}\n")
+    out.print(f"\n[bold]{literal(place.shown(url))}[/bold], by {read.by}\n")
     if not read.total.requests and not read.groups:
         out.print("  no call was recorded in this time\n")
         return
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 1), show_footer=True)
-    table.add_column(read.by, "total", no_wrap=True)
-    at_least = ">=" if out.options.ascii_only else "≥"
-    for title, last in zip(_TITLES, _cells(read.total, at_least), strict=True):
-        table.add_column(title, last, no_wrap=True, justify="right")
+    at_least = ">=" if out.ascii_only else "≥"
+    footer = ("total", *_cells(read.total, at_least))
+    table = Table((read.by, *_TITLES), right=frozenset(_TITLES), footer=footer)
     for name, figures in read.groups.items():
-        table.add_row(escape(_named(name)), *_cells(figures, at_least))
-    # A number that is cut is another number: where the terminal is too narrow, it breaks the lines.
-    natural = Measurement.get(out, out.options.update(max_width=1000), table).maximum
-    out.width = max(natural, out.width)
-    out.print(table, crop=False)
+        table.add(literal(_named(name)), *_cells(figures, at_least))
+    out.print_table(table)
     out.print()
     for name, figures in read.groups.items():
         if figures.errors:
-            out.print(f"  {escape(_named(name))}: [red]{_errors(figures)}[/red]")
+            out.print(f"  {literal(_named(name))}: [red]{literal(_errors(figures))}[/red]")
     out.print(f"  {_in_words(read)}\n")
 
 
@@ -308,13 +301,13 @@ def _errors(figures: "Figures") -> str:
 
 def _in_words(read: "Report") -> str:
     total = read.total
-    said = [f"{total.requests:,} calls in {total.attempts:,} attempts"]
+    said = [f"{quantity(total.requests, 'call')} in {quantity(total.attempts, 'attempt')}"]
     if total.shared:
         said.append(f"{total.shared:,} shared another's request")
     if total.cached:
         said.append(f"{total.cached:,} came from the cache whole")
     if total.cost_unknown:
-        said.append(f"nobody knows what {total.cost_unknown:,} attempts cost ({total.unknown_share:.1%})")
+        said.append(f"cost unknown for {quantity(total.cost_unknown, 'attempt')} ({total.unknown_share:.1%})")
     if read.total_of_attempts:
         said.append("calls are those that asked the model, and failures and times are of attempts at it")
     elif read.of_attempts:

@@ -5,12 +5,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_gateway.cli.output import visible
-from hf_gateway.errors import ConfigError
+from hf_gateway.errors import ConfigError, visible
+from hf_gateway.values.wording import quantity
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from hf_gateway.cli.output import Console
     from hf_gateway.ledger.usage import Figures, Report
 
 WIDTH = 40
@@ -23,7 +22,7 @@ def draw(read: "Report", file: str, out: "Console") -> None:
     """Draw in the terminal, or into a file where one is named. Raises ConfigError, ImportError, OSError."""
     if file:
         _into(read, Path(file))
-        out.print(f"drawn into {file}")
+        out.print(f"drawn into {visible(file)}", markup=False)
         return
     if not read.groups:
         out.print("no call was recorded in this time")
@@ -34,7 +33,7 @@ def draw(read: "Report", file: str, out: "Console") -> None:
         ("USD", lambda each: float(each.cost), _cost),
         ("p95, ms", lambda each: each.p95 or 0.0, lambda each: "-" if each.p95 is None else f"{each.p95:,.1f}"),
     )
-    plain = out.options.ascii_only
+    plain = out.ascii_only
     for title, value, said in parts:
         out.print(f"\n[bold]{title}[/bold], by {read.by}")
         lines = [(_name(name, plain=plain), value(each), said(each)) for name, each in read.groups.items()]
@@ -73,7 +72,7 @@ def _failed(figures: "Figures") -> str:
 
 
 def _tokens(figures: "Figures") -> str:
-    unknown = f", unknown for {figures.tokens_unknown:,} attempts" if figures.tokens_unknown else ""
+    unknown = f", unknown for {quantity(figures.tokens_unknown, 'attempt')}" if figures.tokens_unknown else ""
     return f"{figures.input_tokens:,} in, {figures.output_tokens:,} out{unknown}"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hf_gateway.cli.doctor import DEFAULT_MODEL
-from hf_gateway.cli.output import console, print_json
+from hf_gateway.cli.output import Table, console, literal, print_json
 from hf_gateway.config import config_path, read_config
 from hf_gateway.errors import ConfigError
 from hf_gateway.fingerprint import Fingerprint
@@ -111,20 +111,20 @@ def _index_alone(out: Any, arguments: argparse.Namespace) -> int:
 
 
 def _show(out: Any, name: str, source: str, found: Verification, again: str) -> None:
-    from rich.markup import escape
-
-    out.print(f"\n[bold]chain {escape(name)}[/bold] (from {escape(source)}), model {escape(str(found.model or '-'))}\n")
+    out.print(
+        f"\n[bold]chain {literal(name)}[/bold] (from {literal(source)}), model {literal(str(found.model or '-'))}\n"
+    )
     if found.declared:
-        out.print(f"  [yellow]cannot be built as it is:[/yellow] {escape(found.declared)}\n")
+        out.print(f"  [yellow]cannot be built as it is:[/yellow] {literal(found.declared, lines=True)}\n")
     marks = _marks(found)
     for side in (*found.targets, *found.others):
-        out.print(f"  {marks[id(side)]}  [bold]{escape(side.name)}[/bold]: {escape(_about(side))}")
+        out.print(f"  {marks[id(side)]}  [bold]{literal(side.name)}[/bold]: {literal(_about(side), lines=True)}")
     if found.pairs:
         out.print()
-        out.print(_table(found.pairs, marks))
+        out.print_table(_table(found.pairs, marks))
     _show_differences(out, found, marks, again)
     for hint in found.hints:
-        out.print(f"\n  {escape(hint)}")
+        out.print(f"\n  {literal(hint)}")
     out.print(f"\n  {_verdict(found)}")
 
 
@@ -146,14 +146,9 @@ def _about(side: Side) -> str:
     return "; ".join(said)
 
 
-def _table(pairs: Sequence[Pair], marks: dict[int, str]) -> Any:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2))
-    for title in ("pair", "documents", "queries", "lengths", "verdict"):
-        table.add_column(
-            title, no_wrap=True, justify="right" if title in ("documents", "queries", "lengths") else "left"
-        )
+def _table(pairs: Sequence[Pair], marks: dict[int, str]) -> Table:
+    numbers = ("documents", "queries", "lengths")
+    table = Table(("pair", *numbers, "verdict"), right=frozenset(numbers))
     colours = {"same": "green", "different": "red", "could not be asked": "yellow"}
     for pair in pairs:
         found = pair.comparison
@@ -162,34 +157,32 @@ def _table(pairs: Sequence[Pair], marks: dict[int, str]) -> Any:
         lengths = f"{found.norm:.1%}" if found and worst else "-"
         colour = "yellow" if pair.accepted else colours[pair.verdict]
         verdict = f"[{colour}]{pair.verdict}{', accepted' if pair.accepted else ''}[/{colour}]"
-        table.add_row(f"{marks[id(pair.left)]} and {marks[id(pair.right)]}", *cosines, lengths, verdict)
+        table.add(f"{marks[id(pair.left)]} and {marks[id(pair.right)]}", *cosines, lengths, verdict)
     return table
 
 
 def _show_differences(out: Any, found: Verification, marks: dict[int, str], again: str) -> None:
     """Say once of each side that differs what is probably the matter, for the same causes only once."""
-    from rich.markup import escape
-
     told: set[tuple[int, tuple[str, ...]]] = set()
     for pair in found.pairs:
         causes = pair.comparison.causes if pair.comparison else ()
         key = (id(pair.right), causes)
         for note in pair.notes:
-            out.print(f"\n  {marks[id(pair.left)]} and {marks[id(pair.right)]}: {escape(note)}")
+            out.print(f"\n  {marks[id(pair.left)]} and {marks[id(pair.right)]}: {literal(note)}")
         if not causes or key in told:
             continue
         told.add(key)
         lefts = [each.left for each in found.pairs if each.right is pair.right and each.causes_are(causes)]
         names = ", ".join(f"{marks[id(left)]} {left.name}" for left in lefts)
         out.print(
-            f"\n  [bold]{marks[id(pair.right)]} {escape(pair.right.name)}[/bold] differs from {escape(names)}; probably:"
+            f"\n  [bold]{marks[id(pair.right)]} {literal(pair.right.name)}[/bold] differs from {literal(names)}; probably:"
         )
         for cause in causes:
-            out.print(f"    - {escape(cause)}")
-            out.print(f"      [yellow]fix:[/yellow] {escape(way_out(cause, pair.left.space))}")
+            out.print(f"    - {literal(cause)}")
+            out.print(f"      [yellow]fix:[/yellow] {literal(way_out(cause, pair.left.space))}")
         if pair.right.kind == "target" and pair.right.rows is not None and not pair.accepted:
             accept = f"{again} --accept {shlex.quote(pair.right.name)}"
-            out.print(f"    if it is meant to be so: {escape(accept)}", soft_wrap=True)
+            out.print(f"    if it is meant to be so: {literal(accept)}")
         if pair.right.kind == "fingerprint":
             out.print(
                 "    what is stored is at fault: delete its file, and the next target that answers is measured anew"
@@ -211,10 +204,8 @@ def _verdict(found: Verification) -> str:
 
 
 def _show_accepted(out: Any, found: Verification, label: str, kept: Fingerprint) -> None:
-    from rich.markup import escape
-
-    out.print(f"\n  [green]accepted:[/green] {escape(label)} for {escape(kept.space.id)}")
-    out.print(f"    kept in {escape(str(found.store.path(kept.space)))}")
+    out.print(f"\n  [green]accepted:[/green] {literal(label)} for {literal(kept.space.id)}")
+    out.print(f"    kept in {literal(str(found.store.path(kept.space)))}")
     out.print(
         "    From now on its vectors are given out beside those of the other targets of this space, by all chains of"
     )
@@ -225,23 +216,21 @@ def _show_accepted(out: Any, found: Verification, label: str, kept: Fingerprint)
 
 
 def _show_index(out: Any, found: IndexReport) -> None:
-    from rich.markup import escape
-
-    out.print(f"\n[bold]index {escape(str(found.path))}[/bold]\n")
+    out.print(f"\n[bold]index {literal(str(found.path))}[/bold]\n")
     lock = found.lock
     if lock is None:
         out.print("  nobody wrote down what it was made with (there is no space.json)")
         out.print(f"  if you know: embeddings.lock_index({str(found.path)!r}, adopt=True); otherwise rebuild it")
         return
-    out.print(f"  made with {escape(lock.space.model if lock.space else 'an unknown space')}")
+    out.print(f"  made with {literal(lock.space.model if lock.space else 'an unknown space')}")
     for name, value in (lock.space.to_dict() if lock.space else {}).items():
         if name != "model":
-            out.print(f"    {name}: {escape(repr(value))}")
-    out.print(f"  locked {escape(lock.created)} by {escape(lock.by)}")
+            out.print(f"    {name}: {literal(repr(value))}")
+    out.print(f"  locked {literal(lock.created)} by {literal(lock.by)}")
     if made := lock.fingerprint:
-        out.print(f"  its vectors: {escape(made.source)}, measured {escape(made.taken)}")
+        out.print(f"  its vectors: {literal(made.source)}, measured {literal(made.taken)}")
     for label, refusal in found.refusals.items():
         if refusal is None:
-            out.print(f"  [green]may be opened[/green] by {escape(label)}")
+            out.print(f"  [green]may be opened[/green] by {literal(label)}")
         else:
-            out.print(f"  [red]may not be opened[/red] by {escape(label)}: {escape(refusal)}")
+            out.print(f"  [red]may not be opened[/red] by {literal(label)}: {literal(refusal, lines=True)}")

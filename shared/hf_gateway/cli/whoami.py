@@ -7,7 +7,7 @@ from hf_gateway.cli.login import add_origin, hub_at, whose
 from hf_gateway.cli.output import console, print_json
 from hf_gateway.config import hub_url
 from hf_gateway.credentials import HUB, find, is_hugging_face, origin_of
-from hf_gateway.errors import GatewayError, KeyMissing
+from hf_gateway.errors import GatewayError, KeyMissing, visible
 from hf_gateway.target import checked_url
 from hf_gateway.values.redaction import public_part
 
@@ -51,10 +51,10 @@ def run(arguments: argparse.Namespace) -> int:
         return code
     out = console()
     for word in words:
-        out.print(word, markup=False)
+        out.print(visible(word), markup=False)
     out.print(f"key for {told['origin']}, found in {credential.source}", markup=False)
     if told["error"]:
-        out.print(f"what it may do is not known: {told['error']}", markup=False)
+        out.print(f"what it may do is not known: {visible(told['error'])}", markup=False)
     others = [each for each in told["stored_for"] if each != origin_of(url)]
     if others:
         out.print(f"stored in the keyring too: {', '.join(others)}", markup=False)
