@@ -57,7 +57,7 @@ def test_a_recorded_loading_answer_tells_how_long(recordings: Path) -> None:
         (422, '{"error":"batch size 64 > maximum allowed batch size 32","error_type":"Validation"}', errors.BatchTooLarge),
         (422, '{"error":"Input validation error: `inputs` must have less than 256 tokens. Given: 812","error_type":"Validation"}', errors.ContextOverflow),
         (422, '{"error":"Input validation error: `inputs` cannot be empty","error_type":"Validation"}', errors.InvalidRequest),
-        (424, '{"error":"Backend error: Model is not an embedding model","error_type":"Backend"}', errors.ModelNotFound),
+        (424, '{"error":"Backend error: Model is not an embedding model","error_type":"Backend"}', errors.Unsupported),
         (424, '{"error":"Inference failed","error_type":"Backend"}', errors.ServerError),
         (429, '{"error":"Model is overloaded","error_type":"Overloaded"}', errors.RateLimited),
         (413, "Failed to buffer the request body: length limit exceeded", errors.BatchTooLarge),
@@ -67,7 +67,7 @@ def test_a_recorded_loading_answer_tells_how_long(recordings: Path) -> None:
         (404, '{"error":"model \\"x\\" not found, try pulling it first"}', errors.ModelNotFound),
         (400, '{"error":"the input length exceeds the context length"}', errors.ContextOverflow),
         (400, '{"error":"{\\"error\\":{\\"code\\":400,\\"message\\":\\"request (612 tokens) exceeds the available context size (512 tokens)\\",\\"type\\":\\"exceed_context_size_error\\"}}"}', errors.ContextOverflow),
-        (400, '{"error":"\\"llama3\\" does not support embeddings"}', errors.ModelNotFound),
+        (400, '{"error":"\\"llama3\\" does not support embeddings"}', errors.Unsupported),
         (401, '{"error":"unauthorized","signin_url":"https://ollama.com/connect"}', errors.AuthenticationFailed),
         (503, '{"error":"server busy, please try again. maximum pending requests exceeded"}', errors.Overloaded),
         # vLLM, newer and older form

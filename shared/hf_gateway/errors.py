@@ -17,7 +17,8 @@
         ├── PaymentRequired     402
         ├── BudgetExceeded      what the tenant may spend is spent; nothing was sent
         ├── BudgetUnavailable   there is a budget, and what is left of it cannot be found out; nothing was sent
-        ├── ModelNotFound       404, or a server that does not have the model, or a model that cannot do this
+        ├── ModelNotFound       404, or a server that does not have the model
+        │   └── Unsupported     the server or its model cannot do this: embeddings, tools, images; 501
         ├── RateLimited         429
         ├── ModelLoading        the server is there, the model is not yet
         ├── Overloaded          503, 529
@@ -27,6 +28,7 @@
         ├── ConnectFailed       nothing listens, the name does not resolve, the connection broke before an answer
         ├── AttemptTimedOut     connected, but no whole answer in time
         ├── BadResponse         an answer that is not one: HTML, no JSON, wrong count, NaN
+        │   ├── BadGeneration   the model wrote a tool call or JSON that its own server cannot read
         │   └── StreamBroken    a stream that broke, stalled or ended early before anything of it reached the caller
         ├── DeadlineExceeded    the time for the whole request is up
         └── AllTargetsFailed    more than one target was tried, and none answered
@@ -178,14 +180,26 @@ class ContextOverflow(InvalidRequest):
 
     Attributes:
         limit: tokens the target takes, where it said so.
+        length: tokens of the text or conversation, where the target counted them.
+        place: which text of the call it is, counted from 0, where that is known.
     """
 
     try_next = True
 
-    def __init__(self, message: str, *, limit: int | None = None, **facts: Any) -> None:
-        """Take the limit in tokens along."""
+    def __init__(
+        self,
+        message: str,
+        *,
+        limit: int | None = None,
+        length: int | None = None,
+        place: int | None = None,
+        **facts: Any,
+    ) -> None:
+        """Take the facts along."""
         super().__init__(message, **facts)
         self.limit = limit
+        self.length = length
+        self.place = place
 
 
 class ContentFiltered(GatewayError):
@@ -291,6 +305,15 @@ class ModelNotFound(Unavailable):
     """The target does not have this model, or the model cannot do this task."""
 
 
+class Unsupported(ModelNotFound):
+    """The server, or its model there, cannot do what this request needs: embeddings, tools, images, a template.
+
+    Its circuit breaker does not count it, since other requests may need less.
+    """
+
+    counts = False
+
+
 class RateLimited(Unavailable):
     """Too many requests. The target rests until it said it may be asked again."""
 
@@ -339,6 +362,22 @@ class AttemptTimedOut(Unavailable):
 
 class BadResponse(Unavailable):
     """The answer is not what the protocol says: HTML, broken JSON, wrong count, wrong dimension, NaN, zeros."""
+
+
+class BadGeneration(BadResponse):
+    """The model wrote a tool call or JSON that its own server cannot read. The request was right, so it is asked again.
+
+    Attributes:
+        failed_generation: what the model had written, where the server said so.
+    """
+
+    retries = True
+    counts = False
+
+    def __init__(self, message: str, *, failed_generation: str | None = None, **facts: Any) -> None:
+        """Take along what the model had written."""
+        super().__init__(message, **facts)
+        self.failed_generation = failed_generation
 
 
 class StreamBroken(BadResponse):

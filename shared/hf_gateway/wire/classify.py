@@ -1,113 +1,128 @@
-"""Sorts a server's answer that is not a success into the class that says what may be done about it."""
+"""Sorts a server's answer that is not a success into the class that says what may be done about it (`failure_table.py`)."""
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from hf_gateway.errors import (
-    AttemptTimedOut,
     AuthenticationFailed,
+    BadGeneration,
     BadResponse,
     BatchTooLarge,
-    ContentFiltered,
     ContextOverflow,
     GatedModel,
     GatewayError,
-    InvalidRequest,
-    ModelLoading,
-    ModelNotFound,
-    Overloaded,
     PaymentRequired,
     PermissionDenied,
-    RateLimited,
-    ServerError,
 )
 from hf_gateway.retry_after import RETRY_AFTER_CAP, retry_after_seconds
+from hf_gateway.wire.failure_table import RULES, STATUS_OF
 
-# The table. First match wins: (statuses, pattern searched in the server's message or None, class). It is read top to
-# bottom, so a line with a pattern stands above the plain line of its status. The patterns come from the servers' own
-# words: TEI router/src/http/server.rs, TGI router/src/validation.rs, Ollama server/routes.go, vLLM's and llama.cpp's
-# OpenAI servers, and the recordings of the Hugging Face router.
-_TOO_LONG = (
-    r"must have less than \d+ tokens|(maximum|exceeds?).{0,40}context|context (length|window|size)|too (long|many tokens)"
-    r"|maximum (sequence|input) length|input length exceeds|tokens? .{0,20}exceed|reduce the length"
-    r"|tokens.{0,40} must be <= \d+"
-)
-_BATCH = (
-    r"batch size|length limit exceeded|payload too large|body.{0,20}(limit|too large)|too many inputs"
-    r"|at most \d+ (items|inputs)|number of (inputs|texts)|array too long|more batches|max_tokens_per_request"
-    r"|tokens per (request|(submitted )?batch)"
-)
-_CREDENTIAL = r"api[_ -]?key|access token|credential|invalid (user )?token|authorization header|unauthori[sz]ed"
-_FILTERED = r"content (policy|filter|management)|content_filter|safety|moderation|flagged"
-_LOADING = r"loading|estimated_time|initiali[sz]ing|starting"
-_GATED = r"gated|awaiting (a )?review|accept the|agree to|must have access|ask for access"
-_LACKS = (
-    r"does not support|not an? (embedding|multimodal) model|not supported for task|is not embedding|enable-auto-tool-choice"
-    r"|cannot be combined with tool"
-)
-_NO_MODEL = r"model .{0,120}not found|unknown model|does not exist|not supported by provider"
-_RULES: tuple[tuple[range, str | None, type[GatewayError]], ...] = (
-    (range(300, 400), None, BadResponse),
-    (range(400, 401), _CREDENTIAL, AuthenticationFailed),
-    (range(400, 401), _FILTERED, ContentFiltered),
-    (range(400, 401), _LACKS, ModelNotFound),
-    (range(400, 401), _NO_MODEL, ModelNotFound),
-    (range(413, 414), _BATCH, BatchTooLarge),
-    (range(413, 414), _TOO_LONG, ContextOverflow),
-    (range(413, 414), None, BatchTooLarge),
-    (range(422, 423), _BATCH, BatchTooLarge),
-    (range(400, 401), _BATCH, BatchTooLarge),
-    (range(400, 401), _TOO_LONG, ContextOverflow),
-    (range(422, 423), _TOO_LONG, ContextOverflow),
-    (range(401, 402), None, AuthenticationFailed),
-    (range(402, 403), None, PaymentRequired),
-    (range(403, 404), _GATED, GatedModel),
-    (range(403, 404), None, PermissionDenied),
-    (range(404, 405), None, ModelNotFound),
-    (range(408, 409), None, AttemptTimedOut),
-    (range(424, 425), _LACKS, ModelNotFound),
-    (range(424, 425), None, ServerError),
-    (range(429, 430), None, RateLimited),
-    (range(503, 504), _LOADING, ModelLoading),
-    (range(503, 504), None, Overloaded),
-    (range(529, 530), None, Overloaded),
-    (range(500, 600), None, ServerError),
-    (range(400, 500), None, InvalidRequest),
-)
+MAX_READ_CHARS = 4_000
+"""Characters of a server's message that are looked at."""
+MAX_SHOWN_CHARS = 400
+"""Characters of a server's message that an error repeats."""
+MAX_CODE_CHARS = 100
+MAX_GENERATION_CHARS = 2_000
+"""Characters that are kept of what a model wrote wrongly; the message repeats MAX_SHOWN_CHARS of them."""
+MAX_TOKENS = 10**12
+"""No text is longer; a number beyond it is no count of tokens."""
 
-_NUMBER_TAKEN = re.compile(
-    r"(?:less than|maximum allowed batch size|maximum context length is|at most|limit of|maximum length|maximum|must be <=)"
-    r"\s+(\d+)(?!\d)(?P<tokens>\s+tokens)?"
+_CODE_FIELDS = ("code", "type", "error_type", "errorType", "status", "reason")
+_MESSAGE_FIELDS = ("error", "message", "detail", "errors")
+
+_LIMITS = (
+    re.compile(r">\s*(\d{1,12})(?!\d)"),
+    re.compile(r"context size \((\d{1,12}) tokens", re.IGNORECASE),
+    re.compile(
+        r"(?:less than|context length is|allowed batch size|current batch size:|at most|limit of|limit is|limit|maximum length"
+        r"|maximum|must be <=|cannot exceed|length is just|max is|larger than)\s+(\d{1,12})(?!\d)",
+        re.IGNORECASE,
+    ),
 )
+"""How servers say how much they take; the first pattern that is there counts."""
+_LENGTHS = (
+    re.compile(
+        r"\((\d{1,12}) tokens\) (?:is|exceeds)"
+        r"|(?:given:|requested|resulted in|received|got|current length is|prompt is|prefill|too long:)"
+        r"\s+(\d{1,12})(?!\d)",
+        re.IGNORECASE,
+    ),
+)
+"""How they say how much it was."""
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What stands in a body. words: the server's message; codes: its names for what happened, in lower case."""
+
+    words: str
+    codes: frozenset[str] = frozenset()
+    fields: Mapping[str, Any] | None = None
 
 
 def classify(status: int, headers: Mapping[str, str], body: bytes, *, target: str | None = None) -> GatewayError:
     """Turn an HTTP answer that is not a success into the error that says what may be done about it.
 
-    headers: names in lower case. body: as received; a page of HTML or a list is as good as JSON here.
+    Args:
+        status: of the answer.
+        headers: names in lower case.
+        body: as received; a page of HTML or a list is as good as JSON here.
+        target: label of the target that answered.
+
+    Returns:
+        The error, which is raised by the caller.
     """
-    text, code, seconds = _message(body)
-    words = text or f"HTTP {status} with an empty body"
-    retry_after = retry_after_seconds(headers)
-    if retry_after is None and seconds is not None:
-        retry_after = min(seconds, RETRY_AFTER_CAP)
-    kind = next(
-        (
-            found
-            for statuses, pattern, found in _RULES
-            if status in statuses and (pattern is None or re.search(pattern, f"{text} {code}", re.IGNORECASE))
-        ),
-        BadResponse,
-    )
-    facts: dict[str, Any] = {"target": target, "status": status, "retry_after": retry_after}
-    limit = _NUMBER_TAKEN.search(text)
+    return _classified(status, headers, _said(body), target)
+
+
+def classify_inside(data: Mapping[str, Any], *, target: str | None = None) -> GatewayError | None:
+    """Return what an error inside a 200 means, or None where there is none.
+
+    Its status stands in it as a number, or follows from a code or type; without any it is the server's failure.
+    """
+    error = data.get("error")
+    if not error and data.get("object") != "error":
+        return None
+    said = _said_in(data)
+    facts = {**data, **error} if isinstance(error, Mapping) else data
+    stated = (str(facts.get(name)) for name in ("http_status_code", "status_code", "status", "code"))
+    status = next((int(each) for each in stated if re.fullmatch("[45][0-9][0-9]", each)), None)
+    if status is None:
+        names = " ".join(said.codes)
+        status = next((number for word, number in STATUS_OF if word in names), 500)
+    found = _classified(status, {}, said, target)
+    return found.restated(f"an error inside the answer: {found.message}", found.retry_after)
+
+
+def _classified(status: int, headers: Mapping[str, str], said: _Said, target: str | None) -> GatewayError:
+    kind = _kind(status, said)
+    shown = _cut(said.words, MAX_SHOWN_CHARS) or f"HTTP {status} with an empty body"
+    facts: dict[str, Any] = {"target": target, "status": status, "retry_after": _wait(headers, said)}
     if kind is ContextOverflow:
-        facts["limit"] = int(limit[1]) if limit else None
+        facts["limit"] = _count(said.fields, "n_ctx") or _number(_LIMITS, said.words)
+        facts["length"] = _count(said.fields, "n_prompt_tokens") or _number(_LENGTHS, said.words)
     elif kind is BatchTooLarge:
-        facts["max_texts"] = int(limit[1]) if limit and not limit["tokens"] else None
-    return kind(f"{words} (HTTP {status}){_advice(kind, target)}", **facts)
+        facts["max_texts"] = None if "token" in said.words.lower() else _number(_LIMITS, said.words)
+    elif kind is BadGeneration:
+        facts["failed_generation"] = written = _written(said.fields)
+        if written:
+            shown = f"{shown} (the model wrote: {_cut(written, MAX_SHOWN_CHARS)!r})"
+    return kind(f"{shown} (HTTP {status}){_advice(kind, target)}", **facts)
+
+
+def _kind(status: int, said: _Said) -> type[GatewayError]:
+    for rule in RULES:
+        if status not in rule.statuses:
+            continue
+        if rule.codes and not rule.codes & said.codes:
+            continue
+        if rule.words and not re.search(rule.words, said.words, re.IGNORECASE):
+            continue
+        return rule.kind
+    return BadResponse
 
 
 _ADVICE = {
@@ -124,26 +139,114 @@ def _advice(kind: type[GatewayError], target: str | None) -> str:
     return f"; {_ADVICE[kind]}" if kind in _ADVICE else ""
 
 
-def _message(body: bytes) -> tuple[str, str, float | None]:
-    """Find the server's own words, its code for them, and its estimate of the seconds until the model is loaded."""
-    text = body[:20_000].decode("utf-8", "replace").strip()
+def _wait(headers: Mapping[str, str], said: _Said) -> float | None:
+    """Return the seconds after which the server wants to be asked again: by a header, or until its model is loaded."""
+    if (stated := retry_after_seconds(headers)) is not None:
+        return stated
+    estimate = (said.fields or {}).get("estimated_time")
+    if isinstance(estimate, bool) or not isinstance(estimate, int | float) or not estimate >= 0:
+        return None
+    return float(min(estimate, RETRY_AFTER_CAP))
+
+
+def _said(body: bytes) -> _Said:
+    """Find the server's own words, and its codes for them, in whatever form it sends them."""
     try:
         parsed = json.loads(body)
     except (ValueError, RecursionError):
         parsed = None
-    code, seconds = "", None
+    if isinstance(parsed, list) and len(parsed) == 1 and isinstance(parsed[0], dict):
+        parsed = parsed[0]  # Google's OpenAI-compatible servers wrap the error in a list
     if isinstance(parsed, dict):
-        estimate = parsed.get("estimated_time")
-        seconds = float(estimate) if isinstance(estimate, int | float) else None
-        found = next((parsed[key] for key in ("error", "message", "detail", "errors") if parsed.get(key)), parsed)
-        if isinstance(found, dict):
-            code = str(found.get("code") or "")
-            found = found.get("message", found)
-        text = found if isinstance(found, str) else json.dumps(found)
-    elif parsed is not None:
-        text = parsed if isinstance(parsed, str) else json.dumps(parsed)
-    elif text[:1] == "<":
+        return _said_in(parsed)
+    if parsed is not None:
+        return _Said(_plain(parsed))
+    text = body[: 4 * MAX_READ_CHARS].decode("utf-8", "replace").strip()
+    if text[:1] == "<":
         title = re.search(r"<title>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
         text = f"an HTML page{' titled ' + repr(title[1].strip()) if title else ''} instead of an answer"
-    text = " ".join(text.split())
-    return (text if len(text) <= 400 else text[:400] + "…"), code, seconds
+    return _Said(_plain(text))
+
+
+def _said_in(data: Mapping[str, Any]) -> _Said:
+    """Read an object: its message, its codes, those of the errors within it."""
+    layers = list(_layers(data))
+    found = next((data[key] for key in _MESSAGE_FIELDS if data.get(key)), data)
+    if isinstance(found, dict):
+        found = found.get("message", found)
+    words = _plain(found)
+    if (behind := _behind(data)) and behind not in words:
+        words = f"{words}: {behind}"
+    codes = (
+        str(layer.get(name))[:MAX_CODE_CHARS].lower() for layer in layers for name in _CODE_FIELDS if name in layer
+    )
+    return _Said(words, frozenset(codes), {name: layer[name] for layer in reversed(layers) for name in layer})
+
+
+def _layers(data: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Give the object itself and the objects within it that tell more of the error, also one that is quoted as text."""
+    yield data
+    error = data.get("error")
+    quoted = (
+        error if isinstance(error, str) else error.get("message") if isinstance(error, dict) else data.get("message")
+    )
+    for inner in (error, data.get("innererror"), _quoted(quoted)):
+        if isinstance(inner, dict):
+            yield from _layers_below(inner)
+
+
+def _layers_below(error: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    yield error
+    for name in ("error", "innererror"):
+        if isinstance(inner := error.get(name), dict):
+            yield inner
+
+
+def _quoted(text: Any) -> Any:
+    """Read an error that another server had sent and this one passes on as the text of its message."""
+    if not isinstance(text, str) or text[:1] != "{":
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _behind(data: Mapping[str, Any]) -> str:
+    """Return what OpenRouter passes on of the provider behind it, whose words say more than its own."""
+    error = data.get("error")
+    metadata = error.get("metadata") if isinstance(error, dict) else None
+    raw = metadata.get("raw") if isinstance(metadata, dict) else None
+    return _plain(raw) if isinstance(raw, str) else ""
+
+
+def _plain(value: Any) -> str:
+    """Return words in one line, no more than are looked at."""
+    if not isinstance(value, str):
+        try:
+            value = json.dumps(value)
+        except (ValueError, RecursionError):
+            value = "an answer that is nested too deeply"
+    return " ".join(value[:MAX_READ_CHARS].split())
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[:most] + "…"
+
+
+def _number(patterns: Iterable[re.Pattern[str]], words: str) -> int | None:
+    """Return the number that the first pattern finds."""
+    for pattern in patterns:
+        if found := pattern.search(words):
+            return int(next(group for group in found.groups() if group))
+    return None
+
+
+def _count(fields: Mapping[str, Any] | None, name: str) -> int | None:
+    value = (fields or {}).get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < MAX_TOKENS else None
+
+
+def _written(fields: Mapping[str, Any] | None) -> str | None:
+    value = (fields or {}).get("failed_generation")
+    return value[:MAX_GENERATION_CHARS] if isinstance(value, str) and value else None

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hf_gateway.errors import BadResponse, InvalidRequest
-from hf_gateway.wire.classify import classify
+from hf_gateway.wire.classify import classify, classify_inside
 from hf_gateway.wire.json import dumps, loads, loads_vectors
 
 
@@ -49,7 +49,11 @@ def json_size(text: str) -> int:
 
 
 def read_json(response: HttpResponse, *, target: str) -> Any:
-    """Return the JSON of a success; raise the classified error of anything else, `BadResponse` for what is no JSON."""
+    """Return the JSON of a success; raise the classified error of anything else, also of an error inside a 200.
+
+    Raises:
+        BadResponse: what came is not JSON.
+    """
     return _read(response, target, loads)
 
 
@@ -62,7 +66,7 @@ def _read(response: HttpResponse, target: str, parse: Callable[[bytes], Any]) ->
     if not 200 <= response.status < 300:
         raise classify(response.status, response.headers, response.body, target=target)
     try:
-        return parse(response.body)
+        found = parse(response.body)
     except (ValueError, RecursionError):
         shown = response.body[:80].decode("utf-8", "replace")
         what = "an HTML page" if shown.lstrip()[:1] == "<" else f"{shown!r}"
@@ -71,3 +75,6 @@ def _read(response: HttpResponse, target: str, parse: Callable[[bytes], Any]) ->
             target=target,
             status=response.status,
         ) from None
+    if isinstance(found, dict) and (error := classify_inside(found, target=target)) is not None:
+        raise error
+    return found

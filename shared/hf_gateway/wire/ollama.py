@@ -111,9 +111,7 @@ def encode_embed(
 def decode_embed(response: HttpResponse, count: int, *, target: str) -> EmbedAnswer:
     """Read the rows and `prompt_eval_count`; an `error` inside a 200 is an error."""
     data = read_vectors(response, target=target)
-    if not isinstance(data, dict) or "error" in data:
-        raise BadResponse(
-            f"answered 200 with an error: {data.get('error') if isinstance(data, dict) else data!r}", target=target
-        )
+    if not isinstance(data, dict):
+        raise BadResponse("the answer is no JSON object; is this Ollama?", target=target)
     vectors = rows_of(data.get("embeddings"), count, target=target)
     return EmbedAnswer(vectors, Usage(counted(data.get("prompt_eval_count"))), data.get("model"))

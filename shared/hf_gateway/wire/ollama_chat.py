@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from hf_gateway.chat import ChatEvent, ChatRequest, Message, ToolCallDelta, asked_for_json
-from hf_gateway.errors import BadResponse, GatewayError, InvalidRequest, ModelNotFound, visible
+from hf_gateway.errors import BadResponse, InvalidRequest, ModelNotFound
 from hf_gateway.usage import Usage, counted
-from hf_gateway.wire.classify import classify
+from hf_gateway.wire.classify import classify_inside
 from hf_gateway.wire.http import HttpRequest, HttpResponse, post_json, read_json
 from hf_gateway.wire.sse import Lines, parsed
 
@@ -208,8 +208,8 @@ class ChatStream:
 
 
 def _event(data: Mapping[str, Any], target: str) -> ChatEvent:
-    if data.get("error"):
-        raise _error(data, target)
+    if (error := classify_inside(data, target=target)) is not None:
+        raise error
     message = data.get("message")
     if not isinstance(message, dict):
         raise BadResponse("the answer has no 'message'; is this Ollama's /api/chat?", target=target)
@@ -244,13 +244,6 @@ def _tool_call(call: Mapping[str, Any]) -> ToolCallDelta:
 
 def _json(arguments: Any) -> str:
     return arguments if isinstance(arguments, str) else json.dumps(arguments or {}, ensure_ascii=False)
-
-
-def _error(data: Mapping[str, Any], target: str) -> GatewayError:
-    found = classify(500, {}, json.dumps({"error": data["error"]}).encode(), target=target)
-    found.message = f"an error inside the answer: {visible(str(data['error']))}"
-    found.args = (found.message,)
-    return found
 
 
 class ForcedCall:

@@ -4,15 +4,14 @@ Source: platform.openai.com/docs/api-reference/chat; what servers make of it, fr
 """
 
 import json
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from hf_gateway.chat import ChatEvent, ChatRequest, ToolCallDelta
-from hf_gateway.errors import BadResponse, GatewayError
+from hf_gateway.errors import BadResponse
 from hf_gateway.usage import Usage, charged, counted
-from hf_gateway.wire.classify import classify
+from hf_gateway.wire.classify import classify_inside
 from hf_gateway.wire.http import HttpRequest, HttpResponse, post_json, read_json
 from hf_gateway.wire.openai import endpoint
 from hf_gateway.wire.sse import EventStream, parsed
@@ -69,7 +68,6 @@ def decode_chat(response: HttpResponse, *, target: str) -> ChatEvent:
     data = read_json(response, target=target)
     if not isinstance(data, dict):
         raise BadResponse("the answer is no JSON object; is this an OpenAI-compatible server?", target=target)
-    _raise_error(data, target)
     choice = _choice(data)
     if choice is None:
         raise BadResponse("the answer has no 'choices'; is this an OpenAI-compatible server?", target=target)
@@ -215,33 +213,7 @@ def _count(counts: Any, name: str) -> int | None:
     return counted(counts.get(name)) if isinstance(counts, dict) else None
 
 
-# The words for what a status says elsewhere: TGI's error_type (router/src/lib.rs), OpenAI's type and code.
-_STATUS_OF: Sequence[tuple[str, int]] = (
-    ("overloaded", 503),
-    ("rate_limit", 429),
-    ("too many requests", 429),
-    ("validation", 422),
-    ("invalid_request", 400),
-    ("badrequest", 400),
-    ("content_filter", 400),
-    ("authentication", 401),
-    ("permission", 403),
-    ("not_found", 404),
-)
-
-
 def _raise_error(data: Mapping[str, Any], target: str) -> None:
-    """Raise what an error inside a 200 means; its status stands in it as a number, or follows from its type."""
-    error = data.get("error")
-    if not error:
-        return
-    facts = {**data, **error} if isinstance(error, dict) else data
-    stated = (str(facts.get(name)) for name in ("http_status_code", "status_code", "status", "code"))
-    status = next((int(each) for each in stated if re.fullmatch("[45][0-9][0-9]", each)), None)
-    if status is None:
-        words = " ".join(str(facts.get(name, "")) for name in ("error_type", "type", "code")).lower()
-        status = next((number for word, number in _STATUS_OF if word in words), 500)
-    found: GatewayError = classify(status, {}, json.dumps(dict(data)).encode(), target=target)
-    found.message = f"an error inside the answer: {found.message}"
-    found.args = (found.message,)
-    raise found
+    """Raise what an error inside a stream means."""
+    if (found := classify_inside(data, target=target)) is not None:
+        raise found
