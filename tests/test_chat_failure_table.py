@@ -10,7 +10,7 @@ from hf_gateway import Target, errors
 from tests.chatters import FORMS, Chatter
 from tests.embedders import chain
 from tests.servers.chat import Said, script
-from tests.servers.loopback import Reply, cut, dead_url, disconnect, garbage, hang, html, redirect
+from tests.servers.loopback import Reply, cut, dead_url, disconnect, error_in_stream, garbage, hang, html, redirect
 from tests.servers.ollama import BUSY, FakeOllama
 from tests.servers.openai import FakeOpenAI
 from tests.servers.router import FakeRouter, loading, rate_limited
@@ -304,3 +304,94 @@ def test_a_missing_key_is_warned_of_once_and_a_failure_each_time(
     for _ in range(2):
         failing.ask()
     assert len(caplog.records) == 3
+
+
+# Unsupported: tools, images, a template. The next target at once, and the server is well for what it can do.
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (500, {"error": {"code": 500, "message": "tools param requires --jinja flag", "type": "server_error"}}),
+        (500, {"error": {"code": 500, "message": "image input is not supported", "type": "server_error"}}),
+        (422, {"error": "Template error: template not found", "error_type": "template_error"}),
+        (400, {"error": {"message": "The model 'm' is not available here", "code": "model_not_supported"}}),
+    ],
+)
+def test_what_a_target_cannot_do_goes_to_the_next_at_once(
+    chatter: Make, primary: FakeOpenAI, backup: FakeOpenAI, status: int, body: Any
+) -> None:
+    primary.always(Reply(status, body))
+    assert chatter(chain(primary, backup)).ask().served_by == f"openai:{backup.url}"
+    assert counts(primary, backup) == (1, 1)
+
+
+def test_what_a_target_cannot_do_does_not_rest_it(chatter: Make, primary: FakeOpenAI, backup: FakeOpenAI) -> None:
+    primary.always(says("tools param requires --jinja flag", 500))
+    make = chatter(chain(primary, backup))
+    for _ in range(4):
+        make.ask()
+    assert counts(primary, backup) == (4, 4)
+    primary.recover()
+    assert make.ask().served_by == f"openai:{primary.url}"
+
+
+# BadGeneration: the model's own fault, so it is asked once more, and then the next.
+
+BROKEN = {
+    "error": {
+        "message": "Failed to call a function. Please adjust your prompt.",
+        "type": "invalid_request_error",
+        "code": "tool_use_failed",
+        "failed_generation": "<function=search>{broken",
+    }
+}
+
+
+@pytest.mark.parametrize("where", ["body", "stream"])
+def test_a_broken_tool_call_is_asked_for_once_more_and_then_of_the_next(
+    chatter: Make, primary: FakeOpenAI, backup: FakeOpenAI, where: str
+) -> None:
+    make = chatter(chain(primary, backup))
+    if where == "stream" and not make.streamed:
+        pytest.skip("this form does not stream")
+    primary.always(Reply(400, BROKEN) if where == "body" else error_in_stream(0, BROKEN))
+    result = make.ask()
+    assert counts(primary, backup) == (2, 1)
+    assert [attempt.outcome for attempt in result.attempts] == ["failed", "served"]
+    assert "BadGeneration" in str(result.attempts[0].error)
+    assert "<function=search>{broken" in str(result.attempts[0].error)
+    for _ in range(3):
+        make.ask()
+    assert make.gateway.status()[0].breaker == "closed"
+
+
+def test_a_broken_tool_call_may_be_better_the_second_time(
+    chatter: Make, primary: FakeOpenAI, backup: FakeOpenAI
+) -> None:
+    primary.fail(Reply(400, BROKEN))
+    assert chatter(chain(primary, backup)).ask().served_by == f"openai:{primary.url}"
+    assert counts(primary, backup) == (2, 0)
+
+
+def test_a_broken_tool_call_alone_ends_in_an_error_with_what_the_model_wrote(
+    chatter: Make, primary: FakeOpenAI
+) -> None:
+    primary.always(Reply(400, BROKEN))
+    error = refused(chatter(chain(primary)), errors.BadGeneration)
+    assert isinstance(error, errors.BadGeneration)
+    assert error.failed_generation == "<function=search>{broken"
+
+
+def test_what_a_server_takes_and_what_it_got_reach_the_error(chatter: Make, primary: FakeOpenAI) -> None:
+    body = {
+        "code": 400,
+        "message": "the request is too big",
+        "type": "exceed_context_size_error",
+        "n_prompt_tokens": 5000,
+        "n_ctx": 4096,
+    }
+    primary.always(Reply(400, {"error": body}))
+    error = refused(chatter(chain(primary)), errors.ContextOverflow)
+    assert isinstance(error, errors.ContextOverflow)
+    assert (error.limit, error.length) == (4096, 5000)

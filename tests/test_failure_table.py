@@ -8,7 +8,7 @@ import pytest
 from langchain_core.exceptions import ModelError
 
 from hf_gateway import Target, errors
-from tests.embedders import Caller, chain
+from tests.embedders import MODEL, Caller, chain
 from tests.servers import unit_vectors
 from tests.servers.loopback import (
     Recorded,
@@ -90,8 +90,96 @@ def test_context_overflow_skips_a_target_whose_context_is_not_larger(caller: Mak
     with FakeTEI(max_input_length=256) as small:
         make = caller([*chain(primary), f"tei:{small.url}"], model="sentence-transformers/all-MiniLM-L6-v2")
         error = refused(make, errors.AllTargetsFailed)
-        assert (primary.count(PATH), small.count("/embed")) == (1, 0)
+        # Both, and then each alone, since nobody says which it was.
+        assert (len(primary.requests[0].json["input"]), small.count("/embed")) == (2, 0)
+        assert {len(request.json["input"]) for request in primary.requests[1:]} == {1}
     assert [type(each).__name__ for each in error.errors] == ["ContextOverflow", "ContextOverflow"]
+
+
+LLAMA = {
+    "error": {
+        "code": 500,
+        "message": "input (902 tokens) is too large to process. increase the physical batch size (current batch size: 512)",
+        "type": "server_error",
+    }
+}
+
+
+class Physical(FakeOpenAI):
+    """llama.cpp, which takes a text only where it fits into one physical batch, and answers 500 for the whole list otherwise."""
+
+    def handle(self, request: Recorded) -> Reply | Stream:
+        if any(len(text.split()) > 512 for text in request.json.get("input", ())):
+            return Reply(500, LLAMA)
+        return super().handle(request)
+
+
+def test_an_overflow_says_which_text_it_is_and_both_lengths_and_the_server_stays_in_use(caller: Make) -> None:
+    texts = [f"text {number}" for number in range(20)]
+    with Physical(models=None) as server:
+        make = caller(chain(server))
+        for place in (13, 0, 19):
+            long = [*texts[:place], "word " * 902, *texts[place + 1 :]]
+            error = refused_texts(make, long)
+            assert (error.place, error.limit, error.length) == (place, 512, 902)
+            assert f"text {place} of 20: input (902 tokens)" in str(error)
+        assert make.gateway.status()[0].breaker == "closed"
+        assert make.documents(texts) == unit_vectors(texts)
+
+
+def test_the_place_of_an_overflow_is_that_in_the_callers_list_whatever_is_cached_or_double(caller: Make) -> None:
+    with Physical(models=None) as server:
+        make = caller(chain(server), cache="memory")
+        make.documents(["one", "two"])
+        error = refused_texts(make, ["one", "two", "three", "three", "word " * 902])
+        assert error.place == 4
+        assert (refused_texts(make, ["word " * 902]).place, refused_texts(make, ["one", "word " * 902]).place) == (0, 1)
+
+
+def test_one_long_text_goes_to_the_next_target_with_its_batch(caller: Make, backup: FakeOpenAI) -> None:
+    texts = ["short", "word " * 902]
+    with Physical(models=None) as server:
+        assert caller(chain(server, backup)).documents(texts) == unit_vectors(texts)
+        assert (server.count(PATH), backup.count(PATH)) == (1, 1)
+
+
+def test_texts_that_may_be_cut_go_to_a_target_with_less_room_that_cuts_them(caller: Make, primary: FakeOpenAI) -> None:
+    primary.always(says(TOO_LONG, 400))
+    with FakeTEI(model_id=MODEL, max_input_length=128) as small:
+        make = caller([*chain(primary), f"tei:{small.url}"], truncate=True, check_space=False)
+        make.documents(["short"])
+        assert small.count("/embed") == 1
+
+
+def refused_texts(make: Caller, texts: list[str]) -> errors.ContextOverflow:
+    with pytest.raises(errors.ContextOverflow) as caught:
+        make.documents(texts)
+    return caught.value
+
+
+# Unsupported: the next target at once, and the server is well.
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (501, "This server does not support embeddings. Start it with `--embeddings`"),
+        (400, "Pooling type 'none' is not OAI compatible. Please use a different pooling type"),
+        (500, "this model does not support embeddings"),
+    ],
+)
+def test_what_a_server_cannot_do_goes_to_the_next_at_once_and_does_not_rest_it(
+    caller: Make, primary: FakeOpenAI, backup: FakeOpenAI, status: int, message: str
+) -> None:
+    primary.always(says(message, status))
+    make = caller(chain(primary, backup))
+    for asked in range(1, 6):
+        assert make.documents(["one"]) == unit_vectors(["one"])
+        assert (primary.count(PATH), backup.count(PATH)) == (asked, asked)
+    assert make.gateway.status()[0].breaker == "closed"
+    primary.recover()
+    assert make.documents(["two"]) == unit_vectors(["two"])
+    assert backup.count(PATH) == 5
 
 
 # BatchTooLarge: split and go on.

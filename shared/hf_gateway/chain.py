@@ -36,6 +36,10 @@ BACK_OFF_CAP = 8.0
 class Payload(Protocol):
     """What is asked of a target: an `EmbedRequest` or a `ChatRequest`."""
 
+    @property
+    def truncate(self) -> bool:
+        """Whether what is too long may be cut, so that a target with less room can serve it nevertheless."""
+
     def split(self, limit: BatchTooLarge) -> Sequence[Self] | None:
         """Cut into parts that respect the limit, or None where that cannot be done."""
 
@@ -249,6 +253,7 @@ class _Run:
                 return PaymentRequired("billed to the same account, whose credits are used up", target=link.label)
             if (
                 isinstance(error, ContextOverflow)
+                and not self.payload.truncate
                 and error.limit
                 and link.context is not None
                 and link.context <= error.limit

@@ -7,7 +7,7 @@ import json
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -72,6 +72,8 @@ class ChatRequest:
     response_format: Mapping[str, Any] | None = None
     model: str | None = None
     stream: bool = False
+    truncate: ClassVar[bool] = False
+    """A conversation that is too long is refused, never cut."""
 
     @classmethod
     def of(cls, messages: str | Iterable[Message], defaults: Sampling | None = None, **call: Any) -> Self:

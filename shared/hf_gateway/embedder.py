@@ -17,7 +17,6 @@ from collections.abc import (
     Coroutine,
     Generator,
     Iterable,
-    Iterator,
     Sequence,
 )
 from dataclasses import dataclass, field, replace
@@ -36,6 +35,7 @@ from hf_gateway.link import EmbedLink
 from hf_gateway.observe import tags
 from hf_gateway.options import EmbedSettings
 from hf_gateway.portal import Portal, portal
+from hf_gateway.tasks.embedding.blamed_text import halves, named, placed_in_stream
 from hf_gateway.usage import Usage
 from hf_gateway.vectors import Vectors
 from hf_gateway.windows import futures_in_order, in_order
@@ -162,7 +162,7 @@ class Embedder:
         with contextlib.closing(cut(texts, self._cutter(role))) as batches:
             if portal.here():  # an observer's; it cannot wait for what only its own thread could do
                 for batch in batches:
-                    with _placed(batch):
+                    with placed_in_stream(batch):
                         result = serve(batch[1], job)
                     yield result
                 return
@@ -213,7 +213,7 @@ class Embedder:
     def _in_turn(self, served: Served, pieces: Sequence[EmbedRequest]) -> None:
         """Serve batch after batch, blocking; from the first one on that a server wants cut, several at once."""
         for place, piece in enumerate(pieces):
-            outcome = self._driver.run(self._chain.attempt(piece, served.journal, first=served.job.leader))
+            outcome = self._driver.run(self._attempt(served, piece, served.journal))
             if not isinstance(outcome, Split):
                 self._keep(served, piece, outcome)
                 continue
@@ -253,7 +253,7 @@ class Embedder:
         journal, flight, quick = Journal(watched=served.journal.watched), self._flight(), None
         await flight.enter()
         try:
-            outcome = await self._driver.arun(self._chain.attempt(piece, journal, first=served.job.leader))
+            outcome = await self._driver.arun(self._attempt(served, piece, journal))
             if not isinstance(outcome, Split) and all(attempt.outcome != "failed" for attempt in journal.attempts):
                 quick = journal.attempts[-1].seconds
         finally:
@@ -276,8 +276,23 @@ class Embedder:
         else:
             served.recall.keep(texts, [came[0]])
 
+    def _attempt(self, served: Served, piece: EmbedRequest, journal: Journal) -> Steps:
+        """Serve a batch; returns (answer, link), or the `Split` that a target's limit or a text that is too long asks for."""
+        try:
+            return (yield from self._chain.attempt(piece, journal, first=served.job.leader))
+        except GatewayError as failure:
+            if parts := halves(piece, failure):
+                return Split(parts, served.job.leader or self._first)
+            raise named(failure, piece, served.request) from failure.__cause__
+
     def _single(self, coalescer: Coalescer, served: Served, text: str) -> Steps:
         """Serve one text, with others that come at the same time; returns the answer for it, and who gave it."""
+        try:
+            return (yield from self._in_company(coalescer, served, text))
+        except GatewayError as failure:
+            raise named(failure, _of(served, [text]), served.request) from failure.__cause__
+
+    def _in_company(self, coalescer: Coalescer, served: Served, text: str) -> Steps:
         landed, caller = None, tags()
         # Nobody waits for a task of another loop, which may stand still, as between two cells of a notebook.
         company = (_loop(), served.request.role, caller.tenant, caller.user)
@@ -344,21 +359,8 @@ class Embedder:
 
 
 async def _served(batch: Batch, job: Job, aserve: AsyncServe) -> EmbedResult:
-    with _placed(batch):
+    with placed_in_stream(batch):
         return await aserve(batch[1], job)
-
-
-@contextlib.contextmanager
-def _placed(batch: Batch) -> Iterator[None]:
-    """Have an error say where in the stream its batch was."""
-    place, request = batch
-    try:
-        yield
-    except GatewayError as failure:
-        last = place + len(request.texts) - 1
-        message = f"texts {place} to {last} of the stream, counted from 0: {failure.message}"
-        # A copy, since what keeps a target from serving at all is one and the same error for every batch.
-        raise failure.restated(message, failure.retry_after) from failure.__cause__
 
 
 async def _each(pieces: Iterable[Any]) -> AsyncGenerator[Any, None]:

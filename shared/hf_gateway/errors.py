@@ -201,6 +201,18 @@ class ContextOverflow(InvalidRequest):
         self.length = length
         self.place = place
 
+    def of_text(self, place: int, count: int) -> Self:
+        """Return the same error of the text at this place, counted from 0, among so many of a call."""
+        named = f"text {place} of {count}"
+        words = (
+            self.message
+            if self.place is None
+            else self.message.removeprefix(f"text {self.place} of ").partition(" ")[2]
+        )
+        found = self.restated(f"{named}: {words}" if self.place is None else f"{named} {words}", self.retry_after)
+        found.place = place
+        return found
+
 
 class ContentFiltered(GatewayError):
     """The provider's content policy refused the request; the reason is the provider's own."""

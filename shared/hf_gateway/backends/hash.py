@@ -62,6 +62,7 @@ class HashBackend(Backend):
                     f"text {index} of {len(request.texts)} has {len(text)} characters, and {MAX_CHARS} are read at most; "
                     "split it, or pass truncate=True to lose what is beyond",
                     target=self.target.label,
+                    place=index,
                 )
         vectors = yield Compute(lambda: self._engine.embed(self.prompted(request)))
         return EmbedAnswer(vectors, Usage(0), self.space_model())

@@ -45,6 +45,8 @@ def fitted(
                 f"text {first + place} of {total or len(kept)} has {more}{len(tokens)} tokens, and the model takes {limit}; "
                 "split it, or pass truncate=True to lose what is beyond",
                 limit=limit,
+                length=None if more else len(tokens),
+                place=first + place,
             )
         kept[place] = kept[place][:reach]
     return kept, found

@@ -1,0 +1,1 @@
+"""What the gateway can be asked for, a room a task."""
