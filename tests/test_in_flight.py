@@ -417,7 +417,12 @@ class TestChains:
         with Callers(form, through(server)) as callers:
             failure = callers.begin(*texts).exception(PATIENCE)
         assert isinstance(failure, errors.ContextOverflow)
-        assert [(attempt.outcome, attempt.calls) for attempt in failure.attempts] == [("served", 3), ("failed", 1), ("served", 1), ("failed", 1)]
+        assert [(attempt.outcome, attempt.calls) for attempt in failure.attempts] == [
+            ("served", 3),
+            ("failed", 1),
+            ("served", 1),
+            ("failed", 1),
+        ]
 
     def test_parts_that_were_cut_once_more_are_told_of_in_an_error(self, server, form):
         server.max_input_length, server.max_inputs = 4, 1

@@ -12,7 +12,7 @@ from hf_gateway.cli import main
 from hf_gateway.fingerprint import CANARIES, FOREIGN_TO_FILES, Store, compare
 from hf_gateway.lock import IndexLock
 from tests.servers import unit_vectors
-from tests.servers.loopback import Reply, dead_url
+from tests.servers.loopback import Recorded, Reply, Stream, dead_url
 from tests.servers.openai import FakeOpenAI
 from tests.test_guard import other_model, quantised, shuffled, unnormalised
 
@@ -159,6 +159,37 @@ def test_an_answer_of_no_use_is_a_failure_not_an_absence(
     printed = capsys.readouterr().out
     assert "answered uselessly" in printed
     assert "not one vector space" in printed
+
+
+@pytest.mark.parametrize(("status", "message"), [(501, "This server does not support embeddings"), (500, "broken")])
+def test_a_server_that_says_no_is_a_failure_not_an_absence(
+    primary: FakeOpenAI, backup: FakeOpenAI, capsys: pytest.CaptureFixture[str], status: int, message: str
+) -> None:
+    backup.always(Reply(status, {"error": {"code": status, "message": message}}))
+    assert verify(openai(primary, backup)) == 1
+    assert f"answered uselessly: {message}" in capsys.readouterr().out
+
+
+def test_a_server_that_takes_no_long_text_is_compared_by_the_others(
+    primary: FakeOpenAI, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Physical(models=None) as small:
+        assert verify(openai(primary, small)) == 0
+        assert "one vector space" in capsys.readouterr().out
+        with Gateway(MODEL, openai(small), truncate=True) as gateway:
+            assert gateway.embed(["short"]).vectors.tolist() == unit_vectors(["short"])
+
+
+class Physical(FakeOpenAI):
+    """llama.cpp, which answers 500 for a text that does not fit into one physical batch."""
+
+    def handle(self, request: Recorded) -> Reply | Stream:
+        if any(len(text) > 400 for text in request.json.get("input", ())):
+            words = (
+                "input (902 tokens) is too large to process. increase the physical batch size (current batch size: 512)"
+            )
+            return Reply(500, {"error": {"code": 500, "message": words, "type": "server_error"}})
+        return super().handle(request)
 
 
 def test_a_missing_key_is_said_and_nothing_is_sent(primary: FakeOpenAI, capsys: pytest.CaptureFixture[str]) -> None:
@@ -321,7 +352,7 @@ def test_a_folder_without_a_lock_says_so(tmp_path: Path, capsys: pytest.CaptureF
 # doctor.
 
 
-def test_doctor_says_how_vectors_stood_and_asks_for_none(
+def test_doctor_says_how_vectors_stood_and_asks_for_one_word(
     primary: FakeOpenAI, backup: FakeOpenAI, capsys: pytest.CaptureFixture[str]
 ) -> None:
     backup.embed = quantised
@@ -332,4 +363,25 @@ def test_doctor_says_how_vectors_stood_and_asks_for_none(
     printed = capsys.readouterr().out
     assert "vectors what others are compared with, measured 20" in printed
     assert f"vectors accepted on purpose beside those of openai:{primary.url}" in printed
-    assert primary.count("/v1/embeddings") == asked
+    assert [request.json["input"] for request in primary.requests if request.path == "/v1/embeddings"][asked:] == [
+        ["word"]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (501, "This server does not support embeddings. Start it with `--embeddings`"),
+        (400, "Pooling type 'none' is not OAI compatible. Please use a different pooling type"),
+    ],
+)
+def test_doctor_does_not_say_that_a_server_works_which_lists_models_and_cannot_embed(
+    primary: FakeOpenAI, capsys: pytest.CaptureFixture[str], status: int, message: str
+) -> None:
+    primary.fail(Reply(200, {"object": "list", "data": [{"id": MODEL}]}), path="/v1/models")
+    primary.always(Reply(status, {"error": {"code": status, "message": message}}), path="/v1/embeddings")
+    assert main(["doctor", "--model", MODEL, "--targets", *openai(primary)]) == 1
+    printed = " ".join(capsys.readouterr().out.split())
+    assert message[:40] in printed
+    assert "no target answers" in printed
+    assert "works" not in printed

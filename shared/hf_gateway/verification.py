@@ -6,7 +6,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from hf_gateway.errors import BadResponse, ConfigError, GatewayError, SpaceMismatch, nearest
+from hf_gateway.errors import (
+    BadResponse,
+    ConfigError,
+    EngineFailed,
+    GatewayError,
+    InvalidRequest,
+    ModelNotFound,
+    ServerError,
+    SpaceMismatch,
+    nearest,
+)
 from hf_gateway.fingerprint import (
     CUT_ELSEWHERE,
     FOREIGN,
@@ -25,6 +35,8 @@ from hf_gateway.space import VectorSpace
 
 Verdict = Literal["same", "different", "could not be asked"]
 
+_ANSWERS = (BadResponse, InvalidRequest, ModelNotFound, ServerError)
+"""Errors by which a server says that it does not serve this, rather than that it cannot be asked now."""
 FILES = "the model's own files"
 STORED = "the stored fingerprint"
 
@@ -51,7 +63,9 @@ class Side:
     @property
     def answered(self) -> bool:
         """Whether anything came, be it of use or not."""
-        return self.rows is not None or isinstance(self.error, BadResponse)
+        if isinstance(self.error, EngineFailed):
+            return False
+        return self.rows is not None or isinstance(self.error, _ANSWERS)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from itertools import combinations
 
 from hf_gateway.embedding import Role
 from hf_gateway.engines import sources
-from hf_gateway.errors import BadResponse, EngineMissing, GatewayError, SpaceMismatch
+from hf_gateway.errors import EngineMissing, GatewayError, SpaceMismatch
 from hf_gateway.fingerprint import (
     CUT_ELSEWHERE,
     Comparison,
@@ -181,8 +181,7 @@ class _Comparing:
         if left.rows is None:
             return Pair(left, right, None, notes)
         if right.rows is None:
-            unusable = isinstance(right.error, BadResponse)
-            found = Comparison({}, 1.0, (right.error.message,)) if right.error is not None and unusable else None
+            found = Comparison({}, 1.0, (right.error.message,)) if right.error is not None and right.answered else None
             return Pair(left, right, found, notes)
         variants = self.variants.get(left.space.id, {}) if self._is_right(left) else {}
         found = compare(left.rows, right.rows, cut=self.options.truncate, variants=variants)

@@ -272,7 +272,7 @@ class Backend:
         raise NotImplementedError
 
     def probe(self) -> Effects:
-        """Ask the target what it serves, without having it compute anything; returns a `Report`."""
+        """Ask the target what it serves, with one word computed at the most; returns a `Report`."""
         raise NotImplementedError
 
     def close(self) -> None:

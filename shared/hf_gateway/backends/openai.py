@@ -12,6 +12,8 @@ from hf_gateway.wire import openai
 from hf_gateway.wire.http import HttpResponse, read_json
 
 DEFAULT_MAX_TEXTS = 256
+PROBE_TEXT = "word"
+"""One token: what it costs to find out whether a server can embed."""
 
 
 class OpenAIBackend(OpenAIChat):
@@ -60,9 +62,12 @@ class OpenAIBackend(OpenAIChat):
         return (yield from self._embeddings.of(openai.embeddings_url(self._base), self.prompted(request)))
 
     def probe(self) -> Effects:
-        """List the models."""
+        """List the models; and for embeddings have one word embedded, since a list does not tell who can do that."""
         response = yield from self.ask(openai.encode_models(self._base))
-        return Report(openai.decode_models(response, target=self.target.label), "OpenAI-compatible")
+        models = openai.decode_models(response, target=self.target.label)
+        if self.options.task == "embedding":
+            yield from self._embeddings.of(openai.embeddings_url(self._base), [PROBE_TEXT])
+        return Report(models, "OpenAI-compatible")
 
 
 def _max_model_len(response: HttpResponse, model: str | None, target: str) -> int | None:
