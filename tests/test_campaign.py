@@ -97,7 +97,7 @@ def _keeps_none(it: Store, own: Any) -> Any:
     return own
 
 
-ADMIT, COMPARE, RIDE, ROWS = Guard.admit, guard.compare, Guard._ride_along, guard._rows
+ADMIT, COMPARE, RIDE = Guard.admit, guard.compare, Guard._ride_along
 ANSWERED, MEASURED = Guard.answered, Guard._measured
 
 
@@ -105,12 +105,12 @@ def _ignores_what_it_found(it: Guard, target: Any) -> Iterator[Any]:
     try:
         yield from ADMIT(it, target)
     except errors.Quarantined:
-        return
+        it.standing(target).error = None
 
 
 def _only_documents(it: Guard, target: Any, batches: Any, used: Any) -> Iterator[Any]:
-    rows = yield from ROWS(target, "document", list(batches), used)
-    return {"document": rows}
+    rows = yield from MEASURED(it, target, batches, used)
+    return {"document": rows["document"]}
 
 
 def _in_any_order(reference: Any, measured: Any, **how: Any) -> Any:
@@ -158,6 +158,13 @@ def _forgets_a_canary_that_was_not_answered(it: Guard, target: Any, answer: Any)
         raise
 
 
+def _rides_in_none(it: Guard, target: Any) -> bool:
+    return False
+
+
+NO_RIDING: list[tuple[Any, str, Any]] = [(Guard, "_rides", _rides_in_none)]
+"""Without canaries within the requests, so that another check that would find the same is found missing by itself."""
+
 MUTATIONS: dict[str, list[tuple[Any, str, Any]]] = {
     "no check before the first vector": [(Guard, "admit", _admits_all)],
     "no comparison of directions": [(fingerprint, "SAME", -2.0)],
@@ -185,6 +192,19 @@ CANARY_FAILS = Schedule(
 )
 """Two requests check the server, one is a call; then the model changes, a call leaks, and the canary of the next one fails."""
 
+ALONE = (
+    "no check before the first vector",
+    "no canary riding along",
+    "canary in one role",
+    "canary of one text",
+    "refusal ignored",
+    "roles not both measured",
+    "order not noticed",
+    "order of the first server not checked",
+    "canary that failed counts as done",
+)
+"""What only shows where requests have no canaries in them."""
+
 RARE = {"canary that failed counts as done": CANARY_FAILS}
 """What chance alone takes thousands of schedules to come upon."""
 
@@ -197,6 +217,8 @@ def test_the_campaign_fails_without(
         return RARE.get(without) or drawn(number)
 
     found, played = None, 0
+    for owner, name, instead in NO_RIDING if without in ALONE else ():
+        monkeypatch.setattr(owner, name, instead)
     with monkeypatch.context() as patch:
         for owner, name, instead in MUTATIONS[without]:
             patch.setattr(owner, name, instead)
@@ -239,7 +261,10 @@ def test_the_models_own_files_do_not_join_a_chain_that_answered_otherwise(campai
     assert (counts.refusals["AllTargetsFailed"], counts.takeovers, counts.vectors) == (1, 1, 2)
 
 
-def test_a_canary_that_could_not_be_asked_is_asked_again_at_once(campaign: Campaign) -> None:
+def test_a_canary_that_could_not_be_asked_is_asked_again_at_once(
+    campaign: Campaign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(*NO_RIDING[0])
     counts = campaign.play(CANARY_FAILS)
     assert counts.leaks[3] == 1
     assert counts.refusals == {"AuthenticationFailed": 1, "Quarantined": 4}

@@ -84,11 +84,12 @@ def test_the_check_is_one_small_batch_once_a_process_and_target(primary: FakeOpe
     for _ in range(3):
         embed(gateway, ["one"])
     sizes = [len(request.json["input"]) for request in primary.requests]
-    # The short canaries; for the first server of a space one by itself, which tells whether its rows are in order; the calls.
-    assert sizes == [7, 1, 1, 1, 1]
+    # The short canaries; for the first server of a space one by itself, which tells whether its rows are in order; the calls,
+    # each with a canary behind its text.
+    assert sizes == [7, 1, 2, 2, 2]
     del primary.requests[:]
     embed(guarded(primary), ["one"])
-    assert [len(request.json["input"]) for request in primary.requests] == [7, 1]
+    assert [len(request.json["input"]) for request in primary.requests] == [7, 2]
 
 
 def test_a_first_server_whose_rows_are_out_of_order_makes_no_fingerprint(
@@ -115,7 +116,8 @@ def test_where_nothing_can_be_kept_the_guard_holds_for_the_process(
 
 def test_the_long_canary_goes_by_itself_where_texts_may_be_cut(primary: FakeOpenAI) -> None:
     guarded(primary, truncate=True).embed(["one"])
-    assert [len(request.json["input"]) for request in primary.requests if request.body] == [7, 1, 1, 1]
+    # The long one has the first canary beside it, which must come back as it did a moment ago.
+    assert [len(request.json["input"]) for request in primary.requests if request.body] == [7, 2, 1, 2]
 
 
 WRONG: dict[str, tuple[Embed, str]] = {
@@ -219,12 +221,11 @@ def test_a_model_changed_behind_its_url_is_noticed_by_the_canary_that_rides_alon
 
 
 def test_the_tokens_of_a_canary_are_counted_and_0_switches_it_off(primary: FakeOpenAI, backup: FakeOpenAI) -> None:
-    counting = guarded(primary, canary_every=2)
-    tokens = [counting.embed(["one"]).usage.input_tokens for _ in range(4)]
-    # The check before the first vector is counted, too; the third call is one without either.
-    first, canary, plain, again = (count or 0 for count in tokens)
-    assert first > plain > 0
-    assert canary == again > plain
+    counting = guarded(primary, canary_every=3)
+    tokens = [counting.embed(["one"], role="query").usage.input_tokens for _ in range(6)]
+    # Counted: the check before the first vector, the canary within the first request, the seven after every third one.
+    first, plain, third, again, same, sixth = (count or 0 for count in tokens)
+    assert first > third == sixth > plain == again == same > 0
     never = guarded(backup, canary_every=0)
     for _ in range(10):
         never.embed(["one"])

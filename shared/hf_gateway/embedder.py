@@ -185,10 +185,10 @@ class Embedder:
         return Cutter(role, self._settings.truncate, self._at_once)
 
     def _shared(self) -> int:
-        return self._first.backend.batch_texts or SHARED
+        return self._first.batch_texts or SHARED
 
     def _at_once(self) -> int:
-        return self._first.backend.batch_texts or STREAMED
+        return self._first.batch_texts or STREAMED
 
     @property
     def _ahead(self) -> int:

@@ -19,11 +19,16 @@ Role = Literal["query", "document"]
 
 @dataclass(frozen=True)
 class EmbedRequest:
-    """n texts, all in one role. truncate: cut what is too long instead of refusing it."""
+    """n texts, all in one role.
+
+    truncate: cut what is too long instead of refusing it; documents: so many at the end are documents whatever the role,
+    which the guard's canaries may be.
+    """
 
     texts: Sequence[str]
     role: Role = "document"
     truncate: bool = False
+    documents: int = 0
 
     @classmethod
     def of(cls, texts: Iterable[str], role: Role, truncate: bool) -> Self:
@@ -114,7 +119,7 @@ class EmbedAnswer:
     """What a backend gives back for one request: n vectors in the order of the texts.
 
     model: the one that served, by its own word; provider: who ran it, and request_id: what they call the request, where that
-    was said.
+    was said; server: what headers say of the machine or program that answered, the same for each of its answers.
     """
 
     vectors: Vectors
@@ -122,6 +127,7 @@ class EmbedAnswer:
     model: str | None = None
     provider: str | None = None
     request_id: str | None = None
+    server: str | None = None
 
 
 @dataclass(frozen=True)

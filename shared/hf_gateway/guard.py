@@ -8,55 +8,44 @@ error says what probably differs and how to accept it on purpose.
 import dataclasses
 import logging
 import threading
-from collections.abc import Generator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import reduce
-from typing import Any, Literal, Protocol
+from typing import Literal
 
 from hf_gateway.drive import Compute
 from hf_gateway.embedding import EmbedAnswer, EmbedRequest, Role
-from hf_gateway.errors import BadResponse, BatchTooLarge, ContextOverflow, GatewayError, Quarantined, SpaceMismatch
+from hf_gateway.errors import BatchTooLarge, GatewayError, Quarantined, SpaceMismatch
 from hf_gateway.fingerprint import CANARIES, LONG, Comparison, Fingerprint, Row, Rows, Store, compare
 from hf_gateway.notices import notice_once
 from hf_gateway.options import EmbedOptions
 from hf_gateway.space import VectorSpace
 from hf_gateway.spaces.binding import SpaceBinding, SpaceDecision
+from hf_gateway.spaces.measurement import Measurable, Measuring, all_places, measured
+from hf_gateway.spaces.request_canaries import (
+    MAX_IDENTITIES,
+    QUERY_TEXTS,
+    Canary,
+    CanaryRecord,
+    canaries_for,
+    difference,
+    room_for,
+    with_canaries,
+    without_canaries,
+)
 from hf_gateway.usage import Usage
 from hf_gateway.vectors import Vectors
 
 log = logging.getLogger(__name__)
 
-Measuring = Generator[Any, Any, Any]
-
 OUT_OF_ORDER = "the rows of a batch stand in another order than its texts, or a text's vector depends on its neighbours"
 
+CHANGED = (
+    "what it answered before; the model behind it has changed, or not all servers behind its address have the same one"
+)
+MIXED = "what it answered a moment ago; not all servers behind its address have the same model"
+
 ROLES: tuple[Role, ...] = ("document", "query")
-
-
-class Measurable(Protocol):
-    """A target as the guard sees it."""
-
-    @property
-    def label(self) -> str:
-        """How errors and logs call it."""
-
-    @property
-    def space(self) -> VectorSpace:
-        """The space that is declared for it."""
-
-    @property
-    def authoritative(self) -> bool:
-        """Whether the model's own files make its vectors, in this process."""
-
-    @property
-    def one_role(self) -> bool:
-        """Whether queries and documents get the same vectors."""
-
-    def embed_shaped(self, request: EmbedRequest) -> Measuring:
-        """Embed as for a caller; returns an `EmbedAnswer`."""
-
-    def served_space(self) -> Measuring:
-        """Ask the target which space it serves; returns a `VectorSpace`, or None where it does not say."""
 
 
 @dataclass
@@ -76,6 +65,7 @@ class Standing:
     rows: Rows | None = field(default=None, repr=False)
     reference: Rows | None = field(default=None, repr=False)
     fits: bool = False
+    canaries: CanaryRecord = field(default_factory=CanaryRecord, repr=False)
 
 
 class Guard:
@@ -156,7 +146,7 @@ class Guard:
         differences = space.differences(served) if served is not None else []
         rows = None
         if not differences or (yield Compute(lambda: self._accepted(target, space))):
-            rows = yield from self._measured(target, _all_places(long=self._options.truncate), used)
+            rows = yield from self._measured(target, all_places(long=self._options.truncate), used)
         if rows is None:
             raise self._quarantine(target, Comparison({}, 0.0, tuple(map(str, differences))), None)
         if not target.authoritative and (yield Compute(lambda: self._store.load(space))) is None:
@@ -190,17 +180,86 @@ class Guard:
 
     def measure(self, target: Measurable, *, long: bool = True) -> Measuring:
         """Embed the canaries in both roles; returns `Rows`. long: that one too, which tells where texts are cut."""
-        return self._measured(target, _all_places(long=long), [])
+        return measured(target, all_places(long=long), [], repeat=False)
 
     def _measured(self, target: Measurable, batches: list[list[int]], used: list[Usage]) -> Measuring:
         """Embed the canaries at these places in both roles; used: gets the tokens."""
-        found: dict[Role, tuple[Row | None, ...]] = {}
-        for role in ROLES:
-            if role == "query" and target.one_role:
-                found[role] = found["document"]
-            else:
-                found[role] = yield from _rows(target, role, list(batches), used)
-        return found
+        rows = yield from measured(target, batches, used, repeat=True)
+        if isinstance(rows, Comparison):
+            raise self._quarantine(target, rows, MIXED)
+        return rows
+
+    def batch_texts(self, target: Measurable) -> int | None:
+        """Return how many texts of a caller fit into one request, beside the canaries; None for any number."""
+        return room_for(target.most_texts, len(self._roles(target))) if self._rides(target) else target.most_texts
+
+    def _rides(self, target: Measurable) -> bool:
+        """Return whether canaries ride in the requests to a target."""
+        return bool(self._options.canary_every and self._options.check_space and not target.authoritative)
+
+    def _roles(self, target: Measurable) -> tuple[Role, ...]:
+        return ("document",) if target.one_role or not target.mixes_roles else ROLES
+
+    def embed(self, target: Measurable, request: EmbedRequest) -> Measuring:
+        """Embed as for a caller, in most requests with canaries among the texts; returns the `EmbedAnswer` without them.
+
+        Raises:
+            Quarantined: what answered is of another space than what the target was let in by.
+        """
+        standing = self.standing(target)
+        if standing.rows is None or not self._rides(target):
+            return (yield from target.embed_shaped(request))
+        try:
+            return (yield from self._embed_proven(target, request, standing))
+        except BatchTooLarge as limit:
+            limit.max_texts = room_for(limit.max_texts, len(self._roles(target)))
+            raise
+
+    def _embed_proven(self, target: Measurable, request: EmbedRequest, standing: Standing) -> Measuring:
+        """Embed, and once more where an answer without canaries comes from a model or server that was not proven yet."""
+        if canaries := self._canaries(target, request, standing):
+            return (yield from self._embed_with(target, request, canaries, standing))
+        answer: EmbedAnswer = yield from target.embed_shaped(request)
+        record = standing.canaries
+        told_apart = len(record.identities) < MAX_IDENTITIES and not record.full
+        if not told_apart or (answer.model, answer.server) in record.identities:
+            return answer
+        record.unproven = QUERY_TEXTS
+        if canaries := self._canaries(target, request, standing):
+            again: EmbedAnswer = yield from self._embed_with(target, request, canaries, standing)
+            return dataclasses.replace(again, usage=_both(again.usage, answer.usage))
+        return answer
+
+    def _canaries(self, target: Measurable, request: EmbedRequest, standing: Standing) -> tuple[Canary, ...]:
+        assert standing.rows is not None
+        with self._lock:
+            return canaries_for(
+                request,
+                standing.canaries,
+                standing.rows,
+                both_roles=len(self._roles(target)) > 1,
+                most=target.most_texts,
+            )
+
+    def _embed_with(
+        self, target: Measurable, request: EmbedRequest, canaries: Sequence[Canary], standing: Standing
+    ) -> Measuring:
+        record = standing.canaries
+        try:
+            whole: EmbedAnswer = yield from target.embed_shaped(with_canaries(request, canaries))
+        except BatchTooLarge as limit:
+            if limit.max_texts is not None and limit.max_texts < len(request.texts):
+                raise
+            record.takes_one = record.takes_one or len(request.texts) == 1
+            return (yield from target.embed_shaped(request))
+        answer, found = without_canaries(whole, canaries)
+        assert standing.rows is not None
+        if (comparison := difference(canaries, found, standing.rows, record)) is not None:
+            raise self._quarantine(target, comparison, CHANGED)
+        with self._lock:
+            record.unproven = record.full = 0
+            record.identities.add((answer.model, answer.server))
+        return answer
 
     def answered(self, target: Measurable, answer: EmbedAnswer) -> Measuring:
         """Look at an answer before the caller gets it; returns it, with the tokens of a canary that rode along.
@@ -209,6 +268,8 @@ class Guard:
         the space the chain is pinned to.
         """
         answer = yield from self._ride_along(target, answer)
+        if (error := self.standing(target).error) is not None:
+            raise error  # found out by another call while this one was under way
         space = self.space_of(target)
         if self._pinned is None and (decision := self._decision) is not None:
             settled = yield Compute(lambda: decision.settle(space))
@@ -253,7 +314,7 @@ class Guard:
         rows = yield from self._measured(target, [list(range(LONG))], used)
         comparison = compare(standing.rows, rows, cut=False)
         if not comparison.same:
-            raise self._quarantine(target, comparison, "what it answered before; the model behind it has changed")
+            raise self._quarantine(target, comparison, CHANGED)
         with self._lock:
             standing.vouched = max(standing.vouched, seen)
         return dataclasses.replace(answer, usage=reduce(_both, used))
@@ -327,38 +388,6 @@ class Guard:
             standing.state, standing.against = "quarantined", against
             standing.comparison, standing.error = comparison, error
         return error
-
-
-def _rows(target: Measurable, role: Role, waiting: list[list[int]], used: list[Usage]) -> Measuring:
-    """Embed the canaries at these places, in as many requests as the target wants; a text it refuses as too long is None."""
-    found: list[Row | None] = [None] * len(CANARIES)
-    while waiting:
-        places = waiting.pop(0)
-        request = EmbedRequest([CANARIES[place] for place in places], role, truncate=True)
-        try:
-            answer: EmbedAnswer = yield from target.embed_shaped(request)
-        except BatchTooLarge as limit:
-            if len(places) == 1:
-                continue
-            parts = request.split(limit) or []
-            for part in reversed(parts):
-                waiting.insert(0, [places[request.texts.index(text)] for text in part.texts])
-            continue
-        except ContextOverflow:
-            if places != [LONG]:
-                raise
-            continue
-        used.append(answer.usage)
-        for place, row in zip(places, answer.vectors, strict=True):
-            found[place] = tuple(row)
-    if found[0] is None:
-        raise BadResponse("takes not even one word at once", target=target.label)
-    return tuple(found)
-
-
-def _all_places(*, long: bool) -> list[list[int]]:
-    """Return the places of the canaries, in batches."""
-    return [list(range(LONG)), *([[LONG]] if long else [])]
 
 
 def _origin(fingerprint: Fingerprint) -> str:

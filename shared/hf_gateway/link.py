@@ -111,6 +111,21 @@ class EmbedLink(Link):
         return self.backend.one_role
 
     @property
+    def mixes_roles(self) -> bool:
+        """Whether one request may have texts of both roles."""
+        return self.backend.mixes_roles
+
+    @property
+    def most_texts(self) -> int | None:
+        """Texts of one request at most, canaries among them; None for any number."""
+        return self.backend.batch_texts
+
+    @property
+    def batch_texts(self) -> int | None:
+        """Texts of a caller's in one request at most, beside the canaries; None for any number."""
+        return self.guard.batch_texts(self) if self.guard else self.most_texts
+
+    @property
     def standing(self) -> Standing | None:
         """How its vectors stand to the space's fingerprint, as far as it is known."""
         return self.guard.standing(self) if self.guard else None
@@ -124,7 +139,7 @@ class EmbedLink(Link):
         checked: Usage | None = None
         if self.guard is not None:
             checked = yield from self.guard.admit(self)
-        answer: EmbedAnswer = yield from self.embed_shaped(request)
+        answer: EmbedAnswer = yield from self.guard.embed(self, request) if self.guard else self.embed_shaped(request)
         if checked is not None and answer.usage.input_tokens is not None:
             answer = replace(answer, usage=answer.usage + checked)
         if not self.authoritative and (fault := _impossible(answer.vectors, request)):

@@ -124,7 +124,8 @@ class EmbedOptions(ChainOptions):
     check_space: bool = Field(default_factory=_checks_spaces, frozen=True, exclude=True)
     """Embed eight texts before a target's first vector, and compare them with the space's fingerprint."""
     canary_every: Annotated[int, Field(ge=0)] = Field(default=1000, frozen=True, exclude=True)
-    """Embed one of them again after so many requests to a server, to notice a model that was changed behind it; 0 for never."""
+    """Embed all short ones again after so many requests to a server, to notice a model that was changed behind it; and one of
+    them within each request of documents and each 32nd query, which proves whose vectors came. 0 for never."""
     max_concurrency: Annotated[int, Field(gt=0)] = Field(default=16, frozen=True, exclude=True)
     """How many batches may be under way at once, at most: it starts with one, grows while answers stay quick, and halves when
     a server says that it has too much to do. Calls of one text are not counted."""

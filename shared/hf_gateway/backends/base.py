@@ -255,6 +255,11 @@ class Backend:
         space = self.space()
         return (space.query_prompt or "") == (space.document_prompt or "")
 
+    @property
+    def mixes_roles(self) -> bool:
+        """Whether one request may have texts of both roles: the prompts are put here, not by the server."""
+        return True
+
     def served_space(self) -> Effects:
         """Ask the target which space it serves, as far as it says; returns a `VectorSpace`, or None."""
         yield from ()
@@ -287,7 +292,11 @@ class Backend:
                 f"{self.target.label}: whether {space.model} wants a prompt before queries is not known on this machine, "
                 'so none is put; pass query_prompt= to say it ("" for none)'
             )
-        return [prompt + text for text in request.texts] if prompt else list(request.texts)
+        texts = [prompt + text for text in request.texts] if prompt else list(request.texts)
+        if request.documents:
+            before = space.document_prompt or ""
+            texts[-request.documents :] = [before + text for text in request.texts[-request.documents :]]
+        return texts
 
     def heed(self, limit: BatchTooLarge, request: EmbedRequest) -> None:
         """Remember what the server refused to take at once, or it would be asked in vain for every batch of a long list."""

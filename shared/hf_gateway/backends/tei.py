@@ -40,6 +40,11 @@ class TeiBackend(Backend):
         return super().one_role and not self.target.options.get("prompt_names")
 
     @property
+    def mixes_roles(self) -> bool:
+        """Whether one request may have texts of both roles: a request names one prompt that the server puts."""
+        return not self.target.options.get("prompt_names")
+
+    @property
     def most_texts(self) -> int:  # type: ignore[override]
         """Texts that the server takes at once; until it was asked, what it takes unless set up otherwise."""
         return self._info.max_texts if self._info else tei.DEFAULT_MAX_TEXTS

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from hf_gateway.embedding import EmbedAnswer
 from hf_gateway.errors import BadResponse, BatchTooLarge
 from hf_gateway.usage import Usage, counted
-from hf_gateway.wire.http import HttpRequest, HttpResponse, get, post_json, read_json, read_vectors
+from hf_gateway.wire.http import HttpRequest, HttpResponse, get, post_json, read_json, read_vectors, server_identity
 from hf_gateway.wire.rows import depth, pooled, rows_of
 
 
@@ -54,7 +54,11 @@ def decode_feature_extraction(response: HttpResponse, count: int, pooling: str |
             raise BatchTooLarge("answers with one vector a token", max_texts=1, target=target)
         data = pooled(data, pooling, target=target)
     # Endpoints that run text-embeddings-inference count, the others do not.
-    return EmbedAnswer(rows_of(data, count, target=target), Usage(counted(response.headers.get("x-compute-tokens"))))
+    return EmbedAnswer(
+        rows_of(data, count, target=target),
+        Usage(counted(response.headers.get("x-compute-tokens"))),
+        server=server_identity(response.headers),
+    )
 
 
 def encode_routes(hub: str, model: str) -> HttpRequest:

@@ -29,6 +29,30 @@ class HttpResponse:
     body: bytes
 
 
+_IDENTITY = (
+    "server",
+    "via",
+    "x-served-by",
+    "x-backend",
+    "x-backend-server",
+    "x-upstream",
+    "x-instance-id",
+    "x-pod-name",
+    "x-replica",
+    "x-replica-id",
+    "x-worker",
+    "x-model",
+    "x-model-id",
+    "x-compute-type",
+)
+"""Headers that stay the same for all answers of one server, and differ where several answer under one address."""
+
+
+def server_identity(headers: Mapping[str, str]) -> str | None:
+    """Return what an answer's headers say of who gave it; None where they say nothing. headers: names in lower case."""
+    return "\n".join(f"{name}: {headers[name]}" for name in _IDENTITY if name in headers) or None
+
+
 def get(url: str) -> HttpRequest:
     """Build a GET."""
     return HttpRequest("GET", url, headers={"accept": "application/json"})

@@ -8,7 +8,7 @@ from typing import Any
 from hf_gateway.embedding import EmbedAnswer
 from hf_gateway.errors import BadResponse
 from hf_gateway.usage import Usage, counted
-from hf_gateway.wire.http import HttpRequest, HttpResponse, get, post_json, read_json, read_vectors
+from hf_gateway.wire.http import HttpRequest, HttpResponse, get, post_json, read_json, read_vectors, server_identity
 from hf_gateway.wire.rows import rows_of
 
 # llama.cpp's numbers; 0 is none, and 4 a reranker's.
@@ -114,4 +114,5 @@ def decode_embed(response: HttpResponse, count: int, *, target: str) -> EmbedAns
     if not isinstance(data, dict):
         raise BadResponse("the answer is no JSON object; is this Ollama?", target=target)
     vectors = rows_of(data.get("embeddings"), count, target=target)
-    return EmbedAnswer(vectors, Usage(counted(data.get("prompt_eval_count"))), data.get("model"))
+    usage = Usage(counted(data.get("prompt_eval_count")))
+    return EmbedAnswer(vectors, usage, data.get("model"), server=server_identity(response.headers))

@@ -12,7 +12,7 @@ from hf_gateway.embedding import EmbedAnswer
 from hf_gateway.errors import BadResponse
 from hf_gateway.usage import Usage, charged, counted
 from hf_gateway.vectors import Vectors
-from hf_gateway.wire.http import HttpRequest, HttpResponse, get, post_json, read_json, read_vectors
+from hf_gateway.wire.http import HttpRequest, HttpResponse, get, post_json, read_json, read_vectors, server_identity
 from hf_gateway.wire.rows import rows_of
 
 Encoding = Literal["float", "base64"]
@@ -66,7 +66,7 @@ def decode_embeddings(response: HttpResponse, count: int, *, target: str) -> Emb
     vectors = (
         _from_base64(rows, target) if any(isinstance(row, str) for row in rows) else rows_of(rows, count, target=target)
     )
-    return EmbedAnswer(vectors, usage, data.get("model"))
+    return EmbedAnswer(vectors, usage, data.get("model"), server=server_identity(response.headers))
 
 
 def _usage_of(said: Any) -> Usage:

@@ -7,7 +7,7 @@ from typing import Any
 from hf_gateway.embedding import EmbedAnswer
 from hf_gateway.errors import BadResponse
 from hf_gateway.usage import Usage, counted
-from hf_gateway.wire.http import HttpRequest, HttpResponse, get, post_json, read_json, read_vectors
+from hf_gateway.wire.http import HttpRequest, HttpResponse, get, post_json, read_json, read_vectors, server_identity
 from hf_gateway.wire.rows import rows_of
 
 DEFAULT_MAX_TEXTS = 32
@@ -92,4 +92,5 @@ def encode_embed(
 def decode_embed(response: HttpResponse, count: int, *, target: str) -> EmbedAnswer:
     """Read the rows, and the tokens from the `x-compute-tokens` header."""
     vectors = rows_of(read_vectors(response, target=target), count, target=target)
-    return EmbedAnswer(vectors, Usage(counted(response.headers.get("x-compute-tokens"))))
+    usage = Usage(counted(response.headers.get("x-compute-tokens")))
+    return EmbedAnswer(vectors, usage, server=server_identity(response.headers))
