@@ -7,7 +7,7 @@ OLAH ?= .venv-olah
 HUB1 ?= build/hub-1.33
 PIP = -m pip --quiet --disable-pip-version-check --no-input
 
-.PHONY: quickstart test setup lint types unit hub1 packaging campaign format bench bench-quick clean
+.PHONY: quickstart test setup lint types unit hub1 packaging campaign mutation format bench bench-quick clean
 
 quickstart: $(VENV)/.ready
 	$(VENV)/bin/hf-gateway quickstart
@@ -37,6 +37,10 @@ packaging: $(VENV)/.ready
 # The fault campaign of the vector spaces' guard, at length; `make unit` plays 2,000 of the same schedules.
 campaign: $(VENV)/.ready
 	$(VENV)/bin/python -m tests.campaign 50000
+
+# Small changes to the rules of the chain, keys, spaces, transport and money, each of which a test has to notice; an hour.
+mutation: $(VENV)/.ready
+	$(VENV)/bin/python -m tests.mutation
 
 format: $(VENV)/.ready
 	$(VENV)/bin/ruff check --fix .
