@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,6 +68,9 @@ def _no_traces(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_GATEWAY_HOME", str(tmp_path.with_name(f"{tmp_path.name}-home")))
     monkeypatch.setattr(notices, "_noticed", set())
+    if (hub_files := sys.modules.get("hf_gateway.engines.hub_files")) is not None:
+        # Ports are used again, and a Hub that was away on one is another Hub's by then.
+        monkeypatch.setattr(hub_files, "_absences", {})
 
 
 @pytest.fixture(autouse=True)

@@ -13,6 +13,7 @@ import pytest
 
 from hf_gateway.engines import sources
 from hf_gateway.errors import ConfigError
+from tests.publishing import safetensors
 from tests.servers.loopback import dead_url
 from tests.servers.router import FakeHub, HubModel
 
@@ -26,7 +27,7 @@ def folder(tmp_path: Path) -> Path:
     (made / "1_Pooling").mkdir(parents=True)
     (made / "config.json").write_text('{"hidden_size": 8}')
     (made / "1_Pooling" / "config.json").write_text('{"pooling_mode": "mean"}')
-    (made / "model.safetensors").write_bytes(b"weights")
+    (made / "model.safetensors").write_bytes(safetensors())
     (made / "pytorch_model.bin").write_bytes(b"pickle")
     (made / "modeling.py").write_text("raise SystemExit('code of the repository ran')")
     return made
@@ -87,7 +88,7 @@ def both(folder: Path) -> Path:
     """A repository with graphs, plain and for particular machines, and with a dense layer."""
     for name in ("onnx/model.onnx", "onnx/model_qint8_avx512.onnx", "onnx/model_O4.onnx", "2_Dense/model.safetensors"):
         (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_bytes(b"weights")
+        (folder / name).write_bytes(safetensors())
     return folder
 
 
@@ -130,10 +131,11 @@ def test_the_form_that_is_here_is_better_than_nothing(both: Path, fetch: Fetch) 
 )
 def test_the_hubs_cache_is_found_where_the_library_has_it(environment: dict[str, str]) -> None:
     code = """
-    from hf_gateway.engines import sources
-    ours = sources._hub_cache()
+    from pathlib import Path
+    from hf_gateway.hub.cached_files import default_cache
+    ours = default_cache()
     import huggingface_hub.constants
-    assert sources._hub_cache() == sources.Path(huggingface_hub.constants.HF_HUB_CACHE), "by its own word"
+    assert default_cache() == Path(huggingface_hub.constants.HF_HUB_CACHE), "by its own word"
     print(ours, huggingface_hub.constants.HF_HUB_CACHE, sep="|")
     """
     names = ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "XDG_CACHE_HOME")
@@ -179,7 +181,7 @@ def test_the_offline_switch_says_so_too(folder: Path, fetch: Fetch) -> None:
 
 def test_a_bad_revision_is_named(folder: Path, fetch: Fetch) -> None:
     with FakeHub({"org/model": HubModel(folder)}) as hub:
-        assert fetch(hub, "org/model", "v9") == ("ModelNotFound", "org/model has no revision 'v9'")
+        assert fetch(hub, "org/model", "v9") == ("ModelNotFound", "org/model@v9 has no such revision")
 
 
 def test_an_unknown_model_is_named(folder: Path, fetch: Fetch) -> None:

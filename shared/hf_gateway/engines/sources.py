@@ -5,9 +5,7 @@ that returns its folder, or None when it is not there.
 """
 
 import json
-import os
 import re
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -17,7 +15,8 @@ from typing import Any, Literal
 
 from hf_gateway.config import hub_url
 from hf_gateway.credentials import Credential
-from hf_gateway.errors import ConfigError, EngineFailed, GatedModel, KeyMissing, ModelNotFound
+from hf_gateway.errors import ConfigError, Unavailable
+from hf_gateway.hub import cached_files
 from hf_gateway.space import VectorSpace, canonical
 from hf_gateway.target import is_path
 
@@ -85,7 +84,7 @@ def find(model: str, revision: str | None = None) -> ModelFiles | None:
             raise ConfigError(f"{model!r} is not a folder with a model in it (no config.json or modules.json there)")
         return ModelFiles(folder.resolve(), "path")
     model = canonical(model)
-    return _cached(model, revision) or _packaged(model, revision)
+    return _cached(model, revision) or _packaged(model, revision) or _renamed(model, revision)
 
 
 def find_served(model: str, revision: str | None = None) -> ModelFiles | None:
@@ -96,10 +95,22 @@ def find_served(model: str, revision: str | None = None) -> ModelFiles | None:
 
 
 def has(files: ModelFiles, weights: Weights) -> bool:
-    """Say whether a model's folder has its numbers in this form."""
+    """Return whether a model's folder has its numbers in this form; in the Hub's cache, whether they are whole."""
     if weights == "graph":
-        return any((files.path / name).is_file() for name in _GRAPHS)
-    return any(not path.parent.name.endswith("_Dense") for path in files.path.rglob("*.safetensors"))
+        return any(_has_bytes(files.path / name) for name in _GRAPHS)
+    tensors = [path.relative_to(files.path) for path in files.path.rglob("*.safetensors")]
+    if all(path.parent.name.endswith("_Dense") for path in tensors):
+        return False
+    # A full disk or a power cut leaves files that are shorter, which a download mends; a user's own folder is as it is.
+    return files.source != "cache" or _whole(files.path, *map(Path.as_posix, tensors), *_indexes(files.path))
+
+
+def _whole(folder: Path, *paths: str) -> bool:
+    return cached_files.damage(folder, paths) is None
+
+
+def _indexes(folder: Path) -> list[str]:
+    return [path.relative_to(folder).as_posix() for path in folder.rglob("*.safetensors.index.json")]
 
 
 def suffices(files: ModelFiles, weights: Weights) -> bool:
@@ -128,71 +139,14 @@ def fetch(
     if found is not None and suffices(found, weights):
         return found
     try:
-        return _download(canonical(model), revision, credential, code, weights)
-    except (ModelNotFound, EngineFailed):
+        from hf_gateway.engines.hub_files import download
+
+        patterns = (*_PATTERNS[weights], *(("*.py",) if code else ()))
+        return ModelFiles(download(canonical(model), revision, credential, patterns, _UNWANTED[weights]), "hub")
+    except Unavailable:
         if found is not None:
             return found
         raise
-
-
-def _download(
-    model: str, revision: str | None, credential: Credential | None, code: bool, weights: Weights
-) -> ModelFiles:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
-
-    endpoint = hub_url()
-    # False, not None: with None the library would look for a token by itself and send it to any HF_ENDPOINT.
-    token = credential.secret.reveal() if credential is not None and credential.header_for(endpoint) else False
-    failure: Exception
-    try:
-        folder = snapshot_download(
-            model,
-            revision=revision,
-            token=token,
-            endpoint=endpoint,
-            allow_patterns=[*_PATTERNS[weights], *(["*.py"] if code else [])],
-            ignore_patterns=list(_UNWANTED[weights]),
-        )
-        return ModelFiles(Path(folder), "hub")
-    except HFValidationError as error:
-        failure = ConfigError(f"{model!r} is neither a model id such as 'BAAI/bge-small-en-v1.5' nor a folder: {error}")
-    except GatedRepoError:
-        page = f"https://huggingface.co/{model}"
-        if token:
-            failure = GatedModel(
-                f"{model} is gated: accept its licence at {page}, with the account the token belongs to"
-            )
-        else:
-            failure = KeyMissing(
-                f"{model} is gated: accept its licence at {page}, then set HF_TOKEN or run `hf auth login`"
-            )
-    except RevisionNotFoundError:
-        failure = ModelNotFound(f"{model} has no revision {revision!r}")
-    except RepositoryNotFoundError:
-        failure = ModelNotFound(
-            f"there is no model {model!r} on the Hub, or it is private and the token may not read it"
-        )
-    except (LocalEntryNotFoundError, ConnectionError, httpx.TransportError) as error:
-        failure = ModelNotFound(
-            f"{model} is not on this machine, and the Hub cannot be reached ({type(error).__name__}); "
-            f"copy it here and give its folder, or run `hf download {model}` where there is a network{_package_hint(model)}"
-        )
-    except HfHubHTTPError as error:
-        status = getattr(error.response, "status_code", None)
-        failure = ModelNotFound(f"{model} could not be downloaded: the Hub answered HTTP {status}", status=status)
-    except OSError as error:
-        failure = EngineFailed(f"{model} could not be saved: {error}")
-    # Outside of the except block: the library's exceptions carry their request, and its header the token.
-    raise failure
 
 
 def describe(files: ModelFiles, model: str, revision: str | None = None) -> VectorSpace:
@@ -276,7 +230,7 @@ def _cached(model: str, revision: str | None) -> ModelFiles | None:
     """Look into the Hub's cache as huggingface_hub's `try_to_load_from_cache` does, whose import takes longer than that."""
     if not _is_hub_id(model):
         _refuse_name(model)
-    folder = _hub_cache() / f"models--{model.replace('/', '--')}"
+    folder = cached_files.repository(cached_files.default_cache(), model)
     named = revision or "main"
     try:
         commit = (folder / "refs" / named).read_text(encoding="utf-8").strip()
@@ -285,8 +239,23 @@ def _cached(model: str, revision: str | None) -> ModelFiles | None:
     snapshot = folder / "snapshots" / commit
     # A download that broke off leaves the small files without the weights.
     found = ModelFiles(snapshot, "cache")
-    whole = commit and (snapshot / "config.json").is_file() and any(has(found, weights) for weights in _PATTERNS)
+    whole = commit and _whole(snapshot, "config.json") and any(has(found, weights) for weights in _PATTERNS)
     return found if whole else None
+
+
+def _has_bytes(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0
+
+
+def _renamed(model: str, revision: str | None) -> ModelFiles | None:
+    """Look for a model under the name that the Hub gave for this one before; the cache is by that."""
+    from hf_gateway.hub.cache import ModelCache
+
+    try:
+        name = ModelCache(endpoint=hub_url()).renamed(model)
+    except ConfigError:  # of the Hub's URL, which is of no matter until the Hub is asked
+        return None
+    return _cached(name, revision) if name is not None and name != model else None
 
 
 _NAME = re.compile(r"(\b[\w\-.]{1,96}\b/)?\b[\w\-.]{1,96}\b", re.ASCII)
@@ -310,18 +279,6 @@ def _refuse_name(model: str) -> None:
         ) from None
 
 
-def _hub_cache() -> Path:
-    """Return the folder of the Hub's cache, by the rules of huggingface_hub; by its own word where it is imported already."""
-    constants = sys.modules.get("huggingface_hub.constants")
-    if constants is not None:
-        return Path(constants.HF_HUB_CACHE)
-    told = os.environ.get("HF_HUB_CACHE", os.environ.get("HUGGINGFACE_HUB_CACHE"))
-    if told is None:
-        caches = os.environ.get("XDG_CACHE_HOME", os.path.join("~", ".cache"))  # noqa: PTH118 - "~" is expanded below
-        told = os.path.join(os.environ.get("HF_HOME", os.path.join(caches, "huggingface")), "hub")  # noqa: PTH118
-    return Path(os.path.expandvars(told)).expanduser()
-
-
 def _packaged(model: str, revision: str | None) -> ModelFiles | None:
     if revision not in (None, "main"):
         return None
@@ -332,14 +289,6 @@ def _packaged(model: str, revision: str | None) -> ModelFiles | None:
             if folder is not None and _is_model(folder):
                 return ModelFiles(folder, "package")
     return None
-
-
-def _package_hint(model: str) -> str:
-    return (
-        "; this one also comes from PyPI: pip install 'hf-gateway[offline-model]'"
-        if model.endswith("/all-MiniLM-L6-v2")
-        else ""
-    )
 
 
 def poolings(config: Mapping[str, Any] | None) -> list[str]:

@@ -58,7 +58,7 @@ def listed(cache_dir: Path, model: str, commit: str) -> tuple[ModelFile, ...]:
 
 
 def damage(folder: Path, paths: Iterable[str]) -> str | None:
-    """Return what is wrong with a model's tensors on this disk, None for nothing; only headers are read.
+    """Return what is wrong with a model's config and tensors on this disk, None for nothing; of tensors, headers are read.
 
     Args:
         folder: where the files are.
@@ -69,6 +69,8 @@ def damage(folder: Path, paths: Iterable[str]) -> str | None:
         try:
             if path.endswith(".safetensors") and (reason := _cut_off(folder / path, *_state(folder / path))):
                 return f"{path}: {reason}"
+            if path == "config.json":
+                json.loads((folder / path).read_bytes())
             if path.endswith(".safetensors.index.json") and (lacking := _lacking(folder, path, known)):
                 return f"{path} names {lacking}, which is not there"
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

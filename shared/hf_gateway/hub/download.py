@@ -23,7 +23,7 @@ from hf_gateway.hub.compatibility import size
 from hf_gateway.hub.errors import DownloadStopped, NotEnoughSpace
 from hf_gateway.hub.machine import free_disk
 from hf_gateway.hub.metadata import ModelFile
-from hf_gateway.hub.transfer import Source, Stopped, Transfer
+from hf_gateway.hub.transfer import Patience, Source, Stopped, Transfer
 from hf_gateway.notices import notice_once
 from hf_gateway.wire.hub_models import TARGET
 
@@ -129,7 +129,9 @@ class Stop(threading.Event):
         self.told.put(DownloadStopped("the download was stopped; what has come is kept", target=TARGET))
 
 
-def fetch(order: Order, progress: Progress | None = None, *, stop: Stop | None = None) -> Download:
+def fetch(
+    order: Order, progress: Progress | None = None, *, stop: Stop | None = None, patience: Patience | None = None
+) -> Download:
     """Fetch what is missing, and record which commit the revision is. Blocks; Ctrl-C leaves what has come for the next time.
 
     Raises:
@@ -141,7 +143,7 @@ def fetch(order: Order, progress: Progress | None = None, *, stop: Stop | None =
     wanted = missing(order)
     check_room(order)
     if wanted:
-        _Fetching(order, wanted, progress, stop or Stop()).run()
+        _Fetching(order, wanted, progress, stop or Stop(), patience).run()
     if order.commit not in (order.revision, recorded(order.cache_dir, order.model, order.revision)):
         # What the revision was, where all Hugging Face tools look for it.
         try:
@@ -166,7 +168,14 @@ def fetch(order: Order, progress: Progress | None = None, *, stop: Stop | None =
 class _Fetching:
     """Threads that fetch files one after another, and what they tell."""
 
-    def __init__(self, order: Order, wanted: Sequence[ModelFile], progress: Progress | None, stop: Stop) -> None:
+    def __init__(
+        self,
+        order: Order,
+        wanted: Sequence[ModelFile],
+        progress: Progress | None,
+        stop: Stop,
+        patience: Patience | None,
+    ) -> None:
         self._order = order
         self._progress = progress
         self._left = list(wanted)
@@ -176,7 +185,7 @@ class _Fetching:
         self._stop = stop
         self._working = 0
         source = Source(order.endpoint, order.model, order.commit, order.credential)
-        self._transfer = Transfer(source, stop.wait, self._here)
+        self._transfer = Transfer(source, stop.wait, self._here, patience)
 
     def run(self) -> None:
         # Threads of our own: a pool's are waited for when the interpreter ends, and Ctrl-C is not to wait for anybody.

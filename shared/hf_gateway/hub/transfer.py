@@ -6,6 +6,7 @@ wherever it leads, and does not look at what it got.
 
 import hashlib
 import random
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,15 +30,29 @@ if TYPE_CHECKING:
 PIECE = 2**20
 CONNECT_TIMEOUT = 5.0
 READ_TIMEOUT = 30.0
-"""Seconds without a byte, after which the connection is taken for dead."""
+"""Seconds with next to nothing, after which the connection is taken for dead."""
+SLOWEST_BYTES_S = 1024
+"""A connection that brings less than this is as good as silent: a byte now and then would keep a caller for ever."""
 TRIES = 5
-"""In a row without a new byte."""
+"""In a row that bring next to nothing."""
 LONGEST_WAIT = 300.0
 """Seconds for which a full rate limit is waited out: a window of the Hub's."""
 MAX_REDIRECTS = 5
 MAX_BYTES = 50 * 10**9
 """Of one file: the Hub gives larger ones over its Xet protocol only."""
 _BUSY = (408, 429, 500, 502, 503, 504)
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a download bears with a Hub that does not get on.
+
+    silence_s: seconds with next to nothing; tries: in a row that bring as little; rest_s: seconds that the Hub may ask for.
+    """
+
+    silence_s: float
+    tries: int
+    rest_s: float
 
 
 @dataclass(frozen=True)
@@ -60,17 +75,25 @@ class Transfer:
     pause: waits so many seconds, and says whether to stop; here: is told how many bytes of a file there are, and raises to stop.
     """
 
-    def __init__(self, source: Source, pause: Callable[[float], bool], here: Callable[[ModelFile, int], None]) -> None:
-        """Connect to nobody yet."""
+    def __init__(
+        self,
+        source: Source,
+        pause: Callable[[float], bool],
+        here: Callable[[ModelFile, int], None],
+        patience: Patience | None = None,
+    ) -> None:
+        """Connect to nobody yet. patience: by default that of a person who watches."""
         import httpx
 
+        self._patience = patience or Patience(READ_TIMEOUT, TRIES, LONGEST_WAIT)
+        self._least = SLOWEST_BYTES_S * self._patience.silence_s
         self._source = source
         self._pause = pause
         self._here = here
         self._httpx = httpx
         self._client = httpx.Client(
             follow_redirects=False,
-            timeout=httpx.Timeout(READ_TIMEOUT, connect=CONNECT_TIMEOUT),
+            timeout=httpx.Timeout(self._patience.silence_s, connect=CONNECT_TIMEOUT),
             # What is compressed on the way can be neither resumed nor counted.
             headers={"user-agent": f"hf-gateway/{__version__}", "accept-encoding": "identity"},
         )
@@ -94,12 +117,12 @@ class Transfer:
             failure: GatewayError | None = None
             try:
                 wait = self._try(file, part, before)
-            except self._httpx.TransportError as error:
+            except (self._httpx.TransportError, _Stalled) as error:
                 failure, wait = self._broke(error), None
             if wait is None and failure is None:
                 return self._checked(file, part)
-            failed = 1 if part.exists() and part.stat().st_size > before else failed + 1
-            if failed >= TRIES:
+            failed = 1 if part.exists() and part.stat().st_size >= before + self._least else failed + 1
+            if failed >= self._patience.tries:
                 busy = ServerError(f"the Hub is too busy to give {file.path}", target=TARGET, status=503)
                 raise of_the_hub(failure or busy)
             if self._pause(wait if wait is not None else random.uniform(0, min(8.0, 2.0**failed))):  # noqa: S311
@@ -122,11 +145,16 @@ class Transfer:
                 return self._refused(response, url)
             goes_on = response.status_code == 206 and have > 0
             with part.open("ab" if goes_on else "wb") as out:
-                done = have if goes_on else 0
+                done = mark = have if goes_on else 0
+                due = time.monotonic() + self._patience.silence_s
                 for piece in response.iter_raw():
                     out.write(piece)
                     done += len(piece)
                     self._here(file, done)
+                    if (now := time.monotonic()) >= due:
+                        if done < mark + self._least:
+                            raise _Stalled
+                        mark, due = done, now + self._patience.silence_s
         finally:
             response.close()
         return None
@@ -162,7 +190,7 @@ class Transfer:
         if status in _BUSY:
             limit = rate_limit(headers)
             wait = limit.reset if limit is not None and limit.left == 0 else retry_after_seconds(headers)
-            if wait is not None and wait > LONGEST_WAIT:
+            if wait is not None and wait > self._patience.rest_s:
                 raise RateLimited(
                     f"asks to be left alone for {wait:.0f} s; what has come is kept, and the next download goes on from there",
                     target=TARGET,
@@ -178,12 +206,14 @@ class Transfer:
         sent = key if key is not None and key.header_for(url) else None
         raise of_the_hub(refusal(HttpResponse(status, headers, b""), self._source.model, sent=sent))
 
-    def _broke(self, error: "httpx.TransportError") -> GatewayError:
+    def _broke(self, error: "httpx.TransportError | _Stalled") -> GatewayError:
         words = type(error).__name__
-        if isinstance(error, self._httpx.TimeoutException) and not isinstance(error, self._httpx.ConnectTimeout):
+        silent = isinstance(error, self._httpx.TimeoutException) and not isinstance(error, self._httpx.ConnectTimeout)
+        if silent or isinstance(error, _Stalled):
+            patience = self._patience
             return AttemptTimedOut(
-                f"sent nothing of {self._source.model} for {READ_TIMEOUT:.0f} s, {TRIES} times; what has come is kept, and the "
-                "next download goes on from there",
+                f"sent next to nothing of {self._source.model} for {patience.silence_s:.3g} s, {patience.tries} times; what has "
+                "come is kept, and the next download goes on from there",
                 target=TARGET,
             )
         return ConnectFailed(
@@ -203,6 +233,10 @@ class Transfer:
             what = f"{size} bytes long, not {file.size}" if size != file.size else "not what the Hub says it is"
             raise BadResponse(f"{file.path} is {what}; it was deleted, try again", target=TARGET)
         return digest
+
+
+class _Stalled(Exception):
+    """A body that still comes, and does not get on."""
 
 
 class Stopped(Exception):
