@@ -33,7 +33,7 @@ from pydantic import BaseModel, Field, PrivateAttr, model_serializer, model_vali
 
 from hf_gateway.chat import ChatRequest
 from hf_gateway.config import read_chain
-from hf_gateway.errors import ConfigError
+from hf_gateway.errors import BadGeneration, ConfigError
 from hf_gateway.front import Front, build
 from hf_gateway.options import ChatSettings
 from llamaindex_hf_gateway.leaving import closes_what_it_opens, opened
@@ -316,11 +316,12 @@ class HFGatewayLLM(Front, ChatSettings, FunctionCallingLLM):  # type: ignore[mis
     ) -> list[ToolSelection]:
         """Return the calls in a response, or in a piece of one: of unfinished arguments what can be read.
 
-        Raises ValueError where there are none, unless `error_on_no_tool_call` is False.
+        Raises BadGeneration where there are none, unless `error_on_no_tool_call` is False.
         """
         calls = tool_calls_of(response.message)
         if not calls and error_on_no_tool_call:
-            raise ValueError(f"the model called no tool; it said: {(response.message.content or '')[:200]!r}")
+            text = response.message.content or ""
+            raise BadGeneration(f"the model called no tool; it said: {text[:200]!r}", failed_generation=text)
         return [
             ToolSelection(tool_id=call_id(call), tool_name=call.tool_name, tool_kwargs=arguments_of(call.tool_kwargs))
             for call in calls
@@ -333,7 +334,7 @@ class HFGatewayLLM(Front, ChatSettings, FunctionCallingLLM):  # type: ignore[mis
         llm_kwargs: dict[str, Any] | None = None,
         **prompt_args: Any,
     ) -> BaseModel:
-        """Return an instance of `output_cls`. Raises ValueError for an answer that is none, and GatewayErrors."""
+        """Return an instance of `output_cls`. Raises BadGeneration for an answer that is none, and GatewayErrors."""
         dispatcher.event(_structured_start(output_cls, prompt, prompt_args))
         output = self._program(output_cls, prompt)(llm_kwargs=dict(llm_kwargs or {}), **prompt_args)
         dispatcher.event(LLMStructuredPredictEndEvent(output=output))

@@ -20,7 +20,7 @@ from llama_index.core.base.llms.types import (
 from llama_index.core.llms.utils import parse_partial_json
 
 from hf_gateway.chat import ChatAnswer, ToolCall
-from hf_gateway.errors import InvalidRequest
+from hf_gateway.errors import BadGeneration, InvalidRequest
 
 # Cohere's and Google's words for the assistant, which histories of their classes carry.
 _ROLES = {MessageRole.CHATBOT: "assistant", MessageRole.MODEL: "assistant"}
@@ -147,7 +147,7 @@ def _read(resolve: Callable[[], Any], where: str) -> bytes:
 def _kwargs(call: ToolCall) -> dict[str, Any] | str:
     try:
         return call.parsed()
-    except ValueError:
+    except BadGeneration:
         return call.arguments
 
 

@@ -19,6 +19,7 @@ from llama_index.core.types import BasePydanticProgram
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
+from hf_gateway.errors import BadGeneration
 from llamaindex_hf_gateway.messages import arguments_of, tool_calls_of
 
 Way = Literal["function_calling", "json_schema"]
@@ -37,7 +38,7 @@ class StructuredProgram(BasePydanticProgram):  # type: ignore[misc]
         way: "function_calling" makes the class the only tool, which must be called; "json_schema" has the answer itself follow
             the class's schema.
 
-    Raises ValueError for an answer that is no instance, with the reason.
+    Raises BadGeneration for an answer that is no instance, with the reason.
     """
 
     def __init__(
@@ -111,7 +112,11 @@ class StructuredProgram(BasePydanticProgram):  # type: ignore[misc]
             return self._output_cls.model_validate(said)
         except ValueError as error:
             cut = " was cut at max_tokens, and" if (response.raw or {}).get("finish_reason") == "length" else ""
-            raise ValueError(f"the answer{cut} is no {self._output_cls.__name__}: {error}") from error
+            # No ValueError: LlamaIndex's synthesizers would take it for an empty answer.
+            raise BadGeneration(
+                f"the answer{cut} is no {self._output_cls.__name__}: {error}",
+                failed_generation=said if isinstance(said, str) else None,
+            ) from error
 
     def _part(self, response: ChatResponse) -> BaseModel | None:
         found = _so_far(_said(response))

@@ -19,6 +19,7 @@ from llama_index.core.base.llms.types import (
 from llama_index.core.instrumentation.events.llm import LLMStructuredPredictInProgressEvent
 from llama_index.core.prompts import ChatPromptTemplate, PromptTemplate
 
+from hf_gateway import errors
 from tests.llamaindex_llm_calls import (
     CHAT,
     CHATS,
@@ -110,7 +111,7 @@ class Abilities(Suite):
         llm = self.make()
         response = llm.chat_with_tools([MULTIPLY], user_msg=self.prompt)
         assert llm.get_tool_calls_from_response(response, error_on_no_tool_call=False) == []
-        with pytest.raises(ValueError):
+        with pytest.raises(errors.BadGeneration):
             llm.get_tool_calls_from_response(response)
 
     @TOOL_CHAT

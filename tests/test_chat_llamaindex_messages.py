@@ -258,7 +258,7 @@ class TestInstances:
     async def test_an_answer_that_is_no_instance_is_an_error(self, way, predict):
         with FakeOpenAI(models=None, brain=script("Ada Lovelace, 36.")) as server:
             llm = through(server, structured_output=way)
-            with pytest.raises(ValueError, match="the answer is no Person"):
+            with pytest.raises(errors.BadGeneration, match="the answer is no Person"):
                 await call(llm, predict, Person, TEMPLATE)
 
     @pytest.mark.parametrize("predict", PREDICTS)
@@ -267,7 +267,7 @@ class TestInstances:
         said = Said('{"name": "Ada', finish_reason="length")
         with (
             FakeOpenAI(models=None, brain=script(said)) as server,
-            pytest.raises(ValueError, match="cut at max_tokens, and is"),
+            pytest.raises(errors.BadGeneration, match="cut at max_tokens, and is"),
         ):
             await call(through(server, structured_output="json_schema"), predict, Person, TEMPLATE)
 

@@ -199,7 +199,7 @@ def test_the_deadline_holds_for_streams_too(teller: Loopback) -> None:
 def test_nothing_is_asked_before_the_first_piece_is_wanted(teller: Loopback) -> None:
     gateway = Gateway(MODEL, [at(teller)], task="chat")
     stream = gateway.stream("Tell me a story")
-    with pytest.raises(RuntimeError, match="not at its end"):
+    with pytest.raises(errors.InvalidRequest, match="not at its end"):
         _ = stream.result
     stream.close()
     assert teller.count() == 0

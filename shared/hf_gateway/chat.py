@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from hf_gateway.errors import Attempt, InvalidRequest, nearest
+from hf_gateway.errors import Attempt, BadGeneration, InvalidRequest, nearest
 from hf_gateway.usage import Usage
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -172,10 +172,16 @@ class ToolCall:
     arguments: str = "{}"
 
     def parsed(self) -> dict[str, Any]:
-        """Return the arguments. Raises ValueError for what is no JSON object."""
-        found = json.loads(self.arguments or "{}")
+        """Return the arguments. Raises BadGeneration for what is not a JSON object."""
+        try:
+            found = json.loads(self.arguments or "{}")
+        except (ValueError, RecursionError):
+            found = None
         if not isinstance(found, dict):
-            raise ValueError(f"the arguments of {self.name} are no JSON object: {self.arguments[:80]!r}")
+            raise BadGeneration(
+                f"the arguments of {self.name} are no JSON object: {self.arguments[:80]!r}",
+                failed_generation=self.arguments,
+            )
         return found
 
 

@@ -24,7 +24,7 @@
         ├── Overloaded          503, 529
         ├── ServerError         424 and every other 5xx
         │   └── EngineFailed    the same, inside this process
-        │       └── EngineMissing   the extra that brings the engine is not installed (also an ImportError)
+        │       └── EngineMissing   the extra that brings the engine is not installed
         ├── ConnectFailed       nothing listens, the name does not resolve, the connection broke before an answer
         ├── AttemptTimedOut     connected, but no whole answer in time
         ├── BadResponse         an answer that is not one: HTML, no JSON, wrong count, NaN
@@ -34,6 +34,8 @@
         └── AllTargetsFailed    more than one target was tried, and none answered
 
 The chain never looks at a status code: it asks the class what may be done (`retries`, `try_next`, `waits`, `counts`).
+None of them is a ValueError, RuntimeError or another built-in class: frameworks catch those for reasons of their own, and an
+error would become an empty answer, another attempt or another error.
 """
 
 import copy
@@ -168,8 +170,11 @@ class SpaceMismatch(ConfigError):
     """Two vector spaces would be mixed. Says which field differs and what the ways out are."""
 
 
-class InvalidRequest(GatewayError, ValueError):
-    """The caller's input is at fault: it fails at once, everywhere the same."""
+class InvalidRequest(GatewayError):
+    """The caller's input is at fault: it fails at once, everywhere the same.
+
+    Not a ValueError: frameworks catch those as a parser's, and make an empty answer of a refused request.
+    """
 
     try_next = False
     counts = False
@@ -358,7 +363,7 @@ class EngineFailed(ServerError):
     retries = False
 
 
-class EngineMissing(EngineFailed, ImportError):
+class EngineMissing(EngineFailed):
     """The package that runs models in this process is not installed; the message has the `pip install` line."""
 
 
@@ -414,8 +419,11 @@ class StreamInterrupted(GatewayError):
         self.partial = partial
 
 
-class DeadlineExceeded(Unavailable, TimeoutError):
-    """The time for the whole request is up, over all targets and retries."""
+class DeadlineExceeded(Unavailable):
+    """The time for the whole request is up, over all targets and retries.
+
+    Not a TimeoutError: code that waits for a task with a limit takes one for the end of that limit.
+    """
 
     try_next = False
     counts = False

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from hf_gateway.embedding import Role
+from hf_gateway.errors import ConfigError
 from hf_gateway.home import home, write_atomically
 from hf_gateway.space import VectorSpace
 
@@ -165,10 +166,10 @@ class Store:
         write_atomically(self.path(fingerprint.space), _bytes(fingerprint))
 
     def accept(self, space: VectorSpace, label: str, rows: Rows) -> None:
-        """Take a target's vectors for this space on purpose, whatever they are. Raises OSError, KeyError without a file."""
+        """Take a target's vectors for this space on purpose, whatever they are. Raises OSError, ConfigError without a file."""
         known = self.load(space)
         if known is None:
-            raise KeyError(space.id)
+            raise ConfigError(f"there is no fingerprint of {space.model} beside which vectors could be accepted")
         self.replace(dataclasses.replace(known, accepted={**known.accepted, label: rows}))
 
 

@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, Generator
 from typing import Any, Self
 
 from hf_gateway.chat import ChatEvent, ChatResult
+from hf_gateway.errors import InvalidRequest
 
 
 class _Ending:
@@ -14,9 +15,9 @@ class _Ending:
 
     @property
     def result(self) -> ChatResult:
-        """The whole answer, who gave it, the tokens. Raises RuntimeError before the stream is at its end."""
+        """The whole answer, who gave it, the tokens. Raises InvalidRequest before the stream is at its end."""
         if self._result is None:
-            raise RuntimeError("the stream is not at its end yet; read it first")
+            raise InvalidRequest("the stream is not at its end yet; read it first")
         return self._result
 
     def end(self, result: ChatResult) -> None:
