@@ -84,10 +84,12 @@ class ChatHFGateway(Front, ChatSettings, BaseChatModel):
     Arguments are the fields of `ChatSettings` and of `BaseChatModel`. Those of `Sampling` may be set later, and may be given to
     a single call, as may `model`, `tools`, `tool_choice` and `response_format`; the others make the chain and are frozen.
 
-    `invoke` returns a complete answer: with `streaming=True`, and by default wherever there is a second target, it is streamed
-    underneath, so that a cut or a stall is seen early and the next target starts afresh. `stream` changes targets until the
-    first content only; an answer that breaks off later is an error with the text so far in its `partial`, never a short answer.
-    With `streaming=False`, as everywhere in LangChain, `stream` gives the answer in one piece.
+    `invoke` returns a complete answer. It is streamed underneath, so that a cut or a stall is seen early, the next target starts
+    afresh, and the server stops when a task is cancelled; `streaming=False` and `disable_streaming` change that for a chain of
+    one target only. A target that cannot stream has the option `stream=False`, and `attempt_timeout` for its whole attempt where
+    another one stands by. `stream` changes targets until the first content only; an answer that breaks off later is an error with
+    the text so far in its `partial`, never a short answer. With `streaming=False`, as everywhere in LangChain, `stream` gives the
+    answer in one piece.
 
     `profile` is what is known of the model at the first target, for `hf` by the router's catalogue, when it is first read. A
     running event loop gets what this machine knows already; `await asyncio.to_thread(lambda: model.profile)` has it looked up.
@@ -102,7 +104,7 @@ class ChatHFGateway(Front, ChatSettings, BaseChatModel):
     def _build_chain(self) -> Self:
         """Build the chain, so that settings that make no sense fail here; nothing is loaded or connected to."""
         if self.disable_streaming is True and self.streaming is None:
-            self.__dict__["streaming"] = False  # a server that cannot stream cannot do it underneath either
+            self.__dict__["streaming"] = False  # the only server of a chain may be one that cannot stream
         self._adopt(build(self, self.model))
         self._add_version("hf-gateway", __version__)
         if self.__dict__["profile"] is None:

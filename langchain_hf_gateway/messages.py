@@ -196,13 +196,15 @@ def message_of(result: ChatResult) -> AIMessage:
 
 
 def usage_metadata(usage: Usage) -> UsageMetadata | None:
-    """Return the tokens; None where the server did not count them, which is not 0."""
-    if usage.input_tokens is None or usage.output_tokens is None:
+    """Return the tokens; None where the server did not count the answer's, which is not 0.
+
+    A prompt that was not counted is 0, since LangChain knows no other word; Ollama does not count one that it has in its cache.
+    """
+    if usage.output_tokens is None:
         return None
+    asked = usage.input_tokens or 0
     made = UsageMetadata(
-        input_tokens=usage.input_tokens,
-        output_tokens=usage.output_tokens,
-        total_tokens=usage.input_tokens + usage.output_tokens,
+        input_tokens=asked, output_tokens=usage.output_tokens, total_tokens=asked + usage.output_tokens
     )
     if usage.cached_tokens is not None:
         made["input_token_details"] = InputTokenDetails(cache_read=usage.cached_tokens)
@@ -225,6 +227,7 @@ def response_metadata(result: ChatResult) -> dict[str, Any]:
             "served_by": result.served_by,
             "attempts": [dict(vars(attempt)) for attempt in result.attempts],
             "first_content_seconds": result.first_content_seconds,
+            **({"notes": list(result.notes)} if result.notes else {}),
         },
     }
     return {name: value for name, value in known.items() if value is not None}

@@ -56,6 +56,7 @@ def raw_of(result: ChatResult) -> dict[str, Any]:
             "attempts": [dict(vars(attempt)) for attempt in result.attempts],
             "seconds": result.seconds,
             "first_content_seconds": result.first_content_seconds,
+            **({"notes": list(result.notes)} if result.notes else {}),
         },
     }
 

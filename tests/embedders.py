@@ -18,7 +18,7 @@ class Caller:
     def __init__(self, asynchronous: bool, targets: Sequence[Any], **settings: Any) -> None:
         """Build HFGatewayEmbeddings over the targets."""
         self.asynchronous = asynchronous
-        self.clock = ManualClock()
+        self.clock = settings.pop("clock", None) or ManualClock()
         settings = {"model": MODEL, **settings}
         self.gateway = Gateway(targets=list(targets), clock=self.clock, **settings)
         self.embeddings = HFGatewayEmbeddings.from_gateway(self.gateway)

@@ -176,7 +176,7 @@ def test_ollama_gets_its_own_options(ollama: FakeOllama) -> None:
         "repeat_penalty": 1.1,
         "top_k": 3,
     }
-    assert (body["keep_alive"], body["stream"], body["truncate"]) == ("10m", False, False)
+    assert (body["keep_alive"], body["stream"], body["truncate"]) == ("10m", True, False)
 
 
 @pytest.mark.parametrize(("effort", "think"), [(True, True), (False, False), ("none", False), ("low", "low")])
@@ -382,9 +382,3 @@ def test_a_content_filter_may_be_named_by_its_code_alone(primary: FakeOpenAI) ->
     primary.always(Reply(400, {"error": {"message": "The response was stopped", "code": "content_filter"}}))
     with pytest.raises(errors.ContentFiltered):
         gateway(f"openai:{primary.url}").chat("hi")
-
-
-def test_a_refusal_is_read_as_the_answer_it_is(primary: FakeOpenAI) -> None:
-    message = {"role": "assistant", "content": None, "refusal": "I will not"}
-    primary.always(Reply(200, {"choices": [{"message": message, "finish_reason": "stop"}]}))
-    assert gateway(f"openai:{primary.url}").chat("hi").text == "I will not"

@@ -259,9 +259,20 @@ class TestChain:
         "switch", [{"streaming": False}, {"disable_streaming": True}, {"streaming": True, "disable_streaming": True}]
     )
     def test_where_streaming_is_switched_off_a_stream_is_one_piece(self, teller, other, switch):
-        model = through(teller, other, **switch)
-        assert [piece.content for piece in model.stream("hi")] == [STORY]
+        assert [piece.content for piece in through(teller, **switch).stream("hi")] == [STORY]
         assert ("stream" in sent(teller)) is (switch.get("streaming") is True)
+
+    @pytest.mark.parametrize(
+        "switch", [{"streaming": False}, {"disable_streaming": True}, {"disable_streaming": "tool_calling"}]
+    )
+    @pytest.mark.parametrize("form", WHOLE)
+    def test_where_another_target_stands_by_an_answer_is_streamed_underneath_whatever_is_switched_off(
+        self, teller, other, switch, form: Form
+    ):
+        teller.always(end_stream(4))
+        answer = ask(through(teller, other, **switch), form)
+        assert answer.text == OTHER
+        assert sent(teller)["stream"] is True
 
     @pytest.mark.parametrize("form", FORMS)
     @pytest.mark.parametrize("retries", [0, 2])

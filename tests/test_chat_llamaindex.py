@@ -178,6 +178,7 @@ class TestRequests:
             seed=3,
             extra_body={"guided_regex": "a+"},
             timeout=9,
+            streaming=False,
         )
         llm.complete("foo")
         sent = {name: value for name, value in body(server).items() if name not in ("messages", "model")}

@@ -232,7 +232,7 @@ class TestInstances:
 
     def test_without_tools_nothing_of_tools_is_sent(self, server):
         through(server).chat_with_tools([], user_msg="foo", tool_required=True)
-        assert body(server).keys() == {"messages", "model"}
+        assert body(server).keys() == {"messages", "model", "stream", "stream_options"}
 
     def test_a_class_is_a_tool_that_must_be_called(self):
         with FakeOpenAI(models=None) as server:

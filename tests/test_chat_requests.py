@@ -90,8 +90,11 @@ def test_what_a_chain_sets_holds_until_a_call_says_otherwise(primary: FakeOpenAI
 
 
 def test_nothing_is_sent_that_was_not_asked_for(primary: FakeOpenAI) -> None:
-    Gateway("m", chain(primary), task="chat").chat("hi")
+    Gateway("m", chain(primary), task="chat", streaming=False).chat("hi")
     assert primary.requests[0].json == {"model": "m", "messages": [USER]}
+    Gateway("m", chain(primary), task="chat").chat("hi")
+    streamed = {"stream": True, "stream_options": {"include_usage": True}}
+    assert primary.requests[1].json == {"model": "m", "messages": [USER], **streamed}
 
 
 def test_the_callers_messages_are_not_touched(primary: FakeOpenAI) -> None:

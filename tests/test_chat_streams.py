@@ -250,7 +250,7 @@ async def test_leaving_an_async_stream_closes_the_connection(teller: Loopback) -
 async def test_cancelling_a_task_closes_the_connection_and_counts_against_nobody(teller: Loopback, form: str) -> None:
     stall = stall_stream(contents_before(teller, 2))
     teller.always(stall)
-    gateway = Gateway(MODEL, [at(teller)], task="chat", streaming=True)
+    gateway = Gateway(MODEL, [at(teller)], task="chat")
 
     async def read() -> None:
         if form == "achat":
@@ -313,7 +313,7 @@ def test_streams_in_many_threads_do_not_mix(teller: Loopback) -> None:
 
 def test_the_time_to_the_first_content_is_told(teller: Loopback) -> None:
     gateway = Gateway(MODEL, [at(teller)], task="chat")
-    assert gateway.chat("x").first_content_seconds is None
+    assert Gateway(MODEL, [at(teller)], task="chat", streaming=False).chat("x").first_content_seconds is None
     stream = gateway.stream("x")
     list(stream)
     assert stream.result.first_content_seconds is not None

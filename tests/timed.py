@@ -35,6 +35,11 @@ def answer(text: str) -> bytes:
     return json.dumps({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}).encode()
 
 
+def vectors(count: int) -> bytes:
+    """Return an answer of embeddings."""
+    return json.dumps({"data": [{"index": place, "embedding": [1.0, 0.5]} for place in range(count)]}).encode()
+
+
 def told(text: str, *, after: float = 0.0) -> list[Step]:
     """Return the steps of a stream that says a text, `after` seconds of silence before its headers."""
     return [(after, b""), (0.0, event(text)), (0.0, event(finish_reason="stop")), (0.0, None)]
@@ -43,7 +48,7 @@ def told(text: str, *, after: float = 0.0) -> list[Step]:
 class TimedTransport:
     """A transport over scripts, by host. A step longer than it was allowed is a timeout at the end of what was allowed.
 
-    requests: (seconds since the start, host, whether it was to be streamed).
+    requests: (seconds since the start, host, whether it was to be streamed). connect_timeouts: what each had to connect.
     """
 
     def __init__(self, clock: ManualClock, scripts: Mapping[str, Script]) -> None:
@@ -52,6 +57,7 @@ class TimedTransport:
         self.scripts = scripts
         self.began = clock.now()
         self.requests: list[tuple[float, str, bool]] = []
+        self.connect_timeouts: list[float] = []
 
     @property
     def elapsed(self) -> float:
@@ -60,6 +66,7 @@ class TimedTransport:
 
     def send(self, send: Send, *, timeout: float, connect_timeout: float, target: str) -> HttpResponse:
         """Answer whole, all steps within the time allowed."""
+        self.connect_timeouts.append(connect_timeout)
         body, ends = b"", self.clock.now() + timeout
         for step in self._asked(send, streamed=False):
             body += self.pass_time(step, ends - self.clock.now(), target) or b""
@@ -67,6 +74,7 @@ class TimedTransport:
 
     def open(self, send: Open, *, timeout: float, connect_timeout: float, target: str) -> Opened:
         """Give the headers."""
+        self.connect_timeouts.append(connect_timeout)
         steps = self._asked(send, streamed=True)
         self.pass_time(next(steps), timeout, target)
         return Opened(200, STREAM, TimedSource(self, steps, target))

@@ -327,7 +327,7 @@ class _Run:
 
     def _perform(self, link: Any, hurried: Callable[[], bool]) -> Steps:
         """Carry the target's effects out to the driver, each with its time, and its pieces to the caller, if they are wanted."""
-        pace = Pace(self.chain.policy, self.chain.clock, self.ends, hurried)
+        pace = Pace(self.chain.policy, self.chain.clock, self.ends, hurried, whole=not self.deliver)
         self.journal.first_content = None
         effects, label = link.effects(self.payload), link.label
         resume, value = effects.send, None

@@ -145,7 +145,10 @@ class ToolCallDelta:
 
 @dataclass(frozen=True)
 class ChatEvent:
-    """A piece of an answer: whatever of these the server said together. A whole answer is one event."""
+    """A piece of an answer: whatever of these the server said together. A whole answer is one event.
+
+    refusal: of the model's own words why it does not answer, which are no content.
+    """
 
     text: str = ""
     reasoning: str = ""
@@ -156,6 +159,7 @@ class ChatEvent:
     provider: str | None = None
     request_id: str | None = None
     logprobs: tuple[Any, ...] = ()
+    refusal: str = ""
 
     @property
     def has_content(self) -> bool:
@@ -187,7 +191,10 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class ChatAnswer:
-    """What one target answered. model: the one that served, by its own word; provider: who ran it, where that was said."""
+    """What one target answered.
+
+    model: the one that served, by its own word; provider: who ran it, where that was said; notes: what is unusual about it.
+    """
 
     text: str = ""
     reasoning: str = ""
@@ -198,6 +205,7 @@ class ChatAnswer:
     provider: str | None = None
     request_id: str | None = None
     logprobs: tuple[Any, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def message(self) -> dict[str, Any]:
         """Return it as an assistant message in OpenAI's form, to be put at the end of the conversation."""
@@ -241,6 +249,10 @@ class Gathering:
     def __init__(self) -> None:
         """Start empty."""
         self.has_content = False
+        self.closed = False
+        """Whether the stream's own last word came, or the answer came at once: nothing more would have followed."""
+        self.refusal = ""
+        """Why the model does not answer, in its own words."""
         self._text: list[str] = []
         self._reasoning: list[str] = []
         self._logprobs: list[Any] = []
@@ -255,13 +267,20 @@ class Gathering:
     @property
     def finished(self) -> bool:
         """Whether the server said that, and why, the answer is at its end."""
-        return "finish_reason" in self._facts
+        return self.finish_reason is not None
+
+    @property
+    def finish_reason(self) -> str | None:
+        """Why the answer ended, in the server's words."""
+        reason: str | None = self._facts.get("finish_reason")
+        return reason
 
     def add(self, event: ChatEvent) -> ChatEvent:
         """Take a piece; returns it with the tool calls numbered 0, 1, … and an id at the first piece of each."""
         self._text.append(event.text)
         self._reasoning.append(event.reasoning)
         self._logprobs.extend(event.logprobs)
+        self.refusal += event.refusal
         for name in ("finish_reason", "usage", "model", "provider", "request_id"):
             if (value := getattr(event, name)) is not None:
                 self._facts[name] = value

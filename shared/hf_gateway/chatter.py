@@ -49,8 +49,9 @@ class Chatter:
             raise InvalidRequest(
                 f"model={request.model!r} would change nothing: every target of this chain names a model of its own"
             )
-        underneath = len(self._links) > 1 if settings.streaming is None else settings.streaming
-        return self._watched(dataclasses.replace(request, stream=underneath or ended is not None), ended)
+        # Only a stream shows early that an answer stalls or was cut, and ends on the server when its caller leaves.
+        streamed = ended is not None or settings.streaming is not False or len(self._links) > 1
+        return self._watched(dataclasses.replace(request, stream=streamed), ended)
 
     def _watched(self, request: ChatRequest, ended: Callable[[ChatResult], None] | None) -> Steps:
         if not observe.watchers:

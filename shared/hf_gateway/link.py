@@ -15,7 +15,6 @@ from hf_gateway.errors import (
     BadResponse,
     BatchTooLarge,
     ConnectFailed,
-    ContentFiltered,
     GatewayError,
     InvalidRequest,
     KeyMissing,
@@ -25,8 +24,10 @@ from hf_gateway.errors import (
 )
 from hf_gateway.guard import Guard, Standing
 from hf_gateway.key_policy import KeyLevel, fix
+from hf_gateway.notices import notice_once
 from hf_gateway.options import EmbedOptions
 from hf_gateway.space import VectorSpace
+from hf_gateway.tasks.chat.answer_checks import answer_failure, notes_on
 from hf_gateway.usage import Usage
 from hf_gateway.vectors import Vectors
 
@@ -76,12 +77,15 @@ class Link:
         try:
             return (yield from self.answer(payload))
         except GatewayError as failure:
-            if (credential := self.backend.credential()) is not None:
-                failure.message = credential.secret.scrub(failure.message)
-                failure.args = (failure.message,)
+            failure.message = self._without_key(failure.message)
+            failure.args = (failure.message,)
             if self.refused is not None and isinstance(failure, RateLimited | Overloaded):
                 self.refused()
             raise
+
+    def _without_key(self, text: str) -> str:
+        credential = self.backend.credential()
+        return text if credential is None else credential.secret.scrub(text)
 
     def answer(self, payload: Any) -> Effects:
         """Do what the backend does, and the checks that hold for every answer."""
@@ -214,12 +218,14 @@ class ChatLink(Link):
             if gathering.has_content:
                 raise StreamBroken(f"the answer broke off: {failure.message}", target=self.label) from None
             raise
-        if request.stream and not gathering.finished:
-            raise StreamBroken("the stream ended without a finish reason, so the answer may be cut", target=self.label)
+        if (failed := answer_failure(request, gathering)) is not None:
+            failed.target = self.label
+            raise failed
         answer = gathering.answer()
-        if answer.finish_reason == "content_filter":
-            raise ContentFiltered("the provider's content policy stopped the answer", target=self.label)
-        return replace(answer, model=answer.model or model)
+        notes = tuple(map(self._without_key, notes_on(answer, model, streamed=request.stream)))
+        for note in notes:
+            notice_once(f"{self.label}: {note}")
+        return replace(answer, model=answer.model or model, notes=notes)
 
 
 def _shaped(vectors: Vectors, options: EmbedOptions) -> Vectors:

@@ -11,12 +11,14 @@ class Policy:
     """How long and how often. All times in seconds.
 
     deadline: for one request over all targets and retries (a large batch is cut into several requests, each with its own);
-    answer_timeout: for one call whose answer comes whole; connect_timeout: for its connection; max_retries: how often one
+    answer_timeout: for one call whose answer comes whole; where another target could take over, progress_timeout instead, if that
+    is less; connect_timeout: for its connection; max_retries: how often one
     target is asked again at once after a failure that may pass, 0 for never; patience: a Retry-After up to this is waited
     out before another target is asked.
 
-    Of streamed answers: progress_timeout: without a byte, until the first content; first_content_timeout: until the first
-    content, where another target could take over; stall_timeout: from one piece of content to the next.
+    Of streamed answers: progress_timeout: without a byte, until the first content; whole_progress_timeout: the same, of an answer
+    that the caller wants whole; first_content_timeout: until the first content, where another target could take over;
+    stall_timeout: from one piece of content to the next.
     """
 
     deadline: float = 60.0
@@ -25,6 +27,7 @@ class Policy:
     max_retries: int = 1
     patience: float = 0.0
     progress_timeout: float = 30.0
+    whole_progress_timeout: float = 30.0
     first_content_timeout: float = 10.0
     stall_timeout: float = 15.0
     next_on_content_filter: bool = False
@@ -43,11 +46,27 @@ class Effect(Protocol):
 
 
 class Pace:
-    """How long the next step of one call may take. hurried: says whether another target could take over."""
+    """How long the next step of one call may take."""
 
-    def __init__(self, policy: Policy, clock: Callable[[], float], ends: float, hurried: Callable[[], bool]) -> None:
-        """Start now; `ends` is the request's deadline, by the clock."""
-        self.policy, self.clock, self.ends, self._hurried = policy, clock, ends, hurried
+    def __init__(
+        self,
+        policy: Policy,
+        clock: Callable[[], float],
+        ends: float,
+        hurried: Callable[[], bool],
+        *,
+        whole: bool = False,
+    ) -> None:
+        """Start now.
+
+        Args:
+            policy: the limits.
+            clock: gives monotonic seconds.
+            ends: the request's deadline, by the clock.
+            hurried: says whether another target could take over.
+            whole: the caller waits for the whole answer, also where it comes in pieces.
+        """
+        self.policy, self.clock, self.ends, self._hurried, self._whole = policy, clock, ends, hurried, whole
         self.started = clock()
         self.last_content: float | None = None
 
@@ -64,7 +83,8 @@ class Pace:
         """Return the seconds that this effect may take."""
         policy, now = self.policy, self.clock()
         if not effect.streamed:
-            left = self.started + policy.answer_timeout - now
+            limit = min(policy.answer_timeout, policy.progress_timeout) if self.hurried else policy.answer_timeout
+            left = self.started + limit - now
         elif self.last_content is not None:
             left = self.last_content + policy.stall_timeout - now
         elif self.hurried:
@@ -72,5 +92,5 @@ class Pace:
         elif effect.patient:
             left = self.ends - now
         else:
-            left = policy.progress_timeout
+            left = policy.whole_progress_timeout if self._whole else policy.progress_timeout
         return max(0.0, min(left, self.ends - now))

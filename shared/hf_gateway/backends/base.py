@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any, ClassVar, Protocol
 
+from hf_gateway.backends.stream_support import StreamSupport, refuses_stream
 from hf_gateway.chain import Emit
 from hf_gateway.chat import ChatEvent, ChatRequest, Gathering
 from hf_gateway.credentials import Credential, find
 from hf_gateway.drive import Effects, Open, Opened, Read, Send
 from hf_gateway.embedding import EmbedRequest
 from hf_gateway.engines import sources
-from hf_gateway.errors import AttemptTimedOut, BatchTooLarge, ConfigError, ConnectFailed, nearest
+from hf_gateway.errors import AttemptTimedOut, BatchTooLarge, ConfigError, ConnectFailed, GatewayError, nearest
 from hf_gateway.key_policy import Access, HouseRules, KeyRequirement, requirement
 from hf_gateway.notices import notice_once
 from hf_gateway.options import ChatOptions, EmbedOptions, Task
@@ -147,6 +148,7 @@ class Backend:
         self._credential: Credential | None = None
         self._prepared = False
         self._learnt = Learnt()
+        self._streams = StreamSupport(able=target.options.get("stream", True) is not False)
 
     @property
     def batch_texts(self) -> int | None:
@@ -323,37 +325,61 @@ class Backend:
 
     def converse(
         self,
+        request: ChatRequest,
+        gathering: Gathering,
+        encode: Callable[[ChatRequest], HttpRequest],
+        whole: Callable[[HttpResponse], ChatEvent],
+        pieces: Callable[[Mapping[str, str]], StreamDecoder],
+    ) -> Effects:
+        """Send a chat request and gather its answer; what a server refuses to stream is asked for at once as a whole.
+
+        Args:
+            request: what is asked; `stream` says whether in pieces.
+            gathering: takes the answer.
+            encode: makes the HTTP request.
+            whole: reads an answer that comes at once.
+            pieces: makes the reader of a stream from its headers.
+        """
+        if request.stream and self._streams.may(request):
+            try:
+                if (yield from self._stream(encode(request), gathering, whole, pieces)):
+                    self._streams.came_whole(request)
+                return
+            except GatewayError as failure:
+                if gathering.has_content or not refuses_stream(failure):
+                    raise
+                self._streams.came_whole(request)
+        response = yield from self.ask(encode(dataclasses.replace(request, stream=False)))
+        yield from said(gathering, [whole(response)])
+        gathering.closed = True
+
+    def _stream(
+        self,
         message: HttpRequest,
-        stream: bool,
         gathering: Gathering,
         whole: Callable[[HttpResponse], ChatEvent],
         pieces: Callable[[Mapping[str, str]], StreamDecoder],
     ) -> Effects:
-        """Send a chat request and gather its answer, whichever form it comes in: servers ignore what was asked for.
-
-        whole: reads an answer that comes at once; pieces: makes the reader of a stream from its headers.
-        """
-        if not stream:
-            response = yield from self.ask(message)
-            yield from said(gathering, [whole(response)])
-            return
+        """Open a stream and gather its pieces; returns whether the answer came whole, since servers ignore what was asked for."""
         opened: Opened = yield Open(message, self.credential())
         if not 200 <= opened.status < 300 or opened.headers.get("content-type", "").startswith(_WHOLE):
             response = yield from self._read_whole(opened)
             yield from said(gathering, [whole(response)])
-            return
+            gathering.closed = True
+            return True
         decoder = pieces(opened.headers)
         while True:
             within = LAST_BYTES if decoder.done else GRACE if decoder.finished else None
             try:
                 data = yield Read(opened.source, within)
             except (AttemptTimedOut, ConnectFailed):
-                if decoder.finished:
-                    return
+                if decoder.finished or decoder.done:
+                    return False
                 raise
             yield from said(gathering, decoder.end() if data is None else decoder.feed(data))
+            gathering.closed = decoder.done
             if data is None:
-                return
+                return False
 
     def _read_whole(self, opened: Opened) -> Generator[Any, Any, HttpResponse]:
         body = bytearray()

@@ -16,12 +16,13 @@ class EndpointBackend(OpenAIChat):
     """Speaks to the root path, which both containers for embeddings serve: TEI's and the inference toolkit's.
 
     For chat to `/v1/chat/completions`, as its containers for that do: TGI, vLLM, SGLang, llama.cpp. Options: `access` ("public"
-    for an endpoint that needs no token); for chat `stream_usage` (False for a container that knows no stream_options).
+    for an endpoint that needs no token); for chat `stream_usage` (False for a container that knows no stream_options) and
+    `stream` (False for one that cannot stream).
     """
 
     kind = "endpoint"
     most_texts = MAX_TEXTS
-    option_names = frozenset({"access", "stream_usage"})
+    option_names = frozenset({"access", "stream", "stream_usage"})
     tuning_options = option_names
 
     def __init__(self, *args: object, **named: object) -> None:

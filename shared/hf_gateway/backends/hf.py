@@ -55,12 +55,12 @@ class HfBackend(OpenAIChat):
     """For embeddings: asks the Hub once in a while who serves the model, and calls the pipeline by name.
 
     For chat the router chooses, by a provider's name or a policy (`cheapest`, `fastest`, which is its own default, `preferred`).
-    Options: `bill_to`, the organisation that pays.
+    Options: `bill_to`, the organisation that pays; for chat `stream` (False for a provider that cannot stream).
     """
 
     kind = "hf"
     most_texts = MAX_TEXTS
-    option_names = frozenset({"bill_to"})
+    option_names = frozenset({"bill_to", "stream"})
     tuning_options = option_names
 
     def __init__(self, *args: object, **named: object) -> None:

@@ -1,6 +1,7 @@
 """`ollama[:<model>]`: Ollama's native API, on OLLAMA_HOST."""
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -78,14 +79,15 @@ _HUB_HOSTS = ("hf.co/", "huggingface.co/")
 class OllamaBackend(Backend):
     """Never lets Ollama cut a text in silence, unless `truncate` was asked for.
 
-    Options: `keep_alive`, `num_ctx` (tokens of context, which Ollama otherwise takes to be few), `options` (Ollama's own).
+    Options: `keep_alive`, `num_ctx` (tokens of context, which Ollama otherwise takes to be few), `options` (Ollama's own); for
+    chat `stream` (False for a proxy that cannot stream).
     """
 
     kind = "ollama"
     most_texts = MAX_TEXTS
     tasks = frozenset({"embedding", "chat"})
-    option_names = frozenset({"keep_alive", "num_ctx", "options"})
-    tuning_options = frozenset({"keep_alive"})
+    option_names = frozenset({"keep_alive", "num_ctx", "options", "stream"})
+    tuning_options = frozenset({"keep_alive", "stream"})
     max_bytes = 8_000_000
 
     def __init__(self, *args: object, **named: object) -> None:
@@ -155,10 +157,10 @@ class OllamaBackend(Backend):
     def chat(self, request: ChatRequest, gathering: Gathering) -> Effects:
         """Answer, streamed or whole."""
         label, model = self.target.label, served_name(request.model or "")
-        message = ollama_chat.encode_chat(
+        encode = functools.partial(
+            ollama_chat.encode_chat,
             self._base,
             model,
-            request,
             target=label,
             keep_alive=self.target.options.get("keep_alive"),
             options=self._own_options(),
@@ -166,9 +168,9 @@ class OllamaBackend(Backend):
         forced = ForcedCall(request.forced_tools) if request.forced_tools else None
         with _advised(model):
             yield from self.converse(
-                message,
-                request.stream,
+                request,
                 gathering,
+                encode,
                 lambda response: _read(forced, ollama_chat.decode_chat(response, target=label)),
                 lambda headers: ollama_chat.ChatStream(headers, label, lambda event: _read(forced, event)),
             )

@@ -22,11 +22,11 @@ class OpenAIBackend(OpenAIChat):
     A URL without a path gets `/v1/embeddings` (or `/v1/chat/completions`), one with a path `/embeddings`, and one that ends in
     `/embeddings` is taken as it is. Options: `encoding` ("auto": base64, a fourth of the bytes, unless the server refuses it;
     "float" and "base64" ask for one and stay with it), `max_texts` (texts a request, 256); for chat `stream_usage` (False for a
-    server that knows no stream_options).
+    server that knows no stream_options) and `stream` (False for one that cannot stream).
     """
 
     kind = "openai"
-    option_names = frozenset({"encoding", "max_texts", "stream_usage"})
+    option_names = frozenset({"encoding", "max_texts", "stream", "stream_usage"})
     tuning_options = option_names
     max_bytes = 8_000_000
 

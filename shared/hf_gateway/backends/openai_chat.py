@@ -7,6 +7,7 @@ from hf_gateway.backends.base import Backend
 from hf_gateway.chat import ChatRequest, Gathering
 from hf_gateway.drive import Effects
 from hf_gateway.wire import openai_chat
+from hf_gateway.wire.http import HttpRequest
 
 
 class OpenAIChat(Backend):
@@ -29,18 +30,19 @@ class OpenAIChat(Backend):
     def chat(self, request: ChatRequest, gathering: Gathering) -> Effects:
         """Answer, streamed or whole."""
         label = self.target.label
+        yield from self.converse(
+            request,
+            gathering,
+            self._message,
+            lambda response: openai_chat.decode_chat(response, target=label),
+            lambda headers: openai_chat.ChatStream(headers, label),
+        )
+
+    def _message(self, request: ChatRequest) -> HttpRequest:
         message = openai_chat.encode_chat(
             self.chat_url(),
             self.chat_model(request.model),
             request,
             stream_usage=self.target.options.get("stream_usage", True),
         )
-        if more := self.chat_headers():
-            message = dataclasses.replace(message, headers={**message.headers, **more})
-        yield from self.converse(
-            message,
-            request.stream,
-            gathering,
-            lambda response: openai_chat.decode_chat(response, target=label),
-            lambda headers: openai_chat.ChatStream(headers, label),
-        )
+        return dataclasses.replace(message, headers={**message.headers, **self.chat_headers()})

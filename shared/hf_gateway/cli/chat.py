@@ -13,6 +13,7 @@ from hf_gateway.chat import ChatEvent, ChatResult, Message
 from hf_gateway.cli.output import bear, console, print_json, stdin_text
 from hf_gateway.errors import ConfigError, visible
 from hf_gateway.gateway import Gateway
+from hf_gateway.usage import Usage
 from hf_gateway.values.wording import quantity
 
 
@@ -124,15 +125,20 @@ def _tell(result: ChatResult) -> None:
             sys.stderr.write(
                 f"{visible(attempt.target)} {attempt.outcome}: {visible(attempt.error or '', lines=True)}\n"
             )
-    usage = result.usage
     parts = [
         f"{visible(result.model or 'the model')} by {visible(result.served_by)}",
         f"through {visible(result.provider)}" if result.provider else "",
-        f"{quantity(usage.input_tokens or 0, 'token')} in, {usage.output_tokens} out"
-        if usage.total_tokens is not None
-        else "",
+        ", ".join(_tokens(result.usage)),
         f"first after {result.first_content_seconds:.2f} s" if result.first_content_seconds is not None else "",
         f"{result.seconds:.2f} s in all",
         "cut at max_tokens" if result.finish_reason == "length" else "",
+        *map(visible, result.notes),
     ]
     sys.stderr.write(", ".join(part for part in parts if part) + "\n")
+
+
+def _tokens(usage: Usage) -> Iterator[str]:
+    if usage.input_tokens is not None:
+        yield f"{quantity(usage.input_tokens, 'token')} in"
+    if usage.output_tokens is not None:
+        yield f"{usage.output_tokens if usage.input_tokens is not None else quantity(usage.output_tokens, 'token')} out"

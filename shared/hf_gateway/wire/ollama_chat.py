@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from hf_gateway.chat import ChatEvent, ChatRequest, Message, ToolCallDelta, asked_for_json
-from hf_gateway.errors import BadResponse, InvalidRequest, ModelNotFound
+from hf_gateway.errors import BadResponse, InvalidRequest, ModelLoading, ModelNotFound
 from hf_gateway.usage import Usage, counted
 from hf_gateway.wire.classify import classify_inside
 from hf_gateway.wire.http import HttpRequest, HttpResponse, post_json, read_json
@@ -214,6 +214,8 @@ def _event(data: Mapping[str, Any], target: str) -> ChatEvent:
     if not isinstance(message, dict):
         raise BadResponse("the answer has no 'message'; is this Ollama's /api/chat?", target=target)
     done = data.get("done") is True
+    if done and data.get("done_reason") == "load" and not message.get("content"):
+        raise ModelLoading("it loaded the model and generated nothing", target=target, retry_after=0.0)
     calls = message.get("tool_calls")
     logprobs = data.get("logprobs")
     return ChatEvent(

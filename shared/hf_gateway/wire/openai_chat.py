@@ -139,7 +139,7 @@ def _event(
     data: Mapping[str, Any], choice: Mapping[str, Any], message: Any, said_by: tuple[str | None, str | None]
 ) -> ChatEvent:
     message = message if isinstance(message, dict) else {}
-    text, thoughts = _texts(message.get("content") or message.get("refusal"))
+    text, thoughts = _texts(message.get("content"))
     reasoning = _string(message.get("reasoning_content")) or _string(message.get("reasoning"))
     calls = message.get("tool_calls")
     calls = [calls] if isinstance(calls, dict) else _list(calls)  # older TGIs stream one call, not a list
@@ -156,7 +156,14 @@ def _event(
         provider,
         request_id,
         tuple(_list(tokens)),
+        _refusal(message),
     )
+
+
+def _refusal(message: Mapping[str, Any]) -> str:
+    """Return why the model does not answer: a field of its own, or a part of the content."""
+    parts = [message, *_list(message.get("content"))]
+    return "".join(_string(part.get("refusal")) or "" for part in parts if isinstance(part, dict))
 
 
 def _string(value: Any) -> str | None:

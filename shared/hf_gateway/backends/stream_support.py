@@ -1,0 +1,51 @@
+"""What a server can stream: by its target's option, by what it refused, and by what came whole instead."""
+
+import re
+from time import monotonic
+
+from hf_gateway.chat import ChatRequest
+from hf_gateway.errors import GatewayError
+
+REMEMBERED_S = 600.0
+"""Seconds for which it is remembered: the server may be another one by then, and asking costs one refusal."""
+
+_STATUSES = (400, 404, 405, 422, 500, 501)
+_ABOUT_STREAMS = re.compile(r"\bstream(s|ed|ing)?\b", re.IGNORECASE)
+_REFUSED = re.compile(
+    r"\bnot (be |yet )*(support|allow|available|enabled|implement|possible)|\bunsupported|\b(can ?not|can't)\b"
+    r"|must be (false|verified)|\bdisabled|\bincompatible",
+    re.IGNORECASE,
+)
+
+
+def refuses_stream(failure: GatewayError) -> bool:
+    """Return whether a server refused to stream what it may give as a whole.
+
+    llama.cpp (and LM Studio and Ollama's OpenAI form with it) refuses `logprobs` with tools, OpenAI some models, others tools.
+    """
+    return (
+        failure.status in _STATUSES
+        and _ABOUT_STREAMS.search(failure.message) is not None
+        and _REFUSED.search(failure.message) is not None
+    )
+
+
+class StreamSupport:
+    """Remembers what a server did not stream. Safe for threads: what is forgotten is learnt again."""
+
+    def __init__(self, *, able: bool) -> None:
+        """Know nothing yet; able: whether it can stream at all."""
+        self._able = able
+        self._whole_until: dict[tuple[str | None, bool, bool], float] = {}
+
+    def may(self, request: ChatRequest) -> bool:
+        """Return whether it may be asked for a stream."""
+        return self._able and monotonic() >= self._whole_until.get(_kind(request), 0.0)
+
+    def came_whole(self, request: ChatRequest) -> None:
+        """Remember that requests like this one are not streamed."""
+        self._whole_until[_kind(request)] = monotonic() + REMEMBERED_S
+
+
+def _kind(request: ChatRequest) -> tuple[str | None, bool, bool]:
+    return request.model, bool(request.tools), bool(request.sampling.logprobs)

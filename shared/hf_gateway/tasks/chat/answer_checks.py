@@ -1,0 +1,73 @@
+"""Whether what a target gave is an answer at all, and what a reader should know about one that is."""
+
+import json
+from collections.abc import Iterator, Mapping
+
+from hf_gateway.chat import ChatAnswer, ChatRequest, Gathering, ToolCall
+from hf_gateway.errors import BadResponse, ContentFiltered, GatewayError, Overloaded, ServerError, StreamBroken
+from hf_gateway.wire.model_names import contradict
+
+FINISH_REASON_FAILURES: Mapping[str, tuple[type[GatewayError], str]] = {
+    # OpenAI and Azure; Zhipu's GLM; Anthropic; Gemini; Cohere.
+    "content_filter": (ContentFiltered, "the provider's content policy stopped the answer"),
+    "sensitive": (ContentFiltered, "the provider's content policy stopped the answer"),
+    "refusal": (ContentFiltered, "the model refused to answer"),
+    "safety": (ContentFiltered, "the provider's safety settings stopped the answer"),
+    "prohibited_content": (ContentFiltered, "the provider's content policy stopped the answer"),
+    "blocklist": (ContentFiltered, "the answer contains forbidden terms"),
+    "spii": (ContentFiltered, "the answer may contain sensitive personal data"),
+    "recitation": (ContentFiltered, "the answer repeats protected text"),
+    "error_toxic": (ContentFiltered, "the provider's content policy stopped the answer"),
+    # OpenRouter and Cohere; Zhipu's GLM; DeepSeek; vLLM and SGLang; Gemini.
+    "error": (ServerError, "the server failed in the middle of the answer"),
+    "network_error": (ServerError, "the server failed in the middle of the answer"),
+    "insufficient_system_resource": (Overloaded, "the server ran out of resources in the middle of the answer"),
+    "abort": (StreamBroken, "the server gave the answer up"),
+    "malformed_function_call": (BadResponse, "the model wrote a tool call that cannot be read"),
+}
+"""Finish reasons that are no end of an answer, by the providers' own words."""
+
+
+def answer_failure(request: ChatRequest, gathering: Gathering) -> GatewayError | None:
+    """Return what is wrong with an answer that has come to its end; None for one that may be handed on."""
+    answer, reason = gathering.answer(), gathering.finish_reason
+    if request.stream and not gathering.finished and not (gathering.closed and _is_whole(answer)):
+        return StreamBroken("the stream ended without a finish reason, so the answer may be cut")
+    if gathering.refusal:
+        return ContentFiltered(f"the model refused to answer: {gathering.refusal}")
+    if (failure := FINISH_REASON_FAILURES.get((reason or "").lower())) is not None:
+        kind, message = failure
+        return kind(f"{message} (finish reason {reason!r})")
+    if not gathering.has_content and not _may_be_empty(request, reason):
+        return BadResponse(f"the answer is empty: no text, no tool call, no reasoning (finish reason {reason!r})")
+    return None
+
+
+def notes_on(answer: ChatAnswer, named: str | None, *, streamed: bool) -> Iterator[str]:
+    """Give what is unusual about an answer, a sentence each.
+
+    Args:
+        answer: as the target gave it.
+        named: the model that was asked for.
+        streamed: whether it was asked for in pieces.
+    """
+    if named and answer.model and contradict(named, answer.model):
+        yield f"{named!r} was asked for, and the server says that {answer.model!r} answered"
+    if streamed and answer.finish_reason is None:
+        yield "the server ended the answer without a finish reason, so whether it was cut is not known"
+
+
+def _may_be_empty(request: ChatRequest, reason: str | None) -> bool:
+    """Return whether the caller's own limits explain an answer without content."""
+    return (reason == "length" and request.sampling.max_tokens is not None) or bool(request.stop)
+
+
+def _is_whole(answer: ChatAnswer) -> bool:
+    return bool(answer.text or answer.tool_calls) and all(map(_has_arguments, answer.tool_calls))
+
+
+def _has_arguments(call: ToolCall) -> bool:
+    try:
+        return isinstance(json.loads(call.arguments), dict)
+    except (ValueError, RecursionError):
+        return False
