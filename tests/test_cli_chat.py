@@ -67,6 +67,7 @@ def test_the_token_and_the_model_alone_are_enough(
         Path("hf-gateway.toml").write_text(
             f'[chains.chat]\ntask = "chat"\ntargets = [{{ kind = "hf", url = "{router.url}", credential = "env:HF_TOKEN" }}]\n'
         )
+        monkeypatch.setenv("HF_GATEWAY_CONFIG", "hf-gateway.toml")
         monkeypatch.setenv("HF_TOKEN", "hf_test")
         monkeypatch.setenv("HF_MODEL_ID", LLAMA)
         assert chat("--chain", "chat", "hello") == 0

@@ -127,6 +127,7 @@ def test_doctor_tells_of_every_target_of_every_chain(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MY_KEY", "mine")
+    monkeypatch.setenv("HF_GATEWAY_CONFIG", "hf-gateway.toml")
     monkeypatch.setenv("HF_ENDPOINT", dead_url())
     with FakeTEI(api_key="mine") as tei, FakeOllama({"all-minilm": {"embedding_length": 384}}) as ollama:
         down = dead_url()

@@ -14,12 +14,16 @@ targets = ["hf:cerebras", "ollama:llama3.1"]
 require_for_hosted = false
 [keys.models]
 "meta-llama/Llama-3.1-8B-Instruct" = "required"
+
+# in the user's own file alone: what files in working folders may have sent where
+[keys.env]
+VLLM_KEY = ["http://vllm:8000"]
 """
 
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,7 +34,8 @@ from hf_gateway.credentials import HUB, ROUTER, is_hugging_face
 from hf_gateway.errors import ConfigError, nearest
 from hf_gateway.key_policy import HouseRules, KeyLevel, truthy
 from hf_gateway.notices import notice_once
-from hf_gateway.target import checked_url, parsed_url
+from hf_gateway.settings.env_keys import EnvKeyRules, allowed_in
+from hf_gateway.target import Target, checked_url, parsed_url
 from hf_gateway.values.redaction import shown_url
 
 FILE_NAME = "hf-gateway.toml"
@@ -45,8 +50,13 @@ def config_path(path: str | Path | None = None) -> Path | None:
         if not found.is_file():
             raise ConfigError(f"{found}: no such file" + ("" if path else " (HF_GATEWAY_CONFIG names it)"))
         return found
+    return next((place for place in (Path(FILE_NAME), own_config_path()) if place.is_file()), None)
+
+
+def own_config_path() -> Path:
+    """Return where the user's own file lies, if there is one."""
     home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    return next((place for place in (Path(FILE_NAME), home / "hf-gateway" / FILE_NAME) if place.is_file()), None)
+    return home / "hf-gateway" / FILE_NAME
 
 
 def read_config(path: str | Path | None = None) -> tuple[Path | None, dict[str, Any]]:
@@ -55,7 +65,7 @@ def read_config(path: str | Path | None = None) -> tuple[Path | None, dict[str, 
     if found is None:
         return None, {}
     try:
-        text = found.read_text(encoding="utf-8")
+        text = found.read_text(encoding="utf-8-sig")
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         where = re.search(r"\(at line (\d+), column (\d+)\)", str(error))
@@ -78,7 +88,7 @@ def read_chain(name: str, kind: type[BaseModel], path: str | Path | None = None)
         raise ConfigError(
             f"there is no {FILE_NAME} here, so there is no chain {name!r}; write one, or give model and targets"
         )
-    text = found.read_text(encoding="utf-8")
+    text = found.read_text(encoding="utf-8-sig")
     chains = data.get("chains", {})
     if not isinstance(chains, dict):
         raise ConfigError(f"{found}:{line_of(text, [], 'chains')}: chains is a section, [chains.{name}]")
@@ -95,8 +105,14 @@ def read_chain(name: str, kind: type[BaseModel], path: str | Path | None = None)
         if setting not in kind.model_fields:
             line = line_of(text, ["chains", name], setting)
             raise ConfigError(f"{found}:{line}: unknown setting {setting!r}{nearest(setting, set(kind.model_fields))}")
+    rules = None if path or os.environ.get("HF_GATEWAY_CONFIG") else _env_key_rules(found)
     try:
-        kind(**chain)
+        settings = kind(**chain)
+        if rules is not None:
+            targets: tuple[Target, ...] | None = getattr(settings, "targets", None)
+            if targets is not None:
+                chain["targets"] = [rules.checked(target) for target in targets]
+            _check_api_key(rules, chain, targets or (Target("hf"),))
     except ValueError as error:  # pydantic's own, for values of the wrong type
         wrong = str(getattr(error, "errors", list)()[0]["loc"][0]) if hasattr(error, "errors") else ""
         said = error.errors()[0]["msg"] if hasattr(error, "errors") else error
@@ -104,6 +120,27 @@ def read_chain(name: str, kind: type[BaseModel], path: str | Path | None = None)
     except ConfigError as error:
         raise ConfigError(f"{found}:{line_of(text, ['chains', name], 'targets')}: {error.message}") from None
     return {"chain": name, **chain, "config": str(found.resolve())}
+
+
+def _env_key_rules(found: Path) -> EnvKeyRules | None:
+    """Return what a file may ask for that nobody named; None for the user's own."""
+    own = own_config_path()
+    if own.is_file() and found.samefile(own):
+        return None
+    _, data = read_config(own) if own.is_file() else (None, {})
+    keys = data.get("keys", {})
+    if own.is_file():
+        _check_keys(own, keys)
+    return EnvKeyRules(found, own, allowed_in(keys.get("env", {})), {"hf": router_url(), "local": hub_url()})
+
+
+def _check_api_key(rules: EnvKeyRules, chain: Mapping[str, Any], targets: Sequence[Target]) -> None:
+    """Raise ConfigError for an `api_key` out of the environment that may not go to one of the chain's targets."""
+    given = chain.get("api_key")
+    if isinstance(given, str) and given.startswith("env:"):
+        keyless = [target for target in targets if target.credential is None]
+        if refusal := rules.refusal(given.removeprefix("env:"), keyless):
+            raise ConfigError(refusal)
 
 
 def line_of(text: str, section: list[str], name: str) -> int:
@@ -136,22 +173,30 @@ def house_rules(path: str | Path | None = None, environment: Mapping[str, str] =
             models[model] = KeyLevel(level)
         except ValueError:
             assert found is not None
-            line = line_of(found.read_text(encoding="utf-8"), ["keys", "models"], model)
+            line = line_of(found.read_text(encoding="utf-8-sig"), ["keys", "models"], model)
             raise ConfigError(f"{found}:{line}: {level!r} is not a level; write never, optional or required") from None
     return HouseRules(hosted, models)
 
 
 def _check_keys(found: Path, keys: Any) -> None:
-    text = found.read_text(encoding="utf-8")
+    text = found.read_text(encoding="utf-8-sig")
     if not isinstance(keys, dict):
         raise ConfigError(f"{found}:{line_of(text, [], 'keys')}: keys is a section, [keys]")
-    kinds = {"require_for_hosted": bool, "models": dict}
+    kinds = {"require_for_hosted": bool, "models": dict, "env": dict}
     for name, value in keys.items():
         line = line_of(text, ["keys"], name)
         if name not in kinds:
             raise ConfigError(f"{found}:{line}: unknown setting {name!r}{nearest(name, set(kinds))}")
         if not isinstance(value, kinds[name]):
             raise ConfigError(f"{found}:{line}: {name} is {'true or false' if kinds[name] is bool else 'a table'}")
+    try:
+        allowed_in(keys.get("env", {}))
+    except ValueError:
+        line = line_of(text, [], "keys.env")
+        raise ConfigError(
+            f"{found}:{line}: env has, by the name of each variable, the servers it may be sent to, such as "
+            '["http://vllm:8000"]'
+        ) from None
 
 
 def router_url(environment: Mapping[str, str] = os.environ) -> str:

@@ -79,7 +79,7 @@ def find(
         return None
     origin = origin_of(url)
     if isinstance(bound, EnvKey):
-        value = environment.get(bound.name, "").strip()
+        value = "" if bound.refusal else environment.get(bound.name, "").strip()
         return (
             Credential(Secret(value, f"the key in {bound.name}"), origin, f"the environment variable {bound.name}")
             if value

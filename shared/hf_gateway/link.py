@@ -26,6 +26,7 @@ from hf_gateway.guard import Guard, Standing
 from hf_gateway.key_policy import KeyLevel, fix
 from hf_gateway.notices import notice_once
 from hf_gateway.options import EmbedOptions
+from hf_gateway.secret import EnvKey
 from hf_gateway.space import VectorSpace
 from hf_gateway.tasks.chat.answer_checks import answer_failure, notes_on
 from hf_gateway.usage import Usage
@@ -66,6 +67,8 @@ class Link:
     def refusal(self) -> GatewayError | None:
         """Say why nothing may be sent to it at all, or None."""
         backend = self.backend
+        if isinstance(bound := backend.target.credential, EnvKey) and bound.refusal:
+            return KeyMissing(bound.refusal, target=self.label)
         needed = backend.key_requirement()
         credential = backend.credential() if needed.level is KeyLevel.REQUIRED else None
         if way := fix(backend.target, needed, credential, backend.key_url, alone=self.alone):

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from hf_gateway.errors import ConfigError
@@ -69,6 +69,8 @@ class EnvKey:
     """A key that is read from the environment variable `name` whenever it is needed."""
 
     name: str
+    refusal: str | None = field(default=None, compare=False, repr=False)
+    """Why it is not read after all: a config file asks for it that may not."""
 
     def __str__(self) -> str:
         """Write it as the short form does."""

@@ -9,6 +9,7 @@ from hf_gateway.drive import Effects
 from hf_gateway.errors import GatewayError
 from hf_gateway.key_policy import Access, fix
 from hf_gateway.link import EmbedLink, Link
+from hf_gateway.secret import EnvKey
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def status_of(link: Link, now: float, access: Access = "unknown") -> TargetStatu
     backend = link.backend
     needed = backend.key_requirement(access)
     credential = backend.credential()
-    way = fix(backend.target, needed, credential, backend.key_url, alone=link.alone)
+    way = _refused_key(link) or fix(backend.target, needed, credential, backend.key_url, alone=link.alone)
     state = link.breaker.state(now)
     blocked = state.state in ("open", "resting")
     standing = link.standing if isinstance(link, EmbedLink) else None
@@ -70,10 +71,16 @@ def status_of(link: Link, now: float, access: Access = "unknown") -> TargetStatu
     )
 
 
+def _refused_key(link: Link) -> str | None:
+    bound = link.backend.target.credential
+    return bound.refusal if isinstance(bound, EnvKey) else None
+
+
 def checked(link: Link, now: float, perform: Callable[[Effects, str], Any]) -> Checked:
     """Ask a target what it serves; `perform` carries a backend's effects out."""
     status = status_of(link, now)
-    if status.fix is not None:
+    # A server whose key is not sent is asked all the same: it may be there, and need none.
+    if status.fix is not None and _refused_key(link) is None:
         return Checked(status, False, Report(), status.fix)
     try:
         report: Report = perform(link.backend.probe(), link.label)

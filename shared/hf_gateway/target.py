@@ -163,7 +163,7 @@ class Target:
             value = getattr(self, item.name)
             if item.name == "credential":
                 # A name of a variable is no secret, and without it the target could not be rebuilt.
-                value = str(value) if isinstance(value, EnvKey) else None
+                value = str(value) if isinstance(value, EnvKey) and value.refusal is None else None
             elif item.name == "options":
                 value = dict(value)
             elif item.name == "space" and value is not None:

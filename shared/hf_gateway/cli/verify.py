@@ -85,7 +85,7 @@ def _chains(arguments: argparse.Namespace) -> list[Chain]:
         if not isinstance(table, dict) or table.get("task") in (None, "embedding")
     ]
     if names:
-        return [(name, str(path), EmbedSettings.from_config(name, path)) for name in names]
+        return [(name, str(path), EmbedSettings.from_config(name, arguments.config)) for name in names]
     model = os.environ.get("HF_GATEWAY_EMBED_MODEL") or DEFAULT_MODEL
     return [("default", "the environment and the defaults", EmbedSettings(model=model, config=arguments.config))]
 

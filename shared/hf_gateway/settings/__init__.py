@@ -1,0 +1,1 @@
+"""What a chain takes as settings, and what a file may ask for."""

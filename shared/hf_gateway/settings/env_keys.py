@@ -1,0 +1,71 @@
+"""Which environment variables a config file may have sent where.
+
+A file that the user named, or that lies in the user's own configuration folder, may name any. One that was only found in the
+working folder may be a stranger's: it gets the keys that the user's own file allows for an origin, in its `[keys.env]`, and
+Hugging Face's token for Hugging Face's hosts, which goes there anyway. Other keys are not read, and their targets say why.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hf_gateway.credentials import TOKEN_VARIABLES, is_hugging_face, origin_of
+from hf_gateway.secret import EnvKey
+from hf_gateway.target import Target
+
+
+@dataclass(frozen=True)
+class EnvKeyRules:
+    """What a found file may ask for.
+
+    Args:
+        file: the file that asks.
+        own: the user's own file, where the rules stand.
+        allowed: variable → the origins that it may be sent to.
+        defaults: kind of target → where it goes without a URL.
+    """
+
+    file: Path
+    own: Path
+    allowed: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    defaults: Mapping[str, str] = field(default_factory=dict)
+
+    def checked(self, target: Target) -> Target:
+        """Return the target, its key taken away where the file may not ask for it."""
+        if not isinstance(target.credential, EnvKey):
+            return target
+        refusal = self.refusal(target.credential.name, [target])
+        if refusal is None:
+            return target
+        return dataclasses.replace(target, credential=dataclasses.replace(target.credential, refusal=refusal))
+
+    def refusal(self, name: str, targets: Sequence[Target]) -> str | None:
+        """Return why this variable is not sent to these targets, with the way to allow it; None where it may be."""
+        urls = [target.url or self.defaults.get(target.kind) for target in targets]
+        places = [
+            target.kind if url is None else origin_of(url)
+            for target, url in zip(targets, urls, strict=True)
+            if url is None or not (name in TOKEN_VARIABLES and is_hugging_face(url))
+        ]
+        missing = sorted({place for place in places if place not in self.allowed.get(name, frozenset())})
+        if not missing:
+            return None
+        listed = ", ".join(f'"{place}"' for place in missing)
+        return (
+            f"{self.file.absolute()} was found in the working folder, and wants the environment variable {name} sent to "
+            f"{' and '.join(missing)}; a file that you did not name may not do that, so {name} was not read. If it is right, "
+            f"allow it in {self.own}:\n  [keys.env]\n  {name} = [{listed}]\n  or name the file yourself, with "
+            f"HF_GATEWAY_CONFIG={self.file.absolute()} or --config"
+        )
+
+
+def allowed_in(table: Mapping[str, object]) -> dict[str, frozenset[str]]:
+    """Read `[keys.env]`: variable → a URL or several. Raises ValueError, naming the variable, for what is none."""
+    found: dict[str, frozenset[str]] = {}
+    for name, value in table.items():
+        places = [value] if isinstance(value, str) else value
+        if not isinstance(places, list) or not all(isinstance(place, str) for place in places):
+            raise ValueError(name)
+        found[name] = frozenset(origin_of(place) if "://" in place else place for place in places)
+    return found
