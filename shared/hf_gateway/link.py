@@ -30,6 +30,7 @@ from hf_gateway.secret import EnvKey
 from hf_gateway.space import VectorSpace
 from hf_gateway.tasks.chat.answer_checks import answer_failure, notes_on
 from hf_gateway.usage import Usage
+from hf_gateway.values.wording import quantity
 from hf_gateway.vectors import Vectors
 
 
@@ -176,7 +177,8 @@ class EmbedLink(Link):
             raise
         vectors = answer.vectors
         if len(vectors) != len(request.texts):
-            raise BadResponse(f"answered with {len(vectors)} vectors for {len(request.texts)} texts", target=self.label)
+            wrong = f"{quantity(len(vectors), 'vector')} for {quantity(len(request.texts), 'text')}"
+            raise BadResponse(f"answered with {wrong}", target=self.label)
         if fault := vectors.fault():
             raise BadResponse(f"vectors that mean nothing: {fault}", target=self.label)
         expected = self.backend.model_space().dimension

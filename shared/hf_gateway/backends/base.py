@@ -21,6 +21,7 @@ from hf_gateway.options import ChatOptions, EmbedOptions, Task
 from hf_gateway.secret import Secret
 from hf_gateway.space import VectorSpace, canonical
 from hf_gateway.target import Target
+from hf_gateway.values.wording import quantity
 from hf_gateway.wire.hf_router import Capabilities
 from hf_gateway.wire.http import HttpRequest, HttpResponse, json_size
 
@@ -311,7 +312,9 @@ class Backend:
         if most is None or count <= most:
             most = self._learnt.fewer(count, lambda: _size(request))
         if most is not None and count > most:
-            raise BatchTooLarge(f"takes {most} texts at once", max_texts=most, max_bytes=self.max_bytes - _ENVELOPE)
+            raise BatchTooLarge(
+                f"takes {quantity(most, 'text')} at once", max_texts=most, max_bytes=self.max_bytes - _ENVELOPE
+            )
 
     def ask(self, request: HttpRequest, credential: Credential | None = None) -> Generator[Any, Any, HttpResponse]:
         """Send with a key, the target's own if none is given, and only to that key's origin.

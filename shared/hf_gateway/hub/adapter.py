@@ -14,6 +14,7 @@ from typing import Any
 
 from hf_gateway.hub.contents import LocalPaths, Malformed, Tensors, pickle_or_archive, secrets_in, tensors_in
 from hf_gateway.hub.errors import HubArgumentError
+from hf_gateway.hub.named_keys import settings_with_keys
 
 CONFIG, WEIGHTS, CARD = "adapter_config.json", "adapter_model.safetensors", "README.md"
 
@@ -233,6 +234,7 @@ class _Reading:
                 "safetensors", WEIGHTS, "has no tensor of a LoRA in it; are these the weights of a whole model?"
             )
         self._look_for_secrets(WEIGHTS, "\n".join(tensors.metadata.values()))
+        self._look_for_named_keys(WEIGHTS, tensors.metadata)
         self._look_for_paths(WEIGHTS, {"__metadata__": tensors.metadata})
         self.files.append(AdapterFile(WEIGHTS, path.stat().st_size))
 
@@ -256,6 +258,7 @@ class _Reading:
             return
         before = json.dumps(data)
         if isinstance(data, dict) and name not in _VOCABULARIES:
+            self._look_for_named_keys(name, data)
             data = self._without_paths(name, data)
         if name == CONFIG:
             self._take_config(data)
@@ -334,6 +337,10 @@ class _Reading:
     def _look_for_secrets(self, name: str, text: str) -> None:
         for line, kind in secrets_in(text):
             self._refuse("secret", name, f"line {line} seems to hold {kind}; take it out, and revoke it if it is one")
+
+    def _look_for_named_keys(self, name: str, data: Mapping[str, Any]) -> None:
+        for way in dict.fromkeys(settings_with_keys(data)):
+            self._refuse("secret", name, f"{way} is a key by its name; take it out, and revoke it if it is one")
 
     def _look_for_paths(self, name: str, data: Any) -> None:
         for key, value in texts_in(data):

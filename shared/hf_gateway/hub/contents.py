@@ -40,7 +40,7 @@ _SECRETS = {
         (r"xox[abeoprs]-[A-Za-z0-9-]{10,}", "a Slack token"),
         (r"eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}", "a signed token"),
         (r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY-----", "a private key"),
-        (r"://[^\s/:@\"'<>]+:[^\s/@\"'<>]+@", "a password in a URL"),
+        (r"://[^\s/:@\"'<>]+:(?!\d+/)[^\s@\"'<>]+@", "a password in a URL"),
     )
 } | {
     re.compile(

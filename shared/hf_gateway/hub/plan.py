@@ -11,6 +11,7 @@ from hf_gateway.hub.adapter import CARD, Adapter, AdapterFile, AdapterRefused, P
 from hf_gateway.hub.card import Details, card, front_and_body
 from hf_gateway.hub.contents import LocalPaths, secrets_in
 from hf_gateway.hub.licenses import licence_class, objection, problem_of_ours
+from hf_gateway.hub.named_keys import keys_in_text, settings_with_keys
 from hf_gateway.secret import Secret
 
 
@@ -78,6 +79,7 @@ def make_plan(
     if base_license.asked or base_license.identifiers:
         problems += _compatibility(details, adapter.base_model, base_license.identifiers, license_checked)
     paths = LocalPaths(adapter.folder)
+    details, keys = _training_without_keys(details)
     details, left_out = _training_without_paths(details, paths)
     text = card(adapter, details, repo_id)
     problems += [*_problems_of_card(text, secret), *_paths_in_card(text, paths)]
@@ -92,7 +94,7 @@ def make_plan(
         card=text,
         files=tuple(files),
         left_out=adapter.left_out,
-        changed=(*adapter.changed, *left_out),
+        changed=(*adapter.changed, *keys, *left_out),
         base_model=adapter.base_model,
         license=details.license or "",
         base_license=", ".join(base_license.identifiers) or None,
@@ -132,6 +134,14 @@ def _compatibility(
             yield Problem("licence", where, f"its licence {problem}")
 
 
+def _training_without_keys(details: Details) -> tuple[Details, list[str]]:
+    """Leave settings out whose name says that they are a key, and say which."""
+    keys = [name for name, value in details.training.items() if any(settings_with_keys(value, name))]
+    kept = {name: value for name, value in details.training.items() if name not in keys}
+    said = [f"{CARD}: training's {name} is left out: by its name there is a key in it" for name in keys]
+    return replace(details, training=kept), said
+
+
 def _training_without_paths(details: Details, paths: LocalPaths) -> tuple[Details, list[str]]:
     """Take paths of this machine out of the settings, and say of which."""
 
@@ -167,6 +177,16 @@ def _paths_in_card(text: str, paths: LocalPaths) -> Iterator[Problem]:
 def _problems_of_card(text: str, secret: Secret | None) -> list[Problem]:
     found = [
         Problem("secret", CARD, f"line {line} of the card seems to hold {kind}") for line, kind in secrets_in(text)
+    ]
+    named = [(f"line {line} of the card", name) for line, name in keys_in_text(text)]
+    known = {name for _, name in named}
+    front, _ = front_and_body(text)
+    named += [("the metadata", way) for way in settings_with_keys(front) if way.rpartition(".")[2] not in known]
+    found += [
+        Problem(
+            "secret", CARD, f"{place}: by its name, {name}, there is a key; take it out, and revoke it if it is one"
+        )
+        for place, name in dict.fromkeys(named)
     ]
     if secret is not None and secret.scrub(text) != text:
         found.append(Problem("secret", CARD, "the card holds the token itself"))

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from hf_gateway.embedding import EmbedAnswer
 from hf_gateway.errors import BadResponse
 from hf_gateway.usage import Usage, charged, counted
+from hf_gateway.values.wording import quantity
 from hf_gateway.vectors import Vectors
 from hf_gateway.wire.http import HttpRequest, HttpResponse, get, post_json, read_json, read_vectors, server_identity
 from hf_gateway.wire.rows import rows_of
@@ -77,7 +78,9 @@ def _usage_of(said: Any) -> Usage:
 
 def _ordered(entries: list[Any], count: int, target: str) -> list[Any]:
     if len(entries) != count:
-        raise BadResponse(f"answered with {len(entries)} vectors for {count} texts", target=target)
+        raise BadResponse(
+            f"answered with {quantity(len(entries), 'vector')} for {quantity(count, 'text')}", target=target
+        )
     places = [entry.get("index") if isinstance(entry, dict) else None for entry in entries]
     if all(place is None for place in places):
         return entries

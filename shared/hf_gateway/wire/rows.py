@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 from hf_gateway.errors import BadResponse
+from hf_gateway.values.wording import quantity
 from hf_gateway.vectors import Vectors
 
 
@@ -12,7 +13,7 @@ def rows_of(rows: Any, count: int, *, target: str) -> Vectors:
     if not isinstance(rows, list):
         raise BadResponse(f"answered with {_kind(rows)} where a list of vectors belongs", target=target)
     if len(rows) != count:
-        raise BadResponse(f"answered with {len(rows)} vectors for {count} texts", target=target)
+        raise BadResponse(f"answered with {quantity(len(rows), 'vector')} for {quantity(count, 'text')}", target=target)
     for index, row in enumerate(rows):
         if not isinstance(row, list) or not row:
             raise BadResponse(f"vector {index} is {_kind(row)}, not a list of numbers", target=target)
