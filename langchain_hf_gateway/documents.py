@@ -1,11 +1,12 @@
 """Documents on their way into a store: those without text are named and left out, since no model makes a vector of nothing."""
 
-import logging
 from collections.abc import Iterable
 
 from langchain_core.documents import Document
 
-log = logging.getLogger(__name__)
+from hf_gateway.values.logs import logger
+
+log = logger(__name__)
 
 MAX_DOCUMENTS_NAMED = 10
 """Documents without text that one warning names."""

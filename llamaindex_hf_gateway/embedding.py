@@ -1,6 +1,5 @@
 """HFGatewayEmbedding: LlamaIndex's `BaseEmbedding` over a hf-gateway chain."""
 
-import logging
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,12 +14,13 @@ from hf_gateway.config import read_chain
 from hf_gateway.errors import InvalidRequest
 from hf_gateway.front import EmbedFront, build
 from hf_gateway.options import EmbedOptions, EmbedSettings, Targets
+from hf_gateway.values.logs import logger
 from llamaindex_hf_gateway.cache import SpaceCache, as_role
 
 if TYPE_CHECKING:
     from hf_gateway.gateway import Gateway
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 MAX_NODES_NAMED = 10
 """Nodes without text that one warning names."""

@@ -194,6 +194,7 @@ def test_what_is_plainly_a_name_is_repeated_so_that_people_find_their_mistake() 
             chain(text)
     assert quoted("scalway", "it") == "'scalway'"
     assert shown_url("http://ada:pw@tei:8080/v1?x=1") == "http://***@tei:8080/v1?***"
+    assert shown_url("http://ada:p@w/x@tei:8080/v1") == "http://***@tei:8080/v1"
 
 
 def test_a_url_with_a_key_in_its_query_is_refused_as_one_with_a_password_is() -> None:

@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
+import hf_gateway
 from hf_gateway import Gateway, errors
 from hf_gateway.cli import COMMANDS, _parser, main
 from hf_gateway.cli.output import Console, Table, console, literal
+from hf_gateway.values.logs import logger
 from tests.keyrings import encrypted_file, in_force
 from tests.publishing import adapter
 from tests.servers import unit_vectors
@@ -246,6 +248,17 @@ def test_an_error_that_a_program_prints_or_logs_commands_nothing(
         check(text)
 
 
+@pytest.mark.parametrize("markup", [True, False])
+def test_whatever_is_printed_is_visible_also_where_nobody_thought_of_it(
+    markup: bool, rich: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    console().print(EVIL, markup=markup)
+    table = Table(("name",))
+    table.add(EVIL)
+    console().print_table(table)
+    check(capsys.readouterr().out, lines=True)
+
+
 # Without Rich.
 
 
@@ -263,3 +276,26 @@ def test_foreign_text_is_shown_as_it_is_with_rich_and_without(
 ) -> None:
     console().print(f"[bold]{literal(text)}[/bold]|")
     assert capsys.readouterr().out == f"{text}|\n"
+
+
+# Logs.
+
+
+def test_a_record_holds_foreign_words_on_one_line_and_numbers_as_they_are(caplog: pytest.LogCaptureFixture) -> None:
+    logger("hf_gateway.test").warning("%s said %s after %.1f s, %d times", EVIL, OSError(EVIL), 1.25, 3)
+    (record,) = caplog.records
+    check(record.getMessage())
+    assert record.getMessage().endswith("after 1.2 s, 3 times")
+    assert "\n" not in record.getMessage()
+
+
+def test_every_module_logs_through_the_one_that_makes_words_visible() -> None:
+    package = Path(hf_gateway.__file__).parent
+    doors = [package.parent.parent / name for name in ("langchain_hf_gateway", "llamaindex_hf_gateway")]
+    asked = {
+        path.name
+        for folder in (package, *doors)
+        for path in folder.rglob("*.py")
+        if "getLogger(__name__)" in path.read_text(encoding="utf-8")
+    }
+    assert asked == set()

@@ -27,12 +27,13 @@ from hf_gateway.errors import BadResponse, ConfigError
 from hf_gateway.fingerprint import Fingerprint, Store, compare
 from hf_gateway.options import EmbedOptions
 from hf_gateway.space import VectorSpace
+from hf_gateway.values.logs import logger
 from hf_gateway.vectors import Vectors
 
 if TYPE_CHECKING:
     from hf_gateway.link import EmbedLink, Link
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 PAUSE = 10.0
 """Seconds for which a cache that failed is left alone, so that a dead one does not slow every call."""

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import logging
 import os
 import threading
 import time
@@ -14,10 +13,11 @@ from hf_gateway.drive import Send
 from hf_gateway.errors import GatewayError
 from hf_gateway.home import home, write_atomically
 from hf_gateway.transport import HttpTransport
+from hf_gateway.values.logs import logger
 from hf_gateway.wire.hf_router import CatalogueEntry, decode_models, encode_models
 from hf_gateway.wire.http import HttpResponse
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 LIFETIME = 24 * 3600.0
 PATIENCE = 3.0

@@ -36,9 +36,10 @@ from hf_gateway.status import Checked, TargetStatus, checked, status_of
 from hf_gateway.streams import AsyncChatStream, ChatStream
 from hf_gateway.target import Target
 from hf_gateway.transport import HttpTransport
+from hf_gateway.values.logs import logger
 from hf_gateway.wire.hf_router import Capabilities
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 PREPARED_FOR = 10.0
 """Seconds for which async calls believe what was read from files; blocking calls look each time."""

@@ -6,7 +6,6 @@ error says what probably differs and how to accept it on purpose.
 """
 
 import dataclasses
-import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -34,9 +33,10 @@ from hf_gateway.spaces.request_canaries import (
     without_canaries,
 )
 from hf_gateway.usage import Usage
+from hf_gateway.values.logs import logger
 from hf_gateway.vectors import Vectors
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 OUT_OF_ORDER = "the rows of a batch stand in another order than its texts, or a text's vector depends on its neighbours"
 

@@ -9,7 +9,6 @@ import asyncio
 import functools
 import hashlib
 import json
-import logging
 import os
 import threading
 import time
@@ -26,8 +25,9 @@ from hf_gateway.errors import GatewayError
 from hf_gateway.home import data_home, write_atomically
 from hf_gateway.notices import notice_once
 from hf_gateway.secret import Secret
+from hf_gateway.values.logs import logger
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 SERVICE = "hf-gateway"
 """The name under which the keyring's own program shows the keys; the user's name there is the origin."""

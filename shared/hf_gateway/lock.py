@@ -7,7 +7,6 @@ still be told from one whose vectors only have the same name and length.
 import dataclasses
 import datetime as dt
 import json
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,8 +18,9 @@ from hf_gateway.fingerprint import VERSION as CANARIES_VERSION
 from hf_gateway.fingerprint import Comparison, Fingerprint, Rows, compare
 from hf_gateway.home import alone, create_atomically, write_atomically
 from hf_gateway.space import VectorSpace
+from hf_gateway.values.logs import logger
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 VERSION = 1
 """Of the file's form."""

@@ -1,8 +1,8 @@
 """What a program is told once, however often it happens."""
 
-import logging
+from hf_gateway.values.logs import logger
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 _noticed: set[str] = set()
 

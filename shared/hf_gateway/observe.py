@@ -5,7 +5,6 @@ Who wants to know is a `Watcher`. While there is none, nothing of this is made.
 
 import contextlib
 import contextvars
-import logging
 import threading
 import weakref
 from collections.abc import Iterator
@@ -20,8 +19,9 @@ from hf_gateway.embedding import EmbedRequest, EmbedResult
 from hf_gateway.errors import GatewayError
 from hf_gateway.target import Target
 from hf_gateway.usage import Usage
+from hf_gateway.values.logs import logger
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 
 @dataclass(frozen=True)

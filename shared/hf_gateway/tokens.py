@@ -1,12 +1,12 @@
 """How many tokens a text has, by the model's own tokenizer where it lies on this machine."""
 
-import logging
 from functools import lru_cache
 from typing import Any
 
 from hf_gateway.engines import sources
+from hf_gateway.values.logs import logger
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 BYTES_PER_TOKEN = 4
 """What an estimate reckons with, and what English text has in most vocabularies; other languages and code have fewer."""

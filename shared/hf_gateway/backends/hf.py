@@ -1,7 +1,6 @@
 """`hf[:<provider>]`: Hugging Face Inference Providers, through the router."""
 
 import dataclasses
-import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,11 +25,12 @@ from hf_gateway.errors import (
 )
 from hf_gateway.notices import notice_once
 from hf_gateway.space import VectorSpace
+from hf_gateway.values.logs import logger
 from hf_gateway.wire import hf_inference, hf_router, openai
 from hf_gateway.wire.hf_inference import Route
 from hf_gateway.wire.hf_router import Capabilities
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 MAX_TEXTS = 32
 MAPPING_LIFETIME = 600.0

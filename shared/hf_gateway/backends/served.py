@@ -1,6 +1,5 @@
 """What servers say of the vectors they make: asked for once, kept, and never a failure by itself."""
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -8,9 +7,10 @@ from hf_gateway.backends.base import Backend
 from hf_gateway.drive import Effects
 from hf_gateway.errors import AttemptTimedOut, ConnectFailed, GatewayError, Overloaded, RateLimited, ServerError
 from hf_gateway.space import VectorSpace, canonical
+from hf_gateway.values.logs import logger
 from hf_gateway.wire import tei
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 ASKED_AT_MOST = 2
 """Times a server is asked that did not answer; whoever says no is not asked again."""

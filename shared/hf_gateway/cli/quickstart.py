@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import dataclasses
 import importlib
-import logging
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +17,7 @@ from hf_gateway.cli.output import console, literal, print_json, progress
 from hf_gateway.embedding import EmbedResult
 from hf_gateway.errors import InvalidRequest, visible
 from hf_gateway.gateway import Gateway
+from hf_gateway.values.logs import logger
 from hf_gateway.values.wording import quantity
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
@@ -32,7 +32,7 @@ OVERLAP_TOKENS = 25
 ESTIMATED_BYTES_PER_TOKEN = 3
 """Bytes of UTF-8 a token where the model's tokenizer is not here: one CJK character, and less than a token of English has."""
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)

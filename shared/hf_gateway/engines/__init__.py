@@ -6,7 +6,6 @@ refuses with `EngineFailed`, and the next one takes over.
 
 import contextlib
 import importlib
-import logging
 import re
 import threading
 import weakref
@@ -21,8 +20,9 @@ from hf_gateway.engines.generation import Generation
 from hf_gateway.engines.sources import ModelFiles
 from hf_gateway.errors import ConfigError, EngineFailed, EngineMissing
 from hf_gateway.space import VectorSpace
+from hf_gateway.values.logs import logger
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 
 class EmbeddingEngine(Protocol):

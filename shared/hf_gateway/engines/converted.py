@@ -7,7 +7,6 @@ vectors that the original gave for the canary texts. It is made beside its place
 import contextlib
 import hashlib
 import json
-import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -18,8 +17,9 @@ from typing import Any
 from hf_gateway.engines.sources import ModelFiles, read_json
 from hf_gateway.fingerprint import Fingerprint
 from hf_gateway.home import alone, home, write_atomically
+from hf_gateway.values.logs import logger
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 VERSION = 1
 """Of the form of entries, and of what converting does; entries of another one are made anew."""

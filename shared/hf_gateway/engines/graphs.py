@@ -5,7 +5,6 @@ them, from the model's own repository. A converted one is compared with the orig
 """
 
 import hashlib
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -24,9 +23,10 @@ from hf_gateway.errors import EngineFailed, EngineMissing
 from hf_gateway.fingerprint import Rows
 from hf_gateway.space import VectorSpace
 from hf_gateway.usage import Usage
+from hf_gateway.values.logs import logger
 from hf_gateway.vectors import Vectors
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 Precision = Literal["fp32", "bf16"]
 

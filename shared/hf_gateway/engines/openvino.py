@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib
-import logging
 import os
 import queue
 import shutil
@@ -16,13 +15,14 @@ from hf_gateway.engines.choosing import OPTIONS
 from hf_gateway.engines.encoder import Batch
 from hf_gateway.engines.graphs import FED, GraphEngine, Precision, chosen_output
 from hf_gateway.errors import EngineFailed, EngineMissing
+from hf_gateway.values.logs import logger
 
 if TYPE_CHECKING:
     from hf_gateway.engines.encoder import Array
 
 __all__ = ["OPTIONS", "Engine"]
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 _TOOLS = "openvino.tools.ovc"
 _HINTS: Mapping[Precision, str] = {"fp32": "f32", "bf16": "bf16"}

@@ -1,6 +1,5 @@
 """sentence-transformers on torch: serves every model that it can load, and is the yardstick for the faster engines."""
 
-import logging
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,11 +15,12 @@ from hf_gateway.engines.tensors import load_sentence_transformer
 from hf_gateway.errors import EngineFailed, EngineMissing
 from hf_gateway.space import VectorSpace
 from hf_gateway.usage import Usage
+from hf_gateway.values.logs import logger
 from hf_gateway.vectors import Vectors
 
 __all__ = ["OPTIONS", "Engine"]
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 _SHORT = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 

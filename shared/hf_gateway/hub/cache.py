@@ -7,7 +7,6 @@ own, beside the bodies, so that ten thousand models are looked through without r
 import contextlib
 import hashlib
 import json
-import logging
 import os
 import re
 import time
@@ -21,11 +20,12 @@ from hf_gateway.home import home
 from hf_gateway.hub.metadata import LIFETIME_HOURS, ModelFile, ModelMetadata
 from hf_gateway.hub.names import endpoint as checked_endpoint
 from hf_gateway.notices import notice_once
+from hf_gateway.values.logs import logger
 
 if TYPE_CHECKING:
     import sqlite3
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 FILE_NAME = "models-2.sqlite"
 """The number is that of the tables: another version of this package makes a file of its own."""

@@ -9,7 +9,6 @@ Importing this imports no SQLAlchemy: the thread does.
 
 import asyncio
 import atexit
-import logging
 import os
 import threading
 import time
@@ -29,11 +28,12 @@ from hf_gateway.ledger.budget_pool import Pool, Request, promise, unavailable, w
 from hf_gateway.ledger.cost import at_most, cost_of, may_be_billed
 from hf_gateway.ledger.prices import EXACT
 from hf_gateway.observe import Observation
+from hf_gateway.values.logs import logger
 
 if TYPE_CHECKING:
     from hf_gateway.ledger.models import PriceBook
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 VARIABLE = "HF_GATEWAY_BUDGETS"
 """`require`: send nothing before the budgets are known, also where their database cannot be reached when a process starts."""

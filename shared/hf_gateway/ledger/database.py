@@ -24,13 +24,14 @@ from typing import TYPE_CHECKING, Any
 from hf_gateway.ledger.place import shown, told
 from hf_gateway.ledger.rows import Entry, Ids, Item, Loss, read_line
 from hf_gateway.ledger.spill import Claim, Line, Spill
+from hf_gateway.values.logs import logger
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from hf_gateway.ledger.models import PriceBook
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 AT_ONCE = 500
 """Entries in one transaction."""

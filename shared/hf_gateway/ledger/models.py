@@ -5,7 +5,6 @@ they are the router's; what somebody sets by hand stays as it is set.
 """
 
 import datetime as dt
-import logging
 import re
 import threading
 import time
@@ -23,9 +22,10 @@ from hf_gateway.errors import BadResponse, ConfigError, GatewayError, nearest
 from hf_gateway.ledger.prices import _CHOSEN_BY_THE_ROUTER, _SAME, ANY_MODEL, TASKS, Entry, Price, Prices
 from hf_gateway.ledger.tables import models
 from hf_gateway.target import Target
+from hf_gateway.values.logs import logger
 from hf_gateway.wire.hf_router import CatalogueEntry
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 LIFETIME = dt.timedelta(hours=24)
 """For how long the router's prices are believed."""

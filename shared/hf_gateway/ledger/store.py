@@ -5,7 +5,6 @@ Importing this imports SQLAlchemy, which takes tenths of a second: never on an e
 
 import contextlib
 import json
-import logging
 import sqlite3
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,9 +19,10 @@ from hf_gateway.errors import ConfigError
 from hf_gateway.ledger.place import shown
 from hf_gateway.ledger.place import told as told
 from hf_gateway.ledger.tables import observations, tenant_roles
+from hf_gateway.values.logs import logger
 from hf_gateway.wal import enter_wal
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 HEAD = "0001"
 """The revision of the tables that this code knows."""

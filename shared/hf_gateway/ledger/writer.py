@@ -22,8 +22,9 @@ from typing import Any
 from hf_gateway.ledger.database import AT_ONCE, Database
 from hf_gateway.ledger.rows import Entry, Ids, Item, Loss, Noted
 from hf_gateway.ledger.spill import Spill
+from hf_gateway.values.logs import logger
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 INTERVAL = 0.5
 """Seconds after which what has come is written, or sooner when it is `AT_ONCE`."""
