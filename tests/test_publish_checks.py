@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from hf_gateway.cli import main
 from hf_gateway.errors import InvalidRequest
@@ -260,6 +261,87 @@ def test_a_path_in_a_text_of_ones_own_is_taken_out_too(tmp_path: Path, hub: Hub)
     assert "language: el\n" in written
 
 
+def test_other_places_for_the_base_models_path_get_its_id_too(tmp_path: Path, hub: Hub) -> None:
+    folder = adapter(tmp_path / "adapter", base="/home/ada/tiny")
+    settings = {
+        "peft_type": "PROMPT_TUNING",
+        "base_model_name_or_path": "/home/ada/tiny",
+        "tokenizer_name_or_path": "/home/ada/tiny",
+        "prompt_tuning_init_state_dict_path": "/home/ada/prompt.pt",
+    }
+    rewrite("adapter_config.json", settings)(folder)
+    hub.publish(folder, metadata={"base_model": BASE})
+    written = json.loads(hub.files["adapter_config.json"])
+    assert written["base_model_name_or_path"] == written["tokenizer_name_or_path"] == BASE
+    assert "prompt_tuning_init_state_dict_path" not in written
+
+
+def test_a_tokenizer_of_another_model_on_the_hub_stays(tmp_path: Path, hub: Hub) -> None:
+    folder = adapter(tmp_path / "adapter")
+    settings = {"peft_type": "PROMPT_TUNING", "base_model_name_or_path": BASE, "tokenizer_name_or_path": "acme/words"}
+    rewrite("adapter_config.json", settings)(folder)
+    hub.publish(folder)
+    assert json.loads(hub.files["adapter_config.json"])["tokenizer_name_or_path"] == "acme/words"
+
+
+@pytest.mark.parametrize(
+    ("base", "text"),
+    [
+        ("tiny", "A tiny adapter, tinyer than tiny-chat, of {base}."),
+        ("out/tiny", "See about/tiny, out/tiny-v2 and out/tiny.bin, not {base}."),
+    ],
+)
+def test_words_and_longer_names_are_not_taken_for_the_base_models_path(
+    base: str, text: str, tmp_path: Path, hub: Hub
+) -> None:
+    (tmp_path / base).mkdir(parents=True)
+    folder = adapter(tmp_path / "adapter", base=base)
+    rewrite("README.md", f"---\nlanguage: en\n---\n# Mine\n\n{text.format(base=base)}\n")(folder)
+    hub.publish(folder, metadata={"base_model": BASE})
+    assert text.format(base=BASE if "/" in base else base) in hub.files["README.md"].decode()
+
+
+CARDS = {
+    "Norwegian": ("language: no", {"language": "no"}),
+    "Norwegian among others": ("language: [en, no]", {"language": ["en", "no"]}),
+    "what YAML 1.1 takes for true": ("pretty_name: on", {"pretty_name": "on"}),
+    "true": ("inference: true", {"inference": True}),
+    "nothing": ("language: null", {"language": None}),
+    "nothing, by a mark": ("language: ~", {"language": None}),
+    "nothing among tags": ("tags: [mine, null]", {"tags": ["mine", "lora", f"base_model:adapter:{BASE}"]}),
+    "nothing deep within": ("widget: [{text: hi, output: null}]", {"widget": [{"text": "hi"}]}),
+}
+
+
+@pytest.mark.parametrize("ends", ["\n", "\r\n"], ids=["lf", "crlf"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["plain", "with a byte order mark"])
+@pytest.mark.parametrize(("line", "expected"), CARDS.values(), ids=CARDS.keys())
+def test_a_cards_metadata_are_read_as_the_hub_reads_them(
+    line: str, expected: dict[str, Any], mark: str, ends: str, folder: Path, hub: Hub
+) -> None:
+    text = f"{mark}---\n{line}\n---\n# Mine\n".replace("\n", ends)
+    (folder / "README.md").write_bytes(text.encode())
+    card = hub.publish(folder, dry_run=True).plan.card
+    front, _, body = card.removeprefix("---\n").partition("\n---\n")
+    found = yaml.safe_load(front)
+    assert {name: found.get(name) for name in expected} == expected
+    assert "license: apache-2.0" in front
+    assert body.strip() == "# Mine"
+
+
+@pytest.mark.parametrize("line", ["license: mit", "license: [mit]"])
+def test_the_licence_of_a_card_counts_with_a_byte_order_mark_and_in_a_list(line: str, folder: Path, hub: Hub) -> None:
+    (folder / "README.md").write_text(f"\ufeff---\n{line}\n---\n# Mine\n", encoding="utf-8")
+    assert hub.publish(folder, dry_run=True, metadata={"license": None}).plan.license == "mit"
+
+
+def test_json_goes_out_without_a_byte_order_mark(folder: Path, hub: Hub) -> None:
+    path = folder / "adapter_config.json"
+    path.write_text("\ufeff" + path.read_text(), encoding="utf-8")
+    hub.publish(folder)
+    assert json.loads(hub.files["adapter_config.json"])["base_model_name_or_path"] == BASE
+
+
 FRONT = {
     "datasets": "datasets: /home/ada/data",
     "tags[0]": "tags: [/home/ada/m]",
@@ -290,6 +372,11 @@ PATHS = {
     "a URL of a file": "file:///srv/data",
     "an option of a command": "-I/home/ada/include",
     "a trainer's link": "[m](https://huggingface.co//home/ada/m)",
+    "Colab's drive": "/content/drive/MyDrive/m",
+    "Kaggle's": "/kaggle/working/m",
+    "a cluster's": "/scratch/ada/m",
+    "a Mac's disk": "/Volumes/Data/m",
+    "Windows' other disk": r"D:\models\m",
     "a line's end in JSON": r"{'log': 'done\n/home/ada/m'}",
 }
 
@@ -312,6 +399,24 @@ def test_the_users_home_and_the_folders_around_the_adapter_are_known(
         with pytest.raises(AdapterRefused, match="has a path of this machine in it"):
             hub.publish(folder, metadata={"description": f"see {path}"})
     assert hub.publish(folder, metadata={"description": "see /srv/people/adam"}).commit
+
+
+def test_a_path_that_is_on_this_disk_is_found_below_any_root(
+    folder: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exists = Path.exists
+    monkeypatch.setattr(Path, "exists", lambda self: str(self) == "/clients/acme" or exists(self))
+    for path in ("/clients/acme", "/clients/acme/train.jsonl"):
+        with pytest.raises(AdapterRefused, match=f"has a path of this machine in it, {path}"):
+            hub.publish(folder, metadata={"description": f"from {path}, then"}, dry_run=True)
+    for path in (
+        "/clients/other/x",
+        "/v1/models",
+        "/usr/bin/env",
+        "https://example.org/clients/acme/x",
+        "a/clients/acme/x",
+    ):
+        assert path in hub.publish(folder, metadata={"description": f"from {path}, then"}, dry_run=True).plan.card
 
 
 NO_PATHS = [

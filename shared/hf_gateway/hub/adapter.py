@@ -7,6 +7,7 @@ it is. The whole folder is looked at nevertheless: pickles, keys and links say t
 import json
 import os
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -47,8 +48,14 @@ _CHECKPOINT = re.compile(r"checkpoint-\d+|global_step\d+|epoch[-_]\d+")
 _TRAINING_STATE = re.compile(r"(?:optimizer|scheduler|scaler|rng_state|random_states|training_args|training_state)\b.*")
 
 # Where configs of tokenizers and adapters keep what they were loaded from.
-_NAMES_OF_MODELS = ("base_model_name_or_path", "name_or_path", "_name_or_path")
-_PATHS_OF_FILES = ("tokenizer_file", "special_tokens_map_file", "vocab_file", "merges_file")
+_NAMES_OF_MODELS = ("base_model_name_or_path", "tokenizer_name_or_path", "name_or_path", "_name_or_path")
+_PATHS_OF_FILES = (
+    "tokenizer_file",
+    "special_tokens_map_file",
+    "vocab_file",
+    "merges_file",
+    "prompt_tuning_init_state_dict_path",
+)
 _ID = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*", re.ASCII)
 _CACHED = re.compile(r"models--([\w.-]+?)(?:--([\w.-]+))?[\\/]snapshots[\\/]([0-9a-f]{40})(?:[\\/]|$)", re.ASCII)
 
@@ -263,7 +270,8 @@ class _Reading:
         if name == CONFIG:
             self._take_config(data)
         size = (self.folder / name).stat().st_size
-        changed = json.dumps(data) != before
+        # peft and transformers do not read JSON behind a byte order mark.
+        changed = json.dumps(data) != before or _head(self.folder / name).startswith(BOM_UTF8)
         content = (json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode() if changed else None
         self.files.append(AdapterFile(name, len(content) if content else size, content))
 
@@ -325,7 +333,7 @@ class _Reading:
             self._refuse("not text", name, f"has more than {MAX_TEXT:,} bytes")
             return None
         try:
-            text = path.read_bytes().decode("utf-8")
+            text = path.read_bytes().decode("utf-8-sig")
         except UnicodeDecodeError:
             text = "\0"
         if "\0" in text:

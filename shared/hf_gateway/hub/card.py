@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import import_module
 from typing import Any, Self
 
@@ -39,6 +40,7 @@ _SHOWN = (
     "modules_to_save",
 )
 _LONG = frozenset({"description", "limitations"})
+_FRONT = re.compile(r"\A\s*---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 _UNTOUCHED = "[More Information Needed]"
 """What stands all over the card that peft writes, until somebody fills it in."""
 
@@ -145,7 +147,10 @@ def card(adapter: Adapter, details: Details, repo_id: str) -> str:
     data = ModelCardData(ignore_metadata_errors=False, **merged)
     body = text if text is not None else _body(adapter, details, repo_id)
     for name in adapter.local_names:
-        body = body.replace(name, adapter.base_model or "a model that is not on the Hub")
+        if re.search(r"[\\/]", name):
+            # A folder's bare name is a word, and says nothing of this machine; a longer path is another one.
+            known = adapter.base_model or "a model that is not on the Hub"
+            body = re.sub(rf"(?<![\w./\\-]){re.escape(name)}(?![\w-]|\.\w)", known, body)
     return f"---\n{data.to_yaml(line_break=chr(10)).rstrip()}\n---\n\n{body.strip()}\n"
 
 
@@ -158,6 +163,8 @@ def front_and_body(text: str) -> tuple[Any, str]:
 def license_in(readme: str | None) -> str | None:
     """Return the licence that a README.md names in its metadata."""
     found = _own(readme)[0].get("license")
+    if isinstance(found, list) and len(found) == 1:
+        found = found[0]
     return found if isinstance(found, str) else None
 
 
@@ -174,12 +181,43 @@ def _own(readme: str | None) -> tuple[dict[str, Any], str | None]:
 
     not_yaml: type[Exception] = import_module("yaml").YAMLError  # of a package that comes with huggingface_hub
     try:
-        found: Any = ModelCard(readme)
+        found: Any = ModelCard(_as_the_hub_reads(readme))
         data: dict[str, Any] = found.data.to_dict()
     except (ValueError, KeyError, TypeError, AttributeError, not_yaml) as error:
         raise HubArgumentError(f"README.md: its metadata are not what the Hub reads: {error}") from None
     written = found.text.strip() and _UNTOUCHED not in found.text
     return {name: value for name, value in data.items() if value is not None}, found.text if written else None
+
+
+def _as_the_hub_reads(readme: str) -> str:
+    """Return a card whose metadata YAML 1.1 and 1.2 read alike: the Hub's parser takes `no` for Norwegian, not for false."""
+    found = _FRONT.match(readme)
+    data = import_module("yaml").load(found[1], _yaml_1_2()) if found else None
+    if found is None or not isinstance(data, dict):
+        return readme
+    written = import_module("yaml").safe_dump(_without_nulls(data), sort_keys=False, allow_unicode=True)
+    return f"---\n{written}---\n{readme[found.end() :]}"
+
+
+@cache
+def _yaml_1_2() -> Any:
+    """Return a loader for which true and false alone are booleans; PyYAML has 1.1's, with yes and no, on and off."""
+    yaml, boolean = import_module("yaml"), "tag:yaml.org,2002:bool"
+    loader: Any = type("Loader", (yaml.SafeLoader,), {})
+    loader.yaml_implicit_resolvers = {
+        first: [rule for rule in rules if rule[0] != boolean]
+        for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    loader.add_implicit_resolver(boolean, re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+    return loader
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_nulls(each) for name, each in value.items() if each is not None}
+    if isinstance(value, list):
+        return [_without_nulls(each) for each in value if each is not None]
+    return value
 
 
 def _body(adapter: Adapter, details: Details, repo_id: str) -> str:

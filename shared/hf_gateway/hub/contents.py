@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -57,8 +58,11 @@ _REST_OF_A_PATH = r"[^\s\"'`<>|,;()\[\]{}]*"
 # `/mnt/data` alone is what a chat template calls the folder of a code interpreter.
 _ROOTS = (
     r"/(?:home|Users|root|tmp|var/folders|[A-Za-z]/Users)/[\w.]|/mnt/(?!data(?![\w/-]|\.\w))[\w.]"
-    r"|file:/|(?i:[A-Z]:[\\/]+Users[\\/]+\w)"
+    r"|/(?:Volumes|content/drive|gpfs|kaggle|lustre|nfs|private/(?:tmp|var)|scratch)/[\w.]"
+    r"|file:/|(?i:[A-Z]:[\\/]+Users[\\/]+\w|[A-Z]:\\{1,2}[\w.-]+\\)"
 )
+# Anywhere else a path is told from `/v1/models` by what is on this disk; where every machine has the same, it says nothing.
+_ANY_PATH = r"/(?!(?:usr|bin|sbin|lib\w*|etc|dev|proc|sys)/|mnt/data(?![\w/-]|\.\w))[\w.@+-]+/[\w.@+-]"
 _ANY_ROOT = re.compile(r"~?/[\w.@+ -]+/|[A-Za-z]:[\\/]|\\\\\w|file:")
 
 
@@ -76,21 +80,33 @@ class LocalPaths:
         # Of one part, such as /data, it would be found in texts that mean nothing of this machine.
         named = sorted((str(path) for path in own if len(path.parts) > 2), key=len, reverse=True)
         known = "".join(rf"|{re.escape(name)}(?![\w-])" for name in named)
-        self._anywhere = re.compile(f"{_URL}|({_BEFORE_A_PATH}(?:{_ROOTS}{known}){_REST_OF_A_PATH})")
+        named_roots = f"({_BEFORE_A_PATH}(?:{_ROOTS}{known}){_REST_OF_A_PATH})"
+        self._anywhere = re.compile(f"{_URL}|{named_roots}|({_BEFORE_A_PATH}{_ANY_PATH}{_REST_OF_A_PATH})")
 
     def within(self, text: str) -> Iterator[tuple[int, str]]:
         """Give line and path of each that stands anywhere in a text."""
         line, at = 1, 0
         for found in self._anywhere.finditer(text):
-            if found[1]:
+            path = (found[1] or found[2] or "").rstrip(".:!?*")
+            if found[1] or (path and _is_here(path)):
                 line, at = line + text.count("\n", at, found.start()), found.start()
-                yield line, found[1].rstrip(".:!?*")
+                yield line, path
 
     def first(self, text: str) -> str | None:
         """Return the first path in a setting's value: anywhere in it below a root that is known, at its start below any."""
         if _ANY_ROOT.match(text):
             return text
         return next((path for _, path in self.within(text)), None)
+
+
+@lru_cache(4096)
+def _is_here(path: str) -> bool:
+    """Return whether a path, or a folder of at least two names that it lies in, is on this disk."""
+    whole = Path(path)
+    try:
+        return any(each.exists() for each in (whole, *whole.parents) if len(each.parts) > 2)
+    except (OSError, ValueError):
+        return False
 
 
 class Malformed(ValueError):
