@@ -27,7 +27,7 @@ from hf_gateway._version import __version__
 from hf_gateway.chat import ChatRequest, Sampling
 from hf_gateway.config import read_chain
 from hf_gateway.errors import ConfigError
-from hf_gateway.front import Front, build
+from hf_gateway.front import Front, build, refuse_other_task
 from hf_gateway.options import ChatSettings
 from langchain_hf_gateway.errors import as_model_errors
 from langchain_hf_gateway.messages import PROVIDER, chunk_of, last_chunk, message_of, to_openai
@@ -122,6 +122,7 @@ class ChatHFGateway(Front, ChatSettings, BaseChatModel):
     @classmethod
     def from_gateway(cls, gateway: "Gateway") -> Self:
         """Use a gateway that is there already, with its connections. Raises ConfigError for one that is not for chat."""
+        refuse_other_task(gateway, "chat", cls.__name__)
         if gateway.task != "chat":
             raise ConfigError("this gateway was built for embeddings; build it as Gateway(..., task='chat')")
         made = cls(**{name: getattr(gateway.settings, name) for name in gateway.settings.model_fields_set})

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 from langchain_core.embeddings import Embeddings
 from pydantic import PrivateAttr
 
-from hf_gateway.front import EmbedFront, build
+from hf_gateway.front import EmbedFront, build, refuse_other_task
 from hf_gateway.options import EmbedSettings
 from langchain_hf_gateway.errors import as_model_errors
 
@@ -54,6 +54,7 @@ class HFGatewayEmbeddings(EmbedFront, EmbedSettings, Embeddings):
     @classmethod
     def from_gateway(cls, gateway: "Gateway") -> Self:
         """Use a gateway that is there already, with its connections and its model."""
+        refuse_other_task(gateway, "embedding", cls.__name__)
         made = cls(**{name: getattr(gateway.settings, name) for name in gateway.settings.model_fields_set})
         made._adopt(gateway)
         return made

@@ -11,6 +11,7 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
 from hf_gateway.errors import ConfigError
+from hf_gateway.lock import warn_unlocked
 
 Embedder = TypeVar("Embedder", bound=Embeddings)
 
@@ -43,6 +44,13 @@ def locked(folder: str | Path, embeddings: Embedder, *, adopt: bool = False) -> 
     return embeddings
 
 
+def _opened(folder: str | Path, embeddings: Embeddings, adopt: bool, lock: bool) -> Embeddings:
+    """Lock, or say that there is no lock; one that is there is never passed over."""
+    if not lock and warn_unlocked(folder):
+        return embeddings
+    return locked(folder, embeddings, adopt=adopt)
+
+
 def save_faiss(store: Any, folder: str | Path, *, adopt: bool = False, **arguments: Any) -> None:
     """Save a FAISS store, locked to the space of its embeddings. arguments: those of its `save_local`.
 
@@ -54,10 +62,17 @@ def save_faiss(store: Any, folder: str | Path, *, adopt: bool = False, **argumen
     store.save_local(str(folder), **arguments)
 
 
-def load_faiss(folder: str | Path, embeddings: Embeddings, *, adopt: bool = False, **arguments: Any) -> VectorStore:
+def load_faiss(
+    folder: str | Path, embeddings: Embeddings, *, adopt: bool = False, lock: bool = True, **arguments: Any
+) -> VectorStore:
     """Load a FAISS store that was saved with the same space.
 
-    arguments: those of `FAISS.load_local`; it wants `allow_dangerous_deserialization=True`, since documents are pickled.
+    Args:
+        folder: where it was saved.
+        embeddings: what it was made with.
+        adopt: lock an index that has no lock; you say that it was made with this space.
+        lock: False to open one that has no lock as it is, with a warning.
+        arguments: those of `FAISS.load_local`; it wants `allow_dangerous_deserialization=True`, since documents are pickled.
 
     Raises:
         FileNotFoundError: there is no index in the folder.
@@ -66,31 +81,47 @@ def load_faiss(folder: str | Path, embeddings: Embeddings, *, adopt: bool = Fals
     store = _store("langchain_community.vectorstores", "FAISS", "langchain-community", "faiss-cpu", needs="faiss")
     if not Path(folder).is_dir() or not any(Path(folder).iterdir()):
         raise FileNotFoundError(f"there is no index in {folder}")
-    opened: VectorStore = store.load_local(str(folder), locked(folder, embeddings, adopt=adopt), **arguments)
+    opened: VectorStore = store.load_local(str(folder), _opened(folder, embeddings, adopt, lock), **arguments)
     return opened
 
 
-def open_chroma(folder: str | Path, embeddings: Embeddings, *, adopt: bool = False, **arguments: Any) -> VectorStore:
-    """Open or make a Chroma store in a folder; one lock holds for all its collections. arguments: those of `Chroma`.
+def open_chroma(
+    folder: str | Path, embeddings: Embeddings, *, adopt: bool = False, lock: bool = True, **arguments: Any
+) -> VectorStore:
+    """Open or make a Chroma store in a folder; one lock holds for all its collections.
+
+    Args:
+        folder: where it lies.
+        embeddings: what it is made with.
+        adopt: lock a folder that has files and no lock; you say that they were made with this space.
+        lock: False to open a store that has no lock as it is, with a warning.
+        arguments: those of `Chroma`.
 
     Raises ImportError with the `pip install` line where a package is missing; else what `locked` raises.
     """
     store = _store("langchain_chroma", "Chroma", "langchain-chroma")
-    checked = locked(folder, embeddings, adopt=adopt)
+    checked = _opened(folder, embeddings, adopt, lock)
     opened: VectorStore = store(embedding_function=checked, persist_directory=str(folder), **arguments)
     return opened
 
 
-def open_lancedb(folder: str | Path, embeddings: Embeddings, *, adopt: bool = False, **arguments: Any) -> VectorStore:
+def open_lancedb(
+    folder: str | Path, embeddings: Embeddings, *, adopt: bool = False, lock: bool = True, **arguments: Any
+) -> VectorStore:
     """Open or make a LanceDB store in a folder; one lock holds for all its tables.
 
-    arguments: those of LangChain's `LanceDB`; texts are appended unless `mode` says otherwise, since its own "overwrite" would
-    lose what is there.
+    Args:
+        folder: where it lies.
+        embeddings: what it is made with.
+        adopt: lock a folder that has files and no lock; you say that they were made with this space.
+        lock: False to open a store that has no lock as it is, with a warning.
+        arguments: those of LangChain's `LanceDB`; texts are appended unless `mode` says otherwise, since its own "overwrite"
+            would lose what is there.
 
     Raises ImportError with the `pip install` line where a package is missing; else what `locked` raises.
     """
     store = _store("langchain_community.vectorstores", "LanceDB", "langchain-community", "lancedb", needs="lancedb")
-    checked = locked(folder, embeddings, adopt=adopt)
+    checked = _opened(folder, embeddings, adopt, lock)
     opened: VectorStore = store(embedding=checked, uri=str(folder), **{"mode": "append", **arguments})
     return opened
 

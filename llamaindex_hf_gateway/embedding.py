@@ -12,7 +12,7 @@ from pydantic import Field, PrivateAttr, field_serializer, field_validator, mode
 
 from hf_gateway.config import read_chain
 from hf_gateway.errors import InvalidRequest
-from hf_gateway.front import EmbedFront, build
+from hf_gateway.front import EmbedFront, build, refuse_other_task
 from hf_gateway.options import EmbedOptions, EmbedSettings, Targets
 from hf_gateway.values.logs import logger
 from llamaindex_hf_gateway.cache import SpaceCache, as_role
@@ -96,6 +96,7 @@ class HFGatewayEmbedding(EmbedFront, EmbedOptions, BaseEmbedding):  # type: igno
     @classmethod
     def from_gateway(cls, gateway: "Gateway", **fields: Any) -> Self:
         """Use a gateway that is there already, with its connections and its model."""
+        refuse_other_task(gateway, "embedding", cls.__name__)
         settings = gateway.settings
         made = cls(
             model_name=gateway.model or "unknown",

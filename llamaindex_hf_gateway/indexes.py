@@ -9,6 +9,7 @@ from llama_index.core.indices.loading import load_index_from_storage
 from llama_index.core.storage.storage_context import StorageContext
 
 from hf_gateway.errors import ConfigError
+from hf_gateway.lock import warn_unlocked
 
 
 def persist(
@@ -47,11 +48,18 @@ def load_index(
     *,
     index_id: str | None = None,
     adopt: bool = False,
+    lock: bool = True,
     **arguments: Any,
 ) -> BaseIndex[Any]:
     """Load the index of a folder that was made with the same space; sends nothing.
 
-    index_id: which one, where the folder has several; arguments: those of the index, such as `show_progress`.
+    Args:
+        folder: where it was persisted.
+        embed_model: what it was made with.
+        index_id: which one, where the folder has several.
+        adopt: lock an index that has no lock; you say that it was made with this space.
+        lock: False to open one that has no lock as it is, with a warning.
+        arguments: those of the index, such as `show_progress`.
 
     Raises:
         SpaceMismatch: it was made with another space; the message says what differs and the ways out.
@@ -60,7 +68,8 @@ def load_index(
     """
     if not Path(folder).is_dir() or not any(Path(folder).iterdir()):
         raise FileNotFoundError(f"there is no index in {folder}")
-    _lock(folder, embed_model, adopt)
+    if lock or not warn_unlocked(folder):
+        _lock(folder, embed_model, adopt)
     storage = StorageContext.from_defaults(persist_dir=str(folder))
     return load_index_from_storage(storage, index_id=index_id, embed_model=embed_model, **arguments)
 

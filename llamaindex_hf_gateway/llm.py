@@ -34,7 +34,7 @@ from pydantic import BaseModel, Field, PrivateAttr, model_serializer, model_vali
 from hf_gateway.chat import ChatRequest
 from hf_gateway.config import read_chain
 from hf_gateway.errors import BadGeneration, ConfigError
-from hf_gateway.front import Front, build
+from hf_gateway.front import Front, build, refuse_other_task
 from hf_gateway.options import ChatSettings
 from llamaindex_hf_gateway.leaving import closes_what_it_opens, opened
 from llamaindex_hf_gateway.messages import arguments_of, call_id, reads_files, to_openai, tool_calls_of
@@ -128,6 +128,7 @@ class HFGatewayLLM(Front, ChatSettings, FunctionCallingLLM):  # type: ignore[mis
     @classmethod
     def from_gateway(cls, gateway: "Gateway", **fields: Any) -> Self:
         """Use a gateway that is there already, with its connections."""
+        refuse_other_task(gateway, "chat", cls.__name__)
         settings = gateway.settings
         if not isinstance(settings, ChatSettings):
             raise ConfigError("this gateway was built for embeddings; build it as Gateway(..., task='chat')")

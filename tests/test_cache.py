@@ -678,3 +678,32 @@ class TestSqlite:
         assert kept.get_many(["a"]) == [b"1"]
         assert time.monotonic() - began < cache_stores.BUSY / 2
         writer.close()
+
+
+def test_chains_that_check_nothing_share_no_entries_of_two_servers_under_one_name(server, embed):
+    kept = Kept()
+    embed(through(server, kept), ["one"])
+    with FakeOpenAI(models=None, embed=other_model) as other:
+        assert embed(through(other, kept), ["one"]).vectors.tolist() == other_model(["one"])
+    assert embed(through(server, kept), ["one"]).cached == 1
+
+
+def test_queries_prove_their_server_each_time_where_they_are_kept(server):
+    gateway = measured(server, Kept())
+    gateway.embed(["one"], role="query")
+    server.embed = other_model
+    with pytest.raises(errors.Quarantined):
+        gateway.embed(["two"], role="query")
+    assert gateway.embed(["one"], role="query").vectors.tolist() == unit_vectors(["one"])
+
+
+def test_after_an_upgrade_of_the_model_nothing_of_the_old_one_is_given(server, monkeypatch, tmp_path, embed):
+    kept = Kept()
+    embed(measured(server, kept), ["one", "two"])
+    server.embed = other_model
+    with pytest.raises(errors.Quarantined):  # where the old one is remembered, the new one gives nothing
+        embed(measured(server, kept), ["three"])
+    monkeypatch.setenv("HF_GATEWAY_HOME", str(tmp_path / "cleared"))
+    gateway = measured(server, kept)
+    for texts in (["three"], ["one", "two"]):
+        assert embed(gateway, texts).vectors.tolist() == other_model(texts)

@@ -192,6 +192,38 @@ def test_a_server_that_refuses_the_long_text_is_measured_by_the_others(primary: 
         guarded(primary).embed(["one"])
 
 
+@pytest.mark.parametrize("strict_first", [False, True])
+def test_where_texts_may_be_cut_one_that_refuses_a_long_text_is_another_space(
+    primary: FakeOpenAI, strict_first: bool, embed: Callable[..., Any]
+) -> None:
+    with FakeOpenAI(models=None, max_input_length=100) as strict:
+        first, second = (strict, primary) if strict_first else (primary, strict)
+        gateways = [Gateway(MODEL, [_quiet(each)], check_space=True, truncate=True) for each in (first, second)]
+        embed(gateways[0], ["one"])
+        with pytest.raises(errors.Quarantined, match="one refuses a long text and the other cuts it"):
+            embed(gateways[1], ["one"])
+
+
+def test_two_servers_that_both_refuse_a_long_text_are_of_one_space() -> None:
+    with FakeOpenAI(models=None, max_input_length=100) as one, FakeOpenAI(models=None, max_input_length=100) as two:
+        for each in (one, two):
+            Gateway(MODEL, [_quiet(each)], check_space=True, truncate=True).embed(["one"])
+
+
+def test_a_fingerprint_without_a_cut_says_nothing_of_where_texts_are_cut(primary: FakeOpenAI) -> None:
+    guarded(primary).embed(["one"])
+    with FakeOpenAI(models=None, max_input_length=100) as strict:
+        Gateway(MODEL, [_quiet(strict)], check_space=True, truncate=True).embed(["one"])
+        with pytest.raises(errors.Quarantined, match="refuses a long text"):
+            Gateway(MODEL, [_quiet(primary)], check_space=True, truncate=True).embed(["one"])
+
+
+def _quiet(server: FakeOpenAI) -> Target:
+    """A server that does not list its models, and so does not say where it cuts."""
+    server.always(Reply(404, {"detail": "Not Found"}), path="/v1/models")
+    return Target("openai", url=server.url)
+
+
 def test_a_server_that_takes_few_texts_at_once_is_measured_in_parts() -> None:
     with FakeOpenAI(models=None, max_inputs=3) as small:
         assert guarded(small).embed(["one"]).vectors.tolist() == unit_vectors(["one"])

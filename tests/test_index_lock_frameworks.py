@@ -440,3 +440,59 @@ class TestLlamaIndex:
         assert not folder.exists()
         persist(words, folder, llamaindex(primary))
         assert (folder / "space.json").exists()
+
+
+class TestWithoutALock:
+    """An index that was saved before it was locked, or never is."""
+
+    def test_saving_first_and_locking_then_is_refused_with_the_right_order(
+        self, primary: FakeOpenAI, folder: Path
+    ) -> None:
+        embeddings = langchain(primary)
+        folder.mkdir()
+        InMemoryVectorStore.from_texts(TEXTS, embeddings).dump(str(folder / "store.json"))
+        with pytest.raises(ConfigError, match=r"adopt=True.*lock_index first, then save_local or persist"):
+            embeddings.lock_index(folder)
+        embeddings.lock_index(folder, adopt=True)
+
+    def test_llamaindex_opens_one_without_a_lock_only_on_purpose_and_says_so(
+        self, primary: FakeOpenAI, folder: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        embed_model = llamaindex(primary)
+        index = VectorStoreIndex.from_documents([Page(text=text) for text in TEXTS], embed_model=embed_model)
+        index.storage_context.persist(persist_dir=str(folder))
+        with pytest.raises(ConfigError, match="adopt=True"):
+            load_index(folder, embed_model)
+        load_index(folder, embed_model, lock=False)
+        assert "is opened without a lock" in caplog.text
+        assert IndexLock.read(folder) is None
+        load_index(folder, embed_model, adopt=True)
+        assert IndexLock.read(folder) is not None
+
+    def test_a_lock_that_is_there_is_never_passed_over(self, primary: FakeOpenAI, folder: Path) -> None:
+        embed_model = llamaindex(primary)
+        persist(VectorStoreIndex.from_documents([Page(text="a cat")], embed_model=embed_model), folder)
+        with pytest.raises(SpaceMismatch):
+            load_index(folder, llamaindex(primary, "test/other"), lock=False)
+
+    @pytest.mark.parametrize("lock", [True, False])
+    def test_a_faiss_folder_without_a_lock(
+        self,
+        primary: FakeOpenAI,
+        folder: Path,
+        lock: bool,
+        caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        folder.mkdir()
+        (folder / "index.faiss").write_bytes(b"vectors")
+        opened: list[Any] = []
+        stand_in = type("FAISS", (), {"load_local": staticmethod(lambda *given, **more: opened.append(given))})
+        monkeypatch.setattr("langchain_hf_gateway.indexes._store", lambda *names, **more: stand_in)
+        if lock:
+            with pytest.raises(ConfigError, match="adopt=True"):
+                load_faiss(folder, langchain(primary))
+        else:
+            load_faiss(folder, langchain(primary), lock=False)
+            assert "is opened without a lock" in caplog.text
+        assert len(opened) == (not lock)

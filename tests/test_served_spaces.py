@@ -354,6 +354,28 @@ def test_an_openai_server_is_asked_for_its_length_only_where_texts_may_be_cut(em
 
 
 @pytest.mark.parametrize(
+    ("entry", "window"),
+    [
+        ({"max_model_len": 512}, 512),
+        ({"meta": {"vocab_type": 3, "n_ctx_train": 8192, "n_ctx": 2048, "n_embd": 384}}, 2048),
+        ({"meta": {"n_ctx_train": 8192}}, None),
+        ({"meta": None, "context_length": 4096}, 4096),
+        ({"context_window": 131072}, 131072),
+        ({"max_model_len": True}, None),
+        ({"max_model_len": 0}, None),
+        ({"max_model_len": "512"}, None),
+    ],
+)
+def test_the_window_that_an_openai_server_states_is_read_in_each_servers_way(
+    entry: dict[str, Any], window: int | None
+) -> None:
+    with FakeOpenAI(models=None) as server:
+        server.always(Reply(200, {"object": "list", "data": [{"id": MODEL, **entry}]}), path="/v1/models")
+        said = served(guarded(f"openai:{server.url}", truncate=True))
+        assert (said.max_tokens if said else None) == window
+
+
+@pytest.mark.parametrize(
     "listed",
     [
         Reply(404, {"detail": "Not Found"}),

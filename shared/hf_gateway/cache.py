@@ -176,13 +176,20 @@ class CachedSpace:
             self.cache.close()
 
     def _keys(self, space: VectorSpace, request: EmbedRequest, reading: bool = False) -> Keys | None:
-        generation = self._settle(space, reading) if self._options.check_space else "unchecked"
+        generation = self._settle(space, reading) if self._options.check_space else self._unchecked(space)
         if generation is None:
             return None
         # The numbers that a longer vector is cut from are in no space: hash:64 cut to 32 is not hash:32.
         whole = next((known for link in self._links if (known := link.backend.model_space().dimension)), None)
         cut = f"{whole}->{self._options.dimensions}" if self._options.dimensions is not None else ""
         return Keys(space.id, request.role, f"{generation} truncate={request.truncate} {cut}")
+
+    def _unchecked(self, space: VectorSpace) -> str:
+        """Name the entries of servers whose word is taken: they are of these servers alone, since two may use one name."""
+        servers = sorted(
+            link.label for link in self._links if not link.authoritative and not space.differences(link.backend.space())
+        )
+        return f"unchecked {json.dumps(servers)}" if servers else "unchecked"
 
     def _settle(self, space: VectorSpace, reading: bool) -> str | None:
         """Name the entries that were let in by the fingerprint that holds for this chain; None when there are none."""

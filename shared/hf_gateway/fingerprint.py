@@ -49,6 +49,7 @@ NEAR = 0.85
 UNMEASURED = "none of the texts could be measured"
 SHUFFLED = "the same in another order: the rows do not belong to the texts they stand at"
 CUT_ELSEWHERE = "the same, but long texts are cut at another place"
+REFUSED_OR_CUT = "the same, but one refuses a long text and the other cuts it: where texts are cut, they would part"
 QUANTISED = (
     "the same model quantised, or another revision, or another prompt: every direction is near, none is the same"
 )
@@ -57,7 +58,9 @@ FOREIGN_TO_FILES = "another model: no other pooling, prompt or scaling of this o
 
 Row = tuple[float, ...]
 Rows = Mapping[Role, tuple[Row | None, ...]]
-"""For each role the vectors of the canaries, in order; None for a text that the target refused."""
+"""For each role the vectors of the canaries, in order; None for one that was not measured, REFUSED for one that was refused."""
+REFUSED: Row = ()
+"""Of a text that is longer than the target takes, though it might have been cut."""
 
 
 @dataclass(frozen=True)
@@ -191,8 +194,16 @@ def compare(reference: Rows, measured: Rows, *, cut: bool, variants: Mapping[str
         worst[role] = min(_cosine(one, other) for one, other in pairs)
         norm = max(norm, *(_norm_difference(one, other) for one, other in pairs))
     if worst and min(worst.values()) >= SAME and norm <= NORM:
-        return Comparison(worst, norm)
+        return Comparison(worst, norm, (REFUSED_OR_CUT,) if cut and _refused_by_one(reference, measured) else ())
     return Comparison(worst, norm, tuple(_causes(reference, measured, worst, cut, variants or {})))
+
+
+def _refused_by_one(reference: Rows, measured: Rows) -> bool:
+    """Return whether one side refused the long text, and the other gave it a vector: of a cut text, which may be another one."""
+    pairs = [
+        (reference[role][LONG], rows[LONG]) for role, rows in measured.items() if len(rows) > LONG and role in reference
+    ]
+    return any(one is not None and other is not None and (not one) != (not other) for one, other in pairs)
 
 
 def _causes(
@@ -230,7 +241,7 @@ def _variants_met(measured: Rows, cut: bool, variants: Mapping[str, Rows]) -> tu
 
 def _lengths_cause(reference: Rows, measured: Rows) -> str:
     unit = [
-        all(abs(math.hypot(*row) - 1) <= NORM for vectors in rows.values() for row in vectors if row is not None)
+        all(abs(math.hypot(*row) - 1) <= NORM for vectors in rows.values() for row in vectors if row)
         for rows in (reference, measured)
     ]
     if unit == [True, False]:
@@ -264,7 +275,7 @@ def _shuffled(reference: Sequence[Row | None], rows: Sequence[Row | None]) -> bo
         near = [
             place
             for place, known in enumerate(reference)
-            if row is not None and known is not None and len(row) == len(known) and _cosine(known, row) >= SAME
+            if row and known and len(row) == len(known) and _cosine(known, row) >= SAME
         ]
         places.append(near[0] if near else None)
     hits = [place for place in places if place is not None]
@@ -281,7 +292,7 @@ def _worst_without_long(reference: Rows, measured: Rows) -> dict[str, float]:
 def _pairs(one: Sequence[Row | None], other: Sequence[Row | None], cut: bool) -> list[tuple[Row, Row]]:
     found = []
     for place, (left, right) in enumerate(zip(one, other, strict=False)):
-        if left is not None and right is not None and (cut or place != LONG):
+        if left and right and (cut or place != LONG):
             found.append((left, right))
     return found
 

@@ -6,6 +6,7 @@ Importing a class costs the settings alone; the chain's rooms are imported with 
 import contextlib
 from typing import TYPE_CHECKING
 
+from hf_gateway.errors import ConfigError
 from hf_gateway.options import ChatSettings, EmbedOptions, EmbedSettings
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from hf_gateway.embedding import Role
     from hf_gateway.gateway import Gateway
     from hf_gateway.lock import IndexLock
+    from hf_gateway.options import Task
     from hf_gateway.space import VectorSpace
     from hf_gateway.status import TargetStatus
 
@@ -28,6 +30,20 @@ def build(options: EmbedOptions | ChatSettings, model: str | None) -> "Gateway":
     if isinstance(options, EmbedOptions):
         return Gateway.from_settings(EmbedSettings.of(options, model))
     return Gateway.from_settings(ChatSettings.of(options, model))
+
+
+def refuse_other_task(gateway: "Gateway", task: "Task", name: str) -> None:
+    """Raise ConfigError for a gateway that is for another task than the class that is to stand on it.
+
+    Args:
+        gateway: what was given.
+        task: what the class is for.
+        name: the class.
+    """
+    if gateway.task != task:
+        raise ConfigError(
+            f"{name} is for {task}, and this gateway was built for {gateway.task}; build it as Gateway(..., task={task!r})"
+        )
 
 
 class Front:

@@ -239,6 +239,7 @@ class Guard:
                 standing.rows,
                 both_roles=len(self._roles(target)) > 1,
                 most=target.most_texts,
+                always=self._options.cache is not None,
             )
 
     def _embed_with(

@@ -54,7 +54,8 @@ def lock_index(
             raise ConfigError(
                 f"there are files in {folder} and no {NAME}, so nobody knows which model made that index; if it was made "
                 f"with the one you are using, say so once with lock_index({str(path)!r}, adopt=True); otherwise rebuild it "
-                "into a new folder. A new index is locked before it is saved: first lock_index, then save_local or persist"
+                "into a new folder. A new index is locked before it is saved: lock_index first, then save_local or persist, "
+                "or save_faiss of langchain_hf_gateway and persist of llamaindex_hf_gateway, which do both"
             )
     index = IndexGuard(guard, links, IndexLock(folder, None), cut=cut, now=now)
     lock = index.open(known, adopt=adopt)

@@ -200,6 +200,18 @@ class IndexLock:
         )
 
 
+def warn_unlocked(folder: str | Path) -> bool:
+    """Return whether an index that is to be opened without a lock has none, and warn of what that means."""
+    if (Path(folder) / NAME).exists():
+        return False
+    log.warning(
+        "the index in %s is opened without a lock, so a query may be embedded in another vector space than the index was made "
+        "with, and nothing would say so; if it was made with this embedder, open it once with adopt=True, which locks it",
+        folder,
+    )
+    return True
+
+
 def _nearest(one: Fingerprint, other: Fingerprint, cut: bool) -> Comparison:
     """Compare two fingerprints, and what a person accepted for the same as one of them; the first that agrees counts."""
     first = compare(one.rows, other.rows, cut=cut)

@@ -169,7 +169,7 @@ class _Comparing:
         """Cut and scale as the chain does with every target's vectors."""
         found: dict[Role, tuple[Row | None, ...]] = {}
         for role, vectors in rows.items():
-            shaped = _shaped(Vectors.of(row for row in vectors if row is not None), link.backend.embed_options)
+            shaped = _shaped(Vectors.of(row for row in vectors if row), link.backend.embed_options)
             found[role] = tuple(tuple(row) for row in shaped)
         return found
 

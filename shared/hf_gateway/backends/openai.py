@@ -53,7 +53,7 @@ class OpenAIBackend(OpenAIChat):
 
     def _listed(self) -> Effects:
         response = yield from self.ask(openai.encode_models(self._base))
-        length = _max_model_len(response, self.target.model, self.target.label)
+        length = _window(response, self.target.model, self.target.label)
         return VectorSpace(self.model_space().model, max_tokens=length) if length else None
 
     def embed(self, request: EmbedRequest) -> Effects:
@@ -70,11 +70,17 @@ class OpenAIBackend(OpenAIChat):
         return Report(models, "OpenAI-compatible")
 
 
-def _max_model_len(response: HttpResponse, model: str | None, target: str) -> int | None:
-    """Read vLLM's word for how many tokens the model takes; other servers have none."""
+def _window(response: HttpResponse, model: str | None, target: str) -> int | None:
+    """Read how many tokens the model takes, by the word of vLLM, llama.cpp or a hosted provider."""
     data = read_json(response, target=target)
     entries = data.get("data") if isinstance(data, dict) else None
     listed = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
     mine = [entry for entry in listed if entry.get("id") == model] or (listed if len(listed) == 1 else [])
-    length = mine[0].get("max_model_len") if mine else None
-    return length if isinstance(length, int) else None
+    if not mine:
+        return None
+    meta = mine[0].get("meta")
+    said = [
+        meta.get("n_ctx") if isinstance(meta, dict) else None,
+        *(mine[0].get(name) for name in ("max_model_len", "context_length", "context_window")),
+    ]
+    return next((length for length in said if type(length) is int and length > 0), None)

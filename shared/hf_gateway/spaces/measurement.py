@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from hf_gateway.embedding import EmbedAnswer, EmbedRequest, Role
 from hf_gateway.errors import BadResponse, BatchTooLarge, ContextOverflow
-from hf_gateway.fingerprint import CANARIES, LONG, Comparison, Row, compare
+from hf_gateway.fingerprint import CANARIES, LONG, REFUSED, Comparison, Row, compare
 from hf_gateway.space import VectorSpace
 from hf_gateway.usage import Usage
 
@@ -84,7 +84,7 @@ def measured(target: Measurable, batches: list[list[int]], used: list[Usage], *,
 
 
 def _batch(target: Measurable, role: Role, waiting: list[list[int]], first: Row | None, used: list[Usage]) -> Measuring:
-    """Embed the next batch; returns rows by place, none where it is cut or the long text refused, or a `Comparison`.
+    """Embed the next batch; returns rows by place, none where it is to be cut, or a `Comparison`.
 
     first: the vector that the first canary must have again as a document; None for no repetition.
     """
@@ -103,13 +103,17 @@ def _batch(target: Measurable, role: Role, waiting: list[list[int]], first: Row 
             return {}
         try:
             answer = yield from target.embed_shaped(EmbedRequest(texts, role, truncate=True))
-        except (BatchTooLarge, ContextOverflow):
+        except BatchTooLarge:
             return {}
+        except ContextOverflow:
+            if places != [LONG]:
+                raise
+            return {LONG: REFUSED}
         repeated = []
     except ContextOverflow:
         if places != [LONG]:
             raise
-        return {}
+        return {LONG: REFUSED}
     used.append(answer.usage)
     rows = [tuple(row) for row in answer.vectors]
     if repeated:

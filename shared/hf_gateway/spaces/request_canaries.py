@@ -52,7 +52,7 @@ def room_for(most: int | None, count: int) -> int | None:
 
 
 def canaries_for(
-    request: EmbedRequest, record: CanaryRecord, rows: Rows, *, both_roles: bool, most: int | None
+    request: EmbedRequest, record: CanaryRecord, rows: Rows, *, both_roles: bool, most: int | None, always: bool = False
 ) -> tuple[Canary, ...]:
     """Choose the canaries for a request, none where none is due.
 
@@ -63,12 +63,13 @@ def canaries_for(
         both_roles: whether a request for queries has a document among its canaries, since the vectors of the two roles were
             measured by requests of their own, which may have met two servers.
         most: texts that the target takes at once.
+        always: whether queries always have canaries, as documents do, since a cache would give a wrong vector again.
 
     Raises:
         BatchTooLarge: the request has more texts than leave room, and is to be cut.
     """
     count = len(request.texts)
-    due = request.role == "document" or record.unproven + count > QUERY_TEXTS
+    due = always or request.role == "document" or record.unproven + count > QUERY_TEXTS
     if not due or record.takes_one or (most is not None and most < MIN_ROOM):
         record.unproven += count
         return ()
@@ -82,7 +83,7 @@ def canaries_for(
     for _ in range(LONG):
         record.turn += 1
         chosen = tuple((role, record.turn % LONG) for role in roles)
-        if all(rows.get(role, rows["document"])[place] is not None for role, place in chosen):
+        if all(rows.get(role, rows["document"])[place] for role, place in chosen):
             return chosen
     return ()
 

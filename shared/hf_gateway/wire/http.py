@@ -82,8 +82,21 @@ def read_json(response: HttpResponse, *, target: str) -> Any:
 
 
 def read_vectors(response: HttpResponse, *, target: str) -> Any:
-    """Do what `read_json` does for an answer of many numbers, all of which are read as floats in the end."""
-    return _read(response, target, loads_vectors)
+    """Do what `read_json` does for an answer of many numbers, all of which are read as floats in the end.
+
+    Raises BadResponse also for true and false within a list, which would be read as 1 and 0.
+    """
+    found = _read(response, target, loads_vectors)
+    # The words are looked for first, since looking at every number would take longer than reading it.
+    if (b"true" in response.body or b"false" in response.body) and _has_booleans(found):
+        raise BadResponse("answered with true or false where the numbers of a vector belong", target=target)
+    return found
+
+
+def _has_booleans(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(_has_booleans(item) for item in value.values() if isinstance(item, dict | list))
+    return any(isinstance(item, bool) or (isinstance(item, dict | list) and _has_booleans(item)) for item in value)
 
 
 def _read(response: HttpResponse, target: str, parse: Callable[[bytes], Any]) -> Any:
