@@ -6,6 +6,7 @@ from typing import Any
 
 from hf_gateway import ChatResult, Gateway
 from hf_gateway.testing import ManualClock
+from tests.timed import shortest, within
 
 MODEL = "test/chat-model"
 FORMS = ("whole", "awhole", "streamed", "astreamed")
@@ -18,6 +19,7 @@ class Chatter:
     def __init__(self, form: str, targets: Sequence[Any], **settings: Any) -> None:
         """Build a Gateway over the targets."""
         self.form = form
+        self.limit = shortest(settings)
         self.clock = ManualClock()
         self.pieces: list[str] = []
         self.gateway = Gateway(targets=list(targets), task="chat", clock=self.clock, **{"model": MODEL, **settings})
@@ -28,7 +30,11 @@ class Chatter:
         return self.form.endswith("streamed")
 
     def ask(self, messages: Any = "Tell me a story", **call: Any) -> ChatResult:
-        """Ask, and read the answer to its end."""
+        """Ask, and read the answer to its end; a limit of less than a second that was set has to hold."""
+        with within(self.limit):
+            return self._ask(messages, call)
+
+    def _ask(self, messages: Any, call: dict[str, Any]) -> ChatResult:
         self.pieces = []
         if self.form == "whole":
             return self.gateway.chat(messages, **call)

@@ -7,6 +7,7 @@ from typing import Any
 from hf_gateway.gateway import Gateway
 from hf_gateway.testing import ManualClock
 from langchain_hf_gateway import HFGatewayEmbeddings
+from tests.timed import shortest, within
 
 MODEL = "test/model"
 """A model that no file describes, so that fakes of any dimension may serve it."""
@@ -19,15 +20,17 @@ class Caller:
         """Build HFGatewayEmbeddings over the targets."""
         self.asynchronous = asynchronous
         self.clock = settings.pop("clock", None) or ManualClock()
+        self.limit = shortest(settings)
         settings = {"model": MODEL, **settings}
         self.gateway = Gateway(targets=list(targets), clock=self.clock, **settings)
         self.embeddings = HFGatewayEmbeddings.from_gateway(self.gateway)
 
     def documents(self, texts: list[str]) -> list[list[float]]:
-        """Embed as documents."""
-        if self.asynchronous:
-            return asyncio.run(self.embeddings.aembed_documents(texts))
-        return self.embeddings.embed_documents(texts)
+        """Embed as documents; a limit of less than a second that was set has to hold."""
+        with within(self.limit):
+            if self.asynchronous:
+                return asyncio.run(self.embeddings.aembed_documents(texts))
+            return self.embeddings.embed_documents(texts)
 
     def query(self, text: str) -> list[float]:
         """Embed as a query."""

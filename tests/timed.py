@@ -2,7 +2,9 @@
 
 import json
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,6 +20,27 @@ Step = tuple[float, bytes | GatewayError | None]
 """Seconds, and what comes then: bytes of a body, its end (None), or a failure."""
 Script = Callable[[], Sequence[Step]]
 """What a server does with one request: its headers come with the first step, the body with the others."""
+
+SLACK_S = 8.0
+"""Seconds that a loaded machine may add to a real wait; less than every default limit of a chat chain."""
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Fail what takes longer than a limit that the test set: without it, a limit that does not hold is only a slow test."""
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        took = time.monotonic() - began
+        assert took <= seconds + SLACK_S, f"{took:.1f} s, where {seconds:g} s was the limit"
+
+
+def shortest(settings: Mapping[str, Any]) -> float:
+    """Return the shortest limit among a chain's settings, if one is of less than a second; none otherwise."""
+    limits = [value for name, value in settings.items() if name.endswith("timeout") and value is not None]
+    return min((limit for limit in limits if limit < 1), default=math.inf)
+
 
 STREAM = {"content-type": "text/event-stream"}
 JSON = {"content-type": "application/json"}

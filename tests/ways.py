@@ -12,6 +12,7 @@ from hf_gateway.drive import Open, Opened, Send
 from hf_gateway.secret import Secret
 from hf_gateway.transport import HttpTransport
 from hf_gateway.wire.http import HttpRequest, HttpResponse
+from tests.timed import within
 
 WAYS = {
     "blocking": (False, ""),
@@ -62,21 +63,24 @@ class Way:
         """Send a POST, or a GET without a body, and return the whole answer."""
         wish = Send(_request(url, body, headers or {}), _credential(url, key))
         times: Any = {"timeout": timeout, "connect_timeout": connect_timeout, "target": "t"}
-        if self.asynchronous:
-            return self.run(self.transport.asend(wish, **times))
-        return self.transport.send(wish, **times)
+        with within(timeout):
+            if self.asynchronous:
+                return self.run(self.transport.asend(wish, **times))
+            return self.transport.send(wish, **times)
 
     def open(self, url: str, *, timeout: float = 10.0, key: str | None = None) -> Opened:
         """Send a POST and return the answer with its body unread."""
         wish = Open(_request(url, b"{}", {}), _credential(url, key))
         times: Any = {"timeout": timeout, "connect_timeout": 5.0, "target": "t"}
-        return (
-            self.run(self.transport.aopen(wish, **times)) if self.asynchronous else self.transport.open(wish, **times)
-        )
+        with within(timeout):
+            if self.asynchronous:
+                return self.run(self.transport.aopen(wish, **times))
+            return self.transport.open(wish, **times)
 
     def read(self, opened: Opened, timeout: float = 10.0) -> bytes | None:
         """Read the next piece."""
-        return self.run(opened.source.aread(timeout)) if self.asynchronous else opened.source.read(timeout)
+        with within(timeout):
+            return self.run(opened.source.aread(timeout)) if self.asynchronous else opened.source.read(timeout)
 
     def rest(self, opened: Opened) -> bytes:
         """Read to the end."""
