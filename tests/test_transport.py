@@ -359,7 +359,9 @@ def test_a_get_is_redirected_by_any_status(way: Way, server: Server) -> None:
     assert server.requests[-1].path == "/d"
 
 
-@pytest.mark.parametrize("location", ["http://127.0.0.2:9/", "//127.0.0.2:9/", "https://127.0.0.1/", "http://a:99999/"])
+@pytest.mark.parametrize(
+    "location", ["http://127.0.0.2:9/", "//127.0.0.2:9/", "https://127.0.0.1/", "ftp://a/", "mailto:a@b"]
+)
 def test_a_redirect_to_anywhere_else_is_refused(way: Way, server: Server, location: str) -> None:
     server.always(redirect(location))
     assert "another server" in str(refused(way, server.url, errors.BadResponse, key=KEY))

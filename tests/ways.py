@@ -1,4 +1,4 @@
-"""The four ways a request can go, blocking and async, behind one name, so that each rule is tested on all with the same lines."""
+"""The three ways a request can go, blocking and async, behind one name, so that the same lines test each rule on all."""
 
 import asyncio
 import threading
@@ -16,7 +16,6 @@ from tests.timed import within
 
 WAYS = {
     "blocking": (False, ""),
-    "blocking over httpx's client": (False, "httpx"),
     "async over aiohttp": (True, "aiohttp"),
     "async over httpx": (True, "httpx"),
 }

@@ -49,20 +49,30 @@ class Opened:
 
 @dataclass(frozen=True)
 class Send:
-    """Wish: send this and give the response, whatever its status. The key goes along only to its own origin."""
+    """Wish: send this and give the response, whatever its status. The key goes along only to its own origin.
+
+    follow: go where a redirect within the origin leads; max_bytes: of the answer, None for the transport's own limit.
+    """
 
     request: HttpRequest
     credential: Credential | None = None
+    follow: bool = True
+    max_bytes: int | None = None
     streamed: ClassVar[bool] = False
     patient: ClassVar[bool] = False
 
 
 @dataclass(frozen=True)
 class Open:
-    """Wish: send this and give the response as soon as its headers are there (`Opened`), whatever its status."""
+    """Wish: send this and give the response as soon as its headers are there (`Opened`), whatever its status.
+
+    follow: go where a redirect within the origin leads; max_bytes: of the answer, None for the transport's own limit.
+    """
 
     request: HttpRequest
     credential: Credential | None = None
+    follow: bool = True
+    max_bytes: int | None = None
     streamed: ClassVar[bool] = True
     patient: ClassVar[bool] = False
 

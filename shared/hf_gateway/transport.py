@@ -1,8 +1,8 @@
 """HTTP: connections kept, times bounded, keys and texts sent to the named origin only.
 
-Async calls go over aiohttp where it is installed, and over httpx otherwise; blocking ones over httpx's transport. httpx's own
-client, which takes several times as long, is left to the calls that go through a proxy. The rules are the same for all
-(`http/exchange.py`). `HF_GATEWAY_HTTP=httpx` goes back to that client for everything, `aiohttp` insists on aiohttp.
+Blocking calls go over httpcore's connections; async ones over aiohttp where it is installed, and over httpx otherwise or through
+a proxy. The rules are the same for all (`http/exchange.py`). `HF_GATEWAY_HTTP=httpx` has all async calls go over httpx, `aiohttp`
+insists on aiohttp.
 """
 
 import asyncio
@@ -14,19 +14,23 @@ import threading
 import weakref
 from collections.abc import AsyncGenerator, Callable
 from functools import cache
+from typing import TYPE_CHECKING
 
 from hf_gateway.drive import Open, Opened, Send
 from hf_gateway.errors import ConfigError, GatewayError
-from hf_gateway.http.exchange import AsyncPool, BlockingPool, Exchange, raise_, sorted_out
-from hf_gateway.http.proxies import Proxies
+from hf_gateway.http.exchange import AsyncPool, Exchange, raise_, sorted_out
+from hf_gateway.http.proxies import Proxies, Proxy
 from hf_gateway.wire.http import HttpResponse
+
+if TYPE_CHECKING:
+    from hf_gateway.http.over_httpcore import BlockingPool
 
 LIBRARIES = ("aiohttp", "httpx")
 """What HF_GATEWAY_HTTP may say."""
 
 
 class HttpTransport:
-    """One pool for blocking calls, and one for each event loop that calls; made when first needed, again after a fork.
+    """Pools for blocking calls, and for each event loop that calls, one a proxy; made when first needed, again after a fork.
 
     A loop's pool is closed when the loop ends, or nobody has the transport any more.
     """
@@ -37,11 +41,11 @@ class HttpTransport:
         if self._wanted not in ("", *LIBRARIES):
             raise ConfigError(f"HF_GATEWAY_HTTP is {' or '.join(map(repr, LIBRARIES))}, not {self._wanted!r}")
         self._lock = threading.Lock()
-        self._pid = os.getpid()
-        self._blocking: dict[str, BlockingPool] = {}
-        self._proxies = Proxies()
-        self._makers: dict[str, Callable[[ssl.SSLContext], AsyncPool]] = {}
-        self._async: dict[tuple[asyncio.AbstractEventLoop, str], _Kept] = {}
+        self._blocking: dict[Proxy | None, BlockingPool] = {}
+        self._proxies: Proxies | None = None
+        self._makers: dict[str, Callable[[ssl.SSLContext, Proxy | None], AsyncPool]] = {}
+        self._async: dict[tuple[asyncio.AbstractEventLoop, str, Proxy | None], _Kept] = {}
+        _transports.add(self)
 
     def prepare(self) -> None:
         """Read the certificates: files, which an event loop must not read."""
@@ -104,43 +108,49 @@ class HttpTransport:
         """Close the blocking pool and this event loop's."""
         self.close()
         here = asyncio.get_running_loop()
-        for loop, library in list(self._async):
-            if loop is here:
-                await self._async.pop((loop, library)).aclose()
+        for key in list(self._async):
+            if key[0] is here:
+                await self._async.pop(key).aclose()
 
-    def _blocking_pool(self, url: str) -> BlockingPool:
+    def leave_to_parent(self) -> None:
+        """After a fork, in the child: the sockets belong to the parent, and a lock may be held by a thread that stayed there."""
+        self._lock = threading.Lock()
+        self._blocking = {}
+
+    def _blocking_pool(self, url: str) -> "BlockingPool":
         with self._lock:
-            if self._pid != os.getpid():
-                # After a fork the sockets belong to the parent: they are left to it, not closed.
-                self._pid, self._blocking = os.getpid(), {}
-            if not self._blocking:
+            if not self._blocking or self._proxies is None:
                 self._proxies = Proxies.of_environment()
-            library = "directly" if self._wanted != "httpx" and self._proxies.direct(url) else "httpx"
-            pool = self._blocking.get(library)
+            proxy = self._proxies.proxy_for(url)
+            pool = self._blocking.get(proxy)
             if pool is None:
-                pool = self._blocking[library] = _blocking_over(library)
+                from hf_gateway.http.over_httpcore import BlockingPool
+
+                pool = self._blocking[proxy] = BlockingPool(_trusted(), proxy)
             return pool
 
     async def _async_pool(self, url: str) -> AsyncPool:
         if not self._makers:
             await asyncio.to_thread(self._find_libraries)
-        library = "aiohttp" if "aiohttp" in self._makers and self._proxies.direct(url) else "httpx"
+        assert self._proxies is not None
+        proxy = self._proxies.proxy_for(url)
+        library = "aiohttp" if "aiohttp" in self._makers and proxy is None else "httpx"
         loop = asyncio.get_running_loop()
-        kept = self._async.get((loop, library))
+        kept = self._async.get((loop, library, proxy))
         if kept is None or kept.pool.closed:
-            kept = await self._new_pool(loop, library)
+            kept = await self._new_pool(loop, library, proxy)
         return kept.pool
 
-    async def _new_pool(self, loop: asyncio.AbstractEventLoop, library: str) -> "_Kept":
+    async def _new_pool(self, loop: asyncio.AbstractEventLoop, library: str, proxy: Proxy | None) -> "_Kept":
         # A pool holds its loop, so a weak key would keep both for ever.
         self._async = {known: kept for known, kept in self._async.items() if not known[0].is_closed()}
-        kept = self._async[loop, library] = _Kept(self._makers[library](_trusted()))
+        kept = self._async[loop, library, proxy] = _Kept(self._makers[library](_trusted(), proxy))
         await kept.begin()
         return kept
 
     def _find_libraries(self) -> None:
         """Import what async calls go over, and read the certificates and who the proxies are."""
-        makers: dict[str, Callable[[ssl.SSLContext], AsyncPool]] = {}
+        makers: dict[str, Callable[[ssl.SSLContext, Proxy | None], AsyncPool]] = {}
         proxies = Proxies.of_environment()
         if self._wanted != "httpx":
             try:
@@ -150,7 +160,7 @@ class HttpTransport:
             except ImportError as error:
                 if self._wanted:
                     raise ConfigError(f"HF_GATEWAY_HTTP=aiohttp: {error}; pip install 'hf-gateway[fast]'") from None
-        if proxies.schemes or not makers:
+        if proxies.found or not makers:
             from hf_gateway.http.over_httpx import HttpxPool
 
             makers["httpx"] = HttpxPool
@@ -158,14 +168,14 @@ class HttpTransport:
         self._proxies, self._makers = proxies, makers
 
 
-def _blocking_over(library: str) -> BlockingPool:
-    if library == "httpx":
-        from hf_gateway.http import over_httpx
+_transports: "weakref.WeakSet[HttpTransport]" = weakref.WeakSet()
+if hasattr(os, "register_at_fork"):
 
-        return over_httpx.BlockingHttpxPool(_trusted())
-    from hf_gateway.http import over_httpx_directly
+    def _leave_to_parents() -> None:
+        for each in list(_transports):
+            each.leave_to_parent()
 
-    return over_httpx_directly.DirectPool(_trusted())
+    os.register_at_fork(after_in_child=_leave_to_parents)
 
 
 class _Kept:

@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import NoReturn, Protocol
+from typing import NoReturn, Protocol, TypeVar
 from urllib.parse import urljoin
 
 from hf_gateway._version import __version__
 from hf_gateway.credentials import origin_of
 from hf_gateway.drive import Open, Opened, Send
 from hf_gateway.errors import AttemptTimedOut, BadResponse, ConnectFailed, GatewayError, InvalidRequest
+from hf_gateway.http.decoding import ACCEPTED, CutShort, Decoder, Undecodable, UnknownEncoding
 from hf_gateway.values.redaction import shown_url
 from hf_gateway.wire.http import HttpResponse
 
@@ -17,9 +18,16 @@ MAX_BODY = 512 * 2**20
 MAX_REDIRECTS = 5
 MAX_CONNECTIONS = 512
 """Of one pool, in use or kept; whoever comes beyond waits."""
+MAX_URL_CHARACTERS = 2**16
+SHOWN_CHARACTERS = 200
+"""Of a URL in a message; a server may send one as long as it likes."""
 KEPT = 30.0
 """Seconds that an idle connection is kept."""
 USER_AGENT = f"hf-gateway/{__version__}"
+ALWAYS_SENT = {"user-agent": USER_AGENT, "accept": "*/*", "accept-encoding": ACCEPTED, "connection": "keep-alive"}
+"""By httpx and httpcore, unless the request says otherwise."""
+
+_Address = TypeVar("_Address")
 
 
 class Exchange:
@@ -48,16 +56,34 @@ class Exchange:
         headers = dict(request.headers)
         if credential is not None:
             headers.update(credential.header_for(self.url))
+        for name, value in headers.items():
+            # Libraries differ in what they let through, and in what they raise of the rest.
+            if not (value.isascii() and value.isprintable() and name.isascii() and name.isprintable()):
+                raise self.uncallable(f"the header {name!r} has characters that none can have")
         return headers
+
+    def address(self, parse: Callable[[str], _Address]) -> _Address:
+        """Return the URL as it is now, in a library's form. parse: raises ValueError for one that it cannot call."""
+        if len(self.url) > MAX_URL_CHARACTERS:
+            raise self.uncallable(f"it is longer than {MAX_URL_CHARACTERS:,} characters")
+        try:
+            return parse(self.url)
+        except ValueError as error:
+            words = str(error)
+        raise self.uncallable(words)
 
     def redirected(self, status: int, headers: Mapping[str, str]) -> bool:
         """Follow within the same origin; anywhere else neither the key nor the texts were meant for it."""
-        if status not in (301, 302, 303, 307, 308) or "location" not in headers:
+        if status not in (301, 302, 303, 307, 308) or "location" not in headers or not self.sent.follow:
             return False
-        there = urljoin(self.url, headers["location"])
-        if not _same_origin(there, self.url):
+        try:
+            there = urljoin(self.url, headers["location"])
+            same = origin_of(there) == origin_of(self.url)
+        except ValueError:
+            raise BadResponse("redirects to what is no URL", target=self.target, status=status) from None
+        if not same:
             raise BadResponse(
-                f"redirects to another server, {shown_url(there)!r}, which is not followed: neither the texts nor a key "
+                f"redirects to another server, {self._shown(there)}, which is not followed: neither the texts nor a key "
                 "were meant for it; if it is the right one, name it as the target's URL",
                 target=self.target,
                 status=status,
@@ -65,7 +91,7 @@ class Exchange:
         self._hops += 1
         if self._hops > MAX_REDIRECTS or (status in (301, 302, 303) and self.sent.request.method != "GET"):
             raise BadResponse(
-                f"redirects to {shown_url(there)!r}, and a POST would be lost on the way; use that URL",
+                f"redirects to {self._shown(there)}, and a POST would be lost on the way; use that URL",
                 target=self.target,
                 status=status,
             )
@@ -73,11 +99,20 @@ class Exchange:
         return True
 
     def check_size(self, size: int, status: int | None = None) -> None:
-        """Raise BadResponse for a body of more than MAX_BODY bytes."""
-        if size > MAX_BODY:
+        """Raise BadResponse for a body of more bytes than were asked for, MAX_BODY unless the request says otherwise."""
+        most = self.sent.max_bytes or MAX_BODY
+        if size > most:
             raise BadResponse(
-                f"answered with more than {MAX_BODY >> 20} MB; the rest was not read", target=self.target, status=status
+                f"answered with more than {most >> 20} MB; the rest was not read", target=self.target, status=status
             )
+
+    def decoder(self, status: int, headers: Mapping[str, str]) -> Decoder:
+        """Return what unpacks the body. Raises BadResponse for an encoding that was not asked for."""
+        try:
+            return Decoder(headers)
+        except UnknownEncoding as error:
+            words = f"answered in the encoding {str(error)[:80]!r}, which was not asked for"
+        raise BadResponse(words, target=self.target, status=status)
 
     def response(self, status: int, headers: Mapping[str, str], body: bytes) -> HttpResponse:
         """Make the answer of what came. headers: names in lower case."""
@@ -100,13 +135,14 @@ class Exchange:
             target=self.target,
         )
 
-    def undecodable(self, words: str) -> BadResponse:
-        """The body is not in the encoding it names."""
-        return BadResponse(f"the answer cannot be decompressed: {self._scrubbed(words)}", target=self.target)
-
-    def uncallable(self, words: str) -> InvalidRequest:
-        """The URL or the headers cannot be sent."""
-        return InvalidRequest(f"{shown_url(self.url)!r} cannot be called: {self._scrubbed(words)}", target=self.target)
+    def uncallable(self, words: str) -> InvalidRequest | BadResponse:
+        """The URL or the headers cannot be sent: the caller's fault, unless the server sent us there."""
+        if self._hops:
+            return BadResponse(
+                f"redirects to {self._shown(self.url)}, which cannot be called: {self._scrubbed(words)}",
+                target=self.target,
+            )
+        return InvalidRequest(f"{self._shown(self.url)} cannot be called: {self._scrubbed(words)}", target=self.target)
 
     def too_late(self) -> AttemptTimedOut:
         """The time for all of it is over."""
@@ -122,29 +158,16 @@ class Exchange:
             f"nothing more came from {origin_of(self.url)} within {seconds:.3g} s", target=self.target
         )
 
+    def _shown(self, url: str) -> str:
+        url = shown_url(url)
+        return repr(url if len(url) <= SHOWN_CHARACTERS else f"{url[:SHOWN_CHARACTERS]}…")
+
     def _scrubbed(self, words: str) -> str:
         return self.sent.credential.secret.scrub(words) if self.sent.credential else words
 
 
 Failure = Callable[["Exchange", Exception], GatewayError | None]
 """Says what an exception of an HTTP library means; None for a stranger."""
-
-
-class BlockingPool(Protocol):
-    """Connections for blocking calls, from any thread. What its methods raise is sorted by `failure`."""
-
-    @property
-    def failure(self) -> Failure:
-        """What sorts the exceptions of the library."""
-
-    def send(self, exchange: Exchange) -> HttpResponse:
-        """Send and read the whole answer, in the exchange's time."""
-
-    def open(self, exchange: Exchange) -> Opened:
-        """Send and wait for the answer's headers, in the exchange's time."""
-
-    def close(self) -> None:
-        """Close the connections."""
 
 
 class AsyncPool(Protocol):
@@ -171,13 +194,6 @@ class AsyncPool(Protocol):
         """Close the connections."""
 
 
-def _same_origin(there: str, here: str) -> bool:
-    try:
-        return origin_of(there) == origin_of(here)
-    except ValueError:  # a port that is none
-        return False
-
-
 def lowered(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Return headers by names in lower case, those of one name joined by commas (RFC 9110, 5.3)."""
     found: dict[str, str] = {}
@@ -189,9 +205,16 @@ def lowered(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 def sorted_out(failure: Failure, exchange: Exchange, error: Exception) -> GatewayError:
     """Return what an exception means, and raise that of a stranger. failure: of the library it may be from."""
-    if isinstance(error, GatewayError):
-        return error
-    known = failure(exchange, error)
+    known: GatewayError | None
+    match error:
+        case GatewayError():
+            return error
+        case Undecodable():
+            known = BadResponse(f"the answer cannot be decompressed: {error}", target=exchange.target)
+        case CutShort():
+            known = exchange.broken("its compression does not come to an end")
+        case _:
+            known = failure(exchange, error)
     if known is None and isinstance(error, TimeoutError):
         known = exchange.too_late()
     if known is None:

@@ -5,20 +5,21 @@ Exceptions of aiohttp carry the request with its headers, so none of them is let
 
 import asyncio
 import contextlib
-import select
 import ssl
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache, partial
 from typing import Any
 
 import aiohttp
-from aiohttp.http_exceptions import ContentEncodingError
 from yarl import URL
 
 from hf_gateway.drive import Opened
 from hf_gateway.errors import GatewayError
+from hf_gateway.http.decoding import ACCEPTED, Decoder
 from hf_gateway.http.exchange import KEPT, MAX_CONNECTIONS, USER_AGENT, Exchange, lowered, raise_, sorted_out
+from hf_gateway.http.proxies import Proxy
+from hf_gateway.http.sockets import has_news
 from hf_gateway.wire.http import HttpResponse
 
 LONGEST_HEADER = 2**16
@@ -36,20 +37,13 @@ def failure(exchange: Exchange, error: Exception) -> GatewayError | None:
             return exchange.refused(str(error.os_error))
         case aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError():
             return exchange.uncallable("it is not a URL of HTTP")
-        case aiohttp.ClientError() if _undecodable(error):
-            return exchange.undecodable(_words(error))
         case aiohttp.ClientError():
             return exchange.broken(_words(error))
         case RuntimeError() if "closed" in str(error):
             return exchange.broken("this gateway was closed meanwhile, by another thread or task")
-    # yarl's and aiohttp's word for a URL or a header that cannot be written.
-    return exchange.uncallable(str(error)) if type(error) is ValueError else None
-
-
-def _undecodable(error: BaseException | None) -> bool:
-    while error is not None and not isinstance(error, ContentEncodingError):
-        error = error.__cause__
-    return error is not None
+        case UnicodeError():  # a name that cannot be one, such as of 64 letters, when it is looked up
+            return exchange.refused(str(error))
+    return None
 
 
 def _words(error: Exception) -> str:
@@ -63,8 +57,8 @@ class AiohttpPool:
 
     failure = staticmethod(failure)
 
-    def __init__(self, context: ssl.SSLContext) -> None:
-        """Connect to nobody yet."""
+    def __init__(self, context: ssl.SSLContext, _proxy: Proxy | None = None) -> None:
+        """Connect to nobody yet; there is no proxy, since httpx is the one that goes through proxies."""
         self._connector = _Connector(
             ssl=context,
             # The places are given below, where waiting for one is not taken for connecting.
@@ -76,7 +70,8 @@ class AiohttpPool:
         self._session = aiohttp.ClientSession(
             connector=self._connector,
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"user-agent": USER_AGENT},
+            headers={"user-agent": USER_AGENT, "accept-encoding": ACCEPTED},
+            auto_decompress=False,
             max_line_size=LONGEST_HEADER,
             max_field_size=LONGEST_HEADER,
         )
@@ -98,10 +93,11 @@ class AiohttpPool:
                 response = await self._answered(exchange)
                 # Closing does nothing to a connection whose answer was read to its end.
                 with contextlib.closing(response):
-                    if exchange.redirected(response.status, response.headers):
+                    headers = lowered(_readable(response))
+                    if exchange.redirected(response.status, headers):
                         continue
-                    body = await _whole(response, exchange)
-                    return exchange.response(response.status, lowered(_readable(response)), body)
+                    body = await _whole(response, exchange, exchange.decoder(response.status, headers))
+                    return exchange.response(response.status, headers, body)
 
     async def open(self, exchange: Exchange) -> Opened:
         """Send and wait for the answer's headers."""
@@ -111,11 +107,12 @@ class AiohttpPool:
                 response = await self._answered(exchange)
                 with contextlib.ExitStack() as leaving:
                     leaving.callback(response.close)
-                    if exchange.redirected(response.status, response.headers):
+                    headers = lowered(_readable(response))
+                    if exchange.redirected(response.status, headers):
                         continue
+                    decoder = exchange.decoder(response.status, headers)
                     leaving.pop_all()
-                body = _Body(response, exchange, closing.pop_all())
-                return Opened(response.status, lowered(_readable(response)), body)
+                return Opened(response.status, headers, _Body(response, exchange, decoder, closing.pop_all()))
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -127,7 +124,7 @@ class AiohttpPool:
         sent = exchange.sent.request
         return await self._session.request(
             sent.method,
-            _url(exchange.url),
+            exchange.address(_url),
             data=sent.body,
             headers=exchange.headers(),
             allow_redirects=False,
@@ -147,7 +144,8 @@ class _Connector(aiohttp.TCPConnector):
         while True:
             connection = await super().connect(*args, **named)
             # A loop that stood still, or is busy, has not heard yet that a server hung up; nothing was sent, so another will do.
-            if connection.protocol in self._used and _has_news(connection.transport):
+            socket = connection.transport.get_extra_info("socket") if connection.transport is not None else None
+            if connection.protocol in self._used and socket is not None and has_news(socket):
                 connection.close()
                 continue
             self._used.add(connection.protocol)
@@ -156,18 +154,6 @@ class _Connector(aiohttp.TCPConnector):
 
     def __del__(self, _: Any = None) -> None:
         """Say nothing, for nobody has to close a gateway: an end of the event loop does, and that of the process."""
-
-
-def _has_news(transport: asyncio.Transport | None) -> bool:
-    """Whether something waits to be read: on an idle connection the news that it is closed."""
-    socket = transport.get_extra_info("socket") if transport is not None else None
-    if socket is None:
-        return False
-    if not hasattr(select, "poll"):
-        return bool(select.select([socket], [], [], 0)[0])
-    poll = select.poll()
-    poll.register(socket, select.POLLIN)
-    return bool(poll.poll(0))
 
 
 def _give_up_unsent(connection: aiohttp.connector.Connection) -> None:
@@ -185,7 +171,11 @@ def _times(connect_timeout: float) -> aiohttp.ClientTimeout:
 
 @lru_cache(256)
 def _url(url: str) -> URL:
-    return URL(url)
+    """Return a URL as aiohttp has it. Raises ValueError for one that cannot be called."""
+    found = URL(url)
+    if found.scheme not in ("http", "https") or not found.host:
+        raise ValueError("it is not a URL of HTTP")
+    return found
 
 
 def _readable(response: aiohttp.ClientResponse) -> Iterable[tuple[str, str]]:
@@ -200,23 +190,33 @@ def _readable(response: aiohttp.ClientResponse) -> Iterable[tuple[str, str]]:
         yield name, value
 
 
-async def _whole(response: aiohttp.ClientResponse, exchange: Exchange) -> bytes:
+async def _whole(response: aiohttp.ClientResponse, exchange: Exchange, decoder: Decoder) -> bytes:
     pieces: list[bytes] = []
     size = 0
-    # Piece by piece: at once it would be unpacked to any size.
-    while piece := await response.content.readany():
-        size += len(piece)
-        exchange.check_size(size, response.status)
-        pieces.append(piece)
+    while raw := await response.content.readany():
+        for piece in decoder.feed(raw):
+            size += len(piece)
+            exchange.check_size(size, response.status)
+            pieces.append(piece)
+            if len(piece) > len(raw):
+                await asyncio.sleep(0)  # unpacking much must not hold up the event loop
+    decoder.end()
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 class _Body:
     """The body of an open answer, piece by piece."""
 
-    def __init__(self, response: aiohttp.ClientResponse, exchange: Exchange, place: contextlib.AsyncExitStack) -> None:
+    def __init__(
+        self,
+        response: aiohttp.ClientResponse,
+        exchange: Exchange,
+        decoder: Decoder,
+        place: contextlib.AsyncExitStack,
+    ) -> None:
         """place: to be closed when the connection is free."""
-        self._response, self._exchange, self._place = response, exchange, place
+        self._response, self._exchange, self._decoder, self._place = response, exchange, decoder, place
+        self._unpacked: Iterator[bytes] = iter(())
         self._size = 0
 
     async def aread(self, timeout: float) -> bytes | None:
@@ -224,10 +224,18 @@ class _Body:
         failed: GatewayError | None = None
         content = self._response.content
         try:
-            piece = content.read_nowait()
-            if not piece and not content.at_eof():
+            piece = next(self._unpacked, b"")
+            if not piece:
+                raw = content.read_nowait()
+                self._unpacked = self._decoder.feed(raw)
+                piece = next(self._unpacked, b"")
+            if not piece:
                 async with asyncio.timeout(max(0.0, timeout)):
-                    piece = await content.readany()
+                    while not piece and (raw := await content.readany()):
+                        self._unpacked = self._decoder.feed(raw)
+                        piece = next(self._unpacked, b"")
+            if not piece:
+                self._decoder.end()
             self._size += len(piece)
             self._exchange.check_size(self._size)
             return piece or None

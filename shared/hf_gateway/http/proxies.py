@@ -1,36 +1,85 @@
 """Whether a URL is called directly, or through a proxy that the environment names."""
 
-from dataclasses import dataclass
-from urllib.parse import urlsplit
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies
 
+from hf_gateway.errors import ConfigError
 from hf_gateway.values.redaction import shown_url
+
+_SCHEMES = ("http", "https", "socks5", "socks5h")
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """A proxy. address: without the login, which is (name, password); is_socks: whether it speaks SOCKS5."""
+
+    address: str
+    login: tuple[str, str] | None = field(default=None, repr=False)
+
+    @property
+    def is_socks(self) -> bool:
+        """Whether it speaks SOCKS5 rather than HTTP."""
+        return self.address.startswith("socks")
+
+    @classmethod
+    def parse(cls, variable: str, value: str) -> "Proxy":
+        """Read what an environment variable names. Raises ConfigError, which shows no password."""
+        from hf_gateway.http.urls import parsed
+
+        url = value if "://" in value else f"http://{value}"
+        advice = ""
+        try:
+            parts = urlsplit(url)
+            scheme, host, port = parts.scheme.lower(), parts.hostname or "", parts.port
+            parsed(f"http://{f'[{host}]' if ':' in host else host}")
+            if scheme not in _SCHEMES:
+                raise ValueError(scheme)
+        except ValueError:
+            advice = "write http://host:port, or the host that is called into NO_PROXY"
+        if not advice and scheme.startswith("socks") and find_spec("socksio") is None:
+            advice = "a SOCKS proxy needs the package socksio: pip install socksio"
+        if advice:
+            raise ConfigError(f"the proxy {variable}={shown_url(url)} cannot be used; {advice}")
+        login = (unquote(parts.username), unquote(parts.password or "")) if parts.username is not None else None
+        address = f"{scheme}://{f'[{host}]' if ':' in host else host}"
+        return cls(address if port is None else f"{address}:{port}", login)
 
 
 @dataclass(frozen=True)
 class Proxies:
     """What the environment says (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY, or the system's settings), read once."""
 
-    schemes: frozenset[str] = frozenset()
-    exempt: frozenset[str] = frozenset()
+    found: dict[str, str] = field(default_factory=dict)
+    _verdicts: dict[tuple[str, str], Proxy | None] = field(default_factory=dict, compare=False)
 
     @classmethod
     def of_environment(cls) -> "Proxies":
-        """Read it as httpx does."""
-        found = getproxies()
-        exempt = frozenset(host.strip().lower() for host in found.get("no", "").split(","))
-        schemes = frozenset(name for name in ("http", "https", "all") if found.get(name))
-        return cls() if "*" in exempt else cls(schemes, exempt)
+        """Read it as the standard library does."""
+        found = {
+            name: value for name, value in getproxies().items() if name in ("http", "https", "all", "no") and value
+        }
+        exempt = [host.strip() for host in found.get("no", "").split(",")]
+        return cls() if "*" in exempt or not found.keys() - {"no"} else cls(found)
 
-    def direct(self, url: str) -> bool:
-        """Say whether no proxy is meant for this URL for sure: what only a part of the rules exempts, httpx judges by all."""
-        if not self.schemes:
-            return True
-        parts = urlsplit(url)
-        return not self.schemes & {parts.scheme, "all"} or (parts.hostname or "") in self.exempt
+    def proxy_for(self, url: str) -> Proxy | None:
+        """Return the proxy for a URL, None where it is called directly. Raises ConfigError."""
+        if not self.found:
+            return None
+        try:
+            parts = urlsplit(url)
+        except ValueError:  # whoever calls it will say so
+            return None
+        key = parts.scheme, parts.netloc.rpartition("@")[2].lower()
+        if key not in self._verdicts:
+            self._verdicts[key] = self._judge(*key, parts.hostname or "")
+        return self._verdicts[key]
 
-
-def named_proxies() -> str:
-    """Return the proxies that the environment names, as messages may show them."""
-    found = {name: url for name, url in getproxies().items() if name in ("http", "https", "all")}
-    return ", ".join(f"{name.upper()}_PROXY={shown_url(url)}" for name, url in found.items())
+    def _judge(self, scheme: str, place: str, host: str) -> Proxy | None:
+        name = scheme if scheme in self.found else "all"
+        value = self.found.get(name)
+        exempt = [name.strip().lower().lstrip(".") for name in self.found.get("no", "").split(",")]
+        if not value or any(name and (name in (host, place) or host.endswith(f".{name}")) for name in exempt):
+            return None
+        return Proxy.parse(f"{name.upper()}_PROXY", value)

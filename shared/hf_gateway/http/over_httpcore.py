@@ -1,0 +1,286 @@
+"""Blocking HTTP over httpcore's connections, without its pool.
+
+A connection belongs to the exchange that has it, and to nothing else: wherever an interrupt strikes, it is closed or kept, never
+lost in a list; and no lock is taken that an interrupt could leave locked: `with` on a `threading.Lock` is one step of Python's,
+on a `Condition` or a class like httpcore's two.
+"""
+
+import time
+import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from functools import lru_cache
+from ssl import SSLContext
+from threading import Lock
+
+import httpcore
+
+from hf_gateway.drive import Opened
+from hf_gateway.errors import GatewayError
+from hf_gateway.http import exchange as rules
+from hf_gateway.http.exchange import ALWAYS_SENT, KEPT, Exchange, lowered, raise_, sorted_out
+from hf_gateway.http.network import Limit, TimedNetwork
+from hf_gateway.http.proxies import Proxy
+from hf_gateway.http.urls import parsed
+from hf_gateway.wire.http import HttpResponse
+
+_LOOK_AGAIN_S = 0.01
+"""Seconds from one look for a free place to the next, where MAX_CONNECTIONS are in use."""
+
+
+def failure(exchange: Exchange, error: Exception) -> GatewayError | None:
+    """Say what an exception of httpcore means; None for a stranger."""
+    words = str(error) or type(error).__name__
+    match error:
+        case httpcore.ConnectError() | httpcore.ConnectTimeout():
+            return exchange.refused(words)
+        case httpcore.ProxyError():
+            return exchange.refused(f"the proxy refuses: {words}")
+        case httpcore.TimeoutException():
+            return exchange.too_late()
+        case httpcore.NetworkError() | httpcore.RemoteProtocolError():
+            return exchange.broken(words)
+        case httpcore.UnsupportedProtocol() | httpcore.LocalProtocolError():
+            return exchange.uncallable(words)
+    is_socks = type(error).__module__.partition(".")[0] == "socksio"
+    return exchange.refused(f"the proxy does not speak SOCKS: {words}") if is_socks else None
+
+
+class BlockingPool:
+    """Connections for blocking calls, from any thread."""
+
+    failure = staticmethod(failure)
+
+    def __init__(self, context: SSLContext, proxy: Proxy | None) -> None:
+        """Connect to nobody yet."""
+        self._factory = _factory(context, proxy)
+        self._lock = Lock()
+        self._idle: dict[str, list[tuple[float, httpcore.ConnectionInterface]]] = {}
+        self._leases: weakref.WeakSet[_Lease] = weakref.WeakSet()
+        self._swept = time.monotonic()
+
+    def send(self, exchange: Exchange) -> HttpResponse:
+        """Send and read the whole answer, in the exchange's time."""
+        with closing(self._answered(exchange)) as answer:
+            body: list[bytes] = []
+            size = 0
+            for piece in answer.pieces():
+                body.append(piece)
+                size += len(piece)
+                exchange.check_size(size, answer.status)
+                exchange.left()  # unpacking takes time, too
+            return exchange.response(answer.status, answer.headers, body[0] if len(body) == 1 else b"".join(body))
+
+    def open(self, exchange: Exchange) -> Opened:
+        """Send and wait for the answer's headers, in the exchange's time."""
+        answer = self._answered(exchange)
+        return Opened(answer.status, answer.headers, _Body(answer, exchange))
+
+    def close(self) -> None:
+        """Close the idle connections; one in use is closed by its exchange."""
+        with self._lock:
+            idle, self._idle = self._idle, {}
+        for stack in idle.values():
+            for _, connection in stack:
+                connection.close()
+
+    def _answered(self, exchange: Exchange) -> "_Answer":
+        while True:
+            exchange.left()
+            message = _message(exchange)
+            answer = _Answer(self._lease(message.url.origin, exchange), message, exchange)
+            try:
+                if not exchange.redirected(answer.status, answer.headers):
+                    return answer
+            except BaseException:
+                answer.close()
+                raise
+            answer.close()
+
+    def _lease(self, origin: httpcore.Origin, exchange: Exchange) -> "_Lease":
+        """Get an idle connection, or a new one that is not yet connected."""
+        lease = _Lease(self, str(origin))
+        while True:
+            with self._lock:
+                if len(self._leases) < rules.MAX_CONNECTIONS:
+                    self._leases.add(lease)
+                    break
+            time.sleep(min(_LOOK_AGAIN_S, exchange.left()))
+        while True:
+            with self._lock:
+                stack = self._idle.get(lease.origin)
+                connection = stack.pop()[1] if stack else self._factory.create_connection(origin)
+                lease.connection = connection
+            if not connection.has_expired():
+                return lease
+            connection.close()
+
+    def take_back(self, lease: "_Lease", connection: httpcore.ConnectionInterface, keep: bool) -> None:
+        """Keep a connection for the next exchange, or close it."""
+        old: list[httpcore.ConnectionInterface] = []
+        if not (keep and connection.is_available()):
+            keep = False
+            old.append(connection)
+        now = time.monotonic()
+        with self._lock:
+            self._leases.discard(lease)
+            if keep:
+                self._idle.setdefault(lease.origin, []).append((now, connection))
+            if now - self._swept > KEPT:
+                self._swept = now
+                kept = {}
+                for origin, stack in self._idle.items():
+                    old += [each for since, each in stack if now - since > KEPT]
+                    if young := [entry for entry in stack if now - entry[0] <= KEPT]:
+                        kept[origin] = young
+                self._idle = kept
+        for each in old:
+            each.close()
+
+
+class _Lease:
+    """One connection in the hands of one exchange. If an interrupt loses it, its place is free and its socket is closed."""
+
+    def __init__(self, pool: BlockingPool, origin: str) -> None:
+        self._pool = pool
+        self.origin = origin
+        self.connection: httpcore.ConnectionInterface | None = None
+
+    def end(self, *, keep: bool = False) -> None:
+        """Give the connection back, to be kept or closed."""
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            self._pool.take_back(self, connection, keep)
+
+
+class _Answer:
+    """An answer whose headers are there."""
+
+    def __init__(self, lease: _Lease, message: httpcore.Request, exchange: Exchange) -> None:
+        """Send the message, and wait for the headers."""
+        self._lease = lease
+        self._exchange = exchange
+        self._is_read = False
+        assert lease.connection is not None
+        try:
+            self._response = lease.connection.handle_request(message)
+            assert isinstance(self._response.stream, Iterable)
+            self._raw = iter(self._response.stream)
+            self.limit: Limit = message.extensions["timeout"]["read"]
+            self.status = self._response.status
+            self.headers = lowered((_text(name), _text(value)) for name, value in self._response.headers)
+        except BaseException:
+            lease.end()
+            raise
+
+    def pieces(self) -> Iterator[bytes]:
+        """Give the body, decoded."""
+        decoder = self._exchange.decoder(self.status, self.headers)
+        for raw in self._raw:
+            if decoder.is_plain:
+                yield raw
+            else:
+                yield from decoder.feed(raw)
+        decoder.end()
+        self._is_read = True
+
+    def close(self) -> None:
+        """Give the connection back, or close it if the body was not read to its end."""
+        keep = False
+        try:
+            self._response.close()
+            # An interrupt within httpcore may leave one of its locks locked, and no exchange shall meet it.
+            keep = self._is_read
+        finally:
+            self._lease.end(keep=keep)
+
+
+class _Body:
+    """The body of an open answer, piece by piece."""
+
+    def __init__(self, answer: _Answer, exchange: Exchange) -> None:
+        """answer: with nothing of its body read."""
+        self._answer, self._exchange = answer, exchange
+        self._pieces = answer.pieces()
+        self._size = 0
+
+    def read(self, timeout: float) -> bytes | None:
+        """Block for the next bytes, at most `timeout` seconds; None at the end."""
+        failed: GatewayError | None = None
+        self._answer.limit.ends = time.monotonic() + timeout
+        try:
+            piece = next(self._pieces, None)
+            if piece is None:
+                self._answer.close()
+                return None
+            self._size += len(piece)
+            self._exchange.check_size(self._size)
+            return piece
+        except httpcore.TimeoutException:
+            failed = self._exchange.stalled(timeout)
+        except Exception as error:  # noqa: BLE001 - sorted by `sorted_out`, which lets strangers through
+            failed = sorted_out(failure, self._exchange, error)
+        raise_(failed)
+
+    async def aread(self, timeout: float) -> bytes | None:
+        """Not for a body that was opened blocking."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Close the connection, unless the body was read to its end."""
+        self._answer.close()
+
+    async def aclose(self) -> None:
+        """Close the connection, unless the body was read to its end."""
+        self._answer.close()
+
+
+def _factory(context: SSLContext, proxy: Proxy | None) -> httpcore.ConnectionPool:
+    """Return one of httpcore's pools, which is used only for its knowledge of how to connect, directly or through a proxy."""
+    network = TimedNetwork()
+    if proxy is None:
+        return httpcore.ConnectionPool(ssl_context=context, keepalive_expiry=KEPT, network_backend=network)
+    if proxy.is_socks:
+        return httpcore.SOCKSProxy(
+            proxy.address, proxy.login, ssl_context=context, keepalive_expiry=KEPT, network_backend=network
+        )
+    return httpcore.HTTPProxy(
+        proxy.address,
+        proxy.login,
+        ssl_context=context,
+        proxy_ssl_context=context if proxy.address.startswith("https") else None,
+        keepalive_expiry=KEPT,
+        network_backend=network,
+    )
+
+
+def _message(exchange: Exchange) -> httpcore.Request:
+    url, host = exchange.address(_address)
+    sent = exchange.sent.request
+    headers = {"host": host, **ALWAYS_SENT, **exchange.headers()}
+    if sent.body is not None:
+        headers["content-length"] = str(len(sent.body))
+    limit = Limit(exchange.ends, exchange.connect_timeout)
+    return httpcore.Request(
+        sent.method,
+        url,
+        headers=[(name.encode("ascii"), value.encode("ascii")) for name, value in headers.items()],
+        content=sent.body or b"",
+        extensions={"timeout": {"connect": limit, "read": limit, "write": limit}},
+    )
+
+
+@lru_cache(256)
+def _address(url: str) -> tuple[httpcore.URL, str]:
+    """Return a URL as httpcore has it, and its host for the header. Raises ValueError for one that cannot be called."""
+    found = parsed(url)
+    address = httpcore.URL(scheme=found.raw_scheme, host=found.raw_host, port=found.port, target=found.raw_path)
+    return address, found.netloc.decode("ascii")
+
+
+def _text(raw: bytes) -> str:
+    """Return a header's bytes as UTF-8, or as Latin-1 where they are no UTF-8."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")

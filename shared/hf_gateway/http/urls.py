@@ -1,0 +1,14 @@
+"""URLs as HTTP libraries take them."""
+
+import httpx
+
+
+def parsed(url: str) -> httpx.URL:
+    """Return a URL of HTTP, its host in ASCII and its path escaped. Raises ValueError for any other."""
+    try:
+        found = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise ValueError(str(error)) from None
+    if found.scheme not in ("http", "https") or not found.host:
+        raise ValueError("it is not a URL of HTTP")
+    return found
