@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from hf_gateway.errors import Attempt, BadGeneration, InvalidRequest, nearest
+from hf_gateway.errors import Attempt, BadGeneration, BadResponse, InvalidRequest, nearest
 from hf_gateway.usage import Usage
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -243,12 +243,17 @@ def asked_for_json(messages: Sequence[Message], schema: Mapping[str, Any]) -> li
     return [{"role": "system", "content": wish}, *messages]
 
 
+MAX_ANSWER_CHARACTERS = 10_000_000
+"""Of one answer's text, thoughts and tool calls together: several times what any model writes at once."""
+
+
 class Gathering:
     """Joins events into an answer, and gives each piece of a tool call its number and its id: the only place for that."""
 
     def __init__(self) -> None:
         """Start empty."""
         self.has_content = False
+        self._characters = 0
         self.closed = False
         """Whether the stream's own last word came, or the answer came at once: nothing more would have followed."""
         self.refusal = ""
@@ -276,7 +281,14 @@ class Gathering:
         return reason
 
     def add(self, event: ChatEvent) -> ChatEvent:
-        """Take a piece; returns it with the tool calls numbered 0, 1, … and an id at the first piece of each."""
+        """Take a piece; returns it with the tool calls numbered 0, 1, … and an id at the first piece of each.
+
+        Raises BadResponse for an answer of more than MAX_ANSWER_CHARACTERS.
+        """
+        self._characters += len(event.text) + len(event.reasoning) + len(event.logprobs)
+        self._characters += sum(1 + len(call.name or "") + len(call.arguments) for call in event.tool_calls)
+        if self._characters > MAX_ANSWER_CHARACTERS:
+            raise BadResponse(f"an answer of more than {MAX_ANSWER_CHARACTERS:,} characters; the rest was not read")
         self._text.append(event.text)
         self._reasoning.append(event.reasoning)
         self._logprobs.extend(event.logprobs)

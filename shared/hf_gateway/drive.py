@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Protocol
 
 from hf_gateway.chain import Await, Call, Emit, Wait
 from hf_gateway.credentials import Credential
-from hf_gateway.errors import GatewayError
+from hf_gateway.errors import ConfigError, GatewayError
 from hf_gateway.wire.http import HttpRequest, HttpResponse
 
 
@@ -99,6 +99,20 @@ class Compute:
     executor: Executor | None = None
     streamed: ClassVar[bool] = False
     patient: ClassVar[bool] = False
+
+
+def require_asyncio() -> None:
+    """Raise ConfigError where no event loop of asyncio runs, as under trio."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        pass
+    else:
+        return
+    raise ConfigError(
+        "async calls need an event loop of asyncio, and none runs here; from another one, such as trio's, call the blocking form "
+        "on a thread: await trio.to_thread.run_sync(gateway.embed, texts)"
+    )
 
 
 Effects = Generator[Send | Open | Read | Compute | Emit, Any, Any]
@@ -187,7 +201,8 @@ class Driver:
                 source.close()
 
     async def astream(self, steps: Generator[Any, Any, Any], ended: Callable[[Any], None]) -> AsyncGenerator[Any, None]:
-        """Drive steps, async, giving what they emit; `ended` is told what they return."""
+        """Drive steps, async, giving what they emit; `ended` is told what they return. Raises ConfigError without asyncio."""
+        require_asyncio()
         resume, value, held = steps.send, None, _Held()
         try:
             while True:

@@ -18,7 +18,7 @@ from hf_gateway.chain import Chain, Journal, Steps
 from hf_gateway.chat import ChatEvent, ChatRequest, ChatResult, Message
 from hf_gateway.chatter import Chatter
 from hf_gateway.config import house_rules
-from hf_gateway.drive import Clock, Driver, Transport
+from hf_gateway.drive import Clock, Driver, Transport, require_asyncio
 from hf_gateway.embedder import Embedder, Job, Served
 from hf_gateway.embedding import EmbedRequest, EmbedResult, Role
 from hf_gateway.errors import ConfigError, GatewayError
@@ -197,6 +197,7 @@ class Gateway:
         self, texts: Iterable[str] | AsyncIterable[str], *, role: Role = "document"
     ) -> AsyncGenerator[list[float], None]:
         """Do what `embed_stream` does without blocking the event loop; the texts may be waited for, too."""
+        require_asyncio()
         async with contextlib.aclosing(self._embedder().astream(texts, role, self._aserve)) as results:
             async for result in results:
                 for row in result.vectors:
@@ -362,6 +363,7 @@ class Gateway:
 
     async def aclose(self) -> None:
         """Close, this event loop's connections too."""
+        require_asyncio()
         await asyncio.to_thread(self._let_go)
         if isinstance(self._transport, HttpTransport):
             await self._transport.aclose()
@@ -412,6 +414,7 @@ class Gateway:
             return watch.done(self._checked(self._result(served)), served.recall.looked_up)
 
     async def _aserve(self, request: EmbedRequest, job: Job | None = None) -> EmbedResult:
+        require_asyncio()
         if not observe.watchers:
             return await self._achecked(self._result(await self._embedder().aserve(request, None, job)))
         with self._watch(request) as watch:
@@ -514,6 +517,7 @@ class Gateway:
                 log.log(level, "%s %s, since %s", served, name, told)
 
     async def _aprepare(self) -> None:
+        require_asyncio()
         if time.monotonic() >= self._prepared_until:
             await asyncio.to_thread(self._prepare)
 
