@@ -7,6 +7,7 @@ import hashlib
 import shutil
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from hf_gateway.hub import download as downloads
 from hf_gateway.hub.errors import NotEnoughSpace, UnsafeFiles
 from hf_gateway.hub.selection import choose, formats, quantisations
 from hf_gateway.testing import ManualClock
+from tests.servers.hostile import PLACES
 from tests.servers.hub import COMMIT, Listed, ReadHub, Storage, whoami
 from tests.servers.loopback import Cut, Reply, cut, dead_url, disconnect, hang
 
@@ -439,12 +441,39 @@ def test_silence_has_an_end_and_what_came_is_kept(
     hub: ReadHub, connect: Callable[..., HubConnector], files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.always(hang(), path=resolve(WEIGHTS))
-    monkeypatch.setattr(transfer, "READ_TIMEOUT", 0.1)
+    monkeypatch.setattr(transfer, "READ_TIMEOUT", 0.4)
     monkeypatch.setattr(downloads.Stop, "wait", lambda self, seconds: self.is_set())
     with pytest.raises(errors.AttemptTimedOut, match="what has come is kept"):
         connect(hub).download_model(MODEL, cache_dir=files)
+    hub.wait_for(transfer.TRIES, resolve(WEIGHTS))
     assert hub.count(resolve(WEIGHTS)) == transfer.TRIES
     assert not (files / "models--org--model" / "refs").exists()
+
+
+@pytest.mark.parametrize("place", ["a header's value", "103 Early Hints", "chunk extension", "empty blocks of gzip"])
+def test_a_file_of_which_never_a_byte_comes_is_given_up(
+    hub: ReadHub, connect: Callable[..., HubConnector], files: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    hub.always(PLACES[place], path=resolve(WEIGHTS))
+    monkeypatch.setattr(transfer, "READ_TIMEOUT", 0.4)
+    monkeypatch.setattr(downloads.Stop, "wait", lambda self, seconds: self.is_set())
+    began = time.monotonic()
+    with pytest.raises(errors.AttemptTimedOut, match="what has come is kept"):
+        connect(hub).download_model(MODEL, cache_dir=files)
+    assert time.monotonic() - began < 12
+    hub.wait_for(transfer.TRIES, resolve(WEIGHTS))
+
+
+@pytest.mark.parametrize(
+    "place", ["http://[", "http://127.0.0.1:99999/", "http://xn--a/", "/a\x7fb", "ftp://127.0.0.1/a"]
+)
+def test_a_file_that_is_sent_to_nonsense_is_a_bad_answer(
+    hub: ReadHub, connect: Callable[..., HubConnector], files: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.setattr(downloads.Stop, "wait", lambda self, seconds: self.is_set())
+    hub.always(Reply(302, b"", {"location": place}), path=resolve(WEIGHTS))
+    with pytest.raises((errors.BadResponse, errors.ConnectFailed)):
+        connect(hub).download_model(MODEL, cache_dir=files)
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
 """The Hub's rate limits, and a Hub that is busy: how long is waited, and when nothing is sent at all. No test waits itself."""
 
+import asyncio
 import contextlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +15,9 @@ from hf_gateway.testing import ManualClock
 from hf_gateway.transport import HttpTransport
 from hf_gateway.wire.http import HttpResponse
 from hf_gateway.wire.hub_models import RateLimit, rate_limit
+from tests.servers.hostile import PLACES
 from tests.servers.hub import Listed, ReadHub
-from tests.servers.loopback import Reply, Silent
+from tests.servers.loopback import Loopback, Recorded, Reply, Silent
 
 MODEL = "org/model"
 
@@ -145,8 +148,6 @@ def test_a_busy_hub_is_asked_once_more_and_a_refusal_is_not(
 
 
 def test_a_silent_hub_is_left_after_a_bounded_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from hf_gateway.hub import client
-
     monkeypatch.setattr(client, "TIMEOUT", 0.2)
     with (
         Silent() as silent,
@@ -155,6 +156,35 @@ def test_a_silent_hub_is_left_after_a_bounded_time(tmp_path: Path, monkeypatch: 
     ):
         connector.get_model_metadata(MODEL)
     assert 0 < client.CONNECT_TIMEOUT <= 5
+
+
+@pytest.mark.parametrize("place", ["headers", "103 Early Hints", "chunk extension", "empty blocks of gzip"])
+@pytest.mark.parametrize("form", ["blocking", "async"])
+def test_a_hub_that_trickles_its_answer_is_left_after_a_bounded_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, form: str
+) -> None:
+    monkeypatch.setattr(client, "TIMEOUT", 0.3)
+    began = time.monotonic()
+    with Trickling() as server, HubConnector(endpoint=server.url, cache=tmp_path, environment={}) as connector:
+        server.always(PLACES[place])
+
+        def ask() -> object:
+            return (
+                connector.get_model_metadata(MODEL)
+                if form == "blocking"
+                else asyncio.run(connector.aget_model_metadata(MODEL))
+            )
+
+        with pytest.raises(errors.AttemptTimedOut):
+            ask()
+    assert time.monotonic() - began < 8
+
+
+class Trickling(Loopback):
+    """Answers with a fault alone."""
+
+    def handle(self, _: Recorded) -> Reply:
+        raise NotImplementedError
 
 
 class Tardy(HttpTransport):

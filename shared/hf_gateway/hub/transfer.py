@@ -9,23 +9,30 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
-from hf_gateway._version import __version__
 from hf_gateway.credentials import Credential, origin_of
-from hf_gateway.errors import AttemptTimedOut, BadResponse, ConnectFailed, GatewayError, RateLimited, ServerError
+from hf_gateway.drive import Open, Opened
+from hf_gateway.errors import (
+    AttemptTimedOut,
+    BadResponse,
+    ConnectFailed,
+    GatewayError,
+    InvalidRequest,
+    RateLimited,
+    ServerError,
+)
 from hf_gateway.hub import names
 from hf_gateway.hub.errors import of_the_hub
 from hf_gateway.hub.metadata import ModelFile
 from hf_gateway.retry_after import retry_after_seconds
+from hf_gateway.transport import HttpTransport
 from hf_gateway.values.redaction import shown_url
-from hf_gateway.wire.http import HttpResponse
+from hf_gateway.wire.http import HttpRequest, HttpResponse
 from hf_gateway.wire.hub_models import TARGET, rate_limit, refusal
-
-if TYPE_CHECKING:
-    import httpx
 
 PIECE = 2**20
 CONNECT_TIMEOUT = 5.0
@@ -83,24 +90,16 @@ class Transfer:
         patience: Patience | None = None,
     ) -> None:
         """Connect to nobody yet. patience: by default that of a person who watches."""
-        import httpx
-
         self._patience = patience or Patience(READ_TIMEOUT, TRIES, LONGEST_WAIT)
         self._least = SLOWEST_BYTES_S * self._patience.silence_s
         self._source = source
         self._pause = pause
         self._here = here
-        self._httpx = httpx
-        self._client = httpx.Client(
-            follow_redirects=False,
-            timeout=httpx.Timeout(self._patience.silence_s, connect=CONNECT_TIMEOUT),
-            # What is compressed on the way can be neither resumed nor counted.
-            headers={"user-agent": f"hf-gateway/{__version__}", "accept-encoding": "identity"},
-        )
+        self._transport = HttpTransport()
 
     def close(self) -> None:
         """Close the connections."""
-        self._client.close()
+        self._transport.close()
 
     def fetch(self, file: ModelFile, part: Path) -> str:
         """Bring a file into `part`, going on with what is there; returns its digest.
@@ -117,7 +116,7 @@ class Transfer:
             failure: GatewayError | None = None
             try:
                 wait = self._try(file, part, before)
-            except (self._httpx.TransportError, _Stalled) as error:
+            except (_Broken, _Stalled) as error:
                 failure, wait = self._broke(error), None
             if wait is None and failure is None:
                 return self._checked(file, part)
@@ -138,43 +137,64 @@ class Transfer:
                 return None
         response, url = self._opened(file, {"range": f"bytes={have}-"} if have else {})
         try:
-            if response.status_code == 416:
+            if response.status == 416:
                 part.unlink(missing_ok=True)
                 return 0.0
-            if response.status_code not in (200, 206):
+            if response.status not in (200, 206):
                 return self._refused(response, url)
-            goes_on = response.status_code == 206 and have > 0
+            goes_on = response.status == 206 and have > 0
             with part.open("ab" if goes_on else "wb") as out:
                 done = mark = have if goes_on else 0
                 due = time.monotonic() + self._patience.silence_s
-                for piece in response.iter_raw():
+                while piece := self._sent(partial(response.source.read, self._patience.silence_s)):
                     out.write(piece)
                     done += len(piece)
                     self._here(file, done)
+                    if file.size is not None and done > file.size:
+                        break  # it will be found to be none of the model's
                     if (now := time.monotonic()) >= due:
                         if done < mark + self._least:
                             raise _Stalled
                         mark, due = done, now + self._patience.silence_s
         finally:
-            response.close()
+            response.source.close()
         return None
 
-    def _opened(self, file: ModelFile, headers: dict[str, str]) -> "tuple[httpx.Response, str]":
+    def _opened(self, file: ModelFile, headers: dict[str, str]) -> tuple[Opened, str]:
         """Follow the Hub to where the file lies; the token goes to the Hub alone."""
         url = self._source.url(file.path)
+        # What is compressed on the way can be neither resumed nor counted.
+        headers = {"accept-encoding": "identity", **headers}
         for _ in range(MAX_REDIRECTS):
-            key = self._source.credential.header_for(url) if self._source.credential else {}
-            request = self._client.build_request("GET", url, headers={**headers, **key})
-            response = self._client.send(request, stream=True)
-            if response.status_code not in (301, 302, 303, 307, 308) or "location" not in response.headers:
+            wish = Open(
+                HttpRequest("GET", url, None, headers), self._source.credential, follow=False, max_bytes=MAX_BYTES
+            )
+            times = {"timeout": self._patience.silence_s, "connect_timeout": CONNECT_TIMEOUT}
+            response: Opened = self._sent(partial(self._transport.open, wish, **times, target=TARGET))
+            if response.status not in (301, 302, 303, 307, 308) or "location" not in response.headers:
                 return response, url
-            response.close()
+            response.source.close()
             url = self._next(url, response.headers["location"])
         raise BadResponse(f"{file.path} is sent from one place to the next", target=TARGET)
 
+    def _sent(self, exchange: Callable[[], Any]) -> Any:
+        """Carry a step of an exchange out; what may be tried again is raised as _Broken or _Stalled."""
+        try:
+            return exchange()
+        except AttemptTimedOut:
+            raise _Stalled from None
+        except ConnectFailed as error:
+            raise _Broken(error.message) from None
+        except InvalidRequest as error:
+            raise BadResponse(f"a file is sent to where nothing can be asked: {error.message}", target=TARGET) from None
+
     def _next(self, url: str, location: str) -> str:
-        there = urljoin(url, location)
-        parts = urlsplit(there)
+        try:
+            there = urljoin(url, location)
+            parts = urlsplit(there)
+            _ = parts.port
+        except ValueError:
+            raise BadResponse("a file is sent to what is no URL", target=TARGET) from None
         if parts.scheme not in ("http", "https") or parts.username is not None:
             raise BadResponse(f"a file is sent to {shown_url(there)!r}, which is not called", target=TARGET)
         if origin_of(there) != origin_of(self._source.endpoint):
@@ -183,10 +203,9 @@ class Transfer:
                 raise BadResponse(f"a file is sent to {shown_url(there)!r}, without encryption", target=TARGET)
         return there
 
-    def _refused(self, response: "httpx.Response", url: str) -> float:
+    def _refused(self, response: Opened, url: str) -> float:
         """Return how long to wait for what passes; raise what does not."""
-        headers = {name.lower(): value for name, value in response.headers.items()}
-        status = response.status_code
+        headers, status = response.headers, response.status
         if status in _BUSY:
             limit = rate_limit(headers)
             wait = limit.reset if limit is not None and limit.left == 0 else retry_after_seconds(headers)
@@ -206,10 +225,8 @@ class Transfer:
         sent = key if key is not None and key.header_for(url) else None
         raise of_the_hub(refusal(HttpResponse(status, headers, b""), self._source.model, sent=sent))
 
-    def _broke(self, error: "httpx.TransportError | _Stalled") -> GatewayError:
-        words = type(error).__name__
-        silent = isinstance(error, self._httpx.TimeoutException) and not isinstance(error, self._httpx.ConnectTimeout)
-        if silent or isinstance(error, _Stalled):
+    def _broke(self, error: "_Broken | _Stalled") -> GatewayError:
+        if isinstance(error, _Stalled):
             patience = self._patience
             return AttemptTimedOut(
                 f"sent next to nothing of {self._source.model} for {patience.silence_s:.3g} s, {patience.tries} times; what has "
@@ -217,7 +234,7 @@ class Transfer:
                 target=TARGET,
             )
         return ConnectFailed(
-            f"the connection broke while {self._source.model} was downloaded ({words}); what has come is kept, and the next "
+            f"the connection broke while {self._source.model} was downloaded ({error}); what has come is kept, and the next "
             "download goes on from there",
             target=TARGET,
         )
@@ -233,6 +250,10 @@ class Transfer:
             what = f"{size} bytes long, not {file.size}" if size != file.size else "not what the Hub says it is"
             raise BadResponse(f"{file.path} is {what}; it was deleted, try again", target=TARGET)
         return digest
+
+
+class _Broken(Exception):
+    """There is no connection, or no longer."""
 
 
 class _Stalled(Exception):
