@@ -1,7 +1,7 @@
 """LangChain's messages as OpenAI's form has them, and what the chain answers as LangChain's. Pure functions."""
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from langchain_core.exceptions import OutputParserException
@@ -22,13 +22,14 @@ from langchain_core.output_parsers.openai_tools import make_invalid_tool_call, p
 from hf_gateway.chat import ChatEvent, ChatResult
 from hf_gateway.errors import InvalidRequest
 from hf_gateway.usage import Usage
+from hf_gateway.values.reasoning import reasoning_of
 
 PROVIDER = "hf-gateway"
 
-# What an earlier answer holds besides what was said: thoughts, which no server takes back in this form, and tool calls, which
-# stand in the message's `tool_calls`.
-_UNSAID = {"reasoning", "reasoning_content", "redacted_thinking", "thinking", "tool_call", "tool_call_chunk"}
-_UNSAID |= {"invalid_tool_call", "function_call"}
+# What an earlier answer holds besides what was said: thoughts, which go beside the content, and tool calls, which stand in the
+# message's `tool_calls`.
+_THOUGHTS = {"reasoning", "reasoning_content", "thinking"}
+_UNSAID = {*_THOUGHTS, "redacted_thinking", "tool_call", "tool_call_chunk", "invalid_tool_call", "function_call"}
 _SENDABLE = {"text", "image_url", "image", "audio", "input_audio", "file", "media", "json", "guard_content"}
 _SENDABLE |= {"tool_use", "tool_result"}
 
@@ -47,8 +48,11 @@ def to_openai(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
             converted = convert_to_openai_messages([plain], pass_through_unknown_blocks=False)
         except (ValueError, KeyError, TypeError) as error:
             raise InvalidRequest(f"message {index} of {len(messages)} {_said(error)}; nothing was sent") from None
-        if isinstance(message, AIMessage) and (calls := _unlisted_calls(message, answered)):
-            converted[0].setdefault("tool_calls", []).extend(calls)
+        if isinstance(message, AIMessage):
+            if calls := _unlisted_calls(message, answered):
+                converted[0].setdefault("tool_calls", []).extend(calls)
+            if thoughts := _thoughts(message):
+                converted[0]["reasoning_content"] = thoughts
         if isinstance(message, HumanMessage):
             # Anthropic answers tools in a user message; in this form nothing may stand between a call and its answer.
             converted.sort(key=lambda each: each["role"] != "tool")
@@ -77,6 +81,18 @@ def _content(message: BaseMessage) -> str | list[str | dict[Any, Any]]:
     if spoken and all(isinstance(part, str) for part in parts):
         return "".join(cast("list[str]", parts))
     return parts
+
+
+def _thoughts(message: AIMessage) -> str:
+    """Return what the model thought: from the blocks of LangChain v1, Anthropic and Bedrock, else as most classes keep it."""
+    blocks = message.content if isinstance(message.content, list) else []
+    found = []
+    for block in blocks:
+        kind = block.get("type") if isinstance(block, Mapping) else None
+        said = block.get(kind) if isinstance(block, Mapping) and kind in _THOUGHTS else None
+        found.append(said.get("text") if isinstance(said, Mapping) else said)
+    told = "".join(said for said in found if isinstance(said, str))
+    return told or reasoning_of(message.additional_kwargs)
 
 
 def _kind(block: str | Mapping[Any, Any]) -> str:
@@ -173,18 +189,24 @@ def last_chunk(result: ChatResult) -> AIMessageChunk:
     )
 
 
-def message_of(result: ChatResult) -> AIMessage:
-    """Turn a whole answer into a message; tool calls whose arguments are no JSON object are its `invalid_tool_calls`."""
+def calls_of(raws: Iterable[Mapping[str, Any]]) -> tuple[list[ToolCall], list[InvalidToolCall]]:
+    """Return tool calls in OpenAI's form as LangChain's, and apart from them those whose arguments are no JSON object."""
     calls: list[ToolCall] = []
     invalid: list[InvalidToolCall] = []
-    for raw in result.message().get("tool_calls", []):
+    for raw in raws:
         try:
-            call = cast("ToolCall", parse_tool_call(raw, return_id=True))
+            call = cast("ToolCall", parse_tool_call(dict(raw), return_id=True))
             if not isinstance(call["args"], dict):
                 raise OutputParserException(f"the arguments of {call['name']} are no JSON object")
             calls.append(call)
         except OutputParserException as error:
-            invalid.append(make_invalid_tool_call(raw, str(error)))
+            invalid.append(make_invalid_tool_call(dict(raw), str(error)))
+    return calls, invalid
+
+
+def message_of(result: ChatResult) -> AIMessage:
+    """Turn a whole answer into a message; tool calls whose arguments are no JSON object are its `invalid_tool_calls`."""
+    calls, invalid = calls_of(result.message().get("tool_calls", []))
     return AIMessage(
         content=result.text,
         additional_kwargs={"reasoning_content": result.reasoning} if result.reasoning else {},

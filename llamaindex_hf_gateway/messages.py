@@ -21,6 +21,7 @@ from llama_index.core.llms.utils import parse_partial_json
 
 from hf_gateway.chat import ChatAnswer, ToolCall
 from hf_gateway.errors import BadGeneration, InvalidRequest
+from hf_gateway.values.reasoning import reasoning_of
 
 # Cohere's and Google's words for the assistant, which histories of their classes carry.
 _ROLES = {MessageRole.CHATBOT: "assistant", MessageRole.MODEL: "assistant"}
@@ -29,7 +30,7 @@ _ROLES = {MessageRole.CHATBOT: "assistant", MessageRole.MODEL: "assistant"}
 def to_openai(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
     """Return n messages in OpenAI's form.
 
-    Thoughts in an assistant's message are left out, as the makers of thinking models ask for, and so is a `CachePoint`,
+    Thoughts in an assistant's message stand beside its content, for those targets that send them. A `CachePoint` is left out,
     which holds nothing of the conversation: the servers here find equal beginnings themselves. Everything else is sent.
 
     Raises InvalidRequest, naming the place, for a block that the form has no word for, and for media that cannot be read.
@@ -94,12 +95,19 @@ def _to_openai(message: ChatMessage, place: str) -> dict[str, Any]:
         parts.append(turn(block, where))
     texts = [part["text"] for part in parts if part["type"] == "text"]
     turned: dict[str, Any] = {"role": role, "content": "\n".join(texts) if len(texts) == len(parts) else parts}
+    if role == "assistant" and (thoughts := _thoughts(message)):
+        turned["reasoning_content"] = thoughts
     if role == "assistant" and (calls := tool_calls_of(message)):
         turned["tool_calls"] = [_call(call_id(call), call.tool_name, _written(call.tool_kwargs)) for call in calls]
     for name in ("tool_call_id", "name") if role == "tool" else ("name",):
         if value := message.additional_kwargs.get(name):
             turned[name] = value
     return turned
+
+
+def _thoughts(message: ChatMessage) -> str:
+    said = "".join(block.content or "" for block in message.blocks if isinstance(block, ThinkingBlock))
+    return said or reasoning_of(message.additional_kwargs)
 
 
 def _text(block: TextBlock, _: str) -> dict[str, Any]:

@@ -132,7 +132,8 @@ class TestMessages:
             (block,) = answer.blocks[2:]
             back = sent(server, ChatMessage(content="6·7?"), answer, tool_result(block.tool_call_id, "42"))
         calls = [function("multiply", '{"a": 6, "b": 7}', block.tool_call_id)]
-        assert back[1] == {"role": "assistant", "content": "Let me see.", "tool_calls": calls}
+        thoughts = {"reasoning_content": "Hm, hm."}
+        assert back[1] == {"role": "assistant", "content": "Let me see.", "tool_calls": calls, **thoughts}
 
     @pytest.mark.parametrize("endpoint", ["chat", "astream_chat"])
     async def test_a_block_that_cannot_be_sent_is_named_with_its_place(self, endpoint, server):
@@ -238,7 +239,7 @@ class TestInstances:
         with FakeOpenAI(models=None) as server:
             through(server).structured_predict(Box[int], TEMPLATE)
             assert [tool["function"]["name"] for tool in body(server)["tools"]] == ["Box_int_"]
-            assert body(server)["tool_choice"] == {"type": "function", "function": {"name": "Box_int_"}}
+            assert body(server)["tool_choice"] == "required"
 
     @pytest.mark.parametrize(
         ("output_cls", "strict"), [(Person, True), (Box[Person], True), (Loose, None), (Odd, None)]

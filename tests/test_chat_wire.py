@@ -1081,6 +1081,7 @@ def to_ollama(
 
 PLAIN_OPENAI = {"messages": [USER], "model": "m"}
 PLAIN_OLLAMA = {"messages": [USER], "model": "m", "stream": False, "truncate": False}
+NO_THOUGHTS = {"enable_thinking": False}
 
 
 def test_nothing_is_sent_that_was_not_set() -> None:
@@ -1103,16 +1104,33 @@ def test_nothing_is_sent_that_was_not_set() -> None:
         ({"seed": 0}, {"seed": 0}, {"options": {"seed": 0}}),
         ({"frequency_penalty": 0.0}, {"frequency_penalty": 0}, {"options": {"frequency_penalty": 0}}),
         ({"presence_penalty": -1.0}, {"presence_penalty": -1}, {"options": {"presence_penalty": -1}}),
-        ({"repetition_penalty": 1.1}, {"repetition_penalty": 1.1}, {"options": {"repeat_penalty": 1.1}}),
+        (
+            {"repetition_penalty": 1.1},
+            {"repetition_penalty": 1.1, "repeat_penalty": 1.1},
+            {"options": {"repeat_penalty": 1.1}},
+        ),
+        ({"min_p": 0.1}, {"min_p": 0.1}, {"options": {"min_p": 0.1}}),
         ({"stop": "END"}, {"stop": ["END"]}, {"options": {"stop": ["END"]}}),
         ({"stop": ["a", "b"]}, {"stop": ["a", "b"]}, {"options": {"stop": ["a", "b"]}}),
         ({"logprobs": False}, {"logprobs": False}, {"logprobs": False}),
         ({"logprobs": True, "top_logprobs": 0}, *[{"logprobs": True, "top_logprobs": 0}] * 2),
-        ({"reasoning_effort": "low"}, {"reasoning_effort": "low"}, {"think": "low"}),
-        ({"reasoning_effort": "none"}, {"reasoning_effort": "none"}, {"think": False}),
-        ({"reasoning_effort": False}, {"reasoning_effort": "none"}, {"think": False}),
-        ({"reasoning_effort": True}, {}, {"think": True}),
+        (
+            {"reasoning_effort": "low"},
+            {"reasoning_effort": "low", "chat_template_kwargs": {"enable_thinking": True, "reasoning_effort": "low"}},
+            {"think": "low"},
+        ),
+        *[
+            ({"reasoning_effort": off}, {"reasoning_effort": "none", "chat_template_kwargs": NO_THOUGHTS}, {"think": False})
+            for off in ("none", False)
+        ],
+        ({"reasoning_effort": True}, {"chat_template_kwargs": {"enable_thinking": True}}, {"think": True}),
+        (
+            {"reasoning_effort": False, "extra_body": {"chat_template_kwargs": {"thinking": False}}},
+            {"reasoning_effort": "none", "chat_template_kwargs": {**NO_THOUGHTS, "thinking": False}},
+            {"think": False},
+        ),
         ({"extra_body": {"guided_regex": "a+"}}, {"guided_regex": "a+"}, {}),
+        ({"extra_body": {"mirostat": 2}}, {"mirostat": 2}, {"options": {"mirostat": 2}}),
         ({"extra_body": {"top_k": 9}, "top_k": 0}, {"top_k": 9}, {"options": {"top_k": 0}}),
         ({"parallel_tool_calls": False}, {}, {}),
         ({"parallel_tool_calls": False, "tools": [ADD]}, {"parallel_tool_calls": False, "tools": [ADD]}, {"tools": [ADD]}),
@@ -1126,7 +1144,7 @@ def test_nothing_is_sent_that_was_not_set() -> None:
         ),
         (
             {"tools": [ADD, SUB], "tool_choice": "sub"},
-            {"tools": [ADD, SUB], "tool_choice": {"type": "function", "function": {"name": "sub"}}},
+            {"tools": [SUB], "tool_choice": "required"},
             {"tools": [SUB], "format": {"type": "object"}},
         ),
         (

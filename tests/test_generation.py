@@ -239,10 +239,20 @@ def test_markers_never_show_however_they_are_cut(cuts: list[int]) -> None:
     assert [(call.name, call.arguments) for call in given.tool_calls] == [("f", '{"a": "ü"}'), ("g", "{}")]
 
 
-def test__markers_of_which_the_template_knows_nothing_are_text() -> None:
+def test_calls_of_which_the_template_knows_nothing_are_text() -> None:
     reading = HermesReading("")
     events = reading.feed(ANSWER)
-    assert joined(events + reading.finish()).text == ANSWER
+    given = joined(events + reading.finish())
+    assert (given.reasoning, given.text) == ("Hm < 3.", ANSWER.partition("</think>\n\n")[2])
+
+
+@pytest.mark.parametrize("template", ["", "<think><tool_call>"])
+@pytest.mark.parametrize("before", ["", "<think>\nhm\n</think>\n\n"])
+def test_a_tag_that_an_answer_mentions_is_text(template: str, before: str) -> None:
+    text = "Write <think>, think, and close it with `</think>`."
+    reading = HermesReading(template)
+    given = joined([event for letter in before + text for event in reading.feed(letter)] + reading.finish())
+    assert (given.reasoning, given.text) == ("hm" if before else "", text)
 
 
 @given(

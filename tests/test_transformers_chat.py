@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hf_gateway import errors
+from hf_gateway import Gateway, Target, errors
 from hf_gateway.engines import ChatEngine, open_chat_engine, require_chat_engine
 from hf_gateway.engines.sources import ModelFiles
 from tests.models.dialogues import HELLO, NUMBERS
@@ -142,6 +142,29 @@ def test_an_answer_whose_thinking_the_prompt_begins_is_read_as_thinking(tmp_path
     begun = changed(tmp_path, lambda text: text.replace(r"|>assistant\n", r"|>assistant\n<think>\n"), **settings)
     given = ask(loaded(begun), "Think: what is 2+2?")
     assert (given.text, given.reasoning) == ("4", "Two plus two is four.")
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "thinking"])
+def test_a_template_sees_the_thoughts_of_turns_with_calls_by_its_own_name(tmp_path: Path, name: str) -> None:
+    thoughtful = changed(
+        tmp_path,
+        lambda text: text.replace("(message.content or '')", f"(message.{name} or '') + (message.content or '')"),
+    )
+    said = turn("What is the weather in Paris?", PARIS, "sunny")
+    thinking = [
+        {**each, "reasoning_content": "Two plus two."} if each["role"] == "assistant" else each for each in said
+    ]
+    idle = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": HELLO, "reasoning_content": "Hm."}]
+
+    def tokens(messages: Any, **options: str) -> int:
+        target = Target("local", model=str(thoughtful), options=options)
+        return Gateway(targets=[target], task="chat").chat(messages, tools=[WEATHER]).usage.input_tokens or 0
+
+    assert tokens(thinking) > tokens(said) == tokens(thinking, send_reasoning="never")
+    last = {"role": "user", "content": "How are you?"}
+    assert tokens([*idle, last]) == tokens([idle[0], {"role": "assistant", "content": HELLO}, last])
+    plain = Target("local", model=str(MODEL))
+    assert Gateway(targets=[plain], task="chat").chat(thinking, tools=[WEATHER]).text == "It is sunny in Paris."
 
 
 # Tools.

@@ -7,17 +7,19 @@ import json
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hf_gateway.errors import Attempt, BadGeneration, BadResponse, InvalidRequest, nearest
 from hf_gateway.usage import Usage
-
-ROLES = ("system", "developer", "user", "assistant", "tool")
+from hf_gateway.values.chat_checks import checked_choice, checked_format, checked_messages, checked_tools
 
 Message = Mapping[str, Any]
-"""One message in OpenAI's form: role, content (text, or a list of parts), and for tools tool_calls or tool_call_id."""
+"""One message in OpenAI's form: role, content (text, or a list of parts), and for tools tool_calls or tool_call_id.
+
+The thoughts of an assistant's message stand in `reasoning_content`; each target sends them where its server takes them.
+"""
 
 
 class Sampling(BaseModel):
@@ -41,8 +43,11 @@ class Sampling(BaseModel):
     """Makes tokens less likely the more often they have occurred."""
     presence_penalty: float | None = None
     """Makes tokens less likely once they have occurred."""
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Draw from the tokens that have at least this part of the likeliest one's probability; not known to OpenAI."""
     repetition_penalty: Annotated[float, Field(gt=0)] | None = None
-    """Factor against repetition, 1 for none; a word of transformers, vLLM and Ollama, not of OpenAI."""
+    """Factor against repetition, 1 for none; not known to OpenAI. llama.cpp, LM Studio and Ollama are told it by their own name,
+    `repeat_penalty`."""
     logprobs: bool | None = None
     """Ask for the logarithms of the tokens' probabilities."""
     top_logprobs: Annotated[int, Field(ge=0)] | None = None
@@ -52,7 +57,8 @@ class Sampling(BaseModel):
     parallel_tool_calls: bool | None = None
     """Whether the model may call several tools at once."""
     extra_body: dict[str, Any] | None = None
-    """Fields that are added to the body for OpenAI-compatible servers, such as vLLM's `guided_regex`."""
+    """Fields that are added to the body for OpenAI-compatible servers, such as vLLM's `guided_regex`. Ollama gets those that are
+    options of its own."""
 
 
 @dataclass(frozen=True)
@@ -96,13 +102,13 @@ class ChatRequest:
             except ValidationError as error:
                 first = error.errors()[0]
                 raise InvalidRequest(f"{'.'.join(map(str, first['loc'][:1]))}: {first['msg']}") from None
-        tools = _checked_tools(own.get("tools", ()))
+        tools = checked_tools(own.get("tools", ()))
         return cls(
-            _checked_messages(messages),
+            checked_messages(messages),
             sampling,
             tools,
-            _checked_choice(own.get("tool_choice"), tools),
-            _checked_format(own.get("response_format")),
+            checked_choice(own.get("tool_choice"), tools),
+            checked_format(own.get("response_format")),
             own.get("model"),
         )
 
@@ -160,6 +166,8 @@ class ChatEvent:
     request_id: str | None = None
     logprobs: tuple[Any, ...] = ()
     refusal: str = ""
+    reasoning_field: str | None = None
+    """Under which name the server sent the reasoning, so that it goes back under the same."""
 
     @property
     def has_content(self) -> bool:
@@ -210,6 +218,8 @@ class ChatAnswer:
     def message(self) -> dict[str, Any]:
         """Return it as an assistant message in OpenAI's form, to be put at the end of the conversation."""
         made: dict[str, Any] = {"role": "assistant", "content": self.text}
+        if self.reasoning:
+            made["reasoning_content"] = self.reasoning
         if self.tool_calls:
             made["tool_calls"] = [
                 {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
@@ -301,6 +311,10 @@ class Gathering:
             return event
         return replace(event, tool_calls=tuple(self._call(delta) for delta in event.tool_calls))
 
+    def retell(self, reasoning: str, text: str) -> None:
+        """Put these in the place of what was gathered: only the end shows where some servers' thoughts stop."""
+        self._reasoning, self._text = [reasoning], [text]
+
     def answer(self) -> ChatAnswer:
         """Return what came together."""
         calls = tuple(ToolCall(call["id"], call["name"], "".join(call["arguments"]) or "{}") for call in self._calls)
@@ -344,97 +358,3 @@ def _is_another(delta: ToolCallDelta, call: Mapping[str, Any]) -> bool:
     except (ValueError, RecursionError):
         whole = False
     return whole and bool(delta.arguments.strip())
-
-
-def _checked_messages(messages: str | Iterable[Message]) -> tuple[Message, ...]:
-    if isinstance(messages, str):
-        messages = [{"role": "user", "content": messages}]
-    if isinstance(messages, Mapping) or not isinstance(messages, Iterable):
-        raise InvalidRequest(f"messages is {type(messages).__name__}; pass a text or a list of messages")
-    listed = tuple(messages)
-    if not listed:
-        raise InvalidRequest("there are no messages, so there is nothing to answer")
-    for index, message in enumerate(listed):
-        if fault := _fault_of(message):
-            raise InvalidRequest(f"message {index} of {len(listed)} {fault}; nothing was sent")
-    return listed
-
-
-def _fault_of(message: Any) -> str | None:
-    if not isinstance(message, Mapping):
-        return f"is {type(message).__name__}, not a mapping with role and content"
-    role, content = message.get("role"), message.get("content")
-    if role not in ROLES:
-        return f"has the role {role!r}{nearest(str(role), set(ROLES))}"
-    if role == "tool" and not message.get("tool_call_id"):
-        return "answers a tool call and does not say which: it has no tool_call_id"
-    if content is None:
-        return None if role == "assistant" else "has no content"
-    if not isinstance(content, str | list | tuple):
-        return f"has content of type {type(content).__name__}; it is text, or a list of parts"
-    for part in (content,) if isinstance(content, str) else content:
-        text = part if isinstance(part, str) else part.get("text") if isinstance(part, Mapping) else None
-        if not isinstance(part, str) and (not isinstance(part, Mapping) or "type" not in part):
-            return "has a part without a type; write {'type': 'text', 'text': ...}"
-        if isinstance(text, str) and not text.isascii():
-            try:
-                text.encode()
-            except UnicodeEncodeError as error:
-                return (
-                    f"has a lone surrogate at character {error.start}, which is no text in any encoding; "
-                    "clean it with text.encode('utf-8', 'replace').decode()"
-                )
-    return None
-
-
-def _checked_tools(tools: Any) -> tuple[Mapping[str, Any], ...]:
-    if isinstance(tools, Mapping | str) or not isinstance(tools, Iterable):
-        raise InvalidRequest(f"tools is {type(tools).__name__}; pass a list of tools in OpenAI's form")
-    listed = tuple(tools)
-    for index, tool in enumerate(listed):
-        function = tool.get("function") if isinstance(tool, Mapping) else None
-        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
-            raise InvalidRequest(
-                f"tool {index} of {len(listed)} is not in OpenAI's form: "
-                "{'type': 'function', 'function': {'name': ..., 'parameters': ...}}"
-            )
-    return listed
-
-
-def _checked_choice(choice: Any, tools: Sequence[Mapping[str, Any]]) -> str | Mapping[str, Any] | None:
-    """Read every form people write: True and "any" mean "required", a tool's name means that tool."""
-    if choice is None or choice is False:
-        return None
-    names = {tool["function"]["name"] for tool in tools}
-    if choice is True or choice == "any":
-        choice = "required"
-    if choice in ("auto", "none", "required") if isinstance(choice, str) else False:
-        if choice == "required" and not names:
-            raise InvalidRequest("tool_choice asks for a tool call, and there are no tools")
-        return choice if names else None
-    name = choice if isinstance(choice, str) else None
-    if isinstance(choice, Mapping):
-        function = choice.get("function")
-        name = function.get("name") if isinstance(function, Mapping) else choice.get("name")
-    if not isinstance(name, str):
-        raise InvalidRequest(f"tool_choice is 'auto', 'none', 'required', 'any' or the name of a tool, not {choice!r}")
-    if name not in names:
-        raise InvalidRequest(
-            f"tool_choice names {name!r}, and there is no such tool{nearest(name, names) if names else ''}"
-        )
-    return {"type": "function", "function": {"name": name}}
-
-
-def _checked_format(wanted: Any) -> Mapping[str, Any] | None:
-    if wanted is None:
-        return None
-    kind: Literal["text", "json_object", "json_schema"] | Any = (
-        wanted.get("type") if isinstance(wanted, Mapping) else None
-    )
-    if kind == "json_schema" and isinstance(wanted.get("json_schema"), Mapping) and "schema" in wanted["json_schema"]:
-        return wanted  # type: ignore[no-any-return]
-    if kind in ("text", "json_object"):
-        return wanted  # type: ignore[no-any-return]
-    raise InvalidRequest(
-        "response_format is {'type': 'json_object'} or {'type': 'json_schema', 'json_schema': {'name': ..., 'schema': ...}}"
-    )

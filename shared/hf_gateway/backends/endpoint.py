@@ -3,6 +3,7 @@
 from hf_gateway.backends.base import Report
 from hf_gateway.backends.openai_chat import OpenAIChat
 from hf_gateway.backends.served import Asked, of_tei
+from hf_gateway.backends.thoughts import OPTIONS as CHAT_OPTIONS
 from hf_gateway.drive import Effects
 from hf_gateway.embedding import EmbedRequest
 from hf_gateway.errors import ConfigError, ModelNotFound
@@ -16,18 +17,18 @@ class EndpointBackend(OpenAIChat):
     """Speaks to the root path, which both containers for embeddings serve: TEI's and the inference toolkit's.
 
     For chat to `/v1/chat/completions`, as its containers for that do: TGI, vLLM, SGLang, llama.cpp. Options: `access` ("public"
-    for an endpoint that needs no token); for chat `stream_usage` (False for a container that knows no stream_options) and
-    `stream` (False for one that cannot stream).
+    for an endpoint that needs no token); for chat `stream_usage` (False for a container that knows no stream_options), `stream`
+    (False for one that cannot stream), `send_reasoning` and `think_tags`, as for `openai`.
     """
 
     kind = "endpoint"
     most_texts = MAX_TEXTS
-    option_names = frozenset({"access", "stream", "stream_usage"})
+    option_names = frozenset({"access", "stream", "stream_usage"}) | CHAT_OPTIONS
     tuning_options = option_names
 
     def __init__(self, *args: object, **named: object) -> None:
         """Check that there is a URL."""
-        super().__init__(*args, **named)  # type: ignore[arg-type]
+        super().__init__(*args, **named)
         if self.target.url is None:
             raise ConfigError(
                 "target 'endpoint' needs its URL, such as 'endpoint:https://….endpoints.huggingface.cloud'"

@@ -8,6 +8,7 @@ from hf_gateway import catalogue
 from hf_gateway.backends.base import Report
 from hf_gateway.backends.openai_chat import OpenAIChat
 from hf_gateway.backends.served import Asked
+from hf_gateway.backends.thoughts import OPTIONS as CHAT_OPTIONS
 from hf_gateway.config import hub_url, router_url
 from hf_gateway.credentials import Credential, find, is_hugging_face
 from hf_gateway.drive import Clock, Compute, Effects
@@ -55,17 +56,19 @@ class HfBackend(OpenAIChat):
     """For embeddings: asks the Hub once in a while who serves the model, and calls the pipeline by name.
 
     For chat the router chooses, by a provider's name or a policy (`cheapest`, `fastest`, which is its own default, `preferred`).
-    Options: `bill_to`, the organisation that pays; for chat `stream` (False for a provider that cannot stream).
+    Options: `bill_to`, the organisation that pays; for chat `stream` (False for a provider that cannot stream), `send_reasoning`
+    and `think_tags`, as for `openai`.
     """
 
     kind = "hf"
     most_texts = MAX_TEXTS
-    option_names = frozenset({"bill_to", "stream"})
+    option_names = frozenset({"bill_to", "stream"}) | CHAT_OPTIONS
     tuning_options = option_names
+    strict = True
 
     def __init__(self, *args: object, **named: object) -> None:
         """Check the provider."""
-        super().__init__(*args, **named)  # type: ignore[arg-type]
+        super().__init__(*args, **named)
         provider = self.target.provider
         if self.target.model is None:
             or_set = ", or set HF_MODEL_ID" if self.options.task == "chat" else ""

@@ -1,5 +1,6 @@
 """`local`: the model runs in this process."""
 
+import dataclasses
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,8 @@ from hf_gateway.engines import (
 )
 from hf_gateway.engines.choosing import OPTIONS
 from hf_gateway.errors import AuthenticationFailed, BatchTooLarge, ConfigError, GatewayError, ModelNotFound
+from hf_gateway.notices import notice_once
+from hf_gateway.values.reasoning import with_reasoning
 from hf_gateway.wire import hf_inference
 from hf_gateway.wire.http import json_size
 
@@ -36,20 +39,27 @@ class LocalBackend(Backend):
 
     Options: `engine` ("openvino", "onnxruntime" or "torch", for embeddings; without it the fastest that can), `device`,
     `dtype` ("auto", "fp32", "bf16", or torch's words), `batch_size` (texts at once, for embeddings), `trust_remote_code`
-    (with a revision that is a whole commit).
+    (with a revision that is a whole commit), for chat `send_reasoning` ("auto": the chat template sees the thoughts of turns
+    with tool calls, where it has a place for them; "never").
     """
 
     kind = "local"
     most_texts = TEXTS_AT_ONCE
     tasks = frozenset({"embedding", "chat"})
-    option_names = OPTIONS
-    tuning_options = frozenset({"engine", "device", "batch_size"})
+    option_names = OPTIONS | {"send_reasoning"}
+    tuning_options = frozenset({"engine", "device", "batch_size", "send_reasoning"})
 
     def __init__(self, *args: object, **named: object) -> None:
         """Check that a model is named."""
         super().__init__(*args, **named)  # type: ignore[arg-type]
         if self.target.model is None:
             raise ConfigError("target 'local' needs a model: pass model=, or write 'local:<model>'")
+        reasoning = self.target.options.get("send_reasoning", "auto")
+        if reasoning not in ("auto", "never"):
+            raise ConfigError(
+                f"target {self.target.label!r}: send_reasoning is 'auto' or 'never' for a model in this process"
+            )
+        self._keeps_reasoning = reasoning == "never"
         self._engine: EmbeddingEngine | None = None
         self._chat_engines: dict[str, ChatEngine] = {}
         # Two locks: the event loop asks for the thread, and must not wait for a model that is being loaded.
@@ -92,6 +102,10 @@ class LocalBackend(Backend):
     def chat(self, request: ChatRequest, gathering: Gathering) -> Effects:
         """Answer in this process; the pieces come from the engine's own thread."""
         model = request.model or self.target.model or ""
+        if self._keeps_reasoning:
+            request = dataclasses.replace(request, messages=tuple(with_reasoning(request.messages, None)))
+        if unsent := request.sampling.extra_body:
+            notice_once(f"{self.target.label}: a model in this process has no use for extra_body ({', '.join(unsent)})")
         engine: ChatEngine = yield Compute(lambda: self.chat_engine(model), self._executor())
         generation = engine.start(request)
         while (event := (yield Read(generation, patient=True))) is not None:

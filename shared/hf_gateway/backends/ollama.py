@@ -7,10 +7,13 @@ from typing import Any
 
 from hf_gateway.backends.base import Backend, Report
 from hf_gateway.backends.served import Asked
+from hf_gateway.backends.thoughts import OPTIONS as CHAT_OPTIONS
+from hf_gateway.backends.thoughts import ThinkTags
 from hf_gateway.chat import ChatEvent, ChatRequest, Gathering
 from hf_gateway.drive import Effects
 from hf_gateway.embedding import EmbedRequest
 from hf_gateway.errors import AuthenticationFailed, ConfigError, ModelNotFound
+from hf_gateway.notices import notice_once
 from hf_gateway.options import ChatOptions
 from hf_gateway.space import VectorSpace, canonical
 from hf_gateway.target import checked_url, parsed_url
@@ -80,14 +83,14 @@ class OllamaBackend(Backend):
     """Never lets Ollama cut a text in silence, unless `truncate` was asked for.
 
     Options: `keep_alive`, `num_ctx` (tokens of context, which Ollama otherwise takes to be few), `options` (Ollama's own); for
-    chat `stream` (False for a proxy that cannot stream).
+    chat `stream` (False for a proxy that cannot stream), `send_reasoning` ("auto", "never") and `think_tags`, as for `openai`.
     """
 
     kind = "ollama"
     most_texts = MAX_TEXTS
     tasks = frozenset({"embedding", "chat"})
-    option_names = frozenset({"keep_alive", "num_ctx", "options", "stream"})
-    tuning_options = frozenset({"keep_alive", "stream"})
+    option_names = frozenset({"keep_alive", "num_ctx", "options", "stream"}) | CHAT_OPTIONS
+    tuning_options = frozenset({"keep_alive", "stream"}) | CHAT_OPTIONS
     max_bytes = 8_000_000
 
     def __init__(self, *args: object, **named: object) -> None:
@@ -97,6 +100,9 @@ class OllamaBackend(Backend):
             raise ConfigError("target 'ollama' needs a model: pass model=, or write 'ollama:<model>'")
         self._base = self.target.url or host_url(self.environment.get("OLLAMA_HOST", ""))
         self._asked = Asked()
+        self._tags = ThinkTags(self.target)
+        if self.target.options.get("send_reasoning", "auto") not in ("auto", "never"):
+            raise ConfigError(f"target {self.target.label!r}: send_reasoning is 'auto' or 'never' for Ollama")
 
     @property
     def url(self) -> str:
@@ -164,15 +170,30 @@ class OllamaBackend(Backend):
             target=label,
             keep_alive=self.target.options.get("keep_alive"),
             options=self._own_options(),
+            send_reasoning=self.target.options.get("send_reasoning", "auto") != "never",
         )
         forced = ForcedCall(request.forced_tools) if request.forced_tools else None
+        thoughts = self._tags.reader(request)
+        self._say_what_is_not_sent(request)
+
+        def read(event: ChatEvent) -> ChatEvent:
+            event = thoughts.read(event) if thoughts else event
+            return forced.read(event) if forced else event
+
         with _advised(model):
             yield from self.converse(
                 request,
                 gathering,
                 encode,
-                lambda response: _read(forced, ollama_chat.decode_chat(response, target=label)),
-                lambda headers: ollama_chat.ChatStream(headers, label, lambda event: _read(forced, event)),
+                lambda response: read(ollama_chat.decode_chat(response, target=label)),
+                lambda headers: ollama_chat.ChatStream(headers, label, read),
+            )
+        yield from self._tags.end(request, thoughts, gathering)
+
+    def _say_what_is_not_sent(self, request: ChatRequest) -> None:
+        if unsent := (request.sampling.extra_body or {}).keys() - ollama_chat.OWN_OPTIONS:
+            notice_once(
+                f"{self.target.label}: Ollama has no {', '.join(sorted(unsent))}, so that part of extra_body is not sent there"
             )
 
     def _own_options(self) -> dict[str, Any]:
@@ -213,10 +234,6 @@ def served_name(model: str) -> str:
             return name
     # A Hub id is what a chain passes on; a name of Ollama's own never has a capital letter.
     return f"hf.co/{model}" if "/" in model and model != model.lower() and not model.startswith(_HUB_HOSTS) else model
-
-
-def _read(forced: ForcedCall | None, event: ChatEvent) -> ChatEvent:
-    return forced.read(event) if forced else event
 
 
 @contextlib.contextmanager

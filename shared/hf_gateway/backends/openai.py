@@ -4,6 +4,7 @@ from hf_gateway.backends.base import Report
 from hf_gateway.backends.openai_chat import OpenAIChat
 from hf_gateway.backends.openai_embeddings import Embeddings
 from hf_gateway.backends.served import Asked
+from hf_gateway.backends.thoughts import OPTIONS as CHAT_OPTIONS
 from hf_gateway.drive import Effects
 from hf_gateway.embedding import EmbedRequest
 from hf_gateway.errors import ConfigError
@@ -22,17 +23,20 @@ class OpenAIBackend(OpenAIChat):
     A URL without a path gets `/v1/embeddings` (or `/v1/chat/completions`), one with a path `/embeddings`, and one that ends in
     `/embeddings` is taken as it is. Options: `encoding` ("auto": base64, a fourth of the bytes, unless the server refuses it;
     "float" and "base64" ask for one and stay with it), `max_texts` (texts a request, 256); for chat `stream_usage` (False for a
-    server that knows no stream_options) and `stream` (False for one that cannot stream).
+    server that knows no stream_options), `stream` (False for one that cannot stream), `send_reasoning` ("auto": the thoughts of
+    turns with tool calls go back under the name that the server's answers use, unless it refuses them; "never"; or the name,
+    "reasoning_content" or "reasoning") and `think_tags` ("auto": `<think>…</think>` at the beginning of an answer is reasoning;
+    "opened": the prompt ends with the opening tag; "keep": the text stays as it is).
     """
 
     kind = "openai"
-    option_names = frozenset({"encoding", "max_texts", "stream", "stream_usage"})
+    option_names = frozenset({"encoding", "max_texts", "stream", "stream_usage"}) | CHAT_OPTIONS
     tuning_options = option_names
     max_bytes = 8_000_000
 
     def __init__(self, *args: object, **named: object) -> None:
         """Check the URL and the options."""
-        super().__init__(*args, **named)  # type: ignore[arg-type]
+        super().__init__(*args, **named)
         if self.target.url is None:
             raise ConfigError("target 'openai' needs its URL, such as 'openai:http://localhost:8000'")
         self._base = self.target.url

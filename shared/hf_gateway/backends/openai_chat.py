@@ -1,19 +1,32 @@
 """What the kinds that speak OpenAI's chat form have in common."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from hf_gateway.backends.base import Backend
-from hf_gateway.chat import ChatRequest, Gathering
+from hf_gateway.backends.thoughts import MAX_REFUSALS, ServerDialect, ThinkTags
+from hf_gateway.chat import ChatEvent, ChatRequest, Gathering
 from hf_gateway.drive import Effects
+from hf_gateway.errors import GatewayError
 from hf_gateway.wire import openai_chat
 from hf_gateway.wire.http import HttpRequest
+from hf_gateway.wire.openai_chat import Dialect
 
 
 class OpenAIChat(Backend):
     """A backend whose server answers `/v1/chat/completions`."""
 
     tasks = frozenset({"embedding", "chat"})
+    strict: ClassVar[bool] = False
+    """Whether the server refuses fields that it does not know."""
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        """Check the options for chat."""
+        super().__init__(*args, **named)
+        self._tags = ThinkTags(self.target)
+        self._dialect = ServerDialect(self.target, strict=self.strict)
 
     def chat_url(self) -> str:
         """Return the whole URL of the chat route."""
@@ -28,21 +41,39 @@ class OpenAIChat(Backend):
         return {}
 
     def chat(self, request: ChatRequest, gathering: Gathering) -> Effects:
-        """Answer, streamed or whole."""
-        label = self.target.label
+        """Answer, streamed or whole. What a server refuses of what is sent beyond OpenAI's form is left out, and remembered."""
+        for _ in range(MAX_REFUSALS):
+            sent = self._dialect.now()
+            try:
+                yield from self._chat_as(sent, request, gathering)
+                return
+            except GatewayError as refusal:
+                if gathering.has_content or not self._dialect.gives_way(refusal, request, sent):
+                    raise
+        yield from self._chat_as(self._dialect.now(), request, gathering)
+
+    def _chat_as(self, dialect: Dialect, request: ChatRequest, gathering: Gathering) -> Effects:
+        label, thoughts = self.target.label, self._tags.reader(request)
+
+        def read(event: ChatEvent) -> ChatEvent:
+            self._dialect.notice(event)
+            return thoughts.read(event) if thoughts else event
+
         yield from self.converse(
             request,
             gathering,
-            self._message,
-            lambda response: openai_chat.decode_chat(response, target=label),
-            lambda headers: openai_chat.ChatStream(headers, label),
+            functools.partial(self._message, dialect),
+            lambda response: read(openai_chat.decode_chat(response, target=label)),
+            lambda headers: openai_chat.ChatStream(headers, label, read),
         )
+        yield from self._tags.end(request, thoughts, gathering)
 
-    def _message(self, request: ChatRequest) -> HttpRequest:
+    def _message(self, dialect: Dialect, request: ChatRequest) -> HttpRequest:
         message = openai_chat.encode_chat(
             self.chat_url(),
             self.chat_model(request.model),
             request,
             stream_usage=self.target.options.get("stream_usage", True),
+            dialect=dialect,
         )
         return dataclasses.replace(message, headers={**message.headers, **self.chat_headers()})

@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from hf_gateway.chat import ChatRequest, Message, asked_for_json
-from hf_gateway.engines.response_parsing import CALL, THINK, THINK_END
+from hf_gateway.engines.response_parsing import CALL
 from hf_gateway.errors import ModelNotFound
+from hf_gateway.values.reasoning import REASONING_FIELDS, with_reasoning
+from hf_gateway.wire.openai_chat import template_switches
+from hf_gateway.wire.think_tags import THINK, THINK_END
 
 _KINDS = {"image_url": "images", "input_image": "images", "image": "images", "input_audio": "audio", "file": "files"}
 
@@ -45,11 +48,13 @@ class Template:
     def prompt(self, request: ChatRequest) -> Prompt:
         """Render the request. Raises ModelNotFound for what the model's template has no words for."""
         tools = [] if request.tool_choice == "none" else [json.loads(json.dumps(tool)) for tool in request.tools]
-        messages: list[Message] = [self._message(index, message) for index, message in enumerate(request.messages)]
+        spoken = with_reasoning(request.messages, self._reasoning_name)
+        messages: list[Message] = [self._message(index, message) for index, message in enumerate(spoken)]
         if request.json_schema is not None:
             messages = asked_for_json(messages, request.json_schema)
         forced = [tool["function"]["name"] for tool in request.forced_tools]
-        switches = _thinking(request.sampling.reasoning_effort)
+        effort = request.sampling.reasoning_effort
+        switches = {} if effort is None else template_switches(effort)
         if forced:
             switches["enable_thinking"] = False
         text = self._render(messages, tools, switches)
@@ -71,12 +76,19 @@ class Template:
             return Prompt(text + close + call, ids, call, ways)
         return Prompt(text, self._ids(messages, tools, switches), begun)
 
+    @functools.cached_property
+    def _reasoning_name(self) -> str | None:
+        """Under which name the template reads the thoughts of earlier messages; None where it does not."""
+        return next((name for name in REASONING_FIELDS if re.search(rf"[.\"']{name}\b", self.source)), None)
+
     def _message(self, index: int, message: Message) -> dict[str, Any]:
         made = {**message, "content": self._text(index, message.get("content"))}
         if made["role"] == "developer":
             made["role"] = "system"
         if made.get("tool_calls"):
             made["tool_calls"] = [_call(call) for call in made["tool_calls"]]
+            if made["content"]:
+                made.pop("thinking", None)  # gpt-oss's template has room for one of the two
         return made
 
     def _text(self, index: int, content: Any) -> str:
@@ -146,12 +158,3 @@ def _call(call: Mapping[str, Any]) -> dict[str, Any]:
         with contextlib.suppress(ValueError):
             function["arguments"] = json.loads(function["arguments"] or "{}")
     return {**call, "function": function}
-
-
-def _thinking(effort: str | bool | None) -> dict[str, Any]:
-    """Say it in the words of the templates: `enable_thinking` is Qwen's, `reasoning_effort` gpt-oss's."""
-    if effort is None:
-        return {}
-    if effort is False or effort == "none":
-        return {"enable_thinking": False}
-    return {"enable_thinking": True} | ({} if effort is True else {"reasoning_effort": effort})

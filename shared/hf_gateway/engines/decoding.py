@@ -108,7 +108,7 @@ def shapes_of(defaults: Any, sampling: Sampling) -> dict[str, float] | None:
     if not drawn:
         return None
     found = {name: getattr(defaults, name, None) for name in _SHAPES}
-    for name in ("temperature", "top_k", "top_p"):
+    for name in ("temperature", "top_k", "top_p", "min_p"):
         if (value := getattr(sampling, name)) is not None:
             found[name] = value
     return {name: value for name, value in found.items() if value is not None}

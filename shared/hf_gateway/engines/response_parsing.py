@@ -11,23 +11,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from hf_gateway.chat import ChatEvent, ToolCallDelta
+from hf_gateway.values.reasoning import REASONING_FIELDS
+from hf_gateway.wire.think_tags import THINK, ThoughtSplitter, held_back
 
-THINK, THINK_END = "<think>", "</think>"
 CALL, CALL_END = "<tool_call>", "</tool_call>"
-
-# transformers' own templates say reasoning_content, some on the Hub one of the others.
-_REASONING = ("reasoning_content", "thinking", "reasoning")
-
-
-def held_back(text: str, words: Iterable[str]) -> int:
-    """Return how many characters at the end of the text may be the beginning of one of the words."""
-    longest = 0
-    for word in words:
-        for length in range(min(len(word) - 1, len(text)), longest, -1):
-            if text.endswith(word[:length]):
-                longest = length
-                break
-    return longest
 
 
 class Detokenizer:
@@ -144,46 +131,59 @@ class Reading:
 
 
 class HermesReading(Reading):
-    """Reads `<think>…</think>` and `<tool_call>{json}</tool_call>`, each only where the model's template speaks of it."""
+    """Reads `<think>…</think>` at the beginning, and `<tool_call>{json}</tool_call>` where the model's template speaks of it."""
 
     def __init__(self, template: str, begun: str = "") -> None:
         """Take the chat template, and what of the answer stands in the prompt already."""
         super().__init__()
-        self._opens = [marker for marker in (THINK, CALL) if marker in template]
-        self._within: str | None = None
+        self._opens = [CALL] if CALL in template else []
+        self._in_call = False
         self._text = ""
-        # What was begun is no news, but it says where the answer goes on.
-        self._take(begun)
-        self._events = []
+        opened = begun == THINK
+        self._thoughts = ThoughtSplitter(opened=opened)
+        self.thinking = opened
+        if not opened:
+            # What was begun is no news, but it says where the answer goes on.
+            self._take(begun)
+            self._events = []
 
     def _take(self, text: str) -> None:
-        self._text += text
-        while self._step():
-            pass
+        self._sort(self._thoughts.feed(text))
+
+    def _sort(self, pieces: Iterable[tuple[bool, str]]) -> None:
+        for thoughts, said in pieces:
+            self.thinking = thoughts
+            if thoughts:
+                self._events.append(ChatEvent(reasoning=said))
+                continue
+            self._text += said
+            while self._step():
+                pass
+        self.thinking = self._thoughts.thinking
 
     def _step(self) -> bool:
         """Take the text up to the next marker, or as far as there cannot be one."""
-        closes = {None: self._opens, THINK: [THINK_END], CALL: [CALL_END]}[self._within]
+        closes = [CALL_END] if self._in_call else self._opens
         found = [(place, marker) for marker in closes if (place := self._text.find(marker)) >= 0]
         if found:
             place, marker = min(found)
             before, self._text = self._text[:place], self._text[place + len(marker) :]
         else:
-            place = 0 if self._within == CALL else len(self._text) - held_back(self._text, closes)
+            place = 0 if self._in_call else len(self._text) - held_back(self._text, closes)
             before, marker, self._text = self._text[:place], "", self._text[place:]
-        if self._within == CALL:
-            if marker:
-                self._call(_parsed(before))
-        else:
+        if not self._in_call:
             self._say(before)
+        elif marker:
+            self._call(_parsed(before))
         if marker:
-            self._within = marker if self._within is None else None
-            self._enter(thinking=self._within == THINK)
+            self._in_call = not self._in_call
+            self._enter(thinking=False)
         return bool(marker)
 
     def _end(self) -> None:
+        self._sort(self._thoughts.finish())
         rest, self._text = self._text, ""
-        if self._within == CALL:
+        if self._in_call:
             self._call(_parsed(rest))
         else:
             self._say(rest)
@@ -230,10 +230,10 @@ class TemplateReading(Reading):
                 case "region_open":
                     self._raw = ""
                     if field != "content":
-                        self._enter(thinking=field in _REASONING)
+                        self._enter(thinking=field in REASONING_FIELDS)
                 case "region_chunk" if event.get("dirty"):
                     self._raw += event["text"]
-                case "region_chunk" if field == "content" or field in _REASONING:
+                case "region_chunk" if field == "content" or field in REASONING_FIELDS:
                     self._say(event["text"])
                 case "region_close":
                     if field == "tool_calls":

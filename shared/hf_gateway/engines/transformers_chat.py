@@ -12,8 +12,6 @@ from hf_gateway.engines.generation import Generation, Run, Turns
 from hf_gateway.engines.response_parsing import (
     CALL,
     CALL_END,
-    THINK,
-    THINK_END,
     Detokenizer,
     Reading,
     StopStrings,
@@ -24,6 +22,7 @@ from hf_gateway.engines.sources import ModelFiles
 from hf_gateway.engines.tensors import load_causal_model
 from hf_gateway.errors import ContextOverflow, EngineFailed, EngineMissing, ModelNotFound
 from hf_gateway.usage import Usage
+from hf_gateway.wire.think_tags import THINK, THINK_END
 
 OPTIONS = frozenset({"device", "dtype", "trust_remote_code"})
 

@@ -9,6 +9,7 @@ from typing import Any
 from hf_gateway.chat import ChatEvent, ChatRequest, Message, ToolCallDelta, asked_for_json
 from hf_gateway.errors import BadResponse, InvalidRequest, ModelLoading, ModelNotFound
 from hf_gateway.usage import Usage, counted
+from hf_gateway.values.reasoning import with_reasoning
 from hf_gateway.wire.classify import classify_inside
 from hf_gateway.wire.http import HttpRequest, HttpResponse, post_json, read_json
 from hf_gateway.wire.sse import Lines, parsed
@@ -18,12 +19,19 @@ OPTIONS = {
     "temperature": "temperature",
     "top_p": "top_p",
     "top_k": "top_k",
+    "min_p": "min_p",
     "seed": "seed",
     "max_tokens": "num_predict",
     "frequency_penalty": "frequency_penalty",
     "presence_penalty": "presence_penalty",
     "repetition_penalty": "repeat_penalty",
 }
+
+OWN_OPTIONS = frozenset(
+    {"mirostat", "mirostat_eta", "mirostat_tau", "min_p", "num_batch", "num_ctx", "num_gpu", "num_keep", "num_predict"}
+    | {"num_thread", "penalize_newline", "repeat_last_n", "repeat_penalty", "tfs_z", "top_k", "typical_p", "use_mmap"}
+)
+"""What of `extra_body` is an option of Ollama's own, and goes there; it knows no other fields of other servers."""
 
 
 def encode_chat(
@@ -34,6 +42,7 @@ def encode_chat(
     target: str,
     keep_alive: str | float | None = None,
     options: Mapping[str, Any] | None = None,
+    send_reasoning: bool = True,
 ) -> HttpRequest:
     """Build `POST /api/chat`. `truncate` is always sent: the server's own default drops old messages in silence.
 
@@ -44,10 +53,11 @@ def encode_chat(
     Raises ModelNotFound for an image that is given by URL, which Ollama does not fetch.
     """
     sampling = request.sampling
-    own = {theirs: value for ours, theirs in OPTIONS.items() if (value := getattr(sampling, ours)) is not None}
+    own = {name: value for name, value in (sampling.extra_body or {}).items() if name in OWN_OPTIONS}
+    own |= {theirs: value for ours, theirs in OPTIONS.items() if (value := getattr(sampling, ours)) is not None}
     if request.stop:
         own["stop"] = request.stop
-    messages: Sequence[Message] = request.messages
+    messages: Sequence[Message] = with_reasoning(request.messages, "thinking" if send_reasoning else None)
     tools = () if request.tool_choice == "none" else request.forced_tools or request.tools
     wanted = _format(request)
     if wanted is not None and tools and not request.forced_tools:
@@ -102,6 +112,8 @@ def _messages(messages: Sequence[Message], target: str) -> list[dict[str, Any]]:
         role = "system" if message["role"] == "developer" else message["role"]
         text, images = _content(message.get("content"), target)
         turned: dict[str, Any] = {"role": role, "content": text}
+        if thoughts := message.get("thinking"):
+            turned["thinking"] = thoughts
         if images:
             turned["images"] = images
         if calls := message.get("tool_calls"):

@@ -4,20 +4,23 @@ Source: platform.openai.com/docs/api-reference/chat; what servers make of it, fr
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
-from hf_gateway.chat import ChatEvent, ChatRequest, ToolCallDelta
+from hf_gateway.chat import ChatEvent, ChatRequest, Sampling, ToolCallDelta
 from hf_gateway.errors import BadResponse
 from hf_gateway.usage import Usage, charged, counted
+from hf_gateway.values.reasoning import with_reasoning
 from hf_gateway.wire.classify import classify_inside
 from hf_gateway.wire.http import HttpRequest, HttpResponse, post_json, read_json
 from hf_gateway.wire.openai import endpoint
 from hf_gateway.wire.sse import EventStream, parsed
 
 STANDARD = ("temperature", "top_p", "max_tokens", "seed", "frequency_penalty", "presence_penalty", "logprobs")
-BEYOND = ("top_k", "repetition_penalty", "top_logprobs")
+BEYOND = ("top_k", "min_p", "repetition_penalty", "top_logprobs")
+BEYOND_FORM = ("repeat_penalty", "chat_template_kwargs")
+"""Fields that are sent besides the usual ones, and left out where a server refuses them."""
 REQUEST_IDS = ("x-request-id", "inference-id", "x-inference-id")
 
 
@@ -26,41 +29,96 @@ def chat_url(url: str) -> str:
     return endpoint(url, "chat/completions")
 
 
-def encode_chat(url: str, model: str | None, request: ChatRequest, *, stream_usage: bool = True) -> HttpRequest:
+@dataclass(frozen=True)
+class Dialect:
+    """What is sent beyond OpenAI's form, and how far a server takes it.
+
+    reasoning: under which name thoughts go back, None for nowhere; missing_reasoning: what stands for thoughts that should be
+    there and are not; refused: names in BEYOND_FORM that this server does not take; named_choice: whether it is told the tool
+    that must be called by name, for the few that know no "required".
+    """
+
+    reasoning: str | None = "reasoning_content"
+    missing_reasoning: str = ""
+    refused: frozenset[str] = frozenset()
+    named_choice: bool = False
+
+
+PLAIN = Dialect()
+
+
+def encode_chat(
+    url: str, model: str | None, request: ChatRequest, *, stream_usage: bool = True, dialect: Dialect = PLAIN
+) -> HttpRequest:
     """Build the POST. What is not set is left out: some servers refuse a null.
 
-    stream_usage: ask for the count of tokens at the end of a stream, which nobody sends otherwise.
+    A tool that must be called is the only one that is offered, and some tool is "required": the form that names it is read as
+    "auto" by llama.cpp and refused by LM Studio.
+
+    Args:
+        url: of the chat route.
+        model: its name on this server.
+        request: what is asked.
+        stream_usage: ask for the count of tokens at the end of a stream, which nobody sends otherwise.
+        dialect: what this server takes beyond the form.
     """
     sampling = request.sampling
-    payload: dict[str, Any] = {"messages": [dict(message) for message in request.messages]}
+    messages = with_reasoning(request.messages, dialect.reasoning, missing=dialect.missing_reasoning)
+    payload: dict[str, Any] = {"messages": messages}
     if model is not None:
         payload["model"] = model
-    for name in (*STANDARD, *BEYOND, "parallel_tool_calls"):
-        if (value := getattr(sampling, name)) is not None:
-            payload[name] = value
-    if request.stop:
-        payload["stop"] = request.stop
-    if sampling.reasoning_effort is not None and sampling.reasoning_effort is not True:
-        payload["reasoning_effort"] = sampling.reasoning_effort or "none"
+    payload.update(_sampled(request, dialect))
     if request.tools:
-        payload["tools"] = list(request.tools)
+        payload["tools"] = list(request.forced_tools or request.tools)
+        if sampling.parallel_tool_calls is not None:
+            payload["parallel_tool_calls"] = sampling.parallel_tool_calls
         if request.tool_choice is not None:
-            payload["tool_choice"] = request.tool_choice
-    else:
-        payload.pop("parallel_tool_calls", None)
+            named = isinstance(request.tool_choice, Mapping) and not dialect.named_choice
+            payload["tool_choice"] = "required" if named else request.tool_choice
     if request.response_format is not None:
         payload["response_format"] = request.response_format
     if request.stream:
         payload["stream"] = True
         if stream_usage:
             payload["stream_options"] = {"include_usage": True}
-    payload.update(sampling.extra_body or {})
+    given = dict(sampling.extra_body or {})
+    if isinstance(template := given.get("chat_template_kwargs"), Mapping):
+        given["chat_template_kwargs"] = {**payload.get("chat_template_kwargs", {}), **template}
+    payload.update(given)
     message = post_json(url, payload)
     if request.stream:
         # Whole events, not a compressor's blocks of them.
         headers = {**message.headers, "accept": "text/event-stream, application/json", "accept-encoding": "identity"}
         return HttpRequest(message.method, message.url, message.body, headers)
     return message
+
+
+def _sampled(request: ChatRequest, dialect: Dialect) -> dict[str, Any]:
+    sampling = request.sampling
+    made = {name: value for name in (*STANDARD, *BEYOND) if (value := getattr(sampling, name)) is not None}
+    if request.stop:
+        made["stop"] = request.stop
+    if sampling.reasoning_effort is not None and sampling.reasoning_effort is not True:
+        made["reasoning_effort"] = sampling.reasoning_effort or "none"
+    return made | {name: value for name, value in _beyond_form(sampling).items() if name not in dialect.refused}
+
+
+def _beyond_form(sampling: Sampling) -> dict[str, Any]:
+    """Return what says the same once more, in the words of servers that would pass over the usual ones in silence."""
+    made: dict[str, Any] = {}
+    if sampling.repetition_penalty is not None:
+        made["repeat_penalty"] = sampling.repetition_penalty  # llama.cpp and LM Studio
+    if (effort := sampling.reasoning_effort) is not None:
+        # vLLM, SGLang and llama.cpp leave it to the model's template whether it thinks.
+        made["chat_template_kwargs"] = template_switches(effort)
+    return made
+
+
+def template_switches(effort: str | bool) -> dict[str, Any]:
+    """Return how much to think in the words of chat templates: `enable_thinking` is Qwen's, `reasoning_effort` gpt-oss's."""
+    if effort is False or effort == "none":
+        return {"enable_thinking": False}
+    return {"enable_thinking": True} | ({} if effort is True else {"reasoning_effort": effort})
 
 
 def decode_chat(response: HttpResponse, *, target: str) -> ChatEvent:
@@ -82,10 +140,16 @@ def decode_chat(response: HttpResponse, *, target: str) -> ChatEvent:
 class ChatStream:
     """Reads a stream of chunks. finished: a finish_reason was there; done: `[DONE]` was, and nothing more will come."""
 
-    def __init__(self, headers: Mapping[str, str], target: str) -> None:
-        """headers: of the response."""
+    def __init__(
+        self,
+        headers: Mapping[str, str],
+        target: str,
+        turned: Callable[[ChatEvent], ChatEvent] = lambda event: event,
+    ) -> None:
+        """headers: of the response; turned: what is done to every event."""
         self.finished = False
         self.done = False
+        self._turned = turned
         self._events = EventStream(target)
         self._said_by = _said_by(headers)
         self._target = target
@@ -110,7 +174,7 @@ class ChatStream:
                 self.done = True
                 return
             if data.strip():
-                yield self._said(data)
+                yield self._turned(self._said(data))
 
     def _said(self, event_data: bytes) -> ChatEvent:
         data = parsed(event_data, self._target)
@@ -140,7 +204,7 @@ def _event(
 ) -> ChatEvent:
     message = message if isinstance(message, dict) else {}
     text, thoughts = _texts(message.get("content"))
-    reasoning = _string(message.get("reasoning_content")) or _string(message.get("reasoning"))
+    field = next((name for name in ("reasoning_content", "reasoning") if _string(message.get(name))), None)
     calls = message.get("tool_calls")
     calls = [calls] if isinstance(calls, dict) else _list(calls)  # older TGIs stream one call, not a list
     logprobs = choice.get("logprobs")
@@ -148,7 +212,7 @@ def _event(
     provider, request_id = said_by
     return ChatEvent(
         text,
-        reasoning or thoughts,
+        message[field] if field else thoughts,
         tuple([_tool_call(call) for call in calls if isinstance(call, dict)]),
         _string(choice.get("finish_reason")),
         usage_of(data.get("usage")),
@@ -157,6 +221,7 @@ def _event(
         request_id,
         tuple(_list(tokens)),
         _refusal(message),
+        field,
     )
 
 

@@ -4,7 +4,15 @@ import json
 from collections.abc import Iterator, Mapping
 
 from hf_gateway.chat import ChatAnswer, ChatRequest, Gathering, ToolCall
-from hf_gateway.errors import BadResponse, ContentFiltered, GatewayError, Overloaded, ServerError, StreamBroken
+from hf_gateway.errors import (
+    BadGeneration,
+    BadResponse,
+    ContentFiltered,
+    GatewayError,
+    Overloaded,
+    ServerError,
+    StreamBroken,
+)
 from hf_gateway.wire.model_names import contradict
 
 FINISH_REASON_FAILURES: Mapping[str, tuple[type[GatewayError], str]] = {
@@ -40,6 +48,8 @@ def answer_failure(request: ChatRequest, gathering: Gathering) -> GatewayError |
         return kind(f"{message} (finish reason {reason!r})")
     if not gathering.has_content and not _may_be_empty(request, reason):
         return BadResponse(f"the answer is empty: no text, no tool call, no reasoning (finish reason {reason!r})")
+    if (fault := wrong_call(request, answer)) is not None:
+        return BadGeneration(fault)
     return None
 
 
@@ -55,6 +65,15 @@ def notes_on(answer: ChatAnswer, named: str | None, *, streamed: bool) -> Iterat
         yield f"{named!r} was asked for, and the server says that {answer.model!r} answered"
     if streamed and answer.finish_reason is None:
         yield "the server ended the answer without a finish reason, so whether it was cut is not known"
+
+
+def wrong_call(request: ChatRequest, answer: ChatAnswer) -> str | None:
+    """Return which other tool was called than the one that had to be, or None."""
+    if not isinstance(request.tool_choice, Mapping):
+        return None
+    wanted = request.tool_choice["function"]["name"]
+    other = next((call.name for call in answer.tool_calls if call.name != wanted), None)
+    return None if other is None else f"called the tool {other!r}, and was told to call {wanted!r}"
 
 
 def _may_be_empty(request: ChatRequest, reason: str | None) -> bool:

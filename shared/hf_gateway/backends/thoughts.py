@@ -1,0 +1,115 @@
+"""How the models of a target write their thoughts, and what its server takes back of them: learnt from its answers."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from hf_gateway.backends.base import said
+from hf_gateway.chat import ChatEvent, ChatRequest, Gathering
+from hf_gateway.drive import Effects
+from hf_gateway.errors import ConfigError, GatewayError
+from hf_gateway.target import Target
+from hf_gateway.wire.openai_chat import BEYOND_FORM, Dialect
+from hf_gateway.wire.think_tags import OPENED_BY_TEMPLATE, ThoughtReader
+
+OPTIONS = frozenset({"send_reasoning", "think_tags"})
+"""Options of a target: how its server takes thoughts, and how they stand in the text of its answers."""
+MAX_REFUSALS = 4
+"""Refusals of one request that are answered by leaving out what was refused."""
+
+_REFUSES = re.compile(
+    r"unsupported|not supported|not permitted|not allowed|unexpected|unknown|unrecogni[sz]ed|extra|invalid|forbidden",
+    re.IGNORECASE,
+)
+_WANTS_REASONING = re.compile(
+    r"\breasoning_content\b.*\b(missing|must be|required)\b|\bno reasoning_content\b", re.I | re.S
+)
+_MISSING = " "
+"""Stands for thoughts that another target did not have; servers that want some refuse an empty text."""
+
+
+class ThinkTags:
+    """Reads the thoughts in the text of a target's answers. Remembers of each model whether its template opens the tag."""
+
+    def __init__(self, target: Target) -> None:
+        """Check the option `think_tags`."""
+        self._way = target.options.get("think_tags", "auto")
+        if self._way not in ("auto", "opened", "keep"):
+            raise ConfigError(
+                f"target {target.label!r}: think_tags is 'auto', 'opened' (the prompt ends with the opening tag) or 'keep' "
+                f"(the text stays as it is), not {self._way!r}"
+            )
+        self._opens: dict[str, bool] = {}
+
+    def reader(self, request: ChatRequest) -> ThoughtReader | None:
+        """Return what reads the answer to a request; None where the text stays as it is."""
+        if self._way == "keep":
+            return None
+        model, effort = request.model or "", request.sampling.reasoning_effort
+        if effort is False or effort == "none":
+            return ThoughtReader()
+        named = OPENED_BY_TEMPLATE.search(model) is not None
+        return ThoughtReader(opened=self._way == "opened" or self._opens.get(model, named))
+
+    def end(self, request: ChatRequest, reader: ThoughtReader | None, gathering: Gathering) -> Effects:
+        """Hand on what was kept back at the end of an answer, correct what was gathered, and remember what it showed."""
+        if reader is None:
+            return
+        yield from said(gathering, [ChatEvent(text=text) for _, text in reader.end()])
+        reader.settle(gathering)
+        if reader.opens is not None:
+            self._opens[request.model or ""] = reader.opens
+
+
+class ServerDialect:
+    """What a server takes beyond OpenAI's form: by the target's option `send_reasoning`, its answers, and its refusals."""
+
+    def __init__(self, target: Target, *, strict: bool = False) -> None:
+        """strict: the server is known to refuse fields that it does not know."""
+        self._way: Any = target.options.get("send_reasoning", "auto")
+        if self._way not in ("auto", "never", "reasoning_content", "reasoning"):
+            raise ConfigError(
+                f"target {target.label!r}: send_reasoning is 'auto', 'never', 'reasoning_content' or 'reasoning', "
+                f"not {self._way!r}"
+            )
+        self._answered_as = "reasoning_content"
+        self._refused: frozenset[str] = frozenset(BEYOND_FORM if strict else ())
+        self._missing = ""
+        self._named_choice = False
+
+    def now(self) -> Dialect:
+        """Return how a request is written now."""
+        named = self._answered_as if self._way == "auto" else None if self._way == "never" else self._way
+        # A server that refused one name may know the other, but only its answers would say so.
+        reasoning = None if self._way == "auto" and named in self._refused else named
+        return Dialect(reasoning, self._missing, self._refused, self._named_choice)
+
+    def notice(self, event: ChatEvent) -> None:
+        """Learn under which name the server knows thoughts."""
+        if event.reasoning_field is not None:
+            self._answered_as = event.reasoning_field
+
+    def gives_way(self, refusal: GatewayError, request: ChatRequest, sent: Dialect) -> bool:
+        """Take a refusal; returns whether the request is worth sending again, written otherwise."""
+        if refusal.status not in (400, 422):
+            return False
+        words = refusal.message
+        if sent.reasoning is not None and not sent.missing_reasoning and _WANTS_REASONING.search(words):
+            self._missing = _MISSING
+            return True
+        if not _REFUSES.search(words):
+            return False
+        if (
+            isinstance(request.tool_choice, Mapping)
+            and not sent.named_choice
+            and "tool_choice" in words
+            and "required" in words
+        ):
+            self._named_choice = True
+            return True
+        added = {*BEYOND_FORM} - sent.refused
+        if self._way == "auto" and sent.reasoning is not None:
+            added.add(sent.reasoning)
+        refused = {name for name in added if re.search(rf"\b{name}\b", words)}
+        self._refused |= refused
+        return bool(refused)

@@ -1,0 +1,179 @@
+"""Thoughts in the text of an answer: `<think>…</think>` and then the answer, as servers without a reasoning parser send them.
+
+Thoughts stand at the beginning of an answer and nowhere else, so a tag that is mentioned later stays what it is. Many templates
+write the opening tag into the prompt; then the answer has only the closing one.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+
+from hf_gateway.chat import ChatEvent, Gathering
+
+THINK, THINK_END = "<think>", "</think>"
+
+PAIRS = ((THINK, THINK_END), ("<seed:think>", "</seed:think>"), ("[THINK]", "[/THINK]"))
+"""What models write around their thoughts: most of them, ByteDance's Seed, Mistral's Magistral."""
+
+OPENED_BY_TEMPLATE = re.compile(r"(?:^|[/_.-])(?:deepseek-r1|qwq)|-thinking(?:$|[-_.:])", re.IGNORECASE)
+"""Names of models whose own chat templates end a prompt with the opening tag."""
+
+_BLANK, _LINE_END, _SENTENCE_END, _NO_END = (" ", "\t"), ("", "\r", "\n"), ".!?…。\uff01\uff1f", " \t`'\"("
+_FENCE = re.compile(r"^\s*(?:```|~~~)", re.MULTILINE)
+
+
+def held_back(text: str, words: tuple[str, ...] | list[str]) -> int:
+    """Return how many characters at the end of the text may be the beginning of one of the words."""
+    longest = 0
+    for word in words:
+        for length in range(min(len(word) - 1, len(text)), longest, -1):
+            if text.endswith(word[:length]):
+                longest = length
+                break
+    return longest
+
+
+class ThoughtSplitter:
+    """Splits a text that comes in pieces into the thoughts at its beginning and the rest.
+
+    thinking: whether the text is within its thoughts; closed: whether there were thoughts that have ended.
+    """
+
+    def __init__(self, *, opened: bool = False) -> None:
+        """opened: the opening tag stands in the prompt, so the text begins within the thoughts."""
+        self.thinking = opened
+        self.closed = False
+        self.tagged = False
+        self._opened = opened
+        self._close = THINK_END
+        self._settled = False
+        self._trimming = False
+        self._held = ""
+
+    def feed(self, text: str) -> Iterator[tuple[bool, str]]:
+        """Take more text; gives pieces of it, each with whether it is thoughts."""
+        self._held += text
+        if not self._settled and not self._settle():
+            return
+        if self.thinking:
+            place = self._held.find(self._close)
+            if place < 0:
+                kept = self._held[: len(self._held) - held_back(self._held, [self._close])].rstrip()
+                self._held = self._held[len(kept) :]
+                yield from self._piece(True, kept)
+                return
+            said, self._held = self._held[:place].rstrip(), self._held[place + len(self._close) :]
+            yield from self._piece(True, said)
+            self.thinking, self.closed, self._trimming = False, True, True
+        said, self._held = self._held, ""
+        yield from self._piece(False, said)
+
+    def finish(self) -> Iterator[tuple[bool, str]]:
+        """Give what was kept back."""
+        said, self._held = self._held, ""
+        yield from self._piece(self.thinking and self._settled, said.rstrip() if self.thinking else said)
+
+    def _settle(self) -> bool:
+        """Find out how the text begins; returns whether that is known."""
+        start = self._held.lstrip()
+        for opening, closing in PAIRS:
+            if start.startswith(opening):
+                self.thinking, self.tagged, self._close, self._trimming = True, True, closing, True
+                self._held, self._settled = start[len(opening) :], True
+                return True
+        if not start or any(opening.startswith(start) for opening, _ in PAIRS):
+            return False
+        # What is held to a JSON schema begins with it; thoughts never do.
+        self.thinking = self._opened and not start.startswith(("{", "["))
+        self._trimming, self._settled = self.thinking, True
+        return True
+
+    def _piece(self, thoughts: bool, said: str) -> Iterator[tuple[bool, str]]:
+        if self._trimming:
+            said = said.lstrip()
+            self._trimming = not said
+        if said:
+            yield thoughts, said
+
+
+class ThoughtReader:
+    """Reads the events of one answer, and tells what thoughts stand in its text as reasoning.
+
+    opens: whether the answer showed that the template opens the tag (True) or does not (False); None where it showed nothing.
+    """
+
+    def __init__(self, *, opened: bool = False) -> None:
+        """opened: the opening tag stands in the prompt, as far as it is known."""
+        self.opens: bool | None = None
+        self._opened = opened
+        self._splitter = ThoughtSplitter(opened=opened)
+        self._text: list[str] = []
+        self._calls = False
+        self._parsed = False
+        self._reason: str | None = None
+        self._final: tuple[str, str] | None = None
+
+    def read(self, event: ChatEvent) -> ChatEvent:
+        """Take a piece of the answer; returns it with the thoughts where they belong."""
+        if self._parsed:
+            return event
+        self._calls = self._calls or bool(event.tool_calls)
+        if event.reasoning:
+            # The server has a parser, so that text is text.
+            self._parsed, self.opens = True, False
+            kept = "".join(text for _, text in self._splitter.finish())
+            return replace(event, text=kept + event.text)
+        self._text.append(event.text)
+        pieces = list(self._splitter.feed(event.text))
+        if event.finish_reason is not None:
+            self._reason = event.finish_reason
+            pieces += self.end()
+        told = "".join(text for thoughts, text in pieces if thoughts)
+        said = "".join(text for thoughts, text in pieces if not thoughts)
+        if event.finish_reason is not None and len(self._text) == 1 and self._final is not None:
+            told, said = self._final  # all at once: nothing was told yet that turned out otherwise
+        return replace(event, text=said, reasoning=told)
+
+    def end(self) -> list[tuple[bool, str]]:
+        """Take the end of the answer; returns what was kept back, and all of it as text where it was no thoughts after all."""
+        if self._parsed or self._final is not None:
+            return []
+        whole, splitter = "".join(self._text), self._splitter
+        pieces = list(splitter.finish())
+        if splitter.closed:
+            self.opens = not splitter.tagged
+            self._final = None
+            return pieces
+        if splitter.thinking and (self._calls or self._reason == "length"):
+            return pieces
+        if splitter.thinking:
+            self.opens = None if splitter.tagged else False
+            self._final = "", whole
+            return [*pieces, (False, whole)]
+        if (place := _lone_end(whole)) is not None:
+            self.opens = True
+            self._final = whole[:place].strip(), whole[place + len(THINK_END) :].lstrip()
+        elif self._opened:
+            self.opens = False
+        return pieces
+
+    def settle(self, gathering: Gathering) -> None:
+        """Correct what was gathered where the end showed that pieces were told as what they are not."""
+        if self._final is not None:
+            gathering.retell(*self._final)
+
+
+def _lone_end(text: str) -> int | None:
+    """Return the place of a closing tag whose opening one stood in the prompt; None where the text only mentions the tag."""
+    place = text.find(THINK_END)
+    if place < 0 or THINK in text[:place] or text.lstrip().startswith(("{", "[")):
+        return None
+    before, after = text[:place], text[place + len(THINK_END) :]
+    line = before.rpartition("\n")[2]
+    if len(_FENCE.findall(before)) % 2 or line.count("`") % 2 or line.count('"') % 2:
+        return None  # in code, or in quotes
+    # A mention stands within a line. A model that ends its thoughts writes the tag right behind them, or on a line of its own.
+    if not line.strip():
+        return None if after[:1] in _BLANK else place
+    ends = after[:1] in _LINE_END or line[-1] in _SENTENCE_END
+    return place if ends and line[-1] not in _NO_END else None
