@@ -7,6 +7,7 @@ import json
 import logging
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -186,6 +187,32 @@ def test_a_key_in_the_place_of_something_else_is_not_repeated(target: Any, task:
         made = outcome(lambda: Gateway("m", [target], task=task))
         tell(made)
     assert isinstance(made, ConfigError)
+
+
+FIELDS = ("kind", "model", "url", "revision", "provider", "credential", "options", "space")
+WRITTEN = {"a text": f'"{SECRET} x"', "a list": f'["{SECRET}"]', "a table": f'{{ a = "{SECRET}" }}'}
+
+
+@pytest.mark.parametrize("written", WRITTEN)
+@pytest.mark.parametrize("place", ["task", "timeout", "targets", "chain", "level", "keys", *FIELDS])
+def test_a_file_with_a_key_in_the_place_of_something_else_is_refused_without_it(
+    place: str, written: str, tmp_path: Path
+) -> None:
+    value = WRITTEN[written]
+    kind = "" if place == "kind" else 'kind = "hf", '
+    text = {
+        "level": f'[keys.models]\n"m" = {value}\n[chains.x]\ntargets = ["hash"]\n',
+        "keys": f'keys = {value}\n[chains.x]\ntargets = ["hash"]\n',
+        "chain": f"chains.x = {value}\n",
+    }.get(place, f'[chains.x]\nmodel = "m"\n{place} = {value}\n')
+    if place in FIELDS:
+        text = f'[chains.x]\nmodel = "m"\ntargets = [{{ {kind}{place} = {value} }}]\n'
+    (tmp_path / "chains.toml").write_text(text)
+    with watched(SECRET) as tell:
+        made = outcome(lambda: Gateway.from_config("x", tmp_path / "chains.toml"))
+        tell(made)
+    named = place == "model" and written == "a text"  # a model's name is shown wherever it is used
+    assert isinstance(made, Gateway if named else ConfigError)
 
 
 def test_what_is_plainly_a_name_is_repeated_so_that_people_find_their_mistake() -> None:

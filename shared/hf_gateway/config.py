@@ -36,7 +36,7 @@ from hf_gateway.key_policy import HouseRules, KeyLevel, truthy
 from hf_gateway.notices import notice_once
 from hf_gateway.settings.env_keys import EnvKeyRules, allowed_in
 from hf_gateway.target import Target, checked_url, parsed_url
-from hf_gateway.values.redaction import shown_url
+from hf_gateway.values.redaction import quoted, shown_url
 
 FILE_NAME = "hf-gateway.toml"
 DEAD_HOST = "api-inference.huggingface.co"
@@ -100,7 +100,10 @@ def read_chain(name: str, kind: type[BaseModel], path: str | Path | None = None)
     task, wanted = chain.pop("task", None), getattr(kind, "task", None)
     if task not in (None, wanted):
         line = line_of(text, ["chains", name], "task")
-        raise ConfigError(f"{found}:{line}: the chain {name!r} is for {task}, and was asked for as one for {wanted}")
+        raise ConfigError(
+            f"{found}:{line}: the chain {name!r} is for {quoted(str(task), 'something else')}, "
+            f"and was asked for as one for {wanted}"
+        )
     for setting in chain:
         if setting not in kind.model_fields:
             line = line_of(text, ["chains", name], setting)
@@ -168,13 +171,14 @@ def house_rules(path: str | Path | None = None, environment: Mapping[str, str] =
         _check_keys(found, keys)
     hosted = truthy(environment.get("HUGGINGFACE_REQUIRE_API_KEY", "")) or keys.get("require_for_hosted") is True
     models: dict[str, KeyLevel] = {}
-    for model, level in keys.get("models", {}).items():
-        try:
-            models[model] = KeyLevel(level)
-        except ValueError:
+    levels = {level.value: level for level in KeyLevel}
+    for model, given in keys.get("models", {}).items():
+        if not isinstance(given, str) or given not in levels:
             assert found is not None
             line = line_of(found.read_text(encoding="utf-8-sig"), ["keys", "models"], model)
-            raise ConfigError(f"{found}:{line}: {level!r} is not a level; write never, optional or required") from None
+            named = quoted(str(given), "what was given")
+            raise ConfigError(f"{found}:{line}: {named} is not a level; write never, optional or required")
+        models[model] = levels[given]
     return HouseRules(hosted, models)
 
 

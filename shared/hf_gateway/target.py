@@ -65,6 +65,7 @@ class Target:
 
     def __post_init__(self) -> None:
         """Check and normalise what can be checked without asking anybody."""
+        self._check_types()
         if not KIND.fullmatch(self.kind):
             raise ConfigError(
                 f"{quoted(self.kind, 'what was given')} is not the kind of a target; write 'kind:argument', such as 'local' or 'tei:http://tei:8080'"
@@ -84,6 +85,19 @@ class Target:
         if isinstance(self.credential, str):
             object.__setattr__(self, "credential", key(self.credential, f"the credential of target '{self.kind}'"))
         object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
+
+    def _check_types(self) -> None:
+        """Raise ConfigError for a field of another type than it has, as files give it."""
+        for name in ("kind", "model", "url", "revision", "provider"):
+            value = getattr(self, name)
+            if not isinstance(value, str) and (value is not None or name == "kind"):
+                raise ConfigError(f"a target's {name} is a text, not {type(value).__name__}")
+        if not isinstance(self.credential, str | Secret | EnvKey | None):
+            raise ConfigError(f"a target's credential is a text, not {type(self.credential).__name__}")
+        if not isinstance(self.options, Mapping):
+            raise ConfigError(f"a target's options are names and values, not {type(self.options).__name__}")
+        if self.space is not None and not hasattr(self.space, "merged"):
+            raise ConfigError(f"a target's space is a table or a VectorSpace, not {type(self.space).__name__}")
 
     @classmethod
     def of(cls, value: "str | Target | Mapping[str, Any]") -> Self:

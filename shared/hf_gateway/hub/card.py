@@ -343,7 +343,8 @@ def _mapping(name: str, value: Any) -> Mapping[str, Any]:
 
 def _one(name: str, value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise HubArgumentError(f"metadata: {name} is a text, not {value!r}")
+        what = "an empty one" if isinstance(value, str) else type(value).__name__
+        raise HubArgumentError(f"metadata: {name} is a text, not {what}")
     if name not in _LONG and not value.strip().isprintable():
         raise HubArgumentError(f"metadata: {name} is one line of text")
     return value.strip()
