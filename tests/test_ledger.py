@@ -302,7 +302,7 @@ class TestWords:
             (tmp_path / "file").touch()
             wanted = f"sqlite:///{tmp_path}/file/ledger.sqlite"
         with FakeOpenAI(models=None, api_key=SECRET) as server, kept(wanted, content=True) as book:
-            target = Target("openai", url=f"{server.url}?key={SECRET}", credential=SECRET)
+            target = Target("openai", url=f"{server.url}?deployment={SECRET}", credential=SECRET)
             Gateway(MODEL, [target]).embed(["a text"])
             server.always(Reply(401, {"error": {"message": f"wrong key: {SECRET}"}}))
             with pytest.raises(GatewayError):
