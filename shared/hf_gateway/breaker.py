@@ -9,11 +9,11 @@ call, open or not.
 """
 
 import copy
-import threading
 from dataclasses import dataclass
 from typing import Literal
 
 from hf_gateway.errors import GatewayError
+from hf_gateway.values.forks import ForkLock
 
 FAILURES_TO_OPEN = 3
 FIRST_COOL_DOWN_S = 5.0
@@ -42,7 +42,7 @@ class Breaker:
 
     def __init__(self) -> None:
         """Start closed."""
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._failures = 0
         self._counted_at = float("-inf")
         self._cool_down = FIRST_COOL_DOWN_S

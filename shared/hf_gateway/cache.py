@@ -11,7 +11,6 @@ import hashlib
 import json
 import logging
 import sys
-import threading
 import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,6 +26,7 @@ from hf_gateway.errors import BadResponse, ConfigError
 from hf_gateway.fingerprint import Fingerprint, Store, compare
 from hf_gateway.options import EmbedOptions
 from hf_gateway.space import VectorSpace
+from hf_gateway.values.forks import ForkLock
 from hf_gateway.values.logs import logger
 from hf_gateway.vectors import Vectors
 
@@ -133,7 +133,7 @@ class CachedSpace:
         self._space = space
         self._now = now
         self._fingerprints = Store()
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._counts = CacheCounts()
         self._generation: _Generation | None = None
         self._rests_until = float("-inf")

@@ -5,7 +5,6 @@ They hold strings and bytes and know nothing of spaces; what stands in a key is 
 
 import contextlib
 import os
-import threading
 from base64 import b64decode, b64encode
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from hf_gateway.errors import ConfigError
 from hf_gateway.home import home
+from hf_gateway.values.forks import ForkLock
+from hf_gateway.wal import enter_wal, gate
 
 if TYPE_CHECKING:
     import sqlite3
@@ -52,8 +53,9 @@ class SqliteCache:
         self.path = Path(path).expanduser().absolute()
         self.max_bytes = max_bytes
         self._idle: deque[sqlite3.Connection] = deque()
-        self._writing = threading.Lock()
+        self._writing = ForkLock()
         self._pid = os.getpid()
+        gate.register(self)
 
     def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
         """Return one value a key, in order. Raises sqlite3.Error, OSError."""
@@ -67,7 +69,7 @@ class SqliteCache:
 
     def set_many(self, items: Sequence[tuple[str, bytes]]) -> None:
         """Keep all of them or none. Raises sqlite3.Error, OSError."""
-        self._leave_the_parents()
+        items = list(items)  # of whatever makes them, before the file is locked for others
         # SQLite lets writers wait in no order, so the fewer of them wait there, the sooner each has its turn.
         with self._writing, self._connection() as connection:
             connection.execute("BEGIN IMMEDIATE")
@@ -81,9 +83,17 @@ class SqliteCache:
     def close(self) -> None:
         """Close the connections that nobody uses just now."""
         self._leave_the_parents()
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Close them, in the process that opened them; also before a fork."""
         with contextlib.suppress(IndexError):
             while True:
                 self._idle.pop().close()
+
+    def kept(self) -> str | None:
+        """Return the path where a connection to it is open and not in use."""
+        return str(self.path) if self._idle else None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the path."""
@@ -102,25 +112,24 @@ class SqliteCache:
     def _connection(self) -> "Iterator[sqlite3.Connection]":
         """Lend a connection to one thread; one that met an error is closed, which undoes what it had begun."""
         self._leave_the_parents()
-        try:
-            connection = self._idle.pop()
-        except IndexError:
-            connection = self._open()
-        with contextlib.ExitStack() as closing:
-            closing.callback(connection.close)
-            yield connection
-            closing.pop_all()
-        self._idle.append(connection)
+        with gate.using(str(self.path)):
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                connection = self._open()
+            with contextlib.ExitStack() as closing:
+                closing.callback(connection.close)
+                yield connection
+                closing.pop_all()
+            self._idle.append(connection)
 
     def _leave_the_parents(self) -> None:
         if self._pid != os.getpid():
             _PARENTS.append(self._idle)
-            self._idle, self._writing, self._pid = deque(), threading.Lock(), os.getpid()
+            self._idle, self._pid = deque(), os.getpid()
 
     def _open(self) -> "sqlite3.Connection":
         import sqlite3
-
-        from hf_gateway.wal import enter_wal
 
         if not self.path.exists():
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -137,7 +146,7 @@ class SqliteCache:
 
 
 _PARENTS: list[Any] = []
-"""Connections that a fork carried over: SQLite forbids to use them here, and even to close them, so they stay as they are."""
+"""Connections that a fork of other means than Python's carried over: SQLite forbids to use them, and even to close them."""
 
 
 def _sqlite_cache(path: Path, max_bytes: int | None) -> SqliteCache:

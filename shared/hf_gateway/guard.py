@@ -6,7 +6,6 @@ error says what probably differs and how to accept it on purpose.
 """
 
 import dataclasses
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import reduce
@@ -33,6 +32,7 @@ from hf_gateway.spaces.request_canaries import (
     without_canaries,
 )
 from hf_gateway.usage import Usage
+from hf_gateway.values.forks import ForkLock
 from hf_gateway.values.logs import logger
 from hf_gateway.vectors import Vectors
 
@@ -77,7 +77,7 @@ class Guard:
         self._space = space
         self._separate = options.on_space_change == "separate"
         self._store = store or Store()
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._pinned: VectorSpace | None = None
         self._held: Rows | None = None  # the fingerprint of the first vector's target
         self._decision: SpaceDecision | None = None  # once there are copies

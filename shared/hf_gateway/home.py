@@ -67,6 +67,26 @@ def alone(path: Path) -> Iterator[None]:
             import fcntl
 
             door = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o666)
-            held.callback(os.close, door)
+            _doors.add(door)
+            held.callback(_close, door)
             fcntl.flock(door, fcntl.LOCK_EX)
         yield
+
+
+_doors: set[int] = set()
+
+
+def _close(door: int) -> None:
+    if door in _doors:  # else this is a child, which was forked within
+        _doors.discard(door)
+        os.close(door)
+
+
+def _in_child() -> None:
+    """Close what was inherited: a child that keeps it open would keep others out, for as long as it lives."""
+    while _doors:
+        os.close(_doors.pop())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)

@@ -1,11 +1,23 @@
-"""SQLite's write-ahead log, in which readers and a writer work at once."""
+"""SQLite for several processes: its write-ahead log, and forks.
 
-import sqlite3
+A process may use no connection that it inherited, nor open another one to the same file while it has inherited one: SQLite
+keeps what is locked in memory, and a child would take its parent's locks for its own, for ever. So a fork waits for the
+statements under way, and what is open is closed before it.
+"""
+
 import time
+from typing import TYPE_CHECKING
+
+from hf_gateway.values.forks import ForkGate
+
+if TYPE_CHECKING:
+    import sqlite3
 
 
-def enter_wal(connection: sqlite3.Connection, patience: float) -> None:
+def enter_wal(connection: "sqlite3.Connection", patience: float) -> None:
     """Change to it, waiting up to `patience` seconds for others, which this change does not do as statements do."""
+    import sqlite3
+
     ends = time.monotonic() + patience
     while True:
         try:
@@ -16,3 +28,16 @@ def enter_wal(connection: sqlite3.Connection, patience: float) -> None:
             time.sleep(0.01)
         else:
             return
+
+
+class InheritedDatabase(OSError):
+    """This process was forked while its parent used a SQLite file, which it must not touch therefore."""
+
+
+gate = ForkGate(
+    lambda file: InheritedDatabase(
+        f"{file} cannot be used in this process: it was forked while its parent had a connection to that file in use. "
+        "Start processes by spawn or forkserver, or fork before the first use, or when nothing is under way"
+    )
+)
+"""Through which every use of a SQLite file goes, by its path."""

@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from hf_gateway.backends.base import Backend, Report, said
@@ -24,6 +23,7 @@ from hf_gateway.engines import (
 from hf_gateway.engines.choosing import OPTIONS
 from hf_gateway.errors import AuthenticationFailed, BatchTooLarge, ConfigError, GatewayError, ModelNotFound
 from hf_gateway.notices import notice_once
+from hf_gateway.values.forks import ForkLock
 from hf_gateway.values.reasoning import with_reasoning
 from hf_gateway.wire import hf_inference
 from hf_gateway.wire.http import json_size
@@ -63,8 +63,8 @@ class LocalBackend(Backend):
         self._engine: EmbeddingEngine | None = None
         self._chat_engines: dict[str, ChatEngine] = {}
         # Two locks: the event loop asks for the thread, and must not wait for a model that is being loaded.
-        self._loading = threading.Lock()
-        self._starting = threading.Lock()
+        self._loading = ForkLock()
+        self._starting = ForkLock()
         self._threads: ThreadPoolExecutor | None = None
         self._pid = os.getpid()
 

@@ -7,7 +7,6 @@ refuses with `EngineFailed`, and the next one takes over.
 import contextlib
 import importlib
 import re
-import threading
 import weakref
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
@@ -16,10 +15,12 @@ from typing import Any, Protocol
 from hf_gateway.chat import ChatRequest
 from hf_gateway.embedding import EmbedAnswer, EmbedRequest
 from hf_gateway.engines.choosing import ENGINES, PACKAGES, cuda_is_here, installed, order
+from hf_gateway.engines.forked import LOADING, computing
 from hf_gateway.engines.generation import Generation
 from hf_gateway.engines.sources import ModelFiles
 from hf_gateway.errors import ConfigError, EngineFailed, EngineMissing
 from hf_gateway.space import VectorSpace
+from hf_gateway.values.forks import ForkLock
 from hf_gateway.values.logs import logger
 
 log = logger(__name__)
@@ -83,7 +84,7 @@ def require_engine(options: Mapping[str, Any] | None = None) -> None:
 
 
 _loaded: weakref.WeakValueDictionary[tuple[Any, ...], Any] = weakref.WeakValueDictionary()
-_loading = threading.Lock()
+_loading = ForkLock()
 
 
 def open_engine(
@@ -100,9 +101,10 @@ def open_engine(
             wanted = order(options, cuda=cuda_is_here())
             here = runnable()
             missing = {name: "is not installed" for name in wanted if name not in here}
-            engine = _loaded[key] = _first(
-                files, space, options, revision, [name for name in wanted if name in here], missing
-            )
+            with computing.using(LOADING):
+                engine = _loaded[key] = _first(
+                    files, space, options, revision, [name for name in wanted if name in here], missing
+                )
         return engine
 
 
@@ -163,7 +165,8 @@ def open_chat_engine(
         engine: ChatEngine | None = _loaded.get(key)
         if engine is None:
             made = importlib.import_module("hf_gateway.engines.transformers_chat")
-            engine = _loaded[key] = made.Engine(files, options, revision=revision, name=name)
+            with computing.using(LOADING):
+                engine = _loaded[key] = made.Engine(files, options, revision=revision, name=name)
         return engine
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import atexit
 import contextlib
+import os
 import queue
 import threading
 import time
@@ -22,6 +23,11 @@ class Turns:
 
     def __init__(self) -> None:
         """Start with nobody in line."""
+        self.begin_anew()
+        _lines.add(self)
+
+    def begin_anew(self) -> None:
+        """Forget who is in line: after a fork their threads are in the parent, and so may be who holds the lock."""
         # Its lock can be taken twice by one thread, since the garbage collector may close a generation anywhere.
         self._changed = threading.Condition()
         self._line: deque[Run] = deque()
@@ -97,6 +103,17 @@ class Run:
 
 
 _running: set[Run] = set()
+_lines: "weakref.WeakSet[Turns]" = weakref.WeakSet()
+
+
+def _in_child() -> None:
+    _running.clear()
+    for line in list(_lines):
+        line.begin_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
 
 
 @atexit.register

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from hf_gateway.engines import cpus
 from hf_gateway.engines.choosing import OPTIONS
 from hf_gateway.engines.encoder import Batch
+from hf_gateway.engines.forked import computing
 from hf_gateway.engines.graphs import FED, GraphEngine, Precision, chosen_output
 from hf_gateway.errors import EngineFailed, EngineMissing
 
@@ -91,7 +92,10 @@ class Runner:
         """Compute; see `encoder.Runner`. Raises EngineFailed."""
         fed = {"input_ids": batch.ids, "attention_mask": batch.mask, "token_type_ids": batch.types}
         try:
-            found = self._session.run([self._output], {name: fed[name] for name in self._inputs})
+            with computing.using("onnxruntime"):
+                found = self._session.run([self._output], {name: fed[name] for name in self._inputs})
+        except EngineFailed:
+            raise
         except Exception as error:  # its own kinds have no common base
             raise EngineFailed(f"the model failed: {type(error).__name__}: {error}") from error
         take(found[0])

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from hf_gateway.engines import cpus
 from hf_gateway.engines.choosing import OPTIONS
 from hf_gateway.engines.encoder import Batch
+from hf_gateway.engines.forked import computing
 from hf_gateway.engines.graphs import FED, GraphEngine, Precision, chosen_output
 from hf_gateway.errors import EngineFailed, EngineMissing
 from hf_gateway.values.logs import logger
@@ -144,7 +145,8 @@ class Runner:
             request = self._compiled.create_infer_request()
         fed = {"input_ids": batch.ids, "attention_mask": batch.mask, "token_type_ids": batch.types}
         try:
-            request.infer([fed[str(name)] for name in self._inputs], share_inputs=True, share_outputs=True)
+            with computing.using("openvino"):
+                request.infer([fed[str(name)] for name in self._inputs], share_inputs=True, share_outputs=True)
             take(request.get_output_tensor(self._output).data)
         except RuntimeError as error:
             raise EngineFailed(f"the model failed: {_last_line(error)}") from error

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_gateway.engines import trusts_code
+from hf_gateway.engines.forked import torch_computes
 from hf_gateway.engines.sources import ModelFiles
 from hf_gateway.engines.tensors import load_sentence_transformer
 from hf_gateway.errors import EngineFailed
@@ -49,7 +50,8 @@ class Original:
     def reference(self, space: VectorSpace) -> Fingerprint:
         """Embed the canaries, as documents without a prompt. Raises EngineFailed."""
         try:
-            rows = self._model.encode(list(CANARIES), prompt="", show_progress_bar=False)
+            with torch_computes():
+                rows = self._model.encode(list(CANARIES), prompt="", show_progress_bar=False)
         except Exception as error:  # torch's, the tokenizer's, or the model's own
             raise EngineFailed(f"the model failed: {type(error).__name__}: {error}") from error
         return Fingerprint(space, "files", "sentence-transformers", {"document": tuple(map(tuple, rows.tolist()))})

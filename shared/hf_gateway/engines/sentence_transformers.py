@@ -1,6 +1,6 @@
 """sentence-transformers on torch: serves every model that it can load, and is the yardstick for the faster engines."""
 
-import threading
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,11 +10,13 @@ from hf_gateway.engines.agreement import HALVED, agreement, rows_of
 from hf_gateway.engines.batches import packed
 from hf_gateway.engines.choosing import OPTIONS, TorchPlan, installed, torch_plan
 from hf_gateway.engines.fitting import fitted
+from hf_gateway.engines.forked import torch_computes
 from hf_gateway.engines.sources import ModelFiles
 from hf_gateway.engines.tensors import load_sentence_transformer
 from hf_gateway.errors import EngineFailed, EngineMissing
 from hf_gateway.space import VectorSpace
 from hf_gateway.usage import Usage
+from hf_gateway.values.forks import ForkLock
 from hf_gateway.values.logs import logger
 from hf_gateway.vectors import Vectors
 
@@ -42,7 +44,8 @@ class Engine:
                 f"sentence-transformers is missing or broken here ({error}): pip install 'hf-gateway[torch]'"
             ) from None
         self._trusted = trusts_code(files, options, revision)
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
+        self._process = os.getpid()
         self._rows = int(options["batch_size"]) if "batch_size" in options else None
         self._space = space
         self._files = files
@@ -90,7 +93,10 @@ class Engine:
 
     def _encoded(self, encode: Any, texts: list[str], prompt: str) -> Any:
         try:
-            return encode(texts, prompt=prompt, batch_size=len(texts), show_progress_bar=False)
+            with torch_computes(self._device, self._process):
+                return encode(texts, prompt=prompt, batch_size=len(texts), show_progress_bar=False)
+        except EngineFailed:
+            raise
         except Exception as error:  # torch's, the tokenizer's, or the model's own
             raise EngineFailed(f"the model failed: {type(error).__name__}: {error}") from error
 

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from hf_gateway.engines import quiet
+from hf_gateway.engines.forked import torch_computes
 from hf_gateway.errors import EngineFailed, GatewayError
 from hf_gateway.fingerprint import CANARIES
+from hf_gateway.values.forks import ForkLock
 
 _SHOWN = 3
 """Names of tensors in an error; of the others it gives the number."""
@@ -34,7 +36,7 @@ class Loading:
 
 
 _recording = threading.local()
-_patching = threading.Lock()
+_patching = ForkLock()
 
 
 @contextlib.contextmanager
@@ -86,9 +88,9 @@ def load_sentence_transformer(folder: Path, **settings: Any) -> Any:
     import sentence_transformers
 
     try:
-        with quiet(), recorded() as loadings:
+        with torch_computes(), quiet(), recorded() as loadings:
             model: Any = sentence_transformers.SentenceTransformer(str(folder), local_files_only=True, **settings)
-        check_tensors(loadings, folder, lambda: [_encoded(model.encode_query), _encoded(model.encode_document)])
+            check_tensors(loadings, folder, lambda: [_encoded(model.encode_query), _encoded(model.encode_document)])
     except GatewayError:
         raise
     except Exception as error:  # a loader fails in as many ways as there are formats
@@ -105,16 +107,16 @@ def load_causal_model(folder: Path, device: str, **settings: Any) -> Any:
     import torch
     import transformers
 
-    with quiet(), recorded() as loadings:
+    with torch_computes(), quiet(), recorded() as loadings:
         model: Any = transformers.AutoModelForCausalLM.from_pretrained(str(folder), **settings)
-    model = model.to(device).eval()
+        model = model.to(device).eval()
 
-    def answers() -> list[Any]:
-        ids = torch.arange(8, device=model.device)[None] % int(model.config.get_text_config().vocab_size)
-        with torch.no_grad():
-            return [model(input_ids=ids).logits.float().cpu().numpy()]
+        def answers() -> list[Any]:
+            ids = torch.arange(8, device=model.device)[None] % int(model.config.get_text_config().vocab_size)
+            with torch.no_grad():
+                return [model(input_ids=ids).logits.float().cpu().numpy()]
 
-    check_tensors(loadings, folder, answers)
+        check_tensors(loadings, folder, answers)
     return model
 
 

@@ -1,6 +1,5 @@
 """Texts into tokens with `tokenizers` alone, exactly as transformers would."""
 
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from hf_gateway.engines.layout import Layout
 from hf_gateway.engines.sources import read_json
 from hf_gateway.errors import EngineFailed, EngineMissing
+from hf_gateway.values.forks import ForkLock
 
 
 class Tokeniser:
@@ -29,7 +29,7 @@ class Tokeniser:
         self._whole.no_padding()
         self._limit = limit
         self._cutting: Any = None
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
 
     def tokens(self, texts: Sequence[str]) -> list[Any]:
         """Tokenise n texts, uncut; each has `ids`, `type_ids` and a length."""

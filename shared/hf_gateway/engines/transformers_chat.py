@@ -1,13 +1,14 @@
 """transformers on torch: chat with any causal model that it can load, in this process."""
 
 import copy
-import threading
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hf_gateway.chat import ChatEvent, ChatRequest
 from hf_gateway.engines import trusts_code
 from hf_gateway.engines.chat_prompt import Prompt, Template
+from hf_gateway.engines.forked import computing, torch_computes
 from hf_gateway.engines.generation import Generation, Run, Turns
 from hf_gateway.engines.response_parsing import (
     CALL,
@@ -22,6 +23,7 @@ from hf_gateway.engines.sources import ModelFiles
 from hf_gateway.engines.tensors import load_causal_model
 from hf_gateway.errors import ContextOverflow, EngineFailed, EngineMissing, ModelNotFound
 from hf_gateway.usage import Usage
+from hf_gateway.values.forks import ForkLock
 from hf_gateway.wire.think_tags import THINK, THINK_END
 
 OPTIONS = frozenset({"device", "dtype", "trust_remote_code"})
@@ -74,7 +76,8 @@ class Engine:
         self._template = Template(self._tokenizer, self._name)
         self._turns = Turns()
         # A tokenizer of `tokenizers` may not be borrowed twice: one thread may decode while another encodes.
-        self._tokenizing = threading.Lock()
+        self._tokenizing = ForkLock()
+        self._process = os.getpid()
         self._defaults = copy.deepcopy(self._model.generation_config)
         decoding.without_draw(self._model.generation_config)
         ends = self._defaults.eos_token_id
@@ -123,7 +126,7 @@ class Engine:
                 f"the conversation has {length} tokens, and {self._name} takes {context} with its answer", limit=context
             )
         wanted = request.sampling.max_tokens or self._defaults.max_new_tokens or context or _UNBOUNDED
-        with self._turns.turn_of(run) as mine:
+        with self._turns.turn_of(run) as mine, torch_computes(self.device, self._process):
             if mine:
                 self._generate(run, request, prompt, min(wanted, context - length) if context else wanted)
 
@@ -131,6 +134,11 @@ class Engine:
         import torch
 
         answer = self._answer(run, request, prompt)
+
+        def take(token: int) -> bool:
+            computing.pause("torch")
+            return answer.take(token)
+
         ids = torch.tensor([prompt.ids], device=self._model.device)
         config = copy.deepcopy(self._model.generation_config)
         config.max_new_tokens = most
@@ -141,7 +149,7 @@ class Engine:
             attention_mask=torch.ones_like(ids),
             generation_config=config,
             logits_processor=self._processors(request, prompt),
-            stopping_criteria=[self._decoding.Watch(len(prompt.ids), answer.take)],
+            stopping_criteria=[self._decoding.Watch(len(prompt.ids), take)],
         )
         if run.cancelled:
             return

@@ -21,6 +21,7 @@ from hf_gateway.hub.metadata import LIFETIME_HOURS, ModelFile, ModelMetadata
 from hf_gateway.hub.names import endpoint as checked_endpoint
 from hf_gateway.notices import notice_once
 from hf_gateway.values.logs import logger
+from hf_gateway.wal import gate
 
 if TYPE_CHECKING:
     import sqlite3
@@ -334,8 +335,10 @@ class ModelCache:
         if new:
             self.cache_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
             os.close(os.open(self.path, os.O_CREAT | os.O_WRONLY, 0o600))
-        connection = sqlite3.connect(self.path, timeout=BUSY, isolation_level=None)
-        with contextlib.closing(connection):
+        with (
+            gate.using(str(self.path)),
+            contextlib.closing(sqlite3.connect(self.path, timeout=BUSY, isolation_level=None)) as connection,
+        ):
             # What a power cut takes is read from the Hub again; a file that it spoils is begun anew.
             connection.execute("PRAGMA synchronous=OFF")
             if new or connection.execute(_HOW_MANY).fetchone()[0] < _TABLES.count("CREATE TABLE"):

@@ -5,7 +5,6 @@ Switched on by HF_GATEWAY_LEDGER (1, or an SQLAlchemy URL) or by `enable`. Impor
 
 import hashlib
 import os
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,13 +13,14 @@ from hf_gateway.errors import ConfigError
 from hf_gateway.home import data_home
 from hf_gateway.key_policy import truthy
 from hf_gateway.ledger import place
+from hf_gateway.values.forks import ForkLock
 
 if TYPE_CHECKING:
     from hf_gateway.ledger.watcher import Ledger
 
 CONTENT_VARIABLE = "HF_GATEWAY_LEDGER_CONTENT"
 
-_lock = threading.Lock()
+_lock = ForkLock()
 _enabled: "Ledger | None" = None
 
 

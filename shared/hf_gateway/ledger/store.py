@@ -5,7 +5,6 @@ Importing this imports SQLAlchemy, which takes tenths of a second: never on an e
 
 import contextlib
 import json
-import sqlite3
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from hf_gateway.ledger.place import shown
 from hf_gateway.ledger.place import told as told
 from hf_gateway.ledger.tables import observations, tenant_roles
 from hf_gateway.values.logs import logger
-from hf_gateway.wal import enter_wal
+from hf_gateway.wal import enter_wal, gate
 
 log = logger(__name__)
 
@@ -68,6 +67,24 @@ def open_engine(
     return engine
 
 
+class _Idle:
+    """What a fork closes of an engine: the connections that wait in its pool."""
+
+    def __init__(self, engine: sa.Engine, file: str) -> None:
+        self._engine, self._file = engine, file
+
+    def let_go(self) -> None:
+        self._engine.dispose()
+
+    def kept(self) -> str | None:
+        pool: Any = self._engine.pool
+        return self._file if pool.checkedin() else None
+
+
+_IN_USE = "hf_gateway_in_use"
+"""Where a connection's record says which thread has it."""
+
+
 def _sqlite(parsed: sa.URL, patience: float, read_only: bool) -> sa.Engine:
     engine = sa.create_engine(
         parsed,
@@ -75,19 +92,36 @@ def _sqlite(parsed: sa.URL, patience: float, read_only: bool) -> sa.Engine:
         connect_args={"timeout": patience, "isolation_level": None, "check_same_thread": False},
         hide_parameters=True,
     )
-    path = parsed.database
+    path = str(Path(str(parsed.database)).absolute())
+    idle = _Idle(engine, path)
+    gate.register(idle)
 
     @sa.event.listens_for(engine, "do_connect")
-    def _make(_dialect: Any, _record: Any, _arguments: Any, _options: Any) -> None:
-        if path and path != ":memory:" and not read_only and not Path(path).exists():
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-            Path(path).touch(mode=0o600)
+    def _connect(dialect: Any, record: Any, arguments: Any, options: Any) -> Any:
+        thread = gate.enter(path)
+        with contextlib.ExitStack() as failing:
+            failing.callback(gate.leave, path, thread)
+            if not read_only and not Path(path).exists():
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
+                Path(path).touch(mode=0o600)
+            connection = dialect.connect(*arguments, **options)
+            failing.callback(connection.close)
+            if not read_only:
+                enter_wal(connection, patience)
+            connection.execute("PRAGMA synchronous=NORMAL")
+            failing.pop_all()
+        record.info[_IN_USE] = thread
+        return connection
 
-    @sa.event.listens_for(engine, "connect")
-    def _settle(connection: sqlite3.Connection, _record: Any) -> None:
-        if not read_only:
-            enter_wal(connection, patience)
-        connection.execute("PRAGMA synchronous=NORMAL")
+    @sa.event.listens_for(engine, "checkout")
+    def _checkout(_connection: Any, record: Any, _proxy: Any) -> None:
+        if _IN_USE not in record.info:  # else it was made for this
+            record.info[_IN_USE] = gate.enter(path)
+
+    @sa.event.listens_for(engine, "checkin")
+    def _checkin(_connection: Any, record: Any, idle: _Idle = idle) -> None:  # noqa: ARG001 - lives as long as the engine
+        if (thread := record.info.pop(_IN_USE, None)) is not None:
+            gate.leave(path, thread)
 
     @sa.event.listens_for(engine, "begin")
     def _begin(connection: sa.Connection) -> None:

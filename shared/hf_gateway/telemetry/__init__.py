@@ -4,18 +4,18 @@ Switched on by HF_GATEWAY_PROMETHEUS=1 and HF_GATEWAY_OTEL=1, or by the function
 package; while nothing is switched on, nothing of it is made.
 """
 
-import threading
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from hf_gateway import observe
 from hf_gateway.errors import ConfigError
+from hf_gateway.values.forks import ForkLock
 
 if TYPE_CHECKING:
     from hf_gateway.telemetry.otel import Tracing
     from hf_gateway.telemetry.prometheus import Metrics
 
-_lock = threading.Lock()
+_lock = ForkLock()
 _enabled: dict[str, Any] = {}
 
 

@@ -6,7 +6,6 @@ breakers, the ledger's queue) is each process's own, and is not served there.
 """
 
 import sys
-import threading
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
@@ -18,6 +17,7 @@ from hf_gateway import observe
 from hf_gateway.observe import Observation, Tried
 from hf_gateway.telemetry.names import DURATION_BUCKETS, error_code
 from hf_gateway.telemetry.names import Prometheus as Names
+from hf_gateway.values.forks import ForkLock
 
 MOST = 100
 """Different values of one label."""
@@ -50,7 +50,7 @@ class Metrics:
         self._made.append(self._under_way)
         self._children: dict[tuple[Any, ...], Any] = {}
         self._values: dict[str, set[str]] = {}
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._reader = _AsItIs()
         self.registry.register(self._reader)
         self._made.append(self._reader)

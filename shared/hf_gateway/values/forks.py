@@ -1,0 +1,174 @@
+"""What a fork does to threads: those of the parent are not there in the child, and what they held stays as it was for ever.
+
+A `ForkLock` is free in the child. A `ForkGate` has a fork wait while a library is in the middle of something, since what it
+was in the middle of can neither be finished in the child nor be undone.
+"""
+
+import contextlib
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Protocol, TypeVar
+
+_Key = TypeVar("_Key", int, str)
+
+FORK_WAIT_S = 10.0
+"""Seconds for which a fork waits for what other threads are in the middle of."""
+
+
+class ForkLock:
+    """A lock for `with`, which is free in a child process, whatever it was in the parent."""
+
+    __slots__ = ("__weakref__", "_lock")
+
+    def __init__(self) -> None:
+        """Make a lock that is free."""
+        self._lock = threading.Lock()
+        _locks.add(self)
+
+    def __enter__(self) -> None:
+        """Take it."""
+        self._lock.acquire()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Let it go. A child that was forked within the block finds it free already."""
+        if self._lock.locked():
+            self._lock.release()
+
+    def free(self) -> None:
+        """Forget who holds it."""
+        self._lock = threading.Lock()
+
+
+_locks: "weakref.WeakSet[ForkLock]" = weakref.WeakSet()
+
+
+class Keeper(Protocol):
+    """Something that keeps things between two uses which a fork must not carry over, such as open connections."""
+
+    def let_go(self) -> None:
+        """Close what is not in use; it can be used again afterwards."""
+
+    def kept(self) -> str | None:
+        """Name what is kept and not in use, in the words given to `enter`; None for nothing."""
+
+
+class ForkGate:
+    """Holds forks until nothing of its kind is in use, and uses while a fork is under way.
+
+    What was in use nevertheless, because it took longer than FORK_WAIT_S or the process was not forked by Python's means, is
+    refused in the child: it would hang there, or worse.
+    """
+
+    def __init__(self, refusal: Callable[[str], Exception]) -> None:
+        """refusal: makes the error for the name of what cannot be used in a child."""
+        self._refusal = refusal
+        self._keepers: weakref.WeakSet[Keeper] = weakref.WeakSet()
+        self._unusable: set[str] = set()
+        self._begin_anew()
+        _gates.add(self)
+
+    def _begin_anew(self) -> None:
+        self.changed = threading.Condition()
+        self.forks = 0
+        """Forks under way."""
+        self._threads: dict[int, int] = {}  # thread → uses
+        self._names: dict[str, int] = {}  # what is used → uses
+        self._carried: set[str] | None = None
+
+    def register(self, keeper: Keeper) -> None:
+        """Have it let go before a fork."""
+        self._keepers.add(keeper)
+
+    def enter(self, name: str) -> int:
+        """Begin a use; returns what `leave` wants. Raises the refusal."""
+        mine = threading.get_ident()
+        with self.changed:
+            if mine not in self._threads:  # the fork waits for who is within already
+                self.changed.wait_for(lambda: not self.forks)
+            if name in self._unusable:
+                raise self._refusal(name)
+            self._threads[mine] = self._threads.get(mine, 0) + 1
+            self._names[name] = self._names.get(name, 0) + 1
+        return mine
+
+    def leave(self, name: str, thread: int) -> None:
+        """End a use; thread: what `enter` returned."""
+        with self.changed:
+            _count_down(self._threads, thread)
+            _count_down(self._names, name)
+            self.changed.notify_all()
+
+    @contextlib.contextmanager
+    def using(self, name: str) -> Iterator[None]:
+        """Use something. Raises the refusal."""
+        thread = self.enter(name)
+        try:
+            yield
+        finally:
+            self.leave(name, thread)
+
+    def pause(self, name: str) -> None:
+        """Within a long use, at a place where nothing is in the middle of anything: let a fork through that waits."""
+        if self.forks:
+            self.leave(name, threading.get_ident())
+            self.enter(name)
+
+    def before_fork(self) -> None:
+        """Wait until nothing is in use, and have the keepers let go."""
+        mine = threading.get_ident()
+        with self.changed:
+            self.forks += 1
+            self.changed.notify_all()
+            self.changed.wait_for(lambda: not (self._threads.keys() - {mine}), FORK_WAIT_S)
+            self._carried = set(self._names)
+        for keeper in list(self._keepers):
+            keeper.let_go()
+
+    def after_fork_in_parent(self) -> None:
+        """Let the uses through again."""
+        with self.changed:
+            self.forks -= 1
+            self.changed.notify_all()
+
+    def after_fork_in_child(self) -> None:
+        """Remember what is unusable here, for good: what was carried over cannot be got rid of."""
+        if self._carried is None:
+            kept = {name for keeper in list(self._keepers) if (name := keeper.kept()) is not None}
+            self._carried = {*self._names, *kept}
+        self._unusable |= self._carried
+        self._begin_anew()
+
+
+_gates: "weakref.WeakSet[ForkGate]" = weakref.WeakSet()
+
+
+def _count_down(counts: "dict[_Key, int]", key: _Key) -> None:
+    left = counts.pop(key, 0) - 1
+    if left > 0:
+        counts[key] = left
+
+
+def _before() -> None:
+    for gate in list(_gates):
+        gate.before_fork()
+
+
+def _in_parent() -> None:
+    for gate in list(_gates):
+        gate.after_fork_in_parent()
+
+
+def _in_child() -> None:
+    for gate in list(_gates):
+        gate.after_fork_in_child()
+    for lock in list(_locks):
+        lock.free()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)
