@@ -161,6 +161,45 @@ def test_an_entry_may_come_from_another_machine(original: Path, filled: Path, tm
     assert np.abs(np.asarray(made) - expected).max() < 1e-5
 
 
+def test_a_model_is_known_again_wherever_its_files_lie(
+    original: Path, filled: Path, tmp_path: Path, expected: Any
+) -> None:
+    """After another download: other times, and files that not every way of fetching a model brings."""
+    model = tmp_path / "elsewhere"
+    shutil.copytree(original, model, copy_function=shutil.copyfile)
+    (model / "data_config.json").write_text("{}")
+    (model / "onnx").mkdir()
+    (model / "onnx" / "model.onnx").write_bytes(b"a graph")
+    before = "from hf_gateway.engines import converted; converted._SMALL = 1000"
+    name, made, _, log = outcome(elsewhere(model, before=before))
+    assert name == "openvino", made
+    assert "converting" not in log
+    assert np.abs(np.asarray(made) - expected).max() < 1e-5
+
+
+def test_a_model_with_one_other_byte_is_another_one(
+    original: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(converted, "_SMALL", 1000)
+    monkeypatch.setattr(converted, "_PIECE", 16)
+    model = Path(shutil.copytree(original, tmp_path / "model"))
+    files = sources.ModelFiles(model, "path")
+    known = converted.identity(files)
+    weights = model / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[len(data) // 2 + 100] ^= 1  # where no sample is taken
+    weights.write_bytes(data)
+    os.utime(weights, ns=(1, 1))
+    other = converted.identity(files)
+    assert other != known
+
+    def read(*_: Any) -> None:
+        raise AssertionError("read whole again")
+
+    monkeypatch.setattr("hashlib.file_digest", read)
+    assert converted.identity(files) == other
+
+
 def test_without_torch_and_without_a_graph_the_error_says_what_to_do(original: Path, cache: Path) -> None:
     name, told, _, _ = outcome(elsewhere(original))
     assert name == "EngineMissing"

@@ -17,6 +17,7 @@ from hf_gateway import Gateway, Target, errors
 from hf_gateway.backends import local
 from hf_gateway.errors import ConfigError
 from hf_gateway.space import VectorSpace
+from tests.tiny import MODEL as CHAT_MODEL
 
 pytestmark = pytest.mark.xdist_group("torch")
 
@@ -329,3 +330,67 @@ except ImportError as error:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "pip install 'hf-gateway[local]'" in done.stdout
     assert "pip install 'hf-gateway[torch]'" in done.stdout
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:99", "mps", "xpu", "meta", "nonsense"])
+def test_a_device_that_is_not_there_is_the_engines_failure_and_the_next_target_is_asked(
+    device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch = pytest.importorskip("torch")
+    if device.startswith("cuda"):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    if device == "mps" and torch.backends.mps.is_available():
+        pytest.skip("it is there")
+    target = Target("local", "sentence-transformers/all-MiniLM-L6-v2", options={"device": device})
+    chain = Gateway(targets=[target, Target("hash")], on_space_change="separate")
+    result = chain.embed(["a text"])
+    assert result.served_by == ("hash",)
+    with pytest.raises(errors.EngineFailed, match=f"device='{device}'"):
+        Gateway(targets=[target]).embed(["a text"])
+    with pytest.raises(errors.EngineFailed, match=f"device='{device}'"):
+        Gateway(str(CHAT_MODEL), [Target("local", options={"device": device})], task="chat").chat("hello")
+
+
+def test_whatever_a_library_raises_while_it_loads_a_model_is_the_engines_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module = pytest.importorskip("hf_gateway.engines.sentence_transformers")
+
+    def broken(*_: object, **__: object) -> None:
+        raise AssertionError("something within")
+
+    monkeypatch.setattr(module, "Engine", broken)
+    target = Target("local", "sentence-transformers/all-MiniLM-L6-v2", options={"engine": "torch", "batch_size": 987})
+    chain = Gateway(targets=[target, Target("hash")], on_space_change="separate")
+    assert chain.embed(["a text"]).served_by == ("hash",)
+
+
+@pytest.mark.parametrize("task", ["embedding", "chat"])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size is a number of texts from 1 on, not 0"),
+        ({"batch_size": True}, "batch_size is a number of texts from 1 on, not True"),
+        ({"batch_size": "x"}, "batch_size is a number of texts from 1 on, not 'x'"),
+        ({"batch_size": 2.5}, r"batch_size is a number of texts from 1 on, not 2\.5"),
+        ({"device": 5}, "device is a name such as 'cpu', 'cuda' or 'cuda:1', not 5"),
+        ({"device": ""}, "device is a name"),
+        ({"device": "cuda:first"}, "device is a name"),
+        ({"dtype": "bfloat1"}, "no dtype 'bfloat1'; did you mean 'bfloat16'"),
+        ({"dtype": []}, r"no dtype \[\]"),
+        ({"engine": []}, r"no engine \[\]"),
+        ({"engine": "onnxrt"}, "no engine 'onnxrt'"),
+        ({"trust_remote_code": "no"}, "trust_remote_code is true or false, not 'no'"),
+        ({"trust_remote_code": 1}, "trust_remote_code is true or false, not 1"),
+    ],
+)
+def test_options_that_cannot_be_meant_are_refused_when_the_chain_is_built(
+    options: dict[str, Any], message: str, task: Any
+) -> None:
+    with pytest.raises(errors.ConfigError, match=message):
+        Gateway("sentence-transformers/all-MiniLM-L6-v2", [Target("local", options=options)], task=task)
+
+
+def test_a_chat_takes_the_names_of_types_that_embeddings_take() -> None:
+    chain = Gateway(str(CHAT_MODEL), [Target("local", options={"dtype": "bf16"})], task="chat")
+    assert chain.chat("hello", max_tokens=2).text is not None

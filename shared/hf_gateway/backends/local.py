@@ -20,7 +20,7 @@ from hf_gateway.engines import (
     runnable,
     sources,
 )
-from hf_gateway.engines.choosing import OPTIONS
+from hf_gateway.engines.choosing import OPTIONS, check_options
 from hf_gateway.errors import AuthenticationFailed, BatchTooLarge, ConfigError, GatewayError, ModelNotFound
 from hf_gateway.notices import notice_once
 from hf_gateway.values.forks import ForkLock
@@ -50,7 +50,7 @@ class LocalBackend(Backend):
     tuning_options = frozenset({"engine", "device", "batch_size", "send_reasoning"})
 
     def __init__(self, *args: object, **named: object) -> None:
-        """Check that a model is named."""
+        """Check that a model is named, and its options. Raises ConfigError."""
         super().__init__(*args, **named)  # type: ignore[arg-type]
         if self.target.model is None:
             raise ConfigError("target 'local' needs a model: pass model=, or write 'local:<model>'")
@@ -60,6 +60,7 @@ class LocalBackend(Backend):
                 f"target {self.target.label!r}: send_reasoning is 'auto' or 'never' for a model in this process"
             )
         self._keeps_reasoning = reasoning == "never"
+        check_options(self.target.options)
         self._engine: EmbeddingEngine | None = None
         self._chat_engines: dict[str, ChatEngine] = {}
         # Two locks: the event loop asks for the thread, and must not wait for a model that is being loaded.

@@ -18,7 +18,7 @@ from hf_gateway.engines.choosing import ENGINES, PACKAGES, cuda_is_here, install
 from hf_gateway.engines.forked import LOADING, computing
 from hf_gateway.engines.generation import Generation
 from hf_gateway.engines.sources import ModelFiles
-from hf_gateway.errors import ConfigError, EngineFailed, EngineMissing
+from hf_gateway.errors import ConfigError, EngineFailed, EngineMissing, GatewayError
 from hf_gateway.space import VectorSpace
 from hf_gateway.values.forks import ForkLock
 from hf_gateway.values.logs import logger
@@ -121,7 +121,7 @@ def _first(
     for name in wanted:
         try:
             module = importlib.import_module(f"hf_gateway.engines.{name}")
-            engine: EmbeddingEngine = module.Engine(files, space, options, revision=revision)
+            engine: EmbeddingEngine = _made(module.Engine, files, space, options, revision=revision)
         except EngineFailed as error:
             failures[name] = error
             continue
@@ -133,6 +133,16 @@ def _first(
     kind = EngineMissing if all(isinstance(error, EngineMissing) for error in failures.values()) else EngineFailed
     lacking = "".join(f"; {_words(name)} {reason}" for name, reason in missing.items())
     raise kind(f"no engine can run {space.model}: {_reasons(failures)}{lacking}")
+
+
+def _made(engine: Any, *arguments: Any, **named: Any) -> Any:
+    """Load a model; whatever a library raises meanwhile is an EngineFailed, so that the next engine or target is asked."""
+    try:
+        return engine(*arguments, **named)
+    except GatewayError:
+        raise
+    except Exception as error:
+        raise EngineFailed(f"the model cannot be loaded: {type(error).__name__}: {error}") from error
 
 
 def _reasons(failures: Mapping[str, EngineFailed]) -> str:
@@ -166,7 +176,7 @@ def open_chat_engine(
         if engine is None:
             made = importlib.import_module("hf_gateway.engines.transformers_chat")
             with computing.using(LOADING):
-                engine = _loaded[key] = made.Engine(files, options, revision=revision, name=name)
+                engine = _loaded[key] = _made(made.Engine, files, options, revision=revision, name=name)
         return engine
 
 

@@ -37,6 +37,46 @@ def installed(package: str) -> bool:
         return False
 
 
+DTYPES: Mapping[str, str] = {
+    "fp32": "float32",
+    "float": "float32",
+    "fp16": "float16",
+    "half": "float16",
+    "bf16": "bfloat16",
+    "double": "float64",
+    "float32": "float32",
+    "float16": "float16",
+    "bfloat16": "bfloat16",
+    "float64": "float64",
+}
+"""Our words and torch's for types of numbers, to the names that torch has as attributes."""
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Look at the form of a local target's options, without torch. Raises ConfigError."""
+    if (named := options.get("engine")) is not None:
+        _engine(named)
+    device = options.get("device")
+    if device is not None and not (isinstance(device, str) and re.fullmatch(r"[a-z]+(:\d{1,4})?", device)):
+        raise ConfigError(f"the option device is a name such as 'cpu', 'cuda' or 'cuda:1', not {device!r}")
+    dtype = options.get("dtype")
+    if dtype is not None and not (isinstance(dtype, str) and dtype in (*DTYPES, "auto")):
+        raise ConfigError(f"there is no dtype {dtype!r}{nearest(str(dtype), {*DTYPES, 'auto'})}")
+    rows = options.get("batch_size")
+    if rows is not None and (not isinstance(rows, int) or isinstance(rows, bool) or rows < 1):
+        raise ConfigError(f"the option batch_size is a number of texts from 1 on, not {rows!r}")
+    trusted = options.get("trust_remote_code")
+    if trusted is not None and not isinstance(trusted, bool):
+        raise ConfigError(f"the option trust_remote_code is true or false, not {trusted!r}")
+
+
+def _engine(named: Any) -> str:
+    name = _ALIASES.get(str(named), str(named))
+    if name not in _NAMES:
+        raise ConfigError(f"there is no engine {named!r}{nearest(str(named), set(_NAMES))}")
+    return _NAMES[name]
+
+
 def order(options: Mapping[str, Any], *, cuda: bool) -> tuple[str, ...]:
     """Return the engines to try: the one that `engine` names, torch alone for another device than the processor, else all.
 
@@ -44,10 +84,7 @@ def order(options: Mapping[str, Any], *, cuda: bool) -> tuple[str, ...]:
     """
     named = options.get("engine")
     if named is not None:
-        name = _ALIASES.get(str(named), str(named))
-        if name not in _NAMES:
-            raise ConfigError(f"there is no engine {named!r}{nearest(str(named), set(_NAMES))}")
-        return (_NAMES[name],)
+        return (_engine(named),)
     device = str(options.get("device") or ("cuda" if cuda else "cpu"))
     if device == "cpu":
         return ENGINES
@@ -101,8 +138,6 @@ class TorchPlan:
 CPU_TOKENS = 4096
 GPU_TOKENS = 65536
 """Enough to keep a GPU busy; activations of a large model take a few GB."""
-_FULL = frozenset({"fp32", "float32"})
-_HALVES = {"bf16": "bfloat16", "fp16": "float16"}
 
 
 def torch_plan(dtype: Any, device: str, *, bf16: bool, flash: bool) -> TorchPlan:
@@ -114,7 +149,7 @@ def torch_plan(dtype: Any, device: str, *, bf16: bool, flash: bool) -> TorchPlan
     gpu = device.startswith("cuda")
     tokens = GPU_TOKENS if gpu else CPU_TOKENS
     if dtype not in (None, "auto"):
-        forced = "float32" if str(dtype) in _FULL else _HALVES.get(str(dtype), str(dtype))
+        forced = DTYPES[str(dtype)]
         halved = forced in ("bfloat16", "float16")
         return TorchPlan(None, forced, tokens, "flash_attention_2" if gpu and flash and halved else None)
     if gpu:

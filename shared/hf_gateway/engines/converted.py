@@ -21,17 +21,17 @@ from hf_gateway.values.logs import logger
 
 log = logger(__name__)
 
-VERSION = 1
+VERSION = 2
 """Of the form of entries, and of what converting does; entries of another one are made anew."""
 
 _SMALL = 200_000
-"""Bytes up to which a file is read whole to know it again."""
+"""Bytes up to which a file is read whole each time."""
 _PIECES = 32
 _PIECE = 4096
+_UNREAD = frozenset({"data_config.json"})
+"""What is of no use to a model, and not everywhere: downloads leave it out."""
 _READ = (
     "*.safetensors",
-    "*.onnx",
-    "*.xml",
     "*config*.json",
     "modules.json",
     "token*.json",
@@ -56,33 +56,35 @@ class Entry:
 
 
 def identity(files: ModelFiles) -> str:
-    """Return a name for what lies in a model's folder: other weights, settings or vocabularies have another one.
+    """Return a name for a model by what its files say: other weights, settings or vocabularies have another one.
 
-    Large files are known by size, time of change and samples of their bytes, since reading gigabytes would cost more than it
-    could ever tell.
+    The same on every machine and after every download, since it goes by contents alone. A large file is read whole once;
+    afterwards this machine knows it by size, time of change and samples of its bytes.
     """
     digest = hashlib.blake2b(digest_size=16)
     modules = read_json(files.path / "modules.json")
     inner = [str(module.get("path", "")) for module in modules or () if isinstance(module, dict)]
-    folders = {files.path / name for name in ("", "onnx", "openvino", *inner)}
+    folders = {files.path / name for name in ("", *inner)}
     found = {path for folder in folders for pattern in _READ for path in folder.glob(pattern)}
-    for path in sorted(found):
+    for path in sorted(path for path in found if path.name not in _UNREAD):
         if path.is_file():
-            digest.update(f"{path.relative_to(files.path).as_posix()}\0{_print_of(path)}\0".encode())
+            digest.update(f"{path.relative_to(files.path).as_posix()}\0{content_of(path)}\0".encode())
     return digest.hexdigest()
 
 
-def _print_of(path: Path) -> str:
+def content_of(path: Path) -> str:
+    """Return a digest of a file's bytes."""
     about = path.stat()
-    digest = hashlib.blake2b(digest_size=16)
+    if about.st_size <= _SMALL:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    notes = Notes(f"{about.st_mtime_ns} {_sizes_and_samples(path)}")
+    known = (notes.read("content") or {}).get("sha256")
+    if isinstance(known, str):
+        return known
     with path.open("rb") as file:
-        if about.st_size <= _SMALL:
-            digest.update(file.read())
-            return digest.hexdigest()
-        for piece in range(_PIECES):
-            file.seek(piece * (about.st_size - _PIECE) // (_PIECES - 1))
-            digest.update(file.read(_PIECE))
-    return f"{about.st_size} {about.st_mtime_ns} {digest.hexdigest()}"
+        made = hashlib.file_digest(file, "sha256").hexdigest()
+    notes.write("content", sha256=made)
+    return made
 
 
 def root() -> Path:

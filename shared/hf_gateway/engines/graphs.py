@@ -140,7 +140,8 @@ class GraphEngine:
             (path for name in self.files if (path := files.path / self._layout.transformer / name).is_file()), None
         )
         if graph is not None:
-            return self._serve_unverified(files, graph, Notes(key))
+            parts = sorted(graph.parent.glob(f"{graph.stem}*"))  # the numbers may lie in a file beside it
+            return self._serve_unverified(files, graph, Notes(" ".join([key, *map(converted.content_of, parts)])))
         raise EngineMissing(self._nothing(weights))
 
     def _nothing(self, weights: bool) -> str:

@@ -12,7 +12,7 @@ from hf_gateway.engines.choosing import OPTIONS, TorchPlan, installed, torch_pla
 from hf_gateway.engines.fitting import fitted
 from hf_gateway.engines.forked import torch_computes
 from hf_gateway.engines.sources import ModelFiles
-from hf_gateway.engines.tensors import load_sentence_transformer
+from hf_gateway.engines.tensors import check_device, load_sentence_transformer
 from hf_gateway.errors import EngineFailed, EngineMissing
 from hf_gateway.space import VectorSpace
 from hf_gateway.usage import Usage
@@ -52,6 +52,7 @@ class Engine:
         if (threads := cpus.restricted()) is not None and torch.get_num_threads() > threads:
             torch.set_num_threads(threads)  # for the whole process, which has no more than these
         self._device = str(options.get("device") or sentence_transformers.util.get_device_name())
+        check_device(self._device)
         self._plan = _plan(options.get("dtype"), self._device)
         self._model = self._load()
 

@@ -83,6 +83,23 @@ def _bases(
         yield Loading(base, info)
 
 
+def check_device(name: str) -> None:
+    """Raise EngineFailed where torch cannot compute on a device of this name here."""
+    import torch
+
+    try:
+        with torch_computes():
+            at_hand = bool(torch.ones(1, device=name).sum().item() == 1)
+    except (AssertionError, RuntimeError, NotImplementedError) as error:
+        # An AssertionError is torch's way to say that it was built without a device.
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise EngineFailed(
+            f"torch cannot compute on device={name!r} here: {reason}; leave the option device out, or install a torch for it"
+        ) from error
+    if not at_hand:
+        raise EngineFailed(f"torch does not compute on device={name!r}; leave the option device out")
+
+
 def load_sentence_transformer(folder: Path, **settings: Any) -> Any:
     """Load a model with sentence-transformers, from its folder alone and with all its tensors. Raises EngineFailed."""
     import sentence_transformers

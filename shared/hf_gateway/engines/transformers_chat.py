@@ -8,6 +8,7 @@ from typing import Any
 from hf_gateway.chat import ChatEvent, ChatRequest
 from hf_gateway.engines import trusts_code
 from hf_gateway.engines.chat_prompt import Prompt, Template
+from hf_gateway.engines.choosing import DTYPES
 from hf_gateway.engines.forked import computing, torch_computes
 from hf_gateway.engines.generation import Generation, Run, Turns
 from hf_gateway.engines.response_parsing import (
@@ -20,7 +21,7 @@ from hf_gateway.engines.response_parsing import (
     reading_of,
 )
 from hf_gateway.engines.sources import ModelFiles
-from hf_gateway.engines.tensors import load_causal_model
+from hf_gateway.engines.tensors import check_device, load_causal_model
 from hf_gateway.errors import ContextOverflow, EngineFailed, EngineMissing, ModelNotFound
 from hf_gateway.usage import Usage
 from hf_gateway.values.forks import ForkLock
@@ -56,7 +57,9 @@ class Engine:
         trusted = trusts_code(files, options, revision)
         self._name = name or str(files.path)
         device = str(options.get("device") or ("cuda" if torch.cuda.is_available() else "cpu"))
-        dtype = options.get("dtype") or ("auto" if device.startswith("cuda") else "float32")
+        check_device(device)
+        wanted = str(options.get("dtype") or ("auto" if device.startswith("cuda") else "float32"))
+        dtype = DTYPES.get(wanted, wanted)
         common = {"trust_remote_code": trusted, "local_files_only": True}
         try:
             self._tokenizer = transformers.AutoTokenizer.from_pretrained(str(files.path), **common)
