@@ -15,6 +15,7 @@ from hf_gateway.errors import DeadlineExceeded
 from hf_gateway.ledger import database, place, store, waiting_room, writer
 from hf_gateway.ledger.spill import Spill
 from hf_gateway.ledger.tables import losses, metadata
+from hf_gateway.observe import tagged
 from hf_gateway.testing import ManualClock
 from tests.ledgers import (
     CALLS,
@@ -31,6 +32,7 @@ from tests.ledgers import (
     locked_from_the_start,
     lost,
     postgres,
+    rows,
     run,
     schema,
     sqlite,
@@ -348,3 +350,34 @@ class TestTooMuch:
             assert book.flush(PATIENCE)
             assert tags_of(book.url) == tags[-10:]
             assert lost(book.url) == {writer.NOWHERE: 15}
+
+    @pytest.mark.usefixtures("at_once")
+    def test_what_is_in_memory_alone_is_not_said_to_be_in_the_database(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Neither the database nor a file takes rows; then the database does, before the writer has tried it again."""
+
+        def full(*_: object) -> None:
+            raise OSError("no room")
+
+        monkeypatch.setattr(Spill, "append", full)
+        folder = tmp_path / "folder"
+        folder.write_text("a file in the place of the folder")
+        with kept(f"sqlite:///{folder}/ledger.sqlite") as book:
+            tags = call(range(5))
+            assert book.flush() is False
+            assert book.writer.waiting == 5
+            folder.unlink()
+            assert book.flush(PATIENCE)
+            assert book.writer.waiting == 0
+            assert tags_of(book.url) == tags
+
+
+def test_names_that_no_encoding_has_are_written_with_a_question_mark(sqlite: str) -> None:
+    with kept(sqlite) as book, Gateway("half\ud83d", targets=["hash:8"]) as gateway:
+        with tagged(user="us\udc00er", tenant="te\ud83dnant"):
+            gateway.embed(["a text"])
+        assert book.flush(PATIENCE)
+    (found,) = rows(sqlite, kind="request")
+    assert (found["user_tag"], found["tenant"]) == ("us?er", "te?nant")
+    json.dumps([{name: str(value) for name, value in row.items()} for row in rows(sqlite)], ensure_ascii=False).encode()

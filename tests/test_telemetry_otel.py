@@ -448,3 +448,17 @@ class TestSwitches:
         )
         told = subprocess.run([sys.executable, "-c", script], check=True, timeout=60, capture_output=True, text=True)
         assert "pip install 'hf-gateway[otel]'" in told.stdout
+
+
+def test_a_name_that_no_encoding_has_does_not_take_a_batch_of_spans_with_it(told: Told) -> None:
+    """Half of a surrogate pair comes out of JSON; an exporter that cannot write one text sends none of its batch."""
+    from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+
+    with observe.tagged(tenant="te\ud83dnant"), Gateway("half\ud83d", targets=["hash:8"]) as gateway:
+        gateway.embed(["a text"])
+    assert encode_spans(told.spans).SerializeToString()
+    assert told.operation().attributes[names.REQUEST_MODEL] == "half?"
+    assert told.operation().attributes[names.TENANT] == "te?nant"
+    for name in ("gen_ai.client.operation.duration", "gen_ai.client.token.usage"):
+        for point in told.points(name):
+            "".join(str(value) for value in point.attributes.values()).encode()

@@ -14,7 +14,7 @@ import prometheus_client
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from hf_gateway import Gateway, errors, ledger, telemetry
+from hf_gateway import Gateway, Target, errors, ledger, telemetry
 from hf_gateway.drive import Send
 from hf_gateway.ledger import store
 from hf_gateway.telemetry.prometheus import MOST, OTHER, Metrics
@@ -253,3 +253,27 @@ def test_the_environment_switches_it_on_and_a_missing_package_is_named():
         [sys.executable, "-c", script], check=False, timeout=60, capture_output=True, text=True, env=environment
     )
     assert "pip install 'hf-gateway[prometheus]'" in told.stderr
+
+
+def test_a_name_that_no_encoding_has_does_not_take_the_other_metrics_with_it(scrape: Scrape) -> None:
+    """Half of a surrogate pair comes out of JSON, and the whole answer to Prometheus is one text."""
+    with Gateway("half\ud83d", targets=["hash:8"]) as gateway, Gateway("whole", targets=["hash:8"]) as other:
+        gateway.embed(["a text"])
+        other.embed(["a text"])
+        scrape.metrics.charged("pro\udc00vider", "half\ud83d", None)
+        assert scrape("hf_gateway_calls_total", outcome="ok") == 2
+        assert scrape("cmp_hf_inference_latency_seconds_count", model="half?") == 1
+        assert scrape("cmp_hf_inference_latency_seconds_count", model="whole") == 1
+        assert scrape("hf_gateway_cost_unknown_total", provider="pro?vider", model="half?") == 1
+        assert scrape("hf_gateway_breaker_state") is not None
+
+
+def test_nor_does_the_name_of_a_target(scrape: Scrape, monkeypatch: pytest.MonkeyPatch) -> None:
+    with FakeOpenAI() as server:
+        server.fallback = DOWN
+        target = Target("openai", "half\ud83d", server.url)
+        with Gateway(targets=[target], max_retries=0) as gateway:
+            with pytest.raises(errors.GatewayError):
+                gateway.embed(["a text"])
+            assert scrape("hf_gateway_attempts_total") == 1
+            assert scrape("hf_gateway_breaker_state") is not None

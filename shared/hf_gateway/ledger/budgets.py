@@ -94,9 +94,13 @@ def exchange(
     """
     with engine.begin() as connection:
         all_spent, all_reserved = _locked(connection, key)
-        all_reserved -= _freed(connection, key, process, now)
+        dead = _charged(connection, key, process, now)
+        all_spent, all_reserved = all_spent + dead, all_reserved - dead
         own = (*_same(leases, key), leases.c.process == process)
-        known = _pico(connection.execute(sa.select(leases.c.reserved_usd).where(*own)).scalar())
+        row = connection.execute(sa.select(leases.c.reserved_usd, leases.c.expires).where(*own)).first()
+        known = 0 if row is None else _pico(row.reserved_usd)
+        if row is not None and row.expires < 0:  # it was thought dead, and says itself now what it spent
+            all_spent, all_reserved = all_spent - known, all_reserved + known
         lost = leased > 0 and known == 0
         keep = 0 if lost else keep
         all_spent = min(all_spent + spent, _MOST)
@@ -123,10 +127,16 @@ def _locked(connection: sa.Connection, key: Key) -> tuple[int, int]:
     return _pico(row.spent_usd), _pico(row.reserved_usd)
 
 
-def _freed(connection: sa.Connection, key: Key, process: uuid.UUID, now: float) -> int:
-    """End the leases of others that have expired; returns what they were together."""
-    over = (*_same(leases, key), leases.c.expires < now, leases.c.process != process)
-    found = connection.execute(sa.delete(leases).where(*over).returning(leases.c.reserved_usd)).scalars().all()
+def _charged(connection: sa.Connection, key: Key, process: uuid.UUID, now: float) -> int:
+    """Count the leases of others that have expired as spent; returns what they were together.
+
+    What a killed process spent of its lease since its last exchange, and what a provider bills for its requests under way,
+    is known to nobody, and is no more than the lease. The row stays, with its end below zero, for a process that only slept.
+    """
+    others = (*_same(leases, key), leases.c.process != process)
+    connection.execute(sa.delete(leases).where(*others, leases.c.expires < 0, leases.c.expires > FORGOTTEN_S - now))
+    over = sa.update(leases).where(*others, leases.c.expires >= 0, leases.c.expires < now)
+    found = connection.execute(over.values(expires=-leases.c.expires).returning(leases.c.reserved_usd)).scalars().all()
     return sum(map(_pico, found))
 
 
@@ -153,6 +163,8 @@ def _budget(key: Key) -> tuple[Any, ...]:
     return budgets.c.tenant == key.tenant, budgets.c.period == key.period
 
 
+FORGOTTEN_S = 86_400.0
+"""Seconds after which a process that was thought dead has no claim on its lease any more."""
 _MOST = 9 * 10**18
 """Millionths of a millionth of a USD: 9 million USD, above every limit, and the most that SQLite's whole numbers hold."""
 

@@ -22,6 +22,7 @@ from hf_gateway.observe import Observation, Tried
 from hf_gateway.target import Target
 from hf_gateway.usage import Usage, counted, sane
 from hf_gateway.values.redaction import public_part
+from hf_gateway.values.text import encodable
 
 Row = dict[str, Any]
 
@@ -222,7 +223,7 @@ def _request(name: uuid.UUID, common: Row, noted: Noted) -> Row:
         "id": name,
         "kind": "request",
         "time": _moment(noted.time),
-        "target": last.target.label if last else None,
+        "target": _text(last.target.label) if last else None,
         "target_kind": last.target.kind if last else None,
         "provider": _text((last.provider or last.target.provider) if last else None),
         "model": _text((last.model if last else None) or noted.model),
@@ -248,7 +249,7 @@ def _attempt(name: uuid.UUID, common: Row, noted: Noted, tried: Tried) -> Row:
         "id": name,
         "kind": "attempt",
         "time": _moment(noted.time + max(0.0, tried.started - noted.began)),
-        "target": target.label,
+        "target": _text(target.label),
         "target_kind": target.kind,
         "provider": _text(tried.provider or target.provider),
         "model": _text(tried.model or target.model or noted.model),
@@ -306,9 +307,7 @@ def _text(value: Any) -> str | None:
 
 def _clean(text: str | None) -> str | None:
     """Take out what PostgreSQL refuses (NUL), and what is no text in UTF-8."""
-    if text is None or (text.isascii() and "\0" not in text):
-        return text
-    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+    return None if text is None else encodable(text.replace("\0", "\ufffd"))
 
 
 _COLUMNS = frozenset(

@@ -105,11 +105,16 @@ class Writer:
         timeout: seconds. Where it returns False, what is not in the database waits in files, or did not leave memory in time.
         """
         ends = time.monotonic() + timeout
-        try:
-            self.drained().result(timeout)
-        except NotInTime:
-            return False
-        return self._database.take_in(max(0.0, ends - time.monotonic()))
+        while True:
+            try:
+                self.drained().result(max(0.0, ends - time.monotonic()))
+            except NotInTime:
+                return False
+            if not self._database.take_in(max(0.0, ends - time.monotonic())):
+                return False
+            if not self._held:
+                return True
+            # Neither the database nor a file took them before; the database is there by now.
 
     def finish(self, timeout: float) -> None:
         """Have nothing in memory any more, for the end of the process; a database that is away is not waited for."""

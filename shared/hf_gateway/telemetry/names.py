@@ -12,6 +12,7 @@ from typing import Any
 
 from hf_gateway.observe import Tried
 from hf_gateway.target import Target
+from hf_gateway.values.text import encodable
 
 OPT_IN = "gen_ai_latest_experimental"
 
@@ -138,5 +139,13 @@ def error_code(error: BaseException) -> str:
 
 
 def known(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out what nobody knows."""
-    return {name: value for name, value in values.items() if value is not None}
+    """Leave out what nobody knows, and make what is left such that exporters can write it: one text would cost a whole batch."""
+    return {name: _written(value) for name, value in values.items() if value is not None}
+
+
+def _written(value: Any) -> Any:
+    if isinstance(value, str):
+        return encodable(value)
+    if isinstance(value, list | tuple):
+        return [_written(each) for each in value]
+    return value

@@ -21,6 +21,7 @@ from hf_gateway.errors import GatewayError
 from hf_gateway.observe import Observation, Tried
 from hf_gateway.telemetry import names
 from hf_gateway.telemetry.names import Names, error_code, known, provider_of
+from hf_gateway.values.text import encodable
 
 _IN_PROCESS = ("local", "hash")
 _SCHEMAS = {False: "https://opentelemetry.io/schemas/1.42.0", True: "https://opentelemetry.io/schemas/gen-ai/1.42.0"}
@@ -67,9 +68,9 @@ class Tracing:
         if model:
             attributes[names.MODEL_ID] = attributes[names.REQUEST_MODEL] = model
         span = self._tracer.start_span(
-            self._names.span(operation, model),
+            encodable(self._names.span(operation, model)),
             kind=SpanKind.INTERNAL if target.kind in _IN_PROCESS else SpanKind.CLIENT,
-            attributes=attributes,
+            attributes=known(attributes),
             start_time=_nanoseconds(observation.time),
         )
         token = None if observation.streamed else context.attach(trace.set_span_in_context(span))
@@ -105,7 +106,7 @@ class Tracing:
             if tried.error is not None:
                 attributes[names.ERROR_TYPE] = error_code(tried.error)
             if tried.outcome == "skipped":
-                span.add_event(names.SKIPPED, attributes, _nanoseconds(started))
+                span.add_event(names.SKIPPED, known(attributes), _nanoseconds(started))
                 continue
             number += 1
             attributes |= {
@@ -119,7 +120,7 @@ class Tracing:
                 names.ATTEMPT,
                 parent,
                 SpanKind.INTERNAL if target.kind in _IN_PROCESS else SpanKind.CLIENT,
-                attributes,
+                known(attributes),
                 start_time=_nanoseconds(started),
             )
             if tried.outcome == "failed" and tried.error is not None:
@@ -173,7 +174,7 @@ class Tracing:
         if not isinstance(error, GatewayError):
             return type(error).__name__
         if self._content:
-            return f"{error_code(error)}: {error.message}"
+            return encodable(f"{error_code(error)}: {error.message}")
         # The rest is a server's text, and servers quote what they were sent.
         return error_code(error) if error.status is None else f"{error_code(error)}: HTTP {error.status}"
 
@@ -183,6 +184,7 @@ class Tracing:
         facts = {names.OPERATION: operation, names.PROVIDER_NAME: provider_of(target, served)}
         if model := target.model or observation.model:
             facts[names.REQUEST_MODEL] = model
+        facts = known(facts)
         with_error = facts if observation.error is None else {**facts, names.ERROR_TYPE: error_code(observation.error)}
         within = trace.set_span_in_context(span)  # for exemplars
         self._durations[operation].record(observation.seconds, with_error, within)

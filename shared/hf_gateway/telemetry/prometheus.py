@@ -18,6 +18,7 @@ from hf_gateway.observe import Observation, Tried
 from hf_gateway.telemetry.names import DURATION_BUCKETS, error_code
 from hf_gateway.telemetry.names import Prometheus as Names
 from hf_gateway.values.forks import ForkLock
+from hf_gateway.values.text import encodable
 
 MOST = 100
 """Different values of one label."""
@@ -123,7 +124,7 @@ class Metrics:
         child = self._children.get(key)
         if child is None:
             with self._lock:
-                bounded = {name: self._bounded(name, value) for name, value in labels.items()}
+                bounded = {name: self._bounded(name, encodable(value)) for name, value in labels.items()}
                 child = metric.labels(**bounded)
                 if bounded == labels:
                     self._children[key] = child
@@ -156,9 +157,9 @@ class _AsItIs:
         worst: dict[str, str] = {}
         for gateway in list(observe.gateways):
             for status in gateway.status():
-                state = status.breaker
-                before = worst.get(status.target, _STATES[0])
-                worst[status.target] = max(before, state, key=_STATES.index)
+                state, target = status.breaker, encodable(status.target)
+                before = worst.get(target, _STATES[0])
+                worst[target] = max(before, state, key=_STATES.index)
         for target, state in sorted(worst.items())[:MOST]:
             for each in _STATES:
                 breakers.add_metric((target, each), 1.0 if each == state else 0.0)
