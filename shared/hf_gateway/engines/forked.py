@@ -5,15 +5,15 @@ would be waited for, is told to; what was being computed at that moment, or is o
 """
 
 import contextlib
-import logging
 import os
 import sys
 from collections.abc import Iterator
 
 from hf_gateway.errors import EngineFailed
 from hf_gateway.values.forks import ForkGate
+from hf_gateway.values.logs import logger
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 REMEDY = (
     "start processes by spawn or forkserver, fork before the first use or while nothing is computed, or let a server hold the "

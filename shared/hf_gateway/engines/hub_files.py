@@ -5,7 +5,6 @@ goes on from there. Every failure is one that chains know, and none of the class
 """
 
 import fnmatch
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from hf_gateway.hub.errors import HubOffline
 from hf_gateway.hub.metadata import LIFETIME_HOURS, ModelFile
 from hf_gateway.hub.questions import Questions
 from hf_gateway.hub.transfer import Patience
+from hf_gateway.values.forks import ForkLock
 
 QUESTIONS_S = 15.0
 """Seconds for all questions to the Hub before the first file."""
@@ -33,7 +33,7 @@ PATIENCE = Patience(silence_s=10.0, tries=2, rest_s=5.0)
 """With a Hub that sends next to nothing of a file."""
 
 _absences: dict[str, Absence] = {}
-_lock = threading.Lock()
+_lock = ForkLock()
 
 
 def download(
