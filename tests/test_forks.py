@@ -247,6 +247,31 @@ class TestLocks:
                 lock._lock.release()
 
 
+class TestMetrics:
+    def test_a_fork_waits_while_something_is_counted(self) -> None:
+        """prometheus_client's own locks are not made for forks."""
+        prometheus_client = pytest.importorskip("prometheus_client")
+        from hf_gateway import Gateway, telemetry
+
+        registry = prometheus_client.CollectorRegistry()
+        telemetry.enable_prometheus(registry)
+        try:
+            gateway = Gateway(targets=["hash"])
+            gateway.embed(["a text"])
+
+            def count() -> float | None:
+                gateway.embed(["another"])
+                found: float | None = registry.get_sample_value(
+                    "hf_gateway_calls_total", {"task": "embedding", "outcome": "ok"}
+                )
+                return found
+
+            with Held(telemetry.counting.using("prometheus_client"), ends_with_fork=telemetry.counting):
+                assert in_child(count) == 2
+        finally:
+            telemetry.disable()
+
+
 class TestFiles:
     def test_a_child_does_not_keep_others_out_of_what_its_parent_had_for_itself(self, tmp_path: Path) -> None:
         """A lock on a file is the child's as well, and would be held as long as it lives."""
@@ -254,19 +279,22 @@ class TestFiles:
         from hf_gateway.home import alone
 
         told, tells = os.pipe()
+        ours, theirs = os.pipe()
         with alone(tmp_path / "lock"):
             child = os.fork()
             if child == 0:
+                os.write(theirs, b"1")
                 os.read(told, 1)
                 os._exit(0)
+            os.read(ours, 1)
         try:
             with (tmp_path / "lock").open("r+") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         finally:
             os.write(tells, b"1")
             os.waitpid(child, 0)
-            os.close(told)
-            os.close(tells)
+            for descriptor in (told, tells, ours, theirs):
+                os.close(descriptor)
 
 
 ENGINES = ("torch", "openvino", "onnxruntime")

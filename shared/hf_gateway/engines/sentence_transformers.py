@@ -10,7 +10,7 @@ from hf_gateway.engines.agreement import HALVED, agreement, rows_of
 from hf_gateway.engines.batches import packed
 from hf_gateway.engines.choosing import OPTIONS, TorchPlan, installed, torch_plan
 from hf_gateway.engines.fitting import fitted
-from hf_gateway.engines.forked import torch_computes
+from hf_gateway.engines.forked import computing, torch_computes
 from hf_gateway.engines.sources import ModelFiles
 from hf_gateway.engines.tensors import check_device, load_sentence_transformer
 from hf_gateway.errors import EngineFailed, EngineMissing
@@ -102,9 +102,10 @@ class Engine:
             raise EngineFailed(f"the model failed: {type(error).__name__}: {error}") from error
 
     def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        encoded = self._model.tokenizer(
-            list(texts), truncation=False, padding=False, return_attention_mask=False, verbose=False
-        )
+        with computing.using("tokenizers"):
+            encoded = self._model.tokenizer(
+                list(texts), truncation=False, padding=False, return_attention_mask=False, verbose=False
+            )
         found: list[list[int]] = encoded["input_ids"]
         return found
 

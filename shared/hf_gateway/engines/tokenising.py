@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hf_gateway.engines.forked import computing
 from hf_gateway.engines.layout import Layout
 from hf_gateway.engines.sources import read_json
 from hf_gateway.errors import EngineFailed, EngineMissing
@@ -33,7 +34,8 @@ class Tokeniser:
 
     def tokens(self, texts: Sequence[str]) -> list[Any]:
         """Tokenise n texts, uncut; each has `ids`, `type_ids` and a length."""
-        found: list[Any] = self._whole.encode_batch_fast(list(texts))
+        with computing.using("tokenizers"):
+            found: list[Any] = self._whole.encode_batch_fast(list(texts))
         return found
 
     def cut(self, text: str) -> Any:
@@ -45,7 +47,8 @@ class Tokeniser:
                 made = type(self._whole).from_str(self._whole.to_str())
                 made.enable_truncation(self._limit)
                 self._cutting = made
-        return self._cutting.encode_batch_fast([text])[0]
+        with computing.using("tokenizers"):
+            return self._cutting.encode_batch_fast([text])[0]
 
 
 def check_files(folder: Path, layout: Layout) -> Path:

@@ -121,7 +121,7 @@ class Engine:
 
     def _work(self, run: Run, request: ChatRequest) -> None:
         # Before the turn comes, so that what cannot be answered fails at once.
-        with self._tokenizing:
+        with self._tokenizing, computing.using("tokenizers"):
             prompt = self._template.prompt(request)
         length, context = len(prompt.ids), self.context
         if context is not None and length >= context:
@@ -190,7 +190,7 @@ class Engine:
         return made
 
     def _text(self, ids: Sequence[int]) -> str:
-        with self._tokenizing:
+        with self._tokenizing, computing.using("tokenizers"):
             return str(self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
 

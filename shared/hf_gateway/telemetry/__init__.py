@@ -9,13 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 from hf_gateway import observe
 from hf_gateway.errors import ConfigError
-from hf_gateway.values.forks import ForkLock
+from hf_gateway.values.forks import ForkGate, ForkLock
 
 if TYPE_CHECKING:
     from hf_gateway.telemetry.otel import Tracing
     from hf_gateway.telemetry.prometheus import Metrics
 
 _lock = ForkLock()
+counting = ForkGate(
+    lambda library: RuntimeError(
+        f"{library} counts nothing in this process, which was forked while it counted in the parent; start processes by spawn"
+    )
+)
+"""Through which metrics are counted: the libraries' locks, held by another thread, would be held for ever in a child."""
 _enabled: dict[str, Any] = {}
 
 

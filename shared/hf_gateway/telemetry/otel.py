@@ -19,7 +19,7 @@ from hf_gateway.chat import ChatRequest, ChatResult
 from hf_gateway.embedding import EmbedResult
 from hf_gateway.errors import GatewayError
 from hf_gateway.observe import Observation, Tried
-from hf_gateway.telemetry import names
+from hf_gateway.telemetry import counting, names
 from hf_gateway.telemetry.names import Names, error_code, known, provider_of
 from hf_gateway.values.text import encodable
 
@@ -187,6 +187,12 @@ class Tracing:
         facts = known(facts)
         with_error = facts if observation.error is None else {**facts, names.ERROR_TYPE: error_code(observation.error)}
         within = trace.set_span_in_context(span)  # for exemplars
+        with counting.using("opentelemetry"):
+            self._record(operation, observation, facts, with_error, within)
+
+    def _record(
+        self, operation: str, observation: Observation, facts: dict[str, Any], with_error: dict[str, Any], within: Any
+    ) -> None:
         self._durations[operation].record(observation.seconds, with_error, within)
         if observation.first_content_seconds is not None:
             self._first_chunk.record(observation.first_content_seconds, facts, within)

@@ -15,6 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from hf_gateway import observe
 from hf_gateway.observe import Observation, Tried
+from hf_gateway.telemetry import counting
 from hf_gateway.telemetry.names import DURATION_BUCKETS, error_code
 from hf_gateway.telemetry.names import Prometheus as Names
 from hf_gateway.values.forks import ForkLock
@@ -69,11 +70,16 @@ class Metrics:
 
     def begin(self, observation: Observation) -> None:
         """Count a call as under way."""
-        self._of(self._under_way, task=observation.task).inc()
+        with counting.using("prometheus_client"):
+            self._of(self._under_way, task=observation.task).inc()
         observation.notes[self] = True
 
     def end(self, observation: Observation) -> None:
         """Count it."""
+        with counting.using("prometheus_client"):
+            self._count(observation)
+
+    def _count(self, observation: Observation) -> None:
         if observation.notes.pop(self, None):
             self._of(self._under_way, task=observation.task).dec()
         model = observation.model or ""
@@ -96,10 +102,11 @@ class Metrics:
 
     def charged(self, provider: str, model: str, cost: Decimal | None) -> None:
         """Count what an attempt cost, in USD; None where that is unknown."""
-        if cost is None:
-            self._of(self._unpriced, model=model, provider=provider).inc()
-        else:
-            self._of(self._cost, model=model, provider=provider).inc(float(cost))
+        with counting.using("prometheus_client"):
+            if cost is None:
+                self._of(self._unpriced, model=model, provider=provider).inc()
+            else:
+                self._of(self._cost, model=model, provider=provider).inc(float(cost))
 
     def close(self) -> None:
         """Take everything off the registry."""
