@@ -317,14 +317,14 @@ def test_the_files_say_what_the_loaded_model_does(tiny: Path, reference: Any) ->
         assert describe(files, name).normalized is any(module["type"].endswith("Normalize") for module in modules)
 
 
-def test_without_any_engine_the_error_names_the_pip_lines_and_is_an_import_error() -> None:
+def test_without_any_engine_the_error_names_the_pip_lines() -> None:
     code = """
 import hf_gateway.engines as engines
 engines.installed = lambda name: False
-from hf_gateway import Gateway
+from hf_gateway import Gateway, errors
 try:
     Gateway("all-MiniLM-L6-v2").embed(["x"])
-except ImportError as error:
+except errors.EngineMissing as error:
     print(error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
