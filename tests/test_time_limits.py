@@ -330,3 +330,61 @@ def test_a_target_is_asked_what_it_serves_for_ten_seconds_at_most() -> None:
     timed = Timed("whole", endless(OPEN, then=(3.0, b" ")), [FIRST])
     assert [each.answers for each in timed.make.gateway.check()] == [False]
     assert timed.elapsed == 10
+
+
+# What an error says of the limit
+
+
+KEEPS_ON = (1.7, COMMENT)
+SAYS: dict[str, tuple[Any, Sequence[Any], dict[str, Any], str]] = {
+    "no content, another target stands by": (
+        endless(OPEN, then=KEEPS_ON),
+        (FIRST, SECOND),
+        {},
+        "nothing of the answer came within 10 s",
+    ),
+    "silence, another target stands by": (
+        lambda: [OPEN, *SILENT],
+        (FIRST, SECOND),
+        {"attempt_timeout": 4},
+        "nothing came within 4 s",
+    ),
+    "silence": (
+        lambda: [OPEN, *SILENT],
+        (FIRST,),
+        {"attempt_timeout": 21, "streaming": True},
+        "nothing came within 21 s",
+    ),
+    "no headers": (lambda: SILENT, (FIRST, SECOND), {"attempt_timeout": 4}, "nothing came within 4 s"),
+    "a stall": (
+        endless(OPEN, (0.0, event("one")), then=KEEPS_ON),
+        (FIRST,),
+        {},
+        "nothing more of the answer came within 15 s",
+    ),
+    "the request's own time, before any content": (
+        endless(OPEN, then=KEEPS_ON),
+        (FIRST,),
+        {"timeout": 20},
+        "the request's own time was up: no whole answer came within 20 s",
+    ),
+    "the request's own time, within the answer": (
+        endless(OPEN, then=(1.7, event("one "))),
+        (FIRST,),
+        {"timeout": 20},
+        "the request's own time was up: no whole answer came within 20 s",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SAYS)
+def test_an_error_names_the_limit_that_was_reached_not_what_was_left_for_the_last_step(
+    streamed: str, case: str
+) -> None:
+    first, targets, settings, words = SAYS[case]
+    timed = Timed(streamed, first, targets, max_retries=0, **settings)
+    try:
+        told_of = str(timed.ask().attempts[0].error)
+    except errors.GatewayError as error:
+        told_of = str(error)
+    assert words in told_of

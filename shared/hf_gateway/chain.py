@@ -16,6 +16,7 @@ from hf_gateway.breaker import Breaker
 from hf_gateway.errors import (
     AllTargetsFailed,
     Attempt,
+    AttemptTimedOut,
     BatchTooLarge,
     ContentFiltered,
     ContextOverflow,
@@ -349,6 +350,8 @@ class _Run:
                     continue
                 try:
                     value = yield Call(effect, pace.allowance(effect), label)
+                except AttemptTimedOut as failure:
+                    resume, value = effects.throw, pace.told(failure) if effect.streamed else failure
                 except GatewayError as failure:
                     resume, value = effects.throw, failure
         finally:

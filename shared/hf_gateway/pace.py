@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
+from hf_gateway.errors import AttemptTimedOut
+
 
 @dataclass(frozen=True)
 class Policy:
@@ -69,6 +71,7 @@ class Pace:
         self.policy, self.clock, self.ends, self._hurried, self._whole = policy, clock, ends, hurried, whole
         self.started = clock()
         self.last_content: float | None = None
+        self._limit = "no answer came", policy.deadline
 
     @cached_property
     def hurried(self) -> bool:
@@ -84,13 +87,25 @@ class Pace:
         policy, now = self.policy, self.clock()
         if not effect.streamed:
             limit = min(policy.answer_timeout, policy.progress_timeout) if self.hurried else policy.answer_timeout
-            left = self.started + limit - now
+            left, self._limit = self.started + limit - now, ("no whole answer came", limit)
         elif self.last_content is not None:
             left = self.last_content + policy.stall_timeout - now
+            self._limit = "nothing more of the answer came", policy.stall_timeout
         elif self.hurried:
-            left = min(self.started + policy.first_content_timeout - now, policy.progress_timeout)
+            left, self._limit = policy.progress_timeout, ("nothing came", policy.progress_timeout)
+            if (first := self.started + policy.first_content_timeout - now) < left:
+                left, self._limit = first, ("nothing of the answer came", policy.first_content_timeout)
         elif effect.patient:
             left = self.ends - now
         else:
             left = policy.whole_progress_timeout if self._whole else policy.progress_timeout
-        return max(0.0, min(left, self.ends - now))
+            self._limit = "nothing came", left
+        if self.ends - now <= left:
+            left = self.ends - now
+            self._limit = "the request's own time was up: no whole answer came", policy.deadline
+        return max(0.0, left)
+
+    def told(self, failure: AttemptTimedOut) -> AttemptTimedOut:
+        """Return a timeout in words of the limit that was reached: not of what was left of it for the last step."""
+        words, seconds = self._limit
+        return failure.restated(f"{words} within {seconds:.3g} s", failure.retry_after)
