@@ -84,9 +84,9 @@ class HFGatewayEmbedding(EmbedFront, EmbedOptions, BaseEmbedding):  # type: igno
             self.__dict__["embeddings_cache"] = SpaceCache(store, self._cached_as)
 
     def _cached_as(self) -> str | None:
-        """Name what cached vectors depend on: the space, once it is settled, and whether texts are cut."""
-        space = self._gateway.settled_space
-        return None if space is None else f"{space.id}|cut" if self.truncate else space.id
+        """Name what cached vectors depend on: the space and its measurement, once they are settled, and whether texts are cut."""
+        name = self._gateway.cache_namespace
+        return f"{name}|cut" if name is not None and self.truncate else name
 
     @classmethod
     def class_name(cls) -> str:

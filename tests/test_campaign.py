@@ -9,20 +9,21 @@ from typing import Any
 
 import pytest
 
-from hf_gateway import errors, fingerprint, guard
+from hf_gateway import Gateway, errors, fingerprint, guard
 from hf_gateway.fingerprint import CANARIES, LONG, Store
 from hf_gateway.guard import Guard
+from hf_gateway.index_watch import IndexGuard
+from hf_gateway.spaces.binding import SpaceBinding, SpaceDecision
 from hf_gateway.usage import Usage
-from tests.campaign import (
+from tests.campaign import Campaign, Violation
+from tests.campaign_world import (
     HASH,
     SHUFFLED,
     Call,
-    Campaign,
     Process,
     Schedule,
     Server,
     Step,
-    Violation,
     answer_of,
     drawn,
     spaces_of,
@@ -116,8 +117,7 @@ def _only_documents(it: Guard, target: Any, batches: Any, used: Any) -> Iterator
 def _in_any_order(reference: Any, measured: Any, **how: Any) -> Any:
     def ordered(rows: Any) -> Any:
         return {
-            role: tuple(sorted((row for row in each if row is not None), key=lambda row: row[0]))
-            for role, each in rows.items()
+            role: tuple(sorted((row for row in each if row), key=lambda row: row[0])) for role, each in rows.items()
         }
 
     return COMPARE(ordered(reference), ordered(measured), **{**how, "cut": True})
@@ -162,6 +162,31 @@ def _rides_in_none(it: Guard, target: Any) -> bool:
     return False
 
 
+def _measures_in_parts(target: Any, batches: Any, used: Any, *, repeat: bool) -> Any:
+    return MEASURE(target, batches, used, repeat=False)
+
+
+def _restores_without_the_decision(it: Guard, binding: Any) -> None:
+    BIND(it, dataclasses.replace(binding, decision=None))
+
+
+def _restores_without_the_pin(it: Gateway, binding: Any) -> None:
+    BIND_SPACE(it, dataclasses.replace(binding, pinned=None, reference=None, dimension=None))
+
+
+def _has_no_verdict(it: IndexGuard, result: Any) -> Iterator[Any]:
+    yield from ()
+
+
+def _looks_at_names_only(it: IndexGuard, link: Any) -> None:
+    return None
+
+
+def _believes_what_it_read(it: IndexGuard) -> None:
+    return None
+
+
+BIND, BIND_SPACE, MEASURE = Guard.bind, Gateway.bind_space, guard.measured
 NO_RIDING: list[tuple[Any, str, Any]] = [(Guard, "_rides", _rides_in_none)]
 """Without canaries within the requests, so that another check that would find the same is found missing by itself."""
 
@@ -180,6 +205,19 @@ MUTATIONS: dict[str, list[tuple[Any, str, Any]]] = {
     "order not noticed": [(guard, "compare", _in_any_order)],
     "order of the first server not checked": [(Guard, "_check_order", _takes_the_first_at_its_word)],
     "canary that failed counts as done": [(Guard, "_ride_along", _forgets_a_canary_that_was_not_answered)],
+    "no canary within requests": NO_RIDING,
+    "another server not asked to prove itself": [(guard, "MAX_IDENTITIES", 0)],
+    "measured in parts by several servers": [
+        (guard, "measured", _measures_in_parts),
+        (Guard, "_roles", lambda *_: ("document",)),
+    ],
+    "copies without the pin": [(Gateway, "bind_space", _restores_without_the_pin)],
+    "copies decide for themselves": [(Guard, "bind", _restores_without_the_decision)],
+    "decision not kept": [(SpaceDecision, "settle", lambda it, space, reference: SpaceBinding(space, reference))],
+    "copies bound to nothing": [(Gateway, "bind_space", lambda *_: None)],
+    "no verdict of the index": [(IndexGuard, "verdict", _has_no_verdict)],
+    "index compared by names": [(IndexGuard, "_measured", _looks_at_names_only)],
+    "index's lock not read again": [(IndexGuard, "_reread", _believes_what_it_read)],
 }
 
 
@@ -205,7 +243,20 @@ ALONE = (
 )
 """What only shows where requests have no canaries in them."""
 
-RARE = {"canary that failed counts as done": CANARY_FAILS}
+_TOLD = (Server(replica="other model", tells=True),)
+RARE = {
+    "canary that failed counts as done": CANARY_FAILS,
+    "another server not asked to prove itself": Schedule(
+        0, _TOLD, (Process((0,), canary_every=9),), calls(*[(0, "query", (place,)) for place in range(7)])
+    ),
+    "measured in parts by several servers": Schedule(
+        0,
+        _TOLD,
+        (Process((0,), canary_every=9),),
+        calls(*[(0, role, (0,)) for role in ("document", "query") * 3]),
+        prompts=True,
+    ),
+}
 """What chance alone takes thousands of schedules to come upon."""
 
 
@@ -214,7 +265,13 @@ def test_the_campaign_fails_without(
     without: str, campaign: Campaign, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def schedule(number: int) -> Schedule:
-        return RARE.get(without) or drawn(number)
+        rare = RARE.get(without)
+        found = dataclasses.replace(rare, seed=number) if rare else drawn(number)
+        if without not in ALONE:
+            return found
+        # Without canaries in the requests several servers behind one address are always a violation.
+        alike = tuple(dataclasses.replace(server, replica=None) for server in found.servers)
+        return dataclasses.replace(found, servers=alike)
 
     found, played = None, 0
     for owner, name, instead in NO_RIDING if without in ALONE else ():
@@ -291,3 +348,25 @@ def test_all_canaries_but_the_long_one_ride_along(campaign: Campaign) -> None:
     # Two to check, and a call and its canary, twice.
     assert campaign.play(Schedule(0, (Server(),), (Process((0,)),), steps)).requests == 6
     assert len(CANARIES) == LONG + 1
+
+
+def test_a_pin_to_an_index_holds_each_target_to_the_indexs_name(campaign: Campaign) -> None:
+    first, second, third = calls((0, "document", (0,)), (1, "query", (1,)), (2, "document", (2,)))
+    servers = (Server("other model"), Server("no query prompt", pooling="mean"))
+    processes = (Process((0,), lock=0), Process((0, HASH, 1), True, lock=0), Process((1,), True))
+    at_once = Step((*first.calls, *second.calls), together=True)  # both lock the index before it knows a dimension
+    campaign.play(Schedule(0, servers, processes, (at_once, third), prompts=True))
+
+
+def test_copies_decide_for_a_fingerprint_and_not_for_a_name_alone(campaign: Campaign) -> None:
+    first, second = calls((1, "document", (0,)), (0, "document", (1,)))
+    servers = (Server(), Server("other model", pooling="mean"))
+    processes = (Process((0, 1), True), Process((0, 1), True, copy_of=0, way="deepcopy"))
+    campaign.play(Schedule(0, servers, processes, (first, faulty(second, 0))))
+
+
+@pytest.mark.parametrize("cache", ["llamaindex", "ours"])
+def test_two_machines_share_no_cached_vectors_of_two_models_under_one_name(campaign: Campaign, cache: str) -> None:
+    steps = calls((0, "document", (0,)), (1, "document", (1,)), (1, "document", (0,)), door="llamaindex")
+    processes = (Process((0,), cache=cache), Process((1,), cache=cache, home=1))
+    campaign.play(Schedule(0, (Server(), Server("other model")), processes, steps))

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from hf_gateway.cache_stores import SqliteCache as SqliteCache
 from hf_gateway.cache_stores import VectorCache as VectorCache
@@ -176,20 +177,13 @@ class CachedSpace:
             self.cache.close()
 
     def _keys(self, space: VectorSpace, request: EmbedRequest, reading: bool = False) -> Keys | None:
-        generation = self._settle(space, reading) if self._options.check_space else self._unchecked(space)
+        generation = self._settle(space, reading) if self._options.check_space else unchecked(self._links, space)
         if generation is None:
             return None
         # The numbers that a longer vector is cut from are in no space: hash:64 cut to 32 is not hash:32.
         whole = next((known for link in self._links if (known := link.backend.model_space().dimension)), None)
         cut = f"{whole}->{self._options.dimensions}" if self._options.dimensions is not None else ""
         return Keys(space.id, request.role, f"{generation} truncate={request.truncate} {cut}")
-
-    def _unchecked(self, space: VectorSpace) -> str:
-        """Name the entries of servers whose word is taken: they are of these servers alone, since two may use one name."""
-        servers = sorted(
-            link.label for link in self._links if not link.authoritative and not space.differences(link.backend.space())
-        )
-        return f"unchecked {json.dumps(servers)}" if servers else "unchecked"
 
     def _settle(self, space: VectorSpace, reading: bool) -> str | None:
         """Name the entries that were let in by the fingerprint that holds for this chain; None when there are none."""
@@ -211,17 +205,9 @@ class CachedSpace:
         if known.name == "":
             known = dataclasses.replace(known, name=self._name(space, known.reference))
         self._generation = known
-        if reading and not self._may_read(known.reference):
+        if reading and not holds(self._links, known.reference):
             return None
         return known.name or None
-
-    def _may_read(self, reference: Fingerprint) -> bool:
-        """Whether what a server measured holds here: the model's files in this chain may be about to say otherwise."""
-        return (
-            reference.authority == "files"
-            or any(link.guard is not None and link.guard.standing(link).state == "same" for link in self._links)
-            or not any(link.authoritative for link in self._links)
-        )
 
     def _name(self, space: VectorSpace, reference: Fingerprint) -> str:
         """Name a generation after the fingerprint that the cache keeps, or after the chain's own where that differs."""
@@ -287,6 +273,48 @@ class CachedSpace:
         with self._lock:
             added = {name: getattr(self._counts, name) + number for name, number in more.items()}
             self._counts = dataclasses.replace(self._counts, **added)
+
+
+def unchecked(links: "Sequence[EmbedLink]", space: VectorSpace) -> str:
+    """Name the entries of servers whose word is taken: they are of these servers alone, since two may use one name."""
+    servers = sorted(link.label for link in links if not link.authoritative and not space.differences(link.space))
+    return f"unchecked {json.dumps(servers)}" if servers else "unchecked"
+
+
+def holds(links: "Sequence[EmbedLink]", reference: Fingerprint) -> bool:
+    """Return whether what a server measured holds for a chain: the model's files in it may be about to say otherwise."""
+    return (
+        reference.authority == "files"
+        or any(link.guard is not None and link.guard.standing(link).state == "same" for link in links)
+        or not any(link.authoritative for link in links)
+    )
+
+
+class CacheNamespaces:
+    """Names for the caches of frameworks, which keep vectors without asking a chain: by the space and by its fingerprint."""
+
+    def __init__(self, options: EmbedOptions, links: "Sequence[EmbedLink]") -> None:
+        """Take a chain's settings and links."""
+        self._options = options
+        self._links = links
+        self._fingerprints = Store()
+        self._known: tuple[Any, Fingerprint, str] | None = None
+
+    def of(self, space: VectorSpace) -> str | None:
+        """Return the namespace of vectors of a space; None until it was measured on this machine."""
+        if not self._options.check_space:
+            return f"{space.id} {unchecked(self._links, space)}"
+        try:
+            about = self._fingerprints.path(space).stat()
+        except OSError:
+            return None
+        stamp = space.id, about.st_mtime_ns, about.st_size, about.st_ino
+        if self._known is None or self._known[0] != stamp:
+            reference = self._fingerprints.load(space)
+            if reference is None:
+                return None
+            self._known = stamp, reference, f"{space.id} {_digest(reference)}"
+        return self._known[2] if holds(self._links, self._known[1]) else None
 
 
 class Recall:
@@ -355,8 +383,7 @@ def cache_backed(embeddings: Any, store: Any) -> dict[str, Any]:
         ```
     """
     gateway = embeddings.gateway
-    space: VectorSpace | None = gateway.settled_space
-    if space is None:
+    if gateway.settled_space is None:
         raise ConfigError(
             "nobody has answered yet, and on_space_change='separate' leaves open in which space that will be, so there is no "
             "namespace; embed something first, or give the class cache= instead, which waits for that"
@@ -364,8 +391,20 @@ def cache_backed(embeddings: Any, store: Any) -> dict[str, Any]:
     return {
         "document_embedding_cache": RoleStore(store, "document"),
         "query_embedding_cache": RoleStore(store, "query"),
-        "key_encoder": Keys(space.id, "langchain", f"truncate={gateway.settings.truncate}"),
+        "key_encoder": _NamedKeys(gateway),
     }
+
+
+class _NamedKeys:
+    """Makes LangChain's keys in the namespace that holds when one is made; those before the first measurement are never found."""
+
+    def __init__(self, gateway: Any) -> None:
+        self._gateway = gateway
+        self._unmeasured = uuid4().hex
+
+    def __call__(self, text: str) -> str:
+        name = self._gateway.cache_namespace or self._unmeasured
+        return Keys(name, "langchain", f"truncate={self._gateway.settings.truncate}")(text)
 
 
 class RoleStore:

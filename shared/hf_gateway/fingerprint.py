@@ -201,7 +201,9 @@ def compare(reference: Rows, measured: Rows, *, cut: bool, variants: Mapping[str
 def _refused_by_one(reference: Rows, measured: Rows) -> bool:
     """Return whether one side refused the long text, and the other gave it a vector: of a cut text, which may be another one."""
     pairs = [
-        (reference[role][LONG], rows[LONG]) for role, rows in measured.items() if len(rows) > LONG and role in reference
+        (reference[role][LONG], rows[LONG])
+        for role, rows in measured.items()
+        if len(rows) == len(reference.get(role, ())) == len(CANARIES)
     ]
     return any(one is not None and other is not None and (not one) != (not other) for one, other in pairs)
 

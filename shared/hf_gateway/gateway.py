@@ -13,7 +13,7 @@ from typing import Any, Self
 from hf_gateway import observe, switches
 from hf_gateway.assembly import policy_of, refuse_mixed_spaces, refuse_unbindable, targets_of_key
 from hf_gateway.backends import backend_class
-from hf_gateway.cache import CachedSpace
+from hf_gateway.cache import CachedSpace, CacheNamespaces
 from hf_gateway.chain import Chain, Journal, Steps
 from hf_gateway.chat import ChatEvent, ChatRequest, ChatResult, Message
 from hf_gateway.chatter import Chatter
@@ -113,6 +113,7 @@ class Gateway:
             seen = SeenDimension()
             self._links = [EmbedLink(backend, seen=seen) for backend in backends]
             self._guard = self._guarded(settings)
+            self._namespaces = CacheNamespaces(settings, self._embed_links())
             if settings.cache is not None and settings.cache is not False:
                 self._cache = CachedSpace(
                     settings.cache, settings, self._links, lambda: self.settled_space, self._clock.now
@@ -308,6 +309,12 @@ class Gateway:
         if self._guard.pinned is None and any(link.backend.space().id != space.id for link in self._links):
             return space if self._embedding().on_space_change == "refuse" else None
         return space
+
+    @property
+    def cache_namespace(self) -> str | None:
+        """Name the vectors that may be cached together: their space, and what was measured of it; None while either is open."""
+        space = self.settled_space
+        return None if space is None else self._namespaces.of(space)
 
     @property
     def cache(self) -> CachedSpace | None:

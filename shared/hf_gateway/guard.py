@@ -109,8 +109,11 @@ class Guard:
             self._pinned, self._held, self._decision = binding.pinned, binding.reference, binding.decision
 
     def space_of(self, target: Measurable) -> VectorSpace:
-        """Return the space a target's vectors are held to."""
-        return target.space if self._separate else self._space
+        """Return the space a target's vectors are held to: that of a pinned chain, which may say more than the target's own."""
+        if not self._separate:
+            return self._space
+        own, pinned = target.space, self._pinned
+        return own if pinned is None or pinned.differences(own) else pinned
 
     def standing(self, target: Measurable) -> Standing:
         """Return how a target stands, as far as it is known."""
@@ -273,9 +276,11 @@ class Guard:
             raise error  # found out by another call while this one was under way
         space = self.space_of(target)
         if self._pinned is None and (decision := self._decision) is not None:
-            settled = yield Compute(lambda: decision.settle(space))
+            reference = self.standing(target).reference
+            settled: SpaceBinding = yield Compute(lambda: decision.settle(space, reference))
             with self._lock:
-                self._pinned = self._pinned or settled
+                if self._pinned is None:
+                    self._pinned, self._held = settled.pinned, settled.reference
         with self._lock:
             if self._pinned is None:
                 self._pinned = space

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from uuid import uuid4
 
 from hf_gateway.errors import ConfigError
-from hf_gateway.fingerprint import Rows
+from hf_gateway.fingerprint import Fingerprint, Rows
 from hf_gateway.home import create_atomically, home
 from hf_gateway.lock import IndexLock
 from hf_gateway.notices import notice_once
@@ -38,22 +38,26 @@ class SpaceDecision:
 
     id: str = field(default_factory=lambda: uuid4().hex)
 
-    def settle(self, space: VectorSpace) -> VectorSpace:
-        """Decide for this space unless another copy has decided; returns the space that holds for all copies."""
-        return _SETTLED.get(self.id) or _SETTLED.setdefault(self.id, self._settle_file(space))
+    def settle(self, space: VectorSpace, reference: Rows | None) -> "SpaceBinding":
+        """Decide for this space and fingerprint unless another copy has decided; returns what holds for all copies."""
+        return _SETTLED.get(self.id) or _SETTLED.setdefault(self.id, self._settle_file(SpaceBinding(space, reference)))
 
-    def _settle_file(self, space: VectorSpace) -> VectorSpace:
+    def _settle_file(self, own: "SpaceBinding") -> "SpaceBinding":
+        assert own.pinned is not None
+        rows = None if own.reference is None else Fingerprint(own.pinned, "server", "", own.reference).to_dict()
         path = home() / "decisions" / f"{self.id}.json"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            create_atomically(path, json.dumps(space.to_dict()).encode())
-            return VectorSpace.from_dict(json.loads(path.read_bytes()))
-        except (OSError, ValueError, TypeError, ConfigError) as error:
+            create_atomically(path, json.dumps({"space": own.pinned.to_dict(), "fingerprint": rows}).encode())
+            held = json.loads(path.read_bytes())
+            measured = None if held["fingerprint"] is None else Fingerprint.from_dict(held["fingerprint"]).rows
+            return SpaceBinding(VectorSpace.from_dict(held["space"]), measured)
+        except (OSError, ValueError, TypeError, KeyError, ConfigError) as error:
             notice_once(
                 f"the space that a copied chain answers in cannot be kept ({error}), so its copies in other processes decide anew"
             )
-            return space
+            return own
 
 
-_SETTLED: dict[str, VectorSpace] = {}
+_SETTLED: dict[str, SpaceBinding] = {}
 """Decisions that this process knows, by their id."""
