@@ -151,6 +151,21 @@ class TestNames:
         embed(gateway, ["one"])
         assert content(folder)["space"]["dimension"] == 384
 
+    @pytest.mark.parametrize("check_space", [False, True])
+    @pytest.mark.parametrize("prompt", ["document_prompt", "query_prompt"])
+    def test_a_prompt_added_later_is_another_space_than_an_index_was_made_with(
+        self, primary: FakeOpenAI, folder: Path, embed: Callable[..., Any], check_space: bool, prompt: str
+    ) -> None:
+        made = embedder(primary, check_space=check_space)
+        made.lock_index(folder)
+        embed(made, ["one"])
+        later = embedder(primary, check_space=check_space, **{prompt: "passage: "})
+        with pytest.raises(SpaceMismatch):
+            later.lock_index(folder) and embed(later, ["two"])
+        again = embedder(primary, check_space=check_space)
+        again.lock_index(folder)
+        embed(again, ["two"])
+
     def test_vectors_of_another_length_do_not_reach_the_caller(self, folder: Path, embed: Callable[..., Any]) -> None:
         with FakeOpenAI(models=None) as then:
             gateway = embedder(then)
@@ -378,7 +393,8 @@ class TestWhileInUse:
         shutil.rmtree(folder)
         clock.advance(1.0)
         embed(gateway, ["one"])
-        assert IndexLock.read(folder).space == dataclasses.replace(lock.space, dimension=384)
+        assert IndexLock.read(folder).space.dimension == 384
+        assert not lock.space.differences(IndexLock.read(folder).space)
         with pytest.raises(SpaceMismatch):
             embedder().lock_index(folder)
 

@@ -85,6 +85,11 @@ class Guard:
         self._unkept: dict[str, Fingerprint] = {}  # where nothing can be written
 
     @property
+    def checks(self) -> bool:
+        """Whether vectors are measured at all."""
+        return self._options.check_space
+
+    @property
     def pinned(self) -> VectorSpace | None:
         """The space whose vectors this chain has given out; None before the first."""
         return self._pinned

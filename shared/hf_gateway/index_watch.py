@@ -133,7 +133,7 @@ class IndexGuard:
             return
         if self._is_pending(result):
             yield Call(Compute(lambda: self._look(result)), 0.0, str(self.folder))
-        self.lock.check(_space_of(result))
+        self.lock.check(self._space_of(result))
 
     def _is_pending(self, result: EmbedResult) -> bool:
         """Return whether files decide about this result: of a new index or target, or when they were read some time ago."""
@@ -147,7 +147,7 @@ class IndexGuard:
         """Compare with what lies in the folder now, and write down what is new. Raises GatewayErrors."""
         with self._one_at_a_time:
             self._reread()
-            space = _space_of(result)
+            space = self._space_of(result)
             self.lock.check(space)
             fresh = [
                 link for link in self._links if link.label in result.served_by and link.label not in self._compared
@@ -201,6 +201,15 @@ class IndexGuard:
             return None
         return about.st_mtime_ns, about.st_size, about.st_ino
 
+    def _space_of(self, result: EmbedResult) -> VectorSpace:
+        """Return what is known of a result's vectors: unless they are measured, also that no prompt was put before."""
+        space = dataclasses.replace(result.space, dimension=result.vectors.dim)
+        if self._guard.checks or not all(link.mixes_roles for link in self._links):
+            return space
+        return dataclasses.replace(
+            space, query_prompt=space.query_prompt or "", document_prompt=space.document_prompt or ""
+        )
+
     def _measured(self, link: EmbedLink) -> Fingerprint | None:
         """Return what the guard measured of a target, or took for the same; None where it did not look."""
         rows = self._guard.standing(link).rows
@@ -208,10 +217,6 @@ class IndexGuard:
             return None
         authority: Literal["files", "server"] = "files" if link.authoritative else "server"
         return Fingerprint(self._guard.space_of(link), authority, link.label, rows)
-
-
-def _space_of(result: EmbedResult) -> VectorSpace:
-    return dataclasses.replace(result.space, dimension=result.vectors.dim)
 
 
 def _differ(spaces: Sequence[VectorSpace]) -> bool:
