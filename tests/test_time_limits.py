@@ -66,8 +66,8 @@ def streamed(request: pytest.FixtureRequest) -> str:
 
 
 def endless(*steps: Step, then: Step) -> Callable[[], Any]:
-    """Return a server whose answer begins with some steps and goes on with one for ever."""
-    return lambda: itertools.chain(steps, itertools.repeat(then))
+    """Return a server whose answer begins with some steps and goes on with one, longer than any limit."""
+    return lambda: itertools.chain(steps, itertools.repeat(then, 1000))
 
 
 # The first content, while another target stands by
@@ -240,13 +240,23 @@ def test_the_timeout_ends_a_request_over_all_targets(form: str) -> None:
 
 def test_no_retry_and_no_wait_goes_beyond_the_timeout(form: str) -> None:
     busy = errors.Overloaded("busy", status=503, retry_after=7)
-    timed = Timed(form, lambda: [(9.0, busy)], [FIRST], timeout=20)
-    timed.fails(errors.GatewayError)
-    assert timed.elapsed <= 20
-    limited = errors.RateLimited("wait", status=429, retry_after=15)
-    timed = Timed(form, lambda: [(2.0, limited)], [FIRST], timeout=20)
-    timed.fails(errors.GatewayError)
-    assert timed.elapsed <= 20
+    limited = errors.RateLimited("wait", status=429, retry_after=3)
+    for steps, ends in (([(9.0, busy)], 20), ([(15.0, busy)], 15), ([(18.0, limited)], 18)):
+        timed = Timed(form, lambda steps=steps: steps, [FIRST], timeout=20)  # type: ignore[misc]
+        timed.fails(errors.GatewayError)
+        assert timed.elapsed == ends
+
+
+def test_the_time_that_the_caller_takes_is_not_the_servers() -> None:
+    timed = Timed("streamed", lambda: [OPEN, (0.0, event("Once")), (14.0, event(" upon")), *SILENT], [FIRST])
+    stream = timed.make.gateway.stream("hi")
+    assert next(stream).text == "Once"
+    timed.make.clock.advance(100)
+    assert next(stream).text == " upon"
+    timed.make.clock.advance(100)
+    with pytest.raises(errors.StreamInterrupted):
+        next(stream)
+    assert timed.elapsed == 100 + 14 + 100 + 15
 
 
 def test_what_comes_after_the_finish_reason_is_not_waited_for_long(form: str) -> None:
@@ -309,6 +319,9 @@ def test_a_silent_server_of_embeddings_is_left_after_the_attempt_timeout(caller:
     embedder, transport = caller(endless(OPEN, then=(1.0, b" ")), attempt_timeout=4)
     assert embedder.documents(["one"]) == [[1.0, 0.5]]
     assert transport.elapsed == 4
+    embedder, transport = caller(lambda: SILENT, attempt_timeout=50)
+    assert embedder.documents(["one"]) == [[1.0, 0.5]]
+    assert transport.elapsed == 50
 
 
 def test_the_timeout_ends_a_request_for_embeddings(caller: Any) -> None:
