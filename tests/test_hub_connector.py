@@ -630,7 +630,8 @@ def test_an_upload_is_published_with_the_connectors_own_key(
     connect(hub).connect(TOKEN).upload_artifact(tmp_path, metadata)
     credential = asked.pop("credential")
     assert credential.secret.reveal() == TOKEN
-    assert asked == {"path": tmp_path, "repo_id": "ada/adapter", "endpoint": hub.url, "metadata": metadata}
+    told = {"path": tmp_path, "repo_id": "ada/adapter", "endpoint": hub.url, "metadata": metadata}
+    assert asked == told | {"stop": None}
 
 
 def test_the_package_imports_nothing_until_a_name_of_it_is_used() -> None:

@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -40,12 +39,6 @@ def hub() -> Iterator[Hub]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return adapter(tmp_path / "adapter")
-
-
-@pytest.fixture
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """huggingface_hub rests between its own tries, for half a minute in all."""
-    monkeypatch.setattr(time, "sleep", lambda _seconds: None)
 
 
 def test_an_adapter_is_published_in_one_commit(hub: Hub, folder: Path) -> None:
@@ -343,7 +336,6 @@ PLACES = {
 }
 
 
-@pytest.mark.usefixtures("no_pauses")
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES.keys())
 def test_whatever_breaks_off_leaves_nothing_half_published_and_can_be_repeated(

@@ -3,7 +3,6 @@
 import argparse
 import json
 import math
-import sys
 import tomllib
 from contextlib import suppress
 from pathlib import Path
@@ -66,10 +65,6 @@ def run(arguments: argparse.Namespace) -> int:
 
     metadata = _metadata(arguments)
     out = None if arguments.json else console()
-    if not arguments.dry_run and (arguments.json or not sys.stderr.isatty()):
-        from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
-
-        disable_progress_bars()
     done = publish(
         arguments.folder,
         repo_id=arguments.repo_id,
@@ -78,6 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
         private=False if arguments.public else None,
         dry_run=arguments.dry_run or None,
         license_checked=arguments.license_checked or None,
+        progress=(lambda *_: None) if arguments.json else None,
     )
     sent = done.commit is not None
     if out is None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -231,6 +232,9 @@ class HubConnector(RegistryNames):
             FileNotFoundError: there is nothing at the path.
             HubArgumentError: a ValueError; metadata has no `repo_id`.
         """
+        return self._upload(path, metadata, None)
+
+    def _upload(self, path: str | Path, metadata: Mapping[str, Any], stop: threading.Event | None) -> Any:
         if not self._connected:
             raise NotConnected("not connected: call connect(token) first, with a token that may write")
         folder = Path(path).expanduser()
@@ -242,11 +246,18 @@ class HubConnector(RegistryNames):
         from hf_gateway.hub.publish import publish
 
         credential = self._client.credential()
-        return publish(folder, repo_id=repo_id, credential=credential, endpoint=self.endpoint, metadata=metadata)
+        return publish(
+            folder, repo_id=repo_id, credential=credential, endpoint=self.endpoint, metadata=metadata, stop=stop
+        )
 
     async def aupload_artifact(self, path: str | Path, metadata: Mapping[str, Any]) -> Any:
-        """Do as `upload_artifact`, on another thread."""
-        return await asyncio.to_thread(self.upload_artifact, path, metadata)
+        """Do as `upload_artifact`, on another thread; cancelled, it ends the process that sends."""
+        stop = threading.Event()
+        try:
+            return await asyncio.to_thread(self._upload, path, metadata, stop)
+        except asyncio.CancelledError:
+            stop.set()
+            raise
 
     def close(self) -> None:
         """Close connections and forget the token; the connector can be used, and connected, again afterwards."""

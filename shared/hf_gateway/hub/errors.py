@@ -45,6 +45,10 @@ class DownloadStopped(GatewayError):
     """A download was stopped before its end; what has come is kept for the next time."""
 
 
+class PublishStopped(GatewayError):
+    """Publishing was stopped before its end; nothing is half published."""
+
+
 _OF_THE_HUB: dict[type[GatewayError], type[GatewayError]] = {
     AttemptTimedOut: HubTimedOut,
     ConnectFailed: HubUnreachable,

@@ -4,18 +4,16 @@ A commit is all or nothing: files of any size are sent before it, and belong to 
 off leaves at most an empty private repository, and the same call again sends what is missing and no more.
 """
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from hf_gateway.credentials import Credential, is_hugging_face
+from hf_gateway.credentials import Credential
 from hf_gateway.errors import (
-    AttemptTimedOut,
     BadResponse,
-    ConnectFailed,
     GatewayError,
     InvalidRequest,
     KeyMissing,
@@ -24,6 +22,7 @@ from hf_gateway.errors import (
 )
 from hf_gateway.hub import names
 from hf_gateway.hub.adapter import Adapter, read_adapter
+from hf_gateway.hub.bar import publish_bar
 from hf_gateway.hub.cache import ModelCache
 from hf_gateway.hub.card import Details, license_in
 from hf_gateway.hub.client import HubClient
@@ -31,8 +30,8 @@ from hf_gateway.hub.errors import HubArgumentError
 from hf_gateway.hub.licenses import names_one
 from hf_gateway.hub.metadata import ModelMetadata
 from hf_gateway.hub.plan import BaseLicense, PublishPlan, make_plan
+from hf_gateway.hub.upload import Progress, Upload
 from hf_gateway.secret import Secret
-from hf_gateway.wire.classify import classify
 from hf_gateway.wire.hub_account import decode_whoami, encode_whoami, encode_write_check
 from hf_gateway.wire.hub_models import TARGET, decode_model, encode_model
 
@@ -78,6 +77,8 @@ def publish(
     private: bool | None = None,
     dry_run: bool | None = None,
     license_checked: bool | None = None,
+    progress: Progress | None = None,
+    stop: threading.Event | None = None,
 ) -> Published:
     """Check an adapter's folder and send it to the Hub in one commit.
 
@@ -85,12 +86,16 @@ def publish(
     if there is none, True by default; one that is public already is refused unless private=False. dry_run: say what would be
     sent, send nothing. license_checked: a person has read the base model's licence, whose class is not known. These three, and
     `public` for the contrary of the first, may stand in metadata too; None is as if it were not given, an argument wins.
+    progress: is told (step, bytes sent, bytes in all); by default a line where stderr is a terminal. stop: set from another
+    thread, it ends publishing.
 
     Raises:
         FileNotFoundError, NotADirectoryError: there is no such folder.
         AdapterRefused, HubArgumentError: the adapter, its licence or the repository's name does not do; each a ValueError.
         KeyMissing, AuthenticationFailed, PermissionDenied: there is no token, or it may not write there.
         PublishConflict: somebody else committed meanwhile.
+        AttemptTimedOut: a step got nowhere, and the process that sends was ended; the message names the step.
+        PublishStopped: `stop` was set.
         ConnectFailed and others: the upload broke off; the same call again goes on.
     """
     said = dict(metadata or {})
@@ -131,7 +136,8 @@ def publish(
         if dry_run:
             return Published(plan, private=private)
         assert secret is not None
-        return _Upload(plan, adapter.folder, client, secret).run()
+        with publish_bar(repo_id, progress) as shown, Upload(client.endpoint, secret, shown, stop) as upload:
+            return _Publishing(plan, adapter.folder, client, upload).run()
     finally:
         client.close()
 
@@ -193,23 +199,20 @@ def _both(of_the_hub: tuple[str, ...], said: tuple[str, ...]) -> tuple[str, ...]
     return tuple(dict.fromkeys((*named, *said))) or of_the_hub
 
 
-class _Upload:
+class _Publishing:
     """One plan on its way: who may write, the repository, the commit, and a look at what is there then."""
 
-    def __init__(self, plan: PublishPlan, folder: Path, client: HubClient, secret: Secret) -> None:
-        from huggingface_hub import HfApi
-
-        self.plan, self.folder, self.client, self.secret = plan, folder, client, secret
+    def __init__(self, plan: PublishPlan, folder: Path, client: HubClient, upload: Upload) -> None:
+        self.plan, self.folder, self.client, self.upload = plan, folder, client, upload
         self.repo_id = plan.repo_id
         self.created = False
-        self.api = HfApi(endpoint=client.endpoint, token=secret.reveal())
 
     def run(self) -> Published:
         there = self._repository()
         self._may_write(there)
         try:
             if there is None:
-                self._do(self.api.create_repo, self.repo_id, private=self.plan.private, exist_ok=True)
+                self._sent(lambda: self.upload.create(self.repo_id, private=self.plan.private))
                 there = self._repository()
                 if there is None:
                     raise BadResponse(f"{self.repo_id} was made, and is not there", target=TARGET)
@@ -218,7 +221,7 @@ class _Upload:
             return self._commit(there)
         except GatewayError as error:
             failure = error.restated(self._left_behind(error), error.retry_after)
-        # A copy, and outside of the except block: the library's exceptions hold requests, and those the token.
+        # A copy, and outside of the except block: what it was raised from does not concern the caller.
         raise failure
 
     def _repository(self) -> ModelMetadata | None:
@@ -253,24 +256,9 @@ class _Upload:
             )
 
     def _commit(self, there: ModelMetadata) -> Published:
-        from huggingface_hub import CommitOperationAdd
-
-        with ExitStack() as opened:
-            operations = []
-            for file in self.plan.files:
-                source: Any = file.content if file.content is not None else self.folder / file.path
-                if file.content is None and not is_hugging_face(self.client.endpoint):
-                    # Only Hugging Face's own Hub is known to have Xet's storage; an open file is sent as git-lfs does.
-                    source = opened.enter_context((self.folder / file.path).open("rb"))
-                operations.append(CommitOperationAdd(file.path, source))
-            done = self._do(
-                self.api.create_commit,
-                self.repo_id,
-                operations,
-                commit_message="Publish the adapter with hf-gateway",
-                parent_commit=there.sha,
-            )
-        commit = names.commit(done.oid)
+        message = "Publish the adapter with hf-gateway"
+        done = self._sent(lambda: self.upload.commit(self.repo_id, self.plan.files, self.folder, there.sha, message))
+        commit = names.commit(done)
         self._complete(commit)
         url = f"{self.client.endpoint}/{self.repo_id}"
         plan = replace(self.plan, repo_id=self.repo_id)
@@ -297,44 +285,17 @@ class _Upload:
             "Publish again: only what is missing is sent, and what is there already is not committed twice"
         )
 
-    def _do(self, call: Any, *arguments: Any, **named: Any) -> Any:
-        """Call huggingface_hub, and raise what went wrong as an error of ours; `run` frees that of the library's own."""
+    def _sent(self, call: Callable[[], Any]) -> Any:
+        """Have the child process do something; a repository that changed meanwhile is a conflict."""
         try:
-            return call(*arguments, **named)
-        except Exception as error:  # noqa: BLE001 - sorted by `_sorted`, which lets strangers through
-            raise self._sorted(error) from None
-
-    def _sorted(self, error: BaseException) -> GatewayError:
-        from huggingface_hub.errors import HfHubHTTPError
-        from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
-
-        if isinstance(error, RuntimeError) and error.__cause__ is not None:
-            return self._sorted(error.__cause__)  # how the library says which file it was sending
-        if isinstance(error, HfHubHTTPError):
-            return self._refused(error.response)
-        if isinstance(error, httpx.TimeoutException):
-            return AttemptTimedOut(f"the Hub did not answer in time ({type(error).__name__})", target=TARGET)
-        if isinstance(error, httpx.TransportError):
-            return ConnectFailed(f"the connection to the Hub broke ({type(error).__name__})", target=TARGET)
-        if isinstance(error, ValueError):
-            return HubArgumentError(self.secret.scrub(str(error)), target=TARGET)
-        if isinstance(error, OSError):
-            return HubArgumentError(f"a file cannot be read: {error}", target=TARGET)
-        raise error
-
-    def _refused(self, response: Any) -> GatewayError:
-        status = response.status_code
-        headers = {name.lower(): value for name, value in response.headers.items()}
-        if status in (409, 412):
-            return PublishConflict(
-                f"somebody else changed {self.repo_id} meanwhile (HTTP {status}); nothing was published. Look at what is there, "
-                "and publish again",
+            return call()
+        except GatewayError as error:
+            if error.status not in (409, 412):
+                raise
+            failure = PublishConflict(
+                f"somebody else changed {self.repo_id} meanwhile (HTTP {error.status}); nothing was published. Look at what is "
+                "there, and publish again",
                 target=TARGET,
-                status=status,
+                status=error.status,
             )
-        try:
-            body = response.content
-        except Exception:  # noqa: BLE001 - the body of a stream that was not read; its class belongs to either HTTP library
-            body = b""
-        found = classify(status, headers, body, target=TARGET)
-        return found.restated(self.secret.scrub(found.message), found.retry_after)
+        raise failure
