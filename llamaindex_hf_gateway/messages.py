@@ -60,7 +60,7 @@ def arguments_of(written: Mapping[str, Any] | str | None) -> dict[str, Any]:
         return dict(written)
     try:
         found = parse_partial_json(written or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -172,7 +172,7 @@ def _written(arguments: Mapping[str, Any] | str) -> str:
         try:
             if isinstance(json.loads(arguments), dict):
                 return arguments
-        except ValueError:
+        except (ValueError, RecursionError):
             pass
     return json.dumps(arguments_of(arguments), ensure_ascii=False)
 

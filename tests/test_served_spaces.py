@@ -80,8 +80,8 @@ def test_a_difference_says_the_field_both_values_and_why(field: str, left: Any, 
 
 
 def test_every_field_has_its_words() -> None:
-    one = VectorSpace(*["a"] * len(dataclasses.fields(VectorSpace)))  # type: ignore[arg-type]
-    other = VectorSpace(*["b"] * len(dataclasses.fields(VectorSpace)))  # type: ignore[arg-type]
+    one = VectorSpace("a", "a", 1, "a", True, "a", "a", 1, "a")
+    other = VectorSpace("b", "b", 2, "b", False, "b", "b", 2, "b")
     assert [found.field for found in one.differences(other)] == [each.name for each in dataclasses.fields(VectorSpace)]
 
 

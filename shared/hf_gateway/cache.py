@@ -461,7 +461,7 @@ def _read_fingerprint(data: bytes | None) -> Fingerprint | None:
         return None
     try:
         return Fingerprint.from_dict(json.loads(data))
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ConfigError):
         return None
 
 

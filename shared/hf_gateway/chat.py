@@ -9,11 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from hf_gateway.errors import Attempt, BadGeneration, BadResponse, InvalidRequest, nearest
 from hf_gateway.usage import Usage
 from hf_gateway.values.chat_checks import checked_choice, checked_format, checked_messages, checked_tools
+from hf_gateway.values.plain_numbers import PlainNumbers
 
 Message = Mapping[str, Any]
 """One message in OpenAI's form: role, content (text, or a list of parts), and for tools tool_calls or tool_call_id.
@@ -22,7 +23,7 @@ The thoughts of an assistant's message stand in `reasoning_content`; each target
 """
 
 
-class Sampling(BaseModel):
+class Sampling(PlainNumbers):
     """How an answer is drawn. None leaves it to the server; 0 means 0."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)

@@ -73,11 +73,15 @@ def read_config(path: str | Path | None = None) -> tuple[Path | None, dict[str, 
         raise ConfigError(f"{found}:{line}: not TOML: {error}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{found}: cannot be read: {error}") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists within lists
+        raise ConfigError(f"{found}: not a configuration: {error}") from None
     for name in data:
         if name not in ("chains", "keys"):
             raise ConfigError(
                 f"{found}:{line_of(text, [], name)}: unknown section {name!r}{nearest(name, ['chains', 'keys'])}"
             )
+    if not isinstance(data.get("chains", {}), dict):
+        raise ConfigError(f"{found}:{line_of(text, [], 'chains')}: chains is a section, such as [chains.docs]")
     return found, data
 
 
@@ -90,8 +94,6 @@ def read_chain(name: str, kind: type[BaseModel], path: str | Path | None = None)
         )
     text = found.read_text(encoding="utf-8-sig")
     chains = data.get("chains", {})
-    if not isinstance(chains, dict):
-        raise ConfigError(f"{found}:{line_of(text, [], 'chains')}: chains is a section, [chains.{name}]")
     if name not in chains:
         raise ConfigError(f"{found}: there is no [chains.{name}]{nearest(name, set(chains)) if chains else ''}")
     chain = chains[name]

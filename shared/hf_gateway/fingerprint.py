@@ -139,7 +139,7 @@ class Store:
         """Return a space's fingerprint; None where there is none, or the file is spoilt or of another version."""
         try:
             found = Fingerprint.from_dict(json.loads(self.path(space).read_bytes()))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, ConfigError):
             return None
         return found if found.space.id == space.id else None
 

@@ -374,5 +374,5 @@ def _read_mark(path: Path) -> Stored | None:
     try:
         data = json.loads(path.read_bytes())
         return Stored(str(data["origin"]), str(data["backend"]), str(data["since"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None  # it still says that there is a key, which is what requests go by

@@ -59,7 +59,7 @@ class IndexLock:
             raise ConfigError(
                 f"{file} cannot be read, so nobody knows what the index was made with: {error}"
             ) from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise _spoilt(file, f"it is no JSON: {error}") from None
         version = data.get("version") if isinstance(data, dict) else None
         if isinstance(version, int) and version > VERSION:

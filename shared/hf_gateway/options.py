@@ -1,11 +1,11 @@
 """What a chain's classes take as arguments: in common, for embeddings, for chat. Each field is an argument, declared once."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from hf_gateway.chat import Sampling
 from hf_gateway.config import read_chain
@@ -13,6 +13,7 @@ from hf_gateway.errors import ConfigError, nearest
 from hf_gateway.key_policy import truthy
 from hf_gateway.secret import EnvKey, Secret, key
 from hf_gateway.target import Target
+from hf_gateway.values.plain_numbers import PlainNumbers
 
 Task = Literal["embedding", "chat"]
 
@@ -38,6 +39,8 @@ def _targets(value: Any) -> tuple[Target, ...] | None:
         value = [item for item in value.split(",") if item.strip()]
     if isinstance(value, Target | Mapping):
         value = [value]
+    if not isinstance(value, Iterable):
+        raise ConfigError(f"targets is a list such as ['tei:http://tei:8080', 'local'], not {str(value)[:80]!r}")
     return tuple(Target.of(item) for item in value)
 
 
@@ -50,7 +53,7 @@ Targets = Annotated[tuple[Target, ...] | None, BeforeValidator(_targets)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class ChainOptions(BaseModel):
+class ChainOptions(PlainNumbers):
     """What every chain takes, whatever it is for.
 
     Unknown arguments are errors that name the nearest known one. The fields are frozen, since the chain is built from them:
@@ -202,7 +205,7 @@ SETTINGS: Mapping[Task, type[EmbedSettings] | type[ChatSettings]] = {"embedding"
 
 def settings_of(task: Task) -> type[EmbedSettings] | type[ChatSettings]:
     """Return the class of a task's settings. Raises ConfigError for a task that there is not."""
-    if task not in SETTINGS:
+    if not isinstance(task, str) or task not in SETTINGS:
         raise ConfigError(f"there is no task {task!r}{nearest(str(task), set(SETTINGS))}")
     return SETTINGS[task]
 

@@ -22,6 +22,10 @@ _OWNERLESS = re.compile(
     re.IGNORECASE,
 )
 
+MAX_NUMBER = 10**9
+"""No model has as many dimensions or takes as many tokens; some files write 10**30 for no limit."""
+_SURROGATES = re.compile(r"[\ud800-\udfff]")
+
 _WHY = {
     "model": "another model's vectors cannot be compared, whatever their dimension",
     "revision": "the weights may have changed between revisions",
@@ -74,6 +78,15 @@ class VectorSpace:
     max_tokens: int | None = None
     precision: str | None = None
 
+    def __post_init__(self) -> None:
+        """Check the types, which files and servers may get wrong. Raises ConfigError."""
+        for item in dataclasses.fields(self):
+            value = getattr(self, item.name)
+            if value is not None and (fault := _fault_of(item.name, value)):
+                raise ConfigError(f"a vector space's {item.name} is {str(value)[:80]!r}, which is {fault}")
+        if self.model is None:
+            raise ConfigError("a vector space needs the model's name")
+
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Read what `to_dict` wrote. Raises ConfigError for an unknown field."""
@@ -115,6 +128,18 @@ class VectorSpace:
         """Return this space with the gaps filled from another that does not differ from it."""
         known = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         return VectorSpace(**{name: getattr(other, name) if value is None else value for name, value in known.items()})
+
+
+def _fault_of(name: str, value: Any) -> str | None:
+    """Return what is wrong with a field's value, None for nothing."""
+    if name in ("dimension", "max_tokens"):
+        whole = isinstance(value, int) and not isinstance(value, bool) and 0 < value < MAX_NUMBER
+        return None if whole else "not a whole number above 0"
+    if name == "normalized":
+        return None if isinstance(value, bool) else "not true or false"
+    if not isinstance(value, str):
+        return "not a text"
+    return "not a text in any encoding" if _SURROGATES.search(value) else None
 
 
 def canonical(model: str) -> str:

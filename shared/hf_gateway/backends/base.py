@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any, ClassVar, Protocol
 
+from hf_gateway.backends.option_types import check_options
 from hf_gateway.backends.stream_support import StreamSupport, refuses_stream
 from hf_gateway.chain import Emit
 from hf_gateway.chat import ChatEvent, ChatRequest, Gathering
@@ -117,6 +118,8 @@ class Backend:
     """What it can do."""
     option_names: ClassVar[frozenset[str]] = frozenset()
     """What may stand in `Target.options`."""
+    option_types: ClassVar[Mapping[str, str]] = {}
+    """What their values are, by name: "whole", "flag", "text" or "object"; what is not named here is not checked."""
     tuning_options: ClassVar[frozenset[str]] = frozenset()
     """Which of them change speed or way only, and no vector; they stay out of identities."""
     max_bytes: int = 2_000_000
@@ -140,6 +143,7 @@ class Backend:
             if name not in self.option_names:
                 known = nearest(name, set(self.option_names)) if self.option_names else "; this kind has none"
                 raise ConfigError(f"target {target.label!r} has no option {name!r}{known}")
+        check_options(target.label, target.options, self.option_types)
         self.target = target
         self.options = options
         self.environment = environment

@@ -2,6 +2,7 @@
 
 from hf_gateway.backends.base import Report
 from hf_gateway.backends.openai_chat import OpenAIChat
+from hf_gateway.backends.option_types import OPTION_TYPES
 from hf_gateway.backends.served import Asked, of_tei
 from hf_gateway.backends.thoughts import OPTIONS as CHAT_OPTIONS
 from hf_gateway.drive import Effects
@@ -23,6 +24,7 @@ class EndpointBackend(OpenAIChat):
 
     kind = "endpoint"
     most_texts = MAX_TEXTS
+    option_types = OPTION_TYPES
     option_names = frozenset({"access", "stream", "stream_usage"}) | CHAT_OPTIONS
     tuning_options = option_names
 

@@ -1,6 +1,7 @@
 """`hash`: lexical vectors by feature hashing; no model, no network, nothing to install."""
 
 from hf_gateway.backends.base import Backend, Report
+from hf_gateway.backends.option_types import OPTION_TYPES
 from hf_gateway.drive import Compute, Effects
 from hf_gateway.embedding import EmbedAnswer, EmbedRequest
 from hf_gateway.engines.hashing import DEFAULT_DIM, MAX_CHARS, HashingEngine
@@ -16,6 +17,7 @@ class HashBackend(Backend):
 
     kind = "hash"
     most_texts = TEXTS_AT_ONCE
+    option_types = OPTION_TYPES
     option_names = frozenset({"dim"})
 
     def __init__(self, *args: object, **named: object) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from hf_gateway import catalogue
 from hf_gateway.backends.base import Report
 from hf_gateway.backends.openai_chat import OpenAIChat
+from hf_gateway.backends.option_types import OPTION_TYPES
 from hf_gateway.backends.served import Asked
 from hf_gateway.backends.thoughts import OPTIONS as CHAT_OPTIONS
 from hf_gateway.config import hub_url, router_url
@@ -62,6 +63,7 @@ class HfBackend(OpenAIChat):
 
     kind = "hf"
     most_texts = MAX_TEXTS
+    option_types = OPTION_TYPES
     option_names = frozenset({"bill_to", "stream"}) | CHAT_OPTIONS
     tuning_options = option_names
     strict = True
@@ -163,7 +165,7 @@ class HfBackend(OpenAIChat):
                 break
             except KeyError as missing:
                 name = str(missing.args[0])
-            except (AttributeError, TypeError) as error:
+            except ConfigError as error:
                 raise BadResponse(f"the files of {model} on the Hub make no sense: {error}", target=label) from None
             if name in known or not set(name.split("/")).isdisjoint(("", ".", "..")):
                 raise BadResponse(f"the files of {model} on the Hub point out of it: {name!r}", target=label)

@@ -5,6 +5,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 
 from hf_gateway.backends.base import Backend, Report, said
+from hf_gateway.backends.option_types import OPTION_TYPES
 from hf_gateway.chat import ChatRequest, Gathering
 from hf_gateway.config import hub_url
 from hf_gateway.drive import Compute, Effects, Read
@@ -46,6 +47,7 @@ class LocalBackend(Backend):
     kind = "local"
     most_texts = TEXTS_AT_ONCE
     tasks = frozenset({"embedding", "chat"})
+    option_types = OPTION_TYPES
     option_names = OPTIONS | {"send_reasoning"}
     tuning_options = frozenset({"engine", "device", "batch_size", "send_reasoning"})
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from hf_gateway.backends.base import Backend, Report
+from hf_gateway.backends.option_types import OPTION_TYPES
 from hf_gateway.backends.served import Asked
 from hf_gateway.backends.thoughts import OPTIONS as CHAT_OPTIONS
 from hf_gateway.backends.thoughts import ThinkTags
@@ -89,6 +90,7 @@ class OllamaBackend(Backend):
     kind = "ollama"
     most_texts = MAX_TEXTS
     tasks = frozenset({"embedding", "chat"})
+    option_types = OPTION_TYPES
     option_names = frozenset({"keep_alive", "num_ctx", "options", "stream"}) | CHAT_OPTIONS
     tuning_options = frozenset({"keep_alive", "stream"}) | CHAT_OPTIONS
     max_bytes = 8_000_000

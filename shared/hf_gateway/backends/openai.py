@@ -3,6 +3,7 @@
 from hf_gateway.backends.base import Report
 from hf_gateway.backends.openai_chat import OpenAIChat
 from hf_gateway.backends.openai_embeddings import Embeddings
+from hf_gateway.backends.option_types import OPTION_TYPES
 from hf_gateway.backends.served import Asked
 from hf_gateway.backends.thoughts import OPTIONS as CHAT_OPTIONS
 from hf_gateway.drive import Effects
@@ -30,6 +31,7 @@ class OpenAIBackend(OpenAIChat):
     """
 
     kind = "openai"
+    option_types = OPTION_TYPES
     option_names = frozenset({"encoding", "max_texts", "stream", "stream_usage"}) | CHAT_OPTIONS
     tuning_options = option_names
     max_bytes = 8_000_000
@@ -46,7 +48,7 @@ class OpenAIBackend(OpenAIChat):
                 f"target {self.target.label!r}: encoding is 'auto', 'float' or 'base64', not {encoding!r}"
             )
         self._embeddings = Embeddings(self, encoding)
-        self.most_texts = int(self.target.options.get("max_texts", DEFAULT_MAX_TEXTS))
+        self.most_texts = self.target.options.get("max_texts") or DEFAULT_MAX_TEXTS
         self._asked = Asked()
 
     def served_space(self) -> Effects:

@@ -2,6 +2,7 @@
 
 from hf_gateway.backends.base import Backend, Report
 from hf_gateway.backends.openai_embeddings import Embeddings
+from hf_gateway.backends.option_types import OPTION_TYPES
 from hf_gateway.backends.served import is_other_model, of_tei
 from hf_gateway.drive import Effects
 from hf_gateway.embedding import EmbedRequest
@@ -18,6 +19,7 @@ class TeiBackend(Backend):
     """
 
     kind = "tei"
+    option_types = OPTION_TYPES
     option_names = frozenset({"openai", "prompt_names"})
     max_bytes = tei.DEFAULT_MAX_BYTES
 

@@ -112,7 +112,7 @@ def _read(path: Path) -> dict[str, Any]:
         data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: is neither TOML nor, with the ending .json, JSON: {error}") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: has no names in it, only a list or a value")

@@ -155,6 +155,6 @@ def _call(call: Mapping[str, Any]) -> dict[str, Any]:
     """Give a call's arguments as the mapping that templates walk through; what is no JSON stays text."""
     function = dict(call["function"])
     if isinstance(function.get("arguments"), str):
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             function["arguments"] = json.loads(function["arguments"] or "{}")
     return {**call, "function": function}

@@ -112,7 +112,7 @@ def load(folder: Path) -> Entry | None:
             return None
         limit = data["max_tokens"]
         return Entry(folder, limit if isinstance(limit, int) else None, Fingerprint.from_dict(data["reference"]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
@@ -189,7 +189,7 @@ class Notes:
 
     def read(self, *about: str) -> dict[str, Any] | None:
         """Return what was written under the same words, such as the engine, its version and the processor; or None."""
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, RecursionError):
             found = json.loads(self._path(about).read_bytes())
             if isinstance(found, dict) and found.get("about") == list(about):
                 return found

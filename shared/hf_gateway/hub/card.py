@@ -183,7 +183,7 @@ def _own(readme: str | None) -> tuple[dict[str, Any], str | None]:
     try:
         found: Any = ModelCard(_as_the_hub_reads(readme))
         data: dict[str, Any] = found.data.to_dict()
-    except (ValueError, KeyError, TypeError, AttributeError, not_yaml) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, not_yaml) as error:
         raise HubArgumentError(f"README.md: its metadata are not what the Hub reads: {error}") from None
     written = found.text.strip() and _UNTOUCHED not in found.text
     return {name: value for name, value in data.items() if value is not None}, found.text if written else None

@@ -212,7 +212,7 @@ def read_line(text: bytes) -> Item:
     try:
         data = json.loads(text)
         return Loss.from_json(data) if "lost" in data else Entry.from_json(data)
-    except (KeyError, TypeError, AttributeError, ArithmeticError, GatewayError) as error:
+    except (KeyError, TypeError, AttributeError, ArithmeticError, RecursionError, GatewayError) as error:
         raise ValueError(f"not a line of the ledger: {type(error).__name__}: {error}") from None
 
 

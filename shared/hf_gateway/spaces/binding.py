@@ -52,7 +52,7 @@ class SpaceDecision:
             held = json.loads(path.read_bytes())
             measured = None if held["fingerprint"] is None else Fingerprint.from_dict(held["fingerprint"]).rows
             return SpaceBinding(VectorSpace.from_dict(held["space"]), measured)
-        except (OSError, ValueError, TypeError, KeyError, ConfigError) as error:
+        except (OSError, ValueError, TypeError, KeyError, RecursionError, ConfigError) as error:
             notice_once(
                 f"the space that a copied chain answers in cannot be kept ({error}), so its copies in other processes decide anew"
             )

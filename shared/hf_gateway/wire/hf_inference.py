@@ -11,6 +11,7 @@ from urllib.parse import quote
 from hf_gateway.embedding import EmbedAnswer
 from hf_gateway.errors import BadResponse, BatchTooLarge
 from hf_gateway.usage import Usage, counted
+from hf_gateway.wire.fields import list_of, object_of, text_of
 from hf_gateway.wire.http import HttpRequest, HttpResponse, get, post_json, read_json, read_vectors, server_identity
 from hf_gateway.wire.rows import depth, pooled, rows_of
 
@@ -88,16 +89,16 @@ def decode_routes(response: HttpResponse, *, target: str) -> list[Route]:
     data = read_json(response, target=target)
     if not isinstance(data, dict):
         raise BadResponse("the Hub's answer about the model is not an object", target=target)
-    mapping: Any = data.get("inferenceProviderMapping") or []
+    mapping: Any = data.get("inferenceProviderMapping")
     if isinstance(mapping, dict):
-        mapping = [{"provider": provider, **entry} for provider, entry in mapping.items()]
+        mapping = [{"provider": provider, **object_of(entry)} for provider, entry in mapping.items()]
     return [
         Route(
-            entry["provider"],
-            entry.get("providerId") or data.get("id", ""),
-            entry.get("task", ""),
-            entry.get("status", ""),
+            provider,
+            text_of(entry.get("providerId")) or text_of(data.get("id")) or "",
+            text_of(entry.get("task")) or "",
+            text_of(entry.get("status")) or "",
         )
-        for entry in mapping
-        if isinstance(entry, dict) and "provider" in entry
+        for entry in map(object_of, list_of(mapping))
+        if (provider := text_of(entry.get("provider")))
     ]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from hf_gateway.errors import BadResponse
+from hf_gateway.wire.fields import count_of, text_of
 from hf_gateway.wire.http import HttpRequest, HttpResponse, get, read_json
 
 
@@ -83,7 +84,7 @@ def _offer(row: dict[str, Any]) -> Offer:
     return Offer(
         str(row["provider"]),
         row.get("status", "live") == "live",
-        context if isinstance(context, int) else None,
+        count_of(context),
         tools if isinstance(tools, bool) else None,
         structured if isinstance(structured, bool) else None,
         _price(pricing.get("input")),
@@ -113,9 +114,7 @@ def decode_models(response: HttpResponse, *, target: str) -> list[CatalogueEntry
     entries = data.get("data") if isinstance(data, dict) else None
     if not isinstance(entries, list):
         raise BadResponse("the catalogue has no list 'data'; is this Hugging Face's router?", target=target)
-    found = [
-        CatalogueEntry.of(entry) for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str)
-    ]
+    found = [CatalogueEntry.of(entry) for entry in entries if isinstance(entry, dict) and text_of(entry.get("id"))]
     if not found:
         raise BadResponse("the catalogue has no models in it", target=target)
     return found

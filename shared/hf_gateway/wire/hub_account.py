@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from hf_gateway.errors import BadResponse
+from hf_gateway.wire.fields import list_of, text_of
 from hf_gateway.wire.http import HttpRequest, HttpResponse, get, read_json
 
 READ = frozenset({"repo.content.read", "repo.read", "repo.write"})
@@ -109,13 +110,13 @@ def decode_whoami(response: HttpResponse, *, target: str = "the Hub") -> Account
     token = _dict(_dict(data.get("auth")).get("accessToken"))
     role = token.get("role")
     organizations = {
-        each["name"]: each.get("roleInOrg")
-        for each in data.get("orgs") or []
+        each["name"]: text_of(each.get("roleInOrg"))
+        for each in list_of(data.get("orgs"))
         if isinstance(each, dict) and isinstance(each.get("name"), str)
     }
     return Account(
         data["name"],
-        token.get("displayName"),
+        text_of(token.get("displayName")),
         role if isinstance(role, str) else None,
         organizations,
         _permissions(_dict(token.get("fineGrained"))) if role == "fineGrained" else None,
@@ -128,12 +129,12 @@ def encode_write_check(hub: str, repo_id: str) -> HttpRequest:
 
 
 def _permissions(fine_grained: Mapping[str, Any]) -> dict[str, frozenset[str]]:
-    found = {"": frozenset(map(str, fine_grained.get("global") or []))}
-    for each in fine_grained.get("scoped") or []:
+    found = {"": frozenset(map(str, list_of(fine_grained.get("global"))))}
+    for each in list_of(fine_grained.get("scoped")):
         if isinstance(each, dict):
             entity = _dict(each.get("entity"))
             place = f"{entity.get('type')}:{entity.get('name')}"
-            found[place] = found.get(place, frozenset()) | frozenset(map(str, each.get("permissions") or []))
+            found[place] = found.get(place, frozenset()) | frozenset(map(str, list_of(each.get("permissions"))))
     return found
 
 

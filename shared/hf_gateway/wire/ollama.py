@@ -1,13 +1,14 @@
 """Ollama's native API: `/api/embed`, `/api/tags`, `/api/show` (github.com/ollama/ollama, docs/openapi.yaml)."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hf_gateway.embedding import EmbedAnswer
 from hf_gateway.errors import BadResponse
 from hf_gateway.usage import Usage, counted
+from hf_gateway.wire.fields import count_of, object_of, text_of
 from hf_gateway.wire.http import HttpRequest, HttpResponse, get, post_json, read_json, read_vectors, server_identity
 from hf_gateway.wire.rows import rows_of
 
@@ -49,9 +50,9 @@ def decode_tags(response: HttpResponse, *, target: str) -> list[Pulled]:
     if not isinstance(models, list):
         raise BadResponse("/api/tags does not look like Ollama's", target=target)
     return [
-        Pulled(str(model.get("name") or model.get("model")), model.get("remote_host") or None)
+        Pulled(name, text_of(model.get("remote_host")))
         for model in models
-        if isinstance(model, dict)
+        if isinstance(model, dict) and (name := text_of(model.get("name")) or text_of(model.get("model")))
     ]
 
 
@@ -65,26 +66,22 @@ def decode_show(response: HttpResponse, *, target: str) -> Shown:
     data = read_json(response, target=target)
     if not isinstance(data, dict):
         raise BadResponse("/api/show does not look like Ollama's", target=target)
-    info, details = _object(data.get("model_info")), _object(data.get("details"))
+    info, details = object_of(data.get("model_info")), object_of(data.get("details"))
     family = info.get("general.architecture") or details.get("family")
-    number = re.search(r"^num_ctx\s+(\d+)", str(data.get("parameters") or ""), re.MULTILINE)
-    sizes = [size for name in _DIMENSION if isinstance(size := info.get(f"{family}.{name}"), int)]
-    pooling, length = info.get(f"{family}.pooling_type"), info.get(f"{family}.context_length")
+    number = re.search(r"^num_ctx\s+(\d{1,12})(?!\d)", text_of(data.get("parameters")) or "", re.MULTILINE)
+    sizes = [size for name in _DIMENSION if (size := count_of(info.get(f"{family}.{name}")))]
+    pooling = info.get(f"{family}.pooling_type")
     return Shown(
         dimension=sizes[0] if sizes else None,
         pooling=_POOLING.get(pooling) if isinstance(pooling, int) else None,
         precision=_precision(details.get("quantization_level")),
-        max_tokens=length if isinstance(length, int) else None,
+        max_tokens=count_of(info.get(f"{family}.context_length")),
         num_ctx=int(number[1]) if number else None,
     )
 
 
-def _object(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
 def _precision(level: Any) -> str | None:
-    name = level.lower() if isinstance(level, str) else ""
+    name = (text_of(level) or "").lower()
     if name in ("", "unknown"):
         return None
     return "float" if name in _FLOATS else name
@@ -115,4 +112,4 @@ def decode_embed(response: HttpResponse, count: int, *, target: str) -> EmbedAns
         raise BadResponse("the answer is no JSON object; is this Ollama?", target=target)
     vectors = rows_of(data.get("embeddings"), count, target=target)
     usage = Usage(counted(data.get("prompt_eval_count")))
-    return EmbedAnswer(vectors, usage, data.get("model"), server=server_identity(response.headers))
+    return EmbedAnswer(vectors, usage, text_of(data.get("model")), server=server_identity(response.headers))

@@ -135,7 +135,7 @@ def _call(call: Mapping[str, Any], names: dict[str, str], target: str) -> dict[s
     if isinstance(arguments, str):
         try:
             arguments = json.loads(arguments)
-        except ValueError:
+        except (ValueError, RecursionError):
             arguments = None
         if not isinstance(arguments, dict):
             raise ModelNotFound(

@@ -13,6 +13,7 @@ from hf_gateway.errors import BadResponse
 from hf_gateway.usage import Usage, charged, counted
 from hf_gateway.values.wording import quantity
 from hf_gateway.vectors import Vectors
+from hf_gateway.wire.fields import list_of, object_of, text_of
 from hf_gateway.wire.http import HttpRequest, HttpResponse, get, post_json, read_json, read_vectors, server_identity
 from hf_gateway.wire.rows import rows_of
 
@@ -32,8 +33,8 @@ def encode_models(url: str) -> HttpRequest:
 def decode_models(response: HttpResponse, *, target: str) -> list[str]:
     """Read the ids of the models that are served."""
     data = read_json(response, target=target)
-    entries = data.get("data", []) if isinstance(data, dict) else []
-    return [entry["id"] for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
+    entries = list_of(object_of(data).get("data"))
+    return [name for entry in entries if (name := text_of(object_of(entry).get("id")))]
 
 
 def encode_embeddings(
@@ -67,7 +68,7 @@ def decode_embeddings(response: HttpResponse, count: int, *, target: str) -> Emb
     vectors = (
         _from_base64(rows, target) if any(isinstance(row, str) for row in rows) else rows_of(rows, count, target=target)
     )
-    return EmbedAnswer(vectors, usage, data.get("model"), server=server_identity(response.headers))
+    return EmbedAnswer(vectors, usage, text_of(data.get("model")), server=server_identity(response.headers))
 
 
 def _usage_of(said: Any) -> Usage:

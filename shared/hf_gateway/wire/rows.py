@@ -32,14 +32,17 @@ def pooled(rows: Any, pooling: str | None, *, target: str) -> list[list[float]]:
         rows = rows[0]
     if depth(rows) != 2 or not rows or not rows[0]:
         raise BadResponse("the token vectors have a shape that cannot be pooled", target=target)
-    if pooling == "mean":
-        return [[math.fsum(column) / len(rows) for column in zip(*rows, strict=True)]]
-    if pooling == "cls":
-        return [list(rows[0])]
-    if pooling == "lasttoken":
-        return [list(rows[-1])]
-    if pooling == "max":
-        return [[max(column) for column in zip(*rows, strict=True)]]
+    try:
+        if pooling == "mean":
+            return [[math.fsum(column) / len(rows) for column in zip(*rows, strict=True)]]
+        if pooling == "cls":
+            return [list(rows[0])]
+        if pooling == "lasttoken":
+            return [list(rows[-1])]
+        if pooling == "max":
+            return [[max(column) for column in zip(*rows, strict=True)]]
+    except (TypeError, ValueError, OverflowError) as error:
+        raise BadResponse(f"the token vectors cannot be read: {error}", target=target) from None
     known = (
         f"the model pools by {pooling!r}, which cannot be done from outside"
         if pooling

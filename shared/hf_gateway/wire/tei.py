@@ -7,6 +7,7 @@ from typing import Any
 from hf_gateway.embedding import EmbedAnswer
 from hf_gateway.errors import BadResponse
 from hf_gateway.usage import Usage, counted
+from hf_gateway.wire.fields import count_of, object_of, text_of
 from hf_gateway.wire.http import HttpRequest, HttpResponse, get, post_json, read_json, read_vectors, server_identity
 from hf_gateway.wire.rows import rows_of
 
@@ -45,7 +46,7 @@ def encode_info(url: str) -> HttpRequest:
 def decode_info(response: HttpResponse, *, target: str) -> Info:
     """Read `/info`. Raises the classified error, or BadResponse for the JSON of something else."""
     data = read_json(response, target=target)
-    if not isinstance(data, dict) or not isinstance(data.get("model_id"), str):
+    if not isinstance(data, dict) or (model := text_of(data.get("model_id"))) is None:
         raise BadResponse(
             "/info does not look like text-embeddings-inference; for an OpenAI-compatible server use 'openai:<url>'",
             target=target,
@@ -54,29 +55,31 @@ def decode_info(response: HttpResponse, *, target: str) -> Info:
     kind, detail = (
         next(iter(model_type.items()))
         if isinstance(model_type, dict) and model_type
-        else (str(model_type or "embedding"), {})
+        else (text_of(model_type) or "embedding", {})
     )
     return Info(
-        model=data["model_id"],
-        revision=data.get("model_sha"),
-        served_as=data.get("served_model_name"),
+        model=model,
+        revision=text_of(data.get("model_sha")),
+        served_as=text_of(data.get("served_model_name")),
         kind=kind.lower(),
-        pooling=_pooling(detail.get("pooling")) if isinstance(detail, dict) else None,
-        max_texts=data.get("max_client_batch_size") or DEFAULT_MAX_TEXTS,
-        max_tokens=data.get("max_input_length"),
-        version=data.get("version"),
+        pooling=_pooling(object_of(detail).get("pooling")),
+        max_texts=count_of(data.get("max_client_batch_size")) or DEFAULT_MAX_TEXTS,
+        max_tokens=count_of(data.get("max_input_length")),
+        version=text_of(data.get("version")),
         precision=_precision(data.get("model_dtype")),
     )
 
 
 def _pooling(name: Any) -> str | None:
-    return _POOLING.get(name.lower(), name.lower()) if isinstance(name, str) and name else None
+    found = text_of(name)
+    return _POOLING.get(found.lower(), found.lower()) if found else None
 
 
 def _precision(dtype: Any) -> str | None:
-    if not isinstance(dtype, str) or not dtype:
+    found = text_of(dtype)
+    if found is None:
         return None
-    return "float" if dtype.lower() in _FLOATS else dtype.lower()
+    return "float" if found.lower() in _FLOATS else found.lower()
 
 
 def encode_embed(
