@@ -91,13 +91,14 @@ def _layout(
 ) -> Layout:
     config = _object(folder / transformer / "config.json")
     family, hidden = config.get("model_type"), config.get("hidden_size") or config.get("dim") or config.get("d_model")
-    if not isinstance(family, str) or not isinstance(hidden, int):
+    if not isinstance(family, str) or not isinstance(hidden, int) or isinstance(hidden, bool):
         raise EngineFailed("its config.json names no model_type or no hidden_size")
     if config.get("auto_map"):
         raise EngineFailed("it brings code of its own (auto_map in its config.json)")
     if config.get("quantization_config"):
         raise EngineFailed("its weights are quantised")
-    architectures = [str(name) for name in config.get("architectures") or []]
+    named = config.get("architectures")
+    architectures = [str(name) for name in named] if isinstance(named, list) else []
     if config.get("is_decoder") or any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in architectures):
         raise EngineFailed("it is a causal model, which pads on the left")
     pad = config.get("pad_token_id")
@@ -119,7 +120,9 @@ def _layout(
 
 def _settings(folder: Path) -> Mapping[str, Any]:
     """Read the Transformer module's own settings, and refuse those that would change what it does."""
-    found: Mapping[str, Any] = next((read for name in TRANSFORMER_FILES if (read := read_json(folder / name))), {})
+    found: Any = next((read for name in TRANSFORMER_FILES if (read := read_json(folder / name))), {})
+    if not isinstance(found, dict):
+        raise EngineFailed("its Transformer module's settings are no JSON object")
     for name, value in found.items():
         if name not in _READ and value not in (None, {}, _PLAIN.get(name)):
             raise EngineFailed(f"its Transformer module has the setting {name!r}")
@@ -138,6 +141,8 @@ def _pooling(folder: Path) -> tuple[Mode, ...]:
 
 def _after(folder: Path, kind: str, path: str) -> Dense | Literal["normalize"]:
     config = read_json(folder / path / "config.json") or {}
+    if not isinstance(config, dict):
+        raise EngineFailed(f"the config.json of its module {kind} is no JSON object")
     ends = {config.get(name) or "sentence_embedding" for name in ("module_input_name", "module_output_name")}
     if kind not in ("Normalize", "Dense") or ends != {"sentence_embedding"}:
         raise EngineFailed(f"its module {kind} is not one of Dense and Normalize on a sentence's vector")
