@@ -93,10 +93,16 @@ def read_vectors(response: HttpResponse, *, target: str) -> Any:
     return found
 
 
-def _has_booleans(value: Any) -> bool:
-    if isinstance(value, dict):
-        return any(_has_booleans(item) for item in value.values() if isinstance(item, dict | list))
-    return any(isinstance(item, bool) or (isinstance(item, dict | list) and _has_booleans(item)) for item in value)
+def _has_booleans(document: Any) -> bool:
+    """Return whether true or false stands in a list; without recursion, since a document may be deep."""
+    waiting = [document]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list) and any(isinstance(item, bool) for item in value):
+            return True
+        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        waiting += [item for item in inner if isinstance(item, dict | list)]
+    return False
 
 
 def _read(response: HttpResponse, target: str, parse: Callable[[bytes], Any]) -> Any:
