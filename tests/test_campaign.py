@@ -246,6 +246,12 @@ ALONE = (
 _TOLD = (Server(replica="other model", tells=True),)
 RARE = {
     "canary that failed counts as done": CANARY_FAILS,
+    "not held to the first vector's fingerprint": Schedule(
+        0,
+        (Server("other model"), Server(files=True)),
+        (Process((0, 1)),),
+        (calls((0, "document", (0,)))[0], faulty(calls((0, "document", (1,)))[0], 0)),
+    ),
     "another server not asked to prove itself": Schedule(
         0, _TOLD, (Process((0,), canary_every=9),), calls(*[(0, "query", (place,)) for place in range(7)])
     ),
@@ -363,6 +369,13 @@ def test_copies_decide_for_a_fingerprint_and_not_for_a_name_alone(campaign: Camp
     servers = (Server(), Server("other model", pooling="mean"))
     processes = (Process((0, 1), True), Process((0, 1), True, copy_of=0, way="deepcopy"))
     campaign.play(Schedule(0, servers, processes, (first, faulty(second, 0))))
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_server_that_takes_few_texts_at_once_is_measured_by_one_of_several(campaign: Campaign, seed: int) -> None:
+    server = Server(max_texts=5, replica="no query prompt", tells=True)
+    steps = calls((0, "query", (7,)), (0, "query", (0,)), (0, "query", (3,)))
+    campaign.play(Schedule(seed, (server,), (Process((0,), canary_every=9),), steps, prompts=True))
 
 
 @pytest.mark.parametrize("cache", ["llamaindex", "ours"])

@@ -1,6 +1,6 @@
 """Measuring a target: the canary texts embedded in both roles."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from typing import Any, Protocol
 
 from hf_gateway.embedding import EmbedAnswer, EmbedRequest, Role
@@ -58,8 +58,8 @@ def measured(target: Measurable, batches: list[list[int]], used: list[Usage], *,
         target: what is measured.
         batches: places of canaries that go together; a target that takes fewer at once gets them in parts.
         used: gets the tokens.
-        repeat: have every request after the first repeat a canary of the first one, since servers with several models behind
-            one address would otherwise give each a part.
+        repeat: have every request after the first repeat a document of the first one, and, for queries, a query of the first
+            one for those: servers with several models behind one address would otherwise give each a part.
 
     Returns:
         `Rows`, or the `Comparison` of the repeated canary where it came back with another vector.
@@ -70,9 +70,12 @@ def measured(target: Measurable, batches: list[list[int]], used: list[Usage], *,
         rows: list[Row | None] = [None] * len(CANARIES)
         waiting = list(batches)
         while waiting:
-            first = found.get("document", tuple(rows))[0]
-            repeats = repeat and first is not None and (role == "document" or target.mixes_roles)
-            outcome = yield from _batch(target, role, waiting, first if repeats else None, used)
+            repeats: dict[Role, Row] = {}
+            if repeat and rows[0] is not None:
+                repeats[role] = rows[0]
+            if repeat and role == "query" and target.mixes_roles and (first := found["document"][0]) is not None:
+                repeats["document"] = first
+            outcome = yield from _batch(target, role, waiting, repeats, used)
             if isinstance(outcome, Comparison):
                 return outcome
             for place, row in outcome.items():
@@ -83,15 +86,18 @@ def measured(target: Measurable, batches: list[list[int]], used: list[Usage], *,
     return {"document": found["document"], "query": found.get("query", found["document"])}
 
 
-def _batch(target: Measurable, role: Role, waiting: list[list[int]], first: Row | None, used: list[Usage]) -> Measuring:
+def _batch(
+    target: Measurable, role: Role, waiting: list[list[int]], repeats: Mapping[Role, Row], used: list[Usage]
+) -> Measuring:
     """Embed the next batch; returns rows by place, none where it is to be cut, or a `Comparison`.
 
-    first: the vector that the first canary must have again as a document; None for no repetition.
+    repeats: the vectors that the first canary must have again, by role; this batch's role comes first.
     """
     places = waiting.pop(0)
     texts = [CANARIES[place] for place in places]
-    repeated = [CANARIES[0]] if first is not None else []
-    request = EmbedRequest([*texts, *repeated], role, truncate=True, documents=len(repeated))
+    repeated = [CANARIES[0]] * len(repeats)
+    documents = sum(each != role for each in repeats)
+    request = EmbedRequest([*texts, *repeated], role, truncate=True, documents=documents)
     try:
         answer: EmbedAnswer = yield from target.embed_shaped(request)
     except BatchTooLarge as limit:
@@ -109,15 +115,16 @@ def _batch(target: Measurable, role: Role, waiting: list[list[int]], first: Row 
             if places != [LONG]:
                 raise
             return {LONG: REFUSED}
-        repeated = []
+        repeats = {}
     except ContextOverflow:
         if places != [LONG]:
             raise
         return {LONG: REFUSED}
     used.append(answer.usage)
     rows = [tuple(row) for row in answer.vectors]
-    if repeated:
-        comparison = compare({"document": (first,)}, {"document": (rows.pop(),)}, cut=False)
+    if repeats:
+        again = {each: (row,) for each, row in zip(repeats, rows[len(places) :], strict=True)}
+        comparison = compare({each: (row,) for each, row in repeats.items()}, again, cut=False)
         if not comparison.same:
             return comparison
-    return dict(zip(places, rows, strict=True))
+    return dict(zip(places, rows[: len(places)], strict=True))
