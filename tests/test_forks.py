@@ -1,5 +1,6 @@
 """Forks while threads are at work: the child works as well, or is told what to do instead, and never hangs."""
 
+import contextlib
 import json
 import os
 import select
@@ -197,9 +198,9 @@ class TestSqlite:
 
 class TestLocks:
     def test_a_lock_that_a_thread_held_is_free_in_the_child(self) -> None:
-        from hf_gateway.values.forks import ForkLock
+        from hf_gateway.values.forks import fork_lock
 
-        lock = ForkLock()
+        lock = fork_lock()
 
         def take() -> str:
             with lock:
@@ -210,9 +211,9 @@ class TestLocks:
         assert take() == "taken"
 
     def test_a_block_in_which_a_child_was_forked_ends_in_both(self) -> None:
-        from hf_gateway.values.forks import ForkLock
+        from hf_gateway.values.forks import fork_lock
 
-        lock = ForkLock()
+        lock = fork_lock()
 
         def leave_and_take() -> str:
             lock.__exit__(None, None, None)
@@ -237,14 +238,10 @@ class TestLocks:
             second = asyncio.run(gateway.aembed(["a third"]))
             return [len(first.vectors), len(second.vectors)]
 
-        locks = list(forks._locks)
-        for lock in locks:
-            lock._lock.acquire()
-        try:
+        with contextlib.ExitStack() as held:
+            for lock in list(forks._locks):
+                held.enter_context(Held(lock))
             assert in_child(embed) == [1, 1]
-        finally:
-            for lock in locks:
-                lock._lock.release()
 
 
 class TestMetrics:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hf_gateway.errors import GatewayError
-from hf_gateway.values.forks import ForkLock
+from hf_gateway.values.forks import fork_lock
 
 FAILURES_TO_OPEN = 3
 FIRST_COOL_DOWN_S = 5.0
@@ -42,7 +42,7 @@ class Breaker:
 
     def __init__(self) -> None:
         """Start closed."""
-        self._lock = ForkLock()
+        self._lock = fork_lock()
         self._failures = 0
         self._counted_at = float("-inf")
         self._cool_down = FIRST_COOL_DOWN_S

@@ -27,7 +27,7 @@ from hf_gateway.errors import BadResponse, ConfigError
 from hf_gateway.fingerprint import Fingerprint, Store, compare
 from hf_gateway.options import EmbedOptions
 from hf_gateway.space import VectorSpace
-from hf_gateway.values.forks import ForkLock
+from hf_gateway.values.forks import fork_lock
 from hf_gateway.values.logs import logger
 from hf_gateway.vectors import Vectors
 
@@ -134,7 +134,7 @@ class CachedSpace:
         self._space = space
         self._now = now
         self._fingerprints = Store()
-        self._lock = ForkLock()
+        self._lock = fork_lock()
         self._counts = CacheCounts()
         self._generation: _Generation | None = None
         self._rests_until = float("-inf")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from hf_gateway.errors import ConfigError
 from hf_gateway.home import home
-from hf_gateway.values.forks import ForkLock
+from hf_gateway.values.forks import fork_lock
 from hf_gateway.wal import enter_wal, gate
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class SqliteCache:
         self.path = Path(path).expanduser().absolute()
         self.max_bytes = max_bytes
         self._idle: deque[sqlite3.Connection] = deque()
-        self._writing = ForkLock()
+        self._writing = fork_lock()
         self._pid = os.getpid()
         gate.register(self)
 

@@ -12,7 +12,7 @@ from hf_gateway.drive import Send
 from hf_gateway.errors import GatewayError
 from hf_gateway.home import home, write_atomically
 from hf_gateway.transport import HttpTransport
-from hf_gateway.values.forks import ForkLock
+from hf_gateway.values.forks import fork_lock
 from hf_gateway.values.logs import logger
 from hf_gateway.wire.hf_router import CatalogueEntry, decode_models, encode_models
 from hf_gateway.wire.http import HttpResponse
@@ -33,7 +33,7 @@ class Catalogue:
         """Read nothing yet."""
         self._router = router
         self._path = folder / f"router-{hashlib.sha256(router.encode()).hexdigest()[:16]}.json"
-        self._lock = ForkLock()
+        self._lock = fork_lock()
         self._entries: dict[str, CatalogueEntry] | None = None
         self._looked = 0.0
         self._failed_at: float | None = None

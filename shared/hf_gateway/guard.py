@@ -32,7 +32,7 @@ from hf_gateway.spaces.request_canaries import (
     without_canaries,
 )
 from hf_gateway.usage import Usage
-from hf_gateway.values.forks import ForkLock
+from hf_gateway.values.forks import fork_lock
 from hf_gateway.values.logs import logger
 from hf_gateway.vectors import Vectors
 
@@ -77,7 +77,7 @@ class Guard:
         self._space = space
         self._separate = options.on_space_change == "separate"
         self._store = store or Store()
-        self._lock = ForkLock()
+        self._lock = fork_lock()
         self._pinned: VectorSpace | None = None
         self._held: Rows | None = None  # the fingerprint of the first vector's target
         self._decision: SpaceDecision | None = None  # once there are copies

@@ -15,7 +15,7 @@ from hf_gateway.guard import Guard
 from hf_gateway.link import EmbedLink
 from hf_gateway.lock import NAME, IndexLock
 from hf_gateway.space import VectorSpace
-from hf_gateway.values.forks import ForkLock
+from hf_gateway.values.forks import fork_lock
 
 CACHED = "cache"
 """Who served, as results say of vectors that were kept; they were let in by the fingerprint that lies on this machine."""
@@ -84,7 +84,7 @@ class IndexGuard:
         self._links = links
         self._cut = cut
         self._now = now
-        self._one_at_a_time = ForkLock()
+        self._one_at_a_time = fork_lock()
         self._compared: set[str] = set()
         self._was_there = False
         self._stamp: tuple[int, int, int] | None = None

@@ -25,7 +25,7 @@ from hf_gateway.errors import GatewayError
 from hf_gateway.home import data_home, write_atomically
 from hf_gateway.notices import notice_once
 from hf_gateway.secret import Secret
-from hf_gateway.values.forks import ForkLock
+from hf_gateway.values.forks import fork_lock
 from hf_gateway.values.logs import logger
 
 log = logger(__name__)
@@ -164,7 +164,7 @@ class _Asked:
         return None
 
 
-_lock = ForkLock()
+_lock = fork_lock()
 _asked: dict[Path, _Asked] = {}
 
 

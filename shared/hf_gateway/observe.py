@@ -18,7 +18,7 @@ from hf_gateway.embedding import EmbedRequest, EmbedResult
 from hf_gateway.errors import GatewayError
 from hf_gateway.target import Target
 from hf_gateway.usage import Usage
-from hf_gateway.values.forks import ForkLock
+from hf_gateway.values.forks import fork_lock
 from hf_gateway.values.logs import logger
 
 log = logger(__name__)
@@ -147,7 +147,7 @@ class Watcher(Protocol):
 
 Result = TypeVar("Result", EmbedResult, ChatResult)
 
-_lock = ForkLock()
+_lock = fork_lock()
 watchers: tuple[Watcher, ...] = ()
 """Everybody who watches now; replaced as a whole, so that it can be read without a lock."""
 

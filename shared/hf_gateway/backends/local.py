@@ -24,7 +24,7 @@ from hf_gateway.engines import (
 from hf_gateway.engines.choosing import OPTIONS, check_options
 from hf_gateway.errors import AuthenticationFailed, BatchTooLarge, ConfigError, GatewayError, ModelNotFound
 from hf_gateway.notices import notice_once
-from hf_gateway.values.forks import ForkLock
+from hf_gateway.values.forks import fork_lock
 from hf_gateway.values.reasoning import with_reasoning
 from hf_gateway.wire import hf_inference
 from hf_gateway.wire.http import json_size
@@ -66,8 +66,8 @@ class LocalBackend(Backend):
         self._engine: EmbeddingEngine | None = None
         self._chat_engines: dict[str, ChatEngine] = {}
         # Two locks: the event loop asks for the thread, and must not wait for a model that is being loaded.
-        self._loading = ForkLock()
-        self._starting = ForkLock()
+        self._loading = fork_lock()
+        self._starting = fork_lock()
         self._threads: ThreadPoolExecutor | None = None
         self._pid = os.getpid()
 

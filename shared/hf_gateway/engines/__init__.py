@@ -20,7 +20,7 @@ from hf_gateway.engines.generation import Generation
 from hf_gateway.engines.sources import ModelFiles
 from hf_gateway.errors import ConfigError, EngineFailed, EngineMissing, GatewayError
 from hf_gateway.space import VectorSpace
-from hf_gateway.values.forks import ForkLock
+from hf_gateway.values.forks import fork_lock
 from hf_gateway.values.logs import logger
 
 log = logger(__name__)
@@ -84,7 +84,7 @@ def require_engine(options: Mapping[str, Any] | None = None) -> None:
 
 
 _loaded: weakref.WeakValueDictionary[tuple[Any, ...], Any] = weakref.WeakValueDictionary()
-_loading = ForkLock()
+_loading = fork_lock()
 
 
 def open_engine(

@@ -29,13 +29,15 @@ class Turns:
     def begin_anew(self) -> None:
         """Forget who is in line: after a fork their threads are in the parent, and so may be who holds the lock."""
         # Its lock can be taken twice by one thread, since the garbage collector may close a generation anywhere.
-        self._changed = threading.Condition()
+        # Taken by itself: `with` on a condition is two steps, and an interrupt in between would leave it taken for ever.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._line: deque[Run] = deque()
 
     @contextlib.contextmanager
     def turn_of(self, run: "Run") -> Iterator[bool]:
         """Wait in line; gives whether the run may work, or was cancelled meanwhile."""
-        with self._changed:
+        with self._lock:
             self._line.append(run)
             while not run.cancelled and self._line[0] is not run:
                 # Cancelled by the garbage collector nobody wakes it.
@@ -43,13 +45,13 @@ class Turns:
         try:
             yield not run.cancelled
         finally:
-            with self._changed:
+            with self._lock:
                 self._line.remove(run)
                 self._changed.notify_all()
 
     def look_again(self) -> None:
         """Wake those in line, since one of them was cancelled."""
-        with self._changed:
+        with self._lock:
             self._changed.notify_all()
 
 

@@ -25,7 +25,7 @@ from hf_gateway.hub.errors import HubOffline
 from hf_gateway.hub.metadata import LIFETIME_HOURS, ModelFile
 from hf_gateway.hub.questions import Questions
 from hf_gateway.hub.transfer import Patience
-from hf_gateway.values.forks import ForkLock
+from hf_gateway.values.forks import fork_lock
 
 QUESTIONS_S = 15.0
 """Seconds for all questions to the Hub before the first file."""
@@ -33,7 +33,7 @@ PATIENCE = Patience(silence_s=10.0, tries=2, rest_s=5.0)
 """With a Hub that sends next to nothing of a file."""
 
 _absences: dict[str, Absence] = {}
-_lock = ForkLock()
+_lock = fork_lock()
 
 
 def download(

@@ -16,7 +16,7 @@ from hf_gateway.engines.tensors import check_device, load_sentence_transformer
 from hf_gateway.errors import EngineFailed, EngineMissing
 from hf_gateway.space import VectorSpace
 from hf_gateway.usage import Usage
-from hf_gateway.values.forks import ForkLock
+from hf_gateway.values.forks import fork_lock
 from hf_gateway.values.logs import logger
 from hf_gateway.vectors import Vectors
 
@@ -44,7 +44,7 @@ class Engine:
                 f"sentence-transformers is missing or broken here ({error}): pip install 'hf-gateway[torch]'"
             ) from None
         self._trusted = trusts_code(files, options, revision)
-        self._lock = ForkLock()
+        self._lock = fork_lock()
         self._process = os.getpid()
         self._rows = int(options["batch_size"]) if "batch_size" in options else None
         self._space = space

@@ -16,7 +16,7 @@ from hf_gateway.engines import quiet
 from hf_gateway.engines.forked import torch_computes
 from hf_gateway.errors import EngineFailed, GatewayError
 from hf_gateway.fingerprint import CANARIES
-from hf_gateway.values.forks import ForkLock
+from hf_gateway.values.forks import fork_lock
 
 _SHOWN = 3
 """Names of tensors in an error; of the others it gives the number."""
@@ -36,7 +36,7 @@ class Loading:
 
 
 _recording = threading.local()
-_patching = ForkLock()
+_patching = fork_lock()
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from hf_gateway.engines.forked import computing
 from hf_gateway.engines.layout import Layout
 from hf_gateway.engines.sources import read_json
 from hf_gateway.errors import EngineFailed, EngineMissing
-from hf_gateway.values.forks import ForkLock
+from hf_gateway.values.forks import fork_lock
 
 
 class Tokeniser:
@@ -30,7 +30,7 @@ class Tokeniser:
         self._whole.no_padding()
         self._limit = limit
         self._cutting: Any = None
-        self._lock = ForkLock()
+        self._lock = fork_lock()
 
     def tokens(self, texts: Sequence[str]) -> list[Any]:
         """Tokenise n texts, uncut; each has `ids`, `type_ids` and a length."""

@@ -24,7 +24,7 @@ from hf_gateway.engines.sources import ModelFiles
 from hf_gateway.engines.tensors import check_device, load_causal_model
 from hf_gateway.errors import ContextOverflow, EngineFailed, EngineMissing, ModelNotFound
 from hf_gateway.usage import Usage
-from hf_gateway.values.forks import ForkLock
+from hf_gateway.values.forks import fork_lock
 from hf_gateway.wire.think_tags import THINK, THINK_END
 
 OPTIONS = frozenset({"device", "dtype", "trust_remote_code"})
@@ -79,7 +79,7 @@ class Engine:
         self._template = Template(self._tokenizer, self._name)
         self._turns = Turns()
         # A tokenizer of `tokenizers` may not be borrowed twice: one thread may decode while another encodes.
-        self._tokenizing = ForkLock()
+        self._tokenizing = fork_lock()
         self._process = os.getpid()
         self._defaults = copy.deepcopy(self._model.generation_config)
         decoding.without_draw(self._model.generation_config)

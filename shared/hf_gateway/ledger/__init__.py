@@ -13,14 +13,14 @@ from hf_gateway.errors import ConfigError
 from hf_gateway.home import data_home
 from hf_gateway.key_policy import truthy
 from hf_gateway.ledger import place
-from hf_gateway.values.forks import ForkLock
+from hf_gateway.values.forks import fork_lock
 
 if TYPE_CHECKING:
     from hf_gateway.ledger.watcher import Ledger
 
 CONTENT_VARIABLE = "HF_GATEWAY_LEDGER_CONTENT"
 
-_lock = ForkLock()
+_lock = fork_lock()
 _enabled: "Ledger | None" = None
 
 

@@ -28,7 +28,7 @@ from hf_gateway.ledger.budget_pool import Pool, Request, promise, unavailable, w
 from hf_gateway.ledger.cost import at_most, cost_of, may_be_billed
 from hf_gateway.ledger.prices import EXACT
 from hf_gateway.observe import Observation
-from hf_gateway.values.forks import ForkLock
+from hf_gateway.values.forks import fork_lock
 from hf_gateway.values.logs import logger
 
 if TYPE_CHECKING:
@@ -374,7 +374,7 @@ def _refuse_unknown(observation: Observation, budgets: "Sequence[Budget]") -> No
     raise error
 
 
-_lock = ForkLock()
+_lock = fork_lock()
 _watching: dict[str, BudgetWatcher] = {}
 
 

@@ -22,7 +22,7 @@ from hf_gateway.errors import BadResponse, ConfigError, GatewayError, nearest
 from hf_gateway.ledger.prices import _CHOSEN_BY_THE_ROUTER, _SAME, ANY_MODEL, TASKS, Entry, Price, Prices
 from hf_gateway.ledger.tables import models
 from hf_gateway.target import Target
-from hf_gateway.values.forks import ForkLock
+from hf_gateway.values.forks import fork_lock
 from hf_gateway.values.logs import logger
 from hf_gateway.wire.hf_router import CatalogueEntry
 
@@ -254,7 +254,7 @@ class PriceBook:
         self._router = router
         self._clock = clock
         self._now = now
-        self._lock = ForkLock()
+        self._lock = fork_lock()
         self._asking: Future[None] = Future()
         self._asking.set_result(None)
         self._asked: float | None = None

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from hf_gateway import observe
 from hf_gateway.errors import ConfigError
-from hf_gateway.values.forks import ForkGate, ForkLock
+from hf_gateway.values.forks import ForkGate, fork_lock
 
 if TYPE_CHECKING:
     from hf_gateway.telemetry.otel import Tracing
     from hf_gateway.telemetry.prometheus import Metrics
 
-_lock = ForkLock()
+_lock = fork_lock()
 counting = ForkGate(
     lambda library: RuntimeError(
         f"{library} counts nothing in this process, which was forked while it counted in the parent; start processes by spawn"

@@ -18,7 +18,7 @@ from hf_gateway.observe import Observation, Tried
 from hf_gateway.telemetry import counting
 from hf_gateway.telemetry.names import DURATION_BUCKETS, error_code
 from hf_gateway.telemetry.names import Prometheus as Names
-from hf_gateway.values.forks import ForkLock
+from hf_gateway.values.forks import fork_lock
 from hf_gateway.values.text import encodable
 
 MOST = 100
@@ -52,7 +52,7 @@ class Metrics:
         self._made.append(self._under_way)
         self._children: dict[tuple[Any, ...], Any] = {}
         self._values: dict[str, set[str]] = {}
-        self._lock = ForkLock()
+        self._lock = fork_lock()
         self._reader = _AsItIs()
         self.registry.register(self._reader)
         self._made.append(self._reader)

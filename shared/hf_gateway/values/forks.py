@@ -1,6 +1,6 @@
 """What a fork does to threads: those of the parent are not there in the child, and what they held stays as it was for ever.
 
-A `ForkLock` is free in the child. A `ForkGate` has a fork wait while a library is in the middle of something, since what it
+A `fork_lock` is free in the child. A `ForkGate` has a fork wait while a library is in the middle of something, since what it
 was in the middle of can neither be finished in the child nor be undone.
 """
 
@@ -9,7 +9,6 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from types import TracebackType
 from typing import Protocol, TypeVar
 
 _Key = TypeVar("_Key", int, str)
@@ -18,33 +17,18 @@ FORK_WAIT_S = 10.0
 """Seconds for which a fork waits for what other threads are in the middle of."""
 
 
-class ForkLock:
-    """A lock for `with`, which is free in a child process, whatever it was in the parent."""
+def fork_lock() -> "threading.RLock":
+    """Return a lock for `with`, which is free in a child process unless the thread that forked holds it.
 
-    __slots__ = ("__weakref__", "_lock")
-
-    def __init__(self) -> None:
-        """Make a lock that is free."""
-        self._lock = threading.Lock()
-        _locks.add(self)
-
-    def __enter__(self) -> None:
-        """Take it."""
-        self._lock.acquire()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Let it go. A child that was forked within the block finds it free already."""
-        if self._lock.locked():
-            self._lock.release()
-
-    def free(self) -> None:
-        """Forget who holds it."""
-        self._lock = threading.Lock()
+    It is the interpreter's own: with methods of Python an interrupt could come between taking it and the block that lets it go,
+    and it would stay taken for ever.
+    """
+    lock = threading.RLock()
+    _locks.add(lock)
+    return lock
 
 
-_locks: "weakref.WeakSet[ForkLock]" = weakref.WeakSet()
+_locks: "weakref.WeakSet[threading.RLock]" = weakref.WeakSet()
 
 
 class Keeper(Protocol):
@@ -73,7 +57,9 @@ class ForkGate:
         _gates.add(self)
 
     def _begin_anew(self) -> None:
-        self.changed = threading.Condition()
+        # Taken by itself, for the reason given at `fork_lock`.
+        self._lock = threading.RLock()
+        self.changed = threading.Condition(self._lock)
         self.forks = 0
         """Forks under way."""
         self._threads: dict[int, int] = {}  # thread → uses
@@ -87,7 +73,7 @@ class ForkGate:
     def enter(self, name: str) -> int:
         """Begin a use; returns what `leave` wants. Raises the refusal."""
         mine = threading.get_ident()
-        with self.changed:
+        with self._lock:
             if mine not in self._threads:  # the fork waits for who is within already
                 self.changed.wait_for(lambda: not self.forks)
             if name in self._unusable:
@@ -98,7 +84,7 @@ class ForkGate:
 
     def leave(self, name: str, thread: int) -> None:
         """End a use; thread: what `enter` returned."""
-        with self.changed:
+        with self._lock:
             _count_down(self._threads, thread)
             _count_down(self._names, name)
             self.changed.notify_all()
@@ -121,7 +107,7 @@ class ForkGate:
     def before_fork(self) -> None:
         """Wait until nothing is in use, and have the keepers let go."""
         mine = threading.get_ident()
-        with self.changed:
+        with self._lock:
             self.forks += 1
             self.changed.notify_all()
             self.changed.wait_for(lambda: not (self._threads.keys() - {mine}), FORK_WAIT_S)
@@ -131,7 +117,7 @@ class ForkGate:
 
     def after_fork_in_parent(self) -> None:
         """Let the uses through again."""
-        with self.changed:
+        with self._lock:
             self.forks -= 1
             self.changed.notify_all()
 
@@ -167,7 +153,8 @@ def _in_child() -> None:
     for gate in list(_gates):
         gate.after_fork_in_child()
     for lock in list(_locks):
-        lock.free()
+        if not lock._is_owned():  # type: ignore[attr-defined]
+            lock._at_fork_reinit()  # type: ignore[attr-defined]
 
 
 if hasattr(os, "register_at_fork"):
