@@ -37,8 +37,8 @@ MODULES: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {
     "breaker": (["breaker"], ["breaker_and_deadline", "failure_table"]),
     "pace": (["pace"], ["breaker_and_deadline", "chat_streams", "chat_failure_table"]),
     "guard": (["guard"], ["guard", "served_spaces", "campaign", "index_lock"]),
-    "classify": (["wire.classify"], ["errors", "failure_table", "chat_failure_table"]),
-    "credentials": (["credentials", "key_policy"], ["credentials", "key_policy"]),
+    "classify": (["wire.classify", "wire.failure_table"], ["classify", "errors", "failure_table", "chat_failure_table"]),
+    "credentials": (["credentials", "key_policy"], ["credentials", "key_policy", "keyring"]),
     "transport": (["transport", "http.exchange"], ["transport", "transport_pools", "transport_streams", "credentials"]),
     "downloads": (["hub.transfer"], ["hub_download", "hub_safety", "hub_limits"]),
     "money": (
@@ -53,6 +53,7 @@ MIN_TIMEOUT_S = 10.0
 TIMEOUT_FACTOR = 5.0
 """Times the tests' own time that a mutant has."""
 WANTED_KILLED = 0.9
+NOT_APPLIED = "not applied"
 
 _SWAPPED: Mapping[type[ast.cmpop], Sequence[type[ast.cmpop]]] = {
     ast.Lt: (ast.LtE, ast.GtE),
@@ -265,8 +266,12 @@ def _path(module: str) -> Path:
     return CORE.parent / (module.replace(".", "/") + ".py")
 
 
+class _NotApplied(Exception):
+    """There is no live function for a change: it would be none, and counts as not noticed."""
+
+
 def _apply(mutant: Mutant, functions: Mapping[tuple[str, int], list[types.FunctionType]]) -> None:
-    """Put the change into what is loaded."""
+    """Put the change into what is loaded. Raises _NotApplied where nothing there takes it."""
     path = _path(mutant.module)
     source = path.read_text()
     tree = ast.parse(source)
@@ -285,11 +290,17 @@ def _apply(mutant: Mutant, functions: Mapping[tuple[str, int], list[types.Functi
     exec(code, namespace)
     scope, there = namespace, live
     for name in filter(None, mutant.where.split(".")):
+        if not isinstance(scope.get(name), type):
+            raise _NotApplied
         scope, there = vars(scope[name]), getattr(there, name)
+    # A value of a module has been imported by its name elsewhere.
+    places = [module for name, module in sys.modules.items() if name.startswith("hf_gateway")]
     for name, value in scope.items():
         if not name.startswith("__") and not isinstance(value, types.FunctionType | types.ModuleType | type):
-            with contextlib.suppress(AttributeError, TypeError):
-                setattr(there, name, value)
+            before = vars(there).get(name, value)
+            for place in [there, *(each for each in places if name in vars(each) and vars(each)[name] is before)]:
+                with contextlib.suppress(AttributeError, TypeError):
+                    setattr(place, name, value)
 
 
 def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
@@ -355,7 +366,10 @@ class _Plugin:
             return any(mutant.where.startswith(name) for name, _ in functions) and mutant.where != ""
 
         for place, (mutant, chosen, result) in enumerate(self._played(mutants, prepared), 1):
-            outcome = Outcome(mutant, "time" if result is None else result or None, len(chosen))
+            applied = result != NOT_APPLIED
+            outcome = Outcome(
+                mutant, "time" if result is None else (result or None) if applied else None, len(chosen) * applied
+            )
             self.outcomes.append(outcome)
             if outcome.killed is None:
                 _say(f"{place}/{len(mutants)} survived: {mutant.module}:{mutant.line} {mutant.change}: {mutant.source} "
@@ -419,7 +433,10 @@ class _Plugin:
 def _run(items: Sequence[pytest.Item], change: Callable[[], None] | None) -> str:
     """Run tests until one fails; returns its name, or "" for none."""
     if change is not None:
-        change()
+        try:
+            change()
+        except _NotApplied:
+            return NOT_APPLIED
     failed: list[str] = []
 
     class Reports:
@@ -455,7 +472,7 @@ class _Child:
                 quiet = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(quiet, 1)
                 os.dup2(quiet, 2)
-                said = work().encode()
+                said = b"=" + work().encode()
                 while said:
                     said = said[os.write(writing, said) :]
                 code = 0
@@ -483,10 +500,8 @@ class _Child:
         self.pipe.close()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process, signal.SIGKILL)
-        _, status = os.waitpid(self._process, 0)
-        if not self.done:
-            return None
-        return self._said.decode() or ("" if os.waitstatus_to_exitcode(status) in (0, -signal.SIGKILL) else "?")
+        os.waitpid(self._process, 0)
+        return (self._said.decode()[1:] if self._said else "?") if self.done else None
 
 
 def _say(line: str) -> None:

@@ -65,6 +65,7 @@ def test_a_credential_fits_its_own_scheme_host_and_port_only() -> None:
     ):
         assert credential.header_for(other) == {}
     assert origin_of("https://A.b:443/x") == origin_of("https://a.B/y")
+    assert origin_of("http://a.b:80/x") == origin_of("http://a.b/y")
 
 
 def test_sources_are_tried_in_order_argument_environment_login(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,6 +109,14 @@ def test_the_same_model_hosted_without_a_key_is_refused_before_any_request_and_t
         assert part in str(caught.value)
 
 
+def test_running_it_locally_is_a_way_out_only_of_a_hosted_target_that_stands_alone(tmp_path: Path) -> None:
+    (tmp_path / "hf-gateway.toml").write_text('[keys.models]\n"org/model" = "required"\n')
+    for targets, advised in ((["hf"], True), (["hf", "local"], False), (["tei:http://tei:8080"], False)):
+        fix = Gateway("org/model", targets).status()[0].fix
+        assert fix is not None
+        assert ("run it locally" in fix) is advised, targets
+
+
 def test_a_chain_skips_a_target_without_its_key_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
     with FakeTEI() as tei:
         gateway = Gateway(MINILM, ["hf", f"tei:{tei.url}"])
