@@ -14,6 +14,7 @@ def test_there_is_something_to_change_in_each_module(module: str) -> None:
     found = mutants_of(module)
     assert len(found) > 10
     assert [mutant.number for mutant in found] == list(range(len(found)))
+    assert len({mutant.key for mutant in found}) == len(found), "a reason for one would be one for another"
 
 
 @pytest.mark.parametrize("tests", [tests for _, tests in MODULES.values()], ids=list(MODULES))

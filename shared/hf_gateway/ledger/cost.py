@@ -18,7 +18,7 @@ from hf_gateway.usage import MOST_TOKENS, MOST_USD, Usage, sane
 
 CostSource = Literal["provider_reported", "router_price", "configured", "unknown"]
 
-SMALLEST = Decimal(1).scaleb(-12)
+SMALLEST = Decimal("1e-12")
 """USD: what amounts are rounded to, half to even, as they are kept."""
 
 DEFAULT_OUTPUT = 4096
