@@ -22,6 +22,8 @@ from hf_gateway.wire.failure_table import RULES, STATUS_OF
 
 MAX_READ_CHARS = 4_000
 """Characters of a server's message that are looked at."""
+MAX_SEARCHED_CHARS = 64_000
+"""Characters of it in which the caller's own text is looked for, which may stand before what the server says of it."""
 MAX_SHOWN_CHARS = 400
 """Characters of a server's message that an error repeats."""
 MAX_CODE_CHARS = 100
@@ -35,23 +37,31 @@ _MESSAGE_FIELDS = ("error", "message", "detail", "errors")
 
 _LIMITS = (
     re.compile(r">\s*(\d{1,12})(?!\d)"),
-    re.compile(r"context size \((\d{1,12}) tokens", re.IGNORECASE),
+    re.compile(r"context (?:size|length) \((\d{1,12}) tokens", re.IGNORECASE),
+    re.compile(r"(?:context|input) length should be \[\d+, (\d{1,12})\]", re.IGNORECASE),
     re.compile(
-        r"(?:less than|context length is|allowed batch size|current batch size:|at most|limit of|limit is|limit|maximum length"
-        r"|maximum|must be <=|cannot exceed|length is just|max is|larger than)\s+(\d{1,12})(?!\d)",
+        r"(?:less than|context length is|length of(?: only)?|allowed batch size|current batch size|at most|limit of|limit is"
+        r"|limit|maximum length|maximum|must be <=|cannot exceed|length is just|max is|larger than|tokens allowed|token size"
+        r"|model with)[:\s(]{1,3}(\d{1,12})(?!\d)",
         re.IGNORECASE,
     ),
 )
 """How servers say how much they take; the first pattern that is there counts."""
 _LENGTHS = (
     re.compile(
-        r"\((\d{1,12}) tokens\) (?:is|exceeds)"
-        r"|(?:given:|requested|resulted in|received|got|current length is|prompt is|prefill|too long:)"
-        r"\s+(\d{1,12})(?!\d)",
+        r"\((\d{1,12})(?: tokens)?\) (?:is|exceeds)"
+        r"|(?:given:|requested(?: a total of)?|resulted in|received|got|current length is|prompt is|prefill|too long:|request has"
+        r"|keep the first|prompt contains|input length)\s+(\d{1,12})(?!\d)",
         re.IGNORECASE,
     ),
 )
 """How they say how much it was."""
+
+
+_ECHO = re.compile(
+    r"""(["']msg["']: .{1,400}?), ["']input["']: .*?(?=, ["'](?:ctx|url)["']: |\}, ?\{["']type["']: |$)""", re.DOTALL
+)
+"""What pydantic adds to its words: the value that it refuses, which may be a whole conversation and name any kind of error."""
 
 
 @dataclass(frozen=True)
@@ -190,7 +200,7 @@ def _layers(data: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     quoted = (
         error if isinstance(error, str) else error.get("message") if isinstance(error, dict) else data.get("message")
     )
-    for inner in (error, data.get("innererror"), _quoted(quoted)):
+    for inner in (error, data.get("detail"), data.get("innererror"), _quoted(quoted)):
         if isinstance(inner, dict):
             yield from _layers_below(inner)
 
@@ -221,13 +231,13 @@ def _behind(data: Mapping[str, Any]) -> str:
 
 
 def _plain(value: Any) -> str:
-    """Return words in one line, no more than are looked at."""
+    """Return words in one line, no more than are looked at, without the caller's own that a server repeats."""
     if not isinstance(value, str):
         try:
             value = json.dumps(value)
         except (ValueError, RecursionError):
             value = "an answer that is nested too deeply"
-    return " ".join(value[:MAX_READ_CHARS].split())
+    return " ".join(_ECHO.sub(r"\1", value[:MAX_SEARCHED_CHARS])[:MAX_READ_CHARS].split())
 
 
 def _cut(text: str, most: int) -> str:

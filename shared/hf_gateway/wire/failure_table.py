@@ -16,6 +16,7 @@ from hf_gateway.errors import (
     BadGeneration,
     BadResponse,
     BatchTooLarge,
+    ConnectFailed,
     ContentFiltered,
     ContextOverflow,
     GatedModel,
@@ -37,6 +38,8 @@ SERVER = range(500, 600)
 FAILED = range(400, 600)
 SAYS_ITSELF = frozenset({401, 402, 403, 404, 408, 429})
 """Statuses that mean one thing at every server; words are asked there only by rules that name them."""
+PASSING = frozenset({409, 421, 423, 425, 499})
+"""4xx by which the request is not at fault."""
 REFUSED = frozenset(CLIENT) - SAYS_ITSELF
 """Statuses by which servers say that something is wrong with the request, whichever of them they chose."""
 REFUSED_OR_FAILED = REFUSED | frozenset(SERVER)
@@ -94,7 +97,7 @@ _CODE_RULES: tuple[Rule, ...] = (
         "the account has no money; it stays so however long one waits, and only another account can serve",
         codes=_codes(
             "insufficient_quota billing_not_active billing_hard_limit_reached insufficient_balance insufficient_credits "
-            "insufficient_user_quota exceeded_current_quota_error arrearage"
+            "insufficient_user_quota exceeded_current_quota_error arrearage budget_exceeded"
         ),
     ),
     Rule(
@@ -161,7 +164,7 @@ _WORD_RULES: tuple[Rule, ...] = (
         "what these words blame is the model's own output, not the request",
         words=(
             r"failed to call a function|tool call validation failed|failed to generate json"
-            r"|unexpected token \d+ while expecting"
+            r"|unexpected token \d+ while expecting|failed to parse (tool call arguments|input at pos)|error parsing tool call"
         ),
     ),
     Rule(
@@ -199,7 +202,7 @@ _WORD_RULES: tuple[Rule, ...] = (
             r"(does|do) not support|not an? (embedding|multimodal|chat) model|is not embedding|not supported for (task|provider)"
             r"|(input|feature|mode|function|tools?|images?|audio|embeddings?|streaming|calling)\b.{0,40} not support(ed)?\b"
             r"|enable-auto-tool-choice|cannot be combined with tool|requires --|not OAI compatible|template error"
-            r"|must provide a chat template|not implemented"
+            r"|must provide a chat template|not implemented|roles must alternate|role not supported|at most \d+ image"
         ),
     ),
     Rule(
@@ -230,7 +233,8 @@ _WORD_RULES: tuple[Rule, ...] = (
             r"must have less than \d+ tokens|context (length|window)|exceed.{0,40}context|prompt is too long|too many tokens"
             r"|maximum (supported )?(sequence|input|prompt) length|input length exceeds|input is too long|tokens? limit"
             r"|too large to process|exceed n_ctx|tokens?\b.{0,20}\bexceed|reduce the length|tokens.{0,40} must be <= \d+"
-            r"|current length is \d+"
+            r"|current length is \d+|context size .{0,20}exceeded|context shift is disabled|range of input length"
+            r"|exceeds? (the )?max(imum)?( allowed)? (length|token)"
         ),
     ),
     Rule(
@@ -287,6 +291,14 @@ _STATUS_RULES: tuple[Rule, ...] = (
     Rule(BatchTooLarge, "a body of too many bytes, mostly told by a proxy; smaller parts may pass", {413}),
     Rule(ServerError, "TEI and TGI answer 424 when the model behind them fails", {424}),
     Rule(RateLimited, "asked too often; the target rests", {429}),
+    Rule(ConnectFailed, "a proxy on the way wants to know who asks; the server was not reached", {407}),
+    Rule(
+        ServerError,
+        "about the moment or the way, not the request: conflict, wrong host, locked, too early, left",
+        PASSING,
+    ),
+    Rule(ModelNotFound, "what was there is gone, and the address is right for everything else", {410}),
+    Rule(PermissionDenied, "not served from here for legal reasons", {451}),
     Rule(ContentFiltered, "Cohere's own status for what its policy refuses", {498}),
     Rule(Unsupported, "the route or the method is not there, and both are ours, not the caller's", {405, 501}),
     Rule(Overloaded, "up, and too busy", {503, 529}),
