@@ -78,8 +78,46 @@ def test_an_empty_answer_is_none(chatter: Make, primary: FakeOpenAI, backup: Fak
 def test_the_callers_own_limits_may_leave_nothing(chatter: Make, primary: FakeOpenAI) -> None:
     primary.always(stream({"role": "assistant", "content": ""}, finish_reason="length"))
     assert chatter(chain(primary)).ask(max_tokens=1).text == ""
+    assert chatter(chain(primary)).ask(extra_body={"max_completion_tokens": 1}).text == ""
     primary.always(stream({"role": "assistant", "content": ""}))
     assert chatter(chain(primary)).ask(stop=["\n"]).text == ""
+
+
+CALLED = {"id": "c1", "type": "function", "function": {"name": "save", "arguments": "{}"}}
+RESULT = {"role": "tool", "tool_call_id": "c1", "content": "saved"}
+
+
+@pytest.mark.parametrize("content", ["Paris. I note that down.", [{"type": "text", "text": "Paris."}]])
+def test_a_model_that_has_answered_beside_its_call_may_add_nothing(
+    chatter: Make, primary: FakeOpenAI, backup: FakeOpenAI, content: Any
+) -> None:
+    primary.always(stream({"role": "assistant", "content": ""}))
+    called = {"role": "assistant", "content": content, "tool_calls": [CALLED]}
+    asked = {"role": "user", "content": "What is the capital of France?"}
+    answer = chatter(chain(primary, backup)).ask([asked, called, RESULT])
+    assert (answer.text, answer.served_by, backup.count()) == ("", f"openai:{primary.url}", 0)
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        [{"role": "assistant", "content": "", "tool_calls": [CALLED]}, RESULT],
+        [{"role": "assistant", "content": "Yes.", "tool_calls": [CALLED]}, RESULT, {"role": "user", "content": "And?"}],
+        [
+            {"role": "assistant", "content": "Of an earlier turn."},
+            {"role": "user", "content": "And?"},
+            {"role": "assistant", "content": None, "tool_calls": [CALLED]},
+            RESULT,
+        ],
+    ],
+    ids=["no text", "a new question", "text of an earlier turn"],
+)
+def test_a_model_that_has_not_answered_yet_owes_an_answer(
+    chatter: Make, primary: FakeOpenAI, backup: FakeOpenAI, before: list[dict[str, Any]]
+) -> None:
+    primary.always(stream({"role": "assistant", "content": ""}))
+    answer = chatter(chain(primary, backup)).ask([{"role": "user", "content": "Hello?"}, *before])
+    assert answer.served_by == f"openai:{backup.url}"
 
 
 LOADED = Reply(

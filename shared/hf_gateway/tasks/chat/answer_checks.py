@@ -1,7 +1,9 @@
 """Whether what a target gave is an answer at all, and what a reader should know about one that is."""
 
+import itertools
 import json
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from hf_gateway.chat import ChatAnswer, ChatRequest, Gathering, ToolCall
 from hf_gateway.errors import (
@@ -34,6 +36,10 @@ FINISH_REASON_FAILURES: Mapping[str, tuple[type[GatewayError], str]] = {
     "malformed_function_call": (BadResponse, "the model wrote a tool call that cannot be read"),
 }
 """Finish reasons that are no end of an answer, by the providers' own words."""
+
+
+TOKEN_LIMITS = ("max_completion_tokens", "max_new_tokens", "num_predict")
+"""What servers call `max_tokens` besides, which callers give in `extra_body`."""
 
 
 def answer_failure(request: ChatRequest, gathering: Gathering) -> GatewayError | None:
@@ -77,8 +83,29 @@ def wrong_call(request: ChatRequest, answer: ChatAnswer) -> str | None:
 
 
 def _may_be_empty(request: ChatRequest, reason: str | None) -> bool:
-    """Return whether the caller's own limits explain an answer without content."""
-    return (reason == "length" and request.sampling.max_tokens is not None) or bool(request.stop)
+    """Return whether the caller's own limits, or what was said before the tools were called, explain an empty answer."""
+    sampling = request.sampling
+    limited = sampling.max_tokens is not None or any(name in (sampling.extra_body or {}) for name in TOKEN_LIMITS)
+    if reason == "length" and limited:
+        return True
+    return bool(request.stop) or (reason not in (None, "length", "tool_calls") and _has_answered(request))
+
+
+def _has_answered(request: ChatRequest) -> bool:
+    """Return whether the model wrote text in this turn, before it called the tools whose results it got last.
+
+    Models end such a turn with an empty message where they have nothing to add.
+    """
+    if request.messages[-1]["role"] != "tool":
+        return False
+    turn = itertools.takewhile(lambda message: message["role"] in ("assistant", "tool"), reversed(request.messages))
+    return any(message["role"] == "assistant" and _has_text(message.get("content")) for message in turn)
+
+
+def _has_text(content: Any) -> bool:
+    parts = [content] if isinstance(content, str) else content or ()
+    texts = (part if isinstance(part, str) else part.get("text") for part in parts)
+    return any(isinstance(text, str) and text.strip() for text in texts)
 
 
 def _is_whole(answer: ChatAnswer) -> bool:
