@@ -34,9 +34,20 @@ SURVIVORS = HERE / "mutation_survivors.json"
 CORE = HERE.parent / "shared" / "hf_gateway"
 
 MODULES: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {
-    "chain": (["chain"], ["failure_table", "chat_failure_table", "breaker_and_deadline", "chat_streams", "errors"]),
-    "breaker": (["breaker"], ["breaker_and_deadline", "failure_table"]),
-    "pace": (["pace"], ["breaker_and_deadline", "chat_streams", "chat_failure_table"]),
+    "chain": (
+        ["chain"],
+        [
+            "chain",
+            "time_limits",
+            "failure_table",
+            "chat_failure_table",
+            "breaker_and_deadline",
+            "chat_streams",
+            "errors",
+        ],
+    ),
+    "breaker": (["breaker"], ["breaker", "breaker_and_deadline"]),
+    "pace": (["pace"], ["time_limits", "chain"]),
     "guard": (["guard"], ["guard", "served_spaces", "campaign", "index_lock"]),
     "classify": (
         ["wire.classify", "wire.failure_table"],
@@ -44,7 +55,7 @@ MODULES: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {
     ),
     "credentials": (["credentials", "key_policy"], ["credentials", "key_policy", "keyring"]),
     "transport": (["transport", "http.exchange"], ["transport", "transport_pools", "transport_streams", "credentials"]),
-    "downloads": (["hub.transfer"], ["hub_download", "hub_safety", "hub_limits"]),
+    "downloads": (["hub.transfer"], ["hub_transfer", "hub_download"]),
     "money": (["ledger.cost", "ledger.prices"], ["costs", "prices"]),
     "budgets": (["ledger.budgets", "ledger.budget_pool", "ledger.budget_watch"], ["budgets"]),
 }
@@ -533,12 +544,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plugin = _Plugin([f"hf_gateway.{module}" for module in modules], chosen.processes)
         started = time.perf_counter()
         files = [str(HERE / f"test_{test}.py") for test in tests]
-        pytest.main(["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--no-header", *files], plugins=[plugin])
+        pytest.main(
+            ["-o", "addopts=", "-p", "no:terminal", "-p", "no:cacheprovider", "-p", "no:xdist", *files],
+            plugins=[plugin],
+        )
         if plugin.failed:
             _say(f"{name}: a test fails without any change: {plugin.failed[0]}")
             return 1
         survived = [each for each in plugin.outcomes if each.killed is None]
         count = len(plugin.outcomes)
+        if not count:
+            _say(f"{name}: no mutant was played")
+            return 1
         killed = (count - len(survived)) / count
         unexplained = [each.mutant for each in survived if each.mutant.key not in explained]
         rows.append(f"{name}: {count} mutants, {killed:.1%} noticed, {len(survived)} survived, {len(unexplained)} of them "

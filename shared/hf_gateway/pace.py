@@ -1,5 +1,6 @@
 """How long a request, a call and each of its steps may take, and how often one target is asked."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -71,7 +72,7 @@ class Pace:
         self.policy, self.clock, self.ends, self._hurried, self._whole = policy, clock, ends, hurried, whole
         self.started = clock()
         self.last_content: float | None = None
-        self._limit = "no answer came", policy.deadline
+        self._limit: tuple[str, float]  # of the last allowance: words, seconds
 
     @cached_property
     def hurried(self) -> bool:
@@ -96,7 +97,7 @@ class Pace:
             if (first := self.started + policy.first_content_timeout - now) < left:
                 left, self._limit = first, ("nothing of the answer came", policy.first_content_timeout)
         elif effect.patient:
-            left = self.ends - now
+            left = math.inf
         else:
             left = policy.whole_progress_timeout if self._whole else policy.progress_timeout
             self._limit = "nothing came", left

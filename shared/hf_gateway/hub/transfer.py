@@ -245,9 +245,10 @@ class Transfer:
             part.touch()
         size = part.stat().st_size
         digest = _digest(part, size, file.digest)
-        if (file.size is not None and size != file.size) or (_known(file.digest) and digest != file.digest):
+        wrong_size = file.size is not None and size != file.size
+        if wrong_size or (_known(file.digest) and digest != file.digest):
             part.unlink()
-            what = f"{size} bytes long, not {file.size}" if size != file.size else "not what the Hub says it is"
+            what = f"{size} bytes long, not {file.size}" if wrong_size else "not what the Hub says it is"
             raise BadResponse(f"{file.path} is {what}; it was deleted, try again", target=TARGET)
         return digest
 
