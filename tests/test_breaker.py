@@ -59,7 +59,7 @@ def test_a_success_closes_it_and_begins_the_cool_down_anew() -> None:
     assert breaker.ready_at() == 121.0
 
 
-def test_the_cool_down_doubles_with_each_failed_trial_up_to_ten_seconds() -> None:
+def test_a_trial_that_fails_is_followed_by_another_after_ten_seconds() -> None:
     breaker = opened(100.0)
     for now, ready in ((105.0, 115.0), (115.0, 125.0)):
         assert breaker.admit(now)

@@ -18,7 +18,7 @@ from hf_gateway.values.forks import fork_lock
 FAILURES_TO_OPEN = 3
 FIRST_COOL_DOWN_S = 5.0
 """Seconds from the failure that opens the breaker to the first probe."""
-LONGEST_COOL_DOWN_S = 10.0
+LATER_COOL_DOWN_S = 10.0
 """Seconds between later probes. A target that recovers is asked again within this time, the time its last failure took and the
 time until the next call: 15 s for one that fails within 1 s where calls come every 4 s."""
 
@@ -45,7 +45,6 @@ class Breaker:
         self._lock = fork_lock()
         self._failures = 0
         self._counted_at = float("-inf")
-        self._cool_down = FIRST_COOL_DOWN_S
         self._opens_until: float | None = None
         self._probing = False
         self._rests_until = 0.0
@@ -70,12 +69,11 @@ class Breaker:
         """Close."""
         with self._lock:
             self._failures = 0
-            self._cool_down = FIRST_COOL_DOWN_S
             self._opens_until = None
             self._probing = False
 
     def failed(self, now: float, failure: GatewayError, began: float | None = None) -> None:
-        """Count a failure; open at the third in a row, and again, for twice as long, when the probe fails.
+        """Count a failure; open at the third in a row, and again, for longer, when the probe fails.
 
         began: when the call did. Those that were under way at the last failure fail with it, and are none in a row.
         """
@@ -87,10 +85,9 @@ class Breaker:
             if self._opens_until is not None:
                 # Only the probe tells anything new; calls that were under way when it opened do not prolong it.
                 if self._probing:
-                    self._cool_down = min(self._cool_down * 2, LONGEST_COOL_DOWN_S)
-                    self._opens_until = now + self._cool_down
+                    self._opens_until = now + LATER_COOL_DOWN_S
             elif self._failures >= FAILURES_TO_OPEN:
-                self._opens_until = now + self._cool_down
+                self._opens_until = now + FIRST_COOL_DOWN_S
             self._probing = False
 
     def rest(self, until: float, failure: GatewayError) -> None:
