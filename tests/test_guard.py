@@ -1,6 +1,7 @@
 """The guard: no vector of another space gets out, measured rather than believed."""
 
 import asyncio
+import dataclasses
 import json
 import math
 import multiprocessing
@@ -216,6 +217,72 @@ def test_a_fingerprint_without_a_cut_says_nothing_of_where_texts_are_cut(primary
         Gateway(MODEL, [_quiet(strict)], check_space=True, truncate=True).embed(["one"])
         with pytest.raises(errors.Quarantined, match="refuses a long text"):
             Gateway(MODEL, [_quiet(primary)], check_space=True, truncate=True).embed(["one"])
+
+
+def by_files(store: Store, space: VectorSpace) -> None:
+    """Have a fingerprint be one of the model's own files, made without a cut."""
+    kept = store.load(space)
+    assert kept is not None
+    store.replace(dataclasses.replace(kept, authority="files", source="local"))
+
+
+def test_the_first_server_that_cuts_says_where_beside_a_fingerprint_of_files(
+    primary: FakeOpenAI, backup: FakeOpenAI, store: Store, embed: Callable[..., Any]
+) -> None:
+    plain = guarded(primary)
+    plain.embed(["one"])
+    by_files(store, plain.space)
+    backup.embed = lambda texts: right([text[:400] for text in texts])
+    chain = guarded(primary, backup, truncate=True, max_retries=0)
+    embed(chain, [CANARIES[LONG]])
+    primary.always(Reply(500), path=PATH)
+    with pytest.raises(errors.AllTargetsFailed, match="cut at another place"):
+        embed(chain, [CANARIES[LONG]])
+    with pytest.raises(errors.Quarantined, match="cut at another place"):
+        embed(guarded(backup, truncate=True), ["one"])
+
+
+def test_the_models_own_files_decide_where_texts_are_cut(store: Store) -> None:
+    space = Gateway("hash-model", ["hash:384"], check_space=True).space
+    by_hash = guarded("hash:384", model="hash-model", truncate=True)
+    by_hash.embed(["one"])
+    kept = store.load(space)
+    assert kept is not None
+    cut = {role: (*rows[:LONG], rows[0]) for role, rows in kept.rows.items()}  # as a server may have added it
+    store.replace(dataclasses.replace(kept, rows=cut))
+    guarded("hash:384", model="hash-model", truncate=True).embed(["one"])
+    found = store.load(space)
+    assert found is not None
+    assert found.rows == kept.rows
+
+
+def test_vectors_of_cut_texts_are_cached_once_it_is_known_where_they_are_cut(
+    primary: FakeOpenAI, backup: FakeOpenAI, store: Store, tmp_path: Path
+) -> None:
+    cut: dict[str, Any] = {"truncate": True, "cache": tmp_path / "cache.sqlite"}
+    backup.embed = lambda texts: right([text[:400] for text in texts])
+    plain = guarded(primary)
+    plain.embed(["one"])
+    unmeasured = store.load(plain.space)
+    assert unmeasured is not None
+    guarded(primary, **cut).embed([CANARIES[LONG]])
+    store.replace(unmeasured)  # a server of the same name, whose fingerprint a chain without a cut has made anew
+    chain = guarded(backup, **cut)
+    assert chain.embed([CANARIES[LONG]]).vectors.tolist() == right([CANARIES[LONG][:400]])
+    assert chain.cache is not None
+    assert chain.cache.counts.hits == 0
+
+
+def test_a_fingerprint_that_cannot_be_completed_keeps_nobody_from_being_served(
+    primary: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guarded(primary).embed(["one"])
+    monkeypatch.setattr(Store, "replace", _read_only)
+    assert guarded(primary, truncate=True).embed(["one"]).vectors.tolist() == right(["one"])
+
+
+def _read_only(*_: Any) -> None:
+    raise PermissionError(30, "Read-only file system")
 
 
 def _quiet(server: FakeOpenAI) -> Target:

@@ -33,6 +33,10 @@ def other_model(texts: Sequence[str]) -> list[list[float]]:
     return unit_vectors([f"another model: {text}" for text in texts])
 
 
+def cut_short(texts: Sequence[str]) -> list[list[float]]:
+    return unit_vectors([text[:400] for text in texts])
+
+
 def wider(texts: Sequence[str]) -> list[list[float]]:
     return unit_vectors(texts, 512)
 
@@ -338,6 +342,41 @@ class TestVectors:
         lock.check(X, other)
         with pytest.raises(SpaceMismatch, match="long texts are cut at another place"):
             lock.check(X, other, cut=True)
+
+    def test_an_index_made_without_a_cut_learns_where_texts_are_cut_from_the_first_that_cuts(
+        self, primary: FakeOpenAI, backup: FakeOpenAI, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        backup.embed = cut_short
+        for number, (server, truncate) in enumerate([(primary, False), (primary, True), (backup, True)]):
+            monkeypatch.setenv("HF_GATEWAY_HOME", str(tmp_path / f"home {number}"))
+            chain = embedder(server, check_space=True, truncate=truncate)
+            chain.lock_index(folder)
+            if server is primary:
+                chain.embed(["short"])
+        with pytest.raises(SpaceMismatch, match="cut at another place"):
+            chain.embed([CANARIES[-1]])
+
+    def test_of_two_that_cut_elsewhere_and_fill_a_new_index_at_once_the_first_counts(
+        self, primary: FakeOpenAI, backup: FakeOpenAI, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        backup.embed = cut_short
+        first = embedder(primary, check_space=True, truncate=True)
+        first.lock_index(folder)
+        elsewhere(monkeypatch, tmp_path)
+        second = embedder(backup, check_space=True, truncate=True)
+        second.lock_index(folder)
+        write, others = IndexLock.write, [first]
+
+        def overtaken(lock: IndexLock, **how: Any) -> IndexLock:
+            while others:
+                with monkeypatch.context() as there:
+                    there.setenv("HF_GATEWAY_HOME", str(tmp_path / "home of the first"))
+                    others.pop().embed([CANARIES[-1]])
+            return write(lock, **how)
+
+        monkeypatch.setattr(IndexLock, "write", overtaken)
+        with pytest.raises(SpaceMismatch, match="cut at another place"):
+            second.embed([CANARIES[-1]])
 
 
 class TestWhileInUse:

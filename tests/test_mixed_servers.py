@@ -7,10 +7,16 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from langchain_classic.embeddings import CacheBackedEmbeddings
+from langchain_core.stores import InMemoryByteStore
+from llama_index.core.storage.kvstore import SimpleKVStore
 
 from hf_gateway import Gateway, errors
+from hf_gateway.cache import cache_backed
 from hf_gateway.fingerprint import CANARIES
 from hf_gateway.spaces.request_canaries import FULL_REQUESTS, QUERY_TEXTS
+from langchain_hf_gateway import HFGatewayEmbeddings
+from llamaindex_hf_gateway import HFGatewayEmbedding
 from tests.servers import unit_vectors
 from tests.servers.loopback import Recorded, Reply, Stream
 from tests.servers.openai import FakeOpenAI
@@ -128,6 +134,39 @@ def test_queries_are_held_to_a_canary_every_so_many_texts(balancer: Callable[...
             break
         wrong_ones += 1
     assert wrong_ones == QUERY_TEXTS
+
+
+def test_queries_that_a_frameworks_cache_keeps_are_proven_one_by_one(balancer: Callable[..., Balancer]) -> None:
+    stores = {"llamaindex": SimpleKVStore(), "langchain": InMemoryByteStore()}
+    for door, store in stores.items():
+        server = balancer(after(3))
+        given: dict[str, Any] = {"targets": [f"openai:{server.url}"], "check_space": True, "max_retries": 0}
+        ask: Callable[[str], Any]
+        if door == "llamaindex":
+            ask = HFGatewayEmbedding(model_name=f"{MODEL}-1", embeddings_cache=store, **given).get_query_embedding
+        else:
+            embeddings = HFGatewayEmbeddings(model=f"{MODEL}-2", **given)
+            ask = CacheBackedEmbeddings.from_bytes_store(embeddings, **cache_backed(embeddings, store)).embed_query
+        ask("one")
+        with pytest.raises(errors.Quarantined):
+            ask("two")
+
+
+def test_a_text_too_large_for_a_server_does_not_end_the_checks(primary: FakeOpenAI) -> None:
+    chain, handle = gateway(primary), primary.handle
+    chain.embed(["one"])
+
+    def refusing(request: Recorded) -> Reply | Stream:
+        too_large = request.path == PATH and len(request.body) > 4000
+        return Reply(413, "Payload Too Large") if too_large else handle(request)
+
+    primary.handle = refusing  # type: ignore[method-assign]
+    with pytest.raises(errors.ContextOverflow):
+        chain.embed(["x" * 5000])
+    chain.embed(["x" * 3900])  # which there is room for, and none for a canary
+    primary.embed = wrong
+    with pytest.raises(errors.Quarantined):
+        chain.embed(["two"])
 
 
 def test_a_server_that_says_it_is_another_one_proves_itself_at_once(balancer: Callable[..., Balancer]) -> None:

@@ -203,6 +203,27 @@ def test_a_worker_process_is_bound_as_its_parent(primary: FakeOpenAI, tmp_path: 
         pool.submit(embed, original).result(120)
 
 
+def test_a_child_that_was_forked_before_the_first_vector_decides_together_with_its_parent(primary: FakeOpenAI) -> None:
+    original = DOORS["core"](**several(primary))
+    context = multiprocessing.get_context("fork")
+    go, outcome = context.Event(), context.SimpleQueue()
+
+    def child() -> None:
+        go.wait(60)
+        try:
+            outcome.put(original.embed(["two"]).served_by)
+        except errors.GatewayError as error:
+            outcome.put(str(error))
+
+    process = context.Process(target=child)
+    process.start()
+    embed(original)
+    primary.always(DOWN, path=PATH)
+    go.set()
+    assert "pinned to test/embedder" in outcome.get()
+    process.join()
+
+
 def test_workers_of_an_ingestion_pipeline_fill_one_index_with_one_space(primary: FakeOpenAI, tmp_path: Path) -> None:
     embedding = DOORS["llamaindex"](**several(primary))
     embedding.lock_index(tmp_path / "index")

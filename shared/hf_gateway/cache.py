@@ -195,7 +195,7 @@ class CachedSpace:
         known = self._generation
         if known is None or known.space != space.id or known.stamp != stamp:
             reference = self._fingerprints.load(space)
-            if reference is None:
+            if reference is None or (self._options.truncate and not reference.says_where_texts_are_cut):
                 return None
             name: str | None = ""
             if known is not None and known.space == space.id:
@@ -311,7 +311,7 @@ class CacheNamespaces:
         stamp = space.id, about.st_mtime_ns, about.st_size, about.st_ino
         if self._known is None or self._known[0] != stamp:
             reference = self._fingerprints.load(space)
-            if reference is None:
+            if reference is None or (self._options.truncate and not reference.says_where_texts_are_cut):
                 return None
             self._known = stamp, reference, f"{space.id} {_digest(reference)}"
         return self._known[2] if holds(self._links, self._known[1]) else None

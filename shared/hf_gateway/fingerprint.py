@@ -97,6 +97,19 @@ class Fingerprint:
     taken: str = field(default_factory=lambda: dt.datetime.now(dt.UTC).isoformat(timespec="seconds"))
     accepted: Mapping[str, Rows] = field(default_factory=dict)
 
+    @property
+    def says_where_texts_are_cut(self) -> bool:
+        """Whether the long canary was measured."""
+        return self.rows["document"][LONG] is not None
+
+    def filled(self, rows: Rows) -> Self:
+        """Return it with what it lacks from another measurement of the same space; itself where it lacks nothing."""
+        whole = {
+            role: tuple(own if known is None else known for known, own in zip(kept, rows.get(role, kept), strict=True))
+            for role, kept in self.rows.items()
+        }
+        return self if whole == dict(self.rows) else dataclasses.replace(self, rows=whole)
+
     def to_dict(self) -> dict[str, Any]:
         """Return it for a file: vectors as base64 of little-endian float32."""
         return {

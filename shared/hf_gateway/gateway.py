@@ -314,6 +314,7 @@ class Gateway:
     def cache_namespace(self) -> str | None:
         """Name the vectors that may be cached together: their space, and what was measured of it; None while either is open."""
         space = self.settled_space
+        self._guard.caching = True
         return None if space is None else self._namespaces.of(space)
 
     @property

@@ -6,10 +6,10 @@ error says what probably differs and how to accept it on purpose.
 """
 
 import dataclasses
+import os
+import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import reduce
-from typing import Literal
 
 from hf_gateway.drive import Compute
 from hf_gateway.embedding import EmbedAnswer, EmbedRequest, Role
@@ -23,14 +23,15 @@ from hf_gateway.spaces.measurement import Measurable, Measuring, all_places, mea
 from hf_gateway.spaces.request_canaries import (
     MAX_IDENTITIES,
     QUERY_TEXTS,
+    SHORT_TEXT_CHARS,
     Canary,
-    CanaryRecord,
     canaries_for,
     difference,
     room_for,
     with_canaries,
     without_canaries,
 )
+from hf_gateway.spaces.standing import Standing
 from hf_gateway.usage import Usage
 from hf_gateway.values.forks import fork_lock
 from hf_gateway.values.logs import logger
@@ -48,26 +49,6 @@ MIXED = "what it answered a moment ago; not all servers behind its address have 
 ROLES: tuple[Role, ...] = ("document", "query")
 
 
-@dataclass
-class Standing:
-    """How a target stands.
-
-    requests: all that were answered; vouched: how many of them were followed by a canary; rows: what the target's canaries
-    must be; reference: the fingerprint it was let in by; fits: whether that is the one of the chain's first vector.
-    """
-
-    state: Literal["unchecked", "same", "quarantined"] = "unchecked"
-    against: str | None = None
-    comparison: Comparison | None = None
-    error: GatewayError | None = None
-    requests: int = 0
-    vouched: int = 0
-    rows: Rows | None = field(default=None, repr=False)
-    reference: Rows | None = field(default=None, repr=False)
-    fits: bool = False
-    canaries: CanaryRecord = field(default_factory=CanaryRecord, repr=False)
-
-
 class Guard:
     """Shared by the targets of one chain. Safe for threads: a check that two do at once is done twice, with one outcome."""
 
@@ -83,6 +64,10 @@ class Guard:
         self._decision: SpaceDecision | None = None  # once there are copies
         self._standings: dict[Measurable, Standing] = {}
         self._unkept: dict[str, Fingerprint] = {}  # where nothing can be written
+        self.caching = options.cache is not None and options.cache is not False
+        """Whether vectors are kept, of queries too: then each request of queries is proven, as those of documents are."""
+        if self._separate:
+            _undecided.add(self)
 
     @property
     def checks(self) -> bool:
@@ -247,7 +232,7 @@ class Guard:
                 standing.rows,
                 both_roles=len(self._roles(target)) > 1,
                 most=target.most_texts,
-                always=self._options.cache is not None,
+                always=self.caching,
             )
 
     def _embed_with(
@@ -259,8 +244,12 @@ class Guard:
         except BatchTooLarge as limit:
             if limit.max_texts is not None and limit.max_texts < len(request.texts):
                 raise
-            record.takes_one = record.takes_one or len(request.texts) == 1
-            return (yield from target.embed_shaped(request))
+            alone: EmbedAnswer = yield from target.embed_shaped(
+                request
+            )  # raises where it is too much without canaries, too
+            if len(request.texts) == 1 and len(request.texts[0]) <= SHORT_TEXT_CHARS:
+                record.takes_one = True
+            return alone
         answer, found = without_canaries(whole, canaries)
         assert standing.rows is not None
         if (comparison := difference(canaries, found, standing.rows, record)) is not None:
@@ -280,22 +269,25 @@ class Guard:
         if (error := self.standing(target).error) is not None:
             raise error  # found out by another call while this one was under way
         space = self.space_of(target)
-        if self._pinned is None and (decision := self._decision) is not None:
-            reference = self.standing(target).reference
-            settled: SpaceBinding = yield Compute(lambda: decision.settle(space, reference))
-            with self._lock:
-                if self._pinned is None:
-                    self._pinned, self._held = settled.pinned, settled.reference
-        with self._lock:
-            if self._pinned is None:
-                self._pinned = space
-            elif differences := self._pinned.differences(space):
-                raise Quarantined(
-                    f"this chain is pinned to {self._pinned.model} since its first vector: {differences[0]}",
-                    target=target.label,
-                )
+        pinned = self._pinned
+        while pinned is None:
+            pinned = yield from self._decide(space, self.standing(target).reference)
+        if differences := pinned.differences(space):
+            raise Quarantined(
+                f"this chain is pinned to {pinned.model} since its first vector: {differences[0]}", target=target.label
+            )
         self._hold(target)
         return answer
+
+    def _decide(self, space: VectorSpace, reference: Rows | None) -> Measuring:
+        """Pin the chain, alone or together with its copies; returns the space, None where a copy was made meanwhile."""
+        decision, settled = self._decision, SpaceBinding(space)
+        if decision is not None:
+            settled = yield Compute(lambda: decision.settle(space, reference))
+        with self._lock:
+            if self._pinned is None and self._decision is decision:
+                self._pinned, self._held = settled.pinned, settled.reference
+            return self._pinned
 
     def _hold(self, target: Measurable) -> None:
         """Hold a target to the fingerprint of the chain's first vector: its own may be that of another name, or newer."""
@@ -347,7 +339,7 @@ class Guard:
         if accepted is not None and (found := self._compare(accepted, rows)).same:
             return found, reference
         comparison = self._compare(reference.rows, rows)
-        if target.authoritative and reference.authority == "server":
+        if target.authoritative and (reference.authority == "server" or self._cuts_elsewhere(reference, rows)):
             # The model's files decide what a name means; who differs from them is told so at its next check.
             if not comparison.same:
                 log.warning(
@@ -358,23 +350,22 @@ class Guard:
                     _origin(reference),
                     comparison.causes[0],
                 )
-            self._store.replace(dataclasses.replace(own, accepted=reference.accepted))
+            self._replace(dataclasses.replace(own, accepted=reference.accepted))
             return self._compare(rows, rows), own
-        if comparison.same and (target.authoritative or reference.authority == "server"):
-            reference = self._with_long(reference, rows)
+        if comparison.same and (whole := reference.filled(rows)) is not reference:
+            # Made by a chain that never cuts: whoever is the first to cut says where.
+            self._replace(reference := whole)
         return comparison, reference
 
-    def _with_long(self, reference: Fingerprint, rows: Rows) -> Fingerprint:
-        """Add where long texts are cut to a fingerprint that a chain made which never cuts any."""
-        filled = {
-            role: tuple(own if known is None else known for known, own in zip(kept, rows.get(role, kept), strict=True))
-            for role, kept in reference.rows.items()
-        }
-        if filled == dict(reference.rows):
-            return reference
-        reference = dataclasses.replace(reference, rows=filled)
-        self._store.replace(reference)
-        return reference
+    def _cuts_elsewhere(self, reference: Fingerprint, rows: Rows) -> bool:
+        """Return whether where long texts are cut is all that differs: a server may have added that to a fingerprint of files."""
+        return not self._compare(reference.rows, rows).same and compare(reference.rows, rows, cut=False).same
+
+    def _replace(self, fingerprint: Fingerprint) -> None:
+        try:
+            self._store.replace(fingerprint)
+        except OSError as error:
+            notice_once(f"fingerprints of vector spaces cannot be kept ({error}), so they hold for this process only")
 
     def _compare(self, reference: Rows, rows: Rows) -> Comparison:
         return compare(reference, rows, cut=self._options.truncate)
@@ -399,6 +390,20 @@ class Guard:
             standing.state, standing.against = "quarantined", against
             standing.comparison, standing.error = comparison, error
         return error
+
+
+_undecided: "weakref.WeakSet[Guard]" = weakref.WeakSet()
+"""Guards of chains whose space the first vector decides."""
+
+
+def _before_fork() -> None:
+    """Have each such chain decide together with what becomes of it in the child, as with any other copy."""
+    for guard in list(_undecided):
+        guard.binding()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork)
 
 
 def _origin(fingerprint: Fingerprint) -> str:

@@ -119,7 +119,7 @@ class IndexGuard:
             held.check(space, fingerprint, cut=self._cut)
         if fingerprint is not None:
             self._compared.add(CACHED)
-        lock = IndexLock(self.folder, space, fingerprint=fingerprint).write()
+        lock = IndexLock(self.folder, space, fingerprint=fingerprint).write(cut=self._cut)
         if undecided and lock.space is not None:
             self._guard.pin(lock.space)
         return lock
@@ -162,7 +162,7 @@ class IndexGuard:
                 lock = IndexLock(self.folder, space).write()
                 for found in measured:
                     kept = Store().load(found.space) or found
-                    lock = IndexLock(self.folder, space, fingerprint=kept).write()
+                    lock = IndexLock(self.folder, space, fingerprint=kept).write(cut=self._cut)
                 self.lock, self._was_there = lock, True
             self._compared.update(result.served_by)
 

@@ -22,12 +22,13 @@ from hf_gateway.errors import (
     RateLimited,
     StreamBroken,
 )
-from hf_gateway.guard import Guard, Standing
+from hf_gateway.guard import Guard
 from hf_gateway.key_policy import KeyLevel, fix
 from hf_gateway.notices import notice_once
 from hf_gateway.options import EmbedOptions
 from hf_gateway.secret import EnvKey
 from hf_gateway.space import VectorSpace
+from hf_gateway.spaces.standing import Standing
 from hf_gateway.tasks.chat.answer_checks import answer_failure, notes_on
 from hf_gateway.usage import Usage
 from hf_gateway.values.wording import quantity

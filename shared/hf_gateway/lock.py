@@ -121,11 +121,13 @@ class IndexLock:
         if not comparison.same:
             raise SpaceMismatch(self._other_vectors(fingerprint, comparison))
 
-    def write(self) -> "IndexLock":
+    def write(self, *, cut: bool = False) -> "IndexLock":
         """Put it into its folder, or add to the lock that is there what this one knows better; returns the one that holds.
 
         Of many processes that lock a new folder at once the first one wins, and the others are held to what it wrote. What
         a lock knows is never taken from it.
+
+        cut: whether texts may be cut, so that the long canary counts.
 
         Raises:
             SpaceMismatch: the folder is locked to another space.
@@ -145,7 +147,7 @@ class IndexLock:
                 except OSError as error:
                     raise self._unwritable(error) from error
                 known = self.read(self.path) or self
-            known.check(self.space, self.fingerprint)
+            known.check(self.space, self.fingerprint, cut=cut)
             grown = known._grown(self.space, self.fingerprint)
             if grown is not known:
                 try:
@@ -161,12 +163,13 @@ class IndexLock:
         kept = self.fingerprint
         if kept is None:
             kept = fingerprint
-        elif (
-            fingerprint is not None
-            and (kept.authority, fingerprint.authority) == ("server", "files")
-            and compare(kept.rows, fingerprint.rows, cut=False).same
-        ):
-            kept = dataclasses.replace(fingerprint, accepted={**kept.accepted, **fingerprint.accepted})
+        elif fingerprint is not None and compare(kept.rows, fingerprint.rows, cut=False).same:
+            if (kept.authority, fingerprint.authority) == ("server", "files"):
+                kept = dataclasses.replace(fingerprint, accepted={**kept.accepted, **fingerprint.accepted}).filled(
+                    kept.rows
+                )
+            else:
+                kept = kept.filled(fingerprint.rows)
         if merged == self.space and kept is self.fingerprint:
             return self
         return dataclasses.replace(self, space=merged, fingerprint=kept)

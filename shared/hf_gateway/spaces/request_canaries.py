@@ -19,6 +19,8 @@ FULL_REQUESTS = 8
 """Requests in a row that may be as large as the target takes, with no room for a canary; the next one is cut."""
 MIN_ROOM = 4
 """Texts that a target must take at once for canaries to ride along."""
+SHORT_TEXT_CHARS = 2000
+"""A text of at most so many characters that is refused beside a canary, and taken alone, tells that texts come one by one."""
 MAX_IDENTITIES = 64
 """Different words of a target about itself, beyond which they tell nothing: it gives each answer another one."""
 
