@@ -57,7 +57,10 @@ MODULES: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {
     "transport": (["transport", "http.exchange"], ["transport", "transport_pools", "transport_streams", "credentials"]),
     "downloads": (["hub.transfer"], ["hub_transfer", "hub_download"]),
     "money": (["ledger.cost", "ledger.prices"], ["costs", "prices"]),
-    "budgets": (["ledger.budgets", "ledger.budget_pool", "ledger.budget_watch"], ["budgets"]),
+    "budgets": (
+        ["ledger.budgets", "ledger.budget_pool", "ledger.budget_watch"],
+        ["budget_pool", "budget_rows", "budgets"],
+    ),
 }
 """By its name here: the core's modules, and the test files that hold them."""
 

@@ -127,7 +127,7 @@ def test_tools_calls_and_a_form_of_the_answer_are_part_of_the_input() -> None:
     assert tokens(request) == plain + size(list(request.tools))
     form = {"type": "json_schema", "json_schema": {"name": "ä", "schema": {"type": "object"}}}
     assert tokens(chat("abcd", response_format=form)) == plain + size(form)
-    call = {"id": "1", "type": "function", "function": {"name": "look_up", "arguments": "{}"}}
+    call = {"id": "1", "type": "function", "function": {"name": "look_up", "arguments": '{"in": "Körbe"}'}}
     messages = [
         {"role": "user", "content": "abcd"},
         {"role": "assistant", "content": None, "tool_calls": [call]},
@@ -148,6 +148,7 @@ def test_tools_calls_and_a_form_of_the_answer_are_part_of_the_input() -> None:
         ({"max_tokens": 7, "extra_body": {"n": 1}}, 7),
         ({"extra_body": {"max_tokens": 0.5}}, 1),
         ({"extra_body": {"max_tokens": 2.5}}, 2),
+        ({"extra_body": {"max_tokens": 0}}, 4096),
         ({"extra_body": {"max_tokens": True}}, 4096),
         ({"extra_body": {"max_tokens": "9"}}, 4096),
     ],

@@ -169,8 +169,8 @@ _MOST = 9 * 10**18
 """Millionths of a millionth of a USD: 9 million USD, above every limit, and the most that SQLite's whole numbers hold."""
 
 
-def _pico(usd: Decimal | None) -> int:
-    return 0 if usd is None else int(usd.scaleb(12))
+def _pico(usd: Decimal) -> int:
+    return int(usd.scaleb(12))
 
 
 def _usd(pico: int) -> Decimal:

@@ -109,7 +109,7 @@ def at_most(observation: Observation, prices: Prices) -> tuple[Decimal, bool]:
 
 
 def _embedding_usage(request: EmbedRequest) -> Usage:
-    return Usage(sum(map(_bytes, request.texts)) + CHECK_TOKENS, 0)
+    return Usage(sum(map(_bytes, request.texts)) + CHECK_TOKENS)
 
 
 def _chat_usage(request: ChatRequest) -> Usage:
