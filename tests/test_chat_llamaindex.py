@@ -461,7 +461,7 @@ class TestWritten:
         assert given.complete("foo").text == read.complete("foo").text
 
     def test_a_gateway_for_embeddings_is_refused(self):
-        with pytest.raises(errors.ConfigError, match="built for embeddings"):
+        with pytest.raises(errors.ConfigError, match="built for embedding;"):
             HFGatewayLLM.from_gateway(Gateway(targets=["hash"]))
 
 

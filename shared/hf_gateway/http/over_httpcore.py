@@ -1,4 +1,6 @@
-"""Blocking HTTP over httpcore's connections, without its pool.
+"""Blocking HTTP over httpx's transport and httpcore's connections, without the client of one and the pool of the other.
+
+Requests go through `httpx.HTTPTransport.handle_request`, where recorders (vcrpy), mocks and tracers of httpx look for them.
 
 A connection belongs to the exchange that has it, and to nothing else: wherever an interrupt strikes, it is closed or kept, never
 lost in a list; and no lock is taken that an interrupt could leave locked: `with` on a `threading.Lock` is one step of Python's,
@@ -14,11 +16,13 @@ from ssl import SSLContext
 from threading import Lock
 
 import httpcore
+import httpx
 
 from hf_gateway.drive import Opened
 from hf_gateway.errors import GatewayError
 from hf_gateway.http import exchange as rules
 from hf_gateway.http.exchange import ALWAYS_SENT, KEPT, Exchange, lowered, raise_, sorted_out
+from hf_gateway.http.httpx_failures import failure
 from hf_gateway.http.network import Limit, TimedNetwork
 from hf_gateway.http.proxies import Proxy
 from hf_gateway.http.urls import parsed
@@ -28,24 +32,6 @@ _LOOK_AGAIN_S = 0.01
 """Seconds from one look for a free place to the next, where MAX_CONNECTIONS are in use."""
 
 
-def failure(exchange: Exchange, error: Exception) -> GatewayError | None:
-    """Say what an exception of httpcore means; None for a stranger."""
-    words = str(error) or type(error).__name__
-    match error:
-        case httpcore.ConnectError() | httpcore.ConnectTimeout():
-            return exchange.refused(words)
-        case httpcore.ProxyError():
-            return exchange.refused(f"the proxy refuses: {words}")
-        case httpcore.TimeoutException():
-            return exchange.too_late()
-        case httpcore.NetworkError() | httpcore.RemoteProtocolError():
-            return exchange.broken(words)
-        case httpcore.UnsupportedProtocol() | httpcore.LocalProtocolError():
-            return exchange.uncallable(words)
-    is_socks = type(error).__module__.partition(".")[0] == "socksio"
-    return exchange.refused(f"the proxy does not speak SOCKS: {words}") if is_socks else None
-
-
 class BlockingPool:
     """Connections for blocking calls, from any thread."""
 
@@ -53,6 +39,7 @@ class BlockingPool:
 
     def __init__(self, context: SSLContext, proxy: Proxy | None) -> None:
         """Connect to nobody yet."""
+        self._transport = _Transport(context, self)
         self._factory = _factory(context, proxy)
         self._lock = Lock()
         self._idle: dict[str, list[tuple[float, httpcore.ConnectionInterface]]] = {}
@@ -87,8 +74,7 @@ class BlockingPool:
     def _answered(self, exchange: Exchange) -> "_Answer":
         while True:
             exchange.left()
-            message = _message(exchange)
-            answer = _Answer(self._lease(message.url.origin, exchange), message, exchange)
+            answer = _Answer(self._transport, exchange)
             try:
                 if not exchange.redirected(answer.status, answer.headers):
                     return answer
@@ -96,6 +82,19 @@ class BlockingPool:
                 answer.close()
                 raise
             answer.close()
+
+    def handle_request(self, request: httpcore.Request) -> httpcore.Response:
+        """Send over a connection of ours; httpx's transport calls this."""
+        lease = self._lease(request.url.origin, request.extensions["exchange"])
+        assert lease.connection is not None
+        try:
+            response = lease.connection.handle_request(request)
+        except BaseException:
+            lease.end()
+            raise
+        return httpcore.Response(
+            response.status, headers=response.headers, content=_Raw(response, lease), extensions=response.extensions
+        )
 
     def _lease(self, origin: httpcore.Origin, exchange: Exchange) -> "_Lease":
         """Get an idle connection, or a new one that is not yet connected."""
@@ -153,35 +152,18 @@ class _Lease:
             self._pool.take_back(self, connection, keep)
 
 
-class _Answer:
-    """An answer whose headers are there."""
+class _Raw:
+    """The body of an answer as it comes over a connection."""
 
-    def __init__(self, lease: _Lease, message: httpcore.Request, exchange: Exchange) -> None:
-        """Send the message, and wait for the headers."""
+    def __init__(self, response: httpcore.Response, lease: _Lease) -> None:
+        self._response = response
         self._lease = lease
-        self._exchange = exchange
         self._is_read = False
-        assert lease.connection is not None
-        try:
-            self._response = lease.connection.handle_request(message)
-            assert isinstance(self._response.stream, Iterable)
-            self._raw = iter(self._response.stream)
-            self.limit: Limit = message.extensions["timeout"]["read"]
-            self.status = self._response.status
-            self.headers = lowered((_text(name), _text(value)) for name, value in self._response.headers)
-        except BaseException:
-            lease.end()
-            raise
 
-    def pieces(self) -> Iterator[bytes]:
-        """Give the body, decoded."""
-        decoder = self._exchange.decoder(self.status, self.headers)
-        for raw in self._raw:
-            if decoder.is_plain:
-                yield raw
-            else:
-                yield from decoder.feed(raw)
-        decoder.end()
+    def __iter__(self) -> Iterator[bytes]:
+        """Give it in pieces."""
+        assert isinstance(self._response.stream, Iterable)
+        yield from self._response.stream
         self._is_read = True
 
     def close(self) -> None:
@@ -193,6 +175,58 @@ class _Answer:
             keep = self._is_read
         finally:
             self._lease.end(keep=keep)
+
+
+class _Transport(httpx.HTTPTransport):
+    """httpx's, over a pool of ours."""
+
+    def __init__(self, context: SSLContext, pool: "BlockingPool") -> None:
+        super().__init__(verify=context, trust_env=False)
+        # httpx has no argument for this; should it call its pool otherwise one day, the hostile tests hang.
+        self._pool = weakref.proxy(pool)
+
+
+class _Sent(httpx.SyncByteStream):
+    """The body of a request."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Give it whole."""
+        yield self._body
+
+
+class _Answer:
+    """An answer whose headers are there."""
+
+    def __init__(self, transport: httpx.HTTPTransport, exchange: Exchange) -> None:
+        """Send the exchange's request as it is now, and wait for the headers."""
+        self._exchange = exchange
+        message = _message(exchange)
+        self.limit: Limit = message.extensions["timeout"]["read"]
+        self._response = transport.handle_request(message)
+        try:
+            self.status = self._response.status_code
+            self.headers = lowered((_text(name), _text(value)) for name, value in self._response.headers.raw)
+        except BaseException:
+            self._response.close()
+            raise
+
+    def pieces(self) -> Iterator[bytes]:
+        """Give the body, decoded."""
+        decoder = self._exchange.decoder(self.status, self.headers)
+        assert isinstance(self._response.stream, httpx.SyncByteStream)
+        for raw in self._response.stream:
+            if decoder.is_plain:
+                yield raw
+            else:
+                yield from decoder.feed(raw)
+        decoder.end()
+
+    def close(self) -> None:
+        """Give the connection back, or close it if the body was not read to its end."""
+        self._response.close()
 
 
 class _Body:
@@ -216,7 +250,7 @@ class _Body:
             self._size += len(piece)
             self._exchange.check_size(self._size)
             return piece
-        except httpcore.TimeoutException:
+        except httpx.TimeoutException:
             failed = self._exchange.stalled(timeout)
         except Exception as error:  # noqa: BLE001 - sorted by `sorted_out`, which lets strangers through
             failed = sorted_out(failure, self._exchange, error)
@@ -254,28 +288,28 @@ def _factory(context: SSLContext, proxy: Proxy | None) -> httpcore.ConnectionPoo
     )
 
 
-def _message(exchange: Exchange) -> httpcore.Request:
+def _message(exchange: Exchange) -> httpx.Request:
     url, host = exchange.address(_address)
     sent = exchange.sent.request
     headers = {"host": host, **ALWAYS_SENT, **exchange.headers()}
     if sent.body is not None:
         headers["content-length"] = str(len(sent.body))
     limit = Limit(exchange.ends, exchange.connect_timeout)
-    return httpcore.Request(
+    # Given as a stream, since httpx would work out of any other form what is said here already.
+    return httpx.Request(
         sent.method,
         url,
         headers=[(name.encode("ascii"), value.encode("ascii")) for name, value in headers.items()],
-        content=sent.body or b"",
-        extensions={"timeout": {"connect": limit, "read": limit, "write": limit}},
+        stream=_Sent(sent.body or b""),
+        extensions={"timeout": {"connect": limit, "read": limit, "write": limit}, "exchange": exchange},
     )
 
 
 @lru_cache(256)
-def _address(url: str) -> tuple[httpcore.URL, str]:
-    """Return a URL as httpcore has it, and its host for the header. Raises ValueError for one that cannot be called."""
+def _address(url: str) -> tuple[httpx.URL, str]:
+    """Return a URL as httpx has it, and its host for the header. Raises ValueError for one that cannot be called."""
     found = parsed(url)
-    address = httpcore.URL(scheme=found.raw_scheme, host=found.raw_host, port=found.port, target=found.raw_path)
-    return address, found.netloc.decode("ascii")
+    return found, found.netloc.decode("ascii")
 
 
 def _text(raw: bytes) -> str:

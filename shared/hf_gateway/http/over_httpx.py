@@ -17,34 +17,13 @@ from hf_gateway.drive import Opened
 from hf_gateway.errors import GatewayError
 from hf_gateway.http.decoding import Decoder
 from hf_gateway.http.exchange import ALWAYS_SENT, KEPT, MAX_CONNECTIONS, Exchange, lowered, raise_, sorted_out
+from hf_gateway.http.httpx_failures import failure
 from hf_gateway.http.proxies import Proxy
 from hf_gateway.http.urls import parsed
 from hf_gateway.wire.http import HttpResponse
 
 with contextlib.suppress(ImportError):
     import anyio._backends._asyncio  # noqa: F401 - and anyio this one with the first connection
-
-
-def failure(exchange: Exchange, error: Exception) -> GatewayError | None:
-    """Say what an exception of httpx means; None for a stranger."""
-    words = str(error) or type(error).__name__
-    match error:
-        case httpx.ConnectError() | httpx.ConnectTimeout():
-            return exchange.refused(words)
-        case httpx.ProxyError():
-            return exchange.refused(f"the proxy refuses: {words}")
-        case httpx.TimeoutException():
-            return exchange.too_late()
-        case httpx.NetworkError() | httpx.RemoteProtocolError():
-            return exchange.broken(words)
-        case httpx.InvalidURL() | httpx.UnsupportedProtocol() | httpx.LocalProtocolError():
-            return exchange.uncallable(words)
-        case httpx.HTTPError():
-            return exchange.broken(f"{type(error).__name__}: {words}")
-        case UnicodeError():  # a name that cannot be one, such as of 64 letters, when it is looked up
-            return exchange.refused(words)
-    is_socks = type(error).__module__.partition(".")[0] == "socksio"
-    return exchange.refused(f"the proxy does not speak SOCKS: {words}") if is_socks else None
 
 
 class HttpxPool:
