@@ -44,7 +44,7 @@ class Detokenizer:
 
 
 class StopStrings:
-    """Ends a text before the first of some strings, also where it comes in pieces."""
+    """Ends a text before the string that is the first to be complete, however the text is cut into pieces."""
 
     def __init__(self, words: Sequence[str]) -> None:
         """Take the strings; empty ones stop nothing."""
@@ -57,9 +57,10 @@ class StopStrings:
         if self.met or not self._words:
             return "" if self.met else text
         text = self._held + text
-        places = [place for place in map(text.find, self._words) if place >= 0]
-        self.met = bool(places)
-        cut = min(places) if places else len(text) - held_back(text, self._words)
+        # The first to be complete, as if the text came letter by letter: else the pieces would decide between two that overlap.
+        met = [(place + len(word), place) for word in self._words if (place := text.find(word)) >= 0]
+        self.met = bool(met)
+        cut = min(met)[1] if met else len(text) - held_back(text, self._words)
         self._held = "" if self.met else text[cut:]
         return text[:cut]
 
