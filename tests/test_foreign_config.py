@@ -199,3 +199,23 @@ def test_a_rule_that_is_none_is_named_with_its_line(value: str, primary: FakeOpe
 def test_a_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
     Path("hf-gateway.toml").write_bytes(b'\xef\xbb\xbf[chains.docs]\ntargets = ["hash:8"]\n')
     assert Gateway.from_config("docs").targets == (Target("hash", options={"dim": 8}),)
+
+
+def test_a_found_file_has_no_code_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    modules = [{"idx": 0, "name": "0", "path": "", "type": "code.Here"}]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "model.safetensors").write_bytes(b"")
+    ran = tmp_path / "ran"
+    (folder / "code.py").write_text(f"open({str(ran)!r}, 'w')")
+    target = '{kind = "local", model = "./model", options = {trust_remote_code = true}}'
+    Path("hf-gateway.toml").write_text(f'[chains.x]\nmodel = "./model"\ntargets = [{target}]\n')
+    for command in (["doctor"], ["verify"], ["embed", "--chain", "x", "hi"]):
+        assert main(command) == 2
+    assert not ran.exists()
+    with pytest.raises(ConfigError, match="trust_remote_code") as caught:
+        Gateway.from_config("x")
+    assert "HF_GATEWAY_CONFIG=" in str(caught.value)
+    monkeypatch.setenv("HF_GATEWAY_CONFIG", "hf-gateway.toml")
+    Gateway.from_config("x").close()

@@ -26,6 +26,8 @@ NAMES = {
     "auth_token": "fakefakefakefake",
     "github_token": "fake0123456789fake",
     "client_secret": "Fake~Secret~0",
+    "clientsecret": "fakefakefakefake",
+    "PGPASSWORD": "correcthorse",
     "credentials": "ada:fakefake0",
     "encryption_passphrase": "correcthorse",
     "comet": "ZmFrZWtleWZha2VrZXk",

@@ -116,6 +116,7 @@ def read_chain(name: str, kind: type[BaseModel], path: str | Path | None = None)
         if rules is not None:
             targets: tuple[Target, ...] | None = getattr(settings, "targets", None)
             if targets is not None:
+                _check_code(found, targets)
                 chain["targets"] = [rules.checked(target) for target in targets]
             _check_api_key(rules, chain, targets or (Target("hf"),))
     except ValueError as error:  # pydantic's own, for values of the wrong type
@@ -137,6 +138,16 @@ def _env_key_rules(found: Path) -> EnvKeyRules | None:
     if own.is_file():
         _check_keys(own, keys)
     return EnvKeyRules(found, own, allowed_in(keys.get("env", {})), {"hf": router_url(), "local": hub_url()})
+
+
+def _check_code(found: Path, targets: Sequence[Target]) -> None:
+    """Raise ConfigError where a file that nobody named would have code run that came with a model."""
+    if any(target.options.get("trust_remote_code") for target in targets):
+        raise ConfigError(
+            f"{found.absolute()} was found in the working folder, and wants the code of a model's repository run "
+            "(trust_remote_code); a file that you did not name may not do that. If it is right, name the file yourself, with "
+            f"HF_GATEWAY_CONFIG={found.absolute()} or --config"
+        )
 
 
 def _check_api_key(rules: EnvKeyRules, chain: Mapping[str, Any], targets: Sequence[Target]) -> None:

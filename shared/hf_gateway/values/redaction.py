@@ -21,6 +21,8 @@ _STRONG_WORDS = frozenset({
     "credentials", "apikey", "apikeys", "accesskey", "secretkey", "privatekey", "authkey", "authtoken", "accesstoken",
     "refreshtoken", "bearer",
 })  # fmt: skip
+_STRONG_ENDINGS = ("password", "passwd", "passphrase", "secret", "apikey", "accesskey", "secretkey", "authtoken", "accesstoken")
+"""Ends of words that are written as one: `PGPASSWORD`, `clientsecret`."""
 _STRONG_PAIRS = frozenset({
     *((first, "key") for first in ("api", "access", "private", "secret", "subscription", "license", "auth", "ssh", "account")),
     *((first, "token") for first in ("api", "access", "auth", "refresh", "bearer", "session", "private", "secret", "security")),
@@ -77,7 +79,7 @@ def _may_be_key(text: str) -> bool:
 def names_key(name: str) -> bool:
     """Whether a name by itself says that its value is a key, a password or a secret: `api_key`, `wandb.apiKey`, `PASSWORD`."""
     words = _words(name)
-    return any(word in _STRONG_WORDS for word in words) or any(
+    return any(word in _STRONG_WORDS or word.endswith(_STRONG_ENDINGS) for word in words) or any(
         pair in _STRONG_PAIRS for pair in zip(words, (word.removesuffix("s") for word in words[1:]), strict=False)
     )
 
