@@ -21,7 +21,17 @@ _STRONG_WORDS = frozenset({
     "credentials", "apikey", "apikeys", "accesskey", "secretkey", "privatekey", "authkey", "authtoken", "accesstoken",
     "refreshtoken", "bearer",
 })  # fmt: skip
-_STRONG_ENDINGS = ("password", "passwd", "passphrase", "secret", "apikey", "accesskey", "secretkey", "authtoken", "accesstoken")
+_STRONG_ENDINGS = (
+    "password",
+    "passwd",
+    "passphrase",
+    "secret",
+    "apikey",
+    "accesskey",
+    "secretkey",
+    "authtoken",
+    "accesstoken",
+)
 """Ends of words that are written as one: `PGPASSWORD`, `clientsecret`."""
 _STRONG_PAIRS = frozenset({
     *((first, "key") for first in ("api", "access", "private", "secret", "subscription", "license", "auth", "ssh", "account")),
