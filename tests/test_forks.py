@@ -179,6 +179,58 @@ class TestSqlite:
                     assert in_child(write) is None
             assert sa.inspect(engine).has_table("child")
 
+    def test_the_ledgers_connections_are_in_use_from_before_they_leave_the_pool_until_they_are_back(
+        self, tmp_path: Path
+    ) -> None:
+        sa = pytest.importorskip("sqlalchemy")
+        from hf_gateway.ledger import store
+        from hf_gateway.wal import gate
+
+        path = tmp_path / "ledger.sqlite"
+        seen: list[tuple[str, bool]] = []
+        with store.opened(f"sqlite:///{path}") as engine:
+            for name in ("connect", "checkout", "checkin", "close"):
+                sa.event.listen(engine, name, lambda *_, name=name: seen.append((name, str(path) in gate._names)))
+            for _ in range(2):
+                with engine.connect():
+                    pass
+            assert {name for name, _ in seen} >= {"checkout", "checkin"}
+            borrowed = engine.connect()
+            engine.dispose()
+            borrowed.close()
+        assert seen[-2:] == [("checkin", True), ("close", True)]
+        assert all(in_use for name, in_use in seen if name != "close")
+        assert not gate._names
+
+    @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="open files cannot be listed here")
+    def test_no_child_inherits_an_open_ledger(self, tmp_path: Path) -> None:
+        pytest.importorskip("sqlalchemy")
+        from hf_gateway.ledger import store
+
+        path = tmp_path / "ledger.sqlite"
+        ended = threading.Event()
+
+        def open_files() -> list[str]:
+            return [str(each.readlink()) for each in Path("/proc/self/fd").iterdir() if each.is_symlink()]
+
+        with store.opened(f"sqlite:///{path}") as engine:
+
+            def read() -> None:
+                while not ended.is_set():
+                    with engine.connect() as connection:
+                        connection.exec_driver_sql("SELECT 1")
+
+            readers = [threading.Thread(target=read) for _ in range(2)]
+            for each in readers:
+                each.start()
+            try:
+                inherited = [in_child(open_files) for _ in range(10)]
+            finally:
+                ended.set()
+                for each in readers:
+                    each.join(PATIENCE_S)
+        assert not [file for files in inherited for file in files if "ledger.sqlite" in file]
+
     def test_connections_that_fail_hold_no_fork_up(self, tmp_path: Path) -> None:
         sa = pytest.importorskip("sqlalchemy")
         from hf_gateway.ledger import store

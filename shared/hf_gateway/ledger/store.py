@@ -85,43 +85,78 @@ _IN_USE = "hf_gateway_in_use"
 """Where a connection's record says which thread has it."""
 
 
+class _GatedPool(sa.pool.QueuePool):
+    """A pool whose connections are within the gate of forks from before they leave it until they are back.
+
+    SQLAlchemy tells of a checkout when the connection is out already, and of a checkin when it is not yet in: a fork between
+    would find it neither in use nor in the pool, and leave it open in the child.
+    """
+
+    file: str
+    """Path of the database."""
+    replaced = False
+    """Whether the engine has another pool by now: what comes back to this one is closed."""
+
+    def _do_get(self) -> Any:
+        thread = gate.enter(self.file)
+        try:
+            record: Any = super()._do_get()
+        except BaseException:
+            gate.leave(self.file, thread)
+            raise
+        if _IN_USE in record.record_info:  # it called itself, since another thread was faster
+            gate.leave(self.file, thread)
+        else:
+            record.record_info[_IN_USE] = thread
+        return record
+
+    def _do_return_conn(self, record: Any) -> None:
+        thread = record.record_info.pop(_IN_USE)
+        try:
+            super()._do_return_conn(record)
+            if self.replaced:
+                self.dispose()
+        finally:
+            gate.leave(self.file, thread)
+
+    def dispose(self) -> None:
+        self.replaced = True
+        super().dispose()
+
+
 def _sqlite(parsed: sa.URL, patience: float, read_only: bool) -> sa.Engine:
+    path = str(Path(str(parsed.database)).absolute())
+
+    class FilePool(_GatedPool):
+        file = path
+
     engine = sa.create_engine(
         parsed,
+        poolclass=FilePool,
         # In autocommit, since transactions are begun below: the driver would begin none for tables and PRAGMAs.
         connect_args={"timeout": patience, "isolation_level": None, "check_same_thread": False},
         hide_parameters=True,
     )
-    path = str(Path(str(parsed.database)).absolute())
     idle = _Idle(engine, path)
     gate.register(idle)
 
     @sa.event.listens_for(engine, "do_connect")
-    def _connect(dialect: Any, record: Any, arguments: Any, options: Any) -> Any:
-        thread = gate.enter(path)
+    def _connect(dialect: Any, _record: Any, arguments: Any, options: Any) -> Any:
+        if not read_only and not Path(path).exists():
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            Path(path).touch(mode=0o600)
+        connection = dialect.connect(*arguments, **options)
         with contextlib.ExitStack() as failing:
-            failing.callback(gate.leave, path, thread)
-            if not read_only and not Path(path).exists():
-                Path(path).parent.mkdir(parents=True, exist_ok=True)
-                Path(path).touch(mode=0o600)
-            connection = dialect.connect(*arguments, **options)
             failing.callback(connection.close)
             if not read_only:
                 enter_wal(connection, patience)
             connection.execute("PRAGMA synchronous=NORMAL")
             failing.pop_all()
-        record.info[_IN_USE] = thread
         return connection
 
-    @sa.event.listens_for(engine, "checkout")
-    def _checkout(_connection: Any, record: Any, _proxy: Any) -> None:
-        if _IN_USE not in record.info:  # else it was made for this
-            record.info[_IN_USE] = gate.enter(path)
-
-    @sa.event.listens_for(engine, "checkin")
-    def _checkin(_connection: Any, record: Any, idle: _Idle = idle) -> None:  # noqa: ARG001 - lives as long as the engine
-        if (thread := record.info.pop(_IN_USE, None)) is not None:
-            gate.leave(path, thread)
+    @sa.event.listens_for(engine, "engine_disposed")
+    def _disposed(_engine: Any, idle: _Idle = idle) -> None:
+        """Do nothing; keeps what forks close for as long as the engine lives."""
 
     @sa.event.listens_for(engine, "begin")
     def _begin(connection: sa.Connection) -> None:

@@ -68,7 +68,8 @@ class ForkGate:
 
     def register(self, keeper: Keeper) -> None:
         """Have it let go before a fork."""
-        self._keepers.add(keeper)
+        with self.changed:
+            self._keepers.add(keeper)
 
     def enter(self, name: str) -> int:
         """Begin a use; returns what `leave` wants. Raises the refusal."""
@@ -112,7 +113,8 @@ class ForkGate:
             self.changed.notify_all()
             self.changed.wait_for(lambda: not (self._threads.keys() - {mine}), FORK_WAIT_S)
             self._carried = set(self._names)
-        for keeper in list(self._keepers):
+            keepers = list(self._keepers)
+        for keeper in keepers:
             keeper.let_go()
 
     def after_fork_in_parent(self) -> None:
