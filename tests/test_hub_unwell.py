@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ import pytest
 from hf_gateway import Gateway, errors
 from hf_gateway.engines import hub_files, sources
 from hf_gateway.hub import cached_files, client
-from hf_gateway.hub.transfer import Patience
 from tests.publishing import safetensors
 from tests.servers.hub import COMMIT, Listed, ReadHub
 from tests.servers.loopback import Reply, dead_url, drip, hang, html, redirect
@@ -26,7 +26,7 @@ AT_MOST = 10.0
 def _short_limits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(client, "TIMEOUT", 0.4)
     monkeypatch.setattr(hub_files, "QUESTIONS_S", 1.0)
-    monkeypatch.setattr(hub_files, "PATIENCE", Patience(silence_s=0.4, tries=2, rest_s=0.1))
+    monkeypatch.setattr(hub_files, "PATIENCE", replace(hub_files.PATIENCE, silence_s=0.4, rest_s=0.1))
     monkeypatch.setattr(cached_files, "default_cache", lambda: tmp_path / "files")
 
 
@@ -93,6 +93,18 @@ def test_the_next_target_answers_within_seconds(
     served = _embed(gateway, asynchronous)
     assert time.monotonic() - began < AT_MOST
     assert [attempt.outcome for attempt in served.attempts] == ["failed", "served"]
+
+
+def test_a_hub_that_sends_a_model_at_two_kilobytes_a_second_costs_a_chain_seconds(
+    hub: ReadHub, backup: FakeOpenAI, tmp_path: Path
+) -> None:
+    weights = bytes(200_000)
+    (tmp_path / "model" / WEIGHTS).write_bytes(weights)
+    hub.always(drip(Reply(200, weights), every=0.0004), path=f"{FILE}{COMMIT}/{WEIGHTS}")
+    began = time.monotonic()
+    served = _embed(Gateway(MODEL, ["local", f"openai:{backup.url}"], on_space_change="separate"), asynchronous=False)
+    assert time.monotonic() - began < AT_MOST
+    assert "less than 20 kB a second" in (served.attempts[0].error or "")
 
 
 @pytest.mark.parametrize("name", UNWELL)

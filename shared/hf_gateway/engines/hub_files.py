@@ -29,8 +29,8 @@ from hf_gateway.values.forks import fork_lock
 
 QUESTIONS_S = 15.0
 """Seconds for all questions to the Hub before the first file."""
-PATIENCE = Patience(silence_s=10.0, tries=2, rest_s=5.0)
-"""With a Hub that sends next to nothing of a file."""
+PATIENCE = Patience(silence_s=10.0, tries=2, rest_s=5.0, slowest_bytes_s=20_000)
+"""With a Hub that sends next to nothing of a file: at this speed a small model takes an hour."""
 
 _absences: dict[str, Absence] = {}
 _lock = fork_lock()

@@ -54,12 +54,14 @@ _BUSY = (408, 429, 500, 502, 503, 504)
 class Patience:
     """How long a download bears with a Hub that does not get on.
 
-    silence_s: seconds with next to nothing; tries: in a row that bring as little; rest_s: seconds that the Hub may ask for.
+    silence_s: seconds with next to nothing; tries: in a row that bring as little; rest_s: seconds that the Hub may ask for;
+    slowest_bytes_s: what is next to nothing, in bytes a second.
     """
 
     silence_s: float
     tries: int
     rest_s: float
+    slowest_bytes_s: int = SLOWEST_BYTES_S
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class Transfer:
     ) -> None:
         """Connect to nobody yet. patience: by default that of a person who watches."""
         self._patience = patience or Patience(READ_TIMEOUT, TRIES, LONGEST_WAIT)
-        self._least = SLOWEST_BYTES_S * self._patience.silence_s
+        self._least = self._patience.slowest_bytes_s * self._patience.silence_s
         self._source = source
         self._pause = pause
         self._here = here
@@ -229,8 +231,9 @@ class Transfer:
         if isinstance(error, _Stalled):
             patience = self._patience
             return AttemptTimedOut(
-                f"sent next to nothing of {self._source.model} for {patience.silence_s:.3g} s, {patience.tries} times; what has "
-                "come is kept, and the next download goes on from there",
+                f"sent less than {patience.slowest_bytes_s / 1000:.0f} kB a second of {self._source.model} for "
+                f"{patience.silence_s:.3g} s, {patience.tries} times; what has come is kept, and the next download goes on "
+                "from there",
                 target=TARGET,
             )
         return ConnectFailed(
