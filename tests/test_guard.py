@@ -113,6 +113,8 @@ def test_where_nothing_can_be_kept_the_guard_holds_for_the_process(
     primary.always(Reply(401))
     with pytest.raises(errors.AllTargetsFailed, match="another model"):
         gateway.embed(["two"])
+    with pytest.raises(errors.Quarantined, match="another model"):
+        guarded(backup).embed(["another chain of this process"])
 
 
 def test_the_long_canary_goes_by_itself_where_texts_may_be_cut(primary: FakeOpenAI) -> None:

@@ -10,6 +10,7 @@ import os
 import weakref
 from collections.abc import Sequence
 from functools import reduce
+from pathlib import Path
 
 from hf_gateway.drive import Compute
 from hf_gateway.embedding import EmbedAnswer, EmbedRequest, Role
@@ -63,7 +64,6 @@ class Guard:
         self._held: Rows | None = None  # the fingerprint of the first vector's target
         self._decision: SpaceDecision | None = None  # once there are copies
         self._standings: dict[Measurable, Standing] = {}
-        self._unkept: dict[str, Fingerprint] = {}  # where nothing can be written
         self.caching = options.cache is not None and options.cache is not False
         """Whether vectors are kept, of queries too: then each request of queries is proven, as those of documents are."""
         if self._separate:
@@ -334,7 +334,7 @@ class Guard:
         except OSError as error:
             notice_once(f"fingerprints of vector spaces cannot be kept ({error}), so they hold for this process only")
             with self._lock:
-                reference = self._unkept.setdefault(space.id, own)
+                reference = _unkept.setdefault(self._store.path(space), own)
         accepted = reference.accepted.get(target.label)
         if accepted is not None and (found := self._compare(accepted, rows)).same:
             return found, reference
@@ -366,6 +366,7 @@ class Guard:
             self._store.replace(fingerprint)
         except OSError as error:
             notice_once(f"fingerprints of vector spaces cannot be kept ({error}), so they hold for this process only")
+            _unkept[self._store.path(fingerprint.space)] = fingerprint
 
     def _compare(self, reference: Rows, rows: Rows) -> Comparison:
         return compare(reference, rows, cut=self._options.truncate)
@@ -391,6 +392,9 @@ class Guard:
             standing.comparison, standing.error = comparison, error
         return error
 
+
+_unkept: dict[Path, Fingerprint] = {}
+"""Fingerprints that hold for this process only, by where they could not be written."""
 
 _undecided: "weakref.WeakSet[Guard]" = weakref.WeakSet()
 """Guards of chains whose space the first vector decides."""
