@@ -7,6 +7,7 @@ import asyncio
 import json
 import pickle
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -221,6 +222,39 @@ class TestCacheBackedEmbeddings:
             queries.mdelete(["a"])
         assert (list(queries.yield_keys()), list(documents.yield_keys(prefix="a"))) == (["b"], ["a"])
         assert queries.mget(["a", "b"]) == [None, b"2"]
+
+
+@pytest.mark.parametrize("door", ["langchain", "llamaindex"])
+def test_what_a_frameworks_cache_has_is_held_to_the_index_too(
+    door: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def embedder(url: str) -> Any:
+        if door == "llamaindex":
+            made = HFGatewayEmbedding(model_name="test/x", embeddings_cache=kept, **given(url))
+            return made, made.get_text_embedding
+        inner = HFGatewayEmbeddings(model="test/x", **given(url))
+        outer = CacheBackedEmbeddings.from_bytes_store(inner, **cache_backed(inner, kept))
+        return inner, lambda text: outer.embed_documents([text])
+
+    def given(url: str) -> dict[str, Any]:
+        return {"targets": [f"openai:{url}"], "check_space": True, "max_retries": 0}
+
+    kept = SimpleKVStore() if door == "llamaindex" else InMemoryByteStore()
+    other = FakeOpenAI(models=None, embed=lambda texts: unit_vectors([f"another model: {text}" for text in texts]))
+    with FakeOpenAI(models=None) as one, other as impostor:
+        _, embed = embedder(impostor.url)
+        embed("measured now")
+        embed("a note")
+        late, embed_late = embedder(impostor.url)
+        late.lock_index(tmp_path / "index")  # and another machine takes its place
+        (tmp_path / "index" / "space.json").unlink()
+        with monkeypatch.context() as there:
+            there.setenv("HF_GATEWAY_HOME", str(tmp_path / "another machine"))
+            first = Gateway("test/x", **given(one.url))
+            first.lock_index(tmp_path / "index")
+            first.embed(["a note"])
+        with pytest.raises(errors.SpaceMismatch):
+            embed_late("a note")
 
 
 class TestLlamaIndexsOwnCaches:

@@ -312,10 +312,17 @@ class Gateway:
 
     @property
     def cache_namespace(self) -> str | None:
-        """Name the vectors that may be cached together: their space, and what was measured of it; None while either is open."""
+        """Name the vectors that may be cached together: their space, and what was measured of it; None while either is open.
+
+        Raises SpaceMismatch and ConfigError where what is cached so does not belong into an index that this chain is locked to.
+        """
         space = self.settled_space
         self._guard.caching = True
-        return None if space is None else self._namespaces.of(space)
+        name = None if space is None else self._namespaces.of(space)
+        if space is not None and name is not None:
+            for index in self._index_guards:
+                index.check_cached(space)
+        return name
 
     @property
     def cache(self) -> CachedSpace | None:

@@ -131,31 +131,41 @@ class IndexGuard:
         """
         if not result.served_by:
             return
-        if self._is_pending(result):
-            yield Call(Compute(lambda: self._look(result)), 0.0, str(self.folder))
-        self.lock.check(self._space_of(result))
+        space = self._said_of(dataclasses.replace(result.space, dimension=result.vectors.dim))
+        if self._is_pending(result.served_by):
+            yield Call(Compute(lambda: self._look(space, result.space, result.served_by)), 0.0, str(self.folder))
+        self.lock.check(space)
 
-    def _is_pending(self, result: EmbedResult) -> bool:
-        """Return whether files decide about this result: of a new index or target, or when they were read some time ago."""
+    def check_cached(self, space: VectorSpace) -> None:
+        """Compare with the index what a framework's cache has of a space, before it is looked up there. Raises as `verdict`."""
+        if self._is_pending((CACHED,)):
+            self._look(self._said_of(space), space, (CACHED,))
+        self.lock.check(self._said_of(space))
+
+    def _is_pending(self, served_by: Sequence[str]) -> bool:
+        """Return whether files decide about a result: of a new index or target, or when they were read some time ago."""
         return (
             self.lock.space is None
-            or not self._compared.issuperset(result.served_by)
+            or not self._compared.issuperset(served_by)
             or self._now() >= self._read_at + REREAD_AFTER_S
         )
 
-    def _look(self, result: EmbedResult) -> None:
-        """Compare with what lies in the folder now, and write down what is new. Raises GatewayErrors."""
+    def _look(self, space: VectorSpace, measured_as: VectorSpace, served_by: Sequence[str]) -> None:
+        """Compare with what lies in the folder now, and write down what is new. Raises GatewayErrors.
+
+        Args:
+            space: what is known of the vectors.
+            measured_as: the space by which their fingerprint is kept on this machine.
+            served_by: whose they are.
+        """
         with self._one_at_a_time:
             self._reread()
-            space = self._space_of(result)
             self.lock.check(space)
-            fresh = [
-                link for link in self._links if link.label in result.served_by and link.label not in self._compared
-            ]
+            fresh = [link for link in self._links if link.label in served_by and link.label not in self._compared]
             measured = [found for link in fresh if (found := self._measured(link)) is not None]
-            if CACHED in result.served_by and CACHED not in self._compared:
+            if CACHED in served_by and CACHED not in self._compared:
                 # Measured by another process since the lock was taken, and by no target of this chain yet.
-                measured += filter(None, [Store().load(result.space)])
+                measured += filter(None, [Store().load(measured_as)])
             for fingerprint in measured:
                 self.lock.check(space, fingerprint, cut=self._cut)
             if (fresh or measured or self.lock.space is None) and self._may_write():
@@ -164,7 +174,7 @@ class IndexGuard:
                     kept = Store().load(found.space) or found
                     lock = IndexLock(self.folder, space, fingerprint=kept).write(cut=self._cut)
                 self.lock, self._was_there = lock, True
-            self._compared.update(result.served_by)
+            self._compared.update(served_by)
 
     def _reread(self) -> None:
         """Hold the chain to the lock that lies in the folder now: a person may have replaced or deleted it meanwhile."""
@@ -201,9 +211,8 @@ class IndexGuard:
             return None
         return about.st_mtime_ns, about.st_size, about.st_ino
 
-    def _space_of(self, result: EmbedResult) -> VectorSpace:
-        """Return what is known of a result's vectors: unless they are measured, also that no prompt was put before."""
-        space = dataclasses.replace(result.space, dimension=result.vectors.dim)
+    def _said_of(self, space: VectorSpace) -> VectorSpace:
+        """Return what is known of vectors of a space: unless they are measured, also that no prompt was put before."""
         if self._guard.checks or not all(link.mixes_roles for link in self._links):
             return space
         return dataclasses.replace(
