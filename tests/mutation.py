@@ -54,7 +54,7 @@ MODULES: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {
         ["classify", "errors", "failure_table", "chat_failure_table"],
     ),
     "credentials": (["credentials", "key_policy"], ["credentials", "key_policy", "keyring"]),
-    "transport": (["transport", "http.exchange"], ["transport", "transport_pools", "transport_streams", "credentials"]),
+    "transport": (["transport", "http.exchange"], ["exchange", "transport_pools", "transport_streams", "transport"]),
     "downloads": (["hub.transfer"], ["hub_transfer", "hub_download"]),
     "money": (["ledger.cost", "ledger.prices"], ["costs", "prices"]),
     "budgets": (
