@@ -54,7 +54,10 @@ MODULES: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {
         ["classify", "errors", "failure_table", "chat_failure_table"],
     ),
     "credentials": (["credentials", "key_policy"], ["credentials", "key_policy", "keyring"]),
-    "transport": (["transport", "http.exchange"], ["exchange", "transport_pools", "transport_streams", "transport"]),
+    "transport": (
+        ["transport", "http.exchange"],
+        ["exchange", "transport_life", "transport_pools", "transport_streams", "transport"],
+    ),
     "downloads": (["hub.transfer"], ["hub_transfer", "hub_download"]),
     "money": (["ledger.cost", "ledger.prices"], ["costs", "prices"]),
     "budgets": (

@@ -43,7 +43,7 @@ def counts(*servers: FakeOpenAI) -> tuple[int, ...]:
 def test_invalid_request_fails_at_once_and_asks_nobody_else(
     chatter: Make, primary: FakeOpenAI, backup: FakeOpenAI, status: int
 ) -> None:
-    primary.always(says("messages: roles must alternate", status))
+    primary.always(says("messages: content must be a string", status))
     error = refused(chatter(chain(primary, backup)), errors.InvalidRequest)
     assert counts(primary, backup) == (1, 0)
     assert error.status == status

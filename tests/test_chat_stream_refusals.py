@@ -89,7 +89,7 @@ def test_a_server_that_answers_whole_is_asked_so_the_next_time(chatter: Make, pr
 
 
 def test_another_refusal_is_no_reason_to_ask_again(chatter: Make, primary: FakeOpenAI) -> None:
-    for message in ("messages: roles must alternate", "the stream of tokens is too long"):
+    for message in ("messages: content must be a string", "the stream of tokens is too long"):
         primary.always(Reply(400, {"error": {"message": message}}))
         before = primary.count(PATH)
         with pytest.raises(errors.InvalidRequest):
