@@ -42,7 +42,7 @@ class HttpTransport:
             raise ConfigError(f"HF_GATEWAY_HTTP is {' or '.join(map(repr, LIBRARIES))}, not {self._wanted!r}")
         self._lock = threading.Lock()
         self._blocking: dict[Proxy | None, BlockingPool] = {}
-        self._proxies: Proxies | None = None
+        self._proxies: Proxies  # read before the first call
         self._makers: dict[str, Callable[[ssl.SSLContext, Proxy | None], AsyncPool]] = {}
         self._async: dict[tuple[asyncio.AbstractEventLoop, str, Proxy | None], _Kept] = {}
         _transports.add(self)
@@ -79,7 +79,7 @@ class HttpTransport:
         exchange = Exchange(send, timeout, connect_timeout, target)
         failed: GatewayError | None = None
         try:
-            async with asyncio.timeout(max(0.0, timeout)):
+            async with asyncio.timeout(timeout):
                 return await pool.send(exchange)
         except Exception as error:  # noqa: BLE001 - sorted by `sorted_out`, which lets strangers through
             failed = sorted_out(pool.failure, exchange, error)
@@ -91,7 +91,7 @@ class HttpTransport:
         exchange = Exchange(send, timeout, connect_timeout, target)
         failed: GatewayError | None = None
         try:
-            async with asyncio.timeout(max(0.0, timeout)):
+            async with asyncio.timeout(timeout):
                 return await pool.open(exchange)
         except Exception as error:  # noqa: BLE001 - sorted by `sorted_out`, which lets strangers through
             failed = sorted_out(pool.failure, exchange, error)
@@ -119,7 +119,7 @@ class HttpTransport:
 
     def _blocking_pool(self, url: str) -> "BlockingPool":
         with self._lock:
-            if not self._blocking or self._proxies is None:
+            if not self._blocking:
                 self._proxies = Proxies.of_environment()
             proxy = self._proxies.proxy_for(url)
             pool = self._blocking.get(proxy)
@@ -132,7 +132,6 @@ class HttpTransport:
     async def _async_pool(self, url: str) -> AsyncPool:
         if not self._makers:
             await asyncio.to_thread(self._find_libraries)
-        assert self._proxies is not None
         proxy = self._proxies.proxy_for(url)
         library = "aiohttp" if "aiohttp" in self._makers and proxy is None else "httpx"
         loop = asyncio.get_running_loop()
