@@ -176,7 +176,7 @@ def test_what_is_asked_for_is_not_compressed_and_has_little_time_at_each_step(fe
     assert (wish.request.method, wish.follow, wish.max_bytes) == ("GET", False, transfer.MAX_BYTES)
     assert wish.request.headers == {"accept-encoding": "identity"}
     assert wish.credential is not None
-    assert fetch.hub.times == [(2.0, transfer.CONNECT_TIMEOUT)]
+    assert fetch.hub.times == [(2.0, 5.0)]
     assert fetch.hub.bodies[0].allowed == [2.0] * 3
     assert fetch.hub.bodies[0].closed
     assert fetch.here == [4, 10]
@@ -424,7 +424,7 @@ def test_a_redirect_to_nowhere_and_another_status_with_a_place_are_none(fetch: F
 def test_a_file_that_is_sent_on_and_on_is_given_up(fetch: Fetching) -> None:
     error = fetch.fails(errors.BadResponse, sent_to("/again"))
     assert "from one place to the next" in error.message
-    assert len(fetch.hub.wishes) == transfer.MAX_REDIRECTS
+    assert len(fetch.hub.wishes) == 5
     assert fetch.pauses == []
 
 
