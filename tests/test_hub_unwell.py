@@ -1,6 +1,7 @@
 """A model that is not on this machine, and a Hub that is not well: the chain's next target answers, within seconds."""
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -61,6 +62,8 @@ UNWELL: dict[str, tuple[Callable[[], Any], bool]] = {
     "a byte now and then": (lambda: drip(Reply(200, b" " * 100_000), every=0.05), False),
     "busy": (lambda: Reply(503, {"error": "busy"}), False),
     "too many requests": (lambda: Reply(429, {"error": "slow"}, {"retry-after": "3600"}), False),
+    "a proxy's refusal": (lambda: Reply(400, {"error": "Bad Request"}), False),
+    "a status of no meaning": (lambda: Reply(418, b""), False),
     "no JSON": (lambda: Reply(200, b"[[["), False),
     "another answer": (lambda: Reply(200, [1, 2]), False),
     "a login page for a file": (lambda: html(200), True),
@@ -69,6 +72,7 @@ UNWELL: dict[str, tuple[Callable[[], Any], bool]] = {
     "a byte of a file now and then": (lambda: drip(Reply(200, b" " * 100_000), every=0.05), True),
     "busy for a file": (lambda: Reply(503, {"error": "busy"}), True),
     "an hour's rest for a file": (lambda: Reply(429, {"error": "slow"}, {"retry-after": "3600"}), True),
+    "a proxy's refusal for a file": (lambda: Reply(400, {"error": "Bad Request"}), True),
     "another file": (lambda: Reply(200, b"x" * 10), True),
 }
 
@@ -112,7 +116,10 @@ def test_alone_it_says_what_the_hub_did_and_what_to_do(name: str, hub: ReadHub) 
     _make_unwell(hub, name)
     with Gateway(MODEL, ["local"], max_retries=0) as gateway, pytest.raises(errors.ModelNotFound) as caught:
         gateway.embed(["x"])
-    assert "is not on this machine, and " in str(caught.value)
+    assert re.search(
+        r"is not on this machine, and the Hub (cannot be reached|does not give it) \(.+\); copy it here",
+        str(caught.value),
+    )
     assert f"run `hf download {MODEL}`" in str(caught.value)
     assert not isinstance(caught.value, ValueError | OSError | RuntimeError)
 

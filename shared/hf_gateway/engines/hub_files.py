@@ -64,14 +64,12 @@ def download(
     except HubOffline as error:
         failure = ModelNotFound(f"{model} is not on this machine, and {error.message}; {_ways_out(model)}")
     except AWAY as error:
-        reached = f"the Hub cannot be reached ({error.message})" if error.status is None else error.message
-        failure = ModelNotFound(
-            f"{model} is not on this machine, and {reached}; {_ways_out(model)}", status=error.status
-        )
+        failure = _unwell(model, error)
     except ModelNotFound as error:
         failure = ModelNotFound(error.message, status=error.status)
     except InvalidRequest as error:
-        failure = ConfigError(error.message)
+        # With a status it is what a proxy or a Hub of another kind says of every request, and no word about the name.
+        failure = ConfigError(error.message) if error.status is None else _unwell(model, error)
     except OSError as error:
         failure = EngineFailed(f"{model} could not be saved: {error}")
     raise failure
@@ -103,6 +101,13 @@ def _downloaded(
 
 def _any(path: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)
+
+
+def _unwell(model: str, error: GatewayError) -> ModelNotFound:
+    did = "cannot be reached" if error.status is None else "does not give it"
+    return ModelNotFound(
+        f"{model} is not on this machine, and the Hub {did} ({error.message}); {_ways_out(model)}", status=error.status
+    )
 
 
 def _ways_out(model: str) -> str:
