@@ -202,7 +202,8 @@ _WORD_RULES: tuple[Rule, ...] = (
             r"(does|do) not support|not an? (embedding|multimodal|chat) model|is not embedding|not supported for (task|provider)"
             r"|(input|feature|mode|function|tools?|images?|audio|embeddings?|streaming|calling)\b.{0,40} not support(ed)?\b"
             r"|enable-auto-tool-choice|cannot be combined with tool|requires --|not OAI compatible|template error"
-            r"|must provide a chat template|not implemented|roles must alternate|role not supported|at most \d+ image"
+            r"|must provide a chat template|not implemented|conversation roles must alternate|role not supported"
+            r"|at most \d+ image"
         ),
     ),
     Rule(
