@@ -79,6 +79,8 @@ def test_the_callers_own_limits_may_leave_nothing(chatter: Make, primary: FakeOp
     primary.always(stream({"role": "assistant", "content": ""}, finish_reason="length"))
     assert chatter(chain(primary)).ask(max_tokens=1).text == ""
     assert chatter(chain(primary)).ask(extra_body={"max_completion_tokens": 1}).text == ""
+    primary.always(stream({"role": "assistant", "content": ""}, finish_reason="MAX_TOKENS"))
+    assert chatter(chain(primary)).ask(max_tokens=1).text == ""
     primary.always(stream({"role": "assistant", "content": ""}))
     assert chatter(chain(primary)).ask(stop=["\n"]).text == ""
 
@@ -147,6 +149,19 @@ def test_an_ollama_that_goes_on_loading_is_left_for_the_next(chatter: Make, back
 
 
 # Ends that are none
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_what_a_choice_says_of_its_failure_counts(chatter: Make, primary: FakeOpenAI, streamed: bool) -> None:
+    body: dict[str, Any] = {
+        "choices": [{"index": 0, "finish_reason": "error", "error": {"code": 429, "message": "the provider is busy"}}]
+    }
+    if streamed:
+        primary.always(Reply(200, f"data: {json.dumps(body)}\n\n", {"content-type": "text/event-stream"}))
+    else:
+        primary.always(Reply(200, body))
+    with pytest.raises(errors.RateLimited, match="the provider is busy"):
+        chatter(chain(primary), max_retries=0).ask()
 
 
 @pytest.mark.parametrize("reason", [*FINISH_REASON_FAILURES, "SAFETY"])

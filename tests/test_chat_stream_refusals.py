@@ -1,6 +1,7 @@
 """Servers that do not stream what they would give as a whole: asked for that at once, and remembered."""
 
 import functools
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ from hf_gateway import Target, errors
 from tests.chatters import FORMS, Chatter
 from tests.embedders import chain
 from tests.servers.loopback import Loopback, Recorded, Reply, Stream
+from tests.servers.ollama import FakeOllama
 from tests.servers.openai import FakeOpenAI
 
 PATH = "/v1/chat/completions"
@@ -86,6 +88,29 @@ def test_a_server_that_answers_whole_is_asked_so_the_next_time(chatter: Make, pr
     for _ in range(2):
         assert make.ask().text == "Hello"
     assert [bool(request.json.get("stream")) for request in primary.requests] == [True, False]
+
+
+WHOLE = json.dumps({"choices": [{"message": {"content": "Hello"}, "finish_reason": "stop"}]})
+EVENTS = (
+    'data: {"choices":[{"delta":{"content":"Hello"}}]}\n\ndata: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n'
+)
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "", "application/octet-stream", "application/json"])
+@pytest.mark.parametrize("body", [WHOLE, f"\n {WHOLE}", EVENTS, f": hi\n\n{EVENTS}", f"\n{EVENTS}"])
+def test_what_comes_is_read_as_what_it_is_where_its_type_says_nothing(
+    chatter: Make, primary: FakeOpenAI, content_type: str, body: str
+) -> None:
+    primary.always(Reply(200, body, {"content-type": content_type}))
+    assert chatter(chain(primary)).ask().text == "Hello"
+
+
+def test_lines_of_json_are_a_stream_whatever_their_type(chatter: Make) -> None:
+    lines = [{"message": {"content": "Hel"}, "done": False}, {"message": {"content": "lo"}, "done": True}]
+    body = "".join(json.dumps(line) + "\n" for line in lines)
+    with FakeOllama({"m": {"capabilities": ["completion"]}}) as ollama:
+        ollama.always(Reply(200, body, {"content-type": "text/plain"}))
+        assert chatter([Target("ollama", "m", url=ollama.url)]).ask().text == "Hello"
 
 
 def test_another_refusal_is_no_reason_to_ask_again(chatter: Make, primary: FakeOpenAI) -> None:

@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Any, ClassVar, Protocol
 
 from hf_gateway.backends.option_types import check_options
-from hf_gateway.backends.stream_support import StreamSupport, refuses_stream
+from hf_gateway.backends.stream_support import StreamSupport, comes_whole, refuses_stream
 from hf_gateway.chain import Emit
 from hf_gateway.chat import ChatEvent, ChatRequest, Gathering
 from hf_gateway.credentials import Credential, find
@@ -37,8 +37,12 @@ LAST_BYTES = 0.1
 
 
 class StreamDecoder(Protocol):
-    """A wire's reader of streamed answers. finished: a finish reason was there; done: nothing more will come."""
+    """A wire's reader of streamed answers. finished: a finish reason was there; done: nothing more will come.
 
+    starts: the bytes of which one is the first of such a stream.
+    """
+
+    starts: ClassVar[bytes]
     finished: bool
 
     @property
@@ -369,13 +373,18 @@ class Backend:
     ) -> Effects:
         """Open a stream and gather its pieces; returns whether the answer came whole, since servers ignore what was asked for."""
         opened: Opened = yield Open(message, self.credential())
-        if not 200 <= opened.status < 300 or opened.headers.get("content-type", "").startswith(_WHOLE):
-            response = yield from self._read_whole(opened)
+        decoder, answered = pieces(opened.headers), 200 <= opened.status < 300
+        data: bytes | None = (yield Read(opened.source)) if answered else b""
+        if not answered or comes_whole(opened.headers.get("content-type", ""), data or b"", decoder.starts):
+            response = yield from self._read_whole(opened, data)
             yield from said(gathering, [whole(response)])
             gathering.closed = True
             return True
-        decoder = pieces(opened.headers)
         while True:
+            yield from said(gathering, decoder.end() if data is None else decoder.feed(data))
+            gathering.closed = decoder.done
+            if data is None:
+                return False
             within = LAST_BYTES if decoder.done else GRACE if decoder.finished else None
             try:
                 data = yield Read(opened.source, within)
@@ -383,23 +392,17 @@ class Backend:
                 if decoder.finished or decoder.done:
                     return False
                 raise
-            yield from said(gathering, decoder.end() if data is None else decoder.feed(data))
-            gathering.closed = decoder.done
-            if data is None:
-                return False
 
-    def _read_whole(self, opened: Opened) -> Generator[Any, Any, HttpResponse]:
-        body = bytearray()
-        while (data := (yield Read(opened.source))) is not None:
+    def _read_whole(self, opened: Opened, start: bytes | None) -> Generator[Any, Any, HttpResponse]:
+        """Read a body to its end. start: what was read of it before, None for its end."""
+        body, data = bytearray(), start
+        while data is not None:
             body += data
+            data = yield Read(opened.source)
         credential = self.credential()
         # Some servers quote the key they refuse.
         kept = bytes(body).replace(credential.secret.reveal().encode(), b"***") if credential else bytes(body)
         return HttpResponse(opened.status, opened.headers, kept)
-
-
-_WHOLE = ("application/json", "text/html")
-"""Content types that are no stream; Ollama's is application/x-ndjson."""
 
 
 def said(gathering: Gathering, events: Iterable[ChatEvent]) -> Generator[Emit, None, None]:

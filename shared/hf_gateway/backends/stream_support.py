@@ -5,6 +5,7 @@ from time import monotonic
 
 from hf_gateway.chat import ChatRequest
 from hf_gateway.errors import GatewayError
+from hf_gateway.wire.sse import EVENT_STARTS
 
 REMEMBERED_S = 600.0
 """Seconds for which it is remembered: the server may be another one by then, and asking costs one refusal."""
@@ -16,6 +17,23 @@ _REFUSED = re.compile(
     r"|must be (false|verified)|\bdisabled|\bincompatible",
     re.IGNORECASE,
 )
+
+_WHOLE_TYPES = ("application/json", "text/html")
+_STREAM_TYPES = ("text/event-stream", "application/x-ndjson")
+
+
+def comes_whole(content_type: str, start: bytes, starts: bytes) -> bool:
+    """Return whether a body is no stream: by its type, and where that is wrong or says nothing, by its first byte.
+
+    Args:
+        content_type: of the response; "" for none.
+        start: of the body.
+        starts: the bytes of which one is the first of a stream.
+    """
+    first = start.lstrip()[:1]
+    if content_type.startswith(_WHOLE_TYPES):
+        return not first or first not in EVENT_STARTS
+    return not content_type.startswith(_STREAM_TYPES) and first not in starts
 
 
 def refuses_stream(failure: GatewayError) -> bool:

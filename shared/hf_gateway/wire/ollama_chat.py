@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from hf_gateway.chat import ChatEvent, ChatRequest, Message, ToolCallDelta, asked_for_json
 from hf_gateway.errors import BadResponse, InvalidRequest, ModelLoading, ModelNotFound
@@ -185,6 +185,8 @@ def decode_chat(response: HttpResponse, *, target: str) -> ChatEvent:
 
 class ChatStream:
     """Reads JSON a line. finished, done: the line with `done` was there."""
+
+    starts: ClassVar[bytes] = b"{"
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ Source: platform.openai.com/docs/api-reference/chat; what servers make of it, fr
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from hf_gateway.chat import ChatEvent, ChatRequest, Sampling, ToolCallDelta
 from hf_gateway.errors import BadResponse
@@ -15,7 +15,7 @@ from hf_gateway.values.reasoning import with_reasoning
 from hf_gateway.wire.classify import classify_inside
 from hf_gateway.wire.http import HttpRequest, HttpResponse, post_json, read_json
 from hf_gateway.wire.openai import endpoint
-from hf_gateway.wire.sse import EventStream, parsed
+from hf_gateway.wire.sse import EVENT_STARTS, EventStream, parsed
 
 STANDARD = ("temperature", "top_p", "max_tokens", "seed", "frequency_penalty", "presence_penalty", "logprobs")
 BEYOND = ("top_k", "min_p", "repetition_penalty", "top_logprobs")
@@ -129,6 +129,7 @@ def decode_chat(response: HttpResponse, *, target: str) -> ChatEvent:
     choice = _choice(data)
     if choice is None:
         raise BadResponse("the answer has no 'choices'; is this an OpenAI-compatible server?", target=target)
+    _raise_error(choice, target)
     event = _event(data, choice, choice.get("message"), _said_by(response.headers))
     if not event.tool_calls:
         return event
@@ -139,6 +140,8 @@ def decode_chat(response: HttpResponse, *, target: str) -> ChatEvent:
 
 class ChatStream:
     """Reads a stream of chunks. finished: a finish_reason was there; done: `[DONE]` was, and nothing more will come."""
+
+    starts: ClassVar[bytes] = EVENT_STARTS
 
     def __init__(
         self,
@@ -180,6 +183,7 @@ class ChatStream:
         data = parsed(event_data, self._target)
         _raise_error(data, self._target)
         choice = _choice(data) or {}
+        _raise_error(choice, self._target)  # OpenRouter tells there what its provider said
         event = _event(data, choice, choice.get("delta") or choice.get("message"), self._said_by)
         if event.finish_reason is not None:
             self.finished = True

@@ -12,6 +12,9 @@ from hf_gateway.wire.json import loads_utf8
 MAX_EVENT = 16 * 2**20
 """Bytes of one line, or of one event; an answer of a model is kilobytes."""
 
+EVENT_STARTS = b"deir:\xef"
+"""Of which one is the first byte of server-sent events: `data`, `event`, `error`, `id`, `retry`, a comment, a byte order mark."""
+
 
 class Lines:
     """Cuts bytes into lines, which end with CR, LF, or both."""

@@ -86,7 +86,7 @@ def _may_be_empty(request: ChatRequest, reason: str | None) -> bool:
     """Return whether the caller's own limits, or what was said before the tools were called, explain an empty answer."""
     sampling = request.sampling
     limited = sampling.max_tokens is not None or any(name in (sampling.extra_body or {}) for name in TOKEN_LIMITS)
-    if reason == "length" and limited:
+    if reason is not None and reason.lower() in ("length", "max_tokens") and limited:
         return True
     return bool(request.stop) or (reason not in (None, "length", "tool_calls") and _has_answered(request))
 
