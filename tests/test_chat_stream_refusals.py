@@ -90,6 +90,36 @@ def test_a_server_that_answers_whole_is_asked_so_the_next_time(chatter: Make, pr
     assert [bool(request.json.get("stream")) for request in primary.requests] == [True, False]
 
 
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        Reply(400, {"error": {"message": "Unrecognized request argument supplied: stream_options"}}),
+        Reply(
+            422,
+            {
+                "detail": [
+                    {
+                        "type": "extra_forbidden",
+                        "loc": ["body", "stream_options"],
+                        "msg": "Extra inputs are not permitted",
+                    }
+                ]
+            },
+        ),
+    ],
+    ids=["openai", "pydantic"],
+)
+def test_a_server_that_takes_no_options_of_streams_is_not_sent_any(
+    chatter: Make, primary: FakeOpenAI, refusal: Reply
+) -> None:
+    primary.fail(refusal)
+    make = chatter(chain(primary))
+    assert make.ask().text
+    assert make.ask().text
+    asked = [(request.json["stream"], "stream_options" in request.json) for request in primary.requests]
+    assert asked == [(True, True), (True, False), (True, False)]
+
+
 WHOLE = json.dumps({"choices": [{"message": {"content": "Hello"}, "finish_reason": "stop"}]})
 EVENTS = (
     'data: {"choices":[{"delta":{"content":"Hello"}}]}\n\ndata: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n'

@@ -9,7 +9,7 @@ from hf_gateway.chat import ChatEvent, ChatRequest, Gathering
 from hf_gateway.drive import Effects
 from hf_gateway.errors import ConfigError, GatewayError
 from hf_gateway.target import Target
-from hf_gateway.wire.openai_chat import BEYOND_FORM, Dialect
+from hf_gateway.wire.openai_chat import BEYOND_FORM, STREAM_OPTIONS, Dialect
 from hf_gateway.wire.think_tags import OPENED_BY_TEMPLATE, ThoughtReader
 
 OPTIONS = frozenset({"send_reasoning", "think_tags"})
@@ -107,7 +107,7 @@ class ServerDialect:
         ):
             self._named_choice = True
             return True
-        added = {*BEYOND_FORM} - sent.refused
+        added = {*BEYOND_FORM, STREAM_OPTIONS} - sent.refused
         if self._way == "auto" and sent.reasoning is not None:
             added.add(sent.reasoning)
         refused = {name for name in added if re.search(rf"\b{name}\b", words)}

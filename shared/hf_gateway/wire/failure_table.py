@@ -203,7 +203,7 @@ _WORD_RULES: tuple[Rule, ...] = (
             r"|(input|feature|mode|function|tools?|images?|audio|embeddings?|streaming|calling)\b.{0,40} not support(ed)?\b"
             r"|enable-auto-tool-choice|cannot be combined with tool|requires --|not OAI compatible|template error"
             r"|must provide a chat template|not implemented|conversation roles must alternate|role not supported"
-            r"|at most \d+ image"
+            r"|at most \d+ image|(tool_choice|response_format)\b.{0,60}(not support|unavailable|only .{0,30}support)"
         ),
     ),
     Rule(

@@ -21,6 +21,8 @@ STANDARD = ("temperature", "top_p", "max_tokens", "seed", "frequency_penalty", "
 BEYOND = ("top_k", "min_p", "repetition_penalty", "top_logprobs")
 BEYOND_FORM = ("repeat_penalty", "chat_template_kwargs")
 """Fields that are sent besides the usual ones, and left out where a server refuses them."""
+STREAM_OPTIONS = "stream_options"
+"""Asks for the count of tokens at the end of a stream; left out where a server refuses it."""
 REQUEST_IDS = ("x-request-id", "inference-id", "x-inference-id")
 
 
@@ -34,8 +36,8 @@ class Dialect:
     """What is sent beyond OpenAI's form, and how far a server takes it.
 
     reasoning: under which name thoughts go back, None for nowhere; missing_reasoning: what stands for thoughts that should be
-    there and are not; refused: names in BEYOND_FORM that this server does not take; named_choice: whether it is told the tool
-    that must be called by name, for the few that know no "required".
+    there and are not; refused: names in BEYOND_FORM, or STREAM_OPTIONS, that this server does not take; named_choice: whether
+    it is told the tool that must be called by name, for the few that know no "required".
     """
 
     reasoning: str | None = "reasoning_content"
@@ -79,8 +81,8 @@ def encode_chat(
         payload["response_format"] = request.response_format
     if request.stream:
         payload["stream"] = True
-        if stream_usage:
-            payload["stream_options"] = {"include_usage": True}
+        if stream_usage and STREAM_OPTIONS not in dialect.refused:
+            payload[STREAM_OPTIONS] = {"include_usage": True}
     given = dict(sampling.extra_body or {})
     if isinstance(template := given.get("chat_template_kwargs"), Mapping):
         given["chat_template_kwargs"] = {**payload.get("chat_template_kwargs", {}), **template}
