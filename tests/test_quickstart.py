@@ -128,6 +128,31 @@ def test_a_file_that_may_not_be_read_is_skipped_and_named(quickstart: Quickstart
     assert quickstart()[0]["skipped"] == {str(docs / "private.txt"): "cannot be read: Permission denied"}
 
 
+def test_so_are_links_to_nothing_pipes_and_folders_that_may_not_be_listed(
+    quickstart: Quickstart, docs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (docs / "note.txt").write_text(NOTE)
+    (docs / "gone.md").symlink_to(docs / "nowhere")
+    os.mkfifo(docs / "pipe.txt")
+    (docs / "locked").mkdir()
+    scandir = os.scandir
+
+    def refuse(path: Any) -> Any:  # a mode would not stop root
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    found, err = quickstart()
+    assert found["results"][0]["documents"] == 1
+    assert found["skipped"] == {
+        str(docs / "locked"): "cannot be read: Permission denied",
+        str(docs / "gone.md"): "a link to nothing",
+        str(docs / "pipe.txt"): "not a regular file",
+    }
+    assert "skipped: 3 in all" in err
+
+
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_a_folder_with_nothing_that_can_be_read_is_an_error(
     framework: str, docs: Path, capsys: pytest.CaptureFixture[str]

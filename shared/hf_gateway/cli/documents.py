@@ -1,6 +1,7 @@
 """Documents for `hf-gateway quickstart`: files of a folder as text. What cannot be read is skipped, and said by name."""
 
 import codecs
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,9 +61,17 @@ class Reader:
         if path.is_file():
             yield path
             return
-        for file in sorted(path.rglob("*")):
-            if file.suffix.lower() in SUFFIXES and file.is_file():
+        found = [Path(folder, name) for folder, _, names in os.walk(path, onerror=self._skip_folder) for name in names]
+        for file in sorted(found):
+            if file.suffix.lower() not in SUFFIXES:
+                continue
+            if file.is_file():
                 yield file
+            else:
+                self.skipped[str(file)] = "a link to nothing" if file.is_symlink() else "not a regular file"
+
+    def _skip_folder(self, error: OSError) -> None:
+        self.skipped[str(error.filename)] = f"cannot be read: {error.strerror}"
 
     def _read(self, file: Path) -> Iterator[Document]:
         name = str(file)
