@@ -127,14 +127,19 @@ hf_gateway.Gateway("./m", ["local"], task="chat").chat("hi")
             LOCAL_CHAT,
             "pip install 'hf-gateway[torch]'",
         ),
-        ("from hf_gateway.cli import main; main(['doctor'])", "pip install 'hf-gateway[cli]'"),
         ("from hf_gateway.cli import main; main(['quickstart', '--json'])", "pip install 'hf-gateway[langchain]'"),
     ],
-    ids=["langchain", "llamaindex", "torch", "langchain chat", "llamaindex chat", "torch chat", "cli", "quickstart"],
+    ids=["langchain", "llamaindex", "torch", "langchain chat", "llamaindex chat", "torch chat", "quickstart"],
 )
 def test_a_missing_extra_is_an_import_error_with_the_pip_line(base: Path, code: str, line: str, tmp_path: Path) -> None:
     done = subprocess.run([base, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert line in done.stderr
+
+
+def test_the_base_install_prints_for_people_without_rich(base: Path, tmp_path: Path) -> None:
+    said = run(base.parent / "hf-gateway", "doctor", "--targets", "hash")
+    assert "works" in said
+    assert "hash" in said
 
 
 def test_the_base_install_chats_without_anything_else(base: Path, tmp_path: Path, primary: FakeOpenAI) -> None:
