@@ -102,7 +102,7 @@ class Fingerprint:
         """Whether the long canary was measured."""
         return self.rows["document"][LONG] is not None
 
-    def filled(self, rows: Rows) -> Self:
+    def completed_with(self, rows: Rows) -> Self:
         """Return it with what it lacks from another measurement of the same space; itself where it lacks nothing."""
         whole = {
             role: tuple(own if known is None else known for known, own in zip(kept, rows.get(role, kept), strict=True))

@@ -67,7 +67,7 @@ class Guard:
         self.caching = options.cache is not None and options.cache is not False
         """Whether vectors are kept, of queries too: then each request of queries is proven, as those of documents are."""
         if self._separate:
-            _undecided.add(self)
+            _SEPARATE_GUARDS.add(self)
 
     @property
     def checks(self) -> bool:
@@ -334,12 +334,12 @@ class Guard:
         except OSError as error:
             notice_once(f"fingerprints of vector spaces cannot be kept ({error}), so they hold for this process only")
             with self._lock:
-                reference = _unkept.setdefault(self._store.path(space), own)
+                reference = _FINGERPRINTS_IN_MEMORY.setdefault(self._store.path(space), own)
         accepted = reference.accepted.get(target.label)
         if accepted is not None and (found := self._compare(accepted, rows)).same:
             return found, reference
         comparison = self._compare(reference.rows, rows)
-        if target.authoritative and (reference.authority == "server" or self._cuts_elsewhere(reference, rows)):
+        if target.authoritative and (reference.authority == "server" or self._differs_in_cut_only(reference, rows)):
             # The model's files decide what a name means; who differs from them is told so at its next check.
             if not comparison.same:
                 log.warning(
@@ -352,12 +352,12 @@ class Guard:
                 )
             self._replace(dataclasses.replace(own, accepted=reference.accepted))
             return self._compare(rows, rows), own
-        if comparison.same and (whole := reference.filled(rows)) is not reference:
-            # Made by a chain that never cuts: whoever is the first to cut says where.
+        if comparison.same and (whole := reference.completed_with(rows)) is not reference:
+            # Made by a chain that never cuts: the first target that is measured with a cut completes it.
             self._replace(reference := whole)
         return comparison, reference
 
-    def _cuts_elsewhere(self, reference: Fingerprint, rows: Rows) -> bool:
+    def _differs_in_cut_only(self, reference: Fingerprint, rows: Rows) -> bool:
         """Return whether where long texts are cut is all that differs: a server may have added that to a fingerprint of files."""
         return not self._compare(reference.rows, rows).same and compare(reference.rows, rows, cut=False).same
 
@@ -366,7 +366,7 @@ class Guard:
             self._store.replace(fingerprint)
         except OSError as error:
             notice_once(f"fingerprints of vector spaces cannot be kept ({error}), so they hold for this process only")
-            _unkept[self._store.path(fingerprint.space)] = fingerprint
+            _FINGERPRINTS_IN_MEMORY[self._store.path(fingerprint.space)] = fingerprint
 
     def _compare(self, reference: Rows, rows: Rows) -> Comparison:
         return compare(reference, rows, cut=self._options.truncate)
@@ -393,16 +393,16 @@ class Guard:
         return error
 
 
-_unkept: dict[Path, Fingerprint] = {}
+_FINGERPRINTS_IN_MEMORY: dict[Path, Fingerprint] = {}
 """Fingerprints that hold for this process only, by where they could not be written."""
 
-_undecided: "weakref.WeakSet[Guard]" = weakref.WeakSet()
+_SEPARATE_GUARDS: "weakref.WeakSet[Guard]" = weakref.WeakSet()
 """Guards of chains whose space the first vector decides."""
 
 
 def _before_fork() -> None:
     """Have each such chain decide together with what becomes of it in the child, as with any other copy."""
-    for guard in list(_undecided):
+    for guard in list(_SEPARATE_GUARDS):
         guard.binding()
 
 

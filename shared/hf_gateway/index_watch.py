@@ -131,7 +131,7 @@ class IndexGuard:
         """
         if not result.served_by:
             return
-        space = self._said_of(dataclasses.replace(result.space, dimension=result.vectors.dim))
+        space = self._declared_space(dataclasses.replace(result.space, dimension=result.vectors.dim))
         if self._is_pending(result.served_by):
             yield Call(Compute(lambda: self._look(space, result.space, result.served_by)), 0.0, str(self.folder))
         self.lock.check(space)
@@ -139,8 +139,8 @@ class IndexGuard:
     def check_cached(self, space: VectorSpace) -> None:
         """Compare with the index what a framework's cache has of a space, before it is looked up there. Raises as `verdict`."""
         if self._is_pending((CACHED,)):
-            self._look(self._said_of(space), space, (CACHED,))
-        self.lock.check(self._said_of(space))
+            self._look(self._declared_space(space), space, (CACHED,))
+        self.lock.check(self._declared_space(space))
 
     def _is_pending(self, served_by: Sequence[str]) -> bool:
         """Return whether files decide about a result: of a new index or target, or when they were read some time ago."""
@@ -211,7 +211,7 @@ class IndexGuard:
             return None
         return about.st_mtime_ns, about.st_size, about.st_ino
 
-    def _said_of(self, space: VectorSpace) -> VectorSpace:
+    def _declared_space(self, space: VectorSpace) -> VectorSpace:
         """Return what is known of vectors of a space: unless they are measured, also that no prompt was put before."""
         if self._guard.checks or not all(link.mixes_roles for link in self._links):
             return space

@@ -165,11 +165,11 @@ class IndexLock:
             kept = fingerprint
         elif fingerprint is not None and compare(kept.rows, fingerprint.rows, cut=False).same:
             if (kept.authority, fingerprint.authority) == ("server", "files"):
-                kept = dataclasses.replace(fingerprint, accepted={**kept.accepted, **fingerprint.accepted}).filled(
-                    kept.rows
-                )
+                kept = dataclasses.replace(
+                    fingerprint, accepted={**kept.accepted, **fingerprint.accepted}
+                ).completed_with(kept.rows)
             else:
-                kept = kept.filled(fingerprint.rows)
+                kept = kept.completed_with(fingerprint.rows)
         if merged == self.space and kept is self.fingerprint:
             return self
         return dataclasses.replace(self, space=merged, fingerprint=kept)
