@@ -308,6 +308,14 @@ def test_tries_that_bring_enough_do_not_count_as_failures(fetch: Fetching) -> No
     assert fetch.hub.ranges == [None, *(f"bytes={at}-" for at in range(LEAST, size, LEAST))]
 
 
+def test_a_try_that_brought_enough_begins_the_row_anew(fetch: Fetching) -> None:
+    content = bytes(LEAST + 1)
+    file = ModelFile(FILE.path, len(content), hashlib.sha256(content).hexdigest())
+    last = (206, {}, content[LEAST:])
+    assert fetch(BROKEN, (200, {}, content[:LEAST], BROKEN), BROKEN, last, file=file) == file.digest
+    assert len(fetch.pauses) == 3
+
+
 def test_tries_that_bring_a_byte_less_do(fetch: Fetching) -> None:
     few = bytes(LEAST - 1)
     fetch.fails(errors.ConnectFailed, (206, {}, few, BROKEN), file=ModelFile(FILE.path, 10**9, None))
