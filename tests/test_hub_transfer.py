@@ -244,11 +244,12 @@ def test_a_part_that_is_complete_is_checked_without_a_question(fetch: Fetching) 
     [
         (CONTENT + b"!", [whole()], [None]),
         (CONTENT[:4], [(416, {}), whole()], ["bytes=4-", None]),
+        (None, [(416, {}), whole()], [None, None]),
     ],
-    ids=["longer than the file", "refused as a range"],
+    ids=["longer than the file", "refused as a range", "refused although there is none"],
 )
 def test_a_part_of_something_else_is_dropped_and_the_file_asked_for_anew_at_once(
-    fetch: Fetching, have: bytes, answers: list[Any], ranges: list[str | None]
+    fetch: Fetching, have: bytes | None, answers: list[Any], ranges: list[str | None]
 ) -> None:
     assert fetch(*answers, have=have) == SHA256
     assert (fetch.hub.ranges, fetch.pauses) == (ranges, [0.0])
@@ -285,7 +286,7 @@ def test_a_caller_who_stops_in_a_pause_has_no_more_tries(fetch: Fetching) -> Non
     ("answer", "kind", "said"),
     [
         (BROKEN, errors.ConnectFailed, "the connection broke"),
-        (errors.AttemptTimedOut("silent"), errors.AttemptTimedOut, "next to nothing"),
+        (errors.AttemptTimedOut("silent"), errors.AttemptTimedOut, "of org/model for 2 s, 3 times"),
         ((200, {}, b"01", errors.AttemptTimedOut("silent")), errors.AttemptTimedOut, "for 2 s, 3 times"),
         ((503, {}), errors.ServerError, "too busy"),
         ((503, {"retry-after": "7"}), errors.ServerError, "too busy"),
@@ -294,8 +295,10 @@ def test_a_caller_who_stops_in_a_pause_has_no_more_tries(fetch: Fetching) -> Non
 def test_after_some_tries_that_brought_nothing_it_is_given_up(
     fetch: Fetching, answer: Any, kind: type[GatewayError], said: str
 ) -> None:
-    assert said in fetch.fails(kind, answer).message
+    error = fetch.fails(kind, answer)
+    assert said in error.message
     assert (len(fetch.hub.wishes), len(fetch.pauses)) == (3, 2)
+    assert error.status == (503 if kind is errors.ServerError else None)
 
 
 def test_tries_that_bring_enough_do_not_count_as_failures(fetch: Fetching) -> None:
