@@ -219,9 +219,10 @@ def test_a_file_of_unknown_size_ends_where_it_ends(fetch: Fetching) -> None:
 # What is there already
 
 
-def test_what_is_there_is_not_fetched_again(fetch: Fetching) -> None:
-    assert fetch((206, {}, CONTENT[4:]), have=CONTENT[:4]) == SHA256
-    assert (fetch.hub.ranges, fetch.here) == (["bytes=4-"], [10])
+@pytest.mark.parametrize("have", [1, 4])
+def test_what_is_there_is_not_fetched_again(fetch: Fetching, have: int) -> None:
+    assert fetch((206, {}, CONTENT[have:]), have=CONTENT[:have]) == SHA256
+    assert (fetch.hub.ranges, fetch.here) == ([f"bytes={have}-"], [10])
 
 
 def test_a_server_that_gives_it_from_the_beginning_is_believed(fetch: Fetching) -> None:
