@@ -62,7 +62,7 @@ MODULES: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {
     "money": (["ledger.cost", "ledger.prices"], ["costs", "prices"]),
     "budgets": (
         ["ledger.budgets", "ledger.budget_pool", "ledger.budget_watch"],
-        ["budget_pool", "budget_rows", "budgets"],
+        ["budget_pool", "budget_rows", "budget_watch", "budgets"],
     ),
 }
 """By its name here: the core's modules, and the test files that hold them."""
@@ -368,6 +368,7 @@ class _Plugin:
         for module in self._modules:
             import_module(module)
         functions = _functions(self._modules)
+        mutants = [mutant for module in self._modules for mutant in mutants_of(module)]
         seen = self._baseline(session)
         if self.failed:
             return True
@@ -378,7 +379,6 @@ class _Plugin:
                 for number in numbers:
                     lines.setdefault((module, number), []).append(name)
         items = {item.nodeid: item for item in session.items}
-        mutants = [mutant for module in self._modules for mutant in mutants_of(module)]
 
         def prepared(mutant: Mutant) -> tuple[list[str], _Child]:
             names = lines.get((mutant.module, mutant.line), [])
