@@ -212,13 +212,14 @@ def test_the_smallest_lease_is_one_too(desk: Desk) -> None:
     desk.set(10)
     key, _, _ = desk.budget.at(NOON)
 
-    def trade(leased: int, keep: int, want: int) -> Exchanged:
+    def trade(leased: int, keep: int, want: int, process: uuid.UUID = ONE) -> Exchanged:
         return budgets.exchange(
-            desk.engine, ONE, key, spent=0, leased=leased, keep=keep, claim=lambda _: want, now=NOON
+            desk.engine, process, key, spent=0, leased=leased, keep=keep, claim=lambda _: want, now=NOON
         )
 
     assert trade(0, 0, 1) == Exchanged(10 * DOLLAR, 1, False, 0, 1)
     assert trade(1, 1, 0) == Exchanged(10 * DOLLAR, 0, False, 0, 1)
+    assert trade(1, 1, 0, OTHER).lost
     assert desk.stands() == (0, Decimal("1e-12"))
 
 

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
-from hf_gateway import Gateway, observe
+from hf_gateway import Gateway, Target, observe
 from hf_gateway.errors import BudgetExceeded, BudgetUnavailable
-from hf_gateway.ledger import budget_watch, budgets
+from hf_gateway.ledger import budget_watch, budgets, models, store
+from hf_gateway.ledger.budget_pool import promise
 from hf_gateway.ledger.budget_watch import BudgetWatcher
 from tests.databases import a_ledger
 from tests.servers.openai import FakeOpenAI
@@ -128,7 +130,7 @@ def test_a_database_that_is_too_slow_ends_the_wait_and_the_request_takes_nothing
     assert office.spent("acme") == (Decimal("0.003"), 0)
 
 
-def test_a_fault_of_the_database_is_logged_once_and_said_to_be_over(
+def test_a_fault_of_the_database_is_logged_once_and_again_when_it_was_over(
     office: Office, server: Exact, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     office.set("acme", "1")
@@ -142,9 +144,15 @@ def test_a_fault_of_the_database_is_logged_once_and_said_to_be_over(
         for _ in range(3):
             with pytest.raises(BudgetUnavailable, match="the disk is full"):
                 gate.chat(TEXT)
-        monkeypatch.undo()
         assert caplog.text.count("the budgets cannot be kept") == 1
+        monkeypatch.undo()
         gate.chat(TEXT)
+        # Once it went well, it is news again.
+        monkeypatch.setattr(budgets, "exchange", broken)
+        with pytest.raises(BudgetUnavailable, match="the disk is full"):
+            gate.chat(TEXT)
+        assert caplog.text.count("the budgets cannot be kept") == 2
+        monkeypatch.undo()
         assert watcher.sync()
     assert office.spent("acme")[0] == Decimal("0.003")
 
@@ -164,6 +172,106 @@ def test_budgets_that_cannot_be_read_any_more_stay_as_they_were(
         gate.chat(TEXT)
         with pytest.raises(BudgetExceeded):
             gate.chat(TEXT)
+
+
+def test_the_tables_are_made_where_there_are_none_and_a_database_where_that_failed_is_opened_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_go: list[sa.Engine] = []
+    open_engine = store.open_engine
+
+    def opened(*arguments: Any, **options: Any) -> sa.Engine:
+        engine = open_engine(*arguments, **options)
+        sa.event.listen(engine, "engine_disposed", let_go.append)
+        return engine
+
+    def broken(_: sa.Engine) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(store, "open_engine", opened)
+    watcher = BudgetWatcher(f"sqlite:///{tmp_path}/new.sqlite")
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "upgrade", broken)
+            assert watcher.sync() is False
+            assert len(let_go) == 1
+        assert watcher.sync() is True
+    finally:
+        watcher.close()
+    assert len(let_go) == 2
+
+
+def test_before_the_budgets_are_known_it_is_said_why_they_are_not(
+    office: Office, server: Exact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(budgets, "all_budgets", broken)
+    watcher = BudgetWatcher(office.url, strict=True)
+    office.watchers.append(watcher)
+    assert watcher.sync() is False
+    with gateway(server) as gate, pytest.raises(BudgetUnavailable, match="the disk is full"):
+        gate.chat(TEXT)
+    assert server.count() == 0
+    monkeypatch.undo()
+    assert watcher.sync()
+    with gateway(server) as gate:
+        gate.chat(TEXT)
+
+
+def test_the_routers_prices_are_looked_at_again_once_they_were_needed(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[None] = []
+    expect = models.PriceBook.expect_router
+
+    def noted(book: models.PriceBook) -> Any:
+        looked.append(None)
+        return expect(book)
+
+    monkeypatch.setattr(models.PriceBook, "expect_router", noted)
+    with FakeRouter() as router:
+        monkeypatch.setenv("HUGGINGFACE_BASE_URL", router.url)
+        office.set("acme", "1")
+        watcher = office.watch()
+        assert looked == []
+        target = Target("hf", model=MODEL, provider="novita", url=router.url, credential="hf_test")
+        gate = Gateway(targets=[target], task="chat")
+        with observe.tagged(tenant="acme"), pytest.raises(BudgetExceeded, match="nobody knows what"):
+            gate.chat(TEXT)
+        before = len(looked)
+        assert watcher.sync()
+        assert len(looked) > before > 0
+
+
+@pytest.mark.parametrize("where", ["asking for them", "reading them"])
+def test_prices_that_cannot_be_had_hold_a_request_up_no_longer(
+    office: Office, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, where: str
+) -> None:
+    office.set("acme", "1")
+    office.watch()
+    read = models.PriceBook.prices
+
+    def broken(*_: Any) -> Any:
+        raise OSError("the disk is full")
+
+    def asked(_: models.PriceBook) -> Any:
+        if where == "asking for them":
+            raise OSError("the disk is full")
+        monkeypatch.setattr(models.PriceBook, "prices", broken)
+        done = promise()
+        done.set_result(None)
+        return done
+
+    monkeypatch.setattr(models.PriceBook, "expect_router", asked)
+    gate = Gateway(targets=[Target("hf", model=MODEL, provider="novita", credential="hf_test")], task="chat")
+    for _ in range(2):
+        with observe.tagged(tenant="acme"), pytest.raises(BudgetExceeded, match="nobody knows what"):
+            gate.chat(TEXT)
+    assert "the budgets cannot be kept: " in caplog.text
+    assert "the disk is full" in caplog.text
+    monkeypatch.setattr(models.PriceBook, "prices", read)
 
 
 async def test_on_an_event_loop_an_error_is_the_requests_and_nobody_elses(office: Office, server: Exact) -> None:

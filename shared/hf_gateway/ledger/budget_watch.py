@@ -65,7 +65,6 @@ class BudgetWatcher:
         self._now, self._monotonic = now, monotonic
         self._closing = False
         self._inherited: list[Any] = []
-        self._database: Any = None
         self._reset()
         os.register_at_fork(after_in_child=self._after_fork)
 
@@ -82,7 +81,7 @@ class BudgetWatcher:
         self._wants_prices = False
         self._asking: Future[None] | None = None
         self._priced = promise()
-        self._database = None
+        self._database: Any = None
         self._fault: str | None = None
 
     def _after_fork(self) -> None:
