@@ -244,8 +244,6 @@ class Transfer:
 
     def _checked(self, file: ModelFile, part: Path) -> str:
         """Return the digest of what came. Raises BadResponse, and deletes it, where it is not what the Hub said."""
-        if not part.exists():
-            part.touch()
         size = part.stat().st_size
         digest = _digest(part, size, file.digest)
         wrong_size = file.size is not None and size != file.size
