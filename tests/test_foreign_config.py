@@ -219,3 +219,29 @@ def test_a_found_file_has_no_code_run(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "HF_GATEWAY_CONFIG=" in str(caught.value)
     monkeypatch.setenv("HF_GATEWAY_CONFIG", "hf-gateway.toml")
     Gateway.from_config("x").close()
+
+
+ENDPOINT = "https://abc123.us-east-1.aws.endpoints.huggingface.cloud"
+"""Whoever pays for one runs there what they like."""
+
+
+@pytest.mark.parametrize("kind", ["endpoint", "openai", "tei"])
+@pytest.mark.parametrize("credential", ["", ', credential = "env:HF_TOKEN"'])
+def test_a_found_file_sends_the_hugging_face_token_to_no_dedicated_endpoint(kind: str, credential: str) -> None:
+    path = Path("hf-gateway.toml")
+    path.write_text(f'[chains.x]\nmodel = "m"\ntargets = [{{kind = "{kind}", url = "{ENDPOINT}"{credential}}}]\n')
+    with pytest.raises((ConfigError, KeyMissing)) as caught:
+        Gateway.from_config("x").embed(["x"])
+    assert f'HF_TOKEN = ["{ENDPOINT}:443"]' in str(caught.value)
+    assert KEY not in str(caught.value)
+    own_file(f'[keys.env]\nHF_TOKEN = "{ENDPOINT}"\n')
+    for gateway in (Gateway.from_config("x"), Gateway.from_config("x", path)):
+        (status,) = gateway.status()
+        assert status.key_source == "the environment variable HF_TOKEN"
+
+
+def test_a_found_file_may_name_a_dedicated_endpoint_with_a_key_of_its_own() -> None:
+    path = Path("hf-gateway.toml")
+    path.write_text(f'[chains.x]\nmodel = "m"\napi_key = "its-own"\ntargets = ["endpoint:{ENDPOINT}"]\n')
+    (status,) = Gateway.from_config("x").status()
+    assert status.key_source == "the argument api_key"

@@ -30,7 +30,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel
 
-from hf_gateway.credentials import HUB, ROUTER, is_hugging_face
+from hf_gateway.credentials import HUB, ROUTER, TOKEN_VARIABLES, is_dedicated_endpoint, is_hugging_face
 from hf_gateway.errors import ConfigError, nearest
 from hf_gateway.key_policy import HouseRules, KeyLevel, truthy
 from hf_gateway.notices import notice_once
@@ -119,6 +119,7 @@ def read_chain(name: str, kind: type[BaseModel], path: str | Path | None = None)
                 _check_code(found, targets)
                 chain["targets"] = [rules.checked(target) for target in targets]
             _check_api_key(rules, chain, targets or (Target("hf"),))
+            _check_endpoints(rules, chain, targets or ())
     except ValueError as error:  # pydantic's own, for values of the wrong type
         wrong = str(getattr(error, "errors", list)()[0]["loc"][0]) if hasattr(error, "errors") else ""
         said = error.errors()[0]["msg"] if hasattr(error, "errors") else error
@@ -157,6 +158,17 @@ def _check_api_key(rules: EnvKeyRules, chain: Mapping[str, Any], targets: Sequen
         keyless = [target for target in targets if target.credential is None]
         if refusal := rules.refusal(given.removeprefix("env:"), keyless):
             raise ConfigError(refusal)
+
+
+def _check_endpoints(rules: EnvKeyRules, chain: Mapping[str, Any], targets: Sequence[Target]) -> None:
+    """Raise ConfigError for a dedicated endpoint that would get the Hugging Face token without a word of any key."""
+    keyless = [
+        target
+        for target in targets
+        if target.credential is None and target.url is not None and is_dedicated_endpoint(target.url)
+    ]
+    if not chain.get("api_key") and (refusal := rules.refusal(TOKEN_VARIABLES[0], keyless)):
+        raise ConfigError(refusal)
 
 
 def line_of(text: str, section: list[str], name: str) -> int:

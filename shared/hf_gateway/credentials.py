@@ -63,6 +63,11 @@ def is_hugging_face(url: str) -> bool:
     )
 
 
+def is_dedicated_endpoint(url: str) -> bool:
+    """Return whether a host of Hugging Face runs what one of its customers put there."""
+    return is_hugging_face(url) and origin_of(url).removesuffix(":443").endswith(".endpoints.huggingface.cloud")
+
+
 def find(
     url: str | None,
     *,

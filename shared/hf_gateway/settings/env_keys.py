@@ -2,7 +2,8 @@
 
 A file that the user named, or that lies in the user's own configuration folder, may name any. One that was only found in the
 working folder may be a stranger's: it gets the keys that the user's own file allows for an origin, in its `[keys.env]`, and
-Hugging Face's token for Hugging Face's hosts, which goes there anyway. Other keys are not read, and their targets say why.
+Hugging Face's token for Hugging Face's hosts, which goes there anyway; not for dedicated endpoints, since anyone may run a
+server there. Other keys are not read, and their targets say why.
 """
 
 import dataclasses
@@ -10,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hf_gateway.credentials import TOKEN_VARIABLES, is_hugging_face, origin_of
+from hf_gateway.credentials import TOKEN_VARIABLES, is_dedicated_endpoint, is_hugging_face, origin_of
 from hf_gateway.secret import EnvKey
 from hf_gateway.target import Target
 
@@ -46,7 +47,7 @@ class EnvKeyRules:
         places = [
             target.kind if url is None else origin_of(url)
             for target, url in zip(targets, urls, strict=True)
-            if url is None or not (name in TOKEN_VARIABLES and is_hugging_face(url))
+            if url is None or not (name in TOKEN_VARIABLES and is_hugging_face(url) and not is_dedicated_endpoint(url))
         ]
         missing = sorted({place for place in places if place not in self.allowed.get(name, frozenset())})
         if not missing:
