@@ -366,6 +366,27 @@ def test_a_watcher_is_told_of_a_call_that_was_given_up(clock: Clock) -> None:
     assert request.journal.attempts == []
 
 
+def test_a_call_that_was_given_up_ends_at_the_target_at_once_although_somebody_holds_it(clock: Clock) -> None:
+    ended: list[bool] = []
+
+    class Held(Scripted):
+        def effects(self, payload: Any) -> Generator[Any, Any, Any]:
+            self.held = self._ended(payload)
+            return self.held
+
+        def _ended(self, payload: Any) -> Generator[Any, Any, Any]:
+            try:
+                yield from super().effects(payload)
+            finally:
+                ended.append(True)
+
+    request = Request(clock, Held("first", clock, [Piece("Once"), "done"]))
+    steps = request.chain.serve(Texts("one"), request.journal, deliver=True)
+    next(steps)
+    steps.close()
+    assert ended == [True]
+
+
 @pytest.mark.parametrize(("status", "told"), [(413, ["split", "served", "served"]), (None, ["served", "served"])])
 def test_a_watcher_is_told_of_a_batch_that_a_server_refused_and_of_none_that_was_cut_before(
     clock: Clock, status: int | None, told: list[str]
