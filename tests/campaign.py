@@ -71,11 +71,12 @@ class Kept:
     """A vector that came back.
 
     spaces: whose it can be; own: what a swapped server may give this process until the next canary; leak: the same, and what
-    others left in the cache it shares with them; family: of the process that this one is a copy of; locked: the folder, and
-    how often it was wiped.
+    others left in the cache it shares with them; life: how often the process had begun anew; family: of the process that this
+    one is a copy of; locked: the folder, and how often it was wiped.
     """
 
     process: int
+    life: int
     family: Any
     locked: Any
     call: int
@@ -343,10 +344,13 @@ class Run:
             leak = own | self.spoilt[cache]
             locked = process.lock if process.lock is None else (process.lock, self.wiped[process.lock])
             family, index = self.families[call.process], (process.home, gateway.space.id)
+            life = self.begun[call.process]
             self.counts.vectors += len(rows)
             for text, row in zip(texts, rows, strict=True):
                 found = spaces_of(row, text, prompt)
-                self.kept.append(Kept(call.process, family, locked, number, index, prompt + text, found, own, leak))
+                self.kept.append(
+                    Kept(call.process, life, family, locked, number, index, prompt + text, found, own, leak)
+                )
 
         try:
             yield note
@@ -371,8 +375,8 @@ class Run:
     def _judge(self) -> None:
         allowed = {*SPACES, HASHED}
         leaked: list[Kept] = []
-        for process, family in sorted({(each.process, each.family) for each in self.kept}):
-            kept = [each for each in self.kept if (each.process, each.family) == (process, family)]
+        for life in sorted({(each.process, each.life, each.family) for each in self.kept}):
+            process, kept = life[0], [each for each in self.kept if (each.process, each.life, each.family) == life]
             leaked += self._strange(kept, allowed, f"process {process}")
         self._bound(leaked)
         for locked in sorted({each.locked for each in self.kept if each.locked is not None}):
