@@ -383,8 +383,10 @@ class Run:
             self._strange([each for each in self.kept if each.locked == locked], allowed, f"locked index {locked}")
         if self.counts.takeovers:
             return  # said in the log: what earlier processes made is of another space than what later ones make
-        for family in sorted({each.family for each in self.kept}):
-            self._strange([each for each in self.kept if each.family == family], allowed, f"copies of {family}")
+        # On another machine a copy made before the first vector is bound by the index alone, which is judged above.
+        for family in sorted({(each.family, each.index[0]) for each in self.kept}):
+            kept = [each for each in self.kept if (each.family, each.index[0]) == family]
+            self._strange(kept, allowed, f"copies of {family[0]}")
         for index in sorted({each.index for each in self.kept}):
             self._strange([each for each in self.kept if each.index == index], allowed, f"index {index}")
 

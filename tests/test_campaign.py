@@ -383,3 +383,17 @@ def test_two_machines_share_no_cached_vectors_of_two_models_under_one_name(campa
     steps = calls((0, "document", (0,)), (1, "document", (1,)), (1, "document", (0,)), door="llamaindex")
     processes = (Process((0,), cache=cache), Process((1,), cache=cache, home=1))
     campaign.play(Schedule(0, (Server(), Server("other model")), processes, steps))
+
+
+def test_a_copy_locks_an_index_again_that_was_deleted_before_it_was_made(campaign: Campaign) -> None:
+    first, second, third = calls(*[(process, "document", (0,)) for process in range(3)])
+    processes = (Process((0,), lock=0), Process((0,), lock=0, copy_of=0, way="deepcopy"), Process((HASH,), lock=0))
+    steps = (first, dataclasses.replace(second, wipes=(0,)), third)
+    assert campaign.play(Schedule(0, (Server(),), processes, steps)).refusals["SpaceMismatch"] == 1
+
+
+def test_what_was_kept_under_another_name_of_the_model_is_compared_with_the_index(campaign: Campaign) -> None:
+    first, second, third = calls((0, "query", (3,)), (1, "document", (5,)), (1, "document", (5,)))
+    servers = (Server("other model", pooling="mean"), Server())
+    processes = (Process((0,), True, lock=0), Process((1, 0), True, cache="ours", lock=0))
+    assert campaign.play(Schedule(0, servers, processes, (first, second, third))).refusals["SpaceMismatch"] == 2

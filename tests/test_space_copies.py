@@ -4,6 +4,7 @@ import asyncio
 import copy
 import multiprocessing
 import pickle
+import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -173,16 +174,15 @@ class TestOnAnotherMachine:
     def test_a_copy_without_the_folder_is_held_to_the_lock_that_came_with_it(
         self, primary: FakeOpenAI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        folder = tmp_path / "index"
+        folder = tmp_path / "disk" / "index"
         original = DOORS["core"](targets=[f"openai:{primary.url}"], check_space=True)
         original.lock_index(folder)
         embed(original)
         written = pickle.dumps(original)
-        (folder / "space.json").unlink()
-        folder.rmdir()
+        shutil.rmtree(folder.parent)
         monkeypatch.setenv("HF_GATEWAY_HOME", str(tmp_path / "another machine"))
         embed(pickle.loads(written))
-        assert not folder.exists()
+        assert not folder.parent.exists()
         with FakeOpenAI(models=None, embed=other_model) as impostor:
             stranger = pickle.loads(written.replace(primary.url.encode(), impostor.url.encode()))
             if len(primary.url) == len(impostor.url):

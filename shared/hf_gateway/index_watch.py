@@ -118,7 +118,7 @@ class IndexGuard:
         if held is not None:
             held.check(space, fingerprint, cut=self._cut)
         if fingerprint is not None:
-            self._compared.add(CACHED)
+            self._compared.add(_cached(fingerprint.space))
         lock = IndexLock(self.folder, space, fingerprint=fingerprint).write(cut=self._cut)
         if undecided and lock.space is not None:
             self._guard.pin(lock.space)
@@ -132,21 +132,21 @@ class IndexGuard:
         if not result.served_by:
             return
         space = self._declared_space(dataclasses.replace(result.space, dimension=result.vectors.dim))
-        if self._is_pending(result.served_by):
+        if self._is_pending(result.space, result.served_by):
             yield Call(Compute(lambda: self._look(space, result.space, result.served_by)), 0.0, str(self.folder))
         self.lock.check(space)
 
     def check_cached(self, space: VectorSpace) -> None:
         """Compare with the index what a framework's cache has of a space, before it is looked up there. Raises as `verdict`."""
-        if self._is_pending((CACHED,)):
+        if self._is_pending(space, (CACHED,)):
             self._look(self._declared_space(space), space, (CACHED,))
         self.lock.check(self._declared_space(space))
 
-    def _is_pending(self, served_by: Sequence[str]) -> bool:
+    def _is_pending(self, measured_as: VectorSpace, served_by: Sequence[str]) -> bool:
         """Return whether files decide about a result: of a new index or target, or when they were read some time ago."""
         return (
             self.lock.space is None
-            or not self._compared.issuperset(served_by)
+            or not self._compared.issuperset(_sources(measured_as, served_by))
             or self._now() >= self._read_at + REREAD_AFTER_S
         )
 
@@ -163,7 +163,7 @@ class IndexGuard:
             self.lock.check(space)
             fresh = [link for link in self._links if link.label in served_by and link.label not in self._compared]
             measured = [found for link in fresh if (found := self._measured(link)) is not None]
-            if CACHED in served_by and CACHED not in self._compared:
+            if CACHED in served_by and _cached(measured_as) not in self._compared:
                 # Measured by another process since the lock was taken, and by no target of this chain yet.
                 measured += filter(None, [Store().load(measured_as)])
             for fingerprint in measured:
@@ -174,7 +174,7 @@ class IndexGuard:
                     kept = Store().load(found.space) or found
                     lock = IndexLock(self.folder, space, fingerprint=kept).write(cut=self._cut)
                 self.lock, self._was_there = lock, True
-            self._compared.update(served_by)
+            self._compared.update(_sources(measured_as, served_by))
 
     def _reread(self) -> None:
         """Hold the chain to the lock that lies in the folder now: a person may have replaced or deleted it meanwhile."""
@@ -201,8 +201,11 @@ class IndexGuard:
             self.lock = self.lock.write()
 
     def _may_write(self) -> bool:
-        """Return False for a copy on a machine without the folder: it is held to the lock that came with it."""
-        return self.lock.space is None or self._was_there or self.folder.exists()
+        """Return False for a copy on a machine without the index's place: it is held to the lock that came with it.
+
+        Where the folder alone is gone, the index is, and another chain may make a new one there.
+        """
+        return self.lock.space is None or self._was_there or self.folder.parent.exists()
 
     def _file_stamp(self) -> tuple[int, int, int] | None:
         try:
@@ -226,6 +229,15 @@ class IndexGuard:
             return None
         authority: Literal["files", "server"] = "files" if link.authoritative else "server"
         return Fingerprint(self._guard.space_of(link), authority, link.label, rows)
+
+
+def _cached(space: VectorSpace) -> str:
+    """Name what was kept of a space: under another name of the same model lies what another measurement let in."""
+    return f"{CACHED} {space.id}"
+
+
+def _sources(space: VectorSpace, served_by: Sequence[str]) -> list[str]:
+    return [_cached(space) if name == CACHED else name for name in served_by]
 
 
 def _differ(spaces: Sequence[VectorSpace]) -> bool:
