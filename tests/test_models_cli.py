@@ -154,9 +154,10 @@ def test_an_answer_without_an_offer_deletes_no_price(
 @pytest.mark.parametrize(
     ("odd", "left_out"),
     [
-        ({"id": "a/b", "providers": [{"provider": "p", "context_length": 10**30}]}, 1),
-        ({"id": "a/b", "providers": [{"provider": "p", "context_length": -1}]}, 1),
-        ({"id": "a/\ud800", "providers": [{"provider": "p"}, {"provider": "q"}]}, 2),
+        # A length that is none is not known, and a name that is no text is not in the catalogue at all.
+        ({"id": "a/b", "providers": [{"provider": "p", "context_length": 10**30}]}, 0),
+        ({"id": "a/b", "providers": [{"provider": "p", "context_length": -1}]}, 0),
+        ({"id": "a/\ud800", "providers": [{"provider": "p"}, {"provider": "q"}]}, 0),
         ({"id": "a/\0b", "providers": [{"provider": "p"}]}, 1),
         ({"id": "a/b", "providers": [{"provider": "p\udfff"}]}, 1),
         ({"id": "a/b", "providers": [{"provider": "p", "pricing": {"input": 1e30, "output": 1}}]}, 1),

@@ -272,8 +272,8 @@ def test_nor_does_the_name_of_a_target(scrape: Scrape, monkeypatch: pytest.Monke
     with FakeOpenAI() as server:
         server.fallback = DOWN
         target = Target("openai", "half\ud83d", server.url)
-        with Gateway(targets=[target], max_retries=0) as gateway:
+        with Gateway(targets=[target], task="chat", max_retries=0) as gateway:
             with pytest.raises(errors.GatewayError):
-                gateway.embed(["a text"])
+                gateway.chat("a text")
             assert scrape("hf_gateway_attempts_total") == 1
             assert scrape("hf_gateway_breaker_state") is not None

@@ -39,7 +39,7 @@ def check_options(label: str, options: Mapping[str, Any], types: Mapping[str, st
     for name, value in options.items():
         kind = types.get(name)
         if kind is not None and value is not None and not _is(value, kind):
-            raise ConfigError(f"target {label!r}: {name} is {_WORDS[kind]}, not {str(value)[:80]!r}")
+            raise ConfigError(f"target {label!r}: {name} is {_WORDS[kind]}, not {repr(value)[:80]}")
 
 
 def _is(value: Any, kind: str) -> bool:
