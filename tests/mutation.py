@@ -48,7 +48,7 @@ MODULES: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {
     ),
     "breaker": (["breaker"], ["breaker", "breaker_and_deadline"]),
     "pace": (["pace"], ["time_limits", "chain"]),
-    "guard": (["guard"], ["guard", "served_spaces", "campaign", "index_lock"]),
+    "guard": (["guard"], ["guard", "served_spaces", "mixed_servers", "space_copies", "index_lock"]),
     "classify": (
         ["wire.classify", "wire.failure_table"],
         ["classify", "errors", "failure_table", "chat_failure_table"],
