@@ -168,7 +168,7 @@ def _strict(message: AIMessageChunk) -> AIMessage:
 
 
 def _came(generation: Generation) -> str:
-    """Say what came instead."""
+    """Return what the model answered in place of the call that was asked for."""
     message = generation.message if isinstance(generation, ChatGeneration) else None
     calls = [call["name"] for call in message.tool_calls] if isinstance(message, AIMessage) else []
     spoilt = message.invalid_tool_calls if isinstance(message, AIMessage) else []

@@ -335,7 +335,7 @@ class HFGatewayLLM(Front, ChatSettings, FunctionCallingLLM):  # type: ignore[mis
         llm_kwargs: dict[str, Any] | None = None,
         **prompt_args: Any,
     ) -> BaseModel:
-        """Return an instance of `output_cls`. Raises BadGeneration for an answer that is none, and GatewayErrors."""
+        """Return an instance of `output_cls`. Raises BadGeneration for an answer that does not fit it, and GatewayErrors."""
         dispatcher.event(_structured_start(output_cls, prompt, prompt_args))
         output = self._program(output_cls, prompt)(llm_kwargs=dict(llm_kwargs or {}), **prompt_args)
         dispatcher.event(LLMStructuredPredictEndEvent(output=output))

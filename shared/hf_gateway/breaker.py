@@ -4,7 +4,7 @@ Knows no clock: every call is told the time (seconds, monotonic). Safe for threa
 
 A knock is one request that reaches the target. Each retry of an attempt is another one; while the breaker is half-open an attempt
 is the probe alone, so one knock, since its failure opens the breaker again before a retry. Where another target can serve, a dead
-one gets three knocks and then at most one per cool-down: ten in a minute. A target that nobody can stand in for is asked by every
+one gets three knocks and then at most one per cool-down: ten in a minute. A target without an alternative is asked by every
 call, open or not.
 """
 

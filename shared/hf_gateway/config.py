@@ -130,7 +130,7 @@ def read_chain(name: str, kind: type[BaseModel], path: str | Path | None = None)
 
 
 def _env_key_rules(found: Path) -> EnvKeyRules | None:
-    """Return what a file may ask for that nobody named; None for the user's own."""
+    """Return the rules for a config file that was only found in the working folder; None for the user's own file."""
     own = own_config_path()
     if own.is_file() and found.samefile(own):
         return None
@@ -142,7 +142,7 @@ def _env_key_rules(found: Path) -> EnvKeyRules | None:
 
 
 def _check_code(found: Path, targets: Sequence[Target]) -> None:
-    """Raise ConfigError where a file that nobody named would have code run that came with a model."""
+    """Raise ConfigError where a config file that was only found would run code that came with a model."""
     if any(target.options.get("trust_remote_code") for target in targets):
         raise ConfigError(
             f"{found.absolute()} was found in the working folder, and wants the code of a model's repository run "

@@ -123,7 +123,7 @@ class GatewayError(Exception):
 
     @property
     def message(self) -> str:
-        """What happened, in words that a terminal and a log may take, whoever said them."""
+        """What happened, in words that are safe for a terminal and a log, also where a server wrote them."""
         return self._message
 
     @message.setter

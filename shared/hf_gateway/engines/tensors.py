@@ -24,7 +24,7 @@ _COMPUTED = ("position_ids", "inv_freq")
 """Last parts of the names of buffers that a network computes by itself, and that older files may have."""
 
 Answers = Callable[[], Any]
-"""Runs the model on a few texts; returns arrays of which a number that is none in the input of any would make one."""
+"""Runs the model on a few texts and returns its outputs, in which a NaN in any weight that takes part would show."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def recorded() -> Iterator[list[Loading]]:
     """Collect how transformers loads each network of this thread meanwhile.
 
     sentence-transformers and code of repositories call `from_pretrained` by themselves and drop what it can tell, so it is
-    asked for here, whoever calls. Wrong shapes are told as well then, with names, where they would be an error without.
+    asked for here for every caller. Wrong shapes are then reported by name, too, in place of an error without names.
     """
     from transformers import PreTrainedModel
 
