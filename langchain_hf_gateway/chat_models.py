@@ -27,7 +27,7 @@ from hf_gateway._version import __version__
 from hf_gateway.chat import ChatRequest, Sampling
 from hf_gateway.config import read_chain
 from hf_gateway.errors import ConfigError
-from hf_gateway.front import Front, build, refuse_other_task
+from hf_gateway.front import GatewayMixin, build_gateway, refuse_other_task
 from hf_gateway.options import ChatSettings
 from langchain_hf_gateway.errors import as_model_errors
 from langchain_hf_gateway.messages import PROVIDER, chunk_of, last_chunk, message_of, to_openai
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from hf_gateway.gateway import Gateway
 
 
-class ChatHFGateway(Front, ChatSettings, BaseChatModel):
+class ChatHFGateway(GatewayMixin, ChatSettings, BaseChatModel):
     """A Hugging Face chat model, from the first of its targets that can answer.
 
     Setup:
@@ -105,7 +105,7 @@ class ChatHFGateway(Front, ChatSettings, BaseChatModel):
         """Build the chain, so that settings that make no sense fail here; nothing is loaded or connected to."""
         if self.disable_streaming is True and self.streaming is None:
             self.__dict__["streaming"] = False  # the only server of a chain may be one that cannot stream
-        self._adopt(build(self, self.model))
+        self._adopt(build_gateway(self, self.model))
         self._add_version("hf-gateway", __version__)
         if self.__dict__["profile"] is None:
             # BaseChatModel has just asked for it, and must get it without a network; `__getattr__` looks it up when it is read.
@@ -321,7 +321,7 @@ class ChatHFGateway(Front, ChatSettings, BaseChatModel):
 
         if self.custom_get_token_ids is not None:
             return self.custom_get_token_ids(text)
-        ids = tokens.encode(text, self._first_model, self.revision)
+        ids = tokens.encode_text(text, self._first_model, self.revision)
         if ids is None:
             raise NotImplementedError(
                 f"the tokenizer of {self._first_model} is not on this machine, so its tokens are not known; "
@@ -335,7 +335,7 @@ class ChatHFGateway(Front, ChatSettings, BaseChatModel):
 
         if self.custom_get_token_ids is not None:
             return len(self.custom_get_token_ids(text))
-        return tokens.count(text, self._first_model, self.revision)
+        return tokens.count_tokens(text, self._first_model, self.revision)
 
 
 def _in_event_loop() -> bool:

@@ -34,14 +34,14 @@ def with_text(documents: Iterable[Document]) -> list[Document]:
             "%d of %d documents have no text, and are left out: %s%s",
             len(empty),
             len(listed),
-            ", ".join(_named(listed[place], place) for place in empty[:MAX_DOCUMENTS_NAMED]),
+            ", ".join(_document_name(listed[place], place) for place in empty[:MAX_DOCUMENTS_NAMED]),
             ", …" if len(empty) > MAX_DOCUMENTS_NAMED else "",
         )
     left_out = set(empty)
     return [document for place, document in enumerate(listed) if place not in left_out]
 
 
-def _named(document: Document, place: int) -> str:
+def _document_name(document: Document, place: int) -> str:
     source, page = document.metadata.get("source"), document.metadata.get("page")
     named = document.id or (f"{source}" if source is not None else f"document {place}")
     return f"{named} (page {page})" if page is not None else named

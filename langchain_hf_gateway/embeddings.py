@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 from langchain_core.embeddings import Embeddings
 from pydantic import PrivateAttr
 
-from hf_gateway.front import EmbedFront, build, refuse_other_task
+from hf_gateway.front import EmbeddingMixin, build_gateway, refuse_other_task
 from hf_gateway.options import EmbedSettings
 from langchain_hf_gateway.errors import as_model_errors
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hf_gateway.vectors import Vectors
 
 
-class HFGatewayEmbeddings(EmbedFront, EmbedSettings, Embeddings):
+class HFGatewayEmbeddings(EmbeddingMixin, EmbedSettings, Embeddings):
     """Embeddings of a Hugging Face model, from the first of its targets that can serve.
 
     Setup:
@@ -44,7 +44,7 @@ class HFGatewayEmbeddings(EmbedFront, EmbedSettings, Embeddings):
 
     def model_post_init(self, _context: Any, /) -> None:
         """Build the chain, so that settings that make no sense fail here; nothing is loaded or connected to."""
-        self._adopt(build(self, self.model))
+        self._adopt(build_gateway(self, self.model))
 
     def _adopt(self, gateway: "Gateway") -> None:
         self._gateway = gateway
@@ -75,7 +75,7 @@ class HFGatewayEmbeddings(EmbedFront, EmbedSettings, Embeddings):
         """Embed one text that is searched for, without blocking the event loop."""
         return (await self._aembed([text], "query")).tolist()[0]
 
-    def _errors(self) -> AbstractContextManager[None]:
+    def _translated_errors(self) -> AbstractContextManager[None]:
         return as_model_errors()
 
     def _embed(self, texts: Iterable[str], role: "Role") -> "Vectors":

@@ -41,7 +41,9 @@ _MATCHES: dict[type[core.GatewayError], type[langchain.ModelError]] = {
 _NOT_WORTH_A_RETRY = (core.EngineFailed,)
 
 
-def _both(ours: type[core.GatewayError], theirs: type[langchain.ModelError], name: str) -> type[core.GatewayError]:
+def _combined_class(
+    ours: type[core.GatewayError], theirs: type[langchain.ModelError], name: str
+) -> type[core.GatewayError]:
     made = type(name, (ours, theirs), {"__doc__": ours.__doc__, "__module__": __name__})
     if issubclass(ours, _NOT_WORTH_A_RETRY):
         made.is_retryable = False  # type: ignore[attr-defined]
@@ -49,11 +51,11 @@ def _both(ours: type[core.GatewayError], theirs: type[langchain.ModelError], nam
     return made
 
 
-_CLASSES = {ours: _both(ours, theirs, ours.__name__) for ours, theirs in _MATCHES.items()}
+_CLASSES = {ours: _combined_class(ours, theirs, ours.__name__) for ours, theirs in _MATCHES.items()}
 # A chain whose targets all failed for one reason failed for that reason; otherwise it is a failure of the service.
 _REASONS: set[type[langchain.ModelError]] = {langchain.ModelAPIError, *_MATCHES.values()}
 _ALL_FAILED = {
-    theirs: _both(core.AllTargetsFailed, theirs, f"AllTargetsFailed_{theirs.__name__}") for theirs in _REASONS
+    theirs: _combined_class(core.AllTargetsFailed, theirs, f"AllTargetsFailed_{theirs.__name__}") for theirs in _REASONS
 }
 
 

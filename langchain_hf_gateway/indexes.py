@@ -44,7 +44,7 @@ def locked(folder: str | Path, embeddings: Embedder, *, adopt: bool = False) -> 
     return embeddings
 
 
-def _opened(folder: str | Path, embeddings: Embeddings, adopt: bool, lock: bool) -> Embeddings:
+def _open_locked(folder: str | Path, embeddings: Embeddings, adopt: bool, lock: bool) -> Embeddings:
     """Lock, or say that there is no lock; one that is there is never passed over."""
     if not lock and warn_unlocked(folder):
         return embeddings
@@ -81,7 +81,7 @@ def load_faiss(
     store = _store("langchain_community.vectorstores", "FAISS", "langchain-community", "faiss-cpu", needs="faiss")
     if not Path(folder).is_dir() or not any(Path(folder).iterdir()):
         raise FileNotFoundError(f"there is no index in {folder}")
-    opened: VectorStore = store.load_local(str(folder), _opened(folder, embeddings, adopt, lock), **arguments)
+    opened: VectorStore = store.load_local(str(folder), _open_locked(folder, embeddings, adopt, lock), **arguments)
     return opened
 
 
@@ -100,7 +100,7 @@ def open_chroma(
     Raises ImportError with the `pip install` line where a package is missing; else what `locked` raises.
     """
     store = _store("langchain_chroma", "Chroma", "langchain-chroma")
-    checked = _opened(folder, embeddings, adopt, lock)
+    checked = _open_locked(folder, embeddings, adopt, lock)
     opened: VectorStore = store(embedding_function=checked, persist_directory=str(folder), **arguments)
     return opened
 
@@ -121,7 +121,7 @@ def open_lancedb(
     Raises ImportError with the `pip install` line where a package is missing; else what `locked` raises.
     """
     store = _store("langchain_community.vectorstores", "LanceDB", "langchain-community", "lancedb", needs="lancedb")
-    checked = _opened(folder, embeddings, adopt, lock)
+    checked = _open_locked(folder, embeddings, adopt, lock)
     opened: VectorStore = store(embedding=checked, uri=str(folder), **{"mode": "append", **arguments})
     return opened
 

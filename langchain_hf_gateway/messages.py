@@ -29,7 +29,14 @@ PROVIDER = "hf-gateway"
 # What an earlier answer holds besides what was said: thoughts, which go beside the content, and tool calls, which stand in the
 # message's `tool_calls`.
 _THOUGHTS = {"reasoning", "reasoning_content", "thinking"}
-_UNSAID = {*_THOUGHTS, "redacted_thinking", "tool_call", "tool_call_chunk", "invalid_tool_call", "function_call"}
+_WITHOUT_CONTENT = {
+    *_THOUGHTS,
+    "redacted_thinking",
+    "tool_call",
+    "tool_call_chunk",
+    "invalid_tool_call",
+    "function_call",
+}
 _SENDABLE = {"text", "image_url", "image", "audio", "input_audio", "file", "media", "json", "guard_content"}
 _SENDABLE |= {"tool_use", "tool_result"}
 
@@ -47,7 +54,9 @@ def to_openai(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
             plain = message.model_copy(update={"content": _content(message)})
             converted = convert_to_openai_messages([plain], pass_through_unknown_blocks=False)
         except (ValueError, KeyError, TypeError) as error:
-            raise InvalidRequest(f"message {index} of {len(messages)} {_said(error)}; nothing was sent") from None
+            raise InvalidRequest(
+                f"message {index} of {len(messages)} {_error_words(error)}; nothing was sent"
+            ) from None
         if isinstance(message, AIMessage):
             if calls := _unlisted_calls(message, answered):
                 converted[0].setdefault("tool_calls", []).extend(calls)
@@ -68,11 +77,11 @@ def _content(message: BaseMessage) -> str | list[str | dict[Any, Any]]:
     parts = []
     for place, block in enumerate(message.content):
         kind = _kind(block)
-        if spoken and kind in _UNSAID:
+        if spoken and kind in _WITHOUT_CONTENT:
             # The converter reads calls of OpenAI's Responses API out of the content, and drops them from it.
             parts += [block] if kind == "function_call" else []
         elif kind == "text":
-            parts.append(_text(block))
+            parts.append(_block_text(block))
         elif kind in _SENDABLE:
             parts.append(_linked(cast("dict[Any, Any]", block)))
         else:
@@ -105,7 +114,7 @@ def _kind(block: str | Mapping[Any, Any]) -> str:
     return str(kind)
 
 
-def _text(block: str | Mapping[Any, Any]) -> str:
+def _block_text(block: str | Mapping[Any, Any]) -> str:
     if isinstance(block, str):
         return block
     return str(block["refusal"] if block.get("type") == "refusal" else block["text"])
@@ -138,7 +147,7 @@ def _unlisted_calls(message: AIMessage, answered: Collection[str | None]) -> lis
     ]
 
 
-def _said(error: Exception) -> str:
+def _error_words(error: Exception) -> str:
     """Return the words of an error that LangChain raised, without the block, which may be a whole picture."""
     if isinstance(error, KeyError):
         return f"has a part without {error}"

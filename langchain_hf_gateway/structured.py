@@ -24,7 +24,7 @@ from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BaseModel
 from pydantic.v1 import BaseModel as PydanticV1
 
-from hf_gateway.errors import InvalidRequest, nearest
+from hf_gateway.errors import InvalidRequest, did_you_mean
 from langchain_hf_gateway.messages import calls_of
 
 Method = Literal["function_calling", "json_schema", "json_mode"]
@@ -45,7 +45,7 @@ def structured(
     Raises InvalidRequest for a method that there is not, or one that cannot be strict; ValueError for a schema that is none.
     """
     if method not in METHODS:
-        raise InvalidRequest(f"there is no method {method!r}{nearest(str(method), list(METHODS))}")
+        raise InvalidRequest(f"there is no method {method!r}{did_you_mean(str(method), list(METHODS))}")
     if method == "json_mode" and strict:
         raise InvalidRequest(
             "strict=True holds an answer to its schema, and with method='json_mode' no server knows of one"
@@ -83,7 +83,7 @@ def _parser(schema: Any, method: Method, name: str) -> BaseOutputParser[Any]:
     return _JsonOfClass(pydantic_object=schema) if pydantic else _JsonOfSchema()
 
 
-class _Answering(BaseCumulativeTransformOutputParser[Any]):
+class _AnswerParser(BaseCumulativeTransformOutputParser[Any]):
     """Makes an error of an answer that LangChain's parsers pass over in silence, as None or as a stream of nothing.
 
     That is one without a call of the tool, or whose arguments are no JSON, or that is the JSON `null`.
@@ -94,7 +94,7 @@ class _Answering(BaseCumulativeTransformOutputParser[Any]):
         found = super().parse_result(result, partial=partial)
         if not partial and not isinstance(found, Mapping | BaseModel | PydanticV1):
             raise OutputParserException(
-                f"the answer has no object in the form that was asked for: {_came(result[0])}",
+                f"the answer has no object in the form that was asked for: {_answer_words(result[0])}",
                 llm_output=result[0].text,
             )
         return found
@@ -104,7 +104,7 @@ class _Answering(BaseCumulativeTransformOutputParser[Any]):
         last = None
         for last in super()._transform(_keeping(input, kept)):
             yield last
-        if kept and (whole := self.parse_result([_whole(kept)])) != last:
+        if kept and (whole := self.parse_result([_last_generation(kept)])) != last:
             yield whole
 
     async def _atransform(self, input: AsyncIterator[str | BaseMessage]) -> AsyncIterator[Any]:  # noqa: A002
@@ -112,23 +112,23 @@ class _Answering(BaseCumulativeTransformOutputParser[Any]):
         last = None
         async for last in super()._atransform(_akeeping(input, kept)):
             yield last
-        if kept and (whole := self.parse_result([_whole(kept)])) != last:
+        if kept and (whole := self.parse_result([_last_generation(kept)])) != last:
             yield whole
 
 
-class _CallOfClass(_Answering, PydanticToolsParser):
+class _CallOfClass(_AnswerParser, PydanticToolsParser):
     pass
 
 
-class _CallOfSchema(_Answering, JsonOutputKeyToolsParser):
+class _CallOfSchema(_AnswerParser, JsonOutputKeyToolsParser):
     pass
 
 
-class _JsonOfClass(_Answering, PydanticOutputParser[Any]):
+class _JsonOfClass(_AnswerParser, PydanticOutputParser[Any]):
     pass
 
 
-class _JsonOfSchema(_Answering, JsonOutputParser):
+class _JsonOfSchema(_AnswerParser, JsonOutputParser):
     pass
 
 
@@ -146,7 +146,7 @@ async def _akeeping(
         yield piece
 
 
-def _whole(pieces: list[str | BaseMessage]) -> Generation:
+def _last_generation(pieces: list[str | BaseMessage]) -> Generation:
     """Return the whole answer of a stream; of a model that does not stream the only piece is one."""
     if isinstance(pieces[0], str):
         return Generation(text="".join(map(str, pieces)))
@@ -167,7 +167,7 @@ def _strict(message: AIMessageChunk) -> AIMessage:
     )
 
 
-def _came(generation: Generation) -> str:
+def _answer_words(generation: Generation) -> str:
     """Return what the model answered in place of the call that was asked for."""
     message = generation.message if isinstance(generation, ChatGeneration) else None
     calls = [call["name"] for call in message.tool_calls] if isinstance(message, AIMessage) else []

@@ -12,7 +12,7 @@ from pydantic import Field, PrivateAttr, field_serializer, field_validator, mode
 
 from hf_gateway.config import read_chain
 from hf_gateway.errors import InvalidRequest
-from hf_gateway.front import EmbedFront, build, refuse_other_task
+from hf_gateway.front import EmbeddingMixin, build_gateway, refuse_other_task
 from hf_gateway.options import EmbedOptions, EmbedSettings, Targets
 from hf_gateway.values.logs import logger
 from llamaindex_hf_gateway.cache import SpaceCache, as_role
@@ -26,7 +26,7 @@ MAX_NODES_NAMED = 10
 """Nodes without text that one warning names."""
 
 
-class HFGatewayEmbedding(EmbedFront, EmbedOptions, BaseEmbedding):  # type: ignore[misc]
+class HFGatewayEmbedding(EmbeddingMixin, EmbedOptions, BaseEmbedding):  # type: ignore[misc]
     """Embeddings of a Hugging Face model, from the first of its targets that can serve.
 
     `pip install "hf-gateway[llamaindex,torch]"`
@@ -72,7 +72,7 @@ class HFGatewayEmbedding(EmbedFront, EmbedOptions, BaseEmbedding):  # type: igno
         """Build the chain, so that settings that make no sense fail here; nothing is loaded or connected to."""
         super().model_post_init(context)
         model = None if self.model_name == "unknown" else self.model_name
-        self._adopt(build(self, model))
+        self._adopt(build_gateway(self, model))
 
     def _adopt(self, gateway: "Gateway") -> None:
         self._gateway = gateway
@@ -124,7 +124,7 @@ class HFGatewayEmbedding(EmbedFront, EmbedOptions, BaseEmbedding):  # type: igno
         """Tell chains apart that may answer in several spaces: `IngestionPipeline` keeps vectors by what this class writes."""
         if value == "refuse":
             return value
-        settled = self._gateway.settled_space
+        settled = self._gateway.final_space
         return f"{value}:{settled.id if settled else uuid.uuid4().hex}"
 
     @field_validator("on_space_change", mode="before")
@@ -199,15 +199,15 @@ class HFGatewayEmbedding(EmbedFront, EmbedOptions, BaseEmbedding):  # type: igno
 
 def _with_text(nodes: Sequence[BaseNode]) -> list[BaseNode]:
     """Return the nodes that have something to embed. The others stay without a vector, so that no store takes them."""
-    from hf_gateway.embedding import fault_of  # brings a JSON parser, which importing this door does not need
+    from hf_gateway.embedding import text_fault  # brings a JSON parser, which importing this door does not need
 
     found, empty = [], []
     for node in nodes:
         text = node.get_content(metadata_mode=MetadataMode.EMBED)
         if not text.strip():
             empty.append(node)
-        elif fault := fault_of(text):
-            raise InvalidRequest(f"node {_named(node)} {fault}; nothing was embedded")
+        elif fault := text_fault(text):
+            raise InvalidRequest(f"node {_node_name(node)} {fault}; nothing was embedded")
         else:
             found.append(node)
     if empty:
@@ -215,13 +215,13 @@ def _with_text(nodes: Sequence[BaseNode]) -> list[BaseNode]:
             "%d of %d nodes have no text, and stay without a vector: %s%s",
             len(empty),
             len(nodes),
-            ", ".join(map(_named, empty[:MAX_NODES_NAMED])),
+            ", ".join(map(_node_name, empty[:MAX_NODES_NAMED])),
             ", …" if len(empty) > MAX_NODES_NAMED else "",
         )
     return found
 
 
-def _named(node: BaseNode) -> str:
+def _node_name(node: BaseNode) -> str:
     """Return a node's id, and its document's, under which a reader knows it."""
     return f"{node.node_id} (of document {node.ref_doc_id})" if node.ref_doc_id else str(node.node_id)
 

@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 
 Stream = TypeVar("Stream")
 
-_opened: ContextVar[list[Any] | None] = ContextVar("opened", default=None)
+_streams: ContextVar[list[Any] | None] = ContextVar("opened", default=None)
 
 
-def opened(stream: Stream) -> Stream:
+def closing_with(stream: Stream) -> Stream:
     """Note a stream as one that closes with the responses that the caller gets."""
-    streams = _opened.get()
+    streams = _streams.get()
     if streams is not None:
         streams.append(stream)
     return stream
@@ -30,29 +30,29 @@ def closes_what_it_opens(method: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(method)
         async def astreams(*args: Any, **named: Any) -> AsyncGenerator[Any, None]:
             streams: list[Any] = []
-            before = _opened.set(streams)
+            before = _streams.set(streams)
             try:
                 responses = await method(*args, **named)
             finally:
-                _opened.reset(before)
-            return _agiven(responses, streams)
+                _streams.reset(before)
+            return _aclosing(responses, streams)
 
         return astreams
 
     @wraps(method)
     def streams(*args: Any, **named: Any) -> Generator[Any, None, None]:
         streams: list[Any] = []
-        before = _opened.set(streams)
+        before = _streams.set(streams)
         try:
             responses = method(*args, **named)
         finally:
-            _opened.reset(before)
-        return _given(responses, streams)
+            _streams.reset(before)
+        return _closing(responses, streams)
 
     return streams
 
 
-def _given(responses: Generator[Any, None, None], streams: list[Any]) -> Generator[Any, None, None]:
+def _closing(responses: Generator[Any, None, None], streams: list[Any]) -> Generator[Any, None, None]:
     try:
         yield from responses
     finally:
@@ -60,7 +60,7 @@ def _given(responses: Generator[Any, None, None], streams: list[Any]) -> Generat
             stream.close()
 
 
-async def _agiven(responses: AsyncGenerator[Any, None], streams: list[Any]) -> AsyncGenerator[Any, None]:
+async def _aclosing(responses: AsyncGenerator[Any, None], streams: list[Any]) -> AsyncGenerator[Any, None]:
     try:
         async for response in responses:
             yield response

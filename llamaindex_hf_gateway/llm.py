@@ -34,11 +34,11 @@ from pydantic import BaseModel, Field, PrivateAttr, model_serializer, model_vali
 from hf_gateway.chat import ChatRequest
 from hf_gateway.config import read_chain
 from hf_gateway.errors import BadGeneration, ConfigError
-from hf_gateway.front import Front, build, refuse_other_task
+from hf_gateway.front import GatewayMixin, build_gateway, refuse_other_task
 from hf_gateway.options import ChatSettings
-from llamaindex_hf_gateway.leaving import closes_what_it_opens, opened
+from llamaindex_hf_gateway.leaving import closes_what_it_opens, closing_with
 from llamaindex_hf_gateway.messages import arguments_of, call_id, reads_files, to_openai, tool_calls_of
-from llamaindex_hf_gateway.responses import Reader
+from llamaindex_hf_gateway.responses import ResponseBuilder
 from llamaindex_hf_gateway.structured import StructuredProgram, Way
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ dispatcher = get_dispatcher(__name__)
 _LEFT_OUT = {"api_key", "config"}
 
 
-class HFGatewayLLM(Front, ChatSettings, FunctionCallingLLM):  # type: ignore[misc]
+class HFGatewayLLM(GatewayMixin, ChatSettings, FunctionCallingLLM):  # type: ignore[misc]
     """A Hugging Face chat model, from the first of its targets that can serve.
 
     `pip install "hf-gateway[llamaindex]"`
@@ -112,7 +112,7 @@ class HFGatewayLLM(Front, ChatSettings, FunctionCallingLLM):  # type: ignore[mis
     def model_post_init(self, context: Any, /) -> None:
         """Build the chain, so that settings that make no sense fail here; nothing is connected to."""
         super().model_post_init(context)
-        self._adopt(build(self, self.model))
+        self._adopt(build_gateway(self, self.model))
 
     def _adopt(self, gateway: "Gateway") -> None:
         self._gateway = gateway
@@ -242,15 +242,15 @@ class HFGatewayLLM(Front, ChatSettings, FunctionCallingLLM):  # type: ignore[mis
 
     def _chat(self, messages: Sequence[ChatMessage], **call: Any) -> ChatResponse:
         request = self._request(messages, call)
-        return Reader(request).whole(self._gateway.chat(request))
+        return ResponseBuilder(request).whole(self._gateway.chat(request))
 
     async def _achat(self, messages: Sequence[ChatMessage], **call: Any) -> ChatResponse:
         request = await self._arequest(messages, call)
-        return Reader(request).whole(await self._gateway.achat(request))
+        return ResponseBuilder(request).whole(await self._gateway.achat(request))
 
     def _stream_chat(self, messages: Sequence[ChatMessage], **call: Any) -> Generator[ChatResponse, None, None]:
         request = self._request(messages, call)
-        stream, reader = opened(self._gateway.stream(request)), Reader(request)
+        stream, reader = closing_with(self._gateway.stream(request)), ResponseBuilder(request)
 
         def gen() -> Generator[ChatResponse, None, None]:
             with stream:
@@ -261,7 +261,7 @@ class HFGatewayLLM(Front, ChatSettings, FunctionCallingLLM):  # type: ignore[mis
 
     async def _astream_chat(self, messages: Sequence[ChatMessage], **call: Any) -> AsyncGenerator[ChatResponse, None]:
         request = await self._arequest(messages, call)
-        stream, reader = opened(self._gateway.astream(request)), Reader(request)
+        stream, reader = closing_with(self._gateway.astream(request)), ResponseBuilder(request)
 
         async def gen() -> AsyncGenerator[ChatResponse, None]:
             async with stream:

@@ -78,7 +78,7 @@ def message_of(answer: ChatAnswer, *, single_call: bool = False) -> ChatMessage:
         blocks.append(TextBlock(text=answer.text))
     blocks += [ToolCallBlock(tool_call_id=call.id, tool_name=call.name, tool_kwargs=_kwargs(call)) for call in calls]
     # LlamaIndex's own programs and chat engines still look here, and nowhere else, for whether there are calls.
-    older = {"tool_calls": [_call(call.id, call.name, call.arguments) for call in calls]} if calls else {}
+    older = {"tool_calls": [_call_block(call.id, call.name, call.arguments) for call in calls]} if calls else {}
     return ChatMessage(role=MessageRole.ASSISTANT, blocks=blocks, additional_kwargs=older)
 
 
@@ -98,7 +98,9 @@ def _to_openai(message: ChatMessage, place: str) -> dict[str, Any]:
     if role == "assistant" and (thoughts := _thoughts(message)):
         turned["reasoning_content"] = thoughts
     if role == "assistant" and (calls := tool_calls_of(message)):
-        turned["tool_calls"] = [_call(call_id(call), call.tool_name, _written(call.tool_kwargs)) for call in calls]
+        turned["tool_calls"] = [
+            _call_block(call_id(call), call.tool_name, _arguments_json(call.tool_kwargs)) for call in calls
+        ]
     for name in ("tool_call_id", "name") if role == "tool" else ("name",):
         if value := message.additional_kwargs.get(name):
             turned[name] = value
@@ -110,7 +112,7 @@ def _thoughts(message: ChatMessage) -> str:
     return said or reasoning_of(message.additional_kwargs)
 
 
-def _text(block: TextBlock, _: str) -> dict[str, Any]:
+def _text_block(block: TextBlock, _: str) -> dict[str, Any]:
     return {"type": "text", "text": block.text}
 
 
@@ -138,7 +140,7 @@ def _audio(block: AudioBlock, where: str) -> dict[str, Any]:
 
 
 _TURNS: Mapping[type, Callable[[Any, str], dict[str, Any]]] = {
-    TextBlock: _text,
+    TextBlock: _text_block,
     ImageBlock: _image,
     AudioBlock: _audio,
 }
@@ -159,11 +161,11 @@ def _kwargs(call: ToolCall) -> dict[str, Any] | str:
         return call.arguments
 
 
-def _call(identity: str, name: str, arguments: str) -> dict[str, Any]:
+def _call_block(identity: str, name: str, arguments: str) -> dict[str, Any]:
     return {"id": identity, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
-def _written(arguments: Mapping[str, Any] | str) -> str:
+def _arguments_json(arguments: Mapping[str, Any] | str) -> str:
     """Return the arguments of an earlier call as JSON, those that the tool was called with.
 
     Servers read them (vLLM's chat templates, Ollama), and refuse the whole conversation for a brace that a model forgot.

@@ -5,12 +5,12 @@ from typing import Any
 
 from llama_index.core.base.llms.types import ChatResponse, LogProb
 
-from hf_gateway.chat import ChatAnswer, ChatEvent, ChatRequest, ChatResult, Gathering
+from hf_gateway.chat import AnswerBuilder, ChatAnswer, ChatEvent, ChatRequest, ChatResult
 from hf_gateway.usage import Usage
 from llamaindex_hf_gateway.messages import message_of
 
 
-class Reader:
+class ResponseBuilder:
     """Reads the answer to one request.
 
     Where parallel calls were not allowed it reads the first alone, since not every server (Ollama, for one) is told.
@@ -19,13 +19,13 @@ class Reader:
     def __init__(self, request: ChatRequest) -> None:
         """Take what was asked."""
         self._single_call = request.sampling.parallel_tool_calls is False
-        self._gathering = Gathering()
+        self._builder = AnswerBuilder()
 
     def piece(self, event: ChatEvent) -> ChatResponse:
         """Return all that has come so far, and as `delta` what of the text is new."""
-        self._gathering.add(event)
+        self._builder.add(event)
         return ChatResponse(
-            message=message_of(self._gathering.answer(), single_call=self._single_call),
+            message=message_of(self._builder.answer(), single_call=self._single_call),
             delta=event.text,
             # FunctionAgent and the other agents look for it here.
             additional_kwargs={"thinking_delta": event.reasoning} if event.reasoning else {},
@@ -67,10 +67,10 @@ def usage_of(usage: Usage) -> dict[str, Any]:
         "prompt_tokens": usage.input_tokens,
         "completion_tokens": usage.output_tokens,
         "total_tokens": usage.total_tokens,
-        "prompt_tokens_details": _known({"cached_tokens": usage.cached_tokens}),
-        "completion_tokens_details": _known({"reasoning_tokens": usage.reasoning_tokens}),
+        "prompt_tokens_details": _known_counts({"cached_tokens": usage.cached_tokens}),
+        "completion_tokens_details": _known_counts({"reasoning_tokens": usage.reasoning_tokens}),
     }
-    return _known(counts)
+    return _known_counts(counts)
 
 
 def logprobs_of(answer: ChatAnswer) -> list[list[LogProb]] | None:
@@ -87,5 +87,5 @@ def _logprob(token: Mapping[str, Any]) -> LogProb:
     return LogProb(token=token.get("token") or "", logprob=token["logprob"], bytes=token.get("bytes") or [])
 
 
-def _known(counts: dict[str, Any]) -> dict[str, Any]:
+def _known_counts(counts: dict[str, Any]) -> dict[str, Any]:
     return {name: count for name, count in counts.items() if count is not None and count != {}}

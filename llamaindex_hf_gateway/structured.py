@@ -103,7 +103,7 @@ class StructuredProgram(BasePydanticProgram):  # type: ignore[misc]
         return {**self._wanted, **given}
 
     def _whole(self, response: ChatResponse) -> BaseModel:
-        said = _said(response)
+        said = _answer_of(response)
         try:
             if isinstance(said, str):
                 # It finds the JSON among other words, which a model that nothing holds to its schema writes around it.
@@ -119,7 +119,7 @@ class StructuredProgram(BasePydanticProgram):  # type: ignore[misc]
             ) from error
 
     def _part(self, response: ChatResponse) -> BaseModel | None:
-        found = _so_far(_said(response))
+        found = _partial_object(_answer_of(response))
         if not found:
             return None
         try:
@@ -143,7 +143,7 @@ def format_for(output_cls: type[BaseModel]) -> dict[str, Any]:
     It is `strict` where it says of every object that all its fields are required: hosted providers enforce strict schemas
     alone, and refuse a strict one with a field that may be missing (platform.openai.com/docs/guides/structured-outputs).
     """
-    schema = _closed(output_cls.model_json_schema())
+    schema = _close_json(output_cls.model_json_schema())
     made = {"name": name_for(output_cls), "schema": schema, **({"strict": True} if _is_strict(schema) else {})}
     return {"response_format": {"type": "json_schema", "json_schema": made}}
 
@@ -153,13 +153,13 @@ def name_for(output_cls: type[BaseModel]) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "_", output_cls.__name__)[:64]
 
 
-def _said(response: ChatResponse) -> dict[str, Any] | str:
+def _answer_of(response: ChatResponse) -> dict[str, Any] | str:
     calls = tool_calls_of(response.message)
     said: dict[str, Any] | str = calls[0].tool_kwargs if calls else response.message.content or ""
     return said
 
 
-def _so_far(said: dict[str, Any] | str) -> dict[str, Any]:
+def _partial_object(said: dict[str, Any] | str) -> dict[str, Any]:
     """Return what has come of an object, the text that is being written too."""
     if isinstance(said, dict):
         return said
@@ -170,7 +170,7 @@ def _so_far(said: dict[str, Any] | str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _closed(schema: dict[str, Any]) -> dict[str, Any]:
+def _close_json(schema: dict[str, Any]) -> dict[str, Any]:
     """Return a copy of a schema whose objects have no fields but those it names."""
     closed = copy.deepcopy(schema)
     for each in _objects(closed):

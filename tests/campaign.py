@@ -174,10 +174,10 @@ class Run:
         self.counts.requests = sum(self.world.requests)
         self.counts.swaps = any(map(self.world.swapped, range(len(self.schedule.servers))))
         self.counts.quarantines = sum(
-            standing.state == "quarantined"
+            space_check.state == "quarantined"
             for gateway in self.gateways.values()
             if gateway is not None
-            for standing in gateway._guard._standings.values()
+            for space_check in gateway._guard._space_checks.values()
         )
         self.counts.takeovers = self.takeovers()
         self._judge()

@@ -312,7 +312,7 @@ def call(numbers: range) -> list[str]:
 
 def waiting(url: str) -> list[dict[str, Any]]:
     """Return the lines that wait in files."""
-    files = Spill(waiting_room(place.checked(url))).waiting()
+    files = Spill(waiting_room(place.check_url(url))).waiting()
     return [json.loads(line) for path in files for line in path.read_bytes().splitlines()]
 
 
@@ -323,12 +323,12 @@ def waiting_tags(url: str) -> list[str]:
 
 def drained(book: Any) -> None:
     """Return once what was called is out of memory."""
-    book.writer.drained().result(PATIENCE)
+    book.writer.flushed().result(PATIENCE)
 
 
 def locked_from_the_start(url: str) -> AbstractContextManager[None]:
     """Hold the lock of a SQLite file that has its tables."""
-    with store.opened(url):
+    with store.open_ledger(url):
         pass
     return locked(url)
 
@@ -371,7 +371,7 @@ book = ledger.enable(sys.argv[1])
 gateway = Gateway(targets=["hash:8"])
 for number in range(int(sys.argv[3])):
     call(gateway, f"{sys.argv[2]}-{number:06}")
-book.writer.drained().result(30)
+book.writer.flushed().result(30)
 print("written", flush=True)
 sys.stdin.readline()
 """

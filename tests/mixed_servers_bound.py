@@ -62,7 +62,9 @@ def main() -> None:
         for role, size in (("document", 32), ("document", 1), ("query", 1)):
             for share in (0.5, 0.1):
                 with tempfile.TemporaryDirectory() as home, mock.patch.dict(os.environ):
-                    patch = mock.patch.object(Guard, "_rides", Guard._rides if riding else lambda *_: False)
+                    patch = mock.patch.object(
+                        Guard, "_canary_is_due", Guard._canary_is_due if riding else lambda *_: False
+                    )
                     with patch:
                         found = []
                         for seed in range(gateways):

@@ -15,7 +15,7 @@ def opened(at: float) -> Breaker:
     """Return a breaker that opened at that time."""
     breaker = Breaker()
     for _ in range(3):
-        breaker.failed(at, DOWN)
+        breaker.record_failure(at, DOWN)
     return breaker
 
 
@@ -30,32 +30,32 @@ def test_a_new_one_is_closed_whatever_the_time(now: float) -> None:
 def test_it_opens_at_the_third_failure_for_five_seconds() -> None:
     breaker = Breaker()
     for _ in range(2):
-        breaker.failed(100.0, DOWN)
+        breaker.record_failure(100.0, DOWN)
         assert breaker.admit(100.0)
-    breaker.failed(100.0, DOWN)
+    breaker.record_failure(100.0, DOWN)
     assert (breaker.admit(104.9), breaker.ready_at(), breaker.admit(105.0)) == (False, 105.0, True)
 
 
 def test_a_success_in_between_begins_the_count_anew() -> None:
     breaker = Breaker()
     for _ in range(2):
-        breaker.failed(100.0, DOWN)
-    breaker.succeeded()
+        breaker.record_failure(100.0, DOWN)
+    breaker.record_success()
     for _ in range(2):
-        breaker.failed(100.0, DOWN)
+        breaker.record_failure(100.0, DOWN)
     assert breaker.admit(100.0)
 
 
 def test_a_success_closes_it_and_begins_the_cool_down_anew() -> None:
     breaker = opened(100.0)
     assert breaker.admit(105.0)
-    breaker.failed(105.0, DOWN)
+    breaker.record_failure(105.0, DOWN)
     assert breaker.ready_at() == 115.0
     assert breaker.admit(115.0)
-    breaker.succeeded()
+    breaker.record_success()
     assert breaker.state(115.0) == BreakerState("closed")
     for _ in range(3):
-        breaker.failed(116.0, DOWN)
+        breaker.record_failure(116.0, DOWN)
     assert breaker.ready_at() == 121.0
 
 
@@ -63,7 +63,7 @@ def test_a_trial_that_fails_is_followed_by_another_after_ten_seconds() -> None:
     breaker = opened(100.0)
     for now, ready in ((105.0, 115.0), (115.0, 125.0)):
         assert breaker.admit(now)
-        breaker.failed(now, DOWN)
+        breaker.record_failure(now, DOWN)
         assert breaker.ready_at() == ready
 
 
@@ -71,7 +71,7 @@ def test_a_call_that_goes_out_for_want_of_another_target_is_the_trial() -> None:
     breaker = opened(100.0)
     assert breaker.admit(101.0, forced=True)
     assert not breaker.admit(105.0)
-    breaker.failed(106.0, DOWN)
+    breaker.record_failure(106.0, DOWN)
     assert breaker.ready_at() == 116.0
 
 
@@ -79,7 +79,7 @@ def test_a_call_that_is_forced_through_a_closed_one_is_no_trial() -> None:
     breaker = Breaker()
     assert breaker.admit(100.0, forced=True)
     for _ in range(3):
-        breaker.failed(100.0, DOWN)
+        breaker.record_failure(100.0, DOWN)
     assert breaker.ready_at() == 105.0
     assert breaker.admit(105.0)
 
@@ -88,8 +88,8 @@ def test_a_call_that_began_as_the_last_failure_came_counts_and_one_that_began_be
     for began, closed in ((100.0, False), (99.9, True)):
         breaker = Breaker()
         for _ in range(2):
-            breaker.failed(100.0, DOWN)
-        breaker.failed(100.0, DOWN, began=began)
+            breaker.record_failure(100.0, DOWN)
+        breaker.record_failure(100.0, DOWN, began=began)
         assert breaker.admit(100.0) is closed
 
 
@@ -145,7 +145,7 @@ def test_the_reason_it_keeps_holds_no_frames_with_texts_alive() -> None:
     except errors.ServerError as error:
         failed, resting = Breaker(), Breaker()
         for _ in range(3):
-            failed.failed(100.0, error)
+            failed.record_failure(100.0, error)
         resting.rest(200.0, error)
     for breaker in (failed, resting):
         failure = breaker.state(101.0).failure

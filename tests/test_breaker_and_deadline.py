@@ -46,11 +46,11 @@ def test_the_breaker_opens_after_three_failures_in_a_row(caller: Make, primary: 
 def test_calls_that_fail_together_are_one_failure() -> None:
     breaker, failure = Breaker(), errors.Overloaded("busy")
     for _ in range(16):
-        breaker.failed(2.0, failure, began=1.0)
+        breaker.record_failure(2.0, failure, began=1.0)
     assert breaker.admit(2.0)
-    breaker.failed(3.0, failure, began=2.5)
+    breaker.record_failure(3.0, failure, began=2.5)
     assert breaker.admit(3.0)
-    breaker.failed(4.0, failure, began=3.5)
+    breaker.record_failure(4.0, failure, began=3.5)
     assert not breaker.admit(4.0)
 
 
@@ -177,16 +177,16 @@ def test_a_later_retry_after_extends_the_rest_and_a_shorter_one_does_not_cut_it(
 def test_failures_of_calls_under_way_when_it_opens_do_not_prolong_the_cool_down() -> None:
     breaker = Breaker()
     for _ in range(64):
-        breaker.failed(100.0, errors.ServerError("down"))
+        breaker.record_failure(100.0, errors.ServerError("down"))
     assert breaker.ready_at() == 105
 
 
 def test_half_open_lets_one_call_through_at_a_time() -> None:
     breaker = Breaker()
     for _ in range(3):
-        breaker.failed(100.0, errors.ServerError("down"))
+        breaker.record_failure(100.0, errors.ServerError("down"))
     assert [breaker.admit(106.0) for _ in range(3)] == [True, False, False]
-    breaker.released()
+    breaker.cancel_probe()
     assert breaker.admit(106.0)
 
 
@@ -278,7 +278,7 @@ async def test_a_cancelled_probe_does_not_keep_the_next_one_away(primary: FakeOp
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert gateway._links[0].breaker.admit(clock.now())
+        assert gateway._candidates[0].breaker.admit(clock.now())
 
 
 class Interrupted(HttpTransport):

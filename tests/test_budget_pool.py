@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from hf_gateway.errors import BudgetExceeded, BudgetUnavailable
-from hf_gateway.ledger.budget import LEASE, Budget, Exchanged, Key
-from hf_gateway.ledger.budget_pool import Pool, Request, dollars, promise, whose
+from hf_gateway.ledger.budget import LEASE_S, Budget, Key, LeaseExchange
+from hf_gateway.ledger.budget_pool import BudgetPool, Reservation, format_usd, lease_size, tenant_name
 
 NOON = dt.datetime(2026, 1, 31, 12, tzinfo=dt.UTC).timestamp()
 ACME = Budget("acme", "day", Decimal(1))
@@ -27,7 +27,7 @@ class Bank:
         self.lost = False
         self.fault: Callable[[Key], BaseException | None] = lambda key: None
 
-    def trade(self, key: Key, *, spent: int, leased: int, keep: int, claim: Callable[[int], int]) -> Exchanged:
+    def trade(self, key: Key, *, spent: int, leased: int, keep: int, claim: Callable[[int], int]) -> LeaseExchange:
         if (fault := self.fault(key)) is not None:
             raise fault
         lost, self.lost = self.lost, False
@@ -38,7 +38,7 @@ class Bank:
         granted = min(max(claim(left), 0), left)
         self.reserved += granted
         self.told.append((key.tenant, spent, leased, keep, granted))
-        return Exchanged(self.limit, granted, lost, self.spent, self.reserved)
+        return LeaseExchange(self.limit, granted, lost, self.spent, self.reserved)
 
 
 class Desk:
@@ -47,7 +47,7 @@ class Desk:
     def __init__(self) -> None:
         self.now, self.monotonic, self.woken = NOON, 100.0, 0
         self.bank = Bank()
-        self.pool = Pool(lambda: self.now, lambda: self.monotonic, self._wake)
+        self.pool = BudgetPool(lambda: self.now, lambda: self.monotonic, self._wake)
 
     def _wake(self) -> None:
         self.woken += 1
@@ -55,11 +55,11 @@ class Desk:
     def serve(self, closing: bool = False) -> bool:
         return self.pool.serve(self.bank.trade, closing, lambda error: f"said: {error}")
 
-    def enter(self, needed: int, *which: Budget) -> tuple[Request, bool]:
-        request = Request(needed=needed)
-        return request, self.pool.enter(request, which or (ACME,))
+    def enter(self, needed: int, *which: Budget) -> tuple[Reservation, bool]:
+        request = Reservation(needed=needed)
+        return request, self.pool.reserve(request, which or (ACME,))
 
-    def admitted(self, needed: int, *which: Budget) -> Request:
+    def admitted(self, needed: int, *which: Budget) -> Reservation:
         """Let a request through, with the bank's help where it is wanted."""
         request, at_once = self.enter(needed, *which)
         if not at_once:
@@ -77,7 +77,7 @@ def desk() -> Desk:
     return Desk()
 
 
-def holds(request: Request) -> tuple[int, int, int, int]:
+def holds(request: Reservation) -> tuple[int, int, int, int]:
     """What the account of a request has: free, held, spent, leased."""
     (account,) = request.accounts
     return account.free, account.held, account.spent, account.leased
@@ -97,7 +97,7 @@ def test_the_first_request_waits_until_something_is_leased_for_it(desk: Desk) ->
 
 def test_what_a_request_did_not_cost_is_free_for_the_next_one(desk: Desk) -> None:
     first = desk.admitted(10)
-    desk.pool.leave(first, 4)
+    desk.pool.settle(first, 4)
     assert holds(first) == (6, 0, 4, 10)
     second, at_once = desk.enter(6)
     assert (at_once, second.admitted, desk.woken) == (True, True, 1)
@@ -113,7 +113,7 @@ def test_what_a_request_did_not_cost_is_free_for_the_next_one(desk: Desk) -> Non
 
 def test_what_is_spent_is_written_once(desk: Desk) -> None:
     request = desk.admitted(10)
-    desk.pool.leave(request, 4)
+    desk.pool.settle(request, 4)
     desk.serve()
     assert desk.last() == (4, 10, 6, 0)
     assert holds(request) == (6, 0, 0, 6)
@@ -135,14 +135,14 @@ def test_what_a_request_holds_is_not_given_back(desk: Desk) -> None:
 
 def test_several_requests_of_late_have_as_many_leased_ahead_but_no_more_than_their_share(desk: Desk) -> None:
     desk.bank.limit = 669
-    desk.pool.leave(desk.admitted(10), 10)
+    desk.pool.settle(desk.admitted(10), 10)
     desk.serve()  # writes 10, and knows now how large they are
     request, at_once = desk.enter(10)
     assert not at_once
     desk.serve()
     # An eighth of what is left beside it, in whole requests: nothing was asked for since the last time, so for this one alone.
     assert desk.last() == (0, 0, 0, 10)
-    desk.pool.leave(request, 10)
+    desk.pool.settle(request, 10)
     another, _ = desk.enter(10)
     desk.serve()
     # 669 - 20 spent - 10 for this one: an eighth is 79, so 7 requests ahead.
@@ -152,14 +152,14 @@ def test_several_requests_of_late_have_as_many_leased_ahead_but_no_more_than_the
 
 
 def test_what_is_free_already_is_used_for_the_next_one_and_ahead_is_leased_the_same(desk: Desk) -> None:
-    desk.pool.leave(desk.admitted(10), 5)
+    desk.pool.settle(desk.admitted(10), 5)
     desk.enter(10)
     desk.serve()
     assert desk.last() == (5, 10, 5, 5 + 120)
 
 
 def test_how_large_requests_are_is_known_after_an_exchange_that_failed(desk: Desk) -> None:
-    desk.pool.leave(desk.admitted(10), 10)
+    desk.pool.settle(desk.admitted(10), 10)
     desk.bank.fault = lambda key: OSError("gone")
     desk.serve()
     desk.bank.fault = lambda key: None
@@ -170,14 +170,14 @@ def test_how_large_requests_are_is_known_after_an_exchange_that_failed(desk: Des
 
 def test_no_more_than_256_requests_are_leased_ahead(desk: Desk) -> None:
     desk.bank.limit = 10**9
-    desk.pool.leave(desk.admitted(10), 10)
+    desk.pool.settle(desk.admitted(10), 10)
     desk.enter(10)
     desk.serve()
     assert desk.last() == (10, 10, 0, 10 + 2560)
 
 
 def test_more_is_leased_before_anybody_has_to_wait_for_it(desk: Desk) -> None:
-    desk.pool.leave(desk.admitted(10), 10)
+    desk.pool.settle(desk.admitted(10), 10)
     first, _ = desk.enter(10)
     desk.serve()
     account = first.accounts[0]
@@ -214,7 +214,7 @@ def test_a_request_needs_all_of_its_budgets_or_takes_none(desk: Desk) -> None:
     request = desk.admitted(10, ACME, ALL)
     assert [(account.free, account.held) for account in request.accounts] == [(0, 10), (0, 10)]
     assert sorted(told[0] for told in desk.bank.told) == ["*", "acme"]
-    desk.pool.leave(request, 10)
+    desk.pool.settle(request, 10)
     acme, everybody = request.accounts
     assert (acme.spent, everybody.spent) == (10, 10)
     acme.free = 10
@@ -259,9 +259,9 @@ def test_what_this_process_has_free_is_not_reserved_by_others(
 def test_a_budget_of_which_enough_is_leased_refuses_nobody(desk: Desk) -> None:
     request, _ = desk.enter(10, ACME, ALL)
 
-    def trade(key: Key, **amounts: Any) -> Exchanged:
+    def trade(key: Key, **amounts: Any) -> LeaseExchange:
         """Lower the one after it was leased; of the other nothing is left."""
-        return Exchanged(5, 10, False, 0, 10) if key.tenant == "acme" else Exchanged(1000, 0, False, 1000, 0)
+        return LeaseExchange(5, 10, False, 0, 10) if key.tenant == "acme" else LeaseExchange(1000, 0, False, 1000, 0)
 
     assert desk.pool.serve(trade, False, str) is False
     with pytest.raises(BudgetExceeded, match="the budget of everybody"):
@@ -274,7 +274,7 @@ def test_where_others_were_faster_a_request_waits_on(desk: Desk) -> None:
     trade = desk.bank.trade
     bank: Any = desk.bank
 
-    def short(key: Key, **amounts: Any) -> Exchanged:
+    def short(key: Key, **amounts: Any) -> LeaseExchange:
         """Give less than is wanted, although more is left."""
         return trade(key, **{**amounts, "claim": lambda left: 4})
 
@@ -293,35 +293,35 @@ def test_a_budget_that_is_gone_holds_nobody_up(desk: Desk) -> None:
     assert request.accounts == []
     assert desk.serve() is False
     assert request.waits.result(0) is None
-    desk.pool.leave(request, 10)
+    desk.pool.settle(request, 10)
 
 
 def test_a_request_whose_caller_went_away_takes_nothing(desk: Desk) -> None:
     request, _ = desk.enter(10)
-    desk.pool.leave(request, 0)
+    desk.pool.settle(request, 0)
     assert request.over
     assert desk.serve() is False
     assert (request.admitted, request.waits.done()) == (False, True)
-    gone = Request(needed=10, over=True)
-    assert desk.pool.enter(gone, [ACME]) is True
+    gone = Reservation(needed=10, over=True)
+    assert desk.pool.reserve(gone, [ACME]) is True
     assert not gone.admitted
 
 
 def test_who_leaves_has_those_served_who_wait(desk: Desk) -> None:
     request = desk.admitted(10)
     woken = desk.woken
-    desk.pool.leave(request, 0)
+    desk.pool.settle(request, 0)
     assert desk.woken == woken
     first = desk.admitted(10)
     desk.enter(10)
     woken = desk.woken
-    desk.pool.leave(first, 0)
+    desk.pool.settle(first, 0)
     assert desk.woken == woken + 1
 
 
 def test_a_database_that_fails_for_one_budget_is_told_to_those_who_need_it_and_changes_nothing(desk: Desk) -> None:
     held = desk.admitted(10)
-    desk.pool.leave(held, 4)
+    desk.pool.settle(held, 4)
     desk.bank.fault = lambda key: OSError("gone") if key.tenant == "acme" else None
     first, _ = desk.enter(50)
     other, _ = desk.enter(50, ALL)
@@ -337,7 +337,7 @@ def test_a_database_that_fails_for_one_budget_is_told_to_those_who_need_it_and_c
 
 def test_what_was_to_be_given_back_is_there_again_when_that_failed(desk: Desk) -> None:
     request = desk.admitted(10)
-    desk.pool.leave(request, 0)
+    desk.pool.settle(request, 0)
     desk.serve()
     assert holds(request) == (10, 0, 0, 10)
     desk.bank.fault = lambda key: OSError("gone")
@@ -351,19 +351,19 @@ def test_what_was_to_be_given_back_is_there_again_when_that_failed(desk: Desk) -
 def test_a_lease_is_renewed_in_its_last_twenty_seconds_and_of_no_use_after_them(desk: Desk) -> None:
     request = desk.admitted(10)
     account = request.accounts[0]
-    assert account.valid_until == 100.0 + LEASE
+    assert account.valid_until == 100.0 + LEASE_S
     told = len(desk.bank.told)
-    desk.monotonic += LEASE - 20.0 - 0.5
+    desk.monotonic += LEASE_S - 20.0 - 0.5
     desk.serve()
     assert len(desk.bank.told) == told
     desk.monotonic += 0.5
     desk.serve()
     assert desk.last() == (0, 10, 10, 0)
-    assert account.valid_until == desk.monotonic + LEASE
-    desk.pool.leave(request, 0)
+    assert account.valid_until == desk.monotonic + LEASE_S
+    desk.pool.settle(request, 0)
     assert account.usable(account.valid_until - 0.001) == 10
     assert account.usable(account.valid_until) == 0
-    desk.monotonic += LEASE
+    desk.monotonic += LEASE_S
     late, at_once = desk.enter(10)
     assert not at_once
     desk.serve()
@@ -373,21 +373,21 @@ def test_a_lease_is_renewed_in_its_last_twenty_seconds_and_of_no_use_after_them(
 def test_of_a_lease_that_was_lost_nothing_is_left_and_what_was_spent_of_it_counts(desk: Desk) -> None:
     first = desk.admitted(10)
     account = first.accounts[0]
-    desk.monotonic += LEASE
+    desk.monotonic += LEASE_S
     desk.bank.lost, desk.bank.reserved = True, 10
     second = desk.admitted(20)
     assert (account.term, second.terms) == (1, [1])
     assert holds(second) == (120, 20, 0, 140)
     # It was let through under the old one, and gives nothing back to the new one.
-    desk.pool.leave(first, 7)
+    desk.pool.settle(first, 7)
     assert holds(first) == (120, 20, 7, 140)
-    desk.pool.leave(second, 5)
+    desk.pool.settle(second, 5)
     assert holds(second) == (135, 0, 12, 140)
 
 
 def test_what_was_spent_beyond_what_was_reserved_is_no_debt_for_ever(desk: Desk) -> None:
     request = desk.admitted(10)
-    desk.pool.leave(request, 25)
+    desk.pool.settle(request, 25)
     assert holds(request) == (-15, 0, 25, 10)
     desk.serve()
     # And for those that come is leased ahead, of which all is free.
@@ -405,7 +405,7 @@ def test_a_new_period_has_an_account_of_its_own_and_the_old_one_is_settled(desk:
     new = desk.admitted(10)
     assert new.accounts[0] is not account
     assert new.accounts[0].key == Key("acme", "day", dt.date(2026, 2, 1))
-    desk.pool.leave(old, 4)
+    desk.pool.settle(old, 4)
     desk.serve()
     assert (account.free, account.held, account.spent) == (0, 1, 0)
     desk.pool._accounts.clear()
@@ -430,7 +430,7 @@ def test_a_clock_that_runs_a_second_late_makes_no_second_account(desk: Desk) -> 
 
 
 def test_who_waits_for_a_promise_cannot_cancel_it() -> None:
-    made = promise()
+    made = lease_size()
     assert made.cancel() is False
     made.set_result(None)
 
@@ -440,8 +440,8 @@ def test_who_waits_for_a_promise_cannot_cancel_it() -> None:
     [("0", "$0.00"), ("1", "$1.00"), ("0.5", "$0.50"), ("0.125", "$0.125"), ("1E+3", "$1000.00"), ("1.2300", "$1.23")],
 )
 def test_an_amount_is_shown_with_all_its_digits_and_two_at_least(amount: str, shown: str) -> None:
-    assert dollars(Decimal(amount)) == shown
+    assert format_usd(Decimal(amount)) == shown
 
 
 def test_a_tenant_is_named_and_everybody_too() -> None:
-    assert (whose("*"), whose("acme")) == ("everybody", "tenant 'acme'")
+    assert (tenant_name("*"), tenant_name("acme")) == ("everybody", "tenant 'acme'")

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from hf_gateway import Gateway, Target, observe
 from hf_gateway.errors import BudgetExceeded, BudgetUnavailable
 from hf_gateway.ledger import budget_watch, budgets, models, store
-from hf_gateway.ledger.budget_pool import promise
+from hf_gateway.ledger.budget_pool import lease_size
 from hf_gateway.ledger.budget_watch import BudgetWatcher
 from tests.databases import a_ledger
 from tests.servers.openai import FakeOpenAI
@@ -100,7 +100,7 @@ def test_who_has_no_budget_is_not_held_up_by_a_database_that_does_not_answer(
     def never(*_: Any, **__: Any) -> Any:
         raise AssertionError("there is nothing to exchange")
 
-    monkeypatch.setattr(budgets, "exchange", never)
+    monkeypatch.setattr(budgets, "exchange_lease", never)
     with gateway(server) as gate, observe.tagged(tenant="other"):
         gate.chat(TEXT)
     assert server.count(CHAT) == 1
@@ -111,15 +111,15 @@ def test_a_database_that_is_too_slow_ends_the_wait_and_the_request_takes_nothing
 ) -> None:
     office.set("acme", "0.003")
     office.watch()
-    go_on, exchange = threading.Event(), budgets.exchange
+    go_on, exchange = threading.Event(), budgets.exchange_lease
 
     def slow(*arguments: Any, **amounts: Any) -> Any:
         assert go_on.wait(30)
         return exchange(*arguments, **amounts)
 
     with gateway(server) as gate, observe.tagged(tenant="acme"):
-        monkeypatch.setattr(budgets, "exchange", slow)
-        monkeypatch.setattr(budget_watch, "PATIENCE", 0.05)
+        monkeypatch.setattr(budgets, "exchange_lease", slow)
+        monkeypatch.setattr(budget_watch, "DATABASE_TIMEOUT_S", 0.05)
         with pytest.raises(BudgetUnavailable, match="it did not answer in time"):
             gate.chat(TEXT)
         assert server.count(CHAT) == 0
@@ -140,7 +140,7 @@ def test_a_fault_of_the_database_is_logged_once_and_again_when_it_was_over(
         raise OSError("the disk is full")
 
     with gateway(server) as gate, observe.tagged(tenant="acme"):
-        monkeypatch.setattr(budgets, "exchange", broken)
+        monkeypatch.setattr(budgets, "exchange_lease", broken)
         for _ in range(3):
             with pytest.raises(BudgetUnavailable, match="the disk is full"):
                 gate.chat(TEXT)
@@ -148,7 +148,7 @@ def test_a_fault_of_the_database_is_logged_once_and_again_when_it_was_over(
         monkeypatch.undo()
         gate.chat(TEXT)
         # Once it went well, it is news again.
-        monkeypatch.setattr(budgets, "exchange", broken)
+        monkeypatch.setattr(budgets, "exchange_lease", broken)
         with pytest.raises(BudgetUnavailable, match="the disk is full"):
             gate.chat(TEXT)
         assert caplog.text.count("the budgets cannot be kept") == 2
@@ -260,7 +260,7 @@ def test_prices_that_cannot_be_had_hold_a_request_up_no_longer(
         if where == "asking for them":
             raise OSError("the disk is full")
         monkeypatch.setattr(models.PriceBook, "prices", broken)
-        done = promise()
+        done = lease_size()
         done.set_result(None)
         return done
 

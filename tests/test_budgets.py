@@ -26,10 +26,10 @@ from blockbuster import blockbuster_ctx
 from hf_gateway import Gateway, Target, errors, observe, telemetry
 from hf_gateway.errors import BudgetExceeded, BudgetUnavailable
 from hf_gateway.ledger import budget_watch, budgets, models, store
-from hf_gateway.ledger.budget import LEASE, Budget
+from hf_gateway.ledger.budget import LEASE_S, Budget
 from hf_gateway.ledger.budget_watch import BudgetWatcher
-from hf_gateway.ledger.budgets import standings
-from hf_gateway.ledger.prices import Entry, Price
+from hf_gateway.ledger.budgets import budget_statuses
+from hf_gateway.ledger.prices import Price, PriceEntry
 from tests.databases import a_ledger
 from tests.ledgers import ctrl_c
 from tests.servers.loopback import Loopback, Reply
@@ -70,7 +70,7 @@ class Office:
 
     def price(self, target: str, price: Decimal | str = PER_MILLION, model: str = "*") -> None:
         for task in ("feature-extraction", "text-generation"):
-            models.add(self.engine, Entry(model, task, target, Price(Decimal(price), Decimal(price))))
+            models.set_entry(self.engine, PriceEntry(model, task, target, Price(Decimal(price), Decimal(price))))
 
     def watch(self, **options: Any) -> BudgetWatcher:
         watcher = BudgetWatcher(self.url, **options)
@@ -82,7 +82,7 @@ class Office:
         """What is spent, and what is reserved."""
         for watcher in self.watchers:
             assert watcher.sync()
-        found = standings(self.engine, time.time() if now is None else now)
+        found = budget_statuses(self.engine, time.time() if now is None else now)
         (standing,) = [each for each in found if (each.budget.tenant, each.budget.period) == (tenant, period)]
         return standing.spent, standing.reserved
 
@@ -516,7 +516,7 @@ def test_what_a_killed_process_had_reserved_counts_as_spent(office: Office) -> N
         with gateway(server) as gate, observe.tagged(tenant="acme"):
             with pytest.raises(BudgetExceeded, match=r"\$0\.003 is reserved"):
                 gate.chat(TEXT)
-            now[0] = time.time() + LEASE + 5
+            now[0] = time.time() + LEASE_S + 5
             with pytest.raises(BudgetExceeded, match=r"\$0\.003 of it is spent"):
                 gate.chat(TEXT)
     assert office.spent("acme", "month", now[0]) == (Decimal("0.003"), 0)
@@ -537,7 +537,7 @@ def test_a_process_that_slept_does_not_spend_what_others_were_given_meanwhile(
         trade, awake = sleeper._trade, threading.Event()
         sleeper._trade = lambda key, **amounts: (awake.wait(60), trade(key, **amounts))[1]  # type: ignore[method-assign]
         observe.unregister(sleeper)
-        later = NOON + LEASE + 5
+        later = NOON + LEASE_S + 5
         other = BudgetWatcher(one_office.url, now=lambda: later)
         try:
             assert other.sync()
@@ -545,7 +545,7 @@ def test_a_process_that_slept_does_not_spend_what_others_were_given_meanwhile(
         finally:
             other.close()
         assert done == 7
-        now[0], monotonic[0] = later, LEASE + 5
+        now[0], monotonic[0] = later, LEASE_S + 5
         awake.set()
         observe.register(sleeper)
         gate.chat(TEXT)  # what was counted as spent, in case it had died
@@ -609,7 +609,7 @@ def test_what_is_spent_beyond_what_a_database_holds_is_written_as_the_most_that_
     office.set("acme", "1")
     key, _, _ = Budget("acme", "day", Decimal(1)).at(NOON)
     for _ in range(2):
-        came = budgets.exchange(
+        came = budgets.exchange_lease(
             office.engine, uuid.uuid4(), key, spent=2**64, leased=0, keep=0, claim=lambda left: left, now=NOON
         )
         assert came.granted == 0
@@ -618,7 +618,7 @@ def test_what_is_spent_beyond_what_a_database_holds_is_written_as_the_most_that_
 
 def test_cached_input_beyond_the_input_pays_nothing_back(one_office: Office, server: Exact) -> None:
     price = Price(Decimal(100), Decimal(100), Decimal(10))
-    models.add(one_office.engine, Entry("*", "text-generation", f"openai:{server.url}", price))
+    models.set_entry(one_office.engine, PriceEntry("*", "text-generation", f"openai:{server.url}", price))
     one_office.set("acme", "1")
     one_office.watch()
     cached = {"cached_tokens": 100_000}
@@ -753,7 +753,7 @@ def test_ctrl_c_while_a_call_waits_to_be_admitted_ends_it_for_everybody(
     one_office.set("acme", "0.003")
     observe.register(told)
     one_office.watch()
-    interrupted, exchange = threading.Event(), budgets.exchange
+    interrupted, exchange = threading.Event(), budgets.exchange_lease
 
     def slow(*arguments: Any, **amounts: Any) -> Any:
         monkeypatch.undo()
@@ -762,7 +762,7 @@ def test_ctrl_c_while_a_call_waits_to_be_admitted_ends_it_for_everybody(
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
         return exchange(*arguments, **amounts)
 
-    monkeypatch.setattr(budgets, "exchange", slow)
+    monkeypatch.setattr(budgets, "exchange_lease", slow)
     with gateway(server) as gate, observe.tagged(tenant="acme"):
         with pytest.raises(KeyboardInterrupt):
             gate.chat(TEXT)
@@ -780,7 +780,7 @@ async def test_a_task_that_is_cancelled_while_it_waits_to_be_admitted_ends_for_e
     one_office.set("acme", "0.003")
     await asyncio.to_thread(one_office.watch)
     observe.register(told)
-    asked, cancelled, exchange = threading.Event(), threading.Event(), budgets.exchange
+    asked, cancelled, exchange = threading.Event(), threading.Event(), budgets.exchange_lease
 
     def slow(*arguments: Any, **amounts: Any) -> Any:
         monkeypatch.undo()
@@ -788,7 +788,7 @@ async def test_a_task_that_is_cancelled_while_it_waits_to_be_admitted_ends_for_e
         assert cancelled.wait(30)
         return exchange(*arguments, **amounts)
 
-    monkeypatch.setattr(budgets, "exchange", slow)
+    monkeypatch.setattr(budgets, "exchange_lease", slow)
     gate = gateway(server)
     with observe.tagged(tenant="acme"):
         waiting = asyncio.create_task(gate.achat(TEXT))
@@ -937,7 +937,7 @@ def test_a_budget_whose_database_went_away_lets_nothing_more_through(
         def away(*_: object, **__: object) -> None:
             raise sa.exc.OperationalError("SELECT 1", {}, Exception("the server has gone"))
 
-        monkeypatch.setattr(budgets, "exchange", away)
+        monkeypatch.setattr(budgets, "exchange_lease", away)
         # What was leased can still be used; no more than that.
         gone = pytest.raises(BudgetUnavailable, match="cannot be asked: the server has gone; nothing was sent")
         with gone:

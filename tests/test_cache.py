@@ -22,7 +22,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from hf_gateway import Gateway, Target, VectorSpace, cache, cache_stores, errors
-from hf_gateway.cache import PAUSE, SqliteCache, key, sealed, unsealed
+from hf_gateway.cache import PAUSE_S, SqliteCache, vector_key, with_checksum, without_checksum
 from hf_gateway.engines.hashing import MAX_CHARS
 from hf_gateway.fingerprint import CANARIES, Fingerprint, Store
 from hf_gateway.home import home
@@ -118,7 +118,7 @@ def asked(server: FakeOpenAI) -> list[str]:
 class TestKeys:
     @given(Triples, Triples)
     def test_different_arguments_never_share_one(self, one, other):
-        assert (key(*one) == key(*other)) == (one == other)
+        assert (vector_key(*one) == vector_key(*other)) == (one == other)
 
     @given(Strings, st.data())
     def test_the_same_characters_cut_at_other_places_are_other_arguments(self, whole, data):
@@ -127,23 +127,25 @@ class TestKeys:
             return tuple(whole[a:b] for a, b in zip([0, *places], [*places, len(whole)], strict=True))
 
         one, other = cut(), cut()
-        assert (key(*one) == key(*other)) == (one == other)
+        assert (vector_key(*one) == vector_key(*other)) == (one == other)
 
     @given(Spaces, Spaces, st.sampled_from(["query", "document"]), st.sampled_from(["query", "document"]))
     def test_different_spaces_and_roles_never_share_one(self, one, other, role, other_role):
         assume((one, role) != (other, other_role))
-        assert key(one.id, role, "foo") != key(other.id, other_role, "foo")
+        assert vector_key(one.id, role, "foo") != vector_key(other.id, other_role, "foo")
 
     def test_a_key_is_letters_and_digits_and_stays_the_same_for_ever(self):
         parts = b"".join(len(part).to_bytes(8, "big") + part for part in (b"a/b#1", b"query", b""))
-        assert key("a/b#1", "query", "foo") == hashlib.sha256(b"hf-gateway vector 1" + parts + b"foo").hexdigest()
+        assert (
+            vector_key("a/b#1", "query", "foo") == hashlib.sha256(b"hf-gateway vector 1" + parts + b"foo").hexdigest()
+        )
 
     @given(st.binary(max_size=40), st.binary(max_size=40), st.text("ab", max_size=2), st.text("ab", max_size=2))
     def test_a_value_opens_under_its_own_key_alone(self, data, other, name, other_name):
-        assert unsealed(name, sealed(name, data)) == data
+        assert without_checksum(name, with_checksum(name, data)) == data
         assume(other_name != name)
-        assert unsealed(other_name, sealed(name, data)) is None
-        assert unsealed(name, other) is None
+        assert without_checksum(other_name, with_checksum(name, data)) is None
+        assert without_checksum(name, other) is None
 
     @pytest.mark.parametrize(
         "change",
@@ -232,7 +234,7 @@ class TestCalls:
         assert kept.calls == 0
 
     def test_a_job_that_breaks_off_goes_on_where_it_was(self, server, embed, monkeypatch):
-        monkeypatch.setattr(cache, "KEPT_AT_ONCE", 2)
+        monkeypatch.setattr(cache, "STORE_BATCH_TEXTS", 2)
         texts = ["a", "b", "c", "d", "e"]
         gateway = through(server, max_concurrency=1)
 
@@ -350,7 +352,7 @@ class TestSpoiltEntries:
         kept = Kept()
         through(server, kept).embed(["foo", "bar", "baz"])
         first = next(iter(kept.entries))
-        kept.entries[first] = sealed(first, b"\1" * size)
+        kept.entries[first] = with_checksum(first, b"\1" * size)
         gateway = through(server, kept)
         gateway.embed(["bar"])  # now the dimension is known
         assert gateway.embed(["foo", "bar"]).vectors.tolist() == unit_vectors(["foo", "bar"])
@@ -360,7 +362,7 @@ class TestSpoiltEntries:
         kept = Kept()
         through(server, kept).embed(["foo", "bar"])
         first = next(iter(kept.entries))
-        kept.entries[first] = sealed(first, b"\1\2\3\4" * 8)
+        kept.entries[first] = with_checksum(first, b"\1\2\3\4" * 8)
         assert through(server, kept).embed(["foo", "bar"]).vectors.tolist() == unit_vectors(["foo", "bar"])
         assert asked(server) == ["foo", "bar"] * 2
 
@@ -380,7 +382,7 @@ class TestFailures:
         gateway = through(server, kept, clock=clock)
         for _ in range(3):
             assert embed(gateway, ["foo"]).vectors.tolist() == unit_vectors(["foo"])
-            clock.advance(PAUSE + 1)
+            clock.advance(PAUSE_S + 1)
         warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
         assert warnings == [
             f"the cache Kept failed, so vectors are computed without it: {type(failing).__name__}: {failing}"
@@ -395,7 +397,7 @@ class TestFailures:
         gateway.embed(["foo"])
         assert kept.calls == 1
         kept.failing = None
-        clock.advance(PAUSE)
+        clock.advance(PAUSE_S)
         gateway.embed(["foo"])
         assert gateway.embed(["foo"]).served_by == ("cache",)
 
@@ -409,7 +411,7 @@ class TestFailures:
 
     @pytest.mark.parametrize("what", ["no database", "a folder", "below a file", "newer", "locked"])
     def test_a_file_that_cannot_be_used_is_no_error(self, what, server, embed, tmp_path, caplog, monkeypatch):
-        monkeypatch.setattr(cache_stores, "BUSY", 0.05)
+        monkeypatch.setattr(cache_stores, "BUSY_TIMEOUT_S", 0.05)
         path, holder = tmp_path / "kept.sqlite", None
         if what == "no database":
             path.write_bytes(b"not a database" * 500)
@@ -459,7 +461,7 @@ class TestSeparateSpaces:
             check_space=False,
             max_retries=0,
         )
-        assert chain.settled_space is None
+        assert chain.final_space is None
         server.always(error(500, "down", "server_error"))
         assert chain.embed(["foo"]).vectors.dim == 64
         server.recover()
@@ -562,7 +564,7 @@ class TestGuard:
         kept = Kept()
         measured(server, kept).embed(["foo"])
         place = next(name for name, value in kept.entries.items() if b'"rows"' in value)
-        kept.entries[place] = sealed(place, b"{}")
+        kept.entries[place] = with_checksum(place, b"{}")
         assert measured(server, kept).embed(["foo"]).served_by == ("cache",)
         assert b'"rows"' in kept.entries[place]
 
@@ -676,7 +678,7 @@ class TestSqlite:
         writer.execute("BEGIN IMMEDIATE")
         began = time.monotonic()
         assert kept.get_many(["a"]) == [b"1"]
-        assert time.monotonic() - began < cache_stores.BUSY / 2
+        assert time.monotonic() - began < cache_stores.BUSY_TIMEOUT_S / 2
         writer.close()
 
 

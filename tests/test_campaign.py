@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hf_gateway import Gateway, errors, fingerprint, guard
-from hf_gateway.fingerprint import CANARIES, LONG, Store
+from hf_gateway.fingerprint import CANARIES, LONG_CANARIES, Store
 from hf_gateway.guard import Guard
 from hf_gateway.index_watch import IndexGuard
 from hf_gateway.spaces.binding import SpaceBinding, SpaceDecision
@@ -98,15 +98,15 @@ def _keeps_none(it: Store, own: Any) -> Any:
     return own
 
 
-ADMIT, COMPARE, RIDE = Guard.admit, guard.compare, Guard._ride_along
-ANSWERED, MEASURED = Guard.answered, Guard._measured
+ADMIT, COMPARE, RIDE = Guard.check_before_first_use, guard.compare, Guard._run_periodic_canary
+ANSWERED, MEASURED = Guard.check_answer, Guard._measure_places
 
 
 def _ignores_what_it_found(it: Guard, target: Any) -> Iterator[Any]:
     try:
         yield from ADMIT(it, target)
     except errors.Quarantined:
-        it.standing(target).error = None
+        it.space_check(target).error = None
 
 
 def _only_documents(it: Guard, target: Any, batches: Any, used: Any) -> Iterator[Any]:
@@ -124,13 +124,13 @@ def _in_any_order(reference: Any, measured: Any, **how: Any) -> Any:
 
 
 def _pins_none(it: Guard, target: Any, answer: Any) -> Iterator[Any]:
-    answer = yield from it._ride_along(target, answer)
-    it._hold(target)
+    answer = yield from it._run_periodic_canary(target, answer)
+    it._pin_fingerprint(target)
     return answer
 
 
 def _refuses_none(it: Guard, target: Any) -> Any:
-    return it.standing(target).error
+    return it.space_check(target).error
 
 
 def _rides_in_one_role(it: Guard, target: Any, batches: Any, used: Any) -> Iterator[Any]:
@@ -153,8 +153,8 @@ def _forgets_a_canary_that_was_not_answered(it: Guard, target: Any, answer: Any)
         return (yield from RIDE(it, target, answer))
     except errors.GatewayError as error:
         if not isinstance(error, errors.Quarantined):
-            standing = it.standing(target)
-            standing.vouched = standing.requests
+            standing = it.space_check(target)
+            standing.checked_at_request = standing.requests
         raise
 
 
@@ -186,29 +186,29 @@ def _believes_what_it_read(it: IndexGuard) -> None:
     return None
 
 
-BIND, BIND_SPACE, MEASURE = Guard.bind, Gateway.bind_space, guard.measured
-NO_RIDING: list[tuple[Any, str, Any]] = [(Guard, "_rides", _rides_in_none)]
+BIND, BIND_SPACE, MEASURE = Guard.bind, Gateway.bind_space, guard.measure
+NO_RIDING: list[tuple[Any, str, Any]] = [(Guard, "_canary_is_due", _rides_in_none)]
 """Without canaries within the requests, so that another check that would find the same is found missing by itself."""
 
 MUTATIONS: dict[str, list[tuple[Any, str, Any]]] = {
-    "no check before the first vector": [(Guard, "admit", _admits_all)],
-    "no comparison of directions": [(fingerprint, "SAME", -2.0)],
-    "no comparison of lengths": [(fingerprint, "NORM", float("inf"))],
-    "no pin": [(Guard, "answered", _pins_none), (Guard, "refusal", _refuses_none)],
-    "not held to the first vector's fingerprint": [(Guard, "_hold", lambda *_: None)],
-    "no canary riding along": [(Guard, "_ride_along", _never_rides)],
-    "canary in one role": [(Guard, "_measured", _rides_in_one_role)],
-    "canary of one text": [(Guard, "_measured", _rides_with_one_text)],
+    "no check before the first vector": [(Guard, "check_before_first_use", _admits_all)],
+    "no comparison of directions": [(fingerprint, "MIN_SAME_COSINE", -2.0)],
+    "no comparison of lengths": [(fingerprint, "MAX_NORM_DIFFERENCE", float("inf"))],
+    "no pin": [(Guard, "check_answer", _pins_none), (Guard, "refusal", _refuses_none)],
+    "not held to the first vector's fingerprint": [(Guard, "_pin_fingerprint", lambda *_: None)],
+    "no canary riding along": [(Guard, "_run_periodic_canary", _never_rides)],
+    "canary in one role": [(Guard, "_measure_places", _rides_in_one_role)],
+    "canary of one text": [(Guard, "_measure_places", _rides_with_one_text)],
     "always its own fingerprint": [(Store, "keep_first", _keeps_none)],
-    "refusal ignored": [(Guard, "admit", _ignores_what_it_found), (Guard, "refusal", lambda *_: None)],
-    "roles not both measured": [(Guard, "_measured", _only_documents)],
+    "refusal ignored": [(Guard, "check_before_first_use", _ignores_what_it_found), (Guard, "refusal", lambda *_: None)],
+    "roles not both measured": [(Guard, "_measure_places", _only_documents)],
     "order not noticed": [(guard, "compare", _in_any_order)],
     "order of the first server not checked": [(Guard, "_check_order", _takes_the_first_at_its_word)],
-    "canary that failed counts as done": [(Guard, "_ride_along", _forgets_a_canary_that_was_not_answered)],
+    "canary that failed counts as done": [(Guard, "_run_periodic_canary", _forgets_a_canary_that_was_not_answered)],
     "no canary within requests": NO_RIDING,
     "another server not asked to prove itself": [(guard, "MAX_IDENTITIES", 0)],
     "measured in parts by several servers": [
-        (guard, "measured", _measures_in_parts),
+        (guard, "measure", _measures_in_parts),
         (Guard, "_roles", lambda *_: ("document",)),
     ],
     "copies without the pin": [(Gateway, "bind_space", _restores_without_the_pin)],
@@ -216,7 +216,7 @@ MUTATIONS: dict[str, list[tuple[Any, str, Any]]] = {
     "decision not kept": [(SpaceDecision, "settle", lambda it, space, reference: SpaceBinding(space, reference))],
     "copies bound to nothing": [(Gateway, "bind_space", lambda *_: None)],
     "no verdict of the index": [(IndexGuard, "verdict", _has_no_verdict)],
-    "index compared by names": [(IndexGuard, "_measured", _looks_at_names_only)],
+    "index compared by names": [(IndexGuard, "_measured_fingerprint", _looks_at_names_only)],
     "index's lock not read again": [(IndexGuard, "_reread", _believes_what_it_read)],
 }
 
@@ -353,7 +353,7 @@ def test_all_canaries_but_the_long_one_ride_along(campaign: Campaign) -> None:
     steps = calls((0, "document", (0,)), (0, "document", (1,)))
     # Two to check, and a call and its canary, twice.
     assert campaign.play(Schedule(0, (Server(),), (Process((0,)),), steps)).requests == 6
-    assert len(CANARIES) == LONG + 1
+    assert len(CANARIES) == LONG_CANARIES + 1
 
 
 def test_a_pin_to_an_index_holds_each_target_to_the_indexs_name(campaign: Campaign) -> None:

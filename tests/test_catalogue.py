@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hf_gateway import Gateway, Target, catalogue, errors
-from hf_gateway.catalogue import Catalogue
+from hf_gateway.catalogue import RouterCatalogue
 from tests.servers.loopback import Reply, dead_url
 from tests.servers.openai import FakeOpenAI
 from tests.servers.router import FakeRouter
@@ -24,32 +24,32 @@ def router() -> Iterator[FakeRouter]:
 
 
 def test_it_is_asked_once_and_by_nobody_else_that_day(router: FakeRouter, tmp_path: Path) -> None:
-    first = Catalogue(router.url, tmp_path)
-    assert first.known(LLAMA) is None
-    entry = first.look_up(LLAMA)
+    first = RouterCatalogue(router.url, tmp_path)
+    assert first.cached_entry(LLAMA) is None
+    entry = first.find_entry(LLAMA)
     assert entry is not None
     assert {offer.provider for offer in entry.providers} >= {"nebius", "novita"}
-    for again in (first, Catalogue(router.url, tmp_path)):
-        assert again.look_up(LLAMA) == again.known(f"{LLAMA}:nebius") == entry
-        assert again.look_up("nobody/knows-it") is None
+    for again in (first, RouterCatalogue(router.url, tmp_path)):
+        assert again.find_entry(LLAMA) == again.cached_entry(f"{LLAMA}:nebius") == entry
+        assert again.find_entry("nobody/knows-it") is None
     assert router.count(PATH) == 1
     assert router.requests[0].bearer is None
 
 
 def test_a_day_later_it_is_asked_again(router: FakeRouter, tmp_path: Path) -> None:
-    Catalogue(router.url, tmp_path).look_up(LLAMA)
+    RouterCatalogue(router.url, tmp_path).find_entry(LLAMA)
     (file,) = tmp_path.iterdir()
-    yesterday = time.time() - catalogue.LIFETIME - 1
+    yesterday = time.time() - catalogue.LIFETIME_S - 1
     os.utime(file, (yesterday, yesterday))
-    later = Catalogue(router.url, tmp_path)
-    assert later.known(LLAMA) is None
-    assert later.look_up(LLAMA) is not None
+    later = RouterCatalogue(router.url, tmp_path)
+    assert later.cached_entry(LLAMA) is None
+    assert later.find_entry(LLAMA) is not None
     assert router.count(PATH) == 2
 
 
 def test_two_routers_are_two_catalogues(router: FakeRouter, tmp_path: Path) -> None:
-    Catalogue(router.url, tmp_path).look_up(LLAMA)
-    assert Catalogue("http://127.0.0.1:9", tmp_path).known(LLAMA) is None
+    RouterCatalogue(router.url, tmp_path).find_entry(LLAMA)
+    assert RouterCatalogue("http://127.0.0.1:9", tmp_path).cached_entry(LLAMA) is None
 
 
 @pytest.mark.parametrize("answer", [Reply(500, {"error": "no"}), Reply(200, "<html>"), Reply(200, [])])
@@ -57,29 +57,29 @@ def test_a_router_that_gives_no_list_is_not_asked_again_at_once(
     router: FakeRouter, tmp_path: Path, answer: Reply
 ) -> None:
     router.always(answer)
-    found = Catalogue(router.url, tmp_path)
-    assert found.look_up(LLAMA) is None
-    assert found.look_up(LLAMA) is None
+    found = RouterCatalogue(router.url, tmp_path)
+    assert found.find_entry(LLAMA) is None
+    assert found.find_entry(LLAMA) is None
     assert router.count(PATH) == 1
     assert list(tmp_path.iterdir()) == []
 
 
 def test_without_a_network_nothing_is_known_and_nothing_breaks(tmp_path: Path) -> None:
-    assert Catalogue(dead_url(), tmp_path).look_up(LLAMA) is None
+    assert RouterCatalogue(dead_url(), tmp_path).find_entry(LLAMA) is None
 
 
 def test_a_spoilt_file_is_one_miss(router: FakeRouter, tmp_path: Path) -> None:
-    Catalogue(router.url, tmp_path).look_up(LLAMA)
+    RouterCatalogue(router.url, tmp_path).find_entry(LLAMA)
     (file,) = tmp_path.iterdir()
     file.write_text("{half")
-    assert Catalogue(router.url, tmp_path).known(LLAMA) is None
-    assert Catalogue(router.url, tmp_path).look_up(LLAMA) is not None
+    assert RouterCatalogue(router.url, tmp_path).cached_entry(LLAMA) is None
+    assert RouterCatalogue(router.url, tmp_path).find_entry(LLAMA) is not None
 
 
 def test_where_the_router_chooses_only_what_every_live_provider_can_do_counts(
     router: FakeRouter, tmp_path: Path
 ) -> None:
-    entry = Catalogue(router.url, tmp_path).look_up(LLAMA)
+    entry = RouterCatalogue(router.url, tmp_path).find_entry(LLAMA)
     assert entry is not None
     live = [offer for offer in entry.providers if offer.live]
     anywhere = entry.capabilities(None)
@@ -93,7 +93,7 @@ def test_a_conversation_too_long_for_one_provider_skips_another_that_takes_no_mo
     router: FakeRouter, primary: FakeOpenAI, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("HF_GATEWAY_HOME", str(tmp_path))
-    entry = catalogue.of(router.url).look_up(LLAMA)
+    entry = catalogue.catalogue_of(router.url).find_entry(LLAMA)
     assert entry is not None
     context = entry.capabilities(None).context
     said = f"This model's maximum context length is {context} tokens. However, you requested more."

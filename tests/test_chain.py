@@ -9,7 +9,7 @@ import pytest
 
 from hf_gateway import errors
 from hf_gateway.breaker import FAILURES_TO_OPEN, FIRST_COOL_DOWN_S, Breaker
-from hf_gateway.chain import BACK_OFF_CAP, Call, Chain, Emit, Journal, Split, Wait
+from hf_gateway.chain import MAX_BACK_OFF_S, AttemptLog, Call, Chain, Emit, Split, Wait
 from hf_gateway.errors import GatewayError
 from hf_gateway.pace import Policy
 
@@ -73,7 +73,7 @@ class Scripted:
     def opened(self, now: float) -> "Scripted":
         """Let its breaker open at that time."""
         for _ in range(FAILURES_TO_OPEN):
-            self.breaker.failed(now, errors.ServerError("down"))
+            self.breaker.record_failure(now, errors.ServerError("down"))
         return self
 
 
@@ -99,14 +99,14 @@ class Request:
     """One chain and what came of a request to it."""
 
     def __init__(
-        self, clock: Clock, *links: Scripted, jitter: Callable[..., float] | None = None, **policy: Any
+        self, clock: Clock, *candidates: Scripted, jitter: Callable[..., float] | None = None, **policy: Any
     ) -> None:
         self.clock = clock
         self.drawn: list[tuple[float, float]] = []
         self.watched: list[tuple[Any, ...]] = []
-        self.journal = Journal(watched=lambda *told: self.watched.append(told))
+        self.attempt_log = AttemptLog(watched=lambda *told: self.watched.append(told))
         ample = dict.fromkeys(AMPLE, 600.0)
-        self.chain = Chain(links, Policy(**{**ample, **policy}), clock, jitter or self._least)
+        self.chain = Chain(candidates, Policy(**{**ample, **policy}), clock, jitter or self._least)
 
     def _least(self, low: float, high: float) -> float:
         self.drawn.append((low, high))
@@ -114,8 +114,8 @@ class Request:
 
     def serve(self, payload: Texts | None = None, *, deliver: bool = False, first: Any = None) -> list[tuple[Any, str]]:
         """Serve; returns the answers, each with who gave it."""
-        steps = self.chain.serve(payload or Texts("one"), self.journal, deliver=deliver, first=first)
-        return [(answer, link.label) for answer, link in self.drive(steps)]
+        steps = self.chain.serve(payload or Texts("one"), self.attempt_log, deliver=deliver, first=first)
+        return [(answer, candidate.label) for answer, candidate in self.drive(steps)]
 
     def drive(self, steps: Generator[Any, Any, Any]) -> Any:
         """Carry the wishes out: time passes by what they say."""
@@ -169,7 +169,7 @@ def test_so_are_the_pauses_for_a_target_that_does_not_say_how_long_it_wants_to_r
     assert request.drawn == [(0.1, 0.5), (0.1, 1), (0.1, 2), (0.1, 4)]
 
 
-@pytest.mark.parametrize(("asks", "waits"), [(0.05, [0.1]), (3.0, [3.0]), (BACK_OFF_CAP, [BACK_OFF_CAP])])
+@pytest.mark.parametrize(("asks", "waits"), [(0.05, [0.1]), (3.0, [3.0]), (MAX_BACK_OFF_S, [MAX_BACK_OFF_S])])
 def test_a_failing_server_that_says_how_long_is_given_that_time_and_a_little_at_the_least(
     clock: Clock, asks: float, waits: list[float]
 ) -> None:
@@ -180,13 +180,13 @@ def test_a_failing_server_that_says_how_long_is_given_that_time_and_a_little_at_
 
 
 def test_one_that_asks_for_more_is_left_and_asked_again_only_if_no_other_can_serve(clock: Clock) -> None:
-    failure = errors.Overloaded("busy", retry_after=BACK_OFF_CAP + 1)
+    failure = errors.Overloaded("busy", retry_after=MAX_BACK_OFF_S + 1)
     request = Request(clock, Scripted("first", clock, failure), Scripted("second", clock, "other"))
     assert (request.serve(), clock.waits) == ([("other", "second")], [])
     request = Request(
         clock, Scripted("first", clock, failure, "done"), Scripted("second", clock, errors.BadResponse("?"))
     )
-    assert (request.serve(), clock.waits) == ([("done", "first")], [BACK_OFF_CAP + 1])
+    assert (request.serve(), clock.waits) == ([("done", "first")], [MAX_BACK_OFF_S + 1])
 
 
 def test_no_pause_ends_where_the_time_does_since_nothing_could_be_asked_then(clock: Clock) -> None:
@@ -223,7 +223,7 @@ def test_patience_ends_with_the_retries(clock: Clock) -> None:
 
 def test_a_retry_is_left_out_once_the_target_is_found_down_and_another_can_serve(clock: Clock) -> None:
     first, second = Scripted("first", clock, DOWN), Scripted("second", clock, "done")
-    first.breaker.failed(clock.now, DOWN)
+    first.breaker.record_failure(clock.now, DOWN)
     assert Request(clock, first, second, max_retries=5).serve() == [("done", "second")]
     assert len(first.asked) == 2
 
@@ -309,9 +309,9 @@ def test_a_target_that_is_left_alone_is_told_with_its_reason_and_the_time_that_i
     )
     request = Request(clock, first, second)
     request.serve()
-    assert request.journal.attempts[0].error == "ServerError: left alone for another 0.5 s, since: down"
-    (link, outcome, error, started, *_), _ = request.watched
-    assert (link, outcome, started, error.retry_after) == (first, "skipped", clock.now, 0.5)
+    assert request.attempt_log.attempts[0].error == "ServerError: left alone for another 0.5 s, since: down"
+    (candidate, outcome, error, started, *_), _ = request.watched
+    assert (candidate, outcome, started, error.retry_after) == (first, "skipped", clock.now, 0.5)
 
 
 def test_calls_in_a_row_that_ended_alike_are_one_line_with_their_number_and_all_their_time(clock: Clock) -> None:
@@ -320,7 +320,7 @@ def test_calls_in_a_row_that_ended_alike_are_one_line_with_their_number_and_all_
     )
     request = Request(clock, first, max_retries=9)
     request.serve()
-    lines = [(each.outcome, each.error, each.seconds, each.calls) for each in request.journal.attempts]
+    lines = [(each.outcome, each.error, each.seconds, each.calls) for each in request.attempt_log.attempts]
     assert lines == [
         ("failed", "ServerError: down", 3.0, 3),
         ("failed", "ServerError: worse", 2.0, 1),
@@ -336,9 +336,9 @@ def test_what_was_tried_for_other_parts_is_added_to_the_lines_that_it_is_like(cl
     )
     one.serve()
     two.serve()
-    all_of_it = Journal()
-    for journal in (one.journal, one.journal, two.journal, one.journal):
-        all_of_it.extend(journal.attempts)
+    all_of_it = AttemptLog()
+    for attempt_log in (one.attempt_log, one.attempt_log, two.attempt_log, one.attempt_log):
+        all_of_it.extend(attempt_log.attempts)
     assert [(each.target, each.calls) for each in all_of_it.attempts] == [("first", 2), ("other", 1), ("first", 1)]
     assert all_of_it.attempts[0].seconds == 2.0
 
@@ -349,7 +349,7 @@ def test_a_watcher_is_told_of_each_attempt_when_it_began_how_long_it_took_and_wh
     first, second = Scripted("first", clock, pieces), Scripted("second", clock, Takes(4.0, "done"))
     request = Request(clock, first, second)
     request.serve()
-    told = [(link.label, outcome, *times, answer) for link, outcome, _, *times, answer in request.watched]
+    told = [(candidate.label, outcome, *times, answer) for candidate, outcome, _, *times, answer in request.watched]
     assert told == [
         ("first", "failed", began, 6.0, began + 1.0, None),
         ("second", "served", began + 6.0, 4.0, None, "done"),
@@ -357,13 +357,13 @@ def test_a_watcher_is_told_of_each_attempt_when_it_began_how_long_it_took_and_wh
 
 
 def test_a_watcher_is_told_of_a_call_that_was_given_up(clock: Clock) -> None:
-    request = Request(clock, link := Scripted("first", clock, [Piece("Once"), "done"]))
-    steps = request.chain.serve(Texts("one"), request.journal, deliver=True)
+    request = Request(clock, candidate := Scripted("first", clock, [Piece("Once"), "done"]))
+    steps = request.chain.serve(Texts("one"), request.attempt_log, deliver=True)
     assert next(steps) == Emit(Piece("Once"))
     clock.now += 3.0
     steps.close()
-    assert request.watched == [(link, "cancelled", None, clock.now - 3.0, 3.0, clock.now - 3.0, None)]
-    assert request.journal.attempts == []
+    assert request.watched == [(candidate, "cancelled", None, clock.now - 3.0, 3.0, clock.now - 3.0, None)]
+    assert request.attempt_log.attempts == []
 
 
 def test_a_call_that_was_given_up_ends_at_the_target_at_once_although_somebody_holds_it(clock: Clock) -> None:
@@ -381,7 +381,7 @@ def test_a_call_that_was_given_up_ends_at_the_target_at_once_although_somebody_h
                 ended.append(True)
 
     request = Request(clock, Held("first", clock, [Piece("Once"), "done"]))
-    steps = request.chain.serve(Texts("one"), request.journal, deliver=True)
+    steps = request.chain.serve(Texts("one"), request.attempt_log, deliver=True)
     next(steps)
     steps.close()
     assert ended == [True]
@@ -417,27 +417,27 @@ def test_the_parts_of_a_batch_come_in_order_and_stay_with_whoever_served(clock: 
 
 
 def test_an_uncut_request_gives_back_how_it_is_to_be_cut(clock: Clock) -> None:
-    request = Request(clock, link := Scripted("first", clock, errors.BatchTooLarge("too many", status=413)))
-    split = request.drive(request.chain.attempt(Texts("one", "two"), request.journal))
+    request = Request(clock, candidate := Scripted("first", clock, errors.BatchTooLarge("too many", status=413)))
+    split = request.drive(request.chain.attempt(Texts("one", "two"), request.attempt_log))
     assert isinstance(split, Split)
-    assert ([part.texts for part in split.parts], split.link) == ([("one",), ("two",)], link)
+    assert ([part.texts for part in split.parts], split.candidate) == ([("one",), ("two",)], candidate)
 
 
 def test_a_batch_that_was_refused_is_no_failure_of_the_target_and_gives_its_trial_back(clock: Clock) -> None:
     too_large = errors.BatchTooLarge("too many", status=413)
-    link = Scripted("first", clock, too_large).opened(clock.now - FIRST_COOL_DOWN_S)
-    request = Request(clock, link)
-    request.drive(request.chain.attempt(Texts("one", "two"), request.journal))
-    assert link.breaker.admit(clock.now)
+    candidate = Scripted("first", clock, too_large).opened(clock.now - FIRST_COOL_DOWN_S)
+    request = Request(clock, candidate)
+    request.drive(request.chain.attempt(Texts("one", "two"), request.attempt_log))
+    assert candidate.breaker.admit(clock.now)
 
 
 @pytest.mark.parametrize("kind", [errors.InvalidRequest, errors.ContentFiltered, errors.Unsupported])
 def test_a_trial_that_ended_through_no_fault_of_the_target_is_followed_by_another(
     clock: Clock, kind: type[GatewayError]
 ) -> None:
-    link = Scripted("first", clock, kind("no")).opened(clock.now - FIRST_COOL_DOWN_S)
-    Request(clock, link).fails(kind)
-    assert link.breaker.admit(clock.now)
+    candidate = Scripted("first", clock, kind("no")).opened(clock.now - FIRST_COOL_DOWN_S)
+    Request(clock, candidate).fails(kind)
+    assert candidate.breaker.admit(clock.now)
 
 
 def test_what_cannot_be_cut_is_too_long_for_the_target(clock: Clock) -> None:
@@ -448,8 +448,8 @@ def test_what_cannot_be_cut_is_too_long_for_the_target(clock: Clock) -> None:
 
 
 def test_the_one_that_served_before_is_asked_first_and_then_the_others_in_order(clock: Clock) -> None:
-    links = [Scripted(label, clock, errors.BadResponse("?")) for label in ("first", "second", "third")]
-    error = Request(clock, *links).fails(errors.AllTargetsFailed, first=links[1])
+    candidates = [Scripted(label, clock, errors.BadResponse("?")) for label in ("first", "second", "third")]
+    error = Request(clock, *candidates).fails(errors.AllTargetsFailed, first=candidates[1])
     assert [each.target for each in error.attempts] == ["second", "first", "third"]
 
 

@@ -472,7 +472,7 @@ class TestMetadata:
         with FakeRouter() as router:
             target = Target("hf", url=router.url, credential="hf_test")
             assert HFGatewayLLM(model=MODEL, targets=[target]).metadata.context_window == 3900
-            catalogue.of(router.url).look_up(MODEL)
+            catalogue.catalogue_of(router.url).find_entry(MODEL)
             asked = router.count()
             assert HFGatewayLLM(model=MODEL, targets=[target]).metadata.context_window == 32768
             assert HFGatewayLLM(model=MODEL, targets=[target], context_window=7).metadata.context_window == 7

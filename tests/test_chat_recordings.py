@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from hf_gateway import errors
-from hf_gateway.chat import ChatAnswer, ChatRequest, Gathering
+from hf_gateway.chat import AnswerBuilder, ChatAnswer, ChatRequest
 from hf_gateway.usage import Usage
 from hf_gateway.wire import hf_router, ollama, ollama_chat, openai_chat
 from hf_gateway.wire.classify import classify
@@ -109,21 +109,23 @@ def of_kind(*kinds: str) -> Any:
     return pytest.mark.parametrize("exchange", found or [None], ids=[each.name for each in found] or ["none"])
 
 
-def read_stream(decoder: openai_chat.ChatStream | ollama_chat.ChatStream, *pieces: bytes) -> ChatAnswer:
+def read_stream(
+    decoder: openai_chat.OpenAIStreamDecoder | ollama_chat.OllamaStreamDecoder, *pieces: bytes
+) -> ChatAnswer:
     """Feed the pieces and the end, and gather what comes."""
-    gathering = Gathering()
+    builder = AnswerBuilder()
     for piece in pieces:
         for event in decoder.feed(piece):
-            gathering.add(event)
+            builder.add(event)
     for event in decoder.end():
-        gathering.add(event)
-    return gathering.answer()
+        builder.add(event)
+    return builder.answer()
 
 
 def gathered(event: Any) -> ChatAnswer:
-    gathering = Gathering()
-    gathering.add(event)
-    return gathering.answer()
+    builder = AnswerBuilder()
+    builder.add(event)
+    return builder.answer()
 
 
 # What the recordings say: characters of the text, how it begins and ends, why it ended, tokens in and out.
@@ -276,7 +278,7 @@ def test_a_whole_answer_is_read_as_recorded(recordings: Path, exchange: Exchange
 
 @of_kind("openai stream")
 def test_a_stream_is_read_as_recorded(recordings: Path, exchange: Exchange) -> None:
-    decoder = openai_chat.ChatStream(exchange.headers, "hf")
+    decoder = openai_chat.OpenAIStreamDecoder(exchange.headers, "hf")
     answer = read_stream(decoder, exchange.body)
     chunks = lines(exchange)
     choices = [chunk["choices"][0] for chunk in chunks if chunk["choices"]]
@@ -299,7 +301,7 @@ def test_a_stream_is_read_as_recorded(recordings: Path, exchange: Exchange) -> N
 @of_kind("ollama")
 def test_an_answer_of_ollama_is_read_as_recorded(recordings: Path, exchange: Exchange) -> None:
     if exchange.streams:
-        decoder = ollama_chat.ChatStream(exchange.headers, "ollama")
+        decoder = ollama_chat.OllamaStreamDecoder(exchange.headers, "ollama")
         answer = read_stream(decoder, exchange.body)
         assert decoder.finished
         assert decoder.done
@@ -369,7 +371,7 @@ def test_what_is_no_chat_is_never_taken_for_an_answer(recordings: Path, exchange
         with pytest.raises(errors.BadResponse) as caught:
             decode(exchange.response, target="endpoint")
         assert len(str(caught.value)) < 500
-    for kind in (openai_chat.ChatStream, ollama_chat.ChatStream):
+    for kind in (openai_chat.OpenAIStreamDecoder, ollama_chat.OllamaStreamDecoder):
         decoder = kind(exchange.headers, "endpoint")
         try:
             answer = read_stream(decoder, exchange.body)

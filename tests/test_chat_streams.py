@@ -148,7 +148,7 @@ def test_a_stream_without_done_but_with_a_finish_reason_is_complete(chatter: Mak
 def test_a_stream_that_stays_open_after_its_finish_reason_is_complete(
     chatter: Make, other: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(base, "GRACE", 0.1)
+    monkeypatch.setattr(base, "USAGE_GRACE_S", 0.1)
     events = len(OTHER.split()) + 2  # the role, the words, the finish reason; not the usage
     other.always(stall_stream(events))
     result = chatter([at(other)], streaming=True).ask()

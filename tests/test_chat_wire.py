@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from hf_gateway import errors
-from hf_gateway.chat import ChatAnswer, ChatEvent, ChatRequest, Gathering, ToolCallDelta
+from hf_gateway.chat import AnswerBuilder, ChatAnswer, ChatEvent, ChatRequest, ToolCallDelta
 from hf_gateway.usage import Usage
 from hf_gateway.wire import ollama_chat, openai_chat, sse
 from hf_gateway.wire.http import HttpResponse
@@ -29,10 +29,10 @@ def bounded(examples: int) -> Callable[[Any], Any]:
     return settings(max_examples=examples, derandomize=True, deadline=None, database=None, suppress_health_check=slow)
 
 
-Decoder = openai_chat.ChatStream | ollama_chat.ChatStream
+Decoder = openai_chat.OpenAIStreamDecoder | ollama_chat.OllamaStreamDecoder
 MAKERS: dict[str, Callable[[], Decoder]] = {
-    "openai": lambda: openai_chat.ChatStream({}, "target"),
-    "ollama": lambda: ollama_chat.ChatStream({}, "target"),
+    "openai": lambda: openai_chat.OpenAIStreamDecoder({}, "target"),
+    "ollama": lambda: ollama_chat.OllamaStreamDecoder({}, "target"),
 }
 
 
@@ -54,12 +54,12 @@ class Read:
 def read(decoder: Decoder, *pieces: bytes) -> Read:
     """Feed the pieces and the end."""
     events = [event for piece in pieces for event in decoder.feed(piece)] + list(decoder.end())
-    gathering = Gathering()
+    builder = AnswerBuilder()
     for event in events:
-        gathering.add(event)
-    answer = gathering.answer()
+        builder.add(event)
+    answer = builder.answer()
     calls = tuple(replace(call, id=re.sub("^call_[0-9a-f]{24}$", "made here", call.id)) for call in answer.tool_calls)
-    assert decoder.finished == gathering.finished
+    assert decoder.finished == builder.finished
     return Read(events, replace(answer, tool_calls=calls), decoder.finished)
 
 
@@ -381,9 +381,9 @@ def test_json_of_any_shape_is_an_answer_or_one_of_our_errors(value: Any, around:
             event = reading()
         except errors.GatewayError:
             continue
-        gathering = Gathering()
-        gathering.add(event)
-        answer = gathering.answer()
+        builder = AnswerBuilder()
+        builder.add(event)
+        answer = builder.answer()
         assert all(isinstance(text, str) for text in (answer.text, answer.reasoning))
         assert all(isinstance(text, str | None) for text in (answer.finish_reason, answer.model, answer.provider))
         assert all(isinstance(text, str) for call in answer.tool_calls for text in (call.id, call.name, call.arguments))
@@ -441,7 +441,7 @@ def test_a_stream_that_ends_within_the_count_of_tokens_is_complete() -> None:
 def test_an_endless_line_or_event_is_given_up_before_it_fills_the_memory(
     form: str, first: bytes, more: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sse, "MAX_EVENT", 10_000)
+    monkeypatch.setattr(sse, "MAX_EVENT_BYTES", 10_000)
     decoder, fed = MAKERS[form](), 0
     list(decoder.feed(first))
 
@@ -457,7 +457,7 @@ def test_an_endless_line_or_event_is_given_up_before_it_fills_the_memory(
 
 
 def test_a_long_stream_of_short_events_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sse, "MAX_EVENT", 1000)
+    monkeypatch.setattr(sse, "MAX_EVENT_BYTES", 1000)
     decoder = MAKERS["openai"]()
     chunk = b': ping\n\ndata: {"choices":[{"delta":{"content":"x"}}]}\n\n'
     assert len([event for _ in range(1000) for event in decoder.feed(chunk)]) == 1000
@@ -540,9 +540,9 @@ def test_an_error_that_is_none_is_none(nothing: Any) -> None:
 
 
 def decoded(body: Any) -> ChatAnswer:
-    gathering = Gathering()
-    gathering.add(openai_chat.decode_chat(HttpResponse(200, {}, json.dumps(body).encode()), target="target"))
-    return gathering.answer()
+    builder = AnswerBuilder()
+    builder.add(openai_chat.decode_chat(HttpResponse(200, {}, json.dumps(body).encode()), target="target"))
+    return builder.answer()
 
 
 def choice(message: Any, reason: str | None = "stop", **more: Any) -> dict[str, Any]:
@@ -694,7 +694,7 @@ def test_who_served_and_the_requests_id_are_in_the_headers() -> None:
     assert (event.provider, event.request_id, event.model) == ("nebius", "r", "m")
     del headers["x-request-id"]
     assert openai_chat.decode_chat(HttpResponse(200, headers, body), target="t").request_id == "i"
-    stream = openai_chat.ChatStream({"x-inference-id": "h"}, "t")
+    stream = openai_chat.OpenAIStreamDecoder({"x-inference-id": "h"}, "t")
     assert [event.request_id for event in stream.feed(b'data: {"choices":[]}\n\n')] == ["h"]
 
 
@@ -737,9 +737,9 @@ def test_logprobs_of_all_pieces_come_together() -> None:
     ids=str,
 )
 def test_a_whole_answer_of_ollama_is_read(body: dict[str, Any], answer: ChatAnswer) -> None:
-    gathering = Gathering()
-    gathering.add(ollama_chat.decode_chat(HttpResponse(200, {}, json.dumps(body).encode()), target="t"))
-    assert gathering.answer() == answer
+    builder = AnswerBuilder()
+    builder.add(ollama_chat.decode_chat(HttpResponse(200, {}, json.dumps(body).encode()), target="t"))
+    assert builder.answer() == answer
 
 
 def test_calls_of_ollama_are_whole_with_objects_for_arguments() -> None:
@@ -881,11 +881,11 @@ PIECES: dict[str, tuple[list[ToolCallDelta], list[tuple[str | None, str, str]]]]
 @pytest.mark.parametrize("together", [False, True], ids=["one by one", "in one event"])
 def test_pieces_of_calls_find_each_other(name: str, together: bool) -> None:
     pieces, found = PIECES[name]
-    gathering = Gathering()
+    builder = AnswerBuilder()
     events = [ChatEvent(tool_calls=tuple(pieces))] if together else [ChatEvent(tool_calls=(piece,)) for piece in pieces]
-    given_back = [gathering.add(event) for event in events]
-    check_calls(gathering.answer(), found)
-    check_pieces(given_back, gathering.answer())
+    given_back = [builder.add(event) for event in events]
+    check_calls(builder.answer(), found)
+    check_pieces(given_back, builder.answer())
 
 
 def check_pieces(given_back: Sequence[ChatEvent], answer: ChatAnswer) -> None:
@@ -965,9 +965,9 @@ def test_calls_come_together_however_they_are_cut(
         number = data.draw(st.sampled_from(able)) if may_mix else able[0]
         begun = max(begun, number + 1)
         mixed.append(queues[number].pop(0))
-    gathering = Gathering()
-    given_back = [gathering.add(ChatEvent(tool_calls=(piece,))) for piece in mixed]
-    answer = gathering.answer()
+    builder = AnswerBuilder()
+    given_back = [builder.add(ChatEvent(tool_calls=(piece,))) for piece in mixed]
+    answer = builder.answer()
     assert [(each.name, each.arguments) for each in answer.tool_calls] == [
         (name, json.dumps(given_arguments)) for name, given_arguments in calls
     ]
@@ -975,13 +975,13 @@ def test_calls_come_together_however_they_are_cut(
 
 
 def test_what_was_gathered_is_a_message_again() -> None:
-    gathering = Gathering()
-    gathering.add(ChatEvent("let me ", tool_calls=(d(0, "a", "f", '{"x"'),)))
-    gathering.add(ChatEvent("add", tool_calls=(d(0, None, None, ":1}"),), finish_reason="tool_calls"))
-    assert (gathering.text, gathering.finished, gathering.has_content) == ("let me add", True, True)
+    builder = AnswerBuilder()
+    builder.add(ChatEvent("let me ", tool_calls=(d(0, "a", "f", '{"x"'),)))
+    builder.add(ChatEvent("add", tool_calls=(d(0, None, None, ":1}"),), finish_reason="tool_calls"))
+    assert (builder.text, builder.finished, builder.has_content) == ("let me add", True, True)
     called = {"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"x":1}'}}
-    assert gathering.answer().message() == {"role": "assistant", "content": "let me add", "tool_calls": [called]}
-    assert gathering.answer().tool_calls[0].parsed() == {"x": 1}
+    assert builder.answer().message() == {"role": "assistant", "content": "let me add", "tool_calls": [called]}
+    assert builder.answer().tool_calls[0].parsed() == {"x": 1}
 
 
 # A call that is forced out of Ollama
@@ -1005,12 +1005,12 @@ def test_a_forced_call_is_the_same_however_its_text_is_cut(
     events = [ChatEvent(piece, finish_reason=reason) for piece, reason in zip(pieces, reasons, strict=True)]
     if apart:  # the reason for the end comes alone, as Ollama's last line does
         events = [replace(event, finish_reason=None) for event in events] + [ChatEvent(finish_reason="stop")]
-    gathering = Gathering()
-    given_back = [gathering.add(forced.read(event)) for event in events]
-    answer = gathering.answer()
+    builder = AnswerBuilder()
+    given_back = [builder.add(forced.read(event)) for event in events]
+    answer = builder.answer()
     [made] = answer.tool_calls
     assert (made.name, made.parsed(), answer.text, answer.finish_reason) == ("g", arguments, "", "stop")
-    whole = Gathering()
+    whole = AnswerBuilder()
     whole.add(
         ForcedCall([tool("f"), tool("g")] if several else [tool("g")]).read(ChatEvent(text, finish_reason="stop"))
     )
@@ -1023,20 +1023,20 @@ def test_a_forced_call_is_the_same_however_its_text_is_cut(
 )
 def test_what_is_no_forced_call_is_not_hidden(text: str) -> None:
     for size in (1, 3, 100):
-        forced, gathering = ForcedCall([tool("f"), tool("g")]), Gathering()
+        forced, builder = ForcedCall([tool("f"), tool("g")]), AnswerBuilder()
         for start in range(0, len(text), size):
-            gathering.add(forced.read(ChatEvent(text[start : start + size])))
-        gathering.add(forced.read(ChatEvent(finish_reason="length")))
-        assert (gathering.answer().text, gathering.answer().tool_calls) == (text, ())
+            builder.add(forced.read(ChatEvent(text[start : start + size])))
+        builder.add(forced.read(ChatEvent(finish_reason="length")))
+        assert (builder.answer().text, builder.answer().tool_calls) == (text, ())
 
 
 def test_a_call_that_the_server_itself_read_stays() -> None:
-    forced, gathering = ForcedCall([tool("g")]), Gathering()
-    gathering.add(forced.read(ChatEvent(reasoning="hm")))
-    gathering.add(forced.read(ChatEvent(tool_calls=(d(None, None, "g", '{"x": 1}'),))))
-    gathering.add(forced.read(ChatEvent(finish_reason="stop")))
-    check_calls(gathering.answer(), [(None, "g", '{"x": 1}')])
-    assert gathering.answer().reasoning == "hm"
+    forced, builder = ForcedCall([tool("g")]), AnswerBuilder()
+    builder.add(forced.read(ChatEvent(reasoning="hm")))
+    builder.add(forced.read(ChatEvent(tool_calls=(d(None, None, "g", '{"x": 1}'),))))
+    builder.add(forced.read(ChatEvent(finish_reason="stop")))
+    check_calls(builder.answer(), [(None, "g", '{"x": 1}')])
+    assert builder.answer().reasoning == "hm"
 
 
 def test_a_forced_call_is_read_from_the_bytes() -> None:
@@ -1046,7 +1046,7 @@ def test_a_forced_call_is_read_from_the_bytes() -> None:
     lines.append({"message": {"content": ""}, "done": True, "done_reason": "stop"})
     data = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
     for size in (1, 10, 1000):
-        stream = ollama_chat.ChatStream({}, "t", ForcedCall([tool("f"), tool("g")]).read)
+        stream = ollama_chat.OllamaStreamDecoder({}, "t", ForcedCall([tool("f"), tool("g")]).read)
         found = read(stream, *cut(data, range(0, len(data), size)))
         check_calls(found.answer, [(None, "g", '{"x":1}')])
 

@@ -119,11 +119,11 @@ def test_a_hub_that_is_away_is_said_to_be_so(
 def test_a_hub_that_says_nothing_holds_nobody_up(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(surroundings, "PATIENCE", 0.2)
+    monkeypatch.setattr(surroundings, "HUB_TIMEOUT_S", 0.2)
     with Silent() as silent, FakeOpenAI(models=None) as openai:
         monkeypatch.setenv("HF_ENDPOINT", silent.url)
         keyring_store.store(origin_of(silent.url), Secret(TOKEN))
-        said = surroundings.look_at_hub([f"org/model-{number}" for number in range(20)], needed=True)
+        said = surroundings.check_hub([f"org/model-{number}" for number in range(20)], needed=True)
         assert said.reachable is False
         assert main(["doctor", "--model", "m", "--targets", f"openai:{openai.url}"]) == 0
 
@@ -189,7 +189,7 @@ def test_a_cache_that_is_too_large_to_add_up_is_said_to_have_at_least_so_much(
         path = home() / "converted" / str(number) / "model.bin"
         path.parent.mkdir(parents=True)
         path.write_bytes(bytes(100))
-    monkeypatch.setattr(surroundings, "SEARCH", -1.0)
+    monkeypatch.setattr(surroundings, "SIZE_TIMEOUT_S", -1.0)
     monkeypatch.delenv("HF_GATEWAY_CONVERTED", raising=False)
     (found,) = [each for each in surroundings.caches() if each.name.startswith("models converted")]
     assert found.whole is False

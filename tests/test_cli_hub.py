@@ -188,7 +188,7 @@ def test_what_cannot_be_forgotten_is_a_failure(
     hub: ReadHub, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run("info", MODEL)
-    monkeypatch.setattr("hf_gateway.hub.cache.BUSY", 0.0)
+    monkeypatch.setattr("hf_gateway.hub.cache.BUSY_TIMEOUT_S", 0.0)
     path = run("cache", "--json")["path"]
     with contextlib.closing(sqlite3.connect(path)) as other:
         other.execute("BEGIN IMMEDIATE")

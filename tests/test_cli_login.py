@@ -18,7 +18,7 @@ import pytest
 
 from hf_gateway import keyring_store
 from hf_gateway.cli import main
-from hf_gateway.credentials import HUB, find, origin_of
+from hf_gateway.credentials import HUB, find_credential, origin_of
 from hf_gateway.home import data_home
 from hf_gateway.secret import Secret
 from tests.keyrings import KINDS, SecretService, encrypted_file, in_force, real_keyring, require_secret_service
@@ -78,7 +78,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def kept(url: str) -> str | None:
-    found = find(url, environment={})
+    found = find_credential(url, environment={})
     return found.secret.reveal() if found else None
 
 
@@ -158,7 +158,7 @@ def test_what_a_token_may_do_is_said(user: User, may: dict[str, Any], run: Run, 
 def test_a_token_that_the_hub_refuses_is_not_stored(run: Run, hub: FakeHubCommits) -> None:
     assert run("login", token=WRONG) == 1
     assert "refuses this token, so it was not stored" in run.err
-    assert keyring_store.stored() == []
+    assert keyring_store.stored_keys() == []
 
 
 @pytest.mark.usefixtures("file_ring")
@@ -197,7 +197,7 @@ def test_a_key_for_a_server_of_ones_own_is_nobody_elses_business(run: Run, hub: 
     assert run("login", "--origin", "http://far-away:8080", token="my-own-key") == 0
     assert "plain http" in run.out
     assert run("logout", "--all") == 0
-    assert keyring_store.stored() == []
+    assert keyring_store.stored_keys() == []
 
 
 @pytest.mark.usefixtures("file_ring")
@@ -283,7 +283,7 @@ def test_a_key_in_a_keyring_that_is_gone_is_forgotten_and_said_to_be_there_perha
         assert run(*arguments) == 1
         assert f"{origin_of(hub.url)}: forgotten, and not used any more" in run.out
         assert "so the key may still lie there, under the name 'hf-gateway'" in run.out
-        assert keyring_store.stored() == []
+        assert keyring_store.stored_keys() == []
         assert kept(hub.url) is None
         assert caplog.text == ""
         assert run("logout") == 0
@@ -313,7 +313,7 @@ def test_a_damaged_note_is_written_anew_by_login(run: Run, hub: FakeHubCommits) 
     damage()
     assert run("login", token=NEW) == 0
     assert kept(hub.url) == NEW
-    assert [each.origin for each in keyring_store.stored()] == [origin_of(hub.url)]
+    assert [each.origin for each in keyring_store.stored_keys()] == [origin_of(hub.url)]
 
 
 @pytest.mark.usefixtures("file_ring")

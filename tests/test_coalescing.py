@@ -67,25 +67,25 @@ class TestGroups:
     def test_who_comes_alone_goes_at_once_and_takes_nobody_along(self):
         coalescer = Coalescer(lambda: 8)
         for _ in range(3):
-            group, place, leads = coalescer.enter("key", "text")
+            group, place, leads = coalescer.join("key", "text")
             assert (group.ready.done(), place, leads) == (True, 0, True)
-            coalescer.land(group, "served")
+            coalescer.resolve(group, "served")
 
     def test_whoever_gathers_is_ready_once_nothing_is_under_way_and_what_left_is_under_way(self):
         coalescer = Coalescer(lambda: 8)
-        alone, _, _ = coalescer.enter("key", "alone")
-        second, _, leads = coalescer.enter("key", "second")
+        alone, _, _ = coalescer.join("key", "alone")
+        second, _, leads = coalescer.join("key", "second")
         assert (second.ready.done(), leads) == (False, True)
-        coalescer.land(alone, "served")
+        coalescer.resolve(alone, "served")
         assert second.ready.done()
-        third, _, leads = coalescer.enter("key", "third")
+        third, _, leads = coalescer.join("key", "third")
         assert (third.ready.done(), leads) == (False, True)
         coalescer.close(third)
-        fourth, _, leads = coalescer.enter("key", "fourth")
+        fourth, _, leads = coalescer.join("key", "fourth")
         assert (fourth.ready.done(), leads) == (False, True)
-        coalescer.land(second, "served")
+        coalescer.resolve(second, "served")
         assert not fourth.ready.done()
-        coalescer.land(third, "served")
+        coalescer.resolve(third, "served")
         assert fourth.ready.done()
 
     def test_who_comes_while_one_is_under_way_shares_one_request(self, server, form):
@@ -463,17 +463,17 @@ def test_after_a_fork_nobody_waits_for_who_stayed_behind():
         return 8
 
     coalescer = Coalescer(most)
-    coalescer.enter("key", "under way")
-    gathering, _, _ = coalescer.enter("key", "gathering")
-    assert not gathering.ready.done()
-    holding = threading.Thread(target=coalescer.enter, args=("key", "holds the lock"))
+    coalescer.join("key", "under way")
+    builder, _, _ = coalescer.join("key", "gathering")
+    assert not builder.ready.done()
+    holding = threading.Thread(target=coalescer.join, args=("key", "holds the lock"))
     holding.start()
     assert inside.wait(PATIENCE)
     child = os.fork()
     if not child:
         signal.alarm(20)  # whoever waits for the parent's lock waits for ever
-        group, _, leads = coalescer.enter("key", "in the child")
-        os._exit(0 if leads and group.ready.done() and group is not gathering else 1)
+        group, _, leads = coalescer.join("key", "in the child")
+        os._exit(0 if leads and group.ready.done() and group is not builder else 1)
     go_on.set()
     holding.join(PATIENCE)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

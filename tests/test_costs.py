@@ -11,15 +11,15 @@ from hf_gateway import errors
 from hf_gateway.chat import ChatRequest
 from hf_gateway.embedding import EmbedRequest
 from hf_gateway.fingerprint import CANARIES
-from hf_gateway.ledger.cost import at_most, cost_of, may_be_billed, total
-from hf_gateway.ledger.prices import Entry, Price, Prices, is_own
-from hf_gateway.observe import Observation, Tried
+from hf_gateway.ledger.cost import cost_ceiling, cost_of, may_be_billed, total
+from hf_gateway.ledger.prices import Price, PriceEntry, Prices, is_own
+from hf_gateway.observe import AttemptRecord, Observation
 from hf_gateway.target import Target
 from hf_gateway.usage import Usage
 
 
-def tried(target: Target, usage: Usage = Usage(1000, 100), **facts: Any) -> Tried:
-    return Tried(target, facts.pop("outcome", "served"), usage=usage, **facts)
+def tried(target: Target, usage: Usage = Usage(1000, 100), **facts: Any) -> AttemptRecord:
+    return AttemptRecord(target, facts.pop("outcome", "served"), usage=usage, **facts)
 
 
 def hf(model: str, provider: str | None = None) -> Target:
@@ -34,14 +34,14 @@ def hf(model: str, provider: str | None = None) -> Target:
     [("0.0000005", "0"), ("0.00000051", "1e-12"), ("0.0000015", "2e-12"), ("0.0000025", "2e-12")],
 )
 def test_a_cost_is_kept_to_twelve_digits_half_to_even(per_million: str, cost: str) -> None:
-    prices = Prices([Entry("m", provider="p", price=Price(Decimal(per_million), Decimal(0)))])
+    prices = Prices([PriceEntry("m", provider="p", price=Price(Decimal(per_million), Decimal(0)))])
     assert cost_of(tried(hf("m", "p"), Usage(1, 0)), "chat", prices) == (Decimal(cost), "configured")
     # Before the call it is rounded up: what is reserved is never less than what is charged.
-    assert at_most(asked("a", Target("hf", model="m", provider="p")), prices)[0] > Decimal(cost)
+    assert cost_ceiling(asked("a", Target("hf", model="m", provider="p")), prices)[0] > Decimal(cost)
 
 
 def test_a_cost_that_nobody_pays_for_one_call_is_none() -> None:
-    prices = Prices([Entry("m", provider="p", price=Price(Decimal(10_000), Decimal(0)))])
+    prices = Prices([PriceEntry("m", provider="p", price=Price(Decimal(10_000), Decimal(0)))])
     assert cost_of(tried(hf("m", "p"), Usage(999_999, 0)), "chat", prices) == (Decimal("9999.99"), "configured")
     assert cost_of(tried(hf("m", "p"), Usage(1_000_000, 0)), "chat", prices) == (None, "unknown")
 
@@ -57,7 +57,8 @@ def test_what_a_server_refused_is_not_billed(status: int | None, billed: bool) -
 
 def test_a_calls_own_model_is_the_one_that_is_paid_for() -> None:
     lines = [
-        Entry(model, provider="p", price=Price(Decimal(price), Decimal(0))) for model, price in (("m", 1), ("own", 3))
+        PriceEntry(model, provider="p", price=Price(Decimal(price), Decimal(0)))
+        for model, price in (("m", 1), ("own", 3))
     ]
     assert cost_of(tried(hf("m", "p")), "chat", Prices(lines))[0] == Decimal("0.001")
     assert cost_of(tried(hf("m", "p"), asked="own"), "chat", Prices(lines))[0] == Decimal("0.003")
@@ -91,8 +92,8 @@ def asked(request: Any, *targets: Target, model: str | None = "m") -> Observatio
 
 def tokens(request: Any) -> int:
     """How many tokens it is taken to have at most."""
-    lines = [Entry("m", task, "p", A_DOLLAR_A_TOKEN) for task in ("chat", "embedding")]
-    most, known = at_most(asked(request), Prices(lines))
+    lines = [PriceEntry("m", task, "p", A_DOLLAR_A_TOKEN) for task in ("chat", "embedding")]
+    most, known = cost_ceiling(asked(request), Prices(lines))
     assert known
     return int(most)
 
@@ -159,39 +160,39 @@ def test_an_answer_has_as_many_tokens_as_its_largest_limit_allows(call: dict[str
 
 
 def test_where_time_is_paid_for_a_call_is_taken_to_last_a_minute() -> None:
-    prices = Prices([Entry("m", provider="p", price=Price(second=Decimal(2)))])
-    assert at_most(asked("a"), prices) == (Decimal(120), True)
+    prices = Prices([PriceEntry("m", provider="p", price=Price(second=Decimal(2)))])
+    assert cost_ceiling(asked("a"), prices) == (Decimal(120), True)
 
 
 def test_the_dearest_target_is_reserved_for_and_one_whose_price_nobody_knows_is_told_of() -> None:
-    def line(provider: str, price: str) -> Entry:
-        return Entry("m", provider=provider, price=Price(Decimal(price), Decimal(price)))
+    def line(provider: str, price: str) -> PriceEntry:
+        return PriceEntry("m", provider=provider, price=Price(Decimal(price), Decimal(price)))
 
     prices = Prices([line("p", "1"), line("q", "3"), line("r", "2"), line("free", "0")])
     p, q, r, free, unknown = (hf("m", name) for name in ("p", "q", "r", "free", "x"))
     local = Target("local", model="m")
     tokens = 16 + 1 + 1
-    assert at_most(asked("a", p, q, r), prices) == (Decimal("0.000003") * tokens, True)
-    assert at_most(asked("a", local, p, free), prices) == (Decimal("0.000001") * tokens, True)
-    assert at_most(asked("a", unknown, p), prices) == (Decimal("0.000001") * tokens, False)
-    assert at_most(asked("a", local, free), prices) == (Decimal(0), True)
-    assert at_most(asked("a", local, unknown), prices) == (Decimal(0), False)
+    assert cost_ceiling(asked("a", p, q, r), prices) == (Decimal("0.000003") * tokens, True)
+    assert cost_ceiling(asked("a", local, p, free), prices) == (Decimal("0.000001") * tokens, True)
+    assert cost_ceiling(asked("a", unknown, p), prices) == (Decimal("0.000001") * tokens, False)
+    assert cost_ceiling(asked("a", local, free), prices) == (Decimal(0), True)
+    assert cost_ceiling(asked("a", local, unknown), prices) == (Decimal(0), False)
     # A price for one part alone tells nothing of the whole.
-    half = Prices([line("p", "1"), Entry("m", provider="q", price=Price(Decimal(3)))])
-    assert at_most(asked("a", p, q), half) == (Decimal("0.000001") * tokens, False)
-    assert at_most(asked("a", q), half) == (Decimal(0), False)
+    half = Prices([line("p", "1"), PriceEntry("m", provider="q", price=Price(Decimal(3)))])
+    assert cost_ceiling(asked("a", p, q), half) == (Decimal("0.000001") * tokens, False)
+    assert cost_ceiling(asked("a", q), half) == (Decimal(0), False)
 
 
 def test_a_calls_own_model_is_reserved_for_at_the_targets_that_take_it_over() -> None:
-    def line(model: str, price: str) -> Entry:
-        return Entry(model, provider="p", price=Price(Decimal(price), Decimal(price)))
+    def line(model: str, price: str) -> PriceEntry:
+        return PriceEntry(model, provider="p", price=Price(Decimal(price), Decimal(price)))
 
     prices = Prices([line("m", "1"), line("own", "3"), line("fixed", "2")])
     request = ChatRequest.of("a", model="own", max_tokens=1)
     tokens = 16 + 1 + 1
-    assert at_most(asked(request, hf("m", "p")), prices)[0] == Decimal("0.000003") * tokens
-    assert at_most(asked(request, hf("fixed", "p")), prices)[0] == Decimal("0.000002") * tokens
-    assert at_most(asked("a", hf("m", "p")), prices)[0] == Decimal("0.000001") * tokens
+    assert cost_ceiling(asked(request, hf("m", "p")), prices)[0] == Decimal("0.000003") * tokens
+    assert cost_ceiling(asked(request, hf("fixed", "p")), prices)[0] == Decimal("0.000002") * tokens
+    assert cost_ceiling(asked("a", hf("m", "p")), prices)[0] == Decimal("0.000001") * tokens
 
 
 # The parts of a price
@@ -244,7 +245,7 @@ def test_a_model_is_found_by_its_name_in_any_case_and_its_task_by_each_of_its_na
         ("feature-extraction", "embedding"),
         ("sentence-similarity", "embedding"),
     ):
-        prices = Prices([Entry("Org/M", kept, "p", price)])
+        prices = Prices([PriceEntry("Org/M", kept, "p", price)])
         found = prices.of(hf("org/m", "p"), wanted)
         assert found is not None, (kept, wanted)
         assert found.price == price
@@ -253,8 +254,10 @@ def test_a_model_is_found_by_its_name_in_any_case_and_its_task_by_each_of_its_na
 
 @pytest.mark.parametrize("policy", [None, "auto", "cheapest", "fastest", "preferred"])
 def test_where_the_router_chooses_all_that_it_may_choose_count(policy: str | None) -> None:
-    def offer(provider: str, price: int, output: int | None = None) -> Entry:
-        return Entry("m", provider=provider, price=Price(Decimal(price), Decimal(output or price)), source="router")
+    def offer(provider: str, price: int, output: int | None = None) -> PriceEntry:
+        return PriceEntry(
+            "m", provider=provider, price=Price(Decimal(price), Decimal(output or price)), source="router"
+        )
 
     alike, different = Prices([offer("a", 1), offer("b", 1)]), Prices([offer("a", 1, 4), offer("b", 2, 3)])
     found = alike.of(hf("m", policy), "chat")
@@ -263,18 +266,18 @@ def test_where_the_router_chooses_all_that_it_may_choose_count(policy: str | Non
     assert different.of(hf("m", policy), "chat") is None
     assert different.dearest(hf("m", policy), "chat") == Price(Decimal(2), Decimal(4))
     # One that is no provider of the router's is none that it chooses.
-    by_hand = Prices([offer("a", 1), Entry("m", provider="b", price=Price(Decimal(9), Decimal(9)))])
+    by_hand = Prices([offer("a", 1), PriceEntry("m", provider="b", price=Price(Decimal(9), Decimal(9)))])
     found = by_hand.of(hf("m", policy), "chat")
     assert found is not None
     assert found.price.input == 1
 
 
 def test_a_price_for_any_provider_counts_where_the_router_offers_none() -> None:
-    anyone = Entry("m", price=Price(Decimal(5), Decimal(5)))
+    anyone = PriceEntry("m", price=Price(Decimal(5), Decimal(5)))
     found = Prices([anyone]).of(hf("m"), "chat")
     assert found is not None
     assert (found.price, found.source) == (anyone.price, "configured")
-    offer = Entry("m", provider="a", price=Price(Decimal(1), Decimal(1)), source="router")
+    offer = PriceEntry("m", provider="a", price=Price(Decimal(1), Decimal(1)), source="router")
     found = Prices([anyone, offer]).of(hf("m"), "chat")
     assert found is not None
     assert (found.price, found.source) == (offer.price, "router_price")
@@ -283,15 +286,15 @@ def test_a_price_for_any_provider_counts_where_the_router_offers_none() -> None:
     assert found is not None
     assert (found.price, found.source) == (anyone.price, "configured")
     # Set by hand for one provider, it is not the price of another.
-    of_one = Entry("m", provider="b", price=Price(Decimal(7), Decimal(7)), pinned=True)
+    of_one = PriceEntry("m", provider="b", price=Price(Decimal(7), Decimal(7)), pinned=True)
     found = Prices([offer, of_one]).of(hf("m"), "chat")
     assert found is not None
     assert found.price == offer.price
 
 
 def test_of_several_prices_the_one_set_by_hand_goes_first_then_the_routers_then_the_providers_own() -> None:
-    def line(price: int, provider: str | None = None, **facts: Any) -> Entry:
-        return Entry("m", provider=provider, price=Price(Decimal(price), Decimal(price)), **facts)
+    def line(price: int, provider: str | None = None, **facts: Any) -> PriceEntry:
+        return PriceEntry("m", provider=provider, price=Price(Decimal(price), Decimal(price)), **facts)
 
     lines = [line(4), line(3, "p"), line(2, "p", source="router"), line(1, pinned=True)]
     for first in range(4):
@@ -302,8 +305,10 @@ def test_of_several_prices_the_one_set_by_hand_goes_first_then_the_routers_then_
 
 
 def test_the_dearest_of_several_has_each_part_that_one_of_them_has_and_no_cheaper_cache() -> None:
-    def offer(provider: str, **parts: Any) -> Entry:
-        return Entry("m", provider=provider, price=Price(**{k: Decimal(v) for k, v in parts.items()}), source="router")
+    def offer(provider: str, **parts: Any) -> PriceEntry:
+        return PriceEntry(
+            "m", provider=provider, price=Price(**{k: Decimal(v) for k, v in parts.items()}), source="router"
+        )
 
     offers = [
         offer("a", input=1, output=4, cached="0.5"),
@@ -316,9 +321,9 @@ def test_the_dearest_of_several_has_each_part_that_one_of_them_has_and_no_cheape
 
 def test_a_servers_price_for_a_model_goes_before_its_price_for_all() -> None:
     target = Target("openai", url="https://api.example.com/v1", model="m")
-    of_all = Entry("*", provider=target.label, price=Price(Decimal(1), Decimal(1)), pinned=True)
-    of_one = Entry("m", provider=target.label, price=Price(Decimal(2), Decimal(2)))
-    elsewhere = Entry("m", provider="openai:https://other.example.com/v1", price=Price(Decimal(9), Decimal(9)))
+    of_all = PriceEntry("*", provider=target.label, price=Price(Decimal(1), Decimal(1)), pinned=True)
+    of_one = PriceEntry("m", provider=target.label, price=Price(Decimal(2), Decimal(2)))
+    elsewhere = PriceEntry("m", provider="openai:https://other.example.com/v1", price=Price(Decimal(9), Decimal(9)))
     for lines, expected in (([of_all, of_one, elsewhere], 2), ([of_all, elsewhere], 1)):
         found = Prices(lines).of(target, "chat")
         assert found is not None
@@ -326,7 +331,7 @@ def test_a_servers_price_for_a_model_goes_before_its_price_for_all() -> None:
     assert Prices([elsewhere]).of(target, "chat") is None
     assert Prices([elsewhere]).dearest(target, "chat") is None
     # What stands for all of a server is no price at the router.
-    assert Prices([Entry("*", price=Price(Decimal(1), Decimal(1)))]).of(hf("m", "p"), "chat") is None
+    assert Prices([PriceEntry("*", price=Price(Decimal(1), Decimal(1)))]).of(hf("m", "p"), "chat") is None
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hf_gateway import Gateway, Target, errors
-from hf_gateway.credentials import find, is_hugging_face, origin_of
+from hf_gateway.credentials import find_credential, is_hugging_face, origin_of
 from hf_gateway.errors import ConfigError
 from hf_gateway.secret import Secret
 from langchain_hf_gateway import HFGatewayEmbeddings
@@ -50,11 +50,11 @@ def caller(request: pytest.FixtureRequest) -> Make:
 )
 def test_a_hugging_face_token_is_for_hugging_faces_own_hosts_over_https(url: str, ours: bool) -> None:
     assert is_hugging_face(url) is ours
-    assert (find(url, environment={"HF_TOKEN": KEY}) is not None) is ours
+    assert (find_credential(url, environment={"HF_TOKEN": KEY}) is not None) is ours
 
 
 def test_a_credential_fits_its_own_scheme_host_and_port_only() -> None:
-    credential = find("https://huggingface.co", environment={"HF_TOKEN": KEY})
+    credential = find_credential("https://huggingface.co", environment={"HF_TOKEN": KEY})
     assert credential is not None
     assert credential.header_for("https://huggingface.co/api/models/x") == {"authorization": f"Bearer {KEY}"}
     for other in (
@@ -83,16 +83,16 @@ def test_sources_are_tried_in_order_argument_environment_login(monkeypatch: pyte
         ({"environment": {}}, "hf_login"),
     ]
     for arguments, expected in steps:
-        found = find(hub, **arguments)
+        found = find_credential(hub, **arguments)
         assert found is not None
         assert found.secret.reveal() == expected
-    assert find("https://example.org", environment=everything) is None
+    assert find_credential("https://example.org", environment=everything) is None
 
 
 @pytest.mark.parametrize("name", ["HUGGING_FACE_HUB_TOKEN", "HUGGINGFACEHUB_API_TOKEN", "HUGGINGFACE_API_KEY"])
 def test_an_older_name_of_the_token_works_with_one_notice(name: str, caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(3):
-        assert find("https://huggingface.co", environment={name: KEY}) is not None
+        assert find_credential("https://huggingface.co", environment={name: KEY}) is not None
     assert caplog.text.count(f"using the token in {name}") == 1
     assert KEY not in caplog.text
 

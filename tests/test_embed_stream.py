@@ -181,12 +181,12 @@ class TestVectors:
         others = Loop()
         first = others.begin(gateway.aembed(["alone"]))
         gates.wait_for(1)
-        gathering = others.begin(gateway.aembed(["gathering"]))
+        builder = others.begin(gateway.aembed(["gathering"]))
         others.settle()
         server.recover()
         assert list(vectors) == unit_vectors(texts_of(1))
         gates.open()
-        assert [each.result(PATIENCE).vectors[0] for each in (first, gathering)] == unit_vectors(["alone", "gathering"])
+        assert [each.result(PATIENCE).vectors[0] for each in (first, builder)] == unit_vectors(["alone", "gathering"])
         assert sorted(request.json["input"] for request in server.requests) == [["alone"], ["gathering"], ["text 0"]]
         others.close()
 

@@ -82,7 +82,7 @@ def embed(model: Path, engine: str | None = "openvino", **options: Any) -> Any:
 
 
 def name_of(gateway: Gateway) -> str:
-    return str(gateway._links[0].backend.engine().name)  # type: ignore[attr-defined]
+    return str(gateway._candidates[0].backend.engine().name)  # type: ignore[attr-defined]
 
 
 def entries(cache: Path) -> list[Path]:
@@ -102,7 +102,7 @@ options = json.loads(sys.argv[2])
 gateway = Gateway(sys.argv[1], [Target("local", options=options)], truncate=True)
 try:
     vectors = gateway.embed(list(TEXTS)).vectors.tolist()
-    print(json.dumps([gateway._links[0].backend.engine().name, vectors, sorted(sys.modules)]))
+    print(json.dumps([gateway._candidates[0].backend.engine().name, vectors, sorted(sys.modules)]))
 except GatewayError as error:
     print(json.dumps([type(error).__name__, str(error), sorted(sys.modules)]))
 """
@@ -180,8 +180,8 @@ def test_a_model_is_known_again_wherever_its_files_lie(
 def test_a_model_with_one_other_byte_is_another_one(
     original: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(converted, "_SMALL", 1000)
-    monkeypatch.setattr(converted, "_PIECE", 16)
+    monkeypatch.setattr(converted, "_SMALL_FILE_BYTES", 1000)
+    monkeypatch.setattr(converted, "_SAMPLE_BYTES", 16)
     model = Path(shutil.copytree(original, tmp_path / "model"))
     files = sources.ModelFiles(model, "path")
     known = converted.identity(files)
@@ -453,7 +453,7 @@ def test_who_waited_for_another_process_takes_what_that_one_made(
     logged: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    place = converted.place(converted.identity(sources.ModelFiles(original, "path")), "openvino")
+    place = converted.folder_of(converted.identity(sources.ModelFiles(original, "path")), "openvino")
     arrived = threading.Event()
     real = fcntl.flock
 
@@ -474,7 +474,7 @@ def test_who_waited_for_another_process_takes_what_that_one_made(
 
 def test_two_that_convert_at_once_make_one_entry(original: Path, cache: Path, once: Path) -> None:
     """As where files cannot be locked: the second finds the place taken and uses what is there."""
-    place = converted.place(converted.identity(sources.ModelFiles(original, "path")), "openvino")
+    place = converted.folder_of(converted.identity(sources.ModelFiles(original, "path")), "openvino")
     entry = converted.load(once / place.name)
     assert entry is not None
     for name in ("first", "second"):
@@ -530,11 +530,11 @@ def test_what_to_download_depends_on_who_can_read_it(
 ) -> None:
     from hf_gateway.backends import local
 
-    backend: Any = opened(original)._links[0].backend
-    assert backend._found()[1] == "safetensors"
+    backend: Any = opened(original)._candidates[0].backend
+    assert backend._find_model()[1] == "safetensors"
     monkeypatch.setattr(local, "runnable", lambda: ("openvino",))
-    assert backend._found()[1] == "safetensors", "it is converted already"
+    assert backend._find_model()[1] == "safetensors", "it is converted already"
     shutil.rmtree(filled)
-    assert backend._found()[1] == "graph"
-    assert sources.has(sources.ModelFiles(original, "path"), "safetensors")
-    assert not sources.has(sources.ModelFiles(original, "path"), "graph")
+    assert backend._find_model()[1] == "graph"
+    assert sources.is_available(sources.ModelFiles(original, "path"), "safetensors")
+    assert not sources.is_available(sources.ModelFiles(original, "path"), "graph")

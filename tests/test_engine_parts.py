@@ -11,9 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_gateway.engines import choosing, cpus
-from hf_gateway.engines.batches import packed
-from hf_gateway.engines.choosing import CPU_TOKENS, GPU_TOKENS, TorchPlan, built_for_gpu, order, torch_plan
-from hf_gateway.engines.encoder import WINDOW, windows
+from hf_gateway.engines.batches import batches_by_length
+from hf_gateway.engines.choosing import (
+    CPU_BATCH_TOKENS,
+    GPU_BATCH_TOKENS,
+    TorchPlan,
+    built_for_gpu,
+    engine_order,
+    torch_plan,
+)
+from hf_gateway.engines.encoder import WINDOW_CHARS, windows
 from hf_gateway.engines.graphs import chosen_output
 from hf_gateway.engines.layout import MODES, Dense, Layout
 from hf_gateway.engines.pooling import Head
@@ -99,12 +106,12 @@ def test_the_flags_of_the_first_processor_are_read_on_both_architectures() -> No
     ],
 )
 def test_the_order_of_engines(options: dict[str, str], cuda: bool, expected: tuple[str, ...]) -> None:
-    assert order(options, cuda=cuda) == expected
+    assert engine_order(options, cuda=cuda) == expected
 
 
 def test_an_unknown_engine_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"no engine 'openvin'.*openvino"):
-        order({"engine": "openvin"}, cuda=False)
+        engine_order({"engine": "openvin"}, cuda=False)
 
 
 @pytest.mark.parametrize(
@@ -138,17 +145,17 @@ def test_hidden_devices_are_believed(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("dtype", "device", "bf16", "flash", "expected"),
     [
-        (None, "cpu", True, False, TorchPlan("bfloat16", None, CPU_TOKENS)),
-        ("auto", "cpu", False, False, TorchPlan(None, None, CPU_TOKENS)),
-        ("fp32", "cpu", True, False, TorchPlan(None, "float32", CPU_TOKENS)),
-        ("bf16", "cpu", False, False, TorchPlan(None, "bfloat16", CPU_TOKENS)),
-        ("float16", "cpu", True, False, TorchPlan(None, "float16", CPU_TOKENS)),
-        (None, "cuda:0", True, False, TorchPlan("bfloat16", None, GPU_TOKENS)),
-        (None, "cuda:0", True, True, TorchPlan("bfloat16", None, GPU_TOKENS, "flash_attention_2")),
-        (None, "cuda:0", False, False, TorchPlan("float16", None, GPU_TOKENS)),
-        ("fp32", "cuda:0", True, True, TorchPlan(None, "float32", GPU_TOKENS)),
-        ("fp16", "cuda", True, True, TorchPlan(None, "float16", GPU_TOKENS, "flash_attention_2")),
-        (None, "mps", True, False, TorchPlan(None, None, CPU_TOKENS)),
+        (None, "cpu", True, False, TorchPlan("bfloat16", None, CPU_BATCH_TOKENS)),
+        ("auto", "cpu", False, False, TorchPlan(None, None, CPU_BATCH_TOKENS)),
+        ("fp32", "cpu", True, False, TorchPlan(None, "float32", CPU_BATCH_TOKENS)),
+        ("bf16", "cpu", False, False, TorchPlan(None, "bfloat16", CPU_BATCH_TOKENS)),
+        ("float16", "cpu", True, False, TorchPlan(None, "float16", CPU_BATCH_TOKENS)),
+        (None, "cuda:0", True, False, TorchPlan("bfloat16", None, GPU_BATCH_TOKENS)),
+        (None, "cuda:0", True, True, TorchPlan("bfloat16", None, GPU_BATCH_TOKENS, "flash_attention_2")),
+        (None, "cuda:0", False, False, TorchPlan("float16", None, GPU_BATCH_TOKENS)),
+        ("fp32", "cuda:0", True, True, TorchPlan(None, "float32", GPU_BATCH_TOKENS)),
+        ("fp16", "cuda", True, True, TorchPlan(None, "float16", GPU_BATCH_TOKENS, "flash_attention_2")),
+        (None, "mps", True, False, TorchPlan(None, None, CPU_BATCH_TOKENS)),
     ],
 )
 def test_how_torch_runs(dtype: str | None, device: str, bf16: bool, flash: bool, expected: TorchPlan) -> None:
@@ -157,7 +164,7 @@ def test_how_torch_runs(dtype: str | None, device: str, bf16: bool, flash: bool,
 
 @given(st.lists(st.integers(1, 600), max_size=60), st.integers(1, 2000), st.one_of(st.none(), st.integers(1, 16)))
 def test_batches_have_every_text_once_and_keep_to_the_budget(lengths: list[int], tokens: int, rows: int | None) -> None:
-    found = packed(lengths, tokens, rows)
+    found = batches_by_length(lengths, tokens, rows)
     assert sorted(place for batch in found for place in batch) == list(range(len(lengths)))
     for batch in found:
         longest = max(lengths[place] for place in batch)
@@ -167,7 +174,7 @@ def test_batches_have_every_text_once_and_keep_to_the_budget(lengths: list[int],
     assert flat == sorted(flat, reverse=True)
 
 
-@given(st.lists(st.integers(0, WINDOW + 10), max_size=12))
+@given(st.lists(st.integers(0, WINDOW_CHARS + 10), max_size=12))
 def test_windows_have_every_text_once_in_order(sizes: list[int]) -> None:
     texts = ["x" * size for size in sizes]
     found = list(windows(texts))
@@ -175,7 +182,7 @@ def test_windows_have_every_text_once_in_order(sizes: list[int]) -> None:
     assert [start for start, _ in found] == [
         sum(len(window) for _, window in found[:place]) for place in range(len(found))
     ]
-    assert all(len(window) == 1 or sum(map(len, window)) <= WINDOW for _, window in found)
+    assert all(len(window) == 1 or sum(map(len, window)) <= WINDOW_CHARS for _, window in found)
 
 
 def test_the_output_of_a_graph_is_taken_only_where_it_is_certain() -> None:

@@ -262,7 +262,7 @@ def test_a_model_saved_for_another_task_serves_without_the_pooler_it_never_had(f
 def test_a_pooler_that_takes_part_is_missed(bert: Path, tmp_path: Path) -> None:
     """What a tensor is called decides nothing: here the vector is the pooler's."""
     model = with_tensors(bert, tmp_path / "model", lose("pooler.dense.weight"))
-    with tensors.recorded() as loadings:
+    with tensors.recorded_loads() as loadings:
         from transformers import AutoModel, AutoTokenizer
 
         network = AutoModel.from_pretrained(model)
@@ -341,7 +341,7 @@ def test_other_families_raise_no_alarm_whatever_task_they_were_saved_for(
         folder = tmp_path / str(number)
         made.save_pretrained(folder)
         loader = transformers.T5EncoderModel if kind == "t5" else transformers.AutoModel
-        with tensors.recorded() as loadings:
+        with tensors.recorded_loads() as loadings:
             network = loader.from_pretrained(folder)
         ids = torch.arange(4, 12)[None]
         run = lambda: [network(input_ids=ids).last_hidden_state.detach().numpy()]  # noqa: E731, B023
@@ -384,7 +384,7 @@ def test_what_others_load_meanwhile_is_not_touched(bert: Path, tmp_path: Path) -
         except RuntimeError as error:
             seen.append(error)
 
-    with tensors.recorded() as loadings:
+    with tensors.recorded_loads() as loadings:
         thread = threading.Thread(target=load)
         thread.start()
         thread.join()

@@ -9,8 +9,8 @@ from hf_gateway.credentials import Credential
 from hf_gateway.drive import Open, Send
 from hf_gateway.errors import GatewayError
 from hf_gateway.http import exchange
-from hf_gateway.http.decoding import CutShort, Undecodable
-from hf_gateway.http.exchange import Exchange, lowered, raise_, sorted_out
+from hf_gateway.http.decoding import Truncated, Undecodable
+from hf_gateway.http.exchange import Exchange, lowercase_names, raise_error, translate
 from hf_gateway.secret import Secret
 from hf_gateway.wire.http import HttpRequest
 
@@ -59,12 +59,12 @@ def moved(through: Exchange, status: int = 307, place: str = "/there") -> bool:
 
 def test_the_time_for_all_of_it_runs_from_the_beginning_and_ends_to_the_second(clock: Clock) -> None:
     on_its_way = sending()
-    assert on_its_way.left() == 10.0
+    assert on_its_way.remaining_s() == 10.0
     clock.now += 9.5
-    assert on_its_way.left() == 0.5
+    assert on_its_way.remaining_s() == 0.5
     clock.now += 0.5
     with pytest.raises(errors.AttemptTimedOut, match="within 10 s") as caught:
-        on_its_way.left()
+        on_its_way.remaining_s()
     assert caught.value.target == "t"
 
 
@@ -213,18 +213,18 @@ def test_a_refusal_shows_the_key_no_more_and_an_answer_is_left_as_it_is(status: 
 
 
 def test_headers_of_one_name_are_joined() -> None:
-    assert lowered([("A", "1"), ("b", "2"), ("a", "3"), ("A", "4")]) == {"a": "1, 3, 4", "b": "2"}
+    assert lowercase_names([("A", "1"), ("b", "2"), ("a", "3"), ("A", "4")]) == {"a": "1, 3, 4", "b": "2"}
 
 
 # What went wrong
 
 
 def test_a_lost_connection_names_the_server_and_not_the_key() -> None:
-    for error in (sending(key=True).refused(f"no {KEY}"), sending(key=True).broken(f"no {KEY}")):
+    for error in (sending(key=True).connect_failed(f"no {KEY}"), sending(key=True).connection_broken(f"no {KEY}")):
         assert (error.target, KEY in error.message) == ("t", False)
         assert "http://server:8080" in error.message
         assert "no ***" in error.message
-    assert "no reason" in sending().refused("no reason").message
+    assert "no reason" in sending().connect_failed("no reason").message
 
 
 def nothing(*_: Any) -> None:
@@ -234,20 +234,20 @@ def nothing(*_: Any) -> None:
 def test_an_exception_is_sorted_by_who_knows_it() -> None:
     on_its_way = sending()
     ours = errors.BadResponse("?")
-    assert sorted_out(nothing, on_its_way, ours) is ours
-    spoilt = sorted_out(nothing, on_its_way, Undecodable("spoilt"))
+    assert translate(nothing, on_its_way, ours) is ours
+    spoilt = translate(nothing, on_its_way, Undecodable("spoilt"))
     assert (type(spoilt), spoilt.target) == (errors.BadResponse, "t")
     assert "cannot be decompressed: spoilt" in spoilt.message
-    assert "does not come to an end" in sorted_out(nothing, on_its_way, CutShort()).message
-    assert type(sorted_out(nothing, on_its_way, TimeoutError())) is errors.AttemptTimedOut
-    assert sorted_out(lambda *_: ours, on_its_way, TimeoutError()) is ours
+    assert "does not come to an end" in translate(nothing, on_its_way, Truncated()).message
+    assert type(translate(nothing, on_its_way, TimeoutError())) is errors.AttemptTimedOut
+    assert translate(lambda *_: ours, on_its_way, TimeoutError()) is ours
     with pytest.raises(KeyError):
-        sorted_out(nothing, on_its_way, KeyError("a stranger"))
+        translate(nothing, on_its_way, KeyError("a stranger"))
 
 
 def test_a_failure_is_raised_without_the_librarys_own() -> None:
     failure = GatewayError("?")
     with pytest.raises(GatewayError) as caught:
-        raise_(failure)
+        raise_error(failure)
     assert caught.value is failure
     assert caught.value.__context__ is None

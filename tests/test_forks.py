@@ -166,7 +166,7 @@ class TestSqlite:
         from hf_gateway.ledger import store
         from hf_gateway.wal import gate
 
-        with store.opened(f"sqlite:///{tmp_path / 'ledger.sqlite'}") as engine:
+        with store.open_ledger(f"sqlite:///{tmp_path / 'ledger.sqlite'}") as engine:
 
             def write() -> None:
                 with engine.begin() as connection:
@@ -188,7 +188,7 @@ class TestSqlite:
 
         path = tmp_path / "ledger.sqlite"
         seen: list[tuple[str, bool]] = []
-        with store.opened(f"sqlite:///{path}") as engine:
+        with store.open_ledger(f"sqlite:///{path}") as engine:
             for name in ("connect", "checkout", "checkin", "close"):
                 sa.event.listen(engine, name, lambda *_, name=name: seen.append((name, str(path) in gate._names)))
             for _ in range(2):
@@ -213,7 +213,7 @@ class TestSqlite:
         def open_files() -> list[str]:
             return [str(each.readlink()) for each in Path("/proc/self/fd").iterdir() if each.is_symlink()]
 
-        with store.opened(f"sqlite:///{path}") as engine:
+        with store.open_ledger(f"sqlite:///{path}") as engine:
 
             def read() -> None:
                 while not ended.is_set():
@@ -325,11 +325,11 @@ class TestFiles:
     def test_a_child_does_not_keep_others_out_of_what_its_parent_had_for_itself(self, tmp_path: Path) -> None:
         """A lock on a file is the child's as well, and would be held as long as it lives."""
         fcntl = pytest.importorskip("fcntl")
-        from hf_gateway.home import alone
+        from hf_gateway.home import interprocess_lock
 
         told, tells = os.pipe()
         ours, theirs = os.pipe()
-        with alone(tmp_path / "lock"):
+        with interprocess_lock(tmp_path / "lock"):
             child = os.fork()
             if child == 0:
                 os.write(theirs, b"1")
@@ -411,15 +411,15 @@ class TestEngines:
     def test_what_takes_too_long_is_an_error_with_a_remedy(
         self, model: Path, cache: None, engine: str, no_patience: None
     ) -> None:
-        from hf_gateway.engines.forked import computing
+        from hf_gateway.engines.forked import compute_guard
 
         embed = embedding(model, engine)
         embed()
-        with Held(computing.using(engine)):
+        with Held(compute_guard.using(engine)):
             said = in_child(embed)
         assert said.startswith("EngineFailed")
         assert "spawn" in said
-        with Held(computing.using("a model's loader")):
+        with Held(compute_guard.using("a model's loader")):
             said = in_child(lambda: embedding(model, engine, batch_size=17)())
         assert said.startswith("EngineFailed")
         assert "spawn" in said
@@ -460,8 +460,8 @@ class TestEngines:
 
 
 def _release_at_the_fork(steps: Any) -> None:
-    from hf_gateway.engines.forked import computing
+    from hf_gateway.engines.forked import compute_guard
 
-    with computing.changed:
-        assert computing.changed.wait_for(lambda: computing.forks, PATIENCE_S)
+    with compute_guard.changed:
+        assert compute_guard.changed.wait_for(lambda: compute_guard.forks, PATIENCE_S)
     steps.allow(10**9)

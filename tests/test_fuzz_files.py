@@ -159,9 +159,9 @@ def test_every_spoilt_fingerprint_is_no_fingerprint(tmp_path: Path, fingerprint:
 
 
 def test_every_spoilt_catalogue_is_no_catalogue(tmp_path: Path) -> None:
-    catalogue.Catalogue("https://router", tmp_path)._keep(HttpResponse(200, {}, json.dumps(ROUTER).encode()))
+    catalogue.RouterCatalogue("https://router", tmp_path)._store(HttpResponse(200, {}, json.dumps(ROUTER).encode()))
     (path,) = tmp_path.iterdir()
-    all_survive(spoilt(path, lambda: catalogue.Catalogue("https://router", tmp_path).known("a/b")), ROUTER)
+    all_survive(spoilt(path, lambda: catalogue.RouterCatalogue("https://router", tmp_path).cached_entry("a/b")), ROUTER)
 
 
 def test_every_config_of_an_adapter_is_read_or_one_of_our_errors(tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ WIRES: dict[str, tuple[Callable[[HttpResponse], Any], Any]] = {
         {"data": [{"index": 0, "embedding": "AACAPwAAgD8="}]},
     ),
     "openai chat": (lambda response: openai_chat.decode_chat(response, target=TARGET), WHOLE),
-    "openai stream": (streamed(openai_chat.ChatStream, b"data: "), CHUNK),
+    "openai stream": (streamed(openai_chat.OpenAIStreamDecoder, b"data: "), CHUNK),
     "ollama tags": (
         lambda response: ollama.decode_tags(response, target=TARGET),
         {"models": [{"name": "a", "remote_host": "h"}]},
@@ -169,7 +169,7 @@ WIRES: dict[str, tuple[Callable[[HttpResponse], Any], Any]] = {
         {"embeddings": [[1.0]], "model": "m"},
     ),
     "ollama chat": (lambda response: ollama_chat.decode_chat(response, target=TARGET), OLLAMA),
-    "ollama stream": (streamed(ollama_chat.ChatStream), OLLAMA),
+    "ollama stream": (streamed(ollama_chat.OllamaStreamDecoder), OLLAMA),
     "pipeline, pooled": (
         lambda response: hf_inference.decode_feature_extraction(response, 1, "mean", target=TARGET),
         [[[1.0, 2.0], [3.0, 4.0]]],

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from hf_gateway import errors
 from hf_gateway.engines import ChatEngine
-from hf_gateway.engines.response_parsing import Detokenizer, HermesReading, StopStrings
+from hf_gateway.engines.response_parsing import Detokenizer, HermesParser, StopStrings
 from tests.models.dialogues import HELLO, NUMBERS
 from tests.tiny import (
     MODEL,
@@ -232,7 +232,7 @@ ANSWER = (
 @given(st.lists(st.integers(0, len(ANSWER)), max_size=40))
 def test_markers_never_show_however_they_are_cut(cuts: list[int]) -> None:
     places = [0, *sorted(cuts), len(ANSWER)]
-    reading = HermesReading("<think><tool_call>")
+    reading = HermesParser("<think><tool_call>")
     events = [event for start, end in itertools.pairwise(places) for event in reading.feed(ANSWER[start:end])]
     given = joined(events + reading.finish())
     assert (given.reasoning, given.text) == ("Hm < 3.", "I ask </it>.and done\n")
@@ -240,7 +240,7 @@ def test_markers_never_show_however_they_are_cut(cuts: list[int]) -> None:
 
 
 def test_calls_of_which_the_template_knows_nothing_are_text() -> None:
-    reading = HermesReading("")
+    reading = HermesParser("")
     events = reading.feed(ANSWER)
     given = joined(events + reading.finish())
     assert (given.reasoning, given.text) == ("Hm < 3.", ANSWER.partition("</think>\n\n")[2])
@@ -250,7 +250,7 @@ def test_calls_of_which_the_template_knows_nothing_are_text() -> None:
 @pytest.mark.parametrize("before", ["", "<think>\nhm\n</think>\n\n"])
 def test_a_tag_that_an_answer_mentions_is_text(template: str, before: str) -> None:
     text = "Write <think>, think, and close it with `</think>`."
-    reading = HermesReading(template)
+    reading = HermesParser(template)
     given = joined([event for letter in before + text for event in reading.feed(letter)] + reading.finish())
     assert (given.reasoning, given.text) == ("hm" if before else "", text)
 

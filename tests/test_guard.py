@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from hf_gateway import Gateway, Target, VectorSpace, errors
-from hf_gateway.fingerprint import CANARIES, LONG, Fingerprint, Store, compare
+from hf_gateway.fingerprint import CANARIES, LONG_CANARIES, Fingerprint, Store, compare
 from tests.servers import normalized, unit_vectors
 from tests.servers.loopback import Reply
 from tests.servers.openai import FakeOpenAI
@@ -191,7 +191,7 @@ def test_a_server_that_refuses_the_long_text_is_measured_by_the_others(primary: 
         assert gateway.embed(["one"]).vectors.tolist() == unit_vectors(["one"])
         kept = store.load(gateway.space)
         assert kept is not None
-        assert kept.rows["document"][LONG] is None
+        assert kept.rows["document"][LONG_CANARIES] is None
         guarded(primary).embed(["one"])
 
 
@@ -236,10 +236,10 @@ def test_the_first_server_that_cuts_says_where_beside_a_fingerprint_of_files(
     by_files(store, plain.space)
     backup.embed = lambda texts: right([text[:400] for text in texts])
     chain = guarded(primary, backup, truncate=True, max_retries=0)
-    embed(chain, [CANARIES[LONG]])
+    embed(chain, [CANARIES[LONG_CANARIES]])
     primary.always(Reply(500), path=PATH)
     with pytest.raises(errors.AllTargetsFailed, match="cut at another place"):
-        embed(chain, [CANARIES[LONG]])
+        embed(chain, [CANARIES[LONG_CANARIES]])
     with pytest.raises(errors.Quarantined, match="cut at another place"):
         embed(guarded(backup, truncate=True), ["one"])
 
@@ -250,7 +250,7 @@ def test_the_models_own_files_decide_where_texts_are_cut(store: Store) -> None:
     by_hash.embed(["one"])
     kept = store.load(space)
     assert kept is not None
-    cut = {role: (*rows[:LONG], rows[0]) for role, rows in kept.rows.items()}  # as a server may have added it
+    cut = {role: (*rows[:LONG_CANARIES], rows[0]) for role, rows in kept.rows.items()}  # as a server may have added it
     store.replace(dataclasses.replace(kept, rows=cut))
     guarded("hash:384", model="hash-model", truncate=True).embed(["one"])
     found = store.load(space)
@@ -267,10 +267,10 @@ def test_vectors_of_cut_texts_are_cached_once_it_is_known_where_they_are_cut(
     plain.embed(["one"])
     unmeasured = store.load(plain.space)
     assert unmeasured is not None
-    guarded(primary, **cut).embed([CANARIES[LONG]])
+    guarded(primary, **cut).embed([CANARIES[LONG_CANARIES]])
     store.replace(unmeasured)  # a server of the same name, whose fingerprint a chain without a cut has made anew
     chain = guarded(backup, **cut)
-    assert chain.embed([CANARIES[LONG]]).vectors.tolist() == right([CANARIES[LONG][:400]])
+    assert chain.embed([CANARIES[LONG_CANARIES]]).vectors.tolist() == right([CANARIES[LONG_CANARIES][:400]])
     assert chain.cache is not None
     assert chain.cache.counts.hits == 0
 

@@ -489,7 +489,7 @@ def test_a_database_of_another_make_is_one_miss_and_begun_anew(
 
 
 def test_what_cannot_be_forgotten_just_now_is_told_and_kept(cache: ModelCache, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hf_gateway.hub.cache.BUSY", 0.0)
+    monkeypatch.setattr("hf_gateway.hub.cache.BUSY_TIMEOUT_S", 0.0)
     cache.set(BERT)
     with opened(cache.path) as other:
         other.execute("BEGIN IMMEDIATE")

@@ -11,9 +11,9 @@ import pytest
 
 from hf_gateway import errors
 from hf_gateway.hub import Compatibility, HubConnector, ModelFile, ModelMetadata
-from hf_gateway.hub.compatibility import judge, size, weigh
+from hf_gateway.hub.compatibility import check_model, compare_needs, format_bytes
 from hf_gateway.hub.machine import Gpu, Machine, memory_of, parse_smi
-from hf_gateway.hub.needs import RUNTIME, Needs, kv_per_token, needs
+from hf_gateway.hub.needs import RUNTIME_BYTES, Needs, kv_per_token, needs
 from hf_gateway.testing import ManualClock
 from hf_gateway.wire.hf_router import CatalogueEntry, Offer
 from tests.servers.hub import COMMIT, Listed, ReadHub
@@ -174,7 +174,7 @@ def test_transformers_keeps_as_much_as_is_reckoned(name: str) -> None:
 def test_weights_are_reckoned_by_dtype(parameters: dict[str, int], expected: int) -> None:
     found = needs(model(parameters=parameters, files=(ModelFile("model.safetensors", expected + 8),)))
     assert found.weights == sum(found.by_dtype.values()) == expected
-    assert found.total == expected + round(expected * 0.2) + RUNTIME + (found.kv_cache or 0)
+    assert found.total == expected + round(expected * 0.2) + RUNTIME_BYTES + (found.kv_cache or 0)
 
 
 def test_the_context_is_what_was_asked_for_or_what_the_model_takes() -> None:
@@ -362,13 +362,13 @@ VERDICTS: dict[str, tuple[Needs, Machine, str, str]] = {
 def test_chat_in_16_bits_takes_twice_as_much_where_there_is_no_gpu() -> None:
     found = needs(model())
     wide = 2 * found.by_dtype["BF16"]
-    assert found.total_on_cpu == wide + round(0.2 * wide) + RUNTIME + 2 * (found.kv_cache or 0)
-    assert weigh(found, room(32 * GB, 30 * GB))[0] == "too_big"
-    assert "with dtype='bfloat16' it would be 20.1 GB" in weigh(found, room(64 * GB, 60 * GB))[1][0]
-    assert weigh(found, room(32 * GB, 30 * GB, gpus=(Gpu("small", 40 * GB, 40 * GB),)))[0] == "fits"
+    assert found.total_on_cpu == wide + round(0.2 * wide) + RUNTIME_BYTES + 2 * (found.kv_cache or 0)
+    assert compare_needs(found, room(32 * GB, 30 * GB))[0] == "too_big"
+    assert "with dtype='bfloat16' it would be 20.1 GB" in compare_needs(found, room(64 * GB, 60 * GB))[1][0]
+    assert compare_needs(found, room(32 * GB, 30 * GB, gpus=(Gpu("small", 40 * GB, 40 * GB),)))[0] == "fits"
     of_unknown_shape = needs(model(config={"architectures": ["LlamaForCausalLM"]}))
-    assert weigh(of_unknown_shape, room(25 * GB, 20 * GB))[0] == "too_big"
-    assert weigh(of_unknown_shape, room(64 * GB, 60 * GB))[0] == "unknown"
+    assert compare_needs(of_unknown_shape, room(25 * GB, 20 * GB))[0] == "too_big"
+    assert compare_needs(of_unknown_shape, room(64 * GB, 60 * GB))[0] == "unknown"
     embedder = needs(model(pipeline_tag="feature-extraction"))
     assert embedder.total_on_cpu == embedder.total
 
@@ -376,14 +376,14 @@ def test_chat_in_16_bits_takes_twice_as_much_where_there_is_no_gpu() -> None:
 @pytest.mark.parametrize("name", VERDICTS)
 def test_the_verdict_with_its_numbers(name: str) -> None:
     needed, machine, expected, said = VERDICTS[name]
-    verdict, reasons = weigh(needed, machine)
+    verdict, reasons = compare_needs(needed, machine)
     assert verdict == expected
     assert said in "; ".join(reasons)
 
 
 def test_what_is_downloaded_already_needs_no_room_on_the_disk() -> None:
-    assert weigh(need(GB), room(64 * GB, 60 * GB, disk=0), here=6 * GB)[0] == "fits"
-    verdict, reasons = weigh(need(GB), room(64 * GB, 60 * GB, disk=0), here=4 * GB)
+    assert compare_needs(need(GB), room(64 * GB, 60 * GB, disk=0), here=6 * GB)[0] == "fits"
+    verdict, reasons = compare_needs(need(GB), room(64 * GB, 60 * GB, disk=0), here=4 * GB)
     assert verdict == "too_big"
     assert "what is missing of the download is 2.0 GB" in reasons[-1]
 
@@ -408,7 +408,7 @@ def test_weights_that_nobody_counted_are_widened_without_a_gpu_too() -> None:
     ],
 )
 def test_bytes_are_said_as_people_do(count: int | None, said: str) -> None:
-    assert size(count) == said
+    assert format_bytes(count) == said
 
 
 # This machine
@@ -504,7 +504,7 @@ def test_what_nvidia_smi_prints_is_read(text: str, expected: tuple[Gpu, ...]) ->
 
 
 def judged(metadata: ModelMetadata, entry: CatalogueEntry | None = None, **named: Any) -> Compatibility:
-    return judge(metadata, needs(metadata), ROOMY, entry, **named)
+    return check_model(metadata, needs(metadata), ROOMY, entry, **named)
 
 
 def served(found: Compatibility) -> dict[str, bool | None]:

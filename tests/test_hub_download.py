@@ -19,7 +19,7 @@ from hf_gateway import errors
 from hf_gateway.hub import Download, HubConnector, ModelFile, transfer
 from hf_gateway.hub import download as downloads
 from hf_gateway.hub.errors import NotEnoughSpace, UnsafeFiles
-from hf_gateway.hub.selection import choose, formats, quantisations
+from hf_gateway.hub.selection import choose_files, formats, quantisations
 from hf_gateway.testing import ManualClock
 from tests.servers.hostile import PLACES
 from tests.servers.hub import COMMIT, Listed, ReadHub, Storage, whoami
@@ -235,7 +235,7 @@ CHOICES: dict[str, tuple[list[str], dict[str, Any], set[str]]] = {
 @pytest.mark.parametrize("name", CHOICES)
 def test_what_is_chosen_of_a_repository(name: str) -> None:
     paths, options, expected = CHOICES[name]
-    assert {file.path for file in choose(listed(*paths), **options)} == expected
+    assert {file.path for file in choose_files(listed(*paths), **options)} == expected
 
 
 def test_pickles_alone_are_refused_with_the_way_to_have_them(
@@ -253,7 +253,7 @@ def test_pickles_alone_are_refused_with_the_way_to_have_them(
 
 def test_gguf_alone_says_who_runs_it() -> None:
     with pytest.raises(UnsafeFiles, match="let Ollama pull them"):
-        choose(listed("m-Q4_K_M.gguf"))
+        choose_files(listed("m-Q4_K_M.gguf"))
 
 
 def test_patterns_take_the_place_of_formats(hub: ReadHub, connect: Callable[..., HubConnector], files: Path) -> None:
@@ -344,7 +344,7 @@ def test_a_download_that_broke_off_goes_on_from_there(
 async def test_a_download_that_was_given_up_goes_on_the_next_time(
     folder: Path, connect: Callable[..., HubConnector], files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfer, "READ_TIMEOUT", 0.5)  # after which the one that was given up lets go of the file
+    monkeypatch.setattr(transfer, "READ_TIMEOUT_S", 0.5)  # after which the one that was given up lets go of the file
     content = (folder / WEIGHTS).read_bytes()
     half = len(content) // 2
     with Storage() as storage, ReadHub({MODEL: Listed(folder)}, storage=storage) as hub:
@@ -441,7 +441,7 @@ def test_silence_has_an_end_and_what_came_is_kept(
     hub: ReadHub, connect: Callable[..., HubConnector], files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.always(hang(), path=resolve(WEIGHTS))
-    monkeypatch.setattr(transfer, "READ_TIMEOUT", 0.4)
+    monkeypatch.setattr(transfer, "READ_TIMEOUT_S", 0.4)
     monkeypatch.setattr(downloads.Stop, "wait", lambda self, seconds: self.is_set())
     with pytest.raises(errors.AttemptTimedOut, match="what has come is kept"):
         connect(hub).download_model(MODEL, cache_dir=files)
@@ -455,7 +455,7 @@ def test_a_file_of_which_never_a_byte_comes_is_given_up(
     hub: ReadHub, connect: Callable[..., HubConnector], files: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     hub.always(PLACES[place], path=resolve(WEIGHTS))
-    monkeypatch.setattr(transfer, "READ_TIMEOUT", 0.4)
+    monkeypatch.setattr(transfer, "READ_TIMEOUT_S", 0.4)
     monkeypatch.setattr(downloads.Stop, "wait", lambda self, seconds: self.is_set())
     began = time.monotonic()
     with pytest.raises(errors.AttemptTimedOut, match="what has come is kept"):

@@ -148,14 +148,14 @@ def test_a_busy_hub_is_asked_once_more_and_a_refusal_is_not(
 
 
 def test_a_silent_hub_is_left_after_a_bounded_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "TIMEOUT", 0.2)
+    monkeypatch.setattr(client, "TIMEOUT_S", 0.2)
     with (
         Silent() as silent,
         HubConnector(endpoint=silent.url, cache=tmp_path, environment={}) as connector,
         pytest.raises(errors.AttemptTimedOut, match=r"within 0\.2 s"),
     ):
         connector.get_model_metadata(MODEL)
-    assert 0 < client.CONNECT_TIMEOUT <= 5
+    assert 0 < client.CONNECT_TIMEOUT_S <= 5
 
 
 @pytest.mark.parametrize("place", ["headers", "103 Early Hints", "chunk extension", "empty blocks of gzip"])
@@ -163,7 +163,7 @@ def test_a_silent_hub_is_left_after_a_bounded_time(tmp_path: Path, monkeypatch: 
 def test_a_hub_that_trickles_its_answer_is_left_after_a_bounded_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, form: str
 ) -> None:
-    monkeypatch.setattr(client, "TIMEOUT", 0.3)
+    monkeypatch.setattr(client, "TIMEOUT_S", 0.3)
     began = time.monotonic()
     with Trickling() as server, HubConnector(endpoint=server.url, cache=tmp_path, environment={}) as connector:
         server.always(PLACES[place])
@@ -195,8 +195,8 @@ class Tardy(HttpTransport):
         self.clock = clock
 
     def send(self, send: Send, *, timeout: float, connect_timeout: float, target: str) -> HttpResponse:
-        self.clock.advance(min(timeout, client.TIMEOUT - 1))
-        if timeout <= client.TIMEOUT - 1:
+        self.clock.advance(min(timeout, client.TIMEOUT_S - 1))
+        if timeout <= client.TIMEOUT_S - 1:
             raise errors.AttemptTimedOut("too late", target=target)
         return super().send(send, timeout=timeout, connect_timeout=connect_timeout, target=target)
 
@@ -222,7 +222,7 @@ def test_a_list_whose_every_page_comes_just_in_time_ends_nevertheless(
     began = clock.now()
     with pytest.raises(errors.AttemptTimedOut):
         tardy[0].download_model(MODEL, cache_dir=tmp_path / "files")
-    assert clock.now() - began <= client.WHOLE_TIMEOUT
+    assert clock.now() - began <= client.CALL_TIMEOUT_S
 
 
 def test_a_search_out_of_time_is_answered_from_the_cache(
@@ -232,6 +232,6 @@ def test_a_search_out_of_time_is_answered_from_the_cache(
     hub.models = {f"org/m{number}": Listed() for number in range(100)}
     began = clock.now()
     found = connector.search_models(limit=100)
-    assert clock.now() - began <= client.WHOLE_TIMEOUT
+    assert clock.now() - began <= client.CALL_TIMEOUT_S
     assert found.source == "cache"
     assert found.reason is not None

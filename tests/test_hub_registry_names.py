@@ -166,7 +166,7 @@ def test_a_hub_that_cannot_be_reached_is_a_connection_error(
 ) -> None:
     from hf_gateway.hub import client
 
-    monkeypatch.setattr(client, "TIMEOUT", 0.2)
+    monkeypatch.setattr(client, "TIMEOUT_S", 0.2)
     with pytest.raises(ConnectionError, match="no connection") as refused:
         connect(dead_url()).get_model_metadata(MODEL)
     assert isinstance(refused.value, errors.ConnectFailed)

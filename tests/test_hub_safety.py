@@ -164,7 +164,7 @@ def test_a_list_of_files_without_an_end_is_given_up(
             target = following(request.target, self.count(request.path))
             return Reply(200, [] if empty else files, {"link": f'<{self.url}{target}>; rel="next"'})
 
-    monkeypatch.setattr(questions, "MOST_PAGES", 20)
+    monkeypatch.setattr(questions, "MAX_PAGES", 20)
     with Endless({"a/b": Listed(declared={"model.safetensors": 5})}, accounts=ACCOUNTS) as hub:
         with pytest.raises(errors.BadResponse, match=said):
             connect(hub).download_model("a/b", cache_dir=tmp_path / "files")

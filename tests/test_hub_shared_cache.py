@@ -140,12 +140,12 @@ def test_metadata_of_a_renamed_model_are_found_by_its_old_name_and_forgotten_wit
 ) -> None:
     connector = connect(hub)
     connector.get_model_metadata(OLD)
-    assert connector.cache.renamed(OLD) == MODEL
+    assert connector.cache.current_name(OLD) == MODEL
     found = connector.cache.get(OLD)
     assert found is not None
     assert found.id == MODEL
     assert connector.cache.remove(MODEL)
-    assert (connector.cache.renamed(OLD), connector.cache.get(OLD)) == (None, None)
+    assert (connector.cache.current_name(OLD), connector.cache.get(OLD)) == (None, None)
 
 
 def _only_read(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from hf_gateway.credentials import Credential, origin_of
 from hf_gateway.drive import Open, Opened
 from hf_gateway.errors import GatewayError
 from hf_gateway.hub import ModelFile, transfer
-from hf_gateway.hub.transfer import Patience, Source, Stopped, Transfer, check_size
+from hf_gateway.hub.transfer import DownloadSource, Patience, Stopped, Transfer, check_size
 from hf_gateway.secret import Secret
 
 HUB = "https://hub.example"
@@ -104,7 +104,7 @@ class Fetching:
         self.here: list[int] = []
         self.stopped = False
         credential = Credential(Secret("hf_abcDEF0123456789"), origin_of(endpoint), "a test")
-        source = Source(endpoint, "org/model", COMMIT, credential)
+        source = DownloadSource(endpoint, "org/model", COMMIT, credential)
         self.transfer = Transfer(source, self._pause, lambda _, done: self.here.append(done), PATIENCE)
 
     def _pause(self, seconds: float) -> bool:
@@ -173,7 +173,7 @@ def test_a_file_is_checked_against_what_the_hub_said_of_it(fetch: Fetching, dige
 def test_what_is_asked_for_is_not_compressed_and_has_little_time_at_each_step(fetch: Fetching) -> None:
     fetch((200, {}, CONTENT[:4], CONTENT[4:]))
     wish = fetch.hub.wishes[0]
-    assert (wish.request.method, wish.follow, wish.max_bytes) == ("GET", False, transfer.MAX_BYTES)
+    assert (wish.request.method, wish.follow, wish.max_bytes) == ("GET", False, transfer.MAX_FILE_BYTES)
     assert wish.request.headers == {"accept-encoding": "identity"}
     assert wish.credential is not None
     assert fetch.hub.times == [(2.0, 5.0)]
@@ -402,7 +402,7 @@ def test_a_refusal_of_the_hub_is_the_hubs(fetch: Fetching) -> None:
 
 def test_without_a_token_a_refusal_says_that_one_may_be_needed(hub: Hub, tmp_path: Path) -> None:
     fetch = Fetching(hub, tmp_path / "part", HUB)
-    fetch.transfer = Transfer(Source(HUB, "org/model", COMMIT, None), fetch._pause, lambda *_: None, PATIENCE)
+    fetch.transfer = Transfer(DownloadSource(HUB, "org/model", COMMIT, None), fetch._pause, lambda *_: None, PATIENCE)
     assert "needs a token" in fetch.fails(errors.ModelNotFound, (401, {})).message
 
 
@@ -482,10 +482,10 @@ def test_what_cannot_be_sent_is_a_bad_answer_of_who_named_it(fetch: Fetching) ->
 
 
 def test_only_a_file_that_http_gives_is_tried() -> None:
-    check_size(ModelFile("big.gguf", transfer.MAX_BYTES))
+    check_size(ModelFile("big.gguf", transfer.MAX_FILE_BYTES))
     check_size(ModelFile("big.gguf"))
     with pytest.raises(errors.BadResponse, match="larger than 50 GB"):
-        check_size(ModelFile("big.gguf", transfer.MAX_BYTES + 1))
+        check_size(ModelFile("big.gguf", transfer.MAX_FILE_BYTES + 1))
 
 
 @pytest.mark.parametrize("digest", ["A" * 40, "g" * 64, "a" * 41, "", "sha256:" + "a" * 57])
@@ -497,5 +497,5 @@ def test_a_person_who_watches_has_the_usual_patience(hub: Hub, tmp_path: Path) -
     fetch = Fetching(hub, tmp_path / "part", HUB)
     fetch.transfer = Transfer(fetch.transfer._source, fetch._pause, lambda *_: None)
     fetch.fails(errors.ConnectFailed, BROKEN)
-    assert (len(hub.wishes), hub.times[0][0]) == (transfer.TRIES, transfer.READ_TIMEOUT)
-    assert (transfer.TRIES, transfer.READ_TIMEOUT, transfer.LONGEST_WAIT) == (5, 30, 300)
+    assert (len(hub.wishes), hub.times[0][0]) == (transfer.TRIES, transfer.READ_TIMEOUT_S)
+    assert (transfer.TRIES, transfer.READ_TIMEOUT_S, transfer.MAX_WAIT_S) == (5, 30, 300)

@@ -25,9 +25,9 @@ AT_MOST = 10.0
 
 @pytest.fixture(autouse=True)
 def _short_limits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(client, "TIMEOUT", 0.4)
-    monkeypatch.setattr(hub_files, "QUESTIONS_S", 1.0)
-    monkeypatch.setattr(hub_files, "PATIENCE", replace(hub_files.PATIENCE, silence_s=0.4, rest_s=0.1))
+    monkeypatch.setattr(client, "TIMEOUT_S", 0.4)
+    monkeypatch.setattr(hub_files, "METADATA_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(hub_files, "DOWNLOAD_PATIENCE", replace(hub_files.DOWNLOAD_PATIENCE, silence_s=0.4, rest_s=0.1))
     monkeypatch.setattr(cached_files, "default_cache", lambda: tmp_path / "files")
 
 

@@ -19,9 +19,9 @@ def test_the_local_model_embeds_beside_this_version() -> None:
 
 
 def test_the_login_of_this_version_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    from hf_gateway.credentials import find
+    from hf_gateway.credentials import find_credential
 
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: "hf_login")
-    found = find("https://huggingface.co", environment={})
+    found = find_credential("https://huggingface.co", environment={})
     assert found is not None
     assert found.source == "`hf auth login`"

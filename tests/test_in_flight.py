@@ -19,7 +19,7 @@ from llama_index.core.schema import TextNode
 
 from hf_gateway import Gateway, Target, errors
 from hf_gateway.embedding import EmbedResult
-from hf_gateway.flight import Flight
+from hf_gateway.flight import ConcurrencyLimiter
 from hf_gateway.testing import ManualClock
 from langchain_hf_gateway import HFGatewayEmbeddings
 from llamaindex_hf_gateway import HFGatewayEmbedding
@@ -75,20 +75,20 @@ def first_texts(gates: Gates) -> list[str]:
 
 class TestFlight:
     async def test_it_starts_with_one_and_grows_by_one_an_answer_to_the_most(self):
-        flight, widths = Flight(4), []
+        flight, widths = ConcurrencyLimiter(4), []
         for _ in range(6):
             widths.append(flight.width)
-            await flight.enter()
-            flight.leave(0.1)
+            await flight.acquire()
+            flight.release(0.1)
         assert widths == [1, 2, 3, 4, 4, 4]
 
     async def test_a_refusal_halves_it_and_then_it_grows_by_one_a_round(self):
         flight = await grown(16, to=8)
-        flight.refused()
+        flight.note_rate_limit()
         widths = [flight.width]
         for _ in range(15):
-            await flight.enter()
-            flight.leave(0.1)
+            await flight.acquire()
+            flight.release(0.1)
             widths.append(flight.width)
         # 4 answers at 4, about 5 at 5, about 6 at 6.
         assert widths == [4, 4, 4, 4, 4, 5, 5, 5, 5, 5, 6, 6, 6, 6, 6, 6]
@@ -96,79 +96,79 @@ class TestFlight:
     async def test_refusals_of_what_was_under_way_together_count_once(self):
         flight = await grown(16, to=8)
         for _ in range(8):
-            await flight.enter()
+            await flight.acquire()
         for _ in range(8):
-            flight.refused()
-            flight.leave()
+            flight.note_rate_limit()
+            flight.release()
         assert flight.width == 4
-        await flight.enter()
-        flight.refused()
+        await flight.acquire()
+        flight.note_rate_limit()
         assert flight.width == 2
 
     async def test_it_is_never_less_than_one(self):
-        flight = Flight(8)
+        flight = ConcurrencyLimiter(8)
         for _ in range(5):
-            flight.refused()
-        await flight.enter()
+            flight.note_rate_limit()
+        await flight.acquire()
         assert flight.width == 1
 
     async def test_it_does_not_grow_while_answers_are_slow(self):
         flight = await grown(16, to=4)
         widths = []
         for _ in range(8):
-            await flight.enter()
-            flight.leave(0.5)
+            await flight.acquire()
+            flight.release(0.5)
             widths.append(flight.width)
         assert max(widths) == widths[-1] <= 5
 
     async def test_longer_texts_that_take_longer_set_the_pace_in_time(self):
         flight = await grown(16, to=4)
         for _ in range(60):
-            await flight.enter()
-            flight.leave(0.5)
+            await flight.acquire()
+            flight.release(0.5)
         assert flight.width == 16
 
     async def test_ends_that_are_no_quick_answer_do_not_let_it_grow(self):
-        flight = Flight(8)
+        flight = ConcurrencyLimiter(8)
         for _ in range(5):
-            await flight.enter()
-            flight.leave()
+            await flight.acquire()
+            flight.release()
         assert flight.width == 1
 
     async def test_places_are_given_in_the_order_of_asking(self):
-        flight, order = Flight(1), []
+        flight, order = ConcurrencyLimiter(1), []
 
         async def one(name: int) -> None:
-            await flight.enter()
+            await flight.acquire()
             order.append(name)
-            flight.leave()
+            flight.release()
 
-        await flight.enter()
+        await flight.acquire()
         tasks = [asyncio.create_task(one(name)) for name in range(5)]
         await asyncio.sleep(0)
         tasks[2].cancel()
-        flight.leave()
+        flight.release()
         await asyncio.gather(*tasks, return_exceptions=True)
         assert order == [0, 1, 3, 4]
 
     async def test_a_place_that_is_given_to_who_is_cancelled_goes_on_to_the_next(self):
-        flight = Flight(1)
-        await flight.enter()
-        first, second = (asyncio.create_task(flight.enter()) for _ in range(2))
+        flight = ConcurrencyLimiter(1)
+        await flight.acquire()
+        first, second = (asyncio.create_task(flight.acquire()) for _ in range(2))
         await asyncio.sleep(0)
-        flight.leave()
+        flight.release()
         first.cancel()
         await asyncio.wait_for(second, PATIENCE)
         assert first.cancelled()
-        flight.leave()
-        await asyncio.wait_for(flight.enter(), PATIENCE)
+        flight.release()
+        await asyncio.wait_for(flight.acquire(), PATIENCE)
 
 
-async def grown(most: int, to: int) -> Flight:
-    flight = Flight(most)
+async def grown(most: int, to: int) -> ConcurrencyLimiter:
+    flight = ConcurrencyLimiter(most)
     while flight.width < to:
-        await flight.enter()
-        flight.leave(0.1)
+        await flight.acquire()
+        flight.release(0.1)
     return flight
 
 

@@ -159,7 +159,7 @@ def test_a_place_that_is_lost_with_its_exchange_is_free_again(monkeypatch: pytes
         transport.send(wish, timeout=5, **times)
         (pool,) = transport._blocking.values()
         assert isinstance(pool, BlockingPool)
-        lost = pool._answered(Exchange(wish, 5, 5, "t"))
+        lost = pool._send_request(Exchange(wish, 5, 5, "t"))
         with pytest.raises(errors.AttemptTimedOut):
             transport.send(wish, timeout=0.1, **times)
         del lost

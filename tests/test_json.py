@@ -200,11 +200,11 @@ def test_an_answer_that_is_no_json_is_a_bad_response(document: bytes) -> None:
 @pytest.mark.parametrize("event", [b"\xef\xbb\xbf{}", b'{"a": "\xff"}', b"[]", b"1", "{}".encode("utf-16")])
 def test_an_event_that_is_no_object_in_utf_8_is_garbled(event: bytes) -> None:
     with pytest.raises(errors.BadResponse, match="garbled event"):
-        sse.parsed(event, "t")
+        sse.parse_event(event, "t")
 
 
 def test_whole_numbers_of_any_size_in_an_event_stay_what_they_are() -> None:
-    assert sse.parsed(b'{"n": 12345678901234567890123}', "t") == {"n": 12345678901234567890123}
+    assert sse.parse_event(b'{"n": 12345678901234567890123}', "t") == {"n": 12345678901234567890123}
 
 
 @pytest.mark.parametrize("row", ["[0.1, 12345678901234567890123]", "[1, 18446744073709551616]", "[0.1, 1e30]"])

@@ -8,7 +8,7 @@ import pytest
 
 from hf_gateway import Gateway, Target, errors
 from hf_gateway.cli import main
-from hf_gateway.key_policy import HouseRules, KeyLevel, requirement
+from hf_gateway.key_policy import KeyLevel, KeyPolicyOverrides, requirement
 from langchain_hf_gateway import HFGatewayEmbeddings
 from llamaindex_hf_gateway import HFGatewayEmbedding
 from tests.servers.loopback import dead_url
@@ -62,7 +62,7 @@ def test_the_requirement_follows_kind_origin_and_access(target: str | Target, ac
     ],
 )
 def test_the_house_rule_concerns_hosted_kinds_only(target: str, level: KeyLevel) -> None:
-    assert requirement(Target.of(target), rules=HouseRules(hosted=True)).level is level
+    assert requirement(Target.of(target), rules=KeyPolicyOverrides(hosted=True)).level is level
 
 
 def test_the_config_file_can_set_a_rule_for_one_model(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import keyring.errors
 import pytest
 
 from hf_gateway import Gateway, keyring_store
-from hf_gateway.credentials import HUB, KEYRING, find, origin_of
+from hf_gateway.credentials import HUB, KEYRING, find_credential, origin_of
 from hf_gateway.home import data_home
 from hf_gateway.keyring_store import KeyringUnusable
 from hf_gateway.secret import Secret
@@ -45,23 +45,23 @@ def ring(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def revealed(url: str, **arguments: Any) -> str | None:
-    found = find(url, environment={}, **arguments)
+    found = find_credential(url, environment={}, **arguments)
     return found.secret.reveal() if found else None
 
 
 def test_a_key_is_stored_read_back_and_found(ring: Any) -> None:
     assert keyring_store.store(OURS, Secret(KEY)) is None
-    found = find(HUB, environment={})
+    found = find_credential(HUB, environment={})
     assert found is not None
     assert (found.secret.reveal(), found.source) == (KEY, KEYRING)
     assert keyring.get_password("hf-gateway", OURS) == KEY
-    assert KEY not in f"{found!r} {keyring_store.stored()!r}"
+    assert KEY not in f"{found!r} {keyring_store.stored_keys()!r}"
 
 
 def test_hugging_faces_key_serves_all_of_its_hosts_and_nobody_else(ring: Any) -> None:
     keyring_store.store(OURS, Secret(KEY))
     for url in (HUB, "https://router.huggingface.co/v1", "https://abc.us-east-1.aws.endpoints.huggingface.cloud"):
-        found = find(url, environment={})
+        found = find_credential(url, environment={})
         assert found is not None
         assert found.origin == origin_of(url)
     for url in ("http://huggingface.co", "https://huggingface.co.evil.example", "http://127.0.0.1:8080"):
@@ -95,7 +95,7 @@ def test_the_order_is_argument_environment_keyring_login(ring: Any, monkeypatch:
         ({"environment": {}}, "hf_keyring"),
     ]
     for arguments, expected in steps:
-        found = find(HUB, **arguments)
+        found = find_credential(HUB, **arguments)
         assert found is not None
         assert found.secret.reveal() == expected
     keyring_store.erase(OURS)
@@ -124,7 +124,7 @@ def test_erasing_leaves_nothing_behind(ring: Any) -> None:
     assert keyring_store.erase(OURS) is True
     assert revealed(HUB) is None
     assert keyring.get_password("hf-gateway", OURS) is None
-    assert [each.origin for each in keyring_store.stored()] == [MINE]
+    assert [each.origin for each in keyring_store.stored_keys()] == [MINE]
     assert keyring_store.erase(OURS) is False
 
 
@@ -156,8 +156,8 @@ def test_another_process_finds_the_key(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_keyring_is_not_even_imported_where_nothing_was_stored() -> None:
     code = (
-        "import sys\nfrom hf_gateway.credentials import find\n"
-        f"for url in ({HUB!r}, {MINE!r}): find(url, environment={{}})\n"
+        "import sys\nfrom hf_gateway.credentials import find_credential\n"
+        f"for url in ({HUB!r}, {MINE!r}): find_credential(url, environment={{}})\n"
         "print(sorted(name for name in sys.modules if name.split('.')[0] in ('keyring', 'secretstorage')))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
@@ -206,7 +206,7 @@ def test_a_locked_keyring_is_said_once_and_passed_over(
 def test_a_keyring_that_hangs_holds_a_request_up_for_a_moment_only_and_its_late_answer_counts(
     service: SecretService, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keyring_store, "PATIENCE", 0.05)
+    monkeypatch.setattr(keyring_store, "LOOKUP_TIMEOUT_S", 0.05)
     keyring_store.store(OURS, Secret(KEY))
     with service.hanging():
         assert revealed(HUB) is None
@@ -220,11 +220,11 @@ def test_a_keyring_that_hangs_holds_a_request_up_for_a_moment_only_and_its_late_
 
 
 def test_a_command_does_not_wait_for_ever_either(service: SecretService, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keyring_store, "PATIENCE_OF_A_PERSON", 0.05)
+    monkeypatch.setattr(keyring_store, "INTERACTIVE_TIMEOUT_S", 0.05)
     with service.hanging(), pytest.raises(KeyringUnusable, match="may be locked") as caught:
         keyring_store.store(OURS, Secret(KEY))
     assert KEY not in str(caught.value)
-    assert keyring_store.stored() == []
+    assert keyring_store.stored_keys() == []
     # What was begun is ended before the bus goes.
     for thread in threading.enumerate():
         if thread.name == "hf-gateway-keyring":
@@ -363,7 +363,7 @@ def test_a_keyring_that_is_not_fit_is_refused_with_the_reason_and_another_way(
     assert "set the token in the environment instead (HF_TOKEN" in str(caught.value)
     assert KEY not in str(caught.value)
     assert caught.value.__context__ is None
-    assert keyring_store.stored() == []
+    assert keyring_store.stored_keys() == []
     assert KEY.encode() not in b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
 
 
@@ -371,7 +371,7 @@ def test_of_a_chain_the_safe_member_is_taken_itself(tmp_path: Path) -> None:
     safe, open_one = encrypted_file(tmp_path), plain(tmp_path)
     with in_force(chain(open_one, safe)):
         keyring_store.store(OURS, Secret(KEY))
-        assert keyring_store.stored()[0].backend == "keyrings.alt.file.EncryptedKeyring"
+        assert keyring_store.stored_keys()[0].backend == "keyrings.alt.file.EncryptedKeyring"
         assert revealed(HUB) == KEY
     assert safe.get_password("hf-gateway", OURS) == KEY
     assert open_one.get_password("hf-gateway", OURS) is None
@@ -397,16 +397,16 @@ class Failing(Forgetful):
 def test_a_key_that_may_have_stayed_in_the_keyring_is_looked_for_by_logout() -> None:
     with in_force(Failing()), pytest.raises(KeyringUnusable, match="KeyringLocked"):
         keyring_store.store(OURS, Secret(KEY))
-    assert keyring_store.marked(OURS)
+    assert keyring_store.has_stored_key(OURS)
 
 
 def test_what_was_noted_before_is_put_back_when_the_new_key_does_not_stay(tmp_path: Path) -> None:
     with in_force(encrypted_file(tmp_path)):
         keyring_store.store(OURS, Secret(KEY))
-    before = keyring_store.stored()
+    before = keyring_store.stored_keys()
     with in_force(Forgetful()), pytest.raises(KeyringUnusable):
         keyring_store.store(OURS, Secret(NEW))
-    assert keyring_store.stored() == before
+    assert keyring_store.stored_keys() == before
 
 
 def test_without_the_extra_it_is_said_how_to_install_it(

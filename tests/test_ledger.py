@@ -19,7 +19,7 @@ from hf_gateway import Gateway, Target, ledger, observe, switches
 from hf_gateway.errors import ConfigError, GatewayError
 from hf_gateway.ledger import database, models, place, store
 from hf_gateway.ledger import usage as usages
-from hf_gateway.ledger.prices import Entry, Price
+from hf_gateway.ledger.prices import Price, PriceEntry
 from hf_gateway.ledger.tables import Money, UtcTime, metadata
 from hf_gateway.observe import tagged
 from hf_gateway.testing import ManualClock
@@ -37,8 +37,8 @@ SECRET = "sk-secret-0123456789"
 
 def priced(url: str, server: FakeOpenAI, price: Price, task: str = "feature-extraction") -> None:
     """Set what every model of a server costs."""
-    with store.opened(url) as engine:
-        models.add(engine, Entry("*", task, f"openai:{server.url}", price))
+    with store.open_ledger(url) as engine:
+        models.set_entry(engine, PriceEntry("*", task, f"openai:{server.url}", price))
 
 
 def embed(*servers: FakeOpenAI, texts: list[str], **settings: Any) -> Any:
@@ -206,8 +206,8 @@ class TestRows:
                 primary.always(Reply(200, {"choices": [choice], "usage": usage}))
                 Gateway(MODEL, [f"openai:{primary.url}"], task="chat").chat("Tell me")
             assert book.flush()
-        with store.opened(url) as engine:
-            total = usages.report(engine, "model", usages.Asked()).total
+        with store.open_ledger(url) as engine:
+            total = usages.usage_report(engine, "model", usages.UsageFilter()).total
         assert (total.requests, total.tokens_unknown) == (5, 3)
         assert total.input_tokens == total.output_tokens == 10**12 + 7
 
@@ -215,7 +215,7 @@ class TestRows:
     def test_of_a_provider_that_says_what_it_takes(
         self, waits: bool, sqlite: str, primary: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(database, "PATIENCE", 0.1)
+        monkeypatch.setattr(database, "LOCK_TIMEOUT_S", 0.1)
         priced(sqlite, primary, Price(Decimal(1), Decimal(1)), "text-generation")
         choice = {"index": 0, "message": {"content": "yes"}, "finish_reason": "stop"}
         usage = {"prompt_tokens": 3, "completion_tokens": 4, "cost": 0.000123456789}
@@ -414,23 +414,23 @@ assert not observe.watchers
             assert SECRET not in str(refused.value)
         finally:
             ledger.disable(0.1)
-        assert place.shown(url) == "postgresql+psycopg://ann:***@127.0.0.1:1/database"
+        assert place.shown_url(url) == "postgresql+psycopg://ann:***@127.0.0.1:1/database"
 
     def test_a_query_of_the_url_does_not_replace_the_users_own(self) -> None:
-        assert place.checked("postgres://ann@host/database").startswith("postgresql+psycopg://ann@host")
+        assert place.check_url("postgres://ann@host/database").startswith("postgresql+psycopg://ann@host")
 
 
 class TestTables:
     @pytest.mark.filterwarnings("ignore:.*expression-based index")
     def test_the_migrations_make_what_the_code_knows(self, url: str) -> None:
-        with store.opened(url) as engine, engine.connect() as connection:
+        with store.open_ledger(url) as engine, engine.connect() as connection:
             known = MigrationContext.configure(connection, opts={"version_table": store.VERSION_TABLE})
             assert compare_metadata(known, metadata) == []
             assert store.revision(engine) == store.HEAD
             assert store.upgrade(engine) is False
 
     def test_begin_with_five_models(self, url: str) -> None:
-        with store.opened(url) as engine:
+        with store.open_ledger(url) as engine:
             found = {each.model: each for each in models.entries(engine)}
         assert len(found) == 5
         assert {each.source for each in found.values()} == {"configured"}
@@ -445,7 +445,7 @@ class TestTables:
     def test_money_is_exact_and_never_a_float(self, url: str) -> None:
         amounts = [Decimal(text) for text in ("0.1", "0.000000000001", "12345.678901234567", "0.2")]
         table = sa.Table("sums", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True), sa.Column("usd", Money))
-        with store.opened(url) as engine, engine.begin() as connection:
+        with store.open_ledger(url) as engine, engine.begin() as connection:
             table.create(connection)
             connection.execute(sa.insert(table), [{"usd": amount} for amount in amounts])
             assert connection.execute(sa.select(sa.func.sum(table.c.usd))).scalar() == sum(amounts)
@@ -458,7 +458,7 @@ class TestTables:
     def test_times_keep_their_moment(self, url: str) -> None:
         table = sa.Table("moments", sa.MetaData(), sa.Column("at", UtcTime, primary_key=True))
         moment = dt.datetime(2026, 1, 31, 23, 30, tzinfo=dt.timezone(dt.timedelta(hours=-5)))
-        with store.opened(url) as engine, engine.begin() as connection:
+        with store.open_ledger(url) as engine, engine.begin() as connection:
             table.create(connection)
             connection.execute(sa.insert(table).values(at=moment))
             found = connection.execute(sa.select(table.c.at)).scalar()

@@ -110,7 +110,7 @@ class TestTheDatabaseIsAway:
                 drained(book)
                 assert waiting_tags(book.url) == tags[20:]
                 # What is stuck is hung up on, once it is stuck for long enough; the thread can be used again.
-                monkeypatch.setattr(database, "STUCK", 0.0)
+                monkeypatch.setattr(database, "STATEMENT_TIMEOUT_S", 0.0)
                 proxy.silent.clear()
                 tags += call(range(60, 61))
                 drained(book)
@@ -169,7 +169,7 @@ class TestTheDatabaseIsAway:
             assert tags_of(sqlite) == tags
 
     def test_tables_of_a_newer_version_are_left_alone(self, sqlite: str, caplog: pytest.LogCaptureFixture) -> None:
-        with store.opened(sqlite) as engine, engine.begin() as connection:
+        with store.open_ledger(sqlite) as engine, engine.begin() as connection:
             connection.exec_driver_sql(f"UPDATE {store.VERSION_TABLE} SET version_num = '9999'")
         with kept(sqlite) as book:
             tags = call(range(3))
@@ -235,8 +235,8 @@ class TestWhatWaitsInFiles:
     def test_a_line_that_cannot_be_read_is_kept_aside_and_counted_once(
         self, sqlite: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(database, "PATIENCE", 0.1)
-        folder = waiting_room(place.checked(sqlite))
+        monkeypatch.setattr(database, "LOCK_TIMEOUT_S", 0.1)
+        folder = waiting_room(place.check_url(sqlite))
         with locked_from_the_start(sqlite), kept(sqlite):
             tags = call(range(3))
         (path,) = Spill(folder).waiting()
@@ -260,11 +260,11 @@ class TestWhatWaitsInFiles:
         assert sum(row["rows"] for row in _losses(sqlite)) == 4
 
     def test_a_file_that_another_process_writes_to_is_left_alone(self, sqlite: str) -> None:
-        with store.opened(sqlite):
+        with store.open_ledger(sqlite):
             pass
         with locked(sqlite), Program(CALLS_AND_WAIT, sqlite, "0", "1") as other:
             assert other.line() == "written"
-            (path,) = Spill(waiting_room(place.checked(sqlite))).waiting()
+            (path,) = Spill(waiting_room(place.check_url(sqlite))).waiting()
             assert Spill(path.parent).claimed(path) is None
             other.kill()
             claim = Spill(path.parent).claimed(path)
@@ -284,7 +284,7 @@ class TestWhatWaitsInFiles:
     def test_a_file_is_closed_at_its_limit_and_another_one_begun(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("hf_gateway.ledger.spill.MAX_FILE", 1000)
+        monkeypatch.setattr("hf_gateway.ledger.spill.MAX_FILE_BYTES", 1000)
         spill = Spill(tmp_path / "waiting")
         for number in range(6):
             spill.append([f"{number}" * 400])
@@ -323,8 +323,8 @@ class TestTooMuch:
     def test_what_a_full_queue_drops_is_counted_and_said(
         self, sqlite: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        monkeypatch.setattr(writer, "CAPACITY", 5)
-        monkeypatch.setattr(writer, "INTERVAL", PATIENCE)
+        monkeypatch.setattr(writer, "MAX_WAITING", 5)
+        monkeypatch.setattr(writer, "WRITE_INTERVAL_S", PATIENCE)
         with kept(sqlite) as book:
             tags = call(range(12))
             assert book.flush()
@@ -336,7 +336,7 @@ class TestTooMuch:
     def test_what_can_be_written_nowhere_is_dropped_beyond_a_limit_and_counted(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(writer, "CAPACITY", 10)
+        monkeypatch.setattr(writer, "MAX_WAITING", 10)
         folder = tmp_path / "folder"
         folder.write_text("a file in the place of the folder")
         monkeypatch.setenv("HF_GATEWAY_HOME", str(folder))

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from hf_gateway import ledger
 from hf_gateway.ledger import place, store, waiting_room
-from hf_gateway.ledger.database import Database
+from hf_gateway.ledger.database import Inserter
 from hf_gateway.ledger.spill import Spill
 from tests.ledgers import (
     CALLS,
@@ -55,7 +55,7 @@ for number in itertools.count():
 
 @pytest.mark.parametrize("state", ["there", "locked", "missing"])
 def test_a_killed_process_loses_at_most_the_last_second(state: str, sqlite: str, tmp_path: Path) -> None:
-    with store.opened(sqlite):
+    with store.open_ledger(sqlite):
         pass
     folder = tmp_path / "folder"
     folder.write_text("a file in the place of the folder")
@@ -122,11 +122,11 @@ class TestSeveralProcesses:
                     assert other.line() == "written"
                     other.kill()
         assert len(waiting(sqlite)) == 300
-        everybody = [Database(place.checked(sqlite), Spill(waiting_room(place.checked(sqlite)))) for _ in range(4)]
+        everybody = [Inserter(place.check_url(sqlite), Spill(waiting_room(place.check_url(sqlite)))) for _ in range(4)]
         for each in everybody:
             each.start()
         with ThreadPoolExecutor(4) as threads:
-            assert all(threads.map(lambda each: each.take_in(PATIENCE), everybody))
+            assert all(threads.map(lambda each: each.import_spill(PATIENCE), everybody))
         for each in everybody:
             each.close(PATIENCE)
         assert tags_of(sqlite) == sorted(f"{who}-{number:06}" for who in range(3) for number in range(100))

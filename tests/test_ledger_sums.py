@@ -18,9 +18,9 @@ import sqlalchemy as sa
 from hf_gateway import Gateway
 from hf_gateway.errors import GatewayError
 from hf_gateway.ledger import models, store
-from hf_gateway.ledger.prices import Entry, Price
+from hf_gateway.ledger.prices import Price, PriceEntry
 from hf_gateway.ledger.tables import observations
-from hf_gateway.ledger.usage import Asked, report
+from hf_gateway.ledger.usage import UsageFilter, usage_report
 from hf_gateway.observe import tagged
 from hf_gateway.testing import ManualClock
 from tests.ledgers import kept, lost, postgres, sqlite, url
@@ -285,10 +285,10 @@ def test_the_ledgers_sums_are_what_the_servers_counted(
     where = request.getfixturevalue(kind)
     with Counting(PRICES["primary"], 1, max_inputs=12) as primary, Counting(PRICES["backup"], 2) as backup:
         servers = (primary, backup)
-        with store.opened(where) as engine:
+        with store.open_ledger(where) as engine:
             for server in servers:
                 for task in ("feature-extraction", "text-generation"):
-                    models.add(engine, Entry("*", task, f"openai:{server.url}", server.price))
+                    models.set_entry(engine, PriceEntry("*", task, f"openai:{server.url}", server.price))
         with kept(where) as book:
             mix = Mix([f"openai:{server.url}" for server in servers], tmp_path)
             mix.run()
@@ -360,8 +360,8 @@ def compare(where: str, servers: tuple[Counting, ...], made: Made) -> None:
             )
             for cost, of_attempts, unknown in connection.execute(both):
                 assert cost == (None if unknown else of_attempts)
-        totals = report(engine, "tenant", Asked())
-        total = report(engine, "provider", Asked()).total
+        totals = usage_report(engine, "tenant", UsageFilter())
+        total = usage_report(engine, "provider", UsageFilter()).total
     finally:
         engine.dispose()
     assert sum(each.cost for each in totals.groups.values()) == total.cost

@@ -11,7 +11,7 @@ from hf_gateway import Gateway
 from hf_gateway.cli import main
 from hf_gateway.errors import ConfigError
 from hf_gateway.ledger import store
-from hf_gateway.ledger.usage import Asked, report
+from hf_gateway.ledger.usage import UsageFilter, usage_report
 from hf_gateway.observe import tagged
 from tests.ledgers import admin, in_schema, kept, rows, schema
 
@@ -161,7 +161,7 @@ def test_what_is_taken_from_a_role_it_sees_no_more(name: str, acme: str) -> None
 def test_usage_shows_a_role_its_own_figures(name: str, acme: str, capsys: pytest.CaptureFixture[str]) -> None:
     engine = store.open_engine(in_schema(name, user=acme), read_only=True)
     try:
-        found = report(engine, "tenant", Asked())
+        found = usage_report(engine, "tenant", UsageFilter())
     finally:
         engine.dispose()
     assert list(found.groups) == ["acme"]

@@ -115,7 +115,7 @@ def test_the_space_is_read_from_the_models_files(gateway: Gateway) -> None:
 async def test_the_async_form_leaves_the_event_loop_free(gateway: Gateway) -> None:
     inside = threading.Event()
     proceed = threading.Event()
-    engine: Any = gateway._links[0].backend
+    engine: Any = gateway._candidates[0].backend
     real = engine._compute
 
     def slow(request: Any) -> Any:
@@ -180,7 +180,7 @@ def test_a_loaded_model_is_shared_by_everybody_in_the_process(gateway: Gateway) 
     other = Gateway(MODEL)
     other.embed(["x"])
     gateway.embed(["x"])
-    assert other._links[0].backend.engine() is gateway._links[0].backend.engine()  # type: ignore[attr-defined]
+    assert other._candidates[0].backend.engine() is gateway._candidates[0].backend.engine()  # type: ignore[attr-defined]
 
 
 # Models made on the spot: a tiny BERT with the settings under test.
@@ -307,14 +307,14 @@ def test_remote_code_needs_a_pinned_commit() -> None:
 
 
 def test_the_files_say_what_the_loaded_model_does(tiny: Path, reference: Any) -> None:
-    from hf_gateway.engines.sources import describe, find
+    from hf_gateway.engines.sources import find, space_of
 
     for name, pooled in ((str(tiny), "cls"), (MODEL, "mean")):
         files = find(name)
         assert files is not None
         modules = json.loads((files.path / "modules.json").read_text())
-        assert describe(files, name).pooling == pooled
-        assert describe(files, name).normalized is any(module["type"].endswith("Normalize") for module in modules)
+        assert space_of(files, name).pooling == pooled
+        assert space_of(files, name).normalized is any(module["type"].endswith("Normalize") for module in modules)
 
 
 def test_without_any_engine_the_error_names_the_pip_lines() -> None:

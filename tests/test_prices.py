@@ -19,8 +19,8 @@ import yaml
 from hf_gateway import catalogue, errors
 from hf_gateway.ledger import models, store
 from hf_gateway.ledger.cost import cost_of, total
-from hf_gateway.ledger.prices import Entry, Price, Prices
-from hf_gateway.observe import Tried
+from hf_gateway.ledger.prices import Price, PriceEntry, Prices
+from hf_gateway.observe import AttemptRecord
 from hf_gateway.target import Target
 from hf_gateway.usage import Usage
 from hf_gateway.wire.hf_router import CatalogueEntry, decode_models
@@ -50,7 +50,7 @@ def recorded(recordings: Path) -> list[CatalogueEntry]:
     return decode_models(HttpResponse(200, {}, exchange["response"]["body"]["string"].encode()), target="the router")
 
 
-def line(engine: sa.Engine, model: str, provider: str | None = None) -> Entry | None:
+def line(engine: sa.Engine, model: str, provider: str | None = None) -> PriceEntry | None:
     found = [entry for entry in models.entries(engine) if (entry.model, entry.provider) == (model, provider)]
     assert len(found) < 2
     return found[0] if found else None
@@ -79,7 +79,7 @@ def test_it_begins_with_five_models_whose_prices_are_configured(engine: sa.Engin
 
 def test_the_routers_recorded_catalogue_is_taken_over(engine: sa.Engine, recorded: list[CatalogueEntry]) -> None:
     assert len(recorded) == 127
-    done = models.take_over(engine, recorded, NOW)
+    done = models.replace_router_entries(engine, recorded, NOW)
     found = [entry for entry in models.entries(engine) if entry.source == "router"]
     assert len({entry.model for entry in found}) == 127
     assert (done.listed, done.priced, done.gone, done.kept) == (272, 202, 0, 0) == (len(found), 202, 0, 0)
@@ -87,7 +87,7 @@ def test_the_routers_recorded_catalogue_is_taken_over(engine: sa.Engine, recorde
     assert {entry.fetched_at for entry in found} == {NOW}
     assert models.fetched_at(engine) == NOW
     novita = line(engine, SMALL_LLAMA, "novita")
-    assert novita == Entry(
+    assert novita == PriceEntry(
         SMALL_LLAMA, "text-generation", "novita", Price(Decimal("0.024"), Decimal("0.04")), 32_768, True, False, "router",
         False, NOW,
     )  # fmt: skip
@@ -102,7 +102,7 @@ def test_the_routers_recorded_catalogue_is_taken_over(engine: sa.Engine, recorde
 def test_a_price_is_the_number_that_was_meant_not_the_float_beside_it(
     engine: sa.Engine, recorded: list[CatalogueEntry]
 ) -> None:
-    models.take_over(engine, recorded, NOW)
+    models.replace_router_entries(engine, recorded, NOW)
     together = line(engine, SMALL_LLAMA, "together")  # {"input": 0.060000000000000005, ...}
     assert together is not None
     assert together.price == Price(Decimal("0.06"), Decimal("0.06"))
@@ -111,7 +111,7 @@ def test_a_price_is_the_number_that_was_meant_not_the_float_beside_it(
 def test_the_router_replaces_the_configured_price_of_a_model_that_it_lists_and_no_other(
     engine: sa.Engine, recorded: list[CatalogueEntry]
 ) -> None:
-    assert models.take_over(engine, recorded, NOW).replaced == (SMALL_LLAMA,)
+    assert models.replace_router_entries(engine, recorded, NOW).replaced == (SMALL_LLAMA,)
     assert line(engine, SMALL_LLAMA) is None
     left = {entry.model for entry in models.entries(engine) if entry.source == "configured"}
     assert left == set(SEEDS) - {SMALL_LLAMA}
@@ -119,16 +119,16 @@ def test_the_router_replaces_the_configured_price_of_a_model_that_it_lists_and_n
 
 def test_a_listing_without_a_price_replaces_no_configured_one(engine: sa.Engine) -> None:
     listed = CatalogueEntry.of({"id": SMALL_LLAMA, "providers": [{"provider": "cerebras", "status": "live"}]})
-    assert models.take_over(engine, [listed], NOW).replaced == ()
+    assert models.replace_router_entries(engine, [listed], NOW).replaced == ()
     assert line(engine, SMALL_LLAMA) is not None
 
 
 def test_what_the_router_no_longer_lists_is_gone_and_the_rest_is_there_once(
     engine: sa.Engine, recorded: list[CatalogueEntry]
 ) -> None:
-    models.take_over(engine, recorded, NOW)
+    models.replace_router_entries(engine, recorded, NOW)
     later = NOW + dt.timedelta(days=1)
-    done = models.take_over(engine, [entry for entry in recorded if entry.id != SMALL_LLAMA], later)
+    done = models.replace_router_entries(engine, [entry for entry in recorded if entry.id != SMALL_LLAMA], later)
     assert done.gone == 3
     found = [entry for entry in models.entries(engine) if entry.source == "router"]
     assert len(found) == 269
@@ -137,15 +137,15 @@ def test_what_the_router_no_longer_lists_is_gone_and_the_rest_is_there_once(
 
 
 def test_a_price_set_by_hand_stays_as_it_is_set(engine: sa.Engine) -> None:
-    mine = Entry(LLAMA, provider="novita", price=Price(Decimal("0.0123456789"), Decimal(7)))
-    assert models.add(engine, mine) is False
-    assert models.take_over(engine, LISTED, NOW).kept == 1
+    mine = PriceEntry(LLAMA, provider="novita", price=Price(Decimal("0.0123456789"), Decimal(7)))
+    assert models.set_entry(engine, mine) is False
+    assert models.replace_router_entries(engine, LISTED, NOW).kept == 1
     found = line(engine, LLAMA, "novita")
     assert found is not None
     assert (found.price, found.source, found.pinned) == (mine.price, "configured", True)
-    assert models.add(engine, dataclasses.replace(mine, price=Price(Decimal(1)))) is True
+    assert models.set_entry(engine, dataclasses.replace(mine, price=Price(Decimal(1)))) is True
     assert [entry.price for entry in models.remove(engine, LLAMA, provider="novita")] == [Price(Decimal(1))]
-    models.take_over(engine, LISTED, NOW)
+    models.replace_router_entries(engine, LISTED, NOW)
     again = line(engine, LLAMA, "novita")
     assert again is not None
     assert again.source == "router"
@@ -163,7 +163,7 @@ def test_a_price_set_by_hand_stays_as_it_is_set(engine: sa.Engine) -> None:
 )
 def test_what_is_no_price_is_refused(engine: sa.Engine, price: Price, said: str) -> None:
     with pytest.raises(errors.ConfigError, match=said):
-        models.add(engine, Entry("a/model", price=price))
+        models.set_entry(engine, PriceEntry("a/model", price=price))
 
 
 def test_two_that_refresh_at_once_leave_one_list(engine: sa.Engine) -> None:
@@ -173,7 +173,7 @@ def test_two_that_refresh_at_once_leave_one_list(engine: sa.Engine) -> None:
         other = store.open_engine(engine.url.render_as_string(hide_password=False))
         try:
             for _ in range(5):
-                models.take_over(other, LISTED, NOW)
+                models.replace_router_entries(other, LISTED, NOW)
         except BaseException as error:
             failures.append(error)
         other.dispose()
@@ -216,7 +216,7 @@ def test_the_router_is_asked_once_a_day_and_only_when_a_model_of_it_is_called(en
         now[0] += dt.timedelta(hours=25)
         seconds[0] += 25 * 3600
         a_third = a_book(engine, router.url, now, seconds)
-        catalogue._of.cache_clear()
+        catalogue._catalogue_of.cache_clear()
         a_third.expect_router().result(10)
         assert router.count("/v1/models") == 2
         assert models.fetched_at(engine) == now[0]
@@ -243,9 +243,9 @@ def test_a_change_by_somebody_else_is_seen_half_a_minute_later(engine: sa.Engine
     book = a_book(engine, dead_url(), [NOW], seconds)
     target = Target("hf", model="a/model", provider="novita")
     assert book.prices().of(target, "chat") is None
-    models.add(engine, Entry("a/model", price=Price(Decimal(1), Decimal(1))))
+    models.set_entry(engine, PriceEntry("a/model", price=Price(Decimal(1), Decimal(1))))
     assert book.prices().of(target, "chat") is None
-    seconds[0] += models.REREAD
+    seconds[0] += models.REREAD_S
     assert book.prices().of(target, "chat") is not None
     assert book.latest is book.prices()
 
@@ -254,20 +254,20 @@ def test_a_change_by_somebody_else_is_seen_half_a_minute_later(engine: sa.Engine
 
 IN, OUT = Decimal("0.05"), Decimal("0.15")
 LINES = (
-    Entry("org/chat", provider="nebius", price=Price(IN, OUT), source="router"),
-    Entry("org/chat", provider="novita", price=Price(Decimal("0.02"), Decimal("0.04")), source="router"),
-    Entry("org/chat", provider="cerebras", source="router"),
-    Entry("org/alike", provider="nebius", price=Price(IN, OUT), source="router"),
-    Entry("org/alike", provider="novita", price=Price(IN, OUT), source="router"),
-    Entry("org/half", provider="nebius", price=Price(IN), source="router"),
-    Entry("org/free", provider="publicai", price=Price(Decimal(0), Decimal(0)), source="router"),
-    Entry("org/ours", price=Price(IN, IN)),
-    Entry("org/mine", provider="nebius", price=Price(IN, OUT), source="router"),
-    Entry("org/mine", price=Price(Decimal(3), Decimal(3)), pinned=True),
-    Entry("org/cached", price=Price(Decimal(1), Decimal(2), cached=Decimal("0.1")), pinned=True),
-    Entry(MINILM, "feature-extraction", price=Price(Decimal("0.05"))),
-    Entry("gpt", provider="openai:https://api.example.com/v1", price=Price(Decimal(1), Decimal(2)), pinned=True),
-    Entry(
+    PriceEntry("org/chat", provider="nebius", price=Price(IN, OUT), source="router"),
+    PriceEntry("org/chat", provider="novita", price=Price(Decimal("0.02"), Decimal("0.04")), source="router"),
+    PriceEntry("org/chat", provider="cerebras", source="router"),
+    PriceEntry("org/alike", provider="nebius", price=Price(IN, OUT), source="router"),
+    PriceEntry("org/alike", provider="novita", price=Price(IN, OUT), source="router"),
+    PriceEntry("org/half", provider="nebius", price=Price(IN), source="router"),
+    PriceEntry("org/free", provider="publicai", price=Price(Decimal(0), Decimal(0)), source="router"),
+    PriceEntry("org/ours", price=Price(IN, IN)),
+    PriceEntry("org/mine", provider="nebius", price=Price(IN, OUT), source="router"),
+    PriceEntry("org/mine", price=Price(Decimal(3), Decimal(3)), pinned=True),
+    PriceEntry("org/cached", price=Price(Decimal(1), Decimal(2), cached=Decimal("0.1")), pinned=True),
+    PriceEntry(MINILM, "feature-extraction", price=Price(Decimal("0.05"))),
+    PriceEntry("gpt", provider="openai:https://api.example.com/v1", price=Price(Decimal(1), Decimal(2)), pinned=True),
+    PriceEntry(
         "*",
         provider="endpoint:https://x.endpoints.huggingface.cloud",
         price=Price(second=Decimal("0.0001")),
@@ -277,15 +277,15 @@ LINES = (
 USED = Usage(1000, 100)
 
 
-def tried(target: Target, usage: Usage = USED, **facts: Any) -> Tried:
-    return Tried(target, facts.pop("outcome", "served"), usage=usage, **facts)
+def tried(target: Target, usage: Usage = USED, **facts: Any) -> AttemptRecord:
+    return AttemptRecord(target, facts.pop("outcome", "served"), usage=usage, **facts)
 
 
 def hf(model: str, provider: str | None = None) -> Target:
     return Target("hf", model=model, provider=provider)
 
 
-ATTEMPTS: dict[str, tuple[Tried, str | None, str]] = {
+ATTEMPTS: dict[str, tuple[AttemptRecord, str | None, str]] = {
     "the provider's own word goes before any price": (
         tried(hf("org/chat", "nebius"), Usage(1000, 100, cost_usd=Decimal("0.25"))),
         "0.25",
@@ -450,8 +450,8 @@ def test_an_embedding_costs_its_input() -> None:
 
 
 def test_before_a_call_each_part_of_the_price_is_that_of_the_dearest_provider() -> None:
-    cheap = Entry("m", provider="a", price=Price(Decimal(1), Decimal(4)), source="router")
-    dear = Entry("m", provider="b", price=Price(Decimal(2), Decimal(3)), source="router")
+    cheap = PriceEntry("m", provider="a", price=Price(Decimal(1), Decimal(4)), source="router")
+    dear = PriceEntry("m", provider="b", price=Price(Decimal(2), Decimal(3)), source="router")
     prices = Prices([cheap, dear])
     assert (
         prices.dearest(hf("m"), "chat") == prices.dearest(hf("m", "cheapest"), "chat") == Price(Decimal(2), Decimal(4))
@@ -459,7 +459,7 @@ def test_before_a_call_each_part_of_the_price_is_that_of_the_dearest_provider() 
     assert prices.dearest(hf("m", "a"), "chat") == cheap.price
     assert prices.dearest(hf("m", "c"), "chat") is None
     # Where one of those that may be chosen says no price, nobody knows what it may cost.
-    unpriced = Entry("m", provider="c", source="router")
+    unpriced = PriceEntry("m", provider="c", source="router")
     assert Prices([cheap, dear, unpriced]).dearest(hf("m"), "chat") is None
     assert prices.dearest(hf("m"), "chat", model="another") is None
 
@@ -470,7 +470,9 @@ def test_images_cost_by_the_image() -> None:
 
 
 def test_digits_are_exact_over_ten_thousand_attempts() -> None:
-    prices = Prices([Entry("m", provider="p", price=Price(Decimal("0.123457"), Decimal("9.876543")), source="router")])
+    prices = Prices(
+        [PriceEntry("m", provider="p", price=Price(Decimal("0.123457"), Decimal("9.876543")), source="router")]
+    )
     summed, exact = Decimal(0), Fraction(0)
     for count in range(10_000):
         cost, _ = cost_of(tried(hf("m", "p"), Usage(count * 7 + 1, count * 3)), "chat", prices)

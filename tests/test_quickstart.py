@@ -196,7 +196,7 @@ def test_pieces_are_cut_by_the_models_own_tokens_so_nothing_is_lost(quickstart: 
     text = "".join(chr(0x4E00 + number % 300) for number in range(2000))
     (docs / "note.txt").write_text(text, encoding="utf-8")
     said, err = quickstart(targets="local")
-    whole = tokens.count(text, "sentence-transformers/all-MiniLM-L6-v2")
+    whole = tokens.count_tokens(text, "sentence-transformers/all-MiniLM-L6-v2")
     assert said["results"][0]["tokens"] >= whole > 1500
     assert "cut off" not in err
 

@@ -42,7 +42,7 @@ def guarded(*targets: Any, **settings: Any) -> Gateway:
 def served(gateway: Gateway, place: int = 0) -> VectorSpace | None:
     """Ask one target as the guard does."""
     gateway._prepare()
-    backend = gateway._links[place].backend
+    backend = gateway._candidates[place].backend
     said: VectorSpace | None = gateway._driver.perform(backend.served_space(), timeout=10, target="it")
     return said
 

@@ -46,13 +46,13 @@ def _fetch(hub: FakeHub | str, model: str, revision: str | None = None, **enviro
     """Fetch in a process of its own, since huggingface_hub reads its environment once; returns (outcome, told)."""
     code = """
     import sys
-    from hf_gateway.credentials import find
+    from hf_gateway.credentials import find_credential
     from hf_gateway.config import hub_url
     from hf_gateway.engines.sources import fetch
     from hf_gateway.errors import GatewayError
     model, revision, bound, weights = sys.argv[1:5]
     from hf_gateway.secret import Secret
-    credential = find(hub_url(), bound=Secret(bound) if bound else None)
+    credential = find_credential(hub_url(), bound=Secret(bound) if bound else None)
     try:
         files = fetch(model, revision or None, credential, weights=weights)
         print(files.source, "|", *sorted(str(path.relative_to(files.path)) for path in files.path.rglob("*") if path.is_file()))

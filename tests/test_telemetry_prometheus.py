@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from hf_gateway import Gateway, Target, errors, ledger, telemetry
 from hf_gateway.drive import Send
 from hf_gateway.ledger import store
-from hf_gateway.telemetry.prometheus import MOST, OTHER, Metrics
+from hf_gateway.telemetry.prometheus import MAX_LABEL_VALUES, OTHER, Metrics
 from hf_gateway.testing import Answering, ManualClock
 from hf_gateway.wire.http import HttpResponse
 from tests.databases import a_ledger
@@ -160,9 +160,9 @@ def test_a_call_that_is_interrupted_as_it_begins_is_under_way_no_more(scrape, se
 
 
 def test_a_label_has_a_bounded_number_of_values(scrape, server):
-    for number in range(MOST + 20):
+    for number in range(MAX_LABEL_VALUES + 20):
         Gateway(f"model-{number}", [f"openai:{server.url}"]).embed(["one"])
-    assert scrape("cmp_hf_inference_latency_seconds_count") == MOST + 20
+    assert scrape("cmp_hf_inference_latency_seconds_count") == MAX_LABEL_VALUES + 20
     assert scrape("cmp_hf_inference_latency_seconds_count", model=OTHER) == 20
 
 
@@ -192,8 +192,8 @@ def test_costs_and_the_queue_come_from_the_ledger(scrape, server, tmp_path):
     # One's own server costs nothing, and nobody said what the endpoint costs.
     assert scrape("hf_gateway_cost_usd_total", model="m") == 0
     assert scrape("hf_gateway_cost_unknown_total", model="elsewhere") == 1
-    scrape.metrics.charged("acme", "m", Decimal("0.25"))
-    scrape.metrics.charged("acme", "m", Decimal("0.5"))
+    scrape.metrics.record_cost("acme", "m", Decimal("0.25"))
+    scrape.metrics.record_cost("acme", "m", Decimal("0.5"))
     assert scrape("hf_gateway_cost_usd_total", model="m", provider="acme") == 0.75
 
 
@@ -260,7 +260,7 @@ def test_a_name_that_no_encoding_has_does_not_take_the_other_metrics_with_it(scr
     with Gateway("half\ud83d", targets=["hash:8"]) as gateway, Gateway("whole", targets=["hash:8"]) as other:
         gateway.embed(["a text"])
         other.embed(["a text"])
-        scrape.metrics.charged("pro\udc00vider", "half\ud83d", None)
+        scrape.metrics.record_cost("pro\udc00vider", "half\ud83d", None)
         assert scrape("hf_gateway_calls_total", outcome="ok") == 2
         assert scrape("cmp_hf_inference_latency_seconds_count", model="half?") == 1
         assert scrape("cmp_hf_inference_latency_seconds_count", model="whole") == 1

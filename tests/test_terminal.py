@@ -159,7 +159,7 @@ def _call_on_record(url: str) -> None:
     }
     row |= {"shared": False, "streamed": False, "fallback": False, "latency_ms": 1.0, "status": "failed"}
     row |= {"tenant": EVIL, "model": EVIL, "error_class": EVIL}
-    with store.opened(url) as engine, engine.begin() as connection:
+    with store.open_ledger(url) as engine, engine.begin() as connection:
         connection.execute(sa.insert(observations), row)
 
 

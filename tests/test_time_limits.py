@@ -10,7 +10,7 @@ import pytest
 from hf_gateway import Gateway, Target, errors
 from hf_gateway.assembly import WHOLE_ANSWER_SILENCE_S
 from hf_gateway.backends import base
-from hf_gateway.pace import Pace, Policy
+from hf_gateway.pace import AttemptTimeouts, Policy
 from hf_gateway.testing import ManualClock
 from langchain_hf_gateway import ChatHFGateway
 from llamaindex_hf_gateway import HFGatewayLLM
@@ -263,11 +263,11 @@ def test_what_comes_after_the_finish_reason_is_not_waited_for_long(form: str) ->
     ended: list[Step] = [OPEN, (0.0, event("first")), (0.0, event(finish_reason="stop"))]
     timed = Timed(form, lambda: [*ended, *SILENT])
     assert timed.ask().text == "first"
-    assert timed.elapsed == base.GRACE <= 2
+    assert timed.elapsed == base.USAGE_GRACE_S <= 2
     timed = Timed(form, lambda: [*ended, (0.0, b"data: [DONE]\n\n"), *SILENT])
     assert timed.ask().text == "first"
-    assert timed.elapsed == pytest.approx(base.LAST_BYTES)
-    assert base.LAST_BYTES <= 0.1
+    assert timed.elapsed == pytest.approx(base.BODY_END_TIMEOUT_S)
+    assert base.BODY_END_TIMEOUT_S <= 0.1
 
 
 def test_a_connection_has_its_own_time(form: str) -> None:
@@ -288,13 +288,13 @@ class Piece:
 def test_silence_of_a_model_in_this_process_is_work_unless_another_target_stands_by() -> None:
     clock = ManualClock()
     policy = Policy(deadline=600)
-    alone = Pace(policy, clock.now, clock.now() + 600, lambda: False)
-    hurried = Pace(policy, clock.now, clock.now() + 600, lambda: True)
-    assert (alone.allowance(Piece()), hurried.allowance(Piece())) == (600, 10)
+    alone = AttemptTimeouts(policy, clock.now, clock.now() + 600, lambda: False)
+    hurried = AttemptTimeouts(policy, clock.now, clock.now() + 600, lambda: True)
+    assert (alone.timeout_for(Piece()), hurried.timeout_for(Piece())) == (600, 10)
     clock.advance(4)
-    assert (alone.allowance(Piece()), hurried.allowance(Piece())) == (596, 6)
+    assert (alone.timeout_for(Piece()), hurried.timeout_for(Piece())) == (596, 6)
     alone.content()
-    assert alone.allowance(Piece()) == policy.stall_timeout
+    assert alone.timeout_for(Piece()) == policy.stall_timeout
 
 
 # Embeddings, and questions about targets

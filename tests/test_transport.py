@@ -222,7 +222,7 @@ def test_a_spoilt_compression_is_a_bad_response(way: Way, server: Server) -> Non
 def test_an_answer_larger_than_any_is_not_read_to_its_end(
     way: Way, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exchange, "MAX_BODY", 2**20)
+    monkeypatch.setattr(exchange, "MAX_BODY_BYTES", 2**20)
     server.always(Reply(200, b"x" * (2**20 + 1)))
     assert "more than 1 MB" in str(refused(way, server.url, errors.BadResponse))
 
@@ -230,7 +230,7 @@ def test_an_answer_larger_than_any_is_not_read_to_its_end(
 def test_an_answer_that_unpacks_to_more_than_any_is_not_unpacked_to_its_end(
     way: Way, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exchange, "MAX_BODY", 2**20)
+    monkeypatch.setattr(exchange, "MAX_BODY_BYTES", 2**20)
     server.always(Reply(200, gzip.compress(bytes(50 * 2**20)), {"content-encoding": "gzip"}))
     assert "more than 1 MB" in str(refused(way, server.url, errors.BadResponse))
 

@@ -80,7 +80,7 @@ def test_whatever_is_trickled_the_time_for_all_of_it_holds(way: Way, server: Ser
 def test_whatever_is_poured_out_the_time_for_all_of_it_holds(
     way: Way, server: Server, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
-    monkeypatch.setattr(exchange, "MAX_BODY", 2**20)
+    monkeypatch.setattr(exchange, "MAX_BODY_BYTES", 2**20)
     trickle = PLACES[place]
     server.always(replace(trickle, again=trickle.again * 1000, every_s=0.0))
     failure(
@@ -165,7 +165,7 @@ def _bomb(encoding: str) -> bytes:
 def test_the_size_of_an_answer_is_checked_before_it_is_unpacked(
     way: Way, server: Server, monkeypatch: pytest.MonkeyPatch, encoding: str, streamed: bool
 ) -> None:
-    monkeypatch.setattr(exchange, "MAX_BODY", 2**20)
+    monkeypatch.setattr(exchange, "MAX_BODY_BYTES", 2**20)
     server.always(Reply(200, _bomb(encoding), {"content-encoding": encoding}))
 
     def call() -> None:

@@ -105,7 +105,7 @@ def test_a_child_has_neither_the_connections_of_its_parent_nor_a_lock_that_a_thr
 def test_at_the_end_of_the_process_a_loops_pool_is_left_as_it_is(way: Way, server: Server) -> None:
     way.send(server.url)
     (kept,) = way.transport._async.values()
-    transport._leave()
+    transport._leave_all()
     way.run(way.transport.aclose())
     assert not kept.pool.closed
     way.run(kept.pool.aclose())

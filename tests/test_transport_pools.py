@@ -164,7 +164,7 @@ def test_cancelling_closes_the_connection_at_once(way: Way) -> None:
 def test_an_answer_that_is_not_read_to_its_end_closes_its_connection(
     way: Way, server: Server, monkeypatch: pytest.MonkeyPatch, answer: str
 ) -> None:
-    monkeypatch.setattr("hf_gateway.http.exchange.MAX_BODY", 1000)
+    monkeypatch.setattr("hf_gateway.http.exchange.MAX_BODY_BYTES", 1000)
     headers = {"location": "http://127.0.0.2:9/"} if answer != "too large" else {}
     server.always(Reply(307 if headers else 200, b"x" * 5_000_000, headers))
     with pytest.raises(errors.BadResponse) as caught:

@@ -139,7 +139,7 @@ def test_a_server_that_hangs_up_at_once_is_an_error(way: Way, teller: Teller) ->
 def test_a_stream_larger_than_any_is_not_read_to_its_end(
     way: Way, teller: Teller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exchange, "MAX_BODY", 10)
+    monkeypatch.setattr(exchange, "MAX_BODY_BYTES", 10)
     opened = way.open(teller.url)
     with pytest.raises(errors.BadResponse, match="more than"):
         way.rest(opened)

@@ -23,7 +23,7 @@ from hf_gateway.errors import ConfigError
 from hf_gateway.ledger import place, store
 from hf_gateway.ledger.spill import Spill
 from hf_gateway.ledger.tables import losses, observations
-from hf_gateway.ledger.usage import BY, Asked, Figures, report
+from hf_gateway.ledger.usage import BY, Figures, UsageFilter, usage_report
 from tests.ledgers import kept, locked, postgres, rows, sqlite, url
 
 __all__ = ["postgres", "sqlite", "url"]  # fixtures
@@ -51,7 +51,7 @@ def row(request: uuid.UUID | None = None, **given: Any) -> dict[str, Any]:
 
 
 def filled(url: str, found: Sequence[dict[str, Any]]) -> str:
-    with store.opened(url) as engine, engine.begin() as connection:
+    with store.open_ledger(url) as engine, engine.begin() as connection:
         connection.execute(sa.insert(observations), list(found))
     return url
 
@@ -88,7 +88,7 @@ def example() -> list[dict[str, Any]]:
 def asked(url: str, by: str, **which: Any) -> dict[str | None, Figures]:
     engine = store.open_engine(url, read_only=True)
     try:
-        return dict(report(engine, by, Asked(**which)).groups)
+        return dict(usage_report(engine, by, UsageFilter(**which)).groups)
     finally:
         engine.dispose()
 
@@ -167,7 +167,7 @@ class TestFigures:
             found += [served, failed, row(**common, model="B", target="hf:b")]
         filled(url, [*found, row(model="A", cached_texts=1, texts=1, task="embedding")])
         engine = store.open_engine(url, read_only=True)
-        read = report(engine, by, Asked(model="A"))
+        read = usage_report(engine, by, UsageFilter(model="A"))
         engine.dispose()
         assert list(read.groups.values()) == [read.total]
         assert (read.total.requests, read.total.attempts, read.total.failed, read.total.fallbacks) == (3, 3, 3, 3)
@@ -232,7 +232,7 @@ class TestForms:
     def test_a_chart_in_the_terminal(self, sqlite: str, capsys: pytest.CaptureFixture[str]) -> None:
         out = printed(capsys, "--ledger", filled(sqlite, example()), "--plot")
         small = [line for line in out.splitlines() if "org/small" in line]
-        assert small[0].count("█") == usage_chart.WIDTH
+        assert small[0].count("█") == usage_chart.BAR_CHARS
         assert "102 (2 failed)" in small[0]
         large = [line for line in out.splitlines() if "org/large" in line]
         assert "100.0% of the attempts unknown" in large[2]
@@ -309,7 +309,7 @@ class TestForms:
         assert "[red]acme[/red]" in printed(capsys, "--ledger", sqlite, "--by", "tenant")
         out = io.StringIO()
         engine = store.open_engine(sqlite, read_only=True)
-        usage_chart.draw(report(engine, "tenant", Asked()), "", Console(out))
+        usage_chart.draw(usage_report(engine, "tenant", UsageFilter()), "", Console(out))
         engine.dispose()
         assert "[red]acme[/red]" in out.getvalue()
 
@@ -367,7 +367,7 @@ class TestWhereThereIsNothing:
         said = capsys.readouterr().err
         assert "write it as %40" in said
         assert "hunter2" not in said
-        assert place.shown(url) == "postgresql://ann:***@127.0.0.1:1/test"
+        assert place.shown_url(url) == "postgresql://ann:***@127.0.0.1:1/test"
 
     def test_a_file_that_is_no_database(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         path = tmp_path / "letter.txt"
@@ -377,14 +377,14 @@ class TestWhereThereIsNothing:
         assert path.read_text().startswith("Dear Sir")
 
     def test_a_ledger_of_a_newer_version(self, sqlite: str, capsys: pytest.CaptureFixture[str]) -> None:
-        with store.opened(sqlite) as engine, engine.begin() as connection:
+        with store.open_ledger(sqlite) as engine, engine.begin() as connection:
             connection.exec_driver_sql(f"UPDATE {store.VERSION_TABLE} SET version_num = '9999'")
         assert main(["usage", "--ledger", sqlite]) == 1
         assert "made by a newer hf-gateway" in capsys.readouterr().err
         assert main(["usage", "--ledger", sqlite, "--migrate"]) == 2
 
     def test_a_ledger_of_an_older_version(self, sqlite: str, capsys: pytest.CaptureFixture[str]) -> None:
-        with store.opened(sqlite) as engine, engine.begin() as connection:
+        with store.open_ledger(sqlite) as engine, engine.begin() as connection:
             connection.exec_driver_sql(f"UPDATE {store.VERSION_TABLE} SET version_num = '0000'")
         assert main(["usage", "--ledger", sqlite]) == 1
         assert "hf-gateway usage --migrate" in capsys.readouterr().err
@@ -429,13 +429,13 @@ class TestWhereTheFileIs:
         url = place.from_environment()
         assert url is not None
         assert place.file_of(url) == home / "ledger.sqlite"
-        assert place.checked(url) == url
+        assert place.check_url(url) == url
 
 
 class TestWhatIsMissing:
     def test_losses_are_told(self, url: str, capsys: pytest.CaptureFixture[str]) -> None:
         filled(url, example())
-        with store.opened(url) as engine, engine.begin() as connection:
+        with store.open_ledger(url) as engine, engine.begin() as connection:
             lost = {"id": uuid.uuid4(), "time": DAY, "rows": 1234, "reason": "the dog ate them"}
             connection.execute(sa.insert(losses).values(lost))
         assert main(["usage", "--ledger", url]) == 0
@@ -446,12 +446,12 @@ class TestWhatIsMissing:
     def test_what_waits_in_files_is_taken_in_first(
         self, sqlite: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("hf_gateway.ledger.database.PATIENCE", 0.1)
-        with store.opened(sqlite):
+        monkeypatch.setattr("hf_gateway.ledger.database.LOCK_TIMEOUT_S", 0.1)
+        with store.open_ledger(sqlite):
             pass
         with locked(sqlite), kept(sqlite):
             Gateway(targets=["hash:8"]).embed(["a text"])
-        waiting = Spill(ledger.waiting_room(place.checked(sqlite)))
+        waiting = Spill(ledger.waiting_room(place.check_url(sqlite)))
         assert len(waiting.waiting()) == 1
         found = json.loads(printed(capsys, "--ledger", sqlite, "--json"))
         assert found["total"]["requests"] == 1
@@ -462,8 +462,8 @@ class TestWhatIsMissing:
     def test_what_waits_and_cannot_be_taken_in_is_told(
         self, sqlite: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("hf_gateway.ledger.database.PATIENCE", 0.1)
-        with store.opened(sqlite):
+        monkeypatch.setattr("hf_gateway.ledger.database.LOCK_TIMEOUT_S", 0.1)
+        with store.open_ledger(sqlite):
             pass
         with locked(sqlite):
             with kept(sqlite):
@@ -519,8 +519,8 @@ class TestUsedWrongly:
         ],
     )
     def test_moments(self, text: str, moment: str) -> None:
-        assert usage.moment(text, DAY, "--since").isoformat() == moment
+        assert usage.parse_time(text, DAY, "--since").isoformat() == moment
 
     def test_a_moment_before_all_time(self) -> None:
         with pytest.raises(ConfigError, match="is no moment"):
-            usage.moment("99999999d", DAY, "--since")
+            usage.parse_time("99999999d", DAY, "--since")

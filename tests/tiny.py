@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from hf_gateway.chat import ChatAnswer, ChatEvent, ChatRequest, Gathering
+from hf_gateway.chat import AnswerBuilder, ChatAnswer, ChatEvent, ChatRequest
 from hf_gateway.engines import ChatEngine, open_chat_engine
 from hf_gateway.engines.generation import Generation
 from hf_gateway.engines.sources import ModelFiles
@@ -102,10 +102,10 @@ def rest(generation: Generation) -> list[ChatEvent]:
 
 
 def joined(events: list[ChatEvent]) -> ChatAnswer:
-    gathering = Gathering()
+    builder = AnswerBuilder()
     for event in events:
-        gathering.add(event)
-    return gathering.answer()
+        builder.add(event)
+    return builder.answer()
 
 
 def ask(engine: ChatEngine, messages: Any, **call: Any) -> ChatAnswer:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hf_gateway.backends import backend_class
 from hf_gateway.credentials import is_hugging_face, origin_of
 from hf_gateway.errors import ConfigError, SpaceMismatch
-from hf_gateway.link import Link
+from hf_gateway.link import TargetCandidate
 from hf_gateway.options import ChatSettings, EmbedSettings
 from hf_gateway.pace import Policy
 from hf_gateway.secret import Secret
@@ -18,20 +18,20 @@ WHOLE_ANSWER_SILENCE_S = 120.0
 `attempt_timeout`: the server may be loading a model or reading a long prompt."""
 
 
-def refuse_mixed_spaces(links: Sequence[Link]) -> None:
+def refuse_mixed_spaces(candidates: Sequence[TargetCandidate]) -> None:
     """Raise SpaceMismatch, naming the fields and the ways out, for targets that declare different vector spaces."""
-    first, *others = links
+    first, *others = candidates
     known = first.backend.space()
-    for link in others:
-        space = link.backend.space()
+    for candidate in others:
+        space = candidate.backend.space()
         if differences := known.differences(space):
             lines = "".join(f"\n  - {difference}" for difference in differences)
             raise SpaceMismatch(
-                f"the targets {first.label!r} and {link.label!r} do not share one vector space, so vectors of one could "
+                f"the targets {first.label!r} and {candidate.label!r} do not share one vector space, so vectors of one could "
                 f"not be compared with vectors of the other:{lines}\n  Ways out: give both the same model; leave one of "
                 "them out; let the first one that answers decide, and the other never be mixed in "
                 "(on_space_change='separate'); or, if they are the same in truth, declare it: "
-                f"Target({link.backend.target.kind!r}, ..., space=VectorSpace({known.model!r}))"
+                f"Target({candidate.backend.target.kind!r}, ..., space=VectorSpace({known.model!r}))"
             )
         known = known.merged(space)
 

@@ -65,14 +65,14 @@ class Breaker:
             self._probing = True
             return True
 
-    def succeeded(self) -> None:
+    def record_success(self) -> None:
         """Close."""
         with self._lock:
             self._failures = 0
             self._opens_until = None
             self._probing = False
 
-    def failed(self, now: float, failure: GatewayError, began: float | None = None) -> None:
+    def record_failure(self, now: float, failure: GatewayError, began: float | None = None) -> None:
         """Count a failure; open at the third in a row, and again, for longer, when the probe fails.
 
         began: when the call did. Those that were under way at the last failure fail with it, and are none in a row.
@@ -97,7 +97,7 @@ class Breaker:
             self._failure = copy.copy(failure)
             self._probing = False
 
-    def released(self) -> None:
+    def cancel_probe(self) -> None:
         """Give the probe back unanswered: the call was cancelled, or failed through no fault of the target."""
         with self._lock:
             self._probing = False

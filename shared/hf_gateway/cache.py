@@ -32,19 +32,19 @@ from hf_gateway.values.logs import logger
 from hf_gateway.vectors import Vectors
 
 if TYPE_CHECKING:
-    from hf_gateway.link import EmbedLink, Link
+    from hf_gateway.link import EmbeddingCandidate, TargetCandidate
 
 log = logger(__name__)
 
-PAUSE = 10.0
+PAUSE_S = 10.0
 """Seconds for which a cache that failed is left alone, so that a dead one does not slow every call."""
-KEPT_AT_ONCE = 512
+STORE_BATCH_TEXTS = 512
 """Texts that are embedded before they are kept: a job that breaks off loses no more."""
-_CHECKSUM = 8
+_CHECKSUM_BYTES = 8
 _FORM = b"hf-gateway vector 1"
 
 
-def key(space: str, role: str, text: str, variant: str = "") -> str:
+def vector_key(space: str, role: str, text: str, variant: str = "") -> str:
     """Return the key of a text's vector: 64 hexadecimal digits. No two different arguments have the same.
 
     Args:
@@ -74,17 +74,17 @@ class Keys:
         return whole.hexdigest()
 
 
-def sealed(name: str, data: bytes) -> bytes:
+def with_checksum(name: str, data: bytes) -> bytes:
     """Return data as it is kept under a key, with a checksum at its end."""
-    return data + hashlib.blake2b(name.encode() + data, digest_size=_CHECKSUM).digest()
+    return data + hashlib.blake2b(name.encode() + data, digest_size=_CHECKSUM_BYTES).digest()
 
 
-def unsealed(name: str, value: Any) -> bytes | None:
+def without_checksum(name: str, value: Any) -> bytes | None:
     """Return what was sealed under this key; None for anything else."""
     if not isinstance(value, bytes | bytearray | memoryview):
         return None
-    data = bytes(value)[:-_CHECKSUM]
-    return data if sealed(name, data) == bytes(value) else None
+    data = bytes(value)[:-_CHECKSUM_BYTES]
+    return data if with_checksum(name, data) == bytes(value) else None
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class CachedSpace:
         self,
         given: Any,
         options: EmbedOptions,
-        links: "Sequence[Link]",
+        candidates: "Sequence[TargetCandidate]",
         space: Callable[[], VectorSpace | None],
         now: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -130,7 +130,7 @@ class CachedSpace:
         self.cache = cache
         self._owned = isinstance(given, bool | str | Path)
         self._options = options
-        self._links: Sequence[EmbedLink] = links  # type: ignore[assignment]
+        self._candidates: Sequence[EmbeddingCandidate] = candidates  # type: ignore[assignment]
         self._space = space
         self._now = now
         self._fingerprints = Store()
@@ -154,7 +154,7 @@ class CachedSpace:
         if space is not None and keys is not None:
             names = [keys(text) for text in texts]
             for text, name, value in zip(texts, names, self._get(names), strict=True):
-                data = unsealed(name, value)
+                data = without_checksum(name, value)
                 if data is not None and data and len(data) % 4 == 0:
                     found[text] = data
                 elif value is not None:
@@ -168,7 +168,7 @@ class CachedSpace:
         space = self._space()
         keys = self._keys(space, request) if space is not None else None
         if keys is not None:
-            items = [(name := keys(text), sealed(name, data)) for text, data in rows]
+            items = [(name := keys(text), with_checksum(name, data)) for text, data in rows]
             self._set(items)
 
     def close(self) -> None:
@@ -177,15 +177,21 @@ class CachedSpace:
             self.cache.close()
 
     def _keys(self, space: VectorSpace, request: EmbedRequest, reading: bool = False) -> Keys | None:
-        generation = self._settle(space, reading) if self._options.check_space else unchecked(self._links, space)
+        generation = (
+            self._resolve_generation(space, reading)
+            if self._options.check_space
+            else unchecked(self._candidates, space)
+        )
         if generation is None:
             return None
         # The numbers that a longer vector is cut from are in no space: hash:64 cut to 32 is not hash:32.
-        whole = next((known for link in self._links if (known := link.backend.model_space().dimension)), None)
+        whole = next(
+            (known for candidate in self._candidates if (known := candidate.backend.model_space().dimension)), None
+        )
         cut = f"{whole}->{self._options.dimensions}" if self._options.dimensions is not None else ""
         return Keys(space.id, request.role, f"{generation} truncate={request.truncate} {cut}")
 
-    def _settle(self, space: VectorSpace, reading: bool) -> str | None:
+    def _resolve_generation(self, space: VectorSpace, reading: bool) -> str | None:
         """Name the entries that were let in by the fingerprint that holds for this chain; None when there are none."""
         try:
             about = self._fingerprints.path(space).stat()
@@ -200,12 +206,12 @@ class CachedSpace:
             name: str | None = ""
             if known is not None and known.space == space.id:
                 # Replaced by the model's own files: what this chain's targets were held to may be another space now.
-                name = known.name if self._same(known.reference, reference) else None
+                name = known.name if self._check_reference(known.reference, reference) else None
             known = _Generation(space.id, stamp, reference, name)
         if known.name == "":
             known = dataclasses.replace(known, name=self._name(space, known.reference))
         self._generation = known
-        if reading and not holds(self._links, known.reference):
+        if reading and not is_reference_usable(self._candidates, known.reference):
             return None
         return known.name or None
 
@@ -213,20 +219,20 @@ class CachedSpace:
         """Name a generation after the fingerprint that the cache keeps, or after the chain's own where that differs."""
         place = Keys(space.id, "fingerprint", f"truncate={self._options.truncate}")("")
         (value,) = self._get([place])
-        if self._rests():
+        if self._is_paused():
             return ""
-        kept = _read_fingerprint(unsealed(place, value))
+        kept = _read_fingerprint(without_checksum(place, value))
         if kept is None:
-            self._set([(place, sealed(place, json.dumps(reference.to_dict()).encode()))])
+            self._set([(place, with_checksum(place, json.dumps(reference.to_dict()).encode()))])
             kept = reference
-        return _digest(kept if self._same(kept, reference) else reference)
+        return _digest(kept if self._check_reference(kept, reference) else reference)
 
-    def _same(self, one: Fingerprint, other: Fingerprint) -> bool:
+    def _check_reference(self, one: Fingerprint, other: Fingerprint) -> bool:
         return compare(one.rows, other.rows, cut=self._options.truncate).same
 
     def _drop_other_dimensions(self, found: dict[str, bytes], space: VectorSpace) -> int:
         """Forget vectors of another dimension than the space has, or the chain gave before; say how many."""
-        seen = self._links[0].seen
+        seen = self._candidates[0].seen
         dimensions = {len(data) // 4 for data in found.values()}
         expected = space.dimension or seen.value
         if expected is None and len(dimensions) == 1:
@@ -237,28 +243,28 @@ class CachedSpace:
         return len(others)
 
     def _get(self, keys: Sequence[str]) -> Sequence[Any]:
-        if not self._rests():
+        if not self._is_paused():
             try:
                 values = self.cache.get_many(keys)
                 if len(values) == len(keys):
                     return values
                 raise ValueError(f"{len(values)} values for {len(keys)} keys")
             except Exception as error:  # noqa: BLE001 - a store of anybody's, which may raise anything
-                self._failed(error)
+                self._note_failure(error)
         return [None] * len(keys)
 
     def _set(self, items: Sequence[tuple[str, bytes]]) -> None:
-        if not self._rests():
+        if not self._is_paused():
             try:
                 self.cache.set_many(items)
             except Exception as error:  # noqa: BLE001 - a store of anybody's, which may raise anything
-                self._failed(error)
+                self._note_failure(error)
 
-    def _rests(self) -> bool:
+    def _is_paused(self) -> bool:
         return self._now() < self._rests_until
 
-    def _failed(self, error: Exception) -> None:
-        self._rests_until = self._now() + PAUSE
+    def _note_failure(self, error: Exception) -> None:
+        self._rests_until = self._now() + PAUSE_S
         level = logging.DEBUG if self._counts.failures else logging.WARNING
         self._count(failures=1)
         log.log(
@@ -275,35 +281,42 @@ class CachedSpace:
             self._counts = dataclasses.replace(self._counts, **added)
 
 
-def unchecked(links: "Sequence[EmbedLink]", space: VectorSpace) -> str:
+def unchecked(candidates: "Sequence[EmbeddingCandidate]", space: VectorSpace) -> str:
     """Name the entries of servers whose word is taken: they are of these servers alone, since two may use one name."""
-    servers = sorted(link.label for link in links if not link.authoritative and not space.differences(link.space))
+    servers = sorted(
+        candidate.label
+        for candidate in candidates
+        if not candidate.authoritative and not space.differences(candidate.space)
+    )
     return f"unchecked {json.dumps(servers)}" if servers else "unchecked"
 
 
-def holds(links: "Sequence[EmbedLink]", reference: Fingerprint) -> bool:
+def is_reference_usable(candidates: "Sequence[EmbeddingCandidate]", reference: Fingerprint) -> bool:
     """Return whether what a server measured holds for a chain: the model's files in it may be about to say otherwise."""
     return (
         reference.authority == "files"
-        or any(link.guard is not None and link.guard.standing(link).state == "same" for link in links)
-        or not any(link.authoritative for link in links)
+        or any(
+            candidate.guard is not None and candidate.guard.space_check(candidate).state == "same"
+            for candidate in candidates
+        )
+        or not any(candidate.authoritative for candidate in candidates)
     )
 
 
 class CacheNamespaces:
     """Names for the caches of frameworks, which keep vectors without asking a chain: by the space and by its fingerprint."""
 
-    def __init__(self, options: EmbedOptions, links: "Sequence[EmbedLink]") -> None:
+    def __init__(self, options: EmbedOptions, candidates: "Sequence[EmbeddingCandidate]") -> None:
         """Take a chain's settings and links."""
         self._options = options
-        self._links = links
+        self._candidates = candidates
         self._fingerprints = Store()
         self._known: tuple[Any, Fingerprint, str] | None = None
 
     def of(self, space: VectorSpace) -> str | None:
         """Return the namespace of vectors of a space; None until it was measured on this machine."""
         if not self._options.check_space:
-            return f"{space.id} {unchecked(self._links, space)}"
+            return f"{space.id} {unchecked(self._candidates, space)}"
         try:
             about = self._fingerprints.path(space).stat()
         except OSError:
@@ -314,10 +327,10 @@ class CacheNamespaces:
             if reference is None or (self._options.truncate and not reference.says_where_texts_are_cut):
                 return None
             self._known = stamp, reference, f"{space.id} {_digest(reference)}"
-        return self._known[2] if holds(self._links, self._known[1]) else None
+        return self._known[2] if is_reference_usable(self._candidates, self._known[1]) else None
 
 
-class Recall:
+class CacheLookup:
     """One call for vectors: what a cache has of it, what is left to be embedded, each text once, and the two put together."""
 
     def __init__(self, request: EmbedRequest, cached: CachedSpace | None = None) -> None:
@@ -333,15 +346,15 @@ class Recall:
         self.looked_up = 0 if cached is None else len(unique)
 
     @staticmethod
-    def at_once() -> int:
+    def store_batch_texts() -> int:
         """Return how many texts are embedded before they are kept."""
-        return KEPT_AT_ONCE
+        return STORE_BATCH_TEXTS
 
-    def left(self) -> Sequence[str]:
+    def missing(self) -> Sequence[str]:
         """Return what is to be embedded, in the order of the call."""
         return self._left
 
-    def keep(self, texts: Sequence[str], answers: Sequence[EmbedAnswer]) -> None:
+    def store(self, texts: Sequence[str], answers: Sequence[EmbedAnswer]) -> None:
         """Take what came for texts that were left, and have it kept."""
         if not self._whole:
             rows = list(zip(texts, (row for answer in answers for row in _rows(answer.vectors)), strict=True))
@@ -383,7 +396,7 @@ def cache_backed(embeddings: Any, store: Any) -> dict[str, Any]:
         ```
     """
     gateway = embeddings.gateway
-    if gateway.settled_space is None:
+    if gateway.final_space is None:
         raise ConfigError(
             "nobody has answered yet, and on_space_change='separate' leaves open in which space that will be, so there is no "
             "namespace; embed something first, or give the class cache= instead, which waits for that"

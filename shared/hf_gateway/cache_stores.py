@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from hf_gateway.errors import ConfigError
 from hf_gateway.home import home
 from hf_gateway.values.forks import fork_lock
-from hf_gateway.wal import enter_wal, gate
+from hf_gateway.wal import gate, set_wal_mode
 
 if TYPE_CHECKING:
     import sqlite3
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 FILE_NAME = "vectors.sqlite"
 VERSION = 1
 """Of the SQLite file's tables; a file of another version is left alone."""
-BUSY = 10.0
+BUSY_TIMEOUT_S = 10.0
 """Seconds for which a writer waits for other processes' writes."""
 
 
@@ -61,7 +61,7 @@ class SqliteCache:
         """Return one value a key, in order. Raises sqlite3.Error, OSError."""
         found: dict[str, bytes] = {}
         with self._connection() as connection:
-            for part in parts(keys, 500):
+            for part in chunks(keys, 500):
                 marks = ",".join("?" * len(part))
                 query = f"SELECT key, value FROM vectors WHERE key IN ({marks})"  # noqa: S608 - question marks only
                 found.update(connection.execute(query, part))
@@ -82,7 +82,7 @@ class SqliteCache:
 
     def close(self) -> None:
         """Close the connections that nobody uses just now."""
-        self._leave_the_parents()
+        self._reset_after_fork()
         self.let_go()
 
     def let_go(self) -> None:
@@ -111,7 +111,7 @@ class SqliteCache:
     @contextlib.contextmanager
     def _connection(self) -> "Iterator[sqlite3.Connection]":
         """Lend a connection to one thread; one that met an error is closed, which undoes what it had begun."""
-        self._leave_the_parents()
+        self._reset_after_fork()
         with gate.using(str(self.path)):
             try:
                 connection = self._idle.pop()
@@ -123,9 +123,9 @@ class SqliteCache:
                 closing.pop_all()
             self._idle.append(connection)
 
-    def _leave_the_parents(self) -> None:
+    def _reset_after_fork(self) -> None:
         if self._pid != os.getpid():
-            _PARENTS.append(self._idle)
+            _INHERITED_CONNECTIONS.append(self._idle)
             self._idle, self._pid = deque(), os.getpid()
 
     def _open(self) -> "sqlite3.Connection":
@@ -135,17 +135,17 @@ class SqliteCache:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.touch(mode=0o600)
         # In autocommit, since transactions are begun by hand; used by one thread at a time, not always the same.
-        connection = sqlite3.connect(self.path, timeout=BUSY, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
         with contextlib.ExitStack() as closing:
             closing.callback(connection.close)
-            enter_wal(connection, BUSY)
+            set_wal_mode(connection, BUSY_TIMEOUT_S)
             connection.execute("PRAGMA synchronous=NORMAL")
             _make_tables(connection, self.path)
             closing.pop_all()
         return connection
 
 
-_PARENTS: list[Any] = []
+_INHERITED_CONNECTIONS: list[Any] = []
 """Connections that a fork of other means than Python's carried over: SQLite forbids to use them, and even to close them."""
 
 
@@ -255,6 +255,6 @@ def _has(given: Any, *names: str) -> bool:
     return all(callable(getattr(given, name, None)) for name in names)
 
 
-def parts(items: Sequence[str], most: int) -> Iterator[Sequence[str]]:
+def chunks(items: Sequence[str], most: int) -> Iterator[Sequence[str]]:
     """Cut into pieces of at most so many."""
     return (items[start : start + most] for start in range(0, len(items), most))

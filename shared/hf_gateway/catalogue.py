@@ -19,14 +19,14 @@ from hf_gateway.wire.http import HttpResponse
 
 log = logger(__name__)
 
-LIFETIME = 24 * 3600.0
-PATIENCE = 3.0
+LIFETIME_S = 24 * 3600.0
+FETCH_TIMEOUT_S = 3.0
 """Seconds for the whole list; where it takes longer, nothing is known, and nothing breaks."""
-RETRY = 600.0
+RETRY_S = 600.0
 """Seconds until a router that gave no list is asked again."""
 
 
-class Catalogue:
+class RouterCatalogue:
     """The catalogue of one router. Safe for threads and for several processes."""
 
     def __init__(self, router: str, folder: Path) -> None:
@@ -38,38 +38,40 @@ class Catalogue:
         self._looked = 0.0
         self._failed_at: float | None = None
 
-    def known(self, model: str) -> CatalogueEntry | None:
+    def cached_entry(self, model: str) -> CatalogueEntry | None:
         """Return what was read of a model on this machine, without any network; None where it was not, or not today."""
         with self._lock:
-            if self._entries is None or time.time() - self._looked > LIFETIME:
+            if self._entries is None or time.time() - self._looked > LIFETIME_S:
                 self._entries = self._read()
             return (self._entries or {}).get(model.partition(":")[0])
 
-    def look_up(self, model: str) -> CatalogueEntry | None:
+    def find_entry(self, model: str) -> CatalogueEntry | None:
         """Return what the router says of a model, asking it where it was not asked today; None where it says nothing.
 
         Blocks for PATIENCE seconds at most. Nobody needs a key for this, so none is sent.
         """
-        found = self.known(model)
+        found = self.cached_entry(model)
         with self._lock:
-            recently = self._failed_at is not None and time.monotonic() - self._failed_at < RETRY
+            recently = self._failed_at is not None and time.monotonic() - self._failed_at < RETRY_S
             if found is not None or self._entries is not None or recently:
                 return found
             transport = HttpTransport()
             try:
                 wish = Send(encode_models(self._router))
-                self._keep(transport.send(wish, timeout=PATIENCE, connect_timeout=PATIENCE, target="the router"))
+                self._store(
+                    transport.send(wish, timeout=FETCH_TIMEOUT_S, connect_timeout=FETCH_TIMEOUT_S, target="the router")
+                )
             except (GatewayError, OSError) as error:
                 self._failed_at = time.monotonic()
                 log.info("what models can do is not known: %s", error)
             finally:
                 transport.close()
-        return self.known(model)
+        return self.cached_entry(model)
 
     def entries(self) -> tuple[list[CatalogueEntry], float] | None:
         """Return all that was read on this machine today, and when, in seconds since the epoch; None where nothing was."""
         with self._lock:
-            if self._entries is None or time.time() - self._looked > LIFETIME:
+            if self._entries is None or time.time() - self._looked > LIFETIME_S:
                 self._entries = self._read()
             return None if self._entries is None else (list(self._entries.values()), self._looked)
 
@@ -81,10 +83,10 @@ class Catalogue:
             wish = Send(encode_models(self._router))
             response = transport.send(wish, timeout=timeout, connect_timeout=5.0, target="the router")
         with self._lock:
-            self._keep(response)
+            self._store(response)
             return list((self._entries or {}).values())
 
-    def _keep(self, response: HttpResponse) -> None:
+    def _store(self, response: HttpResponse) -> None:
         self._entries = {entry.id: entry for entry in decode_models(response, target="the router")}
         self._looked = time.time()
         try:
@@ -95,7 +97,7 @@ class Catalogue:
     def _read(self) -> dict[str, CatalogueEntry] | None:
         try:
             self._looked = self._path.stat().st_mtime
-            if time.time() - self._looked > LIFETIME:
+            if time.time() - self._looked > LIFETIME_S:
                 return None
             body = self._path.read_bytes()
             return {entry.id: entry for entry in decode_models(HttpResponse(200, {}, body), target="the router")}
@@ -104,10 +106,10 @@ class Catalogue:
 
 
 @cache
-def _of(router: str, folder: Path, _pid: int) -> Catalogue:
-    return Catalogue(router, folder)
+def _catalogue_of(router: str, folder: Path, _pid: int) -> RouterCatalogue:
+    return RouterCatalogue(router, folder)
 
 
-def of(router: str) -> Catalogue:
+def catalogue_of(router: str) -> RouterCatalogue:
     """Return the catalogue of a router, the same one for everybody in this process."""
-    return _of(router, home(), os.getpid())
+    return _catalogue_of(router, home(), os.getpid())

@@ -25,12 +25,12 @@ from hf_gateway.errors import (
     PaymentRequired,
     StreamInterrupted,
 )
-from hf_gateway.pace import Pace, Policy
+from hf_gateway.pace import AttemptTimeouts, Policy
 
-BACK_OFF_LEAST = 0.1
+MIN_BACK_OFF_S = 0.1
 """Seconds; what a server that has just refused needs at the very least, or its retries go the same way."""
-BACK_OFF_BASE = 0.5
-BACK_OFF_CAP = 8.0
+BACK_OFF_BASE_S = 0.5
+MAX_BACK_OFF_S = 8.0
 """Seconds. The n-th pause is drawn evenly from 0 to min(cap, base·2ⁿ): full jitter, so that callers do not come in step."""
 
 
@@ -45,7 +45,7 @@ class Payload(Protocol):
         """Cut into parts that respect the limit, or None where that cannot be done."""
 
 
-class Link(Protocol):
+class Candidate(Protocol):
     """One target as the chain sees it; a property is None where nobody knows."""
 
     @property
@@ -114,7 +114,7 @@ Steps = Generator[Call | Wait | Await | Emit, Any, Any]
 
 
 @dataclass
-class Journal:
+class AttemptLog:
     """What was tried, in order; calls in a row that ended the same way at the same target are one line."""
 
     attempts: list[Attempt] = field(default_factory=list)
@@ -125,7 +125,7 @@ class Journal:
 
     def add(
         self,
-        link: Link,
+        candidate: Candidate,
         outcome: str,
         error: GatewayError | None = None,
         started: float = 0.0,
@@ -134,15 +134,17 @@ class Journal:
     ) -> None:
         """Add one. started: by the chain's clock."""
         if self.watched is not None:
-            self.watched(link, outcome, error, started, seconds, self.first_content, answer)
-        self._add(Attempt(link.label, outcome, f"{type(error).__name__}: {error.message}" if error else None, seconds))
+            self.watched(candidate, outcome, error, started, seconds, self.first_content, answer)
+        self._append(
+            Attempt(candidate.label, outcome, f"{type(error).__name__}: {error.message}" if error else None, seconds)
+        )
 
     def extend(self, attempts: Iterable[Attempt]) -> None:
         """Add what was tried for another part of the same call."""
         for attempt in attempts:
-            self._add(attempt)
+            self._append(attempt)
 
-    def _add(self, new: Attempt) -> None:
+    def _append(self, new: Attempt) -> None:
         last = self.attempts[-1] if self.attempts else None
         if last and (last.target, last.outcome, last.error) == (new.target, new.outcome, new.error):
             self.attempts[-1] = replace(last, seconds=last.seconds + new.seconds, calls=last.calls + new.calls)
@@ -154,12 +156,12 @@ class Journal:
 class Chain:
     """Targets in order, with the rules for going from one to the next. `clock` is monotonic, in seconds."""
 
-    links: Sequence[Any]
+    candidates: Sequence[Any]
     policy: Policy
     clock: Callable[[], float]
     jitter: Callable[[float, float], float] = random.uniform
 
-    def serve(self, payload: Payload, journal: Journal, *, deliver: bool = False, first: Any = None) -> Steps:
+    def serve(self, payload: Payload, attempt_log: AttemptLog, *, deliver: bool = False, first: Any = None) -> Steps:
         """Serve a payload in as many parts as the targets' limits ask for; returns [(answer, link)] in order.
 
         deliver: hand pieces of content to the caller as they come. From the first one on there is no way back: whatever
@@ -171,35 +173,35 @@ class Chain:
         parts: deque[Any] = deque([payload])
         served: list[tuple[Any, Any]] = []
         while parts:
-            outcome = yield from self.attempt(parts.popleft(), journal, deliver=deliver, first=first)
+            outcome = yield from self.attempt(parts.popleft(), attempt_log, deliver=deliver, first=first)
             if isinstance(outcome, Split):
                 parts.extendleft(reversed(outcome.parts))
-                first = outcome.link
+                first = outcome.candidate
                 continue
             served.append(outcome)
             first = outcome[1]
         return served
 
-    def attempt(self, payload: Payload, journal: Journal, *, deliver: bool = False, first: Any = None) -> Steps:
+    def attempt(self, payload: Payload, attempt_log: AttemptLog, *, deliver: bool = False, first: Any = None) -> Steps:
         """Serve a payload as `serve` does, but uncut: returns (answer, link), or the `Split` that a target's limit asks for."""
-        return (yield from self._serve_one(first, _Run(self, payload, journal, deliver)))
+        return (yield from self._serve_one(first, _Run(self, payload, attempt_log, deliver)))
 
     def _serve_one(self, first: Any, run: "_Run") -> Steps:
-        order = self._order(first)
+        order = self._ordered_candidates(first)
         try:
-            for place, link in enumerate(order, 1):
-                outcome = yield from run.offer(link, order[place:])
+            for place, candidate in enumerate(order, 1):
+                outcome = yield from run.try_candidate(candidate, order[place:])
                 if outcome is not None:
                     return outcome
             return (yield from run.last_resort())
         except GatewayError as error:
-            error.attempts = tuple(run.journal.attempts)
+            error.attempts = tuple(run.attempt_log.attempts)
             raise
 
-    def _order(self, first: Any) -> list[Any]:
+    def _ordered_candidates(self, first: Any) -> list[Any]:
         if first is None:
-            return list(self.links)
-        return [first, *(link for link in self.links if link is not first)]
+            return list(self.candidates)
+        return [first, *(candidate for candidate in self.candidates if candidate is not first)]
 
 
 @dataclass(frozen=True)
@@ -207,16 +209,16 @@ class Split:
     """What comes of a payload that is more than a target takes at once: parts in order, and whose limit it is."""
 
     parts: Sequence[Any]
-    link: Any
+    candidate: Any
 
 
 class _Run:
     """One request on its way through the chain."""
 
-    def __init__(self, chain: Chain, payload: Payload, journal: Journal, deliver: bool) -> None:
+    def __init__(self, chain: Chain, payload: Payload, attempt_log: AttemptLog, deliver: bool) -> None:
         self.chain = chain
         self.payload = payload
-        self.journal = journal
+        self.attempt_log = attempt_log
         self.deliver = deliver
         self.delivered: list[str] = []  # the text of what reached the caller; not empty once anything has
         self.ends = chain.clock() + chain.policy.deadline
@@ -225,112 +227,122 @@ class _Run:
         self.waits = 0
         self.asked: set[int] = set()
 
-    def offer(self, link: Any, behind: Sequence[Any]) -> Steps:
+    def try_candidate(self, candidate: Any, behind: Sequence[Any]) -> Steps:
         """Try one target, or skip it with a reason. Returns the outcome, or None when the next one is to be tried.
 
         behind: the targets that would be tried after it.
         """
-        if refusal := self._refusal(link):
-            self.errors[id(link)] = refusal
-            self.journal.add(link, "skipped", refusal, self.chain.clock())
+        if refusal := self._refusal(candidate):
+            self.errors[id(candidate)] = refusal
+            self.attempt_log.add(candidate, "skipped", refusal, self.chain.clock())
             return None
         now = self.chain.clock()
-        if not link.breaker.admit(now):
-            failure = link.breaker.state(now).failure or GatewayError("it failed before", target=link.label)
-            ready = link.breaker.ready_at()
+        if not candidate.breaker.admit(now):
+            failure = candidate.breaker.state(now).failure or GatewayError("it failed before", target=candidate.label)
+            ready = candidate.breaker.ready_at()
             left = max(0.0, ready - now)
             error = failure.restated(f"left alone for another {left:.1f} s, since: {failure.message}", left)
-            self.errors[id(link)] = error
-            self.journal.add(link, "skipped", error, now)
-            self.later.append((ready, link))
+            self.errors[id(candidate)] = error
+            self.attempt_log.add(candidate, "skipped", error, now)
+            self.later.append((ready, candidate))
             return None
-        return (yield from self._ask(link, behind))
+        return (yield from self._call_with_retries(candidate, behind))
 
-    def _refusal(self, link: Any) -> GatewayError | None:
-        if (refusal := link.refusal()) is not None:
+    def _refusal(self, candidate: Any) -> GatewayError | None:
+        if (refusal := candidate.refusal()) is not None:
             return refusal  # type: ignore[no-any-return]
         for error in self.errors.values():
-            if isinstance(error, PaymentRequired) and link.account is not None and error.account == link.account:
-                return PaymentRequired("billed to the same account, whose credits are used up", target=link.label)
+            if (
+                isinstance(error, PaymentRequired)
+                and candidate.account is not None
+                and error.account == candidate.account
+            ):
+                return PaymentRequired("billed to the same account, whose credits are used up", target=candidate.label)
             if (
                 isinstance(error, ContextOverflow)
                 and not self.payload.truncate
                 and error.limit
-                and link.context is not None
-                and link.context <= error.limit
+                and candidate.context is not None
+                and candidate.context <= error.limit
             ):
                 return ContextOverflow(
-                    f"takes {link.context} tokens, which is not more", limit=link.context, target=link.label
+                    f"takes {candidate.context} tokens, which is not more",
+                    limit=candidate.context,
+                    target=candidate.label,
                 )
         return None
 
-    def _ask(self, link: Any, behind: Sequence[Any] = ()) -> Steps:
+    def _call_with_retries(self, candidate: Any, behind: Sequence[Any] = ()) -> Steps:
         """Call an admitted target, again if its failure may pass at once; None when the next one is to be tried."""
         retries = 0
         while True:
             began = self.chain.clock()
-            outcome = yield from self._call(link, behind)
+            outcome = yield from self._call_once(candidate, behind)
             if not isinstance(outcome, GatewayError):
                 return outcome
-            pause = self._pause_before_retry(link, outcome, retries, began)
+            pause = self._pause_before_retry(candidate, outcome, retries, began)
             if pause is None:
                 return None
             retries += 1
             yield Wait(pause)
             # It may have been found down meanwhile; the retry goes out nevertheless where nobody else could serve.
-            if not link.breaker.admit(self.chain.clock(), forced=not self._could_take_over(behind)):
+            if not candidate.breaker.admit(self.chain.clock(), forced=not self._could_take_over(behind)):
                 return None
 
-    def _call(self, link: Any, behind: Sequence[Any]) -> Steps:
+    def _call_once(self, candidate: Any, behind: Sequence[Any]) -> Steps:
         """Make one call; returns the outcome, or the failure."""
         started = self.chain.clock()
         if started >= self.ends:
-            link.breaker.released()
+            candidate.breaker.cancel_probe()
             raise self._too_late()
-        self.asked.add(id(link))
+        self.asked.add(id(candidate))
         settled = False
         try:
-            answer = yield from self._perform(link, lambda: self._could_take_over(behind))
-            link.breaker.succeeded()
+            answer = yield from self._perform(candidate, lambda: self._could_take_over(behind))
+            candidate.breaker.record_success()
             settled = True
         except BatchTooLarge as error:
             if parts := self.payload.split(error):
                 if error.status is not None:
-                    self._tell(link, "split", error, started)
-                return Split(parts, link)
+                    self._report_attempt(candidate, "split", error, started)
+                return Split(parts, candidate)
             failure: GatewayError = ContextOverflow(
-                f"too large for this target, and cannot be cut: {error.message}", target=link.label, status=error.status
+                f"too large for this target, and cannot be cut: {error.message}",
+                target=candidate.label,
+                status=error.status,
             )
         except GatewayError as error:
             failure = error
             settled = True
         except GeneratorExit:
-            self._tell(link, "cancelled", None, started)
+            self._report_attempt(candidate, "cancelled", None, started)
             raise
         else:
-            self.journal.add(link, "served", None, started, self.chain.clock() - started, answer)
-            return answer, link
+            self.attempt_log.add(candidate, "served", None, started, self.chain.clock() - started, answer)
+            return answer, candidate
         finally:
             # Reached on cancellation too (GeneratorExit): an unanswered probe must not block the target for ever.
             if not settled:
-                link.breaker.released()
-        failure.target = failure.target or link.label
+                candidate.breaker.cancel_probe()
+        failure.target = failure.target or candidate.label
         if isinstance(failure, PaymentRequired):
-            failure.account = link.account
-        self.errors[id(link)] = failure
-        self.journal.add(link, "failed", failure, started, self.chain.clock() - started)
+            failure.account = candidate.account
+        self.errors[id(candidate)] = failure
+        self.attempt_log.add(candidate, "failed", failure, started, self.chain.clock() - started)
         return failure
 
-    def _tell(self, link: Any, outcome: str, error: GatewayError | None, started: float) -> None:
+    def _report_attempt(self, candidate: Any, outcome: str, error: GatewayError | None, started: float) -> None:
         """Tell a watcher of an attempt that no list of attempts shows."""
-        if (watched := self.journal.watched) is not None:
-            watched(link, outcome, error, started, self.chain.clock() - started, self.journal.first_content, None)
+        if (watched := self.attempt_log.watched) is not None:
+            watched(
+                candidate, outcome, error, started, self.chain.clock() - started, self.attempt_log.first_content, None
+            )
 
-    def _perform(self, link: Any, hurried: Callable[[], bool]) -> Steps:
+    def _perform(self, candidate: Any, hurried: Callable[[], bool]) -> Steps:
         """Carry the target's effects out to the driver, each with its time, and its pieces to the caller, if they are wanted."""
-        pace = Pace(self.chain.policy, self.chain.clock, self.ends, hurried, whole=not self.deliver)
-        self.journal.first_content = None
-        effects, label = link.effects(self.payload), link.label
+        pace = AttemptTimeouts(self.chain.policy, self.chain.clock, self.ends, hurried, whole=not self.deliver)
+        self.attempt_log.first_content = None
+        effects, label = candidate.effects(self.payload), candidate.label
         resume, value = effects.send, None
         try:
             while True:
@@ -341,17 +353,17 @@ class _Run:
                 resume, value = effects.send, None
                 if isinstance(effect, Emit):
                     pace.content()
-                    if self.journal.first_content is None:
-                        self.journal.first_content = pace.last_content
+                    if self.attempt_log.first_content is None:
+                        self.attempt_log.first_content = pace.last_content
                     if self.deliver:
                         self.delivered.append(effect.event.text)
                         yield effect
                         pace.content()  # the caller may take its time
                     continue
                 try:
-                    value = yield Call(effect, pace.allowance(effect), label)
+                    value = yield Call(effect, pace.timeout_for(effect), label)
                 except AttemptTimedOut as failure:
-                    resume, value = effects.throw, pace.told(failure) if effect.streamed else failure
+                    resume, value = effects.throw, pace.timeout_error(failure) if effect.streamed else failure
                 except GatewayError as failure:
                     resume, value = effects.throw, failure
         finally:
@@ -359,30 +371,30 @@ class _Run:
 
     def _could_take_over(self, behind: Sequence[Any]) -> bool:
         now = self.chain.clock()
-        return any(link.breaker.ready_at() <= now and self._refusal(link) is None for link in behind)
+        return any(candidate.breaker.ready_at() <= now and self._refusal(candidate) is None for candidate in behind)
 
-    def _pause_before_retry(self, link: Any, failure: GatewayError, retries: int, began: float) -> float | None:
+    def _pause_before_retry(self, candidate: Any, failure: GatewayError, retries: int, began: float) -> float | None:
         """Decide what a failure means: seconds until the same target is asked again, None to go on, or raise it."""
         now = self.chain.clock()
         if failure.counts:
-            link.breaker.failed(now, failure, began)
+            candidate.breaker.record_failure(now, failure, began)
         else:
-            link.breaker.released()
+            candidate.breaker.cancel_probe()
         if self.delivered and not isinstance(failure, ContentFiltered):
             raise StreamInterrupted(
                 f"the answer broke off after {sum(map(len, self.delivered))} characters of text: {failure.message}; "
                 "no other target can go on where it stopped",
                 partial="".join(self.delivered),
-                target=link.label,
+                target=candidate.label,
                 status=failure.status,
             ) from failure
         if self._worth_waiting(failure, retries):
             return failure.retry_after
-        if failure.waits or (failure.retries and (failure.retry_after or 0.0) > BACK_OFF_CAP):
+        if failure.waits or (failure.retries and (failure.retry_after or 0.0) > MAX_BACK_OFF_S):
             pause = self._back_off(self.waits) if failure.retry_after is None else failure.retry_after
             if failure.waits:
-                link.breaker.rest(now + pause, failure)
-            self.later.append((now + pause, link))
+                candidate.breaker.rest(now + pause, failure)
+            self.later.append((now + pause, candidate))
             return None
         if not failure.try_next and not (
             isinstance(failure, ContentFiltered) and self.chain.policy.next_on_content_filter and not self.delivered
@@ -408,10 +420,10 @@ class _Run:
         """Nobody could serve at once: wait for those that will be able to, as long as the deadline allows."""
         while self.later:
             self.later.sort(key=lambda entry: entry[0])
-            ready, link = self.later.pop(0)
+            ready, candidate = self.later.pop(0)
             now = self.chain.clock()
-            resting = link.breaker.resting(now)
-            again = id(link) in self.asked
+            resting = candidate.breaker.resting(now)
+            again = id(candidate) in self.asked
             if again and self.chain.policy.max_retries == 0:
                 continue
             if resting or again:
@@ -423,14 +435,14 @@ class _Run:
             elif self.asked:
                 # Open, and others were tried: their errors tell more than one more call to a target that is down.
                 continue
-            if link.breaker.admit(self.chain.clock(), forced=True):
-                outcome = yield from self._ask(link)
+            if candidate.breaker.admit(self.chain.clock(), forced=True):
+                outcome = yield from self._call_with_retries(candidate)
                 if outcome is not None:
                     return outcome
         raise self._exhausted()
 
     def _back_off(self, n: int) -> float:
-        return self.chain.jitter(BACK_OFF_LEAST, min(BACK_OFF_CAP, BACK_OFF_BASE * 2**n))
+        return self.chain.jitter(MIN_BACK_OFF_S, min(MAX_BACK_OFF_S, BACK_OFF_BASE_S * 2**n))
 
     def _too_late(self) -> DeadlineExceeded:
         tried = "; ".join(f"{error.target}: {type(error).__name__}: {error.message}" for error in self.errors.values())

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from hf_gateway.errors import Attempt, BadGeneration, BadResponse, InvalidRequest, nearest
+from hf_gateway.errors import Attempt, BadGeneration, BadResponse, InvalidRequest, did_you_mean
 from hf_gateway.usage import Usage
 from hf_gateway.values.chat_checks import checked_choice, checked_format, checked_messages, checked_tools
 from hf_gateway.values.plain_numbers import PlainNumbers
@@ -94,7 +94,7 @@ class ChatRequest:
         for name in given:
             if name not in Sampling.model_fields:
                 known = {*Sampling.model_fields, "tools", "tool_choice", "response_format", "model"}
-                raise InvalidRequest(f"a chat request has no argument {name!r}{nearest(name, known)}")
+                raise InvalidRequest(f"a chat request has no argument {name!r}{did_you_mean(name, known)}")
         sampling = defaults or Sampling()
         if given:
             base = {name: getattr(sampling, name) for name in sampling.model_fields_set}
@@ -258,7 +258,7 @@ MAX_ANSWER_CHARACTERS = 10_000_000
 """Of one answer's text, thoughts and tool calls together: several times what any model writes at once."""
 
 
-class Gathering:
+class AnswerBuilder:
     """Joins events into an answer, and gives each piece of a tool call its number and its id: the only place for that."""
 
     def __init__(self) -> None:
@@ -310,9 +310,9 @@ class Gathering:
         self.has_content = self.has_content or event.has_content
         if not event.tool_calls:
             return event
-        return replace(event, tool_calls=tuple(self._call(delta) for delta in event.tool_calls))
+        return replace(event, tool_calls=tuple(self._merge_call(delta) for delta in event.tool_calls))
 
-    def retell(self, reasoning: str, text: str) -> None:
+    def replace_content(self, reasoning: str, text: str) -> None:
         """Put these in the place of what was gathered: only the end shows where some servers' thoughts stop."""
         self._reasoning, self._text = [reasoning], [text]
 
@@ -321,8 +321,8 @@ class Gathering:
         calls = tuple(ToolCall(call["id"], call["name"], "".join(call["arguments"]) or "{}") for call in self._calls)
         return ChatAnswer(self.text, "".join(self._reasoning), calls, logprobs=tuple(self._logprobs), **self._facts)
 
-    def _call(self, delta: ToolCallDelta) -> ToolCallDelta:
-        place, first_id = self._place(delta), None
+    def _merge_call(self, delta: ToolCallDelta) -> ToolCallDelta:
+        place, first_id = self._call_index(delta), None
         if place is None:
             # Ids are what tells two calls of one tool apart; several servers send none, or the tool's name for each.
             taken = {delta.name, *(call["id"] for call in self._calls)}
@@ -335,7 +335,7 @@ class Gathering:
         call["arguments"].append(delta.arguments)
         return ToolCallDelta(place, first_id, name, delta.arguments)
 
-    def _place(self, delta: ToolCallDelta) -> int | None:
+    def _call_index(self, delta: ToolCallDelta) -> int | None:
         """Find the call a piece belongs to: by its number and its id, else the last one; None for a new call."""
         numbered = enumerate(self._calls)
         places = [place for place, call in numbered if delta.index is None or call["index"] == delta.index]
@@ -345,10 +345,10 @@ class Gathering:
             places = said or ([] if delta.name else places)
         elif delta.index is None and delta.name:
             return None
-        return places[-1] if places and not _is_another(delta, self._calls[places[-1]]) else None
+        return places[-1] if places and not _starts_another_call(delta, self._calls[places[-1]]) else None
 
 
-def _is_another(delta: ToolCallDelta, call: Mapping[str, Any]) -> bool:
+def _starts_another_call(delta: ToolCallDelta, call: Mapping[str, Any]) -> bool:
     """Say whether a piece with the number and the id of a call is another call: some servers give all of them the same."""
     if not delta.name or not call["name"]:
         return False

@@ -6,30 +6,30 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from hf_gateway import observe
-from hf_gateway.chain import Chain, Journal, Steps
+from hf_gateway.chain import AttemptLog, Chain, Steps
 from hf_gateway.chat import ChatRequest, ChatResult, Message
 from hf_gateway.errors import InvalidRequest
-from hf_gateway.link import ChatLink
-from hf_gateway.observe import Watch
+from hf_gateway.link import ChatCandidate
+from hf_gateway.observe import ObservedCall
 from hf_gateway.options import ChatSettings
 
-Told = Callable[[ChatResult, Journal], None]
+OnAnswer = Callable[[ChatResult, AttemptLog], None]
 
 
-class Chatter:
+class ChatService:
     """Answers the conversations of one gateway."""
 
     def __init__(
         self,
         chain: Chain,
-        links: Sequence[ChatLink],
+        candidates: Sequence[ChatCandidate],
         settings: ChatSettings,
-        watch: Callable[[ChatRequest, bool], Watch],
-        told: Told,
+        watch: Callable[[ChatRequest, bool], ObservedCall],
+        told: OnAnswer,
     ) -> None:
         """watch: has a request watched, which is streamed to its caller or not; told: hears of each result before its caller."""
         self._chain = chain
-        self._links = links
+        self._candidates = candidates
         self._settings = settings
         self._watch = watch
         self._told = told
@@ -45,32 +45,36 @@ class Chatter:
         request = (
             messages if isinstance(messages, ChatRequest) else ChatRequest.of(messages, settings.sampling(), **call)
         )
-        if request.model is not None and not any(link.inherits for link in self._links):
+        if request.model is not None and not any(candidate.inherits for candidate in self._candidates):
             raise InvalidRequest(
                 f"model={request.model!r} would change nothing: every target of this chain names a model of its own"
             )
         # Only a stream shows early that an answer stalls or was cut, and ends on the server when its caller leaves.
-        streamed = ended is not None or settings.streaming is not False or len(self._links) > 1
+        streamed = ended is not None or settings.streaming is not False or len(self._candidates) > 1
         return self._watched(dataclasses.replace(request, stream=streamed), ended)
 
     def _watched(self, request: ChatRequest, ended: Callable[[ChatResult], None] | None) -> Steps:
         if not observe.watchers:
-            return (yield from self._served(request, ended, Journal()))
+            return (yield from self._answer(request, ended, AttemptLog()))
         with self._watch(request, ended is not None) as watch:
-            yield from watch.admitted()
-            return watch.done((yield from self._served(request, ended, watch.journal)))
+            yield from watch.begun()
+            return watch.done((yield from self._answer(request, ended, watch.attempt_log)))
 
-    def _served(self, request: ChatRequest, ended: Callable[[ChatResult], None] | None, journal: Journal) -> Steps:
+    def _answer(
+        self, request: ChatRequest, ended: Callable[[ChatResult], None] | None, attempt_log: AttemptLog
+    ) -> Steps:
         started, began = time.perf_counter(), self._chain.clock()
-        ((answer, link),) = yield from self._chain.serve(request, journal, deliver=ended is not None)
+        ((answer, candidate),) = yield from self._chain.serve(request, attempt_log, deliver=ended is not None)
         result = ChatResult(
             **{item.name: getattr(answer, item.name) for item in dataclasses.fields(answer)},
-            served_by=link.label,
-            attempts=tuple(journal.attempts),
+            served_by=candidate.label,
+            attempts=tuple(attempt_log.attempts),
             seconds=time.perf_counter() - started,
-            first_content_seconds=journal.first_content - began if request.stream and journal.first_content else None,
+            first_content_seconds=attempt_log.first_content - began
+            if request.stream and attempt_log.first_content
+            else None,
         )
-        self._told(result, journal)
+        self._told(result, attempt_log)
         if ended is not None:
             ended(result)
         return result

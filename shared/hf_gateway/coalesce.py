@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 # Of whoever goes alone, which is nearly everybody: making two futures would cost more than all else here.
-_AT_ONCE: "Future[None]" = Future()
-_AT_ONCE.set_result(None)
-_NOBODY_WAITS: "Future[Any]" = Future()
+_READY: "Future[None]" = Future()
+_READY.set_result(None)
+_ABANDONED: "Future[Any]" = Future()
 
 
 @dataclass(eq=False)
@@ -24,7 +24,7 @@ class Group:
 
     key: Hashable
     ready: "Future[None]"
-    landed: "Future[Any]"
+    outcome: "Future[Any]"
     texts: dict[str, int] = field(default_factory=dict)
     over: bool = False
 
@@ -43,16 +43,16 @@ class Coalescer:
     def __init__(self, most: Callable[[], int]) -> None:
         """most: says how many texts a group has at most, anew for each text."""
         self._most = most
-        self.begin_anew()
+        self.reset()
         _all.add(self)
 
-    def begin_anew(self) -> None:
+    def reset(self) -> None:
         """Forget all groups: after a fork their leaders are in the parent, and so may be whoever holds the lock."""
         self._lock = threading.Lock()
         self._under_way: dict[Hashable, int] = {}
         self._gathering: dict[Hashable, Group] = {}
 
-    def enter(self, key: Hashable, text: str) -> tuple[Group, int, bool]:
+    def join(self, key: Hashable, text: str) -> tuple[Group, int, bool]:
         """Join a group of this key, or begin one; returns it, the text's place in it, and whether to lead it."""
         with self._lock:
             group = self._gathering.get(key)
@@ -62,7 +62,7 @@ class Coalescer:
                     group = self._gathering[key] = Group(key, Future(), Future())
                 else:
                     self._under_way[key] = 1
-                    group = Group(key, _AT_ONCE, _NOBODY_WAITS)
+                    group = Group(key, _READY, _ABANDONED)
             place = group.add(text)
             if len(group.texts) >= self._most():
                 self._close(group)
@@ -73,7 +73,7 @@ class Coalescer:
         with self._lock:
             self._close(group)
 
-    def land(self, group: Group, outcome: Any) -> None:
+    def resolve(self, group: Group, outcome: Any) -> None:
         """Tell the group how it went; None: its work was given up, and each has to begin anew. The first word holds."""
         with self._lock:
             if group.over:
@@ -85,8 +85,8 @@ class Coalescer:
                 self._under_way[group.key] = left
             elif (waiting := self._gathering.get(group.key)) is not None:
                 self._close(waiting)
-        if group.landed is not _NOBODY_WAITS:
-            group.landed.set_result(outcome)
+        if group.outcome is not _ABANDONED:
+            group.outcome.set_result(outcome)
 
     def _close(self, group: Group) -> None:
         """Let nobody join any more; from now on it counts as under way."""
@@ -99,10 +99,10 @@ class Coalescer:
 _all: "weakref.WeakSet[Coalescer]" = weakref.WeakSet()
 
 
-def _begin_anew() -> None:
+def _reset_all() -> None:
     for coalescer in _all:
-        coalescer.begin_anew()
+        coalescer.reset()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_anew)
+    os.register_at_fork(after_in_child=_reset_all)

@@ -31,8 +31,8 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel
 
 from hf_gateway.credentials import HUB, ROUTER, TOKEN_VARIABLES, is_dedicated_endpoint, is_hugging_face
-from hf_gateway.errors import ConfigError, nearest
-from hf_gateway.key_policy import HouseRules, KeyLevel, truthy
+from hf_gateway.errors import ConfigError, did_you_mean
+from hf_gateway.key_policy import KeyLevel, KeyPolicyOverrides, parse_flag
 from hf_gateway.notices import notice_once
 from hf_gateway.settings.env_keys import EnvKeyRules, allowed_in
 from hf_gateway.target import Target, checked_url, parsed_url
@@ -78,7 +78,7 @@ def read_config(path: str | Path | None = None) -> tuple[Path | None, dict[str, 
     for name in data:
         if name not in ("chains", "keys"):
             raise ConfigError(
-                f"{found}:{line_of(text, [], name)}: unknown section {name!r}{nearest(name, ['chains', 'keys'])}"
+                f"{found}:{line_of(text, [], name)}: unknown section {name!r}{did_you_mean(name, ['chains', 'keys'])}"
             )
     if not isinstance(data.get("chains", {}), dict):
         raise ConfigError(f"{found}:{line_of(text, [], 'chains')}: chains is a section, such as [chains.docs]")
@@ -95,7 +95,7 @@ def read_chain(name: str, kind: type[BaseModel], path: str | Path | None = None)
     text = found.read_text(encoding="utf-8-sig")
     chains = data.get("chains", {})
     if name not in chains:
-        raise ConfigError(f"{found}: there is no [chains.{name}]{nearest(name, set(chains)) if chains else ''}")
+        raise ConfigError(f"{found}: there is no [chains.{name}]{did_you_mean(name, set(chains)) if chains else ''}")
     chain = chains[name]
     if not isinstance(chain, dict):
         raise ConfigError(f"{found}:{line_of(text, ['chains'], name)}: {name!r} is a section, [chains.{name}]")
@@ -109,7 +109,9 @@ def read_chain(name: str, kind: type[BaseModel], path: str | Path | None = None)
     for setting in chain:
         if setting not in kind.model_fields:
             line = line_of(text, ["chains", name], setting)
-            raise ConfigError(f"{found}:{line}: unknown setting {setting!r}{nearest(setting, set(kind.model_fields))}")
+            raise ConfigError(
+                f"{found}:{line}: unknown setting {setting!r}{did_you_mean(setting, set(kind.model_fields))}"
+            )
     rules = None if path or os.environ.get("HF_GATEWAY_CONFIG") else _env_key_rules(found)
     try:
         settings = kind(**chain)
@@ -117,7 +119,7 @@ def read_chain(name: str, kind: type[BaseModel], path: str | Path | None = None)
             targets: tuple[Target, ...] | None = getattr(settings, "targets", None)
             if targets is not None:
                 _check_code(found, targets)
-                chain["targets"] = [rules.checked(target) for target in targets]
+                chain["targets"] = [rules.without_forbidden_key(target) for target in targets]
             _check_api_key(rules, chain, targets or (Target("hf"),))
             _check_endpoints(rules, chain, targets or ())
     except ValueError as error:  # pydantic's own, for values of the wrong type
@@ -188,13 +190,15 @@ def line_of(text: str, section: list[str], name: str) -> int:
     return best
 
 
-def house_rules(path: str | Path | None = None, environment: Mapping[str, str] = os.environ) -> HouseRules:
+def key_policy_overrides(
+    path: str | Path | None = None, environment: Mapping[str, str] = os.environ
+) -> KeyPolicyOverrides:
     """Return the owner's rules about keys, from HUGGINGFACE_REQUIRE_API_KEY and the config file's `[keys]`."""
     found, data = read_config(path)
     keys = data.get("keys", {})
     if found is not None:
         _check_keys(found, keys)
-    hosted = truthy(environment.get("HUGGINGFACE_REQUIRE_API_KEY", "")) or keys.get("require_for_hosted") is True
+    hosted = parse_flag(environment.get("HUGGINGFACE_REQUIRE_API_KEY", "")) or keys.get("require_for_hosted") is True
     models: dict[str, KeyLevel] = {}
     levels = {level.value: level for level in KeyLevel}
     for model, given in keys.get("models", {}).items():
@@ -204,7 +208,7 @@ def house_rules(path: str | Path | None = None, environment: Mapping[str, str] =
             named = quoted(str(given), "what was given")
             raise ConfigError(f"{found}:{line}: {named} is not a level; write never, optional or required")
         models[model] = levels[given]
-    return HouseRules(hosted, models)
+    return KeyPolicyOverrides(hosted, models)
 
 
 def _check_keys(found: Path, keys: Any) -> None:
@@ -215,7 +219,7 @@ def _check_keys(found: Path, keys: Any) -> None:
     for name, value in keys.items():
         line = line_of(text, ["keys"], name)
         if name not in kinds:
-            raise ConfigError(f"{found}:{line}: unknown setting {name!r}{nearest(name, set(kinds))}")
+            raise ConfigError(f"{found}:{line}: unknown setting {name!r}{did_you_mean(name, set(kinds))}")
         if not isinstance(value, kinds[name]):
             raise ConfigError(f"{found}:{line}: {name} is {'true or false' if kinds[name] is bool else 'a table'}")
     try:

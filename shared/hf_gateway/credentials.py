@@ -68,7 +68,7 @@ def is_dedicated_endpoint(url: str) -> bool:
     return is_hugging_face(url) and origin_of(url).removesuffix(":443").endswith(".endpoints.huggingface.cloud")
 
 
-def find(
+def find_credential(
     url: str | None,
     *,
     bound: Secret | EnvKey | None = None,

@@ -3,16 +3,16 @@
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Iterator
 
-from hf_gateway.embedding import EmbedRequest, Role, check_role, fault_of, iterable
+from hf_gateway.embedding import EmbedRequest, Role, check_role, iterable, text_fault
 from hf_gateway.errors import InvalidRequest
 
-_WANTED = "an iterable"
+BATCH_BYTES = "an iterable"
 
 Batch = tuple[int, EmbedRequest]
 """A request, and the place of its first text in the stream."""
 
 
-class Cutter:
+class BatchBuilder:
     """Gathers texts until there are enough for a request. size: says how many that are, anew for each text."""
 
     def __init__(self, role: Role, truncate: bool, size: Callable[[], int]) -> None:
@@ -24,39 +24,39 @@ class Cutter:
 
     def add(self, text: str) -> bool:
         """Take a text; returns whether there are enough. Raises InvalidRequest, naming it by its place in the stream."""
-        if fault := fault_of(text):
+        if fault := text_fault(text):
             raise InvalidRequest(f"text {self._seen} {fault}; it and those after it were not embedded")
         self._seen += 1
         self._texts.append(text)
         return len(self._texts) >= self._size()
 
-    def take(self) -> Iterator[Batch]:
+    def flush(self) -> Iterator[Batch]:
         """Give what there is, if there is any."""
         if self._texts:
             texts, self._texts = self._texts, []
             yield self._seen - len(texts), EmbedRequest(texts, self._role, self._truncate)
 
 
-def cut(texts: Iterable[str], cutter: Cutter) -> Generator[Batch, None, None]:
+def batched(texts: Iterable[str], cutter: BatchBuilder) -> Generator[Batch, None, None]:
     """Cut texts into requests; what comes before a fault, of a text or of the iterable, is given before it is raised.
 
     A generator is closed at the end, however that comes.
     """
     with contextlib.closing(texts) if isinstance(texts, Generator) else contextlib.nullcontext():
         try:
-            for text in iterable(texts, _WANTED):
+            for text in iterable(texts, BATCH_BYTES):
                 if cutter.add(text):
-                    yield from cutter.take()
+                    yield from cutter.flush()
         except Exception:
-            yield from cutter.take()
+            yield from cutter.flush()
             raise
-        yield from cutter.take()
+        yield from cutter.flush()
 
 
-async def acut(texts: Iterable[str] | AsyncIterable[str], cutter: Cutter) -> AsyncGenerator[Batch, None]:
+async def abatched(texts: Iterable[str] | AsyncIterable[str], cutter: BatchBuilder) -> AsyncGenerator[Batch, None]:
     """Do what `cut` does, also for texts that are waited for."""
     if not isinstance(texts, AsyncIterable):
-        with contextlib.closing(cut(texts, cutter)) as pieces:
+        with contextlib.closing(batched(texts, cutter)) as pieces:
             for piece in pieces:
                 yield piece
         return
@@ -64,11 +64,11 @@ async def acut(texts: Iterable[str] | AsyncIterable[str], cutter: Cutter) -> Asy
         try:
             async for text in texts:
                 if cutter.add(text):
-                    for piece in cutter.take():
+                    for piece in cutter.flush():
                         yield piece
         except Exception:
-            for piece in cutter.take():
+            for piece in cutter.flush():
                 yield piece
             raise
-        for piece in cutter.take():
+        for piece in cutter.flush():
             yield piece

@@ -19,7 +19,7 @@ from hf_gateway.errors import ConfigError, GatewayError
 from hf_gateway.wire.http import HttpRequest, HttpResponse
 
 
-class Source(Protocol):
+class StreamSource(Protocol):
     """Something that comes in pieces: the body of a response, or an answer that is made in this process.
 
     Closing it ends whatever makes the pieces; a source that was read to its end needs no closing.
@@ -44,7 +44,7 @@ class Opened:
 
     status: int
     headers: Mapping[str, str]
-    source: Source
+    source: StreamSource
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Read:
     so only the deadline and other targets limit it.
     """
 
-    source: Source
+    source: StreamSource
     within: float | None = None
     patient: bool = False
     streamed: ClassVar[bool] = True
@@ -176,11 +176,11 @@ class Driver:
 
     def perform(self, effects: Effects, *, timeout: float, target: str) -> Any:
         """Drive one backend's effects without a chain, blocking, all of them within `timeout` seconds."""
-        return self.run(self._within(effects, self.clock.now() + timeout, target))
+        return self.run(self._with_timeouts(effects, self.clock.now() + timeout, target))
 
     def stream(self, steps: Generator[Any, Any, Any]) -> Generator[Any, None, Any]:
         """Drive steps, blocking, giving what they emit; returns what they return."""
-        resume, value, held = steps.send, None, _Held()
+        resume, value, held = steps.send, None, _OpenSources()
         try:
             while True:
                 try:
@@ -197,13 +197,13 @@ class Driver:
                     resume, value = steps.throw, failure
         finally:
             steps.close()
-            if (source := held.released()) is not None:
+            if (source := held.take_all()) is not None:
                 source.close()
 
     async def astream(self, steps: Generator[Any, Any, Any], ended: Callable[[Any], None]) -> AsyncGenerator[Any, None]:
         """Drive steps, async, giving what they emit; `ended` is told what they return. Raises ConfigError without asyncio."""
         require_asyncio()
-        resume, value, held = steps.send, None, _Held()
+        resume, value, held = steps.send, None, _OpenSources()
         try:
             while True:
                 try:
@@ -221,11 +221,11 @@ class Driver:
                     resume, value = steps.throw, failure
         finally:
             steps.close()
-            if (source := held.released()) is not None:
+            if (source := held.take_all()) is not None:
                 await source.aclose()
 
-    def _step(self, step: Call | Wait | Await, held: "_Held") -> Any:
-        if (source := held.no_longer_needed(step)) is not None:
+    def _step(self, step: Call | Wait | Await, held: "_OpenSources") -> Any:
+        if (source := held.take_finished(step)) is not None:
             source.close()
         if isinstance(step, Wait):
             return self.clock.sleep(step.seconds)
@@ -236,17 +236,17 @@ class Driver:
             case Compute():
                 return effect.function()
             case Read():
-                return held.holding(effect.source).read(_shorter(timeout, effect.within))
+                return held.track(effect.source).read(_shorter(timeout, effect.within))
             case Open():
                 opened = self.transport.open(
                     effect, timeout=timeout, connect_timeout=self.connect_timeout, target=step.target
                 )
-                held.holding(opened.source)
+                held.track(opened.source)
                 return opened
         return self.transport.send(effect, timeout=timeout, connect_timeout=self.connect_timeout, target=step.target)
 
-    async def _astep(self, step: Call | Wait | Await, held: "_Held") -> Any:
-        if (source := held.no_longer_needed(step)) is not None:
+    async def _astep(self, step: Call | Wait | Await, held: "_OpenSources") -> Any:
+        if (source := held.take_finished(step)) is not None:
             await source.aclose()
         if isinstance(step, Wait):
             return await self.clock.asleep(step.seconds)
@@ -257,18 +257,18 @@ class Driver:
             case Compute():
                 return await asyncio.get_running_loop().run_in_executor(effect.executor, effect.function)
             case Read():
-                return await held.holding(effect.source).aread(_shorter(timeout, effect.within))
+                return await held.track(effect.source).aread(_shorter(timeout, effect.within))
             case Open():
                 opened = await self.transport.aopen(
                     effect, timeout=timeout, connect_timeout=self.connect_timeout, target=step.target
                 )
-                held.holding(opened.source)
+                held.track(opened.source)
                 return opened
         return await self.transport.asend(
             effect, timeout=timeout, connect_timeout=self.connect_timeout, target=step.target
         )
 
-    def _within(self, effects: Effects, ends: float, target: str) -> Generator[Call, Any, Any]:
+    def _with_timeouts(self, effects: Effects, ends: float, target: str) -> Generator[Call, Any, Any]:
         resume, value = effects.send, None
         try:
             while True:
@@ -284,22 +284,22 @@ class Driver:
             effects.close()
 
 
-class _Held:
+class _OpenSources:
     """The source that is being read: there is one at a time, and it is closed when anything else is wished for."""
 
     def __init__(self) -> None:
-        self._source: Source | None = None
+        self._source: StreamSource | None = None
 
-    def holding(self, source: Source) -> Source:
+    def track(self, source: StreamSource) -> StreamSource:
         self._source = source
         return source
 
-    def no_longer_needed(self, step: Call | Wait | Await) -> Source | None:
+    def take_finished(self, step: Call | Wait | Await) -> StreamSource | None:
         if isinstance(step, Call) and isinstance(step.effect, Read):
             return None
-        return self.released()
+        return self.take_all()
 
-    def released(self) -> Source | None:
+    def take_all(self) -> StreamSource | None:
         source, self._source = self._source, None
         return source
 

@@ -22,40 +22,40 @@ from collections.abc import (
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hf_gateway.cache import CachedSpace, Recall
-from hf_gateway.cache_stores import parts
-from hf_gateway.chain import Await, Chain, Journal, Split, Steps
+from hf_gateway.cache import CachedSpace, CacheLookup
+from hf_gateway.cache_stores import chunks
+from hf_gateway.chain import AttemptLog, Await, Chain, Split, Steps
 from hf_gateway.coalesce import Coalescer, Group
-from hf_gateway.cutting import Batch, Cutter, acut, cut
+from hf_gateway.cutting import Batch, BatchBuilder, abatched, batched
 from hf_gateway.drive import Driver
 from hf_gateway.embedding import EmbedAnswer, EmbedRequest, EmbedResult, Role
 from hf_gateway.errors import ContextOverflow, GatewayError, InvalidRequest
-from hf_gateway.flight import Flight
-from hf_gateway.link import EmbedLink
+from hf_gateway.flight import ConcurrencyLimiter
+from hf_gateway.link import EmbeddingCandidate
 from hf_gateway.observe import tags
 from hf_gateway.options import EmbedSettings
-from hf_gateway.portal import Portal, portal
-from hf_gateway.tasks.embedding.blamed_text import halves, named, placed_in_stream
+from hf_gateway.portal import BackgroundLoop, background_loop
+from hf_gateway.tasks.embedding.blamed_text import halves, name_text, placed_in_stream
 from hf_gateway.usage import Usage
 from hf_gateway.vectors import Vectors
-from hf_gateway.windows import futures_in_order, in_order
+from hf_gateway.windows import map_ordered, map_ordered_blocking
 
-SHARED = 256
+MAX_SHARED_TEXTS = 256
 """Texts that share one request at most, where the server says nothing of its limit."""
-PATIENCE = 2.0
+SHARED_WAIT_FACTOR = 2.0
 """Times the time for a request, after which one that another call makes and shares is not waited for any more."""
-STREAMED = 512
+MAX_STREAM_TEXTS = 512
 """Texts that a stream hands to a model in this process at once: enough to sort by length."""
 
 
-Came = tuple[EmbedAnswer, EmbedLink]
+ServedBatch = tuple[EmbedAnswer, EmbeddingCandidate]
 
 
 @dataclass
 class Job:
     """Calls that belong together, such as all batches of a stream. leader: who served last, and is asked first."""
 
-    leader: EmbedLink | None = None
+    preferred: EmbeddingCandidate | None = None
 
 
 Serve = Callable[[EmbedRequest, Job], EmbedResult]
@@ -63,21 +63,21 @@ AsyncServe = Callable[[EmbedRequest, Job], Awaitable[EmbedResult]]
 
 
 @dataclass
-class Served:
+class EmbeddingRun:
     """What became of one call. shared: another call's request brought it, and the tokens are counted there."""
 
     request: EmbedRequest
-    recall: Recall
+    lookup: CacheLookup
     job: Job
-    journal: Journal = field(default_factory=Journal)
-    answers: list[Came] = field(default_factory=list)
+    attempt_log: AttemptLog = field(default_factory=AttemptLog)
+    answers: list[ServedBatch] = field(default_factory=list)
     shared: bool = False
     started: float = field(default_factory=time.perf_counter)
     seconds: float = 0.0
 
     def vectors(self) -> Vectors:
         """Return the vectors of all texts, in order."""
-        return self.recall.vectors([answer for answer, _ in self.answers])
+        return self.lookup.vectors([answer for answer, _ in self.answers])
 
     def usage(self) -> Usage:
         """Add up the tokens."""
@@ -86,18 +86,20 @@ class Served:
     def names(self) -> tuple[str, ...]:
         """Name who served, first to last."""
         return tuple(
-            dict.fromkeys([*(["cache"] if self.recall.found else []), *(link.label for _, link in self.answers)])
+            dict.fromkeys(
+                [*(["cache"] if self.lookup.found else []), *(candidate.label for _, candidate in self.answers)]
+            )
         )
 
 
-class Embedder:
+class EmbeddingService:
     """Serves the calls of one gateway."""
 
     def __init__(
         self,
         chain: Chain,
         driver: Driver,
-        links: Sequence[EmbedLink],
+        candidates: Sequence[EmbeddingCandidate],
         settings: EmbedSettings,
         cache: CachedSpace | None,
         prepare: tuple[Callable[[], None], Callable[[], Coroutine[Any, Any, None]]],
@@ -105,53 +107,61 @@ class Embedder:
         """prepare: reads what lies in files before anything is sent, blocking and async."""
         self._chain = chain
         self._driver = driver
-        self._first = links[0]
+        self._first = candidates[0]
         self._settings = settings
         self._cache = cache
         self._prepare, self._aprepare = prepare
-        self._coalescer = Coalescer(self._shared) if settings.coalesce else None
-        self._flights: dict[asyncio.AbstractEventLoop, Flight] = {}
-        self._on_portal = False
-        for link in links:
-            link.refused = self._refused
+        self._coalescer = Coalescer(self._max_shared_texts) if settings.coalesce else None
+        self._limiters: dict[asyncio.AbstractEventLoop, ConcurrencyLimiter] = {}
+        self._used_background_loop = False
+        for candidate in candidates:
+            candidate.refused = self._note_rate_limit
 
     @property
     def remote(self) -> bool:
         """Whether the first target is a server, which can be asked several things at once."""
         return self._first.backend.url is not None
 
-    def serve(self, request: EmbedRequest, journal: Journal | None = None, job: Job | None = None) -> Served:
+    def serve(
+        self, request: EmbedRequest, attempt_log: AttemptLog | None = None, job: Job | None = None
+    ) -> EmbeddingRun:
         """Serve a call, blocking; one of a job shares no requests. Raises GatewayErrors."""
-        served = Served(request, Recall(request, self._cache), job or Job(), journal or Journal())
-        left = served.recall.left()
-        if left:
+        run = EmbeddingRun(request, CacheLookup(request, self._cache), job or Job(), attempt_log or AttemptLog())
+        missing = run.lookup.missing()
+        if missing:
             self._prepare()
             # On a loop's own thread whoever blocks must not wait for others: their leader may be a task of that loop.
-            if len(left) == 1 and self._coalescer is not None and job is None and _loop() is None:
-                self._keep(served, _of(served, left), self._driver.run(self._single(self._coalescer, served, left[0])))
+            if len(missing) == 1 and self._coalescer is not None and job is None and _running_loop() is None:
+                self._add_batch(
+                    run,
+                    _with_texts(run, missing),
+                    self._driver.run(self._serve_single(self._coalescer, run, missing[0])),
+                )
             else:
-                self._in_turn(served, self._pieces(served, left))
-        served.seconds = time.perf_counter() - served.started
-        return served
+                self._serve_sequentially(run, self._batches(run, missing))
+        run.seconds = time.perf_counter() - run.started
+        return run
 
-    async def aserve(self, request: EmbedRequest, journal: Journal | None = None, job: Job | None = None) -> Served:
+    async def aserve(
+        self, request: EmbedRequest, attempt_log: AttemptLog | None = None, job: Job | None = None
+    ) -> EmbeddingRun:
         """Serve a call without blocking the event loop; one of a job shares no requests. Raises GatewayErrors."""
         if self._cache is not None and request.texts:
-            recall = await asyncio.to_thread(Recall, request, self._cache)
+            lookup = await asyncio.to_thread(CacheLookup, request, self._cache)
         else:
-            recall = Recall(request)
-        served = Served(request, recall, job or Job(), journal or Journal())
-        left = recall.left()
-        if left:
+            lookup = CacheLookup(request)
+        run = EmbeddingRun(request, lookup, job or Job(), attempt_log or AttemptLog())
+        missing = lookup.missing()
+        if missing:
             await self._aprepare()
-            if len(left) == 1 and self._coalescer is not None and job is None:
-                came = await self._driver.arun(self._single(self._coalescer, served, left[0]))
-                await self._akeep(served, left, came)
-                served.answers.append(came)
+            if len(missing) == 1 and self._coalescer is not None and job is None:
+                served = await self._driver.arun(self._serve_single(self._coalescer, run, missing[0]))
+                await self._acache_batch(run, missing, served)
+                run.answers.append(served)
             else:
-                served.answers += await self._in_flight(served, self._pieces(served, left), served.journal)
-        served.seconds = time.perf_counter() - served.started
-        return served
+                run.answers += await self._serve_concurrently(run, self._batches(run, missing), run.attempt_log)
+        run.seconds = time.perf_counter() - run.started
+        return run
 
     def stream(
         self, texts: Iterable[str], role: Role, serve: Serve, aserve: AsyncServe
@@ -159,15 +169,19 @@ class Embedder:
         """Have any number of texts served, batch after batch, in order; holds no more than the batches that are on their way."""
         job = Job()
         self._prepare()
-        with contextlib.closing(cut(texts, self._cutter(role))) as batches:
-            if portal.here():  # an observer's; it cannot wait for what only its own thread could do
+        with contextlib.closing(batched(texts, self._batch_builder(role))) as batches:
+            if (
+                background_loop.is_current_thread()
+            ):  # an observer's; it cannot wait for what only its own thread could do
                 for batch in batches:
                     with placed_in_stream(batch):
                         result = serve(batch[1], job)
                     yield result
                 return
-            yield from futures_in_order(
-                batches, lambda batch: self._portal().submit(_served(batch, job, aserve)), self._ahead
+            yield from map_ordered_blocking(
+                batches,
+                lambda batch: self._background_loop().submit(_serve_in_stream(batch, job, aserve)),
+                self._max_pending,
             )
 
     async def astream(
@@ -176,199 +190,209 @@ class Embedder:
         """Do what `stream` does without blocking the event loop."""
         job = Job()
         await self._aprepare()
-        outcomes = in_order(acut(texts, self._cutter(role)), lambda batch: _served(batch, job, aserve), self._ahead)
+        outcomes = map_ordered(
+            abatched(texts, self._batch_builder(role)),
+            lambda batch: _serve_in_stream(batch, job, aserve),
+            self._max_pending,
+        )
         async with contextlib.aclosing(outcomes):
             async for result in outcomes:
                 yield result
 
-    def _cutter(self, role: Role) -> Cutter:
-        return Cutter(role, self._settings.truncate, self._at_once)
+    def _batch_builder(self, role: Role) -> BatchBuilder:
+        return BatchBuilder(role, self._settings.truncate, self._max_stream_texts)
 
-    def _shared(self) -> int:
-        return self._first.batch_texts or SHARED
+    def _max_shared_texts(self) -> int:
+        return self._first.batch_texts or MAX_SHARED_TEXTS
 
-    def _at_once(self) -> int:
-        return self._first.batch_texts or STREAMED
+    def _max_stream_texts(self) -> int:
+        return self._first.batch_texts or MAX_STREAM_TEXTS
 
     @property
-    def _ahead(self) -> int:
+    def _max_pending(self) -> int:
         """How many batches are on their way at once, waiting ones included."""
         return 2 * self._settings.max_concurrency if self.remote else 2
 
-    def left_on_portal(self) -> bool:
+    def take_background_use(self) -> bool:
         """Say whether connections were opened there since this was asked last."""
-        used, self._on_portal = self._on_portal, False
+        used, self._used_background_loop = self._used_background_loop, False
         return used
 
-    def _portal(self) -> Portal:
-        self._on_portal = True
-        return portal
+    def _background_loop(self) -> BackgroundLoop:
+        self._used_background_loop = True
+        return background_loop
 
-    def _pieces(self, served: Served, left: Sequence[str]) -> Sequence[EmbedRequest]:
+    def _batches(self, run: EmbeddingRun, missing: Sequence[str]) -> Sequence[EmbedRequest]:
         """Cut what is left into what is kept in a cache at once; what a server takes at once it says by itself."""
-        if self._cache is None or len(left) <= Recall.at_once():
-            return [_of(served, left)]
-        return [_of(served, part) for part in parts(left, Recall.at_once())]
+        if self._cache is None or len(missing) <= CacheLookup.store_batch_texts():
+            return [_with_texts(run, missing)]
+        return [_with_texts(run, part) for part in chunks(missing, CacheLookup.store_batch_texts())]
 
-    def _in_turn(self, served: Served, pieces: Sequence[EmbedRequest]) -> None:
+    def _serve_sequentially(self, run: EmbeddingRun, batches: Sequence[EmbedRequest]) -> None:
         """Serve batch after batch, blocking; from the first one on that a server wants cut, several at once."""
-        for place, piece in enumerate(pieces):
-            outcome = self._driver.run(self._attempt(served, piece, served.journal))
+        for place, batch in enumerate(batches):
+            outcome = self._driver.run(self._attempt(run, batch, run.attempt_log))
             if not isinstance(outcome, Split):
-                self._keep(served, piece, outcome)
+                self._add_batch(run, batch, outcome)
                 continue
-            served.job.leader = outcome.link
-            left = [*outcome.parts, *pieces[place + 1 :]]
-            if outcome.link.backend.url is None or self._settings.max_concurrency == 1 or portal.here():
-                self._in_turn(served, left)
+            run.job.preferred = outcome.candidate
+            missing = [*outcome.parts, *batches[place + 1 :]]
+            if (
+                outcome.candidate.backend.url is None
+                or self._settings.max_concurrency == 1
+                or background_loop.is_current_thread()
+            ):
+                self._serve_sequentially(run, missing)
             else:
-                served.answers += self._portal().run(self._in_flight(served, left, served.journal))
+                run.answers += self._background_loop().run(self._serve_concurrently(run, missing, run.attempt_log))
             return
 
-    async def _in_flight(self, served: Served, pieces: Sequence[EmbedRequest], journal: Journal) -> list[Came]:
+    async def _serve_concurrently(
+        self, run: EmbeddingRun, batches: Sequence[EmbedRequest], attempt_log: AttemptLog
+    ) -> list[ServedBatch]:
         """Serve batches, several at once, as many as the flight allows; returns what came, in order.
 
         journal: gets what was tried, in the order of the batches.
         """
-        came: list[Came] = []
+        served: list[ServedBatch] = []
         try:
-            if len(pieces) == 1:
-                outcome, tried = await self._apiece(served, pieces[0])
-                came += outcome
-                journal.extend(tried.attempts)
-                return came
-            work = in_order(_each(pieces), lambda piece: self._apiece(served, piece), self._ahead)
+            if len(batches) == 1:
+                outcome, tried = await self._serve_batch(run, batches[0])
+                served += outcome
+                attempt_log.extend(tried.attempts)
+                return served
+            work = map_ordered(_as_async(batches), lambda batch: self._serve_batch(run, batch), self._max_pending)
             async with contextlib.aclosing(work):
                 async for outcome, tried in work:
-                    came += outcome
-                    journal.extend(tried.attempts)
+                    served += outcome
+                    attempt_log.extend(tried.attempts)
         except GatewayError as failure:
-            journal.extend(failure.attempts)
-            failure.attempts = tuple(journal.attempts)
+            attempt_log.extend(failure.attempts)
+            failure.attempts = tuple(attempt_log.attempts)
             raise
-        return came
+        return served
 
-    async def _apiece(self, served: Served, piece: EmbedRequest) -> tuple[list[Came], Journal]:
+    async def _serve_batch(self, run: EmbeddingRun, batch: EmbedRequest) -> tuple[list[ServedBatch], AttemptLog]:
         """Serve one batch, or the parts that a server wants it cut into; returns what came, in order, and what was tried."""
-        journal, flight, quick = Journal(watched=served.journal.watched), self._flight(), None
-        await flight.enter()
+        attempt_log, limiter, quick = AttemptLog(watched=run.attempt_log.watched), self._limiter(), None
+        await limiter.acquire()
         try:
-            outcome = await self._driver.arun(self._attempt(served, piece, journal))
-            if not isinstance(outcome, Split) and all(attempt.outcome != "failed" for attempt in journal.attempts):
-                quick = journal.attempts[-1].seconds
+            outcome = await self._driver.arun(self._attempt(run, batch, attempt_log))
+            if not isinstance(outcome, Split) and all(attempt.outcome != "failed" for attempt in attempt_log.attempts):
+                quick = attempt_log.attempts[-1].seconds
         finally:
-            flight.leave(quick)
+            limiter.release(quick)
         if isinstance(outcome, Split):
-            served.job.leader = outcome.link
-            return await self._in_flight(served, outcome.parts, journal), journal
-        served.job.leader = outcome[1]
-        await self._akeep(served, piece.texts, outcome)
-        return [outcome], journal
+            run.job.preferred = outcome.candidate
+            return await self._serve_concurrently(run, outcome.parts, attempt_log), attempt_log
+        run.job.preferred = outcome[1]
+        await self._acache_batch(run, batch.texts, outcome)
+        return [outcome], attempt_log
 
-    def _keep(self, served: Served, piece: EmbedRequest, came: Came) -> None:
-        served.recall.keep(piece.texts, [came[0]])
-        served.answers.append(came)
-        served.job.leader = came[1]
+    def _add_batch(self, run: EmbeddingRun, batch: EmbedRequest, served: ServedBatch) -> None:
+        run.lookup.store(batch.texts, [served[0]])
+        run.answers.append(served)
+        run.job.preferred = served[1]
 
-    async def _akeep(self, served: Served, texts: Sequence[str], came: Came) -> None:
+    async def _acache_batch(self, run: EmbeddingRun, texts: Sequence[str], served: ServedBatch) -> None:
         if self._cache is not None:
-            await asyncio.to_thread(served.recall.keep, texts, [came[0]])
+            await asyncio.to_thread(run.lookup.store, texts, [served[0]])
         else:
-            served.recall.keep(texts, [came[0]])
+            run.lookup.store(texts, [served[0]])
 
-    def _attempt(self, served: Served, piece: EmbedRequest, journal: Journal) -> Steps:
+    def _attempt(self, run: EmbeddingRun, batch: EmbedRequest, attempt_log: AttemptLog) -> Steps:
         """Serve a batch; returns (answer, link), or the `Split` that a target's limit or a text that is too long asks for."""
         try:
-            return (yield from self._chain.attempt(piece, journal, first=served.job.leader))
+            return (yield from self._chain.attempt(batch, attempt_log, first=run.job.preferred))
         except GatewayError as failure:
-            if parts := halves(piece, failure):
-                return Split(parts, served.job.leader or self._first)
-            raise named(failure, piece, served.request) from failure.__cause__
+            if parts := halves(batch, failure):
+                return Split(parts, run.job.preferred or self._first)
+            raise name_text(failure, batch, run.request) from failure.__cause__
 
-    def _single(self, coalescer: Coalescer, served: Served, text: str) -> Steps:
+    def _serve_single(self, coalescer: Coalescer, run: EmbeddingRun, text: str) -> Steps:
         """Serve one text, with others that come at the same time; returns the answer for it, and who gave it."""
         try:
-            return (yield from self._in_company(coalescer, served, text))
+            return (yield from self._serve_coalesced(coalescer, run, text))
         except GatewayError as failure:
-            raise named(failure, _of(served, [text]), served.request) from failure.__cause__
+            raise name_text(failure, _with_texts(run, [text]), run.request) from failure.__cause__
 
-    def _in_company(self, coalescer: Coalescer, served: Served, text: str) -> Steps:
-        landed, caller = None, tags()
+    def _serve_coalesced(self, coalescer: Coalescer, run: EmbeddingRun, text: str) -> Steps:
+        outcome, caller = None, tags()
         # Nobody waits for a task of another loop, which may stand still, as between two cells of a notebook.
-        company = (_loop(), served.request.role, caller.tenant, caller.user)
-        while landed is None:
-            group, place, leads = coalescer.enter(company, text)
-            if leads:
-                landed = yield from self._lead(coalescer, group, served)
+        key = (_running_loop(), run.request.role, caller.tenant, caller.user)
+        while outcome is None:
+            group, place, is_leader = coalescer.join(key, text)
+            if is_leader:
+                outcome = yield from self._lead_group(coalescer, group, run)
             else:
-                landed = yield from self._follow(coalescer, group)
-        if isinstance(landed, GatewayError):
-            if len(group.texts) > 1 and _blames_a_text(landed):
+                outcome = yield from self._follow_group(coalescer, group)
+        if isinstance(outcome, GatewayError):
+            if len(group.texts) > 1 and _blames_a_text(outcome):
                 # Whose text it was is not said; each finds out for itself.
-                ((answer, link),) = yield from self._chain.serve(_of(served, [text]), served.journal)
-                return answer, link
-            raise landed if leads else copy.copy(landed)
-        came, journal = landed
-        served.journal.extend(journal.attempts)
-        served.shared = not leads
-        answer, link = _of_text(came, place)
-        if leads and len(came) == 1:
-            return answer, link
-        return replace(answer, usage=_usage_of(came) if leads else Usage(0)), link
+                ((answer, candidate),) = yield from self._chain.serve(_with_texts(run, [text]), run.attempt_log)
+                return answer, candidate
+            raise outcome if is_leader else copy.copy(outcome)
+        served, attempt_log = outcome
+        run.attempt_log.extend(attempt_log.attempts)
+        run.shared = not is_leader
+        answer, candidate = _answer_of_text(served, place)
+        if is_leader and len(served) == 1:
+            return answer, candidate
+        return replace(answer, usage=_usage_of(served) if is_leader else Usage(0)), candidate
 
-    def _lead(self, coalescer: Coalescer, group: Group, served: Served) -> Steps:
+    def _lead_group(self, coalescer: Coalescer, group: Group, run: EmbeddingRun) -> Steps:
         """Wait for company where there may be any, do the work, and tell the others how it went; returns that."""
-        landed: Any = None
+        outcome: Any = None
         try:
             if not group.ready.done():
                 yield Await(group.ready, self._settings.coalesce)
                 coalescer.close(group)
-            journal = Journal(watched=served.journal.watched)
+            attempt_log = AttemptLog(watched=run.attempt_log.watched)
             try:
-                alone = len(group.texts) == len(served.request.texts) == 1
-                request = served.request if alone else _of(served, list(group.texts))
-                landed = (yield from self._chain.serve(request, journal)), journal
+                alone = len(group.texts) == len(run.request.texts) == 1
+                request = run.request if alone else _with_texts(run, list(group.texts))
+                outcome = (yield from self._chain.serve(request, attempt_log)), attempt_log
             except GatewayError as failure:
-                landed = failure
+                outcome = failure
         finally:
             # Also when it is interrupted or cancelled: then the others begin anew.
-            coalescer.land(group, landed)
-        return landed
+            coalescer.resolve(group, outcome)
+        return outcome
 
-    def _follow(self, coalescer: Coalescer, group: Group) -> Steps:
+    def _follow_group(self, coalescer: Coalescer, group: Group) -> Steps:
         """Wait for whoever leads; returns what came, None when it was given up."""
-        yield Await(group.landed, PATIENCE * self._settings.timeout)
+        yield Await(group.outcome, SHARED_WAIT_FACTOR * self._settings.timeout)
         # In vain where the leader's event loop stands still: nobody waits for it any longer.
-        coalescer.land(group, None)
-        return group.landed.result()
+        coalescer.resolve(group, None)
+        return group.outcome.result()
 
-    def _flight(self) -> Flight:
+    def _limiter(self) -> ConcurrencyLimiter:
         loop = asyncio.get_running_loop()
-        flight = self._flights.get(loop)
-        if flight is None:
+        limiter = self._limiters.get(loop)
+        if limiter is None:
             # Loops of other threads may do the same now, so the mapping is neither replaced nor iterated over.
-            for known in list(self._flights):
+            for known in list(self._limiters):
                 if known.is_closed():
-                    self._flights.pop(known, None)
-            flight = self._flights[loop] = Flight(self._settings.max_concurrency)
-        return flight
+                    self._limiters.pop(known, None)
+            limiter = self._limiters[loop] = ConcurrencyLimiter(self._settings.max_concurrency)
+        return limiter
 
-    def _refused(self) -> None:
-        for flight in list(self._flights.values()):
-            flight.refused()
+    def _note_rate_limit(self) -> None:
+        for limiter in list(self._limiters.values()):
+            limiter.note_rate_limit()
 
 
-async def _served(batch: Batch, job: Job, aserve: AsyncServe) -> EmbedResult:
+async def _serve_in_stream(batch: Batch, job: Job, aserve: AsyncServe) -> EmbedResult:
     with placed_in_stream(batch):
         return await aserve(batch[1], job)
 
 
-async def _each(pieces: Iterable[Any]) -> AsyncGenerator[Any, None]:
-    for piece in pieces:
-        yield piece
+async def _as_async(batches: Iterable[Any]) -> AsyncGenerator[Any, None]:
+    for batch in batches:
+        yield batch
 
 
-def _loop() -> asyncio.AbstractEventLoop | None:
+def _running_loop() -> asyncio.AbstractEventLoop | None:
     """Return the event loop that runs on this thread, if one does."""
     try:
         return asyncio.get_running_loop()
@@ -376,23 +400,23 @@ def _loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
-def _usage_of(came: Iterable[Came]) -> Usage:
-    used = [answer.usage for answer, _ in came]
+def _usage_of(served: Iterable[ServedBatch]) -> Usage:
+    used = [answer.usage for answer, _ in served]
     return functools.reduce(operator.add, used) if used else Usage(0)
 
 
-def _of_text(came: Sequence[Came], place: int) -> Came:
+def _answer_of_text(served: Sequence[ServedBatch], place: int) -> ServedBatch:
     """Find the answer for the text at this place among answers for several texts each."""
-    for answer, link in came:
+    for answer, candidate in served:
         count = len(answer.vectors)
         if place < count:
-            return (answer if count == 1 else replace(answer, vectors=answer.vectors.row(place))), link
+            return (answer if count == 1 else replace(answer, vectors=answer.vectors.row(place))), candidate
         place -= count
     raise AssertionError("a text without an answer")
 
 
-def _of(served: Served, texts: Sequence[str]) -> EmbedRequest:
-    return served.request if texts is served.request.texts else replace(served.request, texts=texts)
+def _with_texts(run: EmbeddingRun, texts: Sequence[str]) -> EmbedRequest:
+    return run.request if texts is run.request.texts else replace(run.request, texts=texts)
 
 
 def _blames_a_text(failure: GatewayError) -> bool:

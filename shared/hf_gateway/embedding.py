@@ -36,7 +36,7 @@ class EmbedRequest:
         check_role(role)
         listed = list(iterable(texts, "a list"))
         for index, text in enumerate(listed):
-            if fault := fault_of(text):
+            if fault := text_fault(text):
                 raise InvalidRequest(f"text {index} of {len(listed)} {fault}; nothing was embedded")
         return cls(listed, role, truncate)
 
@@ -47,7 +47,7 @@ class EmbedRequest:
         max_texts = limit.max_texts
         if not max_texts and not limit.max_bytes:
             max_texts = (len(self.texts) + 1) // 2
-        parts = list(_packed(self.texts, max_texts or len(self.texts), limit.max_bytes))
+        parts = list(_split_by_size(self.texts, max_texts or len(self.texts), limit.max_bytes))
         if len(parts) == 1:
             # The server refused what should have fitted by its own words: halve, or it would be sent for ever.
             middle = len(self.texts) // 2
@@ -71,7 +71,7 @@ def iterable(texts: Any, wanted: str) -> Iterable[Any]:
         raise InvalidRequest(f"texts is {type(texts).__name__}; pass {wanted} of strings") from None
 
 
-def fault_of(text: Any) -> str | None:
+def text_fault(text: Any) -> str | None:
     """Say what keeps something from being embedded, in words that follow "text 3"; None for a good text."""
     if not isinstance(text, str):
         return f"is {type(text).__name__}, not a string"
@@ -88,17 +88,17 @@ def fault_of(text: Any) -> str | None:
     return None
 
 
-def _packed(texts: Sequence[str], max_texts: int, max_bytes: int | None) -> Iterator[Sequence[str]]:
+def _split_by_size(texts: Sequence[str], max_texts: int, max_bytes: int | None) -> Iterator[Sequence[str]]:
     start = 0
     while start < len(texts):
         part = texts[start : start + max_texts]
         if max_bytes is not None:
-            part = part[: _fitting(part, max_bytes)]
+            part = part[: _texts_within(part, max_bytes)]
         yield part
         start += len(part)
 
 
-def _fitting(texts: Sequence[str], max_bytes: int) -> int:
+def _texts_within(texts: Sequence[str], max_bytes: int) -> int:
     """Return how many texts from the first one on fit; one at least."""
     if _MOST_BYTES * sum(map(len, texts)) + _AROUND * len(texts) <= max_bytes:
         return len(texts)

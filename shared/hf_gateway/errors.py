@@ -49,9 +49,9 @@ from typing import Any, ClassVar, Self
 
 # C0 and C1, which command a terminal or start a line; what turns the direction of a line; halves of characters, which no stream
 # takes. What joins letters and emojis (U+200C, U+200D) is a part of texts.
-_UNSEEN = r"\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
-_IN_A_NAME = re.compile(f"[{_UNSEEN}]")
-_IN_A_TEXT = re.compile(rf"(?![\n\t])[{_UNSEEN}]")
+_INVISIBLE = r"\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
+_IN_A_NAME = re.compile(f"[{_INVISIBLE}]")
+_IN_A_TEXT = re.compile(rf"(?![\n\t])[{_INVISIBLE}]")
 _NEW_LINE = re.compile(r"\n(?![ \t]|$)")
 
 
@@ -63,11 +63,11 @@ def visible(text: str, *, lines: bool = False) -> str:
         lines: keep line breaks and tabs, for texts of several lines; without it the text cannot start a line of its own.
     """
     if lines:
-        return _IN_A_TEXT.sub(_written_out, text.replace("\r\n", "\n"))
-    return _IN_A_NAME.sub(_written_out, text)
+        return _IN_A_TEXT.sub(_escaped, text.replace("\r\n", "\n"))
+    return _IN_A_NAME.sub(_escaped, text)
 
 
-def _written_out(found: re.Match[str]) -> str:
+def _escaped(found: re.Match[str]) -> str:
     return found[0].encode("unicode_escape").decode()
 
 
@@ -448,7 +448,7 @@ class AllTargetsFailed(Unavailable):
         self.retry_after = min(waits) if waits else None
 
 
-def nearest(name: str, names: "set[str] | list[str]") -> str:
+def did_you_mean(name: str, names: "set[str] | list[str]") -> str:
     """Return '; did you mean …?' for the nearest known name, or the list of names when none is near."""
     close = difflib.get_close_matches(name, sorted(names), n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(sorted(names))}"

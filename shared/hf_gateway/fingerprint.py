@@ -36,14 +36,14 @@ CANARIES = (
     "Contract No. 2024-0815: €1,299.00 due 31/12/2024 — see § 4(2), page 17 🙂",
     " ".join(f"Sentence {number} of a long text that goes on beyond what small models read." for number in range(60)),
 )
-LONG = len(CANARIES) - 1
+LONG_CANARIES = len(CANARIES) - 1
 """The place of the text that is cut by models with a short reach; it counts only where cutting is allowed."""
 
-SAME = 0.999
+MIN_SAME_COSINE = 0.999
 """Cosine from which on two vectors count as one: float16, bfloat16 and other kernels stay above, 8-bit weights below."""
-NORM = 0.01
+MAX_NORM_DIFFERENCE = 0.01
 """Relative difference of lengths that is allowed."""
-NEAR = 0.85
+MIN_RELATED_COSINE = 0.85
 """Cosine from which on two models have something to do with each other: 8-bit weights stay above, other pooling is far below."""
 
 UNMEASURED = "none of the texts could be measured"
@@ -100,7 +100,7 @@ class Fingerprint:
     @property
     def says_where_texts_are_cut(self) -> bool:
         """Whether the long canary was measured."""
-        return self.rows["document"][LONG] is not None
+        return self.rows["document"][LONG_CANARIES] is not None
 
     def completed_with(self, rows: Rows) -> Self:
         """Return it with what it lacks from another measurement of the same space; itself where it lacks nothing."""
@@ -118,8 +118,8 @@ class Fingerprint:
             "authority": self.authority,
             "source": self.source,
             "taken": self.taken,
-            "rows": _packed(self.rows),
-            "accepted": {label: _packed(rows) for label, rows in self.accepted.items()},
+            "rows": _rows_to_base64(self.rows),
+            "accepted": {label: _rows_to_base64(rows) for label, rows in self.accepted.items()},
         }
 
     @classmethod
@@ -131,9 +131,9 @@ class Fingerprint:
             VectorSpace.from_dict(data["space"]),
             "files" if data["authority"] == "files" else "server",
             str(data["source"]),
-            _unpacked(data["rows"]),
+            _rows_from_base64(data["rows"]),
             str(data["taken"]),
-            {label: _unpacked(rows) for label, rows in data.get("accepted", {}).items()},
+            {label: _rows_from_base64(rows) for label, rows in data.get("accepted", {}).items()},
         )
 
 
@@ -206,7 +206,7 @@ def compare(reference: Rows, measured: Rows, *, cut: bool, variants: Mapping[str
             return Comparison({role: 0.0}, 1.0, (f"another dimension: {sizes}",))
         worst[role] = min(_cosine(one, other) for one, other in pairs)
         norm = max(norm, *(_norm_difference(one, other) for one, other in pairs))
-    if worst and min(worst.values()) >= SAME and norm <= NORM:
+    if worst and min(worst.values()) >= MIN_SAME_COSINE and norm <= MAX_NORM_DIFFERENCE:
         return Comparison(worst, norm, (REFUSED_OR_CUT,) if cut and _refused_by_one(reference, measured) else ())
     return Comparison(worst, norm, tuple(_causes(reference, measured, worst, cut, variants or {})))
 
@@ -214,7 +214,7 @@ def compare(reference: Rows, measured: Rows, *, cut: bool, variants: Mapping[str
 def _refused_by_one(reference: Rows, measured: Rows) -> bool:
     """Return whether one side refused the long text, and the other gave it a vector: of a cut text, which may be another one."""
     pairs = [
-        (reference[role][LONG], rows[LONG])
+        (reference[role][LONG_CANARIES], rows[LONG_CANARIES])
         for role, rows in measured.items()
         if len(rows) == len(reference.get(role, ())) == len(CANARIES)
     ]
@@ -229,15 +229,15 @@ def _causes(
     exact, directions = _variants_met(measured, cut, variants)
     if exact:
         return [f"the same {words}" for words in exact]
-    if min(worst.values()) >= SAME:
+    if min(worst.values()) >= MIN_SAME_COSINE:
         return [_lengths_cause(reference, measured)]
     found = [f"the same {words}, and of other lengths" for words in directions]
     found += _prompt_causes(reference, measured, cut)
     if all(_shuffled(reference.get(role, ()), rows) for role, rows in measured.items()):
         found.append(SHUFFLED)
-    if cut and min(_worst_without_long(reference, measured).values(), default=0.0) >= SAME:
+    if cut and min(_worst_without_long(reference, measured).values(), default=0.0) >= MIN_SAME_COSINE:
         found.append(CUT_ELSEWHERE)
-    if not found and min(worst.values()) >= NEAR:
+    if not found and min(worst.values()) >= MIN_RELATED_COSINE:
         found.append(QUANTISED)
     return found or [FOREIGN_TO_FILES if variants else FOREIGN]
 
@@ -249,14 +249,14 @@ def _variants_met(measured: Rows, cut: bool, variants: Mapping[str, Rows]) -> tu
         found = compare(rows, measured, cut=cut)
         if found.same:
             exact.append(words)
-        elif min(found.worst.values(), default=0.0) >= SAME:
+        elif min(found.worst.values(), default=0.0) >= MIN_SAME_COSINE:
             directions.append(words)
     return exact, directions
 
 
 def _lengths_cause(reference: Rows, measured: Rows) -> str:
     unit = [
-        all(abs(math.hypot(*row) - 1) <= NORM for vectors in rows.values() for row in vectors if row)
+        all(abs(math.hypot(*row) - 1) <= MAX_NORM_DIFFERENCE for vectors in rows.values() for row in vectors if row)
         for rows in (reference, measured)
     ]
     if unit == [True, False]:
@@ -274,8 +274,8 @@ def _prompt_causes(reference: Rows, measured: Rows, cut: bool) -> list[str]:
         own, theirs = reference.get(role), reference.get(other)
         if own is None or theirs is None or role not in measured:
             continue
-        distinct = min((_cosine(a, b) for a, b in _pairs(own, theirs, cut)), default=1.0) < SAME
-        swapped = min((_cosine(a, b) for a, b in _pairs(theirs, measured[role], cut)), default=0.0) >= SAME
+        distinct = min((_cosine(a, b) for a, b in _pairs(own, theirs, cut)), default=1.0) < MIN_SAME_COSINE
+        swapped = min((_cosine(a, b) for a, b in _pairs(theirs, measured[role], cut)), default=0.0) >= MIN_SAME_COSINE
         if distinct and swapped:
             found[role] = f"the same without the {role} prompt: a {role} gets the vector of a {other}"
     if len(found) == 2:
@@ -290,7 +290,7 @@ def _shuffled(reference: Sequence[Row | None], rows: Sequence[Row | None]) -> bo
         near = [
             place
             for place, known in enumerate(reference)
-            if row and known and len(row) == len(known) and _cosine(known, row) >= SAME
+            if row and known and len(row) == len(known) and _cosine(known, row) >= MIN_SAME_COSINE
         ]
         places.append(near[0] if near else None)
     hits = [place for place in places if place is not None]
@@ -307,7 +307,7 @@ def _worst_without_long(reference: Rows, measured: Rows) -> dict[str, float]:
 def _pairs(one: Sequence[Row | None], other: Sequence[Row | None], cut: bool) -> list[tuple[Row, Row]]:
     found = []
     for place, (left, right) in enumerate(zip(one, other, strict=False)):
-        if left and right and (cut or place != LONG):
+        if left and right and (cut or place != LONG_CANARIES):
             found.append((left, right))
     return found
 
@@ -330,7 +330,7 @@ def _bytes(fingerprint: Fingerprint) -> bytes:
     return json.dumps(fingerprint.to_dict()).encode()
 
 
-def _packed(rows: Rows) -> dict[str, list[str | None]]:
+def _rows_to_base64(rows: Rows) -> dict[str, list[str | None]]:
     return {
         role: [
             None if row is None else base64.b64encode(_little(array("f", row)).tobytes()).decode() for row in vectors
@@ -339,7 +339,7 @@ def _packed(rows: Rows) -> dict[str, list[str | None]]:
     }
 
 
-def _unpacked(data: Mapping[str, Sequence[str | None]]) -> Rows:
+def _rows_from_base64(data: Mapping[str, Sequence[str | None]]) -> Rows:
     found: dict[Role, tuple[Row | None, ...]] = {}
     for role in ("document", "query"):
         if role in data:

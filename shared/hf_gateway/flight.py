@@ -6,14 +6,14 @@ Of asyncio alone; blocking callers with many batches come here through the porta
 import asyncio
 from collections import deque
 
-HOLDS = 2.0
+SLOWDOWN_FACTOR = 2.0
 """Times the quickest answer of late: slower ones mean that the server queues, and that more at once would gain nothing."""
-FORGETS = 1.05
+BASELINE_DECAY = 1.05
 """By how much each answer lets the quickest one fade, so that a few short texts do not set the pace for long ones."""
-SMOOTHING = 0.3
+SMOOTHING_FACTOR = 0.3
 
 
-class Flight:
+class ConcurrencyLimiter:
     """Places for requests, at most `most` of them, given in the order of asking."""
 
     def __init__(self, most: int) -> None:
@@ -32,7 +32,7 @@ class Flight:
         """How many may be under way now."""
         return max(1, int(self._width))
 
-    async def enter(self) -> None:
+    async def acquire(self) -> None:
         """Wait for a place."""
         if self._under_way < self.width and not self._waiting:
             self._under_way += 1
@@ -43,10 +43,10 @@ class Flight:
             await place
         except asyncio.CancelledError:
             if place.done() and not place.cancelled():
-                self.leave()
+                self.release()
             raise
 
-    def leave(self, seconds: float | None = None) -> None:
+    def release(self, seconds: float | None = None) -> None:
         """Give the place back. seconds: how long a request took that was served at once; None for any other end."""
         self._under_way -= 1
         self._excused = max(0, self._excused - 1)
@@ -58,7 +58,7 @@ class Flight:
                 self._under_way += 1
                 place.set_result(None)
 
-    def refused(self) -> None:
+    def note_rate_limit(self) -> None:
         """Go on with half as many; what was under way by then counts as the same refusal."""
         if not self._excused:
             self._width = max(1.0, self._width / 2)
@@ -66,7 +66,7 @@ class Flight:
             self._excused = self._under_way
 
     def _learn(self, seconds: float) -> None:
-        self._quickest = min(seconds, self._quickest * FORGETS)
-        self._usual = seconds if self._usual is None else self._usual + SMOOTHING * (seconds - self._usual)
-        if not self._excused and self._usual <= HOLDS * self._quickest:
+        self._quickest = min(seconds, self._quickest * BASELINE_DECAY)
+        self._usual = seconds if self._usual is None else self._usual + SMOOTHING_FACTOR * (seconds - self._usual)
+        if not self._excused and self._usual <= SLOWDOWN_FACTOR * self._quickest:
             self._width = min(float(self.most), self._width + (1.0 if self._slow_start else 1.0 / self._width))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from hf_gateway.status import TargetStatus
 
 
-def build(options: EmbedOptions | ChatSettings, model: str | None) -> "Gateway":
+def build_gateway(options: EmbedOptions | ChatSettings, model: str | None) -> "Gateway":
     """Build the chain that an instance's arguments describe; nothing is loaded or connected to. Raises ConfigError."""
     from hf_gateway.gateway import Gateway
 
@@ -46,7 +46,7 @@ def refuse_other_task(gateway: "Gateway", task: "Task", name: str) -> None:
         )
 
 
-class Front:
+class GatewayMixin:
     """What an instance shows of the chain behind it, which it keeps in `_gateway`."""
 
     _gateway: "Gateway"
@@ -61,7 +61,7 @@ class Front:
         return self._gateway.status()
 
 
-class EmbedFront(Front):
+class EmbeddingMixin(GatewayMixin):
     """The same for embeddings."""
 
     @property
@@ -86,19 +86,19 @@ class EmbedFront(Front):
 
         What goes wrong is raised after the vectors of all texts before it were given; `Gateway.embed_stream` has the details.
         """
-        with self._errors():
+        with self._translated_errors():
             yield from self._gateway.embed_stream(texts, role=role)
 
     async def aembed_stream(
         self, texts: "Iterable[str] | AsyncIterable[str]", *, role: "Role" = "document"
     ) -> "AsyncGenerator[list[float], None]":
         """Do what `embed_stream` does without blocking the event loop; the texts may be waited for, too."""
-        with self._errors():
+        with self._translated_errors():
             async with contextlib.aclosing(self._gateway.aembed_stream(texts, role=role)) as rows:
                 async for row in rows:
                     yield row
 
-    def _errors(self) -> "AbstractContextManager[None]":
+    def _translated_errors(self) -> "AbstractContextManager[None]":
         """Turn errors into what the framework knows, where it knows any."""
         return contextlib.nullcontext()
 

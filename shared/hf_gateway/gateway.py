@@ -14,25 +14,25 @@ from hf_gateway import observe, switches
 from hf_gateway.assembly import policy_of, refuse_mixed_spaces, refuse_unbindable, targets_of_key
 from hf_gateway.backends import backend_class
 from hf_gateway.cache import CachedSpace, CacheNamespaces
-from hf_gateway.chain import Chain, Journal, Steps
+from hf_gateway.chain import AttemptLog, Chain, Steps
 from hf_gateway.chat import ChatEvent, ChatRequest, ChatResult, Message
-from hf_gateway.chatter import Chatter
-from hf_gateway.config import house_rules
+from hf_gateway.chatter import ChatService
+from hf_gateway.config import key_policy_overrides
 from hf_gateway.drive import Clock, Driver, Transport, require_asyncio
-from hf_gateway.embedder import Embedder, Job, Served
+from hf_gateway.embedder import EmbeddingRun, EmbeddingService, Job
 from hf_gateway.embedding import EmbedRequest, EmbedResult, Role
 from hf_gateway.errors import ConfigError, GatewayError
 from hf_gateway.fingerprint import Rows
 from hf_gateway.guard import Guard
 from hf_gateway.index_watch import IndexGuard, lock_index
-from hf_gateway.link import ChatLink, EmbedLink, Link, SeenDimension
+from hf_gateway.link import ChatCandidate, EmbeddingCandidate, SeenDimension, TargetCandidate
 from hf_gateway.lock import IndexLock
-from hf_gateway.observe import Observation, Watch
+from hf_gateway.observe import Observation, ObservedCall
 from hf_gateway.options import ChatSettings, EmbedSettings, Task, chosen_targets, settings_of
-from hf_gateway.portal import portal
+from hf_gateway.portal import background_loop
 from hf_gateway.space import VectorSpace
 from hf_gateway.spaces.binding import SpaceBinding
-from hf_gateway.status import Checked, TargetStatus, checked, status_of
+from hf_gateway.status import TargetCheck, TargetStatus, check_target, status_of
 from hf_gateway.streams import AsyncChatStream, ChatStream
 from hf_gateway.target import Target
 from hf_gateway.transport import HttpTransport
@@ -41,7 +41,7 @@ from hf_gateway.wire.hf_router import Capabilities
 
 log = logger(__name__)
 
-PREPARED_FOR = 10.0
+PREPARED_S = 10.0
 """Seconds for which async calls believe what was read from files; blocking calls look each time."""
 
 
@@ -79,9 +79,9 @@ class Gateway:
     ) -> None:
         """Build the chain; nothing is loaded or connected to yet."""
         known = settings_of(task).model_validate({"model": model, "targets": targets, **settings})
-        self._settle(known, transport, clock)
+        self._build(known, transport, clock)
 
-    def _settle(
+    def _build(
         self,
         settings: EmbedSettings | ChatSettings,
         transport: Transport | None = None,
@@ -94,7 +94,7 @@ class Gateway:
         self._clock = clock or Clock()
         self._transport = transport or HttpTransport()
         self._driver = Driver(self._transport, self._clock, settings.connect_timeout)
-        rules = house_rules(settings.config)
+        rules = key_policy_overrides(settings.config)
         keyed = targets_of_key(self.targets, settings.api_key, settings)
         backends = [
             backend_class(target.kind)(
@@ -102,37 +102,39 @@ class Gateway:
             )
             for target in self.targets
         ]
-        self._links: list[Link]
+        self._candidates: list[TargetCandidate]
         self._cache: CachedSpace | None = None
         if isinstance(settings, ChatSettings):
-            self._links = [
-                ChatLink(backend, inherits=target.model is None)
+            self._candidates = [
+                ChatCandidate(backend, inherits=target.model is None)
                 for backend, target in zip(backends, given, strict=True)
             ]
         else:
             seen = SeenDimension()
-            self._links = [EmbedLink(backend, seen=seen) for backend in backends]
+            self._candidates = [EmbeddingCandidate(backend, seen=seen) for backend in backends]
             self._guard = self._guarded(settings)
-            self._namespaces = CacheNamespaces(settings, self._embed_links())
+            self._namespaces = CacheNamespaces(settings, self._embedding_candidates())
             if settings.cache is not None and settings.cache is not False:
                 self._cache = CachedSpace(
-                    settings.cache, settings, self._links, lambda: self.settled_space, self._clock.now
+                    settings.cache, settings, self._candidates, lambda: self.final_space, self._clock.now
                 )
-        for link in self._links:
-            link.alone = len(self._links) == 1
-        self._chain = Chain(self._links, policy_of(settings), self._clock.now)
-        self._embeds: Embedder | None = None
+        for candidate in self._candidates:
+            candidate.alone = len(self._candidates) == 1
+        self._chain = Chain(self._candidates, policy_of(settings), self._clock.now)
+        self._embeds: EmbeddingService | None = None
         if isinstance(settings, EmbedSettings):
             prepare = (self._prepare, self._aprepare)
-            self._embeds = Embedder(self._chain, self._driver, self._embed_links(), settings, self._cache, prepare)
-        self._chats: Chatter | None = None
+            self._embeds = EmbeddingService(
+                self._chain, self._driver, self._embedding_candidates(), settings, self._cache, prepare
+            )
+        self._chats: ChatService | None = None
         if isinstance(settings, ChatSettings):
-            talks = [link for link in self._links if isinstance(link, ChatLink)]
-            self._chats = Chatter(self._chain, talks, settings, self._watch, self._chatted)
+            chat_candidates = [candidate for candidate in self._candidates if isinstance(candidate, ChatCandidate)]
+            self._chats = ChatService(self._chain, chat_candidates, settings, self._watch, self._chatted)
         switches.from_environment()
         observe.gateways.add(self)
         self._prepared_until = -math.inf
-        self._told: list[tuple[str, str]] = []
+        self._last_fallback_reason: list[tuple[str, str]] = []
         self._observers: list[Callable[[Any], None]] = []
         self._index_guards: list[IndexGuard] = []
 
@@ -146,7 +148,7 @@ class Gateway:
     ) -> Self:
         """Build from settings that were read elsewhere."""
         made = cls.__new__(cls)
-        made._settle(settings, transport, clock)
+        made._build(settings, transport, clock)
         return made
 
     @classmethod
@@ -233,12 +235,12 @@ class Gateway:
         off never looks like a short one.
         """
         stream = ChatStream()
-        return stream.begin(self._streamed(self._answering(messages, call, stream.end)))
+        return stream.begin(self._streamed(self._answering(messages, call, stream.set_result)))
 
     def astream(self, messages: str | Iterable[Message] | ChatRequest, **call: Any) -> AsyncChatStream:
         """Do what `stream` does without blocking the event loop."""
         stream = AsyncChatStream()
-        return stream.begin(self._astreamed(self._answering(messages, call, stream.end)))
+        return stream.begin(self._astreamed(self._answering(messages, call, stream.set_result)))
 
     def observe(self, observer: Callable[[Any], None]) -> None:
         """Have `observer` called with every `EmbedResult` or `ChatResult`, after it is complete and before the caller gets it."""
@@ -265,7 +267,13 @@ class Gateway:
         """
         cut = self._embedding().truncate
         return lock_index(
-            self._index_guards, self._guard, self._embed_links(), path, adopt=adopt, cut=cut, now=self._clock.now
+            self._index_guards,
+            self._guard,
+            self._embedding_candidates(),
+            path,
+            adopt=adopt,
+            cut=cut,
+            now=self._clock.now,
         )
 
     @property
@@ -275,7 +283,7 @@ class Gateway:
             return None
         return dataclasses.replace(
             self._guard.binding(),
-            dimension=self._embed_links()[0].seen.value,
+            dimension=self._embedding_candidates()[0].seen.value,
             locks=tuple(index.lock for index in self._index_guards),
         )
 
@@ -289,24 +297,26 @@ class Gateway:
         """
         if binding is None:
             return
-        links = self._embed_links()
-        refuse_unbindable([self._guard.space_of(link) for link in links], binding)
+        candidates = self._embedding_candidates()
+        refuse_unbindable([self._guard.space_of(candidate) for candidate in candidates], binding)
         self._guard.bind(binding)
-        links[0].seen.value = binding.dimension
+        candidates[0].seen.value = binding.dimension
         cut = self._embedding().truncate
         self._index_guards = [
-            IndexGuard(self._guard, links, lock, cut=cut, now=self._clock.now) for lock in binding.locks
+            IndexGuard(self._guard, candidates, lock, cut=cut, now=self._clock.now) for lock in binding.locks
         ]
 
-    def _embed_links(self) -> list[EmbedLink]:
+    def _embedding_candidates(self) -> list[EmbeddingCandidate]:
         self._embedding()
-        return [link for link in self._links if isinstance(link, EmbedLink)]
+        return [candidate for candidate in self._candidates if isinstance(candidate, EmbeddingCandidate)]
 
     @property
-    def settled_space(self) -> VectorSpace | None:
+    def final_space(self) -> VectorSpace | None:
         """The space of all further vectors; None while on_space_change="separate" leaves that to who answers first."""
         space = self.space
-        if self._guard.pinned is None and any(link.backend.space().id != space.id for link in self._links):
+        if self._guard.pinned is None and any(
+            candidate.backend.space().id != space.id for candidate in self._candidates
+        ):
             return space if self._embedding().on_space_change == "refuse" else None
         return space
 
@@ -316,7 +326,7 @@ class Gateway:
 
         Raises SpaceMismatch and ConfigError where what is cached so does not belong into an index that this chain is locked to.
         """
-        space = self.settled_space
+        space = self.final_space
         self._guard.caching = True
         name = None if space is None else self._namespaces.of(space)
         if space is not None and name is not None:
@@ -334,22 +344,22 @@ class Gateway:
 
         look_up: ask a catalogue, for seconds at most, where this machine did not today; without it nothing is sent.
         """
-        return self._links[0].backend.capabilities(look_up=look_up)
+        return self._candidates[0].backend.capabilities(look_up=look_up)
 
     def status(self) -> list[TargetStatus]:
         """Say of each target whether it may be called now, why not, and until when. Sends nothing."""
-        return [status_of(link, self._clock.now()) for link in self._links]
+        return [status_of(candidate, self._clock.now()) for candidate in self._candidates]
 
-    def check(self) -> list[Checked]:
+    def check(self) -> list[TargetCheck]:
         """Ask each target what it serves, without having it compute anything."""
         self._prepare()
         return [
-            checked(
-                link,
+            check_target(
+                candidate,
                 self._clock.now(),
                 lambda effects, name: self._driver.perform(effects, timeout=self._probe_time, target=name),
             )
-            for link in self._links
+            for candidate in self._candidates
         ]
 
     def measure(self) -> list[Rows | GatewayError]:
@@ -357,37 +367,37 @@ class Gateway:
         self._embedding()
         self._prepare()
         found: list[Rows | GatewayError] = []
-        for link in self._links:
-            assert isinstance(link, EmbedLink)
+        for candidate in self._candidates:
+            assert isinstance(candidate, EmbeddingCandidate)
             try:
-                if (refusal := link.refusal()) is not None:
+                if (refusal := candidate.refusal()) is not None:
                     raise refusal
-                effects = self._guard.measure(link)
-                found.append(self._driver.perform(effects, timeout=self.settings.timeout, target=link.label))
+                effects = self._guard.measure(candidate)
+                found.append(self._driver.perform(effects, timeout=self.settings.timeout, target=candidate.label))
             except GatewayError as error:
                 found.append(error)
         return found
 
     def close(self) -> None:
         """Close connections and let models go. The gateway can be used again afterwards."""
-        self._let_go()
+        self._release()
         if isinstance(self._transport, HttpTransport):
             self._transport.close()
-            if self._embeds is not None and self._embeds.left_on_portal():
-                portal.run(self._transport.aclose())
+            if self._embeds is not None and self._embeds.take_background_use():
+                background_loop.run(self._transport.aclose())
 
     async def aclose(self) -> None:
         """Close, this event loop's connections too."""
         require_asyncio()
-        await asyncio.to_thread(self._let_go)
+        await asyncio.to_thread(self._release)
         if isinstance(self._transport, HttpTransport):
             await self._transport.aclose()
-            if self._embeds is not None and self._embeds.left_on_portal():
-                await asyncio.wrap_future(portal.submit(self._transport.aclose()))
+            if self._embeds is not None and self._embeds.take_background_use():
+                await asyncio.wrap_future(background_loop.submit(self._transport.aclose()))
 
-    def _let_go(self) -> None:
-        for link in self._links:
-            link.backend.close()
+    def _release(self) -> None:
+        for candidate in self._candidates:
+            candidate.backend.close()
         if self._cache is not None:
             self._cache.close()
 
@@ -424,9 +434,9 @@ class Gateway:
             return self._checked(self._result(self._embedder().serve(request, None, job)))
         with self._watch(request) as watch:
             if watch.observation.waits:
-                self._driver.run(watch.admitted())
-            served = self._embedder().serve(request, watch.journal, job)
-            return watch.done(self._checked(self._result(served)), served.recall.looked_up)
+                self._driver.run(watch.begun())
+            run = self._embedder().serve(request, watch.attempt_log, job)
+            return watch.done(self._checked(self._result(run)), run.lookup.looked_up)
 
     async def _aserve(self, request: EmbedRequest, job: Job | None = None) -> EmbedResult:
         require_asyncio()
@@ -434,9 +444,9 @@ class Gateway:
             return await self._achecked(self._result(await self._embedder().aserve(request, None, job)))
         with self._watch(request) as watch:
             if watch.observation.waits:
-                await self._driver.arun(watch.admitted())
-            served = await self._embedder().aserve(request, watch.journal, job)
-            return watch.done(await self._achecked(self._result(served)), served.recall.looked_up)
+                await self._driver.arun(watch.begun())
+            run = await self._embedder().aserve(request, watch.attempt_log, job)
+            return watch.done(await self._achecked(self._result(run)), run.lookup.looked_up)
 
     def _checked(self, result: EmbedResult) -> EmbedResult:
         """Hold a result to the indexes, and tell the observers; nothing leaves before every verdict."""
@@ -454,9 +464,9 @@ class Gateway:
             observer(result)
         return result
 
-    def _watch(self, request: EmbedRequest | ChatRequest, streamed: bool = False) -> Watch:
+    def _watch(self, request: EmbedRequest | ChatRequest, streamed: bool = False) -> ObservedCall:
         """Have a request watched, from now on."""
-        return Watch(
+        return ObservedCall(
             Observation(
                 self.task,
                 self.settings.chain,
@@ -470,22 +480,22 @@ class Gateway:
             self._clock.now,
         )
 
-    def _result(self, served: Served) -> EmbedResult:
-        names = served.names()
-        if served.answers and not served.shared:
-            self._warn_of_fallback("embeddings served by", ", ".join(names), served.journal)
+    def _result(self, run: EmbeddingRun) -> EmbedResult:
+        names = run.names()
+        if run.answers and not run.shared:
+            self._warn_of_fallback("embeddings served by", ", ".join(names), run.attempt_log)
         return EmbedResult(
-            served.vectors(),
-            served.usage(),
+            run.vectors(),
+            run.usage(),
             names,
-            tuple(served.journal.attempts),
+            tuple(run.attempt_log.attempts),
             self.space,
-            served.seconds,
-            served.shared,
-            served.recall.found,
+            run.seconds,
+            run.shared,
+            run.lookup.found,
         )
 
-    def _embedder(self) -> Embedder:
+    def _embedder(self) -> EmbeddingService:
         self._embedding()
         assert self._embeds is not None
         return self._embeds
@@ -505,8 +515,8 @@ class Gateway:
             raise ConfigError("this gateway was built for embeddings; build it as Gateway(..., task='chat')")
         return self._chats.steps(messages, call, ended)
 
-    def _chatted(self, result: ChatResult, journal: Journal) -> None:
-        self._warn_of_fallback("the answer was given by", result.served_by, journal)
+    def _chatted(self, result: ChatResult, attempt_log: AttemptLog) -> None:
+        self._warn_of_fallback("the answer was given by", result.served_by, attempt_log)
         for observer in self._observers:
             observer(result)
 
@@ -520,16 +530,16 @@ class Gateway:
             async for event in events:
                 yield event
 
-    def _warn_of_fallback(self, served: str, name: str, journal: Journal) -> None:
-        failures = [attempt for attempt in journal.attempts if attempt.outcome != "served"]
-        if failures and len(self._links) > 1:
+    def _warn_of_fallback(self, run: str, name: str, attempt_log: AttemptLog) -> None:
+        failures = [attempt for attempt in attempt_log.attempts if attempt.outcome != "served"]
+        if failures and len(self._candidates) > 1:
             # Who is skipped, for a missing key or while its breaker is open, is news once. A call that failed always is.
             why = [(attempt.target, (attempt.error or "").partition(":")[0]) for attempt in failures]
-            news = why != self._told or any(attempt.outcome == "failed" for attempt in failures)
-            self._told = why
+            news = why != self._last_fallback_reason or any(attempt.outcome == "failed" for attempt in failures)
+            self._last_fallback_reason = why
             if log.isEnabledFor(level := logging.WARNING if news else logging.DEBUG):
                 told = "; ".join(f"{attempt.target}: {attempt.error}" for attempt in failures)
-                log.log(level, "%s %s, since %s", served, name, told)
+                log.log(level, "%s %s, since %s", run, name, told)
 
     async def _aprepare(self) -> None:
         require_asyncio()
@@ -538,27 +548,29 @@ class Gateway:
 
     def _prepare(self) -> None:
         """Do what reads files: imports, certificates, model descriptions, logins."""
-        if any(link.backend.url is not None for link in self._links) and isinstance(self._transport, HttpTransport):
+        if any(candidate.backend.url is not None for candidate in self._candidates) and isinstance(
+            self._transport, HttpTransport
+        ):
             self._transport.prepare()
-        for link in self._links:
-            link.backend.prepare()
-        self._prepared_until = time.monotonic() + PREPARED_FOR
+        for candidate in self._candidates:
+            candidate.backend.prepare()
+        self._prepared_until = time.monotonic() + PREPARED_S
 
     def _guarded(self, settings: EmbedSettings) -> Guard:
         """Set a guard over the targets; targets that declare different spaces are refused, unless they are to be separate."""
-        if len(self._links) > 1 and settings.on_space_change == "refuse":
-            refuse_mixed_spaces(self._links)
+        if len(self._candidates) > 1 and settings.on_space_change == "refuse":
+            refuse_mixed_spaces(self._candidates)
         guard = Guard(settings, self._declared())
-        for link in self._links:
-            if isinstance(link, EmbedLink):
-                link.guard = guard
+        for candidate in self._candidates:
+            if isinstance(candidate, EmbeddingCandidate):
+                candidate.guard = guard
         return guard
 
     def _declared(self) -> VectorSpace:
-        space = self._links[0].backend.space()
+        space = self._candidates[0].backend.space()
         if self._embedding().on_space_change == "refuse":
-            for link in self._links[1:]:
-                space = space.merged(link.backend.space())
+            for candidate in self._candidates[1:]:
+                space = space.merged(candidate.backend.space())
         return space
 
 

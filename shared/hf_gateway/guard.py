@@ -15,12 +15,12 @@ from pathlib import Path
 from hf_gateway.drive import Compute
 from hf_gateway.embedding import EmbedAnswer, EmbedRequest, Role
 from hf_gateway.errors import BatchTooLarge, GatewayError, Quarantined, SpaceMismatch
-from hf_gateway.fingerprint import CANARIES, LONG, Comparison, Fingerprint, Row, Rows, Store, compare
+from hf_gateway.fingerprint import CANARIES, LONG_CANARIES, Comparison, Fingerprint, Row, Rows, Store, compare
 from hf_gateway.notices import notice_once
 from hf_gateway.options import EmbedOptions
 from hf_gateway.space import VectorSpace
 from hf_gateway.spaces.binding import SpaceBinding, SpaceDecision
-from hf_gateway.spaces.measurement import Measurable, Measuring, all_places, measured
+from hf_gateway.spaces.measurement import Measurable, Measuring, all_places, measure
 from hf_gateway.spaces.request_canaries import (
     MAX_IDENTITIES,
     QUERY_TEXTS,
@@ -32,7 +32,7 @@ from hf_gateway.spaces.request_canaries import (
     with_canaries,
     without_canaries,
 )
-from hf_gateway.spaces.standing import Standing
+from hf_gateway.spaces.standing import SpaceCheck
 from hf_gateway.usage import Usage
 from hf_gateway.values.forks import fork_lock
 from hf_gateway.values.logs import logger
@@ -63,7 +63,7 @@ class Guard:
         self._pinned: VectorSpace | None = None
         self._held: Rows | None = None  # the fingerprint of the first vector's target
         self._decision: SpaceDecision | None = None  # once there are copies
-        self._standings: dict[Measurable, Standing] = {}
+        self._space_checks: dict[Measurable, SpaceCheck] = {}
         self.caching = options.cache is not None and options.cache is not False
         """Whether vectors are kept, of queries too: then each request of queries is proven, as those of documents are."""
         if self._separate:
@@ -105,16 +105,16 @@ class Guard:
         own, pinned = target.space, self._pinned
         return own if pinned is None or pinned.differences(own) else pinned
 
-    def standing(self, target: Measurable) -> Standing:
+    def space_check(self, target: Measurable) -> SpaceCheck:
         """Return how a target stands, as far as it is known."""
         with self._lock:
-            return self._standings.setdefault(target, Standing())
+            return self._space_checks.setdefault(target, SpaceCheck())
 
     def refusal(self, target: Measurable) -> GatewayError | None:
         """Say why a target may not serve, before anything is sent to it; None when nothing is known against it."""
-        standing = self.standing(target)
-        if standing.error is not None:
-            return standing.error
+        space_check = self.space_check(target)
+        if space_check.error is not None:
+            return space_check.error
         pinned, own = self._pinned, self.space_of(target)
         if pinned is not None and (differences := pinned.differences(own)):
             return Quarantined(
@@ -123,23 +123,23 @@ class Guard:
             )
         return None
 
-    def admit(self, target: Measurable) -> Measuring:
+    def check_before_first_use(self, target: Measurable) -> Measuring:
         """Check a target before its first vector; returns the `Usage` of that, None where nothing was to be checked.
 
         Raises Quarantined, SpaceMismatch, or what keeps the target from answering.
         """
-        standing = self.standing(target)
-        if standing.error is not None:
-            raise standing.error
-        if standing.state == "same" or not self._options.check_space:
+        space_check = self.space_check(target)
+        if space_check.error is not None:
+            raise space_check.error
+        if space_check.state == "same" or not self._options.check_space:
             return None
         used: list[Usage] = []
         space = self.space_of(target)
         served = yield from target.served_space()
         differences = space.differences(served) if served is not None else []
         rows = None
-        if not differences or (yield Compute(lambda: self._accepted(target, space))):
-            rows = yield from self._measured(target, all_places(long=self._options.truncate), used)
+        if not differences or (yield Compute(lambda: self._is_accepted(target, space))):
+            rows = yield from self._measure_places(target, all_places(long=self._options.truncate), used)
         if rows is None:
             raise self._quarantine(target, Comparison({}, 0.0, tuple(map(str, differences))), None)
         if not target.authoritative and (yield Compute(lambda: self._store.load(space))) is None:
@@ -148,10 +148,10 @@ class Guard:
         if not comparison.same:
             raise self._quarantine(target, comparison, _origin(reference))
         with self._lock:
-            standing.state, standing.against, standing.comparison = "same", _origin(reference), comparison
-            standing.rows = reference.accepted.get(target.label, reference.rows)
-            standing.reference = reference.rows
-        return reduce(_both, used)
+            space_check.state, space_check.against, space_check.comparison = "same", _origin(reference), comparison
+            space_check.rows = reference.accepted.get(target.label, reference.rows)
+            space_check.reference = reference.rows
+        return reduce(_sum_usage, used)
 
     def _check_order(self, target: Measurable, rows: Rows) -> Measuring:
         """Embed one canary by itself: who makes the fingerprint must give it the vector that it has among others.
@@ -173,20 +173,22 @@ class Guard:
 
     def measure(self, target: Measurable, *, long: bool = True) -> Measuring:
         """Embed the canaries in both roles; returns `Rows`. long: that one too, which tells where texts are cut."""
-        return measured(target, all_places(long=long), [], repeat=False)
+        return measure(target, all_places(long=long), [], repeat=False)
 
-    def _measured(self, target: Measurable, batches: list[list[int]], used: list[Usage]) -> Measuring:
+    def _measure_places(self, target: Measurable, batches: list[list[int]], used: list[Usage]) -> Measuring:
         """Embed the canaries at these places in both roles; used: gets the tokens."""
-        rows = yield from measured(target, batches, used, repeat=True)
+        rows = yield from measure(target, batches, used, repeat=True)
         if isinstance(rows, Comparison):
             raise self._quarantine(target, rows, MIXED)
         return rows
 
     def batch_texts(self, target: Measurable) -> int | None:
         """Return how many texts of a caller fit into one request, beside the canaries; None for any number."""
-        return room_for(target.most_texts, len(self._roles(target))) if self._rides(target) else target.most_texts
+        return (
+            room_for(target.most_texts, len(self._roles(target))) if self._canary_is_due(target) else target.most_texts
+        )
 
-    def _rides(self, target: Measurable) -> bool:
+    def _canary_is_due(self, target: Measurable) -> bool:
         """Return whether canaries ride in the requests to a target."""
         return bool(self._options.canary_every and self._options.check_space and not target.authoritative)
 
@@ -199,46 +201,46 @@ class Guard:
         Raises:
             Quarantined: what answered is of another space than what the target was let in by.
         """
-        standing = self.standing(target)
-        if standing.rows is None or not self._rides(target):
+        space_check = self.space_check(target)
+        if space_check.rows is None or not self._canary_is_due(target):
             return (yield from target.embed_shaped(request))
         try:
-            return (yield from self._embed_proven(target, request, standing))
+            return (yield from self._embed_proven(target, request, space_check))
         except BatchTooLarge as limit:
             limit.max_texts = room_for(limit.max_texts, len(self._roles(target)))
             raise
 
-    def _embed_proven(self, target: Measurable, request: EmbedRequest, standing: Standing) -> Measuring:
+    def _embed_proven(self, target: Measurable, request: EmbedRequest, space_check: SpaceCheck) -> Measuring:
         """Embed, and once more where an answer without canaries comes from a model or server that was not proven yet."""
-        if canaries := self._canaries(target, request, standing):
-            return (yield from self._embed_with(target, request, canaries, standing))
+        if canaries := self._canaries(target, request, space_check):
+            return (yield from self._embed_with(target, request, canaries, space_check))
         answer: EmbedAnswer = yield from target.embed_shaped(request)
-        record = standing.canaries
+        record = space_check.canaries
         told_apart = len(record.identities) < MAX_IDENTITIES and not record.full
         if not told_apart or (answer.model, answer.server) in record.identities:
             return answer
         record.unproven = QUERY_TEXTS
-        if canaries := self._canaries(target, request, standing):
-            again: EmbedAnswer = yield from self._embed_with(target, request, canaries, standing)
-            return dataclasses.replace(again, usage=_both(again.usage, answer.usage))
+        if canaries := self._canaries(target, request, space_check):
+            again: EmbedAnswer = yield from self._embed_with(target, request, canaries, space_check)
+            return dataclasses.replace(again, usage=_sum_usage(again.usage, answer.usage))
         return answer
 
-    def _canaries(self, target: Measurable, request: EmbedRequest, standing: Standing) -> tuple[Canary, ...]:
-        assert standing.rows is not None
+    def _canaries(self, target: Measurable, request: EmbedRequest, space_check: SpaceCheck) -> tuple[Canary, ...]:
+        assert space_check.rows is not None
         with self._lock:
             return canaries_for(
                 request,
-                standing.canaries,
-                standing.rows,
+                space_check.canaries,
+                space_check.rows,
                 both_roles=len(self._roles(target)) > 1,
                 most=target.most_texts,
                 always=self.caching,
             )
 
     def _embed_with(
-        self, target: Measurable, request: EmbedRequest, canaries: Sequence[Canary], standing: Standing
+        self, target: Measurable, request: EmbedRequest, canaries: Sequence[Canary], space_check: SpaceCheck
     ) -> Measuring:
-        record = standing.canaries
+        record = space_check.canaries
         try:
             whole: EmbedAnswer = yield from target.embed_shaped(with_canaries(request, canaries))
         except BatchTooLarge as limit:
@@ -251,32 +253,32 @@ class Guard:
                 record.takes_one = True
             return alone
         answer, found = without_canaries(whole, canaries)
-        assert standing.rows is not None
-        if (comparison := difference(canaries, found, standing.rows, record)) is not None:
+        assert space_check.rows is not None
+        if (comparison := difference(canaries, found, space_check.rows, record)) is not None:
             raise self._quarantine(target, comparison, CHANGED)
         with self._lock:
             record.unproven = record.full = 0
             record.identities.add((answer.model, answer.server))
         return answer
 
-    def answered(self, target: Measurable, answer: EmbedAnswer) -> Measuring:
+    def check_answer(self, target: Measurable, answer: EmbedAnswer) -> Measuring:
         """Look at an answer before the caller gets it; returns it, with the tokens of a canary that rode along.
 
         Raises Quarantined for a model that changed behind the target's back, and for an answer that came too late to be of
         the space the chain is pinned to.
         """
-        answer = yield from self._ride_along(target, answer)
-        if (error := self.standing(target).error) is not None:
+        answer = yield from self._run_periodic_canary(target, answer)
+        if (error := self.space_check(target).error) is not None:
             raise error  # found out by another call while this one was under way
         space = self.space_of(target)
         pinned = self._pinned
         while pinned is None:
-            pinned = yield from self._decide(space, self.standing(target).reference)
+            pinned = yield from self._decide(space, self.space_check(target).reference)
         if differences := pinned.differences(space):
             raise Quarantined(
                 f"this chain is pinned to {pinned.model} since its first vector: {differences[0]}", target=target.label
             )
-        self._hold(target)
+        self._pin_fingerprint(target)
         return answer
 
     def _decide(self, space: VectorSpace, reference: Rows | None) -> Measuring:
@@ -289,40 +291,40 @@ class Guard:
                 self._pinned, self._held = settled.pinned, settled.reference
             return self._pinned
 
-    def _hold(self, target: Measurable) -> None:
+    def _pin_fingerprint(self, target: Measurable) -> None:
         """Hold a target to the fingerprint of the chain's first vector: its own may be that of another name, or newer."""
-        standing = self.standing(target)
-        if standing.fits or standing.reference is None:
+        space_check = self.space_check(target)
+        if space_check.fits or space_check.reference is None:
             return
         with self._lock:
             if self._held is None:
-                self._held = standing.reference
+                self._held = space_check.reference
             held = self._held
-        comparison = self._compare(held, standing.reference)
+        comparison = self._compare(held, space_check.reference)
         if not comparison.same:
             raise self._quarantine(target, comparison, "what has answered in this chain so far")
-        standing.fits = True
+        space_check.fits = True
 
-    def _ride_along(self, target: Measurable, answer: EmbedAnswer) -> Measuring:
-        every, standing = self._options.canary_every, self.standing(target)
-        if not every or not self._options.check_space or standing.rows is None or target.authoritative:
+    def _run_periodic_canary(self, target: Measurable, answer: EmbedAnswer) -> Measuring:
+        every, space_check = self._options.canary_every, self.space_check(target)
+        if not every or not self._options.check_space or space_check.rows is None or target.authoritative:
             return answer
         with self._lock:
-            standing.requests += 1
-            seen = standing.requests
-        if seen - standing.vouched < every:
+            space_check.requests += 1
+            seen = space_check.requests
+        if seen - space_check.checked_at_request < every:
             return answer
         # All short texts, since one alone shows no order; in both roles, since either prompt may be lost.
         used = [answer.usage]
-        rows = yield from self._measured(target, [list(range(LONG))], used)
-        comparison = compare(standing.rows, rows, cut=False)
+        rows = yield from self._measure_places(target, [list(range(LONG_CANARIES))], used)
+        comparison = compare(space_check.rows, rows, cut=False)
         if not comparison.same:
             raise self._quarantine(target, comparison, CHANGED)
         with self._lock:
-            standing.vouched = max(standing.vouched, seen)
-        return dataclasses.replace(answer, usage=reduce(_both, used))
+            space_check.checked_at_request = max(space_check.checked_at_request, seen)
+        return dataclasses.replace(answer, usage=reduce(_sum_usage, used))
 
-    def _accepted(self, target: Measurable, space: VectorSpace) -> bool:
+    def _is_accepted(self, target: Measurable, space: VectorSpace) -> bool:
         known = self._store.load(space)
         return known is not None and target.label in known.accepted
 
@@ -387,9 +389,9 @@ class Guard:
             target=target.label,
         )
         with self._lock:
-            standing = self._standings[target]
-            standing.state, standing.against = "quarantined", against
-            standing.comparison, standing.error = comparison, error
+            space_check = self._space_checks[target]
+            space_check.state, space_check.against = "quarantined", against
+            space_check.comparison, space_check.error = comparison, error
         return error
 
 
@@ -419,7 +421,7 @@ def _origin(fingerprint: Fingerprint) -> str:
     return f"{what} (measured {fingerprint.taken})"
 
 
-def _both(one: Usage, other: Usage) -> Usage:
+def _sum_usage(one: Usage, other: Usage) -> Usage:
     return one + other if one.input_tokens is not None else one
 
 

@@ -57,7 +57,7 @@ def create_atomically(path: Path, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def alone(path: Path) -> Iterator[None]:
+def interprocess_lock(path: Path) -> Iterator[None]:
     """Wait until no other process of this machine is in here for the same path, where the system and the disk can tell.
 
     path: a folder, which is left as it is, or a file, which is made.
@@ -67,25 +67,25 @@ def alone(path: Path) -> Iterator[None]:
             import fcntl
 
             door = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o666)
-            _doors.add(door)
+            _lock_files.add(door)
             held.callback(_close, door)
             fcntl.flock(door, fcntl.LOCK_EX)
         yield
 
 
-_doors: set[int] = set()
+_lock_files: set[int] = set()
 
 
 def _close(door: int) -> None:
-    if door in _doors:  # else this is a child, which was forked within
-        _doors.discard(door)
+    if door in _lock_files:  # else this is a child, which was forked within
+        _lock_files.discard(door)
         os.close(door)
 
 
 def _in_child() -> None:
     """Close what was inherited: a child that keeps it open would keep others out, for as long as it lives."""
-    while _doors:
-        os.close(_doors.pop())
+    while _lock_files:
+        os.close(_lock_files.pop())
 
 
 if hasattr(os, "register_at_fork"):

@@ -12,7 +12,7 @@ from hf_gateway.embedding import EmbedResult
 from hf_gateway.errors import ConfigError
 from hf_gateway.fingerprint import Fingerprint, Store
 from hf_gateway.guard import Guard
-from hf_gateway.link import EmbedLink
+from hf_gateway.link import EmbeddingCandidate
 from hf_gateway.lock import NAME, IndexLock
 from hf_gateway.space import VectorSpace
 from hf_gateway.values.forks import fork_lock
@@ -26,19 +26,19 @@ REREAD_AFTER_S = 1.0
 def lock_index(
     held_to: "list[IndexGuard]",
     guard: Guard,
-    links: Sequence[EmbedLink],
+    candidates: Sequence[EmbeddingCandidate],
     path: str | Path,
     *,
     adopt: bool,
     cut: bool,
     now: Callable[[], float],
 ) -> IndexLock:
-    """Do what `Gateway.lock_index` says, for its guard and its links.
+    """Do what `Gateway.lock_index` says, for its guard and its candidates.
 
     Args:
         held_to: the chain's index guards, to which one is added, in the place of an older one over the same folder.
         guard: the chain's.
-        links: the chain's.
+        candidates: the chain's.
         path: the index's folder.
         adopt: whether a folder with files and without a lock is taken.
         cut: whether the chain cuts texts.
@@ -57,7 +57,7 @@ def lock_index(
                 "into a new folder. A new index is locked before it is saved: lock_index first, then save_local or persist, "
                 "or save_faiss of langchain_hf_gateway and persist of llamaindex_hf_gateway, which do both"
             )
-    index = IndexGuard(guard, links, IndexLock(folder, None), cut=cut, now=now)
+    index = IndexGuard(guard, candidates, IndexLock(folder, None), cut=cut, now=now)
     lock = index.open(known, adopt=adopt)
     older = (place for place, other in enumerate(held_to) if other.folder == folder)
     if (place := next(older, None)) is None:
@@ -75,13 +75,19 @@ class IndexGuard:
     """
 
     def __init__(
-        self, guard: Guard, links: Sequence[EmbedLink], lock: IndexLock, *, cut: bool, now: Callable[[], float]
+        self,
+        guard: Guard,
+        candidates: Sequence[EmbeddingCandidate],
+        lock: IndexLock,
+        *,
+        cut: bool,
+        now: Callable[[], float],
     ) -> None:
         """lock: what is known of it, by this chain or by the one that it is a copy of; nothing is read yet."""
         self.folder = lock.path
         self.lock = lock
         self._guard = guard
-        self._links = links
+        self._candidates = candidates
         self._cut = cut
         self._now = now
         self._one_at_a_time = fork_lock()
@@ -92,12 +98,12 @@ class IndexGuard:
 
     def open(self, held: IndexLock | None, *, adopt: bool) -> IndexLock:
         """Check the index's lock, or make one, as far as the chain's space is known before its first vector; returns it."""
-        self.lock = self._opened(held, adopt=adopt)
+        self.lock = self._open_lock(held, adopt=adopt)
         self._was_there = self.lock.space is not None
         return self.lock
 
-    def _opened(self, held: IndexLock | None, *, adopt: bool) -> IndexLock:
-        spaces = [self._guard.space_of(link) for link in self._links]
+    def _open_lock(self, held: IndexLock | None, *, adopt: bool) -> IndexLock:
+        spaces = [self._guard.space_of(candidate) for candidate in self._candidates]
         undecided = self._guard.pinned is None and _differ(spaces)
         if self._guard.pinned is not None:
             spaces = [self._guard.pinned]
@@ -118,7 +124,7 @@ class IndexGuard:
         if held is not None:
             held.check(space, fingerprint, cut=self._cut)
         if fingerprint is not None:
-            self._compared.add(_cached(fingerprint.space))
+            self._compared.add(_cache_source(fingerprint.space))
         lock = IndexLock(self.folder, space, fingerprint=fingerprint).write(cut=self._cut)
         if undecided and lock.space is not None:
             self._guard.pin(lock.space)
@@ -133,13 +139,15 @@ class IndexGuard:
             return
         space = self._declared_space(dataclasses.replace(result.space, dimension=result.vectors.dim))
         if self._is_pending(result.space, result.served_by):
-            yield Call(Compute(lambda: self._look(space, result.space, result.served_by)), 0.0, str(self.folder))
+            yield Call(
+                Compute(lambda: self._compare_with_folder(space, result.space, result.served_by)), 0.0, str(self.folder)
+            )
         self.lock.check(space)
 
     def check_cached(self, space: VectorSpace) -> None:
         """Compare with the index what a framework's cache has of a space, before it is looked up there. Raises as `verdict`."""
         if self._is_pending(space, (CACHED,)):
-            self._look(self._declared_space(space), space, (CACHED,))
+            self._compare_with_folder(self._declared_space(space), space, (CACHED,))
         self.lock.check(self._declared_space(space))
 
     def _is_pending(self, measured_as: VectorSpace, served_by: Sequence[str]) -> bool:
@@ -150,7 +158,7 @@ class IndexGuard:
             or self._now() >= self._read_at + REREAD_AFTER_S
         )
 
-    def _look(self, space: VectorSpace, measured_as: VectorSpace, served_by: Sequence[str]) -> None:
+    def _compare_with_folder(self, space: VectorSpace, measured_as: VectorSpace, served_by: Sequence[str]) -> None:
         """Compare with what lies in the folder now, and write down what is new. Raises GatewayErrors.
 
         Args:
@@ -161,9 +169,13 @@ class IndexGuard:
         with self._one_at_a_time:
             self._reread()
             self.lock.check(space)
-            fresh = [link for link in self._links if link.label in served_by and link.label not in self._compared]
-            measured = [found for link in fresh if (found := self._measured(link)) is not None]
-            if CACHED in served_by and _cached(measured_as) not in self._compared:
+            fresh = [
+                candidate
+                for candidate in self._candidates
+                if candidate.label in served_by and candidate.label not in self._compared
+            ]
+            measured = [found for candidate in fresh if (found := self._measured_fingerprint(candidate)) is not None]
+            if CACHED in served_by and _cache_source(measured_as) not in self._compared:
                 # Measured by another process since the lock was taken, and by no target of this chain yet.
                 measured += filter(None, [Store().load(measured_as)])
             for fingerprint in measured:
@@ -216,28 +228,28 @@ class IndexGuard:
 
     def _declared_space(self, space: VectorSpace) -> VectorSpace:
         """Return what is known of vectors of a space: unless they are measured, also that no prompt was put before."""
-        if self._guard.checks or not all(link.mixes_roles for link in self._links):
+        if self._guard.checks or not all(candidate.mixes_roles for candidate in self._candidates):
             return space
         return dataclasses.replace(
             space, query_prompt=space.query_prompt or "", document_prompt=space.document_prompt or ""
         )
 
-    def _measured(self, link: EmbedLink) -> Fingerprint | None:
+    def _measured_fingerprint(self, candidate: EmbeddingCandidate) -> Fingerprint | None:
         """Return what the guard measured of a target, or took for the same; None where it did not look."""
-        rows = self._guard.standing(link).rows
+        rows = self._guard.space_check(candidate).rows
         if rows is None:
             return None
-        authority: Literal["files", "server"] = "files" if link.authoritative else "server"
-        return Fingerprint(self._guard.space_of(link), authority, link.label, rows)
+        authority: Literal["files", "server"] = "files" if candidate.authoritative else "server"
+        return Fingerprint(self._guard.space_of(candidate), authority, candidate.label, rows)
 
 
-def _cached(space: VectorSpace) -> str:
+def _cache_source(space: VectorSpace) -> str:
     """Name what was kept of a space: under another name of the same model lies what another measurement let in."""
     return f"{CACHED} {space.id}"
 
 
 def _sources(space: VectorSpace, served_by: Sequence[str]) -> list[str]:
-    return [_cached(space) if name == CACHED else name for name in served_by]
+    return [_cache_source(space) if name == CACHED else name for name in served_by]
 
 
 def _differ(spaces: Sequence[VectorSpace]) -> bool:

@@ -38,7 +38,7 @@ class KeyRequirement:
 
 
 @dataclass(frozen=True)
-class HouseRules:
+class KeyPolicyOverrides:
     """What an owner decided on top: a key for every hosted target, or a level for single models.
 
     hosted: HUGGINGFACE_REQUIRE_API_KEY, or `require_for_hosted` in the config file. models: model id → level.
@@ -48,7 +48,9 @@ class HouseRules:
     models: Mapping[str, KeyLevel] = field(default_factory=dict)
 
 
-def requirement(target: Target, access: Access = "unknown", rules: HouseRules = HouseRules()) -> KeyRequirement:
+def requirement(
+    target: Target, access: Access = "unknown", rules: KeyPolicyOverrides = KeyPolicyOverrides()
+) -> KeyRequirement:
     """Say whether a target needs a key. Pure: the same answer for the same arguments."""
     if target.model is not None and target.model in rules.models:
         return KeyRequirement(rules.models[target.model], f"the config file says so for {target.model}")
@@ -84,7 +86,7 @@ def requirement(target: Target, access: Access = "unknown", rules: HouseRules = 
             return KeyRequirement(KeyLevel.OPTIONAL, "your own server asks for a key only if it was started with one")
 
 
-def fix(
+def missing_key_hint(
     target: Target, needed: KeyRequirement, credential: Credential | None, url: str | None, *, alone: bool = True
 ) -> str | None:
     """Say in one line what to do about a key that is required and absent, or None when nothing is missing.
@@ -108,6 +110,6 @@ def _how_to_give(target: Target, url: str | None) -> str:
     return f"give it as Target({target.kind!r}, url=..., credential='env:NAME')"
 
 
-def truthy(value: str) -> bool:
+def parse_flag(value: str) -> bool:
     """Read a switch from the environment the way huggingface_hub does."""
     return re.fullmatch(r"1|on|yes|true", value.strip(), re.IGNORECASE) is not None

@@ -32,9 +32,9 @@ log = logger(__name__)
 
 SERVICE = "hf-gateway"
 """The name under which the keyring's own program shows the keys; the user's name there is the origin."""
-PATIENCE = 5.0
+LOOKUP_TIMEOUT_S = 5.0
 """Seconds that a request waits for the keyring, once a process."""
-PATIENCE_OF_A_PERSON = 120.0
+INTERACTIVE_TIMEOUT_S = 120.0
 """Seconds that a command waits, in which somebody may type the keyring's password."""
 
 INSTEAD = (
@@ -59,18 +59,18 @@ class Stored:
     since: str
 
 
-def stored() -> list[Stored]:
+def stored_keys() -> list[Stored]:
     """List the origins that a key was stored for, without asking the keyring; of unreadable files see `unreadable`."""
     found = [_read_mark(path) for path in sorted(_folder().glob("*.json"))]
     return sorted((each for each in found if each is not None), key=lambda each: each.origin)
 
 
-def marked(origin: str) -> bool:
+def has_stored_key(origin: str) -> bool:
     """Say whether a key was stored for an origin, without asking the keyring; also where the file beside is damaged."""
     return _mark(origin).is_file()
 
 
-def unreadable() -> list[Path]:
+def unreadable_files() -> list[Path]:
     """List the files that say that a key was stored, and no more for whom."""
     return [path for path in sorted(_folder().glob("*.json")) if _read_mark(path) is None and path.is_file()]
 
@@ -83,7 +83,7 @@ def store(origin: str, secret: Secret) -> Stored | None:
         KeyringUnusable: no keyring is fit for it, or it did not give the key back. What was stored before is still there.
     """
     before = _read_mark(_mark(origin))
-    _asking(functools.partial(_write, origin, secret, _mark(origin)), PATIENCE_OF_A_PERSON, secret)
+    _run_lookup(functools.partial(_write, origin, secret, _mark(origin)), INTERACTIVE_TIMEOUT_S, secret)
     return before
 
 
@@ -93,7 +93,7 @@ def erase(origin: str) -> bool:
     Raises ImportError, KeyringUnusable: the keyring could not be asked. It is forgotten nevertheless, so no request asks again.
     """
     try:
-        there = _asking(functools.partial(_delete, origin), PATIENCE_OF_A_PERSON)
+        there = _run_lookup(functools.partial(_delete, origin), INTERACTIVE_TIMEOUT_S)
     except (ImportError, KeyringUnusable):
         _mark(origin).unlink(missing_ok=True)
         raise
@@ -106,7 +106,7 @@ def look(origin: str) -> Secret | None:
 
     Raises ImportError, KeyringUnusable.
     """
-    value = _asking(functools.partial(_read, origin), PATIENCE_OF_A_PERSON)
+    value = _run_lookup(functools.partial(_read, origin), INTERACTIVE_TIMEOUT_S)
     return Secret(value, f"the key in the keyring for {origin}") if value else None
 
 
@@ -119,26 +119,26 @@ def load(origin: str) -> Secret | None:
     mark = _mark(origin)
     if _on_an_event_loop():
         with _lock:
-            known = _asked.get(mark)
+            known = _lookups.get(mark)
         return known.answer(0.0) if known is not None else None
     try:
         stat = os.stat(mark)  # noqa: PTH116 - a third of the time of Path's, once a request
     except OSError:
-        if mark in _asked:
+        if mark in _lookups:
             with _lock:
-                _asked.pop(mark, None)
+                _lookups.pop(mark, None)
         return None
     stamp = (stat.st_mtime_ns, stat.st_ino, os.getpid())
     with _lock:
-        asked = _asked.get(mark)
+        asked = _lookups.get(mark)
         if asked is None or asked.stamp != stamp:
-            reading = _started(functools.partial(_read, origin))
-            asked = _asked[mark] = _Asked(origin, stamp, time.monotonic() + PATIENCE, reading)
+            reading = _start_thread(functools.partial(_read, origin))
+            asked = _lookups[mark] = _Lookup(origin, stamp, time.monotonic() + LOOKUP_TIMEOUT_S, reading)
     return asked.answer(asked.until - time.monotonic())
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Lookup:
     """A question to the keyring that was asked once; its answer counts whenever it comes."""
 
     origin: str
@@ -165,7 +165,7 @@ class _Asked:
 
 
 _lock = fork_lock()
-_asked: dict[Path, _Asked] = {}
+_lookups: dict[Path, _Lookup] = {}
 
 
 def _write(origin: str, secret: Secret, mark: Path) -> None:
@@ -312,11 +312,11 @@ def _name(backend: Any) -> str:
     return f"{type(backend).__module__}.{type(backend).__qualname__}"
 
 
-def _asking(work: Callable[[], T], patience: float, secret: Secret | None = None) -> T:
+def _run_lookup(work: Callable[[], T], patience: float, secret: Secret | None = None) -> T:
     """Have a thread of its own ask the keyring, and wait for it. Raises ImportError, KeyringUnusable."""
     failure: Exception
     try:
-        return _started(work, secret).result(patience)
+        return _start_thread(work, secret).result(patience)
     except NotYet:
         failure = KeyringUnusable(
             f"the keyring has not answered in {patience:.0f} s; it may be locked and waiting for its password; {INSTEAD}"
@@ -326,7 +326,7 @@ def _asking(work: Callable[[], T], patience: float, secret: Secret | None = None
     raise failure
 
 
-def _started(work: Callable[[], T], secret: Secret | None = None) -> "Future[T]":
+def _start_thread(work: Callable[[], T], secret: Secret | None = None) -> "Future[T]":
     """Start a thread that asks; whatever goes wrong there ends as an error without the key in it."""
     future: Future[T] = Future()
 

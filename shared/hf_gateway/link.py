@@ -7,7 +7,7 @@ from typing import Any
 
 from hf_gateway.backends.base import Backend
 from hf_gateway.breaker import Breaker
-from hf_gateway.chat import ChatRequest, Gathering
+from hf_gateway.chat import AnswerBuilder, ChatRequest
 from hf_gateway.drive import Effects
 from hf_gateway.embedding import EmbedAnswer, EmbedRequest
 from hf_gateway.errors import (
@@ -23,12 +23,12 @@ from hf_gateway.errors import (
     StreamBroken,
 )
 from hf_gateway.guard import Guard
-from hf_gateway.key_policy import KeyLevel, fix
+from hf_gateway.key_policy import KeyLevel, missing_key_hint
 from hf_gateway.notices import notice_once
 from hf_gateway.options import EmbedOptions
 from hf_gateway.secret import EnvKey
 from hf_gateway.space import VectorSpace
-from hf_gateway.spaces.standing import Standing
+from hf_gateway.spaces.standing import SpaceCheck
 from hf_gateway.tasks.chat.answer_checks import answer_failure, notes_on
 from hf_gateway.usage import Usage
 from hf_gateway.values.wording import quantity
@@ -43,7 +43,7 @@ class SeenDimension:
 
 
 @dataclass(eq=False)
-class Link:
+class TargetCandidate:
     """A backend in the chain, with its breaker. alone: there is no other target; refused: is told that it has too much to do."""
 
     backend: Backend
@@ -73,7 +73,7 @@ class Link:
             return KeyMissing(bound.refusal, target=self.label)
         needed = backend.key_requirement()
         credential = backend.credential() if needed.level is KeyLevel.REQUIRED else None
-        if way := fix(backend.target, needed, credential, backend.key_url, alone=self.alone):
+        if way := missing_key_hint(backend.target, needed, credential, backend.key_url, alone=self.alone):
             return KeyMissing(f"a key is needed and there is none: {needed.reason}; {way}", target=self.label)
         return None
 
@@ -98,7 +98,7 @@ class Link:
 
 
 @dataclass(eq=False)
-class EmbedLink(Link):
+class EmbeddingCandidate(TargetCandidate):
     """For embeddings. seen: shared by all links of a chain; guard: whose vectors may be used."""
 
     seen: SeenDimension = field(default_factory=SeenDimension)
@@ -135,9 +135,9 @@ class EmbedLink(Link):
         return self.guard.batch_texts(self) if self.guard else self.most_texts
 
     @property
-    def standing(self) -> Standing | None:
+    def space_check(self) -> SpaceCheck | None:
         """How its vectors stand to the space's fingerprint, as far as it is known."""
-        return self.guard.standing(self) if self.guard else None
+        return self.guard.space_check(self) if self.guard else None
 
     def refusal(self) -> GatewayError | None:
         """Say why nothing may be sent to it at all: a missing key, another vector space."""
@@ -147,11 +147,11 @@ class EmbedLink(Link):
         """Do what the backend does, and the checks that hold for every answer; the guard's before the first and after each."""
         checked: Usage | None = None
         if self.guard is not None:
-            checked = yield from self.guard.admit(self)
+            checked = yield from self.guard.check_before_first_use(self)
         answer: EmbedAnswer = yield from self.guard.embed(self, request) if self.guard else self.embed_shaped(request)
         if checked is not None and answer.usage.input_tokens is not None:
             answer = replace(answer, usage=answer.usage + checked)
-        if not self.authoritative and (fault := _impossible(answer.vectors, request)):
+        if not self.authoritative and (fault := _check_vectors(answer.vectors, request)):
             raise BadResponse(fault, target=self.label)
         if self.seen.value is None:
             self.seen.value = answer.vectors.dim
@@ -162,7 +162,7 @@ class EmbedLink(Link):
                 target=self.label,
             )
         if self.guard is not None:
-            answer = yield from self.guard.answered(self, answer)
+            answer = yield from self.guard.check_answer(self, answer)
         return answer
 
     def served_space(self) -> Effects:
@@ -174,7 +174,7 @@ class EmbedLink(Link):
         try:
             answer: EmbedAnswer = yield from self.backend.embed(request)
         except BatchTooLarge as limit:
-            self.backend.heed(limit, request)
+            self.backend.note_batch_limit(limit, request)
             raise
         vectors = answer.vectors
         if len(vectors) != len(request.texts):
@@ -187,10 +187,10 @@ class EmbedLink(Link):
             raise BadResponse(
                 f"vectors of {vectors.dim} numbers, and {self.backend.space_model()} has {expected}", target=self.label
             )
-        return replace(answer, vectors=_shaped(vectors, self.backend.embed_options))
+        return replace(answer, vectors=with_dimensions(vectors, self.backend.embed_options))
 
 
-def _impossible(vectors: Vectors, request: EmbedRequest) -> str | None:
+def _check_vectors(vectors: Vectors, request: EmbedRequest) -> str | None:
     """Say what no model does: one and the same vector for texts of which no two are alike.
 
     Many models see neither case nor accents nor blanks, and where texts are cut they may differ in what nobody read.
@@ -198,43 +198,43 @@ def _impossible(vectors: Vectors, request: EmbedRequest) -> str | None:
     texts = request.texts
     if len(texts) < 3 or request.truncate or any(vectors[place] != vectors[0] for place in range(1, len(texts))):
         return None
-    if len(set(map(_plain, texts))) < len(texts):
+    if len(set(map(_single_line, texts))) < len(texts):
         return None
     return f"one and the same vector for {len(texts)} different texts"
 
 
-def _plain(text: str) -> str:
+def _single_line(text: str) -> str:
     letters = unicodedata.normalize("NFKD", text.casefold())
     return "".join(letter for letter in letters if not letter.isspace() and not unicodedata.combining(letter))
 
 
 @dataclass(eq=False)
-class ChatLink(Link):
+class ChatCandidate(TargetCandidate):
     """For chat. inherits: the target names no model of its own, so that a call's model is meant for it, too."""
 
     inherits: bool = True
 
     def answer(self, request: ChatRequest) -> Effects:
         """Do what the backend does; a stream that did not say why it ended is an error, never a shorter answer."""
-        gathering = Gathering()
+        builder = AnswerBuilder()
         model = request.model if self.inherits and request.model else self.backend.target.model
         try:
-            yield from self.backend.chat(replace(request, model=model), gathering)
+            yield from self.backend.chat(replace(request, model=model), builder)
         except (AttemptTimedOut, ConnectFailed) as failure:
-            if gathering.has_content:
+            if builder.has_content:
                 raise StreamBroken(f"the answer broke off: {failure.message}", target=self.label) from None
             raise
-        if (failed := answer_failure(request, gathering)) is not None:
+        if (failed := answer_failure(request, builder)) is not None:
             failed.target = self.label
             raise failed
-        answer = gathering.answer()
+        answer = builder.answer()
         notes = tuple(map(self._without_key, notes_on(answer, model, streamed=request.stream)))
         for note in notes:
             notice_once(f"{self.label}: {note}")
         return replace(answer, model=answer.model or model, notes=notes)
 
 
-def _shaped(vectors: Vectors, options: EmbedOptions) -> Vectors:
+def with_dimensions(vectors: Vectors, options: EmbedOptions) -> Vectors:
     """Cut and scale here, not on the server: then every target does it the same way, or the spaces would differ."""
     dimensions = options.dimensions
     if dimensions is not None:

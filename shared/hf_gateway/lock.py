@@ -16,7 +16,7 @@ from hf_gateway._version import __version__
 from hf_gateway.errors import ConfigError, SpaceMismatch
 from hf_gateway.fingerprint import VERSION as CANARIES_VERSION
 from hf_gateway.fingerprint import Comparison, Fingerprint, Rows, compare
-from hf_gateway.home import alone, create_atomically, write_atomically
+from hf_gateway.home import create_atomically, interprocess_lock, write_atomically
 from hf_gateway.space import VectorSpace
 from hf_gateway.values.logs import logger
 
@@ -60,7 +60,7 @@ class IndexLock:
                 f"{file} cannot be read, so nobody knows what the index was made with: {error}"
             ) from error
         except (ValueError, RecursionError) as error:
-            raise _spoilt(file, f"it is no JSON: {error}") from None
+            raise _invalid_file(file, f"it is no JSON: {error}") from None
         version = data.get("version") if isinstance(data, dict) else None
         if isinstance(version, int) and version > VERSION:
             raise ConfigError(
@@ -70,7 +70,7 @@ class IndexLock:
         try:
             return cls._of(folder, data)
         except (ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
-            raise _spoilt(file, f"{type(error).__name__}: {error}") from None
+            raise _invalid_file(file, f"{type(error).__name__}: {error}") from None
 
     @classmethod
     def _of(cls, folder: Path, data: Mapping[str, Any]) -> Self:
@@ -117,7 +117,7 @@ class IndexLock:
             )
         if self.fingerprint is None or fingerprint is None:
             return
-        comparison = _nearest(self.fingerprint, fingerprint, cut)
+        comparison = _best_comparison(self.fingerprint, fingerprint, cut)
         if not comparison.same:
             raise SpaceMismatch(self._other_vectors(fingerprint, comparison))
 
@@ -139,7 +139,7 @@ class IndexLock:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise self._unwritable(error) from error
-        with alone(self.path):
+        with interprocess_lock(self.path):
             known = self.read(self.path)
             if known is None:
                 try:
@@ -189,8 +189,8 @@ class IndexLock:
         return (
             f"the index in {self.path} was made with other vectors than would now be used, though nothing in their names "
             f"differs ({fingerprint.space.model})" + (f"; worst cosine: {worst}" if worst else "") + "\n"
-            f"  - the index's: {_whence(self.fingerprint)}\n"
-            f"  - now: {_whence(fingerprint)}\n"
+            f"  - the index's: {_origin_of(self.fingerprint)}\n"
+            f"  - now: {_origin_of(fingerprint)}\n"
             f"  - probably {comparison.causes[0]}\n"
             f"  {_verdict(self.fingerprint, fingerprint)}\n  {self._ways_out()}"
         )
@@ -215,7 +215,7 @@ def warn_unlocked(folder: str | Path) -> bool:
     return True
 
 
-def _nearest(one: Fingerprint, other: Fingerprint, cut: bool) -> Comparison:
+def _best_comparison(one: Fingerprint, other: Fingerprint, cut: bool) -> Comparison:
     """Compare two fingerprints, and what a person accepted for the same as one of them; the first that agrees counts."""
     first = compare(one.rows, other.rows, cut=cut)
     if first.same:
@@ -225,7 +225,7 @@ def _nearest(one: Fingerprint, other: Fingerprint, cut: bool) -> Comparison:
     return next((found for left, right in pairs if (found := compare(left, right, cut=cut)).same), first)
 
 
-def _whence(fingerprint: Fingerprint) -> str:
+def _origin_of(fingerprint: Fingerprint) -> str:
     if fingerprint.authority == "files":
         return f"the model's own files at {fingerprint.source}, measured {fingerprint.taken}"
     return f"the server {fingerprint.source}, which nobody could check, measured {fingerprint.taken}"
@@ -251,7 +251,7 @@ def _space_of(data: Any) -> VectorSpace:
     return space
 
 
-def _spoilt(file: Path, why: str) -> ConfigError:
+def _invalid_file(file: Path, why: str) -> ConfigError:
     return ConfigError(
         f"{file} is spoilt ({why}), so nobody knows what the index was made with. It was left as it is: restore it from a "
         "backup, or rebuild the index into a new folder; if you do know that the index was made with the model you are using, "

@@ -1,4 +1,4 @@
-"""What happened, told to whoever keeps books or draws curves: an `Observation` a request, with a `Tried` an attempt.
+"""What happened, told to whoever keeps books or draws curves: an `Observation` a request, with a `AttemptRecord` an attempt.
 
 Who wants to know is a `Watcher`. While there is none, nothing of this is made.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal, Protocol, TypeVar
 
-from hf_gateway.chain import Await, Journal, Steps
+from hf_gateway.chain import AttemptLog, Await, Steps
 from hf_gateway.chat import ChatRequest, ChatResult
 from hf_gateway.embedding import EmbedRequest, EmbedResult
 from hf_gateway.errors import GatewayError
@@ -68,7 +68,7 @@ def tags() -> Tags:
 
 
 @dataclass(frozen=True)
-class Tried:
+class AttemptRecord:
     """One attempt at one target.
 
     outcome: "skipped" when nothing was sent, "split" when the server wanted smaller batches; started: by the observation's own
@@ -119,7 +119,7 @@ class Observation:
     tags: Tags = field(default_factory=tags)
     outcome: Literal["ok", "failed", "cancelled"] = "ok"
     error: BaseException | None = None
-    tried: list[Tried] = field(default_factory=list)
+    attempts: list[AttemptRecord] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
     result: EmbedResult | ChatResult | None = None
     shared: bool = False
@@ -171,24 +171,24 @@ def unregister(watcher: Watcher) -> None:
         watchers = tuple(known for known in watchers if known is not watcher)
 
 
-class Watch:
+class ObservedCall:
     """One request while it is watched: `with Watch(observation) as watch`, and `watch.done(result)` at its end."""
 
     def __init__(self, observation: Observation, clock: Any) -> None:
         """clock: gives the seconds of `observation.began`."""
         self.observation = observation
-        self.journal = Journal(watched=self._tried)
+        self.attempt_log = AttemptLog(watched=self._record_attempt)
         self._clock = clock
         self._watching: list[Watcher] = []
 
-    def __enter__(self) -> "Watch":
+    def __enter__(self) -> "ObservedCall":
         """Tell that it begins. Raises a watcher's GatewayError, after all others were told of the begin and of that end."""
         refused: list[GatewayError] = []
         try:
             for watcher in watchers:
                 self._watching.append(watcher)
                 try:
-                    self._told(watcher.begin)
+                    self._notify(watcher.begin)
                 except GatewayError as error:
                     self._watching.pop()
                     refused.append(error)
@@ -201,7 +201,7 @@ class Watch:
             raise
         return self
 
-    def admitted(self) -> Steps:
+    def begun(self) -> Steps:
         """Wait for what the watchers wait for. Raises a watcher's GatewayError."""
         for future in self.observation.waits:
             yield Await(future)
@@ -218,9 +218,9 @@ class Watch:
             seen.first_content_seconds = result.first_content_seconds
         return result
 
-    def _tried(
+    def _record_attempt(
         self,
-        link: Any,
+        candidate: Any,
         outcome: Any,
         error: GatewayError | None,
         started: float,
@@ -228,15 +228,15 @@ class Watch:
         first_content: float | None,
         answer: Any,
     ) -> None:
-        target: Target = link.backend.target
+        target: Target = candidate.backend.target
         first = first_content - started if first_content is not None and first_content >= started else None
-        asked = getattr(self.observation.request, "model", None) if getattr(link, "inherits", False) else None
+        asked = getattr(self.observation.request, "model", None) if getattr(candidate, "inherits", False) else None
         if answer is None:
-            tried = Tried(target, outcome, error, started, seconds, first, asked=asked)
+            tried = AttemptRecord(target, outcome, error, started, seconds, first, asked=asked)
         else:
             said = (answer.usage, answer.model, answer.provider, answer.request_id)
-            tried = Tried(target, outcome, error, started, seconds, first, *said, asked)
-        self.observation.tried.append(tried)
+            tried = AttemptRecord(target, outcome, error, started, seconds, first, *said, asked)
+        self.observation.attempts.append(tried)
 
     def __exit__(self, _kind: Any, error: BaseException | None, _traceback: Any) -> None:
         """Tell of the end."""
@@ -246,18 +246,18 @@ class Watch:
         if error is not None:
             seen.outcome = "failed" if isinstance(error, Exception) else "cancelled"
         if seen.result is None:
-            served = [each.usage for each in seen.tried if each.outcome == "served"]
+            served = [each.usage for each in seen.attempts if each.outcome == "served"]
             seen.usage = sum(served, Usage(0, 0, cost_usd=Decimal(0))) if served else Usage()
         untold = iter(self._watching)
         try:
             for watcher in untold:
-                self._told(watcher.end)
+                self._notify(watcher.end)
         except BaseException:
             for watcher in untold:
-                self._told(watcher.end)
+                self._notify(watcher.end)
             raise
 
-    def _told(self, tell: Any) -> None:
+    def _notify(self, tell: Any) -> None:
         try:
             tell(self.observation)
         except GatewayError:

@@ -9,9 +9,9 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from hf_gateway.chat import Sampling
 from hf_gateway.config import read_chain
-from hf_gateway.errors import ConfigError, nearest
-from hf_gateway.key_policy import truthy
-from hf_gateway.secret import EnvKey, Secret, key
+from hf_gateway.errors import ConfigError, did_you_mean
+from hf_gateway.key_policy import parse_flag
+from hf_gateway.secret import EnvKey, Secret, parse_key
 from hf_gateway.target import Target
 from hf_gateway.values.plain_numbers import PlainNumbers
 
@@ -25,7 +25,7 @@ def _secret(value: Any) -> Secret | None:
         return value
     if not isinstance(value, str):
         raise ConfigError(f"api_key is a string, not {type(value).__name__}")
-    found = key(value, "api_key")
+    found = parse_key(value, "api_key")
     if isinstance(found, EnvKey):
         named = os.environ.get(found.name, "")
         return Secret(named, f"api_key, read from {found.name},")
@@ -45,7 +45,7 @@ def _targets(value: Any) -> tuple[Target, ...] | None:
 
 
 def _checks_spaces() -> bool:
-    return truthy(os.environ.get("HF_GATEWAY_CHECK_SPACE", "1"))
+    return parse_flag(os.environ.get("HF_GATEWAY_CHECK_SPACE", "1"))
 
 
 ApiKey = Annotated[Secret | None, BeforeValidator(_secret)]
@@ -98,7 +98,7 @@ class ChainOptions(PlainNumbers):
             names = {field.alias or name for name, field in cls.model_fields.items()} | set(cls.model_fields)
             for name in values:
                 if name not in names:
-                    raise ConfigError(f"{cls.__name__} has no argument {name!r}{nearest(name, names)}")
+                    raise ConfigError(f"{cls.__name__} has no argument {name!r}{did_you_mean(name, names)}")
         return values
 
 
@@ -206,7 +206,7 @@ SETTINGS: Mapping[Task, type[EmbedSettings] | type[ChatSettings]] = {"embedding"
 def settings_of(task: Task) -> type[EmbedSettings] | type[ChatSettings]:
     """Return the class of a task's settings. Raises ConfigError for a task that there is not."""
     if not isinstance(task, str) or task not in SETTINGS:
-        raise ConfigError(f"there is no task {task!r}{nearest(str(task), set(SETTINGS))}")
+        raise ConfigError(f"there is no task {task!r}{did_you_mean(str(task), set(SETTINGS))}")
     return SETTINGS[task]
 
 

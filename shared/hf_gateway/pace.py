@@ -48,7 +48,7 @@ class Effect(Protocol):
         """Whether silence before the first content means work rather than a dead server."""
 
 
-class Pace:
+class AttemptTimeouts:
     """How long the next step of one call may take."""
 
     def __init__(
@@ -75,7 +75,7 @@ class Pace:
         self._limit: tuple[str, float]  # of the last allowance: words, seconds
 
     @cached_property
-    def hurried(self) -> bool:
+    def has_alternative(self) -> bool:
         """Whether another target could take over, asked once."""
         return self._hurried()
 
@@ -83,16 +83,18 @@ class Pace:
         """Note that a piece of content came."""
         self.last_content = self.clock()
 
-    def allowance(self, effect: Effect) -> float:
+    def timeout_for(self, effect: Effect) -> float:
         """Return the seconds that this effect may take."""
         policy, now = self.policy, self.clock()
         if not effect.streamed:
-            limit = min(policy.answer_timeout, policy.progress_timeout) if self.hurried else policy.answer_timeout
+            limit = (
+                min(policy.answer_timeout, policy.progress_timeout) if self.has_alternative else policy.answer_timeout
+            )
             left, self._limit = self.started + limit - now, ("no whole answer came", limit)
         elif self.last_content is not None:
             left = self.last_content + policy.stall_timeout - now
             self._limit = "nothing more of the answer came", policy.stall_timeout
-        elif self.hurried:
+        elif self.has_alternative:
             left, self._limit = policy.progress_timeout, ("nothing came", policy.progress_timeout)
             if (first := self.started + policy.first_content_timeout - now) < left:
                 left, self._limit = first, ("nothing of the answer came", policy.first_content_timeout)
@@ -106,7 +108,7 @@ class Pace:
             self._limit = "the request's own time was up: no whole answer came", policy.deadline
         return max(0.0, left)
 
-    def told(self, failure: AttemptTimedOut) -> AttemptTimedOut:
+    def timeout_error(self, failure: AttemptTimedOut) -> AttemptTimedOut:
         """Return a timeout in words of the limit that was reached: not of what was left of it for the last step."""
         words, seconds = self._limit
         return failure.restated(f"{words} within {seconds:.3g} s", failure.retry_after)

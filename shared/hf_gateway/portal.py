@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from typing import Any
 
 
-class Portal:
+class BackgroundLoop:
     """One loop for the whole process, started when first needed, and anew after a fork. Its thread ends with the process."""
 
     def __init__(self) -> None:
@@ -17,7 +17,7 @@ class Portal:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
-    def here(self) -> bool:
+    def is_current_thread(self) -> bool:
         """Whether this is the loop's own thread, on which nobody may block for it: an observer may call from there."""
         return threading.current_thread() is self._thread
 
@@ -43,7 +43,7 @@ class Portal:
             return self._loop
 
 
-portal = Portal()
+background_loop = BackgroundLoop()
 if hasattr(os, "register_at_fork"):
     # The thread stays behind in the parent, and whoever held the lock there does.
-    os.register_at_fork(after_in_child=portal.__init__)  # type: ignore[misc]
+    os.register_at_fork(after_in_child=background_loop.__init__)  # type: ignore[misc]

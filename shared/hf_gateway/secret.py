@@ -77,7 +77,7 @@ class EnvKey:
         return f"env:{self.name}"
 
 
-def key(value: str, what: str = "the key") -> Secret | EnvKey:
+def parse_key(value: str, what: str = "the key") -> Secret | EnvKey:
     """Read a key as people give it: the key itself, or `env:NAME`. Raises ConfigError."""
     name = value.removeprefix("env:")
     if name != value:

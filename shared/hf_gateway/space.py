@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
 
-from hf_gateway.errors import ConfigError, nearest
+from hf_gateway.errors import ConfigError, did_you_mean
 
 # sentence-transformers looks these families up under its own organisation when no owner is named.
 _OWNERLESS = re.compile(
@@ -22,7 +22,7 @@ _OWNERLESS = re.compile(
     re.IGNORECASE,
 )
 
-MAX_NUMBER = 10**9
+MAX_DIMENSION = 10**9
 """No model has as many dimensions or takes as many tokens; some files write 10**30 for no limit."""
 _SURROGATES = re.compile(r"[\ud800-\udfff]")
 
@@ -82,7 +82,7 @@ class VectorSpace:
         """Check the types, which files and servers may get wrong. Raises ConfigError."""
         for item in dataclasses.fields(self):
             value = getattr(self, item.name)
-            if value is not None and (fault := _fault_of(item.name, value)):
+            if value is not None and (fault := _field_fault(item.name, value)):
                 raise ConfigError(f"a vector space's {item.name} is {str(value)[:80]!r}, which is {fault}")
         if self.model is None:
             raise ConfigError("a vector space needs the model's name")
@@ -93,7 +93,7 @@ class VectorSpace:
         names = {item.name for item in dataclasses.fields(cls)}
         for name in data:
             if name not in names:
-                raise ConfigError(f"a vector space has no field {name!r}{nearest(name, names)}")
+                raise ConfigError(f"a vector space has no field {name!r}{did_you_mean(name, names)}")
         if "model" not in data:
             raise ConfigError("a vector space needs the model's name")
         return cls(**data)
@@ -130,10 +130,10 @@ class VectorSpace:
         return VectorSpace(**{name: getattr(other, name) if value is None else value for name, value in known.items()})
 
 
-def _fault_of(name: str, value: Any) -> str | None:
+def _field_fault(name: str, value: Any) -> str | None:
     """Return what is wrong with a field's value, None for nothing."""
     if name in ("dimension", "max_tokens"):
-        whole = isinstance(value, int) and not isinstance(value, bool) and 0 < value < MAX_NUMBER
+        whole = isinstance(value, int) and not isinstance(value, bool) and 0 < value < MAX_DIMENSION
         return None if whole else "not a whole number above 0"
     if name == "normalized":
         return None if isinstance(value, bool) else "not true or false"

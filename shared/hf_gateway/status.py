@@ -4,11 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from hf_gateway.backends.base import Report
+from hf_gateway.backends.base import ProbeReport
 from hf_gateway.drive import Effects
 from hf_gateway.errors import GatewayError
-from hf_gateway.key_policy import Access, fix
-from hf_gateway.link import EmbedLink, Link
+from hf_gateway.key_policy import Access, missing_key_hint
+from hf_gateway.link import EmbeddingCandidate, TargetCandidate
 from hf_gateway.secret import EnvKey
 
 
@@ -36,28 +36,30 @@ class TargetStatus:
 
 
 @dataclass(frozen=True)
-class Checked:
+class TargetCheck:
     """One target after it was asked. status: as above; answers: whether it did; report: what it serves; error: why not."""
 
     status: TargetStatus
     answers: bool
-    report: Report
+    report: ProbeReport
     error: str | None
 
 
-def status_of(link: Link, now: float, access: Access = "unknown") -> TargetStatus:
+def status_of(candidate: TargetCandidate, now: float, access: Access = "unknown") -> TargetStatus:
     """Say how a target stands, without asking it; `now` by the chain's clock."""
-    backend = link.backend
+    backend = candidate.backend
     needed = backend.key_requirement(access)
     credential = backend.credential()
-    way = _refused_key(link) or fix(backend.target, needed, credential, backend.key_url, alone=link.alone)
-    state = link.breaker.state(now)
+    way = _refused_key(candidate) or missing_key_hint(
+        backend.target, needed, credential, backend.key_url, alone=candidate.alone
+    )
+    state = candidate.breaker.state(now)
     blocked = state.state in ("open", "resting")
-    standing = link.standing if isinstance(link, EmbedLink) else None
-    refused = standing.error.message if standing and standing.error else None
-    worst = standing.comparison.worst if standing and standing.comparison else {}
+    space_check = candidate.space_check if isinstance(candidate, EmbeddingCandidate) else None
+    refused = space_check.error.message if space_check and space_check.error else None
+    worst = space_check.comparison.worst if space_check and space_check.comparison else {}
     return TargetStatus(
-        target=link.label,
+        target=candidate.label,
         breaker=state.state,
         ready=way is None and not blocked and refused is None,
         reason=way or refused or (f"{state.state}: {state.reason}" if blocked else None),
@@ -66,26 +68,26 @@ def status_of(link: Link, now: float, access: Access = "unknown") -> TargetStatu
         key_reason=needed.reason,
         key_source=credential.source if credential is not None else None,
         fix=way,
-        space_check=standing.state if standing else None,
+        space_check=space_check.state if space_check else None,
         worst_cosine=min(worst.values(), default=None),
     )
 
 
-def _refused_key(link: Link) -> str | None:
-    bound = link.backend.target.credential
+def _refused_key(candidate: TargetCandidate) -> str | None:
+    bound = candidate.backend.target.credential
     return bound.refusal if isinstance(bound, EnvKey) else None
 
 
-def checked(link: Link, now: float, perform: Callable[[Effects, str], Any]) -> Checked:
+def check_target(candidate: TargetCandidate, now: float, perform: Callable[[Effects, str], Any]) -> TargetCheck:
     """Ask a target what it serves; `perform` carries a backend's effects out."""
-    status = status_of(link, now)
+    status = status_of(candidate, now)
     # A server whose key is not sent is asked all the same: it may be there, and need none.
-    if status.fix is not None and _refused_key(link) is None:
-        return Checked(status, False, Report(), status.fix)
+    if status.fix is not None and _refused_key(candidate) is None:
+        return TargetCheck(status, False, ProbeReport(), status.fix)
     try:
-        report: Report = perform(link.backend.probe(), link.label)
+        report: ProbeReport = perform(candidate.backend.probe(), candidate.label)
     except GatewayError as error:
-        return Checked(status, False, Report(), error.message)
+        return TargetCheck(status, False, ProbeReport(), error.message)
     if report.access != "unknown":
-        status = status_of(link, now, report.access)
-    return Checked(status, status.fix is None, report, status.fix)
+        status = status_of(candidate, now, report.access)
+    return TargetCheck(status, status.fix is None, report, status.fix)

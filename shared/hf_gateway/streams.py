@@ -7,7 +7,7 @@ from hf_gateway.chat import ChatEvent, ChatResult
 from hf_gateway.errors import InvalidRequest
 
 
-class _Ending:
+class _StreamResult:
     """What a stream has once it is at its end."""
 
     def __init__(self) -> None:
@@ -20,12 +20,12 @@ class _Ending:
             raise InvalidRequest("the stream is not at its end yet; read it first")
         return self._result
 
-    def end(self, result: ChatResult) -> None:
+    def set_result(self, result: ChatResult) -> None:
         """Take the result."""
         self._result = result
 
 
-class ChatStream(_Ending):
+class ChatStream(_StreamResult):
     """An iterator of `ChatEvent`s. Leaving it early, by `close` or the end of a `with`, closes the connection."""
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class ChatStream(_Ending):
         self.close()
 
 
-class AsyncChatStream(_Ending):
+class AsyncChatStream(_StreamResult):
     """An async iterator of `ChatEvent`s. Leaving it early, by `aclose` or the end of an `async with`, closes the connection."""
 
     def __init__(self) -> None:

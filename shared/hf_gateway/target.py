@@ -20,8 +20,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import SplitResult, parse_qsl, urlsplit, urlunsplit
 
-from hf_gateway.errors import ConfigError, nearest
-from hf_gateway.secret import EnvKey, Secret, key
+from hf_gateway.errors import ConfigError, did_you_mean
+from hf_gateway.secret import EnvKey, Secret, parse_key
 from hf_gateway.values.redaction import may_name_key, public_part, quoted, shown_url
 
 if TYPE_CHECKING:
@@ -83,7 +83,9 @@ class Target:
                 "a token is given as api_key= or in HF_TOKEN"
             )
         if isinstance(self.credential, str):
-            object.__setattr__(self, "credential", key(self.credential, f"the credential of target '{self.kind}'"))
+            object.__setattr__(
+                self, "credential", parse_key(self.credential, f"the credential of target '{self.kind}'")
+            )
         object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
 
     def _check_types(self) -> None:
@@ -115,7 +117,7 @@ class Target:
         names = {item.name for item in dataclasses.fields(cls)}
         for name in value:
             if name not in names:
-                raise ConfigError(f"a target has no field {name!r}{nearest(name, names)}")
+                raise ConfigError(f"a target has no field {name!r}{did_you_mean(name, names)}")
         if "kind" not in value:
             raise ConfigError(f"a target needs its kind; got only {', '.join(map(repr, value)) or 'nothing'}")
         fields = dict(value)

@@ -12,13 +12,13 @@ BYTES_PER_TOKEN = 4
 """What an estimate reckons with, and what English text has in most vocabularies; other languages and code have fewer."""
 
 
-def count(text: str, model: str | None, revision: str | None = None) -> int:
+def count_tokens(text: str, model: str | None, revision: str | None = None) -> int:
     """Return the number of tokens; an estimate where the tokenizer is not here. Reads files at most, never the network."""
-    ids = encode(text, model, revision)
+    ids = encode_text(text, model, revision)
     return -(-len(text.encode("utf-8", "surrogatepass")) // BYTES_PER_TOKEN) if ids is None else len(ids)
 
 
-def encode(text: str, model: str | None, revision: str | None = None) -> list[int] | None:
+def encode_text(text: str, model: str | None, revision: str | None = None) -> list[int] | None:
     """Return the tokens' numbers, without those that mark beginning and end; None where the tokenizer is not here."""
     tokenizer = _tokenizer(model, revision) if model else None
     if tokenizer is None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from hf_gateway.drive import Open, Opened, Send
 from hf_gateway.errors import ConfigError, GatewayError
-from hf_gateway.http.exchange import AsyncPool, Exchange, raise_, sorted_out
+from hf_gateway.http.exchange import AsyncPool, Exchange, raise_error, translate
 from hf_gateway.http.proxies import Proxies, Proxy
 from hf_gateway.wire.http import HttpResponse
 
@@ -44,7 +44,7 @@ class HttpTransport:
         self._blocking: dict[Proxy | None, BlockingPool] = {}
         self._proxies: Proxies  # read before the first call
         self._makers: dict[str, Callable[[ssl.SSLContext, Proxy | None], AsyncPool]] = {}
-        self._async: dict[tuple[asyncio.AbstractEventLoop, str, Proxy | None], _Kept] = {}
+        self._async: dict[tuple[asyncio.AbstractEventLoop, str, Proxy | None], _KeptConnections] = {}
         _transports.add(self)
 
     def prepare(self) -> None:
@@ -58,9 +58,9 @@ class HttpTransport:
         failed: GatewayError | None = None
         try:
             return pool.send(exchange)
-        except Exception as error:  # noqa: BLE001 - sorted by `sorted_out`, which lets strangers through
-            failed = sorted_out(pool.failure, exchange, error)
-        raise_(failed)
+        except Exception as error:  # noqa: BLE001 - sorted by `translate`, which lets strangers through
+            failed = translate(pool.failure, exchange, error)
+        raise_error(failed)
 
     def open(self, send: Open, *, timeout: float, connect_timeout: float, target: str) -> Opened:
         """Send, and give the answer as soon as its headers are there. Raises ConnectFailed, AttemptTimedOut, BadResponse."""
@@ -69,9 +69,9 @@ class HttpTransport:
         failed: GatewayError | None = None
         try:
             return pool.open(exchange)
-        except Exception as error:  # noqa: BLE001 - sorted by `sorted_out`, which lets strangers through
-            failed = sorted_out(pool.failure, exchange, error)
-        raise_(failed)
+        except Exception as error:  # noqa: BLE001 - sorted by `translate`, which lets strangers through
+            failed = translate(pool.failure, exchange, error)
+        raise_error(failed)
 
     async def asend(self, send: Send, *, timeout: float, connect_timeout: float, target: str) -> HttpResponse:
         """Send and read the whole answer. Raises ConnectFailed, AttemptTimedOut, BadResponse."""
@@ -81,9 +81,9 @@ class HttpTransport:
         try:
             async with asyncio.timeout(timeout):
                 return await pool.send(exchange)
-        except Exception as error:  # noqa: BLE001 - sorted by `sorted_out`, which lets strangers through
-            failed = sorted_out(pool.failure, exchange, error)
-        raise_(failed)
+        except Exception as error:  # noqa: BLE001 - sorted by `translate`, which lets strangers through
+            failed = translate(pool.failure, exchange, error)
+        raise_error(failed)
 
     async def aopen(self, send: Open, *, timeout: float, connect_timeout: float, target: str) -> Opened:
         """Send, and give the answer as soon as its headers are there. Raises ConnectFailed, AttemptTimedOut, BadResponse."""
@@ -93,9 +93,9 @@ class HttpTransport:
         try:
             async with asyncio.timeout(timeout):
                 return await pool.open(exchange)
-        except Exception as error:  # noqa: BLE001 - sorted by `sorted_out`, which lets strangers through
-            failed = sorted_out(pool.failure, exchange, error)
-        raise_(failed)
+        except Exception as error:  # noqa: BLE001 - sorted by `translate`, which lets strangers through
+            failed = translate(pool.failure, exchange, error)
+        raise_error(failed)
 
     def close(self) -> None:
         """Close the blocking pool; a later call opens a new one."""
@@ -140,10 +140,10 @@ class HttpTransport:
             kept = await self._new_pool(loop, library, proxy)
         return kept.pool
 
-    async def _new_pool(self, loop: asyncio.AbstractEventLoop, library: str, proxy: Proxy | None) -> "_Kept":
+    async def _new_pool(self, loop: asyncio.AbstractEventLoop, library: str, proxy: Proxy | None) -> "_KeptConnections":
         # A pool holds its loop, so a weak key would keep both for ever.
         self._async = {known: kept for known, kept in self._async.items() if not known[0].is_closed()}
-        kept = self._async[loop, library, proxy] = _Kept(self._makers[library](_trusted(), proxy))
+        kept = self._async[loop, library, proxy] = _KeptConnections(self._makers[library](_trusted(), proxy))
         await kept.begin()
         return kept
 
@@ -159,7 +159,7 @@ class HttpTransport:
             except ImportError as error:
                 if self._wanted:
                     raise ConfigError(f"HF_GATEWAY_HTTP=aiohttp: {error}; pip install 'hf-gateway[fast]'") from None
-        if proxies.found or not makers:
+        if proxies.proxies or not makers:
             from hf_gateway.http.over_httpx import HttpxPool
 
             makers["httpx"] = HttpxPool
@@ -177,18 +177,18 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_leave_to_parents)
 
 
-class _Kept:
+class _KeptConnections:
     """A pool of an event loop, which is closed with the loop, or when nobody has it any more."""
 
     def __init__(self, pool: AsyncPool) -> None:
         self.pool = pool
         self._leaving: list[bool] = []
-        self._keeper = _keeping(pool, self._leaving)
+        self._keeper = _connections_of_loop(pool, self._leaving)
 
     async def begin(self) -> None:
         """Let the loop know: `asyncio.run` ends the generators of its loop, and a loop those that are dropped."""
         await anext(self._keeper)
-        _all_kept.add(self)
+        _all_connections.add(self)
 
     async def aclose(self) -> None:
         """Close it now."""
@@ -201,7 +201,7 @@ class _Kept:
             self._keeper.aclose().send(None)
 
 
-async def _keeping(pool: AsyncPool, leaving: list[bool]) -> AsyncGenerator[None, None]:
+async def _connections_of_loop(pool: AsyncPool, leaving: list[bool]) -> AsyncGenerator[None, None]:
     try:
         yield
     finally:
@@ -209,12 +209,12 @@ async def _keeping(pool: AsyncPool, leaving: list[bool]) -> AsyncGenerator[None,
             await pool.aclose()
 
 
-_all_kept: "weakref.WeakSet[_Kept]" = weakref.WeakSet()
+_all_connections: "weakref.WeakSet[_KeptConnections]" = weakref.WeakSet()
 
 
 @atexit.register
-def _leave() -> None:
-    for kept in list(_all_kept):
+def _leave_all() -> None:
+    for kept in list(_all_connections):
         kept.leave()
 
 

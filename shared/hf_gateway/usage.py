@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-MOST_TOKENS = 10**12
+MAX_TOKENS = 10**12
 """Of one call: nobody has used as many, and databases still add such numbers up."""
-MOST_USD = 10_000
+MAX_COST_USD = 10_000
 """Of one call: what is said to have cost more was not said in earnest, or counted tokens that were none."""
 
 
@@ -42,39 +42,39 @@ class Usage:
         )
 
 
-_DIGITS = 15
+_MAX_DIGITS = 15
 """Of a count in a header; nobody has a longer one, and reading digits without end takes time without end."""
 
 
-def counted(value: Any) -> int | None:
+def parse_token_count(value: Any) -> int | None:
     """Read a count as a server tells it, a number in JSON or a header's digits; None for what cannot be one of tokens."""
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= _DIGITS:
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= _MAX_DIGITS:
         value = int(value)
-    return value if type(value) is int and 0 <= value <= MOST_TOKENS else None
+    return value if type(value) is int and 0 <= value <= MAX_TOKENS else None
 
 
-def charged(value: Any) -> Decimal | None:
+def parse_cost(value: Any) -> Decimal | None:
     """Read an amount in USD as a provider tells it, a number in JSON; None for what cannot be one.
 
     The digits are those that were written: of a float, the fewest that mean it.
     """
-    return Decimal(repr(value)) if type(value) in (int, float) and 0 <= value < MOST_USD else None
+    return Decimal(repr(value)) if type(value) in (int, float) and 0 <= value < MAX_COST_USD else None
 
 
-def sane(usage: Usage) -> Usage:
+def drop_implausible(usage: Usage) -> Usage:
     """Return what was used without counts and costs that cannot be: whoever answers may say anything."""
     found = Usage(
-        counted(usage.input_tokens),
-        counted(usage.output_tokens),
-        counted(usage.cached_tokens),
-        counted(usage.reasoning_tokens),
+        parse_token_count(usage.input_tokens),
+        parse_token_count(usage.output_tokens),
+        parse_token_count(usage.cached_tokens),
+        parse_token_count(usage.reasoning_tokens),
         _amount(usage.cost_usd),
     )
     return usage if found == usage else found
 
 
 def _amount(usd: Decimal | None) -> Decimal | None:
-    return usd if isinstance(usd, Decimal) and usd.is_finite() and 0 <= usd < MOST_USD else None
+    return usd if isinstance(usd, Decimal) and usd.is_finite() and 0 <= usd < MAX_COST_USD else None
 
 
 def _sum(one: int | None, other: int | None) -> int | None:

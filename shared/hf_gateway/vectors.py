@@ -22,7 +22,7 @@ UNIT_TOLERANCE = 1e-3
 
 _TOP_BYTE = 3 if sys.byteorder == "little" else 0
 """Of a float32: sign and exponent. It is 7F or FF for NaN, infinity and what is beyond 1.7e38, and for nothing else."""
-_WORTH_IT = 4096
+_NUMPY_THRESHOLD = 4096
 """Numbers from which on numpy, where the program has it loaded, is faster than the loops here."""
 
 
@@ -130,7 +130,7 @@ class Vectors(Sequence[list[float]]):
 
     def norms(self) -> list[float]:
         """Return the L2 norm of each row."""
-        if (rows := self._loaded()) is not None:
+        if (rows := self._as_numpy()) is not None:
             lengths: list[float] = _lengths(rows).tolist()
             return lengths
         return [_length(row) for row in self._rows()]
@@ -138,7 +138,7 @@ class Vectors(Sequence[list[float]]):
     def normalized(self) -> Self:
         """Return the rows scaled to length 1; a zero row stays zero."""
         data: array[float] = array("f")
-        if (rows := self._loaded()) is not None:
+        if (rows := self._as_numpy()) is not None:
             data.frombytes(_scaled(rows).tobytes())
             return type(self)(data, self.dim)
         for row in self._rows():
@@ -167,9 +167,9 @@ class Vectors(Sequence[list[float]]):
                 return f"row {index} is all zeros"
         return None
 
-    def _loaded(self) -> "np.ndarray[Any, Any] | None":
+    def _as_numpy(self) -> "np.ndarray[Any, Any] | None":
         """Return the numbers as numpy sees them, where it is worth it; importing it for that alone would take longer."""
-        return self.numpy() if len(self.data) >= _WORTH_IT and sys.modules.get("numpy") else None
+        return self.numpy() if len(self.data) >= _NUMPY_THRESHOLD and sys.modules.get("numpy") else None
 
     def _rows(self) -> Iterator["array[float]"]:
         for start in range(0, len(self.data), self.dim or 1):

@@ -15,7 +15,7 @@ from hf_gateway.errors import (
     ModelNotFound,
     ServerError,
     SpaceMismatch,
-    nearest,
+    did_you_mean,
 )
 from hf_gateway.fingerprint import (
     CUT_ELSEWHERE,
@@ -107,7 +107,7 @@ class Pair:
             "worst_cosine": dict(found.worst) if found else {},
             "norm_difference": found.norm if found else None,
             "causes": list(found.causes) if found else [],
-            "what_to_do": [way_out(cause, self.left.space) for cause in found.causes] if found else [],
+            "what_to_do": [ways_out(cause, self.left.space) for cause in found.causes] if found else [],
             "notes": list(self.notes),
         }
 
@@ -184,7 +184,7 @@ class Verification:
         """
         sides = {side.name: side for side in self.targets}
         if label not in sides:
-            raise ConfigError(f"this chain has no target {label!r}{nearest(label, set(sides))}")
+            raise ConfigError(f"this chain has no target {label!r}{did_you_mean(label, set(sides))}")
         side = sides[label]
         if side.rows is None:
             raise side.error or BadResponse("gave no vectors", target=label)
@@ -238,7 +238,7 @@ class Verification:
                     "space_id": side.space.id,
                     "authority": side.authority,
                     "answered": side.answered,
-                    "error": told(side.error) if side.error else None,
+                    "error": error_words(side.error) if side.error else None,
                     "says_of_itself": list(side.faults),
                     "accepted": side.accepted,
                 }
@@ -271,7 +271,7 @@ _WAYS: Mapping[str, str] = {
 }
 
 
-def way_out(cause: str, space: VectorSpace) -> str:
+def ways_out(cause: str, space: VectorSpace) -> str:
     """Say what to do about a cause, beside accepting it."""
     if cause in _WAYS:
         return _WAYS[cause]
@@ -289,6 +289,6 @@ def way_out(cause: str, space: VectorSpace) -> str:
     return "look at what that server runs: `hf-gateway doctor`"
 
 
-def told(error: GatewayError) -> str:
+def error_words(error: GatewayError) -> str:
     """Name an error's class and message."""
     return f"{type(error).__name__}: {error.message}"

@@ -21,7 +21,7 @@ from hf_gateway.fingerprint import (
     compare,
 )
 from hf_gateway.gateway import Gateway
-from hf_gateway.link import EmbedLink, _shaped
+from hf_gateway.link import EmbeddingCandidate, with_dimensions
 from hf_gateway.options import EmbedOptions, EmbedSettings
 from hf_gateway.space import VectorSpace
 from hf_gateway.vectors import Vectors
@@ -32,19 +32,19 @@ def measured_before(gateway: Gateway) -> dict[str, str]:
     """Say of each target whose vectors were measured, now or by an earlier process, how they stood. Asks nobody."""
     found: dict[str, str] = {}
     store = Store()
-    for link, status in zip(gateway._links, gateway.status(), strict=True):
-        if not isinstance(link, EmbedLink) or status.space_check is None:
+    for candidate, status in zip(gateway._candidates, gateway.status(), strict=True):
+        if not isinstance(candidate, EmbeddingCandidate) or status.space_check is None:
             continue
-        kept = store.load(gateway._guard.space_of(link))
+        kept = store.load(gateway._guard.space_of(candidate))
         worst = "" if status.worst_cosine is None else f", worst cosine {status.worst_cosine:.4f}"
         if status.space_check == "quarantined":
-            found[link.label] = f"of another space, so it is quarantined{worst}"
+            found[candidate.label] = f"of another space, so it is quarantined{worst}"
         elif status.space_check == "same":
-            found[link.label] = f"of this chain's space{worst}"
-        elif kept is not None and link.label in kept.accepted:
-            found[link.label] = f"accepted on purpose beside those of {kept.source}"
-        elif kept is not None and kept.source == link.label:
-            found[link.label] = f"what others are compared with, measured {kept.taken}"
+            found[candidate.label] = f"of this chain's space{worst}"
+        elif kept is not None and candidate.label in kept.accepted:
+            found[candidate.label] = f"accepted on purpose beside those of {kept.source}"
+        elif kept is not None and kept.source == candidate.label:
+            found[candidate.label] = f"what others are compared with, measured {kept.taken}"
     return found
 
 
@@ -53,12 +53,12 @@ def verify(settings: EmbedSettings) -> Verification:
 
     A chain whose targets declare different spaces is measured all the same. Raises ConfigError for settings that make no sense.
     """
-    gateway, declared = _built(settings)
+    gateway, declared = _build_gateway(settings)
     with gateway:
-        return _Comparing(gateway, declared).result()
+        return _Comparison(gateway, declared).result()
 
 
-class _Comparing:
+class _Comparison:
     """The work of `verify`."""
 
     def __init__(self, gateway: Gateway, declared: str | None) -> None:
@@ -66,17 +66,19 @@ class _Comparing:
         self.declared = declared
         self.options: EmbedOptions = gateway._embedding()
         self.store = Store()
-        self.links = [link for link in gateway._links if isinstance(link, EmbedLink)]
-        self.targets = [self._target(link, rows) for link, rows in zip(self.links, gateway.measure(), strict=True)]
-        self.stored = {side.space.id: side for target in self.targets if (side := self._stored(target.space))}
+        self.candidates = [candidate for candidate in gateway._candidates if isinstance(candidate, EmbeddingCandidate)]
+        self.targets = [
+            self._target(candidate, rows) for candidate, rows in zip(self.candidates, gateway.measure(), strict=True)
+        ]
+        self.stored = {side.space.id: side for target in self.targets if (side := self._stored_side(target.space))}
         self.files: dict[str, Side] = {}
         self.variants: dict[str, Mapping[str, Rows]] = {}
         self.hints: list[str] = []
 
     def result(self) -> Verification:
-        for link, target in zip(self.links, self.targets, strict=True):
+        for candidate, target in zip(self.candidates, self.targets, strict=True):
             if target.rows is not None and target.space.id not in self.files and self._files_tell_more(target):
-                self._compute(link, target)
+                self._compute(candidate, target)
         others = [*self.stored.values(), *self._shown_files.values()]
         found = [self._pair(one, other) for one, other in combinations(self.targets, 2)]
         found += [
@@ -102,23 +104,27 @@ class _Comparing:
         own = {side.space.id for side in self.targets if side.authority == "files" and side.rows is not None}
         return {name: side for name, side in self.files.items() if name not in own}
 
-    def _target(self, link: EmbedLink, measured: Rows | GatewayError) -> Side:
-        space = self.gateway._guard.space_of(link)
+    def _target(self, candidate: EmbeddingCandidate, measured: Rows | GatewayError) -> Side:
+        space = self.gateway._guard.space_of(candidate)
         rows = None if isinstance(measured, GatewayError) else measured
         error = measured if isinstance(measured, GatewayError) else None
-        said = "in this process, from the model's own files" if link.authoritative else "a server"
-        side = Side(link.label, "target", space, "files" if link.authoritative else "server", said, rows, error)
+        said = "in this process, from the model's own files" if candidate.authoritative else "a server"
+        side = Side(
+            candidate.label, "target", space, "files" if candidate.authoritative else "server", said, rows, error
+        )
         if rows is None:
             return side
-        served = self.gateway._driver.perform(link.served_space(), timeout=self.gateway._probe_time, target=link.label)
+        served = self.gateway._driver.perform(
+            candidate.served_space(), timeout=self.gateway._probe_time, target=candidate.label
+        )
         faults = tuple(map(str, space.differences(served))) if served is not None else ()
         stored = self.store.load(space)
-        accepted = stored.accepted.get(link.label) if stored else None
+        accepted = stored.accepted.get(candidate.label) if stored else None
         return dataclasses.replace(
             side, faults=faults, accepted=accepted is not None and self._compare(accepted, rows).same
         )
 
-    def _stored(self, space: VectorSpace) -> Side | None:
+    def _stored_side(self, space: VectorSpace) -> Side | None:
         kept = self.store.load(space)
         if kept is None:
             return None
@@ -138,7 +144,7 @@ class _Comparing:
         own = [side for side in known if side.space.id == target.space.id and side.authority == "files"]
         return differ or not own
 
-    def _compute(self, link: EmbedLink, target: Side) -> None:
+    def _compute(self, candidate: EmbeddingCandidate, target: Side) -> None:
         space = target.space
         files = sources.find_served(space.model, space.revision)
         if files is None:
@@ -147,7 +153,9 @@ class _Comparing:
                     f"{space.model} is not on this machine; with its files here, causes can be told apart"
                 )
             return
-        local = next((each for each in self.links if each.authoritative and self._space_id(each) == space.id), None)
+        local = next(
+            (each for each in self.candidates if each.authoritative and self._space_id(each) == space.id), None
+        )
         try:
             from hf_gateway.engines.variants import measured_variants
 
@@ -158,18 +166,18 @@ class _Comparing:
             how = "" if isinstance(error, EngineMissing) else f"{space.model} is on this machine, and does not run: "
             self.hints.append(f"{how}{error.message}")
             return
-        side = Side(FILES, "files", space, "files", f"at {files.path}", self._shaped(own, link))
+        side = Side(FILES, "files", space, "files", f"at {files.path}", self._with_dimensions(own, candidate))
         self.files[space.id] = side
-        self.variants[space.id] = {words: self._shaped(rows, link) for words, rows in changed.items()}
+        self.variants[space.id] = {words: self._with_dimensions(rows, candidate) for words, rows in changed.items()}
 
-    def _space_id(self, link: EmbedLink) -> str:
-        return self.gateway._guard.space_of(link).id
+    def _space_id(self, candidate: EmbeddingCandidate) -> str:
+        return self.gateway._guard.space_of(candidate).id
 
-    def _shaped(self, rows: Rows, link: EmbedLink) -> Rows:
+    def _with_dimensions(self, rows: Rows, candidate: EmbeddingCandidate) -> Rows:
         """Cut and scale as the chain does with every target's vectors."""
         found: dict[Role, tuple[Row | None, ...]] = {}
         for role, vectors in rows.items():
-            shaped = _shaped(Vectors.of(row for row in vectors if row), link.backend.embed_options)
+            shaped = with_dimensions(Vectors.of(row for row in vectors if row), candidate.backend.embed_options)
             found[role] = tuple(tuple(row) for row in shaped)
         return found
 
@@ -217,7 +225,7 @@ class _Comparing:
         return compare(reference, rows, cut=self.options.truncate)
 
 
-def _built(settings: EmbedSettings) -> tuple[Gateway, str | None]:
+def _build_gateway(settings: EmbedSettings) -> tuple[Gateway, str | None]:
     """Build the chain as it would be used; one that is refused for the spaces it declares with each target's own."""
     try:
         return Gateway.from_settings(settings), None

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import sqlite3
 
 
-def enter_wal(connection: "sqlite3.Connection", patience: float) -> None:
+def set_wal_mode(connection: "sqlite3.Connection", patience: float) -> None:
     """Change to it, waiting up to `patience` seconds for others, which this change does not do as statements do."""
     import sqlite3
 

@@ -12,7 +12,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
 from hf_gateway.backends.base import Backend
-from hf_gateway.errors import ConfigError, nearest
+from hf_gateway.errors import ConfigError, did_you_mean
 from hf_gateway.values.redaction import quoted
 
 GROUP = "hf_gateway.backends"
@@ -32,6 +32,6 @@ def backend_class(kind: str) -> type[Backend]:
     """Load the class of a kind. Raises ConfigError, with the nearest kind, for one that nobody registered."""
     kinds = registered()
     if kind not in kinds:
-        raise ConfigError(f"there is no kind of target {quoted(kind, 'as was given')}{nearest(kind, set(kinds))}")
+        raise ConfigError(f"there is no kind of target {quoted(kind, 'as was given')}{did_you_mean(kind, set(kinds))}")
     loaded: type[Backend] = kinds[kind].load()
     return loaded

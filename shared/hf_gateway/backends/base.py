@@ -8,15 +8,15 @@ from time import monotonic
 from typing import Any, ClassVar, Protocol
 
 from hf_gateway.backends.option_types import check_options
-from hf_gateway.backends.stream_support import StreamSupport, comes_whole, refuses_stream
+from hf_gateway.backends.stream_support import StreamSupport, is_whole_answer, refuses_stream
 from hf_gateway.chain import Emit
-from hf_gateway.chat import ChatEvent, ChatRequest, Gathering
-from hf_gateway.credentials import Credential, find
+from hf_gateway.chat import AnswerBuilder, ChatEvent, ChatRequest
+from hf_gateway.credentials import Credential, find_credential
 from hf_gateway.drive import Effects, Open, Opened, Read, Send
 from hf_gateway.embedding import EmbedRequest
 from hf_gateway.engines import sources
-from hf_gateway.errors import AttemptTimedOut, BatchTooLarge, ConfigError, ConnectFailed, GatewayError, nearest
-from hf_gateway.key_policy import Access, HouseRules, KeyRequirement, requirement
+from hf_gateway.errors import AttemptTimedOut, BatchTooLarge, ConfigError, ConnectFailed, GatewayError, did_you_mean
+from hf_gateway.key_policy import Access, KeyPolicyOverrides, KeyRequirement, requirement
 from hf_gateway.notices import notice_once
 from hf_gateway.options import ChatOptions, EmbedOptions, Task
 from hf_gateway.secret import Secret
@@ -26,13 +26,13 @@ from hf_gateway.values.wording import quantity
 from hf_gateway.wire.hf_router import Capabilities
 from hf_gateway.wire.http import HttpRequest, HttpResponse, json_size
 
-_ENVELOPE = 4096
+_ENVELOPE_BYTES = 4096
 """Bytes left for what stands around the texts in a body."""
-LEARNT_FOR = 60.0
+BATCH_LIMIT_LIFETIME_S = 60.0
 """Seconds for which a refusal of a batch is remembered: the server may be another one by then, and asking costs a refusal."""
-GRACE = 2.0
+USAGE_GRACE_S = 2.0
 """Seconds after the finish reason for the count of tokens to come."""
-LAST_BYTES = 0.1
+BODY_END_TIMEOUT_S = 0.1
 """Seconds after a stream's own last word for the end of its body, with which its connection can be used again."""
 
 
@@ -57,7 +57,7 @@ class StreamDecoder(Protocol):
 
 
 @dataclass(frozen=True)
-class Report:
+class ProbeReport:
     """What a backend found out about its server, for `doctor`.
 
     serves: the model, or the models; detail: one line more; access: who may download the model, where the Hub was asked.
@@ -68,8 +68,8 @@ class Report:
     access: Access = "unknown"
 
 
-class Learnt:
-    """What a server refused to take at once, for LEARNT_FOR seconds. Safe for threads: what is forgotten is refused again."""
+class ObservedBatchLimit:
+    """What a server refused to take at once, for BATCH_LIMIT_LIFETIME_S seconds. Thread-safe."""
 
     def __init__(self) -> None:
         """Know nothing."""
@@ -82,7 +82,7 @@ class Learnt:
         """How many texts it takes by its own word."""
         return self._texts if monotonic() < self._until else None
 
-    def refused(self, count: int, size: int, most: int | None) -> None:
+    def note_refusal(self, count: int, size: int, most: int | None) -> None:
         """Take a refusal of so many texts, of so many bytes together; most: what it takes, if it said so."""
         if count < 2:
             return
@@ -93,7 +93,7 @@ class Learnt:
         else:
             texts, bytes_ = self._about or (count, size)
             self._about = min(texts, (count + 1) // 2), min(bytes_, size // 2)
-        self._until = monotonic() + LEARNT_FOR
+        self._until = monotonic() + BATCH_LIMIT_LIFETIME_S
 
     def fewer(self, count: int, size: Callable[[], int]) -> int | None:
         """Return into how many texts a batch is to be cut that is like what was refused without a number; None for no need.
@@ -137,7 +137,7 @@ class Backend:
         options: EmbedOptions | ChatOptions,
         *,
         given_key: Secret | None = None,
-        rules: HouseRules = HouseRules(),
+        rules: KeyPolicyOverrides = KeyPolicyOverrides(),
         environment: Mapping[str, str] = os.environ,
     ) -> None:
         """Take the target and the chain's options; given_key is the class's key, when it is meant for this target."""
@@ -145,7 +145,7 @@ class Backend:
             raise ConfigError(f"target {target.label!r} serves no {options.task}; it is for {', '.join(self.tasks)}")
         for name in target.options:
             if name not in self.option_names:
-                known = nearest(name, set(self.option_names)) if self.option_names else "; this kind has none"
+                known = did_you_mean(name, set(self.option_names)) if self.option_names else "; this kind has none"
                 raise ConfigError(f"target {target.label!r} has no option {name!r}{known}")
         check_options(target.label, target.options, self.option_types)
         self.target = target
@@ -156,7 +156,7 @@ class Backend:
         self._model_space: VectorSpace | None = None
         self._credential: Credential | None = None
         self._prepared = False
-        self._learnt = Learnt()
+        self._learnt = ObservedBatchLimit()
         self._streams = StreamSupport(able=target.options.get("stream", True) is not False)
 
     @property
@@ -204,7 +204,9 @@ class Backend:
         self._prepared = True
 
     def _find_credential(self) -> Credential | None:
-        return find(self.key_url, bound=self.target.credential, given=self._given_key, environment=self.environment)
+        return find_credential(
+            self.key_url, bound=self.target.credential, given=self._given_key, environment=self.environment
+        )
 
     def key_requirement(self, access: Access = "unknown") -> KeyRequirement:
         """Say whether a key is needed, and why."""
@@ -244,7 +246,7 @@ class Backend:
         target = self.target
         named = VectorSpace(self.space_model(), target.revision)
         if target.model is not None and (files := self.find_files(named.model)) is not None:
-            named = sources.describe(files, named.model, target.revision)
+            named = sources.space_of(files, named.model, target.revision)
         return target.space.merged(named) if target.space is not None else named
 
     def find_files(self, model: str) -> sources.ModelFiles | None:
@@ -280,8 +282,8 @@ class Backend:
         """Embed; returns an `EmbedAnswer` with the model's whole vectors. Raises GatewayErrors."""
         raise NotImplementedError
 
-    def chat(self, request: ChatRequest, gathering: Gathering) -> Effects:
-        """Answer: put every `ChatEvent` into `gathering` and yield an `Emit` of what it gives back, where that has content.
+    def chat(self, request: ChatRequest, builder: AnswerBuilder) -> Effects:
+        """Answer: put every `ChatEvent` into `builder` and yield an `Emit` of what it gives back, where that has content.
 
         `request.model` is the model to ask. Raises GatewayErrors.
         """
@@ -294,7 +296,7 @@ class Backend:
     def close(self) -> None:
         """Give back what is held."""
 
-    def prompted(self, request: EmbedRequest) -> list[str]:
+    def add_prompts(self, request: EmbedRequest) -> list[str]:
         """Put the role's prompt before each text, as sentence-transformers does; for servers that are told no role."""
         space = self.space()
         prompt = space.query_prompt if request.role == "query" else space.document_prompt
@@ -309,10 +311,10 @@ class Backend:
             texts[-request.documents :] = [before + text for text in request.texts[-request.documents :]]
         return texts
 
-    def heed(self, limit: BatchTooLarge, request: EmbedRequest) -> None:
+    def note_batch_limit(self, limit: BatchTooLarge, request: EmbedRequest) -> None:
         """Remember what the server refused to take at once, or it would be asked in vain for every batch of a long list."""
         if limit.status is not None:
-            self._learnt.refused(len(request.texts), _size(request), limit.max_texts)
+            self._learnt.note_refusal(len(request.texts), _size(request), limit.max_texts)
 
     def check_count(self, request: EmbedRequest) -> None:
         """Have the chain cut a batch of more texts than are taken at once. Raises BatchTooLarge."""
@@ -321,7 +323,7 @@ class Backend:
             most = self._learnt.fewer(count, lambda: _size(request))
         if most is not None and count > most:
             raise BatchTooLarge(
-                f"takes {quantity(most, 'text')} at once", max_texts=most, max_bytes=self.max_bytes - _ENVELOPE
+                f"takes {quantity(most, 'text')} at once", max_texts=most, max_bytes=self.max_bytes - _ENVELOPE_BYTES
             )
 
     def ask(self, request: HttpRequest, credential: Credential | None = None) -> Generator[Any, Any, HttpResponse]:
@@ -330,14 +332,14 @@ class Backend:
         Raises BatchTooLarge for a body of too many bytes.
         """
         if request.body is not None and len(request.body) > self.max_bytes and self.options.task == "embedding":
-            raise BatchTooLarge(f"takes {self.max_bytes} bytes at once", max_bytes=self.max_bytes - _ENVELOPE)
+            raise BatchTooLarge(f"takes {self.max_bytes} bytes at once", max_bytes=self.max_bytes - _ENVELOPE_BYTES)
         response: HttpResponse = yield Send(request, credential or self.credential())
         return response
 
-    def converse(
+    def send_chat(
         self,
         request: ChatRequest,
-        gathering: Gathering,
+        builder: AnswerBuilder,
         encode: Callable[[ChatRequest], HttpRequest],
         whole: Callable[[HttpResponse], ChatEvent],
         pieces: Callable[[Mapping[str, str]], StreamDecoder],
@@ -346,28 +348,28 @@ class Backend:
 
         Args:
             request: what is asked; `stream` says whether in pieces.
-            gathering: takes the answer.
+            builder: takes the answer.
             encode: makes the HTTP request.
             whole: reads an answer that comes at once.
             pieces: makes the reader of a stream from its headers.
         """
-        if request.stream and self._streams.may(request):
+        if request.stream and self._streams.may_stream(request):
             try:
-                if (yield from self._stream(encode(request), gathering, whole, pieces)):
-                    self._streams.came_whole(request)
+                if (yield from self._stream(encode(request), builder, whole, pieces)):
+                    self._streams.note_whole_answer(request)
                 return
             except GatewayError as failure:
-                if gathering.has_content or not refuses_stream(failure):
+                if builder.has_content or not refuses_stream(failure):
                     raise
-                self._streams.came_whole(request)
+                self._streams.note_whole_answer(request)
         response = yield from self.ask(encode(dataclasses.replace(request, stream=False)))
-        yield from said(gathering, [whole(response)])
-        gathering.closed = True
+        yield from emit_content(builder, [whole(response)])
+        builder.closed = True
 
     def _stream(
         self,
         message: HttpRequest,
-        gathering: Gathering,
+        builder: AnswerBuilder,
         whole: Callable[[HttpResponse], ChatEvent],
         pieces: Callable[[Mapping[str, str]], StreamDecoder],
     ) -> Effects:
@@ -375,17 +377,17 @@ class Backend:
         opened: Opened = yield Open(message, self.credential())
         decoder, answered = pieces(opened.headers), 200 <= opened.status < 300
         data: bytes | None = (yield Read(opened.source)) if answered else b""
-        if not answered or comes_whole(opened.headers.get("content-type", ""), data or b"", decoder.starts):
+        if not answered or is_whole_answer(opened.headers.get("content-type", ""), data or b"", decoder.starts):
             response = yield from self._read_whole(opened, data)
-            yield from said(gathering, [whole(response)])
-            gathering.closed = True
+            yield from emit_content(builder, [whole(response)])
+            builder.closed = True
             return True
         while True:
-            yield from said(gathering, decoder.end() if data is None else decoder.feed(data))
-            gathering.closed = decoder.done
+            yield from emit_content(builder, decoder.end() if data is None else decoder.feed(data))
+            builder.closed = decoder.done
             if data is None:
                 return False
-            within = LAST_BYTES if decoder.done else GRACE if decoder.finished else None
+            within = BODY_END_TIMEOUT_S if decoder.done else USAGE_GRACE_S if decoder.finished else None
             try:
                 data = yield Read(opened.source, within)
             except (AttemptTimedOut, ConnectFailed):
@@ -405,9 +407,9 @@ class Backend:
         return HttpResponse(opened.status, opened.headers, kept)
 
 
-def said(gathering: Gathering, events: Iterable[ChatEvent]) -> Generator[Emit, None, None]:
+def emit_content(builder: AnswerBuilder, events: Iterable[ChatEvent]) -> Generator[Emit, None, None]:
     """Gather events, and hand on what of them a reader would see."""
     for event in events:
-        piece = gathering.add(event)
+        piece = builder.add(event)
         if piece.has_content:
             yield Emit(piece)

@@ -1,9 +1,9 @@
 """`endpoint:<url>`: a dedicated Hugging Face Inference Endpoint, whichever container it runs."""
 
-from hf_gateway.backends.base import Report
+from hf_gateway.backends.base import ProbeReport
 from hf_gateway.backends.openai_chat import OpenAIChat
 from hf_gateway.backends.option_types import OPTION_TYPES
-from hf_gateway.backends.served import Asked, of_tei
+from hf_gateway.backends.served import ProbeOnce, space_from_info
 from hf_gateway.backends.thoughts import OPTIONS as CHAT_OPTIONS
 from hf_gateway.drive import Effects
 from hf_gateway.embedding import EmbedRequest
@@ -38,22 +38,24 @@ class EndpointBackend(OpenAIChat):
         if self.target.options.get("access", "protected") not in ("public", "protected", "private"):
             raise ConfigError(f"target {self.target.label!r}: access is 'public', 'protected' or 'private'")
         self._base = self.target.url
-        self._asked = Asked()
+        self._asked = ProbeOnce()
 
     def served_space(self) -> Effects:
         """Ask TEI's `/info`, which other containers do not have."""
-        return (yield from self._asked.once(self._said, self.target.label))
+        return (yield from self._asked.run(self._fetch_space, self.target.label))
 
-    def _said(self) -> Effects:
+    def _fetch_space(self) -> Effects:
         response = yield from self.ask(tei.encode_info(self._base))
         info = tei.decode_info(response, target=self.target.label)
-        return of_tei(info, self) if info.kind == "embedding" else None
+        return space_from_info(info, self) if info.kind == "embedding" else None
 
     def embed(self, request: EmbedRequest) -> Effects:
         """Embed a batch."""
         self.check_count(request)
         response = yield from self.ask(
-            hf_inference.encode_feature_extraction(f"{self._base}/", self.prompted(request), truncate=request.truncate)
+            hf_inference.encode_feature_extraction(
+                f"{self._base}/", self.add_prompts(request), truncate=request.truncate
+            )
         )
         return hf_inference.decode_feature_extraction(
             response, len(request.texts), self.space().pooling, target=self.target.label
@@ -63,11 +65,11 @@ class EndpointBackend(OpenAIChat):
         """Ask TEI's `/info`; an endpoint with another container has none, and answers nevertheless."""
         if self.options.task == "chat":
             response = yield from self.ask(openai.encode_models(self._base))
-            return Report(openai.decode_models(response, target=self.target.label), "OpenAI-compatible")
+            return ProbeReport(openai.decode_models(response, target=self.target.label), "OpenAI-compatible")
         response = yield from self.ask(tei.encode_info(self._base))
         try:
             info = tei.decode_info(response, target=self.target.label)
         except ModelNotFound:
             yield from self.ask(get(f"{self._base}/health"))
-            return Report([], "answers; its container does not say what it serves")
-        return Report([info.model], f"text-embeddings-inference {info.version or ''}")
+            return ProbeReport([], "answers; its container does not say what it serves")
+        return ProbeReport([info.model], f"text-embeddings-inference {info.version or ''}")

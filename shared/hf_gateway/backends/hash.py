@@ -1,6 +1,6 @@
 """`hash`: lexical vectors by feature hashing; no model, no network, nothing to install."""
 
-from hf_gateway.backends.base import Backend, Report
+from hf_gateway.backends.base import Backend, ProbeReport
 from hf_gateway.backends.option_types import OPTION_TYPES
 from hf_gateway.drive import Compute, Effects
 from hf_gateway.embedding import EmbedAnswer, EmbedRequest
@@ -9,14 +9,14 @@ from hf_gateway.errors import ConfigError, ContextOverflow
 from hf_gateway.space import VectorSpace
 from hf_gateway.usage import Usage
 
-TEXTS_AT_ONCE = 256
+MAX_TEXTS = 256
 
 
 class HashBackend(Backend):
     """Deterministic, the same for queries and documents; a space of its own, never to be mixed with a model's."""
 
     kind = "hash"
-    most_texts = TEXTS_AT_ONCE
+    most_texts = MAX_TEXTS
     option_types = OPTION_TYPES
     option_names = frozenset({"dim"})
 
@@ -66,10 +66,10 @@ class HashBackend(Backend):
                     target=self.target.label,
                     place=index,
                 )
-        vectors = yield Compute(lambda: self._engine.embed(self.prompted(request)))
+        vectors = yield Compute(lambda: self._engine.embed(self.add_prompts(request)))
         return EmbedAnswer(vectors, Usage(0), self.space_model())
 
     def probe(self) -> Effects:
         """Answer at once."""
         yield from ()
-        return Report([self.space_model()], f"{self._dim} numbers a vector")
+        return ProbeReport([self.space_model()], f"{self._dim} numbers a vector")

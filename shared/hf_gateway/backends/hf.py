@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from hf_gateway import catalogue
-from hf_gateway.backends.base import Report
+from hf_gateway.backends.base import ProbeReport
 from hf_gateway.backends.openai_chat import OpenAIChat
 from hf_gateway.backends.option_types import OPTION_TYPES
-from hf_gateway.backends.served import Asked
+from hf_gateway.backends.served import ProbeOnce
 from hf_gateway.backends.thoughts import OPTIONS as CHAT_OPTIONS
 from hf_gateway.config import hub_url, router_url
-from hf_gateway.credentials import Credential, find, is_hugging_face
+from hf_gateway.credentials import Credential, find_credential, is_hugging_face
 from hf_gateway.drive import Clock, Compute, Effects
 from hf_gateway.embedding import EmbedRequest
 from hf_gateway.engines import sources
@@ -35,9 +35,9 @@ from hf_gateway.wire.hf_router import Capabilities
 log = logger(__name__)
 
 MAX_TEXTS = 32
-MAPPING_LIFETIME = 600.0
+MAPPING_LIFETIME_S = 600.0
 """Seconds for which the Hub's answer about who serves a model is believed."""
-MAPPING_RETRY = 30.0
+MAPPING_RETRY_S = 30.0
 """Seconds until a Hub that did not answer is asked again: it must not hold up every request."""
 
 # Below the router's base; hf-inference has a form of its own (huggingface_hub/inference/_providers).
@@ -91,7 +91,7 @@ class HfBackend(OpenAIChat):
         self._routes_until = 0.0
         self._clock = Clock()
         self._hub_credential: Credential | None = None
-        self._asked = Asked()
+        self._asked = ProbeOnce()
 
     @property
     def url(self) -> str:
@@ -113,7 +113,7 @@ class HfBackend(OpenAIChat):
         self._hub_credential = None
         # A token for Hugging Face's own router is one for its Hub; one that was bound to another router is not.
         if is_hugging_face(self._hub) and is_hugging_face(self._router):
-            self._hub_credential = find(
+            self._hub_credential = find_credential(
                 self._hub, bound=self.target.credential, given=self._given_key, environment=self.environment
             )
 
@@ -123,9 +123,9 @@ class HfBackend(OpenAIChat):
         For comparing only. A prompt found there is not put before texts: whether the Hub could be reached would then decide
         about the vectors, and no name of the space would tell.
         """
-        return (yield from self._asked.once(self._described, self.target.label))
+        return (yield from self._asked.run(self._fetch_space, self.target.label))
 
-    def _described(self) -> Effects:
+    def _fetch_space(self) -> Effects:
         target, options = self.target, self.embed_options
         if (yield Compute(lambda: sources.find(self.space_model(), target.revision))) is not None:
             return None  # they are what is declared
@@ -161,7 +161,7 @@ class HfBackend(OpenAIChat):
         known: dict[str, Any] = {}
         while True:
             try:
-                found = sources.described(known.__getitem__, model, cut=self.embed_options.truncate)
+                found = sources.read_space(known.__getitem__, model, cut=self.embed_options.truncate)
                 break
             except KeyError as missing:
                 name = str(missing.args[0])
@@ -179,7 +179,7 @@ class HfBackend(OpenAIChat):
         """Embed a batch through the first provider that serves the model."""
         self.check_count(request)
         route = yield from self._route()
-        texts, label, pooling = self.prompted(request), self.target.label, self.space().pooling
+        texts, label, pooling = self.add_prompts(request), self.target.label, self.space().pooling
         if route.provider == "hf-inference":
             url = hf_inference.feature_extraction_url(self._router, route.model)
             message = hf_inference.encode_feature_extraction(url, texts, truncate=request.truncate)
@@ -220,8 +220,8 @@ class HfBackend(OpenAIChat):
         """Say what the router's catalogue tells of a chat model."""
         if self.options.task == "embedding":
             return super().capabilities()
-        listed, model = catalogue.of(self._router), self.target.model or ""
-        entry = listed.look_up(model) if look_up else listed.known(model)
+        listed, model = catalogue.catalogue_of(self._router), self.target.model or ""
+        entry = listed.find_entry(model) if look_up else listed.cached_entry(model)
         return entry.capabilities(self.target.provider) if entry else Capabilities()
 
     def probe(self) -> Effects:
@@ -230,7 +230,7 @@ class HfBackend(OpenAIChat):
             return (yield from self._probe_chat())
         self._routes, self._routes_until = None, 0.0
         route = yield from self._route()
-        return Report(
+        return ProbeReport(
             [route.model], f"served by {route.provider}; whether the token may call it shows only with a call"
         )
 
@@ -247,7 +247,9 @@ class HfBackend(OpenAIChat):
             raise ModelNotFound(
                 f"{wanted} does not serve {model}; live are {', '.join(live)}", target=self.target.label
             )
-        return Report([found.id], f"served by {', '.join(live)}; whether the token may call it shows only with a call")
+        return ProbeReport(
+            [found.id], f"served by {', '.join(live)}; whether the token may call it shows only with a call"
+        )
 
     def _route(self) -> Effects:
         if self._clock.now() >= self._routes_until:
@@ -255,9 +257,9 @@ class HfBackend(OpenAIChat):
                 lookup = hf_inference.encode_routes(self._hub, self.space_model())
                 response = yield from self.ask(lookup, self._hub_credential)
                 self._routes = hf_inference.decode_routes(response, target=self.target.label)
-                self._routes_until = self._clock.now() + MAPPING_LIFETIME
+                self._routes_until = self._clock.now() + MAPPING_LIFETIME_S
             except (AttemptTimedOut, BadResponse, ConnectFailed, Overloaded, RateLimited, ServerError) as error:
-                self._routes_until = self._clock.now() + MAPPING_RETRY
+                self._routes_until = self._clock.now() + MAPPING_RETRY_S
                 if self._routes is None:
                     log.warning(
                         "%s: the Hub did not say who serves %s (%s); trying hf-inference",
@@ -268,9 +270,9 @@ class HfBackend(OpenAIChat):
         if self._routes is None:
             # The router may well be up when the Hub is not, and this provider needs no mapping.
             return Route("hf-inference", self.space_model(), "feature-extraction", "unknown")
-        return self._pick(self._routes)
+        return self._choose_route(self._routes)
 
-    def _pick(self, routes: list[Route]) -> Route:
+    def _choose_route(self, routes: list[Route]) -> Route:
         model, wanted = self.space_model(), self.target.provider
         able = [
             route

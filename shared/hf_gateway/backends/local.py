@@ -4,9 +4,9 @@ import dataclasses
 import os
 from concurrent.futures import ThreadPoolExecutor
 
-from hf_gateway.backends.base import Backend, Report, said
+from hf_gateway.backends.base import Backend, ProbeReport, emit_content
 from hf_gateway.backends.option_types import OPTION_TYPES
-from hf_gateway.chat import ChatRequest, Gathering
+from hf_gateway.chat import AnswerBuilder, ChatRequest
 from hf_gateway.config import hub_url
 from hf_gateway.drive import Compute, Effects, Read
 from hf_gateway.embedding import EmbedAnswer, EmbedRequest
@@ -29,9 +29,9 @@ from hf_gateway.values.reasoning import with_reasoning
 from hf_gateway.wire import hf_inference
 from hf_gateway.wire.http import json_size
 
-TEXTS_AT_ONCE = 1024
+MAX_TEXTS = 1024
 """Enough to sort by length."""
-BYTES_AT_ONCE = 256_000
+MAX_BYTES = 256_000
 """A few seconds at most between two chances to stop: some 60,000 tokens."""
 
 
@@ -45,7 +45,7 @@ class LocalBackend(Backend):
     """
 
     kind = "local"
-    most_texts = TEXTS_AT_ONCE
+    most_texts = MAX_TEXTS
     tasks = frozenset({"embedding", "chat"})
     option_types = OPTION_TYPES
     option_names = OPTIONS | {"send_reasoning"}
@@ -86,7 +86,7 @@ class LocalBackend(Backend):
         if self.options.task == "embedding":
             if self._engine is not None:
                 return
-            if self._found()[0] is not None:
+            if self._find_model()[0] is not None:
                 self.model_space()
                 return
         super().prepare()
@@ -94,15 +94,15 @@ class LocalBackend(Backend):
     def embed(self, request: EmbedRequest) -> Effects:
         """Embed in this process."""
         texts = request.texts
-        if len(texts) > 1 and (len(texts) > TEXTS_AT_ONCE or sum(map(json_size, texts)) > BYTES_AT_ONCE):
+        if len(texts) > 1 and (len(texts) > MAX_TEXTS or sum(map(json_size, texts)) > MAX_BYTES):
             raise BatchTooLarge(
-                f"takes {TEXTS_AT_ONCE} texts of {BYTES_AT_ONCE:,} bytes at once",
-                max_texts=TEXTS_AT_ONCE,
-                max_bytes=BYTES_AT_ONCE,
+                f"takes {MAX_TEXTS} texts of {MAX_BYTES:,} bytes at once",
+                max_texts=MAX_TEXTS,
+                max_bytes=MAX_BYTES,
             )
         return (yield Compute(lambda: self._compute(request), self._executor()))
 
-    def chat(self, request: ChatRequest, gathering: Gathering) -> Effects:
+    def chat(self, request: ChatRequest, builder: AnswerBuilder) -> Effects:
         """Answer in this process; the pieces come from the engine's own thread."""
         model = request.model or self.target.model or ""
         if self._keeps_reasoning:
@@ -112,16 +112,16 @@ class LocalBackend(Backend):
         engine: ChatEngine = yield Compute(lambda: self.chat_engine(model), self._executor())
         generation = engine.start(request)
         while (event := (yield Read(generation, patient=True))) is not None:
-            yield from said(gathering, [event])
+            yield from emit_content(builder, [event])
 
     def probe(self) -> Effects:
         """Look for the model and an engine, and ask the Hub about a model that is not here; loads and downloads nothing."""
-        found: sources.ModelFiles | None = yield Compute(self._look, self._executor())
+        found: sources.ModelFiles | None = yield Compute(self._find_on_disk, self._executor())
         model = self.space_model()
         if found is not None:
             engine = self._engine
             runs = f", in {engine.precision} on {engine.device} by {engine.name}" if engine is not None else ""
-            return Report([model], f"on this machine ({found.source}: {found.path}){runs}")
+            return ProbeReport([model], f"on this machine ({found.source}: {found.path}){runs}")
         try:
             access = hf_inference.decode_access((yield from self.ask(hf_inference.encode_routes(self.key_url, model))))
         except (AuthenticationFailed, ModelNotFound) as error:
@@ -129,7 +129,7 @@ class LocalBackend(Backend):
                 f"{model} is not on this machine, and not on the Hub, or private: {error.message}",
                 target=self.target.label,
             ) from None
-        return Report([model], "not on this machine yet; the first call downloads it from the Hub", access)
+        return ProbeReport([model], "not on this machine yet; the first call downloads it from the Hub", access)
 
     def close(self) -> None:
         """Let the model and the thread go."""
@@ -151,7 +151,7 @@ class LocalBackend(Backend):
                 target = self.target
                 assert target.model is not None
                 require_engine(target.options)  # before a model of gigabytes is downloaded for nobody
-                files, weights = self._found()
+                files, weights = self._find_model()
                 if files is None:
                     trusted = bool(target.options.get("trust_remote_code"))
                     files = sources.fetch(
@@ -161,16 +161,16 @@ class LocalBackend(Backend):
                 engine = self._engine = open_engine(files, self.space(), target.options, target.revision)
             return engine
 
-    def _found(self) -> tuple[sources.ModelFiles | None, sources.Weights]:
+    def _find_model(self) -> tuple[sources.ModelFiles | None, sources.Weights]:
         """Return the model's files, None where there is something to download; and what that would be.
 
         Tensors where torch can read them, or where they were converted before; a graph else.
         """
         assert self.target.model is not None
         files = sources.find(self.target.model, self.target.revision)
-        tensors = "sentence_transformers" in runnable() or (files is not None and converted.known(files))
+        tensors = "sentence_transformers" in runnable() or (files is not None and converted.is_converted(files))
         weights: sources.Weights = "safetensors" if tensors else "graph"
-        return files if files is not None and sources.suffices(files, weights) else None, weights
+        return files if files is not None and sources.is_complete(files, weights) else None, weights
 
     def chat_engine(self, model: str) -> ChatEngine:
         """Return the engine for a chat model, loading it first if need be."""
@@ -203,7 +203,7 @@ class LocalBackend(Backend):
             error.target = error.target or self.target.label
             raise
 
-    def _look(self) -> sources.ModelFiles | None:
+    def _find_on_disk(self) -> sources.ModelFiles | None:
         target = self.target
         assert target.model is not None
         if self.options.task == "embedding":

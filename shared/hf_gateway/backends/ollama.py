@@ -5,12 +5,12 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
-from hf_gateway.backends.base import Backend, Report
+from hf_gateway.backends.base import Backend, ProbeReport
 from hf_gateway.backends.option_types import OPTION_TYPES
-from hf_gateway.backends.served import Asked
+from hf_gateway.backends.served import ProbeOnce
 from hf_gateway.backends.thoughts import OPTIONS as CHAT_OPTIONS
 from hf_gateway.backends.thoughts import ThinkTags
-from hf_gateway.chat import ChatEvent, ChatRequest, Gathering
+from hf_gateway.chat import AnswerBuilder, ChatEvent, ChatRequest
 from hf_gateway.drive import Effects
 from hf_gateway.embedding import EmbedRequest
 from hf_gateway.errors import AuthenticationFailed, ConfigError, ModelNotFound
@@ -24,7 +24,7 @@ from hf_gateway.wire.ollama_chat import ForcedCall
 
 DEFAULT_PORT = 11434
 MAX_TEXTS = 64
-LEAST_CONTEXT = 2048
+MIN_CONTEXT_TOKENS = 2048
 """Tokens that every Ollama takes without being told a `num_ctx`; what it takes beyond them depends on the machine."""
 
 # What Ollama's library calls models of the Hub (ollama.com/library, each page names its source). A model's own name comes
@@ -101,7 +101,7 @@ class OllamaBackend(Backend):
         if self.target.model is None:
             raise ConfigError("target 'ollama' needs a model: pass model=, or write 'ollama:<model>'")
         self._base = self.target.url or host_url(self.environment.get("OLLAMA_HOST", ""))
-        self._asked = Asked()
+        self._asked = ProbeOnce()
         self._tags = ThinkTags(self.target)
         if self.target.options.get("send_reasoning", "auto") not in ("auto", "never"):
             raise ConfigError(f"target {self.target.label!r}: send_reasoning is 'auto' or 'never' for Ollama")
@@ -126,9 +126,9 @@ class OllamaBackend(Backend):
 
     def served_space(self) -> Effects:
         """Ask `/api/show` what the pulled file is: its quantisation is in no name."""
-        return (yield from self._asked.once(self._shown, self.target.label))
+        return (yield from self._asked.run(self._fetch_space, self.target.label))
 
-    def _shown(self) -> Effects:
+    def _fetch_space(self) -> Effects:
         response = yield from self.ask(ollama.encode_show(self._base, self.served_model))
         shown = ollama.decode_show(response, target=self.target.label)
         options = self.embed_options
@@ -136,14 +136,14 @@ class OllamaBackend(Backend):
             self.model_space().model,
             dimension=shown.dimension if options.dimensions is None else None,
             pooling=shown.pooling,
-            max_tokens=self._cut_at(shown) if options.truncate else None,
+            max_tokens=self._cut_length(shown) if options.truncate else None,
             precision=shown.precision,
         )
 
-    def _cut_at(self, shown: ollama.Shown) -> int | None:
+    def _cut_length(self, shown: ollama.Shown) -> int | None:
         given = self._own_options().get("num_ctx", shown.num_ctx)
         if given is None or shown.max_tokens is None:
-            return shown.max_tokens if (shown.max_tokens or 0) <= LEAST_CONTEXT else None
+            return shown.max_tokens if (shown.max_tokens or 0) <= MIN_CONTEXT_TOKENS else None
         return min(int(given), shown.max_tokens)
 
     def embed(self, request: EmbedRequest) -> Effects:
@@ -153,16 +153,16 @@ class OllamaBackend(Backend):
         message = ollama.encode_embed(
             self._base,
             self.served_model,
-            self.prompted(request),
+            self.add_prompts(request),
             truncate=request.truncate,
             keep_alive=options.get("keep_alive"),
             options=self._own_options(),
         )
         response = yield from self.ask(message)
-        with _advised(self.served_model):
+        with _with_advice(self.served_model):
             return ollama.decode_embed(response, len(request.texts), target=self.target.label)
 
-    def chat(self, request: ChatRequest, gathering: Gathering) -> Effects:
+    def chat(self, request: ChatRequest, builder: AnswerBuilder) -> Effects:
         """Answer, streamed or whole."""
         label, model = self.target.label, served_name(request.model or "")
         encode = functools.partial(
@@ -176,23 +176,23 @@ class OllamaBackend(Backend):
         )
         forced = ForcedCall(request.forced_tools) if request.forced_tools else None
         thoughts = self._tags.reader(request)
-        self._say_what_is_not_sent(request)
+        self._warn_of_unsent(request)
 
         def read(event: ChatEvent) -> ChatEvent:
             event = thoughts.read(event) if thoughts else event
             return forced.read(event) if forced else event
 
-        with _advised(model):
-            yield from self.converse(
+        with _with_advice(model):
+            yield from self.send_chat(
                 request,
-                gathering,
+                builder,
                 encode,
                 lambda response: read(ollama_chat.decode_chat(response, target=label)),
-                lambda headers: ollama_chat.ChatStream(headers, label, read),
+                lambda headers: ollama_chat.OllamaStreamDecoder(headers, label, read),
             )
-        yield from self._tags.end(request, thoughts, gathering)
+        yield from self._tags.finish(request, thoughts, builder)
 
-    def _say_what_is_not_sent(self, request: ChatRequest) -> None:
+    def _warn_of_unsent(self, request: ChatRequest) -> None:
         if unsent := (request.sampling.extra_body or {}).keys() - ollama_chat.OWN_OPTIONS:
             notice_once(
                 f"{self.target.label}: Ollama has no {', '.join(sorted(unsent))}, so that part of extra_body is not sent there"
@@ -224,7 +224,7 @@ class OllamaBackend(Backend):
         )
         if mine is None:
             raise ModelNotFound(f"{wanted} is not pulled there: ollama pull {wanted}", target=self.target.label)
-        return Report(
+        return ProbeReport(
             [mine.name], f"a cloud model, run by {mine.remote_host}" if mine.remote_host else "runs on that machine"
         )
 
@@ -239,7 +239,7 @@ def served_name(model: str) -> str:
 
 
 @contextlib.contextmanager
-def _advised(model: str) -> Iterator[None]:
+def _with_advice(model: str) -> Iterator[None]:
     """Say on that machine what to do about a model that is not there, or not allowed."""
     try:
         yield

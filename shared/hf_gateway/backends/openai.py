@@ -1,10 +1,10 @@
 """`openai:<url>`: any server that speaks OpenAI's form, for embeddings or chat."""
 
-from hf_gateway.backends.base import Report
+from hf_gateway.backends.base import ProbeReport
 from hf_gateway.backends.openai_chat import OpenAIChat
 from hf_gateway.backends.openai_embeddings import Embeddings
 from hf_gateway.backends.option_types import OPTION_TYPES
-from hf_gateway.backends.served import Asked
+from hf_gateway.backends.served import ProbeOnce
 from hf_gateway.backends.thoughts import OPTIONS as CHAT_OPTIONS
 from hf_gateway.drive import Effects
 from hf_gateway.embedding import EmbedRequest
@@ -49,23 +49,23 @@ class OpenAIBackend(OpenAIChat):
             )
         self._embeddings = Embeddings(self, encoding)
         self.most_texts = self.target.options.get("max_texts") or DEFAULT_MAX_TEXTS
-        self._asked = Asked()
+        self._asked = ProbeOnce()
 
     def served_space(self) -> Effects:
         """Ask `/v1/models` where texts are cut, if they may be; these servers say no more of their vectors."""
         if not self.embed_options.truncate:
             return None
-        return (yield from self._asked.once(self._listed, self.target.label))
+        return (yield from self._asked.run(self._fetch_space, self.target.label))
 
-    def _listed(self) -> Effects:
+    def _fetch_space(self) -> Effects:
         response = yield from self.ask(openai.encode_models(self._base))
-        length = _window(response, self.target.model, self.target.label)
+        length = context_length(response, self.target.model, self.target.label)
         return VectorSpace(self.model_space().model, max_tokens=length) if length else None
 
     def embed(self, request: EmbedRequest) -> Effects:
         """Embed a batch."""
         self.check_count(request)
-        return (yield from self._embeddings.of(openai.embeddings_url(self._base), self.prompted(request)))
+        return (yield from self._embeddings.of(openai.embeddings_url(self._base), self.add_prompts(request)))
 
     def probe(self) -> Effects:
         """List the models; and for embeddings have one word embedded, since a list does not tell who can do that."""
@@ -73,10 +73,10 @@ class OpenAIBackend(OpenAIChat):
         models = openai.decode_models(response, target=self.target.label)
         if self.options.task == "embedding":
             yield from self._embeddings.of(openai.embeddings_url(self._base), [PROBE_TEXT])
-        return Report(models, "OpenAI-compatible")
+        return ProbeReport(models, "OpenAI-compatible")
 
 
-def _window(response: HttpResponse, model: str | None, target: str) -> int | None:
+def context_length(response: HttpResponse, model: str | None, target: str) -> int | None:
     """Read how many tokens the model takes, by the word of vLLM, llama.cpp or a hosted provider."""
     data = read_json(response, target=target)
     entries = data.get("data") if isinstance(data, dict) else None

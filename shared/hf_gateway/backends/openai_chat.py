@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from hf_gateway.backends.base import Backend
 from hf_gateway.backends.thoughts import MAX_REFUSALS, ServerDialect, ThinkTags
-from hf_gateway.chat import ChatEvent, ChatRequest, Gathering
+from hf_gateway.chat import AnswerBuilder, ChatEvent, ChatRequest
 from hf_gateway.drive import Effects
 from hf_gateway.errors import GatewayError
 from hf_gateway.wire import openai_chat
@@ -40,33 +40,33 @@ class OpenAIChat(Backend):
         """Return what is sent besides."""
         return {}
 
-    def chat(self, request: ChatRequest, gathering: Gathering) -> Effects:
+    def chat(self, request: ChatRequest, builder: AnswerBuilder) -> Effects:
         """Answer, streamed or whole. What a server refuses of what is sent beyond OpenAI's form is left out, and remembered."""
         for _ in range(MAX_REFUSALS):
-            sent = self._dialect.now()
+            sent = self._dialect.current()
             try:
-                yield from self._chat_as(sent, request, gathering)
+                yield from self._chat_as(sent, request, builder)
                 return
             except GatewayError as refusal:
-                if gathering.has_content or not self._dialect.gives_way(refusal, request, sent):
+                if builder.has_content or not self._dialect.adapt(refusal, request, sent):
                     raise
-        yield from self._chat_as(self._dialect.now(), request, gathering)
+        yield from self._chat_as(self._dialect.current(), request, builder)
 
-    def _chat_as(self, dialect: Dialect, request: ChatRequest, gathering: Gathering) -> Effects:
+    def _chat_as(self, dialect: Dialect, request: ChatRequest, builder: AnswerBuilder) -> Effects:
         label, thoughts = self.target.label, self._tags.reader(request)
 
         def read(event: ChatEvent) -> ChatEvent:
-            self._dialect.notice(event)
+            self._dialect.learn(event)
             return thoughts.read(event) if thoughts else event
 
-        yield from self.converse(
+        yield from self.send_chat(
             request,
-            gathering,
+            builder,
             functools.partial(self._message, dialect),
             lambda response: read(openai_chat.decode_chat(response, target=label)),
-            lambda headers: openai_chat.ChatStream(headers, label, read),
+            lambda headers: openai_chat.OpenAIStreamDecoder(headers, label, read),
         )
-        yield from self._tags.end(request, thoughts, gathering)
+        yield from self._tags.finish(request, thoughts, builder)
 
     def _message(self, dialect: Dialect, request: ChatRequest) -> HttpRequest:
         message = openai_chat.encode_chat(

@@ -5,7 +5,7 @@ from typing import Any
 
 from hf_gateway.errors import ConfigError
 
-MAX_WHOLE = 10**9
+MAX_INTEGER = 10**9
 
 OPTION_TYPES: Mapping[str, str] = {
     "access": "text",
@@ -30,7 +30,7 @@ _WORDS = {
     "flag": "true or false",
     "object": "a table",
     "text": "a text",
-    "whole": f"a whole number from 1 to {MAX_WHOLE}",
+    "whole": f"a whole number from 1 to {MAX_INTEGER}",
 }
 
 
@@ -38,15 +38,15 @@ def check_options(label: str, options: Mapping[str, Any], types: Mapping[str, st
     """Check the values of a target's options; None is one that is left out. Raises ConfigError for one of another type."""
     for name, value in options.items():
         kind = types.get(name)
-        if kind is not None and value is not None and not _is(value, kind):
+        if kind is not None and value is not None and not _has_type(value, kind):
             raise ConfigError(f"target {label!r}: {name} is {_WORDS[kind]}, not {repr(value)[:80]}")
 
 
-def _is(value: Any, kind: str) -> bool:
+def _has_type(value: Any, kind: str) -> bool:
     if kind == "flag":
         return isinstance(value, bool)
     if kind == "object":
         return isinstance(value, Mapping)
     if kind == "text":
         return isinstance(value, str)
-    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_WHOLE
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_INTEGER

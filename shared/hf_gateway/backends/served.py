@@ -12,20 +12,20 @@ from hf_gateway.wire import tei
 
 log = logger(__name__)
 
-ASKED_AT_MOST = 2
+MAX_TRIES = 2
 """Times a server is asked that did not answer; whoever says no is not asked again."""
 _PASSING = (AttemptTimedOut, ConnectFailed, Overloaded, RateLimited, ServerError)
 
 
 @dataclass
-class Asked:
+class ProbeOnce:
     """What a target said of its space; None where it said nothing, or could not be asked."""
 
     answer: VectorSpace | None = None
     settled: bool = False
     failures: int = 0
 
-    def once(self, ask: Callable[[], Effects], target: str) -> Effects:
+    def run(self, ask: Callable[[], Effects], target: str) -> Effects:
         """Ask, unless that was done; returns a `VectorSpace`, or None. The first real request will tell of what is wrong."""
         if self.settled:
             return self.answer
@@ -34,12 +34,12 @@ class Asked:
             self.settled = True
         except GatewayError as error:
             self.failures += 1
-            self.settled = not isinstance(error, _PASSING) or self.failures >= ASKED_AT_MOST
+            self.settled = not isinstance(error, _PASSING) or self.failures >= MAX_TRIES
             log.debug("%s: what it says of its vector space is not known: %s", target, error)
         return self.answer
 
 
-def of_tei(info: tei.Info, backend: Backend) -> VectorSpace:
+def space_from_info(info: tei.Info, backend: Backend) -> VectorSpace:
     """Return what text-embeddings-inference says, as far as it can be compared with what is declared for this target.
 
     A branch's name cannot be compared with a commit, nor a folder's with a model's; and where a text is cut matters only

@@ -7,7 +7,7 @@ from hf_gateway.chat import ChatRequest
 from hf_gateway.errors import GatewayError
 from hf_gateway.wire.sse import EVENT_STARTS
 
-REMEMBERED_S = 600.0
+REFUSAL_LIFETIME_S = 600.0
 """Seconds for which it is remembered: the server may be another one by then, and asking costs one refusal."""
 
 _STATUSES = (400, 404, 405, 422, 500, 501)
@@ -22,7 +22,7 @@ _WHOLE_TYPES = ("application/json", "text/html")
 _STREAM_TYPES = ("text/event-stream", "application/x-ndjson")
 
 
-def comes_whole(content_type: str, start: bytes, starts: bytes) -> bool:
+def is_whole_answer(content_type: str, start: bytes, starts: bytes) -> bool:
     """Return whether a body is no stream: by its type, and where that is wrong or says nothing, by its first byte.
 
     Args:
@@ -56,13 +56,13 @@ class StreamSupport:
         self._able = able
         self._whole_until: dict[tuple[str | None, bool, bool], float] = {}
 
-    def may(self, request: ChatRequest) -> bool:
+    def may_stream(self, request: ChatRequest) -> bool:
         """Return whether it may be asked for a stream."""
         return self._able and monotonic() >= self._whole_until.get(_kind(request), 0.0)
 
-    def came_whole(self, request: ChatRequest) -> None:
+    def note_whole_answer(self, request: ChatRequest) -> None:
         """Remember that requests like this one are not streamed."""
-        self._whole_until[_kind(request)] = monotonic() + REMEMBERED_S
+        self._whole_until[_kind(request)] = monotonic() + REFUSAL_LIFETIME_S
 
 
 def _kind(request: ChatRequest) -> tuple[str | None, bool, bool]:

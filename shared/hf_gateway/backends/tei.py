@@ -1,9 +1,9 @@
 """`tei:<url>`: text-embeddings-inference."""
 
-from hf_gateway.backends.base import Backend, Report
+from hf_gateway.backends.base import Backend, ProbeReport
 from hf_gateway.backends.openai_embeddings import Embeddings
 from hf_gateway.backends.option_types import OPTION_TYPES
-from hf_gateway.backends.served import is_other_model, of_tei
+from hf_gateway.backends.served import is_other_model, space_from_info
 from hf_gateway.drive import Effects
 from hf_gateway.embedding import EmbedRequest
 from hf_gateway.errors import BatchTooLarge, ConfigError, ModelNotFound, SpaceMismatch
@@ -34,7 +34,7 @@ class TeiBackend(Backend):
 
     def served_space(self) -> Effects:
         """Return what `/info` says, which every request needs anyway: it costs nothing more, and fails as the request would."""
-        return of_tei((yield from self._known()), self)
+        return space_from_info((yield from self._fetch_info()), self)
 
     @property
     def one_role(self) -> bool:
@@ -51,31 +51,31 @@ class TeiBackend(Backend):
         """Texts that the server takes at once; until it was asked, what it takes unless set up otherwise."""
         return self._info.max_texts if self._info else tei.DEFAULT_MAX_TEXTS
 
-    def heed(self, limit: BatchTooLarge, request: EmbedRequest) -> None:
+    def note_batch_limit(self, limit: BatchTooLarge, request: EmbedRequest) -> None:
         """Ask `/info` again after a refusal: it is another server by now."""
-        super().heed(limit, request)
+        super().note_batch_limit(limit, request)
         if limit.status is not None:
             self._info = None
 
     def embed(self, request: EmbedRequest) -> Effects:
         """Embed a batch that fits; raises BatchTooLarge, before anything is sent, for one that does not."""
-        yield from self._known()
+        yield from self._fetch_info()
         self.check_count(request)
         if self.target.options.get("openai"):
-            return (yield from self._embeddings.of(f"{self._base}/v1/embeddings", self._asked(request)[0]))
+            return (yield from self._embeddings.of(f"{self._base}/v1/embeddings", self._texts_and_prompt(request)[0]))
         response = yield from self.ask(self._message(request))
         return tei.decode_embed(response, len(request.texts), target=self.target.label)
 
     def probe(self) -> Effects:
         """Ask `/info`; `/health` would answer without a key too."""
         self._info = None
-        info = yield from self._known()
+        info = yield from self._fetch_info()
         limit = f", {info.max_tokens} tokens a text" if info.max_tokens else ""
-        return Report(
+        return ProbeReport(
             [info.model], f"text-embeddings-inference {info.version or ''}, {info.max_texts} texts at once{limit}"
         )
 
-    def _known(self) -> Effects:
+    def _fetch_info(self) -> Effects:
         if self._info is None:
             response = yield from self.ask(tei.encode_info(self._base))
             info = tei.decode_info(response, target=self.target.label)
@@ -95,13 +95,13 @@ class TeiBackend(Backend):
                 target=self.target.label,
             )
 
-    def _asked(self, request: EmbedRequest) -> tuple[list[str], str | None]:
+    def _texts_and_prompt(self, request: EmbedRequest) -> tuple[list[str], str | None]:
         """Return the texts as they are sent, and the prompt that the server is to put before them."""
         prompt_name = self.target.options.get("prompt_names", {}).get(request.role)
-        return (self.prompted(request) if prompt_name is None else list(request.texts)), prompt_name
+        return (self.add_prompts(request) if prompt_name is None else list(request.texts)), prompt_name
 
     def _message(self, request: EmbedRequest) -> HttpRequest:
-        texts, prompt_name = self._asked(request)
+        texts, prompt_name = self._texts_and_prompt(request)
         normalize = self.model_space().normalized
         return tei.encode_embed(
             self._base,

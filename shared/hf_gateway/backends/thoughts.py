@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from hf_gateway.backends.base import said
-from hf_gateway.chat import ChatEvent, ChatRequest, Gathering
+from hf_gateway.backends.base import emit_content
+from hf_gateway.chat import AnswerBuilder, ChatEvent, ChatRequest
 from hf_gateway.drive import Effects
 from hf_gateway.errors import ConfigError, GatewayError
 from hf_gateway.target import Target
@@ -51,12 +51,12 @@ class ThinkTags:
         named = OPENED_BY_TEMPLATE.search(model) is not None
         return ThoughtReader(opened=self._way == "opened" or self._opens.get(model, named))
 
-    def end(self, request: ChatRequest, reader: ThoughtReader | None, gathering: Gathering) -> Effects:
+    def finish(self, request: ChatRequest, reader: ThoughtReader | None, builder: AnswerBuilder) -> Effects:
         """Hand on what was kept back at the end of an answer, correct what was gathered, and remember what it showed."""
         if reader is None:
             return
-        yield from said(gathering, [ChatEvent(text=text) for _, text in reader.end()])
-        reader.settle(gathering)
+        yield from emit_content(builder, [ChatEvent(text=text) for _, text in reader.end()])
+        reader.settle(builder)
         if reader.opens is not None:
             self._opens[request.model or ""] = reader.opens
 
@@ -77,19 +77,19 @@ class ServerDialect:
         self._missing = ""
         self._named_choice = False
 
-    def now(self) -> Dialect:
+    def current(self) -> Dialect:
         """Return how a request is written now."""
         named = self._answered_as if self._way == "auto" else None if self._way == "never" else self._way
         # A server that refused one name may know the other, but only its answers would say so.
         reasoning = None if self._way == "auto" and named in self._refused else named
         return Dialect(reasoning, self._missing, self._refused, self._named_choice)
 
-    def notice(self, event: ChatEvent) -> None:
+    def learn(self, event: ChatEvent) -> None:
         """Learn under which name the server knows thoughts."""
         if event.reasoning_field is not None:
             self._answered_as = event.reasoning_field
 
-    def gives_way(self, refusal: GatewayError, request: ChatRequest, sent: Dialect) -> bool:
+    def adapt(self, refusal: GatewayError, request: ChatRequest, sent: Dialect) -> bool:
         """Take a refusal; returns whether the request is worth sending again, written otherwise."""
         if refusal.status not in (400, 422):
             return False

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 from hf_gateway.cli.models import amount, database
 from hf_gateway.cli.output import Table, check_text, console, literal, print_json
 from hf_gateway.errors import ConfigError, visible
-from hf_gateway.ledger.budget_pool import dollars
+from hf_gateway.ledger.budget_pool import format_usd
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-    from hf_gateway.ledger.budget import Standing
+    from hf_gateway.ledger.budget import BudgetStatus
 
 TAKES_A_CHAIN = False
 """It speaks of tenants, not of targets."""
@@ -60,13 +60,13 @@ def run(arguments: argparse.Namespace) -> int:
                     f"{removed} removed" if removed else f"{visible(arguments.tenant)} has no such budget", markup=False
                 )
             return 0 if removed else 1
-        found = budgets.standings(engine, time.time())
+        found = budgets.budget_statuses(engine, time.time())
         if arguments.action == "set":
             found = [each for each in found if each.budget.tenant == arguments.tenant]
         if out is None:
-            print_json({"budgets": [_plain(each) for each in found]})
+            print_json({"budgets": [_status_to_dict(each) for each in found]})
         elif found:
-            _show(out, found)
+            _print_statuses(out, found)
         else:
             out.print("there are no budgets; set one: hf-gateway budgets set TENANT --per-day USD", markup=False)
     return 0
@@ -88,33 +88,33 @@ def _set(engine: "sa.Engine", arguments: argparse.Namespace) -> None:
             set_budget(engine, Budget(arguments.tenant, period, limit, on_unknown))  # type: ignore[arg-type]
 
 
-def _plain(standing: "Standing") -> dict[str, Any]:
+def _status_to_dict(status: "BudgetStatus") -> dict[str, Any]:
     """Return it for machines; amounts as text, with all their digits."""
-    budget = standing.budget
-    amounts = {"limit": budget.limit, "spent": standing.spent, "reserved": standing.reserved, "left": standing.left}
+    budget = status.budget
+    amounts = {"limit": budget.limit, "spent": status.spent, "reserved": status.reserved, "left": status.remaining}
     return {
         "tenant": budget.tenant,
         "period": budget.period,
-        "starts": standing.starts.isoformat(),
-        "resets": standing.resets.isoformat(),
-        "usd": {name: dollars(each).removeprefix("$") for name, each in amounts.items()},
+        "starts": status.starts.isoformat(),
+        "resets": status.resets.isoformat(),
+        "usd": {name: format_usd(each).removeprefix("$") for name, each in amounts.items()},
         "on_unknown": budget.on_unknown,
     }
 
 
-def _show(out: Any, standings: "list[Standing]") -> None:
+def _print_statuses(out: Any, statuses: "list[BudgetStatus]") -> None:
     amounts = ("limit", "spent", "reserved", "left")
     titles = ("tenant", "per", *amounts, "unknown price", "begins anew")
     table = Table(titles, right=frozenset(amounts), fold=frozenset({"tenant"}))
-    for each in standings:
+    for each in statuses:
         budget = each.budget
-        left = dollars(each.left) if each.left else f"[red]{dollars(each.left)}[/red]"
+        left = format_usd(each.remaining) if each.remaining else f"[red]{format_usd(each.remaining)}[/red]"
         table.add(
             literal(budget.tenant) if budget.tenant != "*" else "everybody (*)",
             budget.period,
-            dollars(budget.limit),
-            dollars(each.spent),
-            dollars(each.reserved),
+            format_usd(budget.limit),
+            format_usd(each.spent),
+            format_usd(each.reserved),
             left,
             budget.on_unknown,
             f"{each.resets:%Y-%m-%d %H:%M} UTC",

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from hf_gateway.chat import ChatEvent, ChatResult, Message
-from hf_gateway.cli.output import bear, console, print_json, stdin_text
+from hf_gateway.cli.output import console, escape_unencodable, print_json, stdin_text
 from hf_gateway.errors import ConfigError, visible
 from hf_gateway.gateway import Gateway
 from hf_gateway.usage import Usage
@@ -30,23 +30,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the answer on stdout, and on stderr who gave it; with --json both as one document."""
     messages = _messages(arguments)
-    with _said_once(), _gateway(arguments) as gateway:
+    with _announce_once(), _gateway(arguments) as gateway:
         if arguments.json:
             print_json(dataclasses.asdict(gateway.chat(messages)))
             return 0
         with gateway.stream(messages) as stream:
-            show = _Screen()
+            show = AnswerPrinter()
             try:
                 for event in stream:
                     show.piece(event)
             finally:
                 show.end()
-        _tell(stream.result)
+        _print_served_by(stream.result)
     return 0
 
 
 @contextlib.contextmanager
-def _said_once() -> Iterator[None]:
+def _announce_once() -> Iterator[None]:
     """Who did not serve, and why, is shown at the end; the log would say it twice."""
     logger = logging.getLogger("hf_gateway.gateway")
     level = logger.level
@@ -80,7 +80,7 @@ def _gateway(arguments: argparse.Namespace) -> Gateway:
     return Gateway(arguments.model, arguments.targets, task="chat", config=arguments.config, **changes)
 
 
-class _Screen:
+class AnswerPrinter:
     """Writes pieces as they come: the text to stdout, thoughts, dimly, to a terminal that watches stderr."""
 
     def __init__(self) -> None:
@@ -88,9 +88,10 @@ class _Screen:
         self._thinking = False
         self._last = "\n"
         self._held = ""
-        bear(sys.stdout)
+        escape_unencodable(sys.stdout)
 
     def piece(self, event: ChatEvent) -> None:
+        """Print one event of a streamed answer."""
         if event.reasoning and self._thoughts is not None:
             self._thinking = True
             self._thoughts.print(event.reasoning, style="dim", end="", markup=False)
@@ -108,6 +109,7 @@ class _Screen:
             self._last = text[-1]
 
     def end(self) -> None:
+        """Finish the line."""
         self._break()
         if self._last != "\n":
             sys.stdout.write("\n")
@@ -119,7 +121,7 @@ class _Screen:
         self._thinking = False
 
 
-def _tell(result: ChatResult) -> None:
+def _print_served_by(result: ChatResult) -> None:
     for attempt in result.attempts:
         if attempt.outcome != "served":
             sys.stderr.write(

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hf_gateway.cli.output import Table, console, literal, print_json
-from hf_gateway.cli.surroundings import KINDS, caches, look_at_hub, show, versions
+from hf_gateway.cli.surroundings import KINDS, caches, check_hub, print_environment, versions
 from hf_gateway.config import config_path, read_chain, read_config
 from hf_gateway.errors import GatewayError
 from hf_gateway.gateway import Gateway
 from hf_gateway.options import SETTINGS, ChatSettings, EmbedSettings, Task, settings_of
 from hf_gateway.space import canonical
-from hf_gateway.status import Checked
+from hf_gateway.status import TargetCheck
 from hf_gateway.verify import measured_before
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     out = None if arguments.json else console()
     reports = [_report(name, where, settings) for name, where, settings in _chains(arguments)]
     kinds = {each.status.target.partition(":")[0] for report in reports for each in report.checked}
-    hub = look_at_hub([model for report in reports for model in report.models], needed=bool(kinds & KINDS))
+    hub = check_hub([model for report in reports for model in report.models], needed=bool(kinds & KINDS))
     kept, installed = caches(), versions()
     if out is None:
         chains = [report.to_dict() for report in reports]
@@ -43,8 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
         print_json({"chains": chains, **shared})
     else:
         for report in reports:
-            _show(out, report)
-        show(out, hub, kept, installed)
+            _print_chain(out, report)
+        print_environment(out, hub, kept, installed)
     return 0 if all(report.works for report in reports) else 1
 
 
@@ -60,7 +60,7 @@ class ChainReport:
     source: str
     task: Task
     model: str | None
-    checked: list[Checked]
+    checked: list[TargetCheck]
     error: str | None = None
     vectors: Mapping[str, str] = dataclasses.field(default_factory=dict)
     models: tuple[str, ...] = ()
@@ -125,13 +125,13 @@ def _report(name: str, source: str, settings: Settings) -> ChainReport:
         return ChainReport(name, source, settings.task, settings.model, [], str(error))
 
 
-def _fix(checked: Checked) -> str | None:
+def _fix(checked: TargetCheck) -> str | None:
     if checked.answers:
         return None
     return checked.status.fix or checked.error
 
 
-def _show(out: Any, report: ChainReport) -> None:
+def _print_chain(out: Any, report: ChainReport) -> None:
     out.print(
         f"\n[bold]chain {literal(report.name)}[/bold] (from {literal(report.source)}), {report.task}, "
         f"model {literal(str(report.model or '-'))}"

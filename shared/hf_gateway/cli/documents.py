@@ -36,7 +36,7 @@ class Document:
 
 
 @dataclass
-class Reader:
+class DocumentReader:
     """Reads a file, or the files of a folder in order of their names, and keeps account of what it could not read.
 
     Raises ImportError with the `pip install` line where a library for PDF or HTML is missing.
@@ -106,14 +106,14 @@ class Reader:
         from pypdf import PdfReader
 
         logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # what matters of it is said once, by name
-        reader = _tried(lambda: PdfReader(io.BytesIO(data)), "not a PDF that can be read")
-        if reader.is_encrypted and not _tried(lambda: reader.decrypt(""), "encrypted"):
+        reader = _parse_foreign(lambda: PdfReader(io.BytesIO(data)), "not a PDF that can be read")
+        if reader.is_encrypted and not _parse_foreign(lambda: reader.decrypt(""), "encrypted"):
             raise UnreadableError("encrypted: it opens with a password only")
-        count = _tried(lambda: len(reader.pages), "not a PDF that can be read")
+        count = _parse_foreign(lambda: len(reader.pages), "not a PDF that can be read")
         texts = []
         for number in range(count):
             try:
-                texts.append(_tried(lambda: reader.pages[number].extract_text(), "cannot be read"))  # noqa: B023 - at once
+                texts.append(_parse_foreign(lambda: reader.pages[number].extract_text(), "cannot be read"))  # noqa: B023 - at once
             except UnreadableError as error:
                 self.skipped[f"{name}, page {number + 1}"] = str(error)
         return texts
@@ -143,7 +143,7 @@ class UnreadableError(Exception):
     """A file that holds no text that can be read; says why."""
 
 
-def _tried(read: Callable[[], T], what: str) -> T:
+def _parse_foreign(read: Callable[[], T], what: str) -> T:
     """Return what a parser of foreign files reads. Raises UnreadableError for anything that it raises."""
     try:
         return read()
@@ -157,7 +157,7 @@ def _tried(read: Callable[[], T], what: str) -> T:
 def _html_text(data: bytes) -> str:
     from bs4 import BeautifulSoup
 
-    return _tried(lambda: BeautifulSoup(data, "html.parser").get_text(" "), "cannot be read as HTML")
+    return _parse_foreign(lambda: BeautifulSoup(data, "html.parser").get_text(" "), "cannot be read as HTML")
 
 
 def _guessed_encoding(data: bytes) -> str:

@@ -124,11 +124,11 @@ def _search(hub: "HubConnector", arguments: argparse.Namespace, out: Any) -> int
 
 
 def _info(hub: "HubConnector", arguments: argparse.Namespace, out: Any) -> int:
-    found = _known(hub, arguments)
+    found = _required_metadata(hub, arguments)
     if out is None:
         print_json({**found.to_dict(), "age_hours": _hours(hub, found), "stale": found.stale})
         return 0
-    from hf_gateway.hub.compatibility import size
+    from hf_gateway.hub.compatibility import format_bytes
     from hf_gateway.hub.metadata import age_in_words
 
     out.print(f"\n[bold]{literal(found.id)}[/bold]")
@@ -137,7 +137,7 @@ def _info(hub: "HubConnector", arguments: argparse.Namespace, out: Any) -> int:
         ("library", found.library_name or "-"),
         ("licence", ", ".join(found.license) or "none is named"),
         ("access", f"gated ({found.gated})" if found.gated else ("private" if found.private else "open to everybody")),
-        ("size", f"{size(found.size)} in {quantity(len(found.files), 'file')}"),
+        ("size", f"{format_bytes(found.size)} in {quantity(len(found.files), 'file')}"),
         ("numbers", ", ".join(f"{count:,} {dtype}" for dtype, count in found.parameters.items()) or "-"),
         ("downloads", f"{found.downloads:,} in 30 days, {found.likes:,} likes"),
         ("providers", ", ".join(_provider(each) for each in found.providers) or "none"),
@@ -153,7 +153,7 @@ def _info(hub: "HubConnector", arguments: argparse.Namespace, out: Any) -> int:
 
 def _check(hub: "HubConnector", arguments: argparse.Namespace, out: Any) -> int:
     if arguments.refresh:
-        _known(hub, arguments)
+        _required_metadata(hub, arguments)
     found = hub.check_compatibility(arguments.model, arguments.library, arguments.context)
     licence = hub.check_license(arguments.model)
     if out is None:
@@ -165,27 +165,34 @@ def _check(hub: "HubConnector", arguments: argparse.Namespace, out: Any) -> int:
 
 
 def _show_check(out: Any, found: "Compatibility") -> None:
-    from hf_gateway.hub.compatibility import size
+    from hf_gateway.hub.compatibility import format_bytes
 
     out.print(f"\n[bold]{literal(found.model)}[/bold]  [{_COLORS[found.verdict]}]{found.verdict}[/]")
     for reason in found.reasons:
         out.print(f"  {literal(reason)}")
     needs, machine = found.needs, found.machine
-    dtypes = ", ".join(f"{dtype} {size(count)}" for dtype, count in needs.by_dtype.items())
+    dtypes = ", ".join(f"{dtype} {format_bytes(count)}" for dtype, count in needs.by_dtype.items())
     rows = [
         (
             "weights",
-            f"{size(needs.weights)}{f' ({dtypes})' if dtypes else ''}{f', {needs.format}' if needs.format else ''}",
+            f"{format_bytes(needs.weights)}{f' ({dtypes})' if dtypes else ''}{f', {needs.format}' if needs.format else ''}",
         )
     ]
     if needs.kv_cache:
         rows.append(
-            ("KV cache", f"{size(needs.kv_cache)} for {needs.context:,} tokens ({size(needs.kv_per_token)} a token)")
+            (
+                "KV cache",
+                f"{format_bytes(needs.kv_cache)} for {needs.context:,} tokens ({format_bytes(needs.kv_per_token)} a token)",
+            )
         )
     rows += [
-        ("download", f"{size(needs.download)} of {size(machine.disk)} free disk"),
-        ("memory", f"{size(machine.available)} of {size(machine.memory)} available"),
-        ("GPU", ", ".join(f"{gpu.name} {size(gpu.free)} of {size(gpu.total)} free" for gpu in machine.gpus) or "none"),
+        ("download", f"{format_bytes(needs.download)} of {format_bytes(machine.disk)} free disk"),
+        ("memory", f"{format_bytes(machine.available)} of {format_bytes(machine.memory)} available"),
+        (
+            "GPU",
+            ", ".join(f"{gpu.name} {format_bytes(gpu.free)} of {format_bytes(gpu.total)} free" for gpu in machine.gpus)
+            or "none",
+        ),
     ]
     for name, value in rows:
         out.print(f"  {name:<10} {literal(value)}")
@@ -206,7 +213,7 @@ def _show_check(out: Any, found: "Compatibility") -> None:
 
 def _license(hub: "HubConnector", arguments: argparse.Namespace, out: Any) -> int:
     if arguments.refresh:
-        _known(hub, arguments)
+        _required_metadata(hub, arguments)
     found = hub.check_license(arguments.model)
     if out is None:
         print_json({"model": arguments.model, **found.to_dict()})
@@ -223,7 +230,7 @@ def _show_license(out: Any, found: Any) -> None:
 
 
 def _download(hub: "HubConnector", arguments: argparse.Namespace, out: Any) -> int:
-    from hf_gateway.hub.compatibility import size
+    from hf_gateway.hub.compatibility import format_bytes
 
     found = hub.download_model(
         arguments.model,
@@ -236,8 +243,8 @@ def _download(hub: "HubConnector", arguments: argparse.Namespace, out: Any) -> i
     if out is None:
         print_json(found.to_dict())
         return 0
-    was_here = "all of it was here already" if not found.new_bytes else f"{size(found.new_bytes)} fetched"
-    out.print(f"{quantity(len(found.files), 'file')}, {size(found.bytes)}, {was_here}", markup=False)
+    was_here = "all of it was here already" if not found.new_bytes else f"{format_bytes(found.new_bytes)} fetched"
+    out.print(f"{quantity(len(found.files), 'file')}, {format_bytes(found.bytes)}, {was_here}", markup=False)
     out.print(literal(f"{found.revision} is commit {found.commit}"))
     if found.left_out:
         out.print(
@@ -251,7 +258,7 @@ def _download(hub: "HubConnector", arguments: argparse.Namespace, out: Any) -> i
 
 
 def _cache(hub: "HubConnector", arguments: argparse.Namespace, out: Any) -> int:
-    from hf_gateway.hub.compatibility import size
+    from hf_gateway.hub.compatibility import format_bytes
     from hf_gateway.hub.metadata import age_in_words
 
     cache = hub.cache
@@ -275,7 +282,8 @@ def _cache(hub: "HubConnector", arguments: argparse.Namespace, out: Any) -> int:
     if "removed" in done:
         out.print(literal(f"forgot {done['removed']}"))
     out.print(
-        f"{quantity(len(kept), 'model')}, {fresh:,} of them fresh, {size(cache.size())} in {cache.path}", markup=False
+        f"{quantity(len(kept), 'model')}, {fresh:,} of them fresh, {format_bytes(cache.size())} in {cache.path}",
+        markup=False,
     )
     if kept:
         oldest = min(kept, key=lambda each: each.cached_at)
@@ -304,7 +312,7 @@ _ACTIONS: tuple[tuple[str, str, Callable[[argparse.ArgumentParser], None], Actio
 )
 
 
-def _known(hub: "HubConnector", arguments: argparse.Namespace) -> "ModelMetadata":
+def _required_metadata(hub: "HubConnector", arguments: argparse.Namespace) -> "ModelMetadata":
     found = hub.get_model_metadata(arguments.model, use_cache=not arguments.refresh)
     if found is None:
         raise ModelNotFound(

@@ -13,7 +13,7 @@ from hf_gateway.errors import AuthenticationFailed, ConfigError, GatewayError
 from hf_gateway.secret import Secret
 from hf_gateway.target import checked_url
 from hf_gateway.values.redaction import shown_url
-from hf_gateway.wire.hub_account import Account
+from hf_gateway.wire.hub_account import HubAccount
 
 TAKES_A_CHAIN = False
 
@@ -78,9 +78,9 @@ def run(arguments: argparse.Namespace) -> int:
     secret = _token(arguments, "Hugging Face" if hub == HUB else where)
     if hub == HUB and not secret.reveal().startswith("hf_"):
         raise ConfigError("this is no Hugging Face token, which begins with hf_; for another server give its --origin")
-    account, doubt = _asked(secret, hub) if hub is not None else (None, None)
+    account, doubt = _check_token(secret, hub) if hub is not None else (None, None)
     before = keyring_store.store(where, secret)
-    backend = next(each.backend for each in keyring_store.stored() if each.origin == where)
+    backend = next(each.backend for each in keyring_store.stored_keys() if each.origin == where)
     if arguments.json:
         print_json(
             {
@@ -92,11 +92,11 @@ def run(arguments: argparse.Namespace) -> int:
             }
         )
         return 0
-    _show(console(), where, backend, account, doubt, before)
+    _print_stored(console(), where, backend, account, doubt, before)
     return 0
 
 
-def whose(secret: Secret, hub: str, timeout: float = 10.0) -> Account:
+def account_of(secret: Secret, hub: str, timeout: float = 10.0) -> HubAccount:
     """Ask the Hub whose a token is. Raises AuthenticationFailed, ConnectFailed and others, none with the token in it."""
     from hf_gateway.drive import Send
     from hf_gateway.transport import HttpTransport
@@ -119,10 +119,10 @@ def _token(arguments: argparse.Namespace, what: str) -> Secret:
     return Secret(getpass.getpass(f"Token for {what} (it is not shown): "), "the token")
 
 
-def _asked(secret: Secret, hub: str) -> tuple[Account | None, str | None]:
+def _check_token(secret: Secret, hub: str) -> tuple[HubAccount | None, str | None]:
     """Return whose token it is, or why nobody can say. Raises AuthenticationFailed for one that the Hub refuses."""
     try:
-        return whose(secret, hub), None
+        return account_of(secret, hub), None
     except AuthenticationFailed:
         pass
     except GatewayError as error:
@@ -132,7 +132,9 @@ def _asked(secret: Secret, hub: str) -> tuple[Account | None, str | None]:
     )
 
 
-def _show(out: Any, where: str, backend: str, account: Account | None, doubt: str | None, before: Any) -> None:
+def _print_stored(
+    out: Any, where: str, backend: str, account: HubAccount | None, doubt: str | None, before: Any
+) -> None:
     verb = f"replaced (the one before was stored {before.since})" if before else "stored"
     out.print(f"[green]{literal(verb)}[/green] for {literal(where)} in the keyring ({literal(backend)}), and read back")
     if account is not None:

@@ -27,17 +27,17 @@ def run(arguments: argparse.Namespace) -> int:
     erased, forgotten = [], dict[str, str]()
     for each in wanted:
         # Without a file that tells of it, nothing of ours can be there, and a machine without a keyring need not complain.
-        if not keyring_store.marked(each):
+        if not keyring_store.has_stored_key(each):
             continue
         try:
             if keyring_store.erase(each):
                 erased.append(each)
         except (keyring_store.KeyringUnusable, ImportError) as error:
             forgotten[each] = str(error).removesuffix(f"; {keyring_store.INSTEAD}")
-    for path in keyring_store.unreadable() if arguments.all else ():
+    for path in keyring_store.unreadable_files() if arguments.all else ():
         path.unlink(missing_ok=True)
         forgotten[str(path)] = "it was damaged, and named no server any more"
-    left = _left_over() if origin_of(HUB) in wanted else []
+    left = _other_tokens() if origin_of(HUB) in wanted else []
     if arguments.json:
         print_json({"erased": erased, "forgotten": forgotten, "still": left})
         return 1 if forgotten else 0
@@ -62,11 +62,11 @@ def _all() -> list[str]:
     """List the origins that something was stored for; the Hub's also where its file is damaged, and names none."""
     from hf_gateway import keyring_store
 
-    known = {each.origin for each in keyring_store.stored()}
-    return sorted(known | {each for each in map(origin_of, (HUB, hub_url())) if keyring_store.marked(each)})
+    known = {each.origin for each in keyring_store.stored_keys()}
+    return sorted(known | {each for each in map(origin_of, (HUB, hub_url())) if keyring_store.has_stored_key(each)})
 
 
-def _left_over() -> list[str]:
+def _other_tokens() -> list[str]:
     """Name the other places where a Hugging Face token is found."""
     from huggingface_hub import get_token
 

@@ -11,8 +11,8 @@ from hf_gateway.cli.output import Table, check_text, console, literal, print_jso
 from hf_gateway.config import router_url
 from hf_gateway.errors import ConfigError, GatewayError, visible
 from hf_gateway.ledger import place
-from hf_gateway.ledger.budget_pool import dollars
-from hf_gateway.ledger.prices import TASKS, Entry, Price
+from hf_gateway.ledger.budget_pool import format_usd
+from hf_gateway.ledger.prices import TASKS, Price, PriceEntry
 from hf_gateway.values.wording import quantity
 
 if TYPE_CHECKING:
@@ -58,16 +58,18 @@ def database(url: str | None) -> Iterator["sa.Engine"]:
         ConfigError: a URL that is none, a package that is missing.
         GatewayError: the database cannot be used.
     """
-    found = place.chosen(url)
+    found = place.choose_url(url)
     from sqlalchemy.exc import SQLAlchemyError
 
-    from hf_gateway.ledger.store import opened
+    from hf_gateway.ledger.store import open_ledger
 
     try:
-        with opened(found) as engine:
+        with open_ledger(found) as engine:
             yield engine
     except SQLAlchemyError as error:
-        raise GatewayError(f"the ledger's database {place.shown(found)} cannot be used: {place.told(error)}") from None
+        raise GatewayError(
+            f"the ledger's database {place.shown_url(found)} cannot be used: {place.database_words(error)}"
+        ) from None
 
 
 def amount(text: str) -> Decimal:
@@ -110,9 +112,11 @@ def _list(engine: "sa.Engine", arguments: argparse.Namespace, out: Any) -> int:
     ]
     fetched = models.fetched_at(engine)
     if out is None:
-        print_json({"fetched_at": fetched and fetched.isoformat(), "models": [_plain(entry) for entry in found]})
+        print_json(
+            {"fetched_at": fetched and fetched.isoformat(), "models": [_entry_to_dict(entry) for entry in found]}
+        )
         return 0
-    _show(out, found)
+    _print_entries(out, found)
     when = (
         f"fetched {fetched:%Y-%m-%d %H:%M} UTC" if fetched else "never fetched; `hf-gateway models refresh` does that"
     )
@@ -145,7 +149,7 @@ def _flag(price: str) -> str:
 def _add(engine: "sa.Engine", arguments: argparse.Namespace, out: Any) -> int:
     from hf_gateway.ledger import models
 
-    entry = Entry(
+    entry = PriceEntry(
         arguments.model,
         arguments.task,
         arguments.provider,
@@ -156,11 +160,11 @@ def _add(engine: "sa.Engine", arguments: argparse.Namespace, out: Any) -> int:
         pinned=True,
     )
     entry = models.as_looked_up(entry)
-    replaced = models.add(engine, entry)
+    replaced = models.set_entry(engine, entry)
     if out is None:
-        print_json({"replaced": replaced, "model": _plain(entry)})
+        print_json({"replaced": replaced, "model": _entry_to_dict(entry)})
     else:
-        _show(out, [entry])
+        _print_entries(out, [entry])
         out.print(f"\n{'replaced' if replaced else 'added'}; the router will not change it")
     return 0
 
@@ -176,9 +180,9 @@ def _remove(engine: "sa.Engine", arguments: argparse.Namespace, out: Any) -> int
 
     gone = models.remove(engine, arguments.model, arguments.task, arguments.provider)
     if out is None:
-        print_json({"removed": [_plain(entry) for entry in gone]})
+        print_json({"removed": [_entry_to_dict(entry) for entry in gone]})
     elif gone:
-        _show(out, gone)
+        _print_entries(out, gone)
         back = "; the router's come back with the next refresh" if any(each.source == "router" for each in gone) else ""
         out.print(f"\nremoved{back}")
     else:
@@ -217,7 +221,7 @@ def _refresh(engine: "sa.Engine", arguments: argparse.Namespace, out: Any) -> in
     return 0
 
 
-def _plain(entry: Entry) -> dict[str, Any]:
+def _entry_to_dict(entry: PriceEntry) -> dict[str, Any]:
     """Return an entry for machines; prices as text, with all their digits."""
     price = {_flag(name): None if (each := getattr(entry.price, name)) is None else _digits(each) for name in _PRICES}
     return {
@@ -235,10 +239,10 @@ def _plain(entry: Entry) -> dict[str, Any]:
 
 
 def _digits(usd: Decimal) -> str:
-    return dollars(usd).removeprefix("$")
+    return format_usd(usd).removeprefix("$")
 
 
-def _show(out: Any, entries: Sequence[Entry]) -> None:
+def _print_entries(out: Any, entries: Sequence[PriceEntry]) -> None:
     names, numbers = ("model", "task", "provider"), ("input", "output", "context")
     table = Table((*names, *numbers, "can", "price by"), right=frozenset(numbers), fold=frozenset(names))
     for entry in entries:
@@ -258,8 +262,8 @@ def _show(out: Any, entries: Sequence[Entry]) -> None:
 def _columns(price: Price) -> tuple[str, str]:
     for each, unit in ((price.image, "an image"), (price.second, "a second")):
         if each is not None and price.input is None:
-            return f"{dollars(each)} {unit}", ""
-    shown = ["-" if each is None else dollars(each) for each in (price.input, price.output)]
+            return f"{format_usd(each)} {unit}", ""
+    shown = ["-" if each is None else format_usd(each) for each in (price.input, price.output)]
     return shown[0], shown[1]
 
 

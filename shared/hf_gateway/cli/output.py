@@ -77,7 +77,7 @@ class Console:
 def console(*, stderr: bool = False) -> Console:
     """Return a console that is plain where no terminal is, or no Rich."""
     stream = sys.stderr if stderr else sys.stdout
-    bear(stream)
+    escape_unencodable(stream)
     try:
         from rich.console import Console as RichConsole
     except ImportError:
@@ -139,7 +139,7 @@ def _plain_lines(table: Table) -> Iterator[str]:
         yield (" " * table.gap).join(aligned).rstrip()
 
 
-def bear(stream: TextIO) -> None:
+def escape_unencodable(stream: TextIO) -> None:
     """Have a stream write what its encoding has no sign for by the number of the sign, rather than fail."""
     # "surrogateescape" is the standard streams' own in the C locale; it fails as "strict" does.
     if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hf_gateway import tokens as token_count
-from hf_gateway.cli.documents import SUFFIXES, Reader
+from hf_gateway.cli.documents import SUFFIXES, DocumentReader
 from hf_gateway.cli.output import console, literal, print_json, progress
 from hf_gateway.embedding import EmbedResult
 from hf_gateway.errors import InvalidRequest, visible
@@ -97,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
     frameworks = _frameworks(arguments.framework)
     out = None if arguments.json else console()
     results = []
-    reader = Reader(arguments.path)
+    reader = DocumentReader(arguments.path)
     documents = [(document.source, document.text) for document in reader.documents()]
     for line in _account(reader):
         sys.stderr.write(line + "\n")
@@ -110,13 +110,13 @@ def run(arguments: argparse.Namespace) -> int:
             result = _through(framework, gateway, documents, split, questions)
             results.append(result)
             if out is not None:
-                _show(out, result)
+                _print_answer(out, result)
     if arguments.json:
         print_json({"model": gateway.model, "skipped": reader.skipped, "results": results})
     return 0
 
 
-def _account(reader: Reader) -> Iterator[str]:
+def _account(reader: DocumentReader) -> Iterator[str]:
     """Give a line for each text that is missing, or may be read wrongly, and a count where there are several."""
     for name, reason in reader.skipped.items():
         yield f"skipped: {visible(name)}: {visible(reason)}"
@@ -149,7 +149,7 @@ def _split_for(gateway: Gateway) -> Split:
     space = gateway.space
 
     def encode(text: str) -> list[int] | None:
-        return token_count.encode(text, space.model, space.revision)
+        return token_count.encode_text(text, space.model, space.revision)
 
     def estimate(text: str) -> list[int]:
         return list(range(-(-len(text.encode()) // ESTIMATED_BYTES_PER_TOKEN)))
@@ -208,7 +208,7 @@ def _through(
     }
 
 
-def _show(out: Any, result: dict[str, Any]) -> None:
+def _print_answer(out: Any, result: dict[str, Any]) -> None:
     rate = (
         ""
         if result["tokens"] is None

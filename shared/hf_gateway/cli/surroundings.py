@@ -20,7 +20,7 @@ from typing import Any
 from hf_gateway._version import __version__
 from hf_gateway.cli.output import literal
 from hf_gateway.config import hub_url
-from hf_gateway.credentials import Credential, find
+from hf_gateway.credentials import Credential, find_credential
 from hf_gateway.errors import (
     AuthenticationFailed,
     GatedModel,
@@ -32,12 +32,12 @@ from hf_gateway.errors import (
 )
 from hf_gateway.home import home
 from hf_gateway.hub.names import token_of_another_hub
-from hf_gateway.key_policy import truthy
-from hf_gateway.wire.hub_account import Account
+from hf_gateway.key_policy import parse_flag
+from hf_gateway.wire.hub_account import HubAccount
 
-PATIENCE = 4.0
+HUB_TIMEOUT_S = 4.0
 """Seconds for all questions to the Hub together."""
-SEARCH = 1.0
+SIZE_TIMEOUT_S = 1.0
 """Seconds for adding up one cache; a larger one is said to have at least what was found."""
 
 PACKAGES = (
@@ -61,7 +61,7 @@ _ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 
 @dataclass(frozen=True)
-class Hub:
+class HubStatus:
     """How the Hub stands. reachable: None when it was not asked, and then detail says why. key_source: where its token was found.
 
     models: id → who may download it, in words.
@@ -71,7 +71,7 @@ class Hub:
     reachable: bool | None
     detail: str | None = None
     key_source: str | None = None
-    account: Account | None = None
+    account: HubAccount | None = None
     key_error: str | None = None
     models: dict[str, str] = field(default_factory=dict)
 
@@ -89,7 +89,7 @@ class Hub:
 
 
 @dataclass(frozen=True)
-class Cache:
+class CacheStatus:
     """One cache. size: bytes; whole: everything was added up."""
 
     name: str
@@ -98,38 +98,38 @@ class Cache:
     whole: bool = True
 
 
-def look_at_hub(models: Iterable[str], *, needed: bool) -> Hub:
+def check_hub(models: Iterable[str], *, needed: bool) -> HubStatus:
     """Ask the Hub whether it is there, whose token this is, and who may download these models.
 
     needed: a target of some chain has to do with the Hub; without one, and without a token, nobody is asked.
     """
     hub = hub_url()
-    credential = find(hub)
+    credential = find_credential(hub)
     source = credential.source if credential else None
     key_error = token_of_another_hub(hub) if credential is None else None
-    if truthy(os.environ.get("HF_HUB_OFFLINE", "")):
-        return Hub(hub, None, "HF_HUB_OFFLINE is set, so it is not asked", source, key_error=key_error)
+    if parse_flag(os.environ.get("HF_HUB_OFFLINE", "")):
+        return HubStatus(hub, None, "HF_HUB_OFFLINE is set, so it is not asked", source, key_error=key_error)
     if not needed and credential is None:
-        return Hub(hub, None, "no target needs it", source, key_error=key_error)
+        return HubStatus(hub, None, "no target needs it", source, key_error=key_error)
     ids = sorted({model for model in models if _ID.fullmatch(model) and not Path(model).exists()})
-    asking = _Asking(hub, credential, time.monotonic() + PATIENCE)
-    first = _started(asking.anything if credential is None else asking.account)
-    others = {model: _started(lambda model=model: asking.access(model)) for model in ids}  # type: ignore[misc]
+    asking = _HubCheck(hub, credential, time.monotonic() + HUB_TIMEOUT_S)
+    first = _start_thread(asking.anything if credential is None else asking.account)
+    others = {model: _start_thread(lambda model=model: asking.access(model)) for model in ids}  # type: ignore[misc]
     account, reached = None, True
     detail: str | None = None
     try:
-        account = first.result(asking.left())
+        account = first.result(asking.remaining_s())
     except AuthenticationFailed as error:
         key_error = error.message
     except GatewayError as error:
         reached, detail = isinstance(error, PermissionDenied | RateLimited), error.message
     except NotYet:
-        reached, detail = False, f"no answer from {hub} in {PATIENCE:.0f} s"
-    said = {each: _told(others[each], asking) for each in ids} if reached else {}
-    return Hub(hub, reached, detail, source, account, key_error, said)
+        reached, detail = False, f"no answer from {hub} in {HUB_TIMEOUT_S:.0f} s"
+    said = {each: _describe_failure(others[each], asking) for each in ids} if reached else {}
+    return HubStatus(hub, reached, detail, source, account, key_error, said)
 
 
-def caches() -> list[Cache]:
+def caches() -> list[CacheStatus]:
     """Add up what lies on this machine: our own folder by its parts, and the Hub's cache, which all tools share."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
@@ -150,7 +150,7 @@ def caches() -> list[Cache]:
     hub = Path(HF_HUB_CACHE)
     if hub.is_dir():
         found["models from the Hub, for all tools"] = (hub, *_size(hub))
-    return [Cache(name, str(path), size, whole) for name, (path, size, whole) in found.items()]
+    return [CacheStatus(name, str(path), size, whole) for name, (path, size, whole) in found.items()]
 
 
 def versions() -> dict[str, str | None]:
@@ -168,7 +168,7 @@ def versions() -> dict[str, str | None]:
     return found
 
 
-def show(out: Any, hub: Hub, kept: Sequence[Cache], installed: dict[str, str | None]) -> None:
+def print_environment(out: Any, hub: HubStatus, kept: Sequence[CacheStatus], installed: dict[str, str | None]) -> None:
     """Print it for people."""
     marks: dict[bool | None, str] = {
         True: "[green]reachable[/green]", False: "[red]not reachable[/red]", None: "not asked"
@@ -205,20 +205,20 @@ def in_words(size: int) -> str:
 
 
 @dataclass(frozen=True)
-class _Asking:
+class _HubCheck:
     """Questions with one end: until, in monotonic seconds."""
 
     hub: str
     credential: Credential | None
     until: float
 
-    def left(self) -> float:
+    def remaining_s(self) -> float:
         return max(0.0, self.until - time.monotonic())
 
-    def account(self) -> Account:
+    def account(self) -> HubAccount:
         from hf_gateway.wire.hub_account import decode_whoami, encode_whoami
 
-        account: Account = self._ask(encode_whoami(self.hub), decode_whoami)
+        account: HubAccount = self._ask(encode_whoami(self.hub), decode_whoami)
         return account
 
     def anything(self) -> None:
@@ -263,14 +263,16 @@ class _Asking:
         transport = HttpTransport()
         try:
             wish = Send(request, self.credential)
-            return decode(transport.send(wish, timeout=self.left(), connect_timeout=self.left(), target="the Hub"))
+            return decode(
+                transport.send(wish, timeout=self.remaining_s(), connect_timeout=self.remaining_s(), target="the Hub")
+            )
         finally:
             transport.close()
 
 
-def _told(asked: "Future[str]", asking: _Asking) -> str:
+def _describe_failure(asked: "Future[str]", asking: _HubCheck) -> str:
     try:
-        return asked.result(asking.left())
+        return asked.result(asking.remaining_s())
     except ModelNotFound as error:
         return f"not to be had: {error.message}"
     except GatewayError as error:
@@ -279,7 +281,7 @@ def _told(asked: "Future[str]", asking: _Asking) -> str:
         return "not known: the Hub did not answer in time"
 
 
-def _started(work: Callable[[], Any]) -> "Future[Any]":
+def _start_thread(work: Callable[[], Any]) -> "Future[Any]":
     """Start a thread that the interpreter does not wait for at its end: a resolver may take half a minute."""
     future: Future[Any] = Future()
 
@@ -297,7 +299,7 @@ def _size(path: Path) -> tuple[int, bool]:
     """Return the bytes of a file or of all files in a folder, each once, and whether that is all of it."""
     if path.is_file():
         return path.stat().st_size, True
-    total, until = 0, time.monotonic() + SEARCH
+    total, until = 0, time.monotonic() + SIZE_TIMEOUT_S
     for folder, _, files in os.walk(path):
         for name in files:
             file = Path(folder) / name

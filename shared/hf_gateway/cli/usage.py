@@ -7,20 +7,20 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
-from hf_gateway.cli.output import Table, bear, check_text, console, literal, print_json
+from hf_gateway.cli.output import Table, check_text, console, escape_unencodable, literal, print_json
 from hf_gateway.errors import ConfigError, GatewayError, visible
 from hf_gateway.ledger import place, waiting_room
 from hf_gateway.ledger.spill import Spill
 from hf_gateway.values.wording import quantity
 
 if TYPE_CHECKING:
-    from hf_gateway.ledger.usage import Asked, Figures, Report
+    from hf_gateway.ledger.usage import Figures, UsageFilter, UsageReport
 
 TAKES_A_CHAIN = False
 
 # As in hf_gateway.ledger.usage, whose import takes SQLAlchemy along.
 BY = ("model", "provider", "target", "day", "tenant", "user", "chain")
-TAKING_IN = 30.0
+IMPORT_TIMEOUT_S = 30.0
 """Seconds for which rows that wait in files may take until they are in the database."""
 
 
@@ -57,21 +57,24 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.plot is not None and (arguments.json or arguments.csv):
         raise ConfigError("--plot is for people; leave --json and --csv out")
     check_text({f"--{name}": getattr(arguments, name) for name in ("tenant", "chain", "model")})
-    url = place.chosen(arguments.ledger)
+    url = place.choose_url(arguments.ledger)
     from sqlalchemy.exc import SQLAlchemyError
 
-    asked = _asked(arguments)
+    asked = _usage_filter(arguments)
     try:
         if arguments.migrate:
             return _migrate(url)
-        return _show(url, arguments, asked)
+        return _print_report(url, arguments, asked)
     except SQLAlchemyError as error:
-        if "permission denied" in place.told(error):
+        if "permission denied" in place.database_words(error):
             raise GatewayError(
-                f"this role may not read the ledger in {place.shown(url)} ({place.told(error)}); its owner lets it with "
+                f"this role may not read the ledger in {place.shown_url(url)} ({place.database_words(error)}); "
+                "its owner lets it with "
                 "hf_gateway.ledger.store.grant(url, role=…, tenant=…)"
             ) from None
-        raise GatewayError(f"the ledger's database {place.shown(url)} cannot be read: {place.told(error)}") from None
+        raise GatewayError(
+            f"the ledger's database {place.shown_url(url)} cannot be read: {place.database_words(error)}"
+        ) from None
 
 
 def _migrate(url: str) -> int:
@@ -83,24 +86,24 @@ def _migrate(url: str) -> int:
     finally:
         engine.dispose()
     said = "made or brought up to date" if changed else "up to date already"
-    sys.stdout.write(f"the ledger's tables in {place.shown(url)} are {said} (revision {store.HEAD})\n")
+    sys.stdout.write(f"the ledger's tables in {place.shown_url(url)} are {said} (revision {store.HEAD})\n")
     return 0
 
 
-def _asked(arguments: argparse.Namespace) -> "Asked":
-    from hf_gateway.ledger.usage import Asked
+def _usage_filter(arguments: argparse.Namespace) -> "UsageFilter":
+    from hf_gateway.ledger.usage import UsageFilter
 
     now = dt.datetime.now(dt.UTC)
     since, until = (
-        None if text is None else moment(text, now, option)
+        None if text is None else parse_time(text, now, option)
         for option, text in (("--since", arguments.since), ("--until", arguments.until))
     )
     if since is not None and until is not None and since >= until:
         raise ConfigError(f"--since {arguments.since} is not before --until {arguments.until}")
-    return Asked(since, until, arguments.tenant, arguments.chain, arguments.model)
+    return UsageFilter(since, until, arguments.tenant, arguments.chain, arguments.model)
 
 
-def moment(text: str, now: dt.datetime, option: str) -> dt.datetime:
+def parse_time(text: str, now: dt.datetime, option: str) -> dt.datetime:
     """Read a moment as people write it; without a zone it is UTC. Raises ConfigError."""
     if ago := re.fullmatch(r"(\d{1,5})([dhm])", text):
         unit = {"d": "days", "h": "hours", "m": "minutes"}[ago[2]]
@@ -119,12 +122,12 @@ def moment(text: str, now: dt.datetime, option: str) -> dt.datetime:
     return found
 
 
-def _show(url: str, arguments: argparse.Namespace, asked: "Asked") -> int:
+def _print_report(url: str, arguments: argparse.Namespace, asked: "UsageFilter") -> int:
     from hf_gateway.ledger import store
-    from hf_gateway.ledger.usage import report
+    from hf_gateway.ledger.usage import usage_report
 
     spill = Spill(waiting_room(url))
-    waiting = _take_in(url, spill)
+    waiting = _import_spilled(url, spill)
     if (file := place.file_of(url)) is not None and not file.exists():
         return _no_ledger(url, arguments)
     engine = store.open_engine(url, read_only=True)
@@ -133,7 +136,7 @@ def _show(url: str, arguments: argparse.Namespace, asked: "Asked") -> int:
             return _no_ledger(url, arguments)
         if found != store.HEAD:
             raise GatewayError(_other_revision(url, found, store.HEAD))
-        read = report(engine, arguments.by, asked)
+        read = usage_report(engine, arguments.by, asked)
     finally:
         engine.dispose()
     if arguments.json:
@@ -150,36 +153,35 @@ def _show(url: str, arguments: argparse.Namespace, asked: "Asked") -> int:
     return 0
 
 
-def _take_in(url: str, spill: Spill) -> int:
+def _import_spilled(url: str, spill: Spill) -> int:
     """Have what waits in files taken in, and return how many bytes still do."""
     if spill.waiting():
-        from hf_gateway.ledger.database import Database
+        from hf_gateway.ledger.database import Inserter
 
-        database = Database(url, spill)
+        database = Inserter(url, spill)
         database.start()
-        database.take_in(TAKING_IN)
+        database.import_spill(IMPORT_TIMEOUT_S)
         database.close(1.0)
     return sum(path.stat().st_size for path in spill.waiting() if path.exists())
 
 
 def _no_ledger(url: str, arguments: argparse.Namespace) -> int:
     if arguments.json:
-        print_json({"ledger": place.shown(url), "there": False})
+        print_json({"ledger": place.shown_url(url), "there": False})
     sys.stderr.write(
-        f"there is no ledger in {place.shown(url)}: nothing was recorded yet; HF_GATEWAY_LEDGER=1 (or =<URL>) switches it on\n"
+        f"there is no ledger in {place.shown_url(url)}: nothing was recorded yet; "
+        "HF_GATEWAY_LEDGER=1 (or =<URL>) switches it on\n"
     )
     return 1
 
 
 def _other_revision(url: str, found: str, head: str) -> str:
     if found > head:
-        return (
-            f"the ledger in {place.shown(url)} was made by a newer hf-gateway: upgrade with `pip install -U hf-gateway`"
-        )
-    return f"the ledger in {place.shown(url)} has tables of an older hf-gateway; run `hf-gateway usage --migrate`"
+        return f"the ledger in {place.shown_url(url)} was made by a newer hf-gateway: upgrade with `pip install -U hf-gateway`"
+    return f"the ledger in {place.shown_url(url)} has tables of an older hf-gateway; run `hf-gateway usage --migrate`"
 
 
-def _warn(read: "Report", waiting: int, spill: Spill) -> None:
+def _warn(read: "UsageReport", waiting: int, spill: Spill) -> None:
     for reason, count in read.lost.items():
         sys.stderr.write(f"not in these figures: {quantity(count, 'request')} lost ({visible(reason)})\n")
     if waiting:
@@ -188,9 +190,9 @@ def _warn(read: "Report", waiting: int, spill: Spill) -> None:
         )
 
 
-def _document(url: str, read: "Report", asked: "Asked", waiting: int) -> dict[str, Any]:
+def _document(url: str, read: "UsageReport", asked: "UsageFilter", waiting: int) -> dict[str, Any]:
     return {
-        "ledger": place.shown(url),
+        "ledger": place.shown_url(url),
         "there": True,
         "by": read.by,
         "since": asked.since.isoformat() if asked.since else None,
@@ -198,14 +200,14 @@ def _document(url: str, read: "Report", asked: "Asked", waiting: int) -> dict[st
         "tenant": asked.tenant,
         "chain": asked.chain,
         "model": asked.model,
-        "groups": [{"name": name, **_plain(figures)} for name, figures in read.groups.items()],
-        "total": _plain(read.total),
+        "groups": [{"name": name, **_figures_to_dict(figures)} for name, figures in read.groups.items()],
+        "total": _figures_to_dict(read.total),
         "lost": dict(read.lost),
         "waiting_bytes": waiting,
     }
 
 
-def _plain(figures: "Figures") -> dict[str, Any]:
+def _figures_to_dict(figures: "Figures") -> dict[str, Any]:
     """Return plain values; money as a string, since JSON's numbers are floats to most who read them."""
     return {
         "requests": figures.requests,
@@ -230,21 +232,21 @@ def _plain(figures: "Figures") -> dict[str, Any]:
     }
 
 
-def _print_csv(read: "Report") -> None:
+def _print_csv(read: "UsageReport") -> None:
     lines = [
-        {read.by: visible(name or ""), **_plain(figures), "errors": _errors(figures)}
+        {read.by: visible(name or ""), **_figures_to_dict(figures), "errors": _errors(figures)}
         for name, figures in read.groups.items()
     ]
-    names = [read.by, *_plain(read.total)]
-    bear(sys.stdout)
+    names = [read.by, *_figures_to_dict(read.total)]
+    escape_unencodable(sys.stdout)
     writer = csv.DictWriter(sys.stdout, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
 
 
-def _print_table(url: str, read: "Report") -> None:
+def _print_table(url: str, read: "UsageReport") -> None:
     out = console()
-    out.print(f"\n[bold]{literal(place.shown(url))}[/bold], by {read.by}\n")
+    out.print(f"\n[bold]{literal(place.shown_url(url))}[/bold], by {read.by}\n")
     if not read.total.requests and not read.groups:
         out.print("  no call was recorded in this time\n")
         return
@@ -252,16 +254,16 @@ def _print_table(url: str, read: "Report") -> None:
     footer = ("total", *_cells(read.total, at_least))
     table = Table((read.by, *_TITLES), right=frozenset(_TITLES), footer=footer)
     for name, figures in read.groups.items():
-        table.add(literal(_named(name)), *_cells(figures, at_least))
+        table.add(literal(_group_name(name)), *_cells(figures, at_least))
     out.print_table(table)
     out.print()
     for name, figures in read.groups.items():
         if figures.errors:
-            out.print(f"  {literal(_named(name))}: [red]{literal(_errors(figures))}[/red]")
+            out.print(f"  {literal(_group_name(name))}: [red]{literal(_errors(figures))}[/red]")
     out.print(f"  {_in_words(read)}\n")
 
 
-def _named(name: str | None) -> str:
+def _group_name(name: str | None) -> str:
     return "-" if name is None else visible(name)
 
 
@@ -299,7 +301,7 @@ def _errors(figures: "Figures") -> str:
     return ", ".join(f"{name} {count:,}" for name, count in figures.errors.items())
 
 
-def _in_words(read: "Report") -> str:
+def _in_words(read: "UsageReport") -> str:
     total = read.total
     said = [f"{quantity(total.requests, 'call')} in {quantity(total.attempts, 'attempt')}"]
     if total.shared:

@@ -10,15 +10,15 @@ from hf_gateway.values.wording import quantity
 
 if TYPE_CHECKING:
     from hf_gateway.cli.output import Console
-    from hf_gateway.ledger.usage import Figures, Report
+    from hf_gateway.ledger.usage import Figures, UsageReport
 
-WIDTH = 40
+BAR_CHARS = 40
 """Characters of the longest bar."""
-LONGEST_NAME = 36
+MAX_NAME_CHARS = 36
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
-def draw(read: "Report", file: str, out: "Console") -> None:
+def draw(read: "UsageReport", file: str, out: "Console") -> None:
     """Draw in the terminal, or into a file where one is named. Raises ConfigError, ImportError, OSError."""
     if file:
         _into(read, Path(file))
@@ -53,8 +53,8 @@ def bars(lines: Sequence[tuple[str, float, str]], *, plain: bool = False) -> lis
 
 def _bar(part: float, plain: bool) -> str:
     if plain:
-        return "#" * max(round(part * WIDTH), part > 0) or "-"
-    eighths = round(part * WIDTH * 8)
+        return "#" * max(round(part * BAR_CHARS), part > 0) or "-"
+    eighths = round(part * BAR_CHARS * 8)
     if part > 0:
         eighths = max(1, eighths)
     return ("█" * (eighths // 8) + _EIGHTHS[eighths % 8]).rstrip() or "·"
@@ -64,7 +64,7 @@ def _name(name: str | None, *, plain: bool = False) -> str:
     if name is None:
         return "-"
     name, cut = visible(name), "..." if plain else "…"
-    return name if len(name) <= LONGEST_NAME else cut + name[len(cut) - LONGEST_NAME :]
+    return name if len(name) <= MAX_NAME_CHARS else cut + name[len(cut) - MAX_NAME_CHARS :]
 
 
 def _failed(figures: "Figures") -> str:
@@ -81,7 +81,7 @@ def _cost(figures: "Figures") -> str:
     return f"{figures.cost:,.6f}{unknown}"
 
 
-def _into(read: "Report", path: Path) -> None:
+def _into(read: "UsageReport", path: Path) -> None:
     if path.suffix.lower() not in (".png", ".svg"):
         raise ConfigError(f"--plot {path}: a chart is drawn into a .png or .svg file")
     if find_spec("matplotlib") is None:

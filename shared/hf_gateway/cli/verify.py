@@ -12,7 +12,7 @@ from hf_gateway.config import config_path, read_config
 from hf_gateway.errors import ConfigError
 from hf_gateway.fingerprint import Fingerprint
 from hf_gateway.options import EmbedSettings
-from hf_gateway.verification import IndexReport, Pair, Side, Verification, read_index, way_out
+from hf_gateway.verification import IndexReport, Pair, Side, Verification, read_index, ways_out
 from hf_gateway.verify import verify
 
 Chain = tuple[str, str, EmbedSettings]
@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
                 }
             )
         else:
-            _show(out, name, source, found, _again(arguments))
+            _print_verification(out, name, source, found, _command_line(arguments))
             if index is not None:
                 _show_index(out, index)
             if kept is not None:
@@ -90,7 +90,7 @@ def _chains(arguments: argparse.Namespace) -> list[Chain]:
     return [("default", "the environment and the defaults", EmbedSettings(model=model, config=arguments.config))]
 
 
-def _again(arguments: argparse.Namespace) -> str:
+def _command_line(arguments: argparse.Namespace) -> str:
     """Return this command as it would be typed again, without what it is to do."""
     words = ["hf-gateway", "verify"]
     for name in ("chain", "model", "targets", "config"):
@@ -110,7 +110,7 @@ def _index_alone(out: Any, arguments: argparse.Namespace) -> int:
     return 0 if found.lock is not None else 1
 
 
-def _show(out: Any, name: str, source: str, found: Verification, again: str) -> None:
+def _print_verification(out: Any, name: str, source: str, found: Verification, again: str) -> None:
     out.print(
         f"\n[bold]chain {literal(name)}[/bold] (from {literal(source)}), model {literal(str(found.model or '-'))}\n"
     )
@@ -118,7 +118,7 @@ def _show(out: Any, name: str, source: str, found: Verification, again: str) -> 
         out.print(f"  [yellow]cannot be built as it is:[/yellow] {literal(found.declared, lines=True)}\n")
     marks = _marks(found)
     for side in (*found.targets, *found.others):
-        out.print(f"  {marks[id(side)]}  [bold]{literal(side.name)}[/bold]: {literal(_about(side), lines=True)}")
+        out.print(f"  {marks[id(side)]}  [bold]{literal(side.name)}[/bold]: {literal(_side_words(side), lines=True)}")
     if found.pairs:
         out.print()
         out.print_table(_table(found.pairs, marks))
@@ -137,7 +137,7 @@ def _marks(found: Verification) -> dict[int, str]:
     return marks
 
 
-def _about(side: Side) -> str:
+def _side_words(side: Side) -> str:
     if side.error is not None:
         return f"{'answered uselessly' if side.answered else 'could not be asked'}: {side.error.message}"
     said = [side.said]
@@ -179,7 +179,7 @@ def _show_differences(out: Any, found: Verification, marks: dict[int, str], agai
         )
         for cause in causes:
             out.print(f"    - {literal(cause)}")
-            out.print(f"      [yellow]fix:[/yellow] {literal(way_out(cause, pair.left.space))}")
+            out.print(f"      [yellow]fix:[/yellow] {literal(ways_out(cause, pair.left.space))}")
         if pair.right.kind == "target" and pair.right.rows is not None and not pair.accepted:
             accept = f"{again} --accept {shlex.quote(pair.right.name)}"
             out.print(f"    if it is meant to be so: {literal(accept)}")

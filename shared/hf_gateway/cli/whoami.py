@@ -3,10 +3,10 @@
 import argparse
 from typing import Any
 
-from hf_gateway.cli.login import add_origin, hub_at, whose
+from hf_gateway.cli.login import account_of, add_origin, hub_at
 from hf_gateway.cli.output import console, print_json
 from hf_gateway.config import hub_url
-from hf_gateway.credentials import HUB, find, is_hugging_face, origin_of
+from hf_gateway.credentials import HUB, find_credential, is_hugging_face, origin_of
 from hf_gateway.errors import GatewayError, KeyMissing, visible
 from hf_gateway.target import checked_url
 from hf_gateway.values.redaction import public_part
@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     url = checked_url(arguments.origin, "--origin") if arguments.origin else hub_url()
     hub = HUB if is_hugging_face(url) else hub_at(origin_of(url))
-    credential = find(url)
+    credential = find_credential(url)
     if credential is None:
         more = (
             "set HF_TOKEN, or run `hf-gateway login`"
@@ -35,11 +35,11 @@ def run(arguments: argparse.Namespace) -> int:
         )
         raise KeyMissing(f"there is no key for {origin_of(url)}; {more}")
     told: dict[str, Any] = {"origin": origin_of(url), "source": credential.source, "account": None, "error": None}
-    told["stored_for"] = [each.origin for each in keyring_store.stored()]
+    told["stored_for"] = [each.origin for each in keyring_store.stored_keys()]
     words, code = [], 0
     if hub is not None:
         try:
-            account = whose(credential.secret, hub)
+            account = account_of(credential.secret, hub)
             told["account"] = account.to_dict()
             words = [account.name, *account.in_words()]
             if account.organizations:

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 from hf_gateway.chat import ChatRequest
 from hf_gateway.embedding import EmbedAnswer, EmbedRequest
-from hf_gateway.engines.choosing import ENGINES, PACKAGES, cuda_is_here, installed, order
-from hf_gateway.engines.forked import LOADING, computing
+from hf_gateway.engines.choosing import ENGINES, PACKAGES, cuda_is_here, engine_order, installed
+from hf_gateway.engines.forked import LOADING, compute_guard
 from hf_gateway.engines.generation import Generation
 from hf_gateway.engines.sources import ModelFiles
 from hf_gateway.errors import ConfigError, EngineFailed, EngineMissing, GatewayError
@@ -72,7 +72,7 @@ def runnable() -> tuple[str, ...]:
 def require_engine(options: Mapping[str, Any] | None = None) -> None:
     """Raise EngineMissing, with the `pip install` line, when no engine that `options` allow is installed."""
     named = (options or {}).get("engine")
-    wanted = order(options or {}, cuda=False) if named is not None else ENGINES
+    wanted = engine_order(options or {}, cuda=False) if named is not None else ENGINES
     if set(wanted).isdisjoint(runnable()):
         if named is not None:
             extra = "torch" if wanted == ("sentence_transformers",) else "local"
@@ -83,7 +83,7 @@ def require_engine(options: Mapping[str, Any] | None = None) -> None:
         )
 
 
-_loaded: weakref.WeakValueDictionary[tuple[Any, ...], Any] = weakref.WeakValueDictionary()
+_engines: weakref.WeakValueDictionary[tuple[Any, ...], Any] = weakref.WeakValueDictionary()
 _loading = fork_lock()
 
 
@@ -96,13 +96,13 @@ def open_engine(
     """
     key = (str(files.path), space, revision, tuple(sorted(options.items())))
     with _loading:
-        engine: EmbeddingEngine | None = _loaded.get(key)
+        engine: EmbeddingEngine | None = _engines.get(key)
         if engine is None:
-            wanted = order(options, cuda=cuda_is_here())
+            wanted = engine_order(options, cuda=cuda_is_here())
             here = runnable()
             missing = {name: "is not installed" for name in wanted if name not in here}
-            with computing.using(LOADING):
-                engine = _loaded[key] = _first(
+            with compute_guard.using(LOADING):
+                engine = _engines[key] = _first(
                     files, space, options, revision, [name for name in wanted if name in here], missing
                 )
         return engine
@@ -121,7 +121,7 @@ def _first(
     for name in wanted:
         try:
             module = importlib.import_module(f"hf_gateway.engines.{name}")
-            engine: EmbeddingEngine = _made(module.Engine, files, space, options, revision=revision)
+            engine: EmbeddingEngine = _load_or_fail(module.Engine, files, space, options, revision=revision)
         except EngineFailed as error:
             failures[name] = error
             continue
@@ -135,7 +135,7 @@ def _first(
     raise kind(f"no engine can run {space.model}: {_reasons(failures)}{lacking}")
 
 
-def _made(engine: Any, *arguments: Any, **named: Any) -> Any:
+def _load_or_fail(engine: Any, *arguments: Any, **named: Any) -> Any:
     """Load a model; whatever a library raises meanwhile is an EngineFailed, so that the next engine or target is asked."""
     try:
         return engine(*arguments, **named)
@@ -172,15 +172,15 @@ def open_chat_engine(
     """
     key = ("chat", str(files.path), name, revision, tuple(sorted(options.items())))
     with _loading:
-        engine: ChatEngine | None = _loaded.get(key)
+        engine: ChatEngine | None = _engines.get(key)
         if engine is None:
             made = importlib.import_module("hf_gateway.engines.transformers_chat")
-            with computing.using(LOADING):
-                engine = _loaded[key] = _made(made.Engine, files, options, revision=revision, name=name)
+            with compute_guard.using(LOADING):
+                engine = _engines[key] = _load_or_fail(made.Engine, files, options, revision=revision, name=name)
         return engine
 
 
-def trusts_code(files: ModelFiles, options: Mapping[str, Any], revision: str | None) -> bool:
+def trusts_remote_code(files: ModelFiles, options: Mapping[str, Any], revision: str | None) -> bool:
     """Say whether a repository's code may run, and hold torch to safetensors. Raises ConfigError, EngineFailed."""
     trusted = trust_of(files, options, revision)
     if not any(files.path.rglob("*.safetensors")):
@@ -201,7 +201,7 @@ def trust_of(files: ModelFiles, options: Mapping[str, Any], revision: str | None
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def quiet_loggers() -> Iterator[None]:
     """Keep transformers from drawing a progress bar for loading weights that are on this disk."""
     from transformers.utils import logging as transformers_logging
 

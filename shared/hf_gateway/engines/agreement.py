@@ -4,13 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 from hf_gateway.errors import EngineFailed
-from hf_gateway.fingerprint import CANARIES, NORM, SAME, Row, Rows, compare
+from hf_gateway.fingerprint import CANARIES, MAX_NORM_DIFFERENCE, MIN_SAME_COSINE, Row, Rows, compare
 
-PRECISE = 0.9999
+MIN_FLOAT32_COSINE = 0.9999
 """Cosine from which on two computations in float32 count as one."""
-HALVED = SAME
+MIN_HALF_COSINE = MIN_SAME_COSINE
 """Cosine from which on a computation in 16 bits may stand for one in 32: as for any target of a space."""
-ALONE = 1
+LONE_CANARY = 1
 """The canary that is embedded by itself as well, since a batch pads all texts but the longest."""
 
 Embed = Callable[[list[str]], Any]
@@ -34,14 +34,14 @@ def agreement(reference: Rows, embed: Embed, least: float) -> float:
 def agreement_of_one(reference: Rows, embed: Embed, least: float) -> float:
     """Compare one canary, embedded by itself: milliseconds that tell whether a file is what it was. Raises Different."""
     rows: list[Row | None] = [None] * len(CANARIES)
-    rows[ALONE] = tuple(embed([CANARIES[ALONE]])[0].tolist())
+    rows[LONE_CANARY] = tuple(embed([CANARIES[LONE_CANARY]])[0].tolist())
     return _same(reference, {"document": tuple(rows)}, least)
 
 
 def _same(reference: Rows, measured: Rows, least: float) -> float:
     found = compare(reference, measured, cut=True)
     worst = min(found.worst.values(), default=0.0)
-    if not worst >= least or found.norm > NORM:
+    if not worst >= least or found.norm > MAX_NORM_DIFFERENCE:
         raise Different(
             f"the canary texts get other vectors than from the original (cosine {worst:.5f}, lengths off by {found.norm:.2%})"
         )

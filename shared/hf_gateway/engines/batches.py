@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 
-def packed(lengths: Sequence[int], tokens: int, rows: int | None = None) -> list[list[int]]:
+def batches_by_length(lengths: Sequence[int], tokens: int, rows: int | None = None) -> list[list[int]]:
     """Put n texts into batches of similar length, the longest first; returns their places.
 
     Texts of a batch are padded to its longest, so a batch of r texts costs r times that. tokens: what a batch may cost, which

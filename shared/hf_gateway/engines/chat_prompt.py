@@ -71,8 +71,8 @@ class Template:
             opening, closing = self._beginning_of_call()
             # Without the space that follows: it belongs to the next token, and alone is one the model has seldom seen.
             call = opening + forced[0] + closing if len(forced) == 1 else opening
-            ways = tuple(self._plain(name + closing) for name in forced) if len(forced) > 1 else ()
-            ids = self._ids(messages, tools, switches) + self._plain(close + call)
+            ways = tuple(self._encode_literal(name + closing) for name in forced) if len(forced) > 1 else ()
+            ids = self._ids(messages, tools, switches) + self._encode_literal(close + call)
             return Prompt(text + close + call, ids, call, ways)
         return Prompt(text, self._ids(messages, tools, switches), begun)
 
@@ -82,7 +82,7 @@ class Template:
         return next((name for name in REASONING_FIELDS if re.search(rf"[.\"']{name}\b", self.source)), None)
 
     def _message(self, index: int, message: Message) -> dict[str, Any]:
-        made = {**message, "content": self._text(index, message.get("content"))}
+        made = {**message, "content": self._text_of(index, message.get("content"))}
         if made["role"] == "developer":
             made["role"] = "system"
         if made.get("tool_calls"):
@@ -91,7 +91,7 @@ class Template:
                 made.pop("thinking", None)  # gpt-oss's template has room for one of the two
         return made
 
-    def _text(self, index: int, content: Any) -> str:
+    def _text_of(self, index: int, content: Any) -> str:
         if content is None or isinstance(content, str):
             return content or ""
         texts = []
@@ -125,7 +125,7 @@ class Template:
                 f"the chat template of {self._name} does not take this conversation: {type(error).__name__}: {error}"
             ) from error
 
-    def _plain(self, text: str) -> list[int]:
+    def _encode_literal(self, text: str) -> list[int]:
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _beginning_of_call(self) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from hf_gateway.errors import ConfigError, nearest
+from hf_gateway.errors import ConfigError, did_you_mean
 
 ENGINES = ("openvino", "onnxruntime", "sentence_transformers")
 """The modules, the fastest on a processor first."""
@@ -61,7 +61,7 @@ def check_options(options: Mapping[str, Any]) -> None:
         raise ConfigError(f"the option device is a name such as 'cpu', 'cuda' or 'cuda:1', not {device!r}")
     dtype = options.get("dtype")
     if dtype is not None and not (isinstance(dtype, str) and dtype in (*DTYPES, "auto")):
-        raise ConfigError(f"there is no dtype {dtype!r}{nearest(str(dtype), {*DTYPES, 'auto'})}")
+        raise ConfigError(f"there is no dtype {dtype!r}{did_you_mean(str(dtype), {*DTYPES, 'auto'})}")
     rows = options.get("batch_size")
     if rows is not None and (not isinstance(rows, int) or isinstance(rows, bool) or rows < 1):
         raise ConfigError(f"the option batch_size is a number of texts from 1 on, not {rows!r}")
@@ -73,11 +73,11 @@ def check_options(options: Mapping[str, Any]) -> None:
 def _engine(named: Any) -> str:
     name = _ALIASES.get(str(named), str(named))
     if name not in _NAMES:
-        raise ConfigError(f"there is no engine {named!r}{nearest(str(named), set(_NAMES))}")
+        raise ConfigError(f"there is no engine {named!r}{did_you_mean(str(named), set(_NAMES))}")
     return _NAMES[name]
 
 
-def order(options: Mapping[str, Any], *, cuda: bool) -> tuple[str, ...]:
+def engine_order(options: Mapping[str, Any], *, cuda: bool) -> tuple[str, ...]:
     """Return the engines to try: the one that `engine` names, torch alone for another device than the processor, else all.
 
     cuda: whether torch would compute on an NVIDIA or AMD GPU, where it is the fastest. Raises ConfigError for an unknown name.
@@ -135,8 +135,8 @@ class TorchPlan:
     attention: Literal["flash_attention_2"] | None = None
 
 
-CPU_TOKENS = 4096
-GPU_TOKENS = 65536
+CPU_BATCH_TOKENS = 4096
+GPU_BATCH_TOKENS = 65536
 """Enough to keep a GPU busy; activations of a large model take a few GB."""
 
 
@@ -147,7 +147,7 @@ def torch_plan(dtype: Any, device: str, *, bf16: bool, flash: bool) -> TorchPlan
     flash: whether flash-attn is installed, with which a GPU needs no padding.
     """
     gpu = device.startswith("cuda")
-    tokens = GPU_TOKENS if gpu else CPU_TOKENS
+    tokens = GPU_BATCH_TOKENS if gpu else CPU_BATCH_TOKENS
     if dtype not in (None, "auto"):
         forced = DTYPES[str(dtype)]
         halved = forced in ("bfloat16", "float16")

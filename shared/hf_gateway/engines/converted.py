@@ -16,7 +16,7 @@ from typing import Any
 
 from hf_gateway.engines.sources import ModelFiles, read_json
 from hf_gateway.fingerprint import Fingerprint
-from hf_gateway.home import alone, home, write_atomically
+from hf_gateway.home import home, interprocess_lock, write_atomically
 from hf_gateway.values.logs import logger
 
 log = logger(__name__)
@@ -24,10 +24,10 @@ log = logger(__name__)
 VERSION = 2
 """Of the form of entries, and of what converting does; entries of another one are made anew."""
 
-_SMALL = 200_000
+_SMALL_FILE_BYTES = 200_000
 """Bytes up to which a file is read whole each time."""
-_PIECES = 32
-_PIECE = 4096
+_SAMPLES = 32
+_SAMPLE_BYTES = 4096
 _UNREAD = frozenset({"data_config.json"})
 """What is of no use to a model, and not everywhere: downloads leave it out."""
 _READ = (
@@ -42,7 +42,7 @@ _READ = (
 
 
 @dataclass(frozen=True)
-class Entry:
+class ConvertedModel:
     """A converted model. reference: what the original gave for the canaries, as documents without a prompt."""
 
     folder: Path
@@ -75,7 +75,7 @@ def identity(files: ModelFiles) -> str:
 def content_of(path: Path) -> str:
     """Return a digest of a file's bytes."""
     about = path.stat()
-    if about.st_size <= _SMALL:
+    if about.st_size <= _SMALL_FILE_BYTES:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     notes = Notes(f"{about.st_mtime_ns} {_sizes_and_samples(path)}")
     known = (notes.read("content") or {}).get("sha256")
@@ -93,17 +93,17 @@ def root() -> Path:
     return Path(named).expanduser() if named else home() / "converted"
 
 
-def place(key: str, engine: str) -> Path:
+def folder_of(key: str, engine: str) -> Path:
     """Return the folder of an entry, which need not be there."""
     return root() / f"{key}-{engine}-{VERSION}"
 
 
-def known(files: ModelFiles) -> bool:
+def is_converted(files: ModelFiles) -> bool:
     """Say whether a model was converted here, for any engine."""
-    return any(load(place(identity(files), engine)) for engine in ("openvino", "onnxruntime"))
+    return any(load(folder_of(identity(files), engine)) for engine in ("openvino", "onnxruntime"))
 
 
-def load(folder: Path) -> Entry | None:
+def load(folder: Path) -> ConvertedModel | None:
     """Return an entry; None where there is none, or it is broken: files missing, of another size, or changed."""
     try:
         data = json.loads((folder / "entry.json").read_bytes())
@@ -111,7 +111,9 @@ def load(folder: Path) -> Entry | None:
         if not prints or any(_sizes_and_samples(folder / name) != known for name, known in prints.items()):
             return None
         limit = data["max_tokens"]
-        return Entry(folder, limit if isinstance(limit, int) else None, Fingerprint.from_dict(data["reference"]))
+        return ConvertedModel(
+            folder, limit if isinstance(limit, int) else None, Fingerprint.from_dict(data["reference"])
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
@@ -124,7 +126,7 @@ def making(folder: Path) -> Iterator[Path]:
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     passing = folder.with_name(f".{folder.name}.{os.getpid()}.{os.urandom(4).hex()}")
-    with alone(folder.with_name(f".{folder.name}.lock")):
+    with interprocess_lock(folder.with_name(f".{folder.name}.lock")):
         _sweep(folder)
         passing.mkdir()
         try:
@@ -135,7 +137,7 @@ def making(folder: Path) -> Iterator[Path]:
 
 def keep(
     passing: Path, folder: Path, about: Mapping[str, Any], max_tokens: int | None, reference: Fingerprint
-) -> Entry:
+) -> ConvertedModel:
     """Write down what was made in `passing` and put it at its place, unless somebody else was first. Raises OSError.
 
     about: for people who look: the model, versions.
@@ -150,7 +152,7 @@ def keep(
     except OSError:
         if load(folder) is None:
             raise
-    return Entry(folder, max_tokens, reference)
+    return ConvertedModel(folder, max_tokens, reference)
 
 
 def discard(folder: Path) -> None:
@@ -166,9 +168,9 @@ def _sizes_and_samples(path: Path) -> str:
     size = path.stat().st_size
     digest = hashlib.blake2b(digest_size=8)
     with path.open("rb") as file:
-        for piece in range(_PIECES if size > _PIECE else 1):
-            file.seek(piece * (size - _PIECE) // (_PIECES - 1) if size > _PIECE else 0)
-            digest.update(file.read(_PIECE))
+        for piece in range(_SAMPLES if size > _SAMPLE_BYTES else 1):
+            file.seek(piece * (size - _SAMPLE_BYTES) // (_SAMPLES - 1) if size > _SAMPLE_BYTES else 0)
+            digest.update(file.read(_SAMPLE_BYTES))
     return f"{size} {digest.hexdigest()}"
 
 

@@ -36,11 +36,11 @@ def quota_of(root: Path = Path("/")) -> float | None:
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if not controllers:
-            limits += _along(root / "sys/fs/cgroup", path, _of_v2)
+            limits += _limits_along(root / "sys/fs/cgroup", path, _cgroup_v2_quota)
         elif "cpu" in controllers.split(","):
             mounts = [root / "sys/fs/cgroup" / name for name in (controllers, "cpu")]
             mount = next((each for each in mounts if each.is_dir()), mounts[-1])
-            limits += _along(mount, path, _of_v1)
+            limits += _limits_along(mount, path, _cgroup_v1_quota)
     return min(limits, default=None)
 
 
@@ -82,7 +82,7 @@ def _affinity() -> int:
         return os.cpu_count() or 1
 
 
-def _along(mount: Path, path: str, limit: Callable[[Path], float | None]) -> list[float]:
+def _limits_along(mount: Path, path: str, limit: Callable[[Path], float | None]) -> list[float]:
     """Read the limits of a group and of all above it. In a container the path may be that of the host, and not be there."""
     group = mount / path.strip("/")
     folders = [mount] if ".." in path else [group, *group.parents]
@@ -94,13 +94,13 @@ def _along(mount: Path, path: str, limit: Callable[[Path], float | None]) -> lis
     ]
 
 
-def _of_v2(folder: Path) -> float | None:
-    quota, _, period = _text(folder / "cpu.max").partition(" ")
+def _cgroup_v2_quota(folder: Path) -> float | None:
+    quota, _, period = _read_text(folder / "cpu.max").partition(" ")
     return _ratio(quota, period)
 
 
-def _of_v1(folder: Path) -> float | None:
-    return _ratio(_text(folder / "cpu.cfs_quota_us"), _text(folder / "cpu.cfs_period_us"))
+def _cgroup_v1_quota(folder: Path) -> float | None:
+    return _ratio(_read_text(folder / "cpu.cfs_quota_us"), _read_text(folder / "cpu.cfs_period_us"))
 
 
 def _ratio(quota: str, period: str) -> float | None:
@@ -110,7 +110,7 @@ def _ratio(quota: str, period: str) -> float | None:
     return int(quota) / int(period) or None
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError):

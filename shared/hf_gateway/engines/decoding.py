@@ -22,7 +22,7 @@ _SHAPES: Mapping[str, tuple[str, float]] = {
 }
 
 
-class Draw:
+class SeededSampling:
     """Draws a token with a generator of its own, so that a seed holds whatever else draws in this process.
 
     transformers draws with torch's global generator; as the last of its processors this one leaves it a single choice.
@@ -50,7 +50,7 @@ class Draw:
         return torch.full_like(scores, float("-inf")).scatter_(1, drawn, 0.0)
 
 
-class OneOf:
+class AllowedTokens:
     """Lets an answer begin in some ways only, each a sequence of token ids, and go on as it likes."""
 
     def __init__(self, start: int, beginnings: Sequence[Sequence[int]]) -> None:
@@ -83,7 +83,7 @@ class Penalties:
         return scores - counts * self._frequency - (counts > 0) * self._presence
 
 
-class Watch:
+class StopCheck:
     """Shows each new token to `take`, which says when there are enough; a stopping criterion."""
 
     def __init__(self, start: int, take: Callable[[int], bool]) -> None:

@@ -5,19 +5,19 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from hf_gateway.engines.batches import packed
-from hf_gateway.engines.fitting import fitted
+from hf_gateway.engines.batches import batches_by_length
+from hf_gateway.engines.fitting import tokenize_within
 from hf_gateway.engines.pooling import Head
-from hf_gateway.engines.tokenising import Tokeniser
+from hf_gateway.engines.tokenising import Tokenizer
 
 if TYPE_CHECKING:
     import numpy as np
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-TOKENS = 2048
+BATCH_TOKENS = 2048
 """A batch's tokens, padding included: enough for the multiplications to be large, and the activations stay in the cache."""
-WINDOW = 100_000
+WINDOW_CHARS = 100_000
 """Characters that are tokenised and sorted together, while those before them are computed."""
 
 
@@ -42,7 +42,7 @@ class Runner(Protocol):
 class Encoder:
     """Everything for one model and one precision. limit: tokens that the model takes; rows: texts a batch at most."""
 
-    tokeniser: Tokeniser
+    tokeniser: Tokenizer
     head: Head
     runner: Runner
     limit: int | None
@@ -82,14 +82,14 @@ class Encoder:
 
     def _batches(self, texts: Sequence[str], prompt: str, truncate: bool) -> Iterator[Batch]:
         for start, window in windows(texts):
-            kept, found = fitted(
+            kept, found = tokenize_within(
                 window, prompt, self.limit, self.tokeniser.tokens, truncate=truncate, first=start, total=len(texts)
             )
             if self.limit:
                 for place, tokens in enumerate(found):
                     if len(tokens) > self.limit:
                         found[place] = self.tokeniser.cut(prompt + kept[place])
-            for places in packed([len(tokens) for tokens in found], TOKENS, self.rows):
+            for places in batches_by_length([len(tokens) for tokens in found], BATCH_TOKENS, self.rows):
                 yield _padded([start + place for place in places], [found[place] for place in places], self.pad)
 
 
@@ -97,7 +97,7 @@ def windows(texts: Sequence[str]) -> Iterator[tuple[int, Sequence[str]]]:
     """Cut a list into parts of at most WINDOW characters, or of one text; gives the place of each part's first text."""
     start = size = 0
     for place, text in enumerate(texts):
-        if place > start and size + len(text) > WINDOW:
+        if place > start and size + len(text) > WINDOW_CHARS:
             yield start, texts[start:place]
             start, size = place, 0
         size += len(text)

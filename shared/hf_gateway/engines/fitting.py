@@ -5,13 +5,13 @@ from typing import TypeVar
 
 from hf_gateway.errors import ContextOverflow
 
-_CHARACTERS_A_TOKEN = 100
+_MAX_CHARS_PER_TOKEN = 100
 """No token stands for more: WordPiece makes one [UNK] of a word beyond 100 characters, and BPE pieces are shorter."""
 
 Tokens = TypeVar("Tokens", bound=Sized)
 
 
-def fitted(
+def tokenize_within(
     texts: Sequence[str],
     prompt: str,
     limit: int | None,
@@ -32,7 +32,7 @@ def fitted(
     kept = list(texts)
     if not limit:
         return kept, list(tokenise([prompt + text for text in kept]))
-    reach = limit * _CHARACTERS_A_TOKEN
+    reach = limit * _MAX_CHARS_PER_TOKEN
     found = list(tokenise([prompt + text[:reach] for text in kept]))
     for place, tokens in enumerate(found):
         if len(tokens) <= limit and len(kept[place]) > reach:

@@ -21,7 +21,7 @@ REMEDY = (
 )
 LOADING = "a model's loader"
 
-computing = ForkGate(
+compute_guard = ForkGate(
     lambda name: EngineFailed(
         f"this process was forked while {name} was at work in its parent, and would hang: {REMEDY}"
     )
@@ -46,7 +46,7 @@ def torch_computes(device: str = "cpu", process: int | None = None) -> Iterator[
     """
     if device != "cpu" and process not in (None, os.getpid()):
         raise EngineFailed(f"the model is on {device}, which a forked process cannot use: {REMEDY}")
-    with computing.using("torch"):
+    with compute_guard.using("torch"):
         if _Torch.inherited:
             import torch
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from hf_gateway.chat import ChatEvent
 from hf_gateway.errors import AttemptTimedOut, EngineFailed, GatewayError
 
-_EXIT_PATIENCE = 5.0
+_EXIT_TIMEOUT_S = 5.0
 """Seconds the end of the process waits for generations to notice it; a token seldom takes longer."""
 
 
@@ -23,10 +23,10 @@ class Turns:
 
     def __init__(self) -> None:
         """Start with nobody in line."""
-        self.begin_anew()
+        self.reset()
         _lines.add(self)
 
-    def begin_anew(self) -> None:
+    def reset(self) -> None:
         """Forget who is in line: after a fork their threads are in the parent, and so may be who holds the lock."""
         # Its lock can be taken twice by one thread, since the garbage collector may close a generation anywhere.
         # Taken by itself: `with` on a condition is two steps, and an interrupt in between would leave it taken for ever.
@@ -111,7 +111,7 @@ _lines: "weakref.WeakSet[Turns]" = weakref.WeakSet()
 def _in_child() -> None:
     _running.clear()
     for line in list(_lines):
-        line.begin_anew()
+        line.reset()
 
 
 if hasattr(os, "register_at_fork"):
@@ -121,7 +121,7 @@ if hasattr(os, "register_at_fork"):
 @atexit.register
 def _end_all() -> None:
     """Let generations end before the interpreter does: a thread that it stops inside of torch aborts the process."""
-    until = time.monotonic() + _EXIT_PATIENCE
+    until = time.monotonic() + _EXIT_TIMEOUT_S
     runs = list(_running)
     for run in runs:
         run.cancel()
@@ -146,16 +146,16 @@ class Generation:
 
     def read(self, timeout: float) -> ChatEvent | None:
         """Block for the next piece, at most `timeout` seconds; None at the end. Raises AttemptTimedOut, EngineFailed, …."""
-        if self._ended():
+        if self._has_ended():
             return None
         try:
-            return self._given(self._run.pieces.get(timeout=max(timeout, 0.0)))
+            return self._unwrap(self._run.pieces.get(timeout=max(timeout, 0.0)))
         except queue.Empty:
-            raise _late(timeout) from None
+            raise _timed_out(timeout) from None
 
     async def aread(self, timeout: float) -> ChatEvent | None:
         """Wait for the next piece, at most `timeout` seconds; None at the end. No thread waits with it."""
-        if self._ended():
+        if self._has_ended():
             return None
         woken = asyncio.Event()
         self._run.reader = (asyncio.get_running_loop(), woken)
@@ -165,10 +165,10 @@ class Generation:
                     woken.clear()
                     # Looked for after the bell is set up, so that no piece can fall between.
                     with contextlib.suppress(queue.Empty):
-                        return self._given(self._run.pieces.get_nowait())
+                        return self._unwrap(self._run.pieces.get_nowait())
                     await woken.wait()
         except TimeoutError:
-            raise _late(timeout) from None
+            raise _timed_out(timeout) from None
         finally:
             self._run.reader = None
 
@@ -188,12 +188,12 @@ class Generation:
             thread.join(timeout)
         return thread is None or not thread.is_alive()
 
-    def _ended(self) -> bool:
+    def _has_ended(self) -> bool:
         if not self._over and self._run.thread is None:
             self._run.start()
         return self._over
 
-    def _given(self, piece: ChatEvent | GatewayError | None) -> ChatEvent | None:
+    def _unwrap(self, piece: ChatEvent | GatewayError | None) -> ChatEvent | None:
         if isinstance(piece, ChatEvent):
             return piece
         self._over = True
@@ -202,5 +202,5 @@ class Generation:
         return None
 
 
-def _late(timeout: float) -> AttemptTimedOut:
+def _timed_out(timeout: float) -> AttemptTimedOut:
     return AttemptTimedOut(f"the model in this process gave nothing within {timeout:g} s")

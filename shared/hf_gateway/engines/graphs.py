@@ -12,13 +12,21 @@ from typing import Any, ClassVar, Literal
 
 from hf_gateway.embedding import EmbedAnswer, EmbedRequest
 from hf_gateway.engines import converted, cpus, trust_of
-from hf_gateway.engines.agreement import HALVED, PRECISE, Different, Embed, agreement, agreement_of_one, rows_of
-from hf_gateway.engines.converted import Entry, Notes
+from hf_gateway.engines.agreement import (
+    MIN_FLOAT32_COSINE,
+    MIN_HALF_COSINE,
+    Different,
+    Embed,
+    agreement,
+    agreement_of_one,
+    rows_of,
+)
+from hf_gateway.engines.converted import ConvertedModel, Notes
 from hf_gateway.engines.encoder import Encoder, Runner
 from hf_gateway.engines.layout import FAMILIES, read_layout
 from hf_gateway.engines.pooling import Head
-from hf_gateway.engines.sources import ModelFiles, described, read_json
-from hf_gateway.engines.tokenising import Tokeniser, check_files
+from hf_gateway.engines.sources import ModelFiles, read_json, read_space
+from hf_gateway.engines.tokenising import Tokenizer, check_files
 from hf_gateway.errors import EngineFailed, EngineMissing
 from hf_gateway.fingerprint import Rows
 from hf_gateway.space import VectorSpace
@@ -40,7 +48,7 @@ _DTYPES: Mapping[Any, Precision | None] = {
 }
 
 
-FED = frozenset({"input_ids", "attention_mask", "token_type_ids"})
+INPUT_NAMES = frozenset({"input_ids", "attention_mask", "token_type_ids"})
 """What a graph may ask for."""
 
 
@@ -122,7 +130,7 @@ class GraphEngine:
         from hf_gateway.engines import originals
 
         key = converted.identity(files)
-        place = converted.place(key, self.name)
+        place = converted.folder_of(key, self.name)
         entry = converted.load(place)
         weights = any(files.path.rglob("*.safetensors"))
         convertible = weights and originals.torch_is_here()
@@ -135,16 +143,16 @@ class GraphEngine:
                 log.warning("%s: the converted %s is made anew: %s", self.name, self._space.model, error)
                 converted.discard(place)
         if convertible:
-            return self._serve(self._converted(files, key, place), Notes(key))
+            return self._serve(self._open_converted(files, key, place), Notes(key))
         graph = next(
             (path for name in self.files if (path := files.path / self._layout.transformer / name).is_file()), None
         )
         if graph is not None:
             parts = sorted(graph.parent.glob(f"{graph.stem}*"))  # the numbers may lie in a file beside it
             return self._serve_unverified(files, graph, Notes(" ".join([key, *map(converted.content_of, parts)])))
-        raise EngineMissing(self._nothing(weights))
+        raise EngineMissing(self._no_graph(weights))
 
-    def _nothing(self, weights: bool) -> str:
+    def _no_graph(self, weights: bool) -> str:
         """Say what to do about a model without a graph that this machine cannot convert."""
         lacks = f"{self._space.model} has no ONNX file" if weights else f"{self._space.model} has no weights here"
         return (
@@ -152,7 +160,7 @@ class GraphEngine:
             "or set HF_GATEWAY_CONVERTED to the folder of a machine that has done it"
         )
 
-    def _converted(self, files: ModelFiles, key: str, place: Path) -> Entry:
+    def _open_converted(self, files: ModelFiles, key: str, place: Path) -> ConvertedModel:
         """Convert the model, compare what comes out with the original, and keep it."""
         from hf_gateway.engines import originals
 
@@ -176,7 +184,7 @@ class GraphEngine:
                     with originals.tracing():
                         self.convert(*original.traceable(), graph)
                     made = self._encoder_of(graph, passing / "tokenizer.json", original.max_tokens, "fp32")
-                    worst = agreement(reference.rows, _embedding(made), PRECISE)
+                    worst = agreement(reference.rows, _embedding(made), MIN_FLOAT32_COSINE)
                 except EngineMissing:
                     raise
                 except EngineFailed as error:
@@ -192,7 +200,7 @@ class GraphEngine:
 
     # How it runs.
 
-    def _serve(self, entry: Entry, notes: Notes) -> Encoder:
+    def _serve(self, entry: ConvertedModel, notes: Notes) -> Encoder:
         """Load a converted model."""
 
         def load(precision: Precision) -> Encoder:
@@ -210,7 +218,7 @@ class GraphEngine:
             )
         self._source = "repository"
         tokenizer = check_files(files.path, self._layout)
-        limit = described(lambda name: read_json(files.path / name), self._space.model).max_tokens
+        limit = read_space(lambda name: read_json(files.path / name), self._space.model).max_tokens
         log.info(
             "%s: %s runs %s as its repository has it; without torch it cannot be compared with the original",
             self.name,
@@ -252,7 +260,7 @@ class GraphEngine:
 
         Afterwards one of them is enough, to see that the files are what they were; it also warms up the graph.
         """
-        least = PRECISE if precision == "fp32" else HALVED
+        least = MIN_FLOAT32_COSINE if precision == "fp32" else MIN_HALF_COSINE
         about = self._circumstances(precision)
         known = notes.read("same", *about)
         if known is None:
@@ -283,7 +291,7 @@ class GraphEngine:
         self, graph: Path, tokenizer: Path, limit: int | None, precision: Precision, kept: Path | None = None
     ) -> Encoder:
         self._refuse_overlong(limit)
-        tokeniser = Tokeniser(tokenizer, limit)
+        tokeniser = Tokenizer(tokenizer, limit)
         return Encoder(tokeniser, self._head, self.runner(graph, precision, kept), limit, self._layout.pad, self._rows)
 
 

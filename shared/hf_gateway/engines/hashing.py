@@ -40,7 +40,7 @@ MAX_CHARS = 1 << 17
 """Characters of a text that count, from its first visible one: the 32k tokens of the longest embedding models, and a
 bound on what one hostile text costs (two seconds, 100 MB)."""
 
-MAX_WORD = 64
+MAX_WORD_CHARS = 64
 """A longer run of letters is cut into words of this length: putting combining marks in order takes time that grows with
 the square of their number, and what is cached of a word stays small."""
 
@@ -105,8 +105,10 @@ def features(text: str) -> Counter[int]:
     """
     text = text.strip()[:MAX_CHARS]
     words = text.translate(_CHARACTERS).split()
-    if max(map(len, words), default=0) > MAX_WORD:
-        words = [word[start : start + MAX_WORD] for word in words for start in range(0, len(word), MAX_WORD)]
+    if max(map(len, words), default=0) > MAX_WORD_CHARS:
+        words = [
+            word[start : start + MAX_WORD_CHARS] for word in words for start in range(0, len(word), MAX_WORD_CHARS)
+        ]
     counts = Counter(chain.from_iterable(map(_word_features, words)))
     # Only punctuation or controls: better that "?!" finds "?!" than that it finds nothing.
     return counts or Counter(map(_feature, "".join(text.split())))
@@ -142,7 +144,7 @@ def _term_weight(count: int) -> int:
 
 @lru_cache(maxsize=1 << 15)
 def _word_features(word: str) -> "array[int]":
-    return array("Q", map(_feature, _grams(_composed(word))))
+    return array("Q", map(_feature, _grams(_compose(word))))
 
 
 @lru_cache(maxsize=1 << 15)
@@ -178,7 +180,7 @@ def _ngrams(run: str, sizes: tuple[int, ...]) -> Iterator[str]:
             yield run[start : start + size]
 
 
-def _composed(word: str) -> str:
+def _compose(word: str) -> str:
     """Join letters and marks to the composed letters there are, as NFKC has it."""
     if word.isascii():
         return word
@@ -199,14 +201,14 @@ class _Characters(dict[int, str]):
         char = chr(code)
         if _is_known(char):
             char = ucd_3_2_0.normalize("NFKC", char).casefold()
-        found = "".join(map(_placed, char))
+        found = "".join(map(_normalized_char, char))
         # No text can fill the memory with a million characters.
         if len(self) < 1 << 16:
             self[code] = found
         return found
 
 
-def _placed(char: str) -> str:
+def _normalized_char(char: str) -> str:
     """Return a letter, mark or digit as it is, a symbol as a word of its own, nothing or a space for the rest."""
     category = ucd_3_2_0.category(char)
     if category == "Cf" or _INVISIBLE.match(char):

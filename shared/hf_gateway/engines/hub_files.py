@@ -20,19 +20,19 @@ from hf_gateway.errors import (
 from hf_gateway.hub import download as downloads
 from hf_gateway.hub.bar import bytes_bar
 from hf_gateway.hub.cache import ModelCache
-from hf_gateway.hub.client import AWAY, Absence, HubClient
+from hf_gateway.hub.client import AWAY, HubClient, HubOutage
 from hf_gateway.hub.errors import HubOffline
 from hf_gateway.hub.metadata import LIFETIME_HOURS, ModelFile
-from hf_gateway.hub.questions import Questions
+from hf_gateway.hub.questions import HubQueries
 from hf_gateway.hub.transfer import Patience
 from hf_gateway.values.forks import fork_lock
 
-QUESTIONS_S = 15.0
+METADATA_TIMEOUT_S = 15.0
 """Seconds for all questions to the Hub before the first file."""
-PATIENCE = Patience(silence_s=10.0, tries=2, rest_s=5.0, slowest_bytes_s=20_000)
+DOWNLOAD_PATIENCE = Patience(silence_s=10.0, tries=2, rest_s=5.0, slowest_bytes_s=20_000)
 """With a Hub that sends next to nothing of a file: at this speed a small model takes an hour."""
 
-_absences: dict[str, Absence] = {}
+_absences: dict[str, HubOutage] = {}
 _lock = fork_lock()
 
 
@@ -60,22 +60,22 @@ def download(
     """
     failure: GatewayError
     try:
-        return _downloaded(model, revision or "main", credential, patterns, unwanted)
+        return _download_now(model, revision or "main", credential, patterns, unwanted)
     except HubOffline as error:
         failure = ModelNotFound(f"{model} is not on this machine, and {error.message}; {_ways_out(model)}")
     except AWAY as error:
-        failure = _unwell(model, error)
+        failure = _hub_failure(model, error)
     except ModelNotFound as error:
         failure = ModelNotFound(error.message, status=error.status)
     except InvalidRequest as error:
         # With a status it is what a proxy or a Hub of another kind says of every request, and no word about the name.
-        failure = ConfigError(error.message) if error.status is None else _unwell(model, error)
+        failure = ConfigError(error.message) if error.status is None else _hub_failure(model, error)
     except OSError as error:
         failure = EngineFailed(f"{model} could not be saved: {error}")
     raise failure
 
 
-def _downloaded(
+def _download_now(
     model: str, revision: str, credential: Credential | None, patterns: Sequence[str], unwanted: Sequence[str]
 ) -> Path:
     def choose(files: Sequence[ModelFile]) -> list[ModelFile]:
@@ -86,15 +86,15 @@ def _downloaded(
 
     endpoint = hub_url()
     with _lock:
-        absence = _absences.setdefault(endpoint, Absence())
+        absence = _absences.setdefault(endpoint, HubOutage())
     client = HubClient(endpoint, absence=absence)
     client.use_only(credential)
     try:
-        questions = Questions(client, ModelCache(endpoint=endpoint), LIFETIME_HOURS)
-        steps = questions.chosen(model, revision, None, choose, offline=False)
-        order, _ = client.run(steps, QUESTIONS_S)
+        questions = HubQueries(client, ModelCache(endpoint=endpoint), LIFETIME_HOURS)
+        steps = questions.choose_files(model, revision, None, choose, offline=False)
+        order, _ = client.run(steps, METADATA_TIMEOUT_S)
         with bytes_bar(order.model) as shown:
-            return downloads.fetch(order, shown, patience=PATIENCE).path
+            return downloads.fetch(order, shown, patience=DOWNLOAD_PATIENCE).path
     finally:
         client.close()
 
@@ -103,7 +103,7 @@ def _any(path: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)
 
 
-def _unwell(model: str, error: GatewayError) -> ModelNotFound:
+def _hub_failure(model: str, error: GatewayError) -> ModelNotFound:
     did = "cannot be reached" if error.status is None else "does not give it"
     return ModelNotFound(
         f"{model} is not on this machine, and the Hub {did} ({error.message}); {_ways_out(model)}", status=error.status

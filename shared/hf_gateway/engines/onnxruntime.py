@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from hf_gateway.engines import cpus
 from hf_gateway.engines.choosing import OPTIONS
 from hf_gateway.engines.encoder import Batch
-from hf_gateway.engines.forked import computing
-from hf_gateway.engines.graphs import FED, GraphEngine, Precision, chosen_output
+from hf_gateway.engines.forked import compute_guard
+from hf_gateway.engines.graphs import INPUT_NAMES, GraphEngine, Precision, chosen_output
 from hf_gateway.errors import EngineFailed, EngineMissing
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Runner:
         """Look at what the graph takes and gives. Raises EngineFailed for a graph of another kind."""
         self._session = session
         self._inputs = [port.name for port in session.get_inputs()]
-        if not FED.issuperset(self._inputs):
+        if not INPUT_NAMES.issuperset(self._inputs):
             raise EngineFailed("its graph asks for more than tokens and a mask")
         outputs = session.get_outputs()
         found = chosen_output([(frozenset({port.name}), len(port.shape) if port.shape else None) for port in outputs])
@@ -92,7 +92,7 @@ class Runner:
         """Compute; see `encoder.Runner`. Raises EngineFailed."""
         fed = {"input_ids": batch.ids, "attention_mask": batch.mask, "token_type_ids": batch.types}
         try:
-            with computing.using("onnxruntime"):
+            with compute_guard.using("onnxruntime"):
                 found = self._session.run([self._output], {name: fed[name] for name in self._inputs})
         except EngineFailed:
             raise

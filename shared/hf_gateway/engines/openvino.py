@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from hf_gateway.engines import cpus
 from hf_gateway.engines.choosing import OPTIONS
 from hf_gateway.engines.encoder import Batch
-from hf_gateway.engines.forked import computing
-from hf_gateway.engines.graphs import FED, GraphEngine, Precision, chosen_output
+from hf_gateway.engines.forked import compute_guard
+from hf_gateway.engines.graphs import INPUT_NAMES, GraphEngine, Precision, chosen_output
 from hf_gateway.errors import EngineFailed, EngineMissing
 from hf_gateway.values.logs import logger
 
@@ -40,7 +40,7 @@ class Engine(GraphEngine):
     def load_runtime(self) -> str:
         """Import OpenVINO and return its version. Raises EngineMissing."""
         try:
-            return str(_imported().__version__)
+            return str(_import_openvino().__version__)
         except (ImportError, OSError) as error:
             raise EngineMissing(
                 f"openvino is missing or broken here ({error}): pip install 'hf-gateway[local]'"
@@ -51,7 +51,7 @@ class Engine(GraphEngine):
         config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _HINTS[precision]}
         if (threads := cpus.restricted()) is not None:
             config["INFERENCE_NUM_THREADS"] = threads
-        core = _imported().Core()
+        core = _import_openvino().Core()
         try:
             if kept is not None:
                 with _cache_in(kept) as folder:
@@ -84,7 +84,7 @@ class Engine(GraphEngine):
             raise OSError(f"{path.parent}: {_last_line(error)}") from error
 
 
-def _imported() -> Any:
+def _import_openvino() -> Any:
     """Import OpenVINO without its tools for converting models, which take longer than all the rest and bring its telemetry.
 
     Whoever asks for them later still gets them.
@@ -99,11 +99,11 @@ def _imported() -> Any:
         if hides:
             del modules[_TOOLS]
     if hides:
-        openvino.__dict__.setdefault("__getattr__", _late)
+        openvino.__dict__.setdefault("__getattr__", _lazy_module)
     return openvino
 
 
-def _late(name: str) -> Any:
+def _lazy_module(name: str) -> Any:
     if name == "convert_model":
         return importlib.import_module(_TOOLS).convert_model
     raise AttributeError(f"module 'openvino' has no attribute {name!r}")
@@ -132,7 +132,7 @@ class Runner:
         """Look at what the graph takes and gives. Raises EngineFailed for a graph of another kind."""
         self._compiled = compiled
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._inputs = [next(iter(FED & set(port.names)), None) for port in compiled.inputs]
+        self._inputs = [next(iter(INPUT_NAMES & set(port.names)), None) for port in compiled.inputs]
         if None in self._inputs:
             raise EngineFailed("its graph asks for more than tokens and a mask")
         self._output = chosen_output([(frozenset(port.names), _rank(port)) for port in compiled.outputs])
@@ -145,7 +145,7 @@ class Runner:
             request = self._compiled.create_infer_request()
         fed = {"input_ids": batch.ids, "attention_mask": batch.mask, "token_type_ids": batch.types}
         try:
-            with computing.using("openvino"):
+            with compute_guard.using("openvino"):
                 request.infer([fed[str(name)] for name in self._inputs], share_inputs=True, share_outputs=True)
             take(request.get_output_tensor(self._output).data)
         except RuntimeError as error:

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from hf_gateway.engines import trusts_code
+from hf_gateway.engines import trusts_remote_code
 from hf_gateway.engines.forked import torch_computes
 from hf_gateway.engines.sources import ModelFiles
 from hf_gateway.engines.tensors import load_sentence_transformer
@@ -16,7 +16,7 @@ from hf_gateway.errors import EngineFailed
 from hf_gateway.fingerprint import CANARIES, Fingerprint
 from hf_gateway.space import VectorSpace
 
-UNLIMITED = 10**9
+UNLIMITED_TOKENS = 10**9
 """Some tokenizers write 10**30 for "no limit"."""
 
 
@@ -30,7 +30,7 @@ class Original:
 
     def __init__(self, files: ModelFiles) -> None:
         """Load it. Raises EngineFailed."""
-        trusts_code(files, {}, None)
+        trusts_remote_code(files, {}, None)
         import torch
 
         self._model = load_sentence_transformer(
@@ -45,7 +45,7 @@ class Original:
         if tokenizer.padding_side != "right":
             raise EngineFailed("its tokenizer pads on the left")
         limit = self._model.max_seq_length
-        self.max_tokens: int | None = int(limit) if limit and limit < UNLIMITED else None
+        self.max_tokens: int | None = int(limit) if limit and limit < UNLIMITED_TOKENS else None
 
     def reference(self, space: VectorSpace) -> Fingerprint:
         """Embed the canaries, as documents without a prompt. Raises EngineFailed."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-_TINY = 1e-12
+_MIN_NORM = 1e-12
 """What torch's normalize takes for the least length."""
 
 
@@ -46,18 +46,18 @@ class Head:
                 f"its graph gives {hidden.shape[-1]} numbers a token, and by config.json it is {self._hidden}"
             )
         mask = mask.astype(np.float32)
-        pooled = [_pooled(mode, hidden, mask) for mode in self._modes]
+        pooled = [_pool(mode, hidden, mask) for mode in self._modes]
         made = pooled[0] if len(pooled) == 1 else np.concatenate(pooled, axis=1)
         for step in self._steps:
             if isinstance(step, str):
-                made = made / np.maximum(np.linalg.norm(made, axis=1, keepdims=True), _TINY)
+                made = made / np.maximum(np.linalg.norm(made, axis=1, keepdims=True), _MIN_NORM)
             else:
                 weight, bias, activation = step
-                made = _activated(made @ weight.T + bias, activation)
+                made = _activate(made @ weight.T + bias, activation)
         return made
 
 
-def _pooled(mode: Mode, hidden: "Array", mask: "Array") -> "Array":
+def _pool(mode: Mode, hidden: "Array", mask: "Array") -> "Array":
     import numpy as np
 
     if mode == "cls":
@@ -75,7 +75,7 @@ def _pooled(mode: Mode, hidden: "Array", mask: "Array") -> "Array":
     return pooled
 
 
-def _activated(values: "Array", name: str) -> "Array":
+def _activate(values: "Array", name: str) -> "Array":
     import numpy as np
 
     if name == "Tanh":

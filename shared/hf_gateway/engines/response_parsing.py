@@ -12,7 +12,7 @@ from typing import Any
 
 from hf_gateway.chat import ChatEvent, ToolCallDelta
 from hf_gateway.values.reasoning import REASONING_FIELDS
-from hf_gateway.wire.think_tags import THINK, ThoughtSplitter, held_back
+from hf_gateway.wire.think_tags import THINK, ThoughtSplitter, partial_tag_length
 
 CALL, CALL_END = "<tool_call>", "</tool_call>"
 
@@ -60,7 +60,7 @@ class StopStrings:
         # The first to be complete, as if the text came letter by letter: else the pieces would decide between two that overlap.
         met = [(place + len(word), place) for word in self._words if (place := text.find(word)) >= 0]
         self.met = bool(met)
-        cut = min(met)[1] if met else len(text) - held_back(text, self._words)
+        cut = min(met)[1] if met else len(text) - partial_tag_length(text, self._words)
         self._held = "" if self.met else text[cut:]
         return text[:cut]
 
@@ -70,7 +70,7 @@ class StopStrings:
         return held
 
 
-class Reading:
+class ResponseParser:
     """What both readers share: pieces without the white space around markers, and calls with their numbers.
 
     thinking: whether the model is within its reasoning; calls: how many tool calls were made.
@@ -87,14 +87,14 @@ class Reading:
     def feed(self, text: str) -> list[ChatEvent]:
         """Take more text; returns what can be told of it."""
         self._take(text)
-        return self._taken()
+        return self._take_events()
 
     def finish(self) -> list[ChatEvent]:
         """Take the end of the answer; returns what was kept back."""
         self._end()
         if not self.thinking:
             self._events.append(ChatEvent(text=self._space))
-        return self._taken()
+        return self._take_events()
 
     def _take(self, text: str) -> None:
         raise NotImplementedError
@@ -102,7 +102,7 @@ class Reading:
     def _end(self) -> None:
         raise NotImplementedError
 
-    def _taken(self) -> list[ChatEvent]:
+    def _take_events(self) -> list[ChatEvent]:
         events, self._events = [event for event in self._events if event.has_content], []
         return events
 
@@ -110,7 +110,7 @@ class Reading:
         """Begin a part: white space between parts belongs to none."""
         self.thinking, self._space, self._at_start = thinking, "", True
 
-    def _say(self, text: str) -> None:
+    def _emit_text(self, text: str) -> None:
         text = self._space + text
         if self._at_start:
             text = text.lstrip()
@@ -131,7 +131,7 @@ class Reading:
         self.calls += 1
 
 
-class HermesReading(Reading):
+class HermesParser(ResponseParser):
     """Reads `<think>…</think>` at the beginning, and `<tool_call>{json}</tool_call>` where the model's template speaks of it."""
 
     def __init__(self, template: str, begun: str = "") -> None:
@@ -170,10 +170,10 @@ class HermesReading(Reading):
             place, marker = min(found)
             before, self._text = self._text[:place], self._text[place + len(marker) :]
         else:
-            place = 0 if self._in_call else len(self._text) - held_back(self._text, closes)
+            place = 0 if self._in_call else len(self._text) - partial_tag_length(self._text, closes)
             before, marker, self._text = self._text[:place], "", self._text[place:]
         if not self._in_call:
-            self._say(before)
+            self._emit_text(before)
         elif marker:
             self._call(_parsed(before))
         if marker:
@@ -187,10 +187,10 @@ class HermesReading(Reading):
         if self._in_call:
             self._call(_parsed(rest))
         else:
-            self._say(rest)
+            self._emit_text(rest)
 
 
-class TemplateReading(Reading):
+class TemplateParser(ResponseParser):
     """Reads by the tokenizer's own `response_template`, with the parser of transformers."""
 
     def __init__(self, tokenizer: Any, prompt: str, tools: Sequence[Mapping[str, Any]]) -> None:
@@ -235,7 +235,7 @@ class TemplateReading(Reading):
                 case "region_chunk" if event.get("dirty"):
                     self._raw += event["text"]
                 case "region_chunk" if field == "content" or field in REASONING_FIELDS:
-                    self._say(event["text"])
+                    self._emit_text(event["text"])
                 case "region_close":
                     if field == "tool_calls":
                         for call in event["value"] if isinstance(event["value"], list) else [event["value"]]:
@@ -245,11 +245,13 @@ class TemplateReading(Reading):
                     self._raw = ""
 
 
-def reading_of(tokenizer: Any, template: str, prompt: str, begun: str, tools: Sequence[Mapping[str, Any]]) -> Reading:
+def parser_for(
+    tokenizer: Any, template: str, prompt: str, begun: str, tools: Sequence[Mapping[str, Any]]
+) -> ResponseParser:
     """Choose how an answer is read. prompt: as text; begun: what the prompt's end holds of the answer."""
     if getattr(tokenizer, "response_template", None) and hasattr(tokenizer, "get_response_parser"):
-        return TemplateReading(tokenizer, prompt, tools)
-    return HermesReading(template, begun)
+        return TemplateParser(tokenizer, prompt, tools)
+    return HermesParser(template, begun)
 
 
 def _tolerant(template: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hf_gateway.embedding import EmbedAnswer, EmbedRequest
-from hf_gateway.engines import converted, cpus, trusts_code
-from hf_gateway.engines.agreement import HALVED, agreement, rows_of
-from hf_gateway.engines.batches import packed
+from hf_gateway.engines import converted, cpus, trusts_remote_code
+from hf_gateway.engines.agreement import MIN_HALF_COSINE, agreement, rows_of
+from hf_gateway.engines.batches import batches_by_length
 from hf_gateway.engines.choosing import OPTIONS, TorchPlan, installed, torch_plan
-from hf_gateway.engines.fitting import fitted
-from hf_gateway.engines.forked import computing, torch_computes
+from hf_gateway.engines.fitting import tokenize_within
+from hf_gateway.engines.forked import compute_guard, torch_computes
 from hf_gateway.engines.sources import ModelFiles
 from hf_gateway.engines.tensors import check_device, load_sentence_transformer
 from hf_gateway.errors import EngineFailed, EngineMissing
@@ -24,7 +24,7 @@ __all__ = ["OPTIONS", "Engine"]
 
 log = logger(__name__)
 
-_SHORT = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+_SHORT_TEXT_CHARS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 
 
 class Engine:
@@ -43,7 +43,7 @@ class Engine:
             raise EngineMissing(
                 f"sentence-transformers is missing or broken here ({error}): pip install 'hf-gateway[torch]'"
             ) from None
-        self._trusted = trusts_code(files, options, revision)
+        self._trusted = trusts_remote_code(files, options, revision)
         self._lock = fork_lock()
         self._process = os.getpid()
         self._rows = int(options["batch_size"]) if "batch_size" in options else None
@@ -71,7 +71,7 @@ class Engine:
     def precision(self) -> str:
         """The type of its weights: fp32, bf16, fp16, or another in torch's words."""
         found = str(getattr(self._model, "dtype", "float32")).removeprefix("torch.")
-        return _SHORT.get(found, found)
+        return _SHORT_TEXT_CHARS.get(found, found)
 
     def embed(self, request: EmbedRequest) -> EmbedAnswer:
         """Embed n texts in one role into (n, dim) float32. Raises ContextOverflow unless `truncate`, EngineFailed."""
@@ -81,18 +81,18 @@ class Engine:
         with self._lock:
             limit = self._model.max_seq_length
             limit = int(limit) if limit else None
-            texts, found = fitted(request.texts, prompt, limit, self._tokens, truncate=request.truncate)
+            texts, found = tokenize_within(request.texts, prompt, limit, self._tokens, truncate=request.truncate)
             counts = [min(len(tokens), limit) if limit else len(tokens) for tokens in found]
             encode = self._model.encode_query if request.role == "query" else self._model.encode_document
             made: Any = np.empty((0, self.dimension or 0), "<f4")
-            for places in packed(counts, self._plan.tokens, self._rows):
-                rows = self._encoded(encode, [texts[place] for place in places], prompt)
+            for places in batches_by_length(counts, self._plan.tokens, self._rows):
+                rows = self._encode(encode, [texts[place] for place in places], prompt)
                 if len(made) != len(texts):
                     made = np.empty((len(texts), rows.shape[1]), "<f4")
                 made[places] = rows
         return EmbedAnswer(Vectors.from_bytes(made.tobytes(), made.shape[1]), Usage(sum(counts)))
 
-    def _encoded(self, encode: Any, texts: list[str], prompt: str) -> Any:
+    def _encode(self, encode: Any, texts: list[str], prompt: str) -> Any:
         try:
             with torch_computes(self._device, self._process):
                 return encode(texts, prompt=prompt, batch_size=len(texts), show_progress_bar=False)
@@ -102,7 +102,7 @@ class Engine:
             raise EngineFailed(f"the model failed: {type(error).__name__}: {error}") from error
 
     def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        with computing.using("tokenizers"):
+        with compute_guard.using("tokenizers"):
             encoded = self._model.tokenizer(
                 list(texts), truncation=False, padding=False, return_attention_mask=False, verbose=False
             )
@@ -115,7 +115,7 @@ class Engine:
         if plan.forced is not None:
             return self._attentive(plan.forced)
         if plan.half is None:
-            return self._loaded(None)
+            return self._load_model(None)
         import torch
 
         notes = converted.Notes(converted.identity(self._files))
@@ -123,13 +123,13 @@ class Engine:
         about = self.name, torch.__version__, where, plan.half, plan.attention or "padded"
         known = notes.read("same", *about)
         if known is None:
-            full = self._loaded("float32")
+            full = self._load_model("float32")
             if type(full[0]).__name__ != "Transformer" or full[0].module_output_name != "token_embeddings":
-                return self._loaded(None)
-            reference = rows_of(lambda texts: self._encoded(full.encode, texts, ""))
+                return self._load_model(None)
+            reference = rows_of(lambda texts: self._encode(full.encode, texts, ""))
             try:
                 halved = self._attentive(plan.half)
-                cosine = agreement(reference, lambda texts: self._encoded(halved.encode, texts, ""), HALVED)
+                cosine = agreement(reference, lambda texts: self._encode(halved.encode, texts, ""), MIN_HALF_COSINE)
             except EngineFailed as error:
                 log.info(
                     "%s: %s runs in float32, since in %s %s", self.name, self._space.model, plan.half, error.message
@@ -138,18 +138,18 @@ class Engine:
                 return full
             notes.write("same", *about, cosine=cosine)
             return halved
-        return self._attentive(plan.half) if known.get("cosine") else self._loaded("float32")
+        return self._attentive(plan.half) if known.get("cosine") else self._load_model("float32")
 
     def _attentive(self, dtype: str) -> Any:
         """Load with the plan's attention, or without where the model has it not."""
         if self._plan.attention is not None:
             try:
-                return self._loaded(dtype, self._plan.attention)
+                return self._load_model(dtype, self._plan.attention)
             except EngineFailed:  # by far not every architecture can, and each says so in its own way
                 pass
-        return self._loaded(dtype)
+        return self._load_model(dtype)
 
-    def _loaded(self, dtype: str | None, attention: str | None = None) -> Any:
+    def _load_model(self, dtype: str | None, attention: str | None = None) -> Any:
 
         arguments: dict[str, Any] = {"use_safetensors": True}
         if dtype is not None:

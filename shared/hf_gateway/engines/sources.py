@@ -85,11 +85,11 @@ def find(model: str, revision: str | None = None) -> ModelFiles | None:
         folder = _folder(model)
         if not _is_model(folder):
             raise ConfigError(
-                f"{shortened(model)!r} is not a folder with a model in it (no config.json or modules.json there)"
+                f"{shorten_name(model)!r} is not a folder with a model in it (no config.json or modules.json there)"
             )
         return ModelFiles(folder.resolve(), "path")
     model = canonical(model)
-    return _cached(model, revision) or _packaged(model, revision) or _renamed(model, revision)
+    return _find_cached(model, revision) or _find_packaged(model, revision) or _find_renamed(model, revision)
 
 
 def find_served(model: str, revision: str | None = None) -> ModelFiles | None:
@@ -99,7 +99,7 @@ def find_served(model: str, revision: str | None = None) -> ModelFiles | None:
     return find(model, revision) if _is_hub_id(canonical(model)) or _is_model(Path(model)) else None
 
 
-def has(files: ModelFiles, weights: Weights) -> bool:
+def is_available(files: ModelFiles, weights: Weights) -> bool:
     """Return whether a model's folder has its numbers in this form; in the Hub's cache, whether they are whole."""
     if weights == "graph":
         return any(_has_bytes(files.path / name) for name in _GRAPHS)
@@ -107,10 +107,10 @@ def has(files: ModelFiles, weights: Weights) -> bool:
     if all(path.parent.name.endswith("_Dense") for path in tensors):
         return False
     # A full disk or a power cut leaves files that are shorter, which a download mends; a user's own folder is as it is.
-    return files.source != "cache" or _whole(files.path, *map(Path.as_posix, tensors), *_indexes(files.path))
+    return files.source != "cache" or _is_whole(files.path, *map(Path.as_posix, tensors), *_indexes(files.path))
 
 
-def _whole(folder: Path, *paths: str) -> bool:
+def _is_whole(folder: Path, *paths: str) -> bool:
     return cached_files.damage(folder, paths) is None
 
 
@@ -118,9 +118,9 @@ def _indexes(folder: Path) -> list[str]:
     return [path.relative_to(folder).as_posix() for path in folder.rglob("*.safetensors.index.json")]
 
 
-def suffices(files: ModelFiles, weights: Weights) -> bool:
+def is_complete(files: ModelFiles, weights: Weights) -> bool:
     """Say whether there is nothing to download: what lies in a folder of the user's own or in a package is all there is."""
-    return files.source != "cache" or has(files, weights)
+    return files.source != "cache" or is_available(files, weights)
 
 
 def fetch(
@@ -141,7 +141,7 @@ def fetch(
         GatedModel, KeyMissing: its licence was not accepted, or nobody is logged in who could have.
     """
     found = find(model, revision)
-    if found is not None and suffices(found, weights):
+    if found is not None and is_complete(found, weights):
         return found
     try:
         from hf_gateway.engines.hub_files import download
@@ -154,12 +154,12 @@ def fetch(
         raise
 
 
-def describe(files: ModelFiles, model: str, revision: str | None = None) -> VectorSpace:
+def space_of(files: ModelFiles, model: str, revision: str | None = None) -> VectorSpace:
     """Read the space from the files that sentence-transformers reads; None for what they do not say."""
-    return described(lambda name: read_json(files.path / name), model, revision)
+    return read_space(lambda name: read_json(files.path / name), model, revision)
 
 
-def described(read: Read, model: str, revision: str | None = None, *, cut: bool = True) -> VectorSpace:
+def read_space(read: Read, model: str, revision: str | None = None, *, cut: bool = True) -> VectorSpace:
     """Read the space from files wherever they lie. cut: also where long texts are cut, which takes a file or two more.
 
     Raises:
@@ -181,8 +181,8 @@ def described(read: Read, model: str, revision: str | None = None, *, cut: bool 
             document_prompt="",
             precision="float",
         )
-    pooling = read(_inside(kinds["Pooling"], "config.json")) if "Pooling" in kinds else None
-    dense = read(_inside(kinds["Dense"], "config.json")) if "Dense" in kinds else None
+    pooling = read(_safe_path(kinds["Pooling"], "config.json")) if "Pooling" in kinds else None
+    dense = read(_safe_path(kinds["Dense"], "config.json")) if "Dense" in kinds else None
     saved = read("config_sentence_transformers.json") or {}
     prompts = saved.get("prompts") or {}
     if not isinstance(prompts, dict):
@@ -274,15 +274,15 @@ def _folder(path: str) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError:  # the home of an account that there is not
-        raise ConfigError(f"{shortened(path)!r} is not a folder: there is no such account on this machine") from None
+        raise ConfigError(f"{shorten_name(path)!r} is not a folder: there is no such account on this machine") from None
 
 
-def shortened(name: str) -> str:
+def shorten_name(name: str) -> str:
     """Return a name as a message may repeat it, however long it is."""
     return name if len(name) <= MAX_SHOWN_CHARS else f"{name[:MAX_SHOWN_CHARS]}…"
 
 
-def _cached(model: str, revision: str | None) -> ModelFiles | None:
+def _find_cached(model: str, revision: str | None) -> ModelFiles | None:
     """Look into the Hub's cache as huggingface_hub's `try_to_load_from_cache` does, whose import takes longer than that."""
     if not _is_hub_id(model):
         _refuse_name(model)
@@ -295,7 +295,7 @@ def _cached(model: str, revision: str | None) -> ModelFiles | None:
     snapshot = folder / "snapshots" / commit
     # A download that broke off leaves the small files without the weights.
     found = ModelFiles(snapshot, "cache")
-    whole = commit and _whole(snapshot, "config.json") and any(has(found, weights) for weights in _PATTERNS)
+    whole = commit and _is_whole(snapshot, "config.json") and any(is_available(found, weights) for weights in _PATTERNS)
     return found if whole else None
 
 
@@ -303,15 +303,15 @@ def _has_bytes(path: Path) -> bool:
     return path.is_file() and path.stat().st_size > 0
 
 
-def _renamed(model: str, revision: str | None) -> ModelFiles | None:
+def _find_renamed(model: str, revision: str | None) -> ModelFiles | None:
     """Look for a model under the name that the Hub gave for this one before; the cache is by that."""
     from hf_gateway.hub.cache import ModelCache
 
     try:
-        name = ModelCache(endpoint=hub_url()).renamed(model)
+        name = ModelCache(endpoint=hub_url()).current_name(model)
     except ConfigError:  # of the Hub's URL, which is of no matter until the Hub is asked
         return None
-    return _cached(name, revision) if name is not None and name != model else None
+    return _find_cached(name, revision) if name is not None and name != model else None
 
 
 _NAME = re.compile(r"(\b[\w\-.]{1,96}\b/)?\b[\w\-.]{1,96}\b", re.ASCII)
@@ -335,7 +335,7 @@ def _refuse_name(model: str) -> None:
         ) from None
 
 
-def _packaged(model: str, revision: str | None) -> ModelFiles | None:
+def _find_packaged(model: str, revision: str | None) -> ModelFiles | None:
     if revision not in (None, "main"):
         return None
     for entry in entry_points(group=GROUP):
@@ -357,17 +357,17 @@ def poolings(config: Mapping[str, Any] | None) -> list[str]:
     return [name for flag, name in POOLING_FLAGS.items() if (config or {}).get(flag)]
 
 
-def _inside(folder: str, name: str) -> str:
+def _safe_path(folder: str, name: str) -> str:
     return str(PurePosixPath(folder) / name)
 
 
 def _max_tokens(read: Read, transformer: str) -> int | None:
     for name in TRANSFORMER_FILES:
-        saved = read(_inside(transformer, name)) or {}
+        saved = read(_safe_path(transformer, name)) or {}
         length = saved.get("max_seq_length")
         if isinstance(length, int) and not isinstance(length, bool):
             return length
-    tokenizer = read(_inside(transformer, "tokenizer_config.json")) or {}
+    tokenizer = read(_safe_path(transformer, "tokenizer_config.json")) or {}
     config = read("config.json") or {}
     limits = [
         limit

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hf_gateway.engines import quiet
+from hf_gateway.engines import quiet_loggers
 from hf_gateway.engines.forked import torch_computes
 from hf_gateway.errors import EngineFailed, GatewayError
 from hf_gateway.fingerprint import CANARIES
@@ -23,7 +23,7 @@ _SHOWN = 3
 _COMPUTED = ("position_ids", "inv_freq")
 """Last parts of the names of buffers that a network computes by itself, and that older files may have."""
 
-Answers = Callable[[], Any]
+NetworkOutput = Callable[[], Any]
 """Runs the model on a few texts and returns its outputs, in which a NaN in any weight that takes part would show."""
 
 
@@ -40,7 +40,7 @@ _patching = fork_lock()
 
 
 @contextlib.contextmanager
-def recorded() -> Iterator[list[Loading]]:
+def recorded_loads() -> Iterator[list[Loading]]:
     """Collect how transformers loads each network of this thread meanwhile.
 
     sentence-transformers and code of repositories call `from_pretrained` by themselves and drop what it can tell, so it is
@@ -105,9 +105,11 @@ def load_sentence_transformer(folder: Path, **settings: Any) -> Any:
     import sentence_transformers
 
     try:
-        with torch_computes(), quiet(), recorded() as loadings:
+        with torch_computes(), quiet_loggers(), recorded_loads() as loadings:
             model: Any = sentence_transformers.SentenceTransformer(str(folder), local_files_only=True, **settings)
-            check_tensors(loadings, folder, lambda: [_encoded(model.encode_query), _encoded(model.encode_document)])
+            check_tensors(
+                loadings, folder, lambda: [_encode_names(model.encode_query), _encode_names(model.encode_document)]
+            )
     except GatewayError:
         raise
     except Exception as error:  # a loader fails in as many ways as there are formats
@@ -115,7 +117,7 @@ def load_sentence_transformer(folder: Path, **settings: Any) -> Any:
     return model
 
 
-def _encoded(encode: Any) -> Any:
+def _encode_names(encode: Any) -> Any:
     return encode(list(CANARIES), prompt="", show_progress_bar=False)
 
 
@@ -124,7 +126,7 @@ def load_causal_model(folder: Path, device: str, **settings: Any) -> Any:
     import torch
     import transformers
 
-    with torch_computes(), quiet(), recorded() as loadings:
+    with torch_computes(), quiet_loggers(), recorded_loads() as loadings:
         model: Any = transformers.AutoModelForCausalLM.from_pretrained(str(folder), **settings)
         model = model.to(device).eval()
 
@@ -137,7 +139,7 @@ def load_causal_model(folder: Path, device: str, **settings: Any) -> Any:
     return model
 
 
-def check_tensors(loadings: Sequence[Loading], folder: Path, answers: Answers) -> None:
+def check_tensors(loadings: Sequence[Loading], folder: Path, answers: NetworkOutput) -> None:
     """Raise EngineFailed, with their names, for tensors that are missing, of another shape, or of another network.
 
     Missing ones may be those of a part that takes no part in the answers, such as a pooler: that is tried, not believed. For
@@ -153,24 +155,24 @@ def check_tensors(loadings: Sequence[Loading], folder: Path, answers: Answers) -
         if wrong := sorted(loading.info["mismatched_keys"]):
             _, found, wanted = wrong[0]
             raise EngineFailed(
-                f"{folder}: the tensor {_named([name for name, *_ in wrong])} has the shape {tuple(found)}, and by "
+                f"{folder}: the tensor {_name_tensors([name for name, *_ in wrong])} has the shape {tuple(found)}, and by "
                 f"config.json it is {tuple(wanted)}; {_REMEDY}"
             )
-        foreign = [name for name in sorted(loading.info["unexpected_keys"]) if _within(name, loading.model)]
+        foreign = [name for name in sorted(loading.info["unexpected_keys"]) if _belongs_to_model(name, loading.model)]
         missing = [name for name in sorted(loading.info["missing_keys"]) if _is_learnt(name, loading.model)]
         # Of a layer: the texts at hand may pass an expert by.
         if foreign or any(part.isdigit() for name in missing for part in name.split(".")):
-            raise _unsound(missing, foreign, folder)
+            raise _load_failure(missing, foreign, folder)
         _spoil(missing, loading.model)
         unused += missing
     if unused:
         import numpy as np
 
         if not all(np.isfinite(np.asarray(each, np.float64)).all() for each in answers()):
-            raise _unsound(unused, [], folder)
+            raise _load_failure(unused, [], folder)
 
 
-def _within(name: str, model: Any) -> bool:
+def _belongs_to_model(name: str, model: Any) -> bool:
     """Return whether a tensor without a place belongs to the network itself, and not to a head for another task beside it."""
     if name.rpartition(".")[2] in _COMPUTED:
         return False
@@ -199,18 +201,22 @@ def _tensor(name: str, model: Any) -> Any:
     return getattr(model.get_submodule(owner), last)
 
 
-def _unsound(missing: Sequence[str], foreign: Sequence[str], folder: Path) -> EngineFailed:
+def _load_failure(missing: Sequence[str], foreign: Sequence[str], folder: Path) -> EngineFailed:
     faults = []
     if missing:
-        faults.append(f"the files lack the tensor {_named(missing)}, in whose place there would be random numbers")
+        faults.append(
+            f"the files lack the tensor {_name_tensors(missing)}, in whose place there would be random numbers"
+        )
     if foreign:
-        faults.append(f"they have the tensor {_named(foreign)}, for which the network of config.json has no place")
+        faults.append(
+            f"they have the tensor {_name_tensors(foreign)}, for which the network of config.json has no place"
+        )
     return EngineFailed(f"{folder}: {', and '.join(faults)}; {_REMEDY}")
 
 
 _REMEDY = "download the model again, or get the files and the config.json of one and the same model"
 
 
-def _named(names: Sequence[str]) -> str:
+def _name_tensors(names: Sequence[str]) -> str:
     more = len(names) - _SHOWN
     return ", ".join(map(repr, names[:_SHOWN])) + (f" and {more} more" if more > 0 else "")

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hf_gateway.engines.forked import computing
+from hf_gateway.engines.forked import compute_guard
 from hf_gateway.engines.layout import Layout
 from hf_gateway.engines.sources import read_json
 from hf_gateway.errors import EngineFailed, EngineMissing
 from hf_gateway.values.forks import fork_lock
 
 
-class Tokeniser:
+class Tokenizer:
     """A tokenizer that cuts and pads nothing by itself. Safe for threads."""
 
     def __init__(self, path: Path, limit: int | None) -> None:
@@ -34,7 +34,7 @@ class Tokeniser:
 
     def tokens(self, texts: Sequence[str]) -> list[Any]:
         """Tokenise n texts, uncut; each has `ids`, `type_ids` and a length."""
-        with computing.using("tokenizers"):
+        with compute_guard.using("tokenizers"):
             found: list[Any] = self._whole.encode_batch_fast(list(texts))
         return found
 
@@ -47,7 +47,7 @@ class Tokeniser:
                 made = type(self._whole).from_str(self._whole.to_str())
                 made.enable_truncation(self._limit)
                 self._cutting = made
-        with computing.using("tokenizers"):
+        with compute_guard.using("tokenizers"):
             return self._cutting.encode_batch_fast([text])[0]
 
 

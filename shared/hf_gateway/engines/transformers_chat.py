@@ -6,19 +6,19 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hf_gateway.chat import ChatEvent, ChatRequest
-from hf_gateway.engines import trusts_code
+from hf_gateway.engines import trusts_remote_code
 from hf_gateway.engines.chat_prompt import Prompt, Template
 from hf_gateway.engines.choosing import DTYPES
-from hf_gateway.engines.forked import computing, torch_computes
+from hf_gateway.engines.forked import compute_guard, torch_computes
 from hf_gateway.engines.generation import Generation, Run, Turns
 from hf_gateway.engines.response_parsing import (
     CALL,
     CALL_END,
     Detokenizer,
-    Reading,
+    ResponseParser,
     StopStrings,
-    TemplateReading,
-    reading_of,
+    TemplateParser,
+    parser_for,
 )
 from hf_gateway.engines.sources import ModelFiles
 from hf_gateway.engines.tensors import check_device, load_causal_model
@@ -29,7 +29,7 @@ from hf_gateway.wire.think_tags import THINK, THINK_END
 
 OPTIONS = frozenset({"device", "dtype", "trust_remote_code"})
 
-_UNBOUNDED = 8192
+_DEFAULT_MAX_TOKENS = 8192
 """Tokens of an answer, where neither the request nor the model says how many there may be."""
 
 
@@ -54,7 +54,7 @@ class Engine:
             raise EngineMissing(
                 f"chat models in this process need torch and transformers ({error}): pip install 'hf-gateway[torch]'"
             ) from None
-        trusted = trusts_code(files, options, revision)
+        trusted = trusts_remote_code(files, options, revision)
         self._name = name or str(files.path)
         device = str(options.get("device") or ("cuda" if torch.cuda.is_available() else "cpu"))
         check_device(device)
@@ -121,14 +121,14 @@ class Engine:
 
     def _work(self, run: Run, request: ChatRequest) -> None:
         # Before the turn comes, so that what cannot be answered fails at once.
-        with self._tokenizing, computing.using("tokenizers"):
+        with self._tokenizing, compute_guard.using("tokenizers"):
             prompt = self._template.prompt(request)
         length, context = len(prompt.ids), self.context
         if context is not None and length >= context:
             raise ContextOverflow(
                 f"the conversation has {length} tokens, and {self._name} takes {context} with its answer", limit=context
             )
-        wanted = request.sampling.max_tokens or self._defaults.max_new_tokens or context or _UNBOUNDED
+        wanted = request.sampling.max_tokens or self._defaults.max_new_tokens or context or _DEFAULT_MAX_TOKENS
         with self._turns.turn_of(run) as mine, torch_computes(self.device, self._process):
             if mine:
                 self._generate(run, request, prompt, min(wanted, context - length) if context else wanted)
@@ -139,7 +139,7 @@ class Engine:
         answer = self._answer(run, request, prompt)
 
         def take(token: int) -> bool:
-            computing.pause("torch")
+            compute_guard.pause("torch")
             return answer.take(token)
 
         ids = torch.tensor([prompt.ids], device=self._model.device)
@@ -152,7 +152,7 @@ class Engine:
             attention_mask=torch.ones_like(ids),
             generation_config=config,
             logits_processor=self._processors(request, prompt),
-            stopping_criteria=[self._decoding.Watch(len(prompt.ids), take)],
+            stopping_criteria=[self._decoding.StopCheck(len(prompt.ids), take)],
         )
         if run.cancelled:
             return
@@ -161,17 +161,17 @@ class Engine:
         run.put(ChatEvent(finish_reason=answer.finish_reason, usage=usage, model=self._name))
 
     def _answer(self, run: Run, request: ChatRequest, prompt: Prompt) -> "_Answer":
-        reading = reading_of(self._tokenizer, self._template.source, prompt.text, prompt.begun, request.tools)
+        reading = parser_for(self._tokenizer, self._template.source, prompt.text, prompt.begun, request.tools)
         stops = self._defaults.stop_strings or []
         one_call = len(request.forced_tools) == 1 or request.sampling.parallel_tool_calls is False
         return _Answer(
             run,
-            Detokenizer(self._text),
+            Detokenizer(self._decode),
             reading,
             StopStrings([*request.stop, *([stops] if isinstance(stops, str) else stops)]),
             ends=self._ends,
             # transformers' own parser wants to see every token, and knows which of them are no text.
-            silent=frozenset() if isinstance(reading, TemplateReading) else self._silent,
+            silent=frozenset() if isinstance(reading, TemplateParser) else self._silent,
             most_calls=1 if one_call else None,
         )
 
@@ -183,14 +183,14 @@ class Engine:
                 self._decoding.Penalties(start, sampling.frequency_penalty or 0.0, sampling.presence_penalty or 0.0)
             )
         if prompt.ways:
-            made.append(self._decoding.OneOf(start, prompt.ways))
+            made.append(self._decoding.AllowedTokens(start, prompt.ways))
         shapes = self._decoding.shapes_of(self._defaults, sampling)
         if shapes is not None:
-            made.append(self._decoding.Draw(shapes, sampling.seed, self._model.device))
+            made.append(self._decoding.SeededSampling(shapes, sampling.seed, self._model.device))
         return made
 
-    def _text(self, ids: Sequence[int]) -> str:
-        with self._tokenizing, computing.using("tokenizers"):
+    def _decode(self, ids: Sequence[int]) -> str:
+        with self._tokenizing, compute_guard.using("tokenizers"):
             return str(self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
 
@@ -201,7 +201,7 @@ class _Answer:
         self,
         run: Run,
         letters: Detokenizer,
-        reading: Reading,
+        reading: ResponseParser,
         stops: StopStrings,
         *,
         ends: frozenset[int],

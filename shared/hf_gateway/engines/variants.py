@@ -10,7 +10,7 @@ from typing import Any
 
 from hf_gateway.embedding import EmbedRequest, Role
 from hf_gateway.engines.sentence_transformers import OPTIONS, Engine
-from hf_gateway.engines.sources import ModelFiles, describe
+from hf_gateway.engines.sources import ModelFiles, space_of
 from hf_gateway.errors import EngineFailed
 from hf_gateway.fingerprint import CANARIES, Row, Rows
 from hf_gateway.space import VectorSpace
@@ -40,12 +40,12 @@ def measured_variants(
     }
     prompts: Prompts = {"query": space.query_prompt or "", "document": space.document_prompt or ""}
     try:
-        return own, dict(_changed(engine._model, describe(files, space.model).pooling, prompts))
+        return own, dict(_variant_rows(engine._model, space_of(files, space.model).pooling, prompts))
     except Exception as error:  # torch's, or a module's that wants more than a sentence embedding
         raise EngineFailed(f"{files.path} cannot be pooled in another way: {type(error).__name__}: {error}") from error
 
 
-def _changed(model: Any, pooling: str | None, prompts: Prompts) -> Iterator[tuple[str, Rows]]:
+def _variant_rows(model: Any, pooling: str | None, prompts: Prompts) -> Iterator[tuple[str, Rows]]:
     modules = list(model)
     names = [type(module).__name__ for module in modules]
     if "Pooling" not in names:
@@ -65,7 +65,7 @@ def _changed(model: Any, pooling: str | None, prompts: Prompts) -> Iterator[tupl
             prompt = prompted[role]
             if prompt not in tokens:
                 tokens[prompt] = _token_embeddings(model, prompt)
-            rows[role] = tuple(_finished(each, mode, after, normal) for each in tokens[prompt])
+            rows[role] = tuple(_finish_row(each, mode, after, normal) for each in tokens[prompt])
         found.append((len(changes), " and ".join(changes), rows))
     for changed, words, made in sorted(found, key=lambda each: each[0]):
         if changed:
@@ -101,7 +101,7 @@ def _token_embeddings(model: Any, prompt: str) -> list[Any]:
     return [each.detach().cpu().float() for each in found]
 
 
-def _finished(tokens: Any, mode: str, after: Sequence[Any], normal: bool) -> Row:
+def _finish_row(tokens: Any, mode: str, after: Sequence[Any], normal: bool) -> Row:
     import torch
 
     pooled = {

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 
 ACCEPTED = "gzip, deflate"
 """What every request says it takes; an answer in anything else is refused unread."""
-PIECE_BYTES = 2**20
+CHUNK_BYTES = 2**20
 """Bytes that are unpacked at once: a server may have packed a gigabyte into what came with one read."""
 
 
@@ -17,7 +17,7 @@ class Undecodable(Exception):
     """The body is not in the encoding it names."""
 
 
-class CutShort(Exception):
+class Truncated(Exception):
     """The body ended before its compression did."""
 
 
@@ -37,7 +37,7 @@ class Decoder:
         self._more = False
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Take bytes as they came; gives them unpacked, PIECE_BYTES at most at a time. Raises Undecodable."""
+        """Take bytes as they came; gives them unpacked, CHUNK_BYTES at most at a time. Raises Undecodable."""
         if self.is_plain:
             if data:
                 yield data
@@ -46,21 +46,21 @@ class Decoder:
             if self._inflating is None:
                 self._inflating = zlib.decompressobj(self._window_bits(data[0]))
             try:
-                piece = self._inflating.decompress(data, PIECE_BYTES)
+                piece = self._inflating.decompress(data, CHUNK_BYTES)
             except zlib.error as error:
                 raise Undecodable(str(error)) from None
             data = self._inflating.unconsumed_tail
             # All input may have been taken, and what it stands for still be more than one piece.
-            self._more = len(piece) == PIECE_BYTES
+            self._more = len(piece) == CHUNK_BYTES
             if self._inflating.eof:
                 data, self._inflating, self._more = self._inflating.unused_data, None, False
             if piece:
                 yield piece
 
     def end(self) -> None:
-        """Raise CutShort where the body ended too early."""
+        """Raise Truncated where the body ended too early."""
         if self._inflating is not None:
-            raise CutShort
+            raise Truncated
 
     def _window_bits(self, first: int) -> int:
         if self._encoding == "gzip":

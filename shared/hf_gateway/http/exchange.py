@@ -9,19 +9,19 @@ from hf_gateway._version import __version__
 from hf_gateway.credentials import origin_of
 from hf_gateway.drive import Open, Opened, Send
 from hf_gateway.errors import AttemptTimedOut, BadResponse, ConnectFailed, GatewayError, InvalidRequest
-from hf_gateway.http.decoding import ACCEPTED, CutShort, Decoder, Undecodable, UnknownEncoding
+from hf_gateway.http.decoding import ACCEPTED, Decoder, Truncated, Undecodable, UnknownEncoding
 from hf_gateway.values.redaction import shown_url
 from hf_gateway.wire.http import HttpResponse
 
-MAX_BODY = 512 * 2**20
+MAX_BODY_BYTES = 512 * 2**20
 """Bytes of a decoded answer; 2,048 vectors of 4,096 numbers in JSON are about 170 MB."""
 MAX_REDIRECTS = 5
 MAX_CONNECTIONS = 512
 """Of one pool, in use or kept; whoever comes beyond waits."""
-MAX_URL_CHARACTERS = 2**16
-SHOWN_CHARACTERS = 200
+MAX_URL_CHARS = 2**16
+SHOWN_URL_CHARS = 200
 """Of a URL in a message; a server may send one as long as it likes."""
-KEPT = 30.0
+KEEP_ALIVE_S = 30.0
 """Seconds that an idle connection is kept."""
 USER_AGENT = f"hf-gateway/{__version__}"
 ALWAYS_SENT = {"user-agent": USER_AGENT, "accept": "*/*", "accept-encoding": ACCEPTED, "connection": "keep-alive"}
@@ -43,7 +43,7 @@ class Exchange:
         self.ends = time.monotonic() + timeout
         self._hops = 0
 
-    def left(self) -> float:
+    def remaining_s(self) -> float:
         """Return the seconds that are left. Raises AttemptTimedOut when none are."""
         left = self.ends - time.monotonic()
         if left <= 0:
@@ -64,8 +64,8 @@ class Exchange:
 
     def address(self, parse: Callable[[str], _Address]) -> _Address:
         """Return the URL as it is now, in a library's form. parse: raises ValueError for one that it cannot call."""
-        if len(self.url) > MAX_URL_CHARACTERS:
-            raise self.uncallable(f"it is longer than {MAX_URL_CHARACTERS:,} characters")
+        if len(self.url) > MAX_URL_CHARS:
+            raise self.uncallable(f"it is longer than {MAX_URL_CHARS:,} characters")
         try:
             return parse(self.url)
         except ValueError as error:
@@ -83,7 +83,7 @@ class Exchange:
             raise BadResponse("redirects to what is no URL", target=self.target, status=status) from None
         if not same:
             raise BadResponse(
-                f"redirects to another server, {self._shown(there)}, which is not followed: neither the texts nor a key "
+                f"redirects to another server, {self._shown_url(there)}, which is not followed: neither the texts nor a key "
                 "were meant for it; if it is the right one, name it as the target's URL",
                 target=self.target,
                 status=status,
@@ -91,7 +91,7 @@ class Exchange:
         self._hops += 1
         if self._hops > MAX_REDIRECTS or (status in (301, 302, 303) and self.sent.request.method != "GET"):
             raise BadResponse(
-                f"redirects to {self._shown(there)}, and a POST would be lost on the way; use that URL",
+                f"redirects to {self._shown_url(there)}, and a POST would be lost on the way; use that URL",
                 target=self.target,
                 status=status,
             )
@@ -99,8 +99,8 @@ class Exchange:
         return True
 
     def check_size(self, size: int, status: int | None = None) -> None:
-        """Raise BadResponse for a body of more bytes than were asked for, MAX_BODY unless the request says otherwise."""
-        most = self.sent.max_bytes or MAX_BODY
+        """Raise BadResponse for a body of more bytes than were asked for, MAX_BODY_BYTES unless the request says otherwise."""
+        most = self.sent.max_bytes or MAX_BODY_BYTES
         if size > most:
             raise BadResponse(
                 f"answered with more than {most >> 20} MB; the rest was not read", target=self.target, status=status
@@ -121,14 +121,14 @@ class Exchange:
             body = body.replace(self.sent.credential.secret.reveal().encode(), b"***")
         return HttpResponse(status, headers, body)
 
-    def refused(self, words: str) -> ConnectFailed:
+    def connect_failed(self, words: str) -> ConnectFailed:
         """There is no connection."""
         return ConnectFailed(
             f"no connection to {origin_of(self.url)}: {self._scrubbed(words)}; is the server running, and the URL right?",
             target=self.target,
         )
 
-    def broken(self, words: str) -> ConnectFailed:
+    def connection_broken(self, words: str) -> ConnectFailed:
         """The connection was lost on the way."""
         return ConnectFailed(
             f"the connection to {origin_of(self.url)} broke before the answer was complete: {self._scrubbed(words)}",
@@ -139,10 +139,12 @@ class Exchange:
         """The URL or the headers cannot be sent: the caller's fault, unless the server sent us there."""
         if self._hops:
             return BadResponse(
-                f"redirects to {self._shown(self.url)}, which cannot be called: {self._scrubbed(words)}",
+                f"redirects to {self._shown_url(self.url)}, which cannot be called: {self._scrubbed(words)}",
                 target=self.target,
             )
-        return InvalidRequest(f"{self._shown(self.url)} cannot be called: {self._scrubbed(words)}", target=self.target)
+        return InvalidRequest(
+            f"{self._shown_url(self.url)} cannot be called: {self._scrubbed(words)}", target=self.target
+        )
 
     def too_late(self) -> AttemptTimedOut:
         """The time for all of it is over."""
@@ -158,9 +160,9 @@ class Exchange:
             f"nothing more came from {origin_of(self.url)} within {seconds:.3g} s", target=self.target
         )
 
-    def _shown(self, url: str) -> str:
+    def _shown_url(self, url: str) -> str:
         url = shown_url(url)
-        return repr(url if len(url) <= SHOWN_CHARACTERS else f"{url[:SHOWN_CHARACTERS]}…")
+        return repr(url if len(url) <= SHOWN_URL_CHARS else f"{url[:SHOWN_URL_CHARS]}…")
 
     def _scrubbed(self, words: str) -> str:
         return self.sent.credential.secret.scrub(words) if self.sent.credential else words
@@ -194,7 +196,7 @@ class AsyncPool(Protocol):
         """Close the connections."""
 
 
-def lowered(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+def lowercase_names(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Return headers by names in lower case, those of one name joined by commas (RFC 9110, 5.3)."""
     found: dict[str, str] = {}
     for name, value in headers:
@@ -203,7 +205,7 @@ def lowered(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
     return found
 
 
-def sorted_out(failure: Failure, exchange: Exchange, error: Exception) -> GatewayError:
+def translate(failure: Failure, exchange: Exchange, error: Exception) -> GatewayError:
     """Return what an exception means, and raise that of a stranger. failure: of the library it may be from."""
     known: GatewayError | None
     match error:
@@ -211,8 +213,8 @@ def sorted_out(failure: Failure, exchange: Exchange, error: Exception) -> Gatewa
             return error
         case Undecodable():
             known = BadResponse(f"the answer cannot be decompressed: {error}", target=exchange.target)
-        case CutShort():
-            known = exchange.broken("its compression does not come to an end")
+        case Truncated():
+            known = exchange.connection_broken("its compression does not come to an end")
         case _:
             known = failure(exchange, error)
     if known is None and isinstance(error, TimeoutError):
@@ -222,7 +224,7 @@ def sorted_out(failure: Failure, exchange: Exchange, error: Exception) -> Gatewa
     return known
 
 
-def raise_(failure: GatewayError | None) -> NoReturn:
+def raise_error(failure: GatewayError | None) -> NoReturn:
     """Raise, outside of any except block: the library's exception, with the key in its request, would be the context."""
     assert failure is not None
     raise failure

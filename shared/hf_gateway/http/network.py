@@ -65,7 +65,7 @@ class TimedStream(httpcore.NetworkStream):
         rest = memoryview(data)
         try:
             while rest:
-                self._sock.settimeout(self._left(httpcore.WriteTimeout))
+                self._sock.settimeout(self._remaining_s(httpcore.WriteTimeout))
                 rest = rest[self._sock.send(rest) :]
         except TimeoutError as error:
             raise httpcore.WriteTimeout(str(error)) from None
@@ -75,7 +75,7 @@ class TimedStream(httpcore.NetworkStream):
     def receive(self, max_bytes: int) -> bytes:
         """Return what is there, waiting for it."""
         try:
-            self._sock.settimeout(self._left(httpcore.ReadTimeout))
+            self._sock.settimeout(self._remaining_s(httpcore.ReadTimeout))
             return self._sock.recv(max_bytes)
         except TimeoutError as error:
             raise httpcore.ReadTimeout(str(error)) from None
@@ -128,7 +128,7 @@ class TimedStream(httpcore.NetworkStream):
         if isinstance(timeout, Limit):
             self._limit = timeout
 
-    def _left(self, late: type[Exception]) -> float:
+    def _remaining_s(self, late: type[Exception]) -> float:
         return _seconds_until(self._limit.ends if self._limit is not None else self._connected_by, late)
 
 

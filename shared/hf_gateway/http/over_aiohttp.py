@@ -17,12 +17,20 @@ from yarl import URL
 from hf_gateway.drive import Opened
 from hf_gateway.errors import GatewayError
 from hf_gateway.http.decoding import ACCEPTED, Decoder
-from hf_gateway.http.exchange import KEPT, MAX_CONNECTIONS, USER_AGENT, Exchange, lowered, raise_, sorted_out
+from hf_gateway.http.exchange import (
+    KEEP_ALIVE_S,
+    MAX_CONNECTIONS,
+    USER_AGENT,
+    Exchange,
+    lowercase_names,
+    raise_error,
+    translate,
+)
 from hf_gateway.http.proxies import Proxy
 from hf_gateway.http.sockets import has_news
 from hf_gateway.wire.http import HttpResponse
 
-LONGEST_HEADER = 2**16
+MAX_HEADER_BYTES = 2**16
 """Bytes of one header field of an answer: Hugging Face's policies are long."""
 
 
@@ -30,19 +38,19 @@ def failure(exchange: Exchange, error: Exception) -> GatewayError | None:
     """Say what an exception of aiohttp means; None for a stranger."""
     match error:
         case aiohttp.ConnectionTimeoutError():
-            return exchange.refused(f"no answer within {exchange.connect_timeout:.3g} s")
+            return exchange.connect_failed(f"no answer within {exchange.connect_timeout:.3g} s")
         case aiohttp.ClientConnectorCertificateError():
-            return exchange.refused(str(error.certificate_error))
+            return exchange.connect_failed(str(error.certificate_error))
         case aiohttp.ClientConnectorError():
-            return exchange.refused(str(error.os_error))
+            return exchange.connect_failed(str(error.os_error))
         case aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError():
             return exchange.uncallable("it is not a URL of HTTP")
         case aiohttp.ClientError():
-            return exchange.broken(_words(error))
+            return exchange.connection_broken(_words(error))
         case RuntimeError() if "closed" in str(error):
-            return exchange.broken("this gateway was closed meanwhile, by another thread or task")
+            return exchange.connection_broken("this gateway was closed meanwhile, by another thread or task")
         case UnicodeError():  # a name that cannot be one, such as of 64 letters, when it is looked up
-            return exchange.refused(str(error))
+            return exchange.connect_failed(str(error))
     return None
 
 
@@ -63,7 +71,7 @@ class AiohttpPool:
             ssl=context,
             # The places are given below, where waiting for one is not taken for connecting.
             limit=0,
-            keepalive_timeout=KEPT,
+            keepalive_timeout=KEEP_ALIVE_S,
             # The system's own, as everywhere else, though aiodns be installed: it would read files on the event loop.
             resolver=aiohttp.ThreadedResolver(),
         )
@@ -72,8 +80,8 @@ class AiohttpPool:
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"user-agent": USER_AGENT, "accept-encoding": ACCEPTED},
             auto_decompress=False,
-            max_line_size=LONGEST_HEADER,
-            max_field_size=LONGEST_HEADER,
+            max_line_size=MAX_HEADER_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
         )
         # It would send a GET twice of its own accord, and only the chain repeats.
         self._session._retry_connection = False
@@ -90,13 +98,13 @@ class AiohttpPool:
         """Send and read the whole answer."""
         async with self._places:
             while True:
-                response = await self._answered(exchange)
+                response = await self._send_request(exchange)
                 # Closing does nothing to a connection whose answer was read to its end.
                 with contextlib.closing(response):
-                    headers = lowered(_readable(response))
+                    headers = lowercase_names(_readable(response))
                     if exchange.redirected(response.status, headers):
                         continue
-                    body = await _whole(response, exchange, exchange.decoder(response.status, headers))
+                    body = await _read_body(response, exchange, exchange.decoder(response.status, headers))
                     return exchange.response(response.status, headers, body)
 
     async def open(self, exchange: Exchange) -> Opened:
@@ -104,10 +112,10 @@ class AiohttpPool:
         async with contextlib.AsyncExitStack() as closing:
             await closing.enter_async_context(self._places)
             while True:
-                response = await self._answered(exchange)
+                response = await self._send_request(exchange)
                 with contextlib.ExitStack() as leaving:
                     leaving.callback(response.close)
-                    headers = lowered(_readable(response))
+                    headers = lowercase_names(_readable(response))
                     if exchange.redirected(response.status, headers):
                         continue
                     decoder = exchange.decoder(response.status, headers)
@@ -118,9 +126,9 @@ class AiohttpPool:
         """Close the connections."""
         await self._connector.close()
 
-    async def _answered(self, exchange: Exchange) -> aiohttp.ClientResponse:
+    async def _send_request(self, exchange: Exchange) -> aiohttp.ClientResponse:
         """Send, and return the answer once its headers are there."""
-        exchange.left()
+        exchange.remaining_s()
         sent = exchange.sent.request
         return await self._session.request(
             sent.method,
@@ -190,7 +198,7 @@ def _readable(response: aiohttp.ClientResponse) -> Iterable[tuple[str, str]]:
         yield name, value
 
 
-async def _whole(response: aiohttp.ClientResponse, exchange: Exchange, decoder: Decoder) -> bytes:
+async def _read_body(response: aiohttp.ClientResponse, exchange: Exchange, decoder: Decoder) -> bytes:
     pieces: list[bytes] = []
     size = 0
     while raw := await response.content.readany():
@@ -241,9 +249,9 @@ class _Body:
             return piece or None
         except TimeoutError:
             failed = self._exchange.stalled(timeout)
-        except Exception as error:  # noqa: BLE001 - sorted by `sorted_out`, which lets strangers through
-            failed = sorted_out(failure, self._exchange, error)
-        raise_(failed)
+        except Exception as error:  # noqa: BLE001 - sorted by `translate`, which lets strangers through
+            failed = translate(failure, self._exchange, error)
+        raise_error(failed)
 
     async def aclose(self) -> None:
         """Close the connection, unless the body was read to its end."""

@@ -21,14 +21,14 @@ import httpx
 from hf_gateway.drive import Opened
 from hf_gateway.errors import GatewayError
 from hf_gateway.http import exchange as rules
-from hf_gateway.http.exchange import ALWAYS_SENT, KEPT, Exchange, lowered, raise_, sorted_out
+from hf_gateway.http.exchange import ALWAYS_SENT, KEEP_ALIVE_S, Exchange, lowercase_names, raise_error, translate
 from hf_gateway.http.httpx_failures import failure
 from hf_gateway.http.network import Limit, TimedNetwork
 from hf_gateway.http.proxies import Proxy
-from hf_gateway.http.urls import parsed
+from hf_gateway.http.urls import parse_url
 from hf_gateway.wire.http import HttpResponse
 
-_LOOK_AGAIN_S = 0.01
+_POOL_POLL_S = 0.01
 """Seconds from one look for a free place to the next, where MAX_CONNECTIONS are in use."""
 
 
@@ -48,19 +48,19 @@ class BlockingPool:
 
     def send(self, exchange: Exchange) -> HttpResponse:
         """Send and read the whole answer, in the exchange's time."""
-        with closing(self._answered(exchange)) as answer:
+        with closing(self._send_request(exchange)) as answer:
             body: list[bytes] = []
             size = 0
             for piece in answer.pieces():
                 body.append(piece)
                 size += len(piece)
                 exchange.check_size(size, answer.status)
-                exchange.left()  # unpacking takes time, too
+                exchange.remaining_s()  # unpacking takes time, too
             return exchange.response(answer.status, answer.headers, body[0] if len(body) == 1 else b"".join(body))
 
     def open(self, exchange: Exchange) -> Opened:
         """Send and wait for the answer's headers, in the exchange's time."""
-        answer = self._answered(exchange)
+        answer = self._send_request(exchange)
         return Opened(answer.status, answer.headers, _Body(answer, exchange))
 
     def close(self) -> None:
@@ -71,9 +71,9 @@ class BlockingPool:
             for _, connection in stack:
                 connection.close()
 
-    def _answered(self, exchange: Exchange) -> "_Answer":
+    def _send_request(self, exchange: Exchange) -> "_Answer":
         while True:
-            exchange.left()
+            exchange.remaining_s()
             answer = _Answer(self._transport, exchange)
             try:
                 if not exchange.redirected(answer.status, answer.headers):
@@ -90,7 +90,7 @@ class BlockingPool:
         try:
             response = lease.connection.handle_request(request)
         except BaseException:
-            lease.end()
+            lease.release()
             raise
         return httpcore.Response(
             response.status, headers=response.headers, content=_Raw(response, lease), extensions=response.extensions
@@ -104,7 +104,7 @@ class BlockingPool:
                 if len(self._leases) < rules.MAX_CONNECTIONS:
                     self._leases.add(lease)
                     break
-            time.sleep(min(_LOOK_AGAIN_S, exchange.left()))
+            time.sleep(min(_POOL_POLL_S, exchange.remaining_s()))
         while True:
             with self._lock:
                 stack = self._idle.get(lease.origin)
@@ -125,12 +125,12 @@ class BlockingPool:
             self._leases.discard(lease)
             if keep:
                 self._idle.setdefault(lease.origin, []).append((now, connection))
-            if now - self._swept > KEPT:
+            if now - self._swept > KEEP_ALIVE_S:
                 self._swept = now
                 kept = {}
                 for origin, stack in self._idle.items():
-                    old += [each for since, each in stack if now - since > KEPT]
-                    if young := [entry for entry in stack if now - entry[0] <= KEPT]:
+                    old += [each for since, each in stack if now - since > KEEP_ALIVE_S]
+                    if young := [entry for entry in stack if now - entry[0] <= KEEP_ALIVE_S]:
                         kept[origin] = young
                 self._idle = kept
         for each in old:
@@ -145,7 +145,7 @@ class _Lease:
         self.origin = origin
         self.connection: httpcore.ConnectionInterface | None = None
 
-    def end(self, *, keep: bool = False) -> None:
+    def release(self, *, keep: bool = False) -> None:
         """Give the connection back, to be kept or closed."""
         connection, self.connection = self.connection, None
         if connection is not None:
@@ -174,7 +174,7 @@ class _Raw:
             # An interrupt within httpcore may leave one of its locks locked, and no exchange shall meet it.
             keep = self._is_read
         finally:
-            self._lease.end(keep=keep)
+            self._lease.release(keep=keep)
 
 
 class _Transport(httpx.HTTPTransport):
@@ -208,7 +208,9 @@ class _Answer:
         self._response = transport.handle_request(message)
         try:
             self.status = self._response.status_code
-            self.headers = lowered((_text(name), _text(value)) for name, value in self._response.headers.raw)
+            self.headers = lowercase_names(
+                (_decode_header(name), _decode_header(value)) for name, value in self._response.headers.raw
+            )
         except BaseException:
             self._response.close()
             raise
@@ -252,9 +254,9 @@ class _Body:
             return piece
         except httpx.TimeoutException:
             failed = self._exchange.stalled(timeout)
-        except Exception as error:  # noqa: BLE001 - sorted by `sorted_out`, which lets strangers through
-            failed = sorted_out(failure, self._exchange, error)
-        raise_(failed)
+        except Exception as error:  # noqa: BLE001 - sorted by `translate`, which lets strangers through
+            failed = translate(failure, self._exchange, error)
+        raise_error(failed)
 
     async def aread(self, timeout: float) -> bytes | None:
         """Not for a body that was opened blocking."""
@@ -273,17 +275,17 @@ def _factory(context: SSLContext, proxy: Proxy | None) -> httpcore.ConnectionPoo
     """Return one of httpcore's pools, which is used only for its knowledge of how to connect, directly or through a proxy."""
     network = TimedNetwork()
     if proxy is None:
-        return httpcore.ConnectionPool(ssl_context=context, keepalive_expiry=KEPT, network_backend=network)
+        return httpcore.ConnectionPool(ssl_context=context, keepalive_expiry=KEEP_ALIVE_S, network_backend=network)
     if proxy.is_socks:
         return httpcore.SOCKSProxy(
-            proxy.address, proxy.login, ssl_context=context, keepalive_expiry=KEPT, network_backend=network
+            proxy.address, proxy.login, ssl_context=context, keepalive_expiry=KEEP_ALIVE_S, network_backend=network
         )
     return httpcore.HTTPProxy(
         proxy.address,
         proxy.login,
         ssl_context=context,
         proxy_ssl_context=context if proxy.address.startswith("https") else None,
-        keepalive_expiry=KEPT,
+        keepalive_expiry=KEEP_ALIVE_S,
         network_backend=network,
     )
 
@@ -308,11 +310,11 @@ def _message(exchange: Exchange) -> httpx.Request:
 @lru_cache(256)
 def _address(url: str) -> tuple[httpx.URL, str]:
     """Return a URL as httpx has it, and its host for the header. Raises ValueError for one that cannot be called."""
-    found = parsed(url)
+    found = parse_url(url)
     return found, found.netloc.decode("ascii")
 
 
-def _text(raw: bytes) -> str:
+def _decode_header(raw: bytes) -> str:
     """Return a header's bytes as UTF-8, or as Latin-1 where they are no UTF-8."""
     try:
         return raw.decode()

@@ -16,10 +16,18 @@ import httpx
 from hf_gateway.drive import Opened
 from hf_gateway.errors import GatewayError
 from hf_gateway.http.decoding import Decoder
-from hf_gateway.http.exchange import ALWAYS_SENT, KEPT, MAX_CONNECTIONS, Exchange, lowered, raise_, sorted_out
+from hf_gateway.http.exchange import (
+    ALWAYS_SENT,
+    KEEP_ALIVE_S,
+    MAX_CONNECTIONS,
+    Exchange,
+    lowercase_names,
+    raise_error,
+    translate,
+)
 from hf_gateway.http.httpx_failures import failure
 from hf_gateway.http.proxies import Proxy
-from hf_gateway.http.urls import parsed
+from hf_gateway.http.urls import parse_url
 from hf_gateway.wire.http import HttpResponse
 
 with contextlib.suppress(ImportError):
@@ -38,7 +46,9 @@ class HttpxPool:
             trust_env=False,
             proxy=httpx.Proxy(proxy.address, auth=proxy.login) if proxy is not None else None,
             limits=httpx.Limits(
-                max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS, keepalive_expiry=KEPT
+                max_connections=MAX_CONNECTIONS,
+                max_keepalive_connections=MAX_CONNECTIONS,
+                keepalive_expiry=KEEP_ALIVE_S,
             ),
         )
         self.closed = False
@@ -49,7 +59,7 @@ class HttpxPool:
         while True:
             response = await self._transport.handle_async_request(_message(exchange))
             async with contextlib.aclosing(response):
-                headers = lowered(response.headers.multi_items())
+                headers = lowercase_names(response.headers.multi_items())
                 if exchange.redirected(response.status_code, headers):
                     continue
                 body = bytearray()
@@ -64,7 +74,7 @@ class HttpxPool:
             response = await self._transport.handle_async_request(_message(exchange))
             async with contextlib.AsyncExitStack() as closing:
                 closing.push_async_callback(response.aclose)
-                headers = lowered(response.headers.multi_items())
+                headers = lowercase_names(response.headers.multi_items())
                 if not exchange.redirected(response.status_code, headers):
                     body = _Body(response, exchange, exchange.decoder(response.status_code, headers))
                     closing.pop_all()
@@ -76,11 +86,11 @@ class HttpxPool:
         await self._transport.aclose()
 
 
-_address = lru_cache(256)(parsed)
+_address = lru_cache(256)(parse_url)
 
 
 def _message(exchange: Exchange) -> httpx.Request:
-    times = {"connect": min(exchange.connect_timeout, exchange.left())}  # the caller keeps the time of the whole
+    times = {"connect": min(exchange.connect_timeout, exchange.remaining_s())}  # the caller keeps the time of the whole
     sent = exchange.sent.request
     return httpx.Request(
         sent.method,
@@ -120,9 +130,9 @@ class _Body:
             return piece
         except TimeoutError:
             failed = self._exchange.stalled(timeout)
-        except Exception as error:  # noqa: BLE001 - sorted by `sorted_out`, which lets strangers through
-            failed = sorted_out(failure, self._exchange, error)
-        raise_(failed)
+        except Exception as error:  # noqa: BLE001 - sorted by `translate`, which lets strangers through
+            failed = translate(failure, self._exchange, error)
+        raise_error(failed)
 
     async def aclose(self) -> None:
         """Close the connection, unless the body was read to its end."""

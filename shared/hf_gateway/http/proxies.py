@@ -26,14 +26,14 @@ class Proxy:
     @classmethod
     def parse(cls, variable: str, value: str) -> "Proxy":
         """Read what an environment variable names. Raises ConfigError, which shows no password."""
-        from hf_gateway.http.urls import parsed
+        from hf_gateway.http.urls import parse_url
 
         url = value if "://" in value else f"http://{value}"
         advice = ""
         try:
             parts = urlsplit(url)
             scheme, host, port = parts.scheme.lower(), parts.hostname or "", parts.port
-            parsed(f"http://{f'[{host}]' if ':' in host else host}")
+            parse_url(f"http://{f'[{host}]' if ':' in host else host}")
             if scheme not in _SCHEMES:
                 raise ValueError(scheme)
         except ValueError:
@@ -51,7 +51,7 @@ class Proxy:
 class Proxies:
     """What the environment says (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY, or the system's settings), read once."""
 
-    found: dict[str, str] = field(default_factory=dict)
+    proxies: dict[str, str] = field(default_factory=dict)
     _verdicts: dict[tuple[str, str], Proxy | None] = field(default_factory=dict, compare=False)
 
     @classmethod
@@ -65,7 +65,7 @@ class Proxies:
 
     def proxy_for(self, url: str) -> Proxy | None:
         """Return the proxy for a URL, None where it is called directly. Raises ConfigError."""
-        if not self.found:
+        if not self.proxies:
             return None
         try:
             parts = urlsplit(url)
@@ -77,9 +77,9 @@ class Proxies:
         return self._verdicts[key]
 
     def _judge(self, scheme: str, place: str, host: str) -> Proxy | None:
-        name = scheme if scheme in self.found else "all"
-        value = self.found.get(name)
-        exempt = [name.strip().lower().lstrip(".") for name in self.found.get("no", "").split(",")]
+        name = scheme if scheme in self.proxies else "all"
+        value = self.proxies.get(name)
+        exempt = [name.strip().lower().lstrip(".") for name in self.proxies.get("no", "").split(",")]
         if not value or any(name and (name in (host, place) or host.endswith(f".{name}")) for name in exempt):
             return None
         return Proxy.parse(f"{name.upper()}_PROXY", value)

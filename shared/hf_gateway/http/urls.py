@@ -3,7 +3,7 @@
 import httpx
 
 
-def parsed(url: str) -> httpx.URL:
+def parse_url(url: str) -> httpx.URL:
     """Return a URL of HTTP, its host in ASCII and its path escaped. Raises ValueError for any other."""
     try:
         found = httpx.URL(url)

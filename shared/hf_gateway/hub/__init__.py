@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from hf_gateway.hub.metadata import ModelFile as ModelFile
     from hf_gateway.hub.metadata import ModelMetadata as ModelMetadata
     from hf_gateway.hub.metadata import Models as Models
-    from hf_gateway.wire.hub_account import Account as Account
+    from hf_gateway.wire.hub_account import HubAccount as HubAccount
 
 _HOME = {
-    "Account": "wire.hub_account",
+    "HubAccount": "wire.hub_account",
     "Compatibility": "hub.compatibility",
     "Download": "hub.download",
     "HubConnector": "hub.connector",
@@ -31,9 +31,9 @@ _HOME = {
 }
 
 __all__ = [
-    "Account",
     "Compatibility",
     "Download",
+    "HubAccount",
     "HubConnector",
     "License",
     "ModelCache",

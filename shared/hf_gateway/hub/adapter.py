@@ -59,7 +59,7 @@ _PATHS_OF_FILES = (
 _ID = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*", re.ASCII)
 _CACHED = re.compile(r"models--([\w.-]+?)(?:--([\w.-]+))?[\\/]snapshots[\\/]([0-9a-f]{40})(?:[\\/]|$)", re.ASCII)
 
-MAX_TEXT = 64_000_000
+MAX_TEXT_BYTES = 64_000_000
 MAX_FILES = 10_000
 
 
@@ -141,10 +141,10 @@ def read_adapter(folder: Path, *, base_model: str | None = None) -> Adapter:
         raise FileNotFoundError(f"there is no folder {folder}")
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder} is not a folder; give the one that save_pretrained wrote")
-    return _Reading(folder, base_model).done()
+    return _AdapterReader(folder, base_model).result()
 
 
-class _Reading:
+class _AdapterReader:
     """The folder while it is being looked at: what was found so far."""
 
     def __init__(self, folder: Path, base_model: str | None) -> None:
@@ -160,11 +160,11 @@ class _Reading:
         self.local_names: list[str] = []
         self.problems: list[Problem] = []
 
-    def done(self) -> Adapter:
+    def result(self) -> Adapter:
         listed = list(self._listed(self.folder, PurePosixPath()))
         # The config first: it says which model it is, which other files may call by a path.
         for name in sorted(listed, key=lambda name: (name != CONFIG, name)):
-            self._take(name)
+            self._add_file(name)
         for name, what in ((CONFIG, "peft's config"), (WEIGHTS, "the adapter's weights as safetensors")):
             if name not in listed:
                 self._refuse("missing", name, f"is not there; it is {what}, which save_pretrained writes")
@@ -199,7 +199,7 @@ class _Reading:
             else:
                 self._refuse("not a file", name, "is a device, a pipe or a socket")
 
-    def _take(self, name: str) -> None:
+    def _add_file(self, name: str) -> None:
         path = self.folder / name
         plain = PurePosixPath(name).name
         suffix = PurePosixPath(plain.lower()).suffix
@@ -216,19 +216,19 @@ class _Reading:
         elif name != WEIGHTS and (what := pickle_or_archive(_head(path))) is not None:
             self._refuse("pickle", name, f"is {what}, whatever its name says")
         elif name == WEIGHTS:
-            self._take_weights(path)
+            self._add_weights(path)
         elif name == CARD:
-            self.readme = self._text(name)
+            self.readme = self._read_text(name)
         elif name == CONFIG or name in _JSON_FILES:
-            self._take_json(name)
+            self._add_json(name)
         elif _TEXT_FILES.fullmatch(name):
-            self._take_text(name)
+            self._add_text(name)
         elif name in _BINARY_FILES:
             self.files.append(AdapterFile(name, path.stat().st_size))
         else:
             self.left_out.append(name)
 
-    def _take_weights(self, path: Path) -> None:
+    def _add_weights(self, path: Path) -> None:
         try:
             tensors = self.tensors = tensors_in(path)
         except Malformed as error:
@@ -245,8 +245,8 @@ class _Reading:
         self._look_for_paths(WEIGHTS, {"__metadata__": tensors.metadata})
         self.files.append(AdapterFile(WEIGHTS, path.stat().st_size))
 
-    def _take_text(self, name: str) -> None:
-        text = self._text(name)
+    def _add_text(self, name: str) -> None:
+        text = self._read_text(name)
         if text is None:
             return
         # A vocabulary has any text in it, paths as well, and nothing of this machine.
@@ -254,8 +254,8 @@ class _Reading:
             self._refuse("local path", name, f"line {line} has a path of this machine in it, {path}; take it out")
         self.files.append(AdapterFile(name, (self.folder / name).stat().st_size))
 
-    def _take_json(self, name: str) -> None:
-        text = self._text(name)
+    def _add_json(self, name: str) -> None:
+        text = self._read_text(name)
         if text is None:
             return
         try:
@@ -268,14 +268,14 @@ class _Reading:
             self._look_for_named_keys(name, data)
             data = self._without_paths(name, data)
         if name == CONFIG:
-            self._take_config(data)
+            self._add_config(data)
         size = (self.folder / name).stat().st_size
         # peft and transformers do not read JSON behind a byte order mark.
         changed = json.dumps(data) != before or _head(self.folder / name).startswith(BOM_UTF8)
         content = (json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode() if changed else None
         self.files.append(AdapterFile(name, len(content) if content else size, content))
 
-    def _take_config(self, data: Any) -> None:
+    def _add_config(self, data: Any) -> None:
         if not isinstance(data, dict):
             self._refuse("config", CONFIG, "is not an object")
             return
@@ -326,11 +326,11 @@ class _Reading:
         if value not in self.local_names:
             self.local_names.append(value)
 
-    def _text(self, name: str) -> str | None:
+    def _read_text(self, name: str) -> str | None:
         """Read a text and look for keys in it; None where it is none."""
         path = self.folder / name
-        if path.stat().st_size > MAX_TEXT:
-            self._refuse("not text", name, f"has more than {MAX_TEXT:,} bytes")
+        if path.stat().st_size > MAX_TEXT_BYTES:
+            self._refuse("not text", name, f"has more than {MAX_TEXT_BYTES:,} bytes")
             return None
         try:
             text = path.read_bytes().decode("utf-8-sig")

@@ -30,9 +30,9 @@ log = logger(__name__)
 
 FILE_NAME = "models-2.sqlite"
 """The number is that of the tables: another version of this package makes a file of its own."""
-BUSY = 10.0
+BUSY_TIMEOUT_S = 10.0
 """Seconds for which a call waits for other processes' writes."""
-_MOST = 2**63 - 1  # that an integer of SQLite holds
+_MAX_INTEGER = 2**63 - 1  # that an integer of SQLite holds
 _ORDERS = {
     "downloads": "downloads DESC",
     "likes": "likes DESC",
@@ -57,7 +57,7 @@ _HOW_MANY = (
 
 
 @dataclass(frozen=True)
-class Entry:
+class CachedModel:
     """What is kept of a model. validators: question → the ETag of its last answer."""
 
     metadata: ModelMetadata
@@ -95,14 +95,14 @@ class ModelCache:
             return None
         return entry.metadata
 
-    def entry(self, model_id: str) -> Entry | None:
+    def entry(self, model_id: str) -> CachedModel | None:
         """Return what is kept of a model, of any age, with the ETags to ask for it again."""
 
         def read(db: "sqlite3.Connection") -> Any:
-            key = self._key(self._renamed(db, model_id) or model_id)
+            key = self._key(self._current_name(db, model_id) or model_id)
             return db.execute("SELECT key, digest, body, validators FROM bodies WHERE key = ?", (key,)).fetchone()
 
-        found = self._reading(read, None)
+        found = self._read_or(read, None)
         return self._entry(*found) if found is not None else None
 
     def set(
@@ -115,19 +115,19 @@ class ModelCache:
             _put(db, rows)
             self._rename(db, asked_for or metadata.id, metadata.id)
 
-        self._writing(write)
+        self._write(write)
 
-    def renamed(self, model_id: str) -> str | None:
+    def current_name(self, model_id: str) -> str | None:
         """Return the name that a model has now, where the Hub gave another one for this."""
-        found: str | None = self._reading(lambda db: self._renamed(db, model_id), None)
+        found: str | None = self._read_or(lambda db: self._current_name(db, model_id), None)
         return found
 
-    def set_renamed(self, model_id: str, name: str) -> None:
+    def set_current_name(self, model_id: str, name: str) -> None:
         """Keep that the Hub gives this name for that model; nothing where it is the same."""
         if model_id != name:
-            self._writing(lambda db: self._rename(db, model_id, name))
+            self._write(lambda db: self._rename(db, model_id, name))
 
-    def _renamed(self, db: "sqlite3.Connection", model_id: str) -> str | None:
+    def _current_name(self, db: "sqlite3.Connection", model_id: str) -> str | None:
         row = db.execute("SELECT name FROM renames WHERE key = ?", (self._key(model_id),)).fetchone()
         return row[0] if row and isinstance(row[0], str) else None
 
@@ -144,19 +144,19 @@ class ModelCache:
             kept = {key for (key,) in db.execute("SELECT key FROM models WHERE complete AND cached_at > ?", (horizon,))}
             _put(db, [each for each in rows if each[0]["complete"] or each[0]["key"] not in kept])
 
-        self._writing(write)
+        self._write(write)
 
     def remove(self, model_id: str) -> bool:
         """Forget a model; says whether there was something to forget. Raises OSError where the file cannot be written to."""
 
         def write(db: "sqlite3.Connection") -> bool:
-            name = self._renamed(db, model_id) or model_id
+            name = self._current_name(db, model_id) or model_id
             keys = (self._key(model_id), self._key(name))
             db.execute("DELETE FROM renames WHERE key IN (?, ?) OR lower(name) = lower(?)", (*keys, _printable(name)))
             db.execute("DELETE FROM models WHERE key IN (?, ?)", keys)
             return db.execute("DELETE FROM bodies WHERE key IN (?, ?)", keys).rowcount > 0
 
-        return bool(self.path.exists() and self._forgetting(write))
+        return bool(self.path.exists() and self._write_or_raise(write))
 
     def clear(self) -> int:
         """Forget all models, of every Hub; returns how many there were. Raises OSError where the file cannot be written to."""
@@ -166,13 +166,13 @@ class ModelCache:
                 db.execute(f"DELETE FROM {table}")  # noqa: S608 - a name of ours
             return db.execute("DELETE FROM bodies").rowcount
 
-        count = int(self._forgetting(write)) if self.path.exists() else 0
-        self._reading(lambda db: db.execute("VACUUM"), None)
+        count = int(self._write_or_raise(write)) if self.path.exists() else 0
+        self._read_or(lambda db: db.execute("VACUUM"), None)
         return count
 
     def get_all_cached(self) -> list[ModelMetadata]:
         """Return everything that is kept of this Hub's models, of any age, the newest first."""
-        rows = self._reading(
+        rows = self._read_or(
             lambda db: db.execute(
                 "SELECT b.key, digest, body, validators FROM models m JOIN bodies b USING (key) WHERE hub = ? "
                 "ORDER BY cached_at DESC, b.key",
@@ -184,7 +184,7 @@ class ModelCache:
 
     def tree(self, model_id: str, commit: str) -> tuple[ModelFile, ...] | None:
         """Return the files of a commit, which never grow old; None where they were not kept."""
-        row = self._reading(
+        row = self._read_or(
             lambda db: db.execute(
                 "SELECT digest, body FROM trees WHERE key = ?", (self._key(f"{model_id}\0{commit}"),)
             ).fetchone(),
@@ -199,7 +199,7 @@ class ModelCache:
         """Keep the files of a commit."""
         body = json.dumps([(file.path, file.size, file.digest) for file in files], separators=(",", ":"))
         row = (self._key(f"{model_id}\0{commit}"), _digest(body), body)
-        self._writing(lambda db: db.execute("INSERT OR REPLACE INTO trees VALUES (?, ?, ?)", row))
+        self._write(lambda db: db.execute("INSERT OR REPLACE INTO trees VALUES (?, ?, ?)", row))
 
     def search(
         self, query: str = "", filter_tags: Sequence[str] = (), sort: str = "downloads", limit: int = 20
@@ -215,11 +215,11 @@ class ModelCache:
         statement = f"SELECT key FROM models WHERE {where} ORDER BY {_ORDERS[sort]}, key LIMIT ?"  # noqa: S608
 
         def read(db: "sqlite3.Connection") -> list[Any]:
-            keys = [key for (key,) in db.execute(statement, (self.hub, *wanted, *tags, min(limit, _MOST)))]
+            keys = [key for (key,) in db.execute(statement, (self.hub, *wanted, *tags, min(limit, _MAX_INTEGER)))]
             one = "SELECT key, digest, body, validators FROM bodies WHERE key = ?"
             return [row for key in keys if (row := db.execute(one, (key,)).fetchone()) is not None]
 
-        rows = self._reading(read, [])
+        rows = self._read_or(read, [])
         return [entry.metadata for row in rows if (entry := self._entry(*row)) is not None]
 
     def size(self) -> int:
@@ -228,7 +228,7 @@ class ModelCache:
 
     def __len__(self) -> int:
         """Return how many models of this Hub are kept."""
-        count = self._reading(
+        count = self._read_or(
             lambda db: db.execute("SELECT count(*) FROM models WHERE hub = ?", (self.hub,)).fetchone(), (0,)
         )
         return int(count[0])
@@ -261,8 +261,8 @@ class ModelCache:
             "complete": int(metadata.complete),
             "words": _printable(" ".join(said).lower()),
             "tags": _printable("\n" + "\n".join(each.lower() for each in said[1:] if each) + "\n"),
-            "downloads": max(0, min(metadata.downloads, _MOST)),
-            "likes": max(0, min(metadata.likes, _MOST)),
+            "downloads": max(0, min(metadata.downloads, _MAX_INTEGER)),
+            "likes": max(0, min(metadata.likes, _MAX_INTEGER)),
             "trending": metadata.trending,
             "modified": _sortable(metadata.modified),
         }
@@ -273,47 +273,47 @@ class ModelCache:
             "validators": json.dumps(dict(validators or {})),
         }
 
-    def _entry(self, key: str, digest: Any, body: Any, validators: Any) -> Entry | None:
+    def _entry(self, key: str, digest: Any, body: Any, validators: Any) -> CachedModel | None:
         """Read one entry; what is spoilt is taken out, so that it is one miss and no more."""
         try:
             if digest != _digest(body):
                 raise ValueError("its digest differs")
-            return Entry(ModelMetadata.from_dict(json.loads(body)), json.loads(validators))
+            return CachedModel(ModelMetadata.from_dict(json.loads(body)), json.loads(validators))
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             log.warning("an entry of %s is spoilt and was taken out: %s", self.path, error)
-        self._writing(lambda db: _delete(db, key))
+        self._write(lambda db: _delete(db, key))
         return None
 
-    def _reading(self, work: "Callable[[sqlite3.Connection], Any]", nothing: Any) -> Any:
+    def _read_or(self, work: "Callable[[sqlite3.Connection], Any]", nothing: Any) -> Any:
         """Do the work if the file is there and can be read; else give `nothing`."""
         if not self.path.exists():
             return nothing
-        found = self._tried(work)
+        found = self._run_or_none(work)
         return nothing if found is None else found
 
-    def _writing(self, work: "Callable[[sqlite3.Connection], Any]") -> Any:
+    def _write(self, work: "Callable[[sqlite3.Connection], Any]") -> Any:
         def whole(db: "sqlite3.Connection") -> Any:
             db.execute("BEGIN IMMEDIATE")
             done = work(db)
             db.execute("COMMIT")
             return done
 
-        return self._tried(whole)
+        return self._run_or_none(whole)
 
-    def _forgetting(self, work: "Callable[[sqlite3.Connection], Any]") -> Any:
+    def _write_or_raise(self, work: "Callable[[sqlite3.Connection], Any]") -> Any:
         """Write, and raise OSError where that fails."""
-        done = self._writing(work)
+        done = self._write(work)
         if done is None:
             raise OSError(f"{self.path} cannot be written to, so nothing was forgotten")
         return done
 
-    def _tried(self, work: "Callable[[sqlite3.Connection], Any]") -> Any:
+    def _run_or_none(self, work: "Callable[[sqlite3.Connection], Any]") -> Any:
         """Do the work; None where it fails."""
         import sqlite3
 
         for again in (True, False):
             try:
-                with self._opened() as db:
+                with self._connection() as db:
                     return work(db)
             except OSError as error:
                 notice_once(f"metadata of models are not kept: {self.path}: {error}")
@@ -323,12 +323,12 @@ class ModelCache:
                     notice_once(f"metadata of models are not kept: {self.path}: {error}")
                     return None
                 log.warning("%s is spoilt and begun anew: %s", self.path, error)
-                if not (again and self._begin_anew()):
+                if not (again and self._replace_file()):
                     return None
         return None
 
     @contextlib.contextmanager
-    def _opened(self) -> "Iterator[sqlite3.Connection]":
+    def _connection(self) -> "Iterator[sqlite3.Connection]":
         import sqlite3
 
         new = not self.path.exists()
@@ -337,7 +337,7 @@ class ModelCache:
             os.close(os.open(self.path, os.O_CREAT | os.O_WRONLY, 0o600))
         with (
             gate.using(str(self.path)),
-            contextlib.closing(sqlite3.connect(self.path, timeout=BUSY, isolation_level=None)) as connection,
+            contextlib.closing(sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None)) as connection,
         ):
             # What a power cut takes is read from the Hub again; a file that it spoils is begun anew.
             connection.execute("PRAGMA synchronous=OFF")
@@ -345,7 +345,7 @@ class ModelCache:
                 connection.executescript(_TABLES)
             yield connection
 
-    def _begin_anew(self) -> bool:
+    def _replace_file(self) -> bool:
         try:
             for each in self.cache_dir.glob(f"{FILE_NAME}*"):
                 each.unlink(missing_ok=True)

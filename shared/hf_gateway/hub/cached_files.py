@@ -33,7 +33,7 @@ def repository(cache_dir: Path, model: str) -> Path:
     return cache_dir / f"models--{model.replace('/', '--')}"
 
 
-def recorded(cache_dir: Path, model: str, revision: str) -> str | None:
+def recorded_commit(cache_dir: Path, model: str, revision: str) -> str | None:
     """Return the commit that a revision was when it was downloaded last, by this or another tool; None without such a record."""
     try:
         commit = (repository(cache_dir, model) / "refs" / revision).read_text(encoding="ascii").strip()
@@ -50,7 +50,7 @@ def is_whole(path: Path, size: int | None) -> bool:
         return False
 
 
-def listed(cache_dir: Path, model: str, commit: str) -> tuple[ModelFile, ...]:
+def files_of_commit(cache_dir: Path, model: str, commit: str) -> tuple[ModelFile, ...]:
     """Return the files of a commit that are in the cache, whichever tool put them there."""
     snapshot = repository(cache_dir, model) / "snapshots" / commit
     found = (path for path in snapshot.rglob("*") if path.is_file())

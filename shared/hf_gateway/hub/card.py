@@ -11,7 +11,7 @@ from functools import cache
 from importlib import import_module
 from typing import Any, Self
 
-from hf_gateway.errors import nearest
+from hf_gateway.errors import did_you_mean
 from hf_gateway.hub.adapter import Adapter
 from hf_gateway.hub.errors import HubArgumentError
 
@@ -87,15 +87,15 @@ class Details:
                 given[name] = given.pop(other)
         for name in given:
             if name not in cls.__dataclass_fields__:
-                raise HubArgumentError(f"metadata has no {name!r}{nearest(name, set(cls.__dataclass_fields__))}")
+                raise HubArgumentError(f"metadata has no {name!r}{did_you_mean(name, set(cls.__dataclass_fields__))}")
         found: dict[str, Any] = {}
         for name, value in given.items():
             if name in ("language", "tags", "datasets"):
-                found[name] = _several(name, value)
+                found[name] = _check_texts(name, value)
             elif name == "training":
-                found[name] = dict(_flat(_mapping(name, value)))
+                found[name] = dict(_flatten(_mapping(name, value)))
             elif name != "metrics":
-                found[name] = _one(name, value)
+                found[name] = _check_text(name, value)
         datasets = found.get("datasets", ())
         found["metrics"] = tuple(_metrics(given.get("metrics"), datasets[0] if datasets else None))
         return cls(**found)
@@ -108,10 +108,10 @@ def card(adapter: Adapter, details: Details, repo_id: str) -> str:
     """
     from huggingface_hub import EvalResult, ModelCardData
 
-    own, text = _own(adapter.readme)
+    own, text = _existing_card(adapter.readme)
     tags = ["lora"] if "LORA" in adapter.peft_type else []
     kept = own.pop("tags", None) or []
-    kept = _several("tags", [str(tag) for tag in kept] if isinstance(kept, list) else kept)
+    kept = _check_texts("tags", [str(tag) for tag in kept] if isinstance(kept, list) else kept)
     kept = [tag for tag in kept if not tag.startswith("base_model:")]
     if adapter.base_model:
         tags.append(f"base_model:adapter:{adapter.base_model}")
@@ -162,7 +162,7 @@ def front_and_body(text: str) -> tuple[Any, str]:
 
 def license_in(readme: str | None) -> str | None:
     """Return the licence that a README.md names in its metadata."""
-    found = _own(readme)[0].get("license")
+    found = _existing_card(readme)[0].get("license")
     if isinstance(found, list) and len(found) == 1:
         found = found[0]
     return found if isinstance(found, str) else None
@@ -173,7 +173,7 @@ def pipeline_tag(adapter: Adapter, details: Details) -> str | None:
     return details.pipeline_tag or _PIPELINES.get(adapter.task_type or "")
 
 
-def _own(readme: str | None) -> tuple[dict[str, Any], str | None]:
+def _existing_card(readme: str | None) -> tuple[dict[str, Any], str | None]:
     """Return the metadata of the README.md that is there, and its text if a person wrote it."""
     if not readme or not readme.strip():
         return {}, None
@@ -230,7 +230,7 @@ def _body(adapter: Adapter, details: Details, repo_id: str) -> str:
         details.description,
         f"{made} [PEFT](https://huggingface.co/docs/peft).",
         f"## Use\n\n```python\n{usage(adapter, repo_id)}\n```",
-        f"## The adapter\n\n{_table(('', ''), _about(adapter))}",
+        f"## The adapter\n\n{_table(('', ''), _adapter_facts(adapter))}",
     ]
     if details.datasets or details.training:
         said = f"Trained on {', '.join(map(_dataset, details.datasets))}." if details.datasets else None
@@ -275,7 +275,7 @@ def usage(adapter: Adapter, repo_id: str) -> str:
     return "\n".join(lines)
 
 
-def _about(adapter: Adapter) -> Iterable[tuple[str, Any]]:
+def _adapter_facts(adapter: Adapter) -> Iterable[tuple[str, Any]]:
     yield "kind", adapter.peft_type
     if adapter.tensors is not None:
         types = ", ".join(sorted(adapter.tensors.dtypes))
@@ -327,10 +327,10 @@ def _metrics(value: Any, dataset: str | None) -> Iterable[Metric]:
         yield Metric(name, number, where, split)
 
 
-def _flat(value: Mapping[str, Any], at: str = "") -> Iterable[tuple[str, Any]]:
+def _flatten(value: Mapping[str, Any], at: str = "") -> Iterable[tuple[str, Any]]:
     for name, each in value.items():
         if isinstance(each, Mapping):
-            yield from _flat(each, f"{at}{name}.")
+            yield from _flatten(each, f"{at}{name}.")
         elif each is not None:
             yield f"{at}{name}", each
 
@@ -341,7 +341,7 @@ def _mapping(name: str, value: Any) -> Mapping[str, Any]:
     return value
 
 
-def _one(name: str, value: Any) -> str:
+def _check_text(name: str, value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         what = "an empty one" if isinstance(value, str) else type(value).__name__
         raise HubArgumentError(f"metadata: {name} is a text, not {what}")
@@ -350,12 +350,12 @@ def _one(name: str, value: Any) -> str:
     return value.strip()
 
 
-def _several(name: str, value: Any) -> tuple[str, ...]:
+def _check_texts(name: str, value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
         value = [value]
     if not isinstance(value, list | tuple | set | frozenset):
         raise HubArgumentError(f"metadata: {name} is a text or a list of texts, not {type(value).__name__}")
-    return tuple(_one(name, each) for each in value)
+    return tuple(_check_text(name, each) for each in value)
 
 
 def _one_or_all(values: tuple[str, ...]) -> str | list[str] | None:

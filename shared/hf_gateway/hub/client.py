@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from hf_gateway.chain import Call, Steps, Wait
-from hf_gateway.credentials import Credential, find, origin_of
+from hf_gateway.credentials import Credential, find_credential, origin_of
 from hf_gateway.drive import Clock, Compute, Driver, Send, Transport
 from hf_gateway.errors import (
     AttemptTimedOut,
@@ -26,24 +26,24 @@ from hf_gateway.errors import (
 )
 from hf_gateway.hub import names
 from hf_gateway.hub.errors import HubOffline, HubTimedOut, of_the_hub
-from hf_gateway.key_policy import truthy
+from hf_gateway.key_policy import parse_flag
 from hf_gateway.retry_after import retry_after_seconds
 from hf_gateway.secret import Secret
 from hf_gateway.transport import HttpTransport
 from hf_gateway.wire.http import HttpRequest, HttpResponse
 from hf_gateway.wire.hub_models import TARGET, rate_limit, refusal
 
-TIMEOUT = 10.0
+TIMEOUT_S = 10.0
 """Seconds for one question."""
-CONNECT_TIMEOUT = 3.0
-LOCAL_WORK = 600.0
-PATIENCE = 10.0
+CONNECT_TIMEOUT_S = 3.0
+LOCAL_WORK_TIMEOUT_S = 600.0
+MAX_WAIT_S = 10.0
 """Seconds for which a full rate limit, or a busy Hub, is waited out, once; beyond it the caller is told."""
-LONGEST_REST = 300.0
+MAX_REST_S = 300.0
 """Seconds: a window of the Hub's rate limit. Who says more is believed for this long."""
-AWAY_FOR = 30.0
+RECHECK_AFTER_S = 30.0
 """Seconds until a Hub that could not be reached is asked again: what is cached serves meanwhile."""
-WHOLE_TIMEOUT = 60.0
+CALL_TIMEOUT_S = 60.0
 """Seconds for all questions of one call: a list may have many pages, each of which comes just in time."""
 
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
@@ -53,7 +53,7 @@ AWAY = (ConnectFailed, AttemptTimedOut, RateLimited, Overloaded, ServerError, Mo
 """The Hub cannot say anything just now, and what it said before is the best there is."""
 
 
-class Absence:
+class HubOutage:
     """That a Hub could not be reached, and until when it is not asked again; clients that share one find out once."""
 
     def __init__(self) -> None:
@@ -84,7 +84,7 @@ class HubClient:
         transport: Transport | None = None,
         clock: Clock | None = None,
         environment: Mapping[str, str] = os.environ,
-        absence: Absence | None = None,
+        absence: HubOutage | None = None,
     ) -> None:
         """Take the Hub's base; nothing is sent. Raises ConfigError for one that is never called."""
         self.endpoint = names.endpoint(endpoint)
@@ -94,16 +94,16 @@ class HubClient:
         self._looked = False
         self._clock = clock or Clock()
         self._transport = transport if transport is not None else HttpTransport()
-        self._driver = Driver(self._transport, self._clock, CONNECT_TIMEOUT)
+        self._driver = Driver(self._transport, self._clock, CONNECT_TIMEOUT_S)
         self._rests: dict[str, float] = {}
-        self._absence = absence or Absence()
+        self._absence = absence or HubOutage()
         self._address_checked = False
 
-    def run(self, steps: Steps, within: float = WHOLE_TIMEOUT) -> Any:
+    def run(self, steps: Steps, within: float = CALL_TIMEOUT_S) -> Any:
         """Carry steps out, blocking, with so many seconds for all that they send and wait."""
         return self._driver.run(self._bounded(steps, within))
 
-    async def arun(self, steps: Steps, within: float = WHOLE_TIMEOUT) -> Any:
+    async def arun(self, steps: Steps, within: float = CALL_TIMEOUT_S) -> Any:
         """Carry steps out on the event loop; files are read on other threads."""
         return await self._driver.arun(self._bounded(steps, within))
 
@@ -146,7 +146,7 @@ class HubClient:
 
     def use(self, token: Secret) -> None:
         """Ask with this token from now on. Raises ConfigError where it would travel unprotected."""
-        if not (self.endpoint.startswith("https://") or _within_the_house(self.endpoint)):
+        if not (self.endpoint.startswith("https://") or _same_origin_redirect(self.endpoint)):
             raise ConfigError(
                 f"{self.endpoint} is plain http, and the token would be read by everybody on the way; use https"
             )
@@ -164,19 +164,19 @@ class HubClient:
     @property
     def offline(self) -> str | None:
         """The variable by which the environment says that there is no network; None where it does not."""
-        return next((name for name in OFFLINE if truthy(self.environment.get(name, ""))), None)
+        return next((name for name in OFFLINE if parse_flag(self.environment.get(name, ""))), None)
 
     def credential(self) -> Credential | None:
         """Return the key for this Hub: the one given, or for Hugging Face's own the one that is found. Reads files."""
         if self._given is not None:
             return Credential(self._given, origin_of(self.endpoint), "the token given to connect()")
         if not self._looked:
-            self._credential, self._looked = find(self.endpoint, environment=self.environment), True
+            self._credential, self._looked = find_credential(self.endpoint, environment=self.environment), True
         return self._credential
 
     def compute(self, function: Callable[[], Any]) -> Steps:
         """Run what reads files or blocks otherwise; on another thread where the caller is async."""
-        return (yield Call(Compute(function), LOCAL_WORK, TARGET))
+        return (yield Call(Compute(function), LOCAL_WORK_TIMEOUT_S, TARGET))
 
     def ask(self, request: HttpRequest, what: str) -> Steps:
         """Send a question and return a success, or 304 where it had an ETag.
@@ -184,7 +184,7 @@ class HubClient:
         what: the model or the question, for errors. A rate limit and a busy Hub are waited out once, within PATIENCE.
 
         Raises:
-            HubOffline, ConnectFailed, AttemptTimedOut: nobody answered; for AWAY_FOR seconds nobody is asked again.
+            HubOffline, ConnectFailed, AttemptTimedOut: nobody answered; for RECHECK_AFTER_S seconds nobody is asked again.
             RateLimited: the window begins anew later than PATIENCE; nothing is sent until then.
             ModelNotFound, AuthenticationFailed, PermissionDenied, GatedModel: as it says.
         """
@@ -192,7 +192,7 @@ class HubClient:
         kind = "api" if "/api/" in request.url else "resolvers"
         for last in (False, True):
             if left := self._rest(kind):
-                if left > PATIENCE:
+                if left > MAX_WAIT_S:
                     raise RateLimited(
                         f"the Hub's rate limit is used up, and begins anew in {left:.0f} s"
                         + ("" if self._credential or self._given else "; a token has a higher one (set HF_TOKEN)"),
@@ -202,10 +202,10 @@ class HubClient:
                     )
                 yield Wait(left)
             try:
-                response: HttpResponse = yield Call(Send(request, self.credential()), TIMEOUT, TARGET)
+                response: HttpResponse = yield Call(Send(request, self.credential()), TIMEOUT_S, TARGET)
             except (ConnectFailed, AttemptTimedOut) as error:
                 failed = of_the_hub(error)
-                self._absence.note(self._clock.now() + AWAY_FOR, failed)
+                self._absence.note(self._clock.now() + RECHECK_AFTER_S, failed)
                 raise failed from None
             self._absence.over()
             self._note(response, kind)
@@ -213,10 +213,10 @@ class HubClient:
                 return response
             refused = refusal(response, what, sent=self._sent_key(request))
             again = isinstance(refused, RateLimited | Overloaded | ServerError | ModelLoading)
-            if last or not again or (refused.retry_after or 0) > PATIENCE:
+            if last or not again or (refused.retry_after or 0) > MAX_WAIT_S:
                 raise of_the_hub(refused)
             if not isinstance(refused, RateLimited):
-                yield Wait(min(refused.retry_after or 1.0, PATIENCE))
+                yield Wait(min(refused.retry_after or 1.0, MAX_WAIT_S))
         raise AssertionError("not reached")
 
     def _ready(self) -> Steps:
@@ -249,11 +249,11 @@ class HubClient:
         elif response.status == 429:
             seconds = retry_after_seconds(response.headers) or 1.0
         if seconds is not None:
-            until = self._clock.now() + min(seconds, LONGEST_REST)
+            until = self._clock.now() + min(seconds, MAX_REST_S)
             self._rests[kind] = max(self._rests.get(kind, 0.0), until)
 
 
-def _within_the_house(url: str) -> bool:
+def _same_origin_redirect(url: str) -> bool:
     """Say whether a URL names this machine or a private network, where plain http is usual."""
     import ipaddress
     from urllib.parse import urlsplit

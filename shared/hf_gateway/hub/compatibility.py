@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 from hf_gateway.hub.machine import Machine
 from hf_gateway.hub.metadata import ModelFile, ModelMetadata
-from hf_gateway.hub.needs import Needs, adapts, base_model, generates
+from hf_gateway.hub.needs import Needs, base_model, generates_text, is_adapter
 from hf_gateway.hub.selection import SAFE, formats, pickled, quantisations, usual_quantisation
 from hf_gateway.wire.hf_router import CatalogueEntry, Offer
 
 Verdict = Literal["fits", "tight", "too_big", "unknown"]
-ROOMY = 0.8
+ROOMY_RATIO = 0.8
 """Of the available memory: up to here a model fits, beyond it is tight."""
 _SHOWN = 3
 """Files that are named in a sentence."""
@@ -111,7 +111,7 @@ class Compatibility:
         }
 
 
-def judge(
+def check_model(
     metadata: ModelMetadata,
     needed: Needs,
     machine: Machine,
@@ -124,8 +124,8 @@ def judge(
 
     entry: the router's; here: bytes of the download that are on the disk already.
     """
-    verdict, reasons = weigh(needed, machine, here=here)
-    adapter = adapts(metadata)
+    verdict, reasons = compare_needs(needed, machine, here=here)
+    adapter = is_adapter(metadata)
     if adapter and verdict != "too_big":
         base = base_model(metadata)
         verdict, reasons = (
@@ -152,7 +152,7 @@ def judge(
         problems.append("the weights are in pickles only, which can run any code when they are loaded")
     elif pickles:
         problems.append(
-            f"some weights are in pickles only, which can run any code when they are loaded: {_named(pickles)}; "
+            f"some weights are in pickles only, which can run any code when they are loaded: {_name_files(pickles)}; "
             "a download leaves them out"
         )
     if adapter:
@@ -188,7 +188,7 @@ def judge(
     )
 
 
-def weigh(needed: Needs, machine: Machine, *, here: int = 0) -> tuple[Verdict, list[str]]:
+def compare_needs(needed: Needs, machine: Machine, *, here: int = 0) -> tuple[Verdict, list[str]]:
     """Compare what is needed with what there is; returns the verdict and the numbers behind it, in words.
 
     here: bytes of the download that are on the disk already.
@@ -200,47 +200,55 @@ def weigh(needed: Needs, machine: Machine, *, here: int = 0) -> tuple[Verdict, l
     verdict: Verdict = "unknown"
     for gpu in sorted(machine.gpus, key=lambda each: -each.free)[:1]:
         verdict = _fits(total, gpu.free, gpu.total)
-        reasons.append(f"{verdict}: needs {size(total)} of the {size(gpu.free)} free on the GPU ({gpu.name})")
+        reasons.append(
+            f"{verdict}: needs {format_bytes(total)} of the {format_bytes(gpu.free)} free on the GPU ({gpu.name})"
+        )
     if verdict not in ("fits", "tight"):
         on_cpu = needed.total_on_cpu if needed.total_on_cpu is not None else total
         verdict, reason = _in_memory(on_cpu, machine)
         if on_cpu > total:
-            reason += f"; in float32, as chat runs without a GPU: with dtype='bfloat16' it would be {size(total)}"
+            reason += (
+                f"; in float32, as chat runs without a GPU: with dtype='bfloat16' it would be {format_bytes(total)}"
+            )
         reasons.append(reason)
     if needed.total is None and verdict != "too_big":
         # Room for the weights says nothing of what comes on top; no room says enough.
         verdict, reasons = "unknown", ["nobody says how large the key-value cache gets; there is room for the weights"]
     if needed.download is not None and machine.disk is not None and needed.download - here > machine.disk:
         verdict = "too_big"
-        left = f"what is missing of the download is {size(needed.download - here)}"
-        what = left if here else f"the download is {size(needed.download)}"
-        reasons.append(f"too_big: {what}, and the disk has {size(machine.disk)} free")
+        left = f"what is missing of the download is {format_bytes(needed.download - here)}"
+        what = left if here else f"the download is {format_bytes(needed.download)}"
+        reasons.append(f"too_big: {what}, and the disk has {format_bytes(machine.disk)} free")
     return verdict, reasons
 
 
 def _in_memory(total: int, machine: Machine) -> tuple[Verdict, str]:
     if machine.memory is None:
-        return "unknown", f"needs {size(total)}; how much memory there is could not be found out"
+        return "unknown", f"needs {format_bytes(total)}; how much memory there is could not be found out"
     available = machine.available if machine.available is not None else machine.memory
     verdict = _fits(total, available, machine.memory)
     if verdict == "tight" and total > available:
         return verdict, (
-            f"tight: needs {size(total)}, and {size(available)} of {size(machine.memory)} memory are available now"
+            f"tight: needs {format_bytes(total)}, and {format_bytes(available)} of {format_bytes(machine.memory)} memory "
+            "are available now"
         )
     return (
         verdict,
-        f"{verdict}: needs {size(total)} of {size(available)} available memory ({size(machine.memory)} in all)",
+        (
+            f"{verdict}: needs {format_bytes(total)} of {format_bytes(available)} available memory "
+            f"({format_bytes(machine.memory)} in all)"
+        ),
     )
 
 
 def _fits(total: int, available: int, whole: int) -> Verdict:
-    if total <= ROOMY * available:
+    if total <= ROOMY_RATIO * available:
         return "fits"
     # What other programs hold now they may give back; what is not there at all nobody gives.
-    return "tight" if total <= max(available, ROOMY * whole) else "too_big"
+    return "tight" if total <= max(available, ROOMY_RATIO * whole) else "too_big"
 
 
-def size(count: int | None) -> str:
+def format_bytes(count: int | None) -> str:
     """Say bytes as people do: `2.4 GB`, in powers of ten as the Hub shows them."""
     if count is None:
         return "?"
@@ -282,12 +290,12 @@ def _local(
         return Serving(target, False, "there are neither safetensors nor ONNX files")
     # What a chat model keeps in folders is not loaded; the modules of one for embeddings are.
     if pickles := [file for file in pickled(metadata.files) if task == "embedding" or "/" not in file.path]:
-        return Serving(target, False, f"some of its weights are in pickles only: {_named(pickles)}")
+        return Serving(target, False, f"some of its weights are in pickles only: {_name_files(pickles)}")
     if remote_code:
         return Serving(
             target, False, "it needs code from its repository, which is not run unless it is trusted on purpose"
         )
-    if adapts(metadata):
+    if is_adapter(metadata):
         return Serving(target, None, f"it is an adapter, and needs {base_model(metadata) or 'its base model'} too")
     if task == "chat" and "safetensors" not in formats(metadata.files):
         return Serving(target, False, "chat in this process needs safetensors")
@@ -343,7 +351,7 @@ def _ollama(metadata: ModelMetadata) -> Serving:
     if not sizes and "gguf" not in formats(metadata.files):
         return Serving("ollama", False, "Ollama pulls GGUF files from the Hub, and there are none")
     name = f"hf.co/{metadata.id}" + (f":{usual}" if (usual := usual_quantisation(metadata.files)) else "")
-    listed = ", ".join(f"{quantisation} {size(count)}" for quantisation, count in sizes.items())
+    listed = ", ".join(f"{quantisation} {format_bytes(count)}" for quantisation, count in sizes.items())
     return Serving(f"ollama:{name}", True, f"after `ollama pull {name}`" + (f"; there are {listed}" if listed else ""))
 
 
@@ -361,7 +369,7 @@ def _files_are_known(metadata: ModelMetadata) -> bool:
     return metadata.complete or bool(metadata.files)
 
 
-def _named(files: Sequence[ModelFile]) -> str:
+def _name_files(files: Sequence[ModelFile]) -> str:
     more = f" and {len(files) - _SHOWN} more" if len(files) > _SHOWN else ""
     return ", ".join(file.path for file in files[:_SHOWN]) + more
 
@@ -372,7 +380,7 @@ def _task(metadata: ModelMetadata) -> Literal["embedding", "chat"] | None:
     if metadata.library_name == "sentence-transformers" and "sentence-similarity" in metadata.tags:
         return "embedding"
     if metadata.pipeline_tag in ("text-generation", "image-text-to-text") or (
-        metadata.pipeline_tag is None and generates(metadata)
+        metadata.pipeline_tag is None and generates_text(metadata)
     ):
         return "chat"
     return None
@@ -385,13 +393,13 @@ def _remote_code(metadata: ModelMetadata) -> bool | None:
 
 
 def _matches(metadata: ModelMetadata, library: str) -> bool | None:
-    said = {_plain(each) for each in (metadata.library_name, *metadata.tags) if each}
+    said = {_normalized_name(each) for each in (metadata.library_name, *metadata.tags) if each}
     if not metadata.library_name and not metadata.tags:
         return None
-    return _plain(library) in said
+    return _normalized_name(library) in said
 
 
-def _plain(name: str) -> str:
+def _normalized_name(name: str) -> str:
     return name.lower().replace("_", "-")
 
 

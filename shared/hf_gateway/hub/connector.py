@@ -15,17 +15,17 @@ from hf_gateway.hub.bar import bytes_bar
 from hf_gateway.hub.cache import ModelCache
 from hf_gateway.hub.client import HubClient
 from hf_gateway.hub.compatibility import Compatibility
-from hf_gateway.hub.download import Download, Order, Progress
+from hf_gateway.hub.download import Download, DownloadPlan, Progress
 from hf_gateway.hub.errors import HubArgumentError, NotConnected
 from hf_gateway.hub.licenses import License, license_of
 from hf_gateway.hub.metadata import LIFETIME_HOURS, ModelMetadata, Models
-from hf_gateway.hub.questions import Questions
+from hf_gateway.hub.questions import HubQueries
 from hf_gateway.hub.registry_names import RegistryNames
 from hf_gateway.hub.selection import Format
 from hf_gateway.wire.http import HttpResponse
-from hf_gateway.wire.hub_account import Account, decode_whoami, encode_whoami
+from hf_gateway.wire.hub_account import HubAccount, decode_whoami, encode_whoami
 
-WHOAMI_LIFETIME = 3600.0
+WHOAMI_LIFETIME_S = 3600.0
 """Seconds for which the answer to whoami is believed; the Hub limits that question strictly."""
 
 
@@ -59,10 +59,10 @@ class HubConnector(RegistryNames):
         self._client = HubClient(endpoint, transport=transport, clock=clock, environment=environment)
         self.endpoint = self._client.endpoint
         self.cache = cache if isinstance(cache, ModelCache) else ModelCache(cache, endpoint=self.endpoint)
-        self._ask = Questions(self._client, self.cache, ttl_hours)
+        self._ask = HubQueries(self._client, self.cache, ttl_hours)
         self._clock = clock or Clock()
         self._connected = False
-        self._account: tuple[float, Account] | None = None
+        self._account: tuple[float, HubAccount] | None = None
 
     def connect(self, token: str | Mapping[str, str] | None = None) -> Self:
         """Act as the account of a token from now on. Nothing is sent: `verify_connection` asks whether it is valid.
@@ -88,7 +88,7 @@ class HubConnector(RegistryNames):
         """Do as `connect`; the token may be in a file, which is read on another thread."""
         return await asyncio.to_thread(self.connect, token)
 
-    def verify_connection(self) -> Account:
+    def verify_connection(self) -> HubAccount:
         """Ask the Hub whose token this is, and what it may do; the answer is kept for an hour.
 
         Raises:
@@ -96,12 +96,12 @@ class HubConnector(RegistryNames):
             AuthenticationFailed: the token is not valid.
             ConnectFailed, AttemptTimedOut, RateLimited: the Hub cannot say.
         """
-        found: Account = self._client.run(self._verify())
+        found: HubAccount = self._client.run(self._verify())
         return found
 
-    async def averify_connection(self) -> Account:
+    async def averify_connection(self) -> HubAccount:
         """Do as `verify_connection`."""
-        found: Account = await self._client.arun(self._verify())
+        found: HubAccount = await self._client.arun(self._verify())
         return found
 
     def search_models(
@@ -150,11 +150,11 @@ class HubConnector(RegistryNames):
 
         Raises ModelNotFound, and as `get_model_metadata`.
         """
-        return _license(self._client.run(self._ask.known(model_id)))
+        return _license(self._client.run(self._ask.required_metadata(model_id)))
 
     async def acheck_license(self, model_id: str) -> License:
         """Do as `check_license`."""
-        return _license(await self._client.arun(self._ask.known(model_id)))
+        return _license(await self._client.arun(self._ask.required_metadata(model_id)))
 
     def check_compatibility(
         self, model_id: str, required_library: str | None = None, context: int | None = None
@@ -199,7 +199,9 @@ class HubConnector(RegistryNames):
             UnsafeFiles: there are only pickles. NotEnoughSpace: the disk is too small. In both cases nothing is downloaded.
             ConnectFailed, AttemptTimedOut, RateLimited, BadResponse, OSError: what has come is kept.
         """
-        order: Order = self._client.run(self._ask.order(model_id, revision, cache_dir, formats, include, code))
+        order: DownloadPlan = self._client.run(
+            self._ask.plan_download(model_id, revision, cache_dir, formats, include, code)
+        )
         return _fetched(order, progress)
 
     async def adownload_model(
@@ -214,7 +216,9 @@ class HubConnector(RegistryNames):
         progress: Progress | None = None,
     ) -> Download:
         """Do as `download_model`, on another thread; cancelled, it stops at the next piece."""
-        order: Order = await self._client.arun(self._ask.order(model_id, revision, cache_dir, formats, include, code))
+        order: DownloadPlan = await self._client.arun(
+            self._ask.plan_download(model_id, revision, cache_dir, formats, include, code)
+        )
         stop = downloads.Stop()
         try:
             return await asyncio.to_thread(_fetched, order, progress, stop)
@@ -306,7 +310,7 @@ class HubConnector(RegistryNames):
             return self._account[1]
         response: HttpResponse = yield from self._client.ask(encode_whoami(self.endpoint), "whoami")
         account = decode_whoami(response)
-        self._account = (self._clock.now() + WHOAMI_LIFETIME, account)
+        self._account = (self._clock.now() + WHOAMI_LIFETIME_S, account)
         return account
 
 
@@ -314,7 +318,7 @@ def _license(found: ModelMetadata) -> License:
     return license_of(found.license or None, found.card_data, found.gated)
 
 
-def _fetched(order: Order, progress: Progress | None, stop: "downloads.Stop | None" = None) -> Download:
+def _fetched(order: DownloadPlan, progress: Progress | None, stop: "downloads.Stop | None" = None) -> Download:
     if progress is not None:
         return downloads.fetch(order, progress, stop=stop)
     with bytes_bar(order.model) as shown:

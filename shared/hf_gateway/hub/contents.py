@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
-MAX_HEADER = 25_000_000
+MAX_HEADER_BYTES = 25_000_000
 """Bytes of a header; the Hub reads no longer one."""
 
 _NAMES_BY_BITS = {
@@ -153,10 +153,10 @@ def _header(file: BinaryIO, size: int) -> tuple[dict[str, Any], int]:
     length = int.from_bytes(file.read(8), "little")
     if size < 8 or length > size - 8:
         raise Malformed("its header would be longer than the file; it is cut off, or not safetensors at all")
-    if length > MAX_HEADER:
-        raise Malformed(f"its header has {length:,} bytes, and the Hub reads at most {MAX_HEADER:,}")
+    if length > MAX_HEADER_BYTES:
+        raise Malformed(f"its header has {length:,} bytes, and the Hub reads at most {MAX_HEADER_BYTES:,}")
     try:
-        header = json.loads(file.read(length).decode("utf-8"), object_pairs_hook=_once)
+        header = json.loads(file.read(length).decode("utf-8"), object_pairs_hook=_without_duplicates)
     except (ValueError, RecursionError) as error:
         raise Malformed(
             f"its header is not JSON ({error if isinstance(error, Malformed) else type(error).__name__})"
@@ -166,7 +166,7 @@ def _header(file: BinaryIO, size: int) -> tuple[dict[str, Any], int]:
     return header, size - 8 - length
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         raise Malformed("a name stands in it twice")

@@ -18,18 +18,18 @@ from typing import Any
 from hf_gateway.credentials import Credential
 from hf_gateway.errors import GatewayError
 from hf_gateway.home import write_atomically
-from hf_gateway.hub.cached_files import damage, is_whole, recorded, repository
-from hf_gateway.hub.compatibility import size
+from hf_gateway.hub.cached_files import damage, is_whole, recorded_commit, repository
+from hf_gateway.hub.compatibility import format_bytes
 from hf_gateway.hub.errors import DownloadStopped, NotEnoughSpace
 from hf_gateway.hub.machine import free_disk
 from hf_gateway.hub.metadata import ModelFile
-from hf_gateway.hub.transfer import Patience, Source, Stopped, Transfer
+from hf_gateway.hub.transfer import DownloadSource, Patience, Stopped, Transfer
 from hf_gateway.notices import notice_once
 from hf_gateway.wire.hub_models import TARGET
 
-AT_ONCE = 4
+PARALLEL_FILES = 4
 """Files."""
-MARGIN = 200 * 2**20
+DISK_MARGIN_BYTES = 200 * 2**20
 """Bytes that are left free on the disk."""
 
 Progress = Callable[[int, int], None]
@@ -68,7 +68,7 @@ class Download:
 
 
 @dataclass(frozen=True)
-class Order:
+class DownloadPlan:
     """What is to be downloaded. files: the chosen ones, paths checked; cache_dir: the Hub's cache; left_out: see `Download`."""
 
     model: str
@@ -86,15 +86,15 @@ class Order:
         return repository(self.cache_dir, self.model)
 
 
-def missing(order: Order) -> list[ModelFile]:
+def missing_files(order: DownloadPlan) -> list[ModelFile]:
     """Return the files that are not in the cache yet, or not whole."""
     snapshot = order.folder / "snapshots" / order.commit
     return [file for file in order.files if not is_whole(snapshot / file.path, file.size)]
 
 
-def check_whole(order: Order, away: GatewayError) -> None:
+def check_whole(order: DownloadPlan, away: GatewayError) -> None:
     """Raise why the Hub cannot be asked, where a file that would have to come from it is missing or cut off."""
-    if lacking := [file.path for file in missing(order)]:
+    if lacking := [file.path for file in missing_files(order)]:
         reason: str | None = f"{', '.join(lacking[:3])} {'is' if len(lacking) == 1 else 'are'} missing or cut off"
     else:
         # Those that another tool downloaded, of which only the disk knows.
@@ -104,13 +104,14 @@ def check_whole(order: Order, away: GatewayError) -> None:
         raise away.restated(f"{away.message}; what is here of {order.model} is not whole: {reason}", None)
 
 
-def check_room(order: Order) -> None:
+def check_room(order: DownloadPlan) -> None:
     """Raise NotEnoughSpace where the files that are missing would fill the disk."""
-    wanted = sum(file.size or 0 for file in missing(order))
+    wanted = sum(file.size or 0 for file in missing_files(order))
     free = free_disk(order.cache_dir) if wanted else None
-    if free is not None and wanted + MARGIN > free:
+    if free is not None and wanted + DISK_MARGIN_BYTES > free:
         raise NotEnoughSpace(
-            f"{order.model} needs {size(wanted)}, and {order.cache_dir} has {size(free)} free ({size(MARGIN)} are left alone); "
+            f"{order.model} needs {format_bytes(wanted)}, and {order.cache_dir} has {format_bytes(free)} free "
+            f"({format_bytes(DISK_MARGIN_BYTES)} are left alone); "
             "make room or name another folder (cache_dir=...)"
         )
 
@@ -130,7 +131,7 @@ class Stop(threading.Event):
 
 
 def fetch(
-    order: Order, progress: Progress | None = None, *, stop: Stop | None = None, patience: Patience | None = None
+    order: DownloadPlan, progress: Progress | None = None, *, stop: Stop | None = None, patience: Patience | None = None
 ) -> Download:
     """Fetch what is missing, and record which commit the revision is. Blocks; Ctrl-C leaves what has come for the next time.
 
@@ -140,11 +141,11 @@ def fetch(
         BadResponse: a file is not what the Hub says it is.
         OSError: the folder cannot be written to.
     """
-    wanted = missing(order)
+    wanted = missing_files(order)
     check_room(order)
     if wanted:
-        _Fetching(order, wanted, progress, stop or Stop(), patience).run()
-    if order.commit not in (order.revision, recorded(order.cache_dir, order.model, order.revision)):
+        _Download(order, wanted, progress, stop or Stop(), patience).run()
+    if order.commit not in (order.revision, recorded_commit(order.cache_dir, order.model, order.revision)):
         # What the revision was, where all Hugging Face tools look for it.
         try:
             write_atomically(order.folder / "refs" / order.revision, order.commit.encode())
@@ -165,12 +166,12 @@ def fetch(
     )
 
 
-class _Fetching:
+class _Download:
     """Threads that fetch files one after another, and what they tell."""
 
     def __init__(
         self,
-        order: Order,
+        order: DownloadPlan,
         wanted: Sequence[ModelFile],
         progress: Progress | None,
         stop: Stop,
@@ -184,12 +185,12 @@ class _Fetching:
         self._lock = threading.Lock()
         self._stop = stop
         self._working = 0
-        source = Source(order.endpoint, order.model, order.commit, order.credential)
-        self._transfer = Transfer(source, stop.wait, self._here, patience)
+        source = DownloadSource(order.endpoint, order.model, order.commit, order.credential)
+        self._transfer = Transfer(source, stop.wait, self._note_progress, patience)
 
     def run(self) -> None:
         # Threads of our own: a pool's are waited for when the interpreter ends, and Ctrl-C is not to wait for anybody.
-        working = self._working = min(AT_ONCE, len(self._left))
+        working = self._working = min(PARALLEL_FILES, len(self._left))
         for number in range(working):
             threading.Thread(target=self._work, name=f"hf-gateway-download-{number}", daemon=True).start()
         failure: Exception | None = None
@@ -204,7 +205,7 @@ class _Fetching:
         if failure is not None:
             raise failure
 
-    def _here(self, file: ModelFile, done: int) -> None:
+    def _note_progress(self, file: ModelFile, done: int) -> None:
         """Note how many bytes of a file are here. Called for every piece."""
         if self._stop.is_set():
             raise Stopped
@@ -218,7 +219,7 @@ class _Fetching:
         failure: Exception | None = None
         try:
             while file := self._next():
-                self._one(file)
+                self._download_file(file)
         except Stopped:
             failure = None
         except Exception as error:  # noqa: BLE001 - told to the caller's thread, which raises it
@@ -235,23 +236,23 @@ class _Fetching:
         with self._lock:
             return self._left.pop(0) if self._left and not self._stop.is_set() else None
 
-    def _one(self, file: ModelFile) -> None:
+    def _download_file(self, file: ModelFile) -> None:
         order = self._order
         blobs = order.folder / "blobs"
         name = file.digest or hashlib.sha256(f"{order.commit}/{file.path}".encode()).hexdigest()
         if not is_whole(blobs / name, file.size):
             # The lock of huggingface_hub, so that two tools do not fetch the same; between processes only.
-            with _locked(order.cache_dir / ".locks" / order.folder.name / f"{name}.lock", self._stop):
+            with _exclusive(order.cache_dir / ".locks" / order.folder.name / f"{name}.lock", self._stop):
                 if not is_whole(blobs / name, file.size):
                     part = blobs / f"{name}.hf-gateway.incomplete"
                     name = self._transfer.fetch(file, part)
                     part.replace(blobs / name)
         _link(blobs / name, order.folder / "snapshots" / order.commit / file.path)
-        self._here(file, file.size or 0)
+        self._note_progress(file, file.size or 0)
 
 
 @contextlib.contextmanager
-def _locked(path: Path, stop: Stop) -> Iterator[None]:
+def _exclusive(path: Path, stop: Stop) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -150,7 +150,7 @@ def license_of(
     card = card or {}
     found = licence_class(identifier)
     shown = identifier if isinstance(identifier, str) or identifier is None else ", ".join(map(str, identifier))
-    name, link = (_text(card.get(key)) for key in ("license_name", "license_link"))
+    name, link = (_string_or_none(card.get(key)) for key in ("license_name", "license_link"))
     meaning = _MEANING[found]
     if found == "unknown" and (name or link):
         meaning += f"; the card points to {' at '.join(each for each in (name, link) if each)}"
@@ -175,5 +175,5 @@ def _normal(identifier: str) -> str:
     return identifier.strip().lower().removeprefix("license:")
 
 
-def _text(value: Any) -> str | None:
+def _string_or_none(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-_UNLIMITED = 2**60
+_UNLIMITED_BYTES = 2**60
 """Bytes; what cgroup v1 writes for "no limit" is far above."""
-_SMI_PATIENCE = 5.0
+_SMI_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def gpus() -> tuple[Gpu, ...]:
             [command, "--query-gpu=name,memory.total,memory.free", "--format=csv,noheader,nounits"],
             capture_output=True,
             text=True,
-            timeout=_SMI_PATIENCE,
+            timeout=_SMI_TIMEOUT_S,
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
@@ -105,7 +105,7 @@ def parse_smi(text: str) -> tuple[Gpu, ...]:
 
 def _meminfo(path: Path) -> tuple[int | None, int | None]:
     found: dict[str, int] = {}
-    for line in _read(path).splitlines():
+    for line in _read_file(path).splitlines():
         name, _, value = line.partition(":")
         number = value.split()[:1]
         if number and number[0].isdigit():
@@ -116,7 +116,7 @@ def _meminfo(path: Path) -> tuple[int | None, int | None]:
 def _cgroups(root: Path) -> list[tuple[int, int]]:
     """Return (limit, in use) of each control group above this process that has a limit; a limit of any holds for all below."""
     found = []
-    for line in _read(root / "proc/self/cgroup").splitlines():
+    for line in _read_file(root / "proc/self/cgroup").splitlines():
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if controllers == "":
@@ -130,7 +130,7 @@ def _cgroups(root: Path) -> list[tuple[int, int]]:
         for depth in range(len(inside) + 1):
             folder = base.joinpath(*inside[:depth])
             limit = _number(folder / names[0])
-            if limit is not None and limit < _UNLIMITED:
+            if limit is not None and limit < _UNLIMITED_BYTES:
                 used = (_number(folder / names[1]) or 0) - _droppable(folder / "memory.stat")
                 found.append((limit, max(0, used)))
     return found
@@ -138,7 +138,7 @@ def _cgroups(root: Path) -> list[tuple[int, int]]:
 
 def _droppable(stat: Path) -> int:
     """Return the bytes of the files' cache that the kernel gives back when memory is wanted."""
-    for line in _read(stat).splitlines():
+    for line in _read_file(stat).splitlines():
         name, _, value = line.partition(" ")
         if name in ("inactive_file", "total_inactive_file") and value.strip().isdigit():
             return int(value)
@@ -146,11 +146,11 @@ def _droppable(stat: Path) -> int:
 
 
 def _number(path: Path) -> int | None:
-    text = _read(path).strip()
+    text = _read_file(path).strip()
     return int(text) if text.isdigit() else None
 
 
-def _read(path: Path) -> str:
+def _read_file(path: Path) -> str:
     try:
         return path.read_text(encoding="ascii", errors="replace")
     except OSError:

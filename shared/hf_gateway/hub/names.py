@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from hf_gateway.config import base_url, hub_url
-from hf_gateway.credentials import HUB, find, is_hugging_face
+from hf_gateway.credentials import HUB, find_credential, is_hugging_face
 from hf_gateway.errors import BadResponse, ConfigError, ConnectFailed
 from hf_gateway.hub.errors import HubArgumentError
 from hf_gateway.secret import Secret
@@ -108,7 +108,7 @@ def where_a_token_is_from(hub: str, environment: Mapping[str, str]) -> str:
 
 def token_of_another_hub(hub: str, environment: Mapping[str, str] = os.environ) -> str | None:
     """Say that there is a token which is for huggingface.co, where that is not the Hub that is meant; else None. Reads files."""
-    other = find(HUB, environment=environment) if hub != HUB else None
+    other = find_credential(HUB, environment=environment) if hub != HUB else None
     return None if other is None else f"the token in {other.source} is for {HUB}, and is not sent to {hub}"
 
 

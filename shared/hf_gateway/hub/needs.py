@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from hf_gateway.hub.metadata import ModelFile, ModelMetadata
-from hf_gateway.hub.selection import Format, choose, formats, pickled, usual_quantisation
+from hf_gateway.hub.selection import Format, choose_files, formats, pickled, usual_quantisation
 from hf_gateway.hub.selection import weights as weights_of
 
 _BITS = {
@@ -19,18 +19,18 @@ _BITS = {
     "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "I8": 8, "U8": 8, "BOOL": 8,
     "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4, "I4": 4, "U4": 4,
 }  # fmt: skip
-OVERHEAD = 0.2
+OVERHEAD_RATIO = 0.2
 """Of the weights: activations, buffers, and what the allocator does not give back."""
-RUNTIME = 300 * 2**20
+RUNTIME_BYTES = 300 * 2**20
 """Bytes of the libraries themselves, once a process."""
-CONTEXT = 4096
+DEFAULT_CONTEXT_TOKENS = 4096
 """Tokens reckoned with where nobody says how many."""
-_KV_BYTES = 2
+_BYTES_PER_KV = 2
 """Of a number in the cache: engines keep it in 16 bits."""
-_TRUSTED = 0.5
+_MIN_COUNTED_RATIO = 0.5
 """Of the files' bytes: the Hub's counts of numbers must come to at least so much of them to be believed."""
-_MOST_LAYERS = 10_000
-_MOST_SAID = 10**12
+_MAX_LAYERS = 10_000
+_MAX_NUMBER = 10**12
 """Of any number in a configuration that is taken for one."""
 _GENERATES = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel", "ForSeq2SeqLM")
 _WITHOUT_CACHE = ("mamba", "linear_attention", "recurrent", "conv", "ssm")
@@ -62,7 +62,7 @@ class Needs:
         return asdict(self)
 
 
-def generates(metadata: ModelMetadata) -> bool:
+def generates_text(metadata: ModelMetadata) -> bool:
     """Say whether the model makes text token by token, and so keeps a key-value cache."""
     if metadata.gguf:
         return metadata.pipeline_tag not in ("feature-extraction", "sentence-similarity")
@@ -73,7 +73,7 @@ def generates(metadata: ModelMetadata) -> bool:
     )
 
 
-def adapts(metadata: ModelMetadata) -> bool:
+def is_adapter(metadata: ModelMetadata) -> bool:
     """Say whether it is a PEFT adapter, which is nothing without its base model."""
     paths = [file.path for file in metadata.files]
     if metadata.library_name == "peft" or "adapter_config.json" in paths:
@@ -102,7 +102,7 @@ def wants_config(metadata: ModelMetadata) -> bool:
     """Say whether config.json has to be read too: for what the key-value cache takes, or whether there is one at all."""
     if not _says_what_it_is(metadata):
         return True
-    return generates(metadata) and kv_per_token(metadata.config, 1) is None
+    return generates_text(metadata) and kv_per_token(metadata.config, 1) is None
 
 
 def _says_what_it_is(metadata: ModelMetadata) -> bool:
@@ -120,11 +120,11 @@ def needs(metadata: ModelMetadata, context: int | None = None) -> Needs:
     offered = formats(metadata.files)
     chosen = offered[0] if offered else ("safetensors" if metadata.parameters else None)
     limit = context_limit(metadata)
-    tokens = context or min(CONTEXT, limit or CONTEXT)
+    tokens = context or min(DEFAULT_CONTEXT_TOKENS, limit or DEFAULT_CONTEXT_TOKENS)
     if limit is not None and tokens > limit:
         notes.append(f"the model takes {limit:,} tokens, and {tokens:,} were asked for")
     weights, by_dtype = _weights(metadata, chosen, notes)
-    if adapts(metadata):
+    if is_adapter(metadata):
         base = base_model(metadata)
         notes.append(f"an adapter: what {base or 'its base model'} needs comes on top, and is not in these numbers")
         cache, per_token = None, None
@@ -138,12 +138,14 @@ def needs(metadata: ModelMetadata, context: int | None = None) -> Needs:
 
 
 def _total(weights: int | None, cache: int | None) -> int | None:
-    return None if weights is None or cache is None else weights + round(weights * OVERHEAD) + RUNTIME + cache
+    return (
+        None if weights is None or cache is None else weights + round(weights * OVERHEAD_RATIO) + RUNTIME_BYTES + cache
+    )
 
 
 def _in_float32(metadata: ModelMetadata, by_dtype: Mapping[str, int], weights: int | None) -> int | None:
     """Return the bytes of weights that the chat engine widens on a CPU; None where it does not."""
-    if not generates(metadata) or metadata.config.get("quantization_config") or weights is None:
+    if not generates_text(metadata) or metadata.config.get("quantization_config") or weights is None:
         return None
     if by_dtype:
         narrow = sum(count for dtype, count in by_dtype.items() if dtype in ("F16", "BF16"))
@@ -160,7 +162,7 @@ def context_limit(metadata: ModelMetadata) -> int | None:
         metadata.gguf.get("context_length"),
         *(found.get(name) for name in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")),
     ):
-        if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _MOST_SAID:
+        if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _MAX_NUMBER:
             return value
     return None
 
@@ -174,12 +176,12 @@ def kv_per_token(config: Mapping[str, Any], tokens: int) -> int | None:
     layers = _first(shape, "num_hidden_layers", "n_layer", "num_layers", "n_layers", "decoder_layers")
     heads = _first(shape, "num_attention_heads", "n_head", "num_heads", "n_heads", "decoder_attention_heads")
     hidden = _first(shape, "hidden_size", "n_embd", "d_model", "dim")
-    if layers is None or heads is None or layers > _MOST_LAYERS:
+    if layers is None or heads is None or layers > _MAX_LAYERS:
         return None
     per_layer = _per_layer(shape, heads, hidden)
     if per_layer is None:
         return None
-    kept = [_kept(kind, shape, tokens) for kind in _kinds(shape, layers)]
+    kept = [_kept_tokens(kind, shape, tokens) for kind in _kinds(shape, layers)]
     return -(-sum(kept) * per_layer // tokens)
 
 
@@ -188,7 +190,7 @@ def _per_layer(shape: Mapping[str, Any], heads: int, hidden: int | None) -> int 
     if (rope := _first(shape, "qk_rope_head_dim")) is not None and _first(shape, "kv_lora_rank") is not None:
         # Latent attention: transformers keeps keys and values of all heads, unfolded.
         keys = heads * (rope + (_first(shape, "qk_nope_head_dim") or 0))
-        return (keys + heads * (_first(shape, "v_head_dim") or 0)) * _KV_BYTES
+        return (keys + heads * (_first(shape, "v_head_dim") or 0)) * _BYTES_PER_KV
     size = _first(shape, "head_dim", "d_kv") or (hidden // heads if hidden else None)
     if size is None:
         return None
@@ -198,7 +200,7 @@ def _per_layer(shape: Mapping[str, Any], heads: int, hidden: int | None) -> int 
         shared = 1  # the smaller ones, whose configuration names as many as there are heads besides
     else:
         shared = _first(shape, "num_key_value_heads", "n_head_kv", "num_kv_heads", "multi_query_group_num") or heads
-    return 2 * shared * size * _KV_BYTES
+    return 2 * shared * size * _BYTES_PER_KV
 
 
 def _kinds(shape: Mapping[str, Any], layers: int) -> list[str]:
@@ -219,7 +221,7 @@ def _kinds(shape: Mapping[str, Any], layers: int) -> list[str]:
     return ["sliding_attention"] * layers
 
 
-def _kept(kind: str, shape: Mapping[str, Any], tokens: int) -> int:
+def _kept_tokens(kind: str, shape: Mapping[str, Any], tokens: int) -> int:
     if any(part in kind for part in _WITHOUT_CACHE):
         return 0
     window = _first(shape, "attention_chunk_size") if "chunked" in kind else _window(shape)
@@ -244,7 +246,7 @@ def _first(shape: Mapping[str, Any], *names: str) -> int | None:
         (
             value
             for name in names
-            if isinstance(value := shape.get(name), int) and not isinstance(value, bool) and 0 < value <= _MOST_SAID
+            if isinstance(value := shape.get(name), int) and not isinstance(value, bool) and 0 < value <= _MAX_NUMBER
         ),
         None,
     )
@@ -269,7 +271,7 @@ def _weights(metadata: ModelMetadata, chosen: Format | None, notes: list[str]) -
         return on_disk, by_dtype
     if besides is None:
         return None, by_dtype
-    if on_disk is not None and counted < _TRUSTED * (on_disk - besides):
+    if on_disk is not None and counted < _MIN_COUNTED_RATIO * (on_disk - besides):
         notes.append(f"the Hub's counts of numbers come to {counted:,} bytes only; the files' sizes are taken")
         return on_disk, {}
     return counted + besides, by_dtype
@@ -289,7 +291,7 @@ def _cache(metadata: ModelMetadata, tokens: int, notes: list[str]) -> tuple[int 
     if not _says_what_it_is(metadata):
         notes.append("neither the Hub nor a config.json says what kind of model it is")
         return None, None
-    if not generates(metadata):
+    if not generates_text(metadata):
         return 0, None
     per_token = kv_per_token(metadata.config, tokens)
     if per_token is None:
@@ -305,7 +307,7 @@ def _download(metadata: ModelMetadata, chosen: Format | None) -> int | None:
 
 def fetched(metadata: ModelMetadata, chosen: Format | None) -> list[ModelFile]:
     """Return the files that `download_model` takes for this format."""
-    return choose(metadata.files, (chosen,)) if chosen in formats(metadata.files) else []
+    return choose_files(metadata.files, (chosen,)) if chosen in formats(metadata.files) else []
 
 
 def _sum(files: Sequence[ModelFile]) -> int | None:

@@ -113,7 +113,7 @@ def publish(
     details = replace(details, license=details.license or license_in(adapter.readme))
     client = HubClient(endpoint)
     try:
-        secret = _key(client, credential)
+        secret = _token_for(client, credential)
         if secret is None and not dry_run:
             raise KeyMissing(
                 f"publishing needs a token that may write: {names.where_a_token_is_from(client.endpoint, client.environment)}",
@@ -137,7 +137,7 @@ def publish(
             return Published(plan, private=private)
         assert secret is not None
         with publish_bar(repo_id, progress) as shown, Upload(client.endpoint, secret, shown, stop) as upload:
-            return _Publishing(plan, adapter.folder, client, upload).run()
+            return _Publication(plan, adapter.folder, client, upload).run()
     finally:
         client.close()
 
@@ -160,7 +160,7 @@ def _private(given: Any, metadata: dict[str, Any]) -> bool:
     return _switch("private", given, metadata, default=True if public is None else not public)
 
 
-def _key(client: HubClient, credential: Credential | Secret | None) -> Secret | None:
+def _token_for(client: HubClient, credential: Credential | Secret | None) -> Secret | None:
     """Return the token to use, if it may go to this Hub, and have the client ask with it."""
     if isinstance(credential, Credential):
         if not credential.header_for(client.endpoint):
@@ -186,20 +186,20 @@ def _base_license(adapter: Adapter, details: Details, client: HubClient, *, dry_
         return BaseLicense((), asked=False)  # it does not go out anyway
     if dry_run:
         known = ModelCache(endpoint=client.endpoint).get(base, ttl_hours=None)
-        return BaseLicense(said, asked=False) if known is None else BaseLicense(_both(known.license, said))
+        return BaseLicense(said, asked=False) if known is None else BaseLicense(_merge_licenses(known.license, said))
     try:
         found = client.run(client.ask(encode_model(client.endpoint, base), base))
     except ModelNotFound:
         return BaseLicense(said)
-    return BaseLicense(_both(decode_model(found, datetime.now(UTC)).license, said))
+    return BaseLicense(_merge_licenses(decode_model(found, datetime.now(UTC)).license, said))
 
 
-def _both(of_the_hub: tuple[str, ...], said: tuple[str, ...]) -> tuple[str, ...]:
+def _merge_licenses(of_the_hub: tuple[str, ...], said: tuple[str, ...]) -> tuple[str, ...]:
     named = tuple(each for each in of_the_hub if names_one(each))
     return tuple(dict.fromkeys((*named, *said))) or of_the_hub
 
 
-class _Publishing:
+class _Publication:
     """One plan on its way: who may write, the repository, the commit, and a look at what is there then."""
 
     def __init__(self, plan: PublishPlan, folder: Path, client: HubClient, upload: Upload) -> None:
@@ -212,7 +212,7 @@ class _Publishing:
         self._may_write(there)
         try:
             if there is None:
-                self._sent(lambda: self.upload.create(self.repo_id, private=self.plan.private))
+                self._call_worker(lambda: self.upload.create(self.repo_id, private=self.plan.private))
                 there = self._repository()
                 if there is None:
                     raise BadResponse(f"{self.repo_id} was made, and is not there", target=TARGET)
@@ -257,7 +257,9 @@ class _Publishing:
 
     def _commit(self, there: ModelMetadata) -> Published:
         message = "Publish the adapter with hf-gateway"
-        done = self._sent(lambda: self.upload.commit(self.repo_id, self.plan.files, self.folder, there.sha, message))
+        done = self._call_worker(
+            lambda: self.upload.commit(self.repo_id, self.plan.files, self.folder, there.sha, message)
+        )
         commit = names.commit(done)
         self._complete(commit)
         url = f"{self.client.endpoint}/{self.repo_id}"
@@ -285,7 +287,7 @@ class _Publishing:
             "Publish again: only what is missing is sent, and what is there already is not committed twice"
         )
 
-    def _sent(self, call: Callable[[], Any]) -> Any:
+    def _call_worker(self, call: Callable[[], Any]) -> Any:
         """Have the child process do something; a repository that changed meanwhile is a conflict."""
         try:
             return call()

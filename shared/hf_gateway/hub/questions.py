@@ -12,10 +12,10 @@ from hf_gateway.config import router_url
 from hf_gateway.errors import BadResponse, GatewayError, InvalidRequest, ModelNotFound
 from hf_gateway.hub import cached_files, names, selection
 from hf_gateway.hub import download as downloads
-from hf_gateway.hub.cache import Entry, ModelCache
+from hf_gateway.hub.cache import CachedModel, ModelCache
 from hf_gateway.hub.client import AWAY, HubClient
-from hf_gateway.hub.compatibility import Compatibility, judge
-from hf_gateway.hub.download import Order
+from hf_gateway.hub.compatibility import Compatibility, check_model
+from hf_gateway.hub.download import DownloadPlan
 from hf_gateway.hub.errors import HubArgumentError, NoSuchModel
 from hf_gateway.hub.machine import this_machine
 from hf_gateway.hub.metadata import ModelFile, ModelMetadata, Models, age_in_words
@@ -26,13 +26,13 @@ from hf_gateway.wire import hub_models
 from hf_gateway.wire.hf_inference import decode_file, encode_file
 from hf_gateway.wire.http import HttpRequest, HttpResponse
 
-MOST = 1000
+MAX_MODELS = 1000
 """Models of one search."""
-MOST_TOKENS = 10**9
+MAX_CONTEXT_TOKENS = 10**9
 """Of a context; no model takes so many."""
-MOST_FILES = 200_000
+MAX_FILES = 200_000
 """Of one repository; the Hub advises against half as many."""
-MOST_PAGES = 2000
+MAX_PAGES = 2000
 """Of one list of files."""
 _INFO, _PROVIDERS = "model", "providers"
 """The questions whose ETags are kept."""
@@ -40,11 +40,11 @@ _INFO, _PROVIDERS = "model", "providers"
 
 def check_limit(limit: int) -> None:
     """Raise HubArgumentError for a number of models that no search gives."""
-    if not 1 <= limit <= MOST:
-        raise HubArgumentError(f"limit is 1 to {MOST:,}, not {limit}")
+    if not 1 <= limit <= MAX_MODELS:
+        raise HubArgumentError(f"limit is 1 to {MAX_MODELS:,}, not {limit}")
 
 
-class Questions:
+class HubQueries:
     """Questions about models, to one Hub, beside one cache. Each method is a generator that returns the answer."""
 
     def __init__(self, client: HubClient, cache: ModelCache, ttl_hours: float) -> None:
@@ -74,12 +74,12 @@ class Questions:
                 request = hub_models.next_page(response, request) if page else None
         except AWAY as error:
             cached = yield from self._client.compute(lambda: self.cache.search(query, filter_tags, sort, limit))
-            return Models((self._aged(each, error) for each in cached), "cache", str(error))
+            return Models((self._stale(each, error) for each in cached), "cache", str(error))
         del found[limit:]
         yield from self._client.compute(lambda: self.cache.set_many(found))
         return Models(found)
 
-    def known(self, model_id: str) -> Steps:
+    def required_metadata(self, model_id: str) -> Steps:
         """Return the metadata of a model that must be there. Raises ModelNotFound."""
         found: ModelMetadata | None = yield from self.metadata(model_id, True)
         if found is None:
@@ -92,12 +92,12 @@ class Questions:
     def metadata(self, model_id: str, use_cache: bool) -> Steps:
         """Return the metadata of a model, None where there is none: fresh, asked for, or old with the reason."""
         model = names.model_id(model_id)
-        entry: Entry | None = yield from self._client.compute(lambda: self.cache.entry(model))
+        entry: CachedModel | None = yield from self._client.compute(lambda: self.cache.entry(model))
         old = entry.metadata if entry else None
         if use_cache and old is not None and old.complete and not old.is_expired(self.ttl_hours, self.cache.now()):
             return old
         try:
-            found, validators = yield from self._asked(model, entry if old is not None and old.complete else None)
+            found, validators = yield from self._refreshed(model, entry if old is not None and old.complete else None)
         except ModelNotFound:
             if old is not None:
                 yield from self._client.compute(lambda: self._forget(model))
@@ -105,11 +105,11 @@ class Questions:
         except AWAY as error:
             if old is None or not use_cache:
                 raise
-            return self._aged(old, error)
+            return self._stale(old, error)
         yield from self._client.compute(lambda: self.cache.set(found, validators, asked_for=model))
         return found
 
-    def _asked(self, model: str, entry: Entry | None) -> Steps:
+    def _refreshed(self, model: str, entry: CachedModel | None) -> Steps:
         """Ask for what is not as it was: an answer with its ETag says so in a few bytes."""
         validators = dict(entry.validators) if entry else {}
         now = self.cache.now()
@@ -155,20 +155,22 @@ class Questions:
 
     def compatibility(self, model_id: str, required_library: str | None, context: int | None) -> Steps:
         """Return what can be said of a model on this machine."""
-        if context is not None and not 1 <= context <= MOST_TOKENS:
-            raise HubArgumentError(f"context is a number of tokens, 1 to {MOST_TOKENS:,}, not {context}")
-        found: ModelMetadata = yield from self.known(model_id)
+        if context is not None and not 1 <= context <= MAX_CONTEXT_TOKENS:
+            raise HubArgumentError(f"context is a number of tokens, 1 to {MAX_CONTEXT_TOKENS:,}, not {context}")
+        found: ModelMetadata = yield from self.required_metadata(model_id)
         if wants_config(found):
             found = yield from self._with_config(found)
         cache_dir = cached_files.default_cache
 
         def look() -> Compatibility:
             machine = this_machine(cache_dir())
-            router = catalogue.of(router_url(self._client.environment))
-            entry = router.known(found.id) if self._client.offline or found.stale else router.look_up(found.id)
+            router = catalogue.catalogue_of(router_url(self._client.environment))
+            entry = (
+                router.cached_entry(found.id) if self._client.offline or found.stale else router.find_entry(found.id)
+            )
             needed = needs(found, context)
-            here = _here(found, needed.format, cache_dir())
-            return judge(found, needed, machine, entry, required_library=required_library, here=here)
+            here = _downloaded_bytes(found, needed.format, cache_dir())
+            return check_model(found, needed, machine, entry, required_library=required_library, here=here)
 
         return (yield from self._client.compute(look))
 
@@ -192,7 +194,7 @@ class Questions:
         entry = self.cache.entry(read.id)
         self.cache.set(read, entry.validators if entry else None)
 
-    def order(
+    def plan_download(
         self,
         model_id: str,
         revision: str,
@@ -214,8 +216,8 @@ class Questions:
                 raise HubArgumentError(f"there is no format {kind!r}; there are: {', '.join(selection.FORMATS)}")
 
         def choose(files: Sequence[ModelFile]) -> list[ModelFile]:
-            named = selection.matching(files, include) if include is not None else None
-            chosen = named if named is not None else selection.choose(files, formats, code=code)
+            named = selection.match_patterns(files, include) if include is not None else None
+            chosen = named if named is not None else selection.choose_files(files, formats, code=code)
             if not chosen:
                 raise HubArgumentError(f"{model} has no files that match {', '.join(include or ('the defaults',))}")
             if include is None and formats is None and not selection.formats(chosen):
@@ -225,11 +227,11 @@ class Questions:
                 )
             return chosen
 
-        order, files = yield from self.chosen(model, revision, cache_dir, choose, offline=True)
+        order, files = yield from self.choose_files(model, revision, cache_dir, choose, offline=True)
         modular = include is None and "pickle" not in (formats or ()) and formats != ["gguf"]
         return replace(order, left_out=tuple(selection.pickled(files) if modular else ()))
 
-    def chosen(
+    def choose_files(
         self,
         model_id: str,
         revision: str,
@@ -258,7 +260,9 @@ class Questions:
             files: Sequence[ModelFile] = yield from self._tree(name, commit)
         except AWAY as error:
             away = error
-            found = yield from self._client.compute(lambda: self._recorded(model, revision, cache) if offline else None)
+            found = yield from self._client.compute(
+                lambda: self._recorded_download(model, revision, cache) if offline else None
+            )
             if found is None:
                 raise
             name, commit, files = found
@@ -266,7 +270,7 @@ class Questions:
         for file in chosen:
             check_size(file)
         credential = yield from self._client.compute(self._client.credential)
-        order = Order(name, revision, commit, tuple(chosen), self._client.endpoint, credential, cache)
+        order = DownloadPlan(name, revision, commit, tuple(chosen), self._client.endpoint, credential, cache)
         if (reason := away) is not None:
             yield from self._client.compute(lambda: downloads.check_whole(order, reason))
         return order, files
@@ -274,7 +278,7 @@ class Questions:
     def _commit(self, model: str, revision: str) -> Steps:
         """Return the model's own name and the commit that a revision is; what is a commit already is not asked about."""
         if names.is_commit(revision):
-            entry: Entry | None = yield from self._client.compute(lambda: self.cache.entry(model))
+            entry: CachedModel | None = yield from self._client.compute(lambda: self.cache.entry(model))
             return (entry.metadata.id if entry else model), revision
         response: HttpResponse = yield from self._client.ask(
             hub_models.encode_model(self._client.endpoint, model, revision),
@@ -286,7 +290,7 @@ class Questions:
         except InvalidRequest as error:
             raise BadResponse(f"the Hub gives the model a name that is none: {error.message}") from None
         if said.id != model:
-            yield from self._client.compute(lambda: self.cache.set_renamed(model, said.id))
+            yield from self._client.compute(lambda: self.cache.set_current_name(model, said.id))
         return said.id, names.commit(said.sha)
 
     def _tree(self, model: str, commit: str) -> Steps:
@@ -300,7 +304,7 @@ class Questions:
         while request is not None:
             if request.url in seen:
                 raise BadResponse("the Hub's list of files goes round in a circle", target=hub_models.TARGET)
-            if len(files) > MOST_FILES or len(seen) >= MOST_PAGES:
+            if len(files) > MAX_FILES or len(seen) >= MAX_PAGES:
                 raise BadResponse(
                     f"the Hub's list of files goes on after {len(files):,} files on {len(seen):,} pages, and is given up",
                     target=hub_models.TARGET,
@@ -314,16 +318,18 @@ class Questions:
         yield from self._client.compute(lambda: self.cache.set_tree(model, commit, files))
         return tuple(files)
 
-    def _recorded(self, model: str, revision: str, cache_dir: Path) -> tuple[str, str, tuple[ModelFile, ...]] | None:
+    def _recorded_download(
+        self, model: str, revision: str, cache_dir: Path
+    ) -> tuple[str, str, tuple[ModelFile, ...]] | None:
         """Return what a revision was when it was downloaded last, by this or another tool: name, commit, files."""
-        for name in dict.fromkeys((self.cache.renamed(model) or model, model)):
-            commit = revision if names.is_commit(revision) else cached_files.recorded(cache_dir, name, revision)
-            files = commit and (self.cache.tree(name, commit) or cached_files.listed(cache_dir, name, commit))
+        for name in dict.fromkeys((self.cache.current_name(model) or model, model)):
+            commit = revision if names.is_commit(revision) else cached_files.recorded_commit(cache_dir, name, revision)
+            files = commit and (self.cache.tree(name, commit) or cached_files.files_of_commit(cache_dir, name, commit))
             if commit and files:
                 return name, commit, files
         return None
 
-    def _aged(self, old: ModelMetadata, error: GatewayError) -> ModelMetadata:
+    def _stale(self, old: ModelMetadata, error: GatewayError) -> ModelMetadata:
         age = age_in_words(old.age(self.cache.now()))
         return replace(old, stale=f"{age} old: {error!s}")
 
@@ -339,15 +345,15 @@ def _is_text(value: object) -> bool:
         return False
 
 
-def _here(found: ModelMetadata, kind: Format | None, cache_dir: Path) -> int:
+def _downloaded_bytes(found: ModelMetadata, kind: Format | None, cache_dir: Path) -> int:
     """Return the bytes of a model's download in this format that are on the disk already."""
     if found.sha is None or not names.is_commit(found.sha):
         return 0
     snapshot = cached_files.repository(cache_dir, found.id) / "snapshots" / found.sha
-    return sum(file.size or 0 for file in fetched(found, kind) if _is_there(snapshot, file))
+    return sum(file.size or 0 for file in fetched(found, kind) if _is_cached(snapshot, file))
 
 
-def _is_there(snapshot: Path, file: ModelFile) -> bool:
+def _is_cached(snapshot: Path, file: ModelFile) -> bool:
     try:
         return cached_files.is_whole(snapshot / names.file_path(file.path), file.size)
     except (BadResponse, OSError, ValueError):

@@ -43,7 +43,7 @@ _QUANTISATION = re.compile(
 
 def formats(files: Sequence[ModelFile]) -> list[Format]:
     """Return in which formats there are weights, the one to be preferred first."""
-    return [each for each in FORMATS if any(holds(file, each) for file in files)]
+    return [each for each in FORMATS if any(holds_format(file, each) for file in files)]
 
 
 def pickled(files: Sequence[ModelFile]) -> list[ModelFile]:
@@ -66,7 +66,7 @@ def pickled(files: Sequence[ModelFile]) -> list[ModelFile]:
     return found
 
 
-def holds(file: ModelFile, kind: Format) -> bool:
+def holds_format(file: ModelFile, kind: Format) -> bool:
     """Say whether a file holds weights of that format."""
     return (
         _any(_name(file), FORMATS[kind])
@@ -91,7 +91,7 @@ def usual_quantisation(files: Sequence[ModelFile]) -> str | None:
     return next((name for name in _USUAL_QUANTISATIONS if name in found), next(iter(found), None))
 
 
-def choose(
+def choose_files(
     files: Sequence[ModelFile], wanted: Sequence[Format] | None = None, *, code: bool = False
 ) -> list[ModelFile]:
     """Choose the files of a model: its weights in one format (or in all that are `wanted`), and the small files.
@@ -137,7 +137,7 @@ def weights(files: Sequence[ModelFile], kinds: Sequence[Format]) -> list[ModelFi
     """Return the files with weights of these formats, each model once where a repository has it several times."""
     found: list[ModelFile] = []
     for kind in kinds:
-        held = [file for file in files if holds(file, kind)]
+        held = [file for file in files if holds_format(file, kind)]
         if any(not _folder(file) for file in held):
             held = [file for file in held if _folder(file) not in _COPIES]
         if kind == "safetensors" and any(_any(_name(file), ("model*.safetensors",)) for file in held):
@@ -154,7 +154,7 @@ def weights(files: Sequence[ModelFile], kinds: Sequence[Format]) -> list[ModelFi
     return found
 
 
-def matching(files: Sequence[ModelFile], patterns: Sequence[str]) -> list[ModelFile]:
+def match_patterns(files: Sequence[ModelFile], patterns: Sequence[str]) -> list[ModelFile]:
     """Return the files whose path matches a pattern."""
     return [file for file in files if _any(file.path, tuple(patterns))]
 

@@ -34,18 +34,18 @@ from hf_gateway.values.redaction import shown_url
 from hf_gateway.wire.http import HttpRequest, HttpResponse
 from hf_gateway.wire.hub_models import TARGET, rate_limit, refusal
 
-PIECE = 2**20
-CONNECT_TIMEOUT = 5.0
-READ_TIMEOUT = 30.0
+CHUNK_BYTES = 2**20
+CONNECT_TIMEOUT_S = 5.0
+READ_TIMEOUT_S = 30.0
 """Seconds with next to nothing, after which the connection is taken for dead."""
 SLOWEST_BYTES_S = 1024
 """A connection that brings less than this is as good as silent: a byte now and then would keep a caller for ever."""
 TRIES = 5
 """In a row that bring next to nothing."""
-LONGEST_WAIT = 300.0
+MAX_WAIT_S = 300.0
 """Seconds for which a full rate limit is waited out: a window of the Hub's."""
 MAX_REDIRECTS = 5
-MAX_BYTES = 50 * 10**9
+MAX_FILE_BYTES = 50 * 10**9
 """Of one file: the Hub gives larger ones over its Xet protocol only."""
 _BUSY = (408, 429, 500, 502, 503, 504)
 
@@ -65,7 +65,7 @@ class Patience:
 
 
 @dataclass(frozen=True)
-class Source:
+class DownloadSource:
     """A commit of a repository, and how to read it."""
 
     endpoint: str
@@ -86,13 +86,13 @@ class Transfer:
 
     def __init__(
         self,
-        source: Source,
+        source: DownloadSource,
         pause: Callable[[float], bool],
         here: Callable[[ModelFile, int], None],
         patience: Patience | None = None,
     ) -> None:
         """Connect to nobody yet. patience: by default that of a person who watches."""
-        self._patience = patience or Patience(READ_TIMEOUT, TRIES, LONGEST_WAIT)
+        self._patience = patience or Patience(READ_TIMEOUT_S, TRIES, MAX_WAIT_S)
         self._least = self._patience.slowest_bytes_s * self._patience.silence_s
         self._source = source
         self._pause = pause
@@ -121,7 +121,7 @@ class Transfer:
             except (_Broken, _Stalled) as error:
                 failure, wait = self._broke(error), None
             if wait is None and failure is None:
-                return self._checked(file, part)
+                return self._verified_digest(file, part)
             failed = 1 if part.exists() and part.stat().st_size >= before + self._least else failed + 1
             if failed >= self._patience.tries:
                 busy = ServerError(f"the Hub is too busy to give {file.path}", target=TARGET, status=503)
@@ -137,18 +137,18 @@ class Transfer:
                 return 0.0
             if have:
                 return None
-        response, url = self._opened(file, {"range": f"bytes={have}-"} if have else {})
+        response, url = self._open(file, {"range": f"bytes={have}-"} if have else {})
         try:
             if response.status == 416:
                 part.unlink(missing_ok=True)
                 return 0.0
             if response.status not in (200, 206):
-                return self._refused(response, url)
+                return self._wait_after_refusal(response, url)
             goes_on = response.status == 206 and have > 0
             with part.open("ab" if goes_on else "wb") as out:
                 done = mark = have if goes_on else 0
                 due = time.monotonic() + self._patience.silence_s
-                while piece := self._sent(partial(response.source.read, self._patience.silence_s)):
+                while piece := self._run_exchange(partial(response.source.read, self._patience.silence_s)):
                     out.write(piece)
                     done += len(piece)
                     self._here(file, done)
@@ -162,24 +162,24 @@ class Transfer:
             response.source.close()
         return None
 
-    def _opened(self, file: ModelFile, headers: dict[str, str]) -> tuple[Opened, str]:
+    def _open(self, file: ModelFile, headers: dict[str, str]) -> tuple[Opened, str]:
         """Follow the Hub to where the file lies; the token goes to the Hub alone."""
         url = self._source.url(file.path)
         # What is compressed on the way can be neither resumed nor counted.
         headers = {"accept-encoding": "identity", **headers}
         for _ in range(MAX_REDIRECTS):
             wish = Open(
-                HttpRequest("GET", url, None, headers), self._source.credential, follow=False, max_bytes=MAX_BYTES
+                HttpRequest("GET", url, None, headers), self._source.credential, follow=False, max_bytes=MAX_FILE_BYTES
             )
-            times = {"timeout": self._patience.silence_s, "connect_timeout": CONNECT_TIMEOUT}
-            response: Opened = self._sent(partial(self._transport.open, wish, **times, target=TARGET))
+            times = {"timeout": self._patience.silence_s, "connect_timeout": CONNECT_TIMEOUT_S}
+            response: Opened = self._run_exchange(partial(self._transport.open, wish, **times, target=TARGET))
             if response.status not in (301, 302, 303, 307, 308) or "location" not in response.headers:
                 return response, url
             response.source.close()
             url = self._next(url, response.headers["location"])
         raise BadResponse(f"{file.path} is sent from one place to the next", target=TARGET)
 
-    def _sent(self, exchange: Callable[[], Any]) -> Any:
+    def _run_exchange(self, exchange: Callable[[], Any]) -> Any:
         """Carry a step of an exchange out; what may be tried again is raised as _Broken or _Stalled."""
         try:
             return exchange()
@@ -205,7 +205,7 @@ class Transfer:
                 raise BadResponse(f"a file is sent to {shown_url(there)!r}, without encryption", target=TARGET)
         return there
 
-    def _refused(self, response: Opened, url: str) -> float:
+    def _wait_after_refusal(self, response: Opened, url: str) -> float:
         """Return how long to wait for what passes; raise what does not."""
         headers, status = response.headers, response.status
         if status in _BUSY:
@@ -242,12 +242,12 @@ class Transfer:
             target=TARGET,
         )
 
-    def _checked(self, file: ModelFile, part: Path) -> str:
+    def _verified_digest(self, file: ModelFile, part: Path) -> str:
         """Return the digest of what came. Raises BadResponse, and deletes it, where it is not what the Hub said."""
         size = part.stat().st_size
         digest = _digest(part, size, file.digest)
         wrong_size = file.size is not None and size != file.size
-        if wrong_size or (_known(file.digest) and digest != file.digest):
+        if wrong_size or (_is_known_digest(file.digest) and digest != file.digest):
             part.unlink()
             what = f"{size} bytes long, not {file.size}" if wrong_size else "not what the Hub says it is"
             raise BadResponse(f"{file.path} is {what}; it was deleted, try again", target=TARGET)
@@ -268,21 +268,21 @@ class Stopped(Exception):
 
 def check_size(file: ModelFile) -> None:
     """Raise BadResponse for a file that cannot be had over HTTP."""
-    if file.size is not None and file.size > MAX_BYTES:
+    if file.size is not None and file.size > MAX_FILE_BYTES:
         raise BadResponse(
-            f"{file.path} is larger than {MAX_BYTES // 10**9} GB, and such files come over Xet only: use `hf download`",
+            f"{file.path} is larger than {MAX_FILE_BYTES // 10**9} GB, and such files come over Xet only: use `hf download`",
             target=TARGET,
         )
 
 
-def _known(digest: str | None) -> bool:
+def _is_known_digest(digest: str | None) -> bool:
     return digest is not None and len(digest) in (40, 64) and set(digest) <= set("0123456789abcdef")
 
 
 def _digest(path: Path, size: int, like: str | None) -> str:
     """Return what the Hub calls a file: git's id where it said one of that length, otherwise the SHA-256."""
     hashed: Any
-    if _known(like) and len(like or "") == 40:
+    if _is_known_digest(like) and len(like or "") == 40:
         hashed = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
     else:
         hashed = hashlib.sha256()
@@ -293,5 +293,5 @@ def _digest(path: Path, size: int, like: str | None) -> str:
 
 
 def _pieces(file: Any) -> Iterator[bytes]:
-    while piece := file.read(PIECE):
+    while piece := file.read(CHUNK_BYTES):
         yield piece

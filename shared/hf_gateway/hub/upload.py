@@ -133,7 +133,7 @@ class Upload:
         while True:
             said = self._next(step, due)
             if said is None:
-                raise self._ended(step)
+                raise self._worker_ended(step)
             if "step" in said:
                 step = said["step"]
                 self._progress(step, sent, total)
@@ -217,7 +217,7 @@ class Upload:
         for line in process.stderr:
             self._complaints.append(line)
 
-    def _ended(self, step: str) -> GatewayError:
+    def _worker_ended(self, step: str) -> GatewayError:
         assert self._process is not None
         code = self._process.wait()
         for thread in self._threads:

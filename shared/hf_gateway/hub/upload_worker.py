@@ -83,13 +83,13 @@ def _lines() -> Iterator[str]:
         yield lines.get()
 
 
-class _Last(threading.local):
+class _RepeatCounter(threading.local):
     """The last request of a thread; one that follows as it was is another try."""
 
     request = ""
     times = 0
 
-    def again(self, request: str) -> int:
+    def count(self, request: str) -> int:
         """Note a request, and return how often it was made in a row."""
         self.times = self.times + 1 if request == self.request else 1
         self.request = request
@@ -103,7 +103,7 @@ class _Worker:
         from huggingface_hub import HfApi
 
         self._tell = tell
-        self._last = _Last()
+        self._last = _RepeatCounter()
         self._api = HfApi(endpoint=endpoint, token=token)
         self._watch_requests()
         self._watch_progress()
@@ -116,7 +116,7 @@ class _Worker:
                 return {"done": None}
             return {"done": self._commit(order)}
         except Exception as error:  # noqa: BLE001 - the border of the process: the parent raises what it means
-            return _told(error)
+            return _describe_error(error)
 
     def _commit(self, order: dict[str, Any]) -> str:
         from huggingface_hub import CommitOperationAdd
@@ -141,19 +141,19 @@ class _Worker:
         usual = get_session().event_hooks["request"]
 
         def make() -> Any:
-            hooks: Any = {"request": [*usual, self._asked], "response": [self._answered]}
+            hooks: Any = {"request": [*usual, self._on_request], "response": [self._on_response]}
             return httpx.Client(event_hooks=hooks, follow_redirects=True, timeout=None)
 
         set_client_factory(make)
 
-    def _asked(self, request: Any) -> None:
+    def _on_request(self, request: Any) -> None:
         path = request.url.path
         step = next((words for part, words in _STEPS if part in path), SENDING)
-        if self._last.again(f"{request.method} {request.url}") > TRIES:
+        if self._last.count(f"{request.method} {request.url}") > TRIES:
             raise _GivenUp
         self._tell({"step": step})
 
-    def _answered(self, response: Any) -> None:
+    def _on_response(self, response: Any) -> None:
         status = response.status_code
         # How long a full rate limit is waited out, the library leaves to the server.
         if status == 429 or ((status >= 500 or status == 408) and self._last.times >= TRIES):
@@ -175,13 +175,13 @@ class _Worker:
         tqdm.update = update  # its bars are the only word of what gets on
 
 
-def _told(error: BaseException) -> dict[str, Any]:
+def _describe_error(error: BaseException) -> dict[str, Any]:
     """Return what an exception means, for the parent."""
     from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
 
     if isinstance(error, RuntimeError) and error.__cause__ is not None:
-        return _told(error.__cause__)  # how the library says which file it was sending
+        return _describe_error(error.__cause__)  # how the library says which file it was sending
     response = getattr(error, "response", None) if isinstance(error, (HfHubHTTPError, _GivenUp)) else None
     if response is not None:
         try:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from hf_gateway import observe
 from hf_gateway.errors import ConfigError
 from hf_gateway.home import data_home
-from hf_gateway.key_policy import truthy
+from hf_gateway.key_policy import parse_flag
 from hf_gateway.ledger import place
 from hf_gateway.values.forks import fork_lock
 
@@ -49,9 +49,9 @@ def enable(url: str | None = None, *, content: bool | None = None) -> "Ledger":
     from hf_gateway.ledger.watcher import Ledger
     from hf_gateway.ledger.writer import Writer
 
-    wanted = place.checked(url) if url is not None else place.from_environment() or place.checked(place.default())
+    wanted = place.check_url(url) if url is not None else place.from_environment() or place.check_url(place.default())
     if content is None:
-        content = truthy(os.environ.get(CONTENT_VARIABLE, ""))
+        content = parse_flag(os.environ.get(CONTENT_VARIABLE, ""))
     # Here and now, though it takes tenths of a second: beside a busy program a thread would import for seconds.
     from hf_gateway.ledger import models, store  # noqa: F401
 
@@ -61,8 +61,8 @@ def enable(url: str | None = None, *, content: bool | None = None) -> "Ledger":
             _enabled.writer.start()
         elif _enabled.url != wanted:
             raise ConfigError(
-                f"the ledger of this process is kept in {place.shown(_enabled.url)} already; call "
-                f"hf_gateway.ledger.disable() before it is kept in {place.shown(wanted)}"
+                f"the ledger of this process is kept in {place.shown_url(_enabled.url)} already; call "
+                f"hf_gateway.ledger.disable() before it is kept in {place.shown_url(wanted)}"
             )
         observe.register(_enabled)
         return _enabled
@@ -105,5 +105,5 @@ def enabled() -> "Ledger | None":
 
 def waiting_room(url: str) -> Path:
     """Return the folder of the files in which rows wait for a database; the password is no part of what it is called after."""
-    name = place.shown(url) + "?" + url.partition("?")[2]
+    name = place.shown_url(url) + "?" + url.partition("?")[2]
     return data_home() / "ledger-waiting" / hashlib.sha256(name.encode()).hexdigest()[:16]

@@ -29,7 +29,7 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Standing:
+class BudgetStatus:
     """A budget, and how it stands in the period that began at `starts`; USD."""
 
     budget: Budget
@@ -39,7 +39,7 @@ class Standing:
     reserved: Decimal = Decimal(0)
 
     @property
-    def left(self) -> Decimal:
+    def remaining(self) -> Decimal:
         """What may still be spent."""
         return max(self.budget.limit - self.spent - self.reserved, Decimal(0))
 
@@ -64,12 +64,12 @@ def period_of(period: Period, now: float) -> tuple[dt.date, dt.datetime]:
     return starts, dt.datetime.combine(ends, dt.time(), dt.UTC)
 
 
-LEASE = 30.0
+LEASE_S = 30.0
 """Seconds for which a process's part of a budget is its own."""
 
 
 @dataclass(frozen=True)
-class Exchanged:
+class LeaseExchange:
     """What an exchange came to, in millionths of a millionth of a USD.
 
     limit: None where there is no such budget any more; granted: what was added to the lease; lost: the lease had expired and

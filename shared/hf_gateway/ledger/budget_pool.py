@@ -12,20 +12,20 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from hf_gateway.errors import BudgetExceeded, BudgetUnavailable, GatewayError
-from hf_gateway.ledger.budget import LEASE, Budget, Exchanged, Key
+from hf_gateway.ledger.budget import LEASE_S, Budget, Key, LeaseExchange
 
-_RENEW = 20.0
+_RENEW_BEFORE_S = 20.0
 """Seconds before its end from which on it is renewed."""
-_AHEAD = 256
+_LEASED_AHEAD_REQUESTS = 256
 """For how many requests, as large as the largest of late, is leased ahead."""
-_SHARE = 8
+_MAX_LEASE_DIVISOR = 8
 """And at most this part of what is left, so that other processes get theirs."""
 
-Trade = Callable[..., Exchanged]
+Trade = Callable[..., LeaseExchange]
 """`budgets.exchange`, on a database and for a process."""
 
 
-def promise() -> "Future[None]":
+def lease_size() -> "Future[None]":
     """Return a future that whoever waits for it cannot cancel."""
     made: Future[None] = Future()
     made.set_running_or_notify_cancel()
@@ -33,7 +33,7 @@ def promise() -> "Future[None]":
 
 
 @dataclass(eq=False)
-class Account:
+class BudgetAccount:
     """A budget in a period, as this process sees it.
 
     begins, ends: of the period, in seconds since the epoch; free: leased, and promised to nobody; held: promised to requests
@@ -53,7 +53,7 @@ class Account:
     term: int = 0
     largest: int = 0
     low: int = 0
-    exchanged: Exchanged | None = None
+    exchanged: LeaseExchange | None = None
 
     def usable(self, now: float) -> int:
         """Return what may be promised: nothing of a lease that may have expired."""
@@ -61,21 +61,21 @@ class Account:
 
 
 @dataclass(eq=False)
-class Request:
+class Reservation:
     """A request that budgets hold for.
 
     needed: what it may cost at most; terms: the accounts' when it was let through; over: it has ended, or its caller went away.
     """
 
-    accounts: Sequence[Account] = ()
+    accounts: Sequence[BudgetAccount] = ()
     needed: int = 0
     terms: Sequence[int] = ()
     admitted: bool = False
     over: bool = False
-    waits: "Future[None]" = field(default_factory=promise)
+    waits: "Future[None]" = field(default_factory=lease_size)
 
 
-class Pool:
+class BudgetPool:
     """The accounts of one process. `enter` and `leave` take microseconds; `serve` asks the database."""
 
     def __init__(self, now: Callable[[], float], monotonic: Callable[[], float], wake: Callable[[], None]) -> None:
@@ -83,16 +83,16 @@ class Pool:
         self._wake = wake
         self._now, self._monotonic = now, monotonic
         self._lock = threading.Lock()
-        self._accounts: dict[tuple[str, str], Account] = {}
-        self._ended: list[Account] = []
-        self._waiting: deque[Request] = deque()
+        self._accounts: dict[tuple[str, str], BudgetAccount] = {}
+        self._ended: list[BudgetAccount] = []
+        self._waiting: deque[Reservation] = deque()
 
     @property
     def idle(self) -> bool:
         """Whether there is nothing to write or renew."""
         return not (self._accounts or self._ended)
 
-    def enter(self, request: Request, budgets: Sequence[Budget]) -> bool:
+    def reserve(self, request: Reservation, budgets: Sequence[Budget]) -> bool:
         """Promise a request what it needs, of all its budgets or of none; False where it has to wait for `serve`."""
         request.accounts = [self._account(budget) for budget in budgets]
         with self._lock:
@@ -104,7 +104,7 @@ class Pool:
             self._wake()
         return admitted
 
-    def leave(self, request: Request, charge: int) -> None:
+    def settle(self, request: Reservation, charge: int) -> None:
         """Take back what was promised, but for the charge."""
         with self._lock:
             request.over = True
@@ -126,11 +126,11 @@ class Pool:
         with self._lock:
             waiting = list(self._waiting)
             accounts = [*self._accounts.values(), *self._ended]
-        short: dict[Account, int] = {}
+        short: dict[BudgetAccount, int] = {}
         for request in waiting:
             for account in request.accounts:
                 short[account] = short.get(account, 0) + request.needed
-        faults: dict[Account, str] = {}
+        faults: dict[BudgetAccount, str] = {}
         for account in accounts:
             try:
                 self._exchange(account, short.get(account, 0), closing or account in self._ended, trade)
@@ -142,7 +142,7 @@ class Pool:
             self._ended = [account for account in self._ended if account.spent or account.held or account.leased]
             return bool(self._waiting)
 
-    def _account(self, budget: Budget) -> Account:
+    def _account(self, budget: Budget) -> BudgetAccount:
         """Return the account of a budget in the period that it is now."""
         place = (budget.tenant, budget.period)
         account = self._accounts.get(place)
@@ -155,10 +155,10 @@ class Pool:
                 if known.key == key:
                     return known
                 self._ended.append(known)
-            made = self._accounts[place] = Account(key, begins, ends)
+            made = self._accounts[place] = BudgetAccount(key, begins, ends)
         return made
 
-    def _admit(self, request: Request) -> bool:
+    def _admit(self, request: Reservation) -> bool:
         now = self._monotonic()
         if any(account.usable(now) < request.needed for account in request.accounts):
             return False
@@ -170,12 +170,12 @@ class Pool:
         request.admitted = True
         return True
 
-    def _exchange(self, account: Account, short: int, over: bool, trade: Trade) -> None:
+    def _exchange(self, account: BudgetAccount, short: int, over: bool, trade: Trade) -> None:
         began = self._monotonic()
         with self._lock:
             # What nobody has asked for since the last time is given back.
             unused = max(account.free, 0) if account.largest == 0 or over else 0
-            due = account.leased and began >= account.valid_until - _RENEW
+            due = account.leased and began >= account.valid_until - _RENEW_BEFORE_S
             wanted = short > account.usable(began) or account.free < account.low
             if not (account.spent or unused or due or wanted):
                 account.largest = 0
@@ -193,7 +193,7 @@ class Pool:
         def claim(left: int) -> int:
             nonlocal ahead
             missing = max(short - max(free, 0), 0)
-            ahead = min(_AHEAD * largest, max(left - missing, 0) // _SHARE)
+            ahead = min(_LEASED_AHEAD_REQUESTS * largest, max(left - missing, 0) // _MAX_LEASE_DIVISOR)
             # For whole requests: of a part of one, nobody would have the use.
             ahead -= ahead % largest if largest else 0
             return missing + (max(ahead - max(free - short, 0), 0) if wanted else 0)
@@ -208,7 +208,7 @@ class Pool:
         with self._lock:
             account.spent -= spent
             account.exchanged = came
-            account.valid_until = began + LEASE
+            account.valid_until = began + LEASE_S
             if came.lost:
                 account.term += 1
                 account.held = account.free = keep = 0
@@ -218,7 +218,7 @@ class Pool:
             account.low = ahead // 2
             account.leased = keep + came.granted
 
-    def _answer(self, request: Request, faults: Mapping[Account, str]) -> None:
+    def _answer(self, request: Reservation, faults: Mapping[BudgetAccount, str]) -> None:
         """Let a request through, or refuse it, or have it wait on, since others were faster and there is more to lease."""
         refusal: GatewayError | None = None
         with self._lock:
@@ -232,7 +232,7 @@ class Pool:
         else:
             request.waits.set_result(None)
 
-    def _refusal(self, request: Request, faults: Mapping[Account, str]) -> GatewayError | None:
+    def _refusal(self, request: Reservation, faults: Mapping[BudgetAccount, str]) -> GatewayError | None:
         for account in request.accounts:
             if account in faults:
                 return unavailable(faults[account])
@@ -255,26 +255,26 @@ def unavailable(why: str) -> BudgetUnavailable:
     )
 
 
-def whose(tenant: str) -> str:
+def tenant_name(tenant: str) -> str:
     """Name a tenant."""
     return "everybody" if tenant == "*" else f"tenant {tenant!r}"
 
 
-def dollars(amount: Decimal) -> str:
+def format_usd(amount: Decimal) -> str:
     """Write an amount with all its digits, and with two at least."""
     whole, _, digits = f"{amount:f}".partition(".")
     return f"${whole}.{digits.rstrip('0').ljust(2, '0')}"
 
 
-def _exceeded(account: Account, limit: int, came: Exchanged, needed: int) -> BudgetExceeded:
+def _exceeded(account: BudgetAccount, limit: int, came: LeaseExchange, needed: int) -> BudgetExceeded:
     key = account.key
     # What is leased and free is reserved for nobody but this request, and too little for it.
     reserved = max(came.reserved - max(account.free, 0), 0)
     amounts = [Decimal(pico).scaleb(-12) for pico in (limit, came.spent, reserved, needed)]
-    shown = [dollars(amount) for amount in amounts]
+    shown = [format_usd(amount) for amount in amounts]
     resets = dt.datetime.fromtimestamp(account.ends, dt.UTC)
     error = BudgetExceeded(
-        f"the budget of {whose(key.tenant)} for the {key.period} is {shown[0]}: {shown[1]} of it is spent, {shown[2]} is "
+        f"the budget of {tenant_name(key.tenant)} for the {key.period} is {shown[0]}: {shown[1]} of it is spent, {shown[2]} is "
         f"reserved by requests under way, and this one may cost {shown[3]}; nothing was sent. The next {key.period} begins "
         f"at {resets:%Y-%m-%d %H:%M} UTC"
     )

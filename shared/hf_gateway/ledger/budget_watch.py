@@ -23,9 +23,9 @@ from hf_gateway import observe
 from hf_gateway.config import router_url
 from hf_gateway.errors import BudgetExceeded
 from hf_gateway.ledger import place
-from hf_gateway.ledger.budget import Budget, Exchanged, Key
-from hf_gateway.ledger.budget_pool import Pool, Request, promise, unavailable, whose
-from hf_gateway.ledger.cost import at_most, cost_of, may_be_billed
+from hf_gateway.ledger.budget import Budget, Key, LeaseExchange
+from hf_gateway.ledger.budget_pool import BudgetPool, Reservation, lease_size, tenant_name, unavailable
+from hf_gateway.ledger.cost import cost_ceiling, cost_of, may_be_billed
 from hf_gateway.ledger.prices import EXACT
 from hf_gateway.observe import Observation
 from hf_gateway.values.forks import fork_lock
@@ -38,13 +38,13 @@ log = logger(__name__)
 
 VARIABLE = "HF_GATEWAY_BUDGETS"
 """`require`: send nothing before the budgets are known, also where their database cannot be reached when a process starts."""
-TICK = 0.5
+TICK_S = 0.5
 """Seconds between two writings of what was spent; a killed process loses as much."""
-POLL = 5.0
+POLL_S = 5.0
 """Seconds after which a budget that was set or changed elsewhere is heard of."""
-PATIENCE = 10.0
+DATABASE_TIMEOUT_S = 10.0
 """Seconds that the database may take: SQLite's one lock is given to whoever tries at the right moment, not in turn."""
-_PICO = 10**12
+_PICO_PER_USD = 10**12
 _EVERYBODY = "*"
 
 
@@ -74,13 +74,13 @@ class BudgetWatcher:
         self._thread: threading.Thread | None = None
         self._wake = threading.Event()
         self._syncing: deque[Future[bool]] = deque()
-        self._pool = Pool(self._now, self._monotonic, self._wake.set)
+        self._pool = BudgetPool(self._now, self._monotonic, self._wake.set)
         self._budgets: Mapping[str, Sequence[Budget]] | None = None
-        self._heard = promise()
+        self._heard = lease_size()
         self._book: PriceBook | None = None
         self._wants_prices = False
         self._asking: Future[None] | None = None
-        self._priced = promise()
+        self._priced = lease_size()
         self._database: Any = None
         self._fault: str | None = None
 
@@ -102,7 +102,7 @@ class BudgetWatcher:
                 self._thread = threading.Thread(target=self._run, name="hf-gateway budgets", daemon=True)
                 self._thread.start()
 
-    def close(self, timeout: float = PATIENCE / 2) -> None:
+    def close(self, timeout: float = DATABASE_TIMEOUT_S / 2) -> None:
         """Write what was spent, give back what is leased, and watch no more."""
         self._closing = True
         observe.unregister(self)
@@ -112,7 +112,7 @@ class BudgetWatcher:
             if thread.is_alive():
                 log.warning("what was spent of the budgets in the last second could not be written in %.0f s", timeout)
 
-    def sync(self, timeout: float = 2 * PATIENCE) -> bool:
+    def sync(self, timeout: float = 2 * DATABASE_TIMEOUT_S) -> bool:
         """Hear of budgets that were changed elsewhere, and write what was spent, now; returns whether both could be done.
 
         timeout: seconds to wait for it.
@@ -130,9 +130,9 @@ class BudgetWatcher:
 
     def begin(self, observation: Observation) -> None:
         """Reserve, or refuse. Raises BudgetExceeded, BudgetUnavailable."""
-        if self._budgets is not None and not self._of(observation.tags.tenant):
+        if self._budgets is not None and not self._budgets_of(observation.tags.tenant):
             return
-        request = observation.notes[self] = Request()
+        request = observation.notes[self] = Reservation()
         if self._budgets is None:
             self.start()  # after a fork
             self._wake.set()
@@ -143,29 +143,29 @@ class BudgetWatcher:
             return
         waits = getattr(observation, "waits", None)
         if waits is not None and _on_a_loop():
-            waits.append(_told_of(waiting))
+            waits.append(_warned_of(waiting))
             return
         try:
-            waiting.result(2 * PATIENCE)
+            waiting.result(2 * DATABASE_TIMEOUT_S)
         except TimeoutError:
             request.over = True
             raise unavailable("it did not answer in time") from None
 
     def end(self, observation: Observation) -> None:
         """Settle."""
-        request: Request | None = observation.notes.pop(self, None)
+        request: Reservation | None = observation.notes.pop(self, None)
         if request is None:
             return
         charge = self._charge(observation, request) if request.admitted else 0
-        self._pool.leave(request, charge)
+        self._pool.settle(request, charge)
 
-    def _reserve(self, observation: Observation, request: Request) -> "Future[None] | None":
+    def _reserve(self, observation: Observation, request: Reservation) -> "Future[None] | None":
         """Let a request through, or return what it has to wait for. Raises BudgetExceeded. Waits for nothing itself."""
-        budgets = self._of(observation.tags.tenant)
+        budgets = self._budgets_of(observation.tags.tenant)
         if not budgets:
             return None
         assert self._book is not None
-        most, all_known = at_most(observation, self._book.latest)
+        most, all_known = cost_ceiling(observation, self._book.latest)
         if not all_known:
             if not self._priced.done() and any(target.kind == "hf" for target in observation.targets):
                 self._wants_prices = True
@@ -175,10 +175,10 @@ class BudgetWatcher:
         elif not most:
             return None  # nothing that could cost anything, so it may go on where a budget is used up
         with localcontext(EXACT):
-            request.needed = int(most * _PICO)
-        return None if self._pool.enter(request, budgets) else request.waits
+            request.needed = int(most * _PICO_PER_USD)
+        return None if self._pool.reserve(request, budgets) else request.waits
 
-    def _charge(self, observation: Observation, request: Request) -> int:
+    def _charge(self, observation: Observation, request: Reservation) -> int:
         """Return what a request cost; at least what was reserved for it where a provider may bill what nobody counted.
 
         What was served without a price, since the budget allows that, adds nothing.
@@ -187,15 +187,15 @@ class BudgetWatcher:
         prices = self._book.latest
         known, counted = 0, True
         with localcontext(EXACT):
-            for tried in observation.tried:
+            for tried in observation.attempts:
                 cost, _ = cost_of(tried, observation.task, prices)
                 if cost is not None:
-                    known += int(cost * _PICO)
+                    known += int(cost * _PICO_PER_USD)
                 elif may_be_billed(tried):
                     counted &= prices.dearest(tried.target, observation.task, model=tried.asked) is None
         return known if counted else max(known, request.needed)
 
-    def _of(self, tenant: str | None) -> "Sequence[Budget]":
+    def _budgets_of(self, tenant: str | None) -> "Sequence[Budget]":
         known = self._budgets or {}
         if tenant is None or tenant == _EVERYBODY:
             return known.get(_EVERYBODY, ())
@@ -210,18 +210,18 @@ class BudgetWatcher:
             self._wake.clear()
             closing = self._closing
             syncing = [self._syncing.popleft() for _ in range(len(self._syncing))]
-            if not closing and (syncing or self._budgets is None or time.monotonic() - read_at >= POLL):
+            if not closing and (syncing or self._budgets is None or time.monotonic() - read_at >= POLL_S):
                 read_at = time.monotonic()
                 self._read()
             if self._wants_prices and self._asking is None and self._book is not None:
                 self._fetch_prices()
-            waiting = self._database is not None and self._pool.serve(self._trade, closing, self._told)
+            waiting = self._database is not None and self._pool.serve(self._trade, closing, self._report_failure)
             for done in syncing:
                 done.set_result(self._fault is None)
             if closing:
                 break
             if not waiting:
-                self._wake.wait(POLL if self._pool.idle else TICK)
+                self._wake.wait(POLL_S if self._pool.idle else TICK_S)
         for promised in (self._heard, self._priced):
             if not promised.done():
                 promised.set_exception(unavailable("this process no longer keeps budgets"))
@@ -246,16 +246,16 @@ class BudgetWatcher:
             self._budgets, self._fault = found, None
         except Exception as error:  # noqa: BLE001 - whatever it is, the thread must live on, and the requests be told
             if self._budgets is None and not self._strict:
-                self._budgets, self._fault = {}, place.told(error)
+                self._budgets, self._fault = {}, place.database_words(error)
                 log.warning(
                     "no budget is kept until they can be read (%s=require sends nothing until then): %s",
                     VARIABLE,
                     self._fault,
                 )
             else:
-                self._told(error)
+                self._report_failure(error)
         if self._budgets is None:
-            heard, self._heard = self._heard, promise()
+            heard, self._heard = self._heard, lease_size()
             heard.set_exception(unavailable(self._fault or ""))
         elif not self._heard.done():
             self._heard.set_result(None)
@@ -270,7 +270,7 @@ class BudgetWatcher:
         from hf_gateway.ledger.models import PriceBook
         from hf_gateway.ledger.store import open_engine, upgrade
 
-        engine = open_engine(self._url, patience=PATIENCE)
+        engine = open_engine(self._url, patience=DATABASE_TIMEOUT_S)
         try:
             upgrade(engine)
         except BaseException:
@@ -288,28 +288,28 @@ class BudgetWatcher:
             try:
                 book.prices()
             except Exception as error:  # noqa: BLE001 - as above
-                self._told(error)
+                self._report_failure(error)
             priced.set_result(None)
 
         try:
             self._asking = book.expect_router()
         except Exception as error:  # noqa: BLE001 - as above
-            self._told(error)
+            self._report_failure(error)
             self._asking = priced
             priced.set_result(None)
         else:
             self._asking.add_done_callback(come)
 
-    def _trade(self, key: "Key", **amounts: Any) -> "Exchanged":
-        from hf_gateway.ledger.budgets import exchange
+    def _trade(self, key: "Key", **amounts: Any) -> "LeaseExchange":
+        from hf_gateway.ledger.budgets import exchange_lease
 
-        came = exchange(self._database, self._process, key, now=self._now(), **amounts)
+        came = exchange_lease(self._database, self._process, key, now=self._now(), **amounts)
         self._fault = None
         return came
 
-    def _told(self, error: BaseException) -> str:
+    def _report_failure(self, error: BaseException) -> str:
         """Say what is wrong with the database, in the log too where that is news."""
-        said = place.told(error)
+        said = place.database_words(error)
         if said != self._fault:
             log.warning("the budgets cannot be kept: %s", said)
         self._fault = said
@@ -326,7 +326,7 @@ def _on_a_loop() -> bool:
 
 def _then(first: "Future[None]", second: "Callable[[], Future[None] | None]") -> "Future[None]":
     """Return a future that is done when another is, `second` was called, and what that gave to wait for is done, too."""
-    done = promise()
+    done = lease_size()
 
     def begun(finished: "Future[None]") -> None:
         try:
@@ -350,7 +350,7 @@ def _then(first: "Future[None]", second: "Callable[[], Future[None] | None]") ->
     return done
 
 
-def _told_of(waiting: "Future[None]") -> "Future[BaseException | None]":
+def _warned_of(waiting: "Future[None]") -> "Future[BaseException | None]":
     """Return a future whose result is the error: one that is raised would be complained of by the event loop as well."""
     done: Future[BaseException | None] = Future()
     done.set_running_or_notify_cancel()
@@ -364,9 +364,9 @@ def _refuse_unknown(observation: Observation, budgets: "Sequence[Budget]") -> No
         return
     labels = ", ".join(target.label for target in observation.targets)
     error = BudgetExceeded(
-        f"{whose(strict.tenant)} has a budget, and nobody knows what {observation.model} costs at {labels}, so it could not be "
-        "kept; nothing was sent. Ways out: fetch the router's prices (`hf-gateway models refresh`), name the provider "
-        "('hf:<provider>'), set the price (`hf-gateway models add`), or let it pass "
+        f"{tenant_name(strict.tenant)} has a budget, and nobody knows what {observation.model} costs at {labels}, "
+        "so it could not be kept; nothing was sent. Ways out: fetch the router's prices (`hf-gateway models refresh`), "
+        "name the provider ('hf:<provider>'), set the price (`hf-gateway models add`), or let it pass "
         f"(`hf-gateway budgets set {strict.tenant} --on-unknown allow`)"
     )
     error.tenant, error.period, error.limit = strict.tenant, strict.period, strict.limit
@@ -386,7 +386,7 @@ def enable(url: str | None = None, *, strict: bool | None = None) -> BudgetWatch
     Raises:
         ConfigError: a URL that is none, or a package that is missing.
     """
-    url = place.checked(url) if url is not None else place.from_environment() or place.checked(place.default())
+    url = place.check_url(url) if url is not None else place.from_environment() or place.check_url(place.default())
     if strict is None:
         strict = os.environ.get(VARIABLE, "").strip().lower() == "require"
     with _lock:

@@ -13,8 +13,8 @@ from typing import Any, get_args
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from hf_gateway.errors import ConfigError, nearest
-from hf_gateway.ledger.budget import LEASE, Budget, Exchanged, Key, OnUnknown, Period, Standing, period_of
+from hf_gateway.errors import ConfigError, did_you_mean
+from hf_gateway.ledger.budget import LEASE_S, Budget, BudgetStatus, Key, LeaseExchange, OnUnknown, Period, period_of
 from hf_gateway.ledger.tables import budgets, leases, spending
 
 
@@ -26,7 +26,9 @@ def set_budget(engine: sa.Engine, budget: Budget) -> bool:
         SQLAlchemyError: the database cannot be written.
     """
     if budget.period not in get_args(Period):
-        raise ConfigError(f"there is no period {budget.period!r}{nearest(str(budget.period), set(get_args(Period)))}")
+        raise ConfigError(
+            f"there is no period {budget.period!r}{did_you_mean(str(budget.period), set(get_args(Period)))}"
+        )
     if budget.on_unknown not in get_args(OnUnknown):
         raise ConfigError(f"on_unknown is 'refuse' or 'allow', not {budget.on_unknown!r}")
     if not budget.tenant:
@@ -59,7 +61,7 @@ def all_budgets(engine: sa.Engine) -> list[Budget]:
         return [Budget(row.tenant, row.period, row.limit_usd, row.on_unknown) for row in found]
 
 
-def standings(engine: sa.Engine, now: float) -> list[Standing]:
+def budget_statuses(engine: sa.Engine, now: float) -> list[BudgetStatus]:
     """Return how each budget stands in the period of a moment. Raises SQLAlchemyError."""
     found = []
     known = all_budgets(engine)
@@ -71,11 +73,11 @@ def standings(engine: sa.Engine, now: float) -> list[Standing]:
             )
             first = row.first()
             amounts = (first.spent_usd, first.reserved_usd) if first is not None else ()
-            found.append(Standing(budget, starts, resets, *amounts))
+            found.append(BudgetStatus(budget, starts, resets, *amounts))
     return found
 
 
-def exchange(
+def exchange_lease(
     engine: sa.Engine,
     process: uuid.UUID,
     key: Key,
@@ -85,7 +87,7 @@ def exchange(
     keep: int,
     claim: Callable[[int], int],
     now: float,
-) -> Exchanged:
+) -> LeaseExchange:
     """Write what a process spent of a budget, renew its lease with what it keeps of it, and claim more. One transaction.
 
     All amounts are in millionths of a millionth of a USD. leased: what the lease was after the last exchange; keep: what it
@@ -93,8 +95,8 @@ def exchange(
     reserved, whatever is claimed. Raises SQLAlchemyError.
     """
     with engine.begin() as connection:
-        all_spent, all_reserved = _locked(connection, key)
-        dead = _charged(connection, key, process, now)
+        all_spent, all_reserved = _lock_spending(connection, key)
+        dead = _charge_expired_leases(connection, key, process, now)
         all_spent, all_reserved = all_spent + dead, all_reserved - dead
         own = (*_same(leases, key), leases.c.process == process)
         row = connection.execute(sa.select(leases.c.reserved_usd, leases.c.expires).where(*own)).first()
@@ -103,7 +105,7 @@ def exchange(
             all_spent, all_reserved = all_spent - known, all_reserved + known
         lost = leased > 0 and known == 0
         keep = 0 if lost else keep
-        all_spent = min(all_spent + spent, _MOST)
+        all_spent = min(all_spent + spent, _MAX_PICO_USD)
         all_reserved += keep - known
         budget = connection.execute(sa.select(budgets.c.limit_usd).where(*_budget(key))).scalar()
         limit = None if budget is None else _pico(budget)
@@ -113,10 +115,10 @@ def exchange(
         _write_lease(connection, key, process, keep + granted, known, now)
         amounts = {"spent_usd": _usd(all_spent), "reserved_usd": _usd(max(all_reserved, 0))}
         connection.execute(sa.update(spending).where(*_same(spending, key)).values(amounts))
-    return Exchanged(limit, granted, lost, all_spent, all_reserved)
+    return LeaseExchange(limit, granted, lost, all_spent, all_reserved)
 
 
-def _locked(connection: sa.Connection, key: Key) -> tuple[int, int]:
+def _lock_spending(connection: sa.Connection, key: Key) -> tuple[int, int]:
     """Lock the row of a budget in a period, which is made where there is none yet; returns what is spent and reserved."""
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     made = insert(spending).values(_values(key) | {"spent_usd": Decimal(0), "reserved_usd": Decimal(0)})
@@ -127,14 +129,14 @@ def _locked(connection: sa.Connection, key: Key) -> tuple[int, int]:
     return _pico(row.spent_usd), _pico(row.reserved_usd)
 
 
-def _charged(connection: sa.Connection, key: Key, process: uuid.UUID, now: float) -> int:
+def _charge_expired_leases(connection: sa.Connection, key: Key, process: uuid.UUID, now: float) -> int:
     """Count the leases of others that have expired as spent; returns what they were together.
 
     What a killed process spent of its lease since its last exchange, and what a provider bills for its requests under way,
     is known to nobody, and is no more than the lease. The row stays, with its end below zero, for a process that only slept.
     """
     others = (*_same(leases, key), leases.c.process != process)
-    connection.execute(sa.delete(leases).where(*others, leases.c.expires < 0, leases.c.expires > FORGOTTEN_S - now))
+    connection.execute(sa.delete(leases).where(*others, leases.c.expires < 0, leases.c.expires > LEASE_CLAIM_S - now))
     over = sa.update(leases).where(*others, leases.c.expires >= 0, leases.c.expires < now)
     found = connection.execute(over.values(expires=-leases.c.expires).returning(leases.c.reserved_usd)).scalars().all()
     return sum(map(_pico, found))
@@ -146,7 +148,7 @@ def _write_lease(connection: sa.Connection, key: Key, process: uuid.UUID, amount
         if known:
             connection.execute(sa.delete(leases).where(*own))
         return
-    values = {"reserved_usd": _usd(amount), "expires": now + LEASE}
+    values = {"reserved_usd": _usd(amount), "expires": now + LEASE_S}
     if not connection.execute(sa.update(leases).where(*own).values(values)).rowcount:
         connection.execute(sa.insert(leases).values(_values(key) | values | {"process": process}))
 
@@ -163,9 +165,9 @@ def _budget(key: Key) -> tuple[Any, ...]:
     return budgets.c.tenant == key.tenant, budgets.c.period == key.period
 
 
-FORGOTTEN_S = 86_400.0
+LEASE_CLAIM_S = 86_400.0
 """Seconds after which a process that was thought dead has no claim on its lease any more."""
-_MOST = 9 * 10**18
+_MAX_PICO_USD = 9 * 10**18
 """Millionths of a millionth of a USD: 9 million USD, above every limit, and the most that SQLite's whole numbers hold."""
 
 

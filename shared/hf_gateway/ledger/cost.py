@@ -13,15 +13,15 @@ from hf_gateway.embedding import EmbedRequest
 from hf_gateway.errors import ConnectFailed
 from hf_gateway.fingerprint import CANARIES
 from hf_gateway.ledger.prices import EXACT, Price, Prices
-from hf_gateway.observe import Observation, Tried
-from hf_gateway.usage import MOST_TOKENS, MOST_USD, Usage, sane
+from hf_gateway.observe import AttemptRecord, Observation
+from hf_gateway.usage import MAX_COST_USD, MAX_TOKENS, Usage, drop_implausible
 
 CostSource = Literal["provider_reported", "router_price", "configured", "unknown"]
 
 SMALLEST = Decimal("1e-12")
 """USD: what amounts are rounded to, half to even, as they are kept."""
 
-DEFAULT_OUTPUT = 4096
+DEFAULT_OUTPUT_TOKENS = 4096
 """Tokens of an answer that a request is taken to get at most where it sets no `max_tokens`."""
 IMAGE_TOKENS = 4096
 """Tokens that an image in a conversation is taken to have at most."""
@@ -29,30 +29,30 @@ MESSAGE_TOKENS = 16
 """Tokens that a chat template puts around a message, at most."""
 CHECK_TOKENS = 2 * sum(len(text.encode()) for text in CANARIES)
 """Tokens of the texts with which a target's vectors are checked, in both roles: any request may be the one that pays for it."""
-LONGEST = 60
+MAX_CALL_S = 60
 """Seconds that a call is taken to last at most where time is what is paid for."""
 
 
-def cost_of(tried: Tried, task: str, prices: Prices) -> tuple[Decimal | None, CostSource]:
+def cost_of(tried: AttemptRecord, task: str, prices: Prices) -> tuple[Decimal | None, CostSource]:
     """Return what an attempt cost, in USD, and how that is known; (None, "unknown") where it is not.
 
     task: "chat" or "embedding". An attempt that a server refused, or that never reached one, costs nothing. One that a server
     took and that then broke, stalled or was given up, may be billed all the same, and nobody says: unknown, unless its
     tokens were counted. Counts that cannot be are taken for unknown, and so is a cost that cannot be.
     """
-    usage = sane(tried.usage)
+    usage = drop_implausible(tried.usage)
     if usage.cost_usd is not None:
-        return _rounded(usage.cost_usd, ROUND_HALF_EVEN), "provider_reported"
+        return _round_usd(usage.cost_usd, ROUND_HALF_EVEN), "provider_reported"
     if not may_be_billed(tried):
         return Decimal(0), "configured"
     found = prices.of(tried.target, task, provider=tried.provider, model=asked_model(tried))
     amount = found.price.amount(task, usage, tried.seconds) if found is not None else None
-    if found is None or amount is None or amount >= MOST_USD:
+    if found is None or amount is None or amount >= MAX_COST_USD:
         return None, "unknown"
-    return _rounded(amount, ROUND_HALF_EVEN), found.source
+    return _round_usd(amount, ROUND_HALF_EVEN), found.source
 
 
-def may_be_billed(tried: Tried) -> bool:
+def may_be_billed(tried: AttemptRecord) -> bool:
     """Whether a provider may have done what is paid for."""
     if tried.outcome in ("served", "cancelled"):
         return True
@@ -61,7 +61,7 @@ def may_be_billed(tried: Tried) -> bool:
     return tried.error is None or tried.error.status is None or tried.error.status < 400
 
 
-def asked_model(tried: Tried) -> str | None:
+def asked_model(tried: AttemptRecord) -> str | None:
     """Return the model that was asked for, which may be a call's own instead of the target's."""
     return getattr(tried, "asked", None) or tried.target.model
 
@@ -83,7 +83,7 @@ def total(costs: Iterable[tuple[Decimal | None, str]]) -> tuple[Decimal | None, 
     return amount, next((source for source in order if source in sources), "configured")
 
 
-def at_most(observation: Observation, prices: Prices) -> tuple[Decimal, bool]:
+def cost_ceiling(observation: Observation, prices: Prices) -> tuple[Decimal, bool]:
     """Return what a request may cost, in USD, before it is sent: at the dearest target whose price is known; and whether all are.
 
     No vocabulary needs more tokens than a text has bytes in UTF-8, so that is what input is counted with.
@@ -102,10 +102,10 @@ def at_most(observation: Observation, prices: Prices) -> tuple[Decimal, bool]:
     if not dearest:
         return Decimal(0), all_known
     usage = _embedding_usage(request) if isinstance(request, EmbedRequest) else _chat_usage(request)
-    amounts = [price.amount(observation.task, usage, LONGEST) for price in dearest]
+    amounts = [price.amount(observation.task, usage, MAX_CALL_S) for price in dearest]
     known = [amount for amount in amounts if amount is not None]
     most = max(known, default=Decimal(0))
-    return _rounded(most, ROUND_CEILING), all_known and len(known) == len(amounts)
+    return _round_usd(most, ROUND_CEILING), all_known and len(known) == len(amounts)
 
 
 def _embedding_usage(request: EmbedRequest) -> Usage:
@@ -121,14 +121,14 @@ def _chat_usage(request: ChatRequest) -> Usage:
     sampling = request.sampling
     extra = sampling.extra_body or {}
     limits = (extra.get("max_completion_tokens"), extra.get("max_tokens"), sampling.max_tokens)
-    given = max(filter(None, map(_limit, limits)), default=DEFAULT_OUTPUT)
+    given = max(filter(None, map(_limit, limits)), default=DEFAULT_OUTPUT_TOKENS)
     return Usage(taken, given * (_limit(extra.get("n")) or 1))
 
 
 def _limit(value: Any) -> int | None:
     """Return a limit as a caller wrote it; what is none, or not above 0, limits nothing."""
     # Servers take 100.0 for 100. What nobody could pay for anyway is not written with all its digits.
-    return max(1, int(min(value, MOST_TOKENS))) if type(value) in (int, float) and value > 0 else None
+    return max(1, int(min(value, MAX_TOKENS))) if type(value) in (int, float) and value > 0 else None
 
 
 def _message(message: Mapping[str, Any]) -> int:
@@ -146,5 +146,5 @@ def _bytes(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
-def _rounded(usd: Decimal, way: str) -> Decimal:
+def _round_usd(usd: Decimal, way: str) -> Decimal:
     return usd.quantize(SMALLEST, way, EXACT)

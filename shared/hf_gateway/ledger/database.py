@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_gateway.ledger.place import shown, told
-from hf_gateway.ledger.rows import Entry, Ids, Item, Loss, read_line
+from hf_gateway.ledger.place import database_words, shown_url
+from hf_gateway.ledger.rows import Ids, Item, LedgerEntry, Loss, read_line
 from hf_gateway.ledger.spill import Claim, Line, Spill
 from hf_gateway.values.logs import logger
 
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
 
 log = logger(__name__)
 
-AT_ONCE = 500
+BATCH_ENTRIES = 500
 """Entries in one transaction."""
-LOOKS = 30.0
+IDLE_CHECK_S = 30.0
 """Seconds after which a thread with nothing to do looks whether another process has left something behind."""
-PATIENCE = 5.0
+LOCK_TIMEOUT_S = 5.0
 """Seconds for a lock or a connection."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds until a database that failed is tried again; doubled each time."""
-STUCK = 20.0
+STATEMENT_TIMEOUT_S = 20.0
 """Seconds after which a server that took a statement and says nothing is hung up on."""
-ROUTER_WAIT = 4.0
+ROUTER_WAIT_S = 4.0
 """Seconds for which the first calls to the router wait to be priced until its prices are there."""
 
 
@@ -59,7 +59,7 @@ class _Job:
 _LOOK, _END = _Job(()), _Job(())
 
 
-class Database:
+class Inserter:
     """The database as the writer sees it. Its thread starts with the first call, and anew after a fork."""
 
     def __init__(self, url: str, spill: Spill) -> None:
@@ -88,14 +88,14 @@ class Database:
             self._thread.start()
 
     @property
-    def away(self) -> bool:
+    def is_unreachable(self) -> bool:
         """Whether it was tried, and does not take anything."""
         return self._failures > 0
 
-    def offer(self, items: Sequence[Item]) -> "Future[bool] | None":
+    def insert_later(self, items: Sequence[Item]) -> "Future[bool] | None":
         """Have items put in; None when that cannot be begun at once."""
-        if self._since is not None and time.monotonic() - self._since > STUCK:
-            self._hang_up()
+        if self._since is not None and time.monotonic() - self._since > STATEMENT_TIMEOUT_S:
+            self._shut_down_socket()
         if not self._ready or self._busy:
             return None
         self._busy = True
@@ -103,11 +103,11 @@ class Database:
         self._jobs.put(job)
         return job.done
 
-    def look(self) -> None:
+    def check_spill(self) -> None:
         """Say that something waits in a file, to be taken in when the database is there."""
         self._jobs.put(None)
 
-    def take_in(self, timeout: float) -> bool:
+    def import_spill(self, timeout: float) -> bool:
         """Have everything taken in that waits in files, now; returns whether the database has it all. timeout: seconds."""
         job = _Job(None, time.monotonic() + timeout)
         self._jobs.put(job)
@@ -135,7 +135,7 @@ class Database:
             self._since = time.monotonic()
             self._do(job)
             self._since = None
-        self._let_go()
+        self._drop_connection()
         self._ready = False
         if self._engine is not None:
             self._engine.dispose()
@@ -145,15 +145,15 @@ class Database:
         try:
             if job is None:
                 self._look_at = 0.0
-                self._duty()
+                self._next_task()
             elif job is _LOOK:
-                self._duty()
+                self._next_task()
             elif not job.done.set_running_or_notify_cancel():
                 return
             elif job.items is None:
-                done = self._take_in_all(job.until)
+                done = self._import_all(job.until)
             else:
-                done = self._put(job.items)
+                done = self._insert_items(job.items)
         except Exception:
             log.exception("the ledger's database thread met an error of its own, and goes on")
         if job is not None and job is not _LOOK:
@@ -165,28 +165,28 @@ class Database:
     def _pause(self) -> float:
         """Return seconds until there is something to do without being told."""
         due = self._look_at if self._ready else self._again_at
-        return min(max(0.0, due - time.monotonic()), LOOKS)
+        return min(max(0.0, due - time.monotonic()), IDLE_CHECK_S)
 
-    def _duty(self) -> None:
+    def _next_task(self) -> None:
         """Connect, or take in a part of what waits."""
         now = time.monotonic()
         if not self._ready:
             if now >= self._again_at:
                 self._connect()
-        elif now >= self._look_at and not self._take_in_some():
-            self._look_at = time.monotonic() + LOOKS
+        elif now >= self._look_at and not self._import_some():
+            self._look_at = time.monotonic() + IDLE_CHECK_S
 
-    def _take_in_all(self, until: float) -> bool:
+    def _import_all(self, until: float) -> bool:
         if not self._ready:
             self._connect()
         while self._ready:
-            if self._take_in_some():
+            if self._import_some():
                 continue
-            if not self._spill.left() or time.monotonic() >= until:
+            if not self._spill.has_files() or time.monotonic() >= until:
                 break
             # Another process is at it.
             time.sleep(0.02)
-        return self._ready and not self._spill.left()
+        return self._ready and not self._spill.has_files()
 
     def _connect(self) -> bool:
         try:
@@ -196,7 +196,7 @@ class Database:
             from hf_gateway.ledger.store import open_engine, upgrade
 
             if self._engine is None:
-                self._engine = open_engine(self._url, patience=PATIENCE, connected=self._connected)
+                self._engine = open_engine(self._url, patience=LOCK_TIMEOUT_S, connected=self._on_connect)
             # Connections to a file that was deleted, or to a server that was stopped, are of no use.
             self._engine.dispose()
             upgrade(self._engine)
@@ -204,24 +204,24 @@ class Database:
             self._book = PriceBook(self._engine, router_url())
             self._book.prices()
         except Exception as error:  # noqa: BLE001 - whatever it is, rows wait in files, and it is said
-            self._away(error)
+            self._mark_unreachable(error)
             return False
         if self._failures:
-            log.warning("the ledger's database %s is there again", shown(self._url))
+            log.warning("the ledger's database %s is there again", shown_url(self._url))
         self._failures, self._look_at, self._ready = 0, 0.0, True
         return True
 
-    def _connected(self, connection: Any) -> None:
+    def _on_connect(self, connection: Any) -> None:
         self._socket = connection.fileno() if hasattr(connection, "fileno") else None
 
-    def _hang_up(self) -> None:
+    def _shut_down_socket(self) -> None:
         """Wake the thread, which waits for a server: closing a socket does not do that, shutting it down does."""
         descriptor, self._socket = self._socket, None
         if descriptor is not None:
             with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as connection:
                 connection.shutdown(socket.SHUT_RDWR)
 
-    def _away(self, error: BaseException) -> None:
+    def _mark_unreachable(self, error: BaseException) -> None:
         """Leave it alone for a while; said once, and not again until it was there."""
         self._ready = False
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2**self._failures)
@@ -230,8 +230,8 @@ class Database:
         log.log(
             logging.WARNING if self._failures == 1 else logging.DEBUG,
             "the ledger's database %s takes no rows: %s; until it does they wait in %s, and calls go on",
-            shown(self._url),
-            told(error),
+            shown_url(self._url),
+            database_words(error),
             self._spill.folder,
         )
 
@@ -242,7 +242,7 @@ class Database:
             return None
         return Path(str(self._engine.url.database)).stat()
 
-    def _moved(self) -> bool:
+    def _database_changed(self) -> bool:
         if self._file is None:
             return False
         try:
@@ -251,30 +251,30 @@ class Database:
             return True
         return now is None or not os.path.samestat(now, self._file)
 
-    def _put(self, items: Sequence[Item]) -> bool:
+    def _insert_items(self, items: Sequence[Item]) -> bool:
         """Put items in; returns whether they are there. What the database will never take is put aside and counted."""
         try:
-            if self._moved() and not self._connect():
+            if self._database_changed() and not self._connect():
                 return False
             self._insert(items)
         except Exception as error:  # noqa: BLE001 - see _connect
             if not _blames_a_row(error):
-                self._away(error)
+                self._mark_unreachable(error)
                 return False
-            return self._put_one_by_one(items)
+            return self._insert_one_by_one(items)
         return True
 
-    def _put_one_by_one(self, items: Sequence[Item]) -> bool:
+    def _insert_one_by_one(self, items: Sequence[Item]) -> bool:
         for item in items:
             try:
                 self._insert([item])
             except Exception as error:  # noqa: BLE001 - see _connect
                 if not _blames_a_row(error) or isinstance(item, Loss):
-                    self._away(error)
+                    self._mark_unreachable(error)
                     return False
-                log.error("rows of the ledger were refused by its database and put aside: %s", told(error))
+                log.error("rows of the ledger were refused by its database and put aside: %s", database_words(error))
                 line = Line(item.request["id"], json.dumps(item.to_json()).encode())
-                self._put_aside(line, f"refused by the database: {told(error)}")
+                self._put_aside(line, f"refused by the database: {database_words(error)}")
         return True
 
     def _put_aside(self, line: Line, reason: str) -> None:
@@ -289,9 +289,9 @@ class Database:
 
         assert self._engine is not None
         assert self._book is not None
-        entries = [item for item in items if isinstance(item, Entry)]
+        entries = [item for item in items if isinstance(item, LedgerEntry)]
         if any(row["target_kind"] == "hf" for entry in entries for row in entry.attempts):
-            self._book.expect_router(ROUTER_WAIT)
+            self._book.expect_router(ROUTER_WAIT_S)
         prices = self._book.prices()
         rows = [row for entry in entries for row in entry.rows(prices)]
         lost = [item.row() for item in items if isinstance(item, Loss)]
@@ -300,9 +300,9 @@ class Database:
             insert_new(connection, tables.losses, lost)
         if (telemetry := sys.modules.get("hf_gateway.telemetry")) is not None:
             # What took too long was handed over a second time.
-            telemetry.charged(row for row in rows if row["id"] in inserted)
+            telemetry.record_cost(row for row in rows if row["id"] in inserted)
 
-    def _take_in_some(self) -> bool:
+    def _import_some(self) -> bool:
         """Take in a part of what waits; returns whether there was anything."""
         try:
             if self._claim is None:
@@ -310,16 +310,16 @@ class Database:
             if self._claim is None:
                 return False
             claim, lines = self._claim
-            items = [item for line in itertools.islice(lines, AT_ONCE) if (item := self._read(line)) is not None]
-            if items and not self._put(items):
-                self._let_go()
+            items = [item for line in itertools.islice(lines, BATCH_ENTRIES) if (item := self._read(line)) is not None]
+            if items and not self._insert_items(items):
+                self._drop_connection()
                 return False
             if not items:
-                claim.done()
+                claim.delete()
                 self._claim = None
         except Exception as error:  # noqa: BLE001 - see _connect
-            self._let_go()
-            self._away(error)
+            self._drop_connection()
+            self._mark_unreachable(error)
             return False
         return True
 
@@ -330,7 +330,7 @@ class Database:
                 return claim, claim.lines()
         return None
 
-    def _let_go(self) -> None:
+    def _drop_connection(self) -> None:
         if self._claim is not None:
             self._claim[0].close()
             self._claim = None

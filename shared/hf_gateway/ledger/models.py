@@ -18,8 +18,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from hf_gateway import catalogue
-from hf_gateway.errors import BadResponse, ConfigError, GatewayError, nearest
-from hf_gateway.ledger.prices import _CHOSEN_BY_THE_ROUTER, _SAME, ANY_MODEL, TASKS, Entry, Price, Prices
+from hf_gateway.errors import BadResponse, ConfigError, GatewayError, did_you_mean
+from hf_gateway.ledger.prices import ANY_MODEL, ROUTER_CHOICES, TASK_ALIASES, TASKS, Price, PriceEntry, Prices
 from hf_gateway.ledger.tables import models
 from hf_gateway.target import Target
 from hf_gateway.values.forks import fork_lock
@@ -28,28 +28,28 @@ from hf_gateway.wire.hf_router import CatalogueEntry
 
 log = logger(__name__)
 
-LIFETIME = dt.timedelta(hours=24)
+LIFETIME_S = dt.timedelta(hours=24)
 """For how long the router's prices are believed."""
-RETRY = 600.0
+RETRY_S = 600.0
 """Seconds until a router that could not be asked is asked again."""
-REREAD = 30.0
+REREAD_S = 30.0
 """Seconds after which a change that another process made is seen."""
-KNOWN_TASKS = tuple(sorted({*TASKS, *TASKS.values(), *_SAME, "text-to-image"}))
+KNOWN_TASKS = tuple(sorted({*TASKS, *TASKS.values(), *TASK_ALIASES, "text-to-image"}))
 """What a task may be called; pictures are among them, since the table begins with two models that paint."""
 _PROVIDER = re.compile(r"[a-z0-9][\w.-]*", re.ASCII)
-_MOST_TOKENS = 2**31  # what an integer of PostgreSQL's holds
-_MOST_USD = 1_000_000
-_REFRESHING = 0x68665F6D64  # for PostgreSQL's advisory lock
+_MAX_TOKENS = 2**31  # what an integer of PostgreSQL's holds
+_MAX_USD = 1_000_000
+_REFRESH_LOCK_ID = 0x68665F6D64  # for PostgreSQL's advisory lock
 
 
-def entries(engine: sa.Engine) -> list[Entry]:
+def entries(engine: sa.Engine) -> list[PriceEntry]:
     """Return all lines, by model, task and provider. Raises SQLAlchemyError."""
     order = (models.c.model, models.c.task, sa.func.coalesce(models.c.provider, ""))
     with engine.connect() as connection:
         return [_entry(row._mapping) for row in connection.execute(sa.select(models).order_by(*order))]
 
 
-def add(engine: sa.Engine, entry: Entry, now: dt.datetime | None = None) -> bool:
+def set_entry(engine: sa.Engine, entry: PriceEntry, now: dt.datetime | None = None) -> bool:
     """Set a line by hand; the router will not replace it. Returns whether there was one before.
 
     Its provider and its task may be written as for a chain and as on the Hub; they are kept as `payee` and `task_of` say them.
@@ -68,11 +68,11 @@ def add(engine: sa.Engine, entry: Entry, now: dt.datetime | None = None) -> bool
     return bool(replaced)
 
 
-def as_looked_up(entry: Entry) -> Entry:
+def as_looked_up(entry: PriceEntry) -> PriceEntry:
     """Return a line with its task and its provider as those of a call are looked up. Raises ConfigError where none can be."""
     task = task_of(entry.task)
     if task not in KNOWN_TASKS:
-        raise ConfigError(f"there is no task {entry.task!r}{nearest(entry.task, set(KNOWN_TASKS))}")
+        raise ConfigError(f"there is no task {entry.task!r}{did_you_mean(entry.task, set(KNOWN_TASKS))}")
     paid = None if entry.provider is None else payee(entry.provider, entry.model)
     if paid is None or ":" not in paid:
         _check_routed(entry.model, paid)
@@ -97,7 +97,7 @@ def _check_routed(model: str, paid: str | None) -> None:
 def task_of(name: str) -> str:
     """Return the Hub's name for a task, where it has one for it."""
     name = TASKS.get(name, name)
-    return _SAME.get(name, name)
+    return TASK_ALIASES.get(name, name)
 
 
 def payee(provider: str, model: str | None = None) -> str | None:
@@ -114,7 +114,7 @@ def payee(provider: str, model: str | None = None) -> str | None:
     kinds = registered()
     if colon and kind not in kinds:
         raise ConfigError(
-            f"{provider!r} begins with no kind of target{nearest(kind, set(kinds))}; write an Inference Provider, such as "
+            f"{provider!r} begins with no kind of target{did_you_mean(kind, set(kinds))}; write an Inference Provider, such as "
             "'novita', or a target, such as 'openai:https://api.example.com/v1'"
         )
     if not colon and kind not in kinds:
@@ -135,7 +135,7 @@ def _inference_provider(name: str) -> str:
     name = name.strip().lower()
     if not _PROVIDER.fullmatch(name):
         raise ConfigError(f"{name!r} is not the name of an Inference Provider, such as 'novita'")
-    if name in _CHOSEN_BY_THE_ROUTER:
+    if name in ROUTER_CHOICES:
         raise ConfigError(f"{name!r} is nobody: the router chooses by it; write whom it chooses, such as 'novita'")
     return name
 
@@ -149,7 +149,7 @@ def _same_payee(provider: str, model: str) -> sa.ColumnElement[bool]:
         return as_written
 
 
-def remove(engine: sa.Engine, model: str, task: str | None = None, provider: str | None = None) -> list[Entry]:
+def remove(engine: sa.Engine, model: str, task: str | None = None, provider: str | None = None) -> list[PriceEntry]:
     """Take lines of a model out, and return them; only those of a task and of a provider, where given.
 
     What the router lists comes back with the next refresh. Raises SQLAlchemyError.
@@ -183,7 +183,7 @@ class Replaced:
     left_out: int = 0
 
 
-def take_over(engine: sa.Engine, listed: Iterable[CatalogueEntry], at: dt.datetime) -> Replaced:
+def replace_router_entries(engine: sa.Engine, listed: Iterable[CatalogueEntry], at: dt.datetime) -> Replaced:
     """Make the router's lines those that it lists, as of a moment; all at once, whoever else does it.
 
     Raises:
@@ -219,8 +219,8 @@ def take_over(engine: sa.Engine, listed: Iterable[CatalogueEntry], at: dt.dateti
 
 def refresh(engine: sa.Engine, router: str) -> Replaced:
     """Ask the router for its catalogue now, and take it over. Raises GatewayError, SQLAlchemyError."""
-    listed = catalogue.of(router).refresh()
-    return take_over(engine, listed, dt.datetime.now(dt.UTC))
+    listed = catalogue.catalogue_of(router).refresh()
+    return replace_router_entries(engine, listed, dt.datetime.now(dt.UTC))
 
 
 def fetched_at(engine: sa.Engine) -> dt.datetime | None:
@@ -266,7 +266,7 @@ class PriceBook:
         """Return the list, from the database where it was not read lately. Raises SQLAlchemyError."""
         with self._lock:
             now = self._clock()
-            if self._read_at is None or now - self._read_at >= REREAD:
+            if self._read_at is None or now - self._read_at >= REREAD_S:
                 self.latest = Prices(entries(self._engine))
                 self._read_at = now
             return self.latest
@@ -286,7 +286,7 @@ class PriceBook:
         with self._lock:
             if not self._asking.done():
                 return self._asking
-            recently = self._asked is not None and self._clock() - self._asked < RETRY
+            recently = self._asked is not None and self._clock() - self._asked < RETRY_S
             if not recently and self._is_due():
                 self._asked = self._clock()
                 self._asking = Future()
@@ -296,18 +296,18 @@ class PriceBook:
 
     def _is_due(self) -> bool:
         at = fetched_at(self._engine)
-        return at is None or not dt.timedelta(0) <= self._now() - at < LIFETIME
+        return at is None or not dt.timedelta(0) <= self._now() - at < LIFETIME_S
 
     def _ask(self, done: "Future[None]") -> None:
         """Take over what this machine read of the router today, or ask."""
         try:
-            listed = catalogue.of(self._router)
+            listed = catalogue.catalogue_of(self._router)
             known = listed.entries()
             # A list without an offer in it is an answer that was none.
             if known is not None and any(offer.live for model in known[0] for offer in model.providers):
-                taken = take_over(self._engine, known[0], dt.datetime.fromtimestamp(known[1], dt.UTC))
+                taken = replace_router_entries(self._engine, known[0], dt.datetime.fromtimestamp(known[1], dt.UTC))
             else:
-                taken = take_over(self._engine, listed.refresh(), self._now())
+                taken = replace_router_entries(self._engine, listed.refresh(), self._now())
             if taken.left_out:
                 log.warning("%d of the router's prices are none and were left out", taken.left_out)
         except (GatewayError, OSError, sa.exc.SQLAlchemyError) as error:
@@ -320,22 +320,22 @@ class PriceBook:
             done.set_result(None)
 
 
-def _of_router(listed: Iterable[CatalogueEntry], at: dt.datetime) -> Iterable[Entry]:
+def _of_router(listed: Iterable[CatalogueEntry], at: dt.datetime) -> Iterable[PriceEntry]:
     for model in listed:
         for offer in model.providers:
             if offer.live:
                 price = Price(_exact(offer.price_in), _exact(offer.price_out))
                 facts = (offer.context, offer.tools, offer.structured_output)
-                yield Entry(model.id, TASKS["chat"], offer.provider, price, *facts, "router", False, at)
+                yield PriceEntry(model.id, TASKS["chat"], offer.provider, price, *facts, "router", False, at)
 
 
-def _is_sound(entry: Entry) -> bool:
+def _is_sound(entry: PriceEntry) -> bool:
     """Whether the table takes a line that somebody else wrote."""
     prices = [getattr(entry.price, name) for name in _COLUMNS]
     return (
         all(_is_text(name) for name in (entry.model, entry.provider) if name is not None)
-        and (entry.context is None or 0 <= entry.context < _MOST_TOKENS)
-        and all(price is None or 0 <= price < _MOST_USD for price in prices)
+        and (entry.context is None or 0 <= entry.context < _MAX_TOKENS)
+        and all(price is None or 0 <= price < _MAX_USD for price in prices)
     )
 
 
@@ -358,8 +358,8 @@ _COLUMNS = {
 }
 
 
-def _entry(row: Any) -> Entry:
-    return Entry(
+def _entry(row: Any) -> PriceEntry:
+    return PriceEntry(
         row["model"],
         row["task"],
         row["provider"],
@@ -373,7 +373,7 @@ def _entry(row: Any) -> Entry:
     )
 
 
-def _row(entry: Entry) -> dict[str, Any]:
+def _row(entry: PriceEntry) -> dict[str, Any]:
     return {
         "model": entry.model,
         "task": entry.task,
@@ -392,20 +392,20 @@ def _key(model: str, task: str, provider: str | None) -> tuple[Any, ...]:
     return models.c.model == model, models.c.task == task, models.c.provider.is_not_distinct_from(provider)
 
 
-def _check(entry: Entry) -> None:
+def _check(entry: PriceEntry) -> None:
     if not _is_text(entry.model):
         raise ConfigError("a price needs the id of its model, which is text")
     if entry.provider is not None and not _is_text(entry.provider):
         raise ConfigError(f"{entry.provider!r} is no provider's name")
-    if entry.context is not None and not 0 < entry.context < _MOST_TOKENS:
+    if entry.context is not None and not 0 < entry.context < _MAX_TOKENS:
         raise ConfigError(
-            f"{entry.context} is no number of tokens that a model takes; it is from 1 to {_MOST_TOKENS - 1}"
+            f"{entry.context} is no number of tokens that a model takes; it is from 1 to {_MAX_TOKENS - 1}"
         )
     if not entry.price.known:
         raise ConfigError(f"no price is given for {entry.model}; write 0 where nothing is paid")
     for name in _COLUMNS:
         price = getattr(entry.price, name)
-        if price is not None and not (price.is_finite() and 0 <= price < _MOST_USD):
+        if price is not None and not (price.is_finite() and 0 <= price < _MAX_USD):
             raise ConfigError(f"{price} is not a price in USD")
         if price is not None and price != round(price, 12):
             raise ConfigError(f"{price} has more than 12 digits after the point")
@@ -414,4 +414,4 @@ def _check(entry: Entry) -> None:
 def _lock(connection: sa.Connection) -> None:
     """Have nobody else change the table at the same time; SQLite's transactions hold its one lock from their beginning."""
     if connection.dialect.name == "postgresql":
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_REFRESHING)))
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_REFRESH_LOCK_ID)))

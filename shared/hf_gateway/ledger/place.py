@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 from hf_gateway.errors import ConfigError
 from hf_gateway.home import data_home
-from hf_gateway.key_policy import truthy
+from hf_gateway.key_policy import parse_flag
 
 VARIABLE = "HF_GATEWAY_LEDGER"
 FILE_NAME = "ledger.sqlite"
@@ -25,7 +25,7 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> str | None:
     value = environment.get(VARIABLE, "").strip()
     if not value or re.fullmatch(r"0|off|no|false", value, re.IGNORECASE):
         return None
-    return checked(default() if truthy(value) else value, VARIABLE)
+    return check_url(default() if parse_flag(value) else value, VARIABLE)
 
 
 def default() -> str:
@@ -33,14 +33,14 @@ def default() -> str:
     return of_file(data_home() / FILE_NAME)
 
 
-def chosen(given: str | None, what: str = "--ledger") -> str:
+def choose_url(given: str | None, what: str = "--ledger") -> str:
     """Return the URL that a command is to use: the one that it was given, HF_GATEWAY_LEDGER's, or the user's file's.
 
     what: how the option is called. Raises ConfigError.
     """
     if given is not None:
-        return checked(given, what)
-    return from_environment() or checked(default())
+        return check_url(given, what)
+    return from_environment() or check_url(default())
 
 
 def of_file(path: str | Path) -> str:
@@ -57,7 +57,7 @@ def file_of(url: str) -> Path | None:
     return Path(unquote(url.partition("://")[2].removeprefix("/").partition("?")[0]))
 
 
-def checked(url: str, what: str = "the ledger's URL") -> str:
+def check_url(url: str, what: str = "the ledger's URL") -> str:
     """Return the URL with its driver named. Raises ConfigError for another database, or one whose package is missing."""
     if not url.strip():
         raise ConfigError(f"{what} is empty; leave it out, or write a URL such as 'sqlite:///ledger.sqlite'")
@@ -120,7 +120,7 @@ def check_installed(scheme: str) -> None:
         raise ConfigError("a ledger in PostgreSQL needs psycopg: pip install 'hf-gateway[ledger,postgres]'")
 
 
-def shown(url: str) -> str:
+def shown_url(url: str) -> str:
     """Return the URL as it may be shown: without a password, whatever stands in it, and without the query."""
     scheme, _, rest = url.partition("://")
     found = None if scheme.startswith("sqlite") else _USER.match(rest)
@@ -133,7 +133,7 @@ def shown(url: str) -> str:
     return f"{scheme}://{user}{':***' if hidden else ''}@{where.rpartition('@')[2].partition('?')[0]}"
 
 
-def told(error: BaseException) -> str:
+def database_words(error: BaseException) -> str:
     """Say in one line what an error of a database is: the driver's words, without the statement and what was in it."""
     cause = getattr(error, "orig", None) or error
     text = " ".join(str(cause).split()) or type(cause).__name__

@@ -18,21 +18,21 @@ from urllib.parse import urlsplit
 from hf_gateway.target import Target
 from hf_gateway.usage import Usage
 
-Source = Literal["configured", "router"]
+PriceSource = Literal["configured", "router"]
 
-MILLION = 1_000_000
+TOKENS_PER_PRICE = 1_000_000
 EXACT = Context(prec=60)
 """Whatever precision the caller's program has set for its own numbers."""
 ANY_MODEL = "*"
 """What stands for every model of one server."""
 TASKS = {"embedding": "feature-extraction", "chat": "text-generation"}
 """The Hub's names for what a gateway does."""
-_SAME = {
+TASK_ALIASES = {
     "sentence-similarity": "feature-extraction",
     "conversational": "text-generation",
     "image-text-to-text": "text-generation",
 }
-_CHOSEN_BY_THE_ROUTER = (None, "auto", "cheapest", "fastest", "preferred")
+ROUTER_CHOICES = (None, "auto", "cheapest", "fastest", "preferred")
 
 
 @dataclass(frozen=True)
@@ -100,14 +100,14 @@ class Price:
             if price is None or count is None:
                 return None
             total += price * count
-        return total / MILLION
+        return total / TOKENS_PER_PRICE
 
 
 FREE = Price(Decimal(0), Decimal(0))
 
 
 @dataclass(frozen=True)
-class Entry:
+class PriceEntry:
     """A line of the list: a model, for a task, of a provider (None: of any).
 
     source: "router", or "configured" by somebody; pinned: set by hand, so that the router does not replace it.
@@ -120,33 +120,35 @@ class Entry:
     context: int | None = None
     tools: bool | None = None
     structured_output: bool | None = None
-    source: Source = "configured"
+    source: PriceSource = "configured"
     pinned: bool = False
     fetched_at: dt.datetime | None = None
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundPrice:
     """A price, and who says so: "router_price" or "configured"."""
 
     price: Price
     source: Literal["router_price", "configured"]
 
 
-DECLARED = Found(FREE, "configured")
+DECLARED = FoundPrice(FREE, "configured")
 """Of what runs on one's own machines: 0, which is said here and not merely left out."""
 
 
 class Prices:
     """The list as it was when it was read. Does not change, so that any thread may use it."""
 
-    def __init__(self, entries: Iterable[Entry] = ()) -> None:
+    def __init__(self, entries: Iterable[PriceEntry] = ()) -> None:
         """Take the lines that have a price, and what the router offers without one."""
-        self._lines: dict[tuple[str, str], list[Entry]] = {}
+        self._lines: dict[tuple[str, str], list[PriceEntry]] = {}
         for entry in entries:
             self._lines.setdefault((entry.model.casefold(), _task(entry.task)), []).append(entry)
 
-    def of(self, target: Target, task: str, *, provider: str | None = None, model: str | None = None) -> Found | None:
+    def of(
+        self, target: Target, task: str, *, provider: str | None = None, model: str | None = None
+    ) -> FoundPrice | None:
         """Return the price of a call that was made; None where nobody knows it.
 
         task: "chat" or "embedding", or the Hub's name; provider: who served, by the answer's word; model: where it was
@@ -155,7 +157,7 @@ class Prices:
         lines = self._of_model(target, task, model)
         if target.kind != "hf":
             return self._of_server(target, lines)
-        named = provider or (None if target.provider in _CHOSEN_BY_THE_ROUTER else target.provider)
+        named = provider or (None if target.provider in ROUTER_CHOICES else target.provider)
         if named is not None:
             return _best([line for line in lines if line.provider in (None, named)])
         if (pinned := _best([line for line in lines if line.pinned and line.provider is None])) is not None:
@@ -171,14 +173,14 @@ class Prices:
         """Return what a call that is yet to be made costs at most; None where that is not known."""
         if (found := self.of(target, task, model=model)) is not None:
             return found.price
-        if target.kind != "hf" or target.provider not in _CHOSEN_BY_THE_ROUTER:
+        if target.kind != "hf" or target.provider not in ROUTER_CHOICES:
             return None
         offers = _offers(self._of_model(target, task, model))
         if not offers or None in offers:
             return None
         return _upper([offer.price for offer in offers if offer is not None])
 
-    def _of_model(self, target: Target, task: str, model: str | None) -> Sequence[Entry]:
+    def _of_model(self, target: Target, task: str, model: str | None) -> Sequence[PriceEntry]:
         name = model or target.model or ""
         if target.kind == "hf":
             name = name.partition(":")[0]
@@ -186,7 +188,7 @@ class Prices:
         lines = self._lines.get((name.casefold(), task), [])
         return [*lines, *self._lines.get((ANY_MODEL, task), ())] if target.kind != "hf" else lines
 
-    def _of_server(self, target: Target, lines: Sequence[Entry]) -> Found | None:
+    def _of_server(self, target: Target, lines: Sequence[PriceEntry]) -> FoundPrice | None:
         own = [line for line in lines if line.provider == target.label]
         # One that names the model goes before one for all models of that server.
         named = _best([line for line in own if line.model != ANY_MODEL]) or _best(own)
@@ -195,21 +197,21 @@ class Prices:
 
 def _task(name: str) -> str:
     name = TASKS.get(name, name)
-    return _SAME.get(name, name)
+    return TASK_ALIASES.get(name, name)
 
 
-def _offers(lines: Sequence[Entry]) -> list[Found | None]:
+def _offers(lines: Sequence[PriceEntry]) -> list[FoundPrice | None]:
     """Return what each provider takes that the router may choose; None for one whose price nobody knows."""
     providers = dict.fromkeys(line.provider for line in lines if line.provider is not None and line.source == "router")
     return [_best([line for line in lines if line.provider == name]) for name in providers]
 
 
-def _best(lines: Sequence[Entry]) -> Found | None:
+def _best(lines: Sequence[PriceEntry]) -> FoundPrice | None:
     priced = [line for line in lines if line.price.known]
     if not priced:
         return None
     best = min(priced, key=lambda line: (not line.pinned, line.source != "router", line.provider is None))
-    return Found(best.price, "router_price" if best.source == "router" else "configured")
+    return FoundPrice(best.price, "router_price" if best.source == "router" else "configured")
 
 
 def _upper(prices: Sequence[Price]) -> Price:

@@ -18,19 +18,19 @@ from hf_gateway import errors
 from hf_gateway.errors import GatewayError
 from hf_gateway.ledger.cost import CostSource, cost_of, total
 from hf_gateway.ledger.prices import Prices
-from hf_gateway.observe import Observation, Tried
+from hf_gateway.observe import AttemptRecord, Observation
 from hf_gateway.target import Target
-from hf_gateway.usage import Usage, counted, sane
+from hf_gateway.usage import Usage, drop_implausible, parse_token_count
 from hf_gateway.values.redaction import public_part
 from hf_gateway.values.text import encodable
 
 Row = dict[str, Any]
 
-_LONGEST = 500
+_MAX_NAME_CHARS = 500
 """Characters of a name that are kept; longer ones are nobody's name."""
 
 
-class Noted(NamedTuple):
+class CallSnapshot(NamedTuple):
     """What is kept of an observation until its rows are made: its own plain values, no text, no vector, no traceback.
 
     first: the target that was to be asked first; prompt, answer: JSON and text, where they are asked for.
@@ -49,7 +49,7 @@ class Noted(NamedTuple):
     outcome: str
     error_class: str | None
     http_status: Any
-    tried: Sequence[Tried]
+    tried: Sequence[AttemptRecord]
     usage: Usage
     shared: bool
     cached_texts: int
@@ -60,15 +60,15 @@ class Noted(NamedTuple):
     answer: str | None
 
 
-def note(seen: Observation, prompt: str | None = None, answer: str | None = None) -> Noted:
+def snapshot(seen: Observation, prompt: str | None = None, answer: str | None = None) -> CallSnapshot:
     """Keep of an observation what its rows need. Takes a few microseconds: it runs in the caller's thread."""
-    tried: Sequence[Tried] = seen.tried
+    tried: Sequence[AttemptRecord] = seen.attempts
     if len(tried) != 1 or tried[0].error is not None:
         # An error holds its traceback, and that the texts and more; a copy of it does not.
         tried = [each if each.error is None else replace(each, error=copy.copy(each.error)) for each in tried]
     error = seen.error
     request = seen.request
-    return Noted(
+    return CallSnapshot(
         seen.task,
         seen.time,
         seen.began,
@@ -94,7 +94,7 @@ def note(seen: Observation, prompt: str | None = None, answer: str | None = None
     )
 
 
-_DRAWN = 1024
+_IDS_PER_DRAW = 1024
 """Ids for which randomness is drawn at once."""
 
 
@@ -108,44 +108,44 @@ class Ids:
 
     def next(self) -> uuid.UUID:
         """Make one. For one thread at a time."""
-        random = int.from_bytes(self._drawn())
+        random = int.from_bytes(self._draw())
         # Milliseconds, and 12 bits within them that begin low enough to count 2,048 further ids.
         now = int(time.time() * 1000) << 12 | (random >> 69)
         self._last = now if now > self._last else self._last + 1
         tail = random & (1 << 62) - 1
         return uuid.UUID(int=(self._last >> 12) << 80 | 7 << 76 | (self._last & 0xFFF) << 64 | 2 << 62 | tail)
 
-    def _drawn(self) -> bytes:
+    def _draw(self) -> bytes:
         """Return ten random bytes; a fork draws its own."""
         # Each draw lets the interpreter go, and beside a busy program it takes milliseconds to get it back.
         if self._place >= len(self._random) or self._pid != os.getpid():
-            self._random, self._place, self._pid = os.urandom(10 * _DRAWN), 0, os.getpid()
+            self._random, self._place, self._pid = os.urandom(10 * _IDS_PER_DRAW), 0, os.getpid()
         self._place += 10
         return self._random[self._place - 10 : self._place]
 
 
 @dataclass(frozen=True)
-class Entry:
+class LedgerEntry:
     """One request as the tables hold it, but for the costs: its own row and those of its attempts; tried: what is priced."""
 
     request: Row
     attempts: list[Row]
-    tried: Sequence[Tried]
+    tried: Sequence[AttemptRecord]
 
     @classmethod
-    def of(cls, noted: Noted, ids: Ids) -> Self:
+    def of(cls, noted: CallSnapshot, ids: Ids) -> Self:
         """Make the rows."""
         name = ids.next()
         common = {
             "request": name,
-            "tenant": _text(noted.tenant),
-            "user_tag": _text(noted.user),
-            "chain": _text(noted.chain),
+            "tenant": _database_text(noted.tenant),
+            "user_tag": _database_text(noted.user),
+            "chain": _database_text(noted.chain),
             "task": noted.task,
-            "space_id": _text(noted.space_id),
+            "space_id": _database_text(noted.space_id),
             "streamed": noted.streamed,
         }
-        tried = [_counted(each) for each in noted.tried]
+        tried = [_plausible_attempt(each) for each in noted.tried]
         attempts = [_attempt(ids.next(), common, noted, each) for each in tried]
         return cls(_request(name, common, noted), attempts, tried)
 
@@ -160,16 +160,16 @@ class Entry:
     def to_json(self) -> Row:
         """Return plain values for a line of JSON; `from_json` reads them back."""
         return {
-            "request": _plain(self.request),
-            "attempts": [_plain(row) for row in self.attempts],
+            "request": _row_to_json(self.request),
+            "attempts": [_row_to_json(row) for row in self.attempts],
             "tried": [_facts(tried) for tried in self.tried],
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Read what `to_json` gave. Raises KeyError, TypeError, ValueError, GatewayError for anything else."""
-        rows = [_rich(row) for row in (data["request"], *data["attempts"])]
-        found = cls(rows[0], rows[1:], [_tried(facts) for facts in data["tried"]])
+        rows = [_row_from_json(row) for row in (data["request"], *data["attempts"])]
+        found = cls(rows[0], rows[1:], [_attempt_from_facts(facts) for facts in data["tried"]])
         if len(found.attempts) != len(found.tried) or any(row.keys() != _COLUMNS for row in rows):
             raise ValueError("not the rows of a request")
         return found
@@ -203,7 +203,7 @@ class Loss:
         return cls(uuid.UUID(data["id"]), _utc(data["time"]), int(data["lost"]), str(data["reason"]))
 
 
-Item = Entry | Loss
+Item = LedgerEntry | Loss
 """What goes into the database, and what a line of a file is."""
 
 
@@ -211,22 +211,22 @@ def read_line(text: bytes) -> Item:
     """Read a line of a file. Raises ValueError for one that is none."""
     try:
         data = json.loads(text)
-        return Loss.from_json(data) if "lost" in data else Entry.from_json(data)
+        return Loss.from_json(data) if "lost" in data else LedgerEntry.from_json(data)
     except (KeyError, TypeError, AttributeError, ArithmeticError, RecursionError, GatewayError) as error:
         raise ValueError(f"not a line of the ledger: {type(error).__name__}: {error}") from None
 
 
-def _request(name: uuid.UUID, common: Row, noted: Noted) -> Row:
+def _request(name: uuid.UUID, common: Row, noted: CallSnapshot) -> Row:
     served = [each for each in noted.tried if each.outcome == "served"]
     last = served[-1] if served else None
     return common | {
         "id": name,
         "kind": "request",
-        "time": _moment(noted.time),
-        "target": _text(last.target.label) if last else None,
+        "time": _datetime(noted.time),
+        "target": _database_text(last.target.label) if last else None,
         "target_kind": last.target.kind if last else None,
-        "provider": _text((last.provider or last.target.provider) if last else None),
-        "model": _text((last.model if last else None) or noted.model),
+        "provider": _database_text((last.provider or last.target.provider) if last else None),
+        "model": _database_text((last.model if last else None) or noted.model),
         "texts": noted.texts,
         "cached_texts": noted.cached_texts if noted.task == "embedding" else None,
         "shared": noted.shared,
@@ -237,22 +237,22 @@ def _request(name: uuid.UUID, common: Row, noted: Noted) -> Row:
         "status": noted.outcome,
         "error_class": noted.error_class,
         "http_status": _status(noted.http_status),
-        "request_id": _text(last.request_id if last else None),
+        "request_id": _database_text(last.request_id if last else None),
         "prompt": _clean(noted.prompt),
         "answer": _clean(noted.answer),
     }
 
 
-def _attempt(name: uuid.UUID, common: Row, noted: Noted, tried: Tried) -> Row:
+def _attempt(name: uuid.UUID, common: Row, noted: CallSnapshot, tried: AttemptRecord) -> Row:
     target, error = tried.target, tried.error
     return common | {
         "id": name,
         "kind": "attempt",
-        "time": _moment(noted.time + max(0.0, tried.started - noted.began)),
-        "target": _text(target.label),
+        "time": _datetime(noted.time + max(0.0, tried.started - noted.began)),
+        "target": _database_text(target.label),
         "target_kind": target.kind,
-        "provider": _text(tried.provider or target.provider),
-        "model": _text(tried.model or target.model or noted.model),
+        "provider": _database_text(tried.provider or target.provider),
+        "model": _database_text(tried.model or target.model or noted.model),
         "texts": None,
         "cached_texts": None,
         "shared": False,
@@ -263,7 +263,7 @@ def _attempt(name: uuid.UUID, common: Row, noted: Noted, tried: Tried) -> Row:
         "status": "ok" if tried.outcome == "served" else tried.outcome,
         "error_class": None if error is None else type(error).__name__,
         "http_status": None if error is None else _status(error.status),
-        "request_id": _text(tried.request_id),
+        "request_id": _database_text(tried.request_id),
         "prompt": None,
         "answer": None,
     }
@@ -274,14 +274,14 @@ _NONE = Usage(0, 0, 0, 0)
 
 def _tokens(usage: Usage) -> Row:
     return {
-        "input_tokens": counted(usage.input_tokens),
-        "output_tokens": counted(usage.output_tokens),
-        "cached_tokens": counted(usage.cached_tokens),
-        "reasoning_tokens": counted(usage.reasoning_tokens),
+        "input_tokens": parse_token_count(usage.input_tokens),
+        "output_tokens": parse_token_count(usage.output_tokens),
+        "cached_tokens": parse_token_count(usage.cached_tokens),
+        "reasoning_tokens": parse_token_count(usage.reasoning_tokens),
     }
 
 
-def _moment(seconds: float) -> dt.datetime:
+def _datetime(seconds: float) -> dt.datetime:
     return dt.datetime.fromtimestamp(seconds, dt.UTC)
 
 
@@ -294,15 +294,15 @@ def _status(value: Any) -> int | None:
     return value if isinstance(value, int) and 0 <= value < 2**31 else None
 
 
-def _counted(tried: Tried) -> Tried:
+def _plausible_attempt(tried: AttemptRecord) -> AttemptRecord:
     """Return an attempt without counts that cannot be."""
-    usage = sane(tried.usage)
+    usage = drop_implausible(tried.usage)
     return tried if usage is tried.usage else replace(tried, usage=usage)
 
 
-def _text(value: Any) -> str | None:
+def _database_text(value: Any) -> str | None:
     """Return a name as the database takes it: servers may say anything."""
-    return None if value is None else _clean(str(value)[:_LONGEST])
+    return None if value is None else _clean(str(value)[:_MAX_NAME_CHARS])
 
 
 def _clean(text: str | None) -> str | None:
@@ -320,11 +320,11 @@ _COLUMNS = frozenset(
 )
 
 
-def _plain(row: Row) -> Row:
+def _row_to_json(row: Row) -> Row:
     return row | {"id": row["id"].hex, "request": row["request"].hex, "time": row["time"].isoformat()}
 
 
-def _rich(row: Row) -> Row:
+def _row_from_json(row: Row) -> Row:
     return row | {"id": uuid.UUID(row["id"]), "request": uuid.UUID(row["request"]), "time": _utc(row["time"])}
 
 
@@ -332,7 +332,7 @@ def _utc(text: str) -> dt.datetime:
     return dt.datetime.fromisoformat(text).astimezone(dt.UTC)
 
 
-def _facts(tried: Tried) -> Row:
+def _facts(tried: AttemptRecord) -> Row:
     """Return what a price depends on; no key, and no URL's query, which may have one."""
     target, usage = tried.target, tried.usage
     return {
@@ -355,7 +355,7 @@ def _facts(tried: Tried) -> Row:
     }
 
 
-def _tried(facts: Mapping[str, Any]) -> Tried:
+def _attempt_from_facts(facts: Mapping[str, Any]) -> AttemptRecord:
     target = Target(
         facts["kind"],
         facts["target_model"],
@@ -365,7 +365,7 @@ def _tried(facts: Mapping[str, Any]) -> Tried:
         options=facts["options"],
     )
     cost = facts.get("cost_usd")  # not there in what an earlier version left
-    return Tried(
+    return AttemptRecord(
         target,
         facts["outcome"],
         _error(facts["error_class"], facts["http_status"]),

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-MAX_FILE = 8_000_000
+MAX_FILE_BYTES = 8_000_000
 """Bytes after which a file is closed and another one begun."""
 MAX_BYTES = 256_000_000
 """Bytes that all files of a ledger may take up; what comes beyond is refused."""
@@ -56,7 +56,7 @@ class Spill:
         """Write each value as a line of JSON: all of them or none. Raises OSError, SpillFull among them."""
         data = b"".join(json.dumps(value, separators=(",", ":")).encode() + b"\n" for value in values)
         with self._lock:
-            if self._own is not None and self._own_bytes + len(data) > MAX_FILE:
+            if self._own is not None and self._own_bytes + len(data) > MAX_FILE_BYTES:
                 self._close()
             if self._own is None:
                 self._open()
@@ -83,7 +83,7 @@ class Spill:
             return []
         return sorted(each for each in self.folder.iterdir() if each.suffix == _SUFFIX)
 
-    def left(self) -> bool:
+    def has_files(self) -> bool:
         """Say whether a file that this process wrote is still there."""
         self._written = {path for path in self._written if path.exists()}
         return bool(self._written)
@@ -96,7 +96,7 @@ class Spill:
             return None
         with contextlib.ExitStack() as closing:
             closing.callback(os.close, descriptor)
-            if not _try_lock(descriptor) or not _is(path, descriptor):
+            if not _try_lock(descriptor) or not _is_ours(path, descriptor):
                 return None
             closing.pop_all()
         return Claim(path, descriptor)
@@ -106,7 +106,7 @@ class Spill:
         with (self.folder / _ASIDE).open("ab") as file:
             file.write(line.text.rstrip(b"\n") + b"\n")
 
-    def leave(self) -> None:
+    def abandon(self) -> None:
         """Forget the file without touching its lock: after a fork it is the parent's."""
         own, self._own, self._lock = self._own, None, threading.Lock()
         self._own_bytes, self._written = 0, set()
@@ -146,7 +146,7 @@ class Claim:
             yield Line(uuid.uuid5(uuid.NAMESPACE_OID, f"{self.path.name}:{place}"), text)
             place += len(text)
 
-    def done(self) -> None:
+    def delete(self) -> None:
         """Delete the file, all of which was taken in. Raises OSError."""
         if _CLOSE_FIRST:
             self._file.close()
@@ -171,7 +171,7 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _is(path: Path, descriptor: int) -> bool:
+def _is_ours(path: Path, descriptor: int) -> bool:
     """Say whether the name still means this file: whoever had it before may have deleted it."""
     try:
         return os.path.samestat(path.stat(), os.fstat(descriptor))

@@ -15,11 +15,11 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
 from hf_gateway.errors import ConfigError
-from hf_gateway.ledger.place import shown
-from hf_gateway.ledger.place import told as told
+from hf_gateway.ledger.place import database_words as database_words
+from hf_gateway.ledger.place import shown_url
 from hf_gateway.ledger.tables import observations, tenant_roles
 from hf_gateway.values.logs import logger
-from hf_gateway.wal import enter_wal, gate
+from hf_gateway.wal import gate, set_wal_mode
 
 log = logger(__name__)
 
@@ -27,7 +27,7 @@ HEAD = "0001"
 """The revision of the tables that this code knows."""
 VERSION_TABLE = "hf_gateway_version"
 """Not Alembic's own name: the database may be another program's, too."""
-_MIGRATING = 0x68665F6777  # for PostgreSQL's advisory lock
+_MIGRATION_LOCK_ID = 0x68665F6777  # for PostgreSQL's advisory lock
 
 
 def open_engine(
@@ -149,7 +149,7 @@ def _sqlite(parsed: sa.URL, patience: float, read_only: bool) -> sa.Engine:
         with contextlib.ExitStack() as failing:
             failing.callback(connection.close)
             if not read_only:
-                enter_wal(connection, patience)
+                set_wal_mode(connection, patience)
             connection.execute("PRAGMA synchronous=NORMAL")
             failing.pop_all()
         return connection
@@ -193,7 +193,7 @@ def upgrade(engine: sa.Engine) -> bool:
         return False
     if found is not None and found > HEAD:
         raise ConfigError(
-            f"the tables in {shown(str(engine.url))} are of revision {found}, made by a newer hf-gateway, and this one knows "
+            f"the tables in {shown_url(str(engine.url))} are of revision {found}, made by a newer hf-gateway, and this one knows "
             f"{HEAD}: upgrade with `pip install -U hf-gateway`"
         )
     from alembic import command
@@ -203,7 +203,7 @@ def upgrade(engine: sa.Engine) -> bool:
     config.set_main_option("script_location", "hf_gateway.ledger:migrations")
     with engine.begin() as connection:
         if connection.dialect.name == "postgresql":
-            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATING})")
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK_ID})")
         # SQLite's transaction holds the write lock already; so whoever comes second sees what the first one made.
         if _revision(connection) != HEAD:
             config.attributes["connection"] = connection
@@ -212,7 +212,7 @@ def upgrade(engine: sa.Engine) -> bool:
 
 
 @contextmanager
-def opened(url: str, *, patience: float = 5.0) -> Iterator[sa.Engine]:
+def open_ledger(url: str, *, patience: float = 5.0) -> Iterator[sa.Engine]:
     """Give an engine whose database has its tables, and close its connections afterwards. Raises what `upgrade` does."""
     engine = open_engine(url, patience=patience)
     with contextlib.ExitStack() as closing:
@@ -231,7 +231,7 @@ def grant(url: str, role: str, tenant: str) -> None:
         ConfigError: the database is no PostgreSQL; the role may not look into the schema.
         SQLAlchemyError: there is no such role, or it may not be given rights by us.
     """
-    with opened(url) as engine, engine.begin() as connection:
+    with open_ledger(url) as engine, engine.begin() as connection:
         if connection.dialect.name != "postgresql":
             raise ConfigError("SQLite has no roles: whoever can read the file reads all of it")
         quoted = connection.dialect.identifier_preparer.quote_identifier(role)
@@ -256,7 +256,7 @@ def grant(url: str, role: str, tenant: str) -> None:
 
 def revoke(url: str, role: str, tenant: str | None = None) -> None:
     """Take a tenant's rows from a role, or all of them. Raises SQLAlchemyError."""
-    with opened(url) as engine, engine.begin() as connection:
+    with open_ledger(url) as engine, engine.begin() as connection:
         taken = sa.delete(tenant_roles).where(tenant_roles.c.role == role)
         connection.execute(taken if tenant is None else taken.where(tenant_roles.c.tenant == tenant))
 

@@ -33,7 +33,7 @@ DIGITS = 12
 _PICO = Decimal(1).scaleb(-DIGITS)
 
 
-def rounded(usd: Decimal) -> Decimal:
+def round_usd(usd: Decimal) -> Decimal:
     """Return an amount with the digits that the tables keep, half to even."""
     return usd.quantize(_PICO, ROUND_HALF_EVEN)
 
@@ -55,7 +55,7 @@ class Money(TypeDecorator[Decimal]):
             return None
         if isinstance(value, float):
             raise TypeError("money is Decimal, never float")
-        amount = rounded(Decimal(value))
+        amount = round_usd(Decimal(value))
         return int(amount.scaleb(DIGITS)) if dialect.name == "sqlite" else amount
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:

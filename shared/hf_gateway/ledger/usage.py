@@ -27,7 +27,7 @@ _SENT = _o.status != "skipped"
 
 
 @dataclass(frozen=True)
-class Asked:
+class UsageFilter:
     """Which part of the ledger is meant. since: from this moment; until: before this one; None for no limit."""
 
     since: dt.datetime | None = None
@@ -86,7 +86,7 @@ class Figures:
 
 
 @dataclass(frozen=True)
-class Report:
+class UsageReport:
     """What the ledger says. groups: by name, None for what has none; lost: requests that could not be kept, by reason.
 
     of_attempts, total_of_attempts: whether failures, times and errors in the groups, and in the total, are of attempts.
@@ -100,7 +100,7 @@ class Report:
     total_of_attempts: bool = False
 
 
-def report(engine: sa.Engine, by: str, asked: Asked) -> Report:
+def usage_report(engine: sa.Engine, by: str, asked: UsageFilter) -> UsageReport:
     """Ask the ledger. by: one of `BY`. Raises SQLAlchemyError."""
     with engine.connect() as connection:
         # A request's own model is that of who served it at last: by it, what others did for it first would be missed.
@@ -108,7 +108,7 @@ def report(engine: sa.Engine, by: str, asked: Asked) -> Report:
         of_attempts = alone or by in OF_ATTEMPTS
         groups = _groups(connection, _key(by, connection), of_attempts, asked)
         total = _groups(connection, sa.literal("total"), alone, asked).get("total", Figures())
-        return Report(by, groups, total, _lost(connection, asked), of_attempts, alone)
+        return UsageReport(by, groups, total, _losses(connection, asked), of_attempts, alone)
 
 
 def _key(by: str, connection: sa.Connection) -> sa.ColumnElement[Any]:
@@ -120,7 +120,7 @@ def _key(by: str, connection: sa.Connection) -> sa.ColumnElement[Any]:
 
 
 def _groups(
-    connection: sa.Connection, key: sa.ColumnElement[Any], of_attempts: bool, asked: Asked
+    connection: sa.Connection, key: sa.ColumnElement[Any], of_attempts: bool, asked: UsageFilter
 ) -> dict[str | None, Figures]:
     found = _used(connection, key, asked)
     kind = "attempt" if of_attempts else "request"
@@ -138,7 +138,7 @@ def _count(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
     return sa.func.sum(sa.case((condition, 1), else_=0))
 
 
-def _used(connection: sa.Connection, key: sa.ColumnElement[Any], asked: Asked) -> dict[str | None, Figures]:
+def _used(connection: sa.Connection, key: sa.ColumnElement[Any], asked: UsageFilter) -> dict[str | None, Figures]:
     counts = ("input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens")
     grouped = key.label("name")
     query = (
@@ -168,7 +168,7 @@ def _used(connection: sa.Connection, key: sa.ColumnElement[Any], asked: Asked) -
     }
 
 
-def _ended_requests(connection: sa.Connection, key: sa.ColumnElement[Any], asked: Asked) -> dict[str | None, Any]:
+def _ended_requests(connection: sa.Connection, key: sa.ColumnElement[Any], asked: UsageFilter) -> dict[str | None, Any]:
     grouped = key.label("name")
     whole = (_o.status == "ok") & ~_o.shared & (_o.cached_texts > 0) & (_o.target.is_(None))
     query = (
@@ -187,7 +187,7 @@ def _ended_requests(connection: sa.Connection, key: sa.ColumnElement[Any], asked
     return _whole_numbers(connection, query)
 
 
-def _ended_attempts(connection: sa.Connection, key: sa.ColumnElement[Any], asked: Asked) -> dict[str | None, Any]:
+def _ended_attempts(connection: sa.Connection, key: sa.ColumnElement[Any], asked: UsageFilter) -> dict[str | None, Any]:
     """Count how attempts ended; a request falls back from a target that did not serve it, where one behind it did."""
     grouped = key.label("name")
     requests = observations.alias("requests")
@@ -217,7 +217,7 @@ def _whole_numbers(connection: sa.Connection, query: sa.Select[Any]) -> dict[str
 
 
 def _latency(
-    connection: sa.Connection, key: sa.ColumnElement[Any], kind: str, asked: Asked
+    connection: sa.Connection, key: sa.ColumnElement[Any], kind: str, asked: UsageFilter
 ) -> dict[str | None, Sequence[float]]:
     """Return exact quantiles, between two times in proportion, as PostgreSQL's percentile_cont has it."""
     conditions = (_o.kind == kind, _o.status == "ok", *asked.conditions())
@@ -254,7 +254,7 @@ def _between(places: Mapping[int, float], where: float) -> float:
 
 
 def _errors(
-    connection: sa.Connection, key: sa.ColumnElement[Any], kind: str, asked: Asked
+    connection: sa.Connection, key: sa.ColumnElement[Any], kind: str, asked: UsageFilter
 ) -> dict[str | None, dict[str, int]]:
     grouped = key.label("name")
     query = (
@@ -270,7 +270,7 @@ def _errors(
     return found
 
 
-def _lost(connection: sa.Connection, asked: Asked) -> dict[str, int]:
+def _losses(connection: sa.Connection, asked: UsageFilter) -> dict[str, int]:
     """Return what is missing, for its owner: a role that sees one tenant's rows only is not told of others' losses."""
     if connection.dialect.name == "postgresql":
         allowed = connection.execute(sa.select(sa.func.has_table_privilege(losses.name, "SELECT"))).scalar()

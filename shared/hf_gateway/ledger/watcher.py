@@ -4,8 +4,8 @@ import json
 from typing import Any
 
 from hf_gateway.chat import ChatRequest, ChatResult
-from hf_gateway.ledger.place import shown
-from hf_gateway.ledger.rows import note
+from hf_gateway.ledger.place import shown_url
+from hf_gateway.ledger.rows import snapshot
 from hf_gateway.ledger.writer import Writer
 from hf_gateway.observe import Observation
 
@@ -31,9 +31,9 @@ class Ledger:
     def end(self, observation: Observation) -> None:
         """Note it, in microseconds."""
         if self.content:
-            self.writer.put(note(observation, *_content(observation)))
+            self.writer.put(snapshot(observation, *_content(observation)))
         else:
-            self.writer.put(note(observation))
+            self.writer.put(snapshot(observation))
 
     def flush(self, timeout: float = 10.0) -> bool:
         """Have everything in the database that was called until now; returns whether it is. timeout: seconds."""
@@ -45,7 +45,7 @@ class Ledger:
 
     def __repr__(self) -> str:
         """Show where it is, without a password."""
-        return f"Ledger({shown(self.url)!r})"
+        return f"Ledger({shown_url(self.url)!r})"
 
     def __reduce__(self) -> Any:
         """Refuse: a ledger belongs to its process."""

@@ -19,22 +19,22 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotInTime
 from typing import Any
 
-from hf_gateway.ledger.database import AT_ONCE, Database
-from hf_gateway.ledger.rows import Entry, Ids, Item, Loss, Noted
+from hf_gateway.ledger.database import BATCH_ENTRIES, Inserter
+from hf_gateway.ledger.rows import CallSnapshot, Ids, Item, LedgerEntry, Loss
 from hf_gateway.ledger.spill import Spill
 from hf_gateway.values.logs import logger
 
 log = logger(__name__)
 
-INTERVAL = 0.5
+WRITE_INTERVAL_S = 0.5
 """Seconds after which what has come is written, or sooner when it is `AT_ONCE`."""
-HANDOVER = 0.3
+SPILL_AFTER_S = 0.3
 """Seconds for which the database may take its time; then the same goes to a file, too."""
-CAPACITY = 20_000
+MAX_WAITING = 20_000
 """Requests that wait in memory; what comes beyond is dropped, and counted."""
-EXIT = 2.0
+EXIT_TIMEOUT_S = 2.0
 """Seconds for which the end of a process may be held up."""
-REPEAT = 60.0
+LOG_INTERVAL_S = 60.0
 """Seconds until drops are logged again."""
 OVERFLOW = "more calls than could be written down in time"
 UNREADABLE = "calls of which no rows could be made"
@@ -53,7 +53,7 @@ class Writer:
         _writers.add(self)
 
     def _reset(self) -> None:
-        self._queue: deque[Noted] = deque()
+        self._queue: deque[CallSnapshot] = deque()
         self._signals: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._signalled = False
         self._hurried = False
@@ -63,16 +63,16 @@ class Writer:
         self._counting = threading.RLock()
         self._lost: dict[str, int] = {}
         self.dropped = 0
-        self._told_at = -REPEAT
+        self._told_at = -LOG_INTERVAL_S
         self._held: list[Item] = []
         self._waiters: deque[Future[None]] = deque()
-        self._database = Database(self._url, self._spill)
+        self._database = Inserter(self._url, self._spill)
 
-    def put(self, noted: Noted) -> None:
+    def put(self, noted: CallSnapshot) -> None:
         """Take one; dropped, and counted, where too many wait."""
         waiting = len(self._queue)
-        if waiting >= CAPACITY:
-            self._lose(1, OVERFLOW)
+        if waiting >= MAX_WAITING:
+            self._count_loss(1, OVERFLOW)
         else:
             self._queue.append(noted)
         if not self._signalled:
@@ -80,7 +80,7 @@ class Writer:
             if self._thread is None:
                 self.start()
             self._signals.put(None)
-        elif waiting >= AT_ONCE and not self._hurried:
+        elif waiting >= BATCH_ENTRIES and not self._hurried:
             self._hurried = True
             self._signals.put(None)
 
@@ -107,10 +107,10 @@ class Writer:
         ends = time.monotonic() + timeout
         while True:
             try:
-                self.drained().result(max(0.0, ends - time.monotonic()))
+                self.flushed().result(max(0.0, ends - time.monotonic()))
             except NotInTime:
                 return False
-            if not self._database.take_in(max(0.0, ends - time.monotonic())):
+            if not self._database.import_spill(max(0.0, ends - time.monotonic())):
                 return False
             if not self._held:
                 return True
@@ -121,10 +121,10 @@ class Writer:
         ends = time.monotonic() + timeout
         if self._queue or self._held or self._lost:
             with contextlib.suppress(NotInTime):
-                self.drained().result(timeout)
+                self.flushed().result(timeout)
             self._leave_behind()
-        if self._thread is not None and not self._database.away:
-            self._database.take_in(max(0.0, ends - time.monotonic()))
+        if self._thread is not None and not self._database.is_unreachable:
+            self._database.import_spill(max(0.0, ends - time.monotonic()))
 
     def _leave_behind(self) -> None:
         """Put into a file what the thread did not get to in time; what cannot even be put there is said to be lost."""
@@ -132,7 +132,7 @@ class Writer:
         lost, self._held, self._lost = self._lost, [], {}
         while self._queue:
             with contextlib.suppress(IndexError):
-                items.append(Entry.of(self._queue.popleft(), ids))
+                items.append(LedgerEntry.of(self._queue.popleft(), ids))
         items += [Loss.now(ids.next(), count, reason) for reason, count in lost.items()]
         try:
             if items:
@@ -157,7 +157,7 @@ class Writer:
             self._spill.close()
         return flushed
 
-    def drained(self) -> "Future[None]":
+    def flushed(self) -> "Future[None]":
         """Return a future that is done once what was put until now is in the database or in a file, if either takes it."""
         if self._thread is None:
             self.start()
@@ -167,17 +167,17 @@ class Writer:
         self._signals.put(None)  # for what waits until something comes, and for what waits for more
         return written
 
-    def leave(self) -> None:
+    def reset_after_fork(self) -> None:
         """Start anew in a process that was forked: what waits is the parent's, and its threads stayed there."""
-        _PARENTS.append(self._database)
-        self._spill.leave()
+        _INHERITED_WRITERS.append(self._database)
+        self._spill.abandon()
         self._reset()
 
     def _run(self) -> None:
         while not self._ending:
             with contextlib.suppress(queue.Empty):
-                self._signals.get(timeout=INTERVAL if self._held or self._lost else None)
-                self._signals.get(timeout=INTERVAL)
+                self._signals.get(timeout=WRITE_INTERVAL_S if self._held or self._lost else None)
+                self._signals.get(timeout=WRITE_INTERVAL_S)
             self._signalled = self._hurried = False
             waiters = [self._waiters.popleft() for _ in range(len(self._waiters))]
             try:
@@ -188,18 +188,18 @@ class Writer:
                 waiter.set_result(None)
 
     def _write_all(self) -> None:
-        for _ in range(len(self._queue) // AT_ONCE + 1):
-            noted = [self._queue.popleft() for _ in range(min(AT_ONCE, len(self._queue)))]
+        for _ in range(len(self._queue) // BATCH_ENTRIES + 1):
+            noted = [self._queue.popleft() for _ in range(min(BATCH_ENTRIES, len(self._queue)))]
             items: list[Item] = [entry for each in noted if (entry := self._entry(each)) is not None]
             if not self._write([*self._held, *items, *self._losses()]):
                 return
 
-    def _entry(self, noted: Noted) -> Entry | None:
+    def _entry(self, noted: CallSnapshot) -> LedgerEntry | None:
         try:
-            return Entry.of(noted, self._ids)
+            return LedgerEntry.of(noted, self._ids)
         except Exception:
             log.exception("a call cannot be written down in the ledger")
-            self._lose(1, UNREADABLE)
+            self._count_loss(1, UNREADABLE)
             return None
 
     def _write(self, items: list[Item]) -> bool:
@@ -212,35 +212,35 @@ class Writer:
         try:
             self._spill.append([item.to_json() for item in items])
         except OSError as error:
-            self._hold(items, error)
+            self._move_to_spill(items, error)
             return False
-        self._database.look()
+        self._database.check_spill()
         return True
 
     def _in_database(self, items: Sequence[Item]) -> bool:
-        taken = self._database.offer(items)
+        taken = self._database.insert_later(items)
         if taken is None:
             return False
         try:
-            return taken.result(HANDOVER)
+            return taken.result(SPILL_AFTER_S)
         except NotInTime:
             return False
 
-    def _hold(self, items: list[Item], error: OSError) -> None:
+    def _move_to_spill(self, items: list[Item], error: OSError) -> None:
         """Keep in memory what can be written nowhere, up to a limit."""
         entries: list[Item] = []
         for item in items:
             if isinstance(item, Loss):
-                self._lose(item.rows, item.reason)
+                self._count_loss(item.rows, item.reason)
             else:
                 entries.append(item)
-        too_many = max(0, len(entries) - CAPACITY)
+        too_many = max(0, len(entries) - MAX_WAITING)
         self._held = entries[too_many:]
         if too_many:
-            self._lose(too_many, NOWHERE)
-        self._tell("rows of the ledger can be written nowhere, and are kept in memory for now: %s", error)
+            self._count_loss(too_many, NOWHERE)
+        self._warn("rows of the ledger can be written nowhere, and are kept in memory for now: %s", error)
 
-    def _lose(self, count: int, reason: str) -> None:
+    def _count_loss(self, count: int, reason: str) -> None:
         with self._counting:
             self._lost[reason] = self._lost.get(reason, 0) + count
             self.dropped += count
@@ -251,29 +251,29 @@ class Writer:
         with self._counting:
             lost, self._lost = self._lost, {}
         for reason, count in lost.items():
-            self._tell("%d calls are missing in the ledger: %s", count, reason)
+            self._warn("%d calls are missing in the ledger: %s", count, reason)
         return [Loss.now(self._ids.next(), count, reason) for reason, count in lost.items()]
 
-    def _tell(self, message: str, *facts: Any) -> None:
-        news = time.monotonic() - self._told_at >= REPEAT
+    def _warn(self, message: str, *facts: Any) -> None:
+        news = time.monotonic() - self._told_at >= LOG_INTERVAL_S
         if news:
             self._told_at = time.monotonic()
         log.log(logging.WARNING if news else logging.DEBUG, message, *facts)
 
 
 _writers: "weakref.WeakSet[Writer]" = weakref.WeakSet()
-_PARENTS: list[Database] = []
+_INHERITED_WRITERS: list[Inserter] = []
 """What a fork carried over: a connection of SQLite or PostgreSQL must not be used here, nor even closed, so it stays as it is."""
 
 
 def _finish_all() -> None:
     for writer in list(_writers):
-        writer.finish(EXIT)
+        writer.finish(EXIT_TIMEOUT_S)
 
 
 def _leave_all() -> None:
     for writer in list(_writers):
-        writer.leave()
+        writer.reset_after_fork()
 
 
 def _flush_at_the_end_of_a_child() -> None:

@@ -32,7 +32,7 @@ class EnvKeyRules:
     allowed: Mapping[str, frozenset[str]] = field(default_factory=dict)
     defaults: Mapping[str, str] = field(default_factory=dict)
 
-    def checked(self, target: Target) -> Target:
+    def without_forbidden_key(self, target: Target) -> Target:
         """Return the target, its key taken away where the file may not ask for it."""
         if not isinstance(target.credential, EnvKey):
             return target

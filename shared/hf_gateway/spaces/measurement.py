@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from hf_gateway.embedding import EmbedAnswer, EmbedRequest, Role
 from hf_gateway.errors import BadResponse, BatchTooLarge, ContextOverflow
-from hf_gateway.fingerprint import CANARIES, LONG, REFUSED, Comparison, Row, compare
+from hf_gateway.fingerprint import CANARIES, LONG_CANARIES, REFUSED, Comparison, Row, compare
 from hf_gateway.space import VectorSpace
 from hf_gateway.usage import Usage
 
@@ -48,10 +48,10 @@ class Measurable(Protocol):
 
 def all_places(*, long: bool) -> list[list[int]]:
     """Return the places of the canaries, in batches. long: the one that shows where texts are cut, too."""
-    return [list(range(LONG)), *([[LONG]] if long else [])]
+    return [list(range(LONG_CANARIES)), *([[LONG_CANARIES]] if long else [])]
 
 
-def measured(target: Measurable, batches: list[list[int]], used: list[Usage], *, repeat: bool) -> Measuring:
+def measure(target: Measurable, batches: list[list[int]], used: list[Usage], *, repeat: bool) -> Measuring:
     """Embed the canaries at these places in both roles.
 
     Args:
@@ -112,14 +112,14 @@ def _batch(
         except BatchTooLarge:
             return {}
         except ContextOverflow:
-            if places != [LONG]:
+            if places != [LONG_CANARIES]:
                 raise
-            return {LONG: REFUSED}
+            return {LONG_CANARIES: REFUSED}
         repeats = {}
     except ContextOverflow:
-        if places != [LONG]:
+        if places != [LONG_CANARIES]:
             raise
-        return {LONG: REFUSED}
+        return {LONG_CANARIES: REFUSED}
     used.append(answer.usage)
     rows = [tuple(row) for row in answer.vectors]
     if repeats:

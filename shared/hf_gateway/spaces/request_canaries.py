@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from hf_gateway.embedding import EmbedAnswer, EmbedRequest, Role
 from hf_gateway.errors import BatchTooLarge
-from hf_gateway.fingerprint import CANARIES, LONG, Comparison, Row, Rows, compare
+from hf_gateway.fingerprint import CANARIES, LONG_CANARIES, Comparison, Row, Rows, compare
 from hf_gateway.vectors import Vectors
 
 QUERY_TEXTS = 32
@@ -82,9 +82,9 @@ def canaries_for(
         if count > most or record.full >= FULL_REQUESTS:
             raise BatchTooLarge(f"takes {most} texts at once, canaries among them", max_texts=most)
         return ()
-    for _ in range(LONG):
+    for _ in range(LONG_CANARIES):
         record.turn += 1
-        chosen = tuple((role, record.turn % LONG) for role in roles)
+        chosen = tuple((role, record.turn % LONG_CANARIES) for role in roles)
         if all(rows.get(role, rows["document"])[place] for role, place in chosen):
             return chosen
     return ()

@@ -9,7 +9,7 @@ from hf_gateway.spaces.request_canaries import CanaryRecord
 
 
 @dataclass
-class Standing:
+class SpaceCheck:
     """How a target stands.
 
     requests: all that were answered; vouched: how many of them were followed by a canary; rows: what the target's canaries
@@ -21,7 +21,7 @@ class Standing:
     comparison: Comparison | None = None
     error: GatewayError | None = None
     requests: int = 0
-    vouched: int = 0
+    checked_at_request: int = 0
     rows: Rows | None = field(default=None, repr=False)
     reference: Rows | None = field(default=None, repr=False)
     fits: bool = False

@@ -12,7 +12,7 @@ from hf_gateway.errors import ConfigError
 from hf_gateway.values.forks import ForkGate, fork_lock
 
 if TYPE_CHECKING:
-    from hf_gateway.telemetry.otel import Tracing
+    from hf_gateway.telemetry.otel import Tracer
     from hf_gateway.telemetry.prometheus import Metrics
 
 _lock = fork_lock()
@@ -38,11 +38,11 @@ def enable_prometheus(registry: Any = None) -> "Metrics":
         from hf_gateway.telemetry.prometheus import Metrics
     except ImportError as error:
         raise ConfigError(f"metrics need prometheus-client: pip install 'hf-gateway[prometheus]' ({error})") from None
-    found: Metrics = _once("prometheus", lambda: Metrics(registry))
+    found: Metrics = _enable_once("prometheus", lambda: Metrics(registry))
     return found
 
 
-def enable_otel(tracer_provider: Any = None, meter_provider: Any = None) -> "Tracing":
+def enable_otel(tracer_provider: Any = None, meter_provider: Any = None) -> "Tracer":
     """Have every call of this process make a span, a child span an attempt, and metrics; returns what makes them.
 
     tracer_provider, meter_provider: OpenTelemetry's; None for the global ones. Without an SDK set up these do nothing.
@@ -51,20 +51,20 @@ def enable_otel(tracer_provider: Any = None, meter_provider: Any = None) -> "Tra
         ConfigError: opentelemetry-api is missing.
     """
     try:
-        from hf_gateway.telemetry.otel import Tracing
+        from hf_gateway.telemetry.otel import Tracer
     except ImportError as error:
         raise ConfigError(f"traces need opentelemetry-api: pip install 'hf-gateway[otel]' ({error})") from None
-    found: Tracing = _once("otel", lambda: Tracing(tracer_provider, meter_provider))
+    found: Tracer = _enable_once("otel", lambda: Tracer(tracer_provider, meter_provider))
     return found
 
 
-def charged(rows: Iterable[Mapping[str, Any]]) -> None:
+def record_cost(rows: Iterable[Mapping[str, Any]]) -> None:
     """Hear from the ledger what it wrote down: an attempt's cost is known when its row is made, off the hot path."""
     metrics: Metrics | None = _enabled.get("prometheus")
     if metrics is not None:
         for row in rows:
             if row["kind"] == "attempt" and row["status"] not in ("skipped", "split"):
-                metrics.charged(row["provider"] or row["target_kind"] or "", row["model"] or "", row["cost_usd"])
+                metrics.record_cost(row["provider"] or row["target_kind"] or "", row["model"] or "", row["cost_usd"])
 
 
 def disable() -> None:
@@ -76,7 +76,7 @@ def disable() -> None:
         _enabled.clear()
 
 
-def _once(name: str, make: Any) -> Any:
+def _enable_once(name: str, make: Any) -> Any:
     with _lock:
         if name not in _enabled:
             _enabled[name] = make()

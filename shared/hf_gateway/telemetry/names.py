@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hf_gateway.observe import Tried
+from hf_gateway.observe import AttemptRecord
 from hf_gateway.target import Target
 from hf_gateway.values.text import encodable
 
@@ -92,7 +92,7 @@ LATEST = Names(
 )
 
 
-def chosen(environment: Mapping[str, str] = os.environ) -> Names:
+def chosen_names(environment: Mapping[str, str] = os.environ) -> Names:
     """Return the column that OTEL_SEMCONV_STABILITY_OPT_IN asks for."""
     asked = {word.strip() for word in environment.get("OTEL_SEMCONV_STABILITY_OPT_IN", "").split(",")}
     return LATEST if OPT_IN in asked else RELEASED
@@ -121,7 +121,7 @@ class Prometheus:
 _BY_KIND = {"hf": "huggingface", "endpoint": "huggingface", "tei": "huggingface"}
 
 
-def provider_of(target: Target, tried: Tried | None = None) -> str:
+def provider_of(target: Target, tried: AttemptRecord | None = None) -> str:
     """Name who runs the model: by the server's own word, by the target, or by its kind."""
     if tried is not None and tried.provider:
         return tried.provider
@@ -138,14 +138,14 @@ def error_code(error: BaseException) -> str:
     return type(error).__name__
 
 
-def known(values: Mapping[str, Any]) -> dict[str, Any]:
+def exportable(values: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out what nobody knows, and make what is left such that exporters can write it: one text would cost a whole batch."""
-    return {name: _written(value) for name, value in values.items() if value is not None}
+    return {name: _exportable_value(value) for name, value in values.items() if value is not None}
 
 
-def _written(value: Any) -> Any:
+def _exportable_value(value: Any) -> Any:
     if isinstance(value, str):
         return encodable(value)
     if isinstance(value, list | tuple):
-        return [_written(each) for each in value]
+        return [_exportable_value(each) for each in value]
     return value

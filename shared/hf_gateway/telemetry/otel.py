@@ -18,9 +18,9 @@ from hf_gateway._version import __version__
 from hf_gateway.chat import ChatRequest, ChatResult
 from hf_gateway.embedding import EmbedResult
 from hf_gateway.errors import GatewayError
-from hf_gateway.observe import Observation, Tried
+from hf_gateway.observe import AttemptRecord, Observation
 from hf_gateway.telemetry import counting, names
-from hf_gateway.telemetry.names import Names, error_code, known, provider_of
+from hf_gateway.telemetry.names import Names, error_code, exportable, provider_of
 from hf_gateway.values.text import encodable
 
 _IN_PROCESS = ("local", "hash")
@@ -28,12 +28,12 @@ _SCHEMAS = {False: "https://opentelemetry.io/schemas/1.42.0", True: "https://ope
 _CAPTURE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 
 
-class Tracing:
+class Tracer:
     """Makes the spans and records the metrics. Prompts and answers are in neither, unless the environment asks for them."""
 
     def __init__(self, tracer_provider: Any = None, meter_provider: Any = None, column: Names | None = None) -> None:
         """Take the providers; None for the global ones. column: which names; None for what the environment asks for."""
-        self._names = column or names.chosen()
+        self._names = column or names.chosen_names()
         self._content = os.environ.get(_CAPTURE, "").strip().lower() in ("true", "1", "span_only", "span_and_event")
         schema = _SCHEMAS[self._names.latest]
         self._tracer = trace.get_tracer("hf_gateway", __version__, tracer_provider, schema_url=schema)
@@ -70,7 +70,7 @@ class Tracing:
         span = self._tracer.start_span(
             encodable(self._names.span(operation, model)),
             kind=SpanKind.INTERNAL if target.kind in _IN_PROCESS else SpanKind.CLIENT,
-            attributes=known(attributes),
+            attributes=exportable(attributes),
             start_time=_nanoseconds(observation.time),
         )
         token = None if observation.streamed else context.attach(trace.set_span_in_context(span))
@@ -84,7 +84,7 @@ class Tracing:
         if token is not None:
             context.detach(token)
         ended = observation.time + observation.seconds
-        served = next((tried for tried in reversed(observation.tried) if tried.outcome == "served"), None)
+        served = next((tried for tried in reversed(observation.attempts) if tried.outcome == "served"), None)
         if span.is_recording():
             self._attempts(span, observation)
             span.set_attributes(self._facts(observation, served))
@@ -99,14 +99,14 @@ class Tracing:
     def _attempts(self, span: Span, observation: Observation) -> None:
         parent = trace.set_span_in_context(span)
         number = 0
-        for tried in observation.tried:
+        for tried in observation.attempts:
             target = tried.target
             started = observation.time + tried.started - observation.began
             attributes: dict[str, Any] = {names.TARGET: target.label, names.OUTCOME: tried.outcome}
             if tried.error is not None:
                 attributes[names.ERROR_TYPE] = error_code(tried.error)
             if tried.outcome == "skipped":
-                span.add_event(names.SKIPPED, known(attributes), _nanoseconds(started))
+                span.add_event(names.SKIPPED, exportable(attributes), _nanoseconds(started))
                 continue
             number += 1
             attributes |= {
@@ -120,14 +120,14 @@ class Tracing:
                 names.ATTEMPT,
                 parent,
                 SpanKind.INTERNAL if target.kind in _IN_PROCESS else SpanKind.CLIENT,
-                known(attributes),
+                exportable(attributes),
                 start_time=_nanoseconds(started),
             )
             if tried.outcome == "failed" and tried.error is not None:
                 child.set_status(Status(StatusCode.ERROR, self._words(tried.error)))
             child.end(_nanoseconds(started + tried.seconds))
 
-    def _facts(self, observation: Observation, served: Tried | None) -> dict[str, Any]:
+    def _facts(self, observation: Observation, served: AttemptRecord | None) -> dict[str, Any]:
         """Return what is known of a call at its end."""
         usage, result, request = observation.usage, observation.result, observation.request
         facts: dict[str, Any] = {
@@ -167,7 +167,7 @@ class Tracing:
                 facts[names.INPUT_MESSAGES] = json.dumps(list(request.messages), ensure_ascii=False, default=str)
                 if isinstance(result, ChatResult):
                     facts[names.OUTPUT_MESSAGES] = json.dumps([result.message()], ensure_ascii=False, default=str)
-        return known(facts)
+        return exportable(facts)
 
     def _words(self, error: BaseException) -> str:
         """Say what went wrong; the messages of our errors hold no keys, those of others might."""
@@ -178,13 +178,13 @@ class Tracing:
         # The rest is a server's text, and servers quote what they were sent.
         return error_code(error) if error.status is None else f"{error_code(error)}: HTTP {error.status}"
 
-    def _measure(self, span: Span, observation: Observation, served: Tried | None) -> None:
+    def _measure(self, span: Span, observation: Observation, served: AttemptRecord | None) -> None:
         operation = names.CHAT if observation.task == "chat" else names.EMBEDDINGS
         target = served.target if served is not None else observation.targets[0]
         facts = {names.OPERATION: operation, names.PROVIDER_NAME: provider_of(target, served)}
         if model := target.model or observation.model:
             facts[names.REQUEST_MODEL] = model
-        facts = known(facts)
+        facts = exportable(facts)
         with_error = facts if observation.error is None else {**facts, names.ERROR_TYPE: error_code(observation.error)}
         within = trace.set_span_in_context(span)  # for exemplars
         with counting.using("opentelemetry"):
@@ -211,7 +211,7 @@ class Tracing:
 @lru_cache(maxsize=256)
 def _server(url: str) -> Mapping[str, Any]:
     where = urlsplit(url)
-    return known({names.SERVER_ADDRESS: where.hostname, names.SERVER_PORT: where.port})
+    return exportable({names.SERVER_ADDRESS: where.hostname, names.SERVER_PORT: where.port})
 
 
 def _nanoseconds(seconds: float) -> int:

@@ -14,14 +14,14 @@ import prometheus_client
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from hf_gateway import observe
-from hf_gateway.observe import Observation, Tried
+from hf_gateway.observe import AttemptRecord, Observation
 from hf_gateway.telemetry import counting
 from hf_gateway.telemetry.names import DURATION_BUCKETS, error_code
 from hf_gateway.telemetry.names import Prometheus as Names
 from hf_gateway.values.forks import fork_lock
 from hf_gateway.values.text import encodable
 
-MOST = 100
+MAX_LABEL_VALUES = 100
 """Different values of one label."""
 OTHER = "other"
 _STATES = ("closed", "half-open", "open", "resting")
@@ -58,20 +58,20 @@ class Metrics:
         self._made.append(self._reader)
 
     def _counter(self, name: str, about: str, labels: tuple[str, ...]) -> Any:
-        return self._kept(prometheus_client.Counter(name, about, labels, registry=self.registry))
+        return self._register(prometheus_client.Counter(name, about, labels, registry=self.registry))
 
     def _histogram(self, name: str, about: str, labels: tuple[str, ...]) -> Any:
         made = prometheus_client.Histogram(name, about, labels, registry=self.registry, buckets=DURATION_BUCKETS)
-        return self._kept(made)
+        return self._register(made)
 
-    def _kept(self, metric: Any) -> Any:
+    def _register(self, metric: Any) -> Any:
         self._made.append(metric)
         return metric
 
     def begin(self, observation: Observation) -> None:
         """Count a call as under way."""
         with counting.using("prometheus_client"):
-            self._of(self._under_way, task=observation.task).inc()
+            self._child(self._under_way, task=observation.task).inc()
         observation.notes[self] = True
 
     def end(self, observation: Observation) -> None:
@@ -81,32 +81,32 @@ class Metrics:
 
     def _count(self, observation: Observation) -> None:
         if observation.notes.pop(self, None):
-            self._of(self._under_way, task=observation.task).dec()
+            self._child(self._under_way, task=observation.task).dec()
         model = observation.model or ""
-        self._of(self._calls, task=observation.task, outcome=observation.outcome).inc()
-        self._of(self._latency, model=model).observe(observation.seconds)
+        self._child(self._calls, task=observation.task, outcome=observation.outcome).inc()
+        self._child(self._latency, model=model).observe(observation.seconds)
         if observation.first_content_seconds is not None:
-            self._of(self._first, model=model).observe(observation.first_content_seconds)
+            self._child(self._first, model=model).observe(observation.first_content_seconds)
         if observation.error is not None and observation.outcome == "failed":
-            self._of(self._errors, code=error_code(observation.error)).inc()
-        for tried in observation.tried:
-            self._of(self._attempts, target=tried.target.label, outcome=tried.outcome).inc()
+            self._child(self._errors, code=error_code(observation.error)).inc()
+        for tried in observation.attempts:
+            self._child(self._attempts, target=tried.target.label, outcome=tried.outcome).inc()
             if tried.outcome == "served":
                 self._count_tokens(observation, tried)
-        served = observation.tried[-1] if observation.tried else None
+        served = observation.attempts[-1] if observation.attempts else None
         if served is not None and served.outcome == "served" and served.target != observation.targets[0]:
-            self._of(self._fallbacks, target=served.target.label).inc()
+            self._child(self._fallbacks, target=served.target.label).inc()
         if observation.looked_up:
-            self._of(self._cache, result="hit").inc(observation.cached_texts)
-            self._of(self._cache, result="miss").inc(observation.looked_up - observation.cached_texts)
+            self._child(self._cache, result="hit").inc(observation.cached_texts)
+            self._child(self._cache, result="miss").inc(observation.looked_up - observation.cached_texts)
 
-    def charged(self, provider: str, model: str, cost: Decimal | None) -> None:
+    def record_cost(self, provider: str, model: str, cost: Decimal | None) -> None:
         """Count what an attempt cost, in USD; None where that is unknown."""
         with counting.using("prometheus_client"):
             if cost is None:
-                self._of(self._unpriced, model=model, provider=provider).inc()
+                self._child(self._unpriced, model=model, provider=provider).inc()
             else:
-                self._of(self._cost, model=model, provider=provider).inc(float(cost))
+                self._child(self._cost, model=model, provider=provider).inc(float(cost))
 
     def close(self) -> None:
         """Take everything off the registry."""
@@ -114,18 +114,18 @@ class Metrics:
             self.registry.unregister(metric)
         self._made.clear()
 
-    def _count_tokens(self, observation: Observation, tried: Tried) -> None:
+    def _count_tokens(self, observation: Observation, tried: AttemptRecord) -> None:
         model = tried.target.model or observation.model or ""
         counts = {"input": tried.usage.input_tokens}
         if observation.task == "chat":
             counts["output"] = tried.usage.output_tokens
         if None in counts.values():
-            self._of(self._unknown, model=model).inc()
+            self._child(self._unknown, model=model).inc()
         for direction, count in counts.items():
             if count:
-                self._of(self._tokens, model=model, direction=direction).inc(count)
+                self._child(self._tokens, model=model, direction=direction).inc(count)
 
-    def _of(self, metric: Any, **labels: str) -> Any:
+    def _child(self, metric: Any, **labels: str) -> Any:
         """Return the child of a metric, made once; a label that has too many values already gets "other"."""
         key = (metric, *labels.values())
         child = self._children.get(key)
@@ -141,7 +141,7 @@ class Metrics:
         values = self._values.setdefault(name, set())
         if value in values:
             return value
-        if len(values) >= MOST:
+        if len(values) >= MAX_LABEL_VALUES:
             return OTHER
         values.add(value)
         return value
@@ -167,7 +167,7 @@ class _AsItIs:
                 state, target = status.breaker, encodable(status.target)
                 before = worst.get(target, _STATES[0])
                 worst[target] = max(before, state, key=_STATES.index)
-        for target, state in sorted(worst.items())[:MOST]:
+        for target, state in sorted(worst.items())[:MAX_LABEL_VALUES]:
             for each in _STATES:
                 breakers.add_metric((target, each), 1.0 if each == state else 0.0)
         yield breakers

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from hf_gateway.errors import InvalidRequest, nearest
+from hf_gateway.errors import InvalidRequest, did_you_mean
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
@@ -28,7 +28,7 @@ def _fault_of(message: Any) -> str | None:
         return f"is {type(message).__name__}, not a mapping with role and content"
     role, content = message.get("role"), message.get("content")
     if role not in ROLES:
-        return f"has the role {role!r}{nearest(str(role), set(ROLES))}"
+        return f"has the role {role!r}{did_you_mean(str(role), set(ROLES))}"
     if role == "tool" and not message.get("tool_call_id"):
         return "answers a tool call and does not say which: it has no tool_call_id"
     if content is None:
@@ -84,7 +84,7 @@ def checked_choice(choice: Any, tools: Sequence[Mapping[str, Any]]) -> str | Map
         raise InvalidRequest(f"tool_choice is 'auto', 'none', 'required', 'any' or the name of a tool, not {choice!r}")
     if name not in names:
         raise InvalidRequest(
-            f"tool_choice names {name!r}, and there is no such tool{nearest(name, names) if names else ''}"
+            f"tool_choice names {name!r}, and there is no such tool{did_you_mean(name, names) if names else ''}"
         )
     return {"type": "function", "function": {"name": name}}
 

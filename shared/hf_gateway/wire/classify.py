@@ -65,7 +65,7 @@ _ECHO = re.compile(
 
 
 @dataclass(frozen=True)
-class _Said:
+class _ServerWords:
     """What stands in a body. words: the server's message; codes: its names for what happened, in lower case."""
 
     words: str
@@ -85,7 +85,7 @@ def classify(status: int, headers: Mapping[str, str], body: bytes, *, target: st
     Returns:
         The error, which is raised by the caller.
     """
-    return _classified(status, headers, _said(body), target)
+    return _classified(status, headers, _read_words(body), target)
 
 
 def classify_inside(data: Mapping[str, Any], *, target: str | None = None) -> GatewayError | None:
@@ -96,7 +96,7 @@ def classify_inside(data: Mapping[str, Any], *, target: str | None = None) -> Ga
     error = data.get("error")
     if not error and data.get("object") != "error":
         return None
-    said = _said_in(data)
+    said = _words_in(data)
     facts = {**data, **error} if isinstance(error, Mapping) else data
     stated = (str(facts.get(name)) for name in ("http_status_code", "status_code", "status", "code"))
     status = next((int(each) for each in stated if re.fullmatch("[45][0-9][0-9]", each)), None)
@@ -107,7 +107,7 @@ def classify_inside(data: Mapping[str, Any], *, target: str | None = None) -> Ga
     return found.restated(f"an error inside the answer: {found.message}", found.retry_after)
 
 
-def _classified(status: int, headers: Mapping[str, str], said: _Said, target: str | None) -> GatewayError:
+def _classified(status: int, headers: Mapping[str, str], said: _ServerWords, target: str | None) -> GatewayError:
     kind = _kind(status, said)
     shown = _cut(said.words, MAX_SHOWN_CHARS) or f"HTTP {status} with an empty body"
     facts: dict[str, Any] = {"target": target, "status": status, "retry_after": _wait(headers, said)}
@@ -117,13 +117,13 @@ def _classified(status: int, headers: Mapping[str, str], said: _Said, target: st
     elif kind is BatchTooLarge:
         facts["max_texts"] = None if "token" in said.words.lower() else _number(_LIMITS, said.words)
     elif kind is BadGeneration:
-        facts["failed_generation"] = written = _written(said.fields)
+        facts["failed_generation"] = written = _field_words(said.fields)
         if written:
             shown = f"{shown} (the model wrote: {_cut(written, MAX_SHOWN_CHARS)!r})"
     return kind(f"{shown} (HTTP {status}){_advice(kind, target)}", **facts)
 
 
-def _kind(status: int, said: _Said) -> type[GatewayError]:
+def _kind(status: int, said: _ServerWords) -> type[GatewayError]:
     for rule in RULES:
         if status not in rule.statuses:
             continue
@@ -149,7 +149,7 @@ def _advice(kind: type[GatewayError], target: str | None) -> str:
     return f"; {_ADVICE[kind]}" if kind in _ADVICE else ""
 
 
-def _wait(headers: Mapping[str, str], said: _Said) -> float | None:
+def _wait(headers: Mapping[str, str], said: _ServerWords) -> float | None:
     """Return the seconds after which the server wants to be asked again: by a header, or until its model is loaded."""
     if (stated := retry_after_seconds(headers)) is not None:
         return stated
@@ -159,7 +159,7 @@ def _wait(headers: Mapping[str, str], said: _Said) -> float | None:
     return float(min(estimate, RETRY_AFTER_CAP))
 
 
-def _said(body: bytes) -> _Said:
+def _read_words(body: bytes) -> _ServerWords:
     """Find the server's own words, and its codes for them, in whatever form it sends them."""
     try:
         parsed = json.loads(body)
@@ -168,29 +168,29 @@ def _said(body: bytes) -> _Said:
     if isinstance(parsed, list) and len(parsed) == 1 and isinstance(parsed[0], dict):
         parsed = parsed[0]  # Google's OpenAI-compatible servers wrap the error in a list
     if isinstance(parsed, dict):
-        return _said_in(parsed)
+        return _words_in(parsed)
     if parsed is not None:
-        return _Said(_plain(parsed))
+        return _ServerWords(_single_line(parsed))
     text = body[: 4 * MAX_READ_CHARS].decode("utf-8", "replace").strip()
     if text[:1] == "<":
         title = re.search(r"<title>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
         text = f"an HTML page{' titled ' + repr(title[1].strip()) if title else ''} instead of an answer"
-    return _Said(_plain(text))
+    return _ServerWords(_single_line(text))
 
 
-def _said_in(data: Mapping[str, Any]) -> _Said:
+def _words_in(data: Mapping[str, Any]) -> _ServerWords:
     """Read an object: its message, its codes, those of the errors within it."""
     layers = list(_layers(data))
     found = next((data[key] for key in _MESSAGE_FIELDS if data.get(key)), data)
     if isinstance(found, dict):
         found = found.get("message", found)
-    words = _plain(found)
-    if (behind := _behind(data)) and behind not in words:
+    words = _single_line(found)
+    if (behind := _text_after(data)) and behind not in words:
         words = f"{words}: {behind}"
     codes = (
         str(layer.get(name))[:MAX_CODE_CHARS].lower() for layer in layers for name in _CODE_FIELDS if name in layer
     )
-    return _Said(words, frozenset(codes), {name: layer[name] for layer in reversed(layers) for name in layer})
+    return _ServerWords(words, frozenset(codes), {name: layer[name] for layer in reversed(layers) for name in layer})
 
 
 def _layers(data: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -222,15 +222,15 @@ def _quoted(text: Any) -> Any:
         return None
 
 
-def _behind(data: Mapping[str, Any]) -> str:
+def _text_after(data: Mapping[str, Any]) -> str:
     """Return what OpenRouter passes on of the provider behind it, whose words say more than its own."""
     error = data.get("error")
     metadata = error.get("metadata") if isinstance(error, dict) else None
     raw = metadata.get("raw") if isinstance(metadata, dict) else None
-    return _plain(raw) if isinstance(raw, str) else ""
+    return _single_line(raw) if isinstance(raw, str) else ""
 
 
-def _plain(value: Any) -> str:
+def _single_line(value: Any) -> str:
     """Return words in one line, no more than are looked at, without the caller's own that a server repeats."""
     if not isinstance(value, str):
         try:
@@ -257,6 +257,6 @@ def _count(fields: Mapping[str, Any] | None, name: str) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < MAX_TOKENS else None
 
 
-def _written(fields: Mapping[str, Any] | None) -> str | None:
+def _field_words(fields: Mapping[str, Any] | None) -> str | None:
     value = (fields or {}).get("failed_generation")
     return value[:MAX_GENERATION_CHARS] if isinstance(value, str) and value else None

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from hf_gateway.embedding import EmbedAnswer
 from hf_gateway.errors import BadResponse, BatchTooLarge
-from hf_gateway.usage import Usage, counted
+from hf_gateway.usage import Usage, parse_token_count
 from hf_gateway.wire.fields import list_of, object_of, text_of
 from hf_gateway.wire.http import HttpRequest, HttpResponse, get, post_json, read_json, read_vectors, server_identity
 from hf_gateway.wire.rows import depth, pooled, rows_of
@@ -57,7 +57,7 @@ def decode_feature_extraction(response: HttpResponse, count: int, pooling: str |
     # Endpoints that run text-embeddings-inference count, the others do not.
     return EmbedAnswer(
         rows_of(data, count, target=target),
-        Usage(counted(response.headers.get("x-compute-tokens"))),
+        Usage(parse_token_count(response.headers.get("x-compute-tokens"))),
         server=server_identity(response.headers),
     )
 

@@ -66,13 +66,13 @@ class CatalogueEntry:
         rows = named or [row for row in self.providers if row.live]
         return Capabilities(
             min((row.context for row in rows if row.context), default=None),
-            _alike([row.tools for row in rows]),
-            _alike([row.structured_output for row in rows]),
+            _common_value([row.tools for row in rows]),
+            _common_value([row.structured_output for row in rows]),
             "image" in self.inputs if self.inputs else None,
         )
 
 
-def _alike(said: Sequence[bool | None]) -> bool | None:
+def _common_value(said: Sequence[bool | None]) -> bool | None:
     """Return what all say alike; where they differ it depends on whom the router chooses, which nobody knows before."""
     return said[0] if said and len(set(said)) == 1 else None
 
@@ -92,13 +92,13 @@ def _offer(row: dict[str, Any]) -> Offer:
     )
 
 
-_LARGEST = 1e100
+_MAX_PRICE = 1e100
 """Beyond it, Python's integers may be no floats."""
 
 
 def _price(said: Any) -> float | None:
     """Read a price. The router's sums show in its numbers (0.060000000000000005): 15 digits are what was meant."""
-    if isinstance(said, bool) or not isinstance(said, int | float) or not 0 <= said < _LARGEST:
+    if isinstance(said, bool) or not isinstance(said, int | float) or not 0 <= said < _MAX_PRICE:
         return None
     return float(f"{said:.15g}")
 

@@ -78,7 +78,7 @@ def read_json(response: HttpResponse, *, target: str) -> Any:
     Raises:
         BadResponse: what came is not JSON.
     """
-    return _read(response, target, loads)
+    return _parse_body(response, target, loads)
 
 
 def read_vectors(response: HttpResponse, *, target: str) -> Any:
@@ -86,7 +86,7 @@ def read_vectors(response: HttpResponse, *, target: str) -> Any:
 
     Raises BadResponse also for true and false within a list, which would be read as 1 and 0.
     """
-    found = _read(response, target, loads_vectors)
+    found = _parse_body(response, target, loads_vectors)
     # The words are looked for first, since looking at every number would take longer than reading it.
     if (b"true" in response.body or b"false" in response.body) and _has_booleans(found):
         raise BadResponse("answered with true or false where the numbers of a vector belong", target=target)
@@ -105,7 +105,7 @@ def _has_booleans(document: Any) -> bool:
     return False
 
 
-def _read(response: HttpResponse, target: str, parse: Callable[[bytes], Any]) -> Any:
+def _parse_body(response: HttpResponse, target: str, parse: Callable[[bytes], Any]) -> Any:
     if not 200 <= response.status < 300:
         raise classify(response.status, response.headers, response.body, target=target)
     try:

@@ -20,7 +20,7 @@ WRITE = "repo.write"
 
 
 @dataclass(frozen=True)
-class Account:
+class HubAccount:
     """Who a token speaks for, and what it may do.
 
     name: the user, or the organisation of its token. token: the token's own name on the settings page, or None. role: `read`,
@@ -102,7 +102,7 @@ def encode_whoami(hub: str) -> HttpRequest:
     return get(f"{hub}/api/whoami-v2")
 
 
-def decode_whoami(response: HttpResponse, *, target: str = "the Hub") -> Account:
+def decode_whoami(response: HttpResponse, *, target: str = "the Hub") -> HubAccount:
     """Read the answer. Raises AuthenticationFailed for a token that is not valid, BadResponse for what is no answer."""
     data = read_json(response, target=target)
     if not isinstance(data, dict) or not isinstance(data.get("name"), str):
@@ -114,7 +114,7 @@ def decode_whoami(response: HttpResponse, *, target: str = "the Hub") -> Account
         for each in list_of(data.get("orgs"))
         if isinstance(each, dict) and isinstance(each.get("name"), str)
     }
-    return Account(
+    return HubAccount(
         data["name"],
         text_of(token.get("displayName")),
         role if isinstance(role, str) else None,

@@ -52,9 +52,9 @@ LISTED = (
 _LINK_NEXT = re.compile(r'<([^>]*)>\s*;[^,]*\brel="?next"?')
 _RATE = re.compile(r'"?(?P<kind>\w+)"?\s*;\s*r\s*=\s*(?P<left>\d{1,18})\s*;\s*t\s*=\s*(?P<reset>\d{1,18})(?!\d)')
 _SURROGATES = re.compile(r"[\ud800-\udfff]")
-_MOST = 2**63 - 1
+_MAX_INTEGER = 2**63 - 1
 """Of anything that is counted: what a database holds, and far more than there is."""
-MAX_SENTENCE = 300
+MAX_SENTENCE_CHARS = 300
 """Characters of what the Hub says that an error repeats."""
 _BAD_TOKEN = "Invalid credentials in Authorization header"  # noqa: S105 - the Hub's words
 
@@ -70,13 +70,13 @@ class RateLimit:
 
 def encode_model(hub: str, model: str, revision: str = "main", etag: str | None = None) -> HttpRequest:
     """Ask for a model with the sizes of its files; by its revision, which mirrors answer that know no other question."""
-    return _asked(f"{hub}/api/models/{quote(model)}/revision/{quote(revision, safe='')}?blobs=true", etag)
+    return _get_with_etag(f"{hub}/api/models/{quote(model)}/revision/{quote(revision, safe='')}?blobs=true", etag)
 
 
 def encode_providers(hub: str, model: str, etag: str | None = None) -> HttpRequest:
     """Ask who serves a model; a question of its own, since the Hub takes no `expand` beside the sizes."""
     fields = urlencode([("expand", "inferenceProviderMapping"), ("expand", "trendingScore"), ("expand", "gguf")])
-    return _asked(f"{hub}/api/models/{quote(model)}?{fields}", etag)
+    return _get_with_etag(f"{hub}/api/models/{quote(model)}?{fields}", etag)
 
 
 def encode_list(hub: str, query: str, tags: Sequence[str], sort: str, limit: int) -> HttpRequest:
@@ -111,7 +111,7 @@ def next_page(response: HttpResponse, asked: HttpRequest) -> HttpRequest | None:
 def decode_model(response: HttpResponse, now: datetime) -> ModelMetadata:
     """Read the answer to `encode_model`. Raises BadResponse."""
     data = read_json(response, target=TARGET)
-    if not isinstance(data, dict) or not (_text(data.get("id")) or _text(data.get("modelId"))):
+    if not isinstance(data, dict) or not (_string_or_none(data.get("id")) or _string_or_none(data.get("modelId"))):
         raise BadResponse("does not answer with a model; is this the Hub?", target=TARGET)
     return model_of(data, now, complete=True)
 
@@ -121,7 +121,11 @@ def decode_list(response: HttpResponse, now: datetime) -> list[ModelMetadata]:
     data = read_json(response, target=TARGET)
     if not isinstance(data, list):
         raise BadResponse("does not answer with a list of models; is this the Hub?", target=TARGET)
-    return [model_of(each, now, complete=False) for each in data if isinstance(each, dict) and _text(each.get("id"))]
+    return [
+        model_of(each, now, complete=False)
+        for each in data
+        if isinstance(each, dict) and _string_or_none(each.get("id"))
+    ]
 
 
 def decode_tree(response: HttpResponse) -> list[ModelFile]:
@@ -160,22 +164,22 @@ def model_of(data: Mapping[str, Any], now: datetime, *, complete: bool) -> Model
     tags = tuple(tag for tag in _list(data.get("tags")) if _is_text(tag))
     files = _files(data.get("siblings"))
     sizes = [file.size for file in files if file.size is not None]
-    name = _text(data.get("id")) or str(data.get("modelId"))
+    name = _string_or_none(data.get("id")) or str(data.get("modelId"))
     gated = data.get("gated")
     return ModelMetadata(
         id=name,
-        author=_text(data.get("author")) or (name.partition("/")[0] if "/" in name else None),
-        sha=_text(data.get("sha")),
+        author=_string_or_none(data.get("author")) or (name.partition("/")[0] if "/" in name else None),
+        sha=_string_or_none(data.get("sha")),
         downloads=_count(data.get("downloads")) or 0,
         likes=_count(data.get("likes")) or 0,
         trending=_number(data.get("trendingScore")),
         tags=tags,
-        pipeline_tag=_text(data.get("pipeline_tag")),
-        library_name=_text(data.get("library_name")),
+        pipeline_tag=_string_or_none(data.get("pipeline_tag")),
+        library_name=_string_or_none(data.get("library_name")),
         license=_licenses(card, tags),
         size=sum(sizes) if complete and files and len(sizes) == len(files) else None,
-        created=_moment(data.get("createdAt")),
-        modified=_moment(data.get("lastModified")),
+        created=_datetime(data.get("createdAt")),
+        modified=_datetime(data.get("lastModified")),
         files=files,
         card_data=card,
         gated=gated if gated in ("auto", "manual") else (False if gated is False else None),
@@ -256,19 +260,19 @@ def _sentence(response: HttpResponse, sent: Credential | None) -> str:
         return ""
     line = visible(" ".join(said.split()))
     line = sent.secret.scrub(line) if sent is not None else line
-    return line if len(line) <= MAX_SENTENCE else f"{line[:MAX_SENTENCE]}…"
+    return line if len(line) <= MAX_SENTENCE_CHARS else f"{line[:MAX_SENTENCE_CHARS]}…"
 
 
-def _asked(url: str, etag: str | None) -> HttpRequest:
+def _get_with_etag(url: str, etag: str | None) -> HttpRequest:
     asked = get(url)
     return HttpRequest(asked.method, asked.url, headers={**asked.headers, "if-none-match": etag}) if etag else asked
 
 
 def _licenses(card: Mapping[str, Any], tags: Sequence[str]) -> tuple[str, ...]:
     said = card.get("license")
-    if one := _text(said):
+    if one := _string_or_none(said):
         return (one,)
-    if isinstance(said, list) and (several := tuple(each for each in said if _text(each))):
+    if isinstance(said, list) and (several := tuple(each for each in said if _string_or_none(each))):
         return several
     return tuple(tag.removeprefix("license:") for tag in tags if tag.startswith("license:"))
 
@@ -299,7 +303,7 @@ def _providers(mapping: Any) -> tuple[dict[str, Any], ...]:
 
 def _gguf(data: Mapping[str, Any]) -> dict[str, Any]:
     read: dict[str, Any] = {name: _count(data.get(name)) for name in ("total", "context_length")}
-    read["architecture"] = _text(data.get("architecture"))
+    read["architecture"] = _string_or_none(data.get("architecture"))
     return {name: value for name, value in read.items() if value is not None}
 
 
@@ -336,7 +340,7 @@ def _hexadecimal(value: Any) -> str | None:
     return value if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", value) else None
 
 
-def _moment(value: Any) -> datetime | None:
+def _datetime(value: Any) -> datetime | None:
     """Return a moment that is one in every time zone."""
     try:
         found = datetime.fromisoformat(value) if isinstance(value, str) else None
@@ -358,7 +362,7 @@ def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _text(value: Any) -> str | None:
+def _string_or_none(value: Any) -> str | None:
     return value if _is_text(value) and value else None
 
 
@@ -368,7 +372,7 @@ def _is_text(value: Any) -> bool:
 
 
 def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_INTEGER else None
 
 
 def _number(value: Any) -> float | None:

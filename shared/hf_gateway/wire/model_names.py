@@ -22,7 +22,7 @@ _VARIANT = re.compile(
 
 def contradict(named: str, served: str) -> bool:
     """Return whether two names cannot be those of one model; unknown names contradict nothing."""
-    one, other = _plain(named), _plain(served)
+    one, other = _base_name(named), _base_name(served)
     if any(_disjoint(pattern.findall(one), pattern.findall(other)) for pattern in (_SIZE, _VARIANT)):
         return True
     mine, theirs = _families(one), _families(other)
@@ -31,7 +31,7 @@ def contradict(named: str, served: str) -> bool:
     return any(_versions_differ(mine[family], theirs[family]) for family in mine.keys() & theirs.keys())
 
 
-def _plain(name: str) -> str:
+def _base_name(name: str) -> str:
     """Return the name without its organisation or folders, which say nothing of the model."""
     return name.lower().rstrip("/").rpartition("/")[2].replace("_", "-")
 

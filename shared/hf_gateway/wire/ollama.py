@@ -7,7 +7,7 @@ from typing import Any
 
 from hf_gateway.embedding import EmbedAnswer
 from hf_gateway.errors import BadResponse
-from hf_gateway.usage import Usage, counted
+from hf_gateway.usage import Usage, parse_token_count
 from hf_gateway.wire.fields import count_of, object_of, text_of
 from hf_gateway.wire.http import HttpRequest, HttpResponse, get, post_json, read_json, read_vectors, server_identity
 from hf_gateway.wire.rows import rows_of
@@ -111,5 +111,5 @@ def decode_embed(response: HttpResponse, count: int, *, target: str) -> EmbedAns
     if not isinstance(data, dict):
         raise BadResponse("the answer is no JSON object; is this Ollama?", target=target)
     vectors = rows_of(data.get("embeddings"), count, target=target)
-    usage = Usage(counted(data.get("prompt_eval_count")))
+    usage = Usage(parse_token_count(data.get("prompt_eval_count")))
     return EmbedAnswer(vectors, usage, text_of(data.get("model")), server=server_identity(response.headers))

@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 
 from hf_gateway.chat import ChatEvent, ChatRequest, Message, ToolCallDelta, asked_for_json
 from hf_gateway.errors import BadResponse, InvalidRequest, ModelLoading, ModelNotFound
-from hf_gateway.usage import Usage, counted
+from hf_gateway.usage import Usage, parse_token_count
 from hf_gateway.values.reasoning import with_reasoning
 from hf_gateway.wire.classify import classify_inside
 from hf_gateway.wire.http import HttpRequest, HttpResponse, post_json, read_json
-from hf_gateway.wire.sse import Lines, parsed
+from hf_gateway.wire.sse import Lines, parse_event
 
 # Ours → Ollama's (api/types.go, Options).
 OPTIONS = {
@@ -183,7 +183,7 @@ def decode_chat(response: HttpResponse, *, target: str) -> ChatEvent:
     return _event(data, target)
 
 
-class ChatStream:
+class OllamaStreamDecoder:
     """Reads JSON a line. finished, done: the line with `done` was there."""
 
     starts: ClassVar[bytes] = b"{"
@@ -216,7 +216,7 @@ class ChatStream:
     def _read(self, lines: list[bytes]) -> Iterator[ChatEvent]:
         for line in lines:
             if line.strip() and not self.finished:
-                event = _event(parsed(line, self._target), self._target)
+                event = _event(parse_event(line, self._target), self._target)
                 self.finished = event.finish_reason is not None
                 yield self._turned(event)
 
@@ -237,7 +237,9 @@ def _event(data: Mapping[str, Any], target: str) -> ChatEvent:
         _string(message.get("thinking")) or "",
         tuple(_tool_call(call) for call in calls if _is_call(call)) if isinstance(calls, list) else (),
         (_string(data.get("done_reason")) or "stop") if done else None,
-        Usage(counted(data.get("prompt_eval_count")), counted(data.get("eval_count"))) if done else None,
+        Usage(parse_token_count(data.get("prompt_eval_count")), parse_token_count(data.get("eval_count")))
+        if done
+        else None,
         _string(data.get("model")),
         _string(data.get("remote_host")),
         logprobs=tuple(logprobs) if isinstance(logprobs, list) else (),

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from hf_gateway.embedding import EmbedAnswer
 from hf_gateway.errors import BadResponse
-from hf_gateway.usage import Usage, charged, counted
+from hf_gateway.usage import Usage, parse_cost, parse_token_count
 from hf_gateway.values.wording import quantity
 from hf_gateway.vectors import Vectors
 from hf_gateway.wire.fields import list_of, object_of, text_of
@@ -74,7 +74,9 @@ def decode_embeddings(response: HttpResponse, count: int, *, target: str) -> Emb
 def _usage_of(said: Any) -> Usage:
     if not isinstance(said, dict):
         return Usage()
-    return Usage(counted(said.get("prompt_tokens", said.get("total_tokens"))), cost_usd=charged(said.get("cost")))
+    return Usage(
+        parse_token_count(said.get("prompt_tokens", said.get("total_tokens"))), cost_usd=parse_cost(said.get("cost"))
+    )
 
 
 def _ordered(entries: list[Any], count: int, target: str) -> list[Any]:

@@ -10,12 +10,12 @@ from typing import Any, ClassVar
 
 from hf_gateway.chat import ChatEvent, ChatRequest, Sampling, ToolCallDelta
 from hf_gateway.errors import BadResponse
-from hf_gateway.usage import Usage, charged, counted
+from hf_gateway.usage import Usage, parse_cost, parse_token_count
 from hf_gateway.values.reasoning import with_reasoning
 from hf_gateway.wire.classify import classify_inside
 from hf_gateway.wire.http import HttpRequest, HttpResponse, post_json, read_json
 from hf_gateway.wire.openai import endpoint
-from hf_gateway.wire.sse import EVENT_STARTS, EventStream, parsed
+from hf_gateway.wire.sse import EVENT_STARTS, EventStream, parse_event
 
 STANDARD = ("temperature", "top_p", "max_tokens", "seed", "frequency_penalty", "presence_penalty", "logprobs")
 BEYOND = ("top_k", "min_p", "repetition_penalty", "top_logprobs")
@@ -132,7 +132,7 @@ def decode_chat(response: HttpResponse, *, target: str) -> ChatEvent:
     if choice is None:
         raise BadResponse("the answer has no 'choices'; is this an OpenAI-compatible server?", target=target)
     _raise_error(choice, target)
-    event = _event(data, choice, choice.get("message"), _said_by(response.headers))
+    event = _event(data, choice, choice.get("message"), _message_of(response.headers))
     if not event.tool_calls:
         return event
     # Each is a call of its own here, whatever number or id it has: TGI gives all of them the id "0".
@@ -140,7 +140,7 @@ def decode_chat(response: HttpResponse, *, target: str) -> ChatEvent:
     return replace(event, tool_calls=calls)
 
 
-class ChatStream:
+class OpenAIStreamDecoder:
     """Reads a stream of chunks. finished: a finish_reason was there; done: `[DONE]` was, and nothing more will come."""
 
     starts: ClassVar[bytes] = EVENT_STARTS
@@ -156,7 +156,7 @@ class ChatStream:
         self.done = False
         self._turned = turned
         self._events = EventStream(target)
-        self._said_by = _said_by(headers)
+        self._said_by = _message_of(headers)
         self._target = target
 
     def feed(self, data: bytes) -> Iterator[ChatEvent]:
@@ -179,10 +179,10 @@ class ChatStream:
                 self.done = True
                 return
             if data.strip():
-                yield self._turned(self._said(data))
+                yield self._turned(self._message_event(data))
 
-    def _said(self, event_data: bytes) -> ChatEvent:
-        data = parsed(event_data, self._target)
+    def _message_event(self, event_data: bytes) -> ChatEvent:
+        data = parse_event(event_data, self._target)
         _raise_error(data, self._target)
         choice = _choice(data) or {}
         _raise_error(choice, self._target)  # OpenRouter tells there what its provider said
@@ -192,7 +192,7 @@ class ChatStream:
         return event
 
 
-def _said_by(headers: Mapping[str, str]) -> tuple[str | None, str | None]:
+def _message_of(headers: Mapping[str, str]) -> tuple[str | None, str | None]:
     """Return the provider, and the id of the request, of a response with these headers."""
     return headers.get("x-inference-provider"), next((headers[name] for name in REQUEST_IDS if name in headers), None)
 
@@ -283,12 +283,12 @@ def usage_of(usage: Any) -> Usage | None:
         _count(usage, "completion_tokens"),
         _count(usage.get("prompt_tokens_details"), "cached_tokens"),
         _count(usage.get("completion_tokens_details"), "reasoning_tokens"),
-        charged(usage.get("cost")),
+        parse_cost(usage.get("cost")),
     )
 
 
 def _count(counts: Any, name: str) -> int | None:
-    return counted(counts.get(name)) if isinstance(counts, dict) else None
+    return parse_token_count(counts.get(name)) if isinstance(counts, dict) else None
 
 
 def _raise_error(data: Mapping[str, Any], target: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from hf_gateway.errors import BadResponse
 from hf_gateway.wire.json import loads_utf8
 
-MAX_EVENT = 16 * 2**20
+MAX_EVENT_BYTES = 16 * 2**20
 """Bytes of one line, or of one event; an answer of a model is kilobytes."""
 
 EVENT_STARTS = b"deir:\xef"
@@ -50,8 +50,8 @@ class Lines:
         return [rest] if rest else []
 
     def _check(self) -> None:
-        if len(self._rest) > MAX_EVENT:
-            raise BadResponse(f"a line of more than {MAX_EVENT >> 20} MB in the stream", target=self._target)
+        if len(self._rest) > MAX_EVENT_BYTES:
+            raise BadResponse(f"a line of more than {MAX_EVENT_BYTES >> 20} MB in the stream", target=self._target)
 
 
 class EventStream:
@@ -100,11 +100,11 @@ class EventStream:
             raise _garbled(line, self._target)
         self._data.append(value.removeprefix(b" "))
         self._size += len(line)
-        if self._size > MAX_EVENT:
-            raise BadResponse(f"an event of more than {MAX_EVENT >> 20} MB in the stream", target=self._target)
+        if self._size > MAX_EVENT_BYTES:
+            raise BadResponse(f"an event of more than {MAX_EVENT_BYTES >> 20} MB in the stream", target=self._target)
 
 
-def parsed(data: bytes, target: str) -> dict[str, Any]:
+def parse_event(data: bytes, target: str) -> dict[str, Any]:
     """Return the JSON object of one event. Raises BadResponse for anything else."""
     try:
         found = loads_utf8(data)

@@ -6,7 +6,7 @@ from typing import Any
 
 from hf_gateway.embedding import EmbedAnswer
 from hf_gateway.errors import BadResponse
-from hf_gateway.usage import Usage, counted
+from hf_gateway.usage import Usage, parse_token_count
 from hf_gateway.wire.fields import count_of, object_of, text_of
 from hf_gateway.wire.http import HttpRequest, HttpResponse, get, post_json, read_json, read_vectors, server_identity
 from hf_gateway.wire.rows import rows_of
@@ -95,5 +95,5 @@ def encode_embed(
 def decode_embed(response: HttpResponse, count: int, *, target: str) -> EmbedAnswer:
     """Read the rows, and the tokens from the `x-compute-tokens` header."""
     vectors = rows_of(read_vectors(response, target=target), count, target=target)
-    usage = Usage(counted(response.headers.get("x-compute-tokens")))
+    usage = Usage(parse_token_count(response.headers.get("x-compute-tokens")))
     return EmbedAnswer(vectors, usage, server=server_identity(response.headers))

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from hf_gateway.chat import ChatEvent, Gathering
+from hf_gateway.chat import AnswerBuilder, ChatEvent
 
 THINK, THINK_END = "<think>", "</think>"
 
@@ -22,7 +22,7 @@ _BLANK, _LINE_END, _SENTENCE_END, _NO_END = (" ", "\t"), ("", "\r", "\n"), ".!?â
 _FENCE = re.compile(r"^\s*(?:```|~~~)", re.MULTILINE)
 
 
-def held_back(text: str, words: tuple[str, ...] | list[str]) -> int:
+def partial_tag_length(text: str, words: tuple[str, ...] | list[str]) -> int:
     """Return how many characters at the end of the text may be the beginning of one of the words."""
     longest = 0
     for word in words:
@@ -58,7 +58,7 @@ class ThoughtSplitter:
         if self.thinking:
             place = self._held.find(self._close)
             if place < 0:
-                kept = self._held[: len(self._held) - held_back(self._held, [self._close])].rstrip()
+                kept = self._held[: len(self._held) - partial_tag_length(self._held, [self._close])].rstrip()
                 self._held = self._held[len(kept) :]
                 yield from self._piece(True, kept)
                 return
@@ -157,10 +157,10 @@ class ThoughtReader:
             self.opens = False
         return pieces
 
-    def settle(self, gathering: Gathering) -> None:
+    def settle(self, builder: AnswerBuilder) -> None:
         """Correct what was gathered where the end showed that pieces were told as what they are not."""
         if self._final is not None:
-            gathering.retell(*self._final)
+            builder.replace_content(*self._final)
 
 
 def _lone_end(text: str) -> int | None:

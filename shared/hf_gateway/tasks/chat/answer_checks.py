@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from hf_gateway.chat import ChatAnswer, ChatRequest, Gathering, ToolCall
+from hf_gateway.chat import AnswerBuilder, ChatAnswer, ChatRequest, ToolCall
 from hf_gateway.errors import (
     BadGeneration,
     BadResponse,
@@ -42,17 +42,17 @@ TOKEN_LIMITS = ("max_completion_tokens", "max_new_tokens", "num_predict")
 """What servers call `max_tokens` besides, which callers give in `extra_body`."""
 
 
-def answer_failure(request: ChatRequest, gathering: Gathering) -> GatewayError | None:
+def answer_failure(request: ChatRequest, builder: AnswerBuilder) -> GatewayError | None:
     """Return what is wrong with an answer that has come to its end; None for one that may be handed on."""
-    answer, reason = gathering.answer(), gathering.finish_reason
-    if request.stream and not gathering.finished and not (gathering.closed and _is_whole(answer)):
+    answer, reason = builder.answer(), builder.finish_reason
+    if request.stream and not builder.finished and not (builder.closed and _is_whole(answer)):
         return StreamBroken("the stream ended without a finish reason, so the answer may be cut")
-    if gathering.refusal:
-        return ContentFiltered(f"the model refused to answer: {gathering.refusal}")
+    if builder.refusal:
+        return ContentFiltered(f"the model refused to answer: {builder.refusal}")
     if (failure := FINISH_REASON_FAILURES.get((reason or "").lower())) is not None:
         kind, message = failure
         return kind(f"{message} (finish reason {reason!r})")
-    if not gathering.has_content and not _may_be_empty(request, reason):
+    if not builder.has_content and not _may_be_empty(request, reason):
         return BadResponse(f"the answer is empty: no text, no tool call, no reasoning (finish reason {reason!r})")
     if (fault := wrong_call(request, answer)) is not None:
         return BadGeneration(fault)

@@ -31,18 +31,18 @@ def halves(piece: EmbedRequest, failure: GatewayError) -> Sequence[EmbedRequest]
     return piece.split(BatchTooLarge("a text is too long"))
 
 
-def named(failure: GatewayError, piece: EmbedRequest, request: EmbedRequest) -> GatewayError:
+def name_text(failure: GatewayError, piece: EmbedRequest, request: EmbedRequest) -> GatewayError:
     """Have an overflow within a batch say which text of the whole request it is; other failures are returned as they are."""
     if not _overflows(failure):
         return failure
     if isinstance(failure, ContextOverflow):
-        return _named(failure, piece, request)
-    told = AllTargetsFailed([_named(error, piece, request) for error in getattr(failure, "errors", ())])
+        return _name_overflow(failure, piece, request)
+    told = AllTargetsFailed([_name_overflow(error, piece, request) for error in getattr(failure, "errors", ())])
     told.attempts = failure.attempts
     return told
 
 
-def _named(error: GatewayError, piece: EmbedRequest, request: EmbedRequest) -> GatewayError:
+def _name_overflow(error: GatewayError, piece: EmbedRequest, request: EmbedRequest) -> GatewayError:
     if not isinstance(error, ContextOverflow) or (error.place is None and len(piece.texts) > 1):
         return error
     return error.of_text(request.texts.index(piece.texts[error.place or 0]), len(request.texts))
