@@ -66,6 +66,11 @@ class TargetCandidate:
         """Tokens of the longest text, or conversation, that it takes."""
         return self.backend.context
 
+    @property
+    def space_check(self) -> SpaceCheck | None:
+        """How its vectors stand to the space's fingerprint; None where it makes none, or none was measured."""
+        return None
+
     def refusal(self) -> GatewayError | None:
         """Say why nothing may be sent to it at all, or None."""
         backend = self.backend

@@ -8,7 +8,7 @@ from hf_gateway.backends.base import ProbeReport
 from hf_gateway.drive import Effects
 from hf_gateway.errors import GatewayError
 from hf_gateway.key_policy import Access, missing_key_hint
-from hf_gateway.link import EmbeddingCandidate, TargetCandidate
+from hf_gateway.link import TargetCandidate
 from hf_gateway.secret import EnvKey
 
 
@@ -55,7 +55,7 @@ def status_of(candidate: TargetCandidate, now: float, access: Access = "unknown"
     )
     state = candidate.breaker.state(now)
     blocked = state.state in ("open", "resting")
-    space_check = candidate.space_check if isinstance(candidate, EmbeddingCandidate) else None
+    space_check = candidate.space_check
     refused = space_check.error.message if space_check and space_check.error else None
     worst = space_check.comparison.worst if space_check and space_check.comparison else {}
     return TargetStatus(

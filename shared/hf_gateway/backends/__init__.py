@@ -8,24 +8,10 @@ A package of yours adds a kind with
 where MyBackend is a subclass of `hf_gateway.backends.base.Backend`.
 """
 
-from functools import cache
-from importlib.metadata import EntryPoint, entry_points
-
 from hf_gateway.backends.base import Backend
 from hf_gateway.errors import ConfigError, did_you_mean
+from hf_gateway.values.kinds import registered
 from hf_gateway.values.redaction import quoted
-
-GROUP = "hf_gateway.backends"
-
-
-@cache
-def registered() -> dict[str, EntryPoint]:
-    """Return every kind that is installed; of two of one name ours wins, so that no package can take `hf` over."""
-    found: dict[str, EntryPoint] = {}
-    for entry in entry_points(group=GROUP):
-        if entry.name not in found or entry.value.startswith("hf_gateway."):
-            found[entry.name] = entry
-    return found
 
 
 def backend_class(kind: str) -> type[Backend]:

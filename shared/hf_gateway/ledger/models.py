@@ -23,6 +23,7 @@ from hf_gateway.ledger.prices import ANY_MODEL, ROUTER_CHOICES, TASK_ALIASES, TA
 from hf_gateway.ledger.tables import models
 from hf_gateway.target import Target
 from hf_gateway.values.forks import fork_lock
+from hf_gateway.values.kinds import registered
 from hf_gateway.values.logs import logger
 from hf_gateway.wire.hf_router import CatalogueEntry
 
@@ -108,8 +109,6 @@ def payee(provider: str, model: str | None = None) -> str | None:
     Raises:
         ConfigError: it is nobody whom a call could be paid to.
     """
-    from hf_gateway.backends import registered
-
     kind, colon, _ = provider.strip().partition(":")
     kinds = registered()
     if colon and kind not in kinds:
