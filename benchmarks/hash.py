@@ -18,7 +18,7 @@ from pydoc_data.topics import topics
 from benchmarks.harness.bench import Bench
 from benchmarks.harness.measure import Cell, Report, Row, Table, alternate
 from hf_gateway.engines.hashing import HashingEngine
-from hf_gateway.vectors import Vectors
+from hf_gateway.values.vectors import Vectors
 
 PASSAGE_CHARS = 900
 DIMS = (256, 1024, 4096)

@@ -24,11 +24,11 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import PrivateAttr, model_validator
 
 from hf_gateway._version import __version__
-from hf_gateway.chat import ChatRequest, Sampling
-from hf_gateway.config import read_chain
 from hf_gateway.errors import ConfigError
-from hf_gateway.front import GatewayMixin, build_gateway, refuse_other_task
-from hf_gateway.options import ChatSettings
+from hf_gateway.framework_base import GatewayMixin, build_gateway, refuse_other_task
+from hf_gateway.settings.chat import ChatSettings
+from hf_gateway.settings.config_file import read_chain
+from hf_gateway.values.chat import ChatRequest, Sampling
 from langchain_hf_gateway.errors import as_model_errors
 from langchain_hf_gateway.messages import PROVIDER, chunk_of, last_chunk, message_of, to_openai
 from langchain_hf_gateway.structured import Method, structured
@@ -317,11 +317,11 @@ class ChatHFGateway(GatewayMixin, ChatSettings, BaseChatModel):
 
     def get_token_ids(self, text: str) -> list[int]:
         """Return the tokens' numbers by the model's own tokenizer. Raises NotImplementedError where it is not on this machine."""
-        from hf_gateway import tokens
+        from hf_gateway.engines import token_count
 
         if self.custom_get_token_ids is not None:
             return self.custom_get_token_ids(text)
-        ids = tokens.encode_text(text, self._first_model, self.revision)
+        ids = token_count.encode_text(text, self._first_model, self.revision)
         if ids is None:
             raise NotImplementedError(
                 f"the tokenizer of {self._first_model} is not on this machine, so its tokens are not known; "
@@ -331,11 +331,11 @@ class ChatHFGateway(GatewayMixin, ChatSettings, BaseChatModel):
 
     def get_num_tokens(self, text: str) -> int:
         """Return the number of tokens by the model's own tokenizer; an estimate where it is not on this machine."""
-        from hf_gateway import tokens
+        from hf_gateway.engines import token_count
 
         if self.custom_get_token_ids is not None:
             return len(self.custom_get_token_ids(text))
-        return tokens.count_tokens(text, self._first_model, self.revision)
+        return token_count.count_tokens(text, self._first_model, self.revision)
 
 
 def _in_event_loop() -> bool:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, Self
 from langchain_core.embeddings import Embeddings
 from pydantic import PrivateAttr
 
-from hf_gateway.front import EmbeddingMixin, build_gateway, refuse_other_task
-from hf_gateway.options import EmbedSettings
+from hf_gateway.framework_base import EmbeddingMixin, build_gateway, refuse_other_task
+from hf_gateway.settings.embedding import EmbedSettings
 from langchain_hf_gateway.errors import as_model_errors
 
 if TYPE_CHECKING:
-    from hf_gateway.embedding import Role
     from hf_gateway.gateway import Gateway
-    from hf_gateway.vectors import Vectors
+    from hf_gateway.values.embedding import Role
+    from hf_gateway.values.vectors import Vectors
 
 
 class HFGatewayEmbeddings(EmbeddingMixin, EmbedSettings, Embeddings):

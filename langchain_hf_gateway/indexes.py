@@ -11,7 +11,7 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
 from hf_gateway.errors import ConfigError
-from hf_gateway.lock import warn_unlocked
+from hf_gateway.spaces.index_lock import warn_unlocked
 
 Embedder = TypeVar("Embedder", bound=Embeddings)
 

@@ -19,10 +19,10 @@ from langchain_core.messages.ai import InputTokenDetails, OutputTokenDetails, Us
 from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.output_parsers.openai_tools import make_invalid_tool_call, parse_tool_call
 
-from hf_gateway.chat import ChatEvent, ChatResult
 from hf_gateway.errors import InvalidRequest
-from hf_gateway.usage import Usage
+from hf_gateway.values.chat import ChatEvent, ChatResult
 from hf_gateway.values.reasoning import reasoning_of
+from hf_gateway.values.usage import Usage
 
 PROVIDER = "hf-gateway"
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from llama_index.core.storage.kvstore.types import BaseKVStore
 
 if TYPE_CHECKING:
-    from hf_gateway.embedding import Role
+    from hf_gateway.values.embedding import Role
 
 _role: "contextvars.ContextVar[Role]" = contextvars.ContextVar("role", default="document")
 

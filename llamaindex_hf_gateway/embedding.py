@@ -10,10 +10,11 @@ from llama_index.core.embeddings import loading
 from llama_index.core.schema import BaseNode, MetadataMode
 from pydantic import Field, PrivateAttr, field_serializer, field_validator, model_validator
 
-from hf_gateway.config import read_chain
 from hf_gateway.errors import InvalidRequest
-from hf_gateway.front import EmbeddingMixin, build_gateway, refuse_other_task
-from hf_gateway.options import EmbedOptions, EmbedSettings, Targets
+from hf_gateway.framework_base import EmbeddingMixin, build_gateway, refuse_other_task
+from hf_gateway.settings.base import Targets
+from hf_gateway.settings.config_file import read_chain
+from hf_gateway.settings.embedding import EmbedOptions, EmbedSettings
 from hf_gateway.values.logs import logger
 from llamaindex_hf_gateway.cache import SpaceCache, as_role
 
@@ -199,7 +200,7 @@ class HFGatewayEmbedding(EmbeddingMixin, EmbedOptions, BaseEmbedding):  # type: 
 
 def _with_text(nodes: Sequence[BaseNode]) -> list[BaseNode]:
     """Return the nodes that have something to embed. The others stay without a vector, so that no store takes them."""
-    from hf_gateway.embedding import text_fault  # brings a JSON parser, which importing this door does not need
+    from hf_gateway.values.embedding import text_fault  # brings a JSON parser, which importing this door does not need
 
     found, empty = [], []
     for node in nodes:

@@ -9,7 +9,7 @@ from llama_index.core.indices.loading import load_index_from_storage
 from llama_index.core.storage.storage_context import StorageContext
 
 from hf_gateway.errors import ConfigError
-from hf_gateway.lock import warn_unlocked
+from hf_gateway.spaces.index_lock import warn_unlocked
 
 
 def persist(

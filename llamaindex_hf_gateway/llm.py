@@ -31,14 +31,14 @@ from llama_index.core.tools import BaseTool
 from llama_index.core.types import BasePydanticProgram, PydanticProgramMode
 from pydantic import BaseModel, Field, PrivateAttr, model_serializer, model_validator
 
-from hf_gateway.chat import ChatRequest
-from hf_gateway.config import read_chain
 from hf_gateway.errors import BadGeneration, ConfigError
-from hf_gateway.front import GatewayMixin, build_gateway, refuse_other_task
-from hf_gateway.options import ChatSettings
-from llamaindex_hf_gateway.leaving import closes_what_it_opens, closing_with
+from hf_gateway.framework_base import GatewayMixin, build_gateway, refuse_other_task
+from hf_gateway.settings.chat import ChatSettings
+from hf_gateway.settings.config_file import read_chain
+from hf_gateway.values.chat import ChatRequest
 from llamaindex_hf_gateway.messages import arguments_of, call_id, reads_files, to_openai, tool_calls_of
 from llamaindex_hf_gateway.responses import ResponseBuilder
+from llamaindex_hf_gateway.stream_cleanup import closes_what_it_opens, closing_with
 from llamaindex_hf_gateway.structured import StructuredProgram, Way
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from llama_index.core.base.llms.types import (
 )
 from llama_index.core.llms.utils import parse_partial_json
 
-from hf_gateway.chat import ChatAnswer, ToolCall
 from hf_gateway.errors import BadGeneration, InvalidRequest
+from hf_gateway.values.chat import ChatAnswer, ToolCall
 from hf_gateway.values.reasoning import reasoning_of
 
 # Cohere's and Google's words for the assistant, which histories of their classes carry.

@@ -29,13 +29,13 @@ from llama_index.core.storage.kvstore import SimpleKVStore
 from hf_gateway import Gateway, Target, VectorSpace, errors
 from hf_gateway import gateway as gateway_module
 from hf_gateway.backends.openai import OpenAIBackend
-from hf_gateway.drive import Clock, Transport
 from hf_gateway.engines import sources
+from hf_gateway.runtime.driver import Clock, Transport
 from hf_gateway.spaces.request_canaries import MIN_ROOM
 from hf_gateway.testing import ManualClock
 from langchain_hf_gateway import HFGatewayEmbeddings
 from llamaindex_hf_gateway import HFGatewayEmbedding
-from tests.campaign_world import (
+from tests.support.campaign_world import (
     HASH,
     HASH_DIM,
     HASHED,

@@ -63,7 +63,7 @@ def _nobodys_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(autouse=True)
 def _no_traces(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Start in an empty folder, and with every notice unsaid."""
-    from hf_gateway import notices
+    from hf_gateway.storage import notices
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_GATEWAY_HOME", str(tmp_path.with_name(f"{tmp_path.name}-home")))

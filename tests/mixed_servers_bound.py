@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from unittest import mock
 
 from hf_gateway import Gateway, errors
-from hf_gateway.guard import Guard
+from hf_gateway.spaces.guard import Guard
 from hf_gateway.testing import Answering
 from tests.servers import unit_vectors
 

@@ -9,34 +9,34 @@ from typing import TYPE_CHECKING, Any
 from hf_gateway._version import __version__
 
 if TYPE_CHECKING:
-    from hf_gateway.chat import ChatEvent as ChatEvent
-    from hf_gateway.chat import ChatRequest as ChatRequest
-    from hf_gateway.chat import ChatResult as ChatResult
-    from hf_gateway.chat import ToolCall as ToolCall
-    from hf_gateway.embedding import EmbedResult as EmbedResult
     from hf_gateway.errors import Attempt as Attempt
     from hf_gateway.errors import EmbeddingUnavailable as EmbeddingUnavailable
     from hf_gateway.errors import GatewayError as GatewayError
     from hf_gateway.gateway import Gateway as Gateway
-    from hf_gateway.space import VectorSpace as VectorSpace
-    from hf_gateway.target import Target as Target
-    from hf_gateway.usage import Usage as Usage
-    from hf_gateway.vectors import Vectors as Vectors
+    from hf_gateway.values.chat import ChatEvent as ChatEvent
+    from hf_gateway.values.chat import ChatRequest as ChatRequest
+    from hf_gateway.values.chat import ChatResult as ChatResult
+    from hf_gateway.values.chat import ToolCall as ToolCall
+    from hf_gateway.values.embedding import EmbedResult as EmbedResult
+    from hf_gateway.values.target import Target as Target
+    from hf_gateway.values.usage import Usage as Usage
+    from hf_gateway.values.vector_space import VectorSpace as VectorSpace
+    from hf_gateway.values.vectors import Vectors as Vectors
 
 _HOME = {
     "Attempt": "errors",
-    "ChatEvent": "chat",
-    "ChatRequest": "chat",
-    "ChatResult": "chat",
-    "EmbedResult": "embedding",
+    "ChatEvent": "values.chat",
+    "ChatRequest": "values.chat",
+    "ChatResult": "values.chat",
+    "EmbedResult": "values.embedding",
     "EmbeddingUnavailable": "errors",
     "Gateway": "gateway",
     "GatewayError": "errors",
-    "Target": "target",
-    "ToolCall": "chat",
-    "Usage": "usage",
-    "VectorSpace": "space",
-    "Vectors": "vectors",
+    "Target": "values.target",
+    "ToolCall": "values.chat",
+    "Usage": "values.usage",
+    "VectorSpace": "values.vector_space",
+    "Vectors": "values.vectors",
 }
 
 __all__ = [

@@ -10,33 +10,43 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, 
 from pathlib import Path
 from typing import Any, Self
 
-from hf_gateway import observe, switches
-from hf_gateway.assembly import policy_of, refuse_mixed_spaces, refuse_unbindable, targets_of_key
+from hf_gateway import activation
 from hf_gateway.backends import backend_class
-from hf_gateway.cache import CachedSpace, CacheNamespaces
-from hf_gateway.chain import AttemptLog, Chain, Steps
-from hf_gateway.chat import ChatEvent, ChatRequest, ChatResult, Message
-from hf_gateway.chatter import ChatService
-from hf_gateway.config import key_policy_overrides
-from hf_gateway.drive import Clock, Driver, Transport, require_asyncio
-from hf_gateway.embedder import EmbeddingRun, EmbeddingService, Job
-from hf_gateway.embedding import EmbedRequest, EmbedResult, Role
+from hf_gateway.chain.attempt_log import AttemptLog
+from hf_gateway.chain.effects import Steps
+from hf_gateway.chain.fallback import Chain
 from hf_gateway.errors import ConfigError, GatewayError
-from hf_gateway.fingerprint import Rows
-from hf_gateway.guard import Guard
-from hf_gateway.index_watch import IndexGuard, lock_index
-from hf_gateway.link import ChatCandidate, EmbeddingCandidate, SeenDimension, TargetCandidate
-from hf_gateway.lock import IndexLock
-from hf_gateway.observe import Observation, ObservedCall
-from hf_gateway.options import ChatSettings, EmbedSettings, Task, chosen_targets, settings_of
-from hf_gateway.portal import background_loop
-from hf_gateway.space import VectorSpace
+from hf_gateway.http.transport import HttpTransport
+from hf_gateway.observing import observer
+from hf_gateway.observing.observer import Observation, ObservedCall
+from hf_gateway.runtime.background_loop import background_loop
+from hf_gateway.runtime.driver import Clock, Driver, Transport, require_asyncio
+from hf_gateway.settings.base import Task
+from hf_gateway.settings.chat import ChatSettings
+from hf_gateway.settings.config_file import key_policy_overrides
+from hf_gateway.settings.embedding import EmbedSettings
 from hf_gateway.spaces.binding import SpaceBinding
-from hf_gateway.status import TargetCheck, TargetStatus, check_target, status_of
-from hf_gateway.streams import AsyncChatStream, ChatStream
-from hf_gateway.target import Target
-from hf_gateway.transport import HttpTransport
+from hf_gateway.spaces.fingerprint import Rows
+from hf_gateway.spaces.guard import Guard
+from hf_gateway.spaces.index_lock import IndexLock
+from hf_gateway.tasks.candidate import TargetCandidate
+from hf_gateway.tasks.chat.candidate import ChatCandidate
+from hf_gateway.tasks.chat.service import ChatService
+from hf_gateway.tasks.chat.streams import AsyncChatStream, ChatStream
+from hf_gateway.tasks.embedding.cache import CachedSpace, CacheNamespaces
+from hf_gateway.tasks.embedding.candidate import EmbeddingCandidate, SeenDimension
+from hf_gateway.tasks.embedding.declared_spaces import refuse_mixed_spaces, refuse_unbindable
+from hf_gateway.tasks.embedding.index_guard import IndexGuard, lock_index
+from hf_gateway.tasks.embedding.service import EmbeddingRun, EmbeddingService, Job
+from hf_gateway.tasks.given_key import targets_of_key
+from hf_gateway.tasks.policies import policy_of
+from hf_gateway.tasks.registry import chosen_targets, settings_of
+from hf_gateway.tasks.status import TargetCheck, TargetStatus, check_target, status_of
+from hf_gateway.values.chat import ChatEvent, ChatRequest, ChatResult, Message
+from hf_gateway.values.embedding import EmbedRequest, EmbedResult, Role
 from hf_gateway.values.logs import logger
+from hf_gateway.values.target import Target
+from hf_gateway.values.vector_space import VectorSpace
 from hf_gateway.wire.hf_router import Capabilities
 
 log = logger(__name__)
@@ -131,8 +141,8 @@ class Gateway:
         if isinstance(settings, ChatSettings):
             chat_candidates = [candidate for candidate in self._candidates if isinstance(candidate, ChatCandidate)]
             self._chats = ChatService(self._chain, chat_candidates, settings, self._watch, self._chatted)
-        switches.from_environment()
-        observe.gateways.add(self)
+        activation.from_environment()
+        observer.gateways.add(self)
         self._prepared_until = -math.inf
         self._last_fallback_reason: list[tuple[str, str]] = []
         self._observers: list[Callable[[Any], None]] = []
@@ -430,7 +440,7 @@ class Gateway:
         return min(self.settings.attempt_timeout, 10.0)
 
     def _serve(self, request: EmbedRequest, job: Job | None = None) -> EmbedResult:
-        if not observe.watchers:
+        if not observer.watchers:
             return self._checked(self._result(self._embedder().serve(request, None, job)))
         with self._watch(request) as watch:
             if watch.observation.waits:
@@ -440,7 +450,7 @@ class Gateway:
 
     async def _aserve(self, request: EmbedRequest, job: Job | None = None) -> EmbedResult:
         require_asyncio()
-        if not observe.watchers:
+        if not observer.watchers:
             return await self._achecked(self._result(await self._embedder().aserve(request, None, job)))
         with self._watch(request) as watch:
             if watch.observation.waits:
@@ -460,8 +470,8 @@ class Gateway:
         return self._observed(result)
 
     def _observed(self, result: EmbedResult) -> EmbedResult:
-        for observer in self._observers:
-            observer(result)
+        for notify in self._observers:
+            notify(result)
         return result
 
     def _watch(self, request: EmbedRequest | ChatRequest, streamed: bool = False) -> ObservedCall:
@@ -517,8 +527,8 @@ class Gateway:
 
     def _chatted(self, result: ChatResult, attempt_log: AttemptLog) -> None:
         self._warn_of_fallback("the answer was given by", result.served_by, attempt_log)
-        for observer in self._observers:
-            observer(result)
+        for notify in self._observers:
+            notify(result)
 
     def _streamed(self, steps: Steps) -> Generator[ChatEvent, None, Any]:
         self._prepare()

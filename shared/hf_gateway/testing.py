@@ -5,9 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from hf_gateway.drive import Clock, Open, Opened, Send
 from hf_gateway.errors import ConnectFailed
-from hf_gateway.wire.http import HttpResponse
+from hf_gateway.runtime.driver import Clock
+from hf_gateway.runtime.effects import Open, Opened, Send
+from hf_gateway.values.http import HttpResponse
 
 
 class ManualClock(Clock):

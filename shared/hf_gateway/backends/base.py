@@ -9,22 +9,24 @@ from typing import Any, ClassVar, Protocol
 
 from hf_gateway.backends.option_types import check_options
 from hf_gateway.backends.stream_support import StreamSupport, is_whole_answer, refuses_stream
-from hf_gateway.chain import Emit
-from hf_gateway.chat import AnswerBuilder, ChatEvent, ChatRequest
-from hf_gateway.credentials import Credential, find_credential
-from hf_gateway.drive import Effects, Open, Opened, Read, Send
-from hf_gateway.embedding import EmbedRequest
+from hf_gateway.chain.effects import Emit
 from hf_gateway.engines import sources
 from hf_gateway.errors import AttemptTimedOut, BatchTooLarge, ConfigError, ConnectFailed, GatewayError, did_you_mean
-from hf_gateway.key_policy import Access, KeyPolicyOverrides, KeyRequirement, requirement
-from hf_gateway.notices import notice_once
-from hf_gateway.options import ChatOptions, EmbedOptions, Task
-from hf_gateway.secret import Secret
-from hf_gateway.space import VectorSpace, canonical
-from hf_gateway.target import Target
+from hf_gateway.keys.credentials import Credential, find_credential
+from hf_gateway.keys.policy import Access, KeyPolicyOverrides, KeyRequirement, requirement
+from hf_gateway.runtime.effects import Effects, Open, Opened, Read, Send
+from hf_gateway.settings.base import Task
+from hf_gateway.settings.chat import ChatOptions
+from hf_gateway.settings.embedding import EmbedOptions
+from hf_gateway.storage.notices import notice_once
+from hf_gateway.values.chat import AnswerBuilder, ChatEvent, ChatRequest
+from hf_gateway.values.embedding import EmbedRequest
+from hf_gateway.values.http import HttpRequest, HttpResponse, json_size
+from hf_gateway.values.secret import Secret
+from hf_gateway.values.target import Target
+from hf_gateway.values.vector_space import VectorSpace, canonical
 from hf_gateway.values.wording import quantity
 from hf_gateway.wire.hf_router import Capabilities
-from hf_gateway.wire.http import HttpRequest, HttpResponse, json_size
 
 _ENVELOPE_BYTES = 4096
 """Bytes left for what stands around the texts in a body."""

@@ -5,9 +5,9 @@ from hf_gateway.backends.openai_chat import OpenAIChat
 from hf_gateway.backends.option_types import OPTION_TYPES
 from hf_gateway.backends.served import ProbeOnce, space_from_info
 from hf_gateway.backends.thoughts import OPTIONS as CHAT_OPTIONS
-from hf_gateway.drive import Effects
-from hf_gateway.embedding import EmbedRequest
 from hf_gateway.errors import ConfigError, ModelNotFound
+from hf_gateway.runtime.effects import Effects
+from hf_gateway.values.embedding import EmbedRequest
 from hf_gateway.wire import hf_inference, openai, tei
 from hf_gateway.wire.http import get
 

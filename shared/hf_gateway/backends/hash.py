@@ -2,12 +2,12 @@
 
 from hf_gateway.backends.base import Backend, ProbeReport
 from hf_gateway.backends.option_types import OPTION_TYPES
-from hf_gateway.drive import Compute, Effects
-from hf_gateway.embedding import EmbedAnswer, EmbedRequest
 from hf_gateway.engines.hashing import DEFAULT_DIM, MAX_CHARS, HashingEngine
 from hf_gateway.errors import ConfigError, ContextOverflow
-from hf_gateway.space import VectorSpace
-from hf_gateway.usage import Usage
+from hf_gateway.runtime.effects import Compute, Effects
+from hf_gateway.values.embedding import EmbedAnswer, EmbedRequest
+from hf_gateway.values.usage import Usage
+from hf_gateway.values.vector_space import VectorSpace
 
 MAX_TEXTS = 256
 

@@ -4,16 +4,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from hf_gateway import catalogue
 from hf_gateway.backends.base import ProbeReport
 from hf_gateway.backends.openai_chat import OpenAIChat
 from hf_gateway.backends.option_types import OPTION_TYPES
 from hf_gateway.backends.served import ProbeOnce
 from hf_gateway.backends.thoughts import OPTIONS as CHAT_OPTIONS
-from hf_gateway.config import hub_url, router_url
-from hf_gateway.credentials import Credential, find_credential, is_hugging_face
-from hf_gateway.drive import Clock, Compute, Effects
-from hf_gateway.embedding import EmbedRequest
 from hf_gateway.engines import sources
 from hf_gateway.errors import (
     AttemptTimedOut,
@@ -25,9 +20,15 @@ from hf_gateway.errors import (
     RateLimited,
     ServerError,
 )
-from hf_gateway.notices import notice_once
-from hf_gateway.space import VectorSpace
+from hf_gateway.hub import router_catalogue
+from hf_gateway.keys.credentials import Credential, find_credential, is_hugging_face
+from hf_gateway.runtime.driver import Clock
+from hf_gateway.runtime.effects import Compute, Effects
+from hf_gateway.settings.config_file import hub_url, router_url
+from hf_gateway.storage.notices import notice_once
+from hf_gateway.values.embedding import EmbedRequest
 from hf_gateway.values.logs import logger
+from hf_gateway.values.vector_space import VectorSpace
 from hf_gateway.wire import hf_inference, hf_router, openai
 from hf_gateway.wire.hf_inference import Route
 from hf_gateway.wire.hf_router import Capabilities
@@ -220,7 +221,7 @@ class HfBackend(OpenAIChat):
         """Say what the router's catalogue tells of a chat model."""
         if self.options.task == "embedding":
             return super().capabilities()
-        listed, model = catalogue.catalogue_of(self._router), self.target.model or ""
+        listed, model = router_catalogue.catalogue_of(self._router), self.target.model or ""
         entry = listed.find_entry(model) if look_up else listed.cached_entry(model)
         return entry.capabilities(self.target.provider) if entry else Capabilities()
 

@@ -6,10 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 from hf_gateway.backends.base import Backend, ProbeReport, emit_content
 from hf_gateway.backends.option_types import OPTION_TYPES
-from hf_gateway.chat import AnswerBuilder, ChatRequest
-from hf_gateway.config import hub_url
-from hf_gateway.drive import Compute, Effects, Read
-from hf_gateway.embedding import EmbedAnswer, EmbedRequest
 from hf_gateway.engines import (
     ChatEngine,
     EmbeddingEngine,
@@ -23,11 +19,15 @@ from hf_gateway.engines import (
 )
 from hf_gateway.engines.choosing import OPTIONS, check_options
 from hf_gateway.errors import AuthenticationFailed, BatchTooLarge, ConfigError, GatewayError, ModelNotFound
-from hf_gateway.notices import notice_once
+from hf_gateway.runtime.effects import Compute, Effects, Read
+from hf_gateway.settings.config_file import hub_url
+from hf_gateway.storage.notices import notice_once
+from hf_gateway.values.chat import AnswerBuilder, ChatRequest
+from hf_gateway.values.embedding import EmbedAnswer, EmbedRequest
 from hf_gateway.values.forks import fork_lock
+from hf_gateway.values.http import json_size
 from hf_gateway.values.reasoning import with_reasoning
 from hf_gateway.wire import hf_inference
-from hf_gateway.wire.http import json_size
 
 MAX_TEXTS = 1024
 """Enough to sort by length."""

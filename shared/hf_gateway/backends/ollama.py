@@ -10,15 +10,15 @@ from hf_gateway.backends.option_types import OPTION_TYPES
 from hf_gateway.backends.served import ProbeOnce
 from hf_gateway.backends.thoughts import OPTIONS as CHAT_OPTIONS
 from hf_gateway.backends.thoughts import ThinkTags
-from hf_gateway.chat import AnswerBuilder, ChatEvent, ChatRequest
-from hf_gateway.drive import Effects
-from hf_gateway.embedding import EmbedRequest
 from hf_gateway.errors import AuthenticationFailed, ConfigError, ModelNotFound
-from hf_gateway.notices import notice_once
-from hf_gateway.options import ChatOptions
-from hf_gateway.space import VectorSpace, canonical
-from hf_gateway.target import checked_url, parsed_url
+from hf_gateway.runtime.effects import Effects
+from hf_gateway.settings.chat import ChatOptions
+from hf_gateway.storage.notices import notice_once
+from hf_gateway.values.chat import AnswerBuilder, ChatEvent, ChatRequest
+from hf_gateway.values.embedding import EmbedRequest
 from hf_gateway.values.redaction import shown_url
+from hf_gateway.values.target import checked_url, parsed_url
+from hf_gateway.values.vector_space import VectorSpace, canonical
 from hf_gateway.wire import ollama, ollama_chat
 from hf_gateway.wire.ollama_chat import ForcedCall
 

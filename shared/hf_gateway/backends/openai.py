@@ -6,12 +6,13 @@ from hf_gateway.backends.openai_embeddings import Embeddings
 from hf_gateway.backends.option_types import OPTION_TYPES
 from hf_gateway.backends.served import ProbeOnce
 from hf_gateway.backends.thoughts import OPTIONS as CHAT_OPTIONS
-from hf_gateway.drive import Effects
-from hf_gateway.embedding import EmbedRequest
 from hf_gateway.errors import ConfigError
-from hf_gateway.space import VectorSpace
+from hf_gateway.runtime.effects import Effects
+from hf_gateway.values.embedding import EmbedRequest
+from hf_gateway.values.http import HttpResponse
+from hf_gateway.values.vector_space import VectorSpace
 from hf_gateway.wire import openai
-from hf_gateway.wire.http import HttpResponse, read_json
+from hf_gateway.wire.http import read_json
 
 DEFAULT_MAX_TEXTS = 256
 PROBE_TEXT = "word"

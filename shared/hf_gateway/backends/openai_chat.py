@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 
 from hf_gateway.backends.base import Backend
 from hf_gateway.backends.thoughts import MAX_REFUSALS, ServerDialect, ThinkTags
-from hf_gateway.chat import AnswerBuilder, ChatEvent, ChatRequest
-from hf_gateway.drive import Effects
 from hf_gateway.errors import GatewayError
+from hf_gateway.runtime.effects import Effects
+from hf_gateway.values.chat import AnswerBuilder, ChatEvent, ChatRequest
+from hf_gateway.values.http import HttpRequest
 from hf_gateway.wire import openai_chat
-from hf_gateway.wire.http import HttpRequest
 from hf_gateway.wire.openai_chat import Dialect
 
 

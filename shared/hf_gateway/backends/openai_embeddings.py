@@ -4,9 +4,9 @@ from collections.abc import Generator, Sequence
 from typing import Any, Literal
 
 from hf_gateway.backends.base import Backend
-from hf_gateway.drive import Effects
+from hf_gateway.runtime.effects import Effects
+from hf_gateway.values.http import HttpResponse
 from hf_gateway.wire import openai
-from hf_gateway.wire.http import HttpResponse
 
 
 class Embeddings:

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hf_gateway.backends.base import Backend
-from hf_gateway.drive import Effects
 from hf_gateway.errors import AttemptTimedOut, ConnectFailed, GatewayError, Overloaded, RateLimited, ServerError
-from hf_gateway.space import VectorSpace, canonical
+from hf_gateway.runtime.effects import Effects
 from hf_gateway.values.logs import logger
+from hf_gateway.values.vector_space import VectorSpace, canonical
 from hf_gateway.wire import tei
 
 log = logger(__name__)

@@ -3,8 +3,8 @@
 import re
 from time import monotonic
 
-from hf_gateway.chat import ChatRequest
 from hf_gateway.errors import GatewayError
+from hf_gateway.values.chat import ChatRequest
 from hf_gateway.wire.sse import EVENT_STARTS
 
 REFUSAL_LIFETIME_S = 600.0

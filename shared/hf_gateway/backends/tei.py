@@ -4,11 +4,11 @@ from hf_gateway.backends.base import Backend, ProbeReport
 from hf_gateway.backends.openai_embeddings import Embeddings
 from hf_gateway.backends.option_types import OPTION_TYPES
 from hf_gateway.backends.served import is_other_model, space_from_info
-from hf_gateway.drive import Effects
-from hf_gateway.embedding import EmbedRequest
 from hf_gateway.errors import BatchTooLarge, ConfigError, ModelNotFound, SpaceMismatch
+from hf_gateway.runtime.effects import Effects
+from hf_gateway.values.embedding import EmbedRequest
+from hf_gateway.values.http import HttpRequest
 from hf_gateway.wire import tei
-from hf_gateway.wire.http import HttpRequest
 
 
 class TeiBackend(Backend):

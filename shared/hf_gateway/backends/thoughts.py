@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from hf_gateway.backends.base import emit_content
-from hf_gateway.chat import AnswerBuilder, ChatEvent, ChatRequest
-from hf_gateway.drive import Effects
 from hf_gateway.errors import ConfigError, GatewayError
-from hf_gateway.target import Target
+from hf_gateway.runtime.effects import Effects
+from hf_gateway.values.chat import AnswerBuilder, ChatEvent, ChatRequest
+from hf_gateway.values.target import Target
 from hf_gateway.wire.openai_chat import BEYOND_FORM, STREAM_OPTIONS, Dialect
 from hf_gateway.wire.think_tags import OPENED_BY_TEMPLATE, ThoughtReader
 

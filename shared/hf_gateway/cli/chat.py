@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
 
-from hf_gateway.chat import ChatEvent, ChatResult, Message
 from hf_gateway.cli.output import console, escape_unencodable, print_json, stdin_text
 from hf_gateway.errors import ConfigError, visible
 from hf_gateway.gateway import Gateway
-from hf_gateway.usage import Usage
+from hf_gateway.values.chat import ChatEvent, ChatResult, Message
+from hf_gateway.values.usage import Usage
 from hf_gateway.values.wording import quantity
 
 

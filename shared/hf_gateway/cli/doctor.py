@@ -6,15 +6,18 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from hf_gateway.cli.environment_report import KINDS, caches, check_hub, print_environment, versions
 from hf_gateway.cli.output import Table, console, literal, print_json
-from hf_gateway.cli.surroundings import KINDS, caches, check_hub, print_environment, versions
-from hf_gateway.config import config_path, read_chain, read_config
 from hf_gateway.errors import GatewayError
 from hf_gateway.gateway import Gateway
-from hf_gateway.options import SETTINGS, ChatSettings, EmbedSettings, Task, settings_of
-from hf_gateway.space import canonical
-from hf_gateway.status import TargetCheck
-from hf_gateway.verify import measured_before
+from hf_gateway.settings.base import Task
+from hf_gateway.settings.chat import ChatSettings
+from hf_gateway.settings.config_file import config_path, read_chain, read_config
+from hf_gateway.settings.embedding import EmbedSettings
+from hf_gateway.tasks.registry import SETTINGS, settings_of
+from hf_gateway.tasks.status import TargetCheck
+from hf_gateway.values.vector_space import canonical
+from hf_gateway.verification.run import measured_before
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 CHAT_VARIABLES = ("HF_MODEL_ID", "HF_GATEWAY_CHAT_MODEL", "HF_GATEWAY_CHAT_TARGETS")

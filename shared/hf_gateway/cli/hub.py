@@ -91,7 +91,7 @@ def _search(hub: "HubConnector", arguments: argparse.Namespace, out: Any) -> int
 
     query = " ".join(arguments.query)
     if arguments.offline:
-        from hf_gateway.hub.questions import check_limit
+        from hf_gateway.hub.queries import check_limit
 
         check_limit(arguments.limit)
         cached = hub.cache.search(query, arguments.tag, arguments.sort, arguments.limit)
@@ -129,7 +129,7 @@ def _info(hub: "HubConnector", arguments: argparse.Namespace, out: Any) -> int:
         print_json({**found.to_dict(), "age_hours": _hours(hub, found), "stale": found.stale})
         return 0
     from hf_gateway.hub.compatibility import format_bytes
-    from hf_gateway.hub.metadata import age_in_words
+    from hf_gateway.values.hub_model import age_in_words
 
     out.print(f"\n[bold]{literal(found.id)}[/bold]")
     rows: list[tuple[str, str]] = [
@@ -259,7 +259,7 @@ def _download(hub: "HubConnector", arguments: argparse.Namespace, out: Any) -> i
 
 def _cache(hub: "HubConnector", arguments: argparse.Namespace, out: Any) -> int:
     from hf_gateway.hub.compatibility import format_bytes
-    from hf_gateway.hub.metadata import age_in_words
+    from hf_gateway.values.hub_model import age_in_words
 
     cache = hub.cache
     done: dict[str, Any] = {}

@@ -7,12 +7,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from hf_gateway.cli.output import console, literal, print_json
-from hf_gateway.config import hub_url
-from hf_gateway.credentials import HUB, Credential, is_hugging_face, origin_of
 from hf_gateway.errors import AuthenticationFailed, ConfigError, GatewayError
-from hf_gateway.secret import Secret
-from hf_gateway.target import checked_url
+from hf_gateway.keys.credentials import HUB, Credential, is_hugging_face, origin_of
+from hf_gateway.settings.config_file import hub_url
 from hf_gateway.values.redaction import shown_url
+from hf_gateway.values.secret import Secret
+from hf_gateway.values.target import checked_url
 from hf_gateway.wire.hub_account import HubAccount
 
 TAKES_A_CHAIN = False
@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
             "sees it among the processes. Run `hf-gateway login` and paste it at the prompt, or pipe it in with --token-stdin. "
             "If it was a real one, make a new one"
         )
-    from hf_gateway import keyring_store
+    from hf_gateway.keys import os_keyring
 
     where = _unquoted(arguments)
     hub = hub_at(where)
@@ -79,8 +79,8 @@ def run(arguments: argparse.Namespace) -> int:
     if hub == HUB and not secret.reveal().startswith("hf_"):
         raise ConfigError("this is no Hugging Face token, which begins with hf_; for another server give its --origin")
     account, doubt = _check_token(secret, hub) if hub is not None else (None, None)
-    before = keyring_store.store(where, secret)
-    backend = next(each.backend for each in keyring_store.stored_keys() if each.origin == where)
+    before = os_keyring.store(where, secret)
+    backend = next(each.backend for each in os_keyring.stored_keys() if each.origin == where)
     if arguments.json:
         print_json(
             {
@@ -98,8 +98,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def account_of(secret: Secret, hub: str, timeout: float = 10.0) -> HubAccount:
     """Ask the Hub whose a token is. Raises AuthenticationFailed, ConnectFailed and others, none with the token in it."""
-    from hf_gateway.drive import Send
-    from hf_gateway.transport import HttpTransport
+    from hf_gateway.http.transport import HttpTransport
+    from hf_gateway.runtime.effects import Send
     from hf_gateway.wire.hub_account import decode_whoami, encode_whoami
 
     transport = HttpTransport()

@@ -5,9 +5,9 @@ import os
 
 from hf_gateway.cli.login import add_origin, origin
 from hf_gateway.cli.output import console, print_json
-from hf_gateway.config import hub_url
-from hf_gateway.credentials import HUB, TOKEN_VARIABLES, origin_of
 from hf_gateway.errors import visible
+from hf_gateway.keys.credentials import HUB, TOKEN_VARIABLES, origin_of
+from hf_gateway.settings.config_file import hub_url
 
 TAKES_A_CHAIN = False
 
@@ -21,20 +21,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Erase; 0 when there is none any more, also where there was none; 1 where the keyring could not be asked."""
-    from hf_gateway import keyring_store
+    from hf_gateway.keys import os_keyring
 
     wanted = _all() if arguments.all else [origin(arguments)]
     erased, forgotten = [], dict[str, str]()
     for each in wanted:
         # Without a file that tells of it, nothing of ours can be there, and a machine without a keyring need not complain.
-        if not keyring_store.has_stored_key(each):
+        if not os_keyring.has_stored_key(each):
             continue
         try:
-            if keyring_store.erase(each):
+            if os_keyring.erase(each):
                 erased.append(each)
-        except (keyring_store.KeyringUnusable, ImportError) as error:
-            forgotten[each] = str(error).removesuffix(f"; {keyring_store.INSTEAD}")
-    for path in keyring_store.unreadable_files() if arguments.all else ():
+        except (os_keyring.KeyringUnusable, ImportError) as error:
+            forgotten[each] = str(error).removesuffix(f"; {os_keyring.INSTEAD}")
+    for path in os_keyring.unreadable_files() if arguments.all else ():
         path.unlink(missing_ok=True)
         forgotten[str(path)] = "it was damaged, and named no server any more"
     left = _other_tokens() if origin_of(HUB) in wanted else []
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     for each, reason in forgotten.items():
         out.print(
             f"{each}: forgotten, and not used any more. But the keyring could not be asked for it ({visible(reason)}), so the "
-            f"key may still lie there, under the name {keyring_store.SERVICE!r}",
+            f"key may still lie there, under the name {os_keyring.SERVICE!r}",
             markup=False,
         )
     if not wanted and not forgotten:
@@ -60,10 +60,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _all() -> list[str]:
     """List the origins that something was stored for; the Hub's also where its file is damaged, and names none."""
-    from hf_gateway import keyring_store
+    from hf_gateway.keys import os_keyring
 
-    known = {each.origin for each in keyring_store.stored_keys()}
-    return sorted(known | {each for each in map(origin_of, (HUB, hub_url())) if keyring_store.has_stored_key(each)})
+    known = {each.origin for each in os_keyring.stored_keys()}
+    return sorted(known | {each for each in map(origin_of, (HUB, hub_url())) if os_keyring.has_stored_key(each)})
 
 
 def _other_tokens() -> list[str]:

@@ -8,11 +8,11 @@ from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
 from hf_gateway.cli.output import Table, check_text, console, literal, print_json
-from hf_gateway.config import router_url
 from hf_gateway.errors import ConfigError, GatewayError, visible
 from hf_gateway.ledger import place
 from hf_gateway.ledger.budget_pool import format_usd
 from hf_gateway.ledger.prices import TASKS, Price, PriceEntry
+from hf_gateway.settings.config_file import router_url
 from hf_gateway.values.wording import quantity
 
 if TYPE_CHECKING:

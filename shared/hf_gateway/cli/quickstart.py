@@ -11,12 +11,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-from hf_gateway import tokens as token_count
 from hf_gateway.cli.documents import SUFFIXES, DocumentReader
 from hf_gateway.cli.output import console, literal, print_json, progress
-from hf_gateway.embedding import EmbedResult
+from hf_gateway.engines import token_count
 from hf_gateway.errors import InvalidRequest, visible
 from hf_gateway.gateway import Gateway
+from hf_gateway.values.embedding import EmbedResult
 from hf_gateway.values.logs import logger
 from hf_gateway.values.wording import quantity
 

@@ -8,12 +8,12 @@ from typing import Any
 
 from hf_gateway.cli.doctor import DEFAULT_MODEL
 from hf_gateway.cli.output import Table, console, literal, print_json
-from hf_gateway.config import config_path, read_config
 from hf_gateway.errors import ConfigError
-from hf_gateway.fingerprint import Fingerprint
-from hf_gateway.options import EmbedSettings
-from hf_gateway.verification import IndexReport, Pair, Side, Verification, read_index, ways_out
-from hf_gateway.verify import verify
+from hf_gateway.settings.config_file import config_path, read_config
+from hf_gateway.settings.embedding import EmbedSettings
+from hf_gateway.spaces.fingerprint import Fingerprint
+from hf_gateway.verification.report import IndexReport, Pair, Side, Verification, read_index, ways_out
+from hf_gateway.verification.run import verify
 
 Chain = tuple[str, str, EmbedSettings]
 

@@ -5,11 +5,11 @@ from typing import Any
 
 from hf_gateway.cli.login import account_of, add_origin, hub_at
 from hf_gateway.cli.output import console, print_json
-from hf_gateway.config import hub_url
-from hf_gateway.credentials import HUB, find_credential, is_hugging_face, origin_of
 from hf_gateway.errors import GatewayError, KeyMissing, visible
-from hf_gateway.target import checked_url
+from hf_gateway.keys.credentials import HUB, find_credential, is_hugging_face, origin_of
+from hf_gateway.settings.config_file import hub_url
 from hf_gateway.values.redaction import public_part
+from hf_gateway.values.target import checked_url
 
 TAKES_A_CHAIN = False
 
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Say it; 0 when there is a key, and the Hub takes it if it is the Hub's."""
-    from hf_gateway import keyring_store
+    from hf_gateway.keys import os_keyring
 
     url = checked_url(arguments.origin, "--origin") if arguments.origin else hub_url()
     hub = HUB if is_hugging_face(url) else hub_at(origin_of(url))
@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
         raise KeyMissing(f"there is no key for {origin_of(url)}; {more}")
     told: dict[str, Any] = {"origin": origin_of(url), "source": credential.source, "account": None, "error": None}
-    told["stored_for"] = [each.origin for each in keyring_store.stored_keys()]
+    told["stored_for"] = [each.origin for each in os_keyring.stored_keys()]
     words, code = [], 0
     if hub is not None:
         try:

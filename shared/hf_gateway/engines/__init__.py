@@ -12,16 +12,16 @@ from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from typing import Any, Protocol
 
-from hf_gateway.chat import ChatRequest
-from hf_gateway.embedding import EmbedAnswer, EmbedRequest
 from hf_gateway.engines.choosing import ENGINES, PACKAGES, cuda_is_here, engine_order, installed
 from hf_gateway.engines.forked import LOADING, compute_guard
 from hf_gateway.engines.generation import Generation
 from hf_gateway.engines.sources import ModelFiles
 from hf_gateway.errors import ConfigError, EngineFailed, EngineMissing, GatewayError
-from hf_gateway.space import VectorSpace
+from hf_gateway.values.chat import ChatRequest
+from hf_gateway.values.embedding import EmbedAnswer, EmbedRequest
 from hf_gateway.values.forks import fork_lock
 from hf_gateway.values.logs import logger
+from hf_gateway.values.vector_space import VectorSpace
 
 log = logger(__name__)
 

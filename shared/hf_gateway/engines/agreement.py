@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hf_gateway.errors import EngineFailed
-from hf_gateway.fingerprint import CANARIES, MAX_NORM_DIFFERENCE, MIN_SAME_COSINE, Row, Rows, compare
+from hf_gateway.spaces.fingerprint import CANARIES, MAX_NORM_DIFFERENCE, MIN_SAME_COSINE, Row, Rows, compare
 
 MIN_FLOAT32_COSINE = 0.9999
 """Cosine from which on two computations in float32 count as one."""

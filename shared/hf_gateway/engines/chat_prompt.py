@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hf_gateway.chat import ChatRequest, Message, asked_for_json
 from hf_gateway.engines.response_parsing import CALL
 from hf_gateway.errors import ModelNotFound
+from hf_gateway.values.chat import ChatRequest, Message, asked_for_json
 from hf_gateway.values.reasoning import REASONING_FIELDS, with_reasoning
 from hf_gateway.wire.openai_chat import template_switches
 from hf_gateway.wire.think_tags import THINK, THINK_END

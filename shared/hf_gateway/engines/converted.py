@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from hf_gateway.engines.sources import ModelFiles, read_json
-from hf_gateway.fingerprint import Fingerprint
-from hf_gateway.home import home, interprocess_lock, write_atomically
+from hf_gateway.spaces.fingerprint import Fingerprint
+from hf_gateway.storage.files import home, interprocess_lock, write_atomically
 from hf_gateway.values.logs import logger
 
 log = logger(__name__)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers.generation import logits_process
 
-from hf_gateway.chat import Sampling
+from hf_gateway.values.chat import Sampling
 
 # The fields of a generation config that shape a draw, with the processor each is given to and the value that changes nothing.
 _SHAPES: Mapping[str, tuple[str, float]] = {

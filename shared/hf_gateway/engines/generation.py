@@ -11,8 +11,8 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from hf_gateway.chat import ChatEvent
 from hf_gateway.errors import AttemptTimedOut, EngineFailed, GatewayError
+from hf_gateway.values.chat import ChatEvent
 
 _EXIT_TIMEOUT_S = 5.0
 """Seconds the end of the process waits for generations to notice it; a token seldom takes longer."""

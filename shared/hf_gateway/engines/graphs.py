@@ -10,7 +10,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from hf_gateway.embedding import EmbedAnswer, EmbedRequest
 from hf_gateway.engines import converted, cpus, trust_of
 from hf_gateway.engines.agreement import (
     MIN_FLOAT32_COSINE,
@@ -28,11 +27,12 @@ from hf_gateway.engines.pooling import Head
 from hf_gateway.engines.sources import ModelFiles, read_json, read_space
 from hf_gateway.engines.tokenising import Tokenizer, check_files
 from hf_gateway.errors import EngineFailed, EngineMissing
-from hf_gateway.fingerprint import Rows
-from hf_gateway.space import VectorSpace
-from hf_gateway.usage import Usage
+from hf_gateway.spaces.fingerprint import Rows
+from hf_gateway.values.embedding import EmbedAnswer, EmbedRequest
 from hf_gateway.values.logs import logger
-from hf_gateway.vectors import Vectors
+from hf_gateway.values.usage import Usage
+from hf_gateway.values.vector_space import VectorSpace
+from hf_gateway.values.vectors import Vectors
 
 log = logger(__name__)
 

@@ -28,7 +28,7 @@ from hashlib import blake2b
 from itertools import chain, groupby
 from unicodedata import ucd_3_2_0
 
-from hf_gateway.vectors import Vectors
+from hf_gateway.values.vectors import Vectors
 
 DEFAULT_DIM = 1024
 """Room for the 750 or so features of a 900-character passage; 4096 ranks a few per cent better, 256 a fifth worse."""

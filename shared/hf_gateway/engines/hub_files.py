@@ -8,8 +8,6 @@ import fnmatch
 from collections.abc import Sequence
 from pathlib import Path
 
-from hf_gateway.config import hub_url
-from hf_gateway.credentials import Credential
 from hf_gateway.errors import (
     ConfigError,
     EngineFailed,
@@ -22,10 +20,12 @@ from hf_gateway.hub.bar import bytes_bar
 from hf_gateway.hub.cache import ModelCache
 from hf_gateway.hub.client import AWAY, HubClient, HubOutage
 from hf_gateway.hub.errors import HubOffline
-from hf_gateway.hub.metadata import LIFETIME_HOURS, ModelFile
-from hf_gateway.hub.questions import HubQueries
+from hf_gateway.hub.queries import HubQueries
 from hf_gateway.hub.transfer import Patience
+from hf_gateway.keys.credentials import Credential
+from hf_gateway.settings.config_file import hub_url
 from hf_gateway.values.forks import fork_lock
+from hf_gateway.values.hub_model import LIFETIME_HOURS, ModelFile
 
 METADATA_TIMEOUT_S = 15.0
 """Seconds for all questions to the Hub before the first file."""

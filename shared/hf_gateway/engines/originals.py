@@ -13,8 +13,8 @@ from hf_gateway.engines.forked import torch_computes
 from hf_gateway.engines.sources import ModelFiles
 from hf_gateway.engines.tensors import load_sentence_transformer
 from hf_gateway.errors import EngineFailed
-from hf_gateway.fingerprint import CANARIES, Fingerprint
-from hf_gateway.space import VectorSpace
+from hf_gateway.spaces.fingerprint import CANARIES, Fingerprint
+from hf_gateway.values.vector_space import VectorSpace
 
 UNLIMITED_TOKENS = 10**9
 """Some tokenizers write 10**30 for "no limit"."""

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from hf_gateway.chat import ChatEvent, ToolCallDelta
+from hf_gateway.values.chat import ChatEvent, ToolCallDelta
 from hf_gateway.values.reasoning import REASONING_FIELDS
 from hf_gateway.wire.think_tags import THINK, ThoughtSplitter, partial_tag_length
 

@@ -4,7 +4,6 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hf_gateway.embedding import EmbedAnswer, EmbedRequest
 from hf_gateway.engines import converted, cpus, trusts_remote_code
 from hf_gateway.engines.agreement import MIN_HALF_COSINE, agreement, rows_of
 from hf_gateway.engines.batches import batches_by_length
@@ -14,11 +13,12 @@ from hf_gateway.engines.forked import compute_guard, torch_computes
 from hf_gateway.engines.sources import ModelFiles
 from hf_gateway.engines.tensors import check_device, load_sentence_transformer
 from hf_gateway.errors import EngineFailed, EngineMissing
-from hf_gateway.space import VectorSpace
-from hf_gateway.usage import Usage
+from hf_gateway.values.embedding import EmbedAnswer, EmbedRequest
 from hf_gateway.values.forks import fork_lock
 from hf_gateway.values.logs import logger
-from hf_gateway.vectors import Vectors
+from hf_gateway.values.usage import Usage
+from hf_gateway.values.vector_space import VectorSpace
+from hf_gateway.values.vectors import Vectors
 
 __all__ = ["OPTIONS", "Engine"]
 

@@ -13,12 +13,12 @@ from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from hf_gateway.config import hub_url
-from hf_gateway.credentials import Credential
 from hf_gateway.errors import ConfigError, Unavailable
 from hf_gateway.hub import cached_files
-from hf_gateway.space import VectorSpace, canonical
-from hf_gateway.target import is_path
+from hf_gateway.keys.credentials import Credential
+from hf_gateway.settings.config_file import hub_url
+from hf_gateway.values.target import is_path
+from hf_gateway.values.vector_space import VectorSpace, canonical
 
 GROUP = "hf_gateway.models"
 

@@ -15,7 +15,7 @@ from typing import Any
 from hf_gateway.engines import quiet_loggers
 from hf_gateway.engines.forked import torch_computes
 from hf_gateway.errors import EngineFailed, GatewayError
-from hf_gateway.fingerprint import CANARIES
+from hf_gateway.spaces.fingerprint import CANARIES
 from hf_gateway.values.forks import fork_lock
 
 _SHOWN = 3

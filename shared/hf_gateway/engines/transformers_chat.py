@@ -5,7 +5,6 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from hf_gateway.chat import ChatEvent, ChatRequest
 from hf_gateway.engines import trusts_remote_code
 from hf_gateway.engines.chat_prompt import Prompt, Template
 from hf_gateway.engines.choosing import DTYPES
@@ -23,8 +22,9 @@ from hf_gateway.engines.response_parsing import (
 from hf_gateway.engines.sources import ModelFiles
 from hf_gateway.engines.tensors import check_device, load_causal_model
 from hf_gateway.errors import ContextOverflow, EngineFailed, EngineMissing, ModelNotFound
-from hf_gateway.usage import Usage
+from hf_gateway.values.chat import ChatEvent, ChatRequest
 from hf_gateway.values.forks import fork_lock
+from hf_gateway.values.usage import Usage
 from hf_gateway.wire.think_tags import THINK, THINK_END
 
 OPTIONS = frozenset({"device", "dtype", "trust_remote_code"})

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
-from hf_gateway.embedding import EmbedRequest, Role
 from hf_gateway.engines.sentence_transformers import OPTIONS, Engine
 from hf_gateway.engines.sources import ModelFiles, space_of
 from hf_gateway.errors import EngineFailed
-from hf_gateway.fingerprint import CANARIES, Row, Rows
-from hf_gateway.space import VectorSpace
+from hf_gateway.spaces.fingerprint import CANARIES, Row, Rows
+from hf_gateway.values.embedding import EmbedRequest, Role
+from hf_gateway.values.vector_space import VectorSpace
 
 ROLES: tuple[Role, ...] = ("document", "query")
 POOLINGS = {"mean": "mean pooling", "cls": "CLS pooling", "lasttoken": "last-token pooling", "max": "max pooling"}

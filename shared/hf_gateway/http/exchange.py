@@ -6,12 +6,12 @@ from typing import NoReturn, Protocol, TypeVar
 from urllib.parse import urljoin
 
 from hf_gateway._version import __version__
-from hf_gateway.credentials import origin_of
-from hf_gateway.drive import Open, Opened, Send
 from hf_gateway.errors import AttemptTimedOut, BadResponse, ConnectFailed, GatewayError, InvalidRequest
 from hf_gateway.http.decoding import ACCEPTED, Decoder, Truncated, Undecodable, UnknownEncoding
+from hf_gateway.keys.credentials import origin_of
+from hf_gateway.runtime.effects import Open, Opened, Send
+from hf_gateway.values.http import HttpResponse
 from hf_gateway.values.redaction import shown_url
-from hf_gateway.wire.http import HttpResponse
 
 MAX_BODY_BYTES = 512 * 2**20
 """Bytes of a decoded answer; 2,048 vectors of 4,096 numbers in JSON are about 170 MB."""

@@ -14,7 +14,6 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
-from hf_gateway.drive import Opened
 from hf_gateway.errors import GatewayError
 from hf_gateway.http.decoding import ACCEPTED, Decoder
 from hf_gateway.http.exchange import (
@@ -28,7 +27,8 @@ from hf_gateway.http.exchange import (
 )
 from hf_gateway.http.proxies import Proxy
 from hf_gateway.http.sockets import has_news
-from hf_gateway.wire.http import HttpResponse
+from hf_gateway.runtime.effects import Opened
+from hf_gateway.values.http import HttpResponse
 
 MAX_HEADER_BYTES = 2**16
 """Bytes of one header field of an answer: Hugging Face's policies are long."""

@@ -18,7 +18,6 @@ from threading import Lock
 import httpcore
 import httpx
 
-from hf_gateway.drive import Opened
 from hf_gateway.errors import GatewayError
 from hf_gateway.http import exchange as rules
 from hf_gateway.http.exchange import ALWAYS_SENT, KEEP_ALIVE_S, Exchange, lowercase_names, raise_error, translate
@@ -26,7 +25,8 @@ from hf_gateway.http.httpx_failures import failure
 from hf_gateway.http.network import Limit, TimedNetwork
 from hf_gateway.http.proxies import Proxy
 from hf_gateway.http.urls import parse_url
-from hf_gateway.wire.http import HttpResponse
+from hf_gateway.runtime.effects import Opened
+from hf_gateway.values.http import HttpResponse
 
 _POOL_POLL_S = 0.01
 """Seconds from one look for a free place to the next, where MAX_CONNECTIONS are in use."""

@@ -13,7 +13,6 @@ from functools import lru_cache
 import httpcore  # noqa: F401 - httpx imports it with the first client, which is made on the event loop
 import httpx
 
-from hf_gateway.drive import Opened
 from hf_gateway.errors import GatewayError
 from hf_gateway.http.decoding import Decoder
 from hf_gateway.http.exchange import (
@@ -28,7 +27,8 @@ from hf_gateway.http.exchange import (
 from hf_gateway.http.httpx_failures import failure
 from hf_gateway.http.proxies import Proxy
 from hf_gateway.http.urls import parse_url
-from hf_gateway.wire.http import HttpResponse
+from hf_gateway.runtime.effects import Opened
+from hf_gateway.values.http import HttpResponse
 
 with contextlib.suppress(ImportError):
     import anyio._backends._asyncio  # noqa: F401 - and anyio this one with the first connection

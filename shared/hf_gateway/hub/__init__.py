@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from hf_gateway.hub.connector import HubConnector as HubConnector
     from hf_gateway.hub.download import Download as Download
     from hf_gateway.hub.licenses import License as License
-    from hf_gateway.hub.metadata import ModelFile as ModelFile
-    from hf_gateway.hub.metadata import ModelMetadata as ModelMetadata
-    from hf_gateway.hub.metadata import Models as Models
+    from hf_gateway.values.hub_model import ModelFile as ModelFile
+    from hf_gateway.values.hub_model import ModelMetadata as ModelMetadata
+    from hf_gateway.values.hub_model import Models as Models
     from hf_gateway.wire.hub_account import HubAccount as HubAccount
 
 _HOME = {

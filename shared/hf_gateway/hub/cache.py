@@ -16,12 +16,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_gateway.home import home
-from hf_gateway.hub.metadata import LIFETIME_HOURS, ModelFile, ModelMetadata
 from hf_gateway.hub.names import endpoint as checked_endpoint
-from hf_gateway.notices import notice_once
+from hf_gateway.storage.files import home
+from hf_gateway.storage.notices import notice_once
+from hf_gateway.storage.sqlite import gate
+from hf_gateway.values.hub_model import LIFETIME_HOURS, ModelFile, ModelMetadata
 from hf_gateway.values.logs import logger
-from hf_gateway.wal import gate
 
 if TYPE_CHECKING:
     import sqlite3

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from hf_gateway.hub import names
 from hf_gateway.hub.contents import Malformed, tensors_in
-from hf_gateway.hub.metadata import ModelFile
+from hf_gateway.values.hub_model import ModelFile
 
 
 def default_cache() -> Path:

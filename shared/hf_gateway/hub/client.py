@@ -2,7 +2,7 @@
 
 Not through huggingface_hub, whose questions have no limit in time unless each is given one, wait as long as a server says,
 take no ETags, and raise what carries the token. That library publishes; its cache's layout is what downloads are kept in.
-Questions are generators of steps for `hf_gateway.drive`, so one text serves blocking and async callers.
+Questions are generators of steps for the driver, so one text serves blocking and async callers.
 """
 
 import os
@@ -10,9 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from hf_gateway.chain import Call, Steps, Wait
-from hf_gateway.credentials import Credential, find_credential, origin_of
-from hf_gateway.drive import Clock, Compute, Driver, Send, Transport
+from hf_gateway.chain.effects import Call, Steps, Wait
 from hf_gateway.errors import (
     AttemptTimedOut,
     BadResponse,
@@ -24,14 +22,17 @@ from hf_gateway.errors import (
     RateLimited,
     ServerError,
 )
+from hf_gateway.http.transport import HttpTransport
 from hf_gateway.hub import names
 from hf_gateway.hub.errors import HubOffline, HubTimedOut, of_the_hub
-from hf_gateway.key_policy import parse_flag
-from hf_gateway.retry_after import retry_after_seconds
-from hf_gateway.secret import Secret
-from hf_gateway.transport import HttpTransport
-from hf_gateway.wire.http import HttpRequest, HttpResponse
+from hf_gateway.keys.credentials import Credential, find_credential, origin_of
+from hf_gateway.keys.policy import parse_flag
+from hf_gateway.runtime.driver import Clock, Driver, Transport
+from hf_gateway.runtime.effects import Compute, Send
+from hf_gateway.values.http import HttpRequest, HttpResponse
+from hf_gateway.values.secret import Secret
 from hf_gateway.wire.hub_models import TARGET, rate_limit, refusal
+from hf_gateway.wire.retry_after import retry_after_seconds
 
 TIMEOUT_S = 10.0
 """Seconds for one question."""

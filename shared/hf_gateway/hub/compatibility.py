@@ -7,9 +7,9 @@ from importlib.util import find_spec
 from typing import Any, Literal
 
 from hf_gateway.hub.machine import Machine
-from hf_gateway.hub.metadata import ModelFile, ModelMetadata
 from hf_gateway.hub.needs import Needs, base_model, generates_text, is_adapter
 from hf_gateway.hub.selection import SAFE, formats, pickled, quantisations, usual_quantisation
+from hf_gateway.values.hub_model import ModelFile, ModelMetadata
 from hf_gateway.wire.hf_router import CatalogueEntry, Offer
 
 Verdict = Literal["fits", "tight", "too_big", "unknown"]

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from hf_gateway.chain import Steps
-from hf_gateway.drive import Clock, Transport
+from hf_gateway.chain.effects import Steps
 from hf_gateway.hub import download as downloads
 from hf_gateway.hub import names
 from hf_gateway.hub.bar import bytes_bar
@@ -18,11 +17,12 @@ from hf_gateway.hub.compatibility import Compatibility
 from hf_gateway.hub.download import Download, DownloadPlan, Progress
 from hf_gateway.hub.errors import HubArgumentError, NotConnected
 from hf_gateway.hub.licenses import License, license_of
-from hf_gateway.hub.metadata import LIFETIME_HOURS, ModelMetadata, Models
-from hf_gateway.hub.questions import HubQueries
+from hf_gateway.hub.queries import HubQueries
 from hf_gateway.hub.registry_names import RegistryNames
 from hf_gateway.hub.selection import Format
-from hf_gateway.wire.http import HttpResponse
+from hf_gateway.runtime.driver import Clock, Transport
+from hf_gateway.values.http import HttpResponse
+from hf_gateway.values.hub_model import LIFETIME_HOURS, ModelMetadata, Models
 from hf_gateway.wire.hub_account import HubAccount, decode_whoami, encode_whoami
 
 WHOAMI_LIFETIME_S = 3600.0

@@ -15,16 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hf_gateway.credentials import Credential
 from hf_gateway.errors import GatewayError
-from hf_gateway.home import write_atomically
 from hf_gateway.hub.cached_files import damage, is_whole, recorded_commit, repository
 from hf_gateway.hub.compatibility import format_bytes
 from hf_gateway.hub.errors import DownloadStopped, NotEnoughSpace
 from hf_gateway.hub.machine import free_disk
-from hf_gateway.hub.metadata import ModelFile
 from hf_gateway.hub.transfer import DownloadSource, Patience, Stopped, Transfer
-from hf_gateway.notices import notice_once
+from hf_gateway.keys.credentials import Credential
+from hf_gateway.storage.files import write_atomically
+from hf_gateway.storage.notices import notice_once
+from hf_gateway.values.hub_model import ModelFile
 from hf_gateway.wire.hub_models import TARGET
 
 PARALLEL_FILES = 4

@@ -12,14 +12,14 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from hf_gateway.config import base_url, hub_url
-from hf_gateway.credentials import HUB, find_credential, is_hugging_face
 from hf_gateway.errors import BadResponse, ConfigError, ConnectFailed
 from hf_gateway.hub.errors import HubArgumentError
-from hf_gateway.secret import Secret
-from hf_gateway.space import canonical
-from hf_gateway.target import is_revision
+from hf_gateway.keys.credentials import HUB, find_credential, is_hugging_face
+from hf_gateway.settings.config_file import base_url, hub_url
 from hf_gateway.values.redaction import shown_url
+from hf_gateway.values.secret import Secret
+from hf_gateway.values.target import is_revision
+from hf_gateway.values.vector_space import canonical
 
 # The Hub's own rules: letters, digits, `-`, `_`, `.`; no `--`, no `..`; 96 characters; none ends in `.git`.
 _PART = r"\w(?:[\w.-]*\w)?"

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from hf_gateway.hub.metadata import ModelFile, ModelMetadata
 from hf_gateway.hub.selection import Format, choose_files, formats, pickled, usual_quantisation
 from hf_gateway.hub.selection import weights as weights_of
+from hf_gateway.values.hub_model import ModelFile, ModelMetadata
 
 _BITS = {
     "F64": 64, "I64": 64, "U64": 64, "C64": 64,

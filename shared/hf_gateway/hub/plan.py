@@ -12,7 +12,7 @@ from hf_gateway.hub.card import Details, card, front_and_body
 from hf_gateway.hub.contents import LocalPaths, secrets_in
 from hf_gateway.hub.licenses import licence_class, objection, problem_of_ours
 from hf_gateway.hub.named_keys import keys_in_text, settings_with_keys
-from hf_gateway.secret import Secret
+from hf_gateway.values.secret import Secret
 
 
 @dataclass(frozen=True)

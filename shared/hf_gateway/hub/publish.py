@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from hf_gateway.credentials import Credential
 from hf_gateway.errors import (
     BadResponse,
     GatewayError,
@@ -28,10 +27,11 @@ from hf_gateway.hub.card import Details, license_in
 from hf_gateway.hub.client import HubClient
 from hf_gateway.hub.errors import HubArgumentError
 from hf_gateway.hub.licenses import names_one
-from hf_gateway.hub.metadata import ModelMetadata
 from hf_gateway.hub.plan import BaseLicense, PublishPlan, make_plan
 from hf_gateway.hub.upload import Progress, Upload
-from hf_gateway.secret import Secret
+from hf_gateway.keys.credentials import Credential
+from hf_gateway.values.hub_model import ModelMetadata
+from hf_gateway.values.secret import Secret
 from hf_gateway.wire.hub_account import decode_whoami, encode_whoami, encode_write_check
 from hf_gateway.wire.hub_models import TARGET, decode_model, encode_model
 

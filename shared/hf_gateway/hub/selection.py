@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from hf_gateway.hub.errors import HubArgumentError, UnsafeFiles
-from hf_gateway.hub.metadata import ModelFile
+from hf_gateway.values.hub_model import ModelFile
 
 Format = Literal["safetensors", "onnx", "gguf", "pickle"]
 FORMATS: Mapping[Format, tuple[str, ...]] = {

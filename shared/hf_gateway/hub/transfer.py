@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
-from hf_gateway.credentials import Credential, origin_of
-from hf_gateway.drive import Open, Opened
 from hf_gateway.errors import (
     AttemptTimedOut,
     BadResponse,
@@ -25,14 +23,16 @@ from hf_gateway.errors import (
     RateLimited,
     ServerError,
 )
+from hf_gateway.http.transport import HttpTransport
 from hf_gateway.hub import names
 from hf_gateway.hub.errors import of_the_hub
-from hf_gateway.hub.metadata import ModelFile
-from hf_gateway.retry_after import retry_after_seconds
-from hf_gateway.transport import HttpTransport
+from hf_gateway.keys.credentials import Credential, origin_of
+from hf_gateway.runtime.effects import Open, Opened
+from hf_gateway.values.http import HttpRequest, HttpResponse
+from hf_gateway.values.hub_model import ModelFile
 from hf_gateway.values.redaction import shown_url
-from hf_gateway.wire.http import HttpRequest, HttpResponse
 from hf_gateway.wire.hub_models import TARGET, rate_limit, refusal
+from hf_gateway.wire.retry_after import retry_after_seconds
 
 CHUNK_BYTES = 2**20
 CONNECT_TIMEOUT_S = 5.0

@@ -19,7 +19,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from hf_gateway.credentials import TOKEN_VARIABLES, is_hugging_face
 from hf_gateway.errors import (
     AttemptTimedOut,
     BadResponse,
@@ -31,7 +30,8 @@ from hf_gateway.errors import (
 from hf_gateway.hub.adapter import AdapterFile
 from hf_gateway.hub.errors import HubArgumentError, PublishStopped
 from hf_gateway.hub.upload_worker import SENDING
-from hf_gateway.secret import Secret
+from hf_gateway.keys.credentials import TOKEN_VARIABLES, is_hugging_face
+from hf_gateway.values.secret import Secret
 from hf_gateway.wire.classify import classify
 from hf_gateway.wire.hub_models import TARGET
 

@@ -8,11 +8,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_gateway import observe
 from hf_gateway.errors import ConfigError
-from hf_gateway.home import data_home
-from hf_gateway.key_policy import parse_flag
+from hf_gateway.keys.policy import parse_flag
 from hf_gateway.ledger import place
+from hf_gateway.observing import observer
+from hf_gateway.storage.files import data_home
 from hf_gateway.values.forks import fork_lock
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def enable(url: str | None = None, *, content: bool | None = None) -> "Ledger":
                 f"the ledger of this process is kept in {place.shown_url(_enabled.url)} already; call "
                 f"hf_gateway.ledger.disable() before it is kept in {place.shown_url(wanted)}"
             )
-        observe.register(_enabled)
+        observer.register(_enabled)
         return _enabled
 
 
@@ -75,7 +75,7 @@ def disable(timeout: float = 5.0) -> bool:
         kept, _enabled = _enabled, None
     if kept is None:
         return True
-    observe.unregister(kept)
+    observer.unregister(kept)
     return kept.close(timeout)
 
 

@@ -19,15 +19,15 @@ from concurrent.futures import Future
 from decimal import localcontext
 from typing import TYPE_CHECKING, Any
 
-from hf_gateway import observe
-from hf_gateway.config import router_url
 from hf_gateway.errors import BudgetExceeded
 from hf_gateway.ledger import place
 from hf_gateway.ledger.budget import Budget, Key, LeaseExchange
 from hf_gateway.ledger.budget_pool import BudgetPool, Reservation, lease_size, tenant_name, unavailable
 from hf_gateway.ledger.cost import cost_ceiling, cost_of, may_be_billed
 from hf_gateway.ledger.prices import EXACT
-from hf_gateway.observe import Observation
+from hf_gateway.observing import observer
+from hf_gateway.observing.observer import Observation
+from hf_gateway.settings.config_file import router_url
 from hf_gateway.values.forks import fork_lock
 from hf_gateway.values.logs import logger
 
@@ -90,22 +90,22 @@ class BudgetWatcher:
             return
         self._inherited.append(self._database)
         self._reset()
-        if self not in observe.watchers:
+        if self not in observer.watchers:
             # Without the lock, which another thread may have held when the process was copied; here is only this one.
-            observe.watchers = (*observe.watchers, self)
+            observer.watchers = (*observer.watchers, self)
 
     def start(self) -> None:
         """Watch; returns at once. The budgets are read in the thread, and where there are none, nothing is watched."""
         with self._starting:
             if self._thread is None and not self._closing:
-                observe.register(self)
+                observer.register(self)
                 self._thread = threading.Thread(target=self._run, name="hf-gateway budgets", daemon=True)
                 self._thread.start()
 
     def close(self, timeout: float = DATABASE_TIMEOUT_S / 2) -> None:
         """Write what was spent, give back what is leased, and watch no more."""
         self._closing = True
-        observe.unregister(self)
+        observer.unregister(self)
         self._wake.set()
         if (thread := self._thread) is not None:
             thread.join(timeout)
@@ -262,9 +262,9 @@ class BudgetWatcher:
         if self._closing:
             return
         if self._budgets or self._budgets is None:
-            observe.register(self)
+            observer.register(self)
         else:
-            observe.unregister(self)  # so that it costs nothing at all
+            observer.unregister(self)  # so that it costs nothing at all
 
     def _open(self) -> None:
         from hf_gateway.ledger.models import PriceBook

@@ -8,13 +8,13 @@ from collections.abc import Iterable, Mapping
 from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Decimal, localcontext
 from typing import Any, Literal
 
-from hf_gateway.chat import ChatRequest
-from hf_gateway.embedding import EmbedRequest
 from hf_gateway.errors import ConnectFailed
-from hf_gateway.fingerprint import CANARIES
 from hf_gateway.ledger.prices import EXACT, Price, Prices
-from hf_gateway.observe import AttemptRecord, Observation
-from hf_gateway.usage import MAX_COST_USD, MAX_TOKENS, Usage, drop_implausible
+from hf_gateway.observing.observer import AttemptRecord, Observation
+from hf_gateway.spaces.fingerprint import CANARIES
+from hf_gateway.values.chat import ChatRequest
+from hf_gateway.values.embedding import EmbedRequest
+from hf_gateway.values.usage import MAX_COST_USD, MAX_TOKENS, Usage, drop_implausible
 
 CostSource = Literal["provider_reported", "router_price", "configured", "unknown"]
 

@@ -191,9 +191,9 @@ class Inserter:
     def _connect(self) -> bool:
         try:
             # Both take tenths of a second, and are needed in this thread only.
-            from hf_gateway.config import router_url
             from hf_gateway.ledger.models import PriceBook
             from hf_gateway.ledger.store import open_engine, upgrade
+            from hf_gateway.settings.config_file import router_url
 
             if self._engine is None:
                 self._engine = open_engine(self._url, patience=LOCK_TIMEOUT_S, connected=self._on_connect)

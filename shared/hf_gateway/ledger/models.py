@@ -17,14 +17,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from hf_gateway import catalogue
 from hf_gateway.errors import BadResponse, ConfigError, GatewayError, did_you_mean
+from hf_gateway.hub import router_catalogue
 from hf_gateway.ledger.prices import ANY_MODEL, ROUTER_CHOICES, TASK_ALIASES, TASKS, Price, PriceEntry, Prices
 from hf_gateway.ledger.tables import models
-from hf_gateway.target import Target
 from hf_gateway.values.forks import fork_lock
 from hf_gateway.values.kinds import registered
 from hf_gateway.values.logs import logger
+from hf_gateway.values.target import Target
 from hf_gateway.wire.hf_router import CatalogueEntry
 
 log = logger(__name__)
@@ -218,7 +218,7 @@ def replace_router_entries(engine: sa.Engine, listed: Iterable[CatalogueEntry], 
 
 def refresh(engine: sa.Engine, router: str) -> Replaced:
     """Ask the router for its catalogue now, and take it over. Raises GatewayError, SQLAlchemyError."""
-    listed = catalogue.catalogue_of(router).refresh()
+    listed = router_catalogue.catalogue_of(router).refresh()
     return replace_router_entries(engine, listed, dt.datetime.now(dt.UTC))
 
 
@@ -300,7 +300,7 @@ class PriceBook:
     def _ask(self, done: "Future[None]") -> None:
         """Take over what this machine read of the router today, or ask."""
         try:
-            listed = catalogue.catalogue_of(self._router)
+            listed = router_catalogue.catalogue_of(self._router)
             known = listed.entries()
             # A list without an offer in it is an answer that was none.
             if known is not None and any(offer.live for model in known[0] for offer in model.providers):

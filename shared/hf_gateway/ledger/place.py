@@ -8,8 +8,8 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from hf_gateway.errors import ConfigError
-from hf_gateway.home import data_home
-from hf_gateway.key_policy import parse_flag
+from hf_gateway.keys.policy import parse_flag
+from hf_gateway.storage.files import data_home
 
 VARIABLE = "HF_GATEWAY_LEDGER"
 FILE_NAME = "ledger.sqlite"

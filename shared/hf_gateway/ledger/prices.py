@@ -15,8 +15,8 @@ from decimal import Context, Decimal, localcontext
 from typing import Literal
 from urllib.parse import urlsplit
 
-from hf_gateway.target import Target
-from hf_gateway.usage import Usage
+from hf_gateway.values.target import Target
+from hf_gateway.values.usage import Usage
 
 PriceSource = Literal["configured", "router"]
 

@@ -18,11 +18,11 @@ from hf_gateway import errors
 from hf_gateway.errors import GatewayError
 from hf_gateway.ledger.cost import CostSource, cost_of, total
 from hf_gateway.ledger.prices import Prices
-from hf_gateway.observe import AttemptRecord, Observation
-from hf_gateway.target import Target
-from hf_gateway.usage import Usage, drop_implausible, parse_token_count
+from hf_gateway.observing.observer import AttemptRecord, Observation
 from hf_gateway.values.redaction import public_part
+from hf_gateway.values.target import Target
 from hf_gateway.values.text import encodable
+from hf_gateway.values.usage import Usage, drop_implausible, parse_token_count
 
 Row = dict[str, Any]
 

@@ -18,8 +18,8 @@ from hf_gateway.errors import ConfigError
 from hf_gateway.ledger.place import database_words as database_words
 from hf_gateway.ledger.place import shown_url
 from hf_gateway.ledger.tables import observations, tenant_roles
+from hf_gateway.storage.sqlite import gate, set_wal_mode
 from hf_gateway.values.logs import logger
-from hf_gateway.wal import gate, set_wal_mode
 
 log = logger(__name__)
 

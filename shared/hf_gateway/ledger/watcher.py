@@ -3,11 +3,11 @@
 import json
 from typing import Any
 
-from hf_gateway.chat import ChatRequest, ChatResult
 from hf_gateway.ledger.place import shown_url
 from hf_gateway.ledger.rows import snapshot
 from hf_gateway.ledger.writer import Writer
-from hf_gateway.observe import Observation
+from hf_gateway.observing.observer import Observation
+from hf_gateway.values.chat import ChatRequest, ChatResult
 
 
 class Ledger:

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hf_gateway.credentials import TOKEN_VARIABLES, is_dedicated_endpoint, is_hugging_face, origin_of
-from hf_gateway.secret import EnvKey
-from hf_gateway.target import Target
+from hf_gateway.keys.credentials import TOKEN_VARIABLES, is_dedicated_endpoint, is_hugging_face, origin_of
+from hf_gateway.values.secret import EnvKey
+from hf_gateway.values.target import Target
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from uuid import uuid4
 
 from hf_gateway.errors import ConfigError
-from hf_gateway.fingerprint import Fingerprint, Rows
-from hf_gateway.home import create_atomically, home
-from hf_gateway.lock import IndexLock
-from hf_gateway.notices import notice_once
-from hf_gateway.space import VectorSpace
+from hf_gateway.spaces.fingerprint import Fingerprint, Rows
+from hf_gateway.spaces.index_lock import IndexLock
+from hf_gateway.storage.files import create_atomically, home
+from hf_gateway.storage.notices import notice_once
+from hf_gateway.values.vector_space import VectorSpace
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,11 @@
 from collections.abc import Generator, Mapping
 from typing import Any, Protocol
 
-from hf_gateway.embedding import EmbedAnswer, EmbedRequest, Role
 from hf_gateway.errors import BadResponse, BatchTooLarge, ContextOverflow
-from hf_gateway.fingerprint import CANARIES, LONG_CANARIES, REFUSED, Comparison, Row, compare
-from hf_gateway.space import VectorSpace
-from hf_gateway.usage import Usage
+from hf_gateway.spaces.fingerprint import CANARIES, LONG_CANARIES, REFUSED, Comparison, Row, compare
+from hf_gateway.values.embedding import EmbedAnswer, EmbedRequest, Role
+from hf_gateway.values.usage import Usage
+from hf_gateway.values.vector_space import VectorSpace
 
 Measuring = Generator[Any, Any, Any]
 

@@ -8,10 +8,10 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from hf_gateway.embedding import EmbedAnswer, EmbedRequest, Role
 from hf_gateway.errors import BatchTooLarge
-from hf_gateway.fingerprint import CANARIES, LONG_CANARIES, Comparison, Row, Rows, compare
-from hf_gateway.vectors import Vectors
+from hf_gateway.spaces.fingerprint import CANARIES, LONG_CANARIES, Comparison, Row, Rows, compare
+from hf_gateway.values.embedding import EmbedAnswer, EmbedRequest, Role
+from hf_gateway.values.vectors import Vectors
 
 QUERY_TEXTS = 32
 """Queries to one target after which the next request has a canary; a request of documents always has one."""

@@ -7,8 +7,8 @@ package; while nothing is switched on, nothing of it is made.
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from hf_gateway import observe
 from hf_gateway.errors import ConfigError
+from hf_gateway.observing import observer
 from hf_gateway.values.forks import ForkGate, fork_lock
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def disable() -> None:
     """Watch no more; what was counted stays where it is."""
     with _lock:
         for watcher in _enabled.values():
-            observe.unregister(watcher)
+            observer.unregister(watcher)
             watcher.close()
         _enabled.clear()
 
@@ -80,5 +80,5 @@ def _enable_once(name: str, make: Any) -> Any:
     with _lock:
         if name not in _enabled:
             _enabled[name] = make()
-            observe.register(_enabled[name])
+            observer.register(_enabled[name])
         return _enabled[name]

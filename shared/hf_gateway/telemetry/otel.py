@@ -15,12 +15,12 @@ from opentelemetry import context, metrics, trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from hf_gateway._version import __version__
-from hf_gateway.chat import ChatRequest, ChatResult
-from hf_gateway.embedding import EmbedResult
 from hf_gateway.errors import GatewayError
-from hf_gateway.observe import AttemptRecord, Observation
+from hf_gateway.observing.observer import AttemptRecord, Observation
 from hf_gateway.telemetry import counting, names
 from hf_gateway.telemetry.names import Names, error_code, exportable, provider_of
+from hf_gateway.values.chat import ChatRequest, ChatResult
+from hf_gateway.values.embedding import EmbedResult
 from hf_gateway.values.text import encodable
 
 _IN_PROCESS = ("local", "hash")

@@ -13,8 +13,8 @@ from typing import Any
 import prometheus_client
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-from hf_gateway import observe
-from hf_gateway.observe import AttemptRecord, Observation
+from hf_gateway.observing import observer
+from hf_gateway.observing.observer import AttemptRecord, Observation
 from hf_gateway.telemetry import counting
 from hf_gateway.telemetry.names import DURATION_BUCKETS, error_code
 from hf_gateway.telemetry.names import Prometheus as Names
@@ -162,7 +162,7 @@ class _AsItIs:
             labels=("target", "state"),
         )
         worst: dict[str, str] = {}
-        for gateway in list(observe.gateways):
+        for gateway in list(observer.gateways):
             for status in gateway.status():
                 state, target = status.breaker, encodable(status.target)
                 before = worst.get(target, _STATES[0])

@@ -17,8 +17,8 @@ from hf_gateway.errors import (
     PaymentRequired,
     PermissionDenied,
 )
-from hf_gateway.retry_after import RETRY_AFTER_CAP, retry_after_seconds
 from hf_gateway.wire.failure_table import RULES, STATUS_OF
+from hf_gateway.wire.retry_after import RETRY_AFTER_CAP, retry_after_seconds
 
 MAX_READ_CHARS = 4_000
 """Characters of a server's message that are looked at."""

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import quote
 
-from hf_gateway.embedding import EmbedAnswer
 from hf_gateway.errors import BadResponse, BatchTooLarge
-from hf_gateway.usage import Usage, parse_token_count
+from hf_gateway.values.embedding import EmbedAnswer
+from hf_gateway.values.http import HttpRequest, HttpResponse
+from hf_gateway.values.usage import Usage, parse_token_count
 from hf_gateway.wire.fields import list_of, object_of, text_of
-from hf_gateway.wire.http import HttpRequest, HttpResponse, get, post_json, read_json, read_vectors, server_identity
+from hf_gateway.wire.http import get, post_json, read_json, read_vectors, server_identity
 from hf_gateway.wire.rows import depth, pooled, rows_of
 
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from hf_gateway.errors import BadResponse
+from hf_gateway.values.http import HttpRequest, HttpResponse
 from hf_gateway.wire.fields import count_of, text_of
-from hf_gateway.wire.http import HttpRequest, HttpResponse, get, read_json
+from hf_gateway.wire.http import get, read_json
 
 
 @dataclass(frozen=True)

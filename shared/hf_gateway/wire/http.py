@@ -1,33 +1,12 @@
 """The request and the response that every wire module speaks of, and strict JSON over them."""
 
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from hf_gateway.errors import BadResponse, InvalidRequest
+from hf_gateway.values.http import HttpRequest, HttpResponse
 from hf_gateway.wire.classify import classify, classify_inside
 from hf_gateway.wire.json import dumps, loads, loads_vectors
-
-
-@dataclass(frozen=True)
-class HttpRequest:
-    """What to send. The key is not in it: the transport adds it for the one origin the key is bound to."""
-
-    method: str
-    url: str
-    body: bytes | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class HttpResponse:
-    """What came back. headers: names in lower case; body: decoded from its content encoding."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
 
 _IDENTITY = (
     "server",
@@ -65,11 +44,6 @@ def post_json(url: str, payload: Mapping[str, Any]) -> HttpRequest:
     except (TypeError, ValueError, RecursionError) as error:  # UnicodeEncodeError, of a lone surrogate, is a ValueError
         raise InvalidRequest(f"the request cannot be written as JSON: {error}; nothing was sent") from None
     return HttpRequest("POST", url, body, {"content-type": "application/json", "accept": "application/json"})
-
-
-def json_size(text: str) -> int:
-    """Return how many bytes a text takes in a JSON list, its comma included."""
-    return len(json.dumps(text, ensure_ascii=False).encode()) + 1
 
 
 def read_json(response: HttpResponse, *, target: str) -> Any:

@@ -11,8 +11,9 @@ from typing import Any
 from urllib.parse import quote
 
 from hf_gateway.errors import BadResponse
+from hf_gateway.values.http import HttpRequest, HttpResponse
 from hf_gateway.wire.fields import list_of, text_of
-from hf_gateway.wire.http import HttpRequest, HttpResponse, get, read_json
+from hf_gateway.wire.http import get, read_json
 
 READ = frozenset({"repo.content.read", "repo.read", "repo.write"})
 INFER = "inference.serverless.write"

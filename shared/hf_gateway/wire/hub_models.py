@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote, urlencode, urljoin
 
-from hf_gateway.credentials import Credential, origin_of
 from hf_gateway.errors import (
     AuthenticationFailed,
     BadResponse,
@@ -24,9 +23,11 @@ from hf_gateway.errors import (
     PermissionDenied,
     visible,
 )
-from hf_gateway.hub.metadata import ModelFile, ModelMetadata
+from hf_gateway.keys.credentials import Credential, origin_of
+from hf_gateway.values.http import HttpRequest, HttpResponse
+from hf_gateway.values.hub_model import ModelFile, ModelMetadata
 from hf_gateway.wire.classify import classify
-from hf_gateway.wire.http import HttpRequest, HttpResponse, get, read_json
+from hf_gateway.wire.http import get, read_json
 
 TARGET = "the Hub"
 SORTS = {"downloads": "downloads", "likes": "likes", "trending": "trendingScore", "updated": "lastModified"}

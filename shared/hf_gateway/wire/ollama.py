@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hf_gateway.embedding import EmbedAnswer
 from hf_gateway.errors import BadResponse
-from hf_gateway.usage import Usage, parse_token_count
+from hf_gateway.values.embedding import EmbedAnswer
+from hf_gateway.values.http import HttpRequest, HttpResponse
+from hf_gateway.values.usage import Usage, parse_token_count
 from hf_gateway.wire.fields import count_of, object_of, text_of
-from hf_gateway.wire.http import HttpRequest, HttpResponse, get, post_json, read_json, read_vectors, server_identity
+from hf_gateway.wire.http import get, post_json, read_json, read_vectors, server_identity
 from hf_gateway.wire.rows import rows_of
 
 # llama.cpp's numbers; 0 is none, and 4 a reranker's.

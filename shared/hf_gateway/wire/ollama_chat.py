@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from hf_gateway.chat import ChatEvent, ChatRequest, Message, ToolCallDelta, asked_for_json
 from hf_gateway.errors import BadResponse, InvalidRequest, ModelLoading, ModelNotFound
-from hf_gateway.usage import Usage, parse_token_count
+from hf_gateway.values.chat import ChatEvent, ChatRequest, Message, ToolCallDelta, asked_for_json
+from hf_gateway.values.http import HttpRequest, HttpResponse
 from hf_gateway.values.reasoning import with_reasoning
+from hf_gateway.values.usage import Usage, parse_token_count
 from hf_gateway.wire.classify import classify_inside
-from hf_gateway.wire.http import HttpRequest, HttpResponse, post_json, read_json
+from hf_gateway.wire.http import post_json, read_json
 from hf_gateway.wire.sse import Lines, parse_event
 
 # Ours → Ollama's (api/types.go, Options).

@@ -8,13 +8,14 @@ import binascii
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from hf_gateway.embedding import EmbedAnswer
 from hf_gateway.errors import BadResponse
-from hf_gateway.usage import Usage, parse_cost, parse_token_count
+from hf_gateway.values.embedding import EmbedAnswer
+from hf_gateway.values.http import HttpRequest, HttpResponse
+from hf_gateway.values.usage import Usage, parse_cost, parse_token_count
+from hf_gateway.values.vectors import Vectors
 from hf_gateway.values.wording import quantity
-from hf_gateway.vectors import Vectors
 from hf_gateway.wire.fields import list_of, object_of, text_of
-from hf_gateway.wire.http import HttpRequest, HttpResponse, get, post_json, read_json, read_vectors, server_identity
+from hf_gateway.wire.http import get, post_json, read_json, read_vectors, server_identity
 from hf_gateway.wire.rows import rows_of
 
 Encoding = Literal["float", "base64"]

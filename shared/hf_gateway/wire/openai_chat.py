@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from hf_gateway.chat import ChatEvent, ChatRequest, Sampling, ToolCallDelta
 from hf_gateway.errors import BadResponse
-from hf_gateway.usage import Usage, parse_cost, parse_token_count
+from hf_gateway.values.chat import ChatEvent, ChatRequest, Sampling, ToolCallDelta
+from hf_gateway.values.http import HttpRequest, HttpResponse
 from hf_gateway.values.reasoning import with_reasoning
+from hf_gateway.values.usage import Usage, parse_cost, parse_token_count
 from hf_gateway.wire.classify import classify_inside
-from hf_gateway.wire.http import HttpRequest, HttpResponse, post_json, read_json
+from hf_gateway.wire.http import post_json, read_json
 from hf_gateway.wire.openai import endpoint
 from hf_gateway.wire.sse import EVENT_STARTS, EventStream, parse_event
 

@@ -4,8 +4,8 @@ import math
 from typing import Any
 
 from hf_gateway.errors import BadResponse
+from hf_gateway.values.vectors import Vectors
 from hf_gateway.values.wording import quantity
-from hf_gateway.vectors import Vectors
 
 
 def rows_of(rows: Any, count: int, *, target: str) -> Vectors:

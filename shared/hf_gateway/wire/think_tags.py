@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from hf_gateway.chat import AnswerBuilder, ChatEvent
+from hf_gateway.values.chat import AnswerBuilder, ChatEvent
 
 THINK, THINK_END = "<think>", "</think>"
 

@@ -5,7 +5,6 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from hf_gateway.chat import AnswerBuilder, ChatAnswer, ChatRequest, ToolCall
 from hf_gateway.errors import (
     BadGeneration,
     BadResponse,
@@ -15,6 +14,7 @@ from hf_gateway.errors import (
     ServerError,
     StreamBroken,
 )
+from hf_gateway.values.chat import AnswerBuilder, ChatAnswer, ChatRequest, ToolCall
 from hf_gateway.wire.model_names import contradict
 
 FINISH_REASON_FAILURES: Mapping[str, tuple[type[GatewayError], str]] = {

@@ -3,8 +3,8 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 
-from hf_gateway.embedding import EmbedRequest
 from hf_gateway.errors import AllTargetsFailed, BatchTooLarge, ContextOverflow, GatewayError
+from hf_gateway.values.embedding import EmbedRequest
 
 
 @contextlib.contextmanager

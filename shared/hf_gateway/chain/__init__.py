@@ -1,0 +1,1 @@
+"""What to do next, and how long it may take: no I/O, no clock."""

@@ -1,0 +1,1 @@
+"""Keys: policy, sources, the OS keyring."""

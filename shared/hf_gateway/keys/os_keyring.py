@@ -1,0 +1,378 @@
+"""Keys in the keyring of the operating system, one an origin: `hf-gateway login` writes them, requests find them.
+
+The keyring is asked only for origins that something was stored for: a small file in our data folder says which, and has no
+secret in it. So who never logged in pays for a look at a file that is not there, and who did pays once a process. The asking is
+done by a thread of its own and waited for PATIENCE seconds at most, since a locked keyring waits for a person.
+"""
+
+import asyncio
+import functools
+import hashlib
+import json
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotYet
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hf_gateway.errors import GatewayError
+from hf_gateway.storage.files import data_home, write_atomically
+from hf_gateway.storage.notices import notice_once
+from hf_gateway.values.forks import fork_lock
+from hf_gateway.values.logs import logger
+from hf_gateway.values.secret import Secret
+
+log = logger(__name__)
+
+SERVICE = "hf-gateway"
+"""The name under which the keyring's own program shows the keys; the user's name there is the origin."""
+LOOKUP_TIMEOUT_S = 5.0
+"""Seconds that a request waits for the keyring, once a process."""
+INTERACTIVE_TIMEOUT_S = 120.0
+"""Seconds that a command waits, in which somebody may type the keyring's password."""
+
+INSTEAD = (
+    "set the token in the environment instead (HF_TOKEN; for another server a variable that its target names: env:NAME)"
+)
+
+T = TypeVar("T")
+
+
+class KeyringUnusable(GatewayError):
+    """There is no keyring that may hold a key, or the one there is did not do what it was asked."""
+
+    counts = False
+
+
+@dataclass(frozen=True)
+class Stored:
+    """That a key is stored for an origin, as the file beside says it. backend: the keyring's class; since: ISO 8601, UTC."""
+
+    origin: str
+    backend: str
+    since: str
+
+
+def stored_keys() -> list[Stored]:
+    """List the origins that a key was stored for, without asking the keyring; of unreadable files see `unreadable`."""
+    found = [_read_mark(path) for path in sorted(_folder().glob("*.json"))]
+    return sorted((each for each in found if each is not None), key=lambda each: each.origin)
+
+
+def has_stored_key(origin: str) -> bool:
+    """Say whether a key was stored for an origin, without asking the keyring; also where the file beside is damaged."""
+    return _mark(origin).is_file()
+
+
+def unreadable_files() -> list[Path]:
+    """List the files that say that a key was stored, and no more for whom."""
+    return [path for path in sorted(_folder().glob("*.json")) if _read_mark(path) is None and path.is_file()]
+
+
+def store(origin: str, secret: Secret) -> Stored | None:
+    """Put a key into the keyring and read it back; returns what stood there before, by the file beside, or None.
+
+    Raises:
+        ImportError: the extra `keyring` is not installed.
+        KeyringUnusable: no keyring is fit for it, or it did not give the key back. What was stored before is still there.
+    """
+    before = _read_mark(_mark(origin))
+    _run_lookup(functools.partial(_write, origin, secret, _mark(origin)), INTERACTIVE_TIMEOUT_S, secret)
+    return before
+
+
+def erase(origin: str) -> bool:
+    """Take a key out of the keyring, and forget that one was stored; returns whether there was one.
+
+    Raises ImportError, KeyringUnusable: the keyring could not be asked. It is forgotten nevertheless, so no request asks again.
+    """
+    try:
+        there = _run_lookup(functools.partial(_delete, origin), INTERACTIVE_TIMEOUT_S)
+    except (ImportError, KeyringUnusable):
+        _mark(origin).unlink(missing_ok=True)
+        raise
+    _mark(origin).unlink(missing_ok=True)
+    return there
+
+
+def look(origin: str) -> Secret | None:
+    """Ask the keyring for a key now, for a command whose user waits; None where it has none.
+
+    Raises ImportError, KeyringUnusable.
+    """
+    value = _run_lookup(functools.partial(_read, origin), INTERACTIVE_TIMEOUT_S)
+    return Secret(value, f"the key in the keyring for {origin}") if value else None
+
+
+def load(origin: str) -> Secret | None:
+    """Return the key stored for an origin, for a request; None where nothing was stored, or the keyring does not give it.
+
+    Why not is said once, as a warning. The keyring is asked once a process, and again when somebody has logged in or out since.
+    On an event loop nothing is asked: there it is what was found before.
+    """
+    mark = _mark(origin)
+    if _on_an_event_loop():
+        with _lock:
+            known = _lookups.get(mark)
+        return known.answer(0.0) if known is not None else None
+    try:
+        stat = os.stat(mark)  # noqa: PTH116 - a third of the time of Path's, once a request
+    except OSError:
+        if mark in _lookups:
+            with _lock:
+                _lookups.pop(mark, None)
+        return None
+    stamp = (stat.st_mtime_ns, stat.st_ino, os.getpid())
+    with _lock:
+        asked = _lookups.get(mark)
+        if asked is None or asked.stamp != stamp:
+            reading = _start_thread(functools.partial(_read, origin))
+            asked = _lookups[mark] = _Lookup(origin, stamp, time.monotonic() + LOOKUP_TIMEOUT_S, reading)
+    return asked.answer(asked.until - time.monotonic())
+
+
+@dataclass(frozen=True)
+class _Lookup:
+    """A question to the keyring that was asked once; its answer counts whenever it comes."""
+
+    origin: str
+    stamp: tuple[int, int, int]
+    until: float
+    reading: "Future[str | None]"
+
+    def answer(self, patience: float) -> Secret | None:
+        problem = "it has no key for it any more"
+        try:
+            if value := self.reading.result(max(0.0, patience)):
+                return Secret(value, f"the key in the keyring for {self.origin}")
+        except NotYet:
+            if patience <= 0 and time.monotonic() < self.until:
+                return None  # asked on an event loop, while another thread still waits for it
+            problem = "it has not answered in time; it may be locked, and waiting for its password"
+        except (GatewayError, ImportError) as error:
+            problem = str(error)
+        notice_once(
+            f"a key was stored for {self.origin}, but the keyring does not give it: {problem}. "
+            "Going on without; `hf-gateway login` stores it anew, `hf-gateway logout` forgets it"
+        )
+        return None
+
+
+_lock = fork_lock()
+_lookups: dict[Path, _Lookup] = {}
+
+
+def _write(origin: str, secret: Secret, mark: Path) -> None:
+    """Store with its mark, read back, and look whether it lies there in clear text."""
+    backend = _fit_backend()
+    before = backend.get_password(SERVICE, origin)
+    marked_before = mark.read_bytes() if mark.is_file() else None
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    written = json.dumps({"origin": origin, "backend": _name(backend), "since": now}, indent=2).encode()
+    try:
+        # The mark first: a key without one would be found by no request, and erased by no logout.
+        write_atomically(mark, written)
+    except OSError as error:
+        raise KeyringUnusable(
+            f"nothing was stored, since {mark} cannot be written ({error.strerror}); {INSTEAD}"
+        ) from None
+    try:
+        _set(backend, origin, secret, before)
+    except Exception:
+        # Where the key may have stayed in the keyring, its mark stays too, so that a logout looks there.
+        if _has(backend, origin, before):
+            _put_back(mark, marked_before)
+        raise
+    with suppress(OSError):
+        # Once more: who asked meanwhile was given the key before, and asks anew when the mark is another.
+        write_atomically(mark, written)
+
+
+def _has(backend: Any, origin: str, value: str | None) -> bool:
+    try:
+        return bool(backend.get_password(SERVICE, origin) == value)
+    except Exception:  # noqa: BLE001 - backends come from anybody and raise anything
+        return False
+
+
+def _put_back(mark: Path, content: bytes | None) -> None:
+    with suppress(OSError):
+        if content is None:
+            mark.unlink(missing_ok=True)
+        else:
+            write_atomically(mark, content)
+
+
+def _set(backend: Any, origin: str, secret: Secret, before: str | None) -> None:
+    backend.set_password(SERVICE, origin, secret.reveal())
+    problem = None
+    if backend.get_password(SERVICE, origin) != secret.reveal():
+        problem = "it did not give back what was stored"
+    elif (file := _clear_text(backend, secret)) is not None:
+        problem = f"it wrote the key to {file} in clear text"
+    if problem is not None:
+        if before is None:
+            _delete(origin)
+        else:
+            backend.set_password(SERVICE, origin, before)
+        raise KeyringUnusable(f"{_name(backend)} is not fit for keys: {problem}, so it was taken out again; {INSTEAD}")
+
+
+def _read(origin: str) -> str | None:
+    value: str | None = _fit_backend().get_password(SERVICE, origin)
+    return value
+
+
+def _delete(origin: str) -> bool:
+    from keyring.errors import PasswordDeleteError
+
+    backend = _fit_backend()
+    if backend.get_password(SERVICE, origin) is None:
+        return False
+    try:
+        backend.delete_password(SERVICE, origin)
+    except PasswordDeleteError:  # somebody else was faster
+        return False
+    return True
+
+
+def _fit_backend() -> Any:
+    """Return the keyring's backend that may hold a key. Raises ImportError, KeyringUnusable.
+
+    Of a chain of backends it is one member, the first that is fit: the chain itself would fall back to clear text.
+    """
+    try:
+        import keyring
+    except ImportError:
+        raise ImportError("the keyring needs a package: pip install 'hf-gateway[keyring]'") from None
+    chosen = keyring.get_keyring()
+    unfit = []
+    for backend in _members(chosen):
+        reason = _unfit(backend)
+        if reason is None:
+            return backend
+        unfit.append(f"{_name(backend)}: {reason}")
+    raise KeyringUnusable(f"there is no keyring here that may hold a key ({'; '.join(unfit)}); {INSTEAD}")
+
+
+def _members(backend: Any) -> list[Any]:
+    """Return the backends of a chain, which may be empty; any other backend is itself."""
+    if _name(backend).startswith("keyring.backends.chainer."):
+        return list(backend.backends) or [_fail()]
+    return [backend]
+
+
+def _fail() -> Any:
+    from keyring.backends import fail
+
+    none: Any = fail.Keyring
+    return none()
+
+
+def _unfit(backend: Any) -> str | None:
+    """Say why a key must not go there; None for a backend that nothing is known against."""
+    name = _name(backend)
+    if name.startswith("keyring.backends.fail."):
+        return "this machine offers none, as is usual for servers and containers"
+    if name.startswith("keyring.backends.null."):
+        return "it throws away what it is given"
+    if name.startswith("keyrings.alt.") and "Encrypted" not in name:
+        return "it keeps keys in clear text, or with others on the network"
+    if name == "keyrings.alt.file.EncryptedKeyring" and "keyring_key" not in vars(backend):
+        # Looked for where it is kept: asking for it would ask at the terminal.
+        return "it asks for its password at a terminal, in each process anew"
+    if "no enc" in str(getattr(backend, "scheme", "")):
+        return "it does not encrypt"
+    return None
+
+
+def _clear_text(backend: Any, secret: Secret) -> str | None:
+    """Return the backend's file if the key can be read in it, as it is or in base64."""
+    import base64
+
+    path = getattr(backend, "file_path", None)
+    if not isinstance(path, str | os.PathLike):
+        return None
+    try:
+        content = Path(path).read_bytes()
+    except OSError:
+        return None
+    raw = secret.reveal().encode()
+    joined = b"".join(content.split())  # files of this kind break base64 into lines
+    return str(path) if raw in content or base64.b64encode(raw) in joined else None
+
+
+def _name(backend: Any) -> str:
+    return f"{type(backend).__module__}.{type(backend).__qualname__}"
+
+
+def _run_lookup(work: Callable[[], T], patience: float, secret: Secret | None = None) -> T:
+    """Have a thread of its own ask the keyring, and wait for it. Raises ImportError, KeyringUnusable."""
+    failure: Exception
+    try:
+        return _start_thread(work, secret).result(patience)
+    except NotYet:
+        failure = KeyringUnusable(
+            f"the keyring has not answered in {patience:.0f} s; it may be locked and waiting for its password; {INSTEAD}"
+        )
+    except (GatewayError, ImportError) as error:
+        failure = error
+    raise failure
+
+
+def _start_thread(work: Callable[[], T], secret: Secret | None = None) -> "Future[T]":
+    """Start a thread that asks; whatever goes wrong there ends as an error without the key in it."""
+    future: Future[T] = Future()
+
+    def ask() -> None:
+        failure: Exception | None = None
+        try:
+            future.set_result(work())
+        except (GatewayError, ImportError) as error:
+            failure = error
+        except Exception as error:  # noqa: BLE001 - backends come from anybody and raise anything
+            said = f"{type(error).__name__}: {error}"
+            failure = KeyringUnusable(f"the keyring failed: {secret.scrub(said) if secret else said}; {INSTEAD}")
+        if failure is not None:
+            # Bare: a traceback's frames would hold the key.
+            future.set_exception(failure.with_traceback(None))
+
+    # Not a pool: the interpreter would wait at its end for a thread that waits for a person.
+    threading.Thread(target=ask, name="hf-gateway-keyring", daemon=True).start()
+    return future
+
+
+def _on_an_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _folder() -> Path:
+    return data_home() / "keyring"
+
+
+def _mark(origin: str) -> Path:
+    return _mark_of(origin, *map(os.environ.get, ("HF_GATEWAY_HOME", "XDG_DATA_HOME", "LOCALAPPDATA", "HOME")))
+
+
+@functools.lru_cache(maxsize=256)
+def _mark_of(origin: str, *_where: str | None) -> Path:
+    """Return the file of an origin; where: what the folder follows from. Each request asks, so it is reckoned once."""
+    return _folder() / f"{hashlib.sha256(origin.encode()).hexdigest()[:16]}.json"
+
+
+def _read_mark(path: Path) -> Stored | None:
+    try:
+        data = json.loads(path.read_bytes())
+        return Stored(str(data["origin"]), str(data["backend"]), str(data["since"]))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None  # it still says that there is a key, which is what requests go by

@@ -1,0 +1,1 @@
+"""Performs effects: the drivers, the background loop, concurrency."""

@@ -1,0 +1,222 @@
+"""Carries out what generators wish for, once blocking and once async: the only twins in the house.
+
+The chain yields `Call`, `Wait` and `Emit`; within a `Call` is one effect of a backend: `Send` a request, `Open` one whose
+answer comes in pieces, `Read` the next piece, `Compute` something heavy. The outcome is sent in, or the `GatewayError`
+thrown in.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Generator
+from concurrent.futures import wait as wait_for
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from hf_gateway.chain.effects import Await, Call, Emit, Wait
+from hf_gateway.errors import ConfigError, GatewayError
+from hf_gateway.runtime.effects import Compute, Effects, Open, Opened, Read, Send, StreamSource
+from hf_gateway.values.http import HttpResponse
+
+
+def require_asyncio() -> None:
+    """Raise ConfigError where no event loop of asyncio runs, as under trio."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        pass
+    else:
+        return
+    raise ConfigError(
+        "async calls need an event loop of asyncio, and none runs here; from another one, such as trio's, call the blocking form "
+        "on a thread: await trio.to_thread.run_sync(gateway.embed, texts)"
+    )
+
+
+class Transport(Protocol):
+    """Sends requests. `timeout` is for what the method waits for, `connect_timeout` for its connection, both in seconds."""
+
+    def send(self, send: Send, *, timeout: float, connect_timeout: float, target: str) -> HttpResponse:
+        """Block until the whole answer is there."""
+
+    async def asend(self, send: Send, *, timeout: float, connect_timeout: float, target: str) -> HttpResponse:
+        """Wait for the whole answer."""
+
+    def open(self, send: Open, *, timeout: float, connect_timeout: float, target: str) -> Opened:
+        """Block until the answer's headers are there."""
+
+    async def aopen(self, send: Open, *, timeout: float, connect_timeout: float, target: str) -> Opened:
+        """Wait for the answer's headers."""
+
+
+class Clock:
+    """Time as the chain sees it: monotonic seconds, and pauses. Tests hold their own (`hf_gateway.testing`)."""
+
+    def now(self) -> float:
+        """Return monotonic seconds."""
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        """Block for a pause between tries."""
+        time.sleep(seconds)
+
+    async def asleep(self, seconds: float) -> None:
+        """Pause between tries without blocking."""
+        await asyncio.sleep(seconds)
+
+
+@dataclass(frozen=True)
+class Driver:
+    """Carries out wishes with a transport and a clock. connect_timeout in seconds."""
+
+    transport: Transport
+    clock: Clock
+    connect_timeout: float = 5.0
+
+    def run(self, steps: Generator[Any, Any, Any]) -> Any:
+        """Drive steps to their end, blocking; returns what they return."""
+        driving = self.stream(steps)
+        while True:
+            try:
+                next(driving)
+            except StopIteration as done:
+                return done.value
+
+    async def arun(self, steps: Generator[Any, Any, Any]) -> Any:
+        """Drive steps to their end, async; returns what they return."""
+        ended: list[Any] = []
+        async for _ in self.astream(steps, ended.append):
+            pass
+        return ended[0]
+
+    def perform(self, effects: Effects, *, timeout: float, target: str) -> Any:
+        """Drive one backend's effects without a chain, blocking, all of them within `timeout` seconds."""
+        return self.run(self._with_timeouts(effects, self.clock.now() + timeout, target))
+
+    def stream(self, steps: Generator[Any, Any, Any]) -> Generator[Any, None, Any]:
+        """Drive steps, blocking, giving what they emit; returns what they return."""
+        resume, value, held = steps.send, None, _OpenSources()
+        try:
+            while True:
+                try:
+                    step = resume(value)
+                except StopIteration as done:
+                    return done.value
+                resume, value = steps.send, None
+                if isinstance(step, Emit):
+                    yield step.event
+                    continue
+                try:
+                    value = self._step(step, held)
+                except GatewayError as failure:
+                    resume, value = steps.throw, failure
+        finally:
+            steps.close()
+            if (source := held.take_all()) is not None:
+                source.close()
+
+    async def astream(self, steps: Generator[Any, Any, Any], ended: Callable[[Any], None]) -> AsyncGenerator[Any, None]:
+        """Drive steps, async, giving what they emit; `ended` is told what they return. Raises ConfigError without asyncio."""
+        require_asyncio()
+        resume, value, held = steps.send, None, _OpenSources()
+        try:
+            while True:
+                try:
+                    step = resume(value)
+                except StopIteration as done:
+                    ended(done.value)
+                    return
+                resume, value = steps.send, None
+                if isinstance(step, Emit):
+                    yield step.event
+                    continue
+                try:
+                    value = await self._astep(step, held)
+                except GatewayError as failure:
+                    resume, value = steps.throw, failure
+        finally:
+            steps.close()
+            if (source := held.take_all()) is not None:
+                await source.aclose()
+
+    def _step(self, step: Call | Wait | Await, held: "_OpenSources") -> Any:
+        if (source := held.take_finished(step)) is not None:
+            source.close()
+        if isinstance(step, Wait):
+            return self.clock.sleep(step.seconds)
+        if isinstance(step, Await):
+            return wait_for([step.future], step.timeout)
+        effect, timeout = step.effect, step.timeout
+        match effect:
+            case Compute():
+                return effect.function()
+            case Read():
+                return held.track(effect.source).read(_shorter(timeout, effect.within))
+            case Open():
+                opened = self.transport.open(
+                    effect, timeout=timeout, connect_timeout=self.connect_timeout, target=step.target
+                )
+                held.track(opened.source)
+                return opened
+        return self.transport.send(effect, timeout=timeout, connect_timeout=self.connect_timeout, target=step.target)
+
+    async def _astep(self, step: Call | Wait | Await, held: "_OpenSources") -> Any:
+        if (source := held.take_finished(step)) is not None:
+            await source.aclose()
+        if isinstance(step, Wait):
+            return await self.clock.asleep(step.seconds)
+        if isinstance(step, Await):
+            return await asyncio.wait([asyncio.wrap_future(step.future)], timeout=step.timeout)
+        effect, timeout = step.effect, step.timeout
+        match effect:
+            case Compute():
+                return await asyncio.get_running_loop().run_in_executor(effect.executor, effect.function)
+            case Read():
+                return await held.track(effect.source).aread(_shorter(timeout, effect.within))
+            case Open():
+                opened = await self.transport.aopen(
+                    effect, timeout=timeout, connect_timeout=self.connect_timeout, target=step.target
+                )
+                held.track(opened.source)
+                return opened
+        return await self.transport.asend(
+            effect, timeout=timeout, connect_timeout=self.connect_timeout, target=step.target
+        )
+
+    def _with_timeouts(self, effects: Effects, ends: float, target: str) -> Generator[Call, Any, Any]:
+        resume, value = effects.send, None
+        try:
+            while True:
+                try:
+                    effect = resume(value)
+                except StopIteration as done:
+                    return done.value
+                try:
+                    resume, value = effects.send, (yield Call(effect, max(0.0, ends - self.clock.now()), target))
+                except GatewayError as failure:
+                    resume, value = effects.throw, failure
+        finally:
+            effects.close()
+
+
+class _OpenSources:
+    """The source that is being read: there is one at a time, and it is closed when anything else is wished for."""
+
+    def __init__(self) -> None:
+        self._source: StreamSource | None = None
+
+    def track(self, source: StreamSource) -> StreamSource:
+        self._source = source
+        return source
+
+    def take_finished(self, step: Call | Wait | Await) -> StreamSource | None:
+        if isinstance(step, Call) and isinstance(step.effect, Read):
+            return None
+        return self.take_all()
+
+    def take_all(self) -> StreamSource | None:
+        source, self._source = self._source, None
+        return source
+
+
+def _shorter(timeout: float, within: float | None) -> float:
+    return timeout if within is None else min(timeout, within)

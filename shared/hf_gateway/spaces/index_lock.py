@@ -1,0 +1,259 @@
+"""The index lock: an index, which is a folder, remembers the vector space it was made with and is never opened with another.
+
+`space.json` in the folder holds the space and the canaries' vectors, so that the index can be carried to another machine and
+still be told from one whose vectors only have the same name and length.
+"""
+
+import dataclasses
+import datetime as dt
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from hf_gateway._version import __version__
+from hf_gateway.errors import ConfigError, SpaceMismatch
+from hf_gateway.spaces.fingerprint import VERSION as CANARIES_VERSION
+from hf_gateway.spaces.fingerprint import Comparison, Fingerprint, Rows, compare
+from hf_gateway.storage.files import create_atomically, interprocess_lock, write_atomically
+from hf_gateway.values.logs import logger
+from hf_gateway.values.vector_space import VectorSpace
+
+log = logger(__name__)
+
+VERSION = 1
+"""Of the file's form."""
+NAME = "space.json"
+"""The file's name in the index's folder."""
+
+
+@dataclass(frozen=True)
+class IndexLock:
+    """What the index in a folder was made with.
+
+    path: the folder; space: None as long as a chain that may answer in several spaces has given no vector; created: when it
+    was locked, in ISO 8601; by: which hf-gateway did it; fingerprint: what the space's vectors really are, where measured.
+    """
+
+    path: Path
+    space: VectorSpace | None
+    created: str = field(default_factory=lambda: dt.datetime.now(dt.UTC).isoformat(timespec="seconds"))
+    by: str = f"hf-gateway {__version__}"
+    fingerprint: Fingerprint | None = None
+
+    @classmethod
+    def read(cls, path: str | Path) -> Self | None:
+        """Return the lock of the index in this folder; None where there is none.
+
+        Raises:
+            ConfigError: the file cannot be read, is spoilt, or was written by a newer hf-gateway. It is left as it is.
+        """
+        folder = Path(path)
+        file = folder / NAME
+        try:
+            data = json.loads(file.read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise ConfigError(
+                f"{file} cannot be read, so nobody knows what the index was made with: {error}"
+            ) from error
+        except (ValueError, RecursionError) as error:
+            raise _invalid_file(file, f"it is no JSON: {error}") from None
+        version = data.get("version") if isinstance(data, dict) else None
+        if isinstance(version, int) and version > VERSION:
+            raise ConfigError(
+                f"{file} has form {version}, written by {data.get('by', 'a newer hf-gateway')}; this is hf-gateway "
+                f"{__version__}, which knows form {VERSION}: upgrade with `pip install -U hf-gateway`"
+            )
+        try:
+            return cls._of(folder, data)
+        except (ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
+            raise _invalid_file(file, f"{type(error).__name__}: {error}") from None
+
+    @classmethod
+    def _of(cls, folder: Path, data: Mapping[str, Any]) -> Self:
+        if data["version"] != VERSION:
+            raise ValueError(f"there is no form {data['version']!r}")
+        for name, kind in (("created", str), ("by", str)):
+            if not isinstance(data[name], kind):
+                raise TypeError(f"{name} is {data[name]!r}")
+        measured = data["fingerprint"]
+        if measured is not None and measured["version"] != CANARIES_VERSION:
+            measured = None  # of other texts, which compare with nothing here
+        return cls(
+            folder,
+            _space_of(data["space"]),
+            data["created"],
+            data["by"],
+            None if measured is None else Fingerprint.from_dict(measured),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `space.json` holds."""
+        return {
+            "version": VERSION,
+            "space": None if self.space is None else self.space.to_dict(),
+            "created": self.created,
+            "by": self.by,
+            "fingerprint": None if self.fingerprint is None else self.fingerprint.to_dict(),
+        }
+
+    def check(self, space: VectorSpace, fingerprint: Fingerprint | None = None, *, cut: bool = False) -> None:
+        """Compare with the space, and the vectors, of who wants to open the index.
+
+        cut: whether texts may be cut, so that the long canary counts.
+
+        Raises:
+            SpaceMismatch: a field that both know differs, or the vectors do under equal names.
+        """
+        if self.space is not None and (differences := self.space.differences(space)):
+            lines = "".join(f"\n  - {difference}" for difference in differences)
+            now = space.model if differences[0].field == "model" else "the same model in another way"
+            raise SpaceMismatch(
+                f"the index in {self.path} was made with {self.space.model} (locked {self.created} by {self.by}), and would "
+                f"now be opened with {now}. What was, and what would be:{lines}\n  {self._ways_out()}"
+            )
+        if self.fingerprint is None or fingerprint is None:
+            return
+        comparison = _best_comparison(self.fingerprint, fingerprint, cut)
+        if not comparison.same:
+            raise SpaceMismatch(self._other_vectors(fingerprint, comparison))
+
+    def write(self, *, cut: bool = False) -> "IndexLock":
+        """Put it into its folder, or add to the lock that is there what this one knows better; returns the one that holds.
+
+        Of many processes that lock a new folder at once the first one wins, and the others are held to what it wrote. What
+        a lock knows is never taken from it.
+
+        cut: whether texts may be cut, so that the long canary counts.
+
+        Raises:
+            SpaceMismatch: the folder is locked to another space.
+            ConfigError: the file cannot be written, or the one that is there cannot be read.
+        """
+        if self.space is None:
+            raise ConfigError(f"the space of the index in {self.path} is not known yet, so it cannot be locked")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        with interprocess_lock(self.path):
+            known = self.read(self.path)
+            if known is None:
+                try:
+                    create_atomically(self.path / NAME, self._bytes())
+                except OSError as error:
+                    raise self._unwritable(error) from error
+                known = self.read(self.path) or self
+            known.check(self.space, self.fingerprint, cut=cut)
+            grown = known._grown(self.space, self.fingerprint)
+            if grown is not known:
+                try:
+                    write_atomically(self.path / NAME, grown._bytes())
+                except OSError as error:  # an index that may only be read can be used all the same
+                    log.info("what is now known of the space cannot be added to %s: %s", self.path / NAME, error)
+                    return known
+        return grown
+
+    def _grown(self, space: VectorSpace, fingerprint: Fingerprint | None) -> Self:
+        """Fill the gaps; the model's own files count for more than a server that nobody could check. Itself if there are none."""
+        merged = space if self.space is None else self.space.merged(space)
+        kept = self.fingerprint
+        if kept is None:
+            kept = fingerprint
+        elif fingerprint is not None and compare(kept.rows, fingerprint.rows, cut=False).same:
+            if (kept.authority, fingerprint.authority) == ("server", "files"):
+                kept = dataclasses.replace(
+                    fingerprint, accepted={**kept.accepted, **fingerprint.accepted}
+                ).completed_with(kept.rows)
+            else:
+                kept = kept.completed_with(fingerprint.rows)
+        if merged == self.space and kept is self.fingerprint:
+            return self
+        return dataclasses.replace(self, space=merged, fingerprint=kept)
+
+    def _bytes(self) -> bytes:
+        return (json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n").encode()
+
+    def _unwritable(self, error: OSError) -> ConfigError:
+        return ConfigError(
+            f"the index in {self.path} cannot be locked, since {NAME} cannot be written there: {error}; "
+            "make the folder writable, or lock the index where it is made"
+        )
+
+    def _other_vectors(self, fingerprint: Fingerprint, comparison: Comparison) -> str:
+        assert self.fingerprint is not None
+        worst = ", ".join(f"{role} {cosine:.4f}" for role, cosine in comparison.worst.items())
+        return (
+            f"the index in {self.path} was made with other vectors than would now be used, though nothing in their names "
+            f"differs ({fingerprint.space.model})" + (f"; worst cosine: {worst}" if worst else "") + "\n"
+            f"  - the index's: {_origin_of(self.fingerprint)}\n"
+            f"  - now: {_origin_of(fingerprint)}\n"
+            f"  - probably {comparison.causes[0]}\n"
+            f"  {_verdict(self.fingerprint, fingerprint)}\n  {self._ways_out()}"
+        )
+
+    def _ways_out(self) -> str:
+        model = "the model" if self.space is None else self.space.model
+        return (
+            f"Ways out: use {model} as the index was made; rebuild the index into another folder; or, if the two are truly "
+            f"the same, delete {self.path / NAME} and lock it again with adopt=True"
+        )
+
+
+def warn_unlocked(folder: str | Path) -> bool:
+    """Return whether an index that is to be opened without a lock has none, and warn of what that means."""
+    if (Path(folder) / NAME).exists():
+        return False
+    log.warning(
+        "the index in %s is opened without a lock, so a query may be embedded in another vector space than the index was made "
+        "with, and nothing would say so; if it was made with this embedder, open it once with adopt=True, which locks it",
+        folder,
+    )
+    return True
+
+
+def _best_comparison(one: Fingerprint, other: Fingerprint, cut: bool) -> Comparison:
+    """Compare two fingerprints, and what a person accepted for the same as one of them; the first that agrees counts."""
+    first = compare(one.rows, other.rows, cut=cut)
+    if first.same:
+        return first
+    pairs: list[tuple[Rows, Rows]] = [(rows, other.rows) for rows in one.accepted.values()]
+    pairs += [(one.rows, rows) for rows in other.accepted.values()]
+    return next((found for left, right in pairs if (found := compare(left, right, cut=cut)).same), first)
+
+
+def _origin_of(fingerprint: Fingerprint) -> str:
+    if fingerprint.authority == "files":
+        return f"the model's own files at {fingerprint.source}, measured {fingerprint.taken}"
+    return f"the server {fingerprint.source}, which nobody could check, measured {fingerprint.taken}"
+
+
+def _verdict(index: Fingerprint, now: Fingerprint) -> str:
+    if (index.authority, now.authority) == ("server", "files"):
+        return "The model's own files decide what a name means: the index holds the vectors of something else, so rebuild it."
+    if (index.authority, now.authority) == ("files", "server"):
+        return "The index was made with the model's own files, so it is the server that does something else."
+    return "Neither can be told to be the right one; what counts is that they do not belong together."
+
+
+_TYPES: Mapping[str, type] = {"dimension": int, "normalized": bool, "max_tokens": int}
+
+
+def _space_of(data: Any) -> VectorSpace:
+    """Read a space from a file. Raises ConfigError, TypeError."""
+    space = VectorSpace.from_dict(data)
+    for name, value in space.to_dict().items():
+        if type(value) is not _TYPES.get(name, str):
+            raise TypeError(f"the space's {name} is {value!r}")
+    return space
+
+
+def _invalid_file(file: Path, why: str) -> ConfigError:
+    return ConfigError(
+        f"{file} is spoilt ({why}), so nobody knows what the index was made with. It was left as it is: restore it from a "
+        "backup, or rebuild the index into a new folder; if you do know that the index was made with the model you are using, "
+        "delete the file and lock the folder with adopt=True"
+    )

@@ -1,0 +1,260 @@
+"""Where cached vectors are kept: a SQLite file, LangChain's byte stores, LlamaIndex's key-value stores.
+
+They hold strings and bytes and know nothing of spaces; what stands in a key is in `cache.py`.
+"""
+
+import contextlib
+import os
+from base64 import b64decode, b64encode
+from collections import deque
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from hf_gateway.errors import ConfigError
+from hf_gateway.storage.files import home
+from hf_gateway.storage.sqlite import gate, set_wal_mode
+from hf_gateway.values.forks import fork_lock
+
+if TYPE_CHECKING:
+    import sqlite3
+
+FILE_NAME = "vectors.sqlite"
+VERSION = 1
+"""Of the SQLite file's tables; a file of another version is left alone."""
+BUSY_TIMEOUT_S = 10.0
+"""Seconds for which a writer waits for other processes' writes."""
+
+
+@runtime_checkable
+class VectorCache(Protocol):
+    """Where vectors are kept: strings to bytes. Called from several threads at once; may raise whatever it likes."""
+
+    def get_many(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        """Return one value a key, in order; None for what is not there."""
+
+    def set_many(self, items: Sequence[tuple[str, bytes]]) -> None:
+        """Keep values under keys, over what is there."""
+
+    def close(self) -> None:
+        """Let files and connections go; it can be used again afterwards."""
+
+
+class SqliteCache:
+    """Vectors in one SQLite file, for any number of threads and processes of one machine, also across a fork.
+
+    Args:
+        path: the file; it and its folder are made when first used, readable for their owner alone.
+        max_bytes: what the entries may take up; beyond it the oldest fifth goes. None: as much as comes.
+    """
+
+    def __init__(self, path: str | Path, *, max_bytes: int | None = None) -> None:
+        """Take the path; nothing is opened yet."""
+        self.path = Path(path).expanduser().absolute()
+        self.max_bytes = max_bytes
+        self._idle: deque[sqlite3.Connection] = deque()
+        self._writing = fork_lock()
+        self._pid = os.getpid()
+        gate.register(self)
+
+    def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
+        """Return one value a key, in order. Raises sqlite3.Error, OSError."""
+        found: dict[str, bytes] = {}
+        with self._connection() as connection:
+            for part in chunks(keys, 500):
+                marks = ",".join("?" * len(part))
+                query = f"SELECT key, value FROM vectors WHERE key IN ({marks})"  # noqa: S608 - question marks only
+                found.update(connection.execute(query, part))
+        return [found.get(name) for name in keys]
+
+    def set_many(self, items: Sequence[tuple[str, bytes]]) -> None:
+        """Keep all of them or none. Raises sqlite3.Error, OSError."""
+        items = list(items)  # of whatever makes them, before the file is locked for others
+        # SQLite lets writers wait in no order, so the fewer of them wait there, the sooner each has its turn.
+        with self._writing, self._connection() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.executemany(
+                "INSERT INTO vectors VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", items
+            )
+            if self.max_bytes is not None:
+                _trim(connection, self.max_bytes)
+            connection.execute("COMMIT")
+
+    def close(self) -> None:
+        """Close the connections that nobody uses just now."""
+        self._reset_after_fork()
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Close them, in the process that opened them; also before a fork."""
+        with contextlib.suppress(IndexError):
+            while True:
+                self._idle.pop().close()
+
+    def kept(self) -> str | None:
+        """Return the path where a connection to it is open and not in use."""
+        return str(self.path) if self._idle else None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the path."""
+        return (_sqlite_cache, (self.path, self.max_bytes))
+
+    def __repr__(self) -> str:
+        """Show the path."""
+        return f"SqliteCache({str(self.path)!r})"
+
+    def __del__(self) -> None:
+        """Close."""
+        if hasattr(self, "_idle"):
+            self.close()
+
+    @contextlib.contextmanager
+    def _connection(self) -> "Iterator[sqlite3.Connection]":
+        """Lend a connection to one thread; one that met an error is closed, which undoes what it had begun."""
+        self._reset_after_fork()
+        with gate.using(str(self.path)):
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                connection = self._open()
+            with contextlib.ExitStack() as closing:
+                closing.callback(connection.close)
+                yield connection
+                closing.pop_all()
+            self._idle.append(connection)
+
+    def _reset_after_fork(self) -> None:
+        if self._pid != os.getpid():
+            _INHERITED_CONNECTIONS.append(self._idle)
+            self._idle, self._pid = deque(), os.getpid()
+
+    def _open(self) -> "sqlite3.Connection":
+        import sqlite3
+
+        if not self.path.exists():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.touch(mode=0o600)
+        # In autocommit, since transactions are begun by hand; used by one thread at a time, not always the same.
+        connection = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+        with contextlib.ExitStack() as closing:
+            closing.callback(connection.close)
+            set_wal_mode(connection, BUSY_TIMEOUT_S)
+            connection.execute("PRAGMA synchronous=NORMAL")
+            _make_tables(connection, self.path)
+            closing.pop_all()
+        return connection
+
+
+_INHERITED_CONNECTIONS: list[Any] = []
+"""Connections that a fork of other means than Python's carried over: SQLite forbids to use them, and even to close them."""
+
+
+def _sqlite_cache(path: Path, max_bytes: int | None) -> SqliteCache:
+    return SqliteCache(path, max_bytes=max_bytes)
+
+
+def _make_tables(connection: "sqlite3.Connection", path: Path) -> None:
+    if _version(connection) == 0:
+        connection.execute("BEGIN IMMEDIATE")
+        if _version(connection) == 0:
+            connection.execute("CREATE TABLE vectors (key TEXT PRIMARY KEY, value BLOB NOT NULL)")
+            connection.execute(f"PRAGMA user_version={VERSION}")
+        connection.execute("COMMIT")
+    if (version := _version(connection)) != VERSION:
+        raise OSError(f"{path} is of version {version}, and this hf-gateway knows version {VERSION}")
+
+
+def _version(connection: "sqlite3.Connection") -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _trim(connection: "sqlite3.Connection", max_bytes: int) -> None:
+    pages, free, size = (
+        connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+    )
+    if (pages - free) * size > max_bytes:
+        connection.execute(
+            "DELETE FROM vectors WHERE rowid IN "
+            "(SELECT rowid FROM vectors ORDER BY rowid LIMIT (SELECT count(*) / 5 + 1 FROM vectors))"
+        )
+
+
+class ByteStoreCache:
+    """Vectors in a LangChain `ByteStore`, or in anything with `mget` and `mset`."""
+
+    def __init__(self, store: Any) -> None:
+        """Take the store, which stays its owner's to close."""
+        self.store = store
+
+    def get_many(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        """Return one value a key, in order."""
+        return list(self.store.mget(list(keys)))
+
+    def set_many(self, items: Sequence[tuple[str, bytes]]) -> None:
+        """Keep values under keys."""
+        self.store.mset(list(items))
+
+    def close(self) -> None:
+        """Leave the store to its owner."""
+
+
+class KVStoreCache:
+    """Vectors in a LlamaIndex `BaseKVStore`, or in anything with `put` and `get`; as base64, since its values are JSON."""
+
+    collection = "hf_gateway_vectors"
+
+    def __init__(self, store: Any) -> None:
+        """Take the store, which stays its owner's to close."""
+        self.store = store
+
+    def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
+        """Return one value a key, in order; what is not ours is an empty value, which is spoilt."""
+        return [_from_json(self.store.get(name, collection=self.collection)) for name in keys]
+
+    def set_many(self, items: Sequence[tuple[str, bytes]]) -> None:
+        """Keep values under keys."""
+        for name, value in items:
+            self.store.put(name, {"vector": b64encode(value).decode()}, collection=self.collection)
+
+    def close(self) -> None:
+        """Leave the store to its owner."""
+
+
+def _from_json(value: Any) -> bytes | None:
+    if value is None:
+        return None
+    try:
+        return b64decode(value["vector"], validate=True)
+    except (KeyError, TypeError, ValueError):
+        return b""
+
+
+def open_cache(given: Any) -> VectorCache | None:
+    """Return the cache that `cache=` means; None for none. Nothing is opened yet. Raises ConfigError."""
+    if given is None or given is False:
+        return None
+    if given is True:
+        return SqliteCache(home() / FILE_NAME)
+    if isinstance(given, str | Path):
+        return SqliteCache(given)
+    if isinstance(given, type):
+        raise ConfigError(f"cache is the class {given.__name__}; pass an instance")
+    if isinstance(given, VectorCache):
+        return given
+    if _has(given, "mget", "mset"):
+        return ByteStoreCache(given)
+    if _has(given, "put", "get"):
+        return KVStoreCache(given)
+    raise ConfigError(
+        "cache is True, a path, a LangChain ByteStore, a LlamaIndex key-value store, or a VectorCache, "
+        f"not {type(given).__name__}"
+    )
+
+
+def _has(given: Any, *names: str) -> bool:
+    return all(callable(getattr(given, name, None)) for name in names)
+
+
+def chunks(items: Sequence[str], most: int) -> Iterator[Sequence[str]]:
+    """Cut into pieces of at most so many."""
+    return (items[start : start + most] for start in range(0, len(items), most))

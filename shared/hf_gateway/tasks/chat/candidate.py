@@ -1,0 +1,40 @@
+"""A target for chat, with the checks that hold for every answer."""
+
+from dataclasses import dataclass, replace
+
+from hf_gateway.errors import (
+    AttemptTimedOut,
+    ConnectFailed,
+    StreamBroken,
+)
+from hf_gateway.runtime.effects import Effects
+from hf_gateway.storage.notices import notice_once
+from hf_gateway.tasks.candidate import TargetCandidate
+from hf_gateway.tasks.chat.answer_checks import answer_failure, notes_on
+from hf_gateway.values.chat import AnswerBuilder, ChatRequest
+
+
+@dataclass(eq=False)
+class ChatCandidate(TargetCandidate):
+    """For chat. inherits: the target names no model of its own, so that a call's model is meant for it, too."""
+
+    inherits: bool = True
+
+    def answer(self, request: ChatRequest) -> Effects:
+        """Do what the backend does; a stream that did not say why it ended is an error, never a shorter answer."""
+        builder = AnswerBuilder()
+        model = request.model if self.inherits and request.model else self.backend.target.model
+        try:
+            yield from self.backend.chat(replace(request, model=model), builder)
+        except (AttemptTimedOut, ConnectFailed) as failure:
+            if builder.has_content:
+                raise StreamBroken(f"the answer broke off: {failure.message}", target=self.label) from None
+            raise
+        if (failed := answer_failure(request, builder)) is not None:
+            failed.target = self.label
+            raise failed
+        answer = builder.answer()
+        notes = tuple(map(self._without_key, notes_on(answer, model, streamed=request.stream)))
+        for note in notes:
+            notice_once(f"{self.label}: {note}")
+        return replace(answer, model=answer.model or model, notes=notes)

@@ -1,0 +1,82 @@
+"""How a conversation is answered: checked at once, served by the chain, told to whoever watches."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from hf_gateway.chain.attempt_log import AttemptLog
+from hf_gateway.chain.effects import Steps
+from hf_gateway.chain.fallback import Chain
+from hf_gateway.errors import InvalidRequest
+from hf_gateway.observing import observer
+from hf_gateway.observing.observer import ObservedCall
+from hf_gateway.settings.chat import ChatSettings
+from hf_gateway.tasks.chat.candidate import ChatCandidate
+from hf_gateway.values.chat import ChatRequest, ChatResult, Message
+
+OnAnswer = Callable[[ChatResult, AttemptLog], None]
+
+
+class ChatService:
+    """Answers the conversations of one gateway."""
+
+    def __init__(
+        self,
+        chain: Chain,
+        candidates: Sequence[ChatCandidate],
+        settings: ChatSettings,
+        watch: Callable[[ChatRequest, bool], ObservedCall],
+        told: OnAnswer,
+    ) -> None:
+        """watch: has a request watched, which is streamed to its caller or not; told: hears of each result before its caller."""
+        self._chain = chain
+        self._candidates = candidates
+        self._settings = settings
+        self._watch = watch
+        self._told = told
+
+    def steps(
+        self,
+        messages: str | Iterable[Message] | ChatRequest,
+        call: dict[str, Any],
+        ended: Callable[[ChatResult], None] | None = None,
+    ) -> Steps:
+        """Check a request at once, and return the steps that serve it; ended: who is told of the end of a stream."""
+        settings = self._settings
+        request = (
+            messages if isinstance(messages, ChatRequest) else ChatRequest.of(messages, settings.sampling(), **call)
+        )
+        if request.model is not None and not any(candidate.inherits for candidate in self._candidates):
+            raise InvalidRequest(
+                f"model={request.model!r} would change nothing: every target of this chain names a model of its own"
+            )
+        # Only a stream shows early that an answer stalls or was cut, and ends on the server when its caller leaves.
+        streamed = ended is not None or settings.streaming is not False or len(self._candidates) > 1
+        return self._watched(dataclasses.replace(request, stream=streamed), ended)
+
+    def _watched(self, request: ChatRequest, ended: Callable[[ChatResult], None] | None) -> Steps:
+        if not observer.watchers:
+            return (yield from self._answer(request, ended, AttemptLog()))
+        with self._watch(request, ended is not None) as watch:
+            yield from watch.begun()
+            return watch.done((yield from self._answer(request, ended, watch.attempt_log)))
+
+    def _answer(
+        self, request: ChatRequest, ended: Callable[[ChatResult], None] | None, attempt_log: AttemptLog
+    ) -> Steps:
+        started, began = time.perf_counter(), self._chain.clock()
+        ((answer, candidate),) = yield from self._chain.serve(request, attempt_log, deliver=ended is not None)
+        result = ChatResult(
+            **{item.name: getattr(answer, item.name) for item in dataclasses.fields(answer)},
+            served_by=candidate.label,
+            attempts=tuple(attempt_log.attempts),
+            seconds=time.perf_counter() - started,
+            first_content_seconds=attempt_log.first_content - began
+            if request.stream and attempt_log.first_content
+            else None,
+        )
+        self._told(result, attempt_log)
+        if ended is not None:
+            ended(result)
+        return result

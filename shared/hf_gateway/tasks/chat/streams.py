@@ -1,0 +1,93 @@
+"""Answers that come piece by piece: what `Gateway.stream` and `Gateway.astream` give back."""
+
+from collections.abc import AsyncGenerator, Generator
+from typing import Any, Self
+
+from hf_gateway.errors import InvalidRequest
+from hf_gateway.values.chat import ChatEvent, ChatResult
+
+
+class _StreamResult:
+    """What a stream has once it is at its end."""
+
+    def __init__(self) -> None:
+        self._result: ChatResult | None = None
+
+    @property
+    def result(self) -> ChatResult:
+        """The whole answer, who gave it, the tokens. Raises InvalidRequest before the stream is at its end."""
+        if self._result is None:
+            raise InvalidRequest("the stream is not at its end yet; read it first")
+        return self._result
+
+    def set_result(self, result: ChatResult) -> None:
+        """Take the result."""
+        self._result = result
+
+
+class ChatStream(_StreamResult):
+    """An iterator of `ChatEvent`s. Leaving it early, by `close` or the end of a `with`, closes the connection."""
+
+    def __init__(self) -> None:
+        """Wait for `begin`."""
+        super().__init__()
+        self._events: Generator[ChatEvent, None, Any]
+
+    def begin(self, events: Generator[ChatEvent, None, Any]) -> Self:
+        """Take where the pieces come from; nothing is asked before the first one is wanted."""
+        self._events = events
+        return self
+
+    def __iter__(self) -> Self:
+        """Iterate once."""
+        return self
+
+    def __next__(self) -> ChatEvent:
+        """Block for the next piece."""
+        return next(self._events)
+
+    def close(self) -> None:
+        """Want no more."""
+        self._events.close()
+
+    def __enter__(self) -> Self:
+        """Use as `with gateway.stream(...) as stream`."""
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Close."""
+        self.close()
+
+
+class AsyncChatStream(_StreamResult):
+    """An async iterator of `ChatEvent`s. Leaving it early, by `aclose` or the end of an `async with`, closes the connection."""
+
+    def __init__(self) -> None:
+        """Wait for `begin`."""
+        super().__init__()
+        self._events: AsyncGenerator[ChatEvent, None]
+
+    def begin(self, events: AsyncGenerator[ChatEvent, None]) -> Self:
+        """Take where the pieces come from; nothing is asked before the first one is wanted."""
+        self._events = events
+        return self
+
+    def __aiter__(self) -> Self:
+        """Iterate once."""
+        return self
+
+    async def __anext__(self) -> ChatEvent:
+        """Wait for the next piece."""
+        return await anext(self._events)
+
+    async def aclose(self) -> None:
+        """Want no more."""
+        await self._events.aclose()
+
+    async def __aenter__(self) -> Self:
+        """Use as `async with gateway.astream(...) as stream`."""
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Close."""
+        await self.aclose()

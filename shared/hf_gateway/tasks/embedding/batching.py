@@ -1,0 +1,74 @@
+"""Any number of texts, cut into requests as they come: what a stream of texts is made of."""
+
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Iterator
+
+from hf_gateway.errors import InvalidRequest
+from hf_gateway.values.embedding import EmbedRequest, Role, check_role, iterable, text_fault
+
+BATCH_BYTES = "an iterable"
+
+Batch = tuple[int, EmbedRequest]
+"""A request, and the place of its first text in the stream."""
+
+
+class BatchBuilder:
+    """Gathers texts until there are enough for a request. size: says how many that are, anew for each text."""
+
+    def __init__(self, role: Role, truncate: bool, size: Callable[[], int]) -> None:
+        """Start with none. Raises InvalidRequest for a role that there is not."""
+        check_role(role)
+        self._role, self._truncate, self._size = role, truncate, size
+        self._texts: list[str] = []
+        self._seen = 0
+
+    def add(self, text: str) -> bool:
+        """Take a text; returns whether there are enough. Raises InvalidRequest, naming it by its place in the stream."""
+        if fault := text_fault(text):
+            raise InvalidRequest(f"text {self._seen} {fault}; it and those after it were not embedded")
+        self._seen += 1
+        self._texts.append(text)
+        return len(self._texts) >= self._size()
+
+    def flush(self) -> Iterator[Batch]:
+        """Give what there is, if there is any."""
+        if self._texts:
+            texts, self._texts = self._texts, []
+            yield self._seen - len(texts), EmbedRequest(texts, self._role, self._truncate)
+
+
+def batched(texts: Iterable[str], cutter: BatchBuilder) -> Generator[Batch, None, None]:
+    """Cut texts into requests; what comes before a fault, of a text or of the iterable, is given before it is raised.
+
+    A generator is closed at the end, however that comes.
+    """
+    with contextlib.closing(texts) if isinstance(texts, Generator) else contextlib.nullcontext():
+        try:
+            for text in iterable(texts, BATCH_BYTES):
+                if cutter.add(text):
+                    yield from cutter.flush()
+        except Exception:
+            yield from cutter.flush()
+            raise
+        yield from cutter.flush()
+
+
+async def abatched(texts: Iterable[str] | AsyncIterable[str], cutter: BatchBuilder) -> AsyncGenerator[Batch, None]:
+    """Do what `cut` does, also for texts that are waited for."""
+    if not isinstance(texts, AsyncIterable):
+        with contextlib.closing(batched(texts, cutter)) as pieces:
+            for piece in pieces:
+                yield piece
+        return
+    async with contextlib.aclosing(texts) if isinstance(texts, AsyncGenerator) else contextlib.nullcontext():
+        try:
+            async for text in texts:
+                if cutter.add(text):
+                    for piece in cutter.flush():
+                        yield piece
+        except Exception:
+            for piece in cutter.flush():
+                yield piece
+            raise
+        for piece in cutter.flush():
+            yield piece

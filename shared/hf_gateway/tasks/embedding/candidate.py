@@ -1,0 +1,150 @@
+"""A target for embeddings, with the checks that hold for every answer."""
+
+import unicodedata
+from dataclasses import dataclass, field, replace
+
+from hf_gateway.errors import (
+    BadResponse,
+    BatchTooLarge,
+    GatewayError,
+    InvalidRequest,
+)
+from hf_gateway.runtime.effects import Effects
+from hf_gateway.settings.embedding import EmbedOptions
+from hf_gateway.spaces.guard import Guard
+from hf_gateway.spaces.space_check import SpaceCheck
+from hf_gateway.tasks.candidate import TargetCandidate
+from hf_gateway.values.embedding import EmbedAnswer, EmbedRequest
+from hf_gateway.values.usage import Usage
+from hf_gateway.values.vector_space import VectorSpace
+from hf_gateway.values.vectors import Vectors
+from hf_gateway.values.wording import quantity
+
+
+@dataclass
+class SeenDimension:
+    """The dimension of a chain's first vectors, which all later ones must have: another would spoil an index."""
+
+    value: int | None = None
+
+
+@dataclass(eq=False)
+class EmbeddingCandidate(TargetCandidate):
+    """For embeddings. seen: shared by all links of a chain; guard: whose vectors may be used."""
+
+    seen: SeenDimension = field(default_factory=SeenDimension)
+    guard: Guard | None = None
+
+    @property
+    def space(self) -> VectorSpace:
+        """The space that is declared for it."""
+        return self.backend.space()
+
+    @property
+    def authoritative(self) -> bool:
+        """Whether the model's own files make its vectors, in this process."""
+        return self.backend.authoritative
+
+    @property
+    def one_role(self) -> bool:
+        """Whether queries and documents get the same vectors."""
+        return self.backend.one_role
+
+    @property
+    def mixes_roles(self) -> bool:
+        """Whether one request may have texts of both roles."""
+        return self.backend.mixes_roles
+
+    @property
+    def most_texts(self) -> int | None:
+        """Texts of one request at most, canaries among them; None for any number."""
+        return self.backend.batch_texts
+
+    @property
+    def batch_texts(self) -> int | None:
+        """Texts of a caller's in one request at most, beside the canaries; None for any number."""
+        return self.guard.batch_texts(self) if self.guard else self.most_texts
+
+    @property
+    def space_check(self) -> SpaceCheck | None:
+        """How its vectors stand to the space's fingerprint, as far as it is known."""
+        return self.guard.space_check(self) if self.guard else None
+
+    def refusal(self) -> GatewayError | None:
+        """Say why nothing may be sent to it at all: a missing key, another vector space."""
+        return super().refusal() or (self.guard.refusal(self) if self.guard else None)
+
+    def answer(self, request: EmbedRequest) -> Effects:
+        """Do what the backend does, and the checks that hold for every answer; the guard's before the first and after each."""
+        checked: Usage | None = None
+        if self.guard is not None:
+            checked = yield from self.guard.check_before_first_use(self)
+        answer: EmbedAnswer = yield from self.guard.embed(self, request) if self.guard else self.embed_shaped(request)
+        if checked is not None and answer.usage.input_tokens is not None:
+            answer = replace(answer, usage=answer.usage + checked)
+        if not self.authoritative and (fault := _check_vectors(answer.vectors, request)):
+            raise BadResponse(fault, target=self.label)
+        if self.seen.value is None:
+            self.seen.value = answer.vectors.dim
+        elif answer.vectors.dim != self.seen.value:
+            raise BadResponse(
+                f"vectors of {answer.vectors.dim} numbers where this chain gave {self.seen.value} before; "
+                "is it another model, or has the model there changed?",
+                target=self.label,
+            )
+        if self.guard is not None:
+            answer = yield from self.guard.check_answer(self, answer)
+        return answer
+
+    def served_space(self) -> Effects:
+        """Ask the target which space it serves."""
+        return self.backend.served_space()
+
+    def embed_shaped(self, request: EmbedRequest) -> Effects:
+        """Embed, check what came, and cut and scale it as the chain wants."""
+        try:
+            answer: EmbedAnswer = yield from self.backend.embed(request)
+        except BatchTooLarge as limit:
+            self.backend.note_batch_limit(limit, request)
+            raise
+        vectors = answer.vectors
+        if len(vectors) != len(request.texts):
+            wrong = f"{quantity(len(vectors), 'vector')} for {quantity(len(request.texts), 'text')}"
+            raise BadResponse(f"answered with {wrong}", target=self.label)
+        if fault := vectors.fault():
+            raise BadResponse(f"vectors that mean nothing: {fault}", target=self.label)
+        expected = self.backend.model_space().dimension
+        if expected is not None and vectors.dim != expected:
+            raise BadResponse(
+                f"vectors of {vectors.dim} numbers, and {self.backend.space_model()} has {expected}", target=self.label
+            )
+        return replace(answer, vectors=with_dimensions(vectors, self.backend.embed_options))
+
+
+def _check_vectors(vectors: Vectors, request: EmbedRequest) -> str | None:
+    """Say what no model does: one and the same vector for texts of which no two are alike.
+
+    Many models see neither case nor accents nor blanks, and where texts are cut they may differ in what nobody read.
+    """
+    texts = request.texts
+    if len(texts) < 3 or request.truncate or any(vectors[place] != vectors[0] for place in range(1, len(texts))):
+        return None
+    if len(set(map(_single_line, texts))) < len(texts):
+        return None
+    return f"one and the same vector for {len(texts)} different texts"
+
+
+def _single_line(text: str) -> str:
+    letters = unicodedata.normalize("NFKD", text.casefold())
+    return "".join(letter for letter in letters if not letter.isspace() and not unicodedata.combining(letter))
+
+
+def with_dimensions(vectors: Vectors, options: EmbedOptions) -> Vectors:
+    """Cut and scale here, not on the server: then every target does it the same way, or the spaces would differ."""
+    dimensions = options.dimensions
+    if dimensions is not None:
+        if dimensions > vectors.dim:
+            raise InvalidRequest(f"dimensions={dimensions} is more than the model has ({vectors.dim})")
+        if dimensions < vectors.dim:
+            vectors = vectors.truncated(dimensions)
+    return vectors.normalized() if options.normalize else vectors

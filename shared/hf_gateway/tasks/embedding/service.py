@@ -1,0 +1,427 @@
+"""How a call for vectors is served: what a cache has of it, each text once, in batches of which several are under way at once.
+
+A call of one text may share its request with others that come at the same time (`coalesce.py`).
+"""
+
+import asyncio
+import contextlib
+import copy
+import functools
+import operator
+import time
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterable,
+    Sequence,
+)
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from hf_gateway.chain.attempt_log import AttemptLog
+from hf_gateway.chain.effects import Await, Steps
+from hf_gateway.chain.fallback import Chain, Split
+from hf_gateway.errors import ContextOverflow, GatewayError, InvalidRequest
+from hf_gateway.observing.observer import tags
+from hf_gateway.runtime.background_loop import BackgroundLoop, background_loop
+from hf_gateway.runtime.coalescing import Coalescer, Group
+from hf_gateway.runtime.concurrency_limit import ConcurrencyLimiter
+from hf_gateway.runtime.driver import Driver
+from hf_gateway.runtime.ordered_map import map_ordered, map_ordered_blocking
+from hf_gateway.settings.embedding import EmbedSettings
+from hf_gateway.storage.vector_stores import chunks
+from hf_gateway.tasks.embedding.batching import Batch, BatchBuilder, abatched, batched
+from hf_gateway.tasks.embedding.blamed_text import halves, name_text, placed_in_stream
+from hf_gateway.tasks.embedding.cache import CachedSpace, CacheLookup
+from hf_gateway.tasks.embedding.candidate import EmbeddingCandidate
+from hf_gateway.values.embedding import EmbedAnswer, EmbedRequest, EmbedResult, Role
+from hf_gateway.values.usage import Usage
+from hf_gateway.values.vectors import Vectors
+
+MAX_SHARED_TEXTS = 256
+"""Texts that share one request at most, where the server says nothing of its limit."""
+SHARED_WAIT_FACTOR = 2.0
+"""Times the time for a request, after which one that another call makes and shares is not waited for any more."""
+MAX_STREAM_TEXTS = 512
+"""Texts that a stream hands to a model in this process at once: enough to sort by length."""
+
+
+ServedBatch = tuple[EmbedAnswer, EmbeddingCandidate]
+
+
+@dataclass
+class Job:
+    """Calls that belong together, such as all batches of a stream. leader: who served last, and is asked first."""
+
+    preferred: EmbeddingCandidate | None = None
+
+
+Serve = Callable[[EmbedRequest, Job], EmbedResult]
+AsyncServe = Callable[[EmbedRequest, Job], Awaitable[EmbedResult]]
+
+
+@dataclass
+class EmbeddingRun:
+    """What became of one call. shared: another call's request brought it, and the tokens are counted there."""
+
+    request: EmbedRequest
+    lookup: CacheLookup
+    job: Job
+    attempt_log: AttemptLog = field(default_factory=AttemptLog)
+    answers: list[ServedBatch] = field(default_factory=list)
+    shared: bool = False
+    started: float = field(default_factory=time.perf_counter)
+    seconds: float = 0.0
+
+    def vectors(self) -> Vectors:
+        """Return the vectors of all texts, in order."""
+        return self.lookup.vectors([answer for answer, _ in self.answers])
+
+    def usage(self) -> Usage:
+        """Add up the tokens."""
+        return _usage_of(self.answers)
+
+    def names(self) -> tuple[str, ...]:
+        """Name who served, first to last."""
+        return tuple(
+            dict.fromkeys(
+                [*(["cache"] if self.lookup.found else []), *(candidate.label for _, candidate in self.answers)]
+            )
+        )
+
+
+class EmbeddingService:
+    """Serves the calls of one gateway."""
+
+    def __init__(
+        self,
+        chain: Chain,
+        driver: Driver,
+        candidates: Sequence[EmbeddingCandidate],
+        settings: EmbedSettings,
+        cache: CachedSpace | None,
+        prepare: tuple[Callable[[], None], Callable[[], Coroutine[Any, Any, None]]],
+    ) -> None:
+        """prepare: reads what lies in files before anything is sent, blocking and async."""
+        self._chain = chain
+        self._driver = driver
+        self._first = candidates[0]
+        self._settings = settings
+        self._cache = cache
+        self._prepare, self._aprepare = prepare
+        self._coalescer = Coalescer(self._max_shared_texts) if settings.coalesce else None
+        self._limiters: dict[asyncio.AbstractEventLoop, ConcurrencyLimiter] = {}
+        self._used_background_loop = False
+        for candidate in candidates:
+            candidate.refused = self._note_rate_limit
+
+    @property
+    def remote(self) -> bool:
+        """Whether the first target is a server, which can be asked several things at once."""
+        return self._first.backend.url is not None
+
+    def serve(
+        self, request: EmbedRequest, attempt_log: AttemptLog | None = None, job: Job | None = None
+    ) -> EmbeddingRun:
+        """Serve a call, blocking; one of a job shares no requests. Raises GatewayErrors."""
+        run = EmbeddingRun(request, CacheLookup(request, self._cache), job or Job(), attempt_log or AttemptLog())
+        missing = run.lookup.missing()
+        if missing:
+            self._prepare()
+            # On a loop's own thread whoever blocks must not wait for others: their leader may be a task of that loop.
+            if len(missing) == 1 and self._coalescer is not None and job is None and _running_loop() is None:
+                self._add_batch(
+                    run,
+                    _with_texts(run, missing),
+                    self._driver.run(self._serve_single(self._coalescer, run, missing[0])),
+                )
+            else:
+                self._serve_sequentially(run, self._batches(run, missing))
+        run.seconds = time.perf_counter() - run.started
+        return run
+
+    async def aserve(
+        self, request: EmbedRequest, attempt_log: AttemptLog | None = None, job: Job | None = None
+    ) -> EmbeddingRun:
+        """Serve a call without blocking the event loop; one of a job shares no requests. Raises GatewayErrors."""
+        if self._cache is not None and request.texts:
+            lookup = await asyncio.to_thread(CacheLookup, request, self._cache)
+        else:
+            lookup = CacheLookup(request)
+        run = EmbeddingRun(request, lookup, job or Job(), attempt_log or AttemptLog())
+        missing = lookup.missing()
+        if missing:
+            await self._aprepare()
+            if len(missing) == 1 and self._coalescer is not None and job is None:
+                served = await self._driver.arun(self._serve_single(self._coalescer, run, missing[0]))
+                await self._acache_batch(run, missing, served)
+                run.answers.append(served)
+            else:
+                run.answers += await self._serve_concurrently(run, self._batches(run, missing), run.attempt_log)
+        run.seconds = time.perf_counter() - run.started
+        return run
+
+    def stream(
+        self, texts: Iterable[str], role: Role, serve: Serve, aserve: AsyncServe
+    ) -> Generator[EmbedResult, None, None]:
+        """Have any number of texts served, batch after batch, in order; holds no more than the batches that are on their way."""
+        job = Job()
+        self._prepare()
+        with contextlib.closing(batched(texts, self._batch_builder(role))) as batches:
+            if (
+                background_loop.is_current_thread()
+            ):  # an observer's; it cannot wait for what only its own thread could do
+                for batch in batches:
+                    with placed_in_stream(batch):
+                        result = serve(batch[1], job)
+                    yield result
+                return
+            yield from map_ordered_blocking(
+                batches,
+                lambda batch: self._background_loop().submit(_serve_in_stream(batch, job, aserve)),
+                self._max_pending,
+            )
+
+    async def astream(
+        self, texts: Iterable[str] | AsyncIterable[str], role: Role, aserve: AsyncServe
+    ) -> AsyncGenerator[EmbedResult, None]:
+        """Do what `stream` does without blocking the event loop."""
+        job = Job()
+        await self._aprepare()
+        outcomes = map_ordered(
+            abatched(texts, self._batch_builder(role)),
+            lambda batch: _serve_in_stream(batch, job, aserve),
+            self._max_pending,
+        )
+        async with contextlib.aclosing(outcomes):
+            async for result in outcomes:
+                yield result
+
+    def _batch_builder(self, role: Role) -> BatchBuilder:
+        return BatchBuilder(role, self._settings.truncate, self._max_stream_texts)
+
+    def _max_shared_texts(self) -> int:
+        return self._first.batch_texts or MAX_SHARED_TEXTS
+
+    def _max_stream_texts(self) -> int:
+        return self._first.batch_texts or MAX_STREAM_TEXTS
+
+    @property
+    def _max_pending(self) -> int:
+        """How many batches are on their way at once, waiting ones included."""
+        return 2 * self._settings.max_concurrency if self.remote else 2
+
+    def take_background_use(self) -> bool:
+        """Say whether connections were opened there since this was asked last."""
+        used, self._used_background_loop = self._used_background_loop, False
+        return used
+
+    def _background_loop(self) -> BackgroundLoop:
+        self._used_background_loop = True
+        return background_loop
+
+    def _batches(self, run: EmbeddingRun, missing: Sequence[str]) -> Sequence[EmbedRequest]:
+        """Cut what is left into what is kept in a cache at once; what a server takes at once it says by itself."""
+        if self._cache is None or len(missing) <= CacheLookup.store_batch_texts():
+            return [_with_texts(run, missing)]
+        return [_with_texts(run, part) for part in chunks(missing, CacheLookup.store_batch_texts())]
+
+    def _serve_sequentially(self, run: EmbeddingRun, batches: Sequence[EmbedRequest]) -> None:
+        """Serve batch after batch, blocking; from the first one on that a server wants cut, several at once."""
+        for place, batch in enumerate(batches):
+            outcome = self._driver.run(self._attempt(run, batch, run.attempt_log))
+            if not isinstance(outcome, Split):
+                self._add_batch(run, batch, outcome)
+                continue
+            run.job.preferred = outcome.candidate
+            missing = [*outcome.parts, *batches[place + 1 :]]
+            if (
+                outcome.candidate.backend.url is None
+                or self._settings.max_concurrency == 1
+                or background_loop.is_current_thread()
+            ):
+                self._serve_sequentially(run, missing)
+            else:
+                run.answers += self._background_loop().run(self._serve_concurrently(run, missing, run.attempt_log))
+            return
+
+    async def _serve_concurrently(
+        self, run: EmbeddingRun, batches: Sequence[EmbedRequest], attempt_log: AttemptLog
+    ) -> list[ServedBatch]:
+        """Serve batches, several at once, as many as the flight allows; returns what came, in order.
+
+        journal: gets what was tried, in the order of the batches.
+        """
+        served: list[ServedBatch] = []
+        try:
+            if len(batches) == 1:
+                outcome, tried = await self._serve_batch(run, batches[0])
+                served += outcome
+                attempt_log.extend(tried.attempts)
+                return served
+            work = map_ordered(_as_async(batches), lambda batch: self._serve_batch(run, batch), self._max_pending)
+            async with contextlib.aclosing(work):
+                async for outcome, tried in work:
+                    served += outcome
+                    attempt_log.extend(tried.attempts)
+        except GatewayError as failure:
+            attempt_log.extend(failure.attempts)
+            failure.attempts = tuple(attempt_log.attempts)
+            raise
+        return served
+
+    async def _serve_batch(self, run: EmbeddingRun, batch: EmbedRequest) -> tuple[list[ServedBatch], AttemptLog]:
+        """Serve one batch, or the parts that a server wants it cut into; returns what came, in order, and what was tried."""
+        attempt_log, limiter, quick = AttemptLog(watched=run.attempt_log.watched), self._limiter(), None
+        await limiter.acquire()
+        try:
+            outcome = await self._driver.arun(self._attempt(run, batch, attempt_log))
+            if not isinstance(outcome, Split) and all(attempt.outcome != "failed" for attempt in attempt_log.attempts):
+                quick = attempt_log.attempts[-1].seconds
+        finally:
+            limiter.release(quick)
+        if isinstance(outcome, Split):
+            run.job.preferred = outcome.candidate
+            return await self._serve_concurrently(run, outcome.parts, attempt_log), attempt_log
+        run.job.preferred = outcome[1]
+        await self._acache_batch(run, batch.texts, outcome)
+        return [outcome], attempt_log
+
+    def _add_batch(self, run: EmbeddingRun, batch: EmbedRequest, served: ServedBatch) -> None:
+        run.lookup.store(batch.texts, [served[0]])
+        run.answers.append(served)
+        run.job.preferred = served[1]
+
+    async def _acache_batch(self, run: EmbeddingRun, texts: Sequence[str], served: ServedBatch) -> None:
+        if self._cache is not None:
+            await asyncio.to_thread(run.lookup.store, texts, [served[0]])
+        else:
+            run.lookup.store(texts, [served[0]])
+
+    def _attempt(self, run: EmbeddingRun, batch: EmbedRequest, attempt_log: AttemptLog) -> Steps:
+        """Serve a batch; returns (answer, link), or the `Split` that a target's limit or a text that is too long asks for."""
+        try:
+            return (yield from self._chain.attempt(batch, attempt_log, first=run.job.preferred))
+        except GatewayError as failure:
+            if parts := halves(batch, failure):
+                return Split(parts, run.job.preferred or self._first)
+            raise name_text(failure, batch, run.request) from failure.__cause__
+
+    def _serve_single(self, coalescer: Coalescer, run: EmbeddingRun, text: str) -> Steps:
+        """Serve one text, with others that come at the same time; returns the answer for it, and who gave it."""
+        try:
+            return (yield from self._serve_coalesced(coalescer, run, text))
+        except GatewayError as failure:
+            raise name_text(failure, _with_texts(run, [text]), run.request) from failure.__cause__
+
+    def _serve_coalesced(self, coalescer: Coalescer, run: EmbeddingRun, text: str) -> Steps:
+        outcome, caller = None, tags()
+        # Nobody waits for a task of another loop, which may stand still, as between two cells of a notebook.
+        key = (_running_loop(), run.request.role, caller.tenant, caller.user)
+        while outcome is None:
+            group, place, is_leader = coalescer.join(key, text)
+            if is_leader:
+                outcome = yield from self._lead_group(coalescer, group, run)
+            else:
+                outcome = yield from self._follow_group(coalescer, group)
+        if isinstance(outcome, GatewayError):
+            if len(group.texts) > 1 and _blames_a_text(outcome):
+                # Whose text it was is not said; each finds out for itself.
+                ((answer, candidate),) = yield from self._chain.serve(_with_texts(run, [text]), run.attempt_log)
+                return answer, candidate
+            raise outcome if is_leader else copy.copy(outcome)
+        served, attempt_log = outcome
+        run.attempt_log.extend(attempt_log.attempts)
+        run.shared = not is_leader
+        answer, candidate = _answer_of_text(served, place)
+        if is_leader and len(served) == 1:
+            return answer, candidate
+        return replace(answer, usage=_usage_of(served) if is_leader else Usage(0)), candidate
+
+    def _lead_group(self, coalescer: Coalescer, group: Group, run: EmbeddingRun) -> Steps:
+        """Wait for company where there may be any, do the work, and tell the others how it went; returns that."""
+        outcome: Any = None
+        try:
+            if not group.ready.done():
+                yield Await(group.ready, self._settings.coalesce)
+                coalescer.close(group)
+            attempt_log = AttemptLog(watched=run.attempt_log.watched)
+            try:
+                alone = len(group.texts) == len(run.request.texts) == 1
+                request = run.request if alone else _with_texts(run, list(group.texts))
+                outcome = (yield from self._chain.serve(request, attempt_log)), attempt_log
+            except GatewayError as failure:
+                outcome = failure
+        finally:
+            # Also when it is interrupted or cancelled: then the others begin anew.
+            coalescer.resolve(group, outcome)
+        return outcome
+
+    def _follow_group(self, coalescer: Coalescer, group: Group) -> Steps:
+        """Wait for whoever leads; returns what came, None when it was given up."""
+        yield Await(group.outcome, SHARED_WAIT_FACTOR * self._settings.timeout)
+        # In vain where the leader's event loop stands still: nobody waits for it any longer.
+        coalescer.resolve(group, None)
+        return group.outcome.result()
+
+    def _limiter(self) -> ConcurrencyLimiter:
+        loop = asyncio.get_running_loop()
+        limiter = self._limiters.get(loop)
+        if limiter is None:
+            # Loops of other threads may do the same now, so the mapping is neither replaced nor iterated over.
+            for known in list(self._limiters):
+                if known.is_closed():
+                    self._limiters.pop(known, None)
+            limiter = self._limiters[loop] = ConcurrencyLimiter(self._settings.max_concurrency)
+        return limiter
+
+    def _note_rate_limit(self) -> None:
+        for limiter in list(self._limiters.values()):
+            limiter.note_rate_limit()
+
+
+async def _serve_in_stream(batch: Batch, job: Job, aserve: AsyncServe) -> EmbedResult:
+    with placed_in_stream(batch):
+        return await aserve(batch[1], job)
+
+
+async def _as_async(batches: Iterable[Any]) -> AsyncGenerator[Any, None]:
+    for batch in batches:
+        yield batch
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the event loop that runs on this thread, if one does."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _usage_of(served: Iterable[ServedBatch]) -> Usage:
+    used = [answer.usage for answer, _ in served]
+    return functools.reduce(operator.add, used) if used else Usage(0)
+
+
+def _answer_of_text(served: Sequence[ServedBatch], place: int) -> ServedBatch:
+    """Find the answer for the text at this place among answers for several texts each."""
+    for answer, candidate in served:
+        count = len(answer.vectors)
+        if place < count:
+            return (answer if count == 1 else replace(answer, vectors=answer.vectors.row(place))), candidate
+        place -= count
+    raise AssertionError("a text without an answer")
+
+
+def _with_texts(run: EmbeddingRun, texts: Sequence[str]) -> EmbedRequest:
+    return run.request if texts is run.request.texts else replace(run.request, texts=texts)
+
+
+def _blames_a_text(failure: GatewayError) -> bool:
+    """Whether one text of several is at fault, so that the others may yet be served."""
+    errors = getattr(failure, "errors", ()) or (failure,)
+    return any(isinstance(error, InvalidRequest | ContextOverflow) for error in errors)

@@ -1,0 +1,261 @@
+r"""Target: one place a model can be had from, and how to reach it.
+
+Short form `kind`, `kind:argument` or `kind:argument@revision`; what the argument means follows from its looks and kind:
+
+    local:intfloat/e5-small-v2@refs/pr/1    a model, and its revision
+    tei:http://tei:8080                     a URL
+    hf:scaleway                             a provider
+    hash:512                                a dimension
+    local:/home/me@corp/model               a folder; the same goes for C:\models\m, ./m and ~/m
+
+A Hub id has no `@`, so the first one begins the revision; a folder's path may have any.
+"""
+
+import dataclasses
+import os.path
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import SplitResult, parse_qsl, urlsplit, urlunsplit
+
+from hf_gateway.errors import ConfigError, did_you_mean
+from hf_gateway.values.redaction import may_name_key, public_part, quoted, shown_url
+from hf_gateway.values.secret import EnvKey, Secret, parse_key
+
+if TYPE_CHECKING:
+    from hf_gateway.values.vector_space import VectorSpace
+
+KIND = re.compile(r"[a-z][a-z0-9_-]*")
+_HOST_AND_PORT = re.compile(r"[a-z][a-z0-9.-]{0,40}:\d{1,5}")
+MAX_REVISION_CHARS = 250
+"""Characters of a revision: it becomes the name of a file in the Hub's cache."""
+# The rules of `git check-ref-format`, and no more: a commit, a branch, a tag, `refs/pr/1`.
+_REVISION = re.compile(r"(?![-/.])(?!.*(?:\.\.|//|/\.|@\{|\.lock(?:/|$)|[/.]$))(?!@$)[^\s~^:?*\[\\]+")
+_PATH = re.compile(r"[/\\~]|\.{1,2}(?:[/\\]|$)|[A-Za-z]:[/\\]")
+
+
+@dataclass(frozen=True)
+class Target:
+    """What to call and how to reach it.
+
+    Args:
+        kind: the name of a backend: local, hf, endpoint, tei, openai, ollama, hash, or one that another package registered.
+        model: the model's name there; without it the chain's own model.
+        url: where the server is, for the kinds that need it said; http or https, without user name or password.
+        revision: commit, branch or tag of the model, for the kinds that load it themselves.
+        provider: which Inference Provider, for `hf`; or `cheapest` or `fastest`.
+        credential: a key for exactly this server: the key itself, or `env:NAME` to read it from the environment when needed.
+        options: what only this kind understands; its backend refuses names that it does not know.
+        space: the vector space this target serves, where neither the server nor the model's files say it rightly.
+
+    Raises:
+        ConfigError: a URL that is none, or has a password in it; a revision that git would not take.
+    """
+
+    kind: str
+    model: str | None = None
+    url: str | None = None
+    revision: str | None = None
+    provider: str | None = None
+    credential: Secret | EnvKey | None = field(default=None, repr=False)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    space: "VectorSpace | None" = None
+
+    def __post_init__(self) -> None:
+        """Check and normalise what can be checked without asking anybody."""
+        self._check_types()
+        if not KIND.fullmatch(self.kind):
+            raise ConfigError(
+                f"{quoted(self.kind, 'what was given')} is not the kind of a target; write 'kind:argument', such as 'local' or 'tei:http://tei:8080'"
+            )
+        if self.url is not None:
+            object.__setattr__(self, "url", checked_url(self.url, self.kind))
+        if self.revision is not None and not is_revision(self.revision):
+            named = quoted(self.revision, "what stands after @")
+            raise ConfigError(
+                f"{named} is not a revision; write a branch, a tag or a commit, as in 'local:org/model@main'"
+            )
+        if self.provider is not None and (not self.provider or quoted(self.provider, "") == ""):
+            raise ConfigError(
+                f"target '{self.kind}': what was given is not the name of a provider, such as 'hf:scaleway'; "
+                "a token is given as api_key= or in HF_TOKEN"
+            )
+        if isinstance(self.credential, str):
+            object.__setattr__(
+                self, "credential", parse_key(self.credential, f"the credential of target '{self.kind}'")
+            )
+        object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
+
+    def _check_types(self) -> None:
+        """Raise ConfigError for a field of another type than it has, as files give it."""
+        for name in ("kind", "model", "url", "revision", "provider"):
+            value = getattr(self, name)
+            if not isinstance(value, str) and (value is not None or name == "kind"):
+                raise ConfigError(f"a target's {name} is a text, not {type(value).__name__}")
+        if not isinstance(self.credential, str | Secret | EnvKey | None):
+            raise ConfigError(f"a target's credential is a text, not {type(self.credential).__name__}")
+        if not isinstance(self.options, Mapping):
+            raise ConfigError(f"a target's options are names and values, not {type(self.options).__name__}")
+        if self.space is not None and not hasattr(self.space, "merged"):
+            raise ConfigError(f"a target's space is a table or a VectorSpace, not {type(self.space).__name__}")
+
+    @classmethod
+    def of(cls, value: "str | Target | Mapping[str, Any]") -> Self:
+        """Build from the short form, from a mapping of the fields, or return a Target as it is.
+
+        Raises:
+            ConfigError: what it is not, naming the nearest field for an unknown one.
+        """
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, str):
+            return cls.parse(value)
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"a target is a string such as 'local' or a Target, not {type(value).__name__}")
+        names = {item.name for item in dataclasses.fields(cls)}
+        for name in value:
+            if name not in names:
+                raise ConfigError(f"a target has no field {name!r}{did_you_mean(name, names)}")
+        if "kind" not in value:
+            raise ConfigError(f"a target needs its kind; got only {', '.join(map(repr, value)) or 'nothing'}")
+        fields = dict(value)
+        if isinstance(fields.get("space"), Mapping):
+            from hf_gateway.values.vector_space import VectorSpace
+
+            fields["space"] = VectorSpace.from_dict(fields["space"])
+        return cls(**fields)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read the short form. Raises ConfigError."""
+        kind, _, argument = text.strip().partition(":")
+        if not argument:
+            return cls(kind)
+        if "://" in argument:
+            return cls(kind, url=argument)
+        if kind == "hf":
+            return cls(kind, provider=argument)
+        if kind == "hash":
+            if not argument.isascii() or not argument.isdigit():
+                raise ConfigError("target 'hash': the argument is a dimension, such as 'hash:512'")
+            return cls(kind, options={"dim": int(argument)})
+        if kind in ("tei", "openai", "endpoint"):
+            # Nothing but a host with its port is repeated: people put keys there.
+            place = argument if _HOST_AND_PORT.fullmatch(argument) else "localhost:8000"
+            raise ConfigError(f"target '{kind}' needs a whole URL, such as '{kind}:http://{place}'")
+        model, revision = _model_and_revision(argument)
+        return cls(kind, model=model, revision=revision)
+
+    def inheriting(self, model: str | None, revision: str | None = None) -> Self:
+        """Return the same target with the chain's model where it names none; the revision goes with the model."""
+        if self.model is not None or model is None:
+            return self
+        return dataclasses.replace(self, model=model, revision=self.revision or revision)
+
+    @property
+    def label(self) -> str:
+        """How logs, errors and tables call it: the short form, without a URL's parameters and query."""
+        if self.url is not None:
+            return f"{self.kind}:{public_part(self.url)}"
+        if self.kind == "hf":
+            return f"hf:{self.provider}" if self.provider else "hf"
+        if self.kind == "hash":
+            return f"hash:{self.options['dim']}" if "dim" in self.options else "hash"
+        if self.model is None:
+            return self.kind
+        return f"{self.kind}:{self.model}{'@' + self.revision if self.revision else ''}"
+
+    def __repr__(self) -> str:
+        """Show the fields that are set, without the key, and a URL without what may be one."""
+        shown = self.to_dict() | ({"url": shown_url(self.url)} if self.url is not None else {})
+        return f"Target({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields that are set, without the key; `of` reads it back. A URL keeps its query, which is a part of it."""
+        found: dict[str, Any] = {}
+        for item in dataclasses.fields(self):
+            value = getattr(self, item.name)
+            if item.name == "credential":
+                # A name of a variable is no secret, and without it the target could not be rebuilt.
+                value = str(value) if isinstance(value, EnvKey) and value.refusal is None else None
+            elif item.name == "options":
+                value = dict(value)
+            elif item.name == "space" and value is not None:
+                value = value.to_dict()
+            if value is not None and value != {}:
+                found[item.name] = value
+        return found
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        """Be a field of pydantic models: read by `of`, written by `to_dict`, so without the key."""
+        from pydantic_core import core_schema
+
+        written = core_schema.plain_serializer_function_ser_schema(cls.to_dict)
+        return core_schema.no_info_plain_validator_function(cls.of, serialization=written)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by fields; a key stays behind (see `Secret`)."""
+        values = tuple(getattr(self, item.name) for item in dataclasses.fields(self))
+        return (type(self), tuple(dict(value) if isinstance(value, MappingProxyType) else value for value in values))
+
+    def __hash__(self) -> int:
+        """Hash by the short form; options need not be hashable."""
+        return hash((self.label, self.model, self.revision))
+
+
+def is_revision(text: str) -> bool:
+    """Return whether git would take this as the name of a commit, a branch or a tag."""
+    return len(text) <= MAX_REVISION_CHARS and text.isprintable() and _REVISION.fullmatch(text) is not None
+
+
+def is_path(model: str) -> bool:
+    """Return whether a model's name is written as a folder's path, on this or another platform, and so is no Hub id."""
+    return _PATH.match(model) is not None
+
+
+def _model_and_revision(argument: str) -> tuple[str, str | None]:
+    """Split at the `@` of a Hub id; of a path only where the part before it exists and the whole does not."""
+    if is_path(argument) or os.path.exists(argument):  # noqa: PTH110 - Path.exists raises for names that are too long
+        folder, at, revision = argument.rpartition("@")
+        exists = [os.path.exists(os.path.expanduser(path)) for path in (argument, folder)]  # noqa: PTH110, PTH111
+        return (folder, revision) if at and exists == [False, True] else (argument, None)
+    model, at, revision = argument.partition("@")
+    return model, revision if at else None
+
+
+def checked_url(url: str, kind: str) -> str:
+    """Return the URL without a trailing slash; raise ConfigError, which repeats no key, for one that must not be called."""
+    parts, port = parsed_url(url.strip())
+    if parts is None:
+        raise ConfigError(f"target '{kind}': {shown_url(url)!r} is not a URL: its host or its port cannot be read")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(
+            f"target '{kind}': {shown_url(url)!r} is not an http or https URL, such as 'http://localhost:8080'"
+        )
+    if "@" in url:  # anywhere: an unquoted password may have a '/' or a '?' in it
+        raise ConfigError(
+            f"target '{kind}': {shown_url(url)!r} carries a user name or password, which would end up in logs; "
+            f"leave it out and give the key as Target({kind!r}, url=..., credential=...)"
+        )
+    if parts.fragment:
+        raise ConfigError(f"target '{kind}': {shown_url(url)!r} has a fragment ('#…'), which no server ever sees")
+    if any(may_name_key(name) for name, _ in parse_qsl(parts.query, keep_blank_values=True)):
+        raise ConfigError(
+            f"target '{kind}': {shown_url(url)!r} carries a key in its query, which would end up in logs; "
+            f"leave it out and give the key as Target({kind!r}, url=..., credential=...)"
+        )
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    netloc = host if port is None else f"{host}:{port}"
+    return urlunsplit((parts.scheme, netloc, parts.path.rstrip("/"), parts.query, ""))
+
+
+def parsed_url(url: str) -> tuple[SplitResult | None, int | None]:
+    """Return the parts of a URL and its port; None where it is no URL. What urlsplit says of it may have a password in it."""
+    try:
+        parts = urlsplit(url)
+        return parts, parts.port
+    except ValueError:
+        return None, None

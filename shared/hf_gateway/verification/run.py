@@ -1,0 +1,227 @@
+"""Finding out whether the targets of a chain, and what was measured of them before, are one vector space; and if not, why not.
+
+The guard lets nothing wrong through and says so; this asks every target, compares each with each, and, where the model's files
+are on this machine, computes with them what each would be with one thing changed.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from functools import cached_property
+from itertools import combinations
+
+from hf_gateway.engines import sources
+from hf_gateway.errors import EngineMissing, GatewayError, SpaceMismatch
+from hf_gateway.gateway import Gateway
+from hf_gateway.settings.embedding import EmbedOptions, EmbedSettings
+from hf_gateway.spaces.fingerprint import CUT_ELSEWHERE, Comparison, Row, Rows, Store, compare
+from hf_gateway.tasks.embedding.candidate import EmbeddingCandidate, with_dimensions
+from hf_gateway.values.embedding import Role
+from hf_gateway.values.vector_space import VectorSpace
+from hf_gateway.values.vectors import Vectors
+from hf_gateway.verification.report import FILES, STORED, Pair, Side, Verification
+
+
+def measured_before(gateway: Gateway) -> dict[str, str]:
+    """Say of each target whose vectors were measured, now or by an earlier process, how they stood. Asks nobody."""
+    found: dict[str, str] = {}
+    store = Store()
+    for candidate, status in zip(gateway._candidates, gateway.status(), strict=True):
+        if not isinstance(candidate, EmbeddingCandidate) or status.space_check is None:
+            continue
+        kept = store.load(gateway._guard.space_of(candidate))
+        worst = "" if status.worst_cosine is None else f", worst cosine {status.worst_cosine:.4f}"
+        if status.space_check == "quarantined":
+            found[candidate.label] = f"of another space, so it is quarantined{worst}"
+        elif status.space_check == "same":
+            found[candidate.label] = f"of this chain's space{worst}"
+        elif kept is not None and candidate.label in kept.accepted:
+            found[candidate.label] = f"accepted on purpose beside those of {kept.source}"
+        elif kept is not None and kept.source == candidate.label:
+            found[candidate.label] = f"what others are compared with, measured {kept.taken}"
+    return found
+
+
+def verify(settings: EmbedSettings) -> Verification:
+    """Measure every target of a chain, and compare. Changes nothing: what is stored stays as it is.
+
+    A chain whose targets declare different spaces is measured all the same. Raises ConfigError for settings that make no sense.
+    """
+    gateway, declared = _build_gateway(settings)
+    with gateway:
+        return _Comparison(gateway, declared).result()
+
+
+class _Comparison:
+    """The work of `verify`."""
+
+    def __init__(self, gateway: Gateway, declared: str | None) -> None:
+        self.gateway = gateway
+        self.declared = declared
+        self.options: EmbedOptions = gateway._embedding()
+        self.store = Store()
+        self.candidates = [candidate for candidate in gateway._candidates if isinstance(candidate, EmbeddingCandidate)]
+        self.targets = [
+            self._target(candidate, rows) for candidate, rows in zip(self.candidates, gateway.measure(), strict=True)
+        ]
+        self.stored = {side.space.id: side for target in self.targets if (side := self._stored_side(target.space))}
+        self.files: dict[str, Side] = {}
+        self.variants: dict[str, Mapping[str, Rows]] = {}
+        self.hints: list[str] = []
+
+    def result(self) -> Verification:
+        for candidate, target in zip(self.candidates, self.targets, strict=True):
+            if target.rows is not None and target.space.id not in self.files and self._files_tell_more(target):
+                self._compute(candidate, target)
+        others = [*self.stored.values(), *self._shown_files.values()]
+        found = [self._pair(one, other) for one, other in combinations(self.targets, 2)]
+        found += [
+            self._pair(target, other)
+            for other in others
+            for target in self.targets
+            if target.space.id == other.space.id
+        ]
+        return Verification(
+            self.gateway.model,
+            self.options,
+            tuple(self.targets),
+            tuple(others),
+            tuple(found),
+            self.declared,
+            tuple(dict.fromkeys(self.hints)),
+            self.store,
+        )
+
+    @cached_property
+    def _shown_files(self) -> dict[str, Side]:
+        """The model's own files as a side of their own, where no target is just that."""
+        own = {side.space.id for side in self.targets if side.authority == "files" and side.rows is not None}
+        return {name: side for name, side in self.files.items() if name not in own}
+
+    def _target(self, candidate: EmbeddingCandidate, measured: Rows | GatewayError) -> Side:
+        space = self.gateway._guard.space_of(candidate)
+        rows = None if isinstance(measured, GatewayError) else measured
+        error = measured if isinstance(measured, GatewayError) else None
+        said = "in this process, from the model's own files" if candidate.authoritative else "a server"
+        side = Side(
+            candidate.label, "target", space, "files" if candidate.authoritative else "server", said, rows, error
+        )
+        if rows is None:
+            return side
+        served = self.gateway._driver.perform(
+            candidate.served_space(), timeout=self.gateway._probe_time, target=candidate.label
+        )
+        faults = tuple(map(str, space.differences(served))) if served is not None else ()
+        stored = self.store.load(space)
+        accepted = stored.accepted.get(candidate.label) if stored else None
+        return dataclasses.replace(
+            side, faults=faults, accepted=accepted is not None and self._compare(accepted, rows).same
+        )
+
+    def _stored_side(self, space: VectorSpace) -> Side | None:
+        kept = self.store.load(space)
+        if kept is None:
+            return None
+        who = "from the model's own files" if kept.authority == "files" else "which nobody could check"
+        said = f"made by {kept.source}, {who}, {kept.taken} ({self.store.path(space)})"
+        return Side(STORED, "fingerprint", space, kept.authority, said, kept.rows)
+
+    def _files_tell_more(self, target: Side) -> bool:
+        """Whether something differs that they could explain, or nothing else says what the model really gives."""
+        stored = self.stored.get(target.space.id)
+        known = [side for side in (*self.targets, stored) if side is not None and side.rows is not None]
+        differ = any(
+            not self._compare(one.rows, other.rows).same
+            for one, other in combinations(known, 2)
+            if one.rows is not None and other.rows is not None
+        )
+        own = [side for side in known if side.space.id == target.space.id and side.authority == "files"]
+        return differ or not own
+
+    def _compute(self, candidate: EmbeddingCandidate, target: Side) -> None:
+        space = target.space
+        files = sources.find_served(space.model, space.revision)
+        if files is None:
+            if target.authority != "files":
+                self.hints.append(
+                    f"{space.model} is not on this machine; with its files here, causes can be told apart"
+                )
+            return
+        local = next(
+            (each for each in self.candidates if each.authoritative and self._space_id(each) == space.id), None
+        )
+        try:
+            from hf_gateway.engines.variants import measured_variants
+
+            own, changed = measured_variants(
+                files, space, local.backend.target.options if local else {}, space.revision
+            )
+        except GatewayError as error:
+            how = "" if isinstance(error, EngineMissing) else f"{space.model} is on this machine, and does not run: "
+            self.hints.append(f"{how}{error.message}")
+            return
+        side = Side(FILES, "files", space, "files", f"at {files.path}", self._with_dimensions(own, candidate))
+        self.files[space.id] = side
+        self.variants[space.id] = {words: self._with_dimensions(rows, candidate) for words, rows in changed.items()}
+
+    def _space_id(self, candidate: EmbeddingCandidate) -> str:
+        return self.gateway._guard.space_of(candidate).id
+
+    def _with_dimensions(self, rows: Rows, candidate: EmbeddingCandidate) -> Rows:
+        """Cut and scale as the chain does with every target's vectors."""
+        found: dict[Role, tuple[Row | None, ...]] = {}
+        for role, vectors in rows.items():
+            shaped = with_dimensions(Vectors.of(row for row in vectors if row), candidate.backend.embed_options)
+            found[role] = tuple(tuple(row) for row in shaped)
+        return found
+
+    def _pair(self, one: Side, other: Side) -> Pair:
+        # Of two models neither is the measure of the other: they stay as the chain has them.
+        comparable = one.space.model == other.space.model or None in (one.rows, other.rows)
+        left, right = (other, one) if comparable and self._rank(other) < self._rank(one) else (one, other)
+        notes = tuple(f"declared: {difference}" for difference in left.space.differences(right.space))
+        if left.rows is None:
+            return Pair(left, right, None, notes)
+        if right.rows is None:
+            found = Comparison({}, 1.0, (right.error.message,)) if right.error is not None and right.answered else None
+            return Pair(left, right, found, notes)
+        variants = self.variants.get(left.space.id, {}) if self._is_right(left) else {}
+        found = compare(left.rows, right.rows, cut=self.options.truncate, variants=variants)
+        if found.same and not compare(left.rows, right.rows, cut=True).same:
+            notes += (f"{CUT_ELSEWHERE}, which counts with truncate=True only",)
+        return Pair(left, right, found, notes)
+
+    def _rank(self, side: Side) -> int:
+        """How sure it is that these are the model's vectors: 0 is the model itself, and what could not be asked is last."""
+        if side.rows is None:
+            return 5
+        if side.authority == "files":
+            return 0
+        if self._is_right(side):
+            return 1
+        stored = self.stored.get(side.space.id)
+        known = side.kind == "fingerprint" or (
+            stored is not None and stored.rows is not None and self._compare(stored.rows, side.rows).same
+        )
+        return 2 if known else 3
+
+    def _is_right(self, side: Side) -> bool:
+        """Whether these are the vectors that the model's own files give, as far as that is known."""
+        own = self.files.get(side.space.id)
+        return (
+            own is not None
+            and own.rows is not None
+            and side.rows is not None
+            and self._compare(own.rows, side.rows).same
+        )
+
+    def _compare(self, reference: Rows, rows: Rows) -> Comparison:
+        return compare(reference, rows, cut=self.options.truncate)
+
+
+def _build_gateway(settings: EmbedSettings) -> tuple[Gateway, str | None]:
+    """Build the chain as it would be used; one that is refused for the spaces it declares with each target's own."""
+    try:
+        return Gateway.from_settings(settings), None
+    except SpaceMismatch as error:
+        apart = settings.model_copy(update={"on_space_change": "separate"})
+        return Gateway.from_settings(apart), error.message

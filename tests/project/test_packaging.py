@@ -1,0 +1,228 @@
+"""The wheel and the sdist in empty environments: what they install, how much, and that no door needs the other's framework."""
+
+import subprocess
+import sys
+import tarfile
+import zipfile
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+from tests.servers.chat import script
+from tests.servers.openai import FakeOpenAI
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CONSTRAINTS = REPOSITORY / "constraints.txt"
+
+pytestmark = [pytest.mark.packaging, pytest.mark.xdist_group("packaging")]
+
+
+def run(*command: str | Path) -> str:
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the wheel and the sdist."""
+    folder = tmp_path_factory.mktemp("dist")
+    run(sys.executable, "-m", "build", "--outdir", folder, REPOSITORY)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def wheel(built: Path) -> Path:
+    return next(built.glob("*.whl"))
+
+
+def empty_environment(folder: Path, *requirements: str) -> Path:
+    """Return the interpreter of a new environment with nothing but the requirements."""
+    run(sys.executable, "-m", "venv", folder)
+    python = folder / "bin" / "python"
+    run(
+        python,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--constraint",
+        CONSTRAINTS,
+        *requirements,
+    )
+    return python
+
+
+@pytest.fixture(scope="session")
+def base(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return empty_environment(tmp_path_factory.mktemp("base") / "venv", str(wheel))
+
+
+def test_the_wheel_holds_the_three_packages_and_nothing_named_shared(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    tops = {name.partition("/")[0] for name in names}
+    assert tops == {"hf_gateway", "langchain_hf_gateway", "llamaindex_hf_gateway", "hf_gateway-0.1.0.dist-info"}
+    for package in ("hf_gateway", "langchain_hf_gateway", "llamaindex_hf_gateway"):
+        assert f"{package}/py.typed" in names
+    assert not [
+        name for name in names if "shared" in name or "test" in name.rpartition("/")[2].removesuffix("testing.py")
+    ]
+
+
+def test_the_sdist_holds_what_builds_the_same_wheel(built: Path, wheel: Path, tmp_path: Path) -> None:
+    with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (source,) = tmp_path.iterdir()
+    run(sys.executable, "-m", "build", "--wheel", "--outdir", tmp_path / "again", source)
+    again = next((tmp_path / "again").glob("*.whl"))
+    assert sorted(zipfile.ZipFile(again).namelist()) == sorted(zipfile.ZipFile(wheel).namelist())
+
+
+def test_the_base_install_is_small(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    listed = run(base, "-m", "pip", "list", "--format=freeze", "--disable-pip-version-check").split()
+    ours = [line for line in listed if line.partition("==")[0] not in ("pip", "setuptools")]
+    site = next((base.parents[1] / "lib").glob("python*/site-packages"))
+    skipped = ("pip", "setuptools", "pkg_resources", "_distutils_hack")
+    size = sum(
+        path.stat().st_size
+        for path in site.rglob("*")
+        if path.is_file()
+        and not path.relative_to(site).parts[0].startswith(skipped)
+        and "__pycache__" not in path.parts
+    )
+    with capsys.disabled():
+        sys.stdout.write(f"\nbase install: {len(ours)} distributions, {size / 1e6:.1f} MB\n")
+    assert len(ours) < 25
+    assert size < 60e6
+    assert not [line for line in ours if line.startswith(("torch", "numpy", "transformers"))]
+
+
+def test_the_base_install_works_from_another_folder_without_network_or_key(base: Path, tmp_path: Path) -> None:
+    code = "from hf_gateway import Gateway; print(Gateway(targets=['hash:8']).embed(['x']).vectors.dim)"
+    done = subprocess.run([base, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "8"
+    assert "0.1.0" in run(base.parent / "hf-gateway", "--version")
+    assert "quickstart" in run(base.parent / "hf-gateway", "--help")
+
+
+LOCAL_CHAT = """
+import pathlib, hf_gateway
+pathlib.Path("m").mkdir()
+pathlib.Path("m/config.json").write_text("{}")
+hf_gateway.Gateway("./m", ["local"], task="chat").chat("hi")
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "line"),
+    [
+        ("from langchain_hf_gateway import HFGatewayEmbeddings", "pip install 'hf-gateway[langchain]'"),
+        ("from llamaindex_hf_gateway import HFGatewayEmbedding", "pip install 'hf-gateway[llamaindex]'"),
+        ("from hf_gateway import Gateway; Gateway('all-MiniLM-L6-v2').embed(['x'])", "pip install 'hf-gateway[torch]'"),
+        ("from langchain_hf_gateway import ChatHFGateway", "pip install 'hf-gateway[langchain]'"),
+        ("from llamaindex_hf_gateway import HFGatewayLLM", "pip install 'hf-gateway[llamaindex]'"),
+        (
+            LOCAL_CHAT,
+            "pip install 'hf-gateway[torch]'",
+        ),
+        ("from hf_gateway.cli import main; main(['quickstart', '--json'])", "pip install 'hf-gateway[langchain]'"),
+    ],
+    ids=["langchain", "llamaindex", "torch", "langchain chat", "llamaindex chat", "torch chat", "quickstart"],
+)
+def test_a_missing_extra_is_an_import_error_with_the_pip_line(base: Path, code: str, line: str, tmp_path: Path) -> None:
+    done = subprocess.run([base, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert line in done.stderr
+
+
+def test_the_base_install_prints_for_people_without_rich(base: Path, tmp_path: Path) -> None:
+    said = run(base.parent / "hf-gateway", "doctor", "--targets", "hash")
+    assert "works" in said
+    assert "hash" in said
+
+
+def test_the_base_install_chats_without_anything_else(base: Path, tmp_path: Path, primary: FakeOpenAI) -> None:
+    primary.brain = script("Blue, mostly.")
+    command = [base.parent / "hf-gateway", "chat", "--model", "m", "--targets", f"openai:{primary.url}", "The sky?"]
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout == "Blue, mostly.\n"
+
+
+DOORS = {
+    "langchain": (
+        "from langchain_hf_gateway import ChatHFGateway as Chat, HFGatewayEmbeddings as Embed",
+        "Embed(targets=['hash:16']).embed_query('a text')",
+        "Chat(model='m', targets=[{target!r}]).invoke('hi').text",
+        "llama_index",
+    ),
+    "llamaindex": (
+        "from llamaindex_hf_gateway import HFGatewayLLM as Chat, HFGatewayEmbedding as Embed",
+        "Embed(targets=['hash:16']).get_query_embedding('a text')",
+        "str(Chat(model='m', targets=[{target!r}]).complete('hi'))",
+        "langchain_core",
+    ),
+}
+
+
+@pytest.mark.parametrize("extra", DOORS)
+def test_each_door_works_with_only_its_own_framework(
+    extra: str, wheel: Path, tmp_path: Path, primary: FakeOpenAI
+) -> None:
+    primary.brain = script("Blue, mostly.")
+    imported, embedded, asked, other = DOORS[extra]
+    python = empty_environment(tmp_path / "venv", f"hf-gateway[{extra}] @ {wheel.as_uri()}")
+    code = f"""
+import importlib.util
+assert importlib.util.find_spec({other!r}) is None
+{imported}
+print(len({embedded}), {asked.format(target="openai:" + primary.url)})
+"""
+    done = subprocess.run([python, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "16 Blue, mostly.", done.stderr
+
+
+def test_the_entry_points_name_our_kinds_and_classes() -> None:
+    kinds = {entry.name for entry in entry_points(group="hf_gateway.backends")}
+    assert {"local", "hf", "endpoint", "tei", "openai", "ollama", "hash"} <= kinds
+    (langchain,) = entry_points(group="langchain.embeddings", name="hf_gateway")
+    (llamaindex,) = entry_points(group="llama_index.embeddings", name="hf_gateway")
+    assert (langchain.load().__name__, llamaindex.load().__name__) == ("HFGatewayEmbeddings", "HFGatewayEmbedding")
+    (chat_model,) = entry_points(group="langchain.chat_models", name="hf_gateway")
+    (llm,) = entry_points(group="llama_index.llms", name="hf_gateway")
+    assert (chat_model.load().__name__, llm.load().__name__) == ("ChatHFGateway", "HFGatewayLLM")
+
+
+def test_a_third_party_adds_a_kind_without_touching_us(wheel: Path, base: Path, tmp_path: Path) -> None:
+    package = tmp_path / "plugin"
+    (package / "constant_backend").mkdir(parents=True)
+    (package / "pyproject.toml").write_text(
+        '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n'
+        '[project]\nname = "constant-backend"\nversion = "1"\n'
+        '[project.entry-points."hf_gateway.backends"]\nconstant = "constant_backend:Constant"\n'
+    )
+    (package / "constant_backend" / "__init__.py").write_text(
+        "from hf_gateway.backends.base import Backend, Report, said\n"
+        "from hf_gateway.values.chat import ChatEvent\n"
+        "from hf_gateway.values.embedding import EmbedAnswer\n"
+        "from hf_gateway.values.vectors import Vectors\n"
+        "class Constant(Backend):\n"
+        "    kind = 'constant'\n"
+        "    tasks = frozenset({'embedding', 'chat'})\n"
+        "    def chat(self, request, gathering):\n"
+        "        yield from said(gathering, [ChatEvent('Always'), ChatEvent(' this', finish_reason='stop')])\n"
+        "    def embed(self, request):\n"
+        "        yield from ()\n"
+        "        return EmbedAnswer(Vectors.of([[1.0, 2.0]] * len(request.texts)))\n"
+        "    def probe(self):\n"
+        "        yield from ()\n"
+        "        return Report(['constant'])\n"
+    )
+    python = empty_environment(tmp_path / "venv", str(wheel), str(package))
+    code = """
+from hf_gateway import Gateway
+gateway = Gateway("m", ["constant"])
+print(gateway.embed(["a"]).vectors.tolist(), gateway.check()[0].answers)
+talking = Gateway("m", ["constant"], task="chat")
+print(talking.chat("hi").text, [event.text for event in talking.stream("hi")])
+"""
+    assert run(python, "-c", code).splitlines() == ["[[1.0, 2.0]] True", "Always this ['Always', ' this']"]
