@@ -19,6 +19,7 @@ setup: $(VENV)/.ready $(INFINITY)/.ready $(OLAH)/.ready $(HUB1)/.ready
 lint: $(VENV)/.ready
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/python -m tests.language_lint
 
 types: $(VENV)/.ready
 	$(VENV)/bin/mypy
