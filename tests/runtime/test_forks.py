@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock, Timeout
 
 pytestmark = [
     pytest.mark.xdist_group("torch"),
@@ -344,6 +345,31 @@ class TestFiles:
             os.waitpid(child, 0)
             for descriptor in (told, tells, ours, theirs):
                 os.close(descriptor)
+
+    def test_a_child_that_leaves_first_takes_nothing_from_its_parent(self, tmp_path: Path) -> None:
+        from hf_gateway.storage.files import interprocess_lock
+
+        def others_may_enter() -> bool:
+            held = FileLock(tmp_path / "lock", blocking=False)
+            try:
+                held.acquire()
+            except Timeout:
+                return False
+            held.release()
+            return True
+
+        with contextlib.ExitStack() as held:
+            held.enter_context(interprocess_lock(tmp_path / "lock", remove=True))
+            assert in_child(held.close) is None
+            assert not in_child(others_may_enter)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_lock_that_is_to_be_removed_is_also_where_something_failed(self, tmp_path: Path) -> None:
+        from hf_gateway.storage.files import interprocess_lock
+
+        with pytest.raises(ZeroDivisionError), interprocess_lock(tmp_path / "lock", remove=True):
+            1 / 0  # noqa: B018
+        assert list(tmp_path.iterdir()) == []
 
 
 ENGINES = ("torch", "openvino", "onnxruntime")

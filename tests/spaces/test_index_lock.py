@@ -19,6 +19,7 @@ from hf_gateway import Gateway, Target, VectorSpace
 from hf_gateway.errors import ConfigError, SpaceMismatch
 from hf_gateway.spaces.fingerprint import CANARIES, Fingerprint, Store
 from hf_gateway.spaces.index_lock import IndexLock
+from hf_gateway.storage.files import interprocess_lock
 from hf_gateway.testing import ManualClock
 from tests.servers import unit_vectors
 from tests.servers.loopback import Reply
@@ -755,15 +756,12 @@ def _at_once(work: Any, folder: Path) -> list[Any]:
 
 class TestProcesses:
     def test_one_waits_for_another_that_is_writing(self, folder: Path) -> None:
-        fcntl = pytest.importorskip("fcntl")
         folder.mkdir()
-        door = os.open(folder, os.O_RDONLY)
-        fcntl.flock(door, fcntl.LOCK_EX)
         thread = threading.Thread(target=lambda: embedder().lock_index(folder))
-        thread.start()
-        thread.join(0.3)
-        waited = thread.is_alive() and not (folder / "space.json").exists()
-        os.close(door)
+        with interprocess_lock(folder / ".space.json.lock", remove=True):
+            thread.start()
+            thread.join(0.3)
+            waited = thread.is_alive() and not (folder / "space.json").exists()
         thread.join(30)
         assert waited
         assert (folder / "space.json").exists()

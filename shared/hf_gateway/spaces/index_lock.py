@@ -139,7 +139,7 @@ class IndexLock:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise self._unwritable(error) from error
-        with interprocess_lock(self.path):
+        with interprocess_lock(self.path / f".{NAME}.lock", remove=True):
             known = self.read(self.path)
             if known is None:
                 try:

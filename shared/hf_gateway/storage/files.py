@@ -5,6 +5,10 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 
 def home(environment: Mapping[str, str] = os.environ) -> Path:
@@ -57,36 +61,26 @@ def create_atomically(path: Path, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def interprocess_lock(path: Path) -> Iterator[None]:
-    """Wait until no other process of this machine is in here for the same path, where the system and the disk can tell.
+def interprocess_lock(file: Path, *, remove: bool = False) -> Iterator[None]:
+    """Wait until no other process of this machine is in here for the same file, where the file system can tell.
 
-    path: a folder, which is left as it is, or a file, which is made.
+    Args:
+        file: what stands for the lock; it is created.
+        remove: whether it is removed in the end, for a folder in which nothing may be left.
     """
-    with contextlib.ExitStack() as held:
-        with contextlib.suppress(ImportError, OSError):  # Windows; some network file systems
-            import fcntl
+    from filelock import FileLock
 
-            door = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o666)
-            _lock_files.add(door)
-            held.callback(_close, door)
-            fcntl.flock(door, fcntl.LOCK_EX)
+    lock = FileLock(file)
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError):  # a folder that may only be read; some network file systems
+            held.enter_context(lock)
+            if remove:
+                held.callback(_remove, lock)
         yield
 
 
-_lock_files: set[int] = set()
-
-
-def _close(door: int) -> None:
-    if door in _lock_files:  # else this is a child, which was forked within
-        _lock_files.discard(door)
-        os.close(door)
-
-
-def _in_child() -> None:
-    """Close what was inherited: a child that keeps it open would keep others out, for as long as it lives."""
-    while _lock_files:
-        os.close(_lock_files.pop())
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)
+def _remove(lock: "FileLock") -> None:
+    """Remove a file while its lock is held: a process that opened it before finds it gone, and opens the next one."""
+    if lock.is_locked:  # else this is a child, which was forked within
+        with contextlib.suppress(OSError):  # Windows removes no open file; filelock does so when it closes it
+            Path(lock.lock_file).unlink()
