@@ -24,7 +24,6 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import PrivateAttr, model_validator
 
 from hf_gateway._version import __version__
-from hf_gateway.errors import ConfigError
 from hf_gateway.framework_base import GatewayMixin, build_gateway, refuse_other_task
 from hf_gateway.settings.chat import ChatSettings
 from hf_gateway.settings.config_file import read_chain
@@ -122,9 +121,7 @@ class ChatHFGateway(GatewayMixin, ChatSettings, BaseChatModel):
     @classmethod
     def from_gateway(cls, gateway: "Gateway") -> Self:
         """Use a gateway that is there already, with its connections. Raises ConfigError for one that is not for chat."""
-        refuse_other_task(gateway, "chat", cls.__name__)
-        if gateway.task != "chat":
-            raise ConfigError("this gateway was built for embeddings; build it as Gateway(..., task='chat')")
+        refuse_other_task(gateway, cls.task, cls.__name__)
         made = cls(**{name: getattr(gateway.settings, name) for name in gateway.settings.model_fields_set})
         made._adopt(gateway)
         return made

@@ -54,7 +54,7 @@ class HFGatewayEmbeddings(EmbeddingMixin, EmbedSettings, Embeddings):
     @classmethod
     def from_gateway(cls, gateway: "Gateway") -> Self:
         """Use a gateway that is there already, with its connections and its model."""
-        refuse_other_task(gateway, "embedding", cls.__name__)
+        refuse_other_task(gateway, cls.task, cls.__name__)
         made = cls(**{name: getattr(gateway.settings, name) for name in gateway.settings.model_fields_set})
         made._adopt(gateway)
         return made

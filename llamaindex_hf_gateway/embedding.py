@@ -97,7 +97,7 @@ class HFGatewayEmbedding(EmbeddingMixin, EmbedOptions, BaseEmbedding):  # type: 
     @classmethod
     def from_gateway(cls, gateway: "Gateway", **fields: Any) -> Self:
         """Use a gateway that is there already, with its connections and its model."""
-        refuse_other_task(gateway, "embedding", cls.__name__)
+        refuse_other_task(gateway, cls.task, cls.__name__)
         settings = gateway.settings
         made = cls(
             model_name=gateway.model or "unknown",

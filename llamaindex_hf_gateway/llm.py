@@ -31,7 +31,7 @@ from llama_index.core.tools import BaseTool
 from llama_index.core.types import BasePydanticProgram, PydanticProgramMode
 from pydantic import BaseModel, Field, PrivateAttr, model_serializer, model_validator
 
-from hf_gateway.errors import BadGeneration, ConfigError
+from hf_gateway.errors import BadGeneration
 from hf_gateway.framework_base import GatewayMixin, build_gateway, refuse_other_task
 from hf_gateway.settings.chat import ChatSettings
 from hf_gateway.settings.config_file import read_chain
@@ -128,10 +128,8 @@ class HFGatewayLLM(GatewayMixin, ChatSettings, FunctionCallingLLM):  # type: ign
     @classmethod
     def from_gateway(cls, gateway: "Gateway", **fields: Any) -> Self:
         """Use a gateway that is there already, with its connections."""
-        refuse_other_task(gateway, "chat", cls.__name__)
+        refuse_other_task(gateway, cls.task, cls.__name__)
         settings = gateway.settings
-        if not isinstance(settings, ChatSettings):
-            raise ConfigError("this gateway was built for embeddings; build it as Gateway(..., task='chat')")
         made = cls(**{**{name: getattr(settings, name) for name in ChatSettings.model_fields}, **fields})
         made._adopt(gateway)
         return made

@@ -4,36 +4,44 @@ Importing a class costs the settings alone; the chain's rooms are imported with 
 """
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hf_gateway.errors import ConfigError
-from hf_gateway.settings.chat import ChatSettings
-from hf_gateway.settings.embedding import EmbedOptions, EmbedSettings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable, Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
-    from typing import Any, Self
+    from typing import Self
 
     from hf_gateway.gateway import Gateway
-    from hf_gateway.settings.base import Task
+    from hf_gateway.settings.base import ChainOptions
     from hf_gateway.spaces.index_lock import IndexLock
     from hf_gateway.tasks.status import TargetStatus
     from hf_gateway.values.embedding import Role
     from hf_gateway.values.vector_space import VectorSpace
 
 
-def build_gateway(options: EmbedOptions | ChatSettings, model: str | None) -> "Gateway":
-    """Build the chain that an instance's arguments describe; nothing is loaded or connected to. Raises ConfigError."""
-    from hf_gateway.gateway import Gateway
+def build_gateway(options: "ChainOptions", model: str | None) -> Any:
+    """Build the chain that an instance's arguments describe; nothing is loaded or connected to.
 
-    if isinstance(options, EmbedOptions):
-        return Gateway.from_settings(EmbedSettings.of(options, model))
-    return Gateway.from_settings(ChatSettings.of(options, model))
+    Args:
+        options: the instance, whose class says by `task` what it is for.
+        model: the model's name, which frameworks have under names of their own.
+
+    Returns:
+        The gateway of that task.
+
+    Raises:
+        ConfigError: arguments that make no sense.
+    """
+    from hf_gateway.tasks.registry import find_task
+
+    task = find_task(options.task)
+    return task.gateway_class.from_settings(task.settings.of(options, model))
 
 
-def refuse_other_task(gateway: "Gateway", task: "Task", name: str) -> None:
+def refuse_other_task(gateway: "Gateway", task: str, name: str) -> None:
     """Raise ConfigError for a gateway that is for another task than the class that is to stand on it.
 
     Args:
@@ -41,7 +49,9 @@ def refuse_other_task(gateway: "Gateway", task: "Task", name: str) -> None:
         task: what the class is for.
         name: the class.
     """
-    if gateway.task != task:
+    from hf_gateway.tasks.registry import find_task
+
+    if not isinstance(gateway.settings, find_task(task).settings):
         raise ConfigError(
             f"{name} is for {task}, and this gateway was built for {gateway.task}; build it as Gateway(..., task={task!r})"
         )

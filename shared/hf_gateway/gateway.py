@@ -21,7 +21,7 @@ from hf_gateway.observing import observer
 from hf_gateway.observing.observer import Observation, ObservedCall
 from hf_gateway.runtime.background_loop import background_loop
 from hf_gateway.runtime.driver import Clock, Driver, Transport, require_asyncio
-from hf_gateway.settings.base import Task
+from hf_gateway.settings.base import NamedSettings
 from hf_gateway.settings.chat import ChatSettings
 from hf_gateway.settings.config_file import key_policy_overrides
 from hf_gateway.settings.embedding import EmbedSettings
@@ -40,7 +40,7 @@ from hf_gateway.tasks.embedding.index_guard import IndexGuard, lock_index
 from hf_gateway.tasks.embedding.service import EmbeddingRun, EmbeddingService, Job
 from hf_gateway.tasks.given_key import targets_of_key
 from hf_gateway.tasks.policies import policy_of
-from hf_gateway.tasks.registry import chosen_targets, settings_of
+from hf_gateway.tasks.registry import DEFAULT_TASK, chosen_targets, find_task
 from hf_gateway.tasks.status import TargetCheck, TargetStatus, check_target, status_of
 from hf_gateway.values.chat import ChatEvent, ChatRequest, ChatResult, Message
 from hf_gateway.values.embedding import EmbedRequest, EmbedResult, Role
@@ -82,18 +82,18 @@ class Gateway:
         model: str | None = None,
         targets: Sequence[str | Target] | str | None = None,
         *,
-        task: Task = "embedding",
+        task: str = DEFAULT_TASK,
         transport: Transport | None = None,
         clock: Clock | None = None,
         **settings: Any,
     ) -> None:
         """Build the chain; nothing is loaded or connected to yet."""
-        known = settings_of(task).model_validate({"model": model, "targets": targets, **settings})
+        known = find_task(task).settings.model_validate({"model": model, "targets": targets, **settings})
         self._build(known, transport, clock)
 
     def _build(
         self,
-        settings: EmbedSettings | ChatSettings,
+        settings: Any,
         transport: Transport | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -151,7 +151,7 @@ class Gateway:
     @classmethod
     def from_settings(
         cls,
-        settings: EmbedSettings | ChatSettings,
+        settings: NamedSettings,
         *,
         transport: Transport | None = None,
         clock: Clock | None = None,
@@ -163,15 +163,15 @@ class Gateway:
 
     @classmethod
     def from_config(
-        cls, name: str, path: str | Path | None = None, *, task: Task = "embedding", **changes: Any
+        cls, name: str, path: str | Path | None = None, *, task: str = DEFAULT_TASK, **changes: Any
     ) -> Self:
         """Build the chain `[chains.<name>]` of hf-gateway.toml; keyword arguments go over the file."""
-        return cls.from_settings(settings_of(task).from_config(name, path, **changes))
+        return cls.from_settings(find_task(task).settings.from_config(name, path, **changes))
 
     @property
-    def task(self) -> Task:
+    def task(self) -> str:
         """What this chain is for."""
-        return self.settings.task
+        return str(self.settings.task)
 
     def embed(self, texts: Iterable[str], *, role: Role = "document") -> EmbedResult:
         """Embed n texts, in order, into (n, dim) float32.
@@ -437,7 +437,7 @@ class Gateway:
 
     @property
     def _probe_time(self) -> float:
-        return min(self.settings.attempt_timeout, 10.0)
+        return min(float(self.settings.attempt_timeout), 10.0)
 
     def _serve(self, request: EmbedRequest, job: Job | None = None) -> EmbedResult:
         if not observer.watchers:

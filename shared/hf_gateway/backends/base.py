@@ -15,7 +15,6 @@ from hf_gateway.errors import AttemptTimedOut, BatchTooLarge, ConfigError, Conne
 from hf_gateway.keys.credentials import Credential, find_credential
 from hf_gateway.keys.policy import Access, KeyPolicyOverrides, KeyRequirement, requirement
 from hf_gateway.runtime.effects import Effects, Open, Opened, Read, Send
-from hf_gateway.settings.base import Task
 from hf_gateway.settings.chat import ChatOptions
 from hf_gateway.settings.embedding import EmbedOptions
 from hf_gateway.storage.notices import notice_once
@@ -120,7 +119,7 @@ class Backend:
     """
 
     kind: ClassVar[str]
-    tasks: ClassVar[frozenset[Task]] = frozenset({"embedding"})
+    tasks: ClassVar[frozenset[str]] = frozenset({"embedding"})
     """What it can do."""
     option_names: ClassVar[frozenset[str]] = frozenset()
     """What may stand in `Target.options`."""

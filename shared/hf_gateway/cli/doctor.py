@@ -10,26 +10,19 @@ from hf_gateway.cli.environment_report import KINDS, caches, check_hub, print_en
 from hf_gateway.cli.output import Table, console, literal, print_json
 from hf_gateway.errors import GatewayError
 from hf_gateway.gateway import Gateway
-from hf_gateway.settings.base import Task
-from hf_gateway.settings.chat import ChatSettings
+from hf_gateway.settings.base import NamedSettings
 from hf_gateway.settings.config_file import config_path, read_chain, read_config
-from hf_gateway.settings.embedding import EmbedSettings
-from hf_gateway.tasks.registry import SETTINGS, settings_of
+from hf_gateway.tasks.registry import DEFAULT_TASK, chains_for, find_task, task_names, task_of_chain
 from hf_gateway.tasks.status import TargetCheck
 from hf_gateway.values.vector_space import canonical
 from hf_gateway.verification.run import measured_before
-
-DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
-CHAT_VARIABLES = ("HF_MODEL_ID", "HF_GATEWAY_CHAT_MODEL", "HF_GATEWAY_CHAT_TARGETS")
-
-Settings = EmbedSettings | ChatSettings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
     parser.add_argument("--chain", action="append", help="only this chain of the config file; may be repeated")
     parser.add_argument(
-        "--task", choices=list(SETTINGS), help="only chains for this; what --model and --targets are for (embedding)"
+        "--task", choices=task_names(), help="only chains for this; what --model and --targets are for (embedding)"
     )
 
 
@@ -61,7 +54,7 @@ class ChainReport:
 
     name: str
     source: str
-    task: Task
+    task: str
     model: str | None
     checked: list[TargetCheck]
     error: str | None = None
@@ -92,35 +85,31 @@ class ChainReport:
         }
 
 
-def _chains(arguments: argparse.Namespace) -> Iterator[tuple[str, str, Settings]]:
+def _chains(arguments: argparse.Namespace) -> Iterator[tuple[str, str, NamedSettings]]:
     if arguments.model or arguments.targets:
         given = {"model": arguments.model, "targets": arguments.targets, "config": arguments.config}
-        yield "given", "the command line", settings_of(arguments.task or "embedding")(**given)
+        yield "given", "the command line", find_task(arguments.task or DEFAULT_TASK).settings(**given)
         return
     path, data = read_config(config_path(arguments.config))
     chains = data.get("chains", {})
-    tasks: dict[str, Any] = {
-        name: chain.get("task", "embedding") if isinstance(chain, dict) else "embedding"
-        for name, chain in chains.items()
-    }
-    names = arguments.chain or [name for name, task in tasks.items() if arguments.task in (None, task)]
+    names = arguments.chain or chains_for(chains, arguments.task)
     for name in names:
-        kind = settings_of(tasks.get(name, "embedding"))
+        kind = find_task(task_of_chain(chains.get(name))).settings
         yield name, str(path), kind(**read_chain(name, kind, arguments.config))
     if names:
         return
-    where = "the environment and the defaults"
-    if arguments.task in (None, "embedding"):
-        yield "default", where, EmbedSettings(model=DEFAULT_MODEL, config=arguments.config)
-    if arguments.task == "chat" or (arguments.task is None and any(os.environ.get(name) for name in CHAT_VARIABLES)):
-        yield "chat", where, ChatSettings(config=arguments.config)
+    tasks = [find_task(name) for name in ([arguments.task] if arguments.task else task_names())]
+    for task in sorted(tasks, key=lambda each: each.hub.precedence):
+        if arguments.task or task.example_model or any(os.environ.get(name) for name in task.variables):
+            settings = task.settings(model=task.example_model, config=arguments.config)
+            yield "default" if task.example_model else task.name, "the environment and the defaults", settings
 
 
-def _report(name: str, source: str, settings: Settings) -> ChainReport:
+def _report(name: str, source: str, settings: NamedSettings) -> ChainReport:
     try:
         with Gateway.from_settings(settings) as gateway:
             asked = gateway.check()
-            vectors = measured_before(gateway) if gateway.task == "embedding" else {}
+            vectors = measured_before(gateway)
             models = {target.model or gateway.model for target in gateway.targets if target.kind in KINDS}
             named = tuple(canonical(model) for model in models if model)
             return ChainReport(name, source, gateway.task, gateway.model, asked, vectors=vectors, models=named)

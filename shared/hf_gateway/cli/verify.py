@@ -6,12 +6,12 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from hf_gateway.cli.doctor import DEFAULT_MODEL
 from hf_gateway.cli.output import Table, console, literal, print_json
 from hf_gateway.errors import ConfigError
 from hf_gateway.settings.config_file import config_path, read_config
 from hf_gateway.settings.embedding import EmbedSettings
 from hf_gateway.spaces.fingerprint import Fingerprint
+from hf_gateway.tasks.registry import chains_for, find_task
 from hf_gateway.verification.report import IndexReport, Pair, Side, Verification, read_index, ways_out
 from hf_gateway.verification.run import verify
 
@@ -78,15 +78,12 @@ def _chains(arguments: argparse.Namespace) -> list[Chain]:
     if changes:
         return [("given", "the command line", EmbedSettings(**changes, config=arguments.config))]
     path, data = read_config(config_path(arguments.config))
-    chains = data.get("chains", {})
-    names = [
-        name
-        for name, table in chains.items()
-        if not isinstance(table, dict) or table.get("task") in (None, "embedding")
-    ]
+    names = chains_for(data.get("chains", {}), EmbedSettings.task)
     if names:
         return [(name, str(path), EmbedSettings.from_config(name, arguments.config)) for name in names]
-    model = os.environ.get("HF_GATEWAY_EMBED_MODEL") or DEFAULT_MODEL
+    task = find_task(EmbedSettings.task)
+    named = (os.environ.get(variable) for variable in task.model_variable_names)
+    model = next(filter(None, named), task.example_model)
     return [("default", "the environment and the defaults", EmbedSettings(model=model, config=arguments.config))]
 
 

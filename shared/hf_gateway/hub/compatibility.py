@@ -7,9 +7,10 @@ from importlib.util import find_spec
 from typing import Any, Literal
 
 from hf_gateway.hub.machine import Machine
-from hf_gateway.hub.needs import Needs, base_model, generates_text, is_adapter
+from hf_gateway.hub.needs import Needs, base_model, is_adapter
 from hf_gateway.hub.selection import SAFE, formats, pickled, quantisations, usual_quantisation
 from hf_gateway.values.hub_model import ModelFile, ModelMetadata
+from hf_gateway.values.hub_task import HubTask, hub_tasks
 from hf_gateway.wire.hf_router import CatalogueEntry, Offer
 
 Verdict = Literal["fits", "tight", "too_big", "unknown"]
@@ -17,15 +18,6 @@ ROOMY_RATIO = 0.8
 """Of the available memory: up to here a model fits, beyond it is tight."""
 _SHOWN = 3
 """Files that are named in a sentence."""
-_TASKS = {
-    "feature-extraction": "embedding",
-    "sentence-similarity": "embedding",
-    "conversational": "chat",
-    "text-generation": "chat",
-}
-"""The Hub's tasks that are one of ours."""
-_ROUTED = frozenset({"deepinfra", "hf-inference", "scaleway", "together"})
-"""Providers of embeddings that the target `hf` can call (`backends/hf.py`)."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +57,7 @@ class Compatibility:
 
     model: str
     sha: str | None
-    task: Literal["embedding", "chat"] | None
+    task: str | None
     verdict: Verdict
     reasons: tuple[str, ...]
     problems: tuple[str, ...]
@@ -132,7 +124,7 @@ def check_model(
             "unknown",
             [f"it is an adapter of {base or 'a model that it does not name'}, which has to fit too"],
         )
-    task = _task(metadata)
+    task = next((each for each in hub_tasks() if each.is_for(metadata)), None)
     remote_code = _remote_code(metadata)
     offered = formats(metadata.files)
     pickles = pickled(metadata.files) if needed.format != "gguf" else []  # a GGUF file is the whole model
@@ -171,7 +163,7 @@ def check_model(
     return Compatibility(
         metadata.id,
         metadata.sha,
-        task,
+        task.name if task else None,
         verdict,
         tuple(reasons),
         tuple(problems),
@@ -262,7 +254,7 @@ def format_bytes(count: int | None) -> str:
 
 def _targets(
     metadata: ModelMetadata,
-    task: Literal["embedding", "chat"] | None,
+    task: HubTask | None,
     verdict: Verdict,
     entry: CatalogueEntry | None,
     *,
@@ -276,20 +268,17 @@ def _targets(
     ]
 
 
-def _local(
-    metadata: ModelMetadata, task: Literal["embedding", "chat"] | None, verdict: Verdict, *, remote_code: bool
-) -> Serving:
+def _local(metadata: ModelMetadata, task: HubTask | None, verdict: Verdict, *, remote_code: bool) -> Serving:
     target = f"local:{metadata.id}"
     if task is None:
-        return Serving(
-            target, False, f"its task is {metadata.pipeline_tag or 'not named'}, neither embeddings nor chat"
-        )
+        ours = " nor ".join(each.title for each in hub_tasks())
+        return Serving(target, False, f"its task is {metadata.pipeline_tag or 'not named'}, neither {ours}")
     if not _files_are_known(metadata):
         return Serving(target, None, "the Hub has not said yet which files there are")
     if not any(each in SAFE for each in formats(metadata.files)):
         return Serving(target, False, "there are neither safetensors nor ONNX files")
     # What a chat model keeps in folders is not loaded; the modules of one for embeddings are.
-    if pickles := [file for file in pickled(metadata.files) if task == "embedding" or "/" not in file.path]:
+    if pickles := [file for file in pickled(metadata.files) if task.loads_folders or "/" not in file.path]:
         return Serving(target, False, f"some of its weights are in pickles only: {_name_files(pickles)}")
     if remote_code:
         return Serving(
@@ -297,8 +286,8 @@ def _local(
         )
     if is_adapter(metadata):
         return Serving(target, None, f"it is an adapter, and needs {base_model(metadata) or 'its base model'} too")
-    if task == "chat" and "safetensors" not in formats(metadata.files):
-        return Serving(target, False, "chat in this process needs safetensors")
+    if task.needs_safetensors and "safetensors" not in formats(metadata.files):
+        return Serving(target, False, f"{task.title} in this process needs safetensors")
     if verdict == "too_big":
         return Serving(target, False, "it is too big for this machine")
     extra = _missing_extra(task)
@@ -307,33 +296,28 @@ def _local(
     return Serving(target, True if verdict in ("fits", "tight") else None, f"in this process, {verdict}")
 
 
-def _missing_extra(task: Literal["embedding", "chat"]) -> str | None:
-    wanted = ("transformers", "torch") if task == "chat" else ("sentence_transformers",)
-    if all(find_spec(name) for name in wanted):
-        return None
-    if task == "embedding" and find_spec("tokenizers") and (find_spec("openvino") or find_spec("onnxruntime")):
-        return None
-    return "torch"
+def _missing_extra(task: HubTask) -> str | None:
+    return None if any(all(find_spec(name) for name in packages) for packages in task.engines) else "torch"
 
 
-def _hosted(
-    metadata: ModelMetadata, task: Literal["embedding", "chat"] | None, entry: CatalogueEntry | None
-) -> list[Serving]:
+def _hosted(metadata: ModelMetadata, task: HubTask | None, entry: CatalogueEntry | None) -> list[Serving]:
     found = []
     offers = {offer.provider: offer for offer in entry.providers} if entry else {}
+    known = [task] if task else hub_tasks()
     named = set()
     for row in metadata.providers:
-        provider, served = str(row.get("provider")), _TASKS.get(str(row.get("task")))
+        provider = str(row.get("provider"))
+        served = next((each for each in known if str(row.get("task")) in each.provider_tags), None)
         named.add(provider)
-        if served is None or (task is not None and served != task):
+        if served is None:
             found.append(Serving(f"hf:{provider}", False, f"serves it for {row.get('task')} only"))
         elif row.get("status") != "live":
             found.append(Serving(f"hf:{provider}", False, f"its status there is {row.get('status')}"))
-        elif served == "embedding" and provider not in _ROUTED:
-            found.append(Serving(f"hf:{provider}", False, "its way of embedding is not spoken here"))
+        elif served.providers is not None and provider not in served.providers:
+            found.append(Serving(f"hf:{provider}", False, f"its protocol for {served.title} is not supported"))
         else:
             found.append(_priced(f"hf:{provider}", offers.get(provider)))
-    if task == "chat":
+    if task is not None and task.in_catalogue:
         found += [_priced(f"hf:{name}", offer) for name, offer in offers.items() if offer.live and name not in named]
     return found or [Serving("hf", False, "no Inference Provider serves it")]
 
@@ -355,13 +339,12 @@ def _ollama(metadata: ModelMetadata) -> Serving:
     return Serving(f"ollama:{name}", True, f"after `ollama pull {name}`" + (f"; there are {listed}" if listed else ""))
 
 
-def _own_servers(metadata: ModelMetadata, task: Literal["embedding", "chat"] | None) -> list[Serving]:
-    found = []
-    if task == "embedding" and "text-embeddings-inference" in metadata.tags:
-        found.append(Serving("tei:<url>", True, "your own text-embeddings-inference can load it"))
-    if task == "chat" and "text-generation-inference" in metadata.tags:
-        found.append(Serving("openai:<url>", True, "your own vLLM, TGI or the like can load it"))
-    return found
+def _own_servers(metadata: ModelMetadata, task: HubTask | None) -> list[Serving]:
+    return [
+        Serving(server.target, True, f"your own {server.name} can load it")
+        for server in (task.own_servers if task else ())
+        if server.tag in metadata.tags
+    ]
 
 
 def _files_are_known(metadata: ModelMetadata) -> bool:
@@ -372,18 +355,6 @@ def _files_are_known(metadata: ModelMetadata) -> bool:
 def _name_files(files: Sequence[ModelFile]) -> str:
     more = f" and {len(files) - _SHOWN} more" if len(files) > _SHOWN else ""
     return ", ".join(file.path for file in files[:_SHOWN]) + more
-
-
-def _task(metadata: ModelMetadata) -> Literal["embedding", "chat"] | None:
-    if metadata.pipeline_tag in ("feature-extraction", "sentence-similarity"):
-        return "embedding"
-    if metadata.library_name == "sentence-transformers" and "sentence-similarity" in metadata.tags:
-        return "embedding"
-    if metadata.pipeline_tag in ("text-generation", "image-text-to-text") or (
-        metadata.pipeline_tag is None and generates_text(metadata)
-    ):
-        return "chat"
-    return None
 
 
 def _remote_code(metadata: ModelMetadata) -> bool | None:

@@ -33,6 +33,11 @@ _MAX_LAYERS = 10_000
 _MAX_NUMBER = 10**12
 """Of any number in a configuration that is taken for one."""
 _GENERATES = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel", "ForSeq2SeqLM")
+VECTOR_TAGS = frozenset({"feature-extraction", "sentence-similarity"})
+"""Pipeline tags of models whose answer is a vector."""
+RANKING_TAGS = frozenset({"text-ranking"})
+GENERATION_TAGS = frozenset({"text-generation", "image-text-to-text", "text2text-generation"})
+"""Pipeline tags of models that write text."""
 _WITHOUT_CACHE = ("mamba", "linear_attention", "recurrent", "conv", "ssm")
 
 
@@ -65,11 +70,10 @@ class Needs:
 def generates_text(metadata: ModelMetadata) -> bool:
     """Say whether the model makes text token by token, and so keeps a key-value cache."""
     if metadata.gguf:
-        return metadata.pipeline_tag not in ("feature-extraction", "sentence-similarity")
+        return metadata.pipeline_tag not in VECTOR_TAGS
     made = [str(each) for each in _architectures(metadata.config)]
-    return metadata.pipeline_tag in ("text-generation", "image-text-to-text", "text2text-generation") or (
-        metadata.pipeline_tag not in ("feature-extraction", "sentence-similarity", "text-ranking")
-        and any(each.endswith(_GENERATES) for each in made)
+    return metadata.pipeline_tag in GENERATION_TAGS or (
+        metadata.pipeline_tag not in VECTOR_TAGS | RANKING_TAGS and any(each.endswith(_GENERATES) for each in made)
     )
 
 

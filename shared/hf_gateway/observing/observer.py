@@ -109,7 +109,7 @@ class Observation:
     notes: for watchers, to keep what they need from `begin` to `end`; each under a key of its own.
     """
 
-    task: Literal["embedding", "chat"]
+    task: str
     chain: str | None
     model: str | None
     targets: tuple[Target, ...]

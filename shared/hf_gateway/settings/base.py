@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
@@ -12,8 +12,6 @@ from hf_gateway.settings.config_file import read_chain
 from hf_gateway.values.plain_numbers import PlainNumbers
 from hf_gateway.values.secret import EnvKey, Secret, parse_key
 from hf_gateway.values.target import Target
-
-Task = Literal["embedding", "chat"]
 
 
 def _secret(value: Any) -> Secret | None:
@@ -63,7 +61,8 @@ class ChainOptions(PlainNumbers):
         extra="forbid", arbitrary_types_allowed=True, hide_input_in_errors=True, validate_assignment=False
     )
 
-    task: ClassVar[Task]
+    task: ClassVar[str]
+    """What the chain is for: the name of a task, as the entry points of `hf_gateway.tasks` have it."""
 
     targets: Targets = Field(default=None, frozen=True)
     """Where to go, in this order; without it what the environment says, and without that the task's own first choice."""

@@ -4,7 +4,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from hf_gateway.settings.base import ChainOptions, NamedSettings, Seconds, Task
+from hf_gateway.settings.base import ChainOptions, NamedSettings, Seconds
 from hf_gateway.values.chat import Sampling
 
 
@@ -14,7 +14,7 @@ class ChatOptions(ChainOptions, Sampling):
     Without `targets` HF_GATEWAY_CHAT_TARGETS says where to go, and without that the hosted providers do.
     """
 
-    task: ClassVar[Task] = "chat"
+    task: ClassVar[str] = "chat"
 
     timeout: Seconds = Field(default=600.0, frozen=True, exclude=True)
     """Seconds for one request over all targets and retries."""

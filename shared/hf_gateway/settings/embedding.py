@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from hf_gateway.keys.policy import parse_flag
-from hf_gateway.settings.base import ChainOptions, NamedSettings, Task
+from hf_gateway.settings.base import ChainOptions, NamedSettings
 
 
 def _checks_spaces() -> bool:
@@ -20,7 +20,7 @@ class EmbedOptions(ChainOptions):
     is for one request; a large batch is cut into several.
     """
 
-    task: ClassVar[Task] = "embedding"
+    task: ClassVar[str] = "embedding"
 
     dimensions: Annotated[int, Field(gt=0)] | None = Field(default=None, frozen=True)
     """Keep only the first so many numbers (Matryoshka) and scale back to length 1 where the model's vectors have it."""

@@ -2,34 +2,67 @@
 
 import os
 from collections.abc import Mapping
+from typing import Any
 
 from hf_gateway.errors import ConfigError, did_you_mean
-from hf_gateway.settings.base import Task, parse_targets
-from hf_gateway.settings.chat import ChatSettings
-from hf_gateway.settings.embedding import EmbedSettings
+from hf_gateway.settings.base import NamedSettings, parse_targets
+from hf_gateway.tasks.base import Task
+from hf_gateway.values.entry_points import installed
+from hf_gateway.values.hub_task import GROUP
 from hf_gateway.values.target import Target
 
-SETTINGS: Mapping[Task, type[EmbedSettings] | type[ChatSettings]] = {"embedding": EmbedSettings, "chat": ChatSettings}
+DEFAULT_TASK = "embedding"
+"""What a gateway is for when its caller names no task."""
 
 
-def settings_of(task: Task) -> type[EmbedSettings] | type[ChatSettings]:
-    """Return the class of a task's settings. Raises ConfigError for a task that there is not."""
-    if not isinstance(task, str) or task not in SETTINGS:
-        raise ConfigError(f"there is no task {task!r}{did_you_mean(str(task), set(SETTINGS))}")
-    return SETTINGS[task]
+def task_names() -> tuple[str, ...]:
+    """Return the names of the installed tasks, found by the entry-point group `hf_gateway.tasks`; none is loaded."""
+    return tuple(installed(GROUP))
+
+
+def find_task(name: str) -> Task:
+    """Load a task. Raises ConfigError, with the nearest name, for one that there is not."""
+    if not isinstance(name, str) or name not in task_names():
+        raise ConfigError(f"there is no task {name!r}{did_you_mean(str(name), set(task_names()))}")
+    found: Task = installed(GROUP)[name].load()
+    return found
+
+
+def task_of_chain(table: Any) -> Any:
+    """Return what the table of a chain in a config file says that it is for; the default where it says nothing."""
+    return table.get("task", DEFAULT_TASK) if isinstance(table, Mapping) else DEFAULT_TASK
+
+
+def chains_for(chains: Mapping[str, Any], task: str | None) -> list[str]:
+    """Return the names of the chains of a config file that are for a task.
+
+    Args:
+        chains: the tables by name.
+        task: name of the task; None for all chains.
+    """
+    purposes = {name: task_of_chain(table) for name, table in chains.items()}
+    wanted = list(purposes.values()) if task is None else [task]
+    return [name for name, purpose in purposes.items() if purpose in wanted]
 
 
 def chosen_targets(
-    settings: EmbedSettings | ChatSettings, environment: Mapping[str, str] = os.environ
+    settings: NamedSettings, environment: Mapping[str, str] = os.environ
 ) -> tuple[str | None, tuple[Target, ...]]:
-    """Return the model and the targets in force, each as it was given. Raises ConfigError for a chain of nothing."""
-    prefix, default = {"embedding": ("EMBED", "local"), "chat": ("CHAT", "hf")}[settings.task]
-    model = settings.model or environment.get(f"HF_GATEWAY_{prefix}_MODEL") or None
-    if model is None and settings.task == "chat":
-        model = environment.get("HF_MODEL_ID") or None
+    """Return the model and the targets in force, each as it was given.
+
+    Args:
+        settings: of any task.
+        environment: where the task's variables are looked up.
+
+    Raises:
+        ConfigError: a chain of nothing.
+    """
+    task = find_task(settings.task)
+    named = (environment.get(variable) for variable in task.model_variable_names)
+    model = settings.model or next(filter(None, named), None)
     targets = settings.targets
     if targets is None:
-        targets = parse_targets(environment.get(f"HF_GATEWAY_{prefix}_TARGETS") or default) or ()
+        targets = parse_targets(environment.get(task.targets_variable) or task.default_targets) or ()
     if not targets:
         raise ConfigError("targets is empty; name at least one, such as 'local'")
     return model, targets

@@ -1,0 +1,65 @@
+"""What describes a task to the parts of the core that are the same for all tasks."""
+
+from dataclasses import dataclass
+from pkgutil import resolve_name
+from typing import Any
+
+from hf_gateway.settings.base import NamedSettings
+from hf_gateway.values.hub_task import HubTask
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task that a gateway can be built for. A package registers one under the entry-point group `hf_gateway.tasks`.
+
+    What a task does stands in its gateway class, a subclass of `hf_gateway.gateway.Gateway`: `_build_candidates` joins targets
+    with the checks of the task, `_build_service` makes what serves its calls.
+    """
+
+    hub: HubTask
+    """What the Hub calls it."""
+    settings: type[NamedSettings]
+    """The class of its settings; its `task` is the name of the entry point."""
+    gateway: str
+    """Its gateway class as `module:Class`, imported with the first chain."""
+    environment_prefix: str
+    """Names HF_GATEWAY_<prefix>_MODEL and HF_GATEWAY_<prefix>_TARGETS."""
+    default_targets: str
+    """Where a chain goes for which neither arguments nor the environment name targets."""
+    model_variables: tuple[str, ...] = ()
+    """Other environment variables that may name the model, after HF_GATEWAY_<prefix>_MODEL."""
+    example_model: str | None = None
+    """The model with which `doctor` tries the task where nothing is configured; None for not at all."""
+    build_hint: str | None = None
+    """How to build a gateway for it; None for by its name."""
+
+    @property
+    def name(self) -> str:
+        """The name, as in `Gateway(task=...)`."""
+        return self.hub.name
+
+    @property
+    def title(self) -> str:
+        """What it gives, in a sentence: "embeddings"."""
+        return self.hub.title
+
+    @property
+    def model_variable_names(self) -> tuple[str, ...]:
+        """Environment variables that may name the model, first to last."""
+        return (f"HF_GATEWAY_{self.environment_prefix}_MODEL", *self.model_variables)
+
+    @property
+    def targets_variable(self) -> str:
+        """The environment variable that may name the targets."""
+        return f"HF_GATEWAY_{self.environment_prefix}_TARGETS"
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """All environment variables that configure it."""
+        return (*self.model_variable_names, self.targets_variable)
+
+    @property
+    def gateway_class(self) -> type[Any]:
+        """The class of its gateways."""
+        found: type[Any] = resolve_name(self.gateway)
+        return found

@@ -1,0 +1,36 @@
+"""Vectors for texts, as the registry has it."""
+
+from hf_gateway.settings.embedding import EmbedSettings
+from hf_gateway.tasks.base import Task
+from hf_gateway.values.hub_model import ModelMetadata
+from hf_gateway.values.hub_task import HubTask, OwnServer
+
+SIMILARITY = "sentence-similarity"
+PIPELINE_TAGS = frozenset({"feature-extraction", SIMILARITY})
+
+
+def embeds(metadata: ModelMetadata) -> bool:
+    """Return whether a model is for embeddings, by its pipeline tag or as one of sentence-transformers."""
+    return metadata.pipeline_tag in PIPELINE_TAGS or (
+        metadata.library_name == "sentence-transformers" and SIMILARITY in metadata.tags
+    )
+
+
+TASK = Task(
+    hub=HubTask(
+        name=EmbedSettings.task,
+        title="embeddings",
+        is_for=embeds,
+        precedence=0,
+        provider_tags=PIPELINE_TAGS,
+        engines=(("sentence_transformers",), ("tokenizers", "openvino"), ("tokenizers", "onnxruntime")),
+        loads_folders=True,
+        providers=frozenset({"deepinfra", "hf-inference", "scaleway", "together"}),
+        own_servers=(OwnServer("text-embeddings-inference", "tei:<url>", "text-embeddings-inference"),),
+    ),
+    settings=EmbedSettings,
+    gateway="hf_gateway.gateway:Gateway",
+    environment_prefix="EMBED",
+    default_targets="local",
+    example_model="sentence-transformers/all-MiniLM-L6-v2",
+)
