@@ -25,9 +25,9 @@ _HOME = {
     "HubConnector": "hub.connector",
     "License": "hub.licenses",
     "ModelCache": "hub.cache",
-    "ModelFile": "hub.metadata",
-    "ModelMetadata": "hub.metadata",
-    "Models": "hub.metadata",
+    "ModelFile": "values.hub_model",
+    "ModelMetadata": "values.hub_model",
+    "Models": "values.hub_model",
 }
 
 __all__ = [
