@@ -34,11 +34,11 @@ def by_hand(url: str) -> Calls:
         "gen_ai.usage.input_tokens": 12,
         "gen_ai.response.model": remote.MODEL,
         "gen_ai.embeddings.dimension.count": 384,
-        "hf_gateway.values.vector_space": "a",
+        "hf_gateway.space": "a",
         "hf_gateway.texts": 1,
     }
     attempt = {
-        "hf_gateway.values.target": url,
+        "hf_gateway.target": url,
         "hf_gateway.attempt.outcome": "served",
         "hf_gateway.attempt.number": 1,
         "hf_gateway.attempt.kind": "openai",

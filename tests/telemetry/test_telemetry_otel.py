@@ -99,7 +99,7 @@ class TestSpans:
         assert span.kind is SpanKind.CLIENT
         assert span.status.status_code is StatusCode.UNSET
         facts = dict(span.attributes)
-        assert facts.pop("hf_gateway.values.vector_space") == result.space.id
+        assert facts.pop("hf_gateway.space") == result.space.id
         assert facts.pop("gen_ai.response.model")
         assert facts == {
             "provider": "openai",

@@ -42,9 +42,9 @@ TOKEN_TYPE = "gen_ai.token.type"  # noqa: S105 - a name
 ERROR_TYPE = "error.type"
 SERVER_ADDRESS, SERVER_PORT = "server.address", "server.port"
 CHAIN, TENANT = "hf_gateway.chain", "hf_gateway.tenant"
-SPACE, TEXTS = "hf_gateway.values.vector_space", "hf_gateway.texts"
+SPACE, TEXTS = "hf_gateway.space", "hf_gateway.texts"
 TARGET, TARGET_KIND, OUTCOME, NUMBER = (
-    "hf_gateway.values.target",
+    "hf_gateway.target",
     "hf_gateway.attempt.kind",
     "hf_gateway.attempt.outcome",
     "hf_gateway.attempt.number",
