@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from hf_gateway.errors import EmbeddingUnavailable as EmbeddingUnavailable
     from hf_gateway.errors import GatewayError as GatewayError
     from hf_gateway.gateway import Gateway as Gateway
+    from hf_gateway.observing import observer as observe
     from hf_gateway.values.chat import ChatEvent as ChatEvent
     from hf_gateway.values.chat import ChatRequest as ChatRequest
     from hf_gateway.values.chat import ChatResult as ChatResult
@@ -38,6 +39,8 @@ _HOME = {
     "VectorSpace": "values.vector_space",
     "Vectors": "values.vectors",
 }
+_MODULES = {"observe": "observing.observer"}
+"""Modules that have a public name of their own."""
 
 __all__ = [
     "Attempt",
@@ -54,11 +57,14 @@ __all__ = [
     "VectorSpace",
     "Vectors",
     "__version__",
+    "observe",
 ]
 
 
 def __getattr__(name: str) -> Any:
     """Load a public name from its room."""
+    if name in _MODULES:
+        return import_module(f"hf_gateway.{_MODULES[name]}")
     if name not in _HOME:
         raise AttributeError(f"module 'hf_gateway' has no attribute {name!r}")
     return getattr(import_module(f"hf_gateway.{_HOME[name]}"), name)

@@ -328,8 +328,8 @@ class TestSwitchingOn:
     def test_without_a_ledger_nothing_of_it_is_imported(self) -> None:
         code = """
 import sys
-from hf_gateway import Gateway, observe, switches
-switches.from_environment()
+from hf_gateway import Gateway, activation, observe
+activation.from_environment()
 Gateway(targets=["hash"]).embed(["a text"])
 heavy = [name for name in sys.modules if name.split(".")[0] in ("sqlalchemy", "alembic", "psycopg", "prometheus_client")]
 assert not heavy, heavy
