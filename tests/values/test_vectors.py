@@ -16,9 +16,9 @@ from hf_gateway.values.vectors import Vectors
 def _numbers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "numpy":
         pytest.importorskip("numpy")
-        monkeypatch.setattr(vectors, "_NUMPY_THRESHOLD", 1)
+        monkeypatch.setattr(vectors, "_NUMPY_MIN_NUMBERS", 1)
     else:
-        monkeypatch.setattr(vectors, "_NUMPY_THRESHOLD", sys.maxsize)
+        monkeypatch.setattr(vectors, "_NUMPY_MIN_NUMBERS", sys.maxsize)
 
 
 def drawn(n: int, dim: int, scale: float = 0.05) -> Vectors:
@@ -70,7 +70,7 @@ def test_numpy_changes_not_one_bit(shape: tuple[int, int], scale: float, monkeyp
     made = drawn(*shape, scale)
     results = []
     for worth in (1, sys.maxsize):
-        monkeypatch.setattr(vectors, "_NUMPY_THRESHOLD", worth)
+        monkeypatch.setattr(vectors, "_NUMPY_MIN_NUMBERS", worth)
         scaled = made.normalized()
         results.append((made.norms(), scaled.data.tobytes(), scaled.truncated((shape[1] + 1) // 2).data.tobytes()))
     assert results[0] == results[1]

@@ -1,4 +1,4 @@
-"""The attempts of one request."""
+"""The attempts of one request, in the order in which they ended."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -13,13 +13,14 @@ from hf_gateway.errors import (
 
 @dataclass
 class AttemptLog:
-    """What was tried, in order; calls in a row that ended the same way at the same target are one line."""
+    """The attempts of one request, in order; consecutive ones with the same target and outcome are merged into one entry."""
 
     attempts: list[Attempt] = field(default_factory=list)
+    """The merged entries, oldest first."""
     first_content: float | None = None
-    """When the first content of the last call came, by the chain's clock."""
+    """When the first content of the last call arrived, in seconds of the chain's clock."""
     watched: Callable[..., None] | None = None
-    """Is told of every single attempt: link, outcome, error, started, seconds, first_content, answer."""
+    """Called for every single attempt with candidate, outcome, error, started, seconds, first_content and answer."""
 
     def add(
         self,
@@ -30,7 +31,16 @@ class AttemptLog:
         seconds: float = 0.0,
         answer: Any = None,
     ) -> None:
-        """Add one. started: by the chain's clock."""
+        """Record one attempt.
+
+        Args:
+            candidate: the target that was called.
+            outcome: "served", "failed" or "skipped".
+            error: why it failed or was skipped.
+            started: seconds of the chain's clock.
+            seconds: how long it took.
+            answer: what the target answered, for the observer.
+        """
         if self.watched is not None:
             self.watched(candidate, outcome, error, started, seconds, self.first_content, answer)
         self._append(
@@ -38,7 +48,7 @@ class AttemptLog:
         )
 
     def extend(self, attempts: Iterable[Attempt]) -> None:
-        """Add what was tried for another part of the same call."""
+        """Add the attempts of another part of the same call."""
         for attempt in attempts:
             self._append(attempt)
 

@@ -1,4 +1,4 @@
-"""What the chain asks of a target, of a request and of a piece of an answer."""
+"""The protocols of what the chain works on: a candidate, a payload, and a piece of an answer."""
 
 from collections.abc import Generator, Sequence
 from typing import Any, Protocol, Self
@@ -11,40 +11,40 @@ from hf_gateway.errors import (
 
 
 class Payload(Protocol):
-    """What is asked of a target: an `EmbedRequest` or a `ChatRequest`."""
+    """A request as the chain sees it: an `EmbedRequest` or a `ChatRequest`."""
 
     @property
     def truncate(self) -> bool:
-        """Whether what is too long may be cut, so that a target with less room can serve it nevertheless."""
+        """Whether a payload that is too long may be cut, so that a target with a smaller context can serve it."""
 
     def split(self, limit: BatchTooLarge) -> Sequence[Self] | None:
-        """Cut into parts that respect the limit, or None where that cannot be done."""
+        """Return parts that respect the limit, or None if the payload cannot be divided."""
 
 
 class Candidate(Protocol):
-    """One target as the chain sees it; a property is None where nobody knows."""
+    """One target as the chain sees it; a property is None if its value is unknown."""
 
     @property
     def label(self) -> str:
-        """How errors and logs call it."""
+        """The target's name in errors and logs."""
 
     @property
     def breaker(self) -> Breaker:
-        """Its circuit breaker."""
+        """The target's circuit breaker."""
 
     @property
     def account(self) -> str | None:
-        """Whom a call is billed to."""
+        """The account that a call is billed to."""
 
     @property
     def context(self) -> int | None:
-        """Tokens it takes."""
+        """The context length in tokens."""
 
     def refusal(self) -> GatewayError | None:
-        """Say why nothing may be sent to it at all (a missing key), or None."""
+        """Return why no request may be sent to this target, such as a missing key, or None."""
 
     def effects(self, payload: Any) -> Generator[Any, Any, Any]:
-        """Ask it: yields effects for the driver and `Emit`s for the caller, returns the answer."""
+        """Yield the effects of one call for the driver, and an `Emit` for each piece of content; return the answer."""
 
 
 class Event(Protocol):
@@ -52,4 +52,4 @@ class Event(Protocol):
 
     @property
     def text(self) -> str:
-        """What of it is text."""
+        """The text in it."""

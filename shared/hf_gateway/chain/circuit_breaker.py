@@ -1,11 +1,11 @@
-"""Circuit breaker of one target: after three failures in a row it is left alone for a while, then asked once.
+"""Circuit breaker of one target: after three consecutive failures it is skipped for a cool-down, then probed with one call.
 
-Knows no clock: every call is told the time (seconds, monotonic). Safe for threads.
+It reads no clock: every method takes the time (monotonic seconds). Safe for threads.
 
-A knock is one request that reaches the target. Each retry of an attempt is another one; while the breaker is half-open an attempt
-is the probe alone, so one knock, since its failure opens the breaker again before a retry. Where another target can serve, a dead
-one gets three knocks and then at most one per cool-down: ten in a minute. A target without an alternative is asked by every
-call, open or not.
+How often a dead target is called: each retry of an attempt is one more request, and while the breaker is half-open an attempt is
+the probe alone, since its failure opens the breaker again before a retry. So if another target can serve, a dead one receives
+three requests and then at most one per cool-down, ten in a minute. A target without an alternative is called by every request,
+whether its breaker is open or not.
 """
 
 import copy
@@ -16,20 +16,24 @@ from hf_gateway.errors import GatewayError
 from hf_gateway.values.forks import fork_lock
 
 FAILURES_TO_OPEN = 3
+"""Consecutive failures that open the breaker."""
 FIRST_COOL_DOWN_S = 5.0
 """Seconds from the failure that opens the breaker to the first probe."""
 LATER_COOL_DOWN_S = 10.0
-"""Seconds between later probes. A target that recovers is asked again within this time, the time its last failure took and the
-time until the next call: 15 s for one that fails within 1 s where calls come every 4 s."""
+"""Seconds between later probes. A target that recovers is called again within this time, the time its last failure took and the
+time until the next request: 15 s for one that fails within 1 s when requests arrive every 4 s."""
 
 
 @dataclass(frozen=True)
 class BreakerState:
-    """What `Gateway.status()` shows. until: the time it may be asked again, or None; failure: why not now."""
+    """The state that `Gateway.status()` shows."""
 
     state: Literal["closed", "open", "half-open", "resting"]
+    """"resting" is a pause that the target asked for itself (429)."""
     until: float | None = None
+    """The time of the next call (monotonic seconds); None if the target may be called now."""
     failure: GatewayError | None = None
+    """The last failure; None while the breaker is closed."""
 
     @property
     def reason(self) -> str | None:
@@ -38,7 +42,7 @@ class BreakerState:
 
 
 class Breaker:
-    """Closed, open or half-open; besides, a target can rest because it asked for it (429), which is no failure."""
+    """Closed, open or half-open. A target may also rest because it asked for a pause (429), which is not a failure."""
 
     def __init__(self) -> None:
         """Start closed."""
@@ -51,7 +55,12 @@ class Breaker:
         self._failure: GatewayError | None = None
 
     def admit(self, now: float, *, forced: bool = False) -> bool:
-        """Say whether a call may go out, and take the one probe when half-open; `forced` is for want of anybody else."""
+        """Return whether a call may go out; takes the single probe if the breaker is half-open.
+
+        Args:
+            now: monotonic seconds.
+            forced: admit in any state, because no other target can serve.
+        """
         with self._lock:
             if forced:
                 self._probing = self._opens_until is not None
@@ -66,24 +75,27 @@ class Breaker:
             return True
 
     def record_success(self) -> None:
-        """Close."""
+        """Close the breaker."""
         with self._lock:
             self._failures = 0
             self._opens_until = None
             self._probing = False
 
     def record_failure(self, now: float, failure: GatewayError, began: float | None = None) -> None:
-        """Count a failure; open at the third in a row, and again, for longer, when the probe fails.
+        """Count a failure: the third in a row opens the breaker, and a failed probe opens it again for longer.
 
-        began: when the call did. Those that were under way at the last failure fail with it, and are none in a row.
+        Args:
+            now: monotonic seconds.
+            failure: the failure of the call.
+            began: when the call began. Calls that were already under way at the last failure are not counted as consecutive.
         """
         with self._lock:
             if began is None or began >= self._counted_at:
                 self._failures += 1
                 self._counted_at = now
-            self._failure = copy.copy(failure)  # without its traceback, which would keep the texts alive
+            self._failure = copy.copy(failure)  # without its traceback, which would keep the texts in memory
             if self._opens_until is not None:
-                # Only the probe tells anything new; calls that were under way when it opened do not prolong it.
+                # Only the probe says anything new; calls that were under way when the breaker opened do not prolong it.
                 if self._probing:
                     self._opens_until = now + LATER_COOL_DOWN_S
             elif self._failures >= FAILURES_TO_OPEN:
@@ -91,29 +103,38 @@ class Breaker:
             self._probing = False
 
     def rest(self, until: float, failure: GatewayError) -> None:
-        """Leave the target alone until then; a later word extends it and never shortens it."""
+        """Skip the target until a time; a later call may extend the pause and never shortens it.
+
+        Args:
+            until: monotonic seconds.
+            failure: the answer that asked for the pause.
+        """
         with self._lock:
             self._rests_until = max(self._rests_until, until)
             self._failure = copy.copy(failure)
             self._probing = False
 
     def cancel_probe(self) -> None:
-        """Give the probe back unanswered: the call was cancelled, or failed through no fault of the target."""
+        """Return the probe unused: the call was cancelled, or failed for a reason that is not the target's."""
         with self._lock:
             self._probing = False
 
     def ready_at(self) -> float:
-        """Return the time from which `admit` would say yes; may lie in the past."""
+        """Return the time from which `admit` returns True (monotonic seconds); may lie in the past."""
         with self._lock:
             return max(self._rests_until, self._opens_until or 0.0)
 
     def resting(self, now: float) -> bool:
-        """Say whether the target asked for this pause itself, so that waiting for its end is worth it."""
+        """Return whether the target asked for this pause itself, so that waiting for its end is worth it.
+
+        Args:
+            now: monotonic seconds.
+        """
         with self._lock:
             return now < self._rests_until
 
     def state(self, now: float) -> BreakerState:
-        """Describe it."""
+        """Return the state at a time (monotonic seconds)."""
         with self._lock:
             if now < self._rests_until:
                 return BreakerState("resting", self._rests_until, self._failure)

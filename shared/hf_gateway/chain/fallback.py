@@ -1,8 +1,8 @@
-"""The fallback chain, without I/O: a generator that yields what it wants done and is told what happened.
+"""The fallback chain, without I/O: a generator that yields effects and is resumed with their results.
 
-It yields `Call(effect, timeout, target)`, `Wait(seconds)` and `Emit(event)`; a driver carries them out and sends the outcome
-back or throws the `GatewayError` in. What may be done after a failure is written on the failure's class (`errors.py`); this
-file holds the order of things: key → breaker → call → decide, and how long each step of a call may take.
+It yields `Call(effect, timeout, target)`, `Wait(seconds)` and `Emit(event)`; a driver performs them and sends the result back or
+throws the `GatewayError` in. What may be done after a failure is declared on the failure's class (`errors.py`); this module holds
+the order: key → breaker → call → decision, and how long each step of a call may take.
 """
 
 import random
@@ -28,33 +28,42 @@ from hf_gateway.errors import (
 )
 
 MIN_BACK_OFF_S = 0.1
-"""Seconds; what a server that has just refused needs at the very least, or its retries go the same way."""
+"""The shortest pause before a retry: a server that has just refused needs some time, or the retry fails likewise."""
 
 
 BACK_OFF_BASE_S = 0.5
+"""The longest pause before the first retry; it doubles with each one."""
 
 
 MAX_BACK_OFF_S = 8.0
-"""Seconds. The n-th pause is drawn evenly from 0 to min(cap, base·2ⁿ): full jitter, so that callers do not come in step."""
+"""The n-th pause is drawn evenly from 0 to min(maximum, base·2ⁿ): full jitter, so that callers do not retry in step."""
 
 
 @dataclass
 class Chain:
-    """Targets in order, with the rules for going from one to the next. `clock` is monotonic, in seconds."""
+    """Targets in order of preference, with the rules for going from one to the next."""
 
     candidates: Sequence[Any]
+    """The targets, preferred first."""
     policy: Policy
+    """Limits of time and number."""
     clock: Callable[[], float]
+    """Returns monotonic seconds."""
     jitter: Callable[[float, float], float] = random.uniform
+    """Draws a pause between two bounds."""
 
     def serve(self, payload: Payload, attempt_log: AttemptLog, *, deliver: bool = False, first: Any = None) -> Steps:
-        """Serve a payload in as many parts as the targets' limits ask for; returns [(answer, link)] in order.
+        """Serve a payload in as many parts as the targets' limits ask for; returns [(answer, candidate)] in order.
 
-        deliver: hand pieces of content to the caller as they come. From the first one on there is no way back: whatever
-        goes wrong then is a `StreamInterrupted`.
+        Each part starts with the candidate that served the previous one, so that a long job does not call a dead primary again
+        for every part. The next request starts with the primary again.
 
-        Part after part goes to whoever served the last one, so that a long job does not knock at a dead primary again for
-        every part; the next request starts with the primary anew. first: the link that served the job's last request.
+        Args:
+            payload: what to ask.
+            attempt_log: receives every attempt.
+            deliver: emit pieces of content to the caller as they arrive. After the first one no other target can take over:
+                any later failure is a `StreamInterrupted`.
+            first: the candidate that served the job's last request.
         """
         parts: deque[Any] = deque([payload])
         served: list[tuple[Any, Any]] = []
@@ -69,7 +78,16 @@ class Chain:
         return served
 
     def attempt(self, payload: Payload, attempt_log: AttemptLog, *, deliver: bool = False, first: Any = None) -> Steps:
-        """Serve a payload as `serve` does, but uncut: returns (answer, link), or the `Split` that a target's limit asks for."""
+        """Serve a payload like `serve`, but undivided.
+
+        Returns (answer, candidate), or the `Split` that a target's limit asks for.
+
+        Args:
+            payload: what to ask.
+            attempt_log: receives every attempt.
+            deliver: emit pieces of content to the caller as they arrive.
+            first: the candidate to start with.
+        """
         return (yield from self._serve_one(first, _Run(self, payload, attempt_log, deliver)))
 
     def _serve_one(self, first: Any, run: "_Run") -> Steps:
@@ -92,31 +110,35 @@ class Chain:
 
 @dataclass(frozen=True)
 class Split:
-    """What comes of a payload that is more than a target takes at once: parts in order, and whose limit it is."""
+    """The parts of a payload that exceeds a target's limit."""
 
     parts: Sequence[Any]
+    """In the order of the payload."""
     candidate: Any
+    """The candidate whose limit it is."""
 
 
 class _Run:
-    """One request on its way through the chain."""
+    """The state of one request in the chain."""
 
     def __init__(self, chain: Chain, payload: Payload, attempt_log: AttemptLog, deliver: bool) -> None:
         self.chain = chain
         self.payload = payload
         self.attempt_log = attempt_log
         self.deliver = deliver
-        self.delivered: list[str] = []  # the text of what reached the caller; not empty once anything has
+        self.delivered: list[str] = []  # the text of what reached the caller; not empty after the first piece
         self.ends = chain.clock() + chain.policy.deadline
-        self.errors: dict[int, GatewayError] = {}  # by id(link): the last one of each target, in chain order
-        self.later: list[tuple[float, Any]] = []  # (ready at, link): it may be able to answer then
+        self.errors: dict[int, GatewayError] = {}  # by id(candidate): the last one of each target, in chain order
+        self.later: list[tuple[float, Any]] = []  # (ready at, candidate): targets that may be able to answer then
         self.waits = 0
         self.asked: set[int] = set()
 
     def try_candidate(self, candidate: Any, behind: Sequence[Any]) -> Steps:
-        """Try one target, or skip it with a reason. Returns the outcome, or None when the next one is to be tried.
+        """Try one target, or skip it with a reason. Returns the outcome, or None if the next one is to be tried.
 
-        behind: the targets that would be tried after it.
+        Args:
+            candidate: the target to try.
+            behind: the targets that would be tried after it.
         """
         if refusal := self._refusal(candidate):
             self.errors[id(candidate)] = refusal
@@ -159,7 +181,7 @@ class _Run:
         return None
 
     def _call_with_retries(self, candidate: Any, behind: Sequence[Any] = ()) -> Steps:
-        """Call an admitted target, again if its failure may pass at once; None when the next one is to be tried."""
+        """Call an admitted target, with retries for a transient failure; None if the next one is to be tried."""
         retries = 0
         while True:
             began = self.chain.clock()
@@ -171,7 +193,7 @@ class _Run:
                 return None
             retries += 1
             yield Wait(pause)
-            # It may have been found down meanwhile; the retry goes out nevertheless where nobody else could serve.
+            # The breaker may have opened meanwhile; the retry goes out nevertheless if no other target can serve.
             if not candidate.breaker.admit(self.chain.clock(), forced=not self._could_take_over(behind)):
                 return None
 
@@ -207,7 +229,7 @@ class _Run:
             self.attempt_log.add(candidate, "served", None, started, self.chain.clock() - started, answer)
             return answer, candidate
         finally:
-            # Reached on cancellation too (GeneratorExit): an unanswered probe must not block the target for ever.
+            # Also on cancellation (GeneratorExit): an unanswered probe must not block the target for ever.
             if not settled:
                 candidate.breaker.cancel_probe()
         failure.target = failure.target or candidate.label
@@ -218,14 +240,14 @@ class _Run:
         return failure
 
     def _report_attempt(self, candidate: Any, outcome: str, error: GatewayError | None, started: float) -> None:
-        """Tell a watcher of an attempt that no list of attempts shows."""
+        """Report an attempt that is in no attempt log, such as a split or cancelled one."""
         if (watched := self.attempt_log.watched) is not None:
             watched(
                 candidate, outcome, error, started, self.chain.clock() - started, self.attempt_log.first_content, None
             )
 
     def _perform(self, candidate: Any, hurried: Callable[[], bool]) -> Steps:
-        """Carry the target's effects out to the driver, each with its time, and its pieces to the caller, if they are wanted."""
+        """Yield the target's effects to the driver, each with its timeout, and its pieces to the caller if they are wanted."""
         pace = AttemptTimeouts(self.chain.policy, self.chain.clock, self.ends, hurried, whole=not self.deliver)
         self.attempt_log.first_content = None
         effects, label = candidate.effects(self.payload), candidate.label
@@ -260,7 +282,7 @@ class _Run:
         return any(candidate.breaker.ready_at() <= now and self._refusal(candidate) is None for candidate in behind)
 
     def _pause_before_retry(self, candidate: Any, failure: GatewayError, retries: int, began: float) -> float | None:
-        """Decide what a failure means: seconds until the same target is asked again, None to go on, or raise it."""
+        """Decide what a failure means: seconds until the same target is called again, None for the next target, or raise it."""
         now = self.chain.clock()
         if failure.counts:
             candidate.breaker.record_failure(now, failure, began)
@@ -292,7 +314,7 @@ class _Run:
         return pause if now + pause < self.ends else None
 
     def _worth_waiting(self, failure: GatewayError, retries: int) -> bool:
-        """Say whether a target that will soon answer is waited for, since another would be another model."""
+        """Return whether to wait for a target that will answer soon, since another target would be another model."""
         policy, pause = self.chain.policy, failure.retry_after
         return (
             failure.waits
@@ -303,7 +325,7 @@ class _Run:
         )
 
     def last_resort(self) -> Steps:
-        """Nobody could serve at once: wait for those that will be able to, as long as the deadline allows."""
+        """Wait for targets that will be able to serve, as long as the deadline allows; for when none could serve at once."""
         while self.later:
             self.later.sort(key=lambda entry: entry[0])
             ready, candidate = self.later.pop(0)
@@ -319,7 +341,7 @@ class _Run:
                 self.waits += 1
                 yield Wait(pause)
             elif self.asked:
-                # Open, and others were tried: their errors tell more than one more call to a target that is down.
+                # Open, and others were tried: their errors say more than one more call to a target that is down.
                 continue
             if candidate.breaker.admit(self.chain.clock(), forced=True):
                 outcome = yield from self._call_with_retries(candidate)

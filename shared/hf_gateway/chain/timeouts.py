@@ -1,4 +1,4 @@
-"""How long a request, a call and each of its steps may take, and how often one target is asked."""
+"""How long a request, a call and each of its steps may take, and how often one target is called."""
 
 import math
 from collections.abc import Callable
@@ -11,37 +11,37 @@ from hf_gateway.errors import AttemptTimedOut
 
 @dataclass(frozen=True)
 class Policy:
-    """How long and how often. All times in seconds.
-
-    deadline: for one request over all targets and retries (a large batch is cut into several requests, each with its own);
-    answer_timeout: for one call whose answer comes whole; where another target could take over, progress_timeout instead, if that
-    is less; connect_timeout: for its connection; max_retries: how often one
-    target is asked again at once after a failure that may pass, 0 for never; patience: a Retry-After up to this is waited
-    out before another target is asked.
-
-    Of streamed answers: progress_timeout: without a byte, until the first content; whole_progress_timeout: the same, of an answer
-    that the caller wants whole; first_content_timeout: until the first content, where another target could take over;
-    stall_timeout: from one piece of content to the next.
-    """
+    """Limits of time (seconds) and number for one request."""
 
     deadline: float = 60.0
+    """For one request over all targets and retries; a large batch is divided into several requests, each with its own."""
     answer_timeout: float = 30.0
+    """For one call whose answer arrives whole; if another target could take over, the lesser of this and
+    `progress_timeout`."""
     connect_timeout: float = 5.0
+    """For the connection of one call."""
     max_retries: int = 1
+    """How often one target is called again at once after a transient failure; 0 for never."""
     patience: float = 0.0
+    """The longest Retry-After that is waited out before another target is called."""
     progress_timeout: float = 30.0
+    """For a streamed answer: without a byte, until the first content."""
     whole_progress_timeout: float = 30.0
+    """`progress_timeout` for a streamed answer that the caller wants whole."""
     first_content_timeout: float = 10.0
+    """For a streamed answer: until the first content, if another target could take over."""
     stall_timeout: float = 15.0
+    """For a streamed answer: from one piece of content to the next."""
     next_on_content_filter: bool = False
+    """Whether an answer that a content filter refused is asked from the next target."""
 
 
 class Effect(Protocol):
-    """One thing a backend wants done (`drive.py`)."""
+    """One effect of a backend (`runtime/effects.py`)."""
 
     @property
     def streamed(self) -> bool:
-        """Whether it is a step of an answer that comes in pieces."""
+        """Whether it is a step of a streamed answer."""
 
     @property
     def patient(self) -> bool:
@@ -64,23 +64,23 @@ class AttemptTimeouts:
 
         Args:
             policy: the limits.
-            clock: gives monotonic seconds.
+            clock: returns monotonic seconds.
             ends: the request's deadline, by the clock.
-            hurried: says whether another target could take over.
-            whole: the caller waits for the whole answer, also where it comes in pieces.
+            hurried: returns whether another target could take over.
+            whole: whether the caller waits for the whole answer, even if it is streamed.
         """
         self.policy, self.clock, self.ends, self._hurried, self._whole = policy, clock, ends, hurried, whole
         self.started = clock()
         self.last_content: float | None = None
-        self._limit: tuple[str, float]  # of the last allowance: words, seconds
+        self._limit: tuple[str, float]  # of the last timeout: words, seconds
 
     @cached_property
     def has_alternative(self) -> bool:
-        """Whether another target could take over, asked once."""
+        """Whether another target could take over; asked once."""
         return self._hurried()
 
     def content(self) -> None:
-        """Note that a piece of content came."""
+        """Record that a piece of content arrived."""
         self.last_content = self.clock()
 
     def timeout_for(self, effect: Effect) -> float:
@@ -109,6 +109,6 @@ class AttemptTimeouts:
         return max(0.0, left)
 
     def timeout_error(self, failure: AttemptTimedOut) -> AttemptTimedOut:
-        """Return a timeout in words of the limit that was reached: not of what was left of it for the last step."""
+        """Return a timeout that names the limit that was reached, rather than what was left of it for the last step."""
         words, seconds = self._limit
         return failure.restated(f"{words} within {seconds:.3g} s", failure.retry_after)

@@ -10,7 +10,7 @@ from typing import Any
 
 from hf_gateway.engines.response_parsing import CALL
 from hf_gateway.errors import ModelNotFound
-from hf_gateway.values.chat import ChatRequest, Message, asked_for_json
+from hf_gateway.values.chat import ChatRequest, Message, with_json_instruction
 from hf_gateway.values.reasoning import REASONING_FIELDS, with_reasoning
 from hf_gateway.wire.openai_chat import template_switches
 from hf_gateway.wire.think_tags import THINK, THINK_END
@@ -51,7 +51,7 @@ class Template:
         spoken = with_reasoning(request.messages, self._reasoning_name)
         messages: list[Message] = [self._message(index, message) for index, message in enumerate(spoken)]
         if request.json_schema is not None:
-            messages = asked_for_json(messages, request.json_schema)
+            messages = with_json_instruction(messages, request.json_schema)
         forced = [tool["function"]["name"] for tool in request.forced_tools]
         effort = request.sampling.reasoning_effort
         switches = {} if effort is None else template_switches(effort)

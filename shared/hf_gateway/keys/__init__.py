@@ -1,1 +1,1 @@
-"""Keys: policy, sources, the OS keyring."""
+"""Keys: where they are found, which target needs one, and the keyring of the operating system."""

@@ -1,9 +1,9 @@
-"""Keys: where one comes from, and the one origin it is bound to.
+"""Where a key is found, and the one origin that it is bound to.
 
-A key is found in this order: given for the target, given to the class, the environment, the keyring of the operating system
-(`hf-gateway login`), the login of huggingface_hub. The environment and that login hold a Hugging Face token, and it goes to
-Hugging Face's own hosts over https and nowhere else: a base URL that points at another machine does not get it, neither does a
-redirect. In the keyring each key is stored for the one origin that it was given for.
+Order of the sources: the target's own key, the key of the class, the environment, the keyring of the operating system
+(`hf-gateway login`), the login of huggingface_hub. The environment and that login hold a Hugging Face token, which is sent to
+Hugging Face's own hosts over https and to no other host: neither a base URL on another machine nor a redirect gets it. In the
+keyring each key is stored for the one origin that it was entered for.
 """
 
 import os
@@ -20,24 +20,27 @@ HUB = "https://huggingface.co"
 ROUTER = "https://router.huggingface.co"
 
 TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACEHUB_API_TOKEN", "HUGGINGFACE_API_KEY")
-"""Read in this order; all but the first are older names that other libraries use, and give a notice once."""
+"""Read in this order; all but the first are older names that other libraries use, and are reported once."""
 
 KEYRING = "the keyring of the operating system (`hf-gateway login`)"
-"""How a key from there is called where its source is told."""
+"""The `source` of a key that was found there."""
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True)
 class Credential:
-    """A key with the origin it may be sent to and where it was found."""
+    """A key with the origin it may be sent to, and where it was found."""
 
     secret: Secret = field(repr=False)
+    """The key."""
     origin: str
+    """Scheme, host and port, as `origin_of` returns them."""
     source: str
+    """Where it was found, in words for users."""
 
     def header_for(self, url: str) -> dict[str, str]:
-        """Return the Authorization header when the URL is of the key's origin, and nothing otherwise."""
+        """Return the Authorization header if the URL is of the key's origin, otherwise an empty dict."""
         if origin_of(url) == self.origin:
             return {"authorization": f"Bearer {self.secret.reveal()}"}
         return {}
@@ -53,7 +56,7 @@ def origin_of(url: str) -> str:
 
 @lru_cache(256)
 def is_hugging_face(url: str) -> bool:
-    """Say whether a Hugging Face token may go there without being bound to it by hand."""
+    """Return whether a Hugging Face token may be sent to a URL without being bound to its host explicitly."""
     parts = urlsplit(origin_of(url))
     host = parts.hostname or ""
     return (
@@ -64,7 +67,7 @@ def is_hugging_face(url: str) -> bool:
 
 
 def is_dedicated_endpoint(url: str) -> bool:
-    """Return whether a host of Hugging Face runs what one of its customers put there."""
+    """Return whether a URL is of an Inference Endpoint: a host of Hugging Face that runs a customer's model."""
     return is_hugging_face(url) and origin_of(url).removesuffix(":443").endswith(".endpoints.huggingface.cloud")
 
 
@@ -75,10 +78,13 @@ def find_credential(
     given: Secret | None = None,
     environment: Mapping[str, str] = os.environ,
 ) -> Credential | None:
-    """Find the key for a URL, or None, which is a normal state.
+    """Find the key for a URL. Returns None if there is no key, which is not an error.
 
-    bound: the target's own credential; given: the key of the class, if it is meant for this target. url: where it will be
-    sent; None for a target that sends nothing.
+    Args:
+        url: where it will be sent; None for a target that sends no requests.
+        bound: the target's own credential.
+        given: the key of the class, if it is meant for this target.
+        environment: the variables to read.
     """
     if url is None:
         return None
@@ -113,7 +119,7 @@ def _in_environment(origin: str, environment: Mapping[str, str]) -> Credential |
 
 
 def _no_implicit_token() -> bool:
-    """Say whether tokens that lie on this machine are to be used only when they are given."""
+    """Return whether tokens stored on this machine are to be used only when they are passed explicitly."""
     return os.environ.get("HF_HUB_DISABLE_IMPLICIT_TOKEN", "").upper() in ("1", "ON", "YES", "TRUE")
 
 

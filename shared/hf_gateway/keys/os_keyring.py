@@ -1,8 +1,8 @@
-"""Keys in the keyring of the operating system, one an origin: `hf-gateway login` writes them, requests find them.
+"""Keys in the keyring of the operating system, one per origin: `hf-gateway login` stores them, requests read them.
 
-The keyring is asked only for origins that something was stored for: a small file in our data folder says which, and has no
-secret in it. So who never logged in pays for a look at a file that is not there, and who did pays once a process. The asking is
-done by a thread of its own and waited for PATIENCE seconds at most, since a locked keyring waits for a person.
+The keyring is read only for origins that a key was stored for: a small marker file in the data folder says which, and contains no
+secret. So a user who never logged in pays for one look at a missing file, and a user who did reads the keyring once per process.
+It is read by a thread of its own for at most LOOKUP_TIMEOUT_S seconds, since a locked keyring waits for a person.
 """
 
 import asyncio
@@ -31,11 +31,11 @@ from hf_gateway.values.secret import Secret
 log = logger(__name__)
 
 SERVICE = "hf-gateway"
-"""The name under which the keyring's own program shows the keys; the user's name there is the origin."""
+"""The service name of the keys in the keyring; the user name there is the origin."""
 LOOKUP_TIMEOUT_S = 5.0
-"""Seconds that a request waits for the keyring, once a process."""
+"""How long a request waits for the keyring, once per process."""
 INTERACTIVE_TIMEOUT_S = 120.0
-"""Seconds that a command waits, in which somebody may type the keyring's password."""
+"""How long a command waits, during which a user may type the keyring's password."""
 
 INSTEAD = (
     "set the token in the environment instead (HF_TOKEN; for another server a variable that its target names: env:NAME)"
@@ -45,42 +45,52 @@ T = TypeVar("T")
 
 
 class KeyringUnusable(GatewayError):
-    """There is no keyring that may hold a key, or the one there is did not do what it was asked."""
+    """There is no keyring that may hold a key, or it failed to store or return one."""
 
     counts = False
 
 
 @dataclass(frozen=True)
 class Stored:
-    """That a key is stored for an origin, as the file beside says it. backend: the keyring's class; since: ISO 8601, UTC."""
+    """The record of a stored key in its marker file."""
 
     origin: str
+    """The origin that the key is for."""
     backend: str
+    """The class of the keyring's backend."""
     since: str
+    """When it was stored: ISO 8601, UTC."""
 
 
 def stored_keys() -> list[Stored]:
-    """List the origins that a key was stored for, without asking the keyring; of unreadable files see `unreadable`."""
+    """List the stored keys without reading the keyring; for damaged marker files see `unreadable_files`."""
     found = [_read_mark(path) for path in sorted(_folder().glob("*.json"))]
     return sorted((each for each in found if each is not None), key=lambda each: each.origin)
 
 
 def has_stored_key(origin: str) -> bool:
-    """Say whether a key was stored for an origin, without asking the keyring; also where the file beside is damaged."""
+    """Return whether a key was stored for an origin, without reading the keyring; True also for a damaged marker file."""
     return _mark(origin).is_file()
 
 
 def unreadable_files() -> list[Path]:
-    """List the files that say that a key was stored, and no more for whom."""
+    """List the marker files from which the origin cannot be read."""
     return [path for path in sorted(_folder().glob("*.json")) if _read_mark(path) is None and path.is_file()]
 
 
 def store(origin: str, secret: Secret) -> Stored | None:
-    """Put a key into the keyring and read it back; returns what stood there before, by the file beside, or None.
+    """Store a key in the keyring and read it back.
+
+    Args:
+        origin: scheme, host and port that the key is for.
+        secret: the key.
+
+    Returns:
+        The record of the key that was stored there before, or None.
 
     Raises:
         ImportError: the extra `keyring` is not installed.
-        KeyringUnusable: no keyring is fit for it, or it did not give the key back. What was stored before is still there.
+        KeyringUnusable: no keyring is fit for it, or it did not return the key. A key stored before is still there.
     """
     before = _read_mark(_mark(origin))
     _run_lookup(functools.partial(_write, origin, secret, _mark(origin)), INTERACTIVE_TIMEOUT_S, secret)
@@ -88,9 +98,11 @@ def store(origin: str, secret: Secret) -> Stored | None:
 
 
 def erase(origin: str) -> bool:
-    """Take a key out of the keyring, and forget that one was stored; returns whether there was one.
+    """Remove a key from the keyring, and its marker file; returns whether there was a key.
 
-    Raises ImportError, KeyringUnusable: the keyring could not be asked. It is forgotten nevertheless, so no request asks again.
+    Raises:
+        ImportError: the extra `keyring` is not installed.
+        KeyringUnusable: the keyring could not be read. The marker file is removed nevertheless, so no request reads it again.
     """
     try:
         there = _run_lookup(functools.partial(_delete, origin), INTERACTIVE_TIMEOUT_S)
@@ -102,19 +114,21 @@ def erase(origin: str) -> bool:
 
 
 def look(origin: str) -> Secret | None:
-    """Ask the keyring for a key now, for a command whose user waits; None where it has none.
+    """Read a key from the keyring now, for a command whose user waits; None if it has no key.
 
-    Raises ImportError, KeyringUnusable.
+    Raises:
+        ImportError: the extra `keyring` is not installed.
+        KeyringUnusable: the keyring could not be read.
     """
     value = _run_lookup(functools.partial(_read, origin), INTERACTIVE_TIMEOUT_S)
     return Secret(value, f"the key in the keyring for {origin}") if value else None
 
 
 def load(origin: str) -> Secret | None:
-    """Return the key stored for an origin, for a request; None where nothing was stored, or the keyring does not give it.
+    """Return the key stored for an origin, for a request; None if no key was stored or the keyring does not return it.
 
-    Why not is said once, as a warning. The keyring is asked once a process, and again when somebody has logged in or out since.
-    On an event loop nothing is asked: there it is what was found before.
+    A failure is logged once as a warning. The keyring is read once per process, and again after a login or logout. On an event
+    loop it is not read: the result is what an earlier lookup found.
     """
     mark = _mark(origin)
     if _on_an_event_loop():
@@ -139,7 +153,7 @@ def load(origin: str) -> Secret | None:
 
 @dataclass(frozen=True)
 class _Lookup:
-    """A question to the keyring that was asked once; its answer counts whenever it comes."""
+    """One lookup in the keyring; its result is used as soon as it arrives."""
 
     origin: str
     stamp: tuple[int, int, int]
@@ -153,13 +167,13 @@ class _Lookup:
                 return Secret(value, f"the key in the keyring for {self.origin}")
         except NotYet:
             if patience <= 0 and time.monotonic() < self.until:
-                return None  # asked on an event loop, while another thread still waits for it
+                return None  # on an event loop, while another thread still waits for it
             problem = "it has not answered in time; it may be locked, and waiting for its password"
         except (GatewayError, ImportError) as error:
             problem = str(error)
         notice_once(
             f"a key was stored for {self.origin}, but the keyring does not give it: {problem}. "
-            "Going on without; `hf-gateway login` stores it anew, `hf-gateway logout` forgets it"
+            "Going on without; `hf-gateway login` stores it again, `hf-gateway logout` forgets it"
         )
         return None
 
@@ -169,14 +183,14 @@ _lookups: dict[Path, _Lookup] = {}
 
 
 def _write(origin: str, secret: Secret, mark: Path) -> None:
-    """Store with its mark, read back, and look whether it lies there in clear text."""
+    """Store a key with its marker file, read it back, and check that the keyring did not write it in clear text."""
     backend = _fit_backend()
     before = backend.get_password(SERVICE, origin)
     marked_before = mark.read_bytes() if mark.is_file() else None
     now = datetime.now(UTC).isoformat(timespec="seconds")
     written = json.dumps({"origin": origin, "backend": _name(backend), "since": now}, indent=2).encode()
     try:
-        # The mark first: a key without one would be found by no request, and erased by no logout.
+        # The marker first: a key without one would be found by no request, and erased by no logout.
         write_atomically(mark, written)
     except OSError as error:
         raise KeyringUnusable(
@@ -185,23 +199,23 @@ def _write(origin: str, secret: Secret, mark: Path) -> None:
     try:
         _set(backend, origin, secret, before)
     except Exception:
-        # Where the key may have stayed in the keyring, its mark stays too, so that a logout looks there.
+        # If the key may have stayed in the keyring, its marker stays too, so that a logout looks there.
         if _has(backend, origin, before):
-            _put_back(mark, marked_before)
+            _restore_mark(mark, marked_before)
         raise
     with suppress(OSError):
-        # Once more: who asked meanwhile was given the key before, and asks anew when the mark is another.
+        # Once more: a request that asked meanwhile got the old key, and asks again when the marker is a newer file.
         write_atomically(mark, written)
 
 
 def _has(backend: Any, origin: str, value: str | None) -> bool:
     try:
         return bool(backend.get_password(SERVICE, origin) == value)
-    except Exception:  # noqa: BLE001 - backends come from anybody and raise anything
+    except Exception:  # noqa: BLE001 - keyring backends are plugins and may raise any exception
         return False
 
 
-def _put_back(mark: Path, content: bytes | None) -> None:
+def _restore_mark(mark: Path, content: bytes | None) -> None:
     with suppress(OSError):
         if content is None:
             mark.unlink(missing_ok=True)
@@ -237,7 +251,7 @@ def _delete(origin: str) -> bool:
         return False
     try:
         backend.delete_password(SERVICE, origin)
-    except PasswordDeleteError:  # somebody else was faster
+    except PasswordDeleteError:  # another process deleted it first
         return False
     return True
 
@@ -245,7 +259,7 @@ def _delete(origin: str) -> bool:
 def _fit_backend() -> Any:
     """Return the keyring's backend that may hold a key. Raises ImportError, KeyringUnusable.
 
-    Of a chain of backends it is one member, the first that is fit: the chain itself would fall back to clear text.
+    Of a chain of backends this is the first fit member: the chain itself would fall back to clear text.
     """
     try:
         import keyring
@@ -262,7 +276,7 @@ def _fit_backend() -> Any:
 
 
 def _members(backend: Any) -> list[Any]:
-    """Return the backends of a chain, which may be empty; any other backend is itself."""
+    """Return the members of a chain of backends, which may be empty; for any other backend, itself."""
     if _name(backend).startswith("keyring.backends.chainer."):
         return list(backend.backends) or [_fail()]
     return [backend]
@@ -276,7 +290,7 @@ def _fail() -> Any:
 
 
 def _unfit(backend: Any) -> str | None:
-    """Say why a key must not go there; None for a backend that nothing is known against."""
+    """Return why a key must not be stored in a backend; None if there is no known reason."""
     name = _name(backend)
     if name.startswith("keyring.backends.fail."):
         return "this machine offers none, as is usual for servers and containers"
@@ -285,15 +299,15 @@ def _unfit(backend: Any) -> str | None:
     if name.startswith("keyrings.alt.") and "Encrypted" not in name:
         return "it keeps keys in clear text, or with others on the network"
     if name == "keyrings.alt.file.EncryptedKeyring" and "keyring_key" not in vars(backend):
-        # Looked for where it is kept: asking for it would ask at the terminal.
-        return "it asks for its password at a terminal, in each process anew"
+        # Read from the instance: the property would ask at the terminal.
+        return "it asks for its password at a terminal, in each process again"
     if "no enc" in str(getattr(backend, "scheme", "")):
         return "it does not encrypt"
     return None
 
 
 def _clear_text(backend: Any, secret: Secret) -> str | None:
-    """Return the backend's file if the key can be read in it, as it is or in base64."""
+    """Return the backend's file if the key can be read in it, in clear text or in base64."""
     import base64
 
     path = getattr(backend, "file_path", None)
@@ -313,7 +327,7 @@ def _name(backend: Any) -> str:
 
 
 def _run_lookup(work: Callable[[], T], patience: float, secret: Secret | None = None) -> T:
-    """Have a thread of its own ask the keyring, and wait for it. Raises ImportError, KeyringUnusable."""
+    """Call the keyring in a thread of its own, and wait for it. Raises ImportError, KeyringUnusable."""
     failure: Exception
     try:
         return _start_thread(work, secret).result(patience)
@@ -327,7 +341,7 @@ def _run_lookup(work: Callable[[], T], patience: float, secret: Secret | None = 
 
 
 def _start_thread(work: Callable[[], T], secret: Secret | None = None) -> "Future[T]":
-    """Start a thread that asks; whatever goes wrong there ends as an error without the key in it."""
+    """Start a thread that calls the keyring; any exception becomes an error that does not contain the key."""
     future: Future[T] = Future()
 
     def ask() -> None:
@@ -336,14 +350,14 @@ def _start_thread(work: Callable[[], T], secret: Secret | None = None) -> "Futur
             future.set_result(work())
         except (GatewayError, ImportError) as error:
             failure = error
-        except Exception as error:  # noqa: BLE001 - backends come from anybody and raise anything
+        except Exception as error:  # noqa: BLE001 - keyring backends are plugins and may raise any exception
             said = f"{type(error).__name__}: {error}"
             failure = KeyringUnusable(f"the keyring failed: {secret.scrub(said) if secret else said}; {INSTEAD}")
         if failure is not None:
-            # Bare: a traceback's frames would hold the key.
+            # Without a traceback, whose frames would hold the key.
             future.set_exception(failure.with_traceback(None))
 
-    # Not a pool: the interpreter would wait at its end for a thread that waits for a person.
+    # Not a pool: at its exit the interpreter would wait for a thread that waits for a person.
     threading.Thread(target=ask, name="hf-gateway-keyring", daemon=True).start()
     return future
 
@@ -366,7 +380,7 @@ def _mark(origin: str) -> Path:
 
 @functools.lru_cache(maxsize=256)
 def _mark_of(origin: str, *_where: str | None) -> Path:
-    """Return the file of an origin; where: what the folder follows from. Each request asks, so it is reckoned once."""
+    """Return the marker file of an origin; cached by the variables that the folder depends on, since each request asks."""
     return _folder() / f"{hashlib.sha256(origin.encode()).hexdigest()[:16]}.json"
 
 
@@ -375,4 +389,4 @@ def _read_mark(path: Path) -> Stored | None:
         data = json.loads(path.read_bytes())
         return Stored(str(data["origin"]), str(data["backend"]), str(data["since"]))
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None  # it still says that there is a key, which is what requests go by
+        return None  # the file still says that there is a key, which is what requests go by

@@ -1,7 +1,7 @@
-"""Whether a target needs a key, with the reason. The axis is the kind of backend, the origin and the access of the model.
+"""Whether a target needs a key, and why; depends on the kind of backend, the origin and the model's access.
 
-Facts: the notes of each server's own documentation. The router answers nobody without a token; a public repository is
-downloaded by anybody; TEI, vLLM, TGI and llama.cpp ask for a key only when they were started with one; Ollama has none.
+From each server's own documentation: the router answers no request without a token; a public repository can be downloaded
+without one; TEI, vLLM, TGI and llama.cpp ask for a key only if they were started with one; Ollama has no keys.
 """
 
 import enum
@@ -15,10 +15,10 @@ from hf_gateway.values.redaction import shown_url
 from hf_gateway.values.target import Target
 
 Access = Literal["public", "gated", "private", "unknown"]
-"""Who may download a model: everybody, those who accepted its licence, its owner; or nobody has asked the Hub yet."""
+"""Who may download a model: everyone, those who accepted its licence, its owner; unknown if the Hub was not asked yet."""
 
 HOSTED = frozenset({"hf", "endpoint"})
-"""The kinds that run on somebody else's machine for money; the only ones that the house rule concerns."""
+"""The kinds that run on another company's machine for money; the only ones that KeyPolicyOverrides.hosted concerns."""
 
 
 class KeyLevel(enum.Enum):
@@ -31,27 +31,34 @@ class KeyLevel(enum.Enum):
 
 @dataclass(frozen=True)
 class KeyRequirement:
-    """A level and why, in words that can be put before a person."""
+    """A level with its reason."""
 
     level: KeyLevel
+    """How much a key matters."""
     reason: str
+    """Why, in words for users."""
 
 
 @dataclass(frozen=True)
 class KeyPolicyOverrides:
-    """What an owner decided on top: a key for every hosted target, or a level for single models.
-
-    hosted: HUGGINGFACE_REQUIRE_API_KEY, or `require_for_hosted` in the config file. models: model id → level.
-    """
+    """Overrides by the owner of a deployment: a key for every hosted target, or a level for single models."""
 
     hosted: bool = False
+    """Whether every hosted target needs a key: HUGGINGFACE_REQUIRE_API_KEY, or `require_for_hosted` in the config file."""
     models: Mapping[str, KeyLevel] = field(default_factory=dict)
+    """Levels by model id."""
 
 
 def requirement(
     target: Target, access: Access = "unknown", rules: KeyPolicyOverrides = KeyPolicyOverrides()
 ) -> KeyRequirement:
-    """Say whether a target needs a key. Pure: the same answer for the same arguments."""
+    """Return whether a target needs a key, and why. Pure: the same result for the same arguments.
+
+    Args:
+        target: the target.
+        access: who may download its model.
+        rules: the owner's overrides.
+    """
     if target.model is not None and target.model in rules.models:
         return KeyRequirement(rules.models[target.model], f"the config file says so for {target.model}")
     if rules.hosted and target.kind in HOSTED:
@@ -89,9 +96,14 @@ def requirement(
 def missing_key_hint(
     target: Target, needed: KeyRequirement, credential: Credential | None, url: str | None, *, alone: bool = True
 ) -> str | None:
-    """Say in one line what to do about a key that is required and absent, or None when nothing is missing.
+    """Return one line that says what to do about a required key that is missing, or None if no key is missing.
 
-    url: where the key would be sent; alone: there is no other target in the chain.
+    Args:
+        target: the target.
+        needed: its requirement.
+        credential: the key that was found.
+        url: where the key would be sent.
+        alone: whether the chain has no other target.
     """
     if needed.level is not KeyLevel.REQUIRED or credential is not None:
         return None
@@ -111,5 +123,5 @@ def _how_to_give(target: Target, url: str | None) -> str:
 
 
 def parse_flag(value: str) -> bool:
-    """Read a switch from the environment the way huggingface_hub does."""
+    """Parse a boolean from the environment as huggingface_hub does."""
     return re.fullmatch(r"1|on|yes|true", value.strip(), re.IGNORECASE) is not None

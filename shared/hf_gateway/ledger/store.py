@@ -76,7 +76,7 @@ class _Idle:
     def let_go(self) -> None:
         self._engine.dispose()
 
-    def kept(self) -> str | None:
+    def idle_resource(self) -> str | None:
         pool: Any = self._engine.pool
         return self._file if pool.checkedin() else None
 

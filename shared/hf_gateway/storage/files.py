@@ -1,4 +1,4 @@
-"""Where hf-gateway keeps what it finds out, for all processes of a user."""
+"""Folders and files that all processes of a user share: where they are, and how they are written and locked."""
 
 import contextlib
 import os
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def home(environment: Mapping[str, str] = os.environ) -> Path:
-    """Return the folder: HF_GATEWAY_HOME, or `hf-gateway` in the platform's cache folder. It may not exist yet."""
+    """Return the cache folder: HF_GATEWAY_HOME, or `hf-gateway` in the platform's cache folder. It may not exist yet."""
     if named := environment.get("HF_GATEWAY_HOME"):
         return Path(named).expanduser()
     if sys.platform == "darwin":
@@ -23,7 +23,7 @@ def home(environment: Mapping[str, str] = os.environ) -> Path:
 
 
 def data_home(environment: Mapping[str, str] = os.environ) -> Path:
-    """Return the folder of what cannot be made again: HF_GATEWAY_HOME, or `hf-gateway` in the platform's data folder."""
+    """Return the folder of data that cannot be made again: HF_GATEWAY_HOME, or `hf-gateway` in the platform's data folder."""
     if environment.get("HF_GATEWAY_HOME"):
         return home(environment)
     if sys.platform == "darwin":
@@ -34,7 +34,15 @@ def data_home(environment: Mapping[str, str] = os.environ) -> Path:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that a reader sees the old one or the new one, whoever else writes it. Raises OSError."""
+    """Write a file so that a reader sees either the old content or the new, also with several writers.
+
+    Args:
+        path: the file; its folder is made if it is missing.
+        data: the whole content.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     passing = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
     try:
@@ -45,12 +53,20 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def create_atomically(path: Path, data: bytes) -> None:
-    """Write a file whole unless it is there, so that of many writers the first one wins. Raises OSError."""
+    """Write a file unless it exists, whole, so that the first of several writers wins.
+
+    Args:
+        path: the file; its folder exists.
+        data: the whole content.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     passing = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
     try:
         passing.write_bytes(data)
         try:
-            os.link(passing, path)  # fails when it is there, as a rename would not
+            os.link(passing, path)  # fails if it exists, unlike a rename
         except FileExistsError:
             pass
         except OSError:  # a file system without links
@@ -62,17 +78,17 @@ def create_atomically(path: Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def interprocess_lock(file: Path, *, remove: bool = False) -> Iterator[None]:
-    """Wait until no other process of this machine is in here for the same file, where the file system can tell.
+    """Hold a lock that excludes other processes of this machine, if the file system supports one.
 
     Args:
-        file: what stands for the lock; it is created.
-        remove: whether it is removed in the end, for a folder in which nothing may be left.
+        file: the file that stands for the lock; it is created.
+        remove: whether to remove it in the end, for a folder in which no foreign file may be left.
     """
     from filelock import FileLock
 
     lock = FileLock(file)
     with contextlib.ExitStack() as held:
-        with contextlib.suppress(OSError):  # a folder that may only be read; some network file systems
+        with contextlib.suppress(OSError):  # a read-only folder; some network file systems
             held.enter_context(lock)
             if remove:
                 held.callback(_remove, lock)
@@ -80,7 +96,7 @@ def interprocess_lock(file: Path, *, remove: bool = False) -> Iterator[None]:
 
 
 def _remove(lock: "FileLock") -> None:
-    """Remove a file while its lock is held: a process that opened it before finds it gone, and opens the next one."""
-    if lock.is_locked:  # else this is a child, which was forked within
-        with contextlib.suppress(OSError):  # Windows removes no open file; filelock does so when it closes it
+    """Remove a lock's file while the lock is held: a process that opened it before finds it missing, and opens a new one."""
+    if lock.is_locked:  # otherwise this is a child that was forked meanwhile
+        with contextlib.suppress(OSError):  # Windows does not remove an open file; filelock removes it on closing
             Path(lock.lock_file).unlink()

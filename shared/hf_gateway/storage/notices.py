@@ -1,4 +1,4 @@
-"""What a program is told once, however often it happens."""
+"""Warnings that a program logs once, however often their cause occurs."""
 
 from hf_gateway.values.logs import logger
 
@@ -8,7 +8,7 @@ _noticed: set[str] = set()
 
 
 def notice_once(message: str) -> None:
-    """Warn, but only the first time in this process."""
+    """Log a warning the first time it occurs in this process."""
     if message not in _noticed:
         _noticed.add(message)
         log.warning("%s", message)

@@ -1,8 +1,8 @@
 """SQLite for several processes: its write-ahead log, and forks.
 
-A process may use no connection that it inherited, nor open another one to the same file while it has inherited one: SQLite
-keeps what is locked in memory, and a child would take its parent's locks for its own, for ever. So a fork waits for the
-statements under way, and what is open is closed before it.
+A process must not use a connection that it inherited, nor open another one to the same file while it has inherited one: SQLite
+keeps its locks in memory, and a child would take its parent's locks for its own. So a fork waits for the statements under way,
+and open connections are closed before it.
 """
 
 import time
@@ -15,7 +15,15 @@ if TYPE_CHECKING:
 
 
 def set_wal_mode(connection: "sqlite3.Connection", patience: float) -> None:
-    """Change to it, waiting up to `patience` seconds for others, which this change does not do as statements do."""
+    """Change to the write-ahead log. Waits for other processes, which SQLite's own busy timeout does not do for this change.
+
+    Args:
+        connection: an open connection in autocommit mode.
+        patience: seconds to wait for a locked database.
+
+    Raises:
+        sqlite3.OperationalError: the database stayed locked.
+    """
     import sqlite3
 
     ends = time.monotonic() + patience
@@ -31,7 +39,7 @@ def set_wal_mode(connection: "sqlite3.Connection", patience: float) -> None:
 
 
 class InheritedDatabase(OSError):
-    """This process was forked while its parent used a SQLite file, which it must not touch therefore."""
+    """This process was forked while its parent had a connection to a SQLite file in use, so it must not open the file."""
 
 
 gate = ForkGate(
@@ -40,4 +48,4 @@ gate = ForkGate(
         "Start processes by spawn or forkserver, or fork before the first use, or when nothing is under way"
     )
 )
-"""Through which every use of a SQLite file goes, by its path."""
+"""Gate that every use of a SQLite file passes, by its path."""

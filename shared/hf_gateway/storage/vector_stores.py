@@ -1,6 +1,6 @@
-"""Where cached vectors are kept: a SQLite file, LangChain's byte stores, LlamaIndex's key-value stores.
+"""Stores for cached vectors: a SQLite file, LangChain's byte stores, LlamaIndex's key-value stores.
 
-They hold strings and bytes and know nothing of spaces; what stands in a key is in `cache.py`.
+They map strings to bytes; what a key contains is defined in `tasks/embedding/cache.py`.
 """
 
 import contextlib
@@ -21,35 +21,35 @@ if TYPE_CHECKING:
 
 FILE_NAME = "vectors.sqlite"
 VERSION = 1
-"""Of the SQLite file's tables; a file of another version is left alone."""
+"""Version of the SQLite file's tables; a file of another version is not used."""
 BUSY_TIMEOUT_S = 10.0
-"""Seconds for which a writer waits for other processes' writes."""
+"""How long a writer waits for other processes' writes."""
 
 
 @runtime_checkable
 class VectorCache(Protocol):
-    """Where vectors are kept: strings to bytes. Called from several threads at once; may raise whatever it likes."""
+    """A store of vectors, strings to bytes. Called from several threads at once; may raise any exception."""
 
     def get_many(self, keys: Sequence[str]) -> Sequence[bytes | None]:
-        """Return one value a key, in order; None for what is not there."""
+        """Return one value per key, in order; None for a missing key."""
 
     def set_many(self, items: Sequence[tuple[str, bytes]]) -> None:
-        """Keep values under keys, over what is there."""
+        """Store values under keys; existing ones are overwritten."""
 
     def close(self) -> None:
-        """Let files and connections go; it can be used again afterwards."""
+        """Close files and connections; the store can be used again afterwards."""
 
 
 class SqliteCache:
     """Vectors in one SQLite file, for any number of threads and processes of one machine, also across a fork.
 
     Args:
-        path: the file; it and its folder are made when first used, readable for their owner alone.
-        max_bytes: what the entries may take up; beyond it the oldest fifth goes. None: as much as comes.
+        path: the file; it and its folder are made at the first use, readable for their owner alone.
+        max_bytes: size of the entries above which the oldest fifth is removed; None for no limit.
     """
 
     def __init__(self, path: str | Path, *, max_bytes: int | None = None) -> None:
-        """Take the path; nothing is opened yet."""
+        """Store the path; opens nothing."""
         self.path = Path(path).expanduser().absolute()
         self.max_bytes = max_bytes
         self._idle: deque[sqlite3.Connection] = deque()
@@ -58,7 +58,7 @@ class SqliteCache:
         gate.register(self)
 
     def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
-        """Return one value a key, in order. Raises sqlite3.Error, OSError."""
+        """Return one value per key, in order. Raises sqlite3.Error, OSError."""
         found: dict[str, bytes] = {}
         with self._connection() as connection:
             for part in chunks(keys, 500):
@@ -68,9 +68,9 @@ class SqliteCache:
         return [found.get(name) for name in keys]
 
     def set_many(self, items: Sequence[tuple[str, bytes]]) -> None:
-        """Keep all of them or none. Raises sqlite3.Error, OSError."""
-        items = list(items)  # of whatever makes them, before the file is locked for others
-        # SQLite lets writers wait in no order, so the fewer of them wait there, the sooner each has its turn.
+        """Store all items or none. Raises sqlite3.Error, OSError."""
+        items = list(items)  # consume a generator before the file is locked for others
+        # SQLite lets writers wait in no order, so the fewer of them wait there, the sooner each gets its turn.
         with self._writing, self._connection() as connection:
             connection.execute("BEGIN IMMEDIATE")
             connection.executemany(
@@ -81,18 +81,18 @@ class SqliteCache:
             connection.execute("COMMIT")
 
     def close(self) -> None:
-        """Close the connections that nobody uses just now."""
+        """Close the connections that are not in use."""
         self._reset_after_fork()
         self.let_go()
 
     def let_go(self) -> None:
-        """Close them, in the process that opened them; also before a fork."""
+        """Close idle connections, in the process that opened them; also called before a fork."""
         with contextlib.suppress(IndexError):
             while True:
                 self._idle.pop().close()
 
-    def kept(self) -> str | None:
-        """Return the path where a connection to it is open and not in use."""
+    def idle_resource(self) -> str | None:
+        """Return the path if a connection to it is open and idle."""
         return str(self.path) if self._idle else None
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -110,7 +110,7 @@ class SqliteCache:
 
     @contextlib.contextmanager
     def _connection(self) -> "Iterator[sqlite3.Connection]":
-        """Lend a connection to one thread; one that met an error is closed, which undoes what it had begun."""
+        """Lend a connection to one thread; after an error it is closed, which rolls back its transaction."""
         self._reset_after_fork()
         with gate.using(str(self.path)):
             try:
@@ -134,7 +134,7 @@ class SqliteCache:
         if not self.path.exists():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.touch(mode=0o600)
-        # In autocommit, since transactions are begun by hand; used by one thread at a time, not always the same.
+        # In autocommit, since transactions are begun explicitly; used by one thread at a time, not always the same.
         connection = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
         with contextlib.ExitStack() as closing:
             closing.callback(connection.close)
@@ -146,7 +146,7 @@ class SqliteCache:
 
 
 _INHERITED_CONNECTIONS: list[Any] = []
-"""Connections that a fork of other means than Python's carried over: SQLite forbids to use them, and even to close them."""
+"""Connections inherited by a fork that Python did not make: SQLite forbids to use them, and even to close them."""
 
 
 def _sqlite_cache(path: Path, max_bytes: int | None) -> SqliteCache:
@@ -183,41 +183,41 @@ class ByteStoreCache:
     """Vectors in a LangChain `ByteStore`, or in anything with `mget` and `mset`."""
 
     def __init__(self, store: Any) -> None:
-        """Take the store, which stays its owner's to close."""
+        """Use a store, which stays its owner's to close."""
         self.store = store
 
     def get_many(self, keys: Sequence[str]) -> Sequence[bytes | None]:
-        """Return one value a key, in order."""
+        """Return one value per key, in order."""
         return list(self.store.mget(list(keys)))
 
     def set_many(self, items: Sequence[tuple[str, bytes]]) -> None:
-        """Keep values under keys."""
+        """Store values under keys."""
         self.store.mset(list(items))
 
     def close(self) -> None:
-        """Leave the store to its owner."""
+        """Do nothing: the store is its owner's to close."""
 
 
 class KVStoreCache:
-    """Vectors in a LlamaIndex `BaseKVStore`, or in anything with `put` and `get`; as base64, since its values are JSON."""
+    """Vectors in a LlamaIndex `BaseKVStore`, or in anything with `put` and `get`; in base64, since its values are JSON."""
 
     collection = "hf_gateway_vectors"
 
     def __init__(self, store: Any) -> None:
-        """Take the store, which stays its owner's to close."""
+        """Use a store, which stays its owner's to close."""
         self.store = store
 
     def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
-        """Return one value a key, in order; what is not ours is an empty value, which is spoilt."""
+        """Return one value per key, in order; a foreign value becomes an empty one, which the cache takes for damaged."""
         return [_from_json(self.store.get(name, collection=self.collection)) for name in keys]
 
     def set_many(self, items: Sequence[tuple[str, bytes]]) -> None:
-        """Keep values under keys."""
+        """Store values under keys."""
         for name, value in items:
             self.store.put(name, {"vector": b64encode(value).decode()}, collection=self.collection)
 
     def close(self) -> None:
-        """Leave the store to its owner."""
+        """Do nothing: the store is its owner's to close."""
 
 
 def _from_json(value: Any) -> bytes | None:
@@ -230,7 +230,7 @@ def _from_json(value: Any) -> bytes | None:
 
 
 def open_cache(given: Any) -> VectorCache | None:
-    """Return the cache that `cache=` means; None for none. Nothing is opened yet. Raises ConfigError."""
+    """Return the cache that `cache=` means; None for no cache. Opens nothing. Raises ConfigError."""
     if given is None or given is False:
         return None
     if given is True:
@@ -256,5 +256,10 @@ def _has(given: Any, *names: str) -> bool:
 
 
 def chunks(items: Sequence[str], most: int) -> Iterator[Sequence[str]]:
-    """Cut into pieces of at most so many."""
+    """Divide a sequence into parts.
+
+    Args:
+        items: the sequence.
+        most: the size of a part, but for the last one.
+    """
     return (items[start : start + most] for start in range(0, len(items), most))

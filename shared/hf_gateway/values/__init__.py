@@ -1,1 +1,1 @@
-"""Values that travel between the parts, and what may be shown of them."""
+"""Values that travel between the layers, and what may be shown of them."""

@@ -1,4 +1,4 @@
-"""What a chat request, its answer and the pieces of a stream are. OpenAI's chat form is the common tongue.
+"""The values of a chat: request, answer, and the pieces of a stream, in OpenAI's form.
 
 Source: platform.openai.com/docs/api-reference/chat.
 """
@@ -19,75 +19,82 @@ from hf_gateway.values.usage import Usage
 Message = Mapping[str, Any]
 """One message in OpenAI's form: role, content (text, or a list of parts), and for tools tool_calls or tool_call_id.
 
-The thoughts of an assistant's message stand in `reasoning_content`; each target sends them where its server takes them.
+The reasoning of an assistant's message is in `reasoning_content`; each backend sends it in the form that its server accepts.
 """
 
 
 class Sampling(PlainNumbers):
-    """How an answer is drawn. None leaves it to the server; 0 means 0."""
+    """How an answer is sampled. None leaves a setting to the server; 0 means 0."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    """0 for the most likely token each time."""
+    """Sampling temperature; 0 for the most likely token each time."""
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Draw from the likeliest tokens that together have this probability."""
+    """Sample from the most likely tokens that together have this probability."""
     top_k: Annotated[int, Field(ge=0)] | None = None
-    """Draw from so many likeliest tokens."""
+    """Sample from this many of the most likely tokens."""
     max_tokens: Annotated[int, Field(gt=0)] | None = None
-    """Tokens the answer may have; one that is cut there has the finish_reason "length"."""
+    """Maximum tokens of the answer; one that is cut there has the finish_reason "length"."""
     stop: list[str] | str | None = None
-    """Strings before which the answer ends."""
+    """Strings before which the answer ends, one or a list."""
     seed: int | None = None
-    """For answers that can be repeated, where the server can do it."""
+    """Seed for answers that can be repeated, if the server supports it."""
     frequency_penalty: float | None = None
     """Makes tokens less likely the more often they have occurred."""
     presence_penalty: float | None = None
     """Makes tokens less likely once they have occurred."""
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Draw from the tokens that have at least this part of the likeliest one's probability; not known to OpenAI."""
+    """Sample from the tokens that have at least this fraction of the most likely one's probability; not supported by OpenAI."""
     repetition_penalty: Annotated[float, Field(gt=0)] | None = None
-    """Factor against repetition, 1 for none; not known to OpenAI. llama.cpp, LM Studio and Ollama are told it by their own name,
-    `repeat_penalty`."""
+    """Factor against repetition, 1 for no change; not supported by OpenAI. llama.cpp, LM Studio and Ollama receive it under their
+    own name, `repeat_penalty`."""
     logprobs: bool | None = None
-    """Ask for the logarithms of the tokens' probabilities."""
+    """Whether to return the log probabilities of the tokens."""
     top_logprobs: Annotated[int, Field(ge=0)] | None = None
-    """And for those of so many likeliest tokens at each place."""
+    """How many of the most likely tokens at each place to return log probabilities for."""
     reasoning_effort: str | bool | None = None
-    """How much to think before answering: "low", "medium", "high"; False or "none" for not at all, True for the model's own."""
+    """How much to think before answering: "low", "medium", "high"; False or "none" for no thinking, True for the default."""
     parallel_tool_calls: bool | None = None
     """Whether the model may call several tools at once."""
     extra_body: dict[str, Any] | None = None
-    """Fields that are added to the body for OpenAI-compatible servers, such as vLLM's `guided_regex`. Ollama gets those that are
+    """Fields added to the body for OpenAI-compatible servers, such as vLLM's `guided_regex`. Ollama receives those that are
     options of its own."""
 
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """A conversation, and what is wanted next.
-
-    messages: in OpenAI's form, never changed; tools: in OpenAI's form; tool_choice: "auto", "none", "required", or
-    {"type": "function", "function": {"name": ...}}; response_format: {"type": "json_object"} or {"type": "json_schema",
-    "json_schema": {"name", "schema", "strict"}}; model: instead of the chain's model, for this call; stream: whether the
-    server is asked to stream.
-    """
+    """A conversation, and how to answer it."""
 
     messages: tuple[Message, ...]
+    """The conversation in OpenAI's form; never modified."""
     sampling: Sampling = field(default_factory=Sampling)
+    """How the answer is sampled."""
     tools: tuple[Mapping[str, Any], ...] = ()
+    """The tools that the model may call, in OpenAI's form."""
     tool_choice: str | Mapping[str, Any] | None = None
+    """"auto", "none", "required", or {"type": "function", "function": {"name": ...}}; None leaves it to the server."""
     response_format: Mapping[str, Any] | None = None
+    """{"type": "json_object"} or {"type": "json_schema", "json_schema": {"name", "schema", "strict"}}; None for text."""
     model: str | None = None
+    """The model for this call; None for the chain's model."""
     stream: bool = False
+    """Whether the server is asked to stream."""
     truncate: ClassVar[bool] = False
-    """A conversation that is too long is refused, never cut."""
+    """A conversation that is too long is refused, never truncated."""
 
     @classmethod
     def of(cls, messages: str | Iterable[Message], defaults: Sampling | None = None, **call: Any) -> Self:
-        """Check what a caller gave, before anything is sent; a string is one user message.
+        """Check a caller's arguments before anything is sent.
 
-        defaults: the chain's own sampling; call: what goes over it, by the names of `Sampling`, and tools, tool_choice,
-        response_format, model. None leaves the default. Raises InvalidRequest, naming the message by its place.
+        Args:
+            messages: in OpenAI's form; a string is one user message.
+            defaults: the chain's own sampling.
+            call: values that override it, by the names of `Sampling`, and tools, tool_choice, response_format, model. None
+                leaves the default.
+
+        Raises:
+            InvalidRequest: an argument is unknown or invalid; names a message or tool by its index.
         """
         given = {name: value for name, value in call.items() if value is not None}
         own = {name: given.pop(name) for name in ("tools", "tool_choice", "response_format", "model") if name in given}
@@ -121,7 +128,7 @@ class ChatRequest:
 
     @property
     def forced_tools(self) -> tuple[Mapping[str, Any], ...]:
-        """The tools of which one must be called, or none: for servers that know no tool_choice."""
+        """The tools of which one must be called, or an empty tuple; for servers without tool_choice."""
         if isinstance(self.tool_choice, Mapping):
             name = self.tool_choice["function"]["name"]
             return tuple(tool for tool in self.tools if tool["function"]["name"] == name)
@@ -129,7 +136,7 @@ class ChatRequest:
 
     @property
     def json_schema(self) -> Mapping[str, Any] | None:
-        """The schema of the answer that is wanted; {} for any JSON object, None for free text."""
+        """The JSON schema that the answer must match; {} for any JSON object, None for free text."""
         wanted = self.response_format or {}
         if wanted.get("type") == "json_schema":
             schema: Mapping[str, Any] = wanted["json_schema"].get("schema") or {}
@@ -137,62 +144,76 @@ class ChatRequest:
         return {} if wanted.get("type") == "json_object" else None
 
     def split(self, limit: Any) -> None:
-        """Say that a conversation cannot be cut into parts."""
+        """Return None: a conversation cannot be divided."""
 
 
 @dataclass(frozen=True)
 class ToolCallDelta:
-    """A piece of a tool call. index: which call, None where the server does not number them; arguments: more of its JSON."""
+    """A piece of a tool call."""
 
     index: int | None = None
+    """Number of the call in the answer; None if the server does not number them."""
     id: str | None = None
+    """Set in the first piece of a call."""
     name: str | None = None
+    """Name of the tool, in the first piece of a call."""
     arguments: str = ""
+    """The next part of the arguments' JSON."""
 
 
 @dataclass(frozen=True)
 class ChatEvent:
-    """A piece of an answer: whatever of these the server said together. A whole answer is one event.
-
-    refusal: of the model's own words why it does not answer, which are no content.
-    """
+    """A piece of a streamed answer: the fields that the server sent together. An answer that is not streamed is one event."""
 
     text: str = ""
+    """The next part of the text."""
     reasoning: str = ""
+    """The next part of the reasoning."""
     tool_calls: tuple[ToolCallDelta, ...] = ()
+    """Pieces of tool calls."""
     finish_reason: str | None = None
+    """Why the answer ended, in the server's words; in the last pieces only."""
     usage: Usage | None = None
+    """Set once, usually in the last piece."""
     model: str | None = None
+    """The model that serves, as the server reports it."""
     provider: str | None = None
+    """Who runs it, for Inference Providers."""
     request_id: str | None = None
+    """The server's id of the request."""
     logprobs: tuple[Any, ...] = ()
+    """Log probabilities of the tokens in this piece."""
     refusal: str = ""
+    """The model's own words why it does not answer; not counted as content."""
     reasoning_field: str | None = None
-    """Under which name the server sent the reasoning, so that it goes back under the same."""
+    """The name under which the server sent the reasoning, so that it is sent back under the same name."""
 
     @property
     def has_content(self) -> bool:
-        """Whether a reader would see anything of it; an empty role chunk is no content."""
+        """Whether it contains text, reasoning or a tool call; an event with only a role does not."""
         return bool(self.text or self.reasoning or self.tool_calls)
 
 
 @dataclass(frozen=True)
 class ToolCall:
-    """A call the model wants made. arguments: JSON as the model wrote it, which may be wrong."""
+    """A tool call that the model asks for."""
 
     id: str
+    """Unique in the answer; made here if the server sent none."""
     name: str
+    """Name of the tool."""
     arguments: str = "{}"
+    """JSON as the model wrote it, which may be invalid."""
 
     def parsed(self) -> dict[str, Any]:
-        """Return the arguments. Raises BadGeneration for what is not a JSON object."""
+        """Return the arguments as a dict. Raises BadGeneration if they are not a JSON object."""
         try:
             found = json.loads(self.arguments or "{}")
         except (ValueError, RecursionError):
             found = None
         if not isinstance(found, dict):
             raise BadGeneration(
-                f"the arguments of {self.name} are no JSON object: {self.arguments[:80]!r}",
+                f"the arguments of {self.name} are not a JSON object: {self.arguments[:80]!r}",
                 failed_generation=self.arguments,
             )
         return found
@@ -200,24 +221,31 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class ChatAnswer:
-    """What one target answered.
-
-    model: the one that served, by its own word; provider: who ran it, where that was said; notes: what is unusual about it.
-    """
+    """The answer of one target."""
 
     text: str = ""
+    """The content."""
     reasoning: str = ""
+    """The model's reasoning, if the server returns it."""
     tool_calls: tuple[ToolCall, ...] = ()
+    """The tool calls that the model asks for."""
     finish_reason: str | None = None
+    """Why the answer ended, in the server's words: "stop", "length", "tool_calls"."""
     usage: Usage = field(default_factory=Usage)
+    """Tokens and cost, as far as the server reported them."""
     model: str | None = None
+    """The model that served, as the server reports it."""
     provider: str | None = None
+    """Who ran it, if the server reports that."""
     request_id: str | None = None
+    """The server's id of the request."""
     logprobs: tuple[Any, ...] = ()
+    """Log probabilities of the tokens, if they were asked for."""
     notes: tuple[str, ...] = ()
+    """What is unusual about the answer, in words for users."""
 
     def message(self) -> dict[str, Any]:
-        """Return it as an assistant message in OpenAI's form, to be put at the end of the conversation."""
+        """Return it as an assistant message in OpenAI's form, to append to the conversation."""
         made: dict[str, Any] = {"role": "assistant", "content": self.text}
         if self.reasoning:
             made["reasoning_content"] = self.reasoning
@@ -231,20 +259,25 @@ class ChatAnswer:
 
 @dataclass(frozen=True, kw_only=True)
 class ChatResult(ChatAnswer):
-    """What the caller gets: the answer, who gave it, and why others did not.
-
-    served_by: label of the target; attempts: everything tried; seconds: the time of the whole call; first_content_seconds:
-    until the first text, reasoning or tool call, where the answer was streamed.
-    """
+    """The answer with the target that gave it, and the attempts that failed before."""
 
     served_by: str
+    """Label of the target that answered."""
     attempts: tuple[Attempt, ...] = ()
+    """All attempts of the call."""
     seconds: float = 0.0
+    """Duration of the whole call."""
     first_content_seconds: float | None = None
+    """Seconds until the first text, reasoning or tool call of a streamed answer."""
 
 
-def asked_for_json(messages: Sequence[Message], schema: Mapping[str, Any]) -> list[Message]:
-    """Ask for a form in the system message, where nothing can hold the model to it. schema: {} for any JSON object."""
+def with_json_instruction(messages: Sequence[Message], schema: Mapping[str, Any]) -> list[Message]:
+    """Return messages whose system message asks for JSON, for servers that cannot constrain the answer.
+
+    Args:
+        messages: a conversation in OpenAI's form; not modified.
+        schema: the JSON schema of the answer; {} for any JSON object.
+    """
     wish = "Answer with one JSON object and nothing else: no other words, no code fence."
     if schema:
         wish += f" It must match this JSON schema:\n{json.dumps(schema, ensure_ascii=False)}"
@@ -255,18 +288,18 @@ def asked_for_json(messages: Sequence[Message], schema: Mapping[str, Any]) -> li
 
 
 MAX_ANSWER_CHARACTERS = 10_000_000
-"""Of one answer's text, thoughts and tool calls together: several times what any model writes at once."""
+"""Maximum of one answer's text, reasoning and tool calls together: several times what any model writes at once."""
 
 
 class AnswerBuilder:
-    """Joins events into an answer, and gives each piece of a tool call its number and its id: the only place for that."""
+    """Joins events into an answer, and assigns each piece of a tool call its index and id."""
 
     def __init__(self) -> None:
         """Start empty."""
         self.has_content = False
         self._characters = 0
         self.closed = False
-        """Whether the stream's own last word came, or the answer came at once: nothing more would have followed."""
+        """Whether the stream's end marker arrived, or the answer arrived whole: nothing more would have followed."""
         self.refusal = ""
         """Why the model does not answer, in its own words."""
         self._text: list[str] = []
@@ -282,7 +315,7 @@ class AnswerBuilder:
 
     @property
     def finished(self) -> bool:
-        """Whether the server said that, and why, the answer is at its end."""
+        """Whether the server reported the end of the answer, with a finish_reason."""
         return self.finish_reason is not None
 
     @property
@@ -292,7 +325,7 @@ class AnswerBuilder:
         return reason
 
     def add(self, event: ChatEvent) -> ChatEvent:
-        """Take a piece; returns it with the tool calls numbered 0, 1, … and an id at the first piece of each.
+        """Add a piece; returns it with the tool calls numbered 0, 1, … and an id in the first piece of each.
 
         Raises BadResponse for an answer of more than MAX_ANSWER_CHARACTERS.
         """
@@ -313,21 +346,26 @@ class AnswerBuilder:
         return replace(event, tool_calls=tuple(self._merge_call(delta) for delta in event.tool_calls))
 
     def replace_content(self, reasoning: str, text: str) -> None:
-        """Put these in the place of what was gathered: only the end shows where some servers' thoughts stop."""
+        """Replace the content so far: for some servers only the end of the answer shows where the reasoning stops.
+
+        Args:
+            reasoning: the whole reasoning.
+            text: the whole text.
+        """
         self._reasoning, self._text = [reasoning], [text]
 
     def answer(self) -> ChatAnswer:
-        """Return what came together."""
+        """Return the answer so far."""
         calls = tuple(ToolCall(call["id"], call["name"], "".join(call["arguments"]) or "{}") for call in self._calls)
         return ChatAnswer(self.text, "".join(self._reasoning), calls, logprobs=tuple(self._logprobs), **self._facts)
 
     def _merge_call(self, delta: ToolCallDelta) -> ToolCallDelta:
         place, first_id = self._call_index(delta), None
         if place is None:
-            # Ids are what tells two calls of one tool apart; several servers send none, or the tool's name for each.
+            # Ids tell two calls of one tool apart; several servers send none, or the tool's name for each.
             taken = {delta.name, *(call["id"] for call in self._calls)}
             first_id = delta.id if delta.id and delta.id not in taken else f"call_{uuid.uuid4().hex[:24]}"
-            self._calls.append({"id": first_id, "index": delta.index, "said": delta.id, "name": "", "arguments": []})
+            self._calls.append({"id": first_id, "index": delta.index, "sent_id": delta.id, "name": "", "arguments": []})
             place = len(self._calls) - 1
         call = self._calls[place]
         name = delta.name if delta.name and not call["name"] else None
@@ -336,20 +374,20 @@ class AnswerBuilder:
         return ToolCallDelta(place, first_id, name, delta.arguments)
 
     def _call_index(self, delta: ToolCallDelta) -> int | None:
-        """Find the call a piece belongs to: by its number and its id, else the last one; None for a new call."""
+        """Find the call that a piece belongs to, by index and id, otherwise the last one; None for a new call."""
         numbered = enumerate(self._calls)
         places = [place for place, call in numbered if delta.index is None or call["index"] == delta.index]
         if delta.id:
             # Ollama's OpenAI form numbers every call 0, and only the ids tell them apart.
-            said = [place for place in places if self._calls[place]["said"] == delta.id]
-            places = said or ([] if delta.name else places)
+            same_id = [place for place in places if self._calls[place]["sent_id"] == delta.id]
+            places = same_id or ([] if delta.name else places)
         elif delta.index is None and delta.name:
             return None
         return places[-1] if places and not _starts_another_call(delta, self._calls[places[-1]]) else None
 
 
 def _starts_another_call(delta: ToolCallDelta, call: Mapping[str, Any]) -> bool:
-    """Say whether a piece with the number and the id of a call is another call: some servers give all of them the same."""
+    """Return whether a piece with a call's index and id begins another call: some servers send the same for all of them."""
     if not delta.name or not call["name"]:
         return False
     if delta.name != call["name"]:

@@ -1,4 +1,4 @@
-"""What a caller gives with a chat request, checked before anything is sent."""
+"""Checks of a caller's chat arguments, before anything is sent."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
@@ -9,7 +9,7 @@ ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
 def checked_messages(messages: str | Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
-    """Return the messages; a string is one user message. Raises InvalidRequest, naming the message by its place."""
+    """Return the messages; a string is one user message. Raises InvalidRequest, naming the message by its index."""
     if isinstance(messages, str):
         messages = [{"role": "user", "content": messages}]
     if isinstance(messages, Mapping) or not isinstance(messages, Iterable):
@@ -44,14 +44,14 @@ def _fault_of(message: Any) -> str | None:
                 text.encode()
             except UnicodeEncodeError as error:
                 return (
-                    f"has a lone surrogate at character {error.start}, which is no text in any encoding; "
+                    f"has a lone surrogate at character {error.start}, which no encoding can represent; "
                     "clean it with text.encode('utf-8', 'replace').decode()"
                 )
     return None
 
 
 def checked_tools(tools: Any) -> tuple[Mapping[str, Any], ...]:
-    """Return the tools. Raises InvalidRequest, naming the tool by its place, for what is not in OpenAI's form."""
+    """Return the tools. Raises InvalidRequest, naming the tool by its index, for one that is not in OpenAI's form."""
     if isinstance(tools, Mapping | str) or not isinstance(tools, Iterable):
         raise InvalidRequest(f"tools is {type(tools).__name__}; pass a list of tools in OpenAI's form")
     listed = tuple(tools)
@@ -66,7 +66,12 @@ def checked_tools(tools: Any) -> tuple[Mapping[str, Any], ...]:
 
 
 def checked_choice(choice: Any, tools: Sequence[Mapping[str, Any]]) -> str | Mapping[str, Any] | None:
-    """Read every form people write: True and "any" mean "required", a tool's name means that tool."""
+    """Return a tool choice in OpenAI's form. Raises InvalidRequest.
+
+    Args:
+        choice: OpenAI's values; True and "any" mean "required", a tool's name means that tool.
+        tools: the tools to choose from.
+    """
     if choice is None or choice is False:
         return None
     names = {tool["function"]["name"] for tool in tools}
@@ -90,7 +95,7 @@ def checked_choice(choice: Any, tools: Sequence[Mapping[str, Any]]) -> str | Map
 
 
 def checked_format(wanted: Any) -> Mapping[str, Any] | None:
-    """Return the form an answer shall have. Raises InvalidRequest for one that is not in OpenAI's words."""
+    """Return a response format. Raises InvalidRequest for one that is not in OpenAI's form."""
     if wanted is None:
         return None
     kind: Literal["text", "json_object", "json_schema"] | Any = (

@@ -1,4 +1,4 @@
-"""What an embedding request and its result are: the values that travel between gateway, chain and backends."""
+"""The values of an embedding call: request, answer of a target, result."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,20 +19,29 @@ Role = Literal["query", "document"]
 
 @dataclass(frozen=True)
 class EmbedRequest:
-    """n texts, all in one role.
-
-    truncate: cut what is too long instead of refusing it; documents: so many at the end are documents whatever the role,
-    which the guard's canaries may be.
-    """
+    """n texts of one role."""
 
     texts: Sequence[str]
+    """The texts, checked by `of`."""
     role: Role = "document"
+    """The role of all of them, but for `documents`."""
     truncate: bool = False
+    """Whether a text that is too long is truncated rather than refused."""
     documents: int = 0
+    """How many texts at the end are documents whatever the role: canaries of the space's guard may be."""
 
     @classmethod
     def of(cls, texts: Iterable[str], role: Role, truncate: bool) -> Self:
-        """Check what a caller gave, before anything is sent. Raises InvalidRequest, naming the text by its place."""
+        """Check a caller's arguments before anything is sent.
+
+        Args:
+            texts: any iterable of strings.
+            role: "query" or "document".
+            truncate: whether a text that is too long is truncated rather than refused.
+
+        Raises:
+            InvalidRequest: an argument is invalid; names a text by its index.
+        """
         check_role(role)
         listed = list(iterable(texts, "a list"))
         for index, text in enumerate(listed):
@@ -41,7 +50,7 @@ class EmbedRequest:
         return cls(listed, role, truncate)
 
     def split(self, limit: BatchTooLarge) -> list[Self] | None:
-        """Cut into the fewest parts that respect the limit, in order; None when one text is too large by itself."""
+        """Return the fewest parts that respect the limit, in order; None if one text is too large by itself."""
         if len(self.texts) < 2:
             return None
         max_texts = limit.max_texts
@@ -49,20 +58,28 @@ class EmbedRequest:
             max_texts = (len(self.texts) + 1) // 2
         parts = list(_split_by_size(self.texts, max_texts or len(self.texts), limit.max_bytes))
         if len(parts) == 1:
-            # The server refused what should have fitted by its own words: halve, or it would be sent for ever.
+            # The server refused what its own limit allows: halve, or the same request would be sent for ever.
             middle = len(self.texts) // 2
             parts = [self.texts[:middle], self.texts[middle:]]
         return [dataclasses.replace(self, texts=part) for part in parts]
 
 
 def check_role(role: str) -> None:
-    """Raise InvalidRequest for a role that there is not."""
+    """Raise InvalidRequest for an unknown role."""
     if role not in ("query", "document"):
         raise InvalidRequest(f"role is 'query' or 'document', not {role!r}")
 
 
 def iterable(texts: Any, wanted: str) -> Iterable[Any]:
-    """Return what can be iterated for strings. Raises InvalidRequest for one string, and for what is no collection."""
+    """Return an iterator over a caller's texts.
+
+    Args:
+        texts: the argument.
+        wanted: what to pass instead, for the error: "a list".
+
+    Raises:
+        InvalidRequest: a single string, or not iterable.
+    """
     if isinstance(texts, str | bytes):
         raise InvalidRequest(f"texts is one {type(texts).__name__}; pass {wanted} of strings")
     try:
@@ -72,7 +89,7 @@ def iterable(texts: Any, wanted: str) -> Iterable[Any]:
 
 
 def text_fault(text: Any) -> str | None:
-    """Say what keeps something from being embedded, in words that follow "text 3"; None for a good text."""
+    """Return why a value cannot be embedded, in words that follow "text 3"; None for a valid text."""
     if not isinstance(text, str):
         return f"is {type(text).__name__}, not a string"
     if not text or text.isspace():
@@ -82,7 +99,7 @@ def text_fault(text: Any) -> str | None:
             text.encode()
         except UnicodeEncodeError as error:
             return (
-                f"has a lone surrogate at character {error.start}, which is no text in any encoding; "
+                f"has a lone surrogate at character {error.start}, which no encoding can represent; "
                 "clean it with text.encode('utf-8', 'replace').decode()"
             )
     return None
@@ -99,7 +116,7 @@ def _split_by_size(texts: Sequence[str], max_texts: int, max_bytes: int | None) 
 
 
 def _texts_within(texts: Sequence[str], max_bytes: int) -> int:
-    """Return how many texts from the first one on fit; one at least."""
+    """Return how many texts fit, counted from the first; at least one."""
     if _MOST_BYTES * sum(map(len, texts)) + _AROUND * len(texts) <= max_bytes:
         return len(texts)
     size = 0
@@ -111,39 +128,44 @@ def _texts_within(texts: Sequence[str], max_bytes: int) -> int:
 
 
 _MOST_BYTES, _AROUND = 6, 3
-"""Bytes in JSON of a character at most, as of \\u0000, and of what is around a text; counting exactly takes its time."""
+"""Maximum bytes in JSON of a character (\\u0000) and of the quotes and comma around a text; counting exactly is slow."""
 
 
 @dataclass(frozen=True)
 class EmbedAnswer:
-    """What a backend gives back for one request: n vectors in the order of the texts.
-
-    model: the one that served, by its own word; provider: who ran it, and request_id: what they call the request, where that
-    was said; server: what headers say of the machine or program that answered, the same for each of its answers.
-    """
+    """The answer of a backend to one request."""
 
     vectors: Vectors
+    """n vectors in the order of the texts."""
     usage: Usage = field(default_factory=Usage)
+    """Tokens, as far as the server reported them."""
     model: str | None = None
+    """The model that served, as the server reports it."""
     provider: str | None = None
+    """Who ran it, if the server reports that."""
     request_id: str | None = None
+    """The server's or provider's id of the request."""
     server: str | None = None
+    """Identity of the machine or program that answered, from its headers; the same for each of its answers."""
 
 
 @dataclass(frozen=True)
 class EmbedResult:
-    """What the caller gets: the vectors, who made them, and why others did not.
-
-    vectors: (n, dim) float32; served_by: labels of the targets that answered, first to last; attempts: everything tried;
-    seconds: the time the whole call took; shared: another call's request brought it, whose result has its tokens; cached: how
-    many different texts were found in the cache.
-    """
+    """The vectors with the targets that made them, and the attempts that failed before."""
 
     vectors: Vectors
+    """(n, dim) float32, in the order of the texts."""
     usage: Usage
+    """Tokens and cost of the call's own requests."""
     served_by: tuple[str, ...]
+    """Labels of the targets that answered, in the order of their first answer."""
     attempts: tuple[Attempt, ...]
+    """All attempts of the call."""
     space: "VectorSpace"
+    """The vector space that the vectors belong to."""
     seconds: float
+    """Duration of the whole call."""
     shared: bool = False
+    """Whether another call's request brought the vectors; its result has the tokens."""
     cached: int = 0
+    """How many different texts were found in the cache."""

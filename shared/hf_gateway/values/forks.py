@@ -1,7 +1,7 @@
-"""What a fork does to threads: those of the parent are not there in the child, and what they held stays as it was for ever.
+"""Locks and gates that survive a fork: in the child the parent's other threads are gone, and what they held stays locked.
 
-A `fork_lock` is free in the child. A `ForkGate` has a fork wait while a library is in the middle of something, since what it
-was in the middle of can neither be finished in the child nor be undone.
+A `fork_lock` is free in the child. A `ForkGate` delays a fork while a library is in the middle of an operation, which the child
+could neither finish nor undo.
 """
 
 import contextlib
@@ -14,14 +14,14 @@ from typing import Protocol, TypeVar
 _Key = TypeVar("_Key", int, str)
 
 FORK_WAIT_S = 10.0
-"""Seconds for which a fork waits for what other threads are in the middle of."""
+"""How long a fork waits for operations under way in other threads."""
 
 
 def fork_lock() -> "threading.RLock":
     """Return a lock for `with`, which is free in a child process unless the thread that forked holds it.
 
-    It is the interpreter's own: with methods of Python an interrupt could come between taking it and the block that lets it go,
-    and it would stay taken for ever.
+    It is the interpreter's own lock: with methods written in Python an interrupt could arrive between acquiring it and entering
+    the block that releases it, and it would stay locked.
     """
     lock = threading.RLock()
     _locks.add(lock)
@@ -32,50 +32,50 @@ _locks: "weakref.WeakSet[threading.RLock]" = weakref.WeakSet()
 
 
 class Keeper(Protocol):
-    """Something that keeps things between two uses which a fork must not carry over, such as open connections."""
+    """An object with open resources, such as connections, that a fork must not carry over."""
 
     def let_go(self) -> None:
-        """Close what is not in use; it can be used again afterwards."""
+        """Close the resources that are not in use; the object can be used again afterwards."""
 
-    def kept(self) -> str | None:
-        """Name what is kept and not in use, in the words given to `enter`; None for nothing."""
+    def idle_resource(self) -> str | None:
+        """Return the name of a resource that is open and idle, as given to `enter`; None if there is no such resource."""
 
 
 class ForkGate:
-    """Holds forks until nothing of its kind is in use, and uses while a fork is under way.
+    """Delays forks while a resource of its kind is in use, and uses while a fork is under way.
 
-    What was in use nevertheless, because it took longer than FORK_WAIT_S or the process was not forked by Python's means, is
-    refused in the child: it would hang there, or worse.
+    A resource that is in use nevertheless, because its use took longer than FORK_WAIT_S or Python did not make the fork, is
+    refused in the child: using it could hang or corrupt data.
     """
 
     def __init__(self, refusal: Callable[[str], Exception]) -> None:
-        """refusal: makes the error for the name of what cannot be used in a child."""
+        """refusal: makes the error for the name of a resource that cannot be used in a child."""
         self._refusal = refusal
         self._keepers: weakref.WeakSet[Keeper] = weakref.WeakSet()
         self._unusable: set[str] = set()
-        self._begin_anew()
+        self._reset()
         _gates.add(self)
 
-    def _begin_anew(self) -> None:
-        # Taken by itself, for the reason given at `fork_lock`.
+    def _reset(self) -> None:
+        # Not a `fork_lock`, for the reason given there.
         self._lock = threading.RLock()
         self.changed = threading.Condition(self._lock)
         self.forks = 0
-        """Forks under way."""
+        """How many forks are under way."""
         self._threads: dict[int, int] = {}  # thread → uses
-        self._names: dict[str, int] = {}  # what is used → uses
+        self._names: dict[str, int] = {}  # resource → uses
         self._carried: set[str] | None = None
 
     def register(self, keeper: Keeper) -> None:
-        """Have it let go before a fork."""
+        """Call the object's `let_go` before each fork."""
         with self.changed:
             self._keepers.add(keeper)
 
     def enter(self, name: str) -> int:
-        """Begin a use; returns what `leave` wants. Raises the refusal."""
+        """Begin a use; returns the argument for `leave`. Raises the refusal."""
         mine = threading.get_ident()
         with self._lock:
-            if mine not in self._threads:  # the fork waits for who is within already
+            if mine not in self._threads:  # a fork waits for threads that are within already
                 self.changed.wait_for(lambda: not self.forks)
             if name in self._unusable:
                 raise self._refusal(name)
@@ -84,7 +84,12 @@ class ForkGate:
         return mine
 
     def leave(self, name: str, thread: int) -> None:
-        """End a use; thread: what `enter` returned."""
+        """End a use.
+
+        Args:
+            name: the resource.
+            thread: what `enter` returned.
+        """
         with self._lock:
             _count_down(self._threads, thread)
             _count_down(self._names, name)
@@ -92,7 +97,7 @@ class ForkGate:
 
     @contextlib.contextmanager
     def using(self, name: str) -> Iterator[None]:
-        """Use something. Raises the refusal."""
+        """Use a resource. Raises the refusal."""
         thread = self.enter(name)
         try:
             yield
@@ -100,13 +105,13 @@ class ForkGate:
             self.leave(name, thread)
 
     def pause(self, name: str) -> None:
-        """Within a long use, at a place where nothing is in the middle of anything: let a fork through that waits."""
+        """Let a waiting fork proceed, at a place in a long use where no operation is under way."""
         if self.forks:
             self.leave(name, threading.get_ident())
             self.enter(name)
 
     def before_fork(self) -> None:
-        """Wait until nothing is in use, and have the keepers let go."""
+        """Wait until no resource is in use, and close idle ones."""
         mine = threading.get_ident()
         with self._lock:
             self.forks += 1
@@ -118,18 +123,18 @@ class ForkGate:
             keeper.let_go()
 
     def after_fork_in_parent(self) -> None:
-        """Let the uses through again."""
+        """Allow uses again."""
         with self._lock:
             self.forks -= 1
             self.changed.notify_all()
 
     def after_fork_in_child(self) -> None:
-        """Remember what is unusable here, for good: what was carried over cannot be got rid of."""
+        """Refuse the resources that were carried over, for as long as the child lives: they cannot be closed."""
         if self._carried is None:
-            kept = {name for keeper in list(self._keepers) if (name := keeper.kept()) is not None}
-            self._carried = {*self._names, *kept}
+            idle = {name for keeper in list(self._keepers) if (name := keeper.idle_resource()) is not None}
+            self._carried = {*self._names, *idle}
         self._unusable |= self._carried
-        self._begin_anew()
+        self._reset()
 
 
 _gates: "weakref.WeakSet[ForkGate]" = weakref.WeakSet()

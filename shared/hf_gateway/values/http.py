@@ -7,23 +7,30 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class HttpRequest:
-    """What to send. The key is not in it: the transport adds it for the one origin the key is bound to."""
+    """A request without its key, which the transport adds for the one origin that the key is bound to."""
 
     method: str
+    """Upper case."""
     url: str
+    """Absolute, with its query."""
     body: bytes | None = None
+    """The bytes to send; None for no body."""
     headers: Mapping[str, str] = field(default_factory=dict)
+    """Names in lower case."""
 
 
 @dataclass(frozen=True)
 class HttpResponse:
-    """What came back. headers: names in lower case; body: decoded from its content encoding."""
+    """A response that was read to its end."""
 
     status: int
+    """The status code."""
     headers: Mapping[str, str]
+    """Names in lower case."""
     body: bytes
+    """Decoded from its content encoding."""
 
 
 def json_size(text: str) -> int:
-    """Return how many bytes a text takes in a JSON list, its comma included."""
+    """Return how many bytes a text takes in a JSON list, including its comma."""
     return len(json.dumps(text, ensure_ascii=False).encode()) + 1

@@ -8,5 +8,5 @@ GROUP = "hf_gateway.backends"
 
 
 def registered() -> dict[str, EntryPoint]:
-    """Return every kind that is installed, by name."""
+    """Return every installed kind, by name."""
     return installed(GROUP)

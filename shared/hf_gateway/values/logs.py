@@ -1,4 +1,4 @@
-"""Loggers whose records hold foreign words in a form that a log may take."""
+"""Loggers that escape line breaks and control characters in foreign text."""
 
 import logging
 from typing import Any
@@ -7,18 +7,18 @@ from hf_gateway.errors import GatewayError, visible
 
 
 class _Visible(logging.Filter):
-    """Makes texts and exceptions among a record's arguments visible, on one line; numbers stay what they are."""
+    """Makes the control characters of texts and exceptions in a record's arguments visible, on one line; keeps numbers."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Change the arguments, and let the record pass."""
+        """Replace the arguments; returns True."""
         if isinstance(record.args, tuple):
-            record.args = tuple(map(_shown, record.args))
+            record.args = tuple(map(_visible_argument, record.args))
         return True
 
 
-def _shown(value: Any) -> Any:
+def _visible_argument(value: Any) -> Any:
     if value is None or isinstance(value, int | float | GatewayError):
-        return value  # an error's own message is fit for a log
+        return value  # an error's own message is escaped already
     return visible(str(value))
 
 
@@ -28,5 +28,5 @@ _VISIBLE = _Visible()
 def logger(name: str) -> logging.Logger:
     """Return the logger of a module."""
     found = logging.getLogger(name)
-    found.addFilter(_VISIBLE)  # the second time it changes nothing
+    found.addFilter(_VISIBLE)  # adding it again changes nothing
     return found

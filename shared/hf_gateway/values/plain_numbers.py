@@ -1,4 +1,4 @@
-"""Settings in which true and false are no numbers: pydantic takes them for 1 and 0, and a config's mistake would go unseen."""
+"""Settings that refuse true and false for a number: pydantic would read them as 1 and 0, and hide a mistake in a config file."""
 
 from functools import cache
 from typing import Any, get_args
@@ -7,7 +7,7 @@ from pydantic import BaseModel, ValidationInfo, field_validator
 
 
 class PlainNumbers(BaseModel):
-    """Refuses true and false in each field that is not for them."""
+    """A model that refuses a boolean in every field that is not declared as one."""
 
     @field_validator("*", mode="before")
     @classmethod
@@ -23,5 +23,5 @@ def _takes_flags(model: type[BaseModel], field: str) -> bool:
 
 
 def _mentions_bool(annotation: Any) -> bool:
-    # What is not a number is left to pydantic, which refuses a flag there by itself.
+    # A boolean in a field that is not a number is left to pydantic, which refuses it by itself.
     return annotation in (bool, Any) or any(map(_mentions_bool, get_args(annotation)))

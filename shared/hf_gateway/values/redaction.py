@@ -1,15 +1,15 @@
-"""What may be shown of a URL, and which names and texts may stand for a key.
+"""Redaction: what may be shown of a URL, and which names and texts may stand for a key.
 
-A URL is read by RFC 3986 and, where it does not keep to it, so that a doubtful part is hidden rather than shown: an unquoted
-password may have `/`, `?` or `#` in it, so everything up to the last `@` is one. Scheme, host, port and path are shown, since
-they say which server is meant; parameters, query and fragment are not.
+A URL is parsed by RFC 3986; of one that does not conform, a doubtful part is hidden rather than shown: an unquoted password may
+contain `/`, `?` or `#`, so everything up to the last `@` is hidden. Scheme, host, port and path are shown, since they say which
+server is meant; parameters, query and fragment are not.
 """
 
 import re
 from functools import lru_cache
 
 HIDDEN = "***"
-"""Stands for what is not shown."""
+"""Replaces a hidden part."""
 
 _SCHEMES = frozenset({"http", "https", "ws", "wss", "ftp", "socks4", "socks5", "socks5h"})
 _HOST = re.compile(r"\[[0-9A-Fa-f:.]+(?:%[\w.-]+)?\]|[\w.-]+")
@@ -50,12 +50,12 @@ _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
 @lru_cache(256)
 def public_part(url: str) -> str:
-    """Return scheme, host, port and path of a checked URL: what says which server is meant, and nothing that may be a key."""
+    """Return scheme, host, port and path of a checked URL: enough to identify the server, and nothing that may be a key."""
     return re.split("[;?#]", url, maxsplit=1)[0].rstrip("/")
 
 
 def shown_url(url: str) -> str:
-    """Return a URL, or what was meant as one, as messages may show it, with `***` for what they may not."""
+    """Return a URL, or a text that was meant as one, as messages may show it, with `***` for hidden parts."""
     scheme, mark, rest = url.strip().partition("://")
     if not mark or scheme.lower() not in _SCHEMES:
         return HIDDEN
@@ -74,12 +74,17 @@ def shown_url(url: str) -> str:
 
 
 def quoted(text: str, instead: str) -> str:
-    """Return the text in quotes where it is plainly a name, and `instead` where it may be a key or have one in it."""
+    """Return a text in quotes if it is plainly a name, and a replacement if it may be or contain a key.
+
+    Args:
+        text: foreign text.
+        instead: the replacement.
+    """
     return repr(text) if len(text) <= 60 and not _may_be_key(text) else instead
 
 
 def _may_be_key(text: str) -> bool:
-    """Whether a text has anything in it that looks like a key: a long run of letters and digits, or a password's place."""
+    """Whether a text contains anything like a key: a long run of letters and digits, or a password's place."""
     if "@" in text or "//" in text or re.search(r"\b(?:hf_|sk[_-]|gh[pousr]_|xox[a-z]-)\w", text):
         return True
     runs = re.findall(r"[A-Za-z0-9+/=_~-]{16,}", text)
@@ -87,7 +92,7 @@ def _may_be_key(text: str) -> bool:
 
 
 def names_key(name: str) -> bool:
-    """Whether a name by itself says that its value is a key, a password or a secret: `api_key`, `wandb.apiKey`, `PASSWORD`."""
+    """Whether a name denotes a key, a password or a secret: `api_key`, `wandb.apiKey`, `PASSWORD`."""
     words = _words(name)
     return any(word in _STRONG_WORDS or word.endswith(_STRONG_ENDINGS) for word in words) or any(
         pair in _STRONG_PAIRS for pair in zip(words, (word.removesuffix("s") for word in words[1:]), strict=False)
@@ -95,7 +100,7 @@ def names_key(name: str) -> bool:
 
 
 def may_name_key(name: str) -> bool:
-    """Whether a name may say so, as `wandb_key` does, and as `label_key` and `eos_token` do not, by their values."""
+    """Whether a name may denote a key, as `wandb_key` does; `label_key` and `eos_token` do not."""
     words = _words(name)
     while words and words[-1] in _BEHIND:
         words.pop()

@@ -1,4 +1,4 @@
-"""A key that cannot be shown by accident, and how people write one."""
+"""A key that cannot be shown by accident, and the forms in which users write one."""
 
 import hashlib
 import re
@@ -9,12 +9,12 @@ from hf_gateway.errors import ConfigError
 
 
 class Secret:
-    """A key that shows itself only when asked to: `***` in text, and absent from pickles (it unpickles to None)."""
+    """A key that is shown only on request: `***` in text, and absent from pickles (it unpickles to None)."""
 
     __slots__ = ("_value",)
 
     def __init__(self, value: str, what: str = "the key") -> None:
-        """Take the key, without the blanks and line breaks that copying adds; `what` names it in the error."""
+        """Store the key, without the blanks and line breaks that copying adds; `what` names it in errors."""
         value = value.strip()
         if not value:
             raise ConfigError(f"{what} is empty")
@@ -28,19 +28,19 @@ class Secret:
         return self._value
 
     def fingerprint(self) -> str:
-        """Return eight characters that tell keys apart and tell nothing about the key."""
+        """Return eight characters that distinguish keys and reveal nothing about them."""
         return hashlib.blake2b(self._value.encode(), digest_size=4, person=b"hf-gateway").hexdigest()
 
     def scrub(self, text: str) -> str:
-        """Return text with the key replaced, for words that come from a server."""
+        """Return a server's text with the key replaced."""
         return text.replace(self._value, "***")
 
     def __repr__(self) -> str:
-        """Show that there is one."""
+        """Return `***`."""
         return "***"
 
     def __eq__(self, other: object) -> bool:
-        """Equal when the keys are."""
+        """Compare the keys."""
         return isinstance(other, Secret) and self._value == other._value
 
     def __hash__(self) -> int:
@@ -48,11 +48,11 @@ class Secret:
         return hash(self._value)
 
     def __copy__(self) -> "Secret":
-        """Immutable: a copy is the same one."""
+        """Return itself: it is immutable."""
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Secret":
-        """Immutable: a copy is the same one."""
+        """Return itself: it is immutable."""
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -69,16 +69,25 @@ class EnvKey:
     """A key that is read from the environment variable `name` whenever it is needed."""
 
     name: str
+    """Name of the variable."""
     refusal: str | None = field(default=None, compare=False, repr=False)
-    """Why it is not read after all: a config file asks for it that may not."""
+    """Why it must not be read: the config file that names it is not trusted with it."""
 
     def __str__(self) -> str:
-        """Write it as the short form does."""
+        """Return the short form."""
         return f"env:{self.name}"
 
 
 def parse_key(value: str, what: str = "the key") -> Secret | EnvKey:
-    """Read a key as people give it: the key itself, or `env:NAME`. Raises ConfigError."""
+    """Parse a key as users write it: the key itself, or `env:NAME`.
+
+    Args:
+        value: the text.
+        what: names the key in errors.
+
+    Raises:
+        ConfigError: it is empty, or contains characters that a header cannot carry.
+    """
     name = value.removeprefix("env:")
     if name != value:
         if not re.fullmatch(r"[A-Za-z_]\w*", name):

@@ -1,14 +1,14 @@
-r"""Target: one place a model can be had from, and how to reach it.
+r"""Target: a place that serves a model, and how to reach it.
 
-Short form `kind`, `kind:argument` or `kind:argument@revision`; what the argument means follows from its looks and kind:
+Short form `kind`, `kind:argument` or `kind:argument@revision`; the meaning of the argument follows from its form and the kind:
 
     local:intfloat/e5-small-v2@refs/pr/1    a model, and its revision
     tei:http://tei:8080                     a URL
     hf:scaleway                             a provider
     hash:512                                a dimension
-    local:/home/me@corp/model               a folder; the same goes for C:\models\m, ./m and ~/m
+    local:/home/me@corp/model               a folder; likewise C:\models\m, ./m and ~/m
 
-A Hub id has no `@`, so the first one begins the revision; a folder's path may have any.
+A Hub id contains no `@`, so the first one begins the revision; a folder's path may contain any number.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 KIND = re.compile(r"[a-z][a-z0-9_-]*")
 _HOST_AND_PORT = re.compile(r"[a-z][a-z0-9.-]{0,40}:\d{1,5}")
 MAX_REVISION_CHARS = 250
-"""Characters of a revision: it becomes the name of a file in the Hub's cache."""
+"""A revision becomes the name of a file in the Hub's cache."""
 # The rules of `git check-ref-format`, and no more: a commit, a branch, a tag, `refs/pr/1`.
 _REVISION = re.compile(r"(?![-/.])(?!.*(?:\.\.|//|/\.|@\{|\.lock(?:/|$)|[/.]$))(?!@$)[^\s~^:?*\[\\]+")
 _PATH = re.compile(r"[/\\~]|\.{1,2}(?:[/\\]|$)|[A-Za-z]:[/\\]")
@@ -38,33 +38,31 @@ _PATH = re.compile(r"[/\\~]|\.{1,2}(?:[/\\]|$)|[A-Za-z]:[/\\]")
 
 @dataclass(frozen=True)
 class Target:
-    """What to call and how to reach it.
-
-    Args:
-        kind: the name of a backend: local, hf, endpoint, tei, openai, ollama, hash, or one that another package registered.
-        model: the model's name there; without it the chain's own model.
-        url: where the server is, for the kinds that need it said; http or https, without user name or password.
-        revision: commit, branch or tag of the model, for the kinds that load it themselves.
-        provider: which Inference Provider, for `hf`; or `cheapest` or `fastest`.
-        credential: a key for exactly this server: the key itself, or `env:NAME` to read it from the environment when needed.
-        options: what only this kind understands; its backend refuses names that it does not know.
-        space: the vector space this target serves, where neither the server nor the model's files say it rightly.
+    """A place that serves a model, and how to reach it.
 
     Raises:
-        ConfigError: a URL that is none, or has a password in it; a revision that git would not take.
+        ConfigError: an invalid URL, or one with a password in it; a revision that git would not accept.
     """
 
     kind: str
+    """Name of a backend: local, hf, endpoint, tei, openai, ollama, hash, or one that another package registered."""
     model: str | None = None
+    """The model's name there; None for the chain's own model."""
     url: str | None = None
+    """The server's URL, for the kinds that need one; http or https, without user name or password."""
     revision: str | None = None
+    """Commit, branch or tag of the model, for the kinds that load it themselves."""
     provider: str | None = None
+    """The Inference Provider, for `hf`; or `cheapest` or `fastest`."""
     credential: Secret | EnvKey | None = field(default=None, repr=False)
+    """A key for this server only: the key itself, or `env:NAME` to read it from the environment when needed."""
     options: Mapping[str, Any] = field(default_factory=dict)
+    """Options of this kind; its backend refuses unknown names."""
     space: "VectorSpace | None" = None
+    """The vector space this target serves, if neither the server nor the model's files describe it correctly."""
 
     def __post_init__(self) -> None:
-        """Check and normalise what can be checked without asking anybody."""
+        """Check and normalise the fields, without any request."""
         self._check_types()
         if not KIND.fullmatch(self.kind):
             raise ConfigError(
@@ -89,7 +87,7 @@ class Target:
         object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
 
     def _check_types(self) -> None:
-        """Raise ConfigError for a field of another type than it has, as files give it."""
+        """Raise ConfigError for a field of the wrong type, as config files may have it."""
         for name in ("kind", "model", "url", "revision", "provider"):
             value = getattr(self, name)
             if not isinstance(value, str) and (value is not None or name == "kind"):
@@ -103,10 +101,10 @@ class Target:
 
     @classmethod
     def of(cls, value: "str | Target | Mapping[str, Any]") -> Self:
-        """Build from the short form, from a mapping of the fields, or return a Target as it is.
+        """Build a target from the short form or a mapping of the fields; a Target is returned as it is.
 
         Raises:
-            ConfigError: what it is not, naming the nearest field for an unknown one.
+            ConfigError: it is invalid; names the nearest field for an unknown one.
         """
         if isinstance(value, cls):
             return value
@@ -129,7 +127,7 @@ class Target:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read the short form. Raises ConfigError."""
+        """Parse the short form. Raises ConfigError."""
         kind, _, argument = text.strip().partition(":")
         if not argument:
             return cls(kind)
@@ -142,21 +140,26 @@ class Target:
                 raise ConfigError("target 'hash': the argument is a dimension, such as 'hash:512'")
             return cls(kind, options={"dim": int(argument)})
         if kind in ("tei", "openai", "endpoint"):
-            # Nothing but a host with its port is repeated: people put keys there.
+            # Only a host with its port is repeated: users put keys there.
             place = argument if _HOST_AND_PORT.fullmatch(argument) else "localhost:8000"
             raise ConfigError(f"target '{kind}' needs a whole URL, such as '{kind}:http://{place}'")
         model, revision = _model_and_revision(argument)
         return cls(kind, model=model, revision=revision)
 
     def inheriting(self, model: str | None, revision: str | None = None) -> Self:
-        """Return the same target with the chain's model where it names none; the revision goes with the model."""
+        """Return the target with the chain's model if it names no model; the revision goes with the model.
+
+        Args:
+            model: the chain's model.
+            revision: the revision of that model.
+        """
         if self.model is not None or model is None:
             return self
         return dataclasses.replace(self, model=model, revision=self.revision or revision)
 
     @property
     def label(self) -> str:
-        """How logs, errors and tables call it: the short form, without a URL's parameters and query."""
+        """The target's name in logs, errors and tables: the short form, without a URL's parameters and query."""
         if self.url is not None:
             return f"{self.kind}:{public_part(self.url)}"
         if self.kind == "hf":
@@ -168,17 +171,17 @@ class Target:
         return f"{self.kind}:{self.model}{'@' + self.revision if self.revision else ''}"
 
     def __repr__(self) -> str:
-        """Show the fields that are set, without the key, and a URL without what may be one."""
+        """Show the fields that are set, without the key, and of a URL only what cannot be one."""
         shown = self.to_dict() | ({"url": shown_url(self.url)} if self.url is not None else {})
         return f"Target({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields that are set, without the key; `of` reads it back. A URL keeps its query, which is a part of it."""
+        """Return the fields that are set, without the key; `of` reads them back. A URL keeps its query."""
         found: dict[str, Any] = {}
         for item in dataclasses.fields(self):
             value = getattr(self, item.name)
             if item.name == "credential":
-                # A name of a variable is no secret, and without it the target could not be rebuilt.
+                # The name of a variable is not secret, and without it the target could not be rebuilt.
                 value = str(value) if isinstance(value, EnvKey) and value.refusal is None else None
             elif item.name == "options":
                 value = dict(value)
@@ -190,34 +193,34 @@ class Target:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
-        """Be a field of pydantic models: read by `of`, written by `to_dict`, so without the key."""
+        """Make it a field type for pydantic models: validated by `of`, serialised by `to_dict`, so without the key."""
         from pydantic_core import core_schema
 
         written = core_schema.plain_serializer_function_ser_schema(cls.to_dict)
         return core_schema.no_info_plain_validator_function(cls.of, serialization=written)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle by fields; a key stays behind (see `Secret`)."""
+        """Pickle by fields; a key is left out (see `Secret`)."""
         values = tuple(getattr(self, item.name) for item in dataclasses.fields(self))
         return (type(self), tuple(dict(value) if isinstance(value, MappingProxyType) else value for value in values))
 
     def __hash__(self) -> int:
-        """Hash by the short form; options need not be hashable."""
+        """Hash by the short form, since options need not be hashable."""
         return hash((self.label, self.model, self.revision))
 
 
 def is_revision(text: str) -> bool:
-    """Return whether git would take this as the name of a commit, a branch or a tag."""
+    """Return whether git would accept a text as the name of a commit, a branch or a tag."""
     return len(text) <= MAX_REVISION_CHARS and text.isprintable() and _REVISION.fullmatch(text) is not None
 
 
 def is_path(model: str) -> bool:
-    """Return whether a model's name is written as a folder's path, on this or another platform, and so is no Hub id."""
+    """Return whether a model's name is the path of a folder, on this or another platform, rather than a Hub id."""
     return _PATH.match(model) is not None
 
 
 def _model_and_revision(argument: str) -> tuple[str, str | None]:
-    """Split at the `@` of a Hub id; of a path only where the part before it exists and the whole does not."""
+    """Split at the `@` of a Hub id; of a path only if the part before it exists and the whole does not."""
     if is_path(argument) or os.path.exists(argument):  # noqa: PTH110 - Path.exists raises for names that are too long
         folder, at, revision = argument.rpartition("@")
         exists = [os.path.exists(os.path.expanduser(path)) for path in (argument, folder)]  # noqa: PTH110, PTH111
@@ -227,7 +230,15 @@ def _model_and_revision(argument: str) -> tuple[str, str | None]:
 
 
 def checked_url(url: str, kind: str) -> str:
-    """Return the URL without a trailing slash; raise ConfigError, which repeats no key, for one that must not be called."""
+    """Return a target's URL without a trailing slash.
+
+    Args:
+        url: the URL as given.
+        kind: the target's kind, for errors.
+
+    Raises:
+        ConfigError: it is invalid, or contains a user name, a password or a key. The message repeats no key.
+    """
     parts, port = parsed_url(url.strip())
     if parts is None:
         raise ConfigError(f"target '{kind}': {shown_url(url)!r} is not a URL: its host or its port cannot be read")
@@ -253,7 +264,7 @@ def checked_url(url: str, kind: str) -> str:
 
 
 def parsed_url(url: str) -> tuple[SplitResult | None, int | None]:
-    """Return the parts of a URL and its port; None where it is no URL. What urlsplit says of it may have a password in it."""
+    """Return the parts of a URL and its port, or (None, None) if it is invalid; urlsplit's own error may quote a password."""
     try:
         parts = urlsplit(url)
         return parts, parts.port

@@ -1,6 +1,6 @@
-"""Text that every writer takes."""
+"""Text that can be encoded."""
 
 
 def encodable(text: str) -> str:
-    """Return text that can be written in UTF-8: a lone surrogate, which names from JSON may have, becomes a question mark."""
+    """Return text that can be written in UTF-8: a lone surrogate, which names from JSON may contain, becomes a question mark."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()

@@ -1,38 +1,39 @@
-"""What a call used, as far as the server counted it."""
+"""Tokens and cost of a call, as far as the server reported them."""
 
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 MAX_TOKENS = 10**12
-"""Of one call: nobody has used as many, and databases still add such numbers up."""
+"""Maximum per call: far more than any model takes, and small enough for databases to add up."""
 MAX_COST_USD = 10_000
-"""Of one call: what is said to have cost more was not said in earnest, or counted tokens that were none."""
+"""Maximum per call: a higher cost is a mistake, or counts something other than tokens."""
 
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens; None where nobody said, which is not 0.
-
-    cached_tokens: those of the input that the server had in its cache; reasoning_tokens: those of the output that are not
-    in the answer. Both are part of the number above them. cost_usd: what the provider says that it takes, in USD.
-    """
+    """Tokens and cost; None if the server did not report a value, which is not 0."""
 
     input_tokens: int | None = None
+    """Tokens of the request."""
     output_tokens: int | None = None
+    """Tokens of the answer."""
     cached_tokens: int | None = None
+    """The part of the input that the server had in its cache."""
     reasoning_tokens: int | None = None
+    """The part of the output that is reasoning."""
     cost_usd: Decimal | None = None
+    """The price in USD, as the provider reports it."""
 
     @property
     def total_tokens(self) -> int | None:
-        """Input and output together."""
+        """Input and output together; None if either is unknown."""
         if self.input_tokens is None or self.output_tokens is None:
             return None
         return self.input_tokens + self.output_tokens
 
     def __add__(self, other: "Usage") -> "Usage":
-        """Add up; a sum with an unknown part is unknown."""
+        """Add two usages; a sum with an unknown part is unknown."""
         return Usage(
             _sum(self.input_tokens, other.input_tokens),
             _sum(self.output_tokens, other.output_tokens),
@@ -43,26 +44,26 @@ class Usage:
 
 
 _MAX_DIGITS = 15
-"""Of a count in a header; nobody has a longer one, and reading digits without end takes time without end."""
+"""Maximum length of a count in a header; parsing digits without a limit would take unlimited time."""
 
 
 def parse_token_count(value: Any) -> int | None:
-    """Read a count as a server tells it, a number in JSON or a header's digits; None for what cannot be one of tokens."""
+    """Parse a count from a server, a number in JSON or digits in a header; None if it cannot be a count of tokens."""
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= _MAX_DIGITS:
         value = int(value)
     return value if type(value) is int and 0 <= value <= MAX_TOKENS else None
 
 
 def parse_cost(value: Any) -> Decimal | None:
-    """Read an amount in USD as a provider tells it, a number in JSON; None for what cannot be one.
+    """Parse an amount in USD from a provider, a number in JSON; None if it cannot be an amount.
 
-    The digits are those that were written: of a float, the fewest that mean it.
+    The digits are those that were written: the shortest that denote the same float.
     """
     return Decimal(repr(value)) if type(value) in (int, float) and 0 <= value < MAX_COST_USD else None
 
 
 def drop_implausible(usage: Usage) -> Usage:
-    """Return what was used without counts and costs that cannot be: whoever answers may say anything."""
+    """Return a usage without implausible counts and costs, since a server may send anything."""
     found = Usage(
         parse_token_count(usage.input_tokens),
         parse_token_count(usage.output_tokens),

@@ -1,8 +1,8 @@
 """Vector spaces: what makes two vectors comparable.
 
 A model's name and a dimension are not an identity: another pooling, a missing prompt or a lost normalisation gives other
-vectors of the same width. A `VectorSpace` names everything that changes a vector. What nobody has said yet is None, and
-None differs from nothing.
+vectors of the same width. A `VectorSpace` names everything that changes a vector. An unknown value is None, and None differs
+from nothing.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ _OWNERLESS = re.compile(
 )
 
 MAX_DIMENSION = 10**9
-"""No model has as many dimensions or takes as many tokens; some files write 10**30 for no limit."""
+"""Above the dimension and the token limit of any model; some files write 10**30 for no limit."""
 _SURROGATES = re.compile(r"[\ud800-\udfff]")
 
 _WHY = {
@@ -41,42 +41,44 @@ _WHY = {
 
 @dataclass(frozen=True)
 class Difference:
-    """One field in which two spaces differ, and why that matters."""
+    """A field in which two spaces differ."""
 
     field: str
+    """Name of the field."""
     left: Any
+    """Its value in the first space."""
     right: Any
+    """Its value in the second space."""
     why: str
+    """Why the difference matters, in words for users."""
 
     def __str__(self) -> str:
-        """Write it as one line of a list."""
+        """Return it as one line of a list."""
         return f"{self.field}: {self.left!r} and {self.right!r} ({self.why})"
 
 
 @dataclass(frozen=True)
 class VectorSpace:
-    """Everything that changes a vector.
-
-    Args:
-        model: canonical model id, such as `sentence-transformers/all-MiniLM-L6-v2`.
-        revision: the commit or tag of the weights.
-        dimension: numbers a vector.
-        pooling: mean, cls, lasttoken, max …, as sentence-transformers calls it.
-        normalized: whether vectors have length 1.
-        query_prompt, document_prompt: what is put before a text of that role; "" for none.
-        max_tokens: where a longer text is cut or refused.
-        precision: `float` for 32, 16 and bfloat16 weights; quantised ones by their own name, such as `int8`.
-    """
+    """Everything that changes a vector; None for what is unknown."""
 
     model: str
+    """Canonical model id, such as `sentence-transformers/all-MiniLM-L6-v2`."""
     revision: str | None = None
+    """Commit or tag of the weights."""
     dimension: int | None = None
+    """Numbers per vector."""
     pooling: str | None = None
+    """The pooling as sentence-transformers calls it: mean, cls, lasttoken, max …"""
     normalized: bool | None = None
+    """Whether vectors have length 1."""
     query_prompt: str | None = None
+    """What is put before a query; "" for no prompt."""
     document_prompt: str | None = None
+    """What is put before a document; "" for no prompt."""
     max_tokens: int | None = None
+    """The length from which a text is truncated or refused."""
     precision: str | None = None
+    """`float` for 32-bit, 16-bit and bfloat16 weights; quantised ones by their own name, such as `int8`."""
 
     def __post_init__(self) -> None:
         """Check the types, which files and servers may get wrong. Raises ConfigError."""
@@ -99,7 +101,7 @@ class VectorSpace:
         return cls(**data)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields that are known."""
+        """Return the fields whose value is known."""
         return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
 
     @cached_property
@@ -110,7 +112,7 @@ class VectorSpace:
         return f"{self.model}#{digest}"
 
     def differences(self, other: "VectorSpace") -> list[Difference]:
-        """List the fields that both know and that differ; an empty list means that nothing speaks against mixing."""
+        """List the fields that are known in both spaces and differ; an empty list if the vectors may be mixed."""
         found: list[Difference] = []
         if self is other:
             return found
@@ -125,13 +127,13 @@ class VectorSpace:
         return found
 
     def merged(self, other: "VectorSpace") -> "VectorSpace":
-        """Return this space with the gaps filled from another that does not differ from it."""
+        """Return this space with its unknown fields filled from another one that does not differ from it."""
         known = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         return VectorSpace(**{name: getattr(other, name) if value is None else value for name, value in known.items()})
 
 
 def _field_fault(name: str, value: Any) -> str | None:
-    """Return what is wrong with a field's value, None for nothing."""
+    """Return what is wrong with a field's value, or None."""
     if name in ("dimension", "max_tokens"):
         whole = isinstance(value, int) and not isinstance(value, bool) and 0 < value < MAX_DIMENSION
         return None if whole else "not a whole number above 0"
@@ -143,5 +145,5 @@ def _field_fault(name: str, value: Any) -> str | None:
 
 
 def canonical(model: str) -> str:
-    """Return the Hub id of a model as people write it: `all-MiniLM-L6-v2` belongs to sentence-transformers."""
+    """Return the full Hub id of a model: `all-MiniLM-L6-v2` belongs to sentence-transformers."""
     return f"sentence-transformers/{model}" if _OWNERLESS.fullmatch(model) else model

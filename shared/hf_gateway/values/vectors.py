@@ -1,7 +1,7 @@
 """Vectors: a block of float32 rows, readable as lists, as bytes and as a numpy array.
 
 numpy alone weighs more than the rest of the base install together, and nothing on the way from a server to a
-framework's list of floats needs it. So a block of vectors is one flat `array('f')` and two numbers; whoever has numpy
+framework's list of floats needs it. So a block of vectors is one flat `array('f')` and two numbers; a caller with numpy
 gets the same memory through `numpy()` without a copy.
 """
 
@@ -21,9 +21,9 @@ UNIT_TOLERANCE = 1e-3
 
 
 _TOP_BYTE = 3 if sys.byteorder == "little" else 0
-"""Of a float32: sign and exponent. It is 7F or FF for NaN, infinity and what is beyond 1.7e38, and for nothing else."""
-_NUMPY_THRESHOLD = 4096
-"""Numbers from which on numpy, where the program has it loaded, is faster than the loops here."""
+"""The byte of a float32 with sign and exponent: 7F or FF for NaN, infinity and numbers beyond 1.7e38, and for no other."""
+_NUMPY_MIN_NUMBERS = 4096
+"""From this size on numpy, if the program has loaded it, is faster than the loops here."""
 
 
 class Vectors(Sequence[list[float]]):
@@ -35,7 +35,7 @@ class Vectors(Sequence[list[float]]):
     __slots__ = ("data", "dim")
 
     def __init__(self, data: "array[float]", dim: int) -> None:
-        """Take a flat `array('f')` of n*dim numbers; `dim` may be 0 only when there are no numbers."""
+        """Store a flat `array('f')` of n*dim numbers; `dim` may be 0 only if there are no numbers."""
         if len(data) and (dim <= 0 or len(data) % dim):
             raise ValueError(f"{len(data)} numbers are not rows of {dim}")
         self.data = data
@@ -59,7 +59,12 @@ class Vectors(Sequence[list[float]]):
 
     @classmethod
     def from_bytes(cls, raw: bytes | memoryview, dim: int) -> Self:
-        """Build from little-endian float32 bytes, as OpenAI's base64 form and our cache have them."""
+        """Build from little-endian float32 bytes, the form of OpenAI's base64 answers and of the cache.
+
+        Args:
+            raw: n*dim*4 bytes.
+            dim: numbers per row.
+        """
         data: array[float] = array("f")
         data.frombytes(raw)
         if sys.byteorder == "big":
@@ -93,12 +98,12 @@ class Vectors(Sequence[list[float]]):
         return self.data[position * self.dim : (position + 1) * self.dim].tolist()
 
     def __iter__(self) -> Iterator[list[float]]:
-        """Give each row as a list of floats."""
+        """Yield each row as a list of floats."""
         for start in range(0, len(self.data), self.dim or 1):
             yield self.data[start : start + self.dim].tolist()
 
     def __eq__(self, other: object) -> bool:
-        """Equal when every number is."""
+        """Compare all numbers."""
         return isinstance(other, Vectors) and self.dim == other.dim and self.data == other.data
 
     __hash__ = None  # type: ignore[assignment]
@@ -122,7 +127,7 @@ class Vectors(Sequence[list[float]]):
         return np.frombuffer(self.data, dtype=np.float32).reshape(len(self), self.dim)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> "np.ndarray[Any, Any]":
-        """Let `numpy.asarray(vectors)` work."""
+        """Support `numpy.asarray(vectors)`."""
         found = self.numpy()
         if dtype is not None and found.dtype != dtype:
             return found.astype(dtype)
@@ -156,7 +161,7 @@ class Vectors(Sequence[list[float]]):
         return cut.normalized() if unit else cut
 
     def fault(self) -> str | None:
-        """Say what makes these numbers useless as embeddings (NaN, infinite, all zero), or None."""
+        """Return what makes these numbers useless as embeddings (NaN, infinite, all zero), or None."""
         data, dim = self.data, self.dim
         large = data.tobytes()[_TOP_BYTE::4]
         certain = b"\x7f" not in large and b"\xff" not in large
@@ -168,8 +173,8 @@ class Vectors(Sequence[list[float]]):
         return None
 
     def _as_numpy(self) -> "np.ndarray[Any, Any] | None":
-        """Return the numbers as numpy sees them, where it is worth it; importing it for that alone would take longer."""
-        return self.numpy() if len(self.data) >= _NUMPY_THRESHOLD and sys.modules.get("numpy") else None
+        """Return the numbers as a numpy array if that is faster; importing numpy only for this would take longer."""
+        return self.numpy() if len(self.data) >= _NUMPY_MIN_NUMBERS and sys.modules.get("numpy") else None
 
     def _rows(self) -> Iterator["array[float]"]:
         for start in range(0, len(self.data), self.dim or 1):
@@ -177,7 +182,7 @@ class Vectors(Sequence[list[float]]):
 
 
 def _length(row: "array[float]") -> float:
-    # Added up in order, which sum() does not do since Python 3.12: with numpy and without come the same bits.
+    # Added in order, which sum() does not do since Python 3.12: the result has the same bits with and without numpy.
     return math.sqrt(reduce(add, map(mul, row, row), 0.0))
 
 
@@ -185,7 +190,7 @@ def _lengths(rows: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
     import numpy as np
 
     wide = rows.astype(np.float64)
-    # A running sum goes in order, too; the product of two float32 numbers is exact in float64.
+    # A running sum is added in order, too; the product of two float32 numbers is exact in float64.
     with np.errstate(all="ignore"):
         return np.sqrt(np.add.accumulate(wide * wide, axis=1)[:, -1])
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from hf_gateway.errors import BadResponse, InvalidRequest, ModelLoading, ModelNotFound
-from hf_gateway.values.chat import ChatEvent, ChatRequest, Message, ToolCallDelta, asked_for_json
+from hf_gateway.values.chat import ChatEvent, ChatRequest, Message, ToolCallDelta, with_json_instruction
 from hf_gateway.values.http import HttpRequest, HttpResponse
 from hf_gateway.values.reasoning import with_reasoning
 from hf_gateway.values.usage import Usage, parse_token_count
@@ -62,7 +62,7 @@ def encode_chat(
     tools = () if request.tool_choice == "none" else request.forced_tools or request.tools
     wanted = _format(request)
     if wanted is not None and tools and not request.forced_tools:
-        messages, wanted = asked_for_json(messages, request.json_schema or {}), None
+        messages, wanted = with_json_instruction(messages, request.json_schema or {}), None
     payload: dict[str, Any] = {
         "model": model,
         "messages": _messages(messages, target),
