@@ -12,10 +12,10 @@ from pydantic import Field, PrivateAttr, field_serializer, field_validator, mode
 
 from hf_gateway.errors import InvalidRequest
 from hf_gateway.framework_base import EmbeddingMixin, build_gateway, refuse_other_task
-from hf_gateway.settings.base import Targets
 from hf_gateway.settings.config_file import read_chain
 from hf_gateway.settings.embedding import EmbedOptions, EmbedSettings
 from hf_gateway.values.logs import logger
+from hf_gateway.values.target import Target
 from llamaindex_hf_gateway.cache import SpaceCache, as_role
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ class HFGatewayEmbedding(EmbeddingMixin, EmbedOptions, BaseEmbedding):  # type: 
         return value.partition(":")[0] if isinstance(value, str) else value
 
     @field_serializer("targets")
-    def _targets_that_change_vectors(self, targets: Targets) -> list[dict[str, Any]]:
+    def _targets_that_change_vectors(self, targets: tuple[Target, ...] | None) -> list[dict[str, Any]]:
         from hf_gateway.backends import backend_class
 
         shown = []

@@ -1,53 +1,35 @@
 """The arguments that every chain takes. Each field is an argument, declared once."""
 
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self, TypedDict, cast
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from hf_gateway.errors import ConfigError, did_you_mean
 from hf_gateway.settings.config_file import read_chain
+from hf_gateway.settings.fields import ApiKey, ApiKeyInput, Seconds, Targets, TargetsInput
 from hf_gateway.values.plain_numbers import PlainNumbers
-from hf_gateway.values.secret import EnvKey, Secret, parse_key
-from hf_gateway.values.target import Target
 
 
-def _secret(value: Any) -> Secret | None:
-    if hasattr(value, "get_secret_value"):
-        value = value.get_secret_value()
-    if value is None or isinstance(value, Secret):
-        return value
-    if not isinstance(value, str):
-        raise ConfigError(f"api_key is a string, not {type(value).__name__}")
-    found = parse_key(value, "api_key")
-    if isinstance(found, EnvKey):
-        named = os.environ.get(found.name, "")
-        return Secret(named, f"api_key, read from {found.name},")
-    return found
+class ChainKeywords(TypedDict, total=False):
+    """Keyword arguments of every chain, beside `model` and `targets`; `ChainOptions` says what they are for."""
+
+    revision: str | None
+    api_key: ApiKeyInput
+    timeout: float
+    attempt_timeout: float
+    connect_timeout: float
+    max_retries: int
+    config: str | None
+    chain: str | None
 
 
-def parse_targets(value: Any) -> tuple[Target, ...] | None:
-    """Parse targets as a caller or the environment gives them. Raises ConfigError."""
-    if value is None:
-        return None
-    if isinstance(value, str):
-        value = [item for item in value.split(",") if item.strip()]
-    if isinstance(value, Target | Mapping):
-        value = [value]
-    if not isinstance(value, Iterable):
-        raise ConfigError(f"targets is a list such as ['tei:http://tei:8080', 'local'], not {str(value)[:80]!r}")
-    return tuple(Target.of(item) for item in value)
+class ModelKeywords(TypedDict, total=False):
+    """What a chain is of: its model, and where that is."""
 
-
-ApiKey = Annotated[Secret | None, BeforeValidator(_secret)]
-
-
-Targets = Annotated[tuple[Target, ...] | None, BeforeValidator(parse_targets)]
-
-
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    model: str | None
+    targets: TargetsInput
 
 
 class ChainOptions(PlainNumbers):
@@ -64,11 +46,11 @@ class ChainOptions(PlainNumbers):
     task: ClassVar[str]
     """What the chain is for: the name of a task, as the entry points of `hf_gateway.tasks` have it."""
 
-    targets: Targets = Field(default=None, frozen=True)
+    targets: Targets = Field(default=cast("Any", None), frozen=True)
     """Where to go, in this order; without it what the environment says, and without that the task's own first choice."""
     revision: str | None = Field(default=None, frozen=True)
     """Commit, branch or tag of the model, for targets that load it themselves."""
-    api_key: ApiKey = Field(default=None, frozen=True, exclude=True, repr=False)
+    api_key: ApiKey = Field(default=cast("Any", None), frozen=True, exclude=True, repr=False)
     """A Hugging Face token, sent to Hugging Face alone; or the key of the one server of your own in `targets`."""
     timeout: Seconds = Field(default=60.0, frozen=True, exclude=True)
     """Seconds for one request over all targets and retries."""
@@ -114,5 +96,14 @@ class NamedSettings(ChainOptions):
 
     @classmethod
     def from_config(cls, name: str, path: str | Path | None = None, **changes: Any) -> Self:
-        """Read `[chains.<name>]`; keyword arguments go over what the file says. Raises ConfigError with file and line."""
+        """Read `[chains.<name>]` of hf-gateway.toml.
+
+        Args:
+            name: what the chain is called there.
+            path: the file; without it the one in force.
+            changes: arguments that go over what the file says.
+
+        Raises:
+            ConfigError: a chain that the file does not have, or settings that make no sense, with file and line.
+        """
         return cls(**{**read_chain(name, cls, path), **changes})

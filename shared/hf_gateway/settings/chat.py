@@ -1,11 +1,28 @@
 """The arguments of a chat chain."""
 
-from typing import Annotated, Any, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, Unpack
 
 from pydantic import Field
 
-from hf_gateway.settings.base import ChainOptions, NamedSettings, Seconds
-from hf_gateway.values.chat import Sampling
+from hf_gateway.settings.base import ChainKeywords, ChainOptions, ModelKeywords, NamedSettings
+from hf_gateway.settings.fields import Seconds
+from hf_gateway.values.chat import Sampling, SamplingKeywords
+
+
+class ChatKeywords(ChainKeywords, SamplingKeywords, total=False):
+    """Keyword arguments of a chat chain, beside `model` and `targets`; `ChatOptions` says what they are for."""
+
+    first_content_timeout: float
+    stall_timeout: float
+    patience: float
+    streaming: bool | None
+    context_window: int | None
+    next_on_content_filter: bool
+
+
+class ChatArguments(ChatKeywords, ModelKeywords, total=False):
+    """All keyword arguments of a chat chain."""
 
 
 class ChatOptions(ChainOptions, Sampling):
@@ -46,3 +63,11 @@ class ChatOptions(ChainOptions, Sampling):
 
 class ChatSettings(ChatOptions, NamedSettings):
     """Everything that describes a chat chain."""
+
+    if TYPE_CHECKING:
+
+        @classmethod
+        def from_config(  # type: ignore[override]  # the arguments of this task are a part of all
+            cls, name: str, path: str | Path | None = None, **changes: Unpack[ChatArguments]
+        ) -> Self:
+            """Read `[chains.<name>]`; the changes are arguments of this task."""

@@ -1,16 +1,39 @@
 """The arguments of an embedding chain."""
 
 import os
-from typing import Annotated, Any, ClassVar, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, Unpack
 
 from pydantic import Field
 
 from hf_gateway.keys.policy import parse_flag
-from hf_gateway.settings.base import ChainOptions, NamedSettings
+from hf_gateway.settings.base import ChainKeywords, ChainOptions, ModelKeywords, NamedSettings
+
+OnSpaceChange = Literal["refuse", "separate"]
 
 
 def _checks_spaces() -> bool:
     return parse_flag(os.environ.get("HF_GATEWAY_CHECK_SPACE", "1"))
+
+
+class EmbeddingKeywords(ChainKeywords, total=False):
+    """Keyword arguments of an embedding chain, beside `model` and `targets`; `EmbedOptions` says what they are for."""
+
+    dimensions: int | None
+    normalize: bool
+    truncate: bool
+    query_prompt: str | None
+    document_prompt: str | None
+    on_space_change: OnSpaceChange
+    check_space: bool
+    canary_every: int
+    max_concurrency: int
+    coalesce: float
+    cache: Any
+
+
+class EmbeddingArguments(EmbeddingKeywords, ModelKeywords, total=False):
+    """All keyword arguments of an embedding chain."""
 
 
 class EmbedOptions(ChainOptions):
@@ -32,7 +55,7 @@ class EmbedOptions(ChainOptions):
     """Put before a query, instead of the model's own saved prompt; "" for none."""
     document_prompt: str | None = Field(default=None, frozen=True)
     """Put before a document, instead of the model's own saved prompt; "" for none."""
-    on_space_change: Literal["refuse", "separate"] = Field(default="refuse", frozen=True)
+    on_space_change: OnSpaceChange = Field(default="refuse", frozen=True)
     """Targets that declare different vector spaces: "refuse" the chain, or let the first one that answers fix the space for the
     chain's life ("separate"), so that the others are never mixed in."""
     check_space: bool = Field(default_factory=_checks_spaces, frozen=True, exclude=True)
@@ -53,3 +76,11 @@ class EmbedOptions(ChainOptions):
 
 class EmbedSettings(EmbedOptions, NamedSettings):
     """Everything that describes an embedding chain."""
+
+    if TYPE_CHECKING:
+
+        @classmethod
+        def from_config(  # type: ignore[override]  # the arguments of this task are a part of all
+            cls, name: str, path: str | Path | None = None, **changes: Unpack[EmbeddingArguments]
+        ) -> Self:
+            """Read `[chains.<name>]`; the changes are arguments of this task."""

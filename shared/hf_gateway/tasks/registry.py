@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from hf_gateway.errors import ConfigError, did_you_mean
-from hf_gateway.settings.base import NamedSettings, parse_targets
+from hf_gateway.settings.base import NamedSettings
+from hf_gateway.settings.fields import parse_targets
 from hf_gateway.tasks.base import Task
 from hf_gateway.values.entry_points import installed
 from hf_gateway.values.hub_task import GROUP

@@ -7,7 +7,7 @@ import json
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self, TypedDict
 
 from pydantic import ConfigDict, Field, ValidationError
 
@@ -21,6 +21,26 @@ Message = Mapping[str, Any]
 
 The reasoning of an assistant's message is in `reasoning_content`; each backend sends it in the form that its server accepts.
 """
+
+
+class SamplingKeywords(TypedDict, total=False):
+    """Keyword arguments of a call that say how its answer is drawn; the fields of `Sampling` say what they are for."""
+
+    temperature: float | None
+    top_p: float | None
+    top_k: int | None
+    max_tokens: int | None
+    stop: list[str] | str | None
+    seed: int | None
+    frequency_penalty: float | None
+    presence_penalty: float | None
+    min_p: float | None
+    repetition_penalty: float | None
+    logprobs: bool | None
+    top_logprobs: int | None
+    reasoning_effort: str | bool | None
+    parallel_tool_calls: bool | None
+    extra_body: dict[str, Any] | None
 
 
 class Sampling(PlainNumbers):

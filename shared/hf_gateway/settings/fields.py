@@ -1,0 +1,94 @@
+"""Types of fields: what a constructor accepts, and what the field keeps of it."""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Protocol, TypeVar
+
+from pydantic import BeforeValidator, Field
+
+from hf_gateway.errors import ConfigError
+from hf_gateway.values.secret import EnvKey, Secret, parse_key
+from hf_gateway.values.target import Target
+
+
+class SecretHolder(Protocol):
+    """A key in another library's wrapping, such as pydantic's `SecretStr`."""
+
+    def get_secret_value(self) -> str:
+        """Return the key itself."""
+
+
+ApiKeyInput = str | Secret | SecretHolder | None
+TargetsInput = str | Target | Iterable[str | Target | Mapping[str, Any]] | None
+
+
+def parse_api_key(value: Any) -> Secret | None:
+    """Parse a key as a caller gives it; `env:NAME` is read from the environment. Raises ConfigError."""
+    if hasattr(value, "get_secret_value"):
+        value = value.get_secret_value()
+    if value is None or isinstance(value, Secret):
+        return value
+    if not isinstance(value, str):
+        raise ConfigError(f"api_key is a string, not {type(value).__name__}")
+    found = parse_key(value, "api_key")
+    if isinstance(found, EnvKey):
+        named = os.environ.get(found.name, "")
+        return Secret(named, f"api_key, read from {found.name},")
+    return found
+
+
+def parse_targets(value: Any) -> tuple[Target, ...] | None:
+    """Parse targets as a caller or the environment gives them. Raises ConfigError."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        value = [item for item in value.split(",") if item.strip()]
+    if isinstance(value, Target | Mapping):
+        value = [value]
+    if not isinstance(value, Iterable):
+        raise ConfigError(f"targets is a list such as ['tei:http://tei:8080', 'local'], not {str(value)[:80]!r}")
+    return tuple(Target.of(item) for item in value)
+
+
+@dataclass(frozen=True)
+class Accepts:
+    """Marks a field whose constructor accepts more than the field keeps; signatures and JSON schemas say so."""
+
+    annotation: Any
+    """The type that is accepted."""
+    json_types: tuple[Mapping[str, Any], ...]
+    """JSON schemas of what is accepted beside the field's own."""
+    own: bool = True
+    """Whether the field's own type has a JSON schema."""
+
+    def __get_pydantic_json_schema__(self, core_schema: Any, handler: Any) -> dict[str, Any]:
+        """Return the schema of what a file may say."""
+        own = [handler(core_schema)] if self.own else []
+        return {"anyOf": [*map(dict, self.json_types), *own]}
+
+
+if TYPE_CHECKING:
+    _Kept = TypeVar("_Kept", covariant=True)
+    _Accepted = TypeVar("_Accepted", contravariant=True)
+
+    class Parsed(Generic[_Kept, _Accepted]):
+        """What a checker sees of a parsed field: a constructor takes what may be set, the attribute is what was kept."""
+
+        def __get__(self, instance: object, owner: Any) -> _Kept: ...
+        def __set__(self, instance: object, value: _Accepted) -> None: ...
+
+    ApiKey = Parsed[Secret | None, ApiKeyInput]
+    Targets = Parsed[tuple[Target, ...] | None, TargetsInput]
+else:
+    _NULL = {"type": "null"}
+    ApiKey = Annotated[
+        Secret | None,
+        BeforeValidator(parse_api_key),
+        Accepts(ApiKeyInput, ({"type": "string", "format": "password", "writeOnly": True}, _NULL), own=False),
+    ]
+    Targets = Annotated[
+        tuple[Target, ...] | None, BeforeValidator(parse_targets), Accepts(TargetsInput, ({"type": "string"},))
+    ]
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
