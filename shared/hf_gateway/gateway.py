@@ -495,14 +495,14 @@ class Gateway:
         if run.answers and not run.shared:
             self._warn_of_fallback("embeddings served by", ", ".join(names), run.attempt_log)
         return EmbedResult(
-            run.vectors(),
-            run.usage(),
-            names,
-            tuple(run.attempt_log.attempts),
-            self.space,
-            run.seconds,
-            run.shared,
-            run.lookup.found,
+            served_by=names,
+            attempts=tuple(run.attempt_log.attempts),
+            usage=run.usage(),
+            seconds=run.seconds,
+            vectors=run.vectors(),
+            space=self.space,
+            shared=run.shared,
+            cached=run.lookup.found,
         )
 
     def _embedder(self) -> EmbeddingService:

@@ -11,9 +11,10 @@ from typing import Annotated, Any, ClassVar, Self, TypedDict
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from hf_gateway.errors import Attempt, BadGeneration, BadResponse, InvalidRequest, did_you_mean
+from hf_gateway.errors import BadGeneration, BadResponse, InvalidRequest, did_you_mean
 from hf_gateway.values.chat_checks import checked_choice, checked_format, checked_messages, checked_tools
 from hf_gateway.values.plain_numbers import PlainNumbers
+from hf_gateway.values.result import Result
 from hf_gateway.values.usage import Usage
 
 Message = Mapping[str, Any]
@@ -278,15 +279,11 @@ class ChatAnswer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChatResult(ChatAnswer):
+class ChatResult(ChatAnswer, Result):
     """The answer with the target that gave it, and the attempts that failed before."""
 
     served_by: str
     """Label of the target that answered."""
-    attempts: tuple[Attempt, ...] = ()
-    """All attempts of the call."""
-    seconds: float = 0.0
-    """Duration of the whole call."""
     first_content_seconds: float | None = None
     """Seconds until the first text, reasoning or tool call of a streamed answer."""
 

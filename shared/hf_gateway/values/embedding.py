@@ -5,8 +5,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from hf_gateway.errors import Attempt, BatchTooLarge, InvalidRequest
+from hf_gateway.errors import BatchTooLarge, InvalidRequest
 from hf_gateway.values.http import json_size
+from hf_gateway.values.result import Result
 from hf_gateway.values.usage import Usage
 from hf_gateway.values.vectors import Vectors
 
@@ -149,23 +150,17 @@ class EmbedAnswer:
     """Identity of the machine or program that answered, from its headers; the same for each of its answers."""
 
 
-@dataclass(frozen=True)
-class EmbedResult:
+@dataclass(frozen=True, kw_only=True)
+class EmbedResult(Result):
     """The vectors with the targets that made them, and the attempts that failed before."""
 
+    served_by: tuple[str, ...]
+    """Labels of the targets that answered, in their order; "cache" if a cache did."""
     vectors: Vectors
     """(n, dim) float32, in the order of the texts."""
-    usage: Usage
-    """Tokens and cost of the call's own requests."""
-    served_by: tuple[str, ...]
-    """Labels of the targets that answered, in the order of their first answer."""
-    attempts: tuple[Attempt, ...]
-    """All attempts of the call."""
     space: "VectorSpace"
-    """The vector space that the vectors belong to."""
-    seconds: float
-    """Duration of the whole call."""
+    """The vector space of the vectors."""
     shared: bool = False
-    """Whether another call's request brought the vectors; its result has the tokens."""
+    """Whether the vectors came with another call's request, whose result has the tokens."""
     cached: int = 0
     """How many different texts were found in the cache."""

@@ -1,4 +1,4 @@
-"""Tokens and cost of a call, as far as the server reported them."""
+"""Tokens, other units and cost of a call, as far as the server reported them."""
 
 from dataclasses import dataclass
 from decimal import Decimal
@@ -12,7 +12,7 @@ MAX_COST_USD = 10_000
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens and cost; None if the server did not report a value, which is not 0."""
+    """Units by their names, and cost; None if the server did not report a value, which is not 0."""
 
     input_tokens: int | None = None
     """Tokens of the request."""
@@ -24,6 +24,12 @@ class Usage:
     """The part of the output that is reasoning."""
     cost_usd: Decimal | None = None
     """The price in USD, as the provider reports it."""
+    documents: int | None = None
+    """Documents that were ranked."""
+    images: int | None = None
+    """Images that were sent or made."""
+    seconds: float | None = None
+    """Seconds of computing or of sound, where the server counts those."""
 
     @property
     def total_tokens(self) -> int | None:
@@ -40,6 +46,9 @@ class Usage:
             _sum(self.cached_tokens, other.cached_tokens),
             _sum(self.reasoning_tokens, other.reasoning_tokens),
             None if self.cost_usd is None or other.cost_usd is None else self.cost_usd + other.cost_usd,
+            _sum(self.documents, other.documents),
+            _sum(self.images, other.images),
+            None if self.seconds is None or other.seconds is None else self.seconds + other.seconds,
         )
 
 
@@ -70,12 +79,19 @@ def drop_implausible(usage: Usage) -> Usage:
         parse_token_count(usage.cached_tokens),
         parse_token_count(usage.reasoning_tokens),
         _amount(usage.cost_usd),
+        parse_token_count(usage.documents),
+        parse_token_count(usage.images),
+        _duration(usage.seconds),
     )
     return usage if found == usage else found
 
 
 def _amount(usd: Decimal | None) -> Decimal | None:
     return usd if isinstance(usd, Decimal) and usd.is_finite() and 0 <= usd < MAX_COST_USD else None
+
+
+def _duration(seconds: float | None) -> float | None:
+    return seconds if isinstance(seconds, int | float) and 0 <= seconds <= MAX_TOKENS else None
 
 
 def _sum(one: int | None, other: int | None) -> int | None:
