@@ -135,12 +135,12 @@ class HFGatewayEmbedding(EmbeddingMixin, EmbedOptions, BaseEmbedding):  # type: 
 
     @field_serializer("targets")
     def _targets_that_change_vectors(self, targets: tuple[Target, ...] | None) -> list[dict[str, Any]]:
-        from hf_gateway.backends import backend_class
+        from hf_gateway.backends import server_class
 
         shown = []
         for target in targets or ():
             fields = target.to_dict()
-            tuning = backend_class(target.kind).tuning_options
+            tuning = server_class(target.kind).tuning_options
             options = {name: value for name, value in fields.pop("options", {}).items() if name not in tuning}
             shown.append({**fields, "options": options} if options else fields)
         return shown

@@ -28,7 +28,7 @@ from llama_index.core.storage.kvstore import SimpleKVStore
 
 from hf_gateway import Gateway, Target, VectorSpace, errors
 from hf_gateway import gateway as gateway_module
-from hf_gateway.backends.openai import OpenAIBackend
+from hf_gateway.backends.openai import OpenAIEmbedding
 from hf_gateway.engines import sources
 from hf_gateway.runtime.driver import Clock, Transport
 from hf_gateway.spaces.request_canaries import MIN_ROOM
@@ -482,7 +482,7 @@ class Campaign:
         self._stack.callback(logger.removeHandler, self._takeovers)
         for patch in (
             mock.patch.object(sources, "find", return_value=None),  # no files of this machine, and no look for them
-            mock.patch.object(OpenAIBackend, "authoritative", property(lambda it: ".files" in it.target.url)),
+            mock.patch.object(OpenAIEmbedding, "authoritative", property(lambda it: ".files" in it.target.url)),
             mock.patch.object(
                 logging.getLogger("hf_gateway.gateway"), "disabled", True
             ),  # every fallback is told there

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from hf_gateway import activation
-from hf_gateway.backends import backend_class
+from hf_gateway.backends import AbilityType, ChatAbility, EmbeddingAbility, open_ability
 from hf_gateway.chain.attempt_log import AttemptLog
 from hf_gateway.chain.effects import Steps
 from hf_gateway.chain.fallback import Chain
@@ -20,6 +20,7 @@ from hf_gateway.http.transport import HttpTransport
 from hf_gateway.observing import observer
 from hf_gateway.observing.observer import Observation, ObservedCall
 from hf_gateway.runtime.background_loop import background_loop
+from hf_gateway.runtime.concurrency_limit import LoopLimiters
 from hf_gateway.runtime.driver import Clock, Driver, Transport, require_asyncio
 from hf_gateway.settings.base import NamedSettings
 from hf_gateway.settings.chat import ChatSettings
@@ -35,7 +36,7 @@ from hf_gateway.tasks.chat.service import ChatService
 from hf_gateway.tasks.chat.streams import AsyncChatStream, ChatStream
 from hf_gateway.tasks.embedding.cache import CachedSpace, CacheNamespaces
 from hf_gateway.tasks.embedding.candidate import EmbeddingCandidate, SeenDimension
-from hf_gateway.tasks.embedding.declared_spaces import refuse_mixed_spaces, refuse_unbindable
+from hf_gateway.tasks.embedding.declared_spaces import declared_space, refuse_mixed_spaces, refuse_unbindable
 from hf_gateway.tasks.embedding.index_guard import IndexGuard, lock_index
 from hf_gateway.tasks.embedding.service import EmbeddingRun, EmbeddingService, Job
 from hf_gateway.tasks.given_key import targets_of_key
@@ -106,36 +107,44 @@ class Gateway:
         self._driver = Driver(self._transport, self._clock, settings.connect_timeout)
         rules = key_policy_overrides(settings.config)
         keyed = targets_of_key(self.targets, settings.api_key, settings)
-        backends = [
-            backend_class(target.kind)(
-                target, settings, given_key=settings.api_key if target in keyed else None, rules=rules
-            )
-            for target in self.targets
-        ]
+        alone = len(self.targets) == 1
+
+        def opened(base: type[AbilityType]) -> list[AbilityType]:
+            return [
+                open_ability(
+                    base, target, settings, given_key=settings.api_key if target in keyed else None, rules=rules
+                )
+                for target in self.targets
+            ]
+
         self._candidates: list[TargetCandidate]
         self._cache: CachedSpace | None = None
         if isinstance(settings, ChatSettings):
             self._candidates = [
-                ChatCandidate(backend, inherits=target.model is None)
-                for backend, target in zip(backends, given, strict=True)
+                ChatCandidate(ability, alone=alone, inherits=target.model is None)
+                for ability, target in zip(opened(ChatAbility), given, strict=True)
             ]
         else:
-            seen = SeenDimension()
-            self._candidates = [EmbeddingCandidate(backend, seen=seen) for backend in backends]
-            self._guard = self._guarded(settings)
+            abilities = opened(EmbeddingAbility)
+            self._guard = _guarded(settings, abilities)
+            seen, limiters = SeenDimension(), LoopLimiters(settings.max_concurrency)
+            self._candidates = [
+                EmbeddingCandidate(
+                    ability, alone=alone, on_overload=limiters.note_rate_limit, seen=seen, guard=self._guard
+                )
+                for ability in abilities
+            ]
             self._namespaces = CacheNamespaces(settings, self._embedding_candidates())
             if settings.cache is not None and settings.cache is not False:
                 self._cache = CachedSpace(
                     settings.cache, settings, self._candidates, lambda: self.final_space, self._clock.now
                 )
-        for candidate in self._candidates:
-            candidate.alone = len(self._candidates) == 1
         self._chain = Chain(self._candidates, policy_of(settings), self._clock.now)
         self._embeds: EmbeddingService | None = None
         if isinstance(settings, EmbedSettings):
             prepare = (self._prepare, self._aprepare)
             self._embeds = EmbeddingService(
-                self._chain, self._driver, self._embedding_candidates(), settings, self._cache, prepare
+                self._chain, self._driver, self._embedding_candidates(), limiters, settings, self._cache, prepare
             )
         self._chats: ChatService | None = None
         if isinstance(settings, ChatSettings):
@@ -325,7 +334,7 @@ class Gateway:
         """The space of all further vectors; None while on_space_change="separate" leaves that to who answers first."""
         space = self.space
         if self._guard.pinned is None and any(
-            candidate.backend.space().id != space.id for candidate in self._candidates
+            candidate.space.id != space.id for candidate in self._embedding_candidates()
         ):
             return space if self._embedding().on_space_change == "refuse" else None
         return space
@@ -354,7 +363,7 @@ class Gateway:
 
         look_up: ask a catalogue, for seconds at most, where this machine did not today; without it nothing is sent.
         """
-        return self._candidates[0].backend.capabilities(look_up=look_up)
+        return self._candidates[0].ability.capabilities(look_up=look_up)
 
     def status(self) -> list[TargetStatus]:
         """Say of each target whether it may be called now, why not, and until when. Sends nothing."""
@@ -407,7 +416,7 @@ class Gateway:
 
     def _release(self) -> None:
         for candidate in self._candidates:
-            candidate.backend.close()
+            candidate.ability.close()
         if self._cache is not None:
             self._cache.close()
 
@@ -558,30 +567,25 @@ class Gateway:
 
     def _prepare(self) -> None:
         """Do what reads files: imports, certificates, model descriptions, logins."""
-        if any(candidate.backend.url is not None for candidate in self._candidates) and isinstance(
+        if any(candidate.server.url is not None for candidate in self._candidates) and isinstance(
             self._transport, HttpTransport
         ):
             self._transport.prepare()
         for candidate in self._candidates:
-            candidate.backend.prepare()
+            candidate.ability.prepare()
         self._prepared_until = time.monotonic() + PREPARED_S
 
-    def _guarded(self, settings: EmbedSettings) -> Guard:
-        """Set a guard over the targets; targets that declare different spaces are refused, unless they are to be separate."""
-        if len(self._candidates) > 1 and settings.on_space_change == "refuse":
-            refuse_mixed_spaces(self._candidates)
-        guard = Guard(settings, self._declared())
-        for candidate in self._candidates:
-            if isinstance(candidate, EmbeddingCandidate):
-                candidate.guard = guard
-        return guard
-
     def _declared(self) -> VectorSpace:
-        space = self._candidates[0].backend.space()
-        if self._embedding().on_space_change == "refuse":
-            for candidate in self._candidates[1:]:
-                space = space.merged(candidate.backend.space())
-        return space
+        abilities = [candidate.ability for candidate in self._embedding_candidates()]
+        return declared_space(abilities, merge=self._embedding().on_space_change == "refuse")
+
+
+def _guarded(settings: EmbedSettings, abilities: Sequence[EmbeddingAbility]) -> Guard:
+    """Return the guard of a chain's targets; those that declare different spaces are refused, unless they are to be separate."""
+    refuse = settings.on_space_change == "refuse"
+    if len(abilities) > 1 and refuse:
+        refuse_mixed_spaces(abilities)
+    return Guard(settings, declared_space(abilities, merge=refuse))
 
 
 def _rebuilt(kind: type[Gateway], settings: EmbedSettings | ChatSettings, binding: SpaceBinding | None) -> Gateway:

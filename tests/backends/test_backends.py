@@ -286,7 +286,7 @@ def test_a_cloud_model_behind_ollama_says_how_to_sign_in(caller: Make) -> None:
 def test_ollama_host_is_read_as_ollama_reads_it(value: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OLLAMA_HOST", value)
     gateway = Gateway(targets=["ollama:m"])
-    assert gateway._candidates[0].backend.url == url
+    assert gateway._candidates[0].server.url == url
 
 
 # hf
@@ -375,7 +375,7 @@ def test_hf_shows_the_hub_its_token_so_that_private_models_are_found(
     private = HubModel(providers=routes, private=True, readers=("hf_test",))
     with FakeRouter() as router, FakeHub({MINILM: private}) as hub:
         # Loopback stands for Hugging Face's own hosts here.
-        for module in ("credentials", "backends.hf", "assembly", "key_policy"):
+        for module in ("keys.credentials", "backends.hf", "tasks.given_key", "keys.policy"):
             monkeypatch.setattr(
                 f"hf_gateway.{module}.is_hugging_face", lambda url: url.startswith((router.url, hub.url))
             )

@@ -82,7 +82,7 @@ def embed(model: Path, engine: str | None = "openvino", **options: Any) -> Any:
 
 
 def name_of(gateway: Gateway) -> str:
-    return str(gateway._candidates[0].backend.engine().name)  # type: ignore[attr-defined]
+    return str(gateway._candidates[0].ability.engine().name)  # type: ignore[attr-defined]
 
 
 def entries(cache: Path) -> list[Path]:
@@ -102,7 +102,7 @@ options = json.loads(sys.argv[2])
 gateway = Gateway(sys.argv[1], [Target("local", options=options)], truncate=True)
 try:
     vectors = gateway.embed(list(TEXTS)).vectors.tolist()
-    print(json.dumps([gateway._candidates[0].backend.engine().name, vectors, sorted(sys.modules)]))
+    print(json.dumps([gateway._candidates[0].ability.engine().name, vectors, sorted(sys.modules)]))
 except GatewayError as error:
     print(json.dumps([type(error).__name__, str(error), sorted(sys.modules)]))
 """
@@ -530,11 +530,11 @@ def test_what_to_download_depends_on_who_can_read_it(
 ) -> None:
     from hf_gateway.backends import local
 
-    backend: Any = opened(original)._candidates[0].backend
-    assert backend._find_model()[1] == "safetensors"
+    ability: Any = opened(original)._candidates[0].ability
+    assert ability._find_model()[1] == "safetensors"
     monkeypatch.setattr(local, "runnable", lambda: ("openvino",))
-    assert backend._find_model()[1] == "safetensors", "it is converted already"
+    assert ability._find_model()[1] == "safetensors", "it is converted already"
     shutil.rmtree(filled)
-    assert backend._find_model()[1] == "graph"
+    assert ability._find_model()[1] == "graph"
     assert sources.is_available(sources.ModelFiles(original, "path"), "safetensors")
     assert not sources.is_available(sources.ModelFiles(original, "path"), "graph")

@@ -42,7 +42,7 @@ def gateway(model: Path | str, engine: str | None = None, dtype: str | None = "f
 
 
 def engine_of(gateway: Gateway) -> Any:
-    return gateway._candidates[0].backend.engine()  # type: ignore[attr-defined]
+    return gateway._candidates[0].ability.engine()  # type: ignore[attr-defined]
 
 
 def cosines(found: Any, expected: Any) -> Any:
@@ -245,7 +245,7 @@ def test_the_dimension_of_pooling_side_by_side_is_known_before(models: Make) -> 
 
 
 def test_the_engine_and_its_speed_are_no_part_of_an_identity() -> None:
-    from hf_gateway.backends.local import LocalBackend
+    from hf_gateway.backends.local import LocalServer
 
-    assert "engine" in LocalBackend.tuning_options
-    assert "dtype" not in LocalBackend.tuning_options
+    assert "engine" in LocalServer.tuning_options
+    assert "dtype" not in LocalServer.tuning_options

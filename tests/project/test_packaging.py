@@ -201,21 +201,22 @@ def test_a_third_party_adds_a_kind_without_touching_us(wheel: Path, base: Path, 
         '[project.entry-points."hf_gateway.backends"]\nconstant = "constant_backend:Constant"\n'
     )
     (package / "constant_backend" / "__init__.py").write_text(
-        "from hf_gateway.backends.base import Backend, Report, said\n"
+        "from hf_gateway.backends import ChatAbility, EmbeddingAbility, ProbeReport, Server, emit_content\n"
         "from hf_gateway.values.chat import ChatEvent\n"
         "from hf_gateway.values.embedding import EmbedAnswer\n"
         "from hf_gateway.values.vectors import Vectors\n"
-        "class Constant(Backend):\n"
-        "    kind = 'constant'\n"
-        "    tasks = frozenset({'embedding', 'chat'})\n"
-        "    def chat(self, request, gathering):\n"
-        "        yield from said(gathering, [ChatEvent('Always'), ChatEvent(' this', finish_reason='stop')])\n"
+        "class ConstantChat(ChatAbility):\n"
+        "    def chat(self, request, builder):\n"
+        "        yield from emit_content(builder, [ChatEvent('Always'), ChatEvent(' this', finish_reason='stop')])\n"
+        "class ConstantEmbedding(EmbeddingAbility):\n"
         "    def embed(self, request):\n"
         "        yield from ()\n"
         "        return EmbedAnswer(Vectors.of([[1.0, 2.0]] * len(request.texts)))\n"
         "    def probe(self):\n"
         "        yield from ()\n"
-        "        return Report(['constant'])\n"
+        "        return ProbeReport(['constant'])\n"
+        "class Constant(Server):\n"
+        "    abilities = {'embedding': ConstantEmbedding, 'chat': ConstantChat}\n"
     )
     python = empty_environment(tmp_path / "venv", str(wheel), str(package))
     code = """

@@ -42,8 +42,8 @@ def guarded(*targets: Any, **settings: Any) -> Gateway:
 def served(gateway: Gateway, place: int = 0) -> VectorSpace | None:
     """Ask one target as the guard does."""
     gateway._prepare()
-    backend = gateway._candidates[place].backend
-    said: VectorSpace | None = gateway._driver.perform(backend.served_space(), timeout=10, target="it")
+    ability: Any = gateway._candidates[place].ability
+    said: VectorSpace | None = gateway._driver.perform(ability.served_space(), timeout=10, target="it")
     return said
 
 
@@ -546,7 +546,7 @@ def test_the_hubs_key_goes_along_for_files_that_need_it(
 ) -> None:
     hub.models[MODEL] = dataclasses.replace(hub.models[MODEL], private=True, readers=("hf_test",))
     # Loopback stands for Hugging Face's own hosts here.
-    for module in ("credentials", "backends.hf", "assembly", "key_policy"):
+    for module in ("keys.credentials", "backends.hf", "tasks.given_key", "keys.policy"):
         monkeypatch.setattr(f"hf_gateway.{module}.is_hugging_face", lambda url: url.startswith((router.url, hub.url)))
     monkeypatch.setenv("HUGGINGFACE_BASE_URL", router.url)
     assert known(served(guarded(Target("hf", credential="hf_test")))) == DESCRIBED

@@ -3,21 +3,91 @@
 A package of yours adds a kind with
 
     [project.entry-points."hf_gateway.backends"]
-    mykind = "my_package:MyBackend"
+    mykind = "my_package:MyServer"
 
-where MyBackend is a subclass of `hf_gateway.backends.base.Backend`.
+where MyServer is a `Server`: the target's URL, its key, and a class for each task that it can do.
+
+    from hf_gateway.backends import EmbeddingAbility, ProbeReport, Server
+    from hf_gateway.values.embedding import EmbedAnswer
+
+    class MyEmbedding(EmbeddingAbility):
+        def embed(self, request):
+            response = yield from self.ask(...)
+            return EmbedAnswer(...)
+
+        def probe(self):
+            ...
+            return ProbeReport(["my-model"])
+
+    class MyServer(Server):
+        abilities = {"embedding": MyEmbedding}
 """
 
-from hf_gateway.backends.base import Backend
+import os
+from collections.abc import Mapping
+from typing import TypeVar
+
+from hf_gateway.backends.base import Ability, ProbeReport, Server
+from hf_gateway.backends.chat import ChatAbility, emit_content
+from hf_gateway.backends.embedding import EmbeddingAbility
 from hf_gateway.errors import ConfigError, did_you_mean
+from hf_gateway.keys.policy import KeyPolicyOverrides
+from hf_gateway.settings.base import ChainOptions
 from hf_gateway.values.kinds import registered
 from hf_gateway.values.redaction import quoted
+from hf_gateway.values.secret import Secret
+from hf_gateway.values.target import Target
+
+__all__ = [
+    "Ability",
+    "ChatAbility",
+    "EmbeddingAbility",
+    "ProbeReport",
+    "Server",
+    "emit_content",
+    "open_ability",
+    "server_class",
+]
+
+AbilityType = TypeVar("AbilityType", bound=Ability)
 
 
-def backend_class(kind: str) -> type[Backend]:
-    """Load the class of a kind. Raises ConfigError, with the nearest kind, for one that nobody registered."""
+def server_class(kind: str) -> type[Server]:
+    """Load the class of a kind. Raises ConfigError, with the nearest kind, for one that is not registered."""
     kinds = registered()
     if kind not in kinds:
         raise ConfigError(f"there is no kind of target {quoted(kind, 'as was given')}{did_you_mean(kind, set(kinds))}")
-    loaded: type[Backend] = kinds[kind].load()
+    loaded: type[Server] = kinds[kind].load()
     return loaded
+
+
+def open_ability(
+    base: type[AbilityType],
+    target: Target,
+    options: ChainOptions,
+    *,
+    given_key: Secret | None = None,
+    rules: KeyPolicyOverrides = KeyPolicyOverrides(),
+    environment: Mapping[str, str] = os.environ,
+) -> AbilityType:
+    """Build a target's server, and on it what it does for the task of these settings.
+
+    Args:
+        base: the class of which the ability must be, such as `EmbeddingAbility`.
+        target: the target, with the chain's model where it names none.
+        options: the settings of the chain.
+        given_key: the key of the class, when it is meant for this target.
+        rules: what the owner decided about keys.
+        environment: where keys and addresses are read from.
+
+    Raises:
+        ConfigError: no such kind, a kind that cannot do this task, or options that make no sense to it.
+    """
+    kind = server_class(target.kind)
+    ability = kind.abilities.get(options.task)
+    if ability is None:
+        raise ConfigError(f"target {target.label!r} serves no {options.task}; it is for {', '.join(kind.abilities)}")
+    made = ability(kind(target, given_key=given_key, rules=rules, environment=environment), options)
+    if not isinstance(made, base):
+        raise ConfigError(f"what {kind.__name__} has for {options.task} is not derived from {base.__name__}")
+    return made

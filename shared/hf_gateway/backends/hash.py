@@ -1,10 +1,13 @@
 """`hash`: lexical vectors by feature hashing; no model, no network, nothing to install."""
 
-from hf_gateway.backends.base import Backend, ProbeReport
+from hf_gateway.backends.base import ProbeReport, Server
+from hf_gateway.backends.embedding import EmbeddingAbility
 from hf_gateway.backends.option_types import OPTION_TYPES
 from hf_gateway.engines.hashing import DEFAULT_DIM, MAX_CHARS, HashingEngine
 from hf_gateway.errors import ConfigError, ContextOverflow
 from hf_gateway.runtime.effects import Compute, Effects
+from hf_gateway.settings.embedding import EmbedOptions
+from hf_gateway.values import kinds
 from hf_gateway.values.embedding import EmbedAnswer, EmbedRequest
 from hf_gateway.values.usage import Usage
 from hf_gateway.values.vector_space import VectorSpace
@@ -12,18 +15,14 @@ from hf_gateway.values.vector_space import VectorSpace
 MAX_TEXTS = 256
 
 
-class HashBackend(Backend):
+class HashEmbedding(EmbeddingAbility):
     """Deterministic, the same for queries and documents; a space of its own, never to be mixed with a model's."""
 
-    kind = "hash"
     most_texts = MAX_TEXTS
-    option_types = OPTION_TYPES
-    option_names = frozenset({"dim"})
 
-    def __init__(self, *args: object, **named: object) -> None:
-        """Check the dimension."""
-        super().__init__(*args, **named)  # type: ignore[arg-type]
-        wanted = self.embed_options.dimensions
+    def __init__(self, server: Server, options: EmbedOptions) -> None:
+        super().__init__(server, options)
+        wanted = options.dimensions
         dim = self.target.options.get("dim", wanted or DEFAULT_DIM)
         if wanted is not None and wanted != dim:
             # Cut hash vectors are not those of the shorter hash, and nothing in their space would say so.
@@ -73,3 +72,16 @@ class HashBackend(Backend):
         """Answer at once."""
         yield from ()
         return ProbeReport([self.space_model()], f"{self._dim} numbers a vector")
+
+
+class HashServer(Server):
+    """No server at all: the vectors are computed in this process. Options: `dim`, the vectors' dimension."""
+
+    kind = kinds.HASH
+    abilities = {"embedding": HashEmbedding}
+    option_types = OPTION_TYPES
+    option_names = frozenset({"dim"})
+
+
+HashBackend = HashServer
+"""Its name in the entry points of an installation that was made before this one."""

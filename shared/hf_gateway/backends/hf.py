@@ -2,12 +2,14 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
-from hf_gateway.backends.base import ProbeReport
-from hf_gateway.backends.openai_chat import OpenAIChat
+from hf_gateway.backends.base import ProbeReport, Server, ServerArguments
+from hf_gateway.backends.embedding import EmbeddingAbility
+from hf_gateway.backends.openai_chat import OpenAIFormChat
 from hf_gateway.backends.option_types import OPTION_TYPES
 from hf_gateway.backends.served import ProbeOnce
+from hf_gateway.backends.thoughts import OPENAI_REASONING
 from hf_gateway.backends.thoughts import OPTIONS as CHAT_OPTIONS
 from hf_gateway.engines import sources
 from hf_gateway.errors import (
@@ -21,13 +23,17 @@ from hf_gateway.errors import (
     ServerError,
 )
 from hf_gateway.hub import router_catalogue
-from hf_gateway.keys.credentials import Credential, find_credential, is_hugging_face
+from hf_gateway.keys.credentials import Credential, is_hugging_face
 from hf_gateway.runtime.driver import Clock
 from hf_gateway.runtime.effects import Compute, Effects
+from hf_gateway.settings.chat import ChatOptions
 from hf_gateway.settings.config_file import hub_url, router_url
+from hf_gateway.settings.embedding import EmbedOptions
 from hf_gateway.storage.notices import notice_once
+from hf_gateway.values import kinds
 from hf_gateway.values.embedding import EmbedRequest
 from hf_gateway.values.logs import logger
+from hf_gateway.values.target import Target
 from hf_gateway.values.vector_space import VectorSpace
 from hf_gateway.wire import hf_inference, hf_router, openai
 from hf_gateway.wire.hf_inference import Route
@@ -54,69 +60,37 @@ _read: dict[tuple[Any, ...], VectorSpace] = {}
 """What models' files on the Hub said, in this process; by Hub, model, revision, key and whether texts are cut."""
 
 
-class HfBackend(OpenAIChat):
-    """For embeddings: asks the Hub once in a while who serves the model, and calls the pipeline by name.
+class HfEmbedding(EmbeddingAbility):
+    """Asks the Hub once in a while who serves the model, and calls the pipeline by name."""
 
-    For chat the router chooses, by a provider's name or a policy (`cheapest`, `fastest`, which is its own default, `preferred`).
-    Options: `bill_to`, the organisation that pays; for chat `stream` (False for a provider that cannot stream), `send_reasoning`
-    and `think_tags`, as for `openai`.
-    """
-
-    kind = "hf"
+    server: "HfServer"
     most_texts = MAX_TEXTS
-    option_types = OPTION_TYPES
-    option_names = frozenset({"bill_to", "stream"}) | CHAT_OPTIONS
-    tuning_options = option_names
-    strict = True
 
-    def __init__(self, *args: object, **named: object) -> None:
-        """Check the provider."""
-        super().__init__(*args, **named)
-        provider = self.target.provider
+    def __init__(self, server: Server, options: EmbedOptions) -> None:
+        super().__init__(server, options)
         if self.target.model is None:
-            or_set = ", or set HF_MODEL_ID" if self.options.task == "chat" else ""
-            raise ConfigError(f"target 'hf' needs a model: pass model={or_set}")
-        if self.options.task == "embedding":
-            if provider in POLICIES:
-                raise ConfigError(
-                    f"'hf:{provider}' is a policy of the router for chat; for embeddings write 'hf', or name a provider: "
-                    + ", ".join(PROVIDERS)
-                )
-            if provider not in (None, "auto", *PROVIDERS):
-                raise ConfigError(
-                    f"the provider {provider!r} serves no embeddings; those that do: {', '.join(PROVIDERS)}"
-                )
-        self._router = self.target.url or router_url(self.environment)
-        self._hub = hub_url(self.environment)
+            raise ConfigError("target 'hf' needs a model: pass model=")
+        provider = self.target.provider
+        if provider in POLICIES:
+            raise ConfigError(
+                f"'hf:{provider}' is a policy of the router for chat; for embeddings write 'hf', or name a provider: "
+                + ", ".join(PROVIDERS)
+            )
+        if provider not in (None, "auto", *PROVIDERS):
+            raise ConfigError(f"the provider {provider!r} serves no embeddings; those that do: {', '.join(PROVIDERS)}")
         self._routes: list[Route] | None = None
         self._routes_until = 0.0
         self._clock = Clock()
         self._hub_credential: Credential | None = None
         self._asked = ProbeOnce()
 
-    @property
-    def url(self) -> str:
-        """The router's base."""
-        return self._router
-
-    @property
-    def account(self) -> str | None:
-        """The token's account, or the organisation that pays."""
-        credential = self.credential()
-        return f"hf:{self.target.options.get('bill_to') or (credential.secret.fingerprint() if credential else '')}"
-
     def prepare(self) -> None:
-        """Find the key for the Hub too, which is another origin than the router's; read the catalogue that is here."""
+        """Find the key for the Hub too, which is another origin than the router's."""
         super().prepare()
-        if self.options.task == "chat":
-            self.capabilities()
-            return
         self._hub_credential = None
         # A token for Hugging Face's own router is one for its Hub; one that was bound to another router is not.
-        if is_hugging_face(self._hub) and is_hugging_face(self._router):
-            self._hub_credential = find_credential(
-                self._hub, bound=self.target.credential, given=self._given_key, environment=self.environment
-            )
+        if is_hugging_face(self.server.hub) and is_hugging_face(self.server.url):
+            self._hub_credential = self.server.find_key(self.server.hub)
 
     def served_space(self) -> Effects:
         """Return what the model's files on the Hub say, where they are not on this machine: the router itself says nothing.
@@ -127,14 +101,14 @@ class HfBackend(OpenAIChat):
         return (yield from self._asked.run(self._fetch_space, self.target.label))
 
     def _fetch_space(self) -> Effects:
-        target, options = self.target, self.embed_options
+        target, options = self.target, self.options
         if (yield Compute(lambda: sources.find(self.space_model(), target.revision))) is not None:
             return None  # they are what is declared
         route = yield from self._route()
         if self._routes is None:
             return None  # the Hub is away
         secret = self._hub_credential.secret.fingerprint() if self._hub_credential else None
-        key = (self._hub, self.space_model(), target.revision, secret, options.truncate)
+        key = (self.server.hub, self.space_model(), target.revision, secret, options.truncate)
         if key not in _read:
             _read[key] = yield from self._read_from_hub()
         not_the_files = {
@@ -162,7 +136,7 @@ class HfBackend(OpenAIChat):
         known: dict[str, Any] = {}
         while True:
             try:
-                found = sources.read_space(known.__getitem__, model, cut=self.embed_options.truncate)
+                found = sources.read_space(known.__getitem__, model, cut=self.options.truncate)
                 break
             except KeyError as missing:
                 name = str(missing.args[0])
@@ -170,7 +144,7 @@ class HfBackend(OpenAIChat):
                 raise BadResponse(f"the files of {model} on the Hub make no sense: {error}", target=label) from None
             if name in known or not set(name.split("/")).isdisjoint(("", ".", "..")):
                 raise BadResponse(f"the files of {model} on the Hub point out of it: {name!r}", target=label)
-            message = hf_inference.encode_file(self._hub, model, self.target.revision, name)
+            message = hf_inference.encode_file(self.server.hub, model, self.target.revision, name)
             known[name] = hf_inference.decode_file((yield from self.ask(message, self._hub_credential)), target=label)
         if known.get("modules.json") is None and known.get("config.json") is None:
             raise BadResponse(f"{model} has no files on the Hub that describe it", target=label)
@@ -182,11 +156,11 @@ class HfBackend(OpenAIChat):
         route = yield from self._route()
         texts, label, pooling = self.add_prompts(request), self.target.label, self.space().pooling
         if route.provider == "hf-inference":
-            url = hf_inference.feature_extraction_url(self._router, route.model)
+            url = hf_inference.feature_extraction_url(self.server.url, route.model)
             message = hf_inference.encode_feature_extraction(url, texts, truncate=request.truncate)
         else:
-            message = openai.encode_embeddings(f"{self._router}/{OPENAI_ROUTES[route.provider]}", route.model, texts)
-        message = dataclasses.replace(message, headers={**message.headers, **self.chat_headers()})
+            message = openai.encode_embeddings(f"{self.server.url}/{OPENAI_ROUTES[route.provider]}", route.model, texts)
+        message = dataclasses.replace(message, headers={**message.headers, **self.server.headers()})
         response = yield from self.ask(message)
         if route.provider == "hf-inference":
             answer = hf_inference.decode_feature_extraction(response, len(texts), pooling, target=label)
@@ -194,68 +168,18 @@ class HfBackend(OpenAIChat):
             answer = openai.decode_embeddings(response, len(texts), target=label)
         return dataclasses.replace(answer, provider=route.provider)
 
-    def chat_url(self) -> str:
-        """Return the router's chat route."""
-        return (
-            f"{self._router}/chat/completions"
-            if self._router.endswith("/v1")
-            else f"{self._router}/v1/chat/completions"
-        )
-
-    def chat_model(self, model: str | None) -> str | None:
-        """Return the model with the provider or the policy behind it, as the router wants it."""
-        provider = self.target.provider
-        return f"{model}:{provider}" if model and provider and provider != "auto" and ":" not in model else model
-
-    def chat_headers(self) -> Mapping[str, str]:
-        """Name the organisation that pays."""
-        bill_to = self.target.options.get("bill_to")
-        return {"x-hf-bill-to": str(bill_to)} if bill_to else {}
-
-    @property
-    def context(self) -> int | None:
-        """Tokens it takes; for chat by the router's catalogue, as far as it was read."""
-        return super().context if self.options.task == "embedding" else self.capabilities().context
-
-    def capabilities(self, *, look_up: bool = False) -> Capabilities:
-        """Say what the router's catalogue tells of a chat model."""
-        if self.options.task == "embedding":
-            return super().capabilities()
-        listed, model = router_catalogue.catalogue_of(self._router), self.target.model or ""
-        entry = listed.find_entry(model) if look_up else listed.cached_entry(model)
-        return entry.capabilities(self.target.provider) if entry else Capabilities()
-
     def probe(self) -> Effects:
-        """Ask the Hub, or for chat the router's catalogue, who serves the model; no model is called, since a call costs."""
-        if self.options.task == "chat":
-            return (yield from self._probe_chat())
+        """Ask the Hub who serves the model; no model is called, since a call costs."""
         self._routes, self._routes_until = None, 0.0
         route = yield from self._route()
         return ProbeReport(
             [route.model], f"served by {route.provider}; whether the token may call it shows only with a call"
         )
 
-    def _probe_chat(self) -> Effects:
-        response = yield from self.ask(hf_router.encode_models(self._router))
-        entries = hf_router.decode_models(response, target=self.target.label)
-        model = (self.target.model or "").partition(":")[0]
-        found = next((entry for entry in entries if entry.id == model), None)
-        if found is None:
-            raise ModelNotFound(f"no provider serves {model}", target=self.target.label)
-        live = [row.provider for row in found.providers if row.live]
-        wanted = self.target.provider
-        if wanted not in (None, "auto", *POLICIES, *live):
-            raise ModelNotFound(
-                f"{wanted} does not serve {model}; live are {', '.join(live)}", target=self.target.label
-            )
-        return ProbeReport(
-            [found.id], f"served by {', '.join(live)}; whether the token may call it shows only with a call"
-        )
-
     def _route(self) -> Effects:
         if self._clock.now() >= self._routes_until:
             try:
-                lookup = hf_inference.encode_routes(self._hub, self.space_model())
+                lookup = hf_inference.encode_routes(self.server.hub, self.space_model())
                 response = yield from self.ask(lookup, self._hub_credential)
                 self._routes = hf_inference.decode_routes(response, target=self.target.label)
                 self._routes_until = self._clock.now() + MAPPING_LIFETIME_S
@@ -298,3 +222,102 @@ class HfBackend(OpenAIChat):
             f"{who} embeddings of {model}; the Hub lists {said}; another way: targets=['local']",
             target=self.target.label,
         )
+
+
+class HfChat(OpenAIFormChat):
+    """Lets the router choose, by a provider's name or a policy: `cheapest`, `fastest`, which is its own default, `preferred`."""
+
+    server: "HfServer"
+    strict = True
+
+    def __init__(self, server: Server, options: ChatOptions) -> None:
+        super().__init__(server, options)
+        if self.target.model is None:
+            raise ConfigError("target 'hf' needs a model: pass model=, or set HF_MODEL_ID")
+
+    def prepare(self) -> None:
+        """Find the key, and read the catalogue that is here."""
+        super().prepare()
+        self.capabilities()
+
+    def chat_url(self) -> str:
+        """Return the router's chat route."""
+        router = self.server.url
+        return f"{router}/chat/completions" if router.endswith("/v1") else f"{router}/v1/chat/completions"
+
+    def chat_model(self, model: str | None) -> str | None:
+        """Return the model with the provider or the policy behind it, as the router wants it."""
+        provider = self.target.provider
+        return f"{model}:{provider}" if model and provider and provider != "auto" and ":" not in model else model
+
+    def chat_headers(self) -> Mapping[str, str]:
+        """Name the organisation that pays."""
+        return self.server.headers()
+
+    @property
+    def context(self) -> int | None:
+        """Tokens it takes, by the router's catalogue, as far as it was read."""
+        return self.capabilities().context
+
+    def capabilities(self, *, look_up: bool = False) -> Capabilities:
+        """Return what the router's catalogue tells of the model."""
+        listed, model = router_catalogue.catalogue_of(self.server.url), self.target.model or ""
+        entry = listed.find_entry(model) if look_up else listed.cached_entry(model)
+        return entry.capabilities(self.target.provider) if entry else Capabilities()
+
+    def probe(self) -> Effects:
+        """Ask the router's catalogue who serves the model; no model is called, since a call costs."""
+        response = yield from self.ask(hf_router.encode_models(self.server.url))
+        entries = hf_router.decode_models(response, target=self.target.label)
+        model = (self.target.model or "").partition(":")[0]
+        found = next((entry for entry in entries if entry.id == model), None)
+        if found is None:
+            raise ModelNotFound(f"no provider serves {model}", target=self.target.label)
+        live = [row.provider for row in found.providers if row.live]
+        wanted = self.target.provider
+        if wanted not in (None, "auto", *POLICIES, *live):
+            raise ModelNotFound(
+                f"{wanted} does not serve {model}; live are {', '.join(live)}", target=self.target.label
+            )
+        return ProbeReport(
+            [found.id], f"served by {', '.join(live)}; whether the token may call it shows only with a call"
+        )
+
+
+class HfServer(Server):
+    """The router of Hugging Face's Inference Providers.
+
+    Options: `bill_to`, the organisation that pays; for chat `stream` (False for a provider that cannot stream), `send_reasoning`
+    and `think_tags`, as for `openai`.
+    """
+
+    kind = kinds.HF
+    abilities = {"embedding": HfEmbedding, "chat": HfChat}
+    option_types = {**OPTION_TYPES, "send_reasoning": OPENAI_REASONING}
+    option_names = frozenset({"bill_to", "stream"}) | CHAT_OPTIONS
+    tuning_options = option_names
+
+    def __init__(self, target: Target, **given: Unpack[ServerArguments]) -> None:
+        super().__init__(target, **given)
+        self._router = self.target.url or router_url(self.environment)
+        self.hub = hub_url(self.environment)
+
+    @property
+    def url(self) -> str:
+        """The router's base."""
+        return self._router
+
+    @property
+    def account(self) -> str | None:
+        """The token's account, or the organisation that pays."""
+        credential = self.credential()
+        return f"hf:{self.target.options.get('bill_to') or (credential.secret.fingerprint() if credential else '')}"
+
+    def headers(self) -> Mapping[str, str]:
+        """Return what is sent with each call: the organisation that pays."""
+        bill_to = self.target.options.get("bill_to")
+        return {"x-hf-bill-to": str(bill_to)} if bill_to else {}
+
+
+HfBackend = HfServer
+"""Its name in the entry points of an installation that was made before this one."""

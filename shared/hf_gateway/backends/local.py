@@ -2,10 +2,15 @@
 
 import dataclasses
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Unpack
 
-from hf_gateway.backends.base import Backend, ProbeReport, emit_content
+from hf_gateway.backends.base import ProbeReport, Server, ServerArguments
+from hf_gateway.backends.chat import ChatAbility, emit_content
+from hf_gateway.backends.embedding import EmbeddingAbility
 from hf_gateway.backends.option_types import OPTION_TYPES
+from hf_gateway.backends.thoughts import PLAIN_REASONING
 from hf_gateway.engines import (
     ChatEngine,
     EmbeddingEngine,
@@ -18,15 +23,20 @@ from hf_gateway.engines import (
     sources,
 )
 from hf_gateway.engines.choosing import OPTIONS, check_options
-from hf_gateway.errors import AuthenticationFailed, BatchTooLarge, ConfigError, GatewayError, ModelNotFound
+from hf_gateway.errors import AuthenticationFailed, BatchTooLarge, GatewayError, ModelNotFound
 from hf_gateway.runtime.effects import Compute, Effects, Read
+from hf_gateway.settings.chat import ChatOptions
 from hf_gateway.settings.config_file import hub_url
+from hf_gateway.settings.embedding import EmbedOptions
 from hf_gateway.storage.notices import notice_once
+from hf_gateway.values import kinds
 from hf_gateway.values.chat import AnswerBuilder, ChatRequest
 from hf_gateway.values.embedding import EmbedAnswer, EmbedRequest
 from hf_gateway.values.forks import fork_lock
 from hf_gateway.values.http import json_size
 from hf_gateway.values.reasoning import with_reasoning
+from hf_gateway.values.target import Target
+from hf_gateway.values.vector_space import canonical
 from hf_gateway.wire import hf_inference
 
 MAX_TEXTS = 1024
@@ -35,46 +45,15 @@ MAX_BYTES = 256_000
 """A few seconds at most between two chances to stop: some 60,000 tokens."""
 
 
-class LocalBackend(Backend):
-    """Loads the model when it is first needed; async calls queue on one thread, so the event loop stays free.
+class LocalEmbedding(EmbeddingAbility):
+    """Embeds in this process."""
 
-    Options: `engine` ("openvino", "onnxruntime" or "torch", for embeddings; without it the fastest that can), `device`,
-    `dtype` ("auto", "fp32", "bf16", or torch's words), `batch_size` (texts at once, for embeddings), `trust_remote_code`
-    (with a revision that is a whole commit), for chat `send_reasoning` ("auto": the chat template sees the thoughts of turns
-    with tool calls, where it has a place for them; "never").
-    """
-
-    kind = "local"
+    server: "LocalServer"
     most_texts = MAX_TEXTS
-    tasks = frozenset({"embedding", "chat"})
-    option_types = OPTION_TYPES
-    option_names = OPTIONS | {"send_reasoning"}
-    tuning_options = frozenset({"engine", "device", "batch_size", "send_reasoning"})
 
-    def __init__(self, *args: object, **named: object) -> None:
-        """Check that a model is named, and its options. Raises ConfigError."""
-        super().__init__(*args, **named)  # type: ignore[arg-type]
-        if self.target.model is None:
-            raise ConfigError("target 'local' needs a model: pass model=, or write 'local:<model>'")
-        reasoning = self.target.options.get("send_reasoning", "auto")
-        if reasoning not in ("auto", "never"):
-            raise ConfigError(
-                f"target {self.target.label!r}: send_reasoning is 'auto' or 'never' for a model in this process"
-            )
-        self._keeps_reasoning = reasoning == "never"
-        check_options(self.target.options)
+    def __init__(self, server: Server, options: EmbedOptions) -> None:
+        super().__init__(server, options)
         self._engine: EmbeddingEngine | None = None
-        self._chat_engines: dict[str, ChatEngine] = {}
-        # Two locks: the event loop asks for the thread, and must not wait for a model that is being loaded.
-        self._loading = fork_lock()
-        self._starting = fork_lock()
-        self._threads: ThreadPoolExecutor | None = None
-        self._pid = os.getpid()
-
-    @property
-    def key_url(self) -> str:
-        """A key is for the Hub, where the model is downloaded from."""
-        return hub_url(self.environment)
 
     @property
     def authoritative(self) -> bool:
@@ -83,12 +62,11 @@ class LocalBackend(Backend):
 
     def prepare(self) -> None:
         """Read the model's description; and look for a key, where there is something to download with it."""
-        if self.options.task == "embedding":
-            if self._engine is not None:
-                return
-            if self._find_model()[0] is not None:
-                self.model_space()
-                return
+        if self._engine is not None:
+            return
+        if self._find_model()[0] is not None:
+            self.model_space()
+            return
         super().prepare()
 
     def embed(self, request: EmbedRequest) -> Effects:
@@ -100,44 +78,18 @@ class LocalBackend(Backend):
                 max_texts=MAX_TEXTS,
                 max_bytes=MAX_BYTES,
             )
-        return (yield Compute(lambda: self._compute(request), self._executor()))
-
-    def chat(self, request: ChatRequest, builder: AnswerBuilder) -> Effects:
-        """Answer in this process; the pieces come from the engine's own thread."""
-        model = request.model or self.target.model or ""
-        if self._keeps_reasoning:
-            request = dataclasses.replace(request, messages=tuple(with_reasoning(request.messages, None)))
-        if unsent := request.sampling.extra_body:
-            notice_once(f"{self.target.label}: a model in this process has no use for extra_body ({', '.join(unsent)})")
-        engine: ChatEngine = yield Compute(lambda: self.chat_engine(model), self._executor())
-        generation = engine.start(request)
-        while (event := (yield Read(generation, patient=True))) is not None:
-            yield from emit_content(builder, [event])
+        return (yield Compute(lambda: self._compute(request), self.server.executor()))
 
     def probe(self) -> Effects:
         """Look for the model and an engine, and ask the Hub about a model that is not here; loads and downloads nothing."""
-        found: sources.ModelFiles | None = yield Compute(self._find_on_disk, self._executor())
-        model = self.space_model()
-        if found is not None:
-            engine = self._engine
-            runs = f", in {engine.precision} on {engine.device} by {engine.name}" if engine is not None else ""
-            return ProbeReport([model], f"on this machine ({found.source}: {found.path}){runs}")
-        try:
-            access = hf_inference.decode_access((yield from self.ask(hf_inference.encode_routes(self.key_url, model))))
-        except (AuthenticationFailed, ModelNotFound) as error:
-            raise ModelNotFound(
-                f"{model} is not on this machine, and not on the Hub, or private: {error.message}",
-                target=self.target.label,
-            ) from None
-        return ProbeReport([model], "not on this machine yet; the first call downloads it from the Hub", access)
+        engine = self._engine
+        runs = f", in {engine.precision} on {engine.device} by {engine.name}" if engine is not None else ""
+        return self.server.find_model(lambda: require_engine(self.target.options), runs)
 
     def close(self) -> None:
         """Let the model and the thread go."""
-        with self._starting:
-            threads, self._threads, self._engine = self._threads, None, None
-            self._chat_engines = {}
-        if threads is not None and self._pid == os.getpid():
-            threads.shutdown(wait=False, cancel_futures=True)
+        self._engine = None
+        super().close()
 
     def find_files(self, model: str) -> sources.ModelFiles | None:
         """Return the model's files on this machine. Raises ConfigError for a name that neither it nor the Hub can have."""
@@ -145,7 +97,7 @@ class LocalBackend(Backend):
 
     def engine(self) -> EmbeddingEngine:
         """Return the engine, loading the model first if need be."""
-        with self._loading:
+        with self.server.loading:
             engine = self._engine
             if engine is None:
                 target = self.target
@@ -155,7 +107,7 @@ class LocalBackend(Backend):
                 if files is None:
                     trusted = bool(target.options.get("trust_remote_code"))
                     files = sources.fetch(
-                        target.model, target.revision, self.credential(), code=trusted, weights=weights
+                        target.model, target.revision, self.server.credential(), code=trusted, weights=weights
                     )
                 self._model_space = self.read_model_space()  # the files say more than was known without them
                 engine = self._engine = open_engine(files, self.space(), target.options, target.revision)
@@ -172,30 +124,6 @@ class LocalBackend(Backend):
         weights: sources.Weights = "safetensors" if tensors else "graph"
         return files if files is not None and sources.is_complete(files, weights) else None, weights
 
-    def chat_engine(self, model: str) -> ChatEngine:
-        """Return the engine for a chat model, loading it first if need be."""
-        with self._loading:
-            engine = self._chat_engines.get(model)
-            if engine is None:
-                target = self.target
-                require_chat_engine()  # before a model of gigabytes is downloaded for nobody
-                revision = target.revision if model == target.model else None
-                trusted = bool(target.options.get("trust_remote_code"))
-                files = sources.fetch(model, revision, self.credential(), code=trusted)
-                engine = self._chat_engines[model] = open_chat_engine(files, target.options, revision, model)
-            return engine
-
-    @property
-    def context(self) -> int | None:
-        """Tokens the model takes, by its files on this machine."""
-        if self.options.task == "embedding":
-            return super().context
-        model = self.target.model or ""
-        if (engine := self._chat_engines.get(model)) is not None:
-            return engine.context
-        files = sources.find(model, self.target.revision)
-        return sources.context_of(files) if files else None
-
     def _compute(self, request: EmbedRequest) -> EmbedAnswer:
         try:
             return self.engine().embed(request)
@@ -203,18 +131,131 @@ class LocalBackend(Backend):
             error.target = error.target or self.target.label
             raise
 
-    def _find_on_disk(self) -> sources.ModelFiles | None:
-        target = self.target
-        assert target.model is not None
-        if self.options.task == "embedding":
-            require_engine(target.options)
-        else:
-            require_chat_engine()
-        return sources.find(target.model, target.revision)
 
-    def _executor(self) -> ThreadPoolExecutor:
+class LocalChat(ChatAbility):
+    """Answers in this process."""
+
+    server: "LocalServer"
+
+    def __init__(self, server: Server, options: ChatOptions) -> None:
+        super().__init__(server, options)
+        self._engines: dict[str, ChatEngine] = {}
+
+    @property
+    def context(self) -> int | None:
+        """Tokens the model takes, by its files on this machine."""
+        model = self.target.model or ""
+        if (engine := self._engines.get(model)) is not None:
+            return engine.context
+        files = sources.find(model, self.target.revision)
+        return sources.context_of(files) if files else None
+
+    def chat(self, request: ChatRequest, builder: AnswerBuilder) -> Effects:
+        """Answer in this process; the pieces come from the engine's own thread."""
+        model = request.model or self.target.model or ""
+        if self.target.options.get("send_reasoning") == "never":
+            request = dataclasses.replace(request, messages=tuple(with_reasoning(request.messages, None)))
+        if unsent := request.sampling.extra_body:
+            notice_once(f"{self.target.label}: a model in this process has no use for extra_body ({', '.join(unsent)})")
+        engine: ChatEngine = yield Compute(lambda: self.chat_engine(model), self.server.executor())
+        generation = engine.start(request)
+        while (event := (yield Read(generation, patient=True))) is not None:
+            yield from emit_content(builder, [event])
+
+    def probe(self) -> Effects:
+        """Look for the model and an engine, and ask the Hub about a model that is not here; loads and downloads nothing."""
+        return self.server.find_model(require_chat_engine)
+
+    def close(self) -> None:
+        """Let the models and the thread go."""
+        self._engines = {}
+        super().close()
+
+    def chat_engine(self, model: str) -> ChatEngine:
+        """Return the engine for a chat model, loading it first if need be."""
+        with self.server.loading:
+            engine = self._engines.get(model)
+            if engine is None:
+                target = self.target
+                require_chat_engine()  # before a model of gigabytes is downloaded for nobody
+                revision = target.revision if model == target.model else None
+                trusted = bool(target.options.get("trust_remote_code"))
+                files = sources.fetch(model, revision, self.server.credential(), code=trusted)
+                engine = self._engines[model] = open_chat_engine(files, target.options, revision, model)
+            return engine
+
+
+class LocalServer(Server):
+    """This process: loads a model when it is first needed; async calls queue on one thread, so the event loop stays free.
+
+    Options: `engine` ("openvino", "onnxruntime" or "torch", for embeddings; without it the fastest that can), `device`,
+    `dtype` ("auto", "fp32", "bf16", or torch's words), `batch_size` (texts at once, for embeddings), `trust_remote_code`
+    (with a revision that is a whole commit), for chat `send_reasoning` ("auto": the chat template sees the thoughts of turns
+    with tool calls, where it has a place for them; "never").
+    """
+
+    kind = kinds.LOCAL
+    abilities = {"embedding": LocalEmbedding, "chat": LocalChat}
+    option_types = {**OPTION_TYPES, "send_reasoning": PLAIN_REASONING}
+    option_names = OPTIONS | {"send_reasoning"}
+    tuning_options = frozenset({"engine", "device", "batch_size", "send_reasoning"})
+
+    def __init__(self, target: Target, **given: Unpack[ServerArguments]) -> None:
+        super().__init__(target, **given)
+        check_options(self.target.options)
+        # Two locks: the event loop asks for the thread, and must not wait for a model that is being loaded.
+        self.loading = fork_lock()
+        self._starting = fork_lock()
+        self._threads: ThreadPoolExecutor | None = None
+        self._pid = os.getpid()
+
+    @property
+    def key_url(self) -> str:
+        """A key is for the Hub, where the model is downloaded from."""
+        return hub_url(self.environment)
+
+    def find_model(self, require: Callable[[], None], runs: str = "") -> Effects:
+        """Look for the model on this machine, and ask the Hub about one that is not here; returns a `ProbeReport`.
+
+        Args:
+            require: raises where no engine could run it.
+            runs: how it runs here, where it is loaded.
+        """
+        name = self.target.model
+        assert name is not None
+
+        def find() -> sources.ModelFiles | None:
+            require()
+            return sources.find(name, self.target.revision)
+
+        found: sources.ModelFiles | None = yield Compute(find, self.executor())
+        model = canonical(name)
+        if found is not None:
+            return ProbeReport([model], f"on this machine ({found.source}: {found.path}){runs}")
+        try:
+            access = hf_inference.decode_access((yield from self.ask(hf_inference.encode_routes(self.key_url, model))))
+        except (AuthenticationFailed, ModelNotFound) as error:
+            raise ModelNotFound(
+                f"{model} is not on this machine, and not on the Hub, or private: {error.message}",
+                target=self.target.label,
+            ) from None
+        return ProbeReport([model], "not on this machine yet; the first call downloads it from the Hub", access)
+
+    def close(self) -> None:
+        """Let the thread go."""
+        with self._starting:
+            threads, self._threads = self._threads, None
+        if threads is not None and self._pid == os.getpid():
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    def executor(self) -> ThreadPoolExecutor:
+        """Return the one thread that computes; started when it is first needed."""
         with self._starting:
             if self._threads is None or self._pid != os.getpid():  # threads do not survive a fork
                 self._pid = os.getpid()
                 self._threads = ThreadPoolExecutor(1, thread_name_prefix="hf-gateway-local")
             return self._threads
+
+
+LocalBackend = LocalServer
+"""Its name in the entry points of an installation that was made before this one."""

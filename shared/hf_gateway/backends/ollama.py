@@ -3,21 +3,25 @@
 import contextlib
 import functools
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Unpack
 
-from hf_gateway.backends.base import Backend, ProbeReport
+from hf_gateway.backends.base import ProbeReport, Server, ServerArguments
+from hf_gateway.backends.chat import ChatAbility
+from hf_gateway.backends.embedding import EmbeddingAbility
 from hf_gateway.backends.option_types import OPTION_TYPES
 from hf_gateway.backends.served import ProbeOnce
 from hf_gateway.backends.thoughts import OPTIONS as CHAT_OPTIONS
-from hf_gateway.backends.thoughts import ThinkTags
+from hf_gateway.backends.thoughts import PLAIN_REASONING, ThinkTags
 from hf_gateway.errors import AuthenticationFailed, ConfigError, ModelNotFound
 from hf_gateway.runtime.effects import Effects
 from hf_gateway.settings.chat import ChatOptions
+from hf_gateway.settings.embedding import EmbedOptions
 from hf_gateway.storage.notices import notice_once
+from hf_gateway.values import kinds
 from hf_gateway.values.chat import AnswerBuilder, ChatEvent, ChatRequest
 from hf_gateway.values.embedding import EmbedRequest
 from hf_gateway.values.redaction import shown_url
-from hf_gateway.values.target import checked_url, parsed_url
+from hf_gateway.values.target import Target, checked_url, parsed_url
 from hf_gateway.values.vector_space import VectorSpace, canonical
 from hf_gateway.wire import ollama, ollama_chat
 from hf_gateway.wire.ollama_chat import ForcedCall
@@ -80,41 +84,16 @@ _HUB_HOSTS = ("hf.co/", "huggingface.co/")
 """What the name of a model begins with that Ollama pulls from the Hub."""
 
 
-class OllamaBackend(Backend):
-    """Never lets Ollama cut a text in silence, unless `truncate` was asked for.
+class OllamaEmbedding(EmbeddingAbility):
+    """Embeddings by Ollama, which cuts no text in silence, unless `truncate` was asked for."""
 
-    Options: `keep_alive`, `num_ctx` (tokens of context, which Ollama otherwise takes to be few), `options` (Ollama's own); for
-    chat `stream` (False for a proxy that cannot stream), `send_reasoning` ("auto", "never") and `think_tags`, as for `openai`.
-    """
-
-    kind = "ollama"
+    server: "OllamaServer"
     most_texts = MAX_TEXTS
-    tasks = frozenset({"embedding", "chat"})
-    option_types = OPTION_TYPES
-    option_names = frozenset({"keep_alive", "num_ctx", "options", "stream"}) | CHAT_OPTIONS
-    tuning_options = frozenset({"keep_alive", "stream"}) | CHAT_OPTIONS
     max_bytes = 8_000_000
 
-    def __init__(self, *args: object, **named: object) -> None:
-        """Find the server and the model's name there."""
-        super().__init__(*args, **named)  # type: ignore[arg-type]
-        if self.target.model is None:
-            raise ConfigError("target 'ollama' needs a model: pass model=, or write 'ollama:<model>'")
-        self._base = self.target.url or host_url(self.environment.get("OLLAMA_HOST", ""))
+    def __init__(self, server: Server, options: EmbedOptions) -> None:
+        super().__init__(server, options)
         self._asked = ProbeOnce()
-        self._tags = ThinkTags(self.target)
-        if self.target.options.get("send_reasoning", "auto") not in ("auto", "never"):
-            raise ConfigError(f"target {self.target.label!r}: send_reasoning is 'auto' or 'never' for Ollama")
-
-    @property
-    def url(self) -> str:
-        """Where the server is."""
-        return self._base
-
-    @property
-    def served_model(self) -> str:
-        """The model's name there: the library's own for a Hub id that it has, otherwise a pull from hf.co."""
-        return served_name(self.target.model or "")
 
     def space_model(self) -> str:
         """Return the Hub id behind the name, where it is known."""
@@ -129,9 +108,9 @@ class OllamaBackend(Backend):
         return (yield from self._asked.run(self._fetch_space, self.target.label))
 
     def _fetch_space(self) -> Effects:
-        response = yield from self.ask(ollama.encode_show(self._base, self.served_model))
+        response = yield from self.ask(ollama.encode_show(self.server.base_url, self.server.served_model))
         shown = ollama.decode_show(response, target=self.target.label)
-        options = self.embed_options
+        options = self.options
         return VectorSpace(
             self.model_space().model,
             dimension=shown.dimension if options.dimensions is None else None,
@@ -141,7 +120,7 @@ class OllamaBackend(Backend):
         )
 
     def _cut_length(self, shown: ollama.Shown) -> int | None:
-        given = self._own_options().get("num_ctx", shown.num_ctx)
+        given = self.server.own_options().get("num_ctx", shown.num_ctx)
         if given is None or shown.max_tokens is None:
             return shown.max_tokens if (shown.max_tokens or 0) <= MIN_CONTEXT_TOKENS else None
         return min(int(given), shown.max_tokens)
@@ -151,23 +130,43 @@ class OllamaBackend(Backend):
         self.check_count(request)
         options = self.target.options
         message = ollama.encode_embed(
-            self._base,
-            self.served_model,
+            self.server.base_url,
+            self.server.served_model,
             self.add_prompts(request),
             truncate=request.truncate,
             keep_alive=options.get("keep_alive"),
-            options=self._own_options(),
+            options=self.server.own_options(),
         )
         response = yield from self.ask(message)
-        with _with_advice(self.served_model):
+        with _with_advice(self.server.served_model):
             return ollama.decode_embed(response, len(request.texts), target=self.target.label)
+
+    def probe(self) -> Effects:
+        """List what is pulled, and where the model really runs."""
+        return self.server.find_model()
+
+
+class OllamaChat(ChatAbility):
+    """Chat with Ollama."""
+
+    server: "OllamaServer"
+
+    def __init__(self, server: Server, options: ChatOptions) -> None:
+        super().__init__(server, options)
+        self._tags = ThinkTags(self.target)
+
+    @property
+    def context(self) -> int | None:
+        """Tokens it takes, as it was told, since its own default depends on the machine."""
+        length = self._own_options().get("num_ctx")
+        return int(length) if length is not None else None
 
     def chat(self, request: ChatRequest, builder: AnswerBuilder) -> Effects:
         """Answer, streamed or whole."""
         label, model = self.target.label, served_name(request.model or "")
         encode = functools.partial(
             ollama_chat.encode_chat,
-            self._base,
+            self.server.base_url,
             model,
             target=label,
             keep_alive=self.target.options.get("keep_alive"),
@@ -199,24 +198,53 @@ class OllamaBackend(Backend):
             )
 
     def _own_options(self) -> dict[str, Any]:
-        options = dict(self.target.options.get("options") or {})
-        if (length := self.target.options.get("num_ctx")) is not None:
-            options["num_ctx"] = length
-        if isinstance(self.options, ChatOptions) and self.options.context_window is not None:
+        options = self.server.own_options()
+        if self.options.context_window is not None:
             options.setdefault("num_ctx", self.options.context_window)
         return options
 
-    @property
-    def context(self) -> int | None:
-        """Tokens it takes; for chat what it was told to, since its own default depends on the machine."""
-        if self.options.task == "embedding":
-            return super().context
-        length = self._own_options().get("num_ctx")
-        return int(length) if length is not None else None
-
     def probe(self) -> Effects:
-        """List what is pulled, and say where the model really runs."""
-        response = yield from self.ask(ollama.encode_tags(self._base))
+        """List what is pulled, and where the model really runs."""
+        return self.server.find_model()
+
+
+class OllamaServer(Server):
+    """A server of Ollama.
+
+    Options: `keep_alive`, `num_ctx` (tokens of context, which Ollama otherwise takes to be few), `options` (Ollama's own); for
+    chat `stream` (False for a proxy that cannot stream), `send_reasoning` ("auto", "never") and `think_tags`, as for `openai`.
+    """
+
+    kind = kinds.OLLAMA
+    abilities = {"embedding": OllamaEmbedding, "chat": OllamaChat}
+    option_types = {**OPTION_TYPES, "send_reasoning": PLAIN_REASONING}
+    option_names = frozenset({"keep_alive", "num_ctx", "options", "stream"}) | CHAT_OPTIONS
+    tuning_options = frozenset({"keep_alive", "stream"}) | CHAT_OPTIONS
+
+    def __init__(self, target: Target, **given: Unpack[ServerArguments]) -> None:
+        super().__init__(target, **given)
+        self._url = self.target.url or host_url(self.environment.get("OLLAMA_HOST", ""))
+
+    @property
+    def url(self) -> str:
+        """Where the server is."""
+        return self._url
+
+    @property
+    def served_model(self) -> str:
+        """The model's name there: the library's own for a Hub id that it has, otherwise a pull from hf.co."""
+        return served_name(self.target.model or "")
+
+    def own_options(self) -> dict[str, Any]:
+        """Return the target's options that Ollama itself takes with each request."""
+        options = dict(self.target.options.get("options") or {})
+        if (length := self.target.options.get("num_ctx")) is not None:
+            options["num_ctx"] = length
+        return options
+
+    def find_model(self) -> Effects:
+        """List what is pulled, and where the model really runs; returns a `ProbeReport`."""
+        response = yield from self.ask(ollama.encode_tags(self.base_url))
         pulled = ollama.decode_tags(response, target=self.target.label)
         wanted = self.served_model
         mine = next(
@@ -263,3 +291,7 @@ def host_url(value: str) -> str:
     port = given_port or (DEFAULT_PORT if "://" not in value else {"https": 443}.get(parts.scheme, 80))
     shown = f"[{host}]" if ":" in host else host
     return checked_url(f"{parts.scheme}://{shown}:{port}{parts.path}", "ollama, from OLLAMA_HOST")
+
+
+OllamaBackend = OllamaServer
+"""Its name in the entry points of an installation that was made before this one."""

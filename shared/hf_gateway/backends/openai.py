@@ -1,13 +1,16 @@
 """`openai:<url>`: any server that speaks OpenAI's form, for embeddings or chat."""
 
-from hf_gateway.backends.base import ProbeReport
-from hf_gateway.backends.openai_chat import OpenAIChat
+from hf_gateway.backends.base import ProbeReport, Server
+from hf_gateway.backends.embedding import EmbeddingAbility
+from hf_gateway.backends.openai_chat import OpenAIFormChat
 from hf_gateway.backends.openai_embeddings import Embeddings
 from hf_gateway.backends.option_types import OPTION_TYPES
 from hf_gateway.backends.served import ProbeOnce
+from hf_gateway.backends.thoughts import OPENAI_REASONING
 from hf_gateway.backends.thoughts import OPTIONS as CHAT_OPTIONS
-from hf_gateway.errors import ConfigError
 from hf_gateway.runtime.effects import Effects
+from hf_gateway.settings.embedding import EmbedOptions
+from hf_gateway.values import kinds
 from hf_gateway.values.embedding import EmbedRequest
 from hf_gateway.values.http import HttpResponse
 from hf_gateway.values.vector_space import VectorSpace
@@ -19,8 +22,54 @@ PROBE_TEXT = "word"
 """One token: what it costs to find out whether a server can embed."""
 
 
-class OpenAIBackend(OpenAIChat):
-    """Speaks to vLLM, TGI, llama.cpp, LM Studio, transformers serve, infinity and the like.
+class OpenAIEmbedding(EmbeddingAbility):
+    """Embeddings by a server that speaks OpenAI's form."""
+
+    server: "OpenAIServer"
+    max_bytes = 8_000_000
+
+    def __init__(self, server: Server, options: EmbedOptions) -> None:
+        super().__init__(server, options)
+        self._embeddings = Embeddings(self, self.target.options.get("encoding", "auto"))
+        self.most_texts = self.target.options.get("max_texts") or DEFAULT_MAX_TEXTS
+        self._asked = ProbeOnce()
+
+    def served_space(self) -> Effects:
+        """Ask `/v1/models` where texts are cut, if they may be; these servers say no more of their vectors."""
+        if not self.options.truncate:
+            return None
+        return (yield from self._asked.run(self._fetch_space, self.target.label))
+
+    def _fetch_space(self) -> Effects:
+        response = yield from self.ask(openai.encode_models(self.server.base_url))
+        length = context_length(response, self.target.model, self.target.label)
+        return VectorSpace(self.model_space().model, max_tokens=length) if length else None
+
+    def embed(self, request: EmbedRequest) -> Effects:
+        """Embed a batch."""
+        self.check_count(request)
+        url = openai.embeddings_url(self.server.base_url)
+        return (yield from self._embeddings.of(url, self.add_prompts(request)))
+
+    def probe(self) -> Effects:
+        """List the models, and have one word embedded, since a list does not tell who can do that."""
+        report: ProbeReport = yield from self.server.list_models()
+        yield from self._embeddings.of(openai.embeddings_url(self.server.base_url), [PROBE_TEXT])
+        return report
+
+
+class OpenAIChat(OpenAIFormChat):
+    """Chat with a server that speaks OpenAI's form."""
+
+    server: "OpenAIServer"
+
+    def probe(self) -> Effects:
+        """List the models."""
+        return self.server.list_models()
+
+
+class OpenAIServer(Server):
+    """A server of vLLM, TGI, llama.cpp, LM Studio, transformers serve, infinity and the like.
 
     A URL without a path gets `/v1/embeddings` (or `/v1/chat/completions`), one with a path `/embeddings`, and one that ends in
     `/embeddings` is taken as it is. Options: `encoding` ("auto": base64, a fourth of the bytes, unless the server refuses it;
@@ -31,50 +80,16 @@ class OpenAIBackend(OpenAIChat):
     "opened": the prompt ends with the opening tag; "keep": the text stays as it is).
     """
 
-    kind = "openai"
-    option_types = OPTION_TYPES
+    kind = kinds.OPENAI
+    abilities = {"embedding": OpenAIEmbedding, "chat": OpenAIChat}
+    option_types = {**OPTION_TYPES, "send_reasoning": OPENAI_REASONING}
     option_names = frozenset({"encoding", "max_texts", "stream", "stream_usage"}) | CHAT_OPTIONS
     tuning_options = option_names
-    max_bytes = 8_000_000
 
-    def __init__(self, *args: object, **named: object) -> None:
-        """Check the URL and the options."""
-        super().__init__(*args, **named)
-        if self.target.url is None:
-            raise ConfigError("target 'openai' needs its URL, such as 'openai:http://localhost:8000'")
-        self._base = self.target.url
-        encoding = self.target.options.get("encoding", "auto")
-        if encoding not in ("auto", "float", "base64"):
-            raise ConfigError(
-                f"target {self.target.label!r}: encoding is 'auto', 'float' or 'base64', not {encoding!r}"
-            )
-        self._embeddings = Embeddings(self, encoding)
-        self.most_texts = self.target.options.get("max_texts") or DEFAULT_MAX_TEXTS
-        self._asked = ProbeOnce()
-
-    def served_space(self) -> Effects:
-        """Ask `/v1/models` where texts are cut, if they may be; these servers say no more of their vectors."""
-        if not self.embed_options.truncate:
-            return None
-        return (yield from self._asked.run(self._fetch_space, self.target.label))
-
-    def _fetch_space(self) -> Effects:
-        response = yield from self.ask(openai.encode_models(self._base))
-        length = context_length(response, self.target.model, self.target.label)
-        return VectorSpace(self.model_space().model, max_tokens=length) if length else None
-
-    def embed(self, request: EmbedRequest) -> Effects:
-        """Embed a batch."""
-        self.check_count(request)
-        return (yield from self._embeddings.of(openai.embeddings_url(self._base), self.add_prompts(request)))
-
-    def probe(self) -> Effects:
-        """List the models; and for embeddings have one word embedded, since a list does not tell who can do that."""
-        response = yield from self.ask(openai.encode_models(self._base))
-        models = openai.decode_models(response, target=self.target.label)
-        if self.options.task == "embedding":
-            yield from self._embeddings.of(openai.embeddings_url(self._base), [PROBE_TEXT])
-        return ProbeReport(models, "OpenAI-compatible")
+    def list_models(self) -> Effects:
+        """Ask which models are there; returns a `ProbeReport`."""
+        response = yield from self.ask(openai.encode_models(self.base_url))
+        return ProbeReport(openai.decode_models(response, target=self.target.label), "OpenAI-compatible")
 
 
 def context_length(response: HttpResponse, model: str | None, target: str) -> int | None:
@@ -91,3 +106,7 @@ def context_length(response: HttpResponse, model: str | None, target: str) -> in
         *(mine[0].get(name) for name in ("max_model_len", "context_length", "context_window")),
     ]
     return next((length for length in said if type(length) is int and length > 0), None)
+
+
+OpenAIBackend = OpenAIServer
+"""Its name in the entry points of an installation that was made before this one."""

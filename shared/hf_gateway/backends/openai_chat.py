@@ -3,34 +3,34 @@
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from hf_gateway.backends.base import Backend
+from hf_gateway.backends.base import Server
+from hf_gateway.backends.chat import ChatAbility
 from hf_gateway.backends.thoughts import MAX_REFUSALS, ServerDialect, ThinkTags
 from hf_gateway.errors import GatewayError
 from hf_gateway.runtime.effects import Effects
+from hf_gateway.settings.chat import ChatOptions
 from hf_gateway.values.chat import AnswerBuilder, ChatEvent, ChatRequest
 from hf_gateway.values.http import HttpRequest
 from hf_gateway.wire import openai_chat
 from hf_gateway.wire.openai_chat import Dialect
 
 
-class OpenAIChat(Backend):
-    """A backend whose server answers `/v1/chat/completions`."""
+class OpenAIFormChat(ChatAbility):
+    """Chat with a server that answers `/v1/chat/completions`."""
 
-    tasks = frozenset({"embedding", "chat"})
     strict: ClassVar[bool] = False
     """Whether the server refuses fields that it does not know."""
 
-    def __init__(self, *args: Any, **named: Any) -> None:
-        """Check the options for chat."""
-        super().__init__(*args, **named)
+    def __init__(self, server: Server, options: ChatOptions) -> None:
+        super().__init__(server, options)
         self._tags = ThinkTags(self.target)
         self._dialect = ServerDialect(self.target, strict=self.strict)
 
     def chat_url(self) -> str:
         """Return the whole URL of the chat route."""
-        return openai_chat.chat_url(self.url or "")
+        return openai_chat.chat_url(self.server.url or "")
 
     def chat_model(self, model: str | None) -> str | None:
         """Return a model's name as this server knows it."""

@@ -7,13 +7,16 @@ from hf_gateway.errors import ConfigError
 
 MAX_INTEGER = 10**9
 
-OPTION_TYPES: Mapping[str, str] = {
-    "access": "text",
+OptionType = str | tuple[str, ...]
+"""What the value of an option is: "whole", "flag", "text" or "object", or one of these words."""
+
+OPTION_TYPES: Mapping[str, OptionType] = {
+    "access": ("public", "protected", "private"),
     "batch_size": "whole",
     "bill_to": "text",
     "device": "text",
     "dim": "whole",
-    "encoding": "text",
+    "encoding": ("auto", "float", "base64"),
     "engine": "text",
     "max_texts": "whole",
     "num_ctx": "whole",
@@ -22,6 +25,7 @@ OPTION_TYPES: Mapping[str, str] = {
     "prompt_names": "object",
     "stream": "flag",
     "stream_usage": "flag",
+    "think_tags": ("auto", "opened", "keep"),
     "trust_remote_code": "flag",
 }
 """Of the kinds that come with hf-gateway, which mean the same by a name."""
@@ -34,11 +38,24 @@ _WORDS = {
 }
 
 
-def check_options(label: str, options: Mapping[str, Any], types: Mapping[str, str]) -> None:
-    """Check the values of a target's options; None is one that is left out. Raises ConfigError for one of another type."""
+def check_options(label: str, options: Mapping[str, Any], types: Mapping[str, OptionType]) -> None:
+    """Check the values of a target's options; None stands for a value that is left out, where it is not one of several words.
+
+    Args:
+        label: of the target.
+        options: as they were given.
+        types: by name; an option without one is not checked.
+
+    Raises:
+        ConfigError: a value of another type, or another word.
+    """
     for name, value in options.items():
         kind = types.get(name)
-        if kind is not None and value is not None and not _has_type(value, kind):
+        if isinstance(kind, tuple):
+            if value not in kind:
+                words = f"{', '.join(map(repr, kind[:-1]))} or {kind[-1]!r}"
+                raise ConfigError(f"target {label!r}: {name} is {words}, not {repr(value)[:80]}")
+        elif kind is not None and value is not None and not _has_type(value, kind):
             raise ConfigError(f"target {label!r}: {name} is {_WORDS[kind]}, not {repr(value)[:80]}")
 
 

@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hf_gateway.backends.base import Backend
+from hf_gateway.backends.embedding import EmbeddingAbility
 from hf_gateway.errors import AttemptTimedOut, ConnectFailed, GatewayError, Overloaded, RateLimited, ServerError
 from hf_gateway.runtime.effects import Effects
 from hf_gateway.values.logs import logger
+from hf_gateway.values.target import Target
 from hf_gateway.values.vector_space import VectorSpace, canonical
 from hf_gateway.wire import tei
 
@@ -39,27 +40,27 @@ class ProbeOnce:
         return self.answer
 
 
-def space_from_info(info: tei.Info, backend: Backend) -> VectorSpace:
+def space_from_info(info: tei.Info, ability: EmbeddingAbility) -> VectorSpace:
     """Return what text-embeddings-inference says, as far as it can be compared with what is declared for this target.
 
     A branch's name cannot be compared with a commit, nor a folder's with a model's; and where a text is cut matters only
     when cutting it is allowed.
     """
-    wanted = backend.target.revision
+    target = ability.target
     return VectorSpace(
-        info.model if is_other_model(info, backend) else backend.model_space().model,
-        revision=info.revision if is_commit(wanted) and is_commit(info.revision) else None,
+        info.model if is_other_model(info, target) else ability.model_space().model,
+        revision=info.revision if is_commit(target.revision) and is_commit(info.revision) else None,
         pooling=info.pooling,
-        max_tokens=info.max_tokens if backend.embed_options.truncate else None,
+        max_tokens=info.max_tokens if ability.options.truncate else None,
         precision=info.precision,
     )
 
 
-def is_other_model(info: tei.Info, backend: Backend) -> bool:
+def is_other_model(info: tei.Info, target: Target) -> bool:
     """Whether the server names another model than the target, and nobody declared the two to be the same."""
-    wanted = backend.target.model
+    wanted = target.model
     # A folder's name says nothing about the model in it; two different Hub ids do.
-    if wanted is None or backend.target.space is not None or not _is_id(info.model) or not _is_id(wanted):
+    if wanted is None or target.space is not None or not _is_id(info.model) or not _is_id(wanted):
         return False
     return canonical(wanted).lower() not in (canonical(info.model).lower(), (info.served_as or "").lower())
 

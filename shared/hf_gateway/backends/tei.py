@@ -1,40 +1,40 @@
 """`tei:<url>`: text-embeddings-inference."""
 
-from hf_gateway.backends.base import Backend, ProbeReport
+from collections.abc import Callable
+
+from hf_gateway.backends.base import ProbeReport, Server
+from hf_gateway.backends.embedding import EmbeddingAbility
 from hf_gateway.backends.openai_embeddings import Embeddings
 from hf_gateway.backends.option_types import OPTION_TYPES
 from hf_gateway.backends.served import is_other_model, space_from_info
-from hf_gateway.errors import BatchTooLarge, ConfigError, ModelNotFound, SpaceMismatch
+from hf_gateway.errors import BatchTooLarge, ModelNotFound, SpaceMismatch
 from hf_gateway.runtime.effects import Effects
+from hf_gateway.settings.embedding import EmbedOptions
+from hf_gateway.values import kinds
 from hf_gateway.values.embedding import EmbedRequest
 from hf_gateway.values.http import HttpRequest
 from hf_gateway.wire import tei
 
 
-class TeiBackend(Backend):
-    """Asks `/info` once for the server's limits, and keeps every request within them: TEI does not split by itself.
+class TeiEmbedding(EmbeddingAbility):
+    """Asks `/info` once for the server's limits, and keeps every request within them: TEI does not split by itself."""
 
-    Options: `openai` (True: speak `/v1/embeddings` instead of `/embed`), `prompt_names` (`{"query": "query"}`: let the
-    server put its own saved prompt before a role's texts).
-    """
-
-    kind = "tei"
-    option_types = OPTION_TYPES
-    option_names = frozenset({"openai", "prompt_names"})
+    server: "TeiServer"
     max_bytes = tei.DEFAULT_MAX_BYTES
 
-    def __init__(self, *args: object, **named: object) -> None:
-        """Check that there is a URL."""
-        super().__init__(*args, **named)  # type: ignore[arg-type]
-        if self.target.url is None:
-            raise ConfigError("target 'tei' needs its URL, such as 'tei:http://localhost:8080'")
-        self._base = self.target.url
-        self._info: tei.Info | None = None
+    def __init__(self, server: Server, options: EmbedOptions) -> None:
+        super().__init__(server, options)
         self._embeddings = Embeddings(self)
+
+    @property
+    def context(self) -> int | None:
+        """Tokens the server takes; until it was asked, what the model's files say."""
+        info = self.server.info
+        return info.max_tokens if info and info.max_tokens else super().context
 
     def served_space(self) -> Effects:
         """Return what `/info` says, which every request needs anyway: it costs nothing more, and fails as the request would."""
-        return space_from_info((yield from self._fetch_info()), self)
+        return space_from_info((yield from self.server.fetch_info(self._check)), self)
 
     @property
     def one_role(self) -> bool:
@@ -49,44 +49,37 @@ class TeiBackend(Backend):
     @property
     def most_texts(self) -> int:  # type: ignore[override]
         """Texts that the server takes at once; until it was asked, what it takes unless set up otherwise."""
-        return self._info.max_texts if self._info else tei.DEFAULT_MAX_TEXTS
+        return self.server.info.max_texts if self.server.info else tei.DEFAULT_MAX_TEXTS
 
     def note_batch_limit(self, limit: BatchTooLarge, request: EmbedRequest) -> None:
         """Ask `/info` again after a refusal: it is another server by now."""
         super().note_batch_limit(limit, request)
         if limit.status is not None:
-            self._info = None
+            self.server.info = None
 
     def embed(self, request: EmbedRequest) -> Effects:
         """Embed a batch that fits; raises BatchTooLarge, before anything is sent, for one that does not."""
-        yield from self._fetch_info()
+        yield from self.server.fetch_info(self._check)
         self.check_count(request)
         if self.target.options.get("openai"):
-            return (yield from self._embeddings.of(f"{self._base}/v1/embeddings", self._texts_and_prompt(request)[0]))
+            url = f"{self.server.base_url}/v1/embeddings"
+            return (yield from self._embeddings.of(url, self._texts_and_prompt(request)[0]))
         response = yield from self.ask(self._message(request))
         return tei.decode_embed(response, len(request.texts), target=self.target.label)
 
     def probe(self) -> Effects:
         """Ask `/info`; `/health` would answer without a key too."""
-        self._info = None
-        info = yield from self._fetch_info()
+        self.server.info = None
+        info = yield from self.server.fetch_info(self._check)
         limit = f", {info.max_tokens} tokens a text" if info.max_tokens else ""
         return ProbeReport(
             [info.model], f"text-embeddings-inference {info.version or ''}, {info.max_texts} texts at once{limit}"
         )
 
-    def _fetch_info(self) -> Effects:
-        if self._info is None:
-            response = yield from self.ask(tei.encode_info(self._base))
-            info = tei.decode_info(response, target=self.target.label)
-            self._check(info)
-            self._info = info
-        return self._info
-
     def _check(self, info: tei.Info) -> None:
         if info.kind != "embedding":
             raise ModelNotFound(f"serves a {info.kind}, {info.model}, not an embedding model", target=self.target.label)
-        if is_other_model(info, self):
+        if is_other_model(info, self.target):
             wanted = self.target.model
             raise SpaceMismatch(
                 f"serves {info.model}, and the chain wants {wanted}: the vectors could not be compared. Point the target at "
@@ -104,14 +97,36 @@ class TeiBackend(Backend):
         texts, prompt_name = self._texts_and_prompt(request)
         normalize = self.model_space().normalized
         return tei.encode_embed(
-            self._base,
+            self.server.base_url,
             texts,
             truncate=request.truncate,
             normalize=True if normalize is None else normalize,
             prompt_name=prompt_name,
         )
 
-    @property
-    def context(self) -> int | None:
-        """Tokens the server takes; until it was asked, what the model's files say."""
-        return self._info.max_tokens if self._info and self._info.max_tokens else super().context
+
+class TeiServer(Server):
+    """A server of text-embeddings-inference.
+
+    Options: `openai` (True: speak `/v1/embeddings` instead of `/embed`), `prompt_names` (`{"query": "query"}`: let the
+    server put its own saved prompt before a role's texts).
+    """
+
+    kind = kinds.TEI
+    abilities = {"embedding": TeiEmbedding}
+    option_types = OPTION_TYPES
+    option_names = frozenset({"openai", "prompt_names"})
+    info: tei.Info | None = None
+    """What `/info` says; None until it was asked."""
+
+    def fetch_info(self, check: Callable[[tei.Info], None]) -> Effects:
+        """Ask `/info`, unless that was done; returns an `Info`. check: raises for a server that cannot be used."""
+        if self.info is None:
+            info = tei.decode_info((yield from self.ask(tei.encode_info(self.base_url))), target=self.target.label)
+            check(info)
+            self.info = info
+        return self.info
+
+
+TeiBackend = TeiServer
+"""Its name in the entry points of an installation that was made before this one."""

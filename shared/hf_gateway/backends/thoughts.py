@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from hf_gateway.backends.base import emit_content
-from hf_gateway.errors import ConfigError, GatewayError
+from hf_gateway.backends.chat import emit_content
+from hf_gateway.errors import GatewayError
 from hf_gateway.runtime.effects import Effects
 from hf_gateway.values.chat import AnswerBuilder, ChatEvent, ChatRequest
 from hf_gateway.values.target import Target
@@ -14,6 +14,10 @@ from hf_gateway.wire.think_tags import OPENED_BY_TEMPLATE, ThoughtReader
 
 OPTIONS = frozenset({"send_reasoning", "think_tags"})
 """Options of a target: how its server takes thoughts, and how they stand in the text of its answers."""
+OPENAI_REASONING = ("auto", "never", "reasoning_content", "reasoning")
+"""What `send_reasoning` may be for servers that speak OpenAI's form."""
+PLAIN_REASONING = ("auto", "never")
+"""What it may be where thoughts have one name."""
 MAX_REFUSALS = 4
 """Refusals of one request that are answered by leaving out what was refused."""
 
@@ -32,13 +36,8 @@ class ThinkTags:
     """Reads the thoughts in the text of a target's answers. Remembers of each model whether its template opens the tag."""
 
     def __init__(self, target: Target) -> None:
-        """Check the option `think_tags`."""
+        """Read the option `think_tags`."""
         self._way = target.options.get("think_tags", "auto")
-        if self._way not in ("auto", "opened", "keep"):
-            raise ConfigError(
-                f"target {target.label!r}: think_tags is 'auto', 'opened' (the prompt ends with the opening tag) or 'keep' "
-                f"(the text stays as it is), not {self._way!r}"
-            )
         self._opens: dict[str, bool] = {}
 
     def reader(self, request: ChatRequest) -> ThoughtReader | None:
@@ -67,11 +66,6 @@ class ServerDialect:
     def __init__(self, target: Target, *, strict: bool = False) -> None:
         """strict: the server is known to refuse fields that it does not know."""
         self._way: Any = target.options.get("send_reasoning", "auto")
-        if self._way not in ("auto", "never", "reasoning_content", "reasoning"):
-            raise ConfigError(
-                f"target {target.label!r}: send_reasoning is 'auto', 'never', 'reasoning_content' or 'reasoning', "
-                f"not {self._way!r}"
-            )
         self._answered_as = "reasoning_content"
         self._refused: frozenset[str] = frozenset(BEYOND_FORM if strict else ())
         self._missing = ""

@@ -229,7 +229,7 @@ class ObservedCall:
         first_content: float | None,
         answer: Any,
     ) -> None:
-        target: Target = candidate.backend.target
+        target: Target = candidate.target
         first = first_content - started if first_content is not None and first_content >= started else None
         asked = getattr(self.observation.request, "model", None) if getattr(candidate, "inherits", False) else None
         if answer is None:

@@ -70,3 +70,29 @@ class ConcurrencyLimiter:
         self._usual = seconds if self._usual is None else self._usual + SMOOTHING_FACTOR * (seconds - self._usual)
         if not self._excused and self._usual <= SLOWDOWN_FACTOR * self._quickest:
             self._width = min(float(self.most), self._width + (1.0 if self._slow_start else 1.0 / self._width))
+
+
+class LoopLimiters:
+    """A limiter for each event loop that a gateway's requests run on, since a place is waited for on one loop."""
+
+    def __init__(self, most: int) -> None:
+        """most: places of each."""
+        self._most = most
+        self._limiters: dict[asyncio.AbstractEventLoop, ConcurrencyLimiter] = {}
+
+    def current(self) -> ConcurrencyLimiter:
+        """Return the running loop's limiter."""
+        loop = asyncio.get_running_loop()
+        limiter = self._limiters.get(loop)
+        if limiter is None:
+            # Loops of other threads may do the same now, so the mapping is neither replaced nor iterated over.
+            for known in list(self._limiters):
+                if known.is_closed():
+                    self._limiters.pop(known, None)
+            limiter = self._limiters[loop] = ConcurrencyLimiter(self._most)
+        return limiter
+
+    def note_rate_limit(self) -> None:
+        """Go on with half as many on every loop."""
+        for limiter in list(self._limiters.values()):
+            limiter.note_rate_limit()

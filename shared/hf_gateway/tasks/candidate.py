@@ -1,10 +1,10 @@
-"""A target as the chain sees it: a backend with its breaker and its key check."""
+"""A target as the chain sees it: what it can do for a task, with its breaker and its key check."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from hf_gateway.backends.base import Backend
+from hf_gateway.backends.base import Ability, Server
 from hf_gateway.chain.circuit_breaker import Breaker
 from hf_gateway.errors import (
     GatewayError,
@@ -16,31 +16,46 @@ from hf_gateway.keys.policy import KeyLevel, missing_key_hint
 from hf_gateway.runtime.effects import Effects
 from hf_gateway.spaces.space_check import SpaceCheck
 from hf_gateway.values.secret import EnvKey
+from hf_gateway.values.target import Target
 
 
 @dataclass(eq=False)
 class TargetCandidate:
-    """A backend in the chain, with its breaker. alone: there is no other target; refused: is told that it has too much to do."""
+    """A target in the chain, with its breaker."""
 
-    backend: Backend
+    ability: Ability
+    """What it does for the chain's task."""
     breaker: Breaker = field(default_factory=Breaker)
+    """Its circuit breaker."""
     alone: bool = True
-    refused: Callable[[], None] | None = None
+    """Whether there is no other target."""
+    on_overload: Callable[[], None] | None = None
+    """Called when it refuses a request because it has too much to do."""
+
+    @property
+    def server(self) -> Server:
+        """Its server: URL and key."""
+        return self.ability.server
+
+    @property
+    def target(self) -> Target:
+        """The target itself, with the chain's model where it names none."""
+        return self.ability.target
 
     @property
     def label(self) -> str:
         """How errors and logs call it."""
-        return self.backend.target.label
+        return self.ability.target.label
 
     @property
     def account(self) -> str | None:
-        """Whom a call is billed to."""
-        return self.backend.account
+        """The account that a call is billed to."""
+        return self.ability.server.account
 
     @property
     def context(self) -> int | None:
         """Tokens of the longest text, or conversation, that it takes."""
-        return self.backend.context
+        return self.ability.context
 
     @property
     def space_check(self) -> SpaceCheck | None:
@@ -49,12 +64,12 @@ class TargetCandidate:
 
     def refusal(self) -> GatewayError | None:
         """Say why nothing may be sent to it at all, or None."""
-        backend = self.backend
-        if isinstance(bound := backend.target.credential, EnvKey) and bound.refusal:
+        server = self.ability.server
+        if isinstance(bound := server.target.credential, EnvKey) and bound.refusal:
             return KeyMissing(bound.refusal, target=self.label)
-        needed = backend.key_requirement()
-        credential = backend.credential() if needed.level is KeyLevel.REQUIRED else None
-        if way := missing_key_hint(backend.target, needed, credential, backend.key_url, alone=self.alone):
+        needed = server.key_requirement()
+        credential = server.credential() if needed.level is KeyLevel.REQUIRED else None
+        if way := missing_key_hint(server.target, needed, credential, server.key_url, alone=self.alone):
             return KeyMissing(f"a key is needed and there is none: {needed.reason}; {way}", target=self.label)
         return None
 
@@ -65,14 +80,14 @@ class TargetCandidate:
         except GatewayError as failure:
             failure.message = self._without_key(failure.message)
             failure.args = (failure.message,)
-            if self.refused is not None and isinstance(failure, RateLimited | Overloaded):
-                self.refused()
+            if self.on_overload is not None and isinstance(failure, RateLimited | Overloaded):
+                self.on_overload()
             raise
 
     def _without_key(self, text: str) -> str:
-        credential = self.backend.credential()
+        credential = self.ability.server.credential()
         return text if credential is None else credential.secret.scrub(text)
 
     def answer(self, payload: Any) -> Effects:
-        """Do what the backend does, and the checks that hold for every answer."""
+        """Do what the target does, and the checks that hold for every answer."""
         raise NotImplementedError

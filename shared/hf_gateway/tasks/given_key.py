@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from hf_gateway.backends import backend_class
+from hf_gateway.backends import Ability, open_ability
 from hf_gateway.errors import ConfigError
 from hf_gateway.keys.credentials import is_hugging_face, origin_of
 from hf_gateway.settings.chat import ChatSettings
@@ -21,7 +21,7 @@ def targets_of_key(
     if api_key is None:
         return []
     probes = [
-        (target, backend_class(target.kind)(target, settings).key_url)
+        (target, open_ability(Ability, target, settings).server.key_url)
         for target in targets
         if target.credential is None
     ]

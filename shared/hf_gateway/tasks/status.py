@@ -47,11 +47,11 @@ class TargetCheck:
 
 def status_of(candidate: TargetCandidate, now: float, access: Access = "unknown") -> TargetStatus:
     """Say how a target stands, without asking it; `now` by the chain's clock."""
-    backend = candidate.backend
-    needed = backend.key_requirement(access)
-    credential = backend.credential()
+    server = candidate.server
+    needed = server.key_requirement(access)
+    credential = server.credential()
     way = _refused_key(candidate) or missing_key_hint(
-        backend.target, needed, credential, backend.key_url, alone=candidate.alone
+        server.target, needed, credential, server.key_url, alone=candidate.alone
     )
     state = candidate.breaker.state(now)
     blocked = state.state in ("open", "resting")
@@ -74,18 +74,18 @@ def status_of(candidate: TargetCandidate, now: float, access: Access = "unknown"
 
 
 def _refused_key(candidate: TargetCandidate) -> str | None:
-    bound = candidate.backend.target.credential
+    bound = candidate.target.credential
     return bound.refusal if isinstance(bound, EnvKey) else None
 
 
 def check_target(candidate: TargetCandidate, now: float, perform: Callable[[Effects, str], Any]) -> TargetCheck:
-    """Ask a target what it serves; `perform` carries a backend's effects out."""
+    """Ask a target what it serves; `perform` carries effects out."""
     status = status_of(candidate, now)
     # A server whose key is not sent is asked all the same: it may be there, and need none.
     if status.fix is not None and _refused_key(candidate) is None:
         return TargetCheck(status, False, ProbeReport(), status.fix)
     try:
-        report: ProbeReport = perform(candidate.backend.probe(), candidate.label)
+        report: ProbeReport = perform(candidate.ability.probe(), candidate.label)
     except GatewayError as error:
         return TargetCheck(status, False, ProbeReport(), error.message)
     if report.access != "unknown":

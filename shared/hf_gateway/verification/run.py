@@ -152,9 +152,7 @@ class _Comparison:
         try:
             from hf_gateway.engines.variants import measured_variants
 
-            own, changed = measured_variants(
-                files, space, local.backend.target.options if local else {}, space.revision
-            )
+            own, changed = measured_variants(files, space, local.target.options if local else {}, space.revision)
         except GatewayError as error:
             how = "" if isinstance(error, EngineMissing) else f"{space.model} is on this machine, and does not run: "
             self.hints.append(f"{how}{error.message}")
@@ -170,7 +168,7 @@ class _Comparison:
         """Cut and scale as the chain does with every target's vectors."""
         found: dict[Role, tuple[Row | None, ...]] = {}
         for role, vectors in rows.items():
-            shaped = with_dimensions(Vectors.of(row for row in vectors if row), candidate.backend.embed_options)
+            shaped = with_dimensions(Vectors.of(row for row in vectors if row), candidate.ability.options)
             found[role] = tuple(tuple(row) for row in shaped)
         return found
 

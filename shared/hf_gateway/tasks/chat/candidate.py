@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from hf_gateway.backends.chat import ChatAbility
 from hf_gateway.errors import (
     AttemptTimedOut,
     ConnectFailed,
@@ -16,16 +17,18 @@ from hf_gateway.values.chat import AnswerBuilder, ChatRequest
 
 @dataclass(eq=False)
 class ChatCandidate(TargetCandidate):
-    """For chat. inherits: the target names no model of its own, so that a call's model is meant for it, too."""
+    """For chat."""
 
+    ability: ChatAbility
     inherits: bool = True
+    """Whether the target names no model of its own, so that a call's model is meant for it, too."""
 
     def answer(self, request: ChatRequest) -> Effects:
-        """Do what the backend does; a stream that did not say why it ended is an error, never a shorter answer."""
+        """Do what the target does; a stream that did not say why it ended is an error, never a shorter answer."""
         builder = AnswerBuilder()
-        model = request.model if self.inherits and request.model else self.backend.target.model
+        model = request.model if self.inherits and request.model else self.target.model
         try:
-            yield from self.backend.chat(replace(request, model=model), builder)
+            yield from self.ability.chat(replace(request, model=model), builder)
         except (AttemptTimedOut, ConnectFailed) as failure:
             if builder.has_content:
                 raise StreamBroken(f"the answer broke off: {failure.message}", target=self.label) from None

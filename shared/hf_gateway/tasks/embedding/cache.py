@@ -187,7 +187,7 @@ class CachedSpace:
             return None
         # The numbers that a longer vector is cut from are in no space: hash:64 cut to 32 is not hash:32.
         whole = next(
-            (known for candidate in self._candidates if (known := candidate.backend.model_space().dimension)), None
+            (known for candidate in self._candidates if (known := candidate.ability.model_space().dimension)), None
         )
         cut = f"{whole}->{self._options.dimensions}" if self._options.dimensions is not None else ""
         return Keys(space.id, request.role, f"{generation} truncate={request.truncate} {cut}")

@@ -3,6 +3,7 @@
 import unicodedata
 from dataclasses import dataclass, field, replace
 
+from hf_gateway.backends.embedding import EmbeddingAbility
 from hf_gateway.errors import (
     BadResponse,
     BatchTooLarge,
@@ -30,35 +31,38 @@ class SeenDimension:
 
 @dataclass(eq=False)
 class EmbeddingCandidate(TargetCandidate):
-    """For embeddings. seen: shared by all links of a chain; guard: whose vectors may be used."""
+    """For embeddings."""
 
+    ability: EmbeddingAbility
     seen: SeenDimension = field(default_factory=SeenDimension)
+    """The dimension of the chain's vectors, shared by all its candidates."""
     guard: Guard | None = None
+    """Decides whose vectors may be used."""
 
     @property
     def space(self) -> VectorSpace:
         """The space that is declared for it."""
-        return self.backend.space()
+        return self.ability.space()
 
     @property
     def authoritative(self) -> bool:
         """Whether the model's own files make its vectors, in this process."""
-        return self.backend.authoritative
+        return self.ability.authoritative
 
     @property
     def one_role(self) -> bool:
         """Whether queries and documents get the same vectors."""
-        return self.backend.one_role
+        return self.ability.one_role
 
     @property
     def mixes_roles(self) -> bool:
         """Whether one request may have texts of both roles."""
-        return self.backend.mixes_roles
+        return self.ability.mixes_roles
 
     @property
     def most_texts(self) -> int | None:
         """Texts of one request at most, canaries among them; None for any number."""
-        return self.backend.batch_texts
+        return self.ability.batch_texts
 
     @property
     def batch_texts(self) -> int | None:
@@ -75,7 +79,7 @@ class EmbeddingCandidate(TargetCandidate):
         return super().refusal() or (self.guard.refusal(self) if self.guard else None)
 
     def answer(self, request: EmbedRequest) -> Effects:
-        """Do what the backend does, and the checks that hold for every answer; the guard's before the first and after each."""
+        """Do what the target does, and the checks that hold for every answer; the guard's before the first and after each."""
         checked: Usage | None = None
         if self.guard is not None:
             checked = yield from self.guard.check_before_first_use(self)
@@ -98,14 +102,14 @@ class EmbeddingCandidate(TargetCandidate):
 
     def served_space(self) -> Effects:
         """Ask the target which space it serves."""
-        return self.backend.served_space()
+        return self.ability.served_space()
 
     def embed_shaped(self, request: EmbedRequest) -> Effects:
         """Embed, check what came, and cut and scale it as the chain wants."""
         try:
-            answer: EmbedAnswer = yield from self.backend.embed(request)
+            answer: EmbedAnswer = yield from self.ability.embed(request)
         except BatchTooLarge as limit:
-            self.backend.note_batch_limit(limit, request)
+            self.ability.note_batch_limit(limit, request)
             raise
         vectors = answer.vectors
         if len(vectors) != len(request.texts):
@@ -113,12 +117,12 @@ class EmbeddingCandidate(TargetCandidate):
             raise BadResponse(f"answered with {wrong}", target=self.label)
         if fault := vectors.fault():
             raise BadResponse(f"vectors that mean nothing: {fault}", target=self.label)
-        expected = self.backend.model_space().dimension
+        expected = self.ability.model_space().dimension
         if expected is not None and vectors.dim != expected:
             raise BadResponse(
-                f"vectors of {vectors.dim} numbers, and {self.backend.space_model()} has {expected}", target=self.label
+                f"vectors of {vectors.dim} numbers, and {self.ability.space_model()} has {expected}", target=self.label
             )
-        return replace(answer, vectors=with_dimensions(vectors, self.backend.embed_options))
+        return replace(answer, vectors=with_dimensions(vectors, self.ability.options))
 
 
 def _check_vectors(vectors: Vectors, request: EmbedRequest) -> str | None:

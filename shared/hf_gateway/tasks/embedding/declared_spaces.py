@@ -2,26 +2,40 @@
 
 from collections.abc import Sequence
 
+from hf_gateway.backends.embedding import EmbeddingAbility
 from hf_gateway.errors import SpaceMismatch
 from hf_gateway.spaces.binding import SpaceBinding
-from hf_gateway.tasks.candidate import TargetCandidate
 from hf_gateway.values.vector_space import VectorSpace
 
 
-def refuse_mixed_spaces(candidates: Sequence[TargetCandidate]) -> None:
+def declared_space(abilities: Sequence[EmbeddingAbility], *, merge: bool) -> VectorSpace:
+    """Return the space that a chain declares: its first target's, completed by the others' where they are to be one.
+
+    Args:
+        abilities: the chain's targets.
+        merge: whether all targets are of one space.
+    """
+    space = abilities[0].space()
+    if merge:
+        for ability in abilities[1:]:
+            space = space.merged(ability.space())
+    return space
+
+
+def refuse_mixed_spaces(abilities: Sequence[EmbeddingAbility]) -> None:
     """Raise SpaceMismatch, naming the fields and the ways out, for targets that declare different vector spaces."""
-    first, *others = candidates
-    known = first.backend.space()
-    for candidate in others:
-        space = candidate.backend.space()
+    first, *others = abilities
+    known = first.space()
+    for ability in others:
+        space = ability.space()
         if differences := known.differences(space):
             lines = "".join(f"\n  - {difference}" for difference in differences)
             raise SpaceMismatch(
-                f"the targets {first.label!r} and {candidate.label!r} do not share one vector space, so vectors of one could "
-                f"not be compared with vectors of the other:{lines}\n  Ways out: give both the same model; leave one of "
-                "them out; let the first one that answers decide, and the other never be mixed in "
+                f"the targets {first.target.label!r} and {ability.target.label!r} do not share one vector space, so vectors "
+                f"of one could not be compared with vectors of the other:{lines}\n  Ways out: give both the same model; leave "
+                "one of them out; let the first one that answers decide, and the other never be mixed in "
                 "(on_space_change='separate'); or, if they are the same in truth, declare it: "
-                f"Target({candidate.backend.target.kind!r}, ..., space=VectorSpace({known.model!r}))"
+                f"Target({ability.target.kind!r}, ..., space=VectorSpace({known.model!r}))"
             )
         known = known.merged(space)
 

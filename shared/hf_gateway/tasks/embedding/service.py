@@ -29,7 +29,7 @@ from hf_gateway.errors import ContextOverflow, GatewayError, InvalidRequest
 from hf_gateway.observing.observer import tags
 from hf_gateway.runtime.background_loop import BackgroundLoop, background_loop
 from hf_gateway.runtime.coalescing import Coalescer, Group
-from hf_gateway.runtime.concurrency_limit import ConcurrencyLimiter
+from hf_gateway.runtime.concurrency_limit import LoopLimiters
 from hf_gateway.runtime.driver import Driver
 from hf_gateway.runtime.ordered_map import map_ordered, map_ordered_blocking
 from hf_gateway.settings.embedding import EmbedSettings
@@ -102,6 +102,7 @@ class EmbeddingService:
         chain: Chain,
         driver: Driver,
         candidates: Sequence[EmbeddingCandidate],
+        limiters: LoopLimiters,
         settings: EmbedSettings,
         cache: CachedSpace | None,
         prepare: tuple[Callable[[], None], Callable[[], Coroutine[Any, Any, None]]],
@@ -114,15 +115,13 @@ class EmbeddingService:
         self._cache = cache
         self._prepare, self._aprepare = prepare
         self._coalescer = Coalescer(self._max_shared_texts) if settings.coalesce else None
-        self._limiters: dict[asyncio.AbstractEventLoop, ConcurrencyLimiter] = {}
+        self._limiters = limiters
         self._used_background_loop = False
-        for candidate in candidates:
-            candidate.refused = self._note_rate_limit
 
     @property
     def remote(self) -> bool:
         """Whether the first target is a server, which can be asked several things at once."""
-        return self._first.backend.url is not None
+        return self._first.server.url is not None
 
     def serve(
         self, request: EmbedRequest, attempt_log: AttemptLog | None = None, job: Job | None = None
@@ -240,7 +239,7 @@ class EmbeddingService:
             run.job.preferred = outcome.candidate
             missing = [*outcome.parts, *batches[place + 1 :]]
             if (
-                outcome.candidate.backend.url is None
+                outcome.candidate.server.url is None
                 or self._settings.max_concurrency == 1
                 or background_loop.is_current_thread()
             ):
@@ -276,7 +275,7 @@ class EmbeddingService:
 
     async def _serve_batch(self, run: EmbeddingRun, batch: EmbedRequest) -> tuple[list[ServedBatch], AttemptLog]:
         """Serve one batch, or the parts that a server wants it cut into; returns what came, in order, and what was tried."""
-        attempt_log, limiter, quick = AttemptLog(watched=run.attempt_log.watched), self._limiter(), None
+        attempt_log, limiter, quick = AttemptLog(watched=run.attempt_log.watched), self._limiters.current(), None
         await limiter.acquire()
         try:
             outcome = await self._driver.arun(self._attempt(run, batch, attempt_log))
@@ -367,21 +366,6 @@ class EmbeddingService:
         # In vain where the leader's event loop stands still: nobody waits for it any longer.
         coalescer.resolve(group, None)
         return group.outcome.result()
-
-    def _limiter(self) -> ConcurrencyLimiter:
-        loop = asyncio.get_running_loop()
-        limiter = self._limiters.get(loop)
-        if limiter is None:
-            # Loops of other threads may do the same now, so the mapping is neither replaced nor iterated over.
-            for known in list(self._limiters):
-                if known.is_closed():
-                    self._limiters.pop(known, None)
-            limiter = self._limiters[loop] = ConcurrencyLimiter(self._settings.max_concurrency)
-        return limiter
-
-    def _note_rate_limit(self) -> None:
-        for limiter in list(self._limiters.values()):
-            limiter.note_rate_limit()
 
 
 async def _serve_in_stream(batch: Batch, job: Job, aserve: AsyncServe) -> EmbedResult:
