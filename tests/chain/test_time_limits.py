@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hf_gateway import Gateway, Target, errors
-from hf_gateway.backends import base
+from hf_gateway.backends import chat as chat_backend
 from hf_gateway.chain.timeouts import AttemptTimeouts, Policy
 from hf_gateway.tasks.policies import WHOLE_ANSWER_SILENCE_S
 from hf_gateway.testing import ManualClock
@@ -263,11 +263,11 @@ def test_what_comes_after_the_finish_reason_is_not_waited_for_long(form: str) ->
     ended: list[Step] = [OPEN, (0.0, event("first")), (0.0, event(finish_reason="stop"))]
     timed = Timed(form, lambda: [*ended, *SILENT])
     assert timed.ask().text == "first"
-    assert timed.elapsed == base.USAGE_GRACE_S <= 2
+    assert timed.elapsed == chat_backend.USAGE_GRACE_S <= 2
     timed = Timed(form, lambda: [*ended, (0.0, b"data: [DONE]\n\n"), *SILENT])
     assert timed.ask().text == "first"
-    assert timed.elapsed == pytest.approx(base.BODY_END_TIMEOUT_S)
-    assert base.BODY_END_TIMEOUT_S <= 0.1
+    assert timed.elapsed == pytest.approx(chat_backend.BODY_END_TIMEOUT_S)
+    assert chat_backend.BODY_END_TIMEOUT_S <= 0.1
 
 
 def test_a_connection_has_its_own_time(form: str) -> None:

@@ -140,7 +140,13 @@ def test_no_lock_of_a_gateway_stays_taken_after_an_interrupt() -> None:
             gateway.chat("hi")
 
         call()
-        ends = interrupted(call, 1, "hf_gateway/breaker.py", "hf_gateway/values/forks.py", "hf_gateway/observe.py")
+        ends = interrupted(
+            call,
+            1,
+            "hf_gateway/chain/circuit_breaker.py",
+            "hf_gateway/values/forks.py",
+            "hf_gateway/observing/observer.py",
+        )
         call()
         gateway.close()
     assert ends["KeyboardInterrupt"] > 10

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hf_gateway import Gateway, Target, errors
-from hf_gateway.backends import base
+from hf_gateway.backends import chat as chat_backend
 from hf_gateway.runtime.effects import Opened
 from tests.servers.chat import Said, script
 from tests.servers.loopback import (
@@ -148,7 +148,7 @@ def test_a_stream_without_done_but_with_a_finish_reason_is_complete(chatter: Mak
 def test_a_stream_that_stays_open_after_its_finish_reason_is_complete(
     chatter: Make, other: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(base, "USAGE_GRACE_S", 0.1)
+    monkeypatch.setattr(chat_backend, "USAGE_GRACE_S", 0.1)
     events = len(OTHER.split()) + 2  # the role, the words, the finish reason; not the usage
     other.always(stall_stream(events))
     result = chatter([at(other)], streaming=True).ask()
