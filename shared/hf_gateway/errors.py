@@ -281,13 +281,7 @@ class GatedModel(PermissionDenied):
 
 
 class PaymentRequired(Unavailable):
-    """The account's credits are used up. Other targets billed to the same account are skipped.
-
-    Attributes:
-        account: which account that is, in the chain's own terms, or None.
-    """
-
-    account: str | None = None
+    """The account's credits are used up. Other targets billed to the same account are skipped."""
 
 
 class BudgetExceeded(Unavailable):

@@ -132,6 +132,7 @@ class _Run:
         self.later: list[tuple[float, Any]] = []  # (ready at, candidate): targets that may be able to answer then
         self.waits = 0
         self.asked: set[int] = set()
+        self.unpaid_accounts: set[str] = set()
 
     def try_candidate(self, candidate: Any, behind: Sequence[Any]) -> Steps:
         """Try one target, or skip it with a reason. Returns the outcome, or None if the next one is to be tried.
@@ -159,13 +160,9 @@ class _Run:
     def _refusal(self, candidate: Any) -> GatewayError | None:
         if (refusal := candidate.refusal()) is not None:
             return refusal  # type: ignore[no-any-return]
+        if candidate.account in self.unpaid_accounts:
+            return PaymentRequired("billed to the same account, whose credits are used up", target=candidate.label)
         for error in self.errors.values():
-            if (
-                isinstance(error, PaymentRequired)
-                and candidate.account is not None
-                and error.account == candidate.account
-            ):
-                return PaymentRequired("billed to the same account, whose credits are used up", target=candidate.label)
             if (
                 isinstance(error, ContextOverflow)
                 and not self.payload.truncate
@@ -233,8 +230,8 @@ class _Run:
             if not settled:
                 candidate.breaker.cancel_probe()
         failure.target = failure.target or candidate.label
-        if isinstance(failure, PaymentRequired):
-            failure.account = candidate.account
+        if isinstance(failure, PaymentRequired) and candidate.account is not None:
+            self.unpaid_accounts.add(candidate.account)
         self.errors[id(candidate)] = failure
         self.attempt_log.add(candidate, "failed", failure, started, self.chain.clock() - started)
         return failure

@@ -78,11 +78,12 @@ class TargetCandidate:
         try:
             return (yield from self.answer(payload))
         except GatewayError as failure:
-            failure.message = self._without_key(failure.message)
-            failure.args = (failure.message,)
             if self.on_overload is not None and isinstance(failure, RateLimited | Overloaded):
                 self.on_overload()
-            raise
+            if (message := self._without_key(failure.message)) == failure.message:
+                raise
+            without_key = failure.restated(message, failure.retry_after).with_traceback(failure.__traceback__)
+        raise without_key
 
     def _without_key(self, text: str) -> str:
         credential = self.ability.server.credential()
