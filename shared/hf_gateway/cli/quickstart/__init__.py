@@ -11,8 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-from hf_gateway.cli.documents import SUFFIXES, DocumentReader
 from hf_gateway.cli.output import console, literal, print_json, progress
+from hf_gateway.cli.quickstart.documents import SUFFIXES, DocumentReader
 from hf_gateway.engines import token_count
 from hf_gateway.errors import InvalidRequest, visible
 from hf_gateway.gateway import Gateway
@@ -45,7 +45,7 @@ class Passage:
 
 
 class FrameworkIndex(Protocol):
-    """What each framework's door gives for this command, in its module `quickstart`, as the class `Index`."""
+    """What the class `Index` of each framework's module does for this command."""
 
     def __init__(self, gateway: Gateway) -> None: ...
     def split(
@@ -72,7 +72,8 @@ class Split:
     """Whether the model's own tokenizer counts; else it is an estimate."""
 
 
-DOORS = {"langchain": "langchain_hf_gateway.quickstart", "llamaindex": "llamaindex_hf_gateway.quickstart"}
+INDEXES = {name: f"hf_gateway.cli.quickstart.{name}_index" for name in ("langchain", "llamaindex")}
+"""Modules with a class `Index`, each of which imports its framework."""
 CORES = {"langchain": "langchain_core", "llamaindex": "llama_index"}
 NAMES = {"langchain": "LangChain", "llamaindex": "LlamaIndex"}
 
@@ -86,7 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a file or folder (text, Markdown, HTML, PDF); default: Python's own language reference",
     )
     parser.add_argument("--ask", action="append", metavar="QUESTION", help="a question of yours; may be repeated")
-    parser.add_argument("--framework", choices=[*DOORS, "both"], help="default: whichever are installed")
+    parser.add_argument("--framework", choices=[*INDEXES, "both"], help="default: whichever are installed")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -163,7 +164,7 @@ def _split_for(gateway: Gateway) -> Split:
 
 def _frameworks(asked: str | None) -> list[str]:
     installed = [name for name, package in CORES.items() if find_spec(package) is not None]
-    wanted = list(DOORS) if asked == "both" else [asked] if asked else installed or list(DOORS)
+    wanted = list(INDEXES) if asked == "both" else [asked] if asked else installed or list(INDEXES)
     if missing := [name for name in wanted if name not in installed]:
         raise ImportError(f"{NAMES[missing[0]]} is not installed: pip install 'hf-gateway[{missing[0]}]'")
     return wanted
@@ -172,7 +173,7 @@ def _frameworks(asked: str | None) -> list[str]:
 def _through(
     framework: str, gateway: Gateway, documents: list[tuple[str, str]], split: Split, questions: list[str]
 ) -> dict[str, Any]:
-    index: FrameworkIndex = importlib.import_module(DOORS[framework]).Index(gateway)
+    index: FrameworkIndex = importlib.import_module(INDEXES[framework]).Index(gateway)
     overlap = min(OVERLAP_TOKENS, split.max_tokens // 4)
     pieces = index.split(documents, split.max_tokens, overlap, split.tokens)
     seen: list[EmbedResult] = []
