@@ -4,14 +4,13 @@ import csv
 import datetime as dt
 import io
 import json
+import re
 import sys
 import uuid
-import warnings
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree as ET
 
 import pytest
 import sqlalchemy as sa
@@ -28,6 +27,7 @@ from tests.support.ledgers import kept, locked, postgres, rows, sqlite, url
 
 __all__ = ["postgres", "sqlite", "url"]  # fixtures
 
+COSTS = Path(__file__).parents[2] / "docs" / "costs.md"
 DAY = dt.datetime(2026, 1, 30, 12, tzinfo=dt.UTC)
 
 
@@ -246,41 +246,13 @@ class TestForms:
             "  d   ▏ w",
         ]
 
-    @pytest.mark.parametrize("by", ["model", "day"])
-    @pytest.mark.parametrize(("end", "begins"), [("png", b"\x89PNG"), ("svg", b"<?xml")])
-    def test_a_chart_in_a_file(
-        self, by: str, end: str, begins: bytes, sqlite: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        path = tmp_path / f"chart.{end}"
-        out = printed(capsys, "--ledger", filled(sqlite, example()), "--by", by, "--plot", str(path))
-        assert str(path) in out.replace("\n", "")
-        assert path.read_bytes().startswith(begins)
-
-    def test_a_chart_in_a_file_of_another_kind_is_refused(
-        self, sqlite: str, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        assert main(["usage", "--ledger", filled(sqlite, example()), "--plot", "chart.pdf"]) == 2
-        assert ".png or .svg" in capsys.readouterr().err
-
-    def test_a_chart_in_a_file_without_matplotlib_names_what_to_install(
-        self, sqlite: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(usage_chart, "find_spec", lambda name: None)
-        assert main(["usage", "--ledger", filled(sqlite, example()), "--plot", "chart.png"]) == 1
-        assert "pip install matplotlib" in capsys.readouterr().err
-
-    @pytest.mark.parametrize("by", ["tenant", "day"])
-    @pytest.mark.parametrize("end", ["png", "svg"])
-    def test_a_chart_in_a_file_has_names_as_they_are(self, by: str, end: str, sqlite: str, tmp_path: Path) -> None:
-        """Matplotlib reads what stands between two dollars as a formula, and an SVG file takes no control characters."""
-        filled(sqlite, [row(tenant="$x_{$"), row(tenant="a\x1bb\nc")])
-        path = tmp_path / f"chart.{end}"
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            assert main(["usage", "--ledger", sqlite, "--by", by, "--plot", str(path)]) == 0
-        if end == "svg":
-            ET.parse(path)
-            assert by == "day" or "$x_{$" in path.read_text()
+    def test_the_chart_of_the_documentation_is_drawn(self, sqlite: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        (code,) = re.findall(r"^```python\n([^`]*savefig[^`]*)^```", COSTS.read_text(encoding="utf-8"), re.MULTILINE)
+        monkeypatch.setenv("HF_GATEWAY_LEDGER", filled(sqlite, example()))
+        drawn: dict[str, Any] = {}
+        exec(code, drawn)
+        assert [group["name"] for group in drawn["groups"]] == ["2026-01-30", "2026-01-31"]
+        assert Path("usage.png").read_bytes().startswith(b"\x89PNG")
 
     @pytest.mark.parametrize(
         ("encoding", "arguments", "said"),
@@ -309,7 +281,7 @@ class TestForms:
         assert "[red]acme[/red]" in printed(capsys, "--ledger", sqlite, "--by", "tenant")
         out = io.StringIO()
         engine = store.open_engine(sqlite, read_only=True)
-        usage_chart.draw(usage_report(engine, "tenant", UsageFilter()), "", Console(out))
+        usage_chart.draw(usage_report(engine, "tenant", UsageFilter()), Console(out))
         engine.dispose()
         assert "[red]acme[/red]" in out.getvalue()
 

@@ -37,13 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--chain", help="of this chain alone")
     parser.add_argument("--model", help="of this model alone")
     parser.add_argument("--ledger", metavar="URL", help="another ledger than HF_GATEWAY_LEDGER says")
-    parser.add_argument(
-        "--plot",
-        nargs="?",
-        const="",
-        metavar="FILE",
-        help="draw it: here, or into a .png or .svg file (needs matplotlib)",
-    )
+    parser.add_argument("--plot", action="store_true", help="draw it as bars")
     parser.add_argument(
         "--migrate", action="store_true", help="make the ledger's tables, or bring them up to date, and end"
     )
@@ -54,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Ask and show; 0, or 1 where there is no ledger or it cannot be read."""
-    if arguments.plot is not None and (arguments.json or arguments.csv):
+    if arguments.plot and (arguments.json or arguments.csv):
         raise ConfigError("--plot is for people; leave --json and --csv out")
     check_text({f"--{name}": getattr(arguments, name) for name in ("tenant", "chain", "model")})
     url = place.choose_url(arguments.ledger)
@@ -143,10 +137,10 @@ def _print_report(url: str, arguments: argparse.Namespace, asked: "UsageFilter")
         print_json(_document(url, read, asked, waiting))
     elif arguments.csv:
         _print_csv(read)
-    elif arguments.plot is not None:
+    elif arguments.plot:
         from hf_gateway.cli.usage_chart import draw
 
-        draw(read, arguments.plot, console())
+        draw(read, console())
     else:
         _print_table(url, read)
     _warn(read, waiting, spill)
