@@ -3,14 +3,12 @@
 Whatever is printed for people is made visible first, so that nothing that a server said can command the terminal.
 """
 
-import contextlib
 import io
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from typing import Any, TextIO
 
 from hf_gateway.errors import ConfigError, visible
@@ -156,23 +154,6 @@ def check_text(given: Mapping[str, str | None]) -> None:
     for option, value in given.items():
         if value is not None and any("\ud800" <= each <= "\udfff" for each in value):
             raise ConfigError(f"{option} {value!r} has bytes in it that are no text in this locale")
-
-
-@contextlib.contextmanager
-def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar on stderr while the block runs, and give the function that moves it.
-
-    There is none where stderr is no terminal, or where Rich is not installed.
-    """
-    if not sys.stderr.isatty() or find_spec("rich") is None:
-        yield lambda done: None  # noqa: ARG005 - nobody watches
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console(stderr=True).rich, transient=True) as bar:
-        task = bar.add_task(title, total=total)
-        yield lambda done: bar.advance(task, done)
 
 
 def print_json(value: Any) -> None:

@@ -16,13 +16,13 @@ from hf_gateway.errors import (
     ModelNotFound,
 )
 from hf_gateway.hub import download as downloads
-from hf_gateway.hub.bar import bytes_bar
 from hf_gateway.hub.cache import ModelCache
 from hf_gateway.hub.client import AWAY, HubClient, HubOutage
 from hf_gateway.hub.errors import HubOffline
 from hf_gateway.hub.queries import HubQueries
 from hf_gateway.hub.transfer import Patience
 from hf_gateway.keys.credentials import Credential
+from hf_gateway.runtime.progress_bar import progress_bar
 from hf_gateway.settings.config_file import hub_url
 from hf_gateway.values.forks import fork_lock
 from hf_gateway.values.hub_model import LIFETIME_HOURS, ModelFile
@@ -93,7 +93,7 @@ def _download_now(
         questions = HubQueries(client, ModelCache(endpoint=endpoint), LIFETIME_HOURS)
         steps = questions.choose_files(model, revision, None, choose, offline=False)
         order, _ = client.run(steps, METADATA_TIMEOUT_S)
-        with bytes_bar(order.model) as shown:
+        with progress_bar(order.model) as shown:
             return downloads.fetch(order, shown, patience=DOWNLOAD_PATIENCE).path
     finally:
         client.close()

@@ -10,7 +10,6 @@ from typing import Any, Self
 from hf_gateway.chain.effects import Steps
 from hf_gateway.hub import download as downloads
 from hf_gateway.hub import names
-from hf_gateway.hub.bar import bytes_bar
 from hf_gateway.hub.cache import ModelCache
 from hf_gateway.hub.client import HubClient
 from hf_gateway.hub.compatibility import Compatibility
@@ -21,6 +20,7 @@ from hf_gateway.hub.queries import HubQueries
 from hf_gateway.hub.registry_names import RegistryNames
 from hf_gateway.hub.selection import Format
 from hf_gateway.runtime.driver import Clock, Transport
+from hf_gateway.runtime.progress_bar import progress_bar
 from hf_gateway.values.http import HttpResponse
 from hf_gateway.values.hub_model import LIFETIME_HOURS, ModelMetadata, Models
 from hf_gateway.wire.hub_account import HubAccount, decode_whoami, encode_whoami
@@ -319,7 +319,5 @@ def _license(found: ModelMetadata) -> License:
 
 
 def _fetched(order: DownloadPlan, progress: Progress | None, stop: "downloads.Stop | None" = None) -> Download:
-    if progress is not None:
-        return downloads.fetch(order, progress, stop=stop)
-    with bytes_bar(order.model) as shown:
-        return downloads.fetch(order, shown, stop=stop)
+    with progress_bar(order.model, wanted=progress is None) as shown:
+        return downloads.fetch(order, progress or shown, stop=stop)

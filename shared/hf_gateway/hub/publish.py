@@ -21,7 +21,6 @@ from hf_gateway.errors import (
 )
 from hf_gateway.hub import names
 from hf_gateway.hub.adapter import Adapter, read_adapter
-from hf_gateway.hub.bar import publish_bar
 from hf_gateway.hub.cache import ModelCache
 from hf_gateway.hub.card import Details, license_in
 from hf_gateway.hub.client import HubClient
@@ -30,6 +29,7 @@ from hf_gateway.hub.licenses import names_one
 from hf_gateway.hub.plan import BaseLicense, PublishPlan, make_plan
 from hf_gateway.hub.upload import Progress, Upload
 from hf_gateway.keys.credentials import Credential
+from hf_gateway.runtime.progress_bar import progress_bar
 from hf_gateway.values.hub_model import ModelMetadata
 from hf_gateway.values.secret import Secret
 from hf_gateway.wire.hub_account import decode_whoami, encode_whoami, encode_write_check
@@ -136,8 +136,10 @@ def publish(
         if dry_run:
             return Published(plan, private=private)
         assert secret is not None
-        with publish_bar(repo_id, progress) as shown, Upload(client.endpoint, secret, shown, stop) as upload:
-            return _Publication(plan, adapter.folder, client, upload).run()
+        with progress_bar(repo_id, wanted=progress is None) as bar:
+            shown = progress if bar is None else lambda step, sent, total: bar(sent, total, step)
+            with Upload(client.endpoint, secret, shown, stop) as upload:
+                return _Publication(plan, adapter.folder, client, upload).run()
     finally:
         client.close()
 

@@ -11,11 +11,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-from hf_gateway.cli.output import console, literal, print_json, progress
+from hf_gateway.cli.output import console, literal, print_json
 from hf_gateway.cli.quickstart.documents import SUFFIXES, DocumentReader
 from hf_gateway.engines import token_count
 from hf_gateway.errors import InvalidRequest, visible
 from hf_gateway.gateway import Gateway
+from hf_gateway.runtime.progress_bar import ShowProgress, progress_bar
 from hf_gateway.values.embedding import EmbedResult
 from hf_gateway.values.logs import logger
 from hf_gateway.values.wording import quantity
@@ -23,7 +24,7 @@ from hf_gateway.values.wording import quantity
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 QUESTIONS = ("How do I catch an exception?", "How do I take a slice of a list?", "What does the with statement do?")
 PASSAGES = 3
-SHOWN = 110
+SHOWN_CHARS = 110
 MAX_PIECE_TOKENS = 256
 """Tokens of a piece at most, those that mark its beginning and end included; fewer where the model takes fewer."""
 MARKING_TOKENS = 2
@@ -37,11 +38,14 @@ log = logger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Passage:
-    """A piece of a document that was found. score: cosine similarity to the question."""
+    """A piece of a document that was found."""
 
     score: float
+    """Cosine similarity to the question."""
     source: str
+    """Name of the document."""
     text: str
+    """The piece, in one line."""
 
 
 class FrameworkIndex(Protocol):
@@ -51,13 +55,31 @@ class FrameworkIndex(Protocol):
     def split(
         self, documents: Iterable[tuple[str, str]], max_tokens: int, overlap: int, tokens: Callable[[str], list[int]]
     ) -> int:
-        """Split documents (source, text) into pieces; returns how many pieces there are."""
+        """Split documents into pieces.
 
-    def build(self, step: Callable[[int], None]) -> None:
-        """Embed and index the pieces, telling `step` how many were done each time."""
+        Args:
+            documents: the source and the text of each.
+            max_tokens: tokens of a piece at most.
+            overlap: tokens of a piece that the next one repeats.
+            tokens: returns the numbers of a text's tokens.
+
+        Returns:
+            How many pieces there are.
+        """
+
+    def build(self, show: ShowProgress | None) -> None:
+        """Embed and index the pieces, and show how many are done."""
 
     def ask(self, question: str, count: int) -> list[tuple[float, str, str]]:
-        """Return (score, source, text) of the best pieces, the best first."""
+        """Search the pieces.
+
+        Args:
+            question: what is looked for.
+            count: how many pieces are wanted.
+
+        Returns:
+            Score, source and text of each, the best first.
+        """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +101,7 @@ NAMES = {"langchain": "LangChain", "llamaindex": "LlamaIndex"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Add the arguments of the command."""
     parser.add_argument(
         "path",
         nargs="?",
@@ -118,7 +140,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _account(reader: DocumentReader) -> Iterator[str]:
-    """Give a line for each text that is missing, or may be read wrongly, and a count where there are several."""
+    """Yield a line for each text that is missing, or may be read wrongly, and a count where there are several."""
     for name, reason in reader.skipped.items():
         yield f"skipped: {visible(name)}: {visible(reason)}"
     if len(reader.skipped) > 1:
@@ -129,7 +151,7 @@ def _account(reader: DocumentReader) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _ready(arguments: argparse.Namespace, question: str) -> Iterator[tuple[Gateway, Split]]:
-    """Give a chain whose model is loaded, and how documents are cut for it."""
+    """Yield a chain whose model is loaded, and how documents are cut for it."""
     model, targets = arguments.model or DEFAULT_MODEL, arguments.targets
     with Gateway(model, targets) as gateway:
         gateway.embed([question], role="query")  # so that a model's files, with its tokenizer, are here
@@ -179,8 +201,8 @@ def _through(
     seen: list[EmbedResult] = []
     gateway.observe(seen.append)
     started = time.perf_counter()
-    with progress(f"{NAMES[framework]}: indexing", pieces) as step:
-        index.build(step)
+    with progress_bar(f"{NAMES[framework]}: indexing", counts_bytes=False) as show:
+        index.build(show)
     seconds = time.perf_counter() - started
     known = [result.usage.input_tokens for result in seen]
     tokens = None if None in known else sum(count or 0 for count in known)
@@ -222,5 +244,5 @@ def _print_answer(out: Any, result: dict[str, Any]) -> None:
         out.print(f"\n  [bold]{literal(answer['question'])}[/bold]  [dim]{answer['seconds'] * 1000:.0f} ms[/dim]")
         for passage in answer["passages"]:
             text = passage["text"]
-            shown = text if len(text) <= SHOWN else text[:SHOWN].rsplit(" ", 1)[0] + " …"
+            shown = text if len(text) <= SHOWN_CHARS else text[:SHOWN_CHARS].rsplit(" ", 1)[0] + " …"
             out.print(f"    {passage['score']:.3f}  [cyan]{literal(passage['source'])}[/cyan]  {literal(shown)}")

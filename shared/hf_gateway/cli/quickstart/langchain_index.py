@@ -6,6 +6,7 @@ from langchain_core.documents import Document
 from langchain_core.vectorstores import InMemoryVectorStore
 
 from hf_gateway.gateway import Gateway
+from hf_gateway.runtime.progress_bar import ShowProgress
 from langchain_hf_gateway.embeddings import HFGatewayEmbeddings
 
 BATCH_TEXTS = 64
@@ -28,7 +29,7 @@ class Index:
             documents: the source and the text of each.
             max_tokens: tokens of a piece at most.
             overlap: tokens of a piece that the next one repeats.
-            tokens: gives the numbers of a text's tokens.
+            tokens: returns the numbers of a text's tokens.
 
         Returns:
             How many pieces there are.
@@ -50,15 +51,24 @@ class Index:
         )
         return len(self._pieces)
 
-    def build(self, step: Callable[[int], None]) -> None:
-        """Embed and index the pieces."""
+    def build(self, show: ShowProgress | None) -> None:
+        """Embed and index the pieces, and show how many are done."""
         for start in range(0, len(self._pieces), BATCH_TEXTS):
             batch = self._pieces[start : start + BATCH_TEXTS]
             self._store.add_documents(batch)
-            step(len(batch))
+            if show is not None:
+                show(start + len(batch), len(self._pieces))
 
     def ask(self, question: str, count: int) -> list[tuple[float, str, str]]:
-        """Return (score, source, text) of the best pieces, the best first."""
+        """Search the pieces.
+
+        Args:
+            question: what is looked for.
+            count: how many pieces are wanted.
+
+        Returns:
+            Score, source and text of each, the best first.
+        """
         found = self._store.similarity_search_with_score(question, k=count)
         return [
             (float(score), str(document.metadata.get("source", "")), document.page_content) for document, score in found

@@ -8,6 +8,7 @@ from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.schema import BaseNode
 
 from hf_gateway.gateway import Gateway
+from hf_gateway.runtime.progress_bar import ShowProgress
 from llamaindex_hf_gateway.embedding import HFGatewayEmbedding
 
 BATCH_TEXTS = 64
@@ -35,7 +36,7 @@ class Index:
             documents: the source and the text of each.
             max_tokens: tokens of a piece at most.
             overlap: tokens of a piece that the next one repeats.
-            tokens: gives the numbers of a text's tokens.
+            tokens: returns the numbers of a text's tokens.
 
         Returns:
             How many pieces there are.
@@ -46,15 +47,24 @@ class Index:
         self._nodes = list(splitter.get_nodes_from_documents([_document(*each) for each in documents]))
         return len(self._nodes)
 
-    def build(self, step: Callable[[int], None]) -> None:
-        """Embed and index the pieces."""
+    def build(self, show: ShowProgress | None) -> None:
+        """Embed and index the pieces, and show how many are done."""
         for start in range(0, len(self._nodes), BATCH_TEXTS):
             batch = self._nodes[start : start + BATCH_TEXTS]
             self._index.insert_nodes(batch)
-            step(len(batch))
+            if show is not None:
+                show(start + len(batch), len(self._nodes))
 
     def ask(self, question: str, count: int) -> list[tuple[float, str, str]]:
-        """Return (score, source, text) of the best pieces, the best first."""
+        """Search the pieces.
+
+        Args:
+            question: what is looked for.
+            count: how many pieces are wanted.
+
+        Returns:
+            Score, source and text of each, the best first.
+        """
         found = self._index.as_retriever(similarity_top_k=count).retrieve(question)
         return [
             (float(node.score or 0.0), str(node.node.metadata.get("source", "")), node.node.get_content())
