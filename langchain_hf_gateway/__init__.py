@@ -1,12 +1,14 @@
 """LangChain's door to hf-gateway: `ChatHFGateway`, `HFGatewayEmbeddings`, and `register` for `init_chat_model` and its like.
 
-`locked` and its like open an index only with the vector space it was made with; `with_text` leaves out what has no vector.
+`locked` and its like open an index only with the vector space it was made with; `with_text` leaves out what has no vector;
+`cache_backed` keeps LangChain's own cache from mixing spaces and roles.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from langchain_hf_gateway.byte_store import cache_backed as cache_backed
     from langchain_hf_gateway.chat_models import ChatHFGateway as ChatHFGateway
     from langchain_hf_gateway.documents import with_text as with_text
     from langchain_hf_gateway.embeddings import HFGatewayEmbeddings as HFGatewayEmbeddings
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 _HOME = {
     "ChatHFGateway": "chat_models",
     "HFGatewayEmbeddings": "embeddings",
+    "cache_backed": "byte_store",
     "load_faiss": "indexes",
     "locked": "indexes",
     "open_chroma": "indexes",
@@ -32,6 +35,7 @@ _HOME = {
 __all__ = [
     "ChatHFGateway",
     "HFGatewayEmbeddings",
+    "cache_backed",
     "load_faiss",
     "locked",
     "open_chroma",

@@ -1,4 +1,5 @@
-"""Vector caches under the import path that README documents; the code is in `hf_gateway.tasks.embedding.cache`."""
+"""Vector caches: what `cache=` takes, and the counts of `gateway.cache`."""
 
+from hf_gateway.storage.vector_stores import SqliteCache as SqliteCache
+from hf_gateway.storage.vector_stores import VectorCache as VectorCache
 from hf_gateway.tasks.embedding.cache import CacheCounts as CacheCounts
-from hf_gateway.tasks.embedding.cache import cache_backed as cache_backed

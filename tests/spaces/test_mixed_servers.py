@@ -14,8 +14,7 @@ from llama_index.core.storage.kvstore import SimpleKVStore
 from hf_gateway import Gateway, errors
 from hf_gateway.spaces.fingerprint import CANARIES
 from hf_gateway.spaces.request_canaries import FULL_REQUESTS, QUERY_TEXTS
-from hf_gateway.tasks.embedding.cache import cache_backed
-from langchain_hf_gateway import HFGatewayEmbeddings
+from langchain_hf_gateway import HFGatewayEmbeddings, cache_backed
 from llamaindex_hf_gateway import HFGatewayEmbedding
 from tests.servers import unit_vectors
 from tests.servers.loopback import Recorded, Reply, Stream

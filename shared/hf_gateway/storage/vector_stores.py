@@ -1,11 +1,10 @@
-"""Stores for cached vectors: a SQLite file, LangChain's byte stores, LlamaIndex's key-value stores.
+"""Stores for cached vectors: a SQLite file, and the stores of frameworks, which entry points adapt.
 
 They map strings to bytes; what a key contains is defined in `tasks/embedding/cache.py`.
 """
 
 import contextlib
 import os
-from base64 import b64decode, b64encode
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from hf_gateway.errors import ConfigError
 from hf_gateway.storage.files import home
 from hf_gateway.storage.sqlite import gate, set_wal_mode
+from hf_gateway.values.entry_points import installed
 from hf_gateway.values.forks import fork_lock
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 FILE_NAME = "vectors.sqlite"
 VERSION = 1
 """Version of the SQLite file's tables; a file of another version is not used."""
+ADAPTERS = "hf_gateway.vector_caches"
+"""Group of entry points: functions that return a `VectorCache` over a framework's store, and None for other objects."""
 BUSY_TIMEOUT_S = 10.0
 """How long a writer waits for other processes' writes."""
 
@@ -179,56 +181,6 @@ def _trim(connection: "sqlite3.Connection", max_bytes: int) -> None:
         )
 
 
-class ByteStoreCache:
-    """Vectors in a LangChain `ByteStore`, or in anything with `mget` and `mset`."""
-
-    def __init__(self, store: Any) -> None:
-        """Use a store, which stays its owner's to close."""
-        self.store = store
-
-    def get_many(self, keys: Sequence[str]) -> Sequence[bytes | None]:
-        """Return one value per key, in order."""
-        return list(self.store.mget(list(keys)))
-
-    def set_many(self, items: Sequence[tuple[str, bytes]]) -> None:
-        """Store values under keys."""
-        self.store.mset(list(items))
-
-    def close(self) -> None:
-        """Do nothing: the store is its owner's to close."""
-
-
-class KVStoreCache:
-    """Vectors in a LlamaIndex `BaseKVStore`, or in anything with `put` and `get`; in base64, since its values are JSON."""
-
-    collection = "hf_gateway_vectors"
-
-    def __init__(self, store: Any) -> None:
-        """Use a store, which stays its owner's to close."""
-        self.store = store
-
-    def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
-        """Return one value per key, in order; a foreign value becomes an empty one, which the cache takes for damaged."""
-        return [_from_json(self.store.get(name, collection=self.collection)) for name in keys]
-
-    def set_many(self, items: Sequence[tuple[str, bytes]]) -> None:
-        """Store values under keys."""
-        for name, value in items:
-            self.store.put(name, {"vector": b64encode(value).decode()}, collection=self.collection)
-
-    def close(self) -> None:
-        """Do nothing: the store is its owner's to close."""
-
-
-def _from_json(value: Any) -> bytes | None:
-    if value is None:
-        return None
-    try:
-        return b64decode(value["vector"], validate=True)
-    except (KeyError, TypeError, ValueError):
-        return b""
-
-
 def open_cache(given: Any) -> VectorCache | None:
     """Return the cache that `cache=` means; None for no cache. Opens nothing. Raises ConfigError."""
     if given is None or given is False:
@@ -241,18 +193,14 @@ def open_cache(given: Any) -> VectorCache | None:
         raise ConfigError(f"cache is the class {given.__name__}; pass an instance")
     if isinstance(given, VectorCache):
         return given
-    if _has(given, "mget", "mset"):
-        return ByteStoreCache(given)
-    if _has(given, "put", "get"):
-        return KVStoreCache(given)
+    adapters = installed(ADAPTERS)
+    for adapter in adapters.values():
+        adapted: VectorCache | None = adapter.load()(given)
+        if adapted is not None:
+            return adapted
     raise ConfigError(
-        "cache is True, a path, a LangChain ByteStore, a LlamaIndex key-value store, or a VectorCache, "
-        f"not {type(given).__name__}"
+        f"cache is True, a path, a VectorCache, or a store of {' or '.join(adapters)}, not {type(given).__name__}"
     )
-
-
-def _has(given: Any, *names: str) -> bool:
-    return all(callable(getattr(given, name, None)) for name in names)
 
 
 def chunks(items: Sequence[str], most: int) -> Iterator[Sequence[str]]:

@@ -13,6 +13,7 @@ import time
 from array import array
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import pytest
 from blockbuster import blockbuster_ctx
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from langchain_core.stores import InMemoryByteStore
 
 from hf_gateway import Gateway, Target, VectorSpace, errors
 from hf_gateway.engines.hashing import MAX_CHARS
@@ -97,6 +99,17 @@ class Kept:
         self.calls += 1
         if self.failing is not None:
             raise self.failing
+
+
+class Shelf:
+    """A store of a framework, which is no cache by itself."""
+
+    def __init__(self) -> None:
+        self.kept = Kept()
+
+
+def adapt_shelf(store: Any) -> Kept | None:
+    return store.kept if isinstance(store, Shelf) else None
 
 
 def through(server: Any, kept: Any = True, **settings: Any) -> Gateway:
@@ -286,6 +299,19 @@ class TestCalls:
     def test_what_is_no_cache_is_refused_with_what_would_be(self, given):
         with pytest.raises(errors.ConfigError, match="cache is"):
             Gateway(targets=["hash"], cache=given)
+
+    def test_an_entry_point_adapts_the_stores_of_a_framework(self, server, monkeypatch):
+        adapters = {"shelves": EntryPoint("shelves", f"{__name__}:adapt_shelf", vector_stores.ADAPTERS)}
+        monkeypatch.setattr(
+            vector_stores, "installed", lambda group: adapters if group == vector_stores.ADAPTERS else {}
+        )
+        shelf = Shelf()
+        for _ in range(2):
+            through(server, shelf).embed(["foo"])
+        assert server.count(PATH) == 1
+        assert len(shelf.kept.entries) == 1
+        with pytest.raises(errors.ConfigError, match="a store of shelves, not InMemoryByteStore"):
+            through(server, InMemoryByteStore())
 
     def test_closing_leaves_a_cache_that_was_handed_in_to_its_owner(self, server):
         kept = Kept()

@@ -22,8 +22,8 @@ from llama_index.core.storage.kvstore import SimpleKVStore
 
 from hf_gateway import Gateway, errors
 from hf_gateway.storage.files import home
-from hf_gateway.tasks.embedding.cache import RoleStore, cache_backed
-from langchain_hf_gateway import HFGatewayEmbeddings
+from langchain_hf_gateway import HFGatewayEmbeddings, cache_backed
+from langchain_hf_gateway.byte_store import RoleStore
 from llamaindex_hf_gateway import HFGatewayEmbedding
 from tests.servers import unit_vectors
 from tests.servers.loopback import Loopback

@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 from hf_gateway.errors import BadResponse, ConfigError
 from hf_gateway.settings.embedding import EmbedOptions
@@ -25,7 +24,7 @@ from hf_gateway.spaces.fingerprint import Fingerprint, Store, compare
 from hf_gateway.storage.vector_stores import SqliteCache as SqliteCache
 from hf_gateway.storage.vector_stores import VectorCache as VectorCache
 from hf_gateway.storage.vector_stores import open_cache
-from hf_gateway.values.embedding import EmbedAnswer, EmbedRequest, Role
+from hf_gateway.values.embedding import EmbedAnswer, EmbedRequest
 from hf_gateway.values.forks import fork_lock
 from hf_gateway.values.logs import logger
 from hf_gateway.values.vector_space import VectorSpace
@@ -376,90 +375,6 @@ class CacheLookup:
         return Vectors.from_bytes(
             b"".join(self._rows[text] for text in self._request.texts), max(sizes, default=0) // 4
         )
-
-
-def cache_backed(embeddings: Any, store: Any) -> dict[str, Any]:
-    """Return the arguments with which LangChain's `CacheBackedEmbeddings` keeps spaces and roles apart.
-
-    With `query_embedding_cache=True` LangChain looks queries up among the documents, and a namespace of the model's name is
-    none of its space. The keys are digits and letters, so that every store takes them.
-
-    Args:
-        embeddings: an `HFGatewayEmbeddings`.
-        store: a `ByteStore` for both roles, of any number of spaces.
-
-    Raises:
-        ConfigError: the chain's space is not settled yet (`on_space_change="separate"`); give the class itself `cache=`.
-
-    Example:
-        ```python
-        cached = CacheBackedEmbeddings.from_bytes_store(embeddings, **cache_backed(embeddings, store))
-        ```
-    """
-    gateway = embeddings.gateway
-    if gateway.final_space is None:
-        raise ConfigError(
-            "nobody has answered yet, and on_space_change='separate' leaves open in which space that will be, so there is no "
-            "namespace; embed something first, or give the class cache= instead, which waits for that"
-        )
-    return {
-        "document_embedding_cache": RoleStore(store, "document"),
-        "query_embedding_cache": RoleStore(store, "query"),
-        "key_encoder": _NamedKeys(gateway),
-    }
-
-
-class _NamedKeys:
-    """Makes LangChain's keys in the namespace that holds when one is made; those before the first measurement are never found."""
-
-    def __init__(self, gateway: Any) -> None:
-        self._gateway = gateway
-        self._unmeasured = uuid4().hex
-
-    def __call__(self, text: str) -> str:
-        name = self._gateway.cache_namespace or self._unmeasured
-        return Keys(name, "langchain", f"truncate={self._gateway.settings.truncate}")(text)
-
-
-class RoleStore:
-    """A view of another store in which every key carries a role, with the methods of a LangChain `ByteStore`."""
-
-    def __init__(self, store: Any, role: Role) -> None:
-        """Take the store that keeps the entries."""
-        self.store = store
-        self._before = f"{role}-"
-
-    def mget(self, keys: Sequence[str]) -> Any:
-        """Return one value a key."""
-        return self.store.mget(self._with_role(keys))
-
-    async def amget(self, keys: Sequence[str]) -> Any:
-        """Return one value a key."""
-        return await self.store.amget(self._with_role(keys))
-
-    def mset(self, items: Sequence[tuple[str, bytes]]) -> None:
-        """Keep values."""
-        self.store.mset([(self._before + name, value) for name, value in items])
-
-    async def amset(self, items: Sequence[tuple[str, bytes]]) -> None:
-        """Keep values."""
-        await self.store.amset([(self._before + name, value) for name, value in items])
-
-    def mdelete(self, keys: Sequence[str]) -> None:
-        """Forget values."""
-        self.store.mdelete(self._with_role(keys))
-
-    async def amdelete(self, keys: Sequence[str]) -> None:
-        """Forget values."""
-        await self.store.amdelete(self._with_role(keys))
-
-    def yield_keys(self, *, prefix: str | None = None) -> Iterator[str]:
-        """Give this role's keys."""
-        for name in self.store.yield_keys(prefix=self._before + (prefix or "")):
-            yield name.removeprefix(self._before)
-
-    def _with_role(self, keys: Sequence[str]) -> list[str]:
-        return [self._before + name for name in keys]
 
 
 def _rows(vectors: Vectors) -> Iterator[bytes]:
