@@ -31,7 +31,7 @@ from hf_gateway import gateway as gateway_module
 from hf_gateway.backends.openai import OpenAIEmbedding
 from hf_gateway.engines import sources
 from hf_gateway.runtime.driver import Clock, Transport
-from hf_gateway.spaces.request_canaries import MIN_ROOM
+from hf_gateway.spaces.request_canaries import MIN_BATCH_TEXTS
 from hf_gateway.testing import ManualClock
 from langchain_hf_gateway import HFGatewayEmbeddings
 from llamaindex_hf_gateway import HFGatewayEmbedding
@@ -366,7 +366,7 @@ class Run:
             if server.replica is not None
             and (
                 not process.canary_every
-                or (server.max_texts or MIN_ROOM) < MIN_ROOM
+                or (server.max_texts or MIN_BATCH_TEXTS) < MIN_BATCH_TEXTS
                 or (role == "query" and not server.tells and process.cache != "ours")
             )
         ]

@@ -454,8 +454,8 @@ def test_a_mirror_without_encryption_may_send_a_file_anywhere(from_plain_hub: Fe
 @pytest.mark.parametrize(
     ("place", "said"),
     [
-        ("http://[", "what is no URL"),
-        ("https://127.0.0.1:99999/x", "what is no URL"),
+        ("http://[", "an invalid URL"),
+        ("https://127.0.0.1:99999/x", "an invalid URL"),
         ("ftp://127.0.0.1/x", "not called"),
         ("file:///etc/passwd", "not called"),
         ("https://me@127.0.0.1/x", "not called"),

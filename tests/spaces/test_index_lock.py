@@ -326,7 +326,7 @@ class TestVectors:
         [
             ("server", "files", "the index holds the vectors of something else, so rebuild it"),
             ("files", "server", "it is the server that does something else"),
-            ("server", "server", "Neither can be told"),
+            ("server", "server", "Neither can be shown"),
         ],
     )
     def test_the_error_says_whose_word_counts(self, folder: Path, index: Any, now: Any, said: str) -> None:
@@ -632,7 +632,7 @@ class TestFolders:
         folder.mkdir()
         (folder / "space.json").write_text(text)
         for adopt in (False, True):
-            with pytest.raises(ConfigError, match=r"space\.json is spoilt .* left as it is"):
+            with pytest.raises(ConfigError, match=r"space\.json is damaged .* left as it is"):
                 embedder().lock_index(folder, adopt=adopt)
         assert (folder / "space.json").read_text() == text
 

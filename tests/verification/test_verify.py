@@ -254,7 +254,7 @@ def test_the_stored_fingerprint_is_compared_with_and_never_written(
     capsys.readouterr()
     assert verify(openai(backup)) == 1
     printed = capsys.readouterr().out
-    assert f"F  the stored fingerprint: made by openai:{primary.url}, which nobody could check, 20" in printed
+    assert f"F  the stored fingerprint: made by openai:{primary.url}, which cannot be verified, 20" in printed
     assert f"1 openai:{backup.url} differs from F the stored fingerprint; probably:" in printed
     assert Store().path(VectorSpace(MODEL)).read_bytes() == before
 

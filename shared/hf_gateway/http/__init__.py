@@ -1,1 +1,1 @@
-"""HTTP itself: what holds for every exchange, and the libraries that carry one out."""
+"""HTTP: the rules of every exchange, and the libraries that perform one."""

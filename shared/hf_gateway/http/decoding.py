@@ -1,16 +1,16 @@
-"""Compressed answers, unpacked a bounded piece at a time, so that a size is checked before it is in memory."""
+"""Decompresses answers in pieces of limited size, so that a size is checked before the data is in memory."""
 
 import zlib
 from collections.abc import Iterator, Mapping
 
 ACCEPTED = "gzip, deflate"
-"""What every request says it takes; an answer in anything else is refused unread."""
+"""The encodings that every request accepts; an answer in any other is refused unread."""
 CHUNK_BYTES = 2**20
-"""Bytes that are unpacked at once: a server may have packed a gigabyte into what came with one read."""
+"""Maximum size of a decompressed piece: a few received bytes may contain a gigabyte."""
 
 
 class UnknownEncoding(Exception):
-    """An encoding that was not asked for, or one within another."""
+    """An encoding that was not accepted, or one within another."""
 
 
 class Undecodable(Exception):
@@ -22,7 +22,7 @@ class Truncated(Exception):
 
 
 class Decoder:
-    """Unpacks one body."""
+    """Decompresses one body."""
 
     def __init__(self, headers: Mapping[str, str]) -> None:
         """headers: of the answer, names in lower case. Raises UnknownEncoding."""
@@ -32,12 +32,12 @@ class Decoder:
         if len(names) > 1 or self._encoding not in ("", "gzip", "deflate"):
             raise UnknownEncoding(", ".join(names))
         self.is_plain = not self._encoding
-        """Whether bytes come as they are, and need not be fed."""
+        """Whether the body is not compressed, so that its bytes need not be fed."""
         self._inflating: zlib._Decompress | None = None
         self._more = False
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Take bytes as they came; gives them unpacked, CHUNK_BYTES at most at a time. Raises Undecodable."""
+        """Decompress received bytes; yields pieces of at most CHUNK_BYTES. Raises Undecodable."""
         if self.is_plain:
             if data:
                 yield data
@@ -50,7 +50,7 @@ class Decoder:
             except zlib.error as error:
                 raise Undecodable(str(error)) from None
             data = self._inflating.unconsumed_tail
-            # All input may have been taken, and what it stands for still be more than one piece.
+            # All input may have been consumed while more output than one piece is still pending.
             self._more = len(piece) == CHUNK_BYTES
             if self._inflating.eof:
                 data, self._inflating, self._more = self._inflating.unused_data, None, False
@@ -58,12 +58,12 @@ class Decoder:
                 yield piece
 
     def end(self) -> None:
-        """Raise Truncated where the body ended too early."""
+        """Raise Truncated if the body ended too early."""
         if self._inflating is not None:
             raise Truncated
 
     def _window_bits(self, first: int) -> int:
         if self._encoding == "gzip":
             return 16 + zlib.MAX_WBITS
-        # "deflate" is zlib's form by the standard, and the bare one by some servers.
+        # By the standard "deflate" is zlib's format; some servers send the raw one.
         return zlib.MAX_WBITS if first & 0x0F == 8 else -zlib.MAX_WBITS

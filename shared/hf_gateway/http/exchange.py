@@ -1,4 +1,4 @@
-"""One request, its redirects and its answer: the rules that hold whichever library carries them out."""
+"""One request, its redirects and its answer: the rules that are the same for every library."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -14,27 +14,27 @@ from hf_gateway.values.http import HttpResponse
 from hf_gateway.values.redaction import shown_url
 
 MAX_BODY_BYTES = 512 * 2**20
-"""Bytes of a decoded answer; 2,048 vectors of 4,096 numbers in JSON are about 170 MB."""
+"""Maximum size of a decoded answer; 2,048 vectors of 4,096 numbers in JSON are about 170 MB."""
 MAX_REDIRECTS = 5
 MAX_CONNECTIONS = 512
-"""Of one pool, in use or kept; whoever comes beyond waits."""
+"""Maximum per pool, in use or idle; further requests wait."""
 MAX_URL_CHARS = 2**16
 SHOWN_URL_CHARS = 200
-"""Of a URL in a message; a server may send one as long as it likes."""
+"""Maximum length of a URL in a message; a server may send any length."""
 KEEP_ALIVE_S = 30.0
-"""Seconds that an idle connection is kept."""
+"""How long an idle connection is kept."""
 USER_AGENT = f"hf-gateway/{__version__}"
 ALWAYS_SENT = {"user-agent": USER_AGENT, "accept": "*/*", "accept-encoding": ACCEPTED, "connection": "keep-alive"}
-"""By httpx and httpcore, unless the request says otherwise."""
+"""The headers that httpx and httpcore send unless the request sets them."""
 
 _Address = TypeVar("_Address")
 
 
 class Exchange:
-    """A request on its way. url: where it goes now; ends: when it must be over, in monotonic seconds."""
+    """A request under way. url: its current URL, after redirects; ends: its deadline, in monotonic seconds."""
 
     def __init__(self, send: Send | Open, timeout: float, connect_timeout: float, target: str) -> None:
-        """timeout, connect_timeout: in seconds from now."""
+        """timeout, connect_timeout: seconds from now."""
         self.sent = send
         self.url = send.request.url
         self.target = target
@@ -44,26 +44,26 @@ class Exchange:
         self._hops = 0
 
     def remaining_s(self) -> float:
-        """Return the seconds that are left. Raises AttemptTimedOut when none are."""
+        """Return the remaining seconds. Raises AttemptTimedOut after the deadline."""
         left = self.ends - time.monotonic()
         if left <= 0:
             raise self.too_late()
         return left
 
     def headers(self) -> dict[str, str]:
-        """Return the headers for the URL as it is now: the key goes along only to its own origin."""
+        """Return the headers for the current URL: the key is sent only to its own origin."""
         request, credential = self.sent.request, self.sent.credential
         headers = dict(request.headers)
         if credential is not None:
             headers.update(credential.header_for(self.url))
         for name, value in headers.items():
-            # Libraries differ in what they let through, and in what they raise of the rest.
+            # Libraries differ in what they accept, and in the exceptions for the rest.
             if not (value.isascii() and value.isprintable() and name.isascii() and name.isprintable()):
-                raise self.uncallable(f"the header {name!r} has characters that none can have")
+                raise self.uncallable(f"the header {name!r} has characters that no header can have")
         return headers
 
     def address(self, parse: Callable[[str], _Address]) -> _Address:
-        """Return the URL as it is now, in a library's form. parse: raises ValueError for one that it cannot call."""
+        """Return the current URL in a library's form. parse: raises ValueError for one that it cannot call."""
         if len(self.url) > MAX_URL_CHARS:
             raise self.uncallable(f"it is longer than {MAX_URL_CHARS:,} characters")
         try:
@@ -73,14 +73,25 @@ class Exchange:
         raise self.uncallable(words)
 
     def redirected(self, status: int, headers: Mapping[str, str]) -> bool:
-        """Follow within the same origin; anywhere else neither the key nor the texts were meant for it."""
+        """Follow a redirect within the same origin; to any other neither the key nor the texts may be sent.
+
+        Args:
+            status: the answer's status.
+            headers: its headers.
+
+        Returns:
+            Whether `url` has changed.
+
+        Raises:
+            BadResponse: the redirect must not be followed.
+        """
         if status not in (301, 302, 303, 307, 308) or "location" not in headers or not self.sent.follow:
             return False
         try:
             there = urljoin(self.url, headers["location"])
             same = origin_of(there) == origin_of(self.url)
         except ValueError:
-            raise BadResponse("redirects to what is no URL", target=self.target, status=status) from None
+            raise BadResponse("redirects to an invalid URL", target=self.target, status=status) from None
         if not same:
             raise BadResponse(
                 f"redirects to another server, {self._shown_url(there)}, which is not followed: neither the texts nor a key "
@@ -99,7 +110,12 @@ class Exchange:
         return True
 
     def check_size(self, size: int, status: int | None = None) -> None:
-        """Raise BadResponse for a body of more bytes than were asked for, MAX_BODY_BYTES unless the request says otherwise."""
+        """Raise BadResponse for a body that exceeds the request's limit, by default MAX_BODY_BYTES.
+
+        Args:
+            size: bytes so far.
+            status: the answer's status.
+        """
         most = self.sent.max_bytes or MAX_BODY_BYTES
         if size > most:
             raise BadResponse(
@@ -107,7 +123,15 @@ class Exchange:
             )
 
     def decoder(self, status: int, headers: Mapping[str, str]) -> Decoder:
-        """Return what unpacks the body. Raises BadResponse for an encoding that was not asked for."""
+        """Return the decoder of the body.
+
+        Args:
+            status: the answer's status.
+            headers: its headers.
+
+        Raises:
+            BadResponse: an encoding that was not accepted.
+        """
         try:
             return Decoder(headers)
         except UnknownEncoding as error:
@@ -115,28 +139,34 @@ class Exchange:
         raise BadResponse(words, target=self.target, status=status)
 
     def response(self, status: int, headers: Mapping[str, str], body: bytes) -> HttpResponse:
-        """Make the answer of what came. headers: names in lower case."""
+        """Build the response; a key that the server quotes is removed from an error's body.
+
+        Args:
+            status: its status.
+            headers: names in lower case.
+            body: decoded.
+        """
         if self.sent.credential is not None and status >= 300:
-            # Some servers quote the key they refuse.
+            # Some servers quote a key that they refuse.
             body = body.replace(self.sent.credential.secret.reveal().encode(), b"***")
         return HttpResponse(status, headers, body)
 
     def connect_failed(self, words: str) -> ConnectFailed:
-        """There is no connection."""
+        """Return the error for a connection that could not be made."""
         return ConnectFailed(
             f"no connection to {origin_of(self.url)}: {self._scrubbed(words)}; is the server running, and the URL right?",
             target=self.target,
         )
 
     def connection_broken(self, words: str) -> ConnectFailed:
-        """The connection was lost on the way."""
+        """Return the error for a connection that was lost."""
         return ConnectFailed(
             f"the connection to {origin_of(self.url)} broke before the answer was complete: {self._scrubbed(words)}",
             target=self.target,
         )
 
     def uncallable(self, words: str) -> InvalidRequest | BadResponse:
-        """The URL or the headers cannot be sent: the caller's fault, unless the server sent us there."""
+        """Return the error for a URL or headers that cannot be sent: the caller's fault, unless a redirect led there."""
         if self._hops:
             return BadResponse(
                 f"redirects to {self._shown_url(self.url)}, which cannot be called: {self._scrubbed(words)}",
@@ -147,7 +177,7 @@ class Exchange:
         )
 
     def too_late(self) -> AttemptTimedOut:
-        """The time for all of it is over."""
+        """Return the error for an exchange whose deadline has passed."""
         return AttemptTimedOut(
             f"no {'answer' if isinstance(self.sent, Open) else 'whole answer'} from {origin_of(self.url)} "
             f"within {self.timeout:.3g} s",
@@ -155,7 +185,7 @@ class Exchange:
         )
 
     def stalled(self, seconds: float) -> AttemptTimedOut:
-        """The time for the next piece of a body is over."""
+        """Return the error for a body whose next piece did not arrive in time."""
         return AttemptTimedOut(
             f"nothing more came from {origin_of(self.url)} within {seconds:.3g} s", target=self.target
         )
@@ -169,22 +199,22 @@ class Exchange:
 
 
 Failure = Callable[["Exchange", Exception], GatewayError | None]
-"""Says what an exception of an HTTP library means; None for a stranger."""
+"""Translates an exception of an HTTP library; None for any other exception."""
 
 
 class AsyncPool(Protocol):
-    """The connections of one event loop. What its methods raise is the library's own, until `failure` has sorted it.
+    """The connections of one event loop. Its methods raise the library's own exceptions, which `failure` translates.
 
-    None of them keeps the time of an exchange as a whole: the caller does.
+    None of them enforces the deadline of the exchange as a whole: the caller does.
     """
 
     @property
     def failure(self) -> Failure:
-        """What sorts the exceptions of the library."""
+        """The function that translates the library's exceptions."""
 
     @property
     def closed(self) -> bool:
-        """Whether it can be used no more."""
+        """Whether it can no longer be used."""
 
     async def send(self, exchange: Exchange) -> HttpResponse:
         """Send and read the whole answer."""
@@ -197,7 +227,7 @@ class AsyncPool(Protocol):
 
 
 def lowercase_names(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Return headers by names in lower case, those of one name joined by commas (RFC 9110, 5.3)."""
+    """Return headers with names in lower case; values of one name are joined by commas (RFC 9110, 5.3)."""
     found: dict[str, str] = {}
     for name, value in headers:
         key = name.lower()
@@ -206,7 +236,13 @@ def lowercase_names(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def translate(failure: Failure, exchange: Exchange, error: Exception) -> GatewayError:
-    """Return what an exception means, and raise that of a stranger. failure: of the library it may be from."""
+    """Return the error for an exception; an unknown exception is raised.
+
+    Args:
+        failure: translates the exceptions of the library in use.
+        exchange: the request under way.
+        error: what was raised.
+    """
     known: GatewayError | None
     match error:
         case GatewayError():
@@ -225,6 +261,6 @@ def translate(failure: Failure, exchange: Exchange, error: Exception) -> Gateway
 
 
 def raise_error(failure: GatewayError | None) -> NoReturn:
-    """Raise, outside of any except block: the library's exception, with the key in its request, would be the context."""
+    """Raise an error, outside of any except block: otherwise its context would be the library's exception, with the key."""
     assert failure is not None
     raise failure

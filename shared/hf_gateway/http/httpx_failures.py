@@ -1,4 +1,4 @@
-"""What httpx's exceptions mean."""
+"""Translates httpx's exceptions."""
 
 import httpx
 
@@ -7,7 +7,12 @@ from hf_gateway.http.exchange import Exchange
 
 
 def failure(exchange: Exchange, error: Exception) -> GatewayError | None:
-    """Say what an exception of httpx means; None for a stranger."""
+    """Return the error for an exception of httpx; None for any other exception.
+
+    Args:
+        exchange: the request under way.
+        error: what was raised.
+    """
     words = str(error) or type(error).__name__
     match error:
         case httpx.ConnectError() | httpx.ConnectTimeout():
@@ -22,7 +27,7 @@ def failure(exchange: Exchange, error: Exception) -> GatewayError | None:
             return exchange.uncallable(words)
         case httpx.HTTPError():
             return exchange.connection_broken(f"{type(error).__name__}: {words}")
-        case UnicodeError():  # a name that cannot be one, such as of 64 letters, when it is looked up
+        case UnicodeError():  # an invalid host name, such as one with a label of 64 letters, at its look-up
             return exchange.connect_failed(words)
     is_socks = type(error).__module__.partition(".")[0] == "socksio"
-    return exchange.connect_failed(f"the proxy does not speak SOCKS: {words}") if is_socks else None
+    return exchange.connect_failed(f"the proxy does not support SOCKS: {words}") if is_socks else None

@@ -1,7 +1,7 @@
-"""Sockets for blocking exchanges: every name looked up, connection, handshake, read and write ends with its exchange's time.
+"""Sockets for blocking exchanges: name look-up, connection, handshake, reads and writes all end at the exchange's deadline.
 
-httpcore takes a timeout for each single read and write, and a server that trickles keeps each of them. What it hands on to the
-network is ours to read, though: it is given a `Limit` in place of seconds, and asks it anew before each system call.
+httpcore applies a timeout to each single read and write, which a server that trickles always meets. But what it passes on to the
+network backend is ours to interpret: it gets a `Limit` in place of seconds, which is evaluated before each system call.
 """
 
 import contextlib
@@ -20,9 +20,9 @@ _Addresses = list[tuple[Any, ...]]
 
 
 class Limit:
-    """When an exchange, or the step of it that is under way, must be over.
+    """The deadline of an exchange, or of its current step.
 
-    ends: monotonic seconds, moved on by each read of a streamed body; connect_timeout: seconds for a new connection.
+    ends: monotonic seconds, extended by each read of a streamed body; connect_timeout: seconds for a new connection.
     """
 
     __slots__ = ("connect_timeout", "ends")
@@ -33,35 +33,45 @@ class Limit:
 
 
 class TimedStream(httpcore.NetworkStream):
-    """A connection whose reads and writes end with a `Limit`.
+    """A connection whose reads and writes end at a `Limit`.
 
-    What is written is held until something is to be read: headers and a body by themselves would wake the server twice.
+    Writes are buffered until the next read: headers and a body in separate packets would wake the server twice.
     """
 
     def __init__(self, sock: socket.socket, connected_by: float) -> None:
-        """connected_by: monotonic seconds, until when what belongs to connecting must be over."""
+        """connected_by: monotonic seconds, the deadline of everything that belongs to connecting."""
         self._sock = sock
         self._connected_by = connected_by
         self._held: list[bytes] = []
         self._limit: Limit | None = None
 
     def write(self, buffer: bytes, timeout: Limit | float | None = None) -> None:
-        """Hold it."""
+        """Buffer bytes to be sent.
+
+        Args:
+            buffer: the bytes.
+            timeout: the exchange's limit.
+        """
         self._held.append(buffer)
         self._limited(timeout)
 
     def read(self, max_bytes: int, timeout: Limit | float | None = None) -> bytes:
-        """Send what is held, and read."""
+        """Send the buffer, and read.
+
+        Args:
+            max_bytes: maximum size of the result.
+            timeout: the exchange's limit.
+        """
         self._limited(timeout)
         if self._held:
             held, self._held = self._held, []
-            # A server that hung up may have answered before, and httpcore reads on after that, too.
+            # A server that closed the connection may have answered before, and httpcore reads on after that, too.
             with contextlib.suppress(httpcore.WriteError):
                 self.send_now(b"".join(held))
         return self.receive(max_bytes)
 
     def send_now(self, data: bytes) -> None:
-        """Send all of it."""
+        """Send all bytes."""
         rest = memoryview(data)
         try:
             while rest:
@@ -73,7 +83,7 @@ class TimedStream(httpcore.NetworkStream):
             raise httpcore.WriteError(str(error)) from None
 
     def receive(self, max_bytes: int) -> bytes:
-        """Return what is there, waiting for it."""
+        """Return the next bytes, waiting for them."""
         try:
             self._sock.settimeout(self._remaining_s(httpcore.ReadTimeout))
             return self._sock.recv(max_bytes)
@@ -87,7 +97,7 @@ class TimedStream(httpcore.NetworkStream):
         self._sock.close()
 
     def __del__(self) -> None:
-        """Close what an interrupt had forgotten, without a warning."""
+        """Close a socket that an interrupt left open, without a warning."""
         if "_sock" in vars(self):
             self._sock.close()
 
@@ -97,7 +107,13 @@ class TimedStream(httpcore.NetworkStream):
         server_hostname: str | None = None,
         timeout: Limit | float | None = None,
     ) -> httpcore.NetworkStream:
-        """Encrypt from now on, in the time for connecting."""
+        """Encrypt the connection, before the deadline of connecting.
+
+        Args:
+            ssl_context: the certificates to trust.
+            server_hostname: the name to verify.
+            timeout: the exchange's limit.
+        """
         self._limited(timeout)
         if isinstance(self._sock, ssl.SSLSocket):
             return _TlsInTls(self, ssl_context, server_hostname)
@@ -107,13 +123,13 @@ class TimedStream(httpcore.NetworkStream):
         except TimeoutError as error:
             self.close()
             raise httpcore.ConnectTimeout(str(error)) from None
-        except (OSError, ValueError) as error:  # ValueError: a name that no certificate can be for
+        except (OSError, ValueError) as error:  # ValueError: a name that no certificate can have
             self.close()
             raise httpcore.ConnectError(str(error)) from None
         return TimedStream(wrapped, self._connected_by)
 
     def get_extra_info(self, info: str) -> Any:
-        """Tell of the connection what httpcore asks for."""
+        """Return a property of the connection that httpcore reads."""
         match info:
             case "ssl_object":
                 return self._sock if isinstance(self._sock, ssl.SSLSocket) else None
@@ -124,7 +140,7 @@ class TimedStream(httpcore.NetworkStream):
         return None
 
     def _limited(self, timeout: Limit | float | None) -> None:
-        # A SOCKS proxy is spoken to without a timeout: while connecting, that of connecting counts.
+        # httpcore connects to a SOCKS proxy without a timeout: the deadline of connecting applies there.
         if isinstance(timeout, Limit):
             self._limit = timeout
 
@@ -133,7 +149,7 @@ class TimedStream(httpcore.NetworkStream):
 
 
 class _TlsInTls(httpcore.NetworkStream):
-    """Encryption within the encryption to a proxy, which Python's sockets have none of."""
+    """TLS within the TLS connection to a proxy, which Python's sockets do not support."""
 
     def __init__(self, below: TimedStream, context: ssl.SSLContext, server_hostname: str | None) -> None:
         self._below = below
@@ -147,7 +163,12 @@ class _TlsInTls(httpcore.NetworkStream):
             raise httpcore.ConnectError(str(error)) from None
 
     def read(self, max_bytes: int, timeout: Limit | float | None = None) -> bytes:
-        """Read."""
+        """Read.
+
+        Args:
+            max_bytes: maximum size of the result.
+            timeout: the exchange's limit.
+        """
         self._below._limited(timeout)
         try:
             return bytes(self._run(lambda: self._tls.read(max_bytes)))
@@ -155,7 +176,12 @@ class _TlsInTls(httpcore.NetworkStream):
             raise httpcore.ReadError(str(error)) from None
 
     def write(self, buffer: bytes, timeout: Limit | float | None = None) -> None:
-        """Send."""
+        """Send.
+
+        Args:
+            buffer: the bytes.
+            timeout: the exchange's limit.
+        """
         self._below._limited(timeout)
         if buffer:
             self._run(lambda: self._tls.write(buffer))
@@ -165,7 +191,7 @@ class _TlsInTls(httpcore.NetworkStream):
         self._below.close()
 
     def get_extra_info(self, info: str) -> Any:
-        """Tell of the connection what httpcore asks for."""
+        """Return a property of the connection that httpcore reads."""
         return self._tls if info == "ssl_object" else self._below.get_extra_info(info)
 
     def _run(self, step: Callable[[], Any]) -> Any:
@@ -186,7 +212,7 @@ class _TlsInTls(httpcore.NetworkStream):
 
 
 class TimedNetwork(httpcore.NetworkBackend):
-    """Connects, looking the name up included, within a `Limit`."""
+    """Connects, including the look-up of the name, within a `Limit`."""
 
     def connect_tcp(
         self,
@@ -196,7 +222,15 @@ class TimedNetwork(httpcore.NetworkBackend):
         local_address: str | None = None,  # noqa: ARG002 - of the interface; not used here
         socket_options: Any = None,  # noqa: ARG002 - the same
     ) -> httpcore.NetworkStream:
-        """Connect to the first of a name's addresses that answers; the time is shared out among them."""
+        """Connect to the first of a name's addresses that answers; the time is divided among them.
+
+        Args:
+            host: name or address.
+            port: its port.
+            timeout: the exchange's limit.
+            local_address: not used.
+            socket_options: not used.
+        """
         assert isinstance(timeout, Limit)
         ends = min(monotonic() + timeout.connect_timeout, timeout.ends)
         addresses = _addresses_of(host, port, ends)
@@ -228,7 +262,7 @@ def _seconds_until(ends: float, late: type[Exception]) -> float:
 
 
 def _addresses_of(host: str, port: int, ends: float) -> _Addresses:
-    """Look a name up, which the system does for as long as it likes: on a thread of its own, unless it is a number."""
+    """Look up a name, for which the system has no timeout: on a thread of its own, unless it is an address."""
     with contextlib.suppress(OSError, UnicodeError):
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     found: list[_Addresses | Exception] = []
@@ -238,7 +272,10 @@ def _addresses_of(host: str, port: int, ends: float) -> _Addresses:
     def look_up() -> None:
         try:
             found.append(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-        except (OSError, UnicodeError) as error:  # UnicodeError: a name that cannot be one, such as of 64 letters
+        except (
+            OSError,
+            UnicodeError,
+        ) as error:  # UnicodeError: an invalid name, such as one with a label of 64 letters
             found.append(error)
         finally:
             done.release()

@@ -1,6 +1,6 @@
 """Async HTTP over aiohttp, which costs a third of what httpx does, and a tenth with many requests at once.
 
-Exceptions of aiohttp carry the request with its headers, so none of them is let into the chain of ours.
+Exceptions of aiohttp contain the request with its headers, so none of them may become the cause or context of ours.
 """
 
 import asyncio
@@ -31,11 +31,16 @@ from hf_gateway.runtime.effects import Opened
 from hf_gateway.values.http import HttpResponse
 
 MAX_HEADER_BYTES = 2**16
-"""Bytes of one header field of an answer: Hugging Face's policies are long."""
+"""Maximum size of one header field of an answer: Hugging Face's policies are long."""
 
 
 def failure(exchange: Exchange, error: Exception) -> GatewayError | None:
-    """Say what an exception of aiohttp means; None for a stranger."""
+    """Return the error for an exception of aiohttp; None for any other exception.
+
+    Args:
+        exchange: the request under way.
+        error: what was raised.
+    """
     match error:
         case aiohttp.ConnectionTimeoutError():
             return exchange.connect_failed(f"no answer within {exchange.connect_timeout:.3g} s")
@@ -49,30 +54,30 @@ def failure(exchange: Exchange, error: Exception) -> GatewayError | None:
             return exchange.connection_broken(_words(error))
         case RuntimeError() if "closed" in str(error):
             return exchange.connection_broken("this gateway was closed meanwhile, by another thread or task")
-        case UnicodeError():  # a name that cannot be one, such as of 64 letters, when it is looked up
+        case UnicodeError():  # an invalid host name, such as one with a label of 64 letters, at its look-up
             return exchange.connect_failed(str(error))
     return None
 
 
 def _words(error: Exception) -> str:
-    # What came of a broken answer may stand there instead of words.
+    # For a broken answer this may be the received bytes instead of words.
     words = getattr(error, "message", None) or str(error)
     return words if isinstance(words, str) else "the server closed it within the answer's headers"
 
 
 class AiohttpPool:
-    """Connections of one event loop, on which it is made."""
+    """The connections of one event loop, on which it must be made."""
 
     failure = staticmethod(failure)
 
     def __init__(self, context: ssl.SSLContext, _proxy: Proxy | None = None) -> None:
-        """Connect to nobody yet; there is no proxy, since httpx is the one that goes through proxies."""
+        """Make the pool; opens no connection. A proxy is never given, since proxied requests go through httpx."""
         self._connector = _Connector(
             ssl=context,
-            # The places are given below, where waiting for one is not taken for connecting.
+            # Limited below instead, where waiting for a slot does not count as connecting.
             limit=0,
             keepalive_timeout=KEEP_ALIVE_S,
-            # The system's own, as everywhere else, though aiodns be installed: it would read files on the event loop.
+            # The system's own, even if aiodns is installed, which would read files on the event loop.
             resolver=aiohttp.ThreadedResolver(),
         )
         self._session = aiohttp.ClientSession(
@@ -83,15 +88,15 @@ class AiohttpPool:
             max_line_size=MAX_HEADER_BYTES,
             max_field_size=MAX_HEADER_BYTES,
         )
-        # It would send a GET twice of its own accord, and only the chain repeats.
+        # It would send a GET twice on its own, but only the chain retries.
         self._session._retry_connection = False
         self._places = asyncio.Semaphore(MAX_CONNECTIONS)
-        # Nobody has to close a gateway, so a session that is left is no mistake to complain of at the exit.
+        # Closing a gateway is optional, so a session that was not closed is not worth a warning at exit.
         weakref.finalize(self, self._session.detach)
 
     @property
     def closed(self) -> bool:
-        """Whether it can be used no more."""
+        """Whether it can no longer be used."""
         return self._connector.closed
 
     async def send(self, exchange: Exchange) -> HttpResponse:
@@ -99,7 +104,7 @@ class AiohttpPool:
         async with self._places:
             while True:
                 response = await self._send_request(exchange)
-                # Closing does nothing to a connection whose answer was read to its end.
+                # Closing has no effect on a connection whose answer was read to its end.
                 with contextlib.closing(response):
                     headers = lowercase_names(_readable(response))
                     if exchange.redirected(response.status, headers):
@@ -127,7 +132,7 @@ class AiohttpPool:
         await self._connector.close()
 
     async def _send_request(self, exchange: Exchange) -> aiohttp.ClientResponse:
-        """Send, and return the answer once its headers are there."""
+        """Send, and return the response once its headers have arrived."""
         exchange.remaining_s()
         sent = exchange.sent.request
         return await self._session.request(
@@ -141,17 +146,17 @@ class AiohttpPool:
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Gives no connection that its server has closed, and leaves none to a server that no longer reads."""
+    """Skips pooled connections that the server has closed, and aborts those whose request was not sent completely."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._used: weakref.WeakSet[Any] = weakref.WeakSet()
 
     async def connect(self, *args: Any, **named: Any) -> aiohttp.connector.Connection:
-        """Get a connection from the pool, or make one."""
+        """Take a connection from the pool, or make one."""
         while True:
             connection = await super().connect(*args, **named)
-            # A loop that stood still, or is busy, has not heard yet that a server hung up; nothing was sent, so another will do.
+            # A loop that was blocked or busy may not know yet that a server hung up; nothing was sent, so try another one.
             socket = connection.transport.get_extra_info("socket") if connection.transport is not None else None
             if connection.protocol in self._used and socket is not None and has_news(socket):
                 connection.close()
@@ -161,11 +166,11 @@ class _Connector(aiohttp.TCPConnector):
             return connection
 
     def __del__(self, _: Any = None) -> None:
-        """Say nothing, for nobody has to close a gateway: an end of the event loop does, and that of the process."""
+        """Suppress aiohttp's warning, since closing a gateway is optional."""
 
 
 def _give_up_unsent(connection: aiohttp.connector.Connection) -> None:
-    """Close a connection on which a request is still to be sent: asyncio would first send it, for as long as that may take."""
+    """Abort a connection with unsent data: asyncio would first send it, for as long as that may take."""
     transport = connection.transport
     if transport is not None and transport.get_write_buffer_size():
         transport.abort()
@@ -173,13 +178,13 @@ def _give_up_unsent(connection: aiohttp.connector.Connection) -> None:
 
 @lru_cache(64)
 def _times(connect_timeout: float) -> aiohttp.ClientTimeout:
-    # Whoever calls keeps the time of the whole. Without a threshold aiohttp would round times over 5 s up to whole seconds.
+    # The caller enforces the total. Without a threshold aiohttp would round times over 5 s up to whole seconds.
     return aiohttp.ClientTimeout(total=None, connect=connect_timeout, ceil_threshold=float("inf"))
 
 
 @lru_cache(256)
 def _url(url: str) -> URL:
-    """Return a URL as aiohttp has it. Raises ValueError for one that cannot be called."""
+    """Return a URL in aiohttp's form. Raises ValueError for one that cannot be called."""
     found = URL(url)
     if found.scheme not in ("http", "https") or not found.host:
         raise ValueError("it is not a URL of HTTP")
@@ -187,7 +192,7 @@ def _url(url: str) -> URL:
 
 
 def _readable(response: aiohttp.ClientResponse) -> Iterable[tuple[str, str]]:
-    """Give the headers; bytes that are no UTF-8 as Latin-1, not as the lone surrogates that nothing can write."""
+    """Yield the headers; values that are not UTF-8 as Latin-1 instead of lone surrogates, which cannot be encoded."""
     for name, value in response.headers.items():
         if not value.isascii():
             raw = value.encode("utf-8", "surrogateescape")
@@ -207,7 +212,7 @@ async def _read_body(response: aiohttp.ClientResponse, exchange: Exchange, decod
             exchange.check_size(size, response.status)
             pieces.append(piece)
             if len(piece) > len(raw):
-                await asyncio.sleep(0)  # unpacking much must not hold up the event loop
+                await asyncio.sleep(0)  # decompressing a lot must not block the event loop
     decoder.end()
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
@@ -222,7 +227,7 @@ class _Body:
         decoder: Decoder,
         place: contextlib.AsyncExitStack,
     ) -> None:
-        """place: to be closed when the connection is free."""
+        """place: closed when the connection is free."""
         self._response, self._exchange, self._decoder, self._place = response, exchange, decoder, place
         self._unpacked: Iterator[bytes] = iter(())
         self._size = 0
@@ -249,7 +254,7 @@ class _Body:
             return piece or None
         except TimeoutError:
             failed = self._exchange.stalled(timeout)
-        except Exception as error:  # noqa: BLE001 - sorted by `translate`, which lets strangers through
+        except Exception as error:  # noqa: BLE001 - `translate` raises unknown ones
             failed = translate(failure, self._exchange, error)
         raise_error(failed)
 
@@ -261,10 +266,10 @@ class _Body:
         await self._place.aclose()
         if transport is not None:
             transport.abort()
-            await asyncio.sleep(0)  # in which the loop closes the socket, though nothing else be run on it
+            await asyncio.sleep(0)  # lets the loop close the socket, even if nothing else runs on it
 
     def read(self, timeout: float) -> bytes | None:
-        """Not for a body that was opened async."""
+        """Not available for a body that was opened async."""
         raise NotImplementedError
 
     def close(self) -> None:

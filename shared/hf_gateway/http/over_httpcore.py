@@ -1,10 +1,10 @@
 """Blocking HTTP over httpx's transport and httpcore's connections, without the client of one and the pool of the other.
 
-Requests go through `httpx.HTTPTransport.handle_request`, where recorders (vcrpy), mocks and tracers of httpx look for them.
+Requests pass through `httpx.HTTPTransport.handle_request`, which recorders (vcrpy), mocks and tracers of httpx patch.
 
-A connection belongs to the exchange that has it, and to nothing else: wherever an interrupt strikes, it is closed or kept, never
-lost in a list; and no lock is taken that an interrupt could leave locked: `with` on a `threading.Lock` is one step of Python's,
-on a `Condition` or a class like httpcore's two.
+A connection belongs to one exchange at a time: wherever an interrupt strikes, it is closed or kept, never lost in a list. No lock
+is used that an interrupt could leave locked: `with` on a `threading.Lock` is a single step of Python's, on a `Condition` or a
+class like httpcore's it is two.
 """
 
 import time
@@ -29,16 +29,16 @@ from hf_gateway.runtime.effects import Opened
 from hf_gateway.values.http import HttpResponse
 
 _POOL_POLL_S = 0.01
-"""Seconds from one look for a free place to the next, where MAX_CONNECTIONS are in use."""
+"""Interval at which a request looks for a free slot while MAX_CONNECTIONS are in use."""
 
 
 class BlockingPool:
-    """Connections for blocking calls, from any thread."""
+    """The connections for blocking calls, from any thread."""
 
     failure = staticmethod(failure)
 
     def __init__(self, context: SSLContext, proxy: Proxy | None) -> None:
-        """Connect to nobody yet."""
+        """Make the pool; opens no connection."""
         self._transport = _Transport(context, self)
         self._factory = _factory(context, proxy)
         self._lock = Lock()
@@ -55,7 +55,7 @@ class BlockingPool:
                 body.append(piece)
                 size += len(piece)
                 exchange.check_size(size, answer.status)
-                exchange.remaining_s()  # unpacking takes time, too
+                exchange.remaining_s()  # decompressing takes time, too
             return exchange.response(answer.status, answer.headers, body[0] if len(body) == 1 else b"".join(body))
 
     def open(self, exchange: Exchange) -> Opened:
@@ -84,7 +84,7 @@ class BlockingPool:
             answer.close()
 
     def handle_request(self, request: httpcore.Request) -> httpcore.Response:
-        """Send over a connection of ours; httpx's transport calls this."""
+        """Send over a connection of this pool; called by httpx's transport."""
         lease = self._lease(request.url.origin, request.extensions["exchange"])
         assert lease.connection is not None
         try:
@@ -97,7 +97,7 @@ class BlockingPool:
         )
 
     def _lease(self, origin: httpcore.Origin, exchange: Exchange) -> "_Lease":
-        """Get an idle connection, or a new one that is not yet connected."""
+        """Return an idle connection, or a new one that is not connected yet."""
         lease = _Lease(self, str(origin))
         while True:
             with self._lock:
@@ -115,7 +115,13 @@ class BlockingPool:
             connection.close()
 
     def take_back(self, lease: "_Lease", connection: httpcore.ConnectionInterface, keep: bool) -> None:
-        """Keep a connection for the next exchange, or close it."""
+        """Keep a connection for the next exchange, or close it.
+
+        Args:
+            lease: the lease that ends.
+            connection: its connection.
+            keep: whether the answer was read to its end.
+        """
         old: list[httpcore.ConnectionInterface] = []
         if not (keep and connection.is_available()):
             keep = False
@@ -138,7 +144,7 @@ class BlockingPool:
 
 
 class _Lease:
-    """One connection in the hands of one exchange. If an interrupt loses it, its place is free and its socket is closed."""
+    """One connection in use by one exchange. If an interrupt loses it, its slot is free and its socket is closed."""
 
     def __init__(self, pool: BlockingPool, origin: str) -> None:
         self._pool = pool
@@ -146,14 +152,14 @@ class _Lease:
         self.connection: httpcore.ConnectionInterface | None = None
 
     def release(self, *, keep: bool = False) -> None:
-        """Give the connection back, to be kept or closed."""
+        """Return the connection to the pool, to be kept or closed."""
         connection, self.connection = self.connection, None
         if connection is not None:
             self._pool.take_back(self, connection, keep)
 
 
 class _Raw:
-    """The body of an answer as it comes over a connection."""
+    """The body of an answer as received."""
 
     def __init__(self, response: httpcore.Response, lease: _Lease) -> None:
         self._response = response
@@ -161,28 +167,28 @@ class _Raw:
         self._is_read = False
 
     def __iter__(self) -> Iterator[bytes]:
-        """Give it in pieces."""
+        """Yield it in pieces."""
         assert isinstance(self._response.stream, Iterable)
         yield from self._response.stream
         self._is_read = True
 
     def close(self) -> None:
-        """Give the connection back, or close it if the body was not read to its end."""
+        """Return the connection, or close it if the body was not read to its end."""
         keep = False
         try:
             self._response.close()
-            # An interrupt within httpcore may leave one of its locks locked, and no exchange shall meet it.
+            # An interrupt within httpcore may leave one of its locks locked, so such a connection is not reused.
             keep = self._is_read
         finally:
             self._lease.release(keep=keep)
 
 
 class _Transport(httpx.HTTPTransport):
-    """httpx's, over a pool of ours."""
+    """httpx's transport over a `BlockingPool`."""
 
     def __init__(self, context: SSLContext, pool: "BlockingPool") -> None:
         super().__init__(verify=context, trust_env=False)
-        # httpx has no argument for this; should it call its pool otherwise one day, the hostile tests hang.
+        # httpx has no argument for the pool; should it rename the attribute one day, the hostile tests hang.
         self._pool = weakref.proxy(pool)
 
 
@@ -193,15 +199,15 @@ class _Sent(httpx.SyncByteStream):
         self._body = body
 
     def __iter__(self) -> Iterator[bytes]:
-        """Give it whole."""
+        """Yield it whole."""
         yield self._body
 
 
 class _Answer:
-    """An answer whose headers are there."""
+    """An answer whose headers have arrived."""
 
     def __init__(self, transport: httpx.HTTPTransport, exchange: Exchange) -> None:
-        """Send the exchange's request as it is now, and wait for the headers."""
+        """Send the exchange's request, and wait for the headers."""
         self._exchange = exchange
         message = _message(exchange)
         self.limit: Limit = message.extensions["timeout"]["read"]
@@ -216,7 +222,7 @@ class _Answer:
             raise
 
     def pieces(self) -> Iterator[bytes]:
-        """Give the body, decoded."""
+        """Yield the body, decoded."""
         decoder = self._exchange.decoder(self.status, self.headers)
         assert isinstance(self._response.stream, httpx.SyncByteStream)
         for raw in self._response.stream:
@@ -227,7 +233,7 @@ class _Answer:
         decoder.end()
 
     def close(self) -> None:
-        """Give the connection back, or close it if the body was not read to its end."""
+        """Return the connection, or close it if the body was not read to its end."""
         self._response.close()
 
 
@@ -235,7 +241,7 @@ class _Body:
     """The body of an open answer, piece by piece."""
 
     def __init__(self, answer: _Answer, exchange: Exchange) -> None:
-        """answer: with nothing of its body read."""
+        """answer: its body is unread."""
         self._answer, self._exchange = answer, exchange
         self._pieces = answer.pieces()
         self._size = 0
@@ -254,12 +260,12 @@ class _Body:
             return piece
         except httpx.TimeoutException:
             failed = self._exchange.stalled(timeout)
-        except Exception as error:  # noqa: BLE001 - sorted by `translate`, which lets strangers through
+        except Exception as error:  # noqa: BLE001 - `translate` raises unknown ones
             failed = translate(failure, self._exchange, error)
         raise_error(failed)
 
     async def aread(self, timeout: float) -> bytes | None:
-        """Not for a body that was opened blocking."""
+        """Not available for a body that was opened blocking."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -272,7 +278,7 @@ class _Body:
 
 
 def _factory(context: SSLContext, proxy: Proxy | None) -> httpcore.ConnectionPool:
-    """Return one of httpcore's pools, which is used only for its knowledge of how to connect, directly or through a proxy."""
+    """Return one of httpcore's pools, used only for making connections, directly or through a proxy."""
     network = TimedNetwork()
     if proxy is None:
         return httpcore.ConnectionPool(ssl_context=context, keepalive_expiry=KEEP_ALIVE_S, network_backend=network)
@@ -297,7 +303,7 @@ def _message(exchange: Exchange) -> httpx.Request:
     if sent.body is not None:
         headers["content-length"] = str(len(sent.body))
     limit = Limit(exchange.ends, exchange.connect_timeout)
-    # Given as a stream, since httpx would work out of any other form what is said here already.
+    # As a stream, since httpx would compute headers for any other form.
     return httpx.Request(
         sent.method,
         url,
@@ -309,13 +315,13 @@ def _message(exchange: Exchange) -> httpx.Request:
 
 @lru_cache(256)
 def _address(url: str) -> tuple[httpx.URL, str]:
-    """Return a URL as httpx has it, and its host for the header. Raises ValueError for one that cannot be called."""
+    """Return a URL in httpx's form, and its host for the header. Raises ValueError for one that cannot be called."""
     found = parse_url(url)
     return found, found.netloc.decode("ascii")
 
 
 def _decode_header(raw: bytes) -> str:
-    """Return a header's bytes as UTF-8, or as Latin-1 where they are no UTF-8."""
+    """Decode a header as UTF-8, or as Latin-1 if it is not valid UTF-8."""
     try:
         return raw.decode()
     except UnicodeDecodeError:

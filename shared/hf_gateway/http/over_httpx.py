@@ -1,7 +1,7 @@
-"""Async HTTP over httpx's transport, where aiohttp is missing or a proxy stands in between.
+"""Async HTTP over httpx's transport, if aiohttp is missing or a proxy is used.
 
-httpx's client takes as long again, and reads a redirect's address before it is asked to. Exceptions of httpx carry the request
-with its headers, so none of them is let into the chain of ours.
+httpx's client would double the time, and parses a redirect's address before it is asked to. Exceptions of httpx contain the
+request with its headers, so none of them may become the cause or context of ours.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import ssl
 from collections.abc import AsyncIterator
 from functools import lru_cache
 
-import httpcore  # noqa: F401 - httpx imports it with the first client, which is made on the event loop
+import httpcore  # noqa: F401 - httpx would import it with the first client, which is made on the event loop
 import httpx
 
 from hf_gateway.errors import GatewayError
@@ -31,16 +31,16 @@ from hf_gateway.runtime.effects import Opened
 from hf_gateway.values.http import HttpResponse
 
 with contextlib.suppress(ImportError):
-    import anyio._backends._asyncio  # noqa: F401 - and anyio this one with the first connection
+    import anyio._backends._asyncio  # noqa: F401 - anyio would import it with the first connection
 
 
 class HttpxPool:
-    """Connections of one event loop."""
+    """The connections of one event loop."""
 
     failure = staticmethod(failure)
 
     def __init__(self, context: ssl.SSLContext, proxy: Proxy | None) -> None:
-        """Connect to nobody yet."""
+        """Make the pool; opens no connection."""
         self._transport = httpx.AsyncHTTPTransport(
             verify=context,
             trust_env=False,
@@ -52,7 +52,7 @@ class HttpxPool:
             ),
         )
         self.closed = False
-        """Whether it can be used no more."""
+        """Whether it can no longer be used."""
 
     async def send(self, exchange: Exchange) -> HttpResponse:
         """Send and read the whole answer."""
@@ -90,7 +90,7 @@ _address = lru_cache(256)(parse_url)
 
 
 def _message(exchange: Exchange) -> httpx.Request:
-    times = {"connect": min(exchange.connect_timeout, exchange.remaining_s())}  # the caller keeps the time of the whole
+    times = {"connect": min(exchange.connect_timeout, exchange.remaining_s())}  # the caller enforces the total
     sent = exchange.sent.request
     return httpx.Request(
         sent.method,
@@ -106,7 +106,7 @@ async def _pieces(response: httpx.Response, decoder: Decoder) -> AsyncIterator[b
         for piece in decoder.feed(raw):
             yield piece
             if len(piece) > len(raw):
-                await asyncio.sleep(0)  # unpacking much must not hold up the event loop
+                await asyncio.sleep(0)  # decompressing a lot must not block the event loop
     decoder.end()
 
 
@@ -114,7 +114,7 @@ class _Body:
     """The body of an open response, piece by piece."""
 
     def __init__(self, response: httpx.Response, exchange: Exchange, decoder: Decoder) -> None:
-        """response: with nothing of its body read."""
+        """response: its body is unread."""
         self._response, self._exchange = response, exchange
         self._pieces = _pieces(response, decoder)
         self._size = 0
@@ -130,7 +130,7 @@ class _Body:
             return piece
         except TimeoutError:
             failed = self._exchange.stalled(timeout)
-        except Exception as error:  # noqa: BLE001 - sorted by `translate`, which lets strangers through
+        except Exception as error:  # noqa: BLE001 - `translate` raises unknown ones
             failed = translate(failure, self._exchange, error)
         raise_error(failed)
 
@@ -139,9 +139,9 @@ class _Body:
         await self._response.aclose()
 
     def read(self, timeout: float) -> bytes | None:
-        """Not for a body that was opened async."""
+        """Not available for a body that was opened async."""
         raise NotImplementedError
 
     def close(self) -> None:
-        """Not for a body that was opened async."""
+        """Not available for a body that was opened async."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Whether a URL is called directly, or through a proxy that the environment names."""
+"""Proxies from the environment."""
 
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -13,10 +13,12 @@ _SCHEMES = ("http", "https", "socks5", "socks5h")
 
 @dataclass(frozen=True)
 class Proxy:
-    """A proxy. address: without the login, which is (name, password); is_socks: whether it speaks SOCKS5."""
+    """A proxy."""
 
     address: str
+    """Scheme, host and port, without the login."""
     login: tuple[str, str] | None = field(default=None, repr=False)
+    """Name and password."""
 
     @property
     def is_socks(self) -> bool:
@@ -25,7 +27,12 @@ class Proxy:
 
     @classmethod
     def parse(cls, variable: str, value: str) -> "Proxy":
-        """Read what an environment variable names. Raises ConfigError, which shows no password."""
+        """Parse an environment variable. Raises ConfigError, which shows no password.
+
+        Args:
+            variable: its name.
+            value: its value.
+        """
         from hf_gateway.http.urls import parse_url
 
         url = value if "://" in value else f"http://{value}"
@@ -49,14 +56,15 @@ class Proxy:
 
 @dataclass(frozen=True)
 class Proxies:
-    """What the environment says (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY, or the system's settings), read once."""
+    """The environment's settings (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY, or the system's), read once."""
 
     proxies: dict[str, str] = field(default_factory=dict)
+    """URLs by scheme, and the exceptions under "no"."""
     _verdicts: dict[tuple[str, str], Proxy | None] = field(default_factory=dict, compare=False)
 
     @classmethod
     def of_environment(cls) -> "Proxies":
-        """Read it as the standard library does."""
+        """Read the settings as the standard library does."""
         found = {
             name: value for name, value in getproxies().items() if name in ("http", "https", "all", "no") and value
         }
@@ -64,12 +72,12 @@ class Proxies:
         return cls() if "*" in exempt or not found.keys() - {"no"} else cls(found)
 
     def proxy_for(self, url: str) -> Proxy | None:
-        """Return the proxy for a URL, None where it is called directly. Raises ConfigError."""
+        """Return the proxy for a URL; None if it is called directly. Raises ConfigError."""
         if not self.proxies:
             return None
         try:
             parts = urlsplit(url)
-        except ValueError:  # whoever calls it will say so
+        except ValueError:  # the call itself will report it
             return None
         key = parts.scheme, parts.netloc.rpartition("@")[2].lower()
         if key not in self._verdicts:

@@ -1,11 +1,11 @@
-"""What is asked of a socket, whichever library it belongs to."""
+"""The state of a socket, of whichever library."""
 
 import select
 from typing import Any
 
 
 def has_news(sock: Any) -> bool:
-    """Return whether something waits to be read: on an idle connection the news that it is closed."""
+    """Return whether a socket is readable: on an idle connection that means that the server closed it."""
     if not hasattr(select, "poll"):
         return bool(select.select([sock], [], [], 0)[0])
     poll = select.poll()

@@ -1,8 +1,7 @@
-"""HTTP: connections kept, times bounded, keys and texts sent to the named origin only.
+"""The HTTP transport: keeps connections, limits times, sends keys and texts to the named origin only.
 
-Blocking calls go over httpcore's connections; async ones over aiohttp where it is installed, and over httpx otherwise or through
-a proxy. The rules are the same for all (`http/exchange.py`). `HF_GATEWAY_HTTP=httpx` has all async calls go over httpx, `aiohttp`
-insists on aiohttp.
+Blocking calls use httpcore's connections; async ones aiohttp if it is installed, and httpx otherwise or through a proxy. The
+rules are the same for all (`http/exchange.py`). `HF_GATEWAY_HTTP` set to `httpx` or `aiohttp` chooses the library of async calls.
 """
 
 import asyncio
@@ -26,17 +25,17 @@ if TYPE_CHECKING:
     from hf_gateway.http.over_httpcore import BlockingPool
 
 LIBRARIES = ("aiohttp", "httpx")
-"""What HF_GATEWAY_HTTP may say."""
+"""Values of HF_GATEWAY_HTTP."""
 
 
 class HttpTransport:
-    """Pools for blocking calls, and for each event loop that calls, one a proxy; made when first needed, again after a fork.
+    """One pool per proxy for blocking calls, and for each event loop; made when first needed, again after a fork.
 
-    A loop's pool is closed when the loop ends, or nobody has the transport any more.
+    A loop's pool is closed when the loop ends or the transport is collected.
     """
 
     def __init__(self) -> None:
-        """Make nothing yet. Raises ConfigError when HF_GATEWAY_HTTP names no library that is known here."""
+        """Make no pool yet. Raises ConfigError if HF_GATEWAY_HTTP names an unknown library."""
         self._wanted = os.environ.get("HF_GATEWAY_HTTP", "").strip().lower()
         if self._wanted not in ("", *LIBRARIES):
             raise ConfigError(f"HF_GATEWAY_HTTP is {' or '.join(map(repr, LIBRARIES))}, not {self._wanted!r}")
@@ -48,52 +47,94 @@ class HttpTransport:
         _transports.add(self)
 
     def prepare(self) -> None:
-        """Read the certificates: files, which an event loop must not read."""
+        """Read the certificates: files, which must not be read on an event loop."""
         _trusted()
 
     def send(self, send: Send, *, timeout: float, connect_timeout: float, target: str) -> HttpResponse:
-        """Send and read the whole answer. Raises ConnectFailed, AttemptTimedOut, BadResponse."""
+        """Send and read the whole answer.
+
+        Args:
+            send: the request.
+            timeout: seconds for all of it.
+            connect_timeout: seconds for the connection.
+            target: label for errors.
+
+        Raises:
+            ConnectFailed: there is no connection, or it was lost.
+            AttemptTimedOut: the time is over.
+            BadResponse: the answer violates the rules of `http/exchange.py`.
+        """
         pool = self._blocking_pool(send.request.url)
         exchange = Exchange(send, timeout, connect_timeout, target)
         failed: GatewayError | None = None
         try:
             return pool.send(exchange)
-        except Exception as error:  # noqa: BLE001 - sorted by `translate`, which lets strangers through
+        except Exception as error:  # noqa: BLE001 - `translate` raises unknown ones
             failed = translate(pool.failure, exchange, error)
         raise_error(failed)
 
     def open(self, send: Open, *, timeout: float, connect_timeout: float, target: str) -> Opened:
-        """Send, and give the answer as soon as its headers are there. Raises ConnectFailed, AttemptTimedOut, BadResponse."""
+        """Send, and return the response as soon as its headers have arrived.
+
+        Args:
+            send: the request.
+            timeout: seconds until then.
+            connect_timeout: seconds for the connection.
+            target: label for errors.
+
+        Raises:
+            ConnectFailed, AttemptTimedOut, BadResponse: as for `send`.
+        """
         pool = self._blocking_pool(send.request.url)
         exchange = Exchange(send, timeout, connect_timeout, target)
         failed: GatewayError | None = None
         try:
             return pool.open(exchange)
-        except Exception as error:  # noqa: BLE001 - sorted by `translate`, which lets strangers through
+        except Exception as error:  # noqa: BLE001 - `translate` raises unknown ones
             failed = translate(pool.failure, exchange, error)
         raise_error(failed)
 
     async def asend(self, send: Send, *, timeout: float, connect_timeout: float, target: str) -> HttpResponse:
-        """Send and read the whole answer. Raises ConnectFailed, AttemptTimedOut, BadResponse."""
+        """Send and read the whole answer.
+
+        Args:
+            send: the request.
+            timeout: seconds for all of it.
+            connect_timeout: seconds for the connection.
+            target: label for errors.
+
+        Raises:
+            ConnectFailed, AttemptTimedOut, BadResponse: as for `send`.
+        """
         pool = await self._async_pool(send.request.url)
         exchange = Exchange(send, timeout, connect_timeout, target)
         failed: GatewayError | None = None
         try:
             async with asyncio.timeout(timeout):
                 return await pool.send(exchange)
-        except Exception as error:  # noqa: BLE001 - sorted by `translate`, which lets strangers through
+        except Exception as error:  # noqa: BLE001 - `translate` raises unknown ones
             failed = translate(pool.failure, exchange, error)
         raise_error(failed)
 
     async def aopen(self, send: Open, *, timeout: float, connect_timeout: float, target: str) -> Opened:
-        """Send, and give the answer as soon as its headers are there. Raises ConnectFailed, AttemptTimedOut, BadResponse."""
+        """Send, and return the response as soon as its headers have arrived.
+
+        Args:
+            send: the request.
+            timeout: seconds until then.
+            connect_timeout: seconds for the connection.
+            target: label for errors.
+
+        Raises:
+            ConnectFailed, AttemptTimedOut, BadResponse: as for `send`.
+        """
         pool = await self._async_pool(send.request.url)
         exchange = Exchange(send, timeout, connect_timeout, target)
         failed: GatewayError | None = None
         try:
             async with asyncio.timeout(timeout):
                 return await pool.open(exchange)
-        except Exception as error:  # noqa: BLE001 - sorted by `translate`, which lets strangers through
+        except Exception as error:  # noqa: BLE001 - `translate` raises unknown ones
             failed = translate(pool.failure, exchange, error)
         raise_error(failed)
 
@@ -113,7 +154,7 @@ class HttpTransport:
                 await self._async.pop(key).aclose()
 
     def leave_to_parent(self) -> None:
-        """After a fork, in the child: the sockets belong to the parent, and a lock may be held by a thread that stayed there."""
+        """Forget the pools, in a forked child: the sockets are the parent's, and the lock may be held by its thread."""
         self._lock = threading.Lock()
         self._blocking = {}
 
@@ -141,14 +182,14 @@ class HttpTransport:
         return kept.pool
 
     async def _new_pool(self, loop: asyncio.AbstractEventLoop, library: str, proxy: Proxy | None) -> "_KeptConnections":
-        # A pool holds its loop, so a weak key would keep both for ever.
+        # A pool refers to its loop, so a weak key would keep both for ever.
         self._async = {known: kept for known, kept in self._async.items() if not known[0].is_closed()}
         kept = self._async[loop, library, proxy] = _KeptConnections(self._makers[library](_trusted(), proxy))
         await kept.begin()
         return kept
 
     def _find_libraries(self) -> None:
-        """Import what async calls go over, and read the certificates and who the proxies are."""
+        """Import the library for async calls, and read the certificates and the proxies."""
         makers: dict[str, Callable[[ssl.SSLContext, Proxy | None], AsyncPool]] = {}
         proxies = Proxies.of_environment()
         if self._wanted != "httpx":
@@ -178,7 +219,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class _KeptConnections:
-    """A pool of an event loop, which is closed with the loop, or when nobody has it any more."""
+    """A pool of an event loop, closed with the loop or when it is collected."""
 
     def __init__(self, pool: AsyncPool) -> None:
         self.pool = pool
@@ -186,16 +227,16 @@ class _KeptConnections:
         self._keeper = _connections_of_loop(pool, self._leaving)
 
     async def begin(self) -> None:
-        """Let the loop know: `asyncio.run` ends the generators of its loop, and a loop those that are dropped."""
+        """Register with the loop: `asyncio.run` closes the generators of its loop, and a loop those that are collected."""
         await anext(self._keeper)
         _all_connections.add(self)
 
     async def aclose(self) -> None:
-        """Close it now."""
+        """Close the pool now."""
         await self._keeper.aclose()
 
     def leave(self) -> None:
-        """Close nothing: the process ends, and so does every connection."""
+        """Close nothing: the process ends, and with it every connection."""
         self._leaving.append(True)
         with contextlib.suppress(StopIteration, RuntimeError):
             self._keeper.aclose().send(None)
@@ -224,7 +265,7 @@ def _trusted() -> ssl.SSLContext:
 
 @cache
 def _certificates(file: str | None, folder: str | None) -> ssl.SSLContext:
-    """Read the certificates, from where the environment says: once a process, since it takes 20 ms."""
+    """Read the certificates from the place that the environment names; once per process, since it takes 20 ms."""
     if file:
         return ssl.create_default_context(cafile=file)
     if folder:

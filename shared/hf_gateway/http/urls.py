@@ -1,10 +1,10 @@
-"""URLs as HTTP libraries take them."""
+"""URLs for HTTP libraries."""
 
 import httpx
 
 
 def parse_url(url: str) -> httpx.URL:
-    """Return a URL of HTTP, its host in ASCII and its path escaped. Raises ValueError for any other."""
+    """Return an http or https URL, its host in ASCII and its path escaped. Raises ValueError for any other."""
     try:
         found = httpx.URL(url)
     except httpx.InvalidURL as error:

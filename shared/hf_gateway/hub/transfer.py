@@ -196,7 +196,7 @@ class Transfer:
             parts = urlsplit(there)
             _ = parts.port
         except ValueError:
-            raise BadResponse("a file is sent to what is no URL", target=TARGET) from None
+            raise BadResponse("a file is sent to an invalid URL", target=TARGET) from None
         if parts.scheme not in ("http", "https") or parts.username is not None:
             raise BadResponse(f"a file is sent to {shown_url(there)!r}, which is not called", target=TARGET)
         if origin_of(there) != origin_of(self._source.endpoint):

@@ -1,1 +1,1 @@
-"""Performs effects: the drivers, the background loop, concurrency."""
+"""Performs effects: the drivers, the background loop, and limits of concurrency."""

@@ -9,24 +9,24 @@ from typing import Any
 
 
 class BackgroundLoop:
-    """One loop for the whole process, started when first needed, and anew after a fork. Its thread ends with the process."""
+    """One loop per process, started when first needed, and again after a fork. Its thread ends with the process."""
 
     def __init__(self) -> None:
-        """Start nothing yet."""
+        """Start nothing."""
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
     def is_current_thread(self) -> bool:
-        """Whether this is the loop's own thread, on which nobody may block for it: an observer may call from there."""
+        """Whether this is the loop's own thread, which must not wait for it: an observer may call from there."""
         return threading.current_thread() is self._thread
 
     def submit(self, work: Coroutine[Any, Any, Any]) -> "Future[Any]":
-        """Run on the loop, in a copy of the caller's context; cancelling the future cancels the work."""
+        """Run a coroutine on the loop, in a copy of the caller's context; cancelling the future cancels it."""
         return asyncio.run_coroutine_threadsafe(work, self._running())
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """Run on the loop, and block for what it returns; whatever interrupts the waiting cancels the work."""
+        """Run a coroutine on the loop and block for its result; an interrupt of the wait cancels it."""
         future = self.submit(work)
         try:
             return future.result()
@@ -45,5 +45,5 @@ class BackgroundLoop:
 
 background_loop = BackgroundLoop()
 if hasattr(os, "register_at_fork"):
-    # The thread stays behind in the parent, and whoever held the lock there does.
+    # The parent's thread does not exist in the child, and may have held the lock.
     os.register_at_fork(after_in_child=background_loop.__init__)  # type: ignore[misc]

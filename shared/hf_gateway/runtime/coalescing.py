@@ -1,7 +1,7 @@
-"""Single texts that are to be embedded at the same time share one request, or one forward pass.
+"""Coalescing: single texts that are to be embedded at the same time share one request, or one forward pass.
 
-Whoever comes while nothing is under way goes at once, and alone. Whoever comes while something is waits for company: until
-that has landed, the group is full, or a short while has passed, whichever is first.
+A text that arrives while no request is under way is sent at once and alone. One that arrives during a request waits for others:
+until that request ends, the group is full, or a short delay is over, whichever is first.
 """
 
 import os
@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-# Of whoever goes alone, which is nearly everybody: making two futures would cost more than all else here.
+# Shared by groups of one text, which is nearly all of them: two new futures would cost more than everything else here.
 _READY: "Future[None]" = Future()
 _READY.set_result(None)
 _ABANDONED: "Future[Any]" = Future()
@@ -20,40 +20,50 @@ _ABANDONED: "Future[Any]" = Future()
 
 @dataclass(eq=False)
 class Group:
-    """Texts that go together, each once. ready: it may leave; landed: what came of it, None when it was given up."""
+    """Texts that are embedded together, each once."""
 
     key: Hashable
+    """What texts of one group have in common."""
     ready: "Future[None]"
+    """Done when the group may be sent."""
     outcome: "Future[Any]"
+    """The result of the work; None if it was abandoned."""
     texts: dict[str, int] = field(default_factory=dict)
+    """The index of each text."""
     over: bool = False
+    """Whether the outcome is set."""
 
     def add(self, text: str) -> int:
-        """Add a text; returns its place."""
+        """Add a text; returns its index."""
         return self.texts.setdefault(text, len(self.texts))
 
 
 class Coalescer:
-    """Makes the groups. Safe for threads, and across event loops.
+    """Groups texts by key. Safe for threads, and across event loops.
 
-    The one that `enter`s first leads: it waits for the group to be ready, for as long as it likes, `close`s it, does the work
-    and `land`s; the others wait for that.
+    The caller that `join`s a group first leads it: it waits for the group to be ready, for as long as it likes, `close`s it, does
+    the work and `resolve`s it; the others wait for the outcome.
     """
 
     def __init__(self, most: Callable[[], int]) -> None:
-        """most: says how many texts a group has at most, anew for each text."""
+        """most: returns the maximum size of a group; called for each text."""
         self._most = most
         self.reset()
         _all.add(self)
 
     def reset(self) -> None:
-        """Forget all groups: after a fork their leaders are in the parent, and so may be whoever holds the lock."""
+        """Forget all groups: after a fork their leaders are in the parent, and the lock may be held there."""
         self._lock = threading.Lock()
         self._under_way: dict[Hashable, int] = {}
         self._gathering: dict[Hashable, Group] = {}
 
     def join(self, key: Hashable, text: str) -> tuple[Group, int, bool]:
-        """Join a group of this key, or begin one; returns it, the text's place in it, and whether to lead it."""
+        """Join a group, or begin one; returns the group, the text's index in it, and whether the caller leads it.
+
+        Args:
+            key: what texts of one group have in common.
+            text: the text.
+        """
         with self._lock:
             group = self._gathering.get(key)
             leads = group is None
@@ -69,12 +79,17 @@ class Coalescer:
             return group, place, leads
 
     def close(self, group: Group) -> None:
-        """Let nobody join any more, since it leaves."""
+        """Admit no more texts, since the group is about to be sent."""
         with self._lock:
             self._close(group)
 
     def resolve(self, group: Group, outcome: Any) -> None:
-        """Tell the group how it went; None: its work was given up, and each has to begin anew. The first word holds."""
+        """Set the outcome of a group. Only the first call has an effect.
+
+        Args:
+            group: the group.
+            outcome: the result; None if the work was abandoned, so that each caller has to start again.
+        """
         with self._lock:
             if group.over:
                 return
@@ -89,7 +104,7 @@ class Coalescer:
             group.outcome.set_result(outcome)
 
     def _close(self, group: Group) -> None:
-        """Let nobody join any more; from now on it counts as under way."""
+        """Admit no more texts; from now on the group counts as under way."""
         if self._gathering.get(group.key) is group:
             del self._gathering[group.key]
             self._under_way[group.key] = self._under_way.get(group.key, 0) + 1

@@ -1,39 +1,40 @@
-"""How many requests of one gateway are under way at once: few at first, more while the answers stay quick, half on a refusal.
+"""How many requests of one gateway are under way at once: few at first, more while answers stay fast, half after a rate limit.
 
-Of asyncio alone; blocking callers with many batches come here through the portal.
+For asyncio only; blocking callers with many batches use it on the background loop.
 """
 
 import asyncio
 from collections import deque
 
 SLOWDOWN_FACTOR = 2.0
-"""Times the quickest answer of late: slower ones mean that the server queues, and that more at once would gain nothing."""
+"""Relative to the fastest recent answer: slower answers mean that the server queues, and more at once would gain nothing."""
 BASELINE_DECAY = 1.05
-"""By how much each answer lets the quickest one fade, so that a few short texts do not set the pace for long ones."""
+"""Factor by which each answer raises the fastest time, so that a few short texts do not set the standard for long ones."""
 SMOOTHING_FACTOR = 0.3
+"""Weight of the latest answer in the moving average of their durations."""
 
 
 class ConcurrencyLimiter:
-    """Places for requests, at most `most` of them, given in the order of asking."""
+    """Slots for requests, at most `most`, handed out in the order of the calls."""
 
     def __init__(self, most: int) -> None:
-        """Start with one place: the first answer shows whether the server is there at all."""
+        """Start with one slot: the first answer shows whether the server works at all."""
         self.most = most
         self._width = 1.0
         self._under_way = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._slow_start = True
-        self._excused = 0  # requests that were under way at the last refusal, and say nothing new
+        self._excused = 0  # requests that were under way at the last rate limit, and say nothing new
         self._quickest = float("inf")
         self._usual: float | None = None
 
     @property
     def width(self) -> int:
-        """How many may be under way now."""
+        """How many requests may be under way now."""
         return max(1, int(self._width))
 
     async def acquire(self) -> None:
-        """Wait for a place."""
+        """Wait for a slot."""
         if self._under_way < self.width and not self._waiting:
             self._under_way += 1
             return
@@ -47,7 +48,7 @@ class ConcurrencyLimiter:
             raise
 
     def release(self, seconds: float | None = None) -> None:
-        """Give the place back. seconds: how long a request took that was served at once; None for any other end."""
+        """Release a slot. seconds: duration of a request that was served at once; None for any other end."""
         self._under_way -= 1
         self._excused = max(0, self._excused - 1)
         if seconds is not None:
@@ -59,7 +60,7 @@ class ConcurrencyLimiter:
                 place.set_result(None)
 
     def note_rate_limit(self) -> None:
-        """Go on with half as many; what was under way by then counts as the same refusal."""
+        """Halve the width; requests under way at that time count as the same refusal."""
         if not self._excused:
             self._width = max(1.0, self._width / 2)
             self._slow_start = False

@@ -1,7 +1,7 @@
-"""Carries out what generators wish for, once blocking and once async: the only twins in the house.
+"""Drivers: perform the effects that a generator yields, blocking or async.
 
-The chain yields `Call`, `Wait` and `Emit`; within a `Call` is one effect of a backend: `Send` a request, `Open` one whose
-answer comes in pieces, `Read` the next piece, `Compute` something heavy. The outcome is sent in, or the `GatewayError`
+The chain yields `Call`, `Wait`, `Await` and `Emit`; a `Call` contains one effect of a backend: `Send` a request, `Open` one with
+a streamed answer, `Read` its next piece, `Compute` something heavy. The result is sent into the generator, or the `GatewayError`
 thrown in.
 """
 
@@ -19,7 +19,7 @@ from hf_gateway.values.http import HttpResponse
 
 
 def require_asyncio() -> None:
-    """Raise ConfigError where no event loop of asyncio runs, as under trio."""
+    """Raise ConfigError if no event loop of asyncio is running, as under trio."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -36,44 +36,75 @@ class Transport(Protocol):
     """Sends requests. `timeout` is for what the method waits for, `connect_timeout` for its connection, both in seconds."""
 
     def send(self, send: Send, *, timeout: float, connect_timeout: float, target: str) -> HttpResponse:
-        """Block until the whole answer is there."""
+        """Block until the whole answer has arrived.
+
+        Args:
+            send: the request.
+            timeout: seconds for all of it.
+            connect_timeout: seconds for the connection.
+            target: label for errors.
+        """
 
     async def asend(self, send: Send, *, timeout: float, connect_timeout: float, target: str) -> HttpResponse:
-        """Wait for the whole answer."""
+        """Wait for the whole answer.
+
+        Args:
+            send: the request.
+            timeout: seconds for all of it.
+            connect_timeout: seconds for the connection.
+            target: label for errors.
+        """
 
     def open(self, send: Open, *, timeout: float, connect_timeout: float, target: str) -> Opened:
-        """Block until the answer's headers are there."""
+        """Block until the answer's headers have arrived.
+
+        Args:
+            send: the request.
+            timeout: seconds until then.
+            connect_timeout: seconds for the connection.
+            target: label for errors.
+        """
 
     async def aopen(self, send: Open, *, timeout: float, connect_timeout: float, target: str) -> Opened:
-        """Wait for the answer's headers."""
+        """Wait for the answer's headers.
+
+        Args:
+            send: the request.
+            timeout: seconds until then.
+            connect_timeout: seconds for the connection.
+            target: label for errors.
+        """
 
 
 class Clock:
-    """Time as the chain sees it: monotonic seconds, and pauses. Tests hold their own (`hf_gateway.testing`)."""
+    """The time as the chain sees it: monotonic seconds, and pauses. Tests use their own (`hf_gateway.testing`)."""
 
     def now(self) -> float:
         """Return monotonic seconds."""
         return time.monotonic()
 
     def sleep(self, seconds: float) -> None:
-        """Block for a pause between tries."""
+        """Block for a pause between attempts."""
         time.sleep(seconds)
 
     async def asleep(self, seconds: float) -> None:
-        """Pause between tries without blocking."""
+        """Pause between attempts without blocking."""
         await asyncio.sleep(seconds)
 
 
 @dataclass(frozen=True)
 class Driver:
-    """Carries out wishes with a transport and a clock. connect_timeout in seconds."""
+    """Performs effects with a transport and a clock."""
 
     transport: Transport
+    """Sends the requests."""
     clock: Clock
+    """Measures time and pauses."""
     connect_timeout: float = 5.0
+    """Seconds for each connection."""
 
     def run(self, steps: Generator[Any, Any, Any]) -> Any:
-        """Drive steps to their end, blocking; returns what they return."""
+        """Run a generator to its end, blocking; returns its result."""
         driving = self.stream(steps)
         while True:
             try:
@@ -82,18 +113,24 @@ class Driver:
                 return done.value
 
     async def arun(self, steps: Generator[Any, Any, Any]) -> Any:
-        """Drive steps to their end, async; returns what they return."""
+        """Run a generator to its end, async; returns its result."""
         ended: list[Any] = []
         async for _ in self.astream(steps, ended.append):
             pass
         return ended[0]
 
     def perform(self, effects: Effects, *, timeout: float, target: str) -> Any:
-        """Drive one backend's effects without a chain, blocking, all of them within `timeout` seconds."""
+        """Run one backend's effects without a chain, blocking.
+
+        Args:
+            effects: the generator.
+            timeout: seconds for all of them.
+            target: label for errors.
+        """
         return self.run(self._with_timeouts(effects, self.clock.now() + timeout, target))
 
     def stream(self, steps: Generator[Any, Any, Any]) -> Generator[Any, None, Any]:
-        """Drive steps, blocking, giving what they emit; returns what they return."""
+        """Run a generator, blocking; yields the events it emits, and returns its result."""
         resume, value, held = steps.send, None, _OpenSources()
         try:
             while True:
@@ -115,7 +152,15 @@ class Driver:
                 source.close()
 
     async def astream(self, steps: Generator[Any, Any, Any], ended: Callable[[Any], None]) -> AsyncGenerator[Any, None]:
-        """Drive steps, async, giving what they emit; `ended` is told what they return. Raises ConfigError without asyncio."""
+        """Run a generator, async; yields the events it emits.
+
+        Args:
+            steps: the generator.
+            ended: called with its result.
+
+        Raises:
+            ConfigError: no event loop of asyncio is running.
+        """
         require_asyncio()
         resume, value, held = steps.send, None, _OpenSources()
         try:
@@ -199,7 +244,7 @@ class Driver:
 
 
 class _OpenSources:
-    """The source that is being read: there is one at a time, and it is closed when anything else is wished for."""
+    """The source that is being read: at most one at a time, closed before any other effect."""
 
     def __init__(self) -> None:
         self._source: StreamSource | None = None

@@ -11,9 +11,9 @@ from hf_gateway.values.http import HttpRequest
 
 
 class StreamSource(Protocol):
-    """Something that comes in pieces: the body of a response, or an answer that is made in this process.
+    """A source of pieces: the body of a response, or an answer that is made in this process.
 
-    Closing it ends whatever makes the pieces; a source that was read to its end needs no closing.
+    Closing it ends the work behind it; a source that was read to its end needs no closing.
     """
 
     def read(self, timeout: float) -> Any:
@@ -23,71 +23,78 @@ class StreamSource(Protocol):
         """Wait for the next piece, at most `timeout` seconds; None at the end. Raises AttemptTimedOut."""
 
     def close(self) -> None:
-        """Want no more."""
+        """Stop."""
 
     async def aclose(self) -> None:
-        """Want no more."""
+        """Stop."""
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A response whose body is still to be read. headers: names in lower case."""
+    """A response whose body is still to be read."""
 
     status: int
+    """The status code."""
     headers: Mapping[str, str]
+    """Names in lower case."""
     source: StreamSource
+    """Yields the body."""
 
 
 @dataclass(frozen=True)
 class Send:
-    """Wish: send this and give the response, whatever its status. The key goes along only to its own origin.
-
-    follow: go where a redirect within the origin leads; max_bytes: of the answer, None for the transport's own limit.
-    """
+    """Send a request and return the response, whatever its status. The key is sent only to its own origin."""
 
     request: HttpRequest
+    """What to send."""
     credential: Credential | None = None
+    """The key, if there is one."""
     follow: bool = True
+    """Whether to follow a redirect within the origin."""
     max_bytes: int | None = None
+    """Maximum size of the answer; None for the transport's own limit."""
     streamed: ClassVar[bool] = False
     patient: ClassVar[bool] = False
 
 
 @dataclass(frozen=True)
 class Open:
-    """Wish: send this and give the response as soon as its headers are there (`Opened`), whatever its status.
-
-    follow: go where a redirect within the origin leads; max_bytes: of the answer, None for the transport's own limit.
-    """
+    """Send a request and return the response as soon as its headers have arrived (`Opened`), whatever its status."""
 
     request: HttpRequest
+    """What to send."""
     credential: Credential | None = None
+    """The key, if there is one."""
     follow: bool = True
+    """Whether to follow a redirect within the origin."""
     max_bytes: int | None = None
+    """Maximum size of the answer; None for the transport's own limit."""
     streamed: ClassVar[bool] = True
     patient: ClassVar[bool] = False
 
 
 @dataclass(frozen=True)
 class Read:
-    """Wish: give the next piece, None at the end.
-
-    within: fewer seconds than the chain would allow. patient: before the first content silence means work, not a dead server,
-    so only the deadline and other targets limit it.
-    """
+    """Return the next piece, None at the end."""
 
     source: StreamSource
+    """Where to read."""
     within: float | None = None
+    """Seconds, if fewer than the chain allows."""
     patient: bool = False
+    """Whether silence before the first content means work rather than a dead server, so that only the deadline and other
+    targets limit it."""
     streamed: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)
 class Compute:
-    """Wish: run this function; in async on the executor given, so that the event loop goes on."""
+    """Run a function; in async on an executor, so that the event loop continues."""
 
     function: Callable[[], Any]
+    """What to run."""
     executor: Executor | None = None
+    """The executor for async callers; None for the loop's own."""
     streamed: ClassVar[bool] = False
     patient: ClassVar[bool] = False
 

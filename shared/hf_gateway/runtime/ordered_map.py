@@ -1,4 +1,4 @@
-"""Several pieces of work under way at once, and what comes of them in the order in which it was begun."""
+"""Maps a function over items with several calls under way at once; the results come in the order of the items."""
 
 import asyncio
 import contextlib
@@ -14,16 +14,21 @@ Start = Callable[[Any], "Future[Any]"]
 async def map_ordered(
     items: AsyncGenerator[Any, None], start: AsyncStart, max_pending: int
 ) -> AsyncGenerator[Any, None]:
-    """Begin piece after piece and give the outcomes in order, with at most `ahead` begun and not given yet.
+    """Start work for each item and yield the results in order.
 
-    An outcome is given while the next piece is waited for. What fails is raised when its turn comes, and so is what the source
-    of the work raises; whatever is under way then, or when nobody wants more, is cancelled, and the source closed.
+    A result is yielded while the next item is waited for. An exception of the work is raised in its turn, and so is one of the
+    source; work that is still under way then, or when the caller stops iterating, is cancelled, and the source closed.
+
+    Args:
+        items: the source.
+        start: makes the coroutine for an item.
+        max_pending: how many may be started and not yet yielded.
     """
     started: asyncio.Queue[asyncio.Task[Any] | None] = asyncio.Queue()
     room = asyncio.Semaphore(max_pending - 1)
 
     async def begin_all() -> None:
-        # One task reads all of it and closes it, since a generator may hold what belongs to its task.
+        # One task reads the whole source and closes it, since a generator may hold what belongs to its task.
         try:
             async with contextlib.aclosing(items):
                 async for piece in items:
@@ -52,9 +57,14 @@ def _draining(started: "asyncio.Queue[asyncio.Task[Any] | None]") -> Iterator["a
 
 
 def map_ordered_blocking(items: Iterator[Any], start: Start, max_pending: int) -> Generator[Any, None, None]:
-    """Do what `map_ordered` does, blocking, for work that is done elsewhere once it is begun; closes no source.
+    """Like `map_ordered`, but blocking, for work that runs elsewhere once it is started; closes no source.
 
-    Before the next piece is asked for, which may take its time, everything that is done by then is given.
+    Before the next item is requested, which may take a while, all results that are ready are yielded.
+
+    Args:
+        items: the source.
+        start: starts the work for an item and returns its future.
+        max_pending: how many may be started and not yet yielded.
     """
     started: deque[Future[Any]] = deque()
     ended: Exception | None = None
@@ -62,7 +72,7 @@ def map_ordered_blocking(items: Iterator[Any], start: Start, max_pending: int) -
         while ended is None:
             try:
                 started.append(start(next(items)))
-            except Exception as failure:  # noqa: BLE001 - the caller's own, raised below when its turn comes
+            except Exception as failure:  # noqa: BLE001 - the caller's own, raised below in its turn
                 ended = failure
             while started and (started[0].done() or len(started) >= max_pending or ended is not None):
                 outcome = started[0].result()

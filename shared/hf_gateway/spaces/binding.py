@@ -1,4 +1,4 @@
-"""Space bindings: what a chain has promised about its vectors, in a form that copies, pickles and worker processes carry."""
+"""Space bindings: what a chain has promised about its vectors, in a form that copies, pickles and worker processes can hold."""
 
 import json
 from dataclasses import dataclass, field
@@ -14,32 +14,38 @@ from hf_gateway.values.vector_space import VectorSpace
 
 @dataclass(frozen=True)
 class SpaceBinding:
-    """What binds a chain, and therefore each of its copies, to one vector space."""
+    """What binds a chain, and so each of its copies, to one vector space."""
 
     pinned: VectorSpace | None = None
-    """The space whose vectors the chain has given; None before the first."""
+    """The space of the vectors that the chain has returned; None before the first."""
     reference: Rows | None = None
     """The fingerprint of the target that gave the first vector."""
     dimension: int | None = None
-    """The dimension of all vectors so far."""
+    """The dimension of all vectors so far; None before the first."""
     locks: tuple[IndexLock, ...] = ()
-    """The locks of the indexes that the chain is held to, as far as they are known."""
+    """The locks of the indexes that the chain is bound to."""
     decision: "SpaceDecision | None" = None
-    """Shared by a chain that was copied before its first vector, and its copies; None where nothing is left to decide."""
+    """Shared by a chain that was copied before its first vector and its copies; None if there is nothing to decide."""
 
 
 @dataclass(frozen=True)
 class SpaceDecision:
     """The choice of one space that a chain and its copies make together: the first of them that answers decides for all.
 
-    It lies in a file under HF_GATEWAY_HOME, which processes of one machine share; where none can be written, it holds for
-    the copies within this process.
+    It is stored in a file under HF_GATEWAY_HOME, which processes of one machine share; if none can be written, it holds for the
+    copies within this process.
     """
 
     id: str = field(default_factory=lambda: uuid4().hex)
+    """Name of the file."""
 
     def settle(self, space: VectorSpace, reference: Rows | None) -> "SpaceBinding":
-        """Decide for this space and fingerprint unless another copy has decided; returns what holds for all copies."""
+        """Decide for a space unless another copy has decided; returns the binding of all copies.
+
+        Args:
+            space: the space of the first vector here.
+            reference: the fingerprint of the target that gave it.
+        """
         return _SETTLED.get(self.id) or _SETTLED.setdefault(self.id, self._settle_file(SpaceBinding(space, reference)))
 
     def _settle_file(self, own: "SpaceBinding") -> "SpaceBinding":
@@ -54,10 +60,10 @@ class SpaceDecision:
             return SpaceBinding(VectorSpace.from_dict(held["space"]), measured)
         except (OSError, ValueError, TypeError, KeyError, RecursionError, ConfigError) as error:
             notice_once(
-                f"the space that a copied chain answers in cannot be kept ({error}), so its copies in other processes decide anew"
+                f"the space of a copied chain cannot be stored ({error}), so its copies in other processes decide again"
             )
             return own
 
 
 _SETTLED: dict[str, SpaceBinding] = {}
-"""Decisions that this process knows, by their id."""
+"""Decisions known to this process, by id."""

@@ -1,8 +1,8 @@
-"""Fingerprints: what a vector space really does to eight fixed texts, measured once and compared ever after.
+"""Fingerprints: the vectors that a vector space gives to eight fixed texts, measured once and compared from then on.
 
-A name says which model a server claims to run. Two servers of one model still differ when one pools otherwise, forgets a
-prompt, leaves vectors as long as they come, cuts long texts elsewhere, or computes with eight bits; the vectors of the canary
-texts tell. They lie under HF_GATEWAY_HOME, one file a space, and are shared by all processes of a user.
+A name says which model a server claims to run. Two servers of one model still differ if one pools differently, omits a prompt,
+does not normalise, truncates long texts elsewhere, or computes with eight bits; the vectors of the canary texts show it. They are
+stored under HF_GATEWAY_HOME, one file per space, and shared by all processes of a user.
 """
 
 import base64
@@ -24,7 +24,7 @@ from hf_gateway.values.embedding import Role
 from hf_gateway.values.vector_space import VectorSpace
 
 VERSION = 1
-"""Of the canary texts and of the file's form; files of another version are measured anew."""
+"""Of the canary texts and of the file's form; files of another version are measured again."""
 
 CANARIES = (
     "cat",
@@ -37,14 +37,14 @@ CANARIES = (
     " ".join(f"Sentence {number} of a long text that goes on beyond what small models read." for number in range(60)),
 )
 LONG_CANARIES = len(CANARIES) - 1
-"""The place of the text that is cut by models with a short reach; it counts only where cutting is allowed."""
+"""The index of the text that models with a short context truncate; it is compared only if texts may be truncated."""
 
 MIN_SAME_COSINE = 0.999
-"""Cosine from which on two vectors count as one: float16, bfloat16 and other kernels stay above, 8-bit weights below."""
+"""Cosine from which two vectors count as the same: float16, bfloat16 and other kernels stay above, 8-bit weights below."""
 MAX_NORM_DIFFERENCE = 0.01
-"""Relative difference of lengths that is allowed."""
+"""Relative difference of lengths that is accepted."""
 MIN_RELATED_COSINE = 0.85
-"""Cosine from which on two models have something to do with each other: 8-bit weights stay above, other pooling is far below."""
+"""Cosine from which two models count as related: 8-bit weights stay above, another pooling is far below."""
 
 UNMEASURED = "none of the texts could be measured"
 SHUFFLED = "the same in another order: the rows do not belong to the texts they stand at"
@@ -60,42 +60,43 @@ Row = tuple[float, ...]
 Rows = Mapping[Role, tuple[Row | None, ...]]
 """For each role the vectors of the canaries, in order; None for one that was not measured, REFUSED for one that was refused."""
 REFUSED: Row = ()
-"""Of a text that is longer than the target takes, though it might have been cut."""
+"""For a text that is longer than the target accepts, although it might have been truncated."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """How two measurements stand to each other.
-
-    worst: role → the lowest cosine of any canary; norm: the largest relative difference of lengths; causes: what probably
-    differs, the likeliest first, in words for a person.
-    """
+    """The result of comparing two measurements."""
 
     worst: Mapping[str, float]
+    """The lowest cosine of any canary, by role."""
     norm: float
+    """The largest relative difference of lengths."""
     causes: tuple[str, ...] = ()
+    """What probably differs, the most likely first, in words for users."""
 
     @property
     def same(self) -> bool:
-        """Whether the two may be mixed."""
+        """Whether vectors of the two may be mixed."""
         return not self.causes
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """The canaries' vectors in one space.
-
-    authority: "files" when the model's own files made them in this process, "server" when the first server that answered
-    did, which nobody could check; source: which target; taken: when, in ISO 8601; accepted: measurements of targets that a
-    person took for the same on purpose, by their label.
-    """
+    """The canaries' vectors in one space."""
 
     space: VectorSpace
+    """The space."""
     authority: Literal["files", "server"]
+    """"files" if the model's own files made them in this process, "server" if they are those of the first server that answered,
+    which cannot be verified."""
     source: str
+    """Label of the target."""
     rows: Rows
+    """The vectors by role."""
     taken: str = field(default_factory=lambda: dt.datetime.now(dt.UTC).isoformat(timespec="seconds"))
+    """When they were measured, in ISO 8601."""
     accepted: Mapping[str, Rows] = field(default_factory=dict)
+    """Measurements of targets that a user accepted as the same space, by label."""
 
     @property
     def says_where_texts_are_cut(self) -> bool:
@@ -103,7 +104,7 @@ class Fingerprint:
         return self.rows["document"][LONG_CANARIES] is not None
 
     def completed_with(self, rows: Rows) -> Self:
-        """Return it with what it lacks from another measurement of the same space; itself where it lacks nothing."""
+        """Return it with missing rows filled from another measurement of the same space; itself if none is missing."""
         whole = {
             role: tuple(own if known is None else known for known, own in zip(kept, rows.get(role, kept), strict=True))
             for role, kept in self.rows.items()
@@ -111,7 +112,7 @@ class Fingerprint:
         return self if whole == dict(self.rows) else dataclasses.replace(self, rows=whole)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it for a file: vectors as base64 of little-endian float32."""
+        """Return a dict for JSON; vectors are base64 of little-endian float32."""
         return {
             "version": VERSION,
             "space": self.space.to_dict(),
@@ -124,7 +125,7 @@ class Fingerprint:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Read what `to_dict` wrote. Raises ValueError, KeyError or TypeError for anything else."""
+        """Read what `to_dict` returned. Raises ValueError, KeyError or TypeError for anything else."""
         if data["version"] != VERSION:
             raise ValueError(f"a fingerprint of version {data['version']}")
         return cls(
@@ -141,15 +142,15 @@ class Store:
     """The fingerprints on disk. Safe for many processes: files are replaced whole, and the first writer wins."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        """Take the folder; without it the one under HF_GATEWAY_HOME."""
+        """Use a folder; by default the one under HF_GATEWAY_HOME."""
         self._folder = folder or home() / "fingerprints"
 
     def path(self, space: VectorSpace) -> Path:
-        """Return where a space's fingerprint lies."""
+        """Return the file of a space's fingerprint."""
         return self._folder / f"{hashlib.sha256(space.id.encode()).hexdigest()[:32]}.json"
 
     def load(self, space: VectorSpace) -> Fingerprint | None:
-        """Return a space's fingerprint; None where there is none, or the file is spoilt or of another version."""
+        """Return a space's fingerprint; None if the file is missing, damaged or of another version."""
         try:
             found = Fingerprint.from_dict(json.loads(self.path(space).read_bytes()))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, ConfigError):
@@ -157,7 +158,7 @@ class Store:
         return found if found.space.id == space.id else None
 
     def keep_first(self, fingerprint: Fingerprint) -> Fingerprint:
-        """Keep it unless another process was first; returns the one that holds. Raises OSError."""
+        """Store a fingerprint unless another process was first; returns the one that is stored. Raises OSError."""
         path = self.path(fingerprint.space)
         if (known := self.load(fingerprint.space)) is not None:
             return known
@@ -166,11 +167,11 @@ class Store:
         try:
             passing.write_bytes(_bytes(fingerprint))
             try:
-                os.link(passing, path)  # fails when it is there, as a rename would not
+                os.link(passing, path)  # fails if it exists, unlike a rename
             except FileExistsError:
                 if (known := self.load(fingerprint.space)) is not None:
                     return known
-                passing.replace(path)  # spoilt, or of another version
+                passing.replace(path)  # damaged, or of another version
             except OSError:
                 passing.replace(path)  # a file system without links
         finally:
@@ -178,11 +179,21 @@ class Store:
         return fingerprint
 
     def replace(self, fingerprint: Fingerprint) -> None:
-        """Keep it in the place of what is there. Raises OSError."""
+        """Store a fingerprint, replacing the existing one. Raises OSError."""
         write_atomically(self.path(fingerprint.space), _bytes(fingerprint))
 
     def accept(self, space: VectorSpace, label: str, rows: Rows) -> None:
-        """Take a target's vectors for this space on purpose, whatever they are. Raises OSError, ConfigError without a file."""
+        """Accept a target's vectors as this space's, whatever they are.
+
+        Args:
+            space: the space.
+            label: the target's label.
+            rows: its vectors.
+
+        Raises:
+            ConfigError: the space has no fingerprint yet.
+            OSError: the file cannot be written.
+        """
         known = self.load(space)
         if known is None:
             raise ConfigError(f"there is no fingerprint of {space.model} beside which vectors could be accepted")
@@ -192,8 +203,12 @@ class Store:
 def compare(reference: Rows, measured: Rows, *, cut: bool, variants: Mapping[str, Rows] | None = None) -> Comparison:
     """Compare a target's vectors with a space's.
 
-    cut: whether texts may be cut, so that the long canary counts; variants: what the same model would give with one thing
-    changed, by the words for that thing, to name the cause.
+    Args:
+        reference: the space's vectors.
+        measured: the target's vectors.
+        cut: whether texts may be truncated, so that the long canary is compared.
+        variants: the vectors that the same model would give with one setting changed, by the words for that setting; used to
+            name the cause.
     """
     worst: dict[str, float] = {}
     norm = 0.0
@@ -212,7 +227,7 @@ def compare(reference: Rows, measured: Rows, *, cut: bool, variants: Mapping[str
 
 
 def _refused_by_one(reference: Rows, measured: Rows) -> bool:
-    """Return whether one side refused the long text, and the other gave it a vector: of a cut text, which may be another one."""
+    """Return whether one side refused the long text, and the other gave the vector of a truncated text, which may differ."""
     pairs = [
         (reference[role][LONG_CANARIES], rows[LONG_CANARIES])
         for role, rows in measured.items()
@@ -243,7 +258,7 @@ def _causes(
 
 
 def _variants_met(measured: Rows, cut: bool, variants: Mapping[str, Rows]) -> tuple[list[str], list[str]]:
-    """Return the words for the variants that were measured, and for those of which only the directions were."""
+    """Return the words for the variants that were measured, and for those of which only the directions agree."""
     exact, directions = [], []
     for words, rows in variants.items():
         found = compare(rows, measured, cut=cut)
@@ -267,7 +282,7 @@ def _lengths_cause(reference: Rows, measured: Rows) -> str:
 
 
 def _prompt_causes(reference: Rows, measured: Rows, cut: bool) -> list[str]:
-    """A role whose vectors are those of the other role has lost its prompt, or got the other's."""
+    """Name the roles whose vectors are those of the other role: the prompt is missing, or it is the other role's."""
     found: dict[Role, str] = {}
     roles: tuple[tuple[Role, Role], ...] = (("query", "document"), ("document", "query"))
     for role, other in roles:
@@ -284,7 +299,7 @@ def _prompt_causes(reference: Rows, measured: Rows, cut: bool) -> list[str]:
 
 
 def _shuffled(reference: Sequence[Row | None], rows: Sequence[Row | None]) -> bool:
-    """Whether each vector is one of the reference's, and not all are at their places."""
+    """Whether each vector is one of the reference's, and not all are at their indexes."""
     places = []
     for row in rows:
         near = [
@@ -356,7 +371,7 @@ def _row(text: str) -> Row:
 
 
 def _little(numbers: "array[float]") -> "array[float]":
-    """Turn floats between this machine's order of bytes and little-endian; the way there is the way back."""
+    """Convert floats between this machine's byte order and little-endian, in either direction."""
     if array("H", [1]).tobytes()[0] == 0:
         numbers.byteswap()
     return numbers

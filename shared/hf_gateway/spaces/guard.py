@@ -1,8 +1,8 @@
-"""The guard of a chain of embeddings: whose vectors may be used, decided before the first one and again now and then.
+"""The guard of a chain of embeddings: decides whose vectors may be used, before the first one and again from time to time.
 
 A target's space is declared by names, files and servers; here it is measured. Before a target's first vector the canary texts
-are embedded and compared with the space's fingerprint; a target that differs is quarantined: nothing of it gets out, and the
-error says what probably differs and how to accept it on purpose.
+are embedded and compared with the space's fingerprint; a target that differs is quarantined: none of its vectors is returned, and
+the error says what probably differs and how to accept it explicitly.
 """
 
 import dataclasses
@@ -51,10 +51,10 @@ ROLES: tuple[Role, ...] = ("document", "query")
 
 
 class Guard:
-    """Shared by the targets of one chain. Safe for threads: a check that two do at once is done twice, with one outcome."""
+    """Shared by the targets of one chain. Safe for threads: a check by two threads at once is made twice, with one result."""
 
     def __init__(self, options: EmbedOptions, space: VectorSpace, store: Store | None = None) -> None:
-        """space: the chain's; with on_space_change="separate" each target's own counts, and the first to answer is pinned."""
+        """space: the chain's; with on_space_change="separate" each target has its own, and the first that answers is pinned."""
         self._options = options
         self._space = space
         self._separate = options.on_space_change == "separate"
@@ -62,10 +62,10 @@ class Guard:
         self._lock = fork_lock()
         self._pinned: VectorSpace | None = None
         self._held: Rows | None = None  # the fingerprint of the first vector's target
-        self._decision: SpaceDecision | None = None  # once there are copies
+        self._decision: SpaceDecision | None = None  # set once there are copies
         self._space_checks: dict[Measurable, SpaceCheck] = {}
         self.caching = options.cache is not None and options.cache is not False
-        """Whether vectors are kept, of queries too: then each request of queries is proven, as those of documents are."""
+        """Whether vectors are cached, also of queries: then each request of queries has canaries, like those of documents."""
         if self._separate:
             _SEPARATE_GUARDS.add(self)
 
@@ -76,42 +76,42 @@ class Guard:
 
     @property
     def pinned(self) -> VectorSpace | None:
-        """The space whose vectors this chain has given out; None before the first."""
+        """The space of the vectors that this chain has returned; None before the first."""
         return self._pinned
 
     def pin(self, space: VectorSpace) -> None:
-        """Fix the space before the first vector, since an index has it. Raises SpaceMismatch when another one is fixed."""
+        """Fix the space before the first vector, because an index has it. Raises SpaceMismatch if another one is fixed."""
         with self._lock:
             if self._pinned is not None and (differences := self._pinned.differences(space)):
                 raise SpaceMismatch(f"this chain is pinned to {self._pinned.model} already: {differences[0]}")
             self._pinned = self._pinned or space
 
     def binding(self) -> SpaceBinding:
-        """Return what a copy of the chain is bound to; what is still open, the chain and its copies decide together."""
+        """Return the binding for a copy of the chain; an open choice is shared by the chain and its copies."""
         with self._lock:
             if self._separate and self._pinned is None and self._decision is None:
                 self._decision = SpaceDecision()
             return SpaceBinding(self._pinned, self._held, decision=self._decision)
 
     def bind(self, binding: SpaceBinding) -> None:
-        """Hold this chain to what another one, of which it is a copy, has promised."""
+        """Bind this chain to the promises of another one, of which it is a copy."""
         with self._lock:
             self._pinned, self._held, self._decision = binding.pinned, binding.reference, binding.decision
 
     def space_of(self, target: Measurable) -> VectorSpace:
-        """Return the space a target's vectors are held to: that of a pinned chain, which may say more than the target's own."""
+        """Return the space that a target is held to: that of a pinned chain, which may know more than the target's own."""
         if not self._separate:
             return self._space
         own, pinned = target.space, self._pinned
         return own if pinned is None or pinned.differences(own) else pinned
 
     def space_check(self, target: Measurable) -> SpaceCheck:
-        """Return how a target stands, as far as it is known."""
+        """Return what is known about a target's vectors."""
         with self._lock:
             return self._space_checks.setdefault(target, SpaceCheck())
 
     def refusal(self, target: Measurable) -> GatewayError | None:
-        """Say why a target may not serve, before anything is sent to it; None when nothing is known against it."""
+        """Return why a target may not serve, before anything is sent to it, or None."""
         space_check = self.space_check(target)
         if space_check.error is not None:
             return space_check.error
@@ -124,9 +124,11 @@ class Guard:
         return None
 
     def check_before_first_use(self, target: Measurable) -> Measuring:
-        """Check a target before its first vector; returns the `Usage` of that, None where nothing was to be checked.
+        """Check a target before its first vector; returns the `Usage` of the check, None if no check was needed.
 
-        Raises Quarantined, SpaceMismatch, or what keeps the target from answering.
+        Raises:
+            Quarantined, SpaceMismatch: the target's vectors are of another space.
+            GatewayError: the target did not answer.
         """
         space_check = self.space_check(target)
         if space_check.error is not None:
@@ -154,7 +156,7 @@ class Guard:
         return reduce(_sum_usage, used)
 
     def _check_order(self, target: Measurable, rows: Rows) -> Measuring:
-        """Embed one canary by itself: who makes the fingerprint must give it the vector that it has among others.
+        """Embed one canary alone: the target that makes the fingerprint must give it the same vector as in a batch.
 
         Returns the `Usage`.
         """
@@ -172,11 +174,16 @@ class Guard:
         return alone.usage
 
     def measure(self, target: Measurable, *, long: bool = True) -> Measuring:
-        """Embed the canaries in both roles; returns `Rows`. long: that one too, which tells where texts are cut."""
+        """Embed the canaries in both roles; returns `Rows`.
+
+        Args:
+            target: the target to measure.
+            long: include the canary that shows where texts are truncated.
+        """
         return measure(target, all_places(long=long), [], repeat=False)
 
     def _measure_places(self, target: Measurable, batches: list[list[int]], used: list[Usage]) -> Measuring:
-        """Embed the canaries at these places in both roles; used: gets the tokens."""
+        """Embed the canaries at these indexes in both roles; `used` receives the usage."""
         rows = yield from measure(target, batches, used, repeat=True)
         if isinstance(rows, Comparison):
             raise self._quarantine(target, rows, MIXED)
@@ -189,17 +196,21 @@ class Guard:
         )
 
     def _canary_is_due(self, target: Measurable) -> bool:
-        """Return whether canaries ride in the requests to a target."""
+        """Return whether requests to a target contain canaries."""
         return bool(self._options.canary_every and self._options.check_space and not target.authoritative)
 
     def _roles(self, target: Measurable) -> tuple[Role, ...]:
         return ("document",) if target.one_role or not target.mixes_roles else ROLES
 
     def embed(self, target: Measurable, request: EmbedRequest) -> Measuring:
-        """Embed as for a caller, in most requests with canaries among the texts; returns the `EmbedAnswer` without them.
+        """Embed for a caller, in most requests with canaries among the texts; returns the `EmbedAnswer` without them.
+
+        Args:
+            target: the target to call.
+            request: the caller's texts.
 
         Raises:
-            Quarantined: what answered is of another space than what the target was let in by.
+            Quarantined: the answer is of another space than the one the target was checked for.
         """
         space_check = self.space_check(target)
         if space_check.rows is None or not self._canary_is_due(target):
@@ -211,7 +222,7 @@ class Guard:
             raise
 
     def _embed_proven(self, target: Measurable, request: EmbedRequest, space_check: SpaceCheck) -> Measuring:
-        """Embed, and once more where an answer without canaries comes from a model or server that was not proven yet."""
+        """Embed, and again with canaries if an answer without them comes from a model or server that was not proven yet."""
         if canaries := self._canaries(target, request, space_check):
             return (yield from self._embed_with(target, request, canaries, space_check))
         answer: EmbedAnswer = yield from target.embed_shaped(request)
@@ -248,7 +259,7 @@ class Guard:
                 raise
             alone: EmbedAnswer = yield from target.embed_shaped(
                 request
-            )  # raises where it is too much without canaries, too
+            )  # raises if the batch is too large without canaries, too
             if len(request.texts) == 1 and len(request.texts[0]) <= SHORT_TEXT_CHARS:
                 record.takes_one = True
             return alone
@@ -262,14 +273,18 @@ class Guard:
         return answer
 
     def check_answer(self, target: Measurable, answer: EmbedAnswer) -> Measuring:
-        """Look at an answer before the caller gets it; returns it, with the tokens of a canary that rode along.
+        """Check an answer before it is returned; returns it, with the usage of a periodic canary added.
 
-        Raises Quarantined for a model that changed behind the target's back, and for an answer that came too late to be of
-        the space the chain is pinned to.
+        Args:
+            target: the target that answered.
+            answer: its answer.
+
+        Raises:
+            Quarantined: the model behind the target has changed, or the answer is not of the space the chain is pinned to.
         """
         answer = yield from self._run_periodic_canary(target, answer)
         if (error := self.space_check(target).error) is not None:
-            raise error  # found out by another call while this one was under way
+            raise error  # found by another call while this one was under way
         space = self.space_of(target)
         pinned = self._pinned
         while pinned is None:
@@ -282,7 +297,7 @@ class Guard:
         return answer
 
     def _decide(self, space: VectorSpace, reference: Rows | None) -> Measuring:
-        """Pin the chain, alone or together with its copies; returns the space, None where a copy was made meanwhile."""
+        """Pin the chain, alone or together with its copies; returns the space, None if a copy was made meanwhile."""
         decision, settled = self._decision, SpaceBinding(space)
         if decision is not None:
             settled = yield Compute(lambda: decision.settle(space, reference))
@@ -292,7 +307,7 @@ class Guard:
             return self._pinned
 
     def _pin_fingerprint(self, target: Measurable) -> None:
-        """Hold a target to the fingerprint of the chain's first vector: its own may be that of another name, or newer."""
+        """Hold a target to the fingerprint of the chain's first vector: its own may have another name, or be newer."""
         space_check = self.space_check(target)
         if space_check.fits or space_check.reference is None:
             return
@@ -314,7 +329,7 @@ class Guard:
             seen = space_check.requests
         if seen - space_check.checked_at_request < every:
             return answer
-        # All short texts, since one alone shows no order; in both roles, since either prompt may be lost.
+        # All short texts, since one alone does not show the order; in both roles, since either prompt may be missing.
         used = [answer.usage]
         rows = yield from self._measure_places(target, [list(range(LONG_CANARIES))], used)
         comparison = compare(space_check.rows, rows, cut=False)
@@ -334,7 +349,7 @@ class Guard:
         try:
             reference = self._store.keep_first(own)
         except OSError as error:
-            notice_once(f"fingerprints of vector spaces cannot be kept ({error}), so they hold for this process only")
+            notice_once(f"fingerprints of vector spaces cannot be stored ({error}), so they hold for this process only")
             with self._lock:
                 reference = _FINGERPRINTS_IN_MEMORY.setdefault(self._store.path(space), own)
         accepted = reference.accepted.get(target.label)
@@ -342,7 +357,7 @@ class Guard:
             return found, reference
         comparison = self._compare(reference.rows, rows)
         if target.authoritative and (reference.authority == "server" or self._differs_in_cut_only(reference, rows)):
-            # The model's files decide what a name means; who differs from them is told so at its next check.
+            # The model's files define its space; a target that differs from them learns so at its next check.
             if not comparison.same:
                 log.warning(
                     "%s: the model's own files (%s) differ from %s, by which vectors were let in until now: what was made with "
@@ -355,26 +370,26 @@ class Guard:
             self._replace(dataclasses.replace(own, accepted=reference.accepted))
             return self._compare(rows, rows), own
         if comparison.same and (whole := reference.completed_with(rows)) is not reference:
-            # Made by a chain that never cuts: the first target that is measured with a cut completes it.
+            # Made by a chain that never truncates: the first target that is measured with truncation completes it.
             self._replace(reference := whole)
         return comparison, reference
 
     def _differs_in_cut_only(self, reference: Fingerprint, rows: Rows) -> bool:
-        """Return whether where long texts are cut is all that differs: a server may have added that to a fingerprint of files."""
+        """Return whether only the place of truncation differs: a server may have added that to a fingerprint of files."""
         return not self._compare(reference.rows, rows).same and compare(reference.rows, rows, cut=False).same
 
     def _replace(self, fingerprint: Fingerprint) -> None:
         try:
             self._store.replace(fingerprint)
         except OSError as error:
-            notice_once(f"fingerprints of vector spaces cannot be kept ({error}), so they hold for this process only")
+            notice_once(f"fingerprints of vector spaces cannot be stored ({error}), so they hold for this process only")
             _FINGERPRINTS_IN_MEMORY[self._store.path(fingerprint.space)] = fingerprint
 
     def _compare(self, reference: Rows, rows: Rows) -> Comparison:
         return compare(reference, rows, cut=self._options.truncate)
 
     def _quarantine(self, target: Measurable, comparison: Comparison, against: str | None) -> SpaceMismatch:
-        """Remember that a target differs, and return the error; against: what was measured before, None for its own word."""
+        """Record that a target differs, and return the error. against: what it was compared with, None for its declaration."""
         worst = ", ".join(f"{role} {cosine:.4f}" for role, cosine in comparison.worst.items())
         what = (
             f"{target.label} says itself that it serves another vector space: {'; '.join(comparison.causes)}"
@@ -396,14 +411,14 @@ class Guard:
 
 
 _FINGERPRINTS_IN_MEMORY: dict[Path, Fingerprint] = {}
-"""Fingerprints that hold for this process only, by where they could not be written."""
+"""Fingerprints that hold for this process only, by the path at which they could not be written."""
 
 _SEPARATE_GUARDS: "weakref.WeakSet[Guard]" = weakref.WeakSet()
 """Guards of chains whose space the first vector decides."""
 
 
 def _before_fork() -> None:
-    """Have each such chain decide together with what becomes of it in the child, as with any other copy."""
+    """Share the choice of each such chain with its copy in the child, as with any other copy."""
     for guard in list(_SEPARATE_GUARDS):
         guard.binding()
 
@@ -426,5 +441,5 @@ def _sum_usage(one: Usage, other: Usage) -> Usage:
 
 
 def as_rows(vectors: Vectors) -> tuple[Row, ...]:
-    """Return vectors as a fingerprint keeps them."""
+    """Return vectors in the form of a fingerprint."""
     return tuple(tuple(row) for row in vectors)

@@ -1,7 +1,7 @@
-"""The index lock: an index, which is a folder, remembers the vector space it was made with and is never opened with another.
+"""The index lock: an index, which is a folder, records the vector space it was made with and is never opened with another.
 
-`space.json` in the folder holds the space and the canaries' vectors, so that the index can be carried to another machine and
-still be told from one whose vectors only have the same name and length.
+`space.json` in the folder contains the space and the canaries' vectors, so that the index can be moved to another machine and
+still be distinguished from one whose vectors have the same name and dimension only.
 """
 
 import dataclasses
@@ -30,24 +30,25 @@ NAME = "space.json"
 
 @dataclass(frozen=True)
 class IndexLock:
-    """What the index in a folder was made with.
-
-    path: the folder; space: None as long as a chain that may answer in several spaces has given no vector; created: when it
-    was locked, in ISO 8601; by: which hf-gateway did it; fingerprint: what the space's vectors really are, where measured.
-    """
+    """The record of what the index in a folder was made with."""
 
     path: Path
+    """The folder."""
     space: VectorSpace | None
+    """None while a chain that may answer in several spaces has returned no vector yet."""
     created: str = field(default_factory=lambda: dt.datetime.now(dt.UTC).isoformat(timespec="seconds"))
+    """When it was locked, in ISO 8601."""
     by: str = f"hf-gateway {__version__}"
+    """The version of hf-gateway that locked it."""
     fingerprint: Fingerprint | None = None
+    """The canaries' vectors in the space, if they were measured."""
 
     @classmethod
     def read(cls, path: str | Path) -> Self | None:
-        """Return the lock of the index in this folder; None where there is none.
+        """Return the lock of the index in a folder; None if there is no lock.
 
         Raises:
-            ConfigError: the file cannot be read, is spoilt, or was written by a newer hf-gateway. It is left as it is.
+            ConfigError: the file cannot be read, is damaged, or was written by a newer hf-gateway. It is not changed.
         """
         folder = Path(path)
         file = folder / NAME
@@ -57,10 +58,10 @@ class IndexLock:
             return None
         except OSError as error:
             raise ConfigError(
-                f"{file} cannot be read, so nobody knows what the index was made with: {error}"
+                f"{file} cannot be read, so it is unknown what the index was made with: {error}"
             ) from error
         except (ValueError, RecursionError) as error:
-            raise _invalid_file(file, f"it is no JSON: {error}") from None
+            raise _invalid_file(file, f"invalid JSON: {error}") from None
         version = data.get("version") if isinstance(data, dict) else None
         if isinstance(version, int) and version > VERSION:
             raise ConfigError(
@@ -81,7 +82,7 @@ class IndexLock:
                 raise TypeError(f"{name} is {data[name]!r}")
         measured = data["fingerprint"]
         if measured is not None and measured["version"] != CANARIES_VERSION:
-            measured = None  # of other texts, which compare with nothing here
+            measured = None  # of other texts, which cannot be compared with anything here
         return cls(
             folder,
             _space_of(data["space"]),
@@ -91,7 +92,7 @@ class IndexLock:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what `space.json` holds."""
+        """Return the content of `space.json`."""
         return {
             "version": VERSION,
             "space": None if self.space is None else self.space.to_dict(),
@@ -101,12 +102,15 @@ class IndexLock:
         }
 
     def check(self, space: VectorSpace, fingerprint: Fingerprint | None = None, *, cut: bool = False) -> None:
-        """Compare with the space, and the vectors, of who wants to open the index.
+        """Compare with the space and the vectors of a chain that is to open the index.
 
-        cut: whether texts may be cut, so that the long canary counts.
+        Args:
+            space: the chain's space.
+            fingerprint: its vectors, if they were measured.
+            cut: whether texts may be truncated, so that the long canary is compared.
 
         Raises:
-            SpaceMismatch: a field that both know differs, or the vectors do under equal names.
+            SpaceMismatch: a field that is known on both sides differs, or the vectors do although no field does.
         """
         if self.space is not None and (differences := self.space.differences(space)):
             lines = "".join(f"\n  - {difference}" for difference in differences)
@@ -122,16 +126,16 @@ class IndexLock:
             raise SpaceMismatch(self._other_vectors(fingerprint, comparison))
 
     def write(self, *, cut: bool = False) -> "IndexLock":
-        """Put it into its folder, or add to the lock that is there what this one knows better; returns the one that holds.
+        """Write the lock into its folder, or complete the lock that is there; returns the lock in force.
 
-        Of many processes that lock a new folder at once the first one wins, and the others are held to what it wrote. What
-        a lock knows is never taken from it.
+        Of several processes that lock a new folder at once the first one wins, and the others are compared with its lock. Known
+        fields of a lock are never removed.
 
-        cut: whether texts may be cut, so that the long canary counts.
+        cut: whether texts may be truncated, so that the long canary is compared.
 
         Raises:
             SpaceMismatch: the folder is locked to another space.
-            ConfigError: the file cannot be written, or the one that is there cannot be read.
+            ConfigError: the file cannot be written, or the existing one cannot be read.
         """
         if self.space is None:
             raise ConfigError(f"the space of the index in {self.path} is not known yet, so it cannot be locked")
@@ -152,13 +156,13 @@ class IndexLock:
             if grown is not known:
                 try:
                     write_atomically(self.path / NAME, grown._bytes())
-                except OSError as error:  # an index that may only be read can be used all the same
+                except OSError as error:  # a read-only index can be used all the same
                     log.info("what is now known of the space cannot be added to %s: %s", self.path / NAME, error)
                     return known
         return grown
 
     def _grown(self, space: VectorSpace, fingerprint: Fingerprint | None) -> Self:
-        """Fill the gaps; the model's own files count for more than a server that nobody could check. Itself if there are none."""
+        """Fill unknown fields; the model's own files take precedence over a server. Returns itself if nothing changes."""
         merged = space if self.space is None else self.space.merged(space)
         kept = self.fingerprint
         if kept is None:
@@ -204,7 +208,7 @@ class IndexLock:
 
 
 def warn_unlocked(folder: str | Path) -> bool:
-    """Return whether an index that is to be opened without a lock has none, and warn of what that means."""
+    """Return whether an index that is to be opened without a lock has no lock, and warn of the consequence."""
     if (Path(folder) / NAME).exists():
         return False
     log.warning(
@@ -216,7 +220,7 @@ def warn_unlocked(folder: str | Path) -> bool:
 
 
 def _best_comparison(one: Fingerprint, other: Fingerprint, cut: bool) -> Comparison:
-    """Compare two fingerprints, and what a person accepted for the same as one of them; the first that agrees counts."""
+    """Compare two fingerprints, including the measurements accepted for either; the first agreement counts."""
     first = compare(one.rows, other.rows, cut=cut)
     if first.same:
         return first
@@ -228,7 +232,7 @@ def _best_comparison(one: Fingerprint, other: Fingerprint, cut: bool) -> Compari
 def _origin_of(fingerprint: Fingerprint) -> str:
     if fingerprint.authority == "files":
         return f"the model's own files at {fingerprint.source}, measured {fingerprint.taken}"
-    return f"the server {fingerprint.source}, which nobody could check, measured {fingerprint.taken}"
+    return f"the server {fingerprint.source}, which cannot be verified, measured {fingerprint.taken}"
 
 
 def _verdict(index: Fingerprint, now: Fingerprint) -> str:
@@ -236,14 +240,14 @@ def _verdict(index: Fingerprint, now: Fingerprint) -> str:
         return "The model's own files decide what a name means: the index holds the vectors of something else, so rebuild it."
     if (index.authority, now.authority) == ("files", "server"):
         return "The index was made with the model's own files, so it is the server that does something else."
-    return "Neither can be told to be the right one; what counts is that they do not belong together."
+    return "Neither can be shown to be the right one; what counts is that they do not belong together."
 
 
 _TYPES: Mapping[str, type] = {"dimension": int, "normalized": bool, "max_tokens": int}
 
 
 def _space_of(data: Any) -> VectorSpace:
-    """Read a space from a file. Raises ConfigError, TypeError."""
+    """Parse a space from a file. Raises ConfigError, TypeError."""
     space = VectorSpace.from_dict(data)
     for name, value in space.to_dict().items():
         if type(value) is not _TYPES.get(name, str):
@@ -253,7 +257,7 @@ def _space_of(data: Any) -> VectorSpace:
 
 def _invalid_file(file: Path, why: str) -> ConfigError:
     return ConfigError(
-        f"{file} is spoilt ({why}), so nobody knows what the index was made with. It was left as it is: restore it from a "
+        f"{file} is damaged ({why}), so it is unknown what the index was made with. It was left as it is: restore it from a "
         "backup, or rebuild the index into a new folder; if you do know that the index was made with the model you are using, "
         "delete the file and lock the folder with adopt=True"
     )

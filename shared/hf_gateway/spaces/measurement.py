@@ -1,4 +1,4 @@
-"""Measuring a target: the canary texts embedded in both roles."""
+"""Measures a target: embeds the canary texts in both roles."""
 
 from collections.abc import Generator, Mapping
 from typing import Any, Protocol
@@ -17,11 +17,11 @@ class Measurable(Protocol):
 
     @property
     def label(self) -> str:
-        """How errors and logs call it."""
+        """The target's name in errors and logs."""
 
     @property
     def space(self) -> VectorSpace:
-        """The space that is declared for it."""
+        """The space declared for it."""
 
     @property
     def authoritative(self) -> bool:
@@ -33,21 +33,21 @@ class Measurable(Protocol):
 
     @property
     def mixes_roles(self) -> bool:
-        """Whether one request may have texts of both roles."""
+        """Whether one request may contain texts of both roles."""
 
     @property
     def most_texts(self) -> int | None:
-        """Texts of one request at most; None for any number."""
+        """Maximum texts per request; None for any number."""
 
     def embed_shaped(self, request: EmbedRequest) -> Measuring:
         """Embed as for a caller; returns an `EmbedAnswer`."""
 
     def served_space(self) -> Measuring:
-        """Ask the target which space it serves; returns a `VectorSpace`, or None where it does not say."""
+        """Ask the target which space it serves; returns a `VectorSpace`, or None if it does not report one."""
 
 
 def all_places(*, long: bool) -> list[list[int]]:
-    """Return the places of the canaries, in batches. long: the one that shows where texts are cut, too."""
+    """Return the indexes of the canaries, in batches. long: include the one that shows where texts are truncated."""
     return [list(range(LONG_CANARIES)), *([[LONG_CANARIES]] if long else [])]
 
 
@@ -56,13 +56,13 @@ def measure(target: Measurable, batches: list[list[int]], used: list[Usage], *, 
 
     Args:
         target: what is measured.
-        batches: places of canaries that go together; a target that takes fewer at once gets them in parts.
-        used: gets the tokens.
-        repeat: have every request after the first repeat a document of the first one, and, for queries, a query of the first
-            one for those: servers with several models behind one address would otherwise give each a part.
+        batches: indexes of canaries that are sent together; a target that accepts fewer at once gets them in parts.
+        used: receives the usage of each request.
+        repeat: let every request after the first repeat a document of the first one, and, for queries, a query of the first
+            one for those: otherwise several servers with different models behind one address could each answer a part.
 
     Returns:
-        `Rows`, or the `Comparison` of the repeated canary where it came back with another vector.
+        `Rows`, or the `Comparison` of the repeated canary if it came back with another vector.
     """
     found: dict[Role, tuple[Row | None, ...]] = {}
     roles: tuple[Role, ...] = ("document",) if target.one_role else ("document", "query")
@@ -89,7 +89,7 @@ def measure(target: Measurable, batches: list[list[int]], used: list[Usage], *, 
 def _batch(
     target: Measurable, role: Role, waiting: list[list[int]], repeats: Mapping[Role, Row], used: list[Usage]
 ) -> Measuring:
-    """Embed the next batch; returns rows by place, none where it is to be cut, or a `Comparison`.
+    """Embed the next batch; returns rows by index, an empty dict if it is to be divided, or a `Comparison`.
 
     repeats: the vectors that the first canary must have again, by role; this batch's role comes first.
     """

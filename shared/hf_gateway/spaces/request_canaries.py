@@ -1,7 +1,7 @@
-"""Request canaries: texts of known vectors within a caller's own request, so that each answer proves which model gave it.
+"""Request canaries: texts of known vectors within a caller's own request, so that each answer proves which model made it.
 
-Behind one address there may be several servers, and not all of them need have the same model: a check of its own may meet
-another one than the request that follows it. A canary in the same request meets the one that embeds the texts.
+There may be several servers behind one address, not all of them with the same model: a check by a request of its own may reach
+another one than the request that follows. A canary in the same request reaches the server that embeds the texts.
 """
 
 from array import array
@@ -14,65 +14,70 @@ from hf_gateway.values.embedding import EmbedAnswer, EmbedRequest, Role
 from hf_gateway.values.vectors import Vectors
 
 QUERY_TEXTS = 32
-"""Queries to one target after which the next request has a canary; a request of documents always has one."""
+"""Queries to one target after which the next request contains a canary; a request of documents always contains one."""
 FULL_REQUESTS = 8
-"""Requests in a row that may be as large as the target takes, with no room for a canary; the next one is cut."""
-MIN_ROOM = 4
-"""Texts that a target must take at once for canaries to ride along."""
+"""Consecutive requests that may be as large as the target accepts, without room for a canary; the next one is divided."""
+MIN_BATCH_TEXTS = 4
+"""Texts that a target must accept at once for canaries to be added."""
 SHORT_TEXT_CHARS = 2000
-"""A text of at most so many characters that is refused beside a canary, and taken alone, tells that texts come one by one."""
+"""If a text up to this length is refused beside a canary and accepted alone, the target accepts one text at once."""
 MAX_IDENTITIES = 64
-"""Different words of a target about itself, beyond which they tell nothing: it gives each answer another one."""
+"""A target with more identities sends another one with each answer, so they prove nothing."""
 
 Canary = tuple[Role, int]
-"""A role, and the place of a text among the canaries."""
+"""A role, and the index of a text among the canaries."""
 Identity = tuple[str | None, str | None]
-"""What an answer says of who gave it: the model, and the server."""
+"""What an answer says about its origin: the model, and the server."""
 
 
 @dataclass
 class CanaryRecord:
-    """What the canaries of one target's requests have shown; changed under its guard's lock."""
+    """What the canaries in one target's requests have shown; modified under its guard's lock."""
 
     unproven: int = QUERY_TEXTS
-    """Texts since the last canary; a target's first request always has one."""
+    """Texts since the last canary; a target's first request always contains one."""
     full: int = 0
-    """Requests in a row that had no room for a canary."""
+    """Consecutive requests that had no room for a canary."""
     turn: int = 0
-    """Which canary is next."""
+    """Index of the next canary."""
     takes_one: bool = False
     """Whether the target has refused two texts at once."""
     identities: set[Identity] = field(default_factory=set)
-    """Who has been proven."""
+    """The identities whose canaries were correct."""
     proven: dict[Canary, bytes] = field(default_factory=dict)
-    """The last vector, as float32, of each canary that was compared and found right: servers mostly give the very same again."""
+    """The last correct vector, as float32, of each canary: servers mostly return identical bytes again."""
 
 
 def room_for(most: int | None, count: int) -> int | None:
-    """Return how many texts of a caller a request takes beside so many canaries, where the target takes `most`."""
-    return most if most is None or most < MIN_ROOM else most - count
+    """Return how many texts of a caller fit into a request beside the canaries.
+
+    Args:
+        most: the target's maximum per request; None for any number.
+        count: number of canaries.
+    """
+    return most if most is None or most < MIN_BATCH_TEXTS else most - count
 
 
 def canaries_for(
     request: EmbedRequest, record: CanaryRecord, rows: Rows, *, both_roles: bool, most: int | None, always: bool = False
 ) -> tuple[Canary, ...]:
-    """Choose the canaries for a request, none where none is due.
+    """Choose the canaries for a request; an empty tuple if none is due.
 
     Args:
         request: what the caller wants embedded.
-        record: what the target's canaries have shown so far; changed.
+        record: what the target's canaries have shown so far; modified.
         rows: what the canaries' vectors must be.
-        both_roles: whether a request for queries has a document among its canaries, since the vectors of the two roles were
-            measured by requests of their own, which may have met two servers.
-        most: texts that the target takes at once.
-        always: whether queries always have canaries, as documents do, since a cache would give a wrong vector again.
+        both_roles: whether a request for queries also gets a document as a canary, since the vectors of the two roles were
+            measured by separate requests, which may have reached two servers.
+        most: the target's maximum of texts per request.
+        always: whether queries always get canaries, as documents do, since a cache would return a wrong vector again.
 
     Raises:
-        BatchTooLarge: the request has more texts than leave room, and is to be cut.
+        BatchTooLarge: the request leaves no room for canaries, and is to be divided.
     """
     count = len(request.texts)
     due = always or request.role == "document" or record.unproven + count > QUERY_TEXTS
-    if not due or record.takes_one or (most is not None and most < MIN_ROOM):
+    if not due or record.takes_one or (most is not None and most < MIN_BATCH_TEXTS):
         record.unproven += count
         return ()
     roles: tuple[Role, ...] = (request.role, "document") if both_roles and request.role == "query" else (request.role,)
@@ -91,13 +96,23 @@ def canaries_for(
 
 
 def with_canaries(request: EmbedRequest, canaries: Sequence[Canary]) -> EmbedRequest:
-    """Put canaries behind the texts of a request; errors that name a text by its place stay right."""
+    """Append canaries to the texts of a request; the indexes in errors stay correct.
+
+    Args:
+        request: the caller's texts.
+        canaries: what to append.
+    """
     texts = [*request.texts, *(CANARIES[place] for _, place in canaries)]
     return replace(request, texts=texts, documents=sum(role != request.role for role, _ in canaries))
 
 
 def without_canaries(answer: EmbedAnswer, canaries: Sequence[Canary]) -> tuple[EmbedAnswer, list[bytes]]:
-    """Part the vectors of the caller's texts from those of the canaries behind them, which come as float32."""
+    """Separate the vectors of the caller's texts from those of the canaries behind them, which are returned as float32.
+
+    Args:
+        answer: the target's answer.
+        canaries: what was appended to the request.
+    """
     data, dim = answer.vectors.data, answer.vectors.dim
     first = len(data) - len(canaries) * dim
     found = [data[start : start + dim].tobytes() for start in range(first, len(data), dim)]
@@ -107,7 +122,14 @@ def without_canaries(answer: EmbedAnswer, canaries: Sequence[Canary]) -> tuple[E
 def difference(
     canaries: Sequence[Canary], found: Sequence[bytes], rows: Rows, record: CanaryRecord
 ) -> Comparison | None:
-    """Compare what came for canaries with what must come; None where they are the same."""
+    """Compare the vectors of canaries with the expected ones; None if they are the same.
+
+    Args:
+        canaries: what was appended to the request.
+        found: their vectors, as float32.
+        rows: the vectors that all canaries must have.
+        record: receives correct vectors.
+    """
     if all(record.proven.get(canary) == data for canary, data in zip(canaries, found, strict=True)):
         return None
     reference: dict[Role, tuple[Row | None, ...]] = {}

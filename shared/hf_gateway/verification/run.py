@@ -121,7 +121,7 @@ class _Comparison:
         kept = self.store.load(space)
         if kept is None:
             return None
-        who = "from the model's own files" if kept.authority == "files" else "which nobody could check"
+        who = "from the model's own files" if kept.authority == "files" else "which cannot be verified"
         said = f"made by {kept.source}, {who}, {kept.taken} ({self.store.path(space)})"
         return Side(STORED, "fingerprint", space, kept.authority, said, kept.rows)
 
