@@ -29,7 +29,6 @@ NOT_DONE_YET = (
     "shared/hf_gateway/tasks/embedding",
     "shared/hf_gateway/telemetry",
     "shared/hf_gateway/verification",
-    "shared/hf_gateway/wire",
     "shared/hf_gateway",
     "langchain_hf_gateway",
     "llamaindex_hf_gateway",

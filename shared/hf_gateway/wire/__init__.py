@@ -1,1 +1,1 @@
-"""Wire formats: one pure module a protocol, from values to bytes and back. No sockets, no clock, no environment."""
+"""Wire formats: one pure module per protocol, from values to bytes and back. No sockets, no clock, no environment."""

@@ -1,4 +1,4 @@
-"""Sorts a server's answer that is not a success into the class that says what may be done about it (`failure_table.py`)."""
+"""Maps a failed response to the error class that says what may be done about it (`failure_table.py`)."""
 
 import json
 import re
@@ -18,19 +18,19 @@ from hf_gateway.errors import (
     PermissionDenied,
 )
 from hf_gateway.wire.failure_table import RULES, STATUS_OF
-from hf_gateway.wire.retry_after import RETRY_AFTER_CAP, retry_after_seconds
+from hf_gateway.wire.retry_after import MAX_RETRY_AFTER_S, retry_after_seconds
 
 MAX_READ_CHARS = 4_000
-"""Characters of a server's message that are looked at."""
+"""Maximum length of a server's message that the rules are matched with."""
 MAX_SEARCHED_CHARS = 64_000
-"""Characters of it in which the caller's own text is looked for, which may stand before what the server says of it."""
+"""Maximum length that is searched for the caller's own text, which may precede the server's words."""
 MAX_SHOWN_CHARS = 400
-"""Characters of a server's message that an error repeats."""
+"""Maximum length of a server's message that an error repeats."""
 MAX_CODE_CHARS = 100
 MAX_GENERATION_CHARS = 2_000
-"""Characters that are kept of what a model wrote wrongly; the message repeats MAX_SHOWN_CHARS of them."""
+"""Maximum length of malformed model output that is kept; the message repeats MAX_SHOWN_CHARS of it."""
 MAX_TOKENS = 10**12
-"""No text is longer; a number beyond it is no count of tokens."""
+"""Above the length of any text; a larger number does not count tokens."""
 
 _CODE_FIELDS = ("code", "type", "error_type", "errorType", "status", "reason")
 _MESSAGE_FIELDS = ("error", "message", "detail", "errors")
@@ -46,7 +46,7 @@ _LIMITS = (
         re.IGNORECASE,
     ),
 )
-"""How servers say how much they take; the first pattern that is there counts."""
+"""How servers state their limit; the first pattern that matches counts."""
 _LENGTHS = (
     re.compile(
         r"\((\d{1,12})(?: tokens)?\) (?:is|exceeds)"
@@ -55,43 +55,49 @@ _LENGTHS = (
         re.IGNORECASE,
     ),
 )
-"""How they say how much it was."""
+"""How servers state the length of the request."""
 
 
 _ECHO = re.compile(
     r"""(["']msg["']: .{1,400}?), ["']input["']: .*?(?=, ["'](?:ctx|url)["']: |\}, ?\{["']type["']: |$)""", re.DOTALL
 )
-"""What pydantic adds to its words: the value that it refuses, which may be a whole conversation and name any kind of error."""
+"""The value that pydantic appends to its message, which may be a whole conversation and contain any kind of error's words."""
 
 
 @dataclass(frozen=True)
 class _ServerWords:
-    """What stands in a body. words: the server's message; codes: its names for what happened, in lower case."""
+    """The parts of an error body."""
 
     words: str
+    """The server's message."""
     codes: frozenset[str] = frozenset()
+    """Its codes for the failure, in lower case."""
     fields: Mapping[str, Any] | None = None
 
 
 def classify(status: int, headers: Mapping[str, str], body: bytes, *, target: str | None = None) -> GatewayError:
-    """Turn an HTTP answer that is not a success into the error that says what may be done about it.
+    """Return the error for a failed HTTP response.
 
     Args:
-        status: of the answer.
+        status: of the response.
         headers: names in lower case.
-        body: as received; a page of HTML or a list is as good as JSON here.
+        body: as received; may be an HTML page or a list instead of a JSON object.
         target: label of the target that answered.
 
     Returns:
-        The error, which is raised by the caller.
+        The error, to be raised by the caller.
     """
     return _classified(status, headers, _read_words(body), target)
 
 
 def classify_inside(data: Mapping[str, Any], *, target: str | None = None) -> GatewayError | None:
-    """Return what an error inside a 200 means, or None where there is none.
+    """Return the error in the body of a 200 response, or None if it contains none.
 
-    Its status stands in it as a number, or follows from a code or type; without any it is the server's failure.
+    Its status is a number in the body, or follows from a code or type; otherwise it counts as the server's failure.
+
+    Args:
+        data: the decoded body.
+        target: label of the target that answered.
     """
     error = data.get("error")
     if not error and data.get("object") != "error":
@@ -150,17 +156,17 @@ def _advice(kind: type[GatewayError], target: str | None) -> str:
 
 
 def _wait(headers: Mapping[str, str], said: _ServerWords) -> float | None:
-    """Return the seconds after which the server wants to be asked again: by a header, or until its model is loaded."""
+    """Return the seconds after which the server wants the next request: from a header, or until its model is loaded."""
     if (stated := retry_after_seconds(headers)) is not None:
         return stated
     estimate = (said.fields or {}).get("estimated_time")
     if isinstance(estimate, bool) or not isinstance(estimate, int | float) or not estimate >= 0:
         return None
-    return float(min(estimate, RETRY_AFTER_CAP))
+    return float(min(estimate, MAX_RETRY_AFTER_S))
 
 
 def _read_words(body: bytes) -> _ServerWords:
-    """Find the server's own words, and its codes for them, in whatever form it sends them."""
+    """Find the server's message and codes, in whatever form it sends them."""
     try:
         parsed = json.loads(body)
     except (ValueError, RecursionError):
@@ -179,7 +185,7 @@ def _read_words(body: bytes) -> _ServerWords:
 
 
 def _words_in(data: Mapping[str, Any]) -> _ServerWords:
-    """Read an object: its message, its codes, those of the errors within it."""
+    """Read an object: its message, its codes, and those of nested errors."""
     layers = list(_layers(data))
     found = next((data[key] for key in _MESSAGE_FIELDS if data.get(key)), data)
     if isinstance(found, dict):
@@ -194,7 +200,7 @@ def _words_in(data: Mapping[str, Any]) -> _ServerWords:
 
 
 def _layers(data: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Give the object itself and the objects within it that tell more of the error, also one that is quoted as text."""
+    """Yield the object and the nested objects that describe the error, including one that is quoted as text."""
     yield data
     error = data.get("error")
     quoted = (
@@ -213,7 +219,7 @@ def _layers_below(error: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _quoted(text: Any) -> Any:
-    """Read an error that another server had sent and this one passes on as the text of its message."""
+    """Parse another server's error that this one passes on as the text of its message."""
     if not isinstance(text, str) or text[:1] != "{":
         return None
     try:
@@ -223,7 +229,7 @@ def _quoted(text: Any) -> Any:
 
 
 def _text_after(data: Mapping[str, Any]) -> str:
-    """Return what OpenRouter passes on of the provider behind it, whose words say more than its own."""
+    """Return the message of the provider behind OpenRouter, which says more than OpenRouter's own."""
     error = data.get("error")
     metadata = error.get("metadata") if isinstance(error, dict) else None
     raw = metadata.get("raw") if isinstance(metadata, dict) else None
@@ -231,7 +237,7 @@ def _text_after(data: Mapping[str, Any]) -> str:
 
 
 def _single_line(value: Any) -> str:
-    """Return words in one line, no more than are looked at, without the caller's own that a server repeats."""
+    """Return a message on one line, limited in length, without the caller's input that a server repeats."""
     if not isinstance(value, str):
         try:
             value = json.dumps(value)
@@ -245,7 +251,7 @@ def _cut(text: str, most: int) -> str:
 
 
 def _number(patterns: Iterable[re.Pattern[str]], words: str) -> int | None:
-    """Return the number that the first pattern finds."""
+    """Return the number that the first matching pattern finds."""
     for pattern in patterns:
         if found := pattern.search(words):
             return int(next(group for group in found.groups() if group))

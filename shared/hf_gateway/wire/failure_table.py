@@ -1,7 +1,7 @@
-"""What servers' answers that are no success mean: rules as data, each with the reason for it.
+"""The meaning of failed responses: rules as data, each with its reason.
 
-`classify.py` reads them from the top, and the first that fits counts. Codes stand first, since a code says it all whatever the
-words around it; words second, at 4xx and 5xx alike, since servers choose the status freely; the status by itself last. The codes
+`classify.py` evaluates them from the top, and the first match counts. Codes come first, since a code is unambiguous whatever the
+words around it; words second, at 4xx and 5xx alike, since servers choose the status freely; the status alone last. The codes
 and words are the servers' own: TEI router/src/http/server.rs, TGI router/src/validation.rs, Ollama server/routes.go, vLLM's,
 llama.cpp's and SGLang's OpenAI servers, OpenAI, Azure, Anthropic, Groq, Mistral, Cohere, OpenRouter, and recordings of the
 Hugging Face router and its providers.
@@ -37,27 +37,28 @@ CLIENT = range(400, 500)
 SERVER = range(500, 600)
 FAILED = range(400, 600)
 SAYS_ITSELF = frozenset({401, 402, 403, 404, 408, 429})
-"""Statuses that mean one thing at every server; words are asked there only by rules that name them."""
+"""Statuses that mean the same at every server; words are matched there only by rules that name the status."""
 PASSING = frozenset({409, 421, 423, 425, 499})
-"""4xx by which the request is not at fault."""
+"""4xx statuses for which the request is not at fault."""
 REFUSED = frozenset(CLIENT) - SAYS_ITSELF
-"""Statuses by which servers say that something is wrong with the request, whichever of them they chose."""
+"""Statuses with which servers reject a request; which one they choose says little."""
 REFUSED_OR_FAILED = REFUSED | frozenset(SERVER)
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One row.
-
-    kind: the class that the answer gets; why: the reason, for a reader; statuses: where the row is asked at all; codes: one of
-    them is in the body, in lower case; words: a pattern for the server's message. With codes and words, both have to be there.
-    """
+    """One row of the table."""
 
     kind: type[GatewayError]
+    """The class of the error."""
     why: str
+    """The reason, for a reader."""
     statuses: Container[int] = FAILED
+    """The statuses that the row applies to."""
     codes: frozenset[str] = frozenset()
+    """Codes of which one must be in the body, in lower case."""
     words: str | None = None
+    """A pattern for the server's message. If there are codes and words, both must match."""
 
 
 def _codes(names: str) -> frozenset[str]:
@@ -102,7 +103,7 @@ _CODE_RULES: tuple[Rule, ...] = (
     ),
     Rule(
         GatedModel,
-        "the code for terms that somebody has to accept first",
+        "the code for terms that a user has to accept first",
         codes=_codes("model_terms_required"),
     ),
     Rule(
@@ -120,7 +121,7 @@ _CODE_RULES: tuple[Rule, ...] = (
     ),
     Rule(
         AuthenticationFailed,
-        "the code for a refused key, which says nothing about other targets",
+        "the code for a refused key, which does not concern other targets",
         codes=_codes("invalid_api_key invalidapikey api_key_invalid incorrect_api_key authentication_error"),
     ),
     Rule(
@@ -169,7 +170,7 @@ _WORD_RULES: tuple[Rule, ...] = (
     ),
     Rule(
         ServerError,
-        "a server without memory for its model says nothing about the request, though it may name sizes and contexts",
+        "a server without memory for its model does not blame the request, though it may name sizes and contexts",
         statuses=SERVER,
         words=r"out of memory|more (system )?memory|failed to (create|allocate|load)",
     ),
@@ -246,7 +247,7 @@ _WORD_RULES: tuple[Rule, ...] = (
     ),
     Rule(
         RateLimited,
-        "some servers pass on that somebody behind them was asked too often with a status of their own",
+        "some servers report with a status of their own that the server behind them limits requests",
         statuses=REFUSED_OR_FAILED,
         words=r"rate.?limit(ed)?( was| is)? (exceeded|reached)|too many requests|rate-limited",
     ),
@@ -308,7 +309,7 @@ _STATUS_RULES: tuple[Rule, ...] = (
 )
 
 RULES: tuple[Rule, ...] = (*_CODE_RULES, *_WORD_RULES, *_STATUS_RULES)
-"""The table, from the top."""
+"""The table, in order."""
 
 STATUS_OF: tuple[tuple[str, int], ...] = (
     ("overloaded", 503),
@@ -322,4 +323,4 @@ STATUS_OF: tuple[tuple[str, int], ...] = (
     ("permission", 403),
     ("not_found", 404),
 )
-"""For errors inside a 200, which have no status: a part of a code or type → the status that it stands for elsewhere."""
+"""For errors in the body of a 200, which have no status: a part of a code or type → the status it has elsewhere."""

@@ -1,14 +1,14 @@
-"""Fields of decoded JSON as what they should be: servers put numbers where strings belong, and anything anywhere."""
+"""Type checks for fields of decoded JSON: servers send numbers where strings belong, and any type anywhere."""
 
 from collections.abc import Mapping
 from typing import Any
 
 MAX_COUNT = 10**12
-"""No limit and no count of tokens, texts or numbers a vector is larger."""
+"""Above any limit or count of tokens, texts or dimensions."""
 
 
 def text_of(value: Any) -> str | None:
-    """Return a string that UTF-8 can hold; None for anything else, and for an empty one."""
+    """Return a non-empty string that UTF-8 can encode; None for anything else."""
     if not isinstance(value, str) or not value:
         return None
     try:
@@ -19,12 +19,12 @@ def text_of(value: Any) -> str | None:
 
 
 def count_of(value: Any) -> int | None:
-    """Return a whole number above 0; None for anything else, such as true."""
+    """Return an int above 0; None for anything else, including booleans."""
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MAX_COUNT else None
 
 
 def object_of(value: Any) -> Mapping[str, Any]:
-    """Return an object; an empty one for anything else."""
+    """Return a dict; an empty one for anything else."""
     return value if isinstance(value, dict) else {}
 
 

@@ -19,34 +19,55 @@ from hf_gateway.wire.rows import depth, pooled, rows_of
 
 @dataclass(frozen=True)
 class Route:
-    """One provider that serves a model. model: its id there; task and status: the Hub's words, such as `live`."""
+    """A provider that serves a model."""
 
     provider: str
+    """Its name at the Hub."""
     model: str
+    """The model's id at the provider."""
     task: str
+    """The task it serves, in the Hub's words: `feature-extraction`."""
     status: str
+    """The Hub's word for its state, such as `live`."""
 
 
 def feature_extraction_url(router: str, model: str) -> str:
-    """Name the pipeline: without it, a model tagged for another task (all-MiniLM-L6-v2) would answer that one."""
+    """Return the URL of the pipeline: without it, a model tagged for another task (all-MiniLM-L6-v2) would run that one.
+
+    Args:
+        router: the router's base URL.
+        model: Hub id.
+    """
     return f"{router}/hf-inference/models/{quote(model)}/pipeline/feature-extraction"
 
 
 def encode_feature_extraction(url: str, texts: Sequence[str], *, truncate: bool) -> HttpRequest:
-    """Build the POST. `truncate` is always sent: the servers' own default cuts in silence."""
+    """Build the POST. `truncate` is always sent: by default the servers truncate silently.
+
+    Args:
+        url: of the pipeline.
+        texts: the texts to embed.
+        truncate: whether a text that is too long may be truncated.
+    """
     return post_json(url, {"inputs": list(texts), "truncate": truncate})
 
 
 def decode_feature_extraction(response: HttpResponse, count: int, pooling: str | None, *, target: str) -> EmbedAnswer:
-    """Read one vector a text, or pool one vector a token where that can be done rightly.
+    """Read one vector per text, or pool one vector per token if the model's pooling is known.
+
+    Args:
+        response: the server's response.
+        count: how many vectors are expected.
+        pooling: the model's own pooling; None if it is unknown.
+        target: label for errors.
 
     Raises:
-        BatchTooLarge: token vectors for several texts; they may hold padding, so the texts are asked for one by one.
-        BadResponse: token vectors of a model whose pooling is not known.
+        BatchTooLarge: token vectors for several texts, which may contain padding; the texts are then sent one by one.
+        BadResponse: token vectors of a model whose pooling is unknown, or an invalid answer.
     """
     data = read_vectors(response, target=target)
     if isinstance(data, dict):
-        # Endpoints with a handler of their own wrap the list.
+        # Endpoints with a custom handler wrap the list.
         data = next((data[key] for key in ("embeddings", "feature", "features", "vectors") if key in data), data)
     levels = depth(data)
     if levels == 1 and count == 1 and isinstance(data, list) and data and isinstance(data[0], int | float):
@@ -55,7 +76,7 @@ def decode_feature_extraction(response: HttpResponse, count: int, pooling: str |
         if count > 1:
             raise BatchTooLarge("answers with one vector a token", max_texts=1, target=target)
         data = pooled(data, pooling, target=target)
-    # Endpoints that run text-embeddings-inference count, the others do not.
+    # Endpoints that run text-embeddings-inference report tokens, the others do not.
     return EmbedAnswer(
         rows_of(data, count, target=target),
         Usage(parse_token_count(response.headers.get("x-compute-tokens"))),
@@ -64,29 +85,56 @@ def decode_feature_extraction(response: HttpResponse, count: int, pooling: str |
 
 
 def encode_routes(hub: str, model: str) -> HttpRequest:
-    """Build the Hub's request for who serves a model."""
+    """Build the Hub's request for the providers of a model.
+
+    Args:
+        hub: the Hub's base URL.
+        model: the model's name there.
+    """
     return get(f"{hub}/api/models/{quote(model)}?expand=inferenceProviderMapping&expand=gated")
 
 
 def encode_file(hub: str, model: str, revision: str | None, name: str) -> HttpRequest:
-    """Build the Hub's request for one file of a model."""
+    """Build the Hub's request for one file of a model.
+
+    Args:
+        hub: the Hub's base URL.
+        model: the model's name there.
+        revision: branch, tag or commit.
+        name: its name.
+    """
     return get(f"{hub}/{quote(model)}/resolve/{quote(revision or 'main', safe='')}/{quote(name)}")
 
 
 def decode_file(response: HttpResponse, *, target: str) -> Any:
-    """Read a file of JSON; None where the model has no such file. Raises for a model or revision that is not there."""
+    """Read a JSON file; None if the model has no such file. Raises if the model or revision does not exist.
+
+    Args:
+        response: the server's response.
+        target: label for errors.
+    """
     code = response.headers.get("x-error-code", "EntryNotFound")
     return None if response.status == 404 and code == "EntryNotFound" else read_json(response, target=target)
 
 
 def decode_access(response: HttpResponse, *, target: str = "the Hub") -> Literal["public", "gated"]:
-    """Read whether a model's licence has to be accepted before it can be downloaded; metadata are public either way."""
+    """Read whether a model's licence must be accepted before the download; metadata are public either way.
+
+    Args:
+        response: the server's response.
+        target: label for errors.
+    """
     data = read_json(response, target=target)
     return "gated" if isinstance(data, dict) and data.get("gated") else "public"
 
 
 def decode_routes(response: HttpResponse, *, target: str) -> list[Route]:
-    """Read the mapping, in either of its two forms, in the Hub's order."""
+    """Read the provider mapping, in either of its two forms, in the Hub's order.
+
+    Args:
+        response: the server's response.
+        target: label for errors.
+    """
     data = read_json(response, target=target)
     if not isinstance(data, dict):
         raise BadResponse("the Hub's answer about the model is not an object", target=target)

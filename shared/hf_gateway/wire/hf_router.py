@@ -1,4 +1,4 @@
-"""The router's catalogue: which models which providers serve for chat, and what they can do.
+"""The router's catalogue: which providers serve which models for chat, and what they support.
 
 Source: huggingface.co/docs/inference-providers/hub-api, and the recorded `GET /v1/models` (127 models, December 2025).
 """
@@ -15,37 +15,48 @@ from hf_gateway.wire.http import get, read_json
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a model can do at a target; None where nobody said. context: tokens it takes."""
+    """What a model supports at a target; None if unknown."""
 
     context: int | None = None
+    """Context length in tokens."""
     tools: bool | None = None
+    """Whether it can call tools."""
     structured_output: bool | None = None
+    """Whether its answers can be held to a JSON schema."""
     images: bool | None = None
+    """Whether it accepts images."""
 
 
 @dataclass(frozen=True)
 class Offer:
-    """One provider's row. Nearly everything may be missing there.
-
-    price_in, price_out: USD per million tokens, as they were written; 0 where the provider asks for nothing.
-    """
+    """One provider's row in the catalogue. Nearly every field may be missing there."""
 
     provider: str
+    """The provider's name."""
     live: bool = True
+    """Whether it serves the model now."""
     context: int | None = None
+    """Context length in tokens."""
     tools: bool | None = None
+    """Whether it supports tools."""
     structured_output: bool | None = None
+    """Whether it supports JSON schemas."""
     price_in: float | None = None
+    """USD per million input tokens; 0 if it is free."""
     price_out: float | None = None
+    """USD per million output tokens; 0 if it is free."""
 
 
 @dataclass(frozen=True)
 class CatalogueEntry:
-    """One model."""
+    """One model of the catalogue."""
 
     id: str
+    """Hub id."""
     inputs: tuple[str, ...] = ()
+    """Input modalities: "text", "image"."""
     providers: tuple[Offer, ...] = ()
+    """Its providers, in the router's order."""
 
     @classmethod
     def of(cls, data: dict[str, Any]) -> Self:
@@ -62,7 +73,7 @@ class CatalogueEntry:
         )
 
     def capabilities(self, provider: str | None) -> Capabilities:
-        """Say what can be counted on: of one provider, or, where the router chooses, of every one that is live."""
+        """Return what is certain: of one provider, or, if the router chooses, of every provider that is live."""
         named = [row for row in self.providers if row.provider == provider]
         rows = named or [row for row in self.providers if row.live]
         return Capabilities(
@@ -74,7 +85,7 @@ class CatalogueEntry:
 
 
 def _common_value(said: Sequence[bool | None]) -> bool | None:
-    """Return what all say alike; where they differ it depends on whom the router chooses, which nobody knows before."""
+    """Return the value that all rows agree on; otherwise None, since it depends on the provider that the router chooses."""
     return said[0] if said and len(set(said)) == 1 else None
 
 
@@ -93,13 +104,13 @@ def _offer(row: dict[str, Any]) -> Offer:
     )
 
 
-_MAX_PRICE = 1e100
-"""Beyond it, Python's integers may be no floats."""
+_MAX_PRICE_USD = 1e100
+"""Above it, Python's integers may exceed the range of floats."""
 
 
 def _price(said: Any) -> float | None:
-    """Read a price. The router's sums show in its numbers (0.060000000000000005): 15 digits are what was meant."""
-    if isinstance(said, bool) or not isinstance(said, int | float) or not 0 <= said < _MAX_PRICE:
+    """Parse a price. Sums by the router have rounding errors (0.060000000000000005), so it is rounded to 15 digits."""
+    if isinstance(said, bool) or not isinstance(said, int | float) or not 0 <= said < _MAX_PRICE_USD:
         return None
     return float(f"{said:.15g}")
 
@@ -110,7 +121,12 @@ def encode_models(router: str) -> HttpRequest:
 
 
 def decode_models(response: HttpResponse, *, target: str) -> list[CatalogueEntry]:
-    """Read the list."""
+    """Read the list of models.
+
+    Args:
+        response: the server's response.
+        target: label for errors.
+    """
     data = read_json(response, target=target)
     entries = data.get("data") if isinstance(data, dict) else None
     if not isinstance(entries, list):

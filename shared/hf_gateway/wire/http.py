@@ -1,4 +1,4 @@
-"""The request and the response that every wire module speaks of, and strict JSON over them."""
+"""JSON requests and responses, read strictly."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -24,11 +24,11 @@ _IDENTITY = (
     "x-model-id",
     "x-compute-type",
 )
-"""Headers that stay the same for all answers of one server, and differ where several answer under one address."""
+"""Headers that are the same in all answers of one server, and differ between servers behind one address."""
 
 
 def server_identity(headers: Mapping[str, str]) -> str | None:
-    """Return what an answer's headers say of who gave it; None where they say nothing. headers: names in lower case."""
+    """Return what an answer's headers say about its server; None if they say nothing. headers: names in lower case."""
     return "\n".join(f"{name}: {headers[name]}" for name in _IDENTITY if name in headers) or None
 
 
@@ -38,7 +38,15 @@ def get(url: str) -> HttpRequest:
 
 
 def post_json(url: str, payload: Mapping[str, Any]) -> HttpRequest:
-    """Build a POST of JSON in UTF-8. Raises InvalidRequest for what JSON cannot hold, wherever in the payload it stands."""
+    """Build a POST of JSON in UTF-8.
+
+    Args:
+        url: where to send it.
+        payload: the body.
+
+    Raises:
+        InvalidRequest: a value anywhere in the payload cannot be written as JSON.
+    """
     try:
         body = dumps(payload)
     except (TypeError, ValueError, RecursionError) as error:  # UnicodeEncodeError, of a lone surrogate, is a ValueError
@@ -47,28 +55,38 @@ def post_json(url: str, payload: Mapping[str, Any]) -> HttpRequest:
 
 
 def read_json(response: HttpResponse, *, target: str) -> Any:
-    """Return the JSON of a success; raise the classified error of anything else, also of an error inside a 200.
+    """Return the JSON of a successful response.
+
+    Args:
+        response: the server's response.
+        target: label for errors.
 
     Raises:
-        BadResponse: what came is not JSON.
+        BadResponse: it is not JSON.
+        GatewayError: the classified error of any other response, and of an error in the body of a 200.
     """
     return _parse_body(response, target, loads)
 
 
 def read_vectors(response: HttpResponse, *, target: str) -> Any:
-    """Do what `read_json` does for an answer of many numbers, all of which are read as floats in the end.
+    """Like `read_json`, for an answer of many numbers, all of which become floats.
 
-    Raises BadResponse also for true and false within a list, which would be read as 1 and 0.
+    Args:
+        response: the server's response.
+        target: label for errors.
+
+    Raises:
+        BadResponse: also for true and false within a list, which would be read as 1 and 0.
     """
     found = _parse_body(response, target, loads_vectors)
-    # The words are looked for first, since looking at every number would take longer than reading it.
+    # Search for the words first, since looking at every number would take longer than parsing it.
     if (b"true" in response.body or b"false" in response.body) and _has_booleans(found):
         raise BadResponse("answered with true or false where the numbers of a vector belong", target=target)
     return found
 
 
 def _has_booleans(document: Any) -> bool:
-    """Return whether true or false stands in a list; without recursion, since a document may be deep."""
+    """Return whether a list contains true or false; without recursion, since a document may be deep."""
     waiting = [document]
     while waiting:
         value = waiting.pop()

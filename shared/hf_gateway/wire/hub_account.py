@@ -1,4 +1,4 @@
-"""Whose token this is and what it may do: the Hub's `/api/whoami-v2`, and whether it may write to a repository.
+"""The account and permissions of a token: the Hub's `/api/whoami-v2`, and whether it may write to a repository.
 
 Sources: huggingface.co/docs/hub/security-tokens for the roles; the fields as huggingface_hub and gradio read them. A token has
 the role `read` or `write`, or is fine-grained: then it lists permissions, some global, some for one user, organisation or
@@ -22,36 +22,36 @@ WRITE = "repo.write"
 
 @dataclass(frozen=True)
 class HubAccount:
-    """Who a token speaks for, and what it may do.
-
-    name: the user, or the organisation of its token. token: the token's own name on the settings page, or None. role: `read`,
-    `write`, `fineGrained`, or None for a login by OAuth, which does not say. organizations: name → role in it, None if unsaid.
-    permissions: of a fine-grained token, entity (`user:ada`, `org:acme`, `model:acme/x`; `` for everywhere) → what it may do.
-    """
+    """The account of a token, and what the token may do."""
 
     name: str
+    """The user, or the organisation of its token."""
     token: str | None = None
+    """The token's own name on the settings page."""
     role: str | None = None
+    """`read`, `write`, `fineGrained`; None for a login by OAuth, which does not report it."""
     organizations: Mapping[str, str | None] | None = None
+    """Name → role in it, None if unknown."""
     permissions: Mapping[str, frozenset[str]] | None = None
+    """Of a fine-grained token, entity (`user:ada`, `org:acme`, `model:acme/x`; `` for everywhere) → its permissions."""
 
     @property
     def can_read(self) -> bool | None:
-        """It reads private repositories that its user may read, at least some; None where it does not say."""
+        """Whether it may read at least some of its user's private repositories; None if unknown."""
         return self._may(lambda granted: bool(granted & READ), always=("read", "write"))
 
     @property
     def can_infer(self) -> bool | None:
-        """It may call Inference Providers; None where it does not say, which a read token does not."""
+        """Whether it may call Inference Providers; None if unknown, as for a read token."""
         return None if self.role == "read" else self._may(lambda granted: INFER in granted, always=("write",))
 
     @property
     def can_write(self) -> bool | None:
-        """It may write to some repository; None where it does not say."""
+        """Whether it may write to some repository; None if unknown."""
         return self._may(lambda granted: WRITE in granted, always=("write",))
 
     def can_write_to(self, repo_id: str) -> bool | None:
-        """Say whether it may write to this repository, which need not exist yet; None where it does not say."""
+        """Return whether it may write to a repository, which need not exist yet; None if unknown."""
         owner = repo_id.partition("/")[0]
         role = (self.organizations or {}).get(owner, "")
         if owner != self.name and role == "":
@@ -65,7 +65,7 @@ class HubAccount:
         return any(WRITE in granted.get(place, ()) for place in places)
 
     def in_words(self) -> list[str]:
-        """Say what the token can do, one sentence each."""
+        """Return what the token may do, one sentence each."""
         kinds = {"read": "a read token", "write": "a write token", "fineGrained": "a fine-grained token"}
         said = [kinds.get(self.role or "", "a token whose role the Hub does not say")]
         for able, what in (
@@ -81,7 +81,7 @@ class HubAccount:
         return said
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it for machines."""
+        """Return a dict for JSON."""
         return {
             "name": self.name,
             "token": self.token,
@@ -99,15 +99,24 @@ class HubAccount:
 
 
 def encode_whoami(hub: str) -> HttpRequest:
-    """Build the question whose token this is."""
+    """Build the request for a token's account."""
     return get(f"{hub}/api/whoami-v2")
 
 
 def decode_whoami(response: HttpResponse, *, target: str = "the Hub") -> HubAccount:
-    """Read the answer. Raises AuthenticationFailed for a token that is not valid, BadResponse for what is no answer."""
+    """Read a token's account.
+
+    Args:
+        response: the server's response.
+        target: label for errors.
+
+    Raises:
+        AuthenticationFailed: the token is invalid.
+        BadResponse: the answer is not an account.
+    """
     data = read_json(response, target=target)
     if not isinstance(data, dict) or not isinstance(data.get("name"), str):
-        raise BadResponse("does not say whose token it is", target=target)
+        raise BadResponse("does not report whose token it is", target=target)
     token = _dict(_dict(data.get("auth")).get("accessToken"))
     role = token.get("role")
     organizations = {
@@ -125,7 +134,12 @@ def decode_whoami(response: HttpResponse, *, target: str = "the Hub") -> HubAcco
 
 
 def encode_write_check(hub: str, repo_id: str) -> HttpRequest:
-    """Build the question whether the token may write to a repository that exists."""
+    """Build the request that checks whether the token may write to an existing repository.
+
+    Args:
+        hub: the Hub's base URL.
+        repo_id: owner and name.
+    """
     return get(f"{hub}/api/models/{quote(repo_id)}/auth-check/write")
 
 

@@ -1,7 +1,7 @@
-"""The Hub's questions about models: one model, a list of them, a file, the tree of files; and what its refusals mean.
+"""The Hub's API for models: one model, a list, the tree of files; and the meaning of its refusals.
 
-Sources: huggingface_hub's `hf_api.py` and `utils/_http.py`, and recorded answers of huggingface.co. A question about an unknown
-repository without a token is answered by 401 and no code, since private and missing are not to be told apart.
+Sources: huggingface_hub's `hf_api.py` and `utils/_http.py`, and recorded answers of huggingface.co. A request for an unknown
+repository without a token is answered by 401 without a code, so that private and missing repositories look the same.
 """
 
 import json
@@ -49,39 +49,63 @@ LISTED = (
     "tags",
     "trendingScore",
 )
-"""What a list is asked to say of each model. Not `siblings`: a list has no sizes, and a repository thousands of files."""
+"""The fields requested for each model of a list. Not `siblings`: lists have no sizes, and a repository may have many files."""
 _LINK_NEXT = re.compile(r'<([^>]*)>\s*;[^,]*\brel="?next"?')
 _RATE = re.compile(r'"?(?P<kind>\w+)"?\s*;\s*r\s*=\s*(?P<left>\d{1,18})\s*;\s*t\s*=\s*(?P<reset>\d{1,18})(?!\d)')
 _SURROGATES = re.compile(r"[\ud800-\udfff]")
 _MAX_INTEGER = 2**63 - 1
-"""Of anything that is counted: what a database holds, and far more than there is."""
+"""Maximum of any count: what a database can store, and far more than any real value."""
 MAX_SENTENCE_CHARS = 300
-"""Characters of what the Hub says that an error repeats."""
-_BAD_TOKEN = "Invalid credentials in Authorization header"  # noqa: S105 - the Hub's words
+"""Maximum length of the Hub's message that an error repeats."""
+_BAD_TOKEN = "Invalid credentials in Authorization header"  # noqa: S105 - the Hub's message
 
 
 @dataclass(frozen=True)
 class RateLimit:
-    """What is left of a window of the Hub's rate limit. kind: `api` or `resolvers`; reset: seconds until it begins anew."""
+    """The state of the Hub's rate limit in the current window."""
 
     kind: str
+    """`api` or `resolvers`."""
     left: int
+    """Remaining requests."""
     reset: float
+    """Seconds until the next window."""
 
 
 def encode_model(hub: str, model: str, revision: str = "main", etag: str | None = None) -> HttpRequest:
-    """Ask for a model with the sizes of its files; by its revision, which mirrors answer that know no other question."""
+    """Request a model with the sizes of its files; by its revision, which mirrors support as well.
+
+    Args:
+        hub: the Hub's base URL.
+        model: the model's name there.
+        revision: branch, tag or commit.
+        etag: ETag of the answer that is known already, if there is one.
+    """
     return _get_with_etag(f"{hub}/api/models/{quote(model)}/revision/{quote(revision, safe='')}?blobs=true", etag)
 
 
 def encode_providers(hub: str, model: str, etag: str | None = None) -> HttpRequest:
-    """Ask who serves a model; a question of its own, since the Hub takes no `expand` beside the sizes."""
+    """Request the providers of a model; a separate request, since the Hub does not combine `expand` with sizes.
+
+    Args:
+        hub: the Hub's base URL.
+        model: the model's name there.
+        etag: ETag of the answer that is known already, if there is one.
+    """
     fields = urlencode([("expand", "inferenceProviderMapping"), ("expand", "trendingScore"), ("expand", "gguf")])
     return _get_with_etag(f"{hub}/api/models/{quote(model)}?{fields}", etag)
 
 
 def encode_list(hub: str, query: str, tags: Sequence[str], sort: str, limit: int) -> HttpRequest:
-    """Ask for a list. sort: one of `SORTS`; the greatest first, which is the only order there is."""
+    """Request a list of models.
+
+    Args:
+        hub: the Hub's base URL.
+        query: words to search for; "" for all models.
+        tags: tags that every result must have.
+        sort: a key of `SORTS`; descending, the only order that the Hub offers.
+        limit: entries per page.
+    """
     fields: list[tuple[str, str]] = [("search", query)] if query else []
     fields += [("filter", tag) for tag in tags]
     fields += [("sort", SORTS[sort]), ("limit", str(limit))]
@@ -90,12 +114,26 @@ def encode_list(hub: str, query: str, tags: Sequence[str], sort: str, limit: int
 
 
 def encode_tree(hub: str, model: str, commit: str) -> HttpRequest:
-    """Ask for all files of a revision."""
+    """Request all files of a revision.
+
+    Args:
+        hub: the Hub's base URL.
+        model: the model's name there.
+        commit: the revision.
+    """
     return get(f"{hub}/api/models/{quote(model)}/tree/{quote(commit, safe='')}?recursive=true&expand=false")
 
 
 def next_page(response: HttpResponse, asked: HttpRequest) -> HttpRequest | None:
-    """Return the request for the next page of a list, or None at its end. Raises BadResponse for one on another server."""
+    """Return the request for the next page of a list, or None after the last one.
+
+    Args:
+        response: the current page.
+        asked: the request for it.
+
+    Raises:
+        BadResponse: the next page is on another server.
+    """
     found = _LINK_NEXT.search(response.headers.get("link", ""))
     if found is None:
         return None
@@ -103,14 +141,22 @@ def next_page(response: HttpResponse, asked: HttpRequest) -> HttpRequest | None:
         url = urljoin(asked.url, found[1])
         elsewhere = origin_of(url) != origin_of(asked.url)
     except ValueError:
-        raise BadResponse("the Hub names a next page that is no URL", target=TARGET) from None
+        raise BadResponse("the Hub names a next page with an invalid URL", target=TARGET) from None
     if elsewhere:
         raise BadResponse("the Hub names a next page on another server, which is not asked", target=TARGET)
     return get(url)
 
 
 def decode_model(response: HttpResponse, now: datetime) -> ModelMetadata:
-    """Read the answer to `encode_model`. Raises BadResponse."""
+    """Read the answer to `encode_model`.
+
+    Args:
+        response: the server's response.
+        now: the current time.
+
+    Raises:
+        BadResponse: it is not a model.
+    """
     data = read_json(response, target=TARGET)
     if not isinstance(data, dict) or not (_string_or_none(data.get("id")) or _string_or_none(data.get("modelId"))):
         raise BadResponse("does not answer with a model; is this the Hub?", target=TARGET)
@@ -118,7 +164,15 @@ def decode_model(response: HttpResponse, now: datetime) -> ModelMetadata:
 
 
 def decode_list(response: HttpResponse, now: datetime) -> list[ModelMetadata]:
-    """Read one page of a list. Raises BadResponse."""
+    """Read one page of a list.
+
+    Args:
+        response: the server's response.
+        now: the current time.
+
+    Raises:
+        BadResponse: it is not a list of models.
+    """
     data = read_json(response, target=TARGET)
     if not isinstance(data, list):
         raise BadResponse("does not answer with a list of models; is this the Hub?", target=TARGET)
@@ -130,15 +184,15 @@ def decode_list(response: HttpResponse, now: datetime) -> list[ModelMetadata]:
 
 
 def decode_tree(response: HttpResponse) -> list[ModelFile]:
-    """Read one page of a tree, the files of it; their paths are the Hub's own words still.
+    """Read the files on one page of a tree; their paths are not checked yet.
 
-    Raises BadResponse, also for a page with nothing on it that names a next one: no Hub has such pages, and they have no end.
+    Raises BadResponse, also for an empty page that names a next one: no Hub has such pages, and they would not end.
     """
     data = read_json(response, target=TARGET)
     if not isinstance(data, list):
         raise BadResponse("does not answer with a list of files; is this the Hub?", target=TARGET)
     if not data and _LINK_NEXT.search(response.headers.get("link", "")):
-        raise BadResponse("the Hub's list of files goes on after an empty page", target=TARGET)
+        raise BadResponse("the Hub's list of files continues after an empty page", target=TARGET)
     found = []
     for each in data:
         if isinstance(each, dict) and each.get("type") == "file" and _is_text(each.get("path")):
@@ -149,7 +203,7 @@ def decode_tree(response: HttpResponse) -> list[ModelFile]:
 
 
 def decode_providers(response: HttpResponse) -> dict[str, Any]:
-    """Read who serves a model, as fields of ModelMetadata; the mapping comes as a dict by provider or as a list."""
+    """Read the providers of a model, as fields of ModelMetadata; the mapping is a dict by provider or a list."""
     data = _dict(read_json(response, target=TARGET))
     found: dict[str, Any] = {"providers": _providers(data.get("inferenceProviderMapping"))}
     if (trending := _number(data.get("trendingScore"))) is not None:
@@ -160,7 +214,13 @@ def decode_providers(response: HttpResponse) -> dict[str, Any]:
 
 
 def model_of(data: Mapping[str, Any], now: datetime, *, complete: bool) -> ModelMetadata:
-    """Read a model as the Hub describes it, wherever it does; what is missing, of another type or out of range is left out."""
+    """Read a model as the Hub describes it; what is missing, of another type or out of range is left out.
+
+    Args:
+        data: the decoded description.
+        now: the current time.
+        complete: whether it is a model's own page rather than an entry of a list.
+    """
     card = _writable(_dict(data.get("cardData")))
     tags = tuple(tag for tag in _list(data.get("tags")) if _is_text(tag))
     files = _files(data.get("siblings"))
@@ -196,18 +256,18 @@ def model_of(data: Mapping[str, Any], now: datetime, *, complete: bool) -> Model
 
 
 def rate_limit(headers: Mapping[str, str]) -> RateLimit | None:
-    """Read `RateLimit: "api";r=0;t=55` (draft-ietf-httpapi-ratelimit-headers). headers: names in lower case."""
+    """Parse `RateLimit: "api";r=0;t=55` (draft-ietf-httpapi-ratelimit-headers). headers: names in lower case."""
     found = _RATE.search(headers.get("ratelimit", ""))
     return RateLimit(found["kind"], int(found["left"]), float(found["reset"])) if found else None
 
 
 def refusal(response: HttpResponse, what: str, *, sent: Credential | None) -> GatewayError:
-    """Return the error that a refusal means, with the Hub's own sentence where it says more than the status.
+    """Return the error for a refusal, with the Hub's own message if it says more than the status.
 
     Args:
         response: the refusal.
-        what: the model or the question, for the message.
-        sent: the key that went along, None where none did.
+        what: the model or the request, for the message.
+        sent: the key that was sent, or None.
     """
     code = response.headers.get("x-error-code", "")
     said = _sentence(response, sent)
@@ -250,7 +310,7 @@ def refusal(response: HttpResponse, what: str, *, sent: Credential | None) -> Ga
 
 
 def _sentence(response: HttpResponse, sent: Credential | None) -> str:
-    """Return in one line what the Hub says of a refusal, without the key."""
+    """Return the Hub's message on one line, without the key."""
     said: Any = response.headers.get("x-error-message", "")
     if not said:
         try:
@@ -309,20 +369,20 @@ def _gguf(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _parameters(data: Any) -> dict[str, int]:
-    """Return how many numbers there are by dtype; nothing where one count cannot be read, since a part passes for the whole."""
+    """Return how many numbers each dtype has; an empty dict if one count is unreadable, since a part would pass for the whole."""
     counts = {dtype: _count(each) for dtype, each in _dict(data).items()}
     return {dtype: each for dtype, each in counts.items() if each is not None} if None not in counts.values() else {}
 
 
 def _config(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out the tokenizer's part, which is a chat template of many kilobytes."""
+    """Leave out the tokenizer's part, a chat template of many kilobytes."""
     return _writable(
         {name: value for name, value in data.items() if name not in ("tokenizer_config", "chat_template_jinja")}
     )
 
 
 def _writable(data: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what parsers read and JSON does not have: NaN and infinity."""
+    """Leave out NaN and infinity, which parsers accept and JSON does not have."""
     if _is_writable(data):
         return data
     return {name: value for name, value in data.items() if _is_writable(value)}
@@ -337,12 +397,12 @@ def _is_writable(value: Any) -> bool:
 
 
 def _hexadecimal(value: Any) -> str | None:
-    """Return a digest, which becomes the name of a file, or None for what is none."""
+    """Return a digest, which becomes a file name, or None for any other value."""
     return value if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", value) else None
 
 
 def _datetime(value: Any) -> datetime | None:
-    """Return a moment that is one in every time zone."""
+    """Parse a time; None for one that is out of range in some time zone."""
     try:
         found = datetime.fromisoformat(value) if isinstance(value, str) else None
         if found is None:
@@ -368,7 +428,7 @@ def _string_or_none(value: Any) -> str | None:
 
 
 def _is_text(value: Any) -> bool:
-    """Say whether it is text that UTF-8 can hold, as URLs and paths must; JSON can hold more."""
+    """Return whether a value is text that UTF-8 can encode, as URLs and paths must be; JSON allows more."""
     return isinstance(value, str) and not _SURROGATES.search(value)
 
 

@@ -1,8 +1,8 @@
-"""JSON, read and written by the fastest parser that is here, with the verdicts of the standard library.
+"""JSON, by the fastest parser that is installed, with the results of the standard library.
 
-pydantic's parser agrees with the standard library in all that it reads, also in whole numbers of any size, NaN and infinity; what
-it refuses (lone surrogates, a mark of the byte order, deep nesting), the standard library decides. orjson is faster still, but
-makes floats of large whole numbers: so it reads vectors only, which are floats in the end.
+pydantic's parser agrees with the standard library in all that it accepts, including ints of any size, NaN and infinity; what it
+refuses (lone surrogates, a byte order mark, deep nesting) is left to the standard library. orjson is faster still, but converts
+large ints to floats: so it reads only vectors, which become floats anyway.
 """
 
 import json
@@ -20,7 +20,7 @@ _written = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan
 
 
 def loads(data: bytes) -> Any:
-    """Read a document. Raises ValueError, and RecursionError for one that is nested too deeply."""
+    """Parse a document. Raises ValueError, and RecursionError for one that is nested too deeply."""
     try:
         return from_json(data)
     except ValueError:
@@ -28,7 +28,7 @@ def loads(data: bytes) -> Any:
 
 
 def loads_utf8(data: bytes) -> Any:
-    """Read a document that is UTF-8 for certain, and has no mark of the byte order. Raises as `loads` does."""
+    """Parse a document that is known to be UTF-8 without a byte order mark. Raises like `loads`."""
     try:
         return from_json(data)
     except ValueError:
@@ -36,7 +36,7 @@ def loads_utf8(data: bytes) -> Any:
 
 
 def loads_vectors(data: bytes) -> Any:
-    """Read a document in which whole numbers beyond 64 bits may become floats. Raises as `loads` does."""
+    """Parse a document in which ints beyond 64 bits may become floats. Raises like `loads`."""
     if orjson is not None:
         try:
             return orjson.loads(data)
@@ -46,7 +46,7 @@ def loads_vectors(data: bytes) -> Any:
 
 
 def dumps(payload: Mapping[str, Any]) -> bytes:
-    """Write an object in UTF-8. Raises TypeError, ValueError or RecursionError for what JSON cannot hold."""
+    """Write an object in UTF-8. Raises TypeError, ValueError or RecursionError for what JSON cannot represent."""
     if orjson is not None and all(map(_simple, payload.values())):
         try:
             return orjson.dumps(payload)
@@ -56,7 +56,7 @@ def dumps(payload: Mapping[str, Any]) -> bytes:
 
 
 def _simple(value: Any) -> bool:
-    """Whether orjson writes the same bytes: it takes more than JSON has, NaN and enumerations among it, and other floats."""
+    """Whether orjson writes the same bytes: it also accepts NaN and enumerations, and writes floats in another form."""
     kind = type(value)
     return kind in _SIMPLE or (kind is list and set(map(type, value)) <= {str})
 

@@ -1,8 +1,8 @@
-"""Compares the model that was named with the one that a server says it answered with.
+"""Compares the model that was asked for with the one that a server reports.
 
-Servers know one model by many names: with or without its organisation, with a tag, a date, a quantisation, a provider, as a file.
-So two names mean two models only where they contradict each other: in the family, its version, the number of parameters, or the
-variant. A name that says none of these (`default`, `fast`, a path on the server) may stand for anything.
+Servers have many names for one model: with or without its organisation, with a tag, date, quantisation or provider, as a file. So
+two names denote two models only if they contradict each other: in the family, its version, the number of parameters, or the
+variant. A name without any of these (`default`, `fast`, a path on the server) may denote any model.
 """
 
 import re
@@ -21,7 +21,12 @@ _VARIANT = re.compile(
 
 
 def contradict(named: str, served: str) -> bool:
-    """Return whether two names cannot be those of one model; unknown names contradict nothing."""
+    """Return whether two names cannot denote the same model; unknown names contradict nothing.
+
+    Args:
+        named: the model that was asked for.
+        served: the model that the server reports.
+    """
     one, other = _base_name(named), _base_name(served)
     if any(_disjoint(pattern.findall(one), pattern.findall(other)) for pattern in (_SIZE, _VARIANT)):
         return True
@@ -32,12 +37,12 @@ def contradict(named: str, served: str) -> bool:
 
 
 def _base_name(name: str) -> str:
-    """Return the name without its organisation or folders, which say nothing of the model."""
+    """Return the name without its organisation or folders."""
     return name.lower().rstrip("/").rpartition("/")[2].replace("_", "-")
 
 
 def _families(name: str) -> dict[str, tuple[str, str]]:
-    """Return each family in a name, with its major and its minor version, "" where the name does not say it."""
+    """Return each family in a name, with its major and minor version, "" if the name does not contain it."""
     return {family: (major, minor) for family, major, minor in _FAMILY.findall(name)}
 
 
@@ -46,5 +51,5 @@ def _disjoint(one: Collection[str], other: Collection[str]) -> bool:
 
 
 def _versions_differ(one: tuple[str, str], other: tuple[str, str]) -> bool:
-    """Return whether versions differ in what both of them say."""
+    """Return whether two versions differ in a part that both names contain."""
     return any(mine and theirs and mine != theirs for mine, theirs in zip(one, other, strict=True))

@@ -13,30 +13,37 @@ from hf_gateway.wire.fields import count_of, object_of, text_of
 from hf_gateway.wire.http import get, post_json, read_json, read_vectors, server_identity
 from hf_gateway.wire.rows import rows_of
 
-# llama.cpp's numbers; 0 is none, and 4 a reranker's.
+# llama.cpp's numbers; 0 is no pooling, and 4 a reranker's.
 _POOLING = {1: "mean", 2: "cls", 3: "lasttoken"}
 _FLOATS = ("f16", "f32", "bf16")
-# The last layer of a model decides; the later keys are those of models that have no layer behind the pooling.
+# The last layer of a model decides; the later keys are those of models without a layer after the pooling.
 _DIMENSION = ("embedding_length_out", "dense_3_feat_out", "dense_2_feat_out", "embedding_length")
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What is known of a pulled model. max_tokens: by its files; num_ctx: by its Modelfile; the rest as in `VectorSpace`."""
+    """Facts about a pulled model; as in `VectorSpace`."""
 
     dimension: int | None
+    """Numbers per vector."""
     pooling: str | None
+    """The pooling."""
     precision: str | None
+    """The precision of its weights."""
     max_tokens: int | None
+    """The context length of the model's file."""
     num_ctx: int | None
+    """The context length of its Modelfile."""
 
 
 @dataclass(frozen=True)
 class Pulled:
-    """A model on the server. remote_host: where it really runs, for a cloud model."""
+    """A model on the server."""
 
     name: str
+    """With its tag."""
     remote_host: str | None
+    """Where a cloud model really runs."""
 
 
 def encode_tags(url: str) -> HttpRequest:
@@ -45,7 +52,12 @@ def encode_tags(url: str) -> HttpRequest:
 
 
 def decode_tags(response: HttpResponse, *, target: str) -> list[Pulled]:
-    """Read which models are pulled."""
+    """Read which models are pulled.
+
+    Args:
+        response: the server's response.
+        target: label for errors.
+    """
     data = read_json(response, target=target)
     models = data.get("models") if isinstance(data, dict) else None
     if not isinstance(models, list):
@@ -58,12 +70,22 @@ def decode_tags(response: HttpResponse, *, target: str) -> list[Pulled]:
 
 
 def encode_show(url: str, model: str) -> HttpRequest:
-    """Build `POST /api/show`."""
+    """Build `POST /api/show`.
+
+    Args:
+        url: the server's base URL.
+        model: the model's name there.
+    """
     return post_json(f"{url}/api/show", {"model": model})
 
 
 def decode_show(response: HttpResponse, *, target: str) -> Shown:
-    """Read what a model's file says of it; None for what it does not."""
+    """Read the facts about a model; None for missing ones.
+
+    Args:
+        response: the server's response.
+        target: label for errors.
+    """
     data = read_json(response, target=target)
     if not isinstance(data, dict):
         raise BadResponse("/api/show does not look like Ollama's", target=target)
@@ -97,7 +119,16 @@ def encode_embed(
     keep_alive: str | None = None,
     options: dict[str, Any] | None = None,
 ) -> HttpRequest:
-    """Build `POST /api/embed`. `truncate` is always sent: the server's own default cuts in silence."""
+    """Build `POST /api/embed`. `truncate` is always sent: by default the server truncates silently.
+
+    Args:
+        url: the server's base URL.
+        model: the model's name there.
+        texts: the texts to embed.
+        truncate: whether a text that is too long may be truncated.
+        keep_alive: how long the model stays loaded, in Ollama's form.
+        options: the server's own options, by name.
+    """
     payload: dict[str, Any] = {"model": model, "input": list(texts), "truncate": truncate}
     if keep_alive is not None:
         payload["keep_alive"] = keep_alive
@@ -107,10 +138,16 @@ def encode_embed(
 
 
 def decode_embed(response: HttpResponse, count: int, *, target: str) -> EmbedAnswer:
-    """Read the rows and `prompt_eval_count`; an `error` inside a 200 is an error."""
+    """Read the vectors and `prompt_eval_count`; an `error` in the body of a 200 is raised.
+
+    Args:
+        response: the server's response.
+        count: how many vectors are expected.
+        target: label for errors.
+    """
     data = read_vectors(response, target=target)
     if not isinstance(data, dict):
-        raise BadResponse("the answer is no JSON object; is this Ollama?", target=target)
+        raise BadResponse("the answer is not a JSON object; is this Ollama?", target=target)
     vectors = rows_of(data.get("embeddings"), count, target=target)
     usage = Usage(parse_token_count(data.get("prompt_eval_count")))
     return EmbedAnswer(vectors, usage, text_of(data.get("model")), server=server_identity(response.headers))

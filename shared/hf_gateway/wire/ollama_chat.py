@@ -1,4 +1,4 @@
-"""Ollama's native `/api/chat`: its own options, tools, thinking, JSON a line (github.com/ollama/ollama, docs/openapi.yaml)."""
+"""Ollama's native `/api/chat`: options, tools, thinking, JSON per line (github.com/ollama/ollama, docs/openapi.yaml)."""
 
 import json
 import re
@@ -32,7 +32,7 @@ OWN_OPTIONS = frozenset(
     {"mirostat", "mirostat_eta", "mirostat_tau", "min_p", "num_batch", "num_ctx", "num_gpu", "num_keep", "num_predict"}
     | {"num_thread", "penalize_newline", "repeat_last_n", "repeat_penalty", "tfs_z", "top_k", "typical_p", "use_mmap"}
 )
-"""What of `extra_body` is an option of Ollama's own, and goes there; it knows no other fields of other servers."""
+"""Fields of `extra_body` that are options of Ollama's; it has no fields of other servers."""
 
 
 def encode_chat(
@@ -45,13 +45,23 @@ def encode_chat(
     options: Mapping[str, Any] | None = None,
     send_reasoning: bool = True,
 ) -> HttpRequest:
-    """Build `POST /api/chat`. `truncate` is always sent: the server's own default drops old messages in silence.
+    """Build `POST /api/chat`. `truncate` is always sent: by default the server drops old messages silently.
 
-    Ollama knows no tool_choice. "none" leaves the tools out; a tool that must be called is asked for as an answer in its JSON
-    schema, which the server's grammar enforces, and `ForcedCall` reads it as a call. The same grammar would forbid calls where
-    tools may be called and an answer in a schema is wanted, so there the schema is only asked for.
+    Ollama has no tool_choice. "none" leaves the tools out; a tool that must be called is requested as an answer in its JSON
+    schema, which the server's grammar enforces, and `ForcedCall` reads it as a call. The same grammar would forbid tool calls,
+    so if tools may be called and the answer must match a schema, the system message asks for the schema instead.
 
-    Raises ModelNotFound for an image that is given by URL, which Ollama does not fetch.
+    Args:
+        url: the server's base URL.
+        model: the model's name there.
+        request: the caller's request.
+        target: label for errors.
+        keep_alive: how long the model stays loaded, in Ollama's form.
+        options: the server's own options, by name.
+        send_reasoning: whether earlier reasoning is sent back.
+
+    Raises:
+        ModelNotFound: an image is given by URL, which Ollama does not fetch.
     """
     sampling = request.sampling
     own = {name: value for name, value in (sampling.extra_body or {}).items() if name in OWN_OPTIONS}
@@ -107,7 +117,7 @@ def _call_schema(function: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _messages(messages: Sequence[Message], target: str) -> list[dict[str, Any]]:
-    names: dict[str, str] = {}  # tool_call_id → the tool's name, by which Ollama's templates know an answer
+    names: dict[str, str] = {}  # tool_call_id → the tool's name, which Ollama's templates need for a result
     made = []
     for message in messages:
         role = "system" if message["role"] == "developer" else message["role"]
@@ -140,7 +150,7 @@ def _call(call: Mapping[str, Any], names: dict[str, str], target: str) -> dict[s
             arguments = None
         if not isinstance(arguments, dict):
             raise ModelNotFound(
-                f"takes JSON objects only as arguments, and an earlier call of {name!r} has none", target=target
+                f"accepts only JSON objects as arguments, and an earlier call of {name!r} has other ones", target=target
             )
     return {"id": call.get("id") or "", "function": {"name": name, "arguments": arguments}}
 
@@ -152,16 +162,16 @@ def _content(content: Any, target: str) -> tuple[str, list[str]]:
     for part in content:
         kind = "text" if isinstance(part, str) else part["type"]
         if kind == "text":
-            texts.append(_given(part if isinstance(part, str) else part.get("text"), kind))
+            texts.append(_content_of(part if isinstance(part, str) else part.get("text"), kind))
         elif kind == "image_url":
             link = part.get("image_url")
-            images.append(_image(_given(link.get("url") if isinstance(link, Mapping) else link, kind), target))
+            images.append(_image(_content_of(link.get("url") if isinstance(link, Mapping) else link, kind), target))
         else:
-            raise ModelNotFound(f"takes texts and images, and a message has a part of type {kind!r}", target=target)
+            raise ModelNotFound(f"accepts texts and images, and a message has a part of type {kind!r}", target=target)
     return "\n".join(texts), images
 
 
-def _given(value: Any, kind: str) -> str:
+def _content_of(value: Any, kind: str) -> str:
     if not isinstance(value, str):
         raise InvalidRequest(f"a message has a part of type {kind!r} without its {kind}")
     return value
@@ -171,31 +181,36 @@ def _image(url: str, target: str) -> str:
     found = re.match(r"data:[^,]*;base64,", url)
     if found is None:
         raise ModelNotFound(
-            "takes images as data, not by a URL; put the picture itself into the message", target=target
+            "accepts images as data, not by a URL; put the picture itself into the message", target=target
         )
     return url[found.end() :]
 
 
 def decode_chat(response: HttpResponse, *, target: str) -> ChatEvent:
-    """Read a whole answer. An `error` inside a 200 is an error."""
+    """Read a whole answer. An `error` in the body of a 200 is raised.
+
+    Args:
+        response: the server's response.
+        target: label for errors.
+    """
     data = read_json(response, target=target)
     if not isinstance(data, dict):
-        raise BadResponse("the answer is no JSON object; is this Ollama?", target=target)
+        raise BadResponse("the answer is not a JSON object; is this Ollama?", target=target)
     return _event(data, target)
 
 
 class OllamaStreamDecoder:
-    """Reads JSON a line. finished, done: the line with `done` was there."""
+    """Reads one JSON object per line. finished, done: the line with `done` has arrived."""
 
     starts: ClassVar[bytes] = b"{"
 
     def __init__(
         self,
-        headers: Mapping[str, str],  # noqa: ARG002 - as every reader of a stream takes them
+        headers: Mapping[str, str],  # noqa: ARG002 - part of the signature of every stream decoder
         target: str,
         turned: Callable[[ChatEvent], ChatEvent] = lambda event: event,
     ) -> None:
-        """headers: of the response; turned: what is done to every event."""
+        """headers: of the response; turned: applied to every event."""
         self.finished = False
         self._turned = turned
         self._lines = Lines(target)
@@ -203,15 +218,15 @@ class OllamaStreamDecoder:
 
     @property
     def done(self) -> bool:
-        """Nothing more will come."""
+        """Whether no more events will come."""
         return self.finished
 
     def feed(self, data: bytes) -> Iterator[ChatEvent]:
-        """Take more bytes; gives what they say. Raises the error that the stream tells of, BadResponse for garbage."""
+        """Decode more bytes; yields events. Raises the error that the stream reports, or BadResponse for an invalid stream."""
         return iter(()) if self.finished else self._read(self._lines.feed(data))
 
     def end(self) -> Iterator[ChatEvent]:
-        """The stream has ended; gives what was still open."""
+        """Handle the end of the stream; yields the events of an incomplete last line."""
         return self._read(self._lines.end())
 
     def _read(self, lines: list[bytes]) -> Iterator[ChatEvent]:
@@ -274,7 +289,7 @@ class ForcedCall:
     _HEAD = re.compile(r'\s*\{\s*"name"\s*:\s*"([^"]+)"\s*,\s*"arguments"\s*:\s*')
 
     def __init__(self, tools: Sequence[Mapping[str, Any]]) -> None:
-        """tools: those of which one is called."""
+        """tools: the tools of which one is called."""
         self._name: str | None = tools[0]["function"]["name"] if len(tools) == 1 else None
         self._single = self._name is not None
         self._told = False
@@ -282,7 +297,7 @@ class ForcedCall:
         self._held = ""
 
     def read(self, event: ChatEvent) -> ChatEvent:
-        """Turn the text of an event into a piece of the call; what the server itself read as a call stays as it is."""
+        """Turn the text of an event into a piece of the call; calls that the server parsed itself are kept."""
         pieces: list[ToolCallDelta] = []
         self._held += event.text
         if self._name is None and (head := self._HEAD.match(self._held)):
@@ -295,11 +310,11 @@ class ForcedCall:
                 pieces.append(ToolCallDelta(0, None, None if self._told else self._name, arguments))
                 self._told = True
         if event.finish_reason is not None and not self._told and not event.tool_calls:
-            return replace(event, text=self._head + self._held)  # not what was asked for; it is not hidden
+            return replace(event, text=self._head + self._held)  # not what was asked for, but not hidden
         return replace(event, text="", tool_calls=(*event.tool_calls, *pieces))
 
     def _free(self, last: bool) -> tuple[str, str]:
-        """Return what surely belongs to the arguments, and what may be the brace around name and arguments."""
+        """Return the certain part of the arguments, and what may be the brace around name and arguments."""
         if self._single:
             said = self._held.rstrip()
             return said, self._held[len(said) :]

@@ -32,7 +32,12 @@ def encode_models(url: str) -> HttpRequest:
 
 
 def decode_models(response: HttpResponse, *, target: str) -> list[str]:
-    """Read the ids of the models that are served."""
+    """Read the ids of the models that are served.
+
+    Args:
+        response: the server's response.
+        target: label for errors.
+    """
     data = read_json(response, target=target)
     entries = list_of(object_of(data).get("data"))
     return [name for entry in entries if (name := text_of(object_of(entry).get("id")))]
@@ -41,7 +46,14 @@ def decode_models(response: HttpResponse, *, target: str) -> list[str]:
 def encode_embeddings(
     url: str, model: str | None, texts: Sequence[str], *, encoding: Encoding = "float"
 ) -> HttpRequest:
-    """Build the POST. A model or encoding that is the default is left out: some servers refuse a null."""
+    """Build the POST. A model or encoding that is the default is left out: some servers refuse a null.
+
+    Args:
+        url: the server's base URL.
+        model: the model's name there.
+        texts: the texts to embed.
+        encoding: "float" or "base64".
+    """
     payload: dict[str, Any] = {"input": list(texts)}
     if model is not None:
         payload["model"] = model
@@ -51,7 +63,7 @@ def encode_embeddings(
 
 
 def refuses_encoding(response: HttpResponse) -> bool:
-    """Say whether a server's refusal may mean the encoding that was asked for: it speaks of that."""
+    """Return whether a server's refusal may mean the encoding that was asked for: it speaks of that."""
     if response.status not in (400, 422):
         return False
     said = response.body.lower()
@@ -59,7 +71,13 @@ def refuses_encoding(response: HttpResponse) -> bool:
 
 
 def decode_embeddings(response: HttpResponse, count: int, *, target: str) -> EmbedAnswer:
-    """Read rows in the order of their `index`, floats or base64, whichever came: servers ignore what was asked for."""
+    """Read rows in the order of their `index`, floats or base64, whichever came: servers ignore what was asked for.
+
+    Args:
+        response: the server's response.
+        count: how many vectors are expected.
+        target: label for errors.
+    """
     data = read_vectors(response, target=target)
     entries = data.get("data") if isinstance(data, dict) else None
     if not isinstance(entries, list):
@@ -110,7 +128,12 @@ def _from_base64(rows: list[Any], target: str) -> Vectors:
 
 
 def endpoint(url: str, name: str) -> str:
-    """Complete a base URL: nothing after the host gets `/v1/<name>`, a path gets `/<name>`, a whole one stays."""
+    """Complete a base URL: nothing after the host gets `/v1/<name>`, a path gets `/<name>`, a whole one stays.
+
+    Args:
+        url: the server's base URL.
+        name: its name.
+    """
     base, _, query = url.partition("?")
     base = base.rstrip("/")
     if not base.endswith(f"/{name}"):

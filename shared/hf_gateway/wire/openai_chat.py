@@ -1,6 +1,6 @@
-"""OpenAI's chat form, as vLLM, TGI, llama.cpp, LM Studio, transformers serve and Hugging Face's router speak it.
+"""OpenAI's chat API, as vLLM, TGI, llama.cpp, LM Studio, transformers serve and Hugging Face's router implement it.
 
-Source: platform.openai.com/docs/api-reference/chat; what servers make of it, from recorded traffic of eight providers and TGI.
+Source: platform.openai.com/docs/api-reference/chat; deviations from recorded traffic of eight providers and TGI.
 """
 
 import json
@@ -21,9 +21,9 @@ from hf_gateway.wire.sse import EVENT_STARTS, EventStream, parse_event
 STANDARD = ("temperature", "top_p", "max_tokens", "seed", "frequency_penalty", "presence_penalty", "logprobs")
 BEYOND = ("top_k", "min_p", "repetition_penalty", "top_logprobs")
 BEYOND_FORM = ("repeat_penalty", "chat_template_kwargs")
-"""Fields that are sent besides the usual ones, and left out where a server refuses them."""
+"""Fields sent in addition to OpenAI's, and left out if a server refuses them."""
 STREAM_OPTIONS = "stream_options"
-"""Asks for the count of tokens at the end of a stream; left out where a server refuses it."""
+"""Requests the count of tokens at the end of a stream; left out if a server refuses it."""
 REQUEST_IDS = ("x-request-id", "inference-id", "x-inference-id")
 
 
@@ -34,17 +34,16 @@ def chat_url(url: str) -> str:
 
 @dataclass(frozen=True)
 class Dialect:
-    """What is sent beyond OpenAI's form, and how far a server takes it.
-
-    reasoning: under which name thoughts go back, None for nowhere; missing_reasoning: what stands for thoughts that should be
-    there and are not; refused: names in BEYOND_FORM, or STREAM_OPTIONS, that this server does not take; named_choice: whether
-    it is told the tool that must be called by name, for the few that know no "required".
-    """
+    """What is sent beyond OpenAI's API, and how much of it a server accepts."""
 
     reasoning: str | None = "reasoning_content"
+    """The field for reasoning that is sent back; None if it is not sent."""
     missing_reasoning: str = ""
+    """What replaces reasoning that is required and missing."""
     refused: frozenset[str] = frozenset()
+    """Names in BEYOND_FORM, or STREAM_OPTIONS, that this server does not accept."""
     named_choice: bool = False
+    """Whether a tool that must be called is named, for the few servers without "required"."""
 
 
 PLAIN = Dialect()
@@ -55,15 +54,15 @@ def encode_chat(
 ) -> HttpRequest:
     """Build the POST. What is not set is left out: some servers refuse a null.
 
-    A tool that must be called is the only one that is offered, and some tool is "required": the form that names it is read as
+    A tool that must be called is the only one that is offered, and the choice is "required": the form that names it is read as
     "auto" by llama.cpp and refused by LM Studio.
 
     Args:
         url: of the chat route.
         model: its name on this server.
-        request: what is asked.
-        stream_usage: ask for the count of tokens at the end of a stream, which nobody sends otherwise.
-        dialect: what this server takes beyond the form.
+        request: the conversation.
+        stream_usage: request the count of tokens at the end of a stream, which servers do not send otherwise.
+        dialect: what this server accepts beyond the API.
     """
     sampling = request.sampling
     messages = with_reasoning(request.messages, dialect.reasoning, missing=dialect.missing_reasoning)
@@ -90,7 +89,7 @@ def encode_chat(
     payload.update(given)
     message = post_json(url, payload)
     if request.stream:
-        # Whole events, not a compressor's blocks of them.
+        # Whole events, rather than a compressor's blocks.
         headers = {**message.headers, "accept": "text/event-stream, application/json", "accept-encoding": "identity"}
         return HttpRequest(message.method, message.url, message.body, headers)
     return message
@@ -107,28 +106,33 @@ def _sampled(request: ChatRequest, dialect: Dialect) -> dict[str, Any]:
 
 
 def _beyond_form(sampling: Sampling) -> dict[str, Any]:
-    """Return what says the same once more, in the words of servers that would pass over the usual ones in silence."""
+    """Return the same settings in the words of servers that would ignore the usual ones silently."""
     made: dict[str, Any] = {}
     if sampling.repetition_penalty is not None:
         made["repeat_penalty"] = sampling.repetition_penalty  # llama.cpp and LM Studio
     if (effort := sampling.reasoning_effort) is not None:
-        # vLLM, SGLang and llama.cpp leave it to the model's template whether it thinks.
+        # vLLM, SGLang and llama.cpp leave thinking to the model's template.
         made["chat_template_kwargs"] = template_switches(effort)
     return made
 
 
 def template_switches(effort: str | bool) -> dict[str, Any]:
-    """Return how much to think in the words of chat templates: `enable_thinking` is Qwen's, `reasoning_effort` gpt-oss's."""
+    """Return the reasoning effort as variables of chat templates: `enable_thinking` is Qwen's, `reasoning_effort` gpt-oss's."""
     if effort is False or effort == "none":
         return {"enable_thinking": False}
     return {"enable_thinking": True} | ({} if effort is True else {"reasoning_effort": effort})
 
 
 def decode_chat(response: HttpResponse, *, target: str) -> ChatEvent:
-    """Read a whole answer. An error inside a 200 is an error."""
+    """Read a whole answer. An error in the body of a 200 is raised.
+
+    Args:
+        response: the server's response.
+        target: label for errors.
+    """
     data = read_json(response, target=target)
     if not isinstance(data, dict):
-        raise BadResponse("the answer is no JSON object; is this an OpenAI-compatible server?", target=target)
+        raise BadResponse("the answer is not a JSON object; is this an OpenAI-compatible server?", target=target)
     choice = _choice(data)
     if choice is None:
         raise BadResponse("the answer has no 'choices'; is this an OpenAI-compatible server?", target=target)
@@ -136,13 +140,13 @@ def decode_chat(response: HttpResponse, *, target: str) -> ChatEvent:
     event = _event(data, choice, choice.get("message"), _message_of(response.headers))
     if not event.tool_calls:
         return event
-    # Each is a call of its own here, whatever number or id it has: TGI gives all of them the id "0".
+    # Each is a separate call here, whatever number or id it has: TGI gives all of them the id "0".
     calls = tuple(replace(call, index=place) for place, call in enumerate(event.tool_calls))
     return replace(event, tool_calls=calls)
 
 
 class OpenAIStreamDecoder:
-    """Reads a stream of chunks. finished: a finish_reason was there; done: `[DONE]` was, and nothing more will come."""
+    """Reads a stream of chunks. finished: a finish_reason has arrived; done: `[DONE]` has, and no more events will come."""
 
     starts: ClassVar[bytes] = EVENT_STARTS
 
@@ -152,7 +156,7 @@ class OpenAIStreamDecoder:
         target: str,
         turned: Callable[[ChatEvent], ChatEvent] = lambda event: event,
     ) -> None:
-        """headers: of the response; turned: what is done to every event."""
+        """headers: of the response; turned: applied to every event."""
         self.finished = False
         self.done = False
         self._turned = turned
@@ -161,16 +165,16 @@ class OpenAIStreamDecoder:
         self._target = target
 
     def feed(self, data: bytes) -> Iterator[ChatEvent]:
-        """Take more bytes; gives what they say. Raises the error that the stream tells of, BadResponse for garbage."""
+        """Decode more bytes; yields events. Raises the error that the stream reports, or BadResponse for an invalid stream."""
         return iter(()) if self.done else self._read(self._events.feed(data))
 
     def end(self) -> Iterator[ChatEvent]:
-        """The stream has ended; gives what was still open."""
+        """Handle the end of the stream; yields the events of an incomplete last line."""
         try:
             if not self.done:
                 yield from self._read(self._events.end())
         except BadResponse:
-            # Otherwise it was cut within what comes after the answer: the count of tokens, or `[DONE]`.
+            # Otherwise only what follows the answer was cut off: the count of tokens, or `[DONE]`.
             if not self.finished:
                 raise
 
@@ -186,7 +190,7 @@ class OpenAIStreamDecoder:
         data = parse_event(event_data, self._target)
         _raise_error(data, self._target)
         choice = _choice(data) or {}
-        _raise_error(choice, self._target)  # OpenRouter tells there what its provider said
+        _raise_error(choice, self._target)  # OpenRouter puts its provider's error there
         event = _event(data, choice, choice.get("delta") or choice.get("message"), self._said_by)
         if event.finish_reason is not None:
             self.finished = True
@@ -194,12 +198,12 @@ class OpenAIStreamDecoder:
 
 
 def _message_of(headers: Mapping[str, str]) -> tuple[str | None, str | None]:
-    """Return the provider, and the id of the request, of a response with these headers."""
+    """Return the provider and the id of the request, from the headers of a response."""
     return headers.get("x-inference-provider"), next((headers[name] for name in REQUEST_IDS if name in headers), None)
 
 
 def _choice(data: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Find the first answer; with `n` there are more, and a stream has their pieces mixed."""
+    """Return the first answer; with `n` there are more, and a stream mixes their pieces."""
     for each in _list(data.get("choices")):
         if isinstance(each, dict) and not each.get("index"):
             return each
@@ -233,7 +237,7 @@ def _event(
 
 
 def _refusal(message: Mapping[str, Any]) -> str:
-    """Return why the model does not answer: a field of its own, or a part of the content."""
+    """Return why the model does not answer: from a field of its own, or a part of the content."""
     parts = [message, *_list(message.get("content"))]
     return "".join(_string(part.get("refusal")) or "" for part in parts if isinstance(part, dict))
 
@@ -247,7 +251,7 @@ def _list(value: Any) -> list[Any]:
 
 
 def _texts(content: Any) -> tuple[str, str]:
-    """Return text and thoughts; content is a string, or a list of parts as Mistral's reasoning models send it."""
+    """Return text and reasoning; content is a string, or a list of parts as Mistral's reasoning models send it."""
     if content is None:
         return "", ""
     if isinstance(content, str):
@@ -276,7 +280,7 @@ def _tool_call(call: Mapping[str, Any]) -> ToolCallDelta:
 
 
 def usage_of(usage: Any) -> Usage | None:
-    """Read OpenAI's `usage`, with its details where they are given, and its `cost` in USD as OpenRouter writes it."""
+    """Read OpenAI's `usage`, with its details, and its `cost` in USD as OpenRouter writes it."""
     if not isinstance(usage, dict):
         return None
     return Usage(
@@ -293,6 +297,6 @@ def _count(counts: Any, name: str) -> int | None:
 
 
 def _raise_error(data: Mapping[str, Any], target: str) -> None:
-    """Raise what an error inside a stream means."""
+    """Raise the error that a stream contains."""
     if (found := classify_inside(data, target=target)) is not None:
         raise found

@@ -1,18 +1,23 @@
-"""How long a server asks to be left alone."""
+"""How long a server asks clients to wait."""
 
 import email.utils
 import re
 import time
 from collections.abc import Mapping
 
-RETRY_AFTER_CAP = 60.0
-"""Seconds. A server that asks for more is believed for this long and then asked again."""
+MAX_RETRY_AFTER_S = 60.0
+"""Longer requests are shortened to this; the server is called again then."""
 
 
 def retry_after_seconds(headers: Mapping[str, str], *, now: float | None = None) -> float | None:
-    """Read how long to wait: `Retry-After` in seconds or as a date (RFC 9110, 10.2.3), or the Hub's `RateLimit: …;t=55`.
+    """Parse `Retry-After` in seconds or as a date (RFC 9110, 10.2.3), or the Hub's `RateLimit: …;t=55`.
 
-    headers: names in lower case. Returns seconds from now, capped at `RETRY_AFTER_CAP`, or None.
+    Args:
+        headers: names in lower case.
+        now: seconds since the epoch; by default the current time.
+
+    Returns:
+        Seconds from now, at most `MAX_RETRY_AFTER_S`, or None.
     """
     value = headers.get("retry-after", "").strip()
     seconds: float | None = None
@@ -27,4 +32,4 @@ def retry_after_seconds(headers: Mapping[str, str], *, now: float | None = None)
             seconds = when.timestamp() - (time.time() if now is None else now)
     if seconds is None and (reset := re.search(r";\s*t=(\d+)", headers.get("ratelimit", ""))):
         seconds = float(reset[1])
-    return None if seconds is None else max(0.0, min(seconds, RETRY_AFTER_CAP))
+    return None if seconds is None else max(0.0, min(seconds, MAX_RETRY_AFTER_S))

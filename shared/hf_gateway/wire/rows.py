@@ -1,4 +1,4 @@
-"""From decoded JSON to vectors, with every way in which rows can be wrong."""
+"""Reads vectors from decoded JSON, and checks everything that can be wrong with them."""
 
 import math
 from typing import Any
@@ -9,7 +9,16 @@ from hf_gateway.values.wording import quantity
 
 
 def rows_of(rows: Any, count: int, *, target: str) -> Vectors:
-    """Read a list of `count` rows of numbers of one length into (count, dim) float32. Raises BadResponse."""
+    """Read `count` rows of numbers of one length into (count, dim) float32.
+
+    Args:
+        rows: the decoded JSON.
+        count: how many vectors are expected.
+        target: label for errors.
+
+    Raises:
+        BadResponse: the rows are anything else.
+    """
     if not isinstance(rows, list):
         raise BadResponse(f"answered with {_kind(rows)} where a list of vectors belongs", target=target)
     if len(rows) != count:
@@ -24,9 +33,15 @@ def rows_of(rows: Any, count: int, *, target: str) -> Vectors:
 
 
 def pooled(rows: Any, pooling: str | None, *, target: str) -> list[list[float]]:
-    """Turn one text's token vectors, (tokens, dim) or (1, tokens, dim), into one vector by the model's own pooling.
+    """Pool one text's token vectors, (tokens, dim) or (1, tokens, dim), into one vector by the model's own pooling.
 
-    Raises BadResponse when it is not known how this model pools: any guess would be another vector space.
+    Args:
+        rows: the decoded JSON.
+        pooling: the model's own pooling; None if it is unknown.
+        target: label for errors.
+
+    Raises:
+        BadResponse: the pooling is unknown; any guess would be another vector space.
     """
     while isinstance(rows, list) and len(rows) == 1 and depth(rows) > 2:
         rows = rows[0]
@@ -50,13 +65,13 @@ def pooled(rows: Any, pooling: str | None, *, target: str) -> list[list[float]]:
     )
     raise BadResponse(
         f"answered with one vector a token ({len(rows)} x {len(rows[0])}), and {known}; use a target that pools itself, "
-        "such as 'local' or 'tei:<url>', or say it: Target(..., space=VectorSpace(model, pooling='mean'))",
+        "such as 'local' or 'tei:<url>', or declare it: Target(..., space=VectorSpace(model, pooling='mean'))",
         target=target,
     )
 
 
 def depth(value: Any) -> int:
-    """Count the lists in one another along the first elements."""
+    """Count nested lists along the first elements."""
     levels = 0
     while isinstance(value, list):
         levels += 1

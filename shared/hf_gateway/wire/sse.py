@@ -1,6 +1,6 @@
-"""Streams cut into what they carry: server-sent events, and JSON a line.
+"""Splits streams: server-sent events, and one JSON object per line.
 
-Source: html.spec.whatwg.org/multipage/server-sent-events.html. Bytes may be cut anywhere, also within a character.
+Source: html.spec.whatwg.org/multipage/server-sent-events.html. Bytes may be split anywhere, also within a character.
 """
 
 from collections.abc import Iterator
@@ -10,14 +10,14 @@ from hf_gateway.errors import BadResponse
 from hf_gateway.wire.json import loads_utf8
 
 MAX_EVENT_BYTES = 16 * 2**20
-"""Bytes of one line, or of one event; an answer of a model is kilobytes."""
+"""Maximum size of a line or an event; a model's answer has kilobytes."""
 
 EVENT_STARTS = b"deir:\xef"
-"""Of which one is the first byte of server-sent events: `data`, `event`, `error`, `id`, `retry`, a comment, a byte order mark."""
+"""Possible first bytes of server-sent events: `data`, `event`, `error`, `id`, `retry`, a comment, a byte order mark."""
 
 
 class Lines:
-    """Cuts bytes into lines, which end with CR, LF, or both."""
+    """Splits bytes into lines, which end with CR, LF, or both."""
 
     def __init__(self, target: str) -> None:
         """Start at the beginning of a stream."""
@@ -26,13 +26,13 @@ class Lines:
         self._after_cr = False
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Take more bytes; returns the lines that are complete, without their ends."""
+        """Add bytes; returns the complete lines, without their ends."""
         if self._after_cr and data:
             data = data.removeprefix(b"\n")
             self._after_cr = False
         if not data:
             return []
-        # A CR at the very end may be half of a CRLF; its other half is dropped when it comes.
+        # A CR at the very end may be half of a CRLF; the LF is dropped when it arrives.
         self._after_cr = data.endswith(b"\r")
         first, *others = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
         self._rest += first
@@ -45,7 +45,7 @@ class Lines:
         return lines
 
     def end(self) -> list[bytes]:
-        """Return the last line, when the stream ended within it."""
+        """Return an incomplete last line at the end of the stream."""
         rest, self._rest = bytes(self._rest), bytearray()
         return [rest] if rest else []
 
@@ -55,11 +55,11 @@ class Lines:
 
 
 class EventStream:
-    """Cuts bytes into server-sent events, and gives the data of each.
+    """Splits bytes into server-sent events, and yields the data of each.
 
-    TGI writes `data:{…}` without a space, llama.cpp `error: {…}` for what others put as `data: {"error": {…}}`, and some
-    servers end without the empty line after the last event: its data counts nevertheless, or the end of an answer would be
-    lost. A field that the format doesn't know is an error, or a garbled `data` would be a hole in the answer.
+    TGI writes `data:{…}` without a space, llama.cpp `error: {…}` for what others send as `data: {"error": {…}}`, and some servers
+    end without the empty line after the last event: its data count nevertheless, or the end of an answer would be lost. An
+    unknown field is an error, since a garbled `data` would otherwise be a gap in the answer.
     """
 
     def __init__(self, target: str) -> None:
@@ -71,11 +71,11 @@ class EventStream:
         self._first = True
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Take more bytes; gives the data of the events that are complete. What comes after one is read when it is asked for."""
+        """Add bytes; yields the data of complete events. Later events are parsed only when they are requested."""
         return self._events(self._lines.feed(data))
 
     def end(self) -> Iterator[bytes]:
-        """Give the data of the last event, when the stream ended within it."""
+        """Yield the data of an incomplete last event at the end of the stream."""
         return self._events([*self._lines.end(), b""])
 
     def _events(self, lines: list[bytes]) -> Iterator[bytes]:
@@ -94,7 +94,7 @@ class EventStream:
         field, _, value = line.partition(b":")
         if field == b"error":
             value = b'{"error":%b}' % value
-        elif field in (b"", b"event", b"id", b"retry"):  # comments and these carry nothing of an answer
+        elif field in (b"", b"event", b"id", b"retry"):  # comments and these contain nothing of an answer
             return
         elif field != b"data":
             raise _garbled(line, self._target)
@@ -105,7 +105,15 @@ class EventStream:
 
 
 def parse_event(data: bytes, target: str) -> dict[str, Any]:
-    """Return the JSON object of one event. Raises BadResponse for anything else."""
+    """Return the JSON object of one event.
+
+    Args:
+        data: the data of the event.
+        target: label for errors.
+
+    Raises:
+        BadResponse: it is anything else.
+    """
     try:
         found = loads_utf8(data)
     except (ValueError, RecursionError):

@@ -13,30 +13,36 @@ from hf_gateway.wire.http import get, post_json, read_json, read_vectors, server
 from hf_gateway.wire.rows import rows_of
 
 DEFAULT_MAX_TEXTS = 32
-"""`--max-client-batch-size` of a server that was not told otherwise."""
+"""Default of a server's `--max-client-batch-size`."""
 DEFAULT_MAX_BYTES = 2_000_000
-"""`--payload-limit`; `/info` does not say it."""
-# As sentence-transformers calls them, where the two differ; `splade` and its like stay what they are.
+"""Default of a server's `--payload-limit`, which `/info` does not contain."""
+# sentence-transformers' names, where the two differ; `splade` and similar ones are kept.
 _POOLING = {"last_token": "lasttoken"}
 _FLOATS = ("float16", "float32", "bfloat16")
 
 
 @dataclass(frozen=True)
 class Info:
-    """What a server says of itself.
-
-    max_tokens: of one text; kind: embedding, classifier or reranker; pooling, precision: as `VectorSpace` calls them.
-    """
+    """What a server reports about itself."""
 
     model: str
+    """Hub id of the model."""
     revision: str | None
+    """Its commit."""
     served_as: str | None
+    """`--served-model-name`, if it is set."""
     kind: str
+    """embedding, classifier or reranker."""
     pooling: str | None
+    """As in `VectorSpace`."""
     max_texts: int
+    """Maximum texts per request."""
     max_tokens: int | None
+    """Maximum tokens of one text."""
     version: str | None
+    """Of the server."""
     precision: str | None
+    """As in `VectorSpace`."""
 
 
 def encode_info(url: str) -> HttpRequest:
@@ -45,7 +51,12 @@ def encode_info(url: str) -> HttpRequest:
 
 
 def decode_info(response: HttpResponse, *, target: str) -> Info:
-    """Read `/info`. Raises the classified error, or BadResponse for the JSON of something else."""
+    """Read `/info`. Raises the classified error, or BadResponse if it is the JSON of another server.
+
+    Args:
+        response: the server's response.
+        target: label for errors.
+    """
     data = read_json(response, target=target)
     if not isinstance(data, dict) or (model := text_of(data.get("model_id"))) is None:
         raise BadResponse(
@@ -86,7 +97,15 @@ def _precision(dtype: Any) -> str | None:
 def encode_embed(
     url: str, texts: Sequence[str], *, truncate: bool, normalize: bool, prompt_name: str | None = None
 ) -> HttpRequest:
-    """Build `POST /embed`. `truncate` is always sent: the server's own default cuts in silence."""
+    """Build `POST /embed`. `truncate` is always sent: by default the server truncates silently.
+
+    Args:
+        url: the server's base URL.
+        texts: the texts to embed.
+        truncate: whether a text that is too long may be truncated.
+        normalize: whether the server scales vectors to length 1.
+        prompt_name: name of a prompt in the server's configuration.
+    """
     payload: dict[str, Any] = {"inputs": list(texts), "truncate": truncate, "normalize": normalize}
     if prompt_name is not None:
         payload["prompt_name"] = prompt_name
@@ -94,7 +113,13 @@ def encode_embed(
 
 
 def decode_embed(response: HttpResponse, count: int, *, target: str) -> EmbedAnswer:
-    """Read the rows, and the tokens from the `x-compute-tokens` header."""
+    """Read the vectors, and the tokens from the `x-compute-tokens` header.
+
+    Args:
+        response: the server's response.
+        count: how many vectors are expected.
+        target: label for errors.
+    """
     vectors = rows_of(read_vectors(response, target=target), count, target=target)
     usage = Usage(parse_token_count(response.headers.get("x-compute-tokens")))
     return EmbedAnswer(vectors, usage, server=server_identity(response.headers))

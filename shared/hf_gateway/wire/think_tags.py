@@ -1,7 +1,7 @@
-"""Thoughts in the text of an answer: `<think>…</think>` and then the answer, as servers without a reasoning parser send them.
+"""Reasoning in the text of an answer: `<think>…</think>` before the answer, as servers without a reasoning parser send it.
 
-Thoughts stand at the beginning of an answer and nowhere else, so a tag that is mentioned later stays what it is. Many templates
-write the opening tag into the prompt; then the answer has only the closing one.
+It is at the beginning of an answer and nowhere else, so a tag that is mentioned later is text. Many templates write the opening
+tag into the prompt; then the answer contains only the closing one.
 """
 
 import re
@@ -13,7 +13,7 @@ from hf_gateway.values.chat import AnswerBuilder, ChatEvent
 THINK, THINK_END = "<think>", "</think>"
 
 PAIRS = ((THINK, THINK_END), ("<seed:think>", "</seed:think>"), ("[THINK]", "[/THINK]"))
-"""What models write around their thoughts: most of them, ByteDance's Seed, Mistral's Magistral."""
+"""The tags around reasoning: of most models, of ByteDance's Seed, of Mistral's Magistral."""
 
 OPENED_BY_TEMPLATE = re.compile(r"(?:^|[/_.-])(?:deepseek-r1|qwq)|-thinking(?:$|[-_.:])", re.IGNORECASE)
 """Names of models whose own chat templates end a prompt with the opening tag."""
@@ -23,7 +23,12 @@ _FENCE = re.compile(r"^\s*(?:```|~~~)", re.MULTILINE)
 
 
 def partial_tag_length(text: str, words: tuple[str, ...] | list[str]) -> int:
-    """Return how many characters at the end of the text may be the beginning of one of the words."""
+    """Return how many characters at the end of a text may be the beginning of one of the words.
+
+    Args:
+        text: the text so far.
+        words: the words that may follow.
+    """
     longest = 0
     for word in words:
         for length in range(min(len(word) - 1, len(text)), longest, -1):
@@ -34,13 +39,13 @@ def partial_tag_length(text: str, words: tuple[str, ...] | list[str]) -> int:
 
 
 class ThoughtSplitter:
-    """Splits a text that comes in pieces into the thoughts at its beginning and the rest.
+    """Splits a text that arrives in pieces into the reasoning at its beginning and the rest.
 
-    thinking: whether the text is within its thoughts; closed: whether there were thoughts that have ended.
+    thinking: whether the text is within its reasoning; closed: whether reasoning was found that has ended.
     """
 
     def __init__(self, *, opened: bool = False) -> None:
-        """opened: the opening tag stands in the prompt, so the text begins within the thoughts."""
+        """opened: whether the prompt ends with the opening tag, so that the text begins within the reasoning."""
         self.thinking = opened
         self.closed = False
         self.tagged = False
@@ -51,7 +56,7 @@ class ThoughtSplitter:
         self._held = ""
 
     def feed(self, text: str) -> Iterator[tuple[bool, str]]:
-        """Take more text; gives pieces of it, each with whether it is thoughts."""
+        """Add text; yields pieces of it, each with whether it is reasoning."""
         self._held += text
         if not self._settled and not self._settle():
             return
@@ -69,12 +74,12 @@ class ThoughtSplitter:
         yield from self._piece(False, said)
 
     def finish(self) -> Iterator[tuple[bool, str]]:
-        """Give what was kept back."""
+        """Yield the text that was held back."""
         said, self._held = self._held, ""
         yield from self._piece(self.thinking and self._settled, said.rstrip() if self.thinking else said)
 
     def _settle(self) -> bool:
-        """Find out how the text begins; returns whether that is known."""
+        """Determine how the text begins; returns whether that is known."""
         start = self._held.lstrip()
         for opening, closing in PAIRS:
             if start.startswith(opening):
@@ -83,7 +88,7 @@ class ThoughtSplitter:
                 return True
         if not start or any(opening.startswith(start) for opening, _ in PAIRS):
             return False
-        # What is held to a JSON schema begins with it; thoughts never do.
+        # An answer that is held to a JSON schema begins with it; reasoning never does.
         self.thinking = self._opened and not start.startswith(("{", "["))
         self._trimming, self._settled = self.thinking, True
         return True
@@ -97,13 +102,13 @@ class ThoughtSplitter:
 
 
 class ThoughtReader:
-    """Reads the events of one answer, and tells what thoughts stand in its text as reasoning.
+    """Reads the events of one answer, and moves reasoning out of their text.
 
-    opens: whether the answer showed that the template opens the tag (True) or does not (False); None where it showed nothing.
+    opens: whether the answer showed that the template writes the opening tag (True) or does not (False); None if unknown.
     """
 
     def __init__(self, *, opened: bool = False) -> None:
-        """opened: the opening tag stands in the prompt, as far as it is known."""
+        """opened: whether the prompt ends with the opening tag, as far as it is known."""
         self.opens: bool | None = None
         self._opened = opened
         self._splitter = ThoughtSplitter(opened=opened)
@@ -114,7 +119,7 @@ class ThoughtReader:
         self._final: tuple[str, str] | None = None
 
     def read(self, event: ChatEvent) -> ChatEvent:
-        """Take a piece of the answer; returns it with the thoughts where they belong."""
+        """Return an event with the reasoning moved to its field."""
         if self._parsed:
             return event
         self._calls = self._calls or bool(event.tool_calls)
@@ -131,11 +136,11 @@ class ThoughtReader:
         told = "".join(text for thoughts, text in pieces if thoughts)
         said = "".join(text for thoughts, text in pieces if not thoughts)
         if event.finish_reason is not None and len(self._text) == 1 and self._final is not None:
-            told, said = self._final  # all at once: nothing was told yet that turned out otherwise
+            told, said = self._final  # the answer came at once: nothing was emitted yet that turned out otherwise
         return replace(event, text=said, reasoning=told)
 
     def end(self) -> list[tuple[bool, str]]:
-        """Take the end of the answer; returns what was kept back, and all of it as text where it was no thoughts after all."""
+        """Handle the end of the answer; returns the held text, and all of it as text if it was not reasoning after all."""
         if self._parsed or self._final is not None:
             return []
         whole, splitter = "".join(self._text), self._splitter
@@ -158,13 +163,13 @@ class ThoughtReader:
         return pieces
 
     def settle(self, builder: AnswerBuilder) -> None:
-        """Correct what was gathered where the end showed that pieces were told as what they are not."""
+        """Correct the answer if its end showed that emitted pieces were of the other kind."""
         if self._final is not None:
             builder.replace_content(*self._final)
 
 
 def _lone_end(text: str) -> int | None:
-    """Return the place of a closing tag whose opening one stood in the prompt; None where the text only mentions the tag."""
+    """Return the place of a closing tag whose opening one is in the prompt; None if the text only mentions the tag."""
     place = text.find(THINK_END)
     if place < 0 or THINK in text[:place] or text.lstrip().startswith(("{", "[")):
         return None
@@ -172,7 +177,7 @@ def _lone_end(text: str) -> int | None:
     line = before.rpartition("\n")[2]
     if len(_FENCE.findall(before)) % 2 or line.count("`") % 2 or line.count('"') % 2:
         return None  # in code, or in quotes
-    # A mention stands within a line. A model that ends its thoughts writes the tag right behind them, or on a line of its own.
+    # A mention is within a line. A model that ends its reasoning writes the tag directly after it, or on a line of its own.
     if not line.strip():
         return None if after[:1] in _BLANK else place
     ends = after[:1] in _LINE_END or line[-1] in _SENTENCE_END
