@@ -1,6 +1,6 @@
-"""LangChain's door to hf-gateway: `ChatHFGateway`, `HFGatewayEmbeddings`, and `register` for `init_chat_model` and its like.
+"""hf-gateway for LangChain: `ChatHFGateway`, `HFGatewayEmbeddings`, and `register` for `init_chat_model` and `init_embeddings`.
 
-`locked` and its like open an index only with the vector space it was made with; `with_text` leaves out what has no vector;
+`locked` and the functions for stores open an index only with the vector space it was made with; `with_text` filters documents;
 `cache_backed` keeps LangChain's own cache from mixing spaces and roles.
 """
 

@@ -43,15 +43,15 @@ class ByteStoreCache:
 def cache_backed(embeddings: Any, store: Any) -> dict[str, Any]:
     """Return the arguments with which LangChain's `CacheBackedEmbeddings` keeps spaces and roles apart.
 
-    With `query_embedding_cache=True` LangChain looks queries up among the documents, and a namespace of the model's name is
-    none of its space. The keys are digits and letters, so that every store takes them.
+    With `query_embedding_cache=True` LangChain looks up queries among the documents, and a namespace made of the model's name
+    ignores its space. The keys consist of digits and letters, so that every store accepts them.
 
     Args:
         embeddings: an `HFGatewayEmbeddings`.
         store: a `ByteStore` for both roles, of any number of spaces.
 
     Raises:
-        ConfigError: the chain's space is not settled yet (`on_space_change="separate"`); give the class itself `cache=`.
+        ConfigError: the chain's space is not decided yet (`on_space_change="separate"`); give the class itself `cache=`.
 
     Example:
         ```python
@@ -61,7 +61,7 @@ def cache_backed(embeddings: Any, store: Any) -> dict[str, Any]:
     gateway = embeddings.gateway
     if gateway.final_space is None:
         raise ConfigError(
-            "nobody has answered yet, and on_space_change='separate' leaves open in which space that will be, so there is no "
+            "no target has answered yet, and on_space_change='separate' leaves the space open until then, so there is no "
             "namespace; embed something first, or give the class cache= instead, which waits for that"
         )
     return {
@@ -72,7 +72,7 @@ def cache_backed(embeddings: Any, store: Any) -> dict[str, Any]:
 
 
 class _NamedKeys:
-    """Makes LangChain's keys in the namespace that holds when one is made; those before the first measurement are never found."""
+    """Makes LangChain's keys in the current namespace; those made before the first measurement are never found."""
 
     def __init__(self, gateway: Any) -> None:
         self._gateway = gateway
@@ -84,39 +84,39 @@ class _NamedKeys:
 
 
 class RoleStore:
-    """A view of another store in which every key carries a role, with the methods of a LangChain `ByteStore`."""
+    """A view of another store in which every key contains a role, with the methods of a LangChain `ByteStore`."""
 
     def __init__(self, store: Any, role: Role) -> None:
-        """Take the store that keeps the entries."""
+        """Use a store for one role."""
         self.store = store
         self._before = f"{role}-"
 
     def mget(self, keys: Sequence[str]) -> Any:
-        """Return one value a key."""
+        """Return one value per key."""
         return self.store.mget(self._with_role(keys))
 
     async def amget(self, keys: Sequence[str]) -> Any:
-        """Return one value a key."""
+        """Return one value per key."""
         return await self.store.amget(self._with_role(keys))
 
     def mset(self, items: Sequence[tuple[str, bytes]]) -> None:
-        """Keep values."""
+        """Store values under keys."""
         self.store.mset([(self._before + name, value) for name, value in items])
 
     async def amset(self, items: Sequence[tuple[str, bytes]]) -> None:
-        """Keep values."""
+        """Store values under keys."""
         await self.store.amset([(self._before + name, value) for name, value in items])
 
     def mdelete(self, keys: Sequence[str]) -> None:
-        """Forget values."""
+        """Delete values."""
         self.store.mdelete(self._with_role(keys))
 
     async def amdelete(self, keys: Sequence[str]) -> None:
-        """Forget values."""
+        """Delete values."""
         await self.store.amdelete(self._with_role(keys))
 
     def yield_keys(self, *, prefix: str | None = None) -> Iterator[str]:
-        """Give this role's keys."""
+        """Yield this role's keys."""
         for name in self.store.yield_keys(prefix=self._before + (prefix or "")):
             yield name.removeprefix(self._before)
 

@@ -101,13 +101,13 @@ class ChatHFGateway(GatewayMixin, ChatSettings, BaseChatModel):
 
     @model_validator(mode="after")
     def _build_chain(self) -> Self:
-        """Build the chain, so that settings that make no sense fail here; nothing is loaded or connected to."""
+        """Build the chain, so that invalid settings fail here; nothing is loaded or connected to."""
         if self.disable_streaming is True and self.streaming is None:
             self.__dict__["streaming"] = False  # the only server of a chain may be one that cannot stream
         self._adopt(build_gateway(self, self.model))
         self._add_version("hf-gateway", __version__)
         if self.__dict__["profile"] is None:
-            # BaseChatModel has just asked for it, and must get it without a network; `__getattr__` looks it up when it is read.
+            # BaseChatModel has just read it, and must get it without a network; `__getattr__` looks it up when it is read.
             del self.__dict__["profile"]
             self.model_fields_set.discard("profile")
         return self
@@ -115,12 +115,12 @@ class ChatHFGateway(GatewayMixin, ChatSettings, BaseChatModel):
     def _adopt(self, gateway: "Gateway") -> None:
         self._gateway = gateway
         self._targets = [target.to_dict() for target in gateway.targets]
-        # What the environment decided is shown, too: `model.model` is the model that answers.
+        # Values from the environment are shown, too: `model.model` is the model that answers.
         self.__dict__.update(model=gateway.model, targets=gateway.targets)
 
     @classmethod
     def from_gateway(cls, gateway: "Gateway") -> Self:
-        """Use a gateway that is there already, with its connections. Raises ConfigError for one that is not for chat."""
+        """Use an existing gateway, with its connections. Raises ConfigError if it is not for chat."""
         refuse_other_task(gateway, cls.task, cls.__name__)
         made = cls(**{name: getattr(gateway.settings, name) for name in gateway.settings.model_fields_set})
         made._adopt(gateway)
@@ -128,17 +128,26 @@ class ChatHFGateway(GatewayMixin, ChatSettings, BaseChatModel):
 
     @classmethod
     def from_config(cls, name: str, path: str | Path | None = None, **changes: Any) -> Self:
-        """Read `[chains.<name>]`; keyword arguments go over what the file says. Raises ConfigError with file and line."""
+        """Read `[chains.<name>]` of the config file.
+
+        Args:
+            name: of the chain.
+            path: the file; by default the one in force.
+            changes: arguments that override the file's.
+
+        Raises:
+            ConfigError: with file and line.
+        """
         # The file is for every framework, so LangChain's own arguments have no place in it.
         return cls(**{**read_chain(name, ChatSettings, path), **changes})
 
     if not TYPE_CHECKING:  # or the type checker would believe in any attribute
 
         def __getattr__(self, name: str) -> Any:
-            """Look up `profile` when it is first read: the router may have to be asked, which no constructor should do.
+            """Look up `profile` when it is first read: the router may have to be called, which no constructor should do.
 
-            Pydantic keeps a field in the instance's `__dict__`, so one that is not there yet comes here, in subclasses and
-            copies too. A property of that name would be taken for the field's default in every subclass.
+            Pydantic keeps a field in the instance's `__dict__`, so a missing one is looked up here, in subclasses and copies too.
+            A property of that name would be taken for the field's default in every subclass.
             """
             if name != "profile":
                 return super().__getattr__(name)
@@ -148,8 +157,8 @@ class ChatHFGateway(GatewayMixin, ChatSettings, BaseChatModel):
             return found
 
     def _known_profile(self) -> ModelProfile | None:
-        """Say what is known of the model at the first target; a network is asked only where no event loop would wait for it."""
-        # As BaseChatModel has it: no model fails for an optional field. Watches over event loops forbid even reading a file.
+        """Return the known profile of the model at the first target; uses the network only outside of an event loop."""
+        # Like BaseChatModel: a model never fails because of an optional field. Monitors of event loops forbid reading a file.
         with contextlib.suppress(Exception):
             known = self._gateway.capabilities(look_up=not _in_event_loop())
             said = {
@@ -167,13 +176,13 @@ class ChatHFGateway(GatewayMixin, ChatSettings, BaseChatModel):
 
     @property
     def _identifying_params(self) -> Mapping[str, Any]:
-        """What an answer depends on: LangChain's cache keeps answers by it, so another model or target is another key."""
+        """What an answer depends on: the key in LangChain's cache, so that another model or target has another key."""
         targets = [dict(target) for target in self._targets]
         context = {} if self.context_window is None else {"context_window": self.context_window}
         return {"model": self.model, "revision": self.revision, "targets": targets, **context, **self._set_sampling()}
 
     def _set_sampling(self) -> dict[str, Any]:
-        """Return the fields of `Sampling` that are set now, unchecked: they may have been assigned to."""
+        """Return the fields of `Sampling` that are set, unchecked: they may have been assigned to."""
         fields = {name: getattr(self, name) for name in Sampling.model_fields}
         return {name: value for name, value in fields.items() if value is not None}
 
@@ -193,7 +202,7 @@ class ChatHFGateway(GatewayMixin, ChatSettings, BaseChatModel):
 
     @property
     def _first_model(self) -> str | None:
-        """The model, or that of the first target, where each target names its own."""
+        """The chain's model, or the first target's if each target has its own."""
         return self.model or self._gateway.targets[0].model
 
     def _should_stream(
@@ -203,9 +212,9 @@ class ChatHFGateway(GatewayMixin, ChatSettings, BaseChatModel):
         run_manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> bool:
-        """Say whether `invoke` hands on tokens. LangChain does whenever streaming=True; here somebody must listen to them.
+        """Return whether `invoke` passes tokens on. LangChain does so whenever streaming=True; here only if a handler wants them.
 
-        Where nobody does, `_generate` streams underneath, and an answer that broke off can be started afresh elsewhere.
+        Otherwise `_generate` streams internally, so that an answer that broke off can be repeated by another target.
         """
         if self.streaming is not True or kwargs.get("stream"):
             return super()._should_stream(async_api=async_api, run_manager=run_manager, **kwargs)
@@ -260,7 +269,7 @@ class ChatHFGateway(GatewayMixin, ChatSettings, BaseChatModel):
                 yield ChatGenerationChunk(message=last_chunk(events.result))
 
     def _request(self, messages: list[BaseMessage], stop: list[str] | None, call: dict[str, Any]) -> ChatRequest:
-        """Make the chain's request; call: what LangChain passes on of a call's own arguments. Raises InvalidRequest."""
+        """Build the chain's request. call: a call's own arguments from LangChain. Raises InvalidRequest."""
         own = {name: value for name, value in {**call, "stop": stop}.items() if value is not None}
         own.pop("stream", None)  # LangChain's own switch
         return ChatRequest.of(to_openai(messages), **{**self._set_sampling(), **own})
@@ -274,15 +283,15 @@ class ChatHFGateway(GatewayMixin, ChatSettings, BaseChatModel):
         parallel_tool_calls: bool | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, AIMessage]:
-        """Let the model call tools.
+        """Bind tools that the model may call.
 
         Args:
             tools: functions, Pydantic classes, TypedDicts, LangChain's tools, or schemas in OpenAI's or Anthropic's form.
             tool_choice: "auto", "none", a tool's name, or {"type": "function", "function": {"name": ...}}; "any", "required" and
                 True mean that some tool must be called. None and False leave it to the model.
-            strict: have the server hold the arguments to the schema, where it can.
-            parallel_tool_calls: whether the model may call several at once, where the server can be told.
-            kwargs: what holds for every call besides, such as `temperature` or `response_format`.
+            strict: whether the server enforces the schema of the arguments, if it can.
+            parallel_tool_calls: whether the model may call several tools at once, if the server supports the setting.
+            kwargs: other arguments of every call, such as `temperature` or `response_format`.
         """
         own = {"tool_choice": tool_choice or None, "parallel_tool_calls": parallel_tool_calls}
         return self.bind(
@@ -300,20 +309,20 @@ class ChatHFGateway(GatewayMixin, ChatSettings, BaseChatModel):
         strict: bool | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, Any]:
-        """Have answers in the form of a schema.
+        """Return a model whose answers are instances of a schema.
 
         Args:
             schema: a Pydantic class, for instances of it; a TypedDict or a JSON schema with a title, for dicts.
-            method: "function_calling" asks for it as a tool call; "json_schema" has the server hold the answer to the schema;
-                "json_mode" asks for any JSON, so that the prompt must say which.
-            include_raw: return {"raw": message, "parsed": ..., "parsing_error": ...} instead of raising what parsing raises.
-            strict: have the server hold the answer to the schema to the letter, where it can.
-            kwargs: what holds for every call besides, such as `temperature`.
+            method: "function_calling" requests a tool call; "json_schema" makes the server enforce the schema; "json_mode"
+                requests any JSON, so that the prompt must describe it.
+            include_raw: return {"raw": message, "parsed": ..., "parsing_error": ...} instead of raising errors of parsing.
+            strict: whether the server enforces the schema exactly, if it can.
+            kwargs: other arguments of every call, such as `temperature`.
         """
         return structured(self, schema, method, include_raw=include_raw, strict=strict, call=kwargs)
 
     def get_token_ids(self, text: str) -> list[int]:
-        """Return the tokens' numbers by the model's own tokenizer. Raises NotImplementedError where it is not on this machine."""
+        """Return the ids of a text's tokens. Raises NotImplementedError if the model's own tokenizer is not on this machine."""
         from hf_gateway.engines import token_count
 
         if self.custom_get_token_ids is not None:
@@ -327,7 +336,7 @@ class ChatHFGateway(GatewayMixin, ChatSettings, BaseChatModel):
         return ids
 
     def get_num_tokens(self, text: str) -> int:
-        """Return the number of tokens by the model's own tokenizer; an estimate where it is not on this machine."""
+        """Return the number of tokens, by the model's own tokenizer; an estimate if it is not on this machine."""
         from hf_gateway.engines import token_count
 
         if self.custom_get_token_ids is not None:
@@ -344,7 +353,7 @@ def _in_event_loop() -> bool:
 
 
 def _takes_tokens(handler: BaseCallbackHandler) -> bool:
-    """Say whether a handler wants tokens: LangChain's own for event streams, and those that people write; no mere tracer."""
+    """Return whether a handler wants tokens: LangChain's event streams and users' handlers do, plain tracers do not."""
     if isinstance(handler, _StreamingCallbackHandler):
         return True
     heedless = (BaseCallbackHandler.on_llm_new_token, AsyncCallbackHandler.on_llm_new_token)

@@ -1,4 +1,4 @@
-"""Documents on their way into a store: those without text are named and left out, since no model makes a vector of nothing."""
+"""Filters documents before they are stored: those without text are logged and left out, since they cannot be embedded."""
 
 from collections.abc import Iterable
 
@@ -9,13 +9,13 @@ from hf_gateway.values.logs import logger
 log = logger(__name__)
 
 MAX_DOCUMENTS_NAMED = 10
-"""Documents without text that one warning names."""
+"""How many documents without text one warning names."""
 
 
 def with_text(documents: Iterable[Document]) -> list[Document]:
-    """Return the documents that have something to embed; the others are named in the log, by id, source or place.
+    """Return the documents that contain text; the others are named in the log, by id, source or index.
 
-    LangChain's stores embed all they are given in one call, which one empty page of a scan would end for the others too.
+    LangChain's stores embed all documents in one call, which a single empty page of a scan would fail for the others too.
 
     Example:
         ```python

@@ -43,36 +43,36 @@ class HFGatewayEmbeddings(EmbeddingMixin, EmbedSettings, Embeddings):
     _gateway: "Gateway" = PrivateAttr()
 
     def model_post_init(self, _context: Any, /) -> None:
-        """Build the chain, so that settings that make no sense fail here; nothing is loaded or connected to."""
+        """Build the chain, so that invalid settings fail here; nothing is loaded or connected to."""
         self._adopt(build_gateway(self, self.model))
 
     def _adopt(self, gateway: "Gateway") -> None:
         self._gateway = gateway
-        # What the environment decided is shown, too: `embeddings.model` is the model that answers.
+        # Values from the environment are shown, too: `embeddings.model` is the model that answers.
         self.__dict__.update(model=gateway.model, targets=gateway.targets)
 
     @classmethod
     def from_gateway(cls, gateway: "Gateway") -> Self:
-        """Use a gateway that is there already, with its connections and its model."""
+        """Use an existing gateway, with its connections and its model."""
         refuse_other_task(gateway, cls.task, cls.__name__)
         made = cls(**{name: getattr(gateway.settings, name) for name in gateway.settings.model_fields_set})
         made._adopt(gateway)
         return made
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Embed n texts that will be searched; n lists of dim floats, in order."""
+        """Embed n texts as documents; returns n lists of dim floats, in order."""
         return self._embed(texts, "document").tolist()
 
     def embed_query(self, text: str) -> list[float]:
-        """Embed one text that is searched for; dim floats."""
+        """Embed a text as a query; returns dim floats."""
         return self._embed([text], "query").tolist()[0]
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Embed n texts that will be searched, without blocking the event loop."""
+        """Embed n texts as documents, without blocking the event loop."""
         return (await self._aembed(texts, "document")).tolist()
 
     async def aembed_query(self, text: str) -> list[float]:
-        """Embed one text that is searched for, without blocking the event loop."""
+        """Embed a text as a query, without blocking the event loop."""
         return (await self._aembed([text], "query")).tolist()[0]
 
     def _translated_errors(self) -> AbstractContextManager[None]:

@@ -1,4 +1,4 @@
-"""hf-gateway's errors as LangChain's: each class here is both, so that retry and fallback middleware understand it."""
+"""hf-gateway's errors as LangChain's: each class here is both, so that retry and fallback middleware recognises it."""
 
 import contextlib
 from collections.abc import Iterator
@@ -60,7 +60,7 @@ _ALL_FAILED = {
 
 
 def as_model_error(error: core.GatewayError) -> core.GatewayError:
-    """Return the same error as a class that is also the matching `ModelError`; others come back as they are."""
+    """Return the same error as a class that is also the matching `ModelError`; others are returned unchanged."""
     kind: type[core.GatewayError] | None
     if isinstance(error, core.AllTargetsFailed):
         reasons = {_MATCHES.get(type(each), langchain.ModelAPIError) for each in error.errors}
@@ -77,7 +77,7 @@ def as_model_error(error: core.GatewayError) -> core.GatewayError:
 
 @contextlib.contextmanager
 def as_model_errors() -> Iterator[None]:
-    """Let hf-gateway's errors out as LangChain's."""
+    """Re-raise hf-gateway's errors as LangChain's."""
     try:
         yield
     except core.GatewayError as error:

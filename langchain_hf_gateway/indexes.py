@@ -1,6 +1,6 @@
-"""LangChain's stores that lie in a folder, opened only with the vector space they were made with.
+"""Opens LangChain's stores in folders only with the vector space they were made with.
 
-`locked` is for any store; the others are ready for FAISS, Chroma and LanceDB, whose packages are imported when one is opened.
+`locked` is for any store; the other functions open FAISS, Chroma and LanceDB, whose packages are imported when one is opened.
 """
 
 from importlib import import_module
@@ -17,7 +17,7 @@ Embedder = TypeVar("Embedder", bound=Embeddings)
 
 
 def locked(folder: str | Path, embeddings: Embedder, *, adopt: bool = False) -> Embedder:
-    """Return the embeddings once the index in the folder is locked to their space; sends nothing.
+    """Return the embeddings after locking the index in a folder to their space; sends no request.
 
     Example:
         ```python
@@ -32,29 +32,35 @@ def locked(folder: str | Path, embeddings: Embedder, *, adopt: bool = False) -> 
         ```
 
     Args:
-        folder: where the index lies; one lock holds for everything in it.
+        folder: where the index is; one lock holds for everything in it.
         embeddings: `HFGatewayEmbeddings`, or LangChain's `CacheBackedEmbeddings` over one.
-        adopt: take a folder that has files and no `space.json`; you say that it was made with this space.
+        adopt: accept a folder that has files and no `space.json`, because you know that it was made with this space.
 
     Raises:
-        SpaceMismatch: the index was made with another space; the message says what differs and the ways out.
-        ConfigError: embeddings that know no space, and what else `Gateway.lock_index` raises.
+        SpaceMismatch: the index was made with another space; the message says what differs and what to do.
+        ConfigError: embeddings without a known space, and what else `Gateway.lock_index` raises.
     """
     _lockable(embeddings).lock_index(folder, adopt=adopt)
     return embeddings
 
 
 def _open_locked(folder: str | Path, embeddings: Embeddings, adopt: bool, lock: bool) -> Embeddings:
-    """Lock, or say that there is no lock; one that is there is never passed over."""
+    """Lock the index, or warn that it has no lock; an existing lock is always checked."""
     if not lock and warn_unlocked(folder):
         return embeddings
     return locked(folder, embeddings, adopt=adopt)
 
 
 def save_faiss(store: Any, folder: str | Path, *, adopt: bool = False, **arguments: Any) -> None:
-    """Save a FAISS store, locked to the space of its embeddings. arguments: those of its `save_local`.
+    """Save a FAISS store, locked to the space of its embeddings.
 
-    Raises what `locked` does, before a file is written.
+    Raises like `locked`, before a file is written.
+
+    Args:
+        store: the store to save.
+        folder: where to save it.
+        adopt: accept a folder that has files and no `space.json`, because you know that it was made with this space.
+        arguments: those of its `save_local`.
     """
     if store.embeddings is None:
         raise ConfigError("this store was made with a function, not with Embeddings, so its space is not known")
@@ -70,13 +76,13 @@ def load_faiss(
     Args:
         folder: where it was saved.
         embeddings: what it was made with.
-        adopt: lock an index that has no lock; you say that it was made with this space.
-        lock: False to open one that has no lock as it is, with a warning.
-        arguments: those of `FAISS.load_local`; it wants `allow_dangerous_deserialization=True`, since documents are pickled.
+        adopt: lock an index without a lock, because you know that it was made with this space.
+        lock: False to open an index without a lock, with a warning.
+        arguments: those of `FAISS.load_local`; it needs `allow_dangerous_deserialization=True`, since documents are pickled.
 
     Raises:
         FileNotFoundError: there is no index in the folder.
-        ImportError: a package is missing; the message has the `pip install` line. Else what `locked` raises.
+        ImportError: a package is missing; the message contains the `pip install` line. Otherwise like `locked`.
     """
     store = _store("langchain_community.vectorstores", "FAISS", "langchain-community", "faiss-cpu", needs="faiss")
     if not Path(folder).is_dir() or not any(Path(folder).iterdir()):
@@ -88,16 +94,16 @@ def load_faiss(
 def open_chroma(
     folder: str | Path, embeddings: Embeddings, *, adopt: bool = False, lock: bool = True, **arguments: Any
 ) -> VectorStore:
-    """Open or make a Chroma store in a folder; one lock holds for all its collections.
+    """Open or create a Chroma store in a folder; one lock holds for all its collections.
 
     Args:
-        folder: where it lies.
+        folder: where it is.
         embeddings: what it is made with.
-        adopt: lock a folder that has files and no lock; you say that they were made with this space.
-        lock: False to open a store that has no lock as it is, with a warning.
+        adopt: lock a folder with files and without a lock, because you know that they were made with this space.
+        lock: False to open a store without a lock, with a warning.
         arguments: those of `Chroma`.
 
-    Raises ImportError with the `pip install` line where a package is missing; else what `locked` raises.
+    Raises ImportError with the `pip install` line if a package is missing; otherwise like `locked`.
     """
     store = _store("langchain_chroma", "Chroma", "langchain-chroma")
     checked = _open_locked(folder, embeddings, adopt, lock)
@@ -108,17 +114,17 @@ def open_chroma(
 def open_lancedb(
     folder: str | Path, embeddings: Embeddings, *, adopt: bool = False, lock: bool = True, **arguments: Any
 ) -> VectorStore:
-    """Open or make a LanceDB store in a folder; one lock holds for all its tables.
+    """Open or create a LanceDB store in a folder; one lock holds for all its tables.
 
     Args:
-        folder: where it lies.
+        folder: where it is.
         embeddings: what it is made with.
-        adopt: lock a folder that has files and no lock; you say that they were made with this space.
-        lock: False to open a store that has no lock as it is, with a warning.
-        arguments: those of LangChain's `LanceDB`; texts are appended unless `mode` says otherwise, since its own "overwrite"
-            would lose what is there.
+        adopt: lock a folder with files and without a lock, because you know that they were made with this space.
+        lock: False to open a store without a lock, with a warning.
+        arguments: those of LangChain's `LanceDB`; texts are appended unless `mode` is given, since its default "overwrite" would
+            delete what is there.
 
-    Raises ImportError with the `pip install` line where a package is missing; else what `locked` raises.
+    Raises ImportError with the `pip install` line if a package is missing; otherwise like `locked`.
     """
     store = _store("langchain_community.vectorstores", "LanceDB", "langchain-community", "lancedb", needs="lancedb")
     checked = _open_locked(folder, embeddings, adopt, lock)
@@ -139,7 +145,7 @@ def _store(module: str, name: str, *packages: str, needs: str | None = None) -> 
 
 
 def _lockable(embeddings: Any) -> Any:
-    """Find the embeddings that know their space: these, or those that a cache stands before."""
+    """Return the embeddings whose space is known: these, or the ones behind a cache."""
     inner = embeddings
     while inner is not None and not hasattr(inner, "lock_index"):
         inner = getattr(inner, "underlying_embeddings", None)

@@ -1,4 +1,4 @@
-"""LangChain's messages as OpenAI's form has them, and what the chain answers as LangChain's. Pure functions."""
+"""Converts LangChain's messages to OpenAI's form, and answers to LangChain's messages. Pure functions."""
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -26,8 +26,8 @@ from hf_gateway.values.usage import Usage
 
 PROVIDER = "hf-gateway"
 
-# What an earlier answer holds besides what was said: thoughts, which go beside the content, and tool calls, which stand in the
-# message's `tool_calls`.
+# Parts of an earlier answer that are not content: reasoning, which is sent beside it, and tool calls, which are in the message's
+# `tool_calls`.
 _THOUGHTS = {"reasoning", "reasoning_content", "thinking"}
 _WITHOUT_CONTENT = {
     *_THOUGHTS,
@@ -42,10 +42,10 @@ _SENDABLE |= {"tool_use", "tool_result"}
 
 
 def to_openai(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
-    """Write messages in OpenAI's form; the given ones stay as they are.
+    """Convert messages to OpenAI's form; the given ones are not modified.
 
-    Understood are content blocks of LangChain v0 and v1, of OpenAI, Anthropic, Bedrock and Vertex AI. Raises InvalidRequest,
-    naming message and part by their place, for what the form has no room for, such as video.
+    Supports content blocks of LangChain v0 and v1, of OpenAI, Anthropic, Bedrock and Vertex AI. Raises InvalidRequest, naming
+    message and part by their index, for content that the form cannot represent, such as video.
     """
     answered: set[str | None] = {message.tool_call_id for message in messages if isinstance(message, ToolMessage)}
     made: list[dict[str, Any]] = []
@@ -63,14 +63,14 @@ def to_openai(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
             if thoughts := _thoughts(message):
                 converted[0]["reasoning_content"] = thoughts
         if isinstance(message, HumanMessage):
-            # Anthropic answers tools in a user message; in this form nothing may stand between a call and its answer.
+            # Anthropic puts tool results into a user message; in this form no message may be between a call and its result.
             converted.sort(key=lambda each: each["role"] != "tool")
         made += converted
     return made
 
 
 def _content(message: BaseMessage) -> str | list[str | dict[Any, Any]]:
-    """Return the content with nothing but parts that can be sent. Raises ValueError for one that cannot."""
+    """Return the content without parts that must not be sent. Raises ValueError for one that cannot be sent."""
     if isinstance(message.content, str):
         return message.content
     spoken = isinstance(message, AIMessage)
@@ -78,7 +78,7 @@ def _content(message: BaseMessage) -> str | list[str | dict[Any, Any]]:
     for place, block in enumerate(message.content):
         kind = _kind(block)
         if spoken and kind in _WITHOUT_CONTENT:
-            # The converter reads calls of OpenAI's Responses API out of the content, and drops them from it.
+            # The converter reads calls of OpenAI's Responses API from the content, and drops them there.
             parts += [block] if kind == "function_call" else []
         elif kind == "text":
             parts.append(_block_text(block))
@@ -86,14 +86,14 @@ def _content(message: BaseMessage) -> str | list[str | dict[Any, Any]]:
             parts.append(_linked(cast("dict[Any, Any]", block)))
         else:
             raise ValueError(f"has a part of type {kind!r} at place {place}, for which OpenAI's form has no room")
-    # Pieces of one answer, such as those around a citation; of other messages parts are paragraphs.
+    # Consecutive pieces of one answer, such as those around a citation; in other messages parts are paragraphs.
     if spoken and all(isinstance(part, str) for part in parts):
         return "".join(cast("list[str]", parts))
     return parts
 
 
 def _thoughts(message: AIMessage) -> str:
-    """Return what the model thought: from the blocks of LangChain v1, Anthropic and Bedrock, else as most classes keep it."""
+    """Return the reasoning: from the blocks of LangChain v1, Anthropic and Bedrock, otherwise from where most classes keep it."""
     blocks = message.content if isinstance(message.content, list) else []
     found = []
     for block in blocks:
@@ -105,7 +105,7 @@ def _thoughts(message: AIMessage) -> str:
 
 
 def _kind(block: str | Mapping[Any, Any]) -> str:
-    """Return a block's type; Bedrock's have none, and say it by their only key. What is text in the end is "text"."""
+    """Return a block's type; Bedrock's have a single key instead. Any kind of text is "text"."""
     if isinstance(block, str):
         return "text"
     kind = block.get("type") or next((str(key) for key in block if key in ("text", *_SENDABLE)), None)
@@ -121,13 +121,13 @@ def _block_text(block: str | Mapping[Any, Any]) -> str:
 
 
 def _linked(block: dict[Any, Any]) -> dict[Any, Any]:
-    """Return an image whose link is given as a text the way OpenAI wants it."""
+    """Return a block with an image's URL in OpenAI's form, if it is given as a string."""
     link = block.get("image_url")
     return {**block, "image_url": {"url": link}} if isinstance(link, str) else block
 
 
 def _unlisted_calls(message: AIMessage, answered: Collection[str | None]) -> list[dict[str, Any]]:
-    """Return the tool calls that are not in `tool_calls`: those in v1 content alone, and unreadable ones that got an answer."""
+    """Return the tool calls that are not in `tool_calls`: those in v1 content only, and unreadable ones with a result."""
     listed = {call["id"] for call in message.tool_calls}
     blocks = message.content if isinstance(message.content, list) else []
     calls = [
@@ -148,7 +148,7 @@ def _unlisted_calls(message: AIMessage, answered: Collection[str | None]) -> lis
 
 
 def _error_words(error: Exception) -> str:
-    """Return the words of an error that LangChain raised, without the block, which may be a whole picture."""
+    """Return the message of a LangChain error without the content block, which may be a whole picture."""
     if isinstance(error, KeyError):
         return f"has a part without {error}"
     words = re.sub(r"\s*at messages\[\d+]\.content\[\d+]", "", str(error).partition("Full content block")[0]).strip()
@@ -156,17 +156,19 @@ def _error_words(error: Exception) -> str:
 
 
 def chunk_of(event: ChatEvent, output_version: str | None = None) -> AIMessageChunk:
-    """Turn a piece of an answer into a chunk; what is known at the end only is in `last_chunk`.
+    """Convert a piece of an answer to a chunk; `last_chunk` has what is known only at the end.
 
-    output_version: the model's own; with "v1" the content is content blocks.
+    Args:
+        event: the piece.
+        output_version: the model's own; with "v1" the content is content blocks.
     """
-    # LangChain would make the blocks itself, and give a tool call the number of the text or the thoughts before it; added up,
-    # the two are then one block (langchain-core 1.7.2, BaseChatModel.stream with merge_lists).
+    # LangChain would make the blocks itself, and give a tool call the index of the text or reasoning before it; merged, the two
+    # would become one block (langchain-core 1.7.2, BaseChatModel.stream with merge_lists).
     blocks = output_version == "v1"
     return AIMessageChunk(
         content=_blocks(event) if blocks else event.text,
         response_metadata={"output_version": "v1"} if blocks else {},
-        # LangChain makes a content block of it, whoever the provider is.
+        # LangChain makes a content block of it for every provider.
         additional_kwargs={"reasoning_content": event.reasoning} if event.reasoning else {},
         tool_call_chunks=[
             tool_call_chunk(name=call.name, args=call.arguments, id=call.id, index=call.index)
@@ -176,7 +178,7 @@ def chunk_of(event: ChatEvent, output_version: str | None = None) -> AIMessageCh
 
 
 def _blocks(event: ChatEvent) -> list[str | dict[Any, Any]]:
-    """Return the content blocks of a piece, each with an index of its own kind; blocks of one index are joined."""
+    """Return the content blocks of a piece, each with an index of its own kind; blocks of one index are merged."""
     made: list[str | dict[Any, Any]] = []
     if event.reasoning:
         made.append({"type": "reasoning", "reasoning": event.reasoning, "index": "lc_rs_0"})
@@ -189,7 +191,7 @@ def _blocks(event: ChatEvent) -> list[str | dict[Any, Any]]:
 
 
 def last_chunk(result: ChatResult) -> AIMessageChunk:
-    """Make the last chunk of an answer: nothing more to read, the tokens, and who gave it."""
+    """Return the last chunk of an answer: no content, the usage, and which target answered."""
     return AIMessageChunk(
         content="",
         chunk_position="last",
@@ -199,14 +201,14 @@ def last_chunk(result: ChatResult) -> AIMessageChunk:
 
 
 def calls_of(raws: Iterable[Mapping[str, Any]]) -> tuple[list[ToolCall], list[InvalidToolCall]]:
-    """Return tool calls in OpenAI's form as LangChain's, and apart from them those whose arguments are no JSON object."""
+    """Convert tool calls to LangChain's; returns separately those whose arguments are not a JSON object."""
     calls: list[ToolCall] = []
     invalid: list[InvalidToolCall] = []
     for raw in raws:
         try:
             call = cast("ToolCall", parse_tool_call(dict(raw), return_id=True))
             if not isinstance(call["args"], dict):
-                raise OutputParserException(f"the arguments of {call['name']} are no JSON object")
+                raise OutputParserException(f"the arguments of {call['name']} are not a JSON object")
             calls.append(call)
         except OutputParserException as error:
             invalid.append(make_invalid_tool_call(dict(raw), str(error)))
@@ -214,7 +216,7 @@ def calls_of(raws: Iterable[Mapping[str, Any]]) -> tuple[list[ToolCall], list[In
 
 
 def message_of(result: ChatResult) -> AIMessage:
-    """Turn a whole answer into a message; tool calls whose arguments are no JSON object are its `invalid_tool_calls`."""
+    """Convert an answer to a message; tool calls whose arguments are not a JSON object are its `invalid_tool_calls`."""
     calls, invalid = calls_of(result.message().get("tool_calls", []))
     return AIMessage(
         content=result.text,
@@ -227,9 +229,9 @@ def message_of(result: ChatResult) -> AIMessage:
 
 
 def usage_metadata(usage: Usage) -> UsageMetadata | None:
-    """Return the tokens; None where the server did not count the answer's, which is not 0.
+    """Return the usage; None if the server did not count the answer's tokens, which is not 0.
 
-    A prompt that was not counted is 0, since LangChain knows no other word; Ollama does not count one that it has in its cache.
+    An uncounted prompt is 0, since LangChain has no other value for it; Ollama does not count a cached one.
     """
     if usage.output_tokens is None:
         return None
@@ -245,10 +247,10 @@ def usage_metadata(usage: Usage) -> UsageMetadata | None:
 
 
 def response_metadata(result: ChatResult) -> dict[str, Any]:
-    """Return who gave an answer and how it ended; what nobody said is left out."""
+    """Return which target gave an answer and how it ended; unknown values are left out."""
     known = {
         "model_name": result.model,
-        # The same as ls_provider, or LangChain's own middleware does not take the answer for this model's.
+        # The same as ls_provider; otherwise LangChain's own middleware does not recognise the answer as this model's.
         "model_provider": PROVIDER,
         "provider": result.provider,
         "finish_reason": result.finish_reason,

@@ -1,13 +1,13 @@
-"""Make `init_chat_model("hf_gateway:<model>")` and `init_embeddings("hf_gateway:<model>")` work.
+"""Makes `init_chat_model("hf_gateway:<model>")` and `init_embeddings("hf_gateway:<model>")` work.
 
-LangChain has no public hook for that, so it is opt-in.
+LangChain has no public hook for it, so it is opt-in.
 """
 
 from typing import Any
 
 
 def register() -> None:
-    """Enter `hf_gateway` among the providers of `langchain.chat_models` and `langchain.embeddings`; harmless when repeated.
+    """Add `hf_gateway` to the providers of `langchain.chat_models` and `langchain.embeddings`; may be repeated.
 
     Example:
         ```python
@@ -38,7 +38,7 @@ def register() -> None:
 
 
 def _table(module: Any, function: str, name: str) -> dict[str, Any]:
-    """Return the module's providers: name → (module, class, what makes an instance). Raises RuntimeError."""
+    """Return the module's providers: name → (module, class, factory). Raises RuntimeError."""
     providers = getattr(module, "_BUILTIN_PROVIDERS", None)
     if not isinstance(providers, dict) or not all(
         isinstance(entry, tuple) and len(entry) == 3 for entry in providers.values()

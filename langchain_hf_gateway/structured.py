@@ -1,4 +1,4 @@
-"""Structured output: the schema asked for as a tool call, as JSON of a schema, or as JSON of any kind, and what reads it."""
+"""Structured output: requests a schema as a tool call, as JSON of a schema, or as any JSON, and parses the answer."""
 
 from collections.abc import AsyncIterator, Iterator, Mapping
 from operator import itemgetter
@@ -40,9 +40,19 @@ def structured(
     strict: bool | None,
     call: dict[str, Any],
 ) -> Runnable[LanguageModelInput, Any]:
-    """Bind the model to a schema, and put a parser behind it; call: what holds for every call besides.
+    """Bind a model to a schema, followed by a parser.
 
-    Raises InvalidRequest for a method that there is not, or one that cannot be strict; ValueError for a schema that is none.
+    Args:
+        model: the chat model.
+        schema: a Pydantic class, a TypedDict or a JSON schema.
+        method: how the schema is requested.
+        include_raw: return the message and errors of parsing instead of raising them.
+        strict: whether the server enforces the schema exactly.
+        call: other arguments of every call.
+
+    Raises:
+        InvalidRequest: an unknown method, or one that cannot be strict.
+        ValueError: an invalid schema.
     """
     if method not in METHODS:
         raise InvalidRequest(f"there is no method {method!r}{did_you_mean(str(method), list(METHODS))}")
@@ -63,7 +73,7 @@ def structured(
     parser = _parser(schema, method, function["name"])
     if not include_raw:
         return bound | parser
-    # As BaseChatModel does it: an answer that cannot be parsed is no error here, but told of.
+    # Like BaseChatModel: an answer that cannot be parsed is reported rather than raised.
     parsed = RunnablePassthrough.assign(parsed=itemgetter("raw") | parser, parsing_error=lambda _: None)
     unparsed = RunnablePassthrough.assign(parsed=lambda _: None)
     return RunnableMap(raw=bound) | parsed.with_fallbacks([unparsed], exception_key="parsing_error")
@@ -84,13 +94,21 @@ def _parser(schema: Any, method: Method, name: str) -> BaseOutputParser[Any]:
 
 
 class _AnswerParser(BaseCumulativeTransformOutputParser[Any]):
-    """Makes an error of an answer that LangChain's parsers pass over in silence, as None or as a stream of nothing.
+    """Raises an error for an answer that LangChain's parsers pass over silently, as None or as an empty stream.
 
-    That is one without a call of the tool, or whose arguments are no JSON, or that is the JSON `null`.
+    Such an answer has no call of the tool, or arguments that are not JSON, or is the JSON `null`.
     """
 
     def parse_result(self, result: list[Generation], *, partial: bool = False) -> Any:
-        """Parse an answer, or what has come of it. Raises OutputParserException for a whole one that has no object."""
+        """Parse an answer, or the part of it that has arrived.
+
+        Args:
+            result: the generations; the first one is parsed.
+            partial: whether the answer is incomplete.
+
+        Raises:
+            OutputParserException: a complete answer contains no object.
+        """
         found = super().parse_result(result, partial=partial)
         if not partial and not isinstance(found, Mapping | BaseModel | PydanticV1):
             raise OutputParserException(
@@ -147,7 +165,7 @@ async def _akeeping(
 
 
 def _last_generation(pieces: list[str | BaseMessage]) -> Generation:
-    """Return the whole answer of a stream; of a model that does not stream the only piece is one."""
+    """Return the whole answer of a stream; a model that does not stream sends a single piece."""
     if isinstance(pieces[0], str):
         return Generation(text="".join(map(str, pieces)))
     message: Any = pieces[0]
@@ -157,7 +175,7 @@ def _last_generation(pieces: list[str | BaseMessage]) -> Generation:
 
 
 def _strict(message: AIMessageChunk) -> AIMessage:
-    """Return a gathered stream as a message: LangChain takes what can be read of broken arguments for the arguments."""
+    """Return a merged stream as a message: LangChain takes the readable part of broken arguments for the arguments."""
     calls, spoilt = calls_of(
         {"id": chunk["id"], "function": {"name": chunk["name"] or "", "arguments": chunk["args"] or "{}"}}
         for chunk in message.tool_call_chunks
@@ -174,7 +192,7 @@ def _answer_words(generation: Generation) -> str:
     spoilt = message.invalid_tool_calls if isinstance(message, AIMessage) else []
     cut = ", cut at max_tokens" if message and message.response_metadata.get("finish_reason") == "length" else ""
     if spoilt:
-        return f"the arguments of {spoilt[0]['name']} are no JSON object{cut}: {(spoilt[0]['args'] or '')[:200]!r}"
+        return f"the arguments of {spoilt[0]['name']} are not a JSON object{cut}: {(spoilt[0]['args'] or '')[:200]!r}"
     if calls:
         return f"it calls {', '.join(calls)}{cut}"
     return f"the model said{cut}: {generation.text[:200]!r}"

@@ -1,4 +1,4 @@
-"""LlamaIndex's door to hf-gateway: `HFGatewayEmbedding`, `HFGatewayLLM`, `persist` and `load_index`."""
+"""hf-gateway for LlamaIndex: `HFGatewayEmbedding`, `HFGatewayLLM`, `persist` and `load_index`."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 log = logger(__name__)
 
 MAX_NODES_NAMED = 10
-"""Nodes without text that one warning names."""
+"""How many nodes without text one warning names."""
 
 
 class HFGatewayEmbedding(EmbeddingMixin, EmbedOptions, BaseEmbedding):  # type: ignore[misc]
@@ -33,7 +33,7 @@ class HFGatewayEmbedding(EmbeddingMixin, EmbedOptions, BaseEmbedding):  # type: 
     `pip install "hf-gateway[llamaindex,torch]"`
 
     Args:
-        model_name (str): Hub id of the model, or a folder; `model=` is taken too.
+        model_name (str): Hub id of the model, or a folder; `model=` is accepted too.
         targets (list): where to go, in this order.
         and the other fields of `EmbedOptions` and of `BaseEmbedding`.
 
@@ -45,11 +45,11 @@ class HFGatewayEmbedding(EmbeddingMixin, EmbedOptions, BaseEmbedding):  # type: 
         Settings.embed_model = HFGatewayEmbedding(model_name="sentence-transformers/all-MiniLM-L6-v2")
         ```
 
-    `to_dict` holds what changes the vectors and nothing else, since `IngestionPipeline` hashes it.
+    `to_dict` contains what changes the vectors and nothing else, since `IngestionPipeline` hashes it.
     """
 
     model_name: str = Field(default="unknown", frozen=True, description="Hub id of the model, or a folder.")
-    # Fields of BaseEmbedding that say nothing about the vectors.
+    # Fields of BaseEmbedding that do not change the vectors.
     embed_batch_size: int = Field(
         default=1024, gt=0, le=2048, exclude=True, description="Texts handed over at once, and reported in one event."
     )
@@ -70,14 +70,14 @@ class HFGatewayEmbedding(EmbeddingMixin, EmbedOptions, BaseEmbedding):  # type: 
         return values
 
     def model_post_init(self, context: Any, /) -> None:
-        """Build the chain, so that settings that make no sense fail here; nothing is loaded or connected to."""
+        """Build the chain, so that invalid settings fail here; nothing is loaded or connected to."""
         super().model_post_init(context)
         model = None if self.model_name == "unknown" else self.model_name
         self._adopt(build_gateway(self, model))
 
     def _adopt(self, gateway: "Gateway") -> None:
         self._gateway = gateway
-        # What the environment decided changes the vectors too, so it belongs into `to_dict`.
+        # Values from the environment change the vectors too, so they belong into `to_dict`.
         self.__dict__.update(targets=gateway.targets, model_name=gateway.model or "unknown")
         store = self.embeddings_cache
         if store is not None:
@@ -85,18 +85,18 @@ class HFGatewayEmbedding(EmbeddingMixin, EmbedOptions, BaseEmbedding):  # type: 
             self.__dict__["embeddings_cache"] = SpaceCache(store, self._cached_as)
 
     def _cached_as(self) -> str | None:
-        """Name what cached vectors depend on: the space and its measurement, once they are settled, and whether texts are cut."""
+        """Return what cached vectors depend on: the space and its measurement, once they are decided, and truncation."""
         name = self._gateway.cache_namespace
         return f"{name}|cut" if name is not None and self.truncate else name
 
     @classmethod
     def class_name(cls) -> str:
-        """Return the name under which `load_embed_model` finds this class."""
+        """Return the name by which `load_embed_model` finds this class."""
         return "HFGatewayEmbedding"
 
     @classmethod
     def from_gateway(cls, gateway: "Gateway", **fields: Any) -> Self:
-        """Use a gateway that is there already, with its connections and its model."""
+        """Use an existing gateway, with its connections and its model."""
         refuse_other_task(gateway, cls.task, cls.__name__)
         settings = gateway.settings
         made = cls(
@@ -109,11 +109,17 @@ class HFGatewayEmbedding(EmbeddingMixin, EmbedOptions, BaseEmbedding):  # type: 
 
     @classmethod
     def from_config(cls, name: str, path: str | Path | None = None, **changes: Any) -> Self:
-        """Build from `[chains.<name>]` of hf-gateway.toml; keyword arguments go over the file."""
+        """Read `[chains.<name>]` of hf-gateway.toml.
+
+        Args:
+            name: of the chain.
+            path: the file; by default the one in force.
+            changes: arguments that override the file's.
+        """
         return cls(**{**read_chain(name, EmbedSettings, path), **changes})
 
     def to_payload(self) -> dict[str, Any]:
-        """Describe this embedder for events: names, never keys."""
+        """Describe this embedder for events, without keys."""
         return {
             **super().to_payload(),
             "targets": [target.label for target in self._gateway.targets],
@@ -122,7 +128,7 @@ class HFGatewayEmbedding(EmbeddingMixin, EmbedOptions, BaseEmbedding):  # type: 
 
     @field_serializer("on_space_change")
     def _space_that_was_chosen(self, value: str) -> str:
-        """Tell chains apart that may answer in several spaces: `IngestionPipeline` keeps vectors by what this class writes."""
+        """Distinguish chains that may answer in several spaces: `IngestionPipeline` caches vectors by what this returns."""
         if value == "refuse":
             return value
         settled = self._gateway.final_space
@@ -146,11 +152,11 @@ class HFGatewayEmbedding(EmbeddingMixin, EmbedOptions, BaseEmbedding):  # type: 
         return shown
 
     def __getstate__(self) -> dict[str, Any]:
-        """Pickle the fields and what binds the chain to its space; connections, models and keys stay behind."""
+        """Pickle the fields and the space binding; connections, models and keys are left out."""
         return {**super().__getstate__(), "__pydantic_private__": None, "binding": self._gateway.space_binding}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Build the chain anew. The base class would swallow what keeps it from that, and leave half an object."""
+        """Build the chain again. The base class would swallow an error of that, and leave an unusable object."""
         self.__init__(**state["__dict__"])  # type: ignore[misc]
         self._gateway.bind_space(state.get("binding"))
 
@@ -163,18 +169,18 @@ class HFGatewayEmbedding(EmbeddingMixin, EmbedOptions, BaseEmbedding):  # type: 
         return nodes
 
     async def acall(self, nodes: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:
-        """Do what calling it does, without blocking the event loop."""
+        """Like calling it, without blocking the event loop."""
         await super().acall(_with_text(nodes), **kwargs)
         return nodes
 
     def get_query_embedding(self, query: str) -> list[float]:
-        """Embed one text that is searched for; dim floats."""
+        """Embed a text as a query; returns dim floats."""
         with as_role("query"):
             found: list[float] = super().get_query_embedding(query)
         return found
 
     async def aget_query_embedding(self, query: str) -> list[float]:
-        """Embed one text that is searched for, without blocking the event loop."""
+        """Embed a text as a query, without blocking the event loop."""
         with as_role("query"):
             found: list[float] = await super().aget_query_embedding(query)
         return found
@@ -199,8 +205,10 @@ class HFGatewayEmbedding(EmbeddingMixin, EmbedOptions, BaseEmbedding):  # type: 
 
 
 def _with_text(nodes: Sequence[BaseNode]) -> list[BaseNode]:
-    """Return the nodes that have something to embed. The others stay without a vector, so that no store takes them."""
-    from hf_gateway.values.embedding import text_fault  # brings a JSON parser, which importing this door does not need
+    """Return the nodes that contain text. The others stay without a vector, so that no store accepts them."""
+    from hf_gateway.values.embedding import (
+        text_fault,
+    )  # imports a JSON parser, which importing this package does not need
 
     found, empty = [], []
     for node in nodes:
@@ -223,9 +231,9 @@ def _with_text(nodes: Sequence[BaseNode]) -> list[BaseNode]:
 
 
 def _node_name(node: BaseNode) -> str:
-    """Return a node's id, and its document's, under which a reader knows it."""
+    """Return a node's id and its document's."""
     return f"{node.node_id} (of document {node.ref_doc_id})" if node.ref_doc_id else str(node.node_id)
 
 
-# LlamaIndex has no hook of its own for this; `load_embed_model` looks into this table.
+# LlamaIndex has no hook for it; `load_embed_model` looks into this table.
 loading.RECOGNIZED_EMBEDDINGS[HFGatewayEmbedding.class_name()] = HFGatewayEmbedding

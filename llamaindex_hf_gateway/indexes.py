@@ -1,4 +1,4 @@
-"""LlamaIndex's indexes in folders, opened only with the vector space they were made with."""
+"""Opens LlamaIndex's indexes in folders only with the vector space they were made with."""
 
 from pathlib import Path
 from typing import Any
@@ -29,14 +29,14 @@ def persist(
         ```
 
     Args:
-        index: its stores must be of those that persist into a folder, such as `SimpleVectorStore`.
+        index: its stores must be able to persist into a folder, like `SimpleVectorStore`.
         folder: where to; one lock holds for everything in it.
-        embed_model: what the index was made with; without it the index's own.
-        adopt: take a folder that has files and no `space.json`; you say that they were made with this space.
+        embed_model: what the index was made with; by default the index's own.
+        adopt: accept a folder that has files and no `space.json`, because you know that they were made with this space.
 
     Raises:
-        SpaceMismatch: the folder holds an index of another space. Nothing was written.
-        ConfigError: an embedding model that knows no space, and what else `Gateway.lock_index` raises.
+        SpaceMismatch: the folder contains an index of another space. Nothing was written.
+        ConfigError: an embedding model without a known space, and what else `Gateway.lock_index` raises.
     """
     _lock(folder, embed_model or getattr(index, "_embed_model", None), adopt)
     index.storage_context.persist(persist_dir=str(folder))
@@ -51,19 +51,19 @@ def load_index(
     lock: bool = True,
     **arguments: Any,
 ) -> BaseIndex[Any]:
-    """Load the index of a folder that was made with the same space; sends nothing.
+    """Load the index of a folder that was made with the same space; sends no request.
 
     Args:
         folder: where it was persisted.
         embed_model: what it was made with.
-        index_id: which one, where the folder has several.
-        adopt: lock an index that has no lock; you say that it was made with this space.
-        lock: False to open one that has no lock as it is, with a warning.
+        index_id: which index, if the folder contains several.
+        adopt: lock an index without a lock, because you know that it was made with this space.
+        lock: False to open an index without a lock, with a warning.
         arguments: those of the index, such as `show_progress`.
 
     Raises:
-        SpaceMismatch: it was made with another space; the message says what differs and the ways out.
-        ConfigError: an embedding model that knows no space, and what else `Gateway.lock_index` raises.
+        SpaceMismatch: it was made with another space; the message says what differs and what to do.
+        ConfigError: an embedding model without a known space, and what else `Gateway.lock_index` raises.
         FileNotFoundError: there is no index in the folder.
     """
     if not Path(folder).is_dir() or not any(Path(folder).iterdir()):

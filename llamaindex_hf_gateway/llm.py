@@ -47,11 +47,11 @@ if TYPE_CHECKING:
 Count = Annotated[int, Field(gt=0)]
 
 MIN_PROMPT_TOKENS = 2000
-"""Tokens of a known context that `max_tokens` leaves to prompts at least; of one below twice as many, half."""
+"""Minimum of a known context that `max_tokens` leaves for prompts; half of it for a context below twice as many."""
 
 dispatcher = get_dispatcher(__name__)
 
-# Whose exclusion from dicts is about secrets, or this machine; the times and retries of a chat belong into them.
+# Fields that are excluded from dicts because they are secret or of this machine; timeouts and retries of a chat are included.
 _LEFT_OUT = {"api_key", "config"}
 
 
@@ -61,7 +61,7 @@ class HFGatewayLLM(GatewayMixin, ChatSettings, FunctionCallingLLM):  # type: ign
     `pip install "hf-gateway[llamaindex]"`
 
     Args:
-        model (str): Hub id of the model, or a folder; `model_name=` is taken too.
+        model (str): Hub id of the model, or a folder; `model_name=` is accepted too.
         targets (list): where to go, in this order.
         and the other fields of `ChatSettings` (temperature, max_tokens, api_key, timeout, …) and of LlamaIndex's `LLM`.
 
@@ -74,28 +74,28 @@ class HFGatewayLLM(GatewayMixin, ChatSettings, FunctionCallingLLM):  # type: ign
         print(Settings.llm.complete("Why is the sky blue?"))
         ```
 
-    Who answered, what else was tried, and the tokens are in a response's `raw`. Where nobody
-    answered, the error is a `hf_gateway.errors.GatewayError`.
+    A response's `raw` contains the target that answered, all attempts, and the usage. If no target could
+    answer, the error is a `hf_gateway.errors.GatewayError`.
     """
 
     context_window: Count | None = Field(
         default=None,
         frozen=True,
-        description="Tokens of prompt and answer together; without it what the router's catalogue or the model's files say on "
-        "this machine. Ollama is told it as num_ctx.",
+        description="Tokens of prompt and answer together; by default from the router's catalogue or the model's files on this "
+        "machine. Ollama receives it as num_ctx.",
     )
     num_output: Count | None = Field(
-        default=None, description="Tokens that LlamaIndex keeps free for an answer; without it max_tokens."
+        default=None, description="Tokens that LlamaIndex reserves for an answer; by default max_tokens."
     )
     is_function_calling_model: bool = Field(
-        default=True, description="Whether the model can call tools; agents choose their ways by it."
+        default=True, description="Whether the model can call tools; agents choose their strategy by it."
     )
     structured_output: Way = Field(
         default="function_calling",
         description=(
-            "How an answer is held to a class, where pydantic_program_mode leaves it open. A call that must be made is "
-            "what most hosted models can do, and what LlamaIndex does; a JSON schema is the stricter way, on servers that "
-            "have it: vLLM, TGI, llama.cpp, LM Studio, Ollama, some providers."
+            "How an answer is made an instance of a class, unless pydantic_program_mode decides. A forced tool call works with "
+            "most hosted models, and is what LlamaIndex does; a JSON schema is stricter, on servers that support it: vLLM, TGI, "
+            "llama.cpp, LM Studio, Ollama, some providers."
         ),
     )
 
@@ -110,24 +110,24 @@ class HFGatewayLLM(GatewayMixin, ChatSettings, FunctionCallingLLM):  # type: ign
         return values
 
     def model_post_init(self, context: Any, /) -> None:
-        """Build the chain, so that settings that make no sense fail here; nothing is connected to."""
+        """Build the chain, so that invalid settings fail here; nothing is connected to."""
         super().model_post_init(context)
         self._adopt(build_gateway(self, self.model))
 
     def _adopt(self, gateway: "Gateway") -> None:
         self._gateway = gateway
         self.__dict__.update(targets=gateway.targets, model=gateway.model)
-        # It is in files, and `metadata` is read within event loops, at every call.
+        # From files, and `metadata` is read on event loops, at every call.
         self._known_context = gateway.capabilities().context
 
     @classmethod
     def class_name(cls) -> str:
-        """Return the name under which `load_llm` finds this class."""
+        """Return the name by which `load_llm` finds this class."""
         return "HFGatewayLLM"
 
     @classmethod
     def from_gateway(cls, gateway: "Gateway", **fields: Any) -> Self:
-        """Use a gateway that is there already, with its connections."""
+        """Use an existing gateway, with its connections."""
         refuse_other_task(gateway, cls.task, cls.__name__)
         settings = gateway.settings
         made = cls(**{**{name: getattr(settings, name) for name in ChatSettings.model_fields}, **fields})
@@ -136,20 +136,26 @@ class HFGatewayLLM(GatewayMixin, ChatSettings, FunctionCallingLLM):  # type: ign
 
     @classmethod
     def from_config(cls, name: str, path: str | Path | None = None, **changes: Any) -> Self:
-        """Build from `[chains.<name>]` of hf-gateway.toml; keyword arguments go over the file."""
+        """Read `[chains.<name>]` of hf-gateway.toml.
+
+        Args:
+            name: of the chain.
+            path: the file; by default the one in force.
+            changes: arguments that override the file's.
+        """
         # The file is for every framework, so LlamaIndex's own arguments have no place in it.
         return cls(**{**read_chain(name, ChatSettings, path), **changes})
 
     @property
     def metadata(self) -> LLMMetadata:
-        """What LlamaIndex asks of a model. Reads no file and asks nobody."""
+        """The facts that LlamaIndex reads about a model. Reads no file and sends no request."""
         context = self.context_window or self._known_context
         reserved = self.num_output or self.max_tokens or DEFAULT_NUM_OUTPUTS
         if context is None:
-            # A model whose answers may be that long takes more than the few tokens that are assumed of all models.
+            # A model with such long answers accepts more than the few tokens that LlamaIndex assumes of all models.
             context = DEFAULT_CONTEXT_WINDOW + max(0, reserved - DEFAULT_NUM_OUTPUTS)
         elif self.num_output is None:
-            # max_tokens is the most an answer may have; all of a context it may not take, or there is no prompt.
+            # max_tokens is the maximum of an answer; it must not be the whole context, or there is no room for a prompt.
             reserved = min(reserved, max(context // 2, context - MIN_PROMPT_TOKENS))
         return LLMMetadata(
             context_window=context,
@@ -160,61 +166,73 @@ class HFGatewayLLM(GatewayMixin, ChatSettings, FunctionCallingLLM):  # type: ign
         )
 
     def to_payload(self) -> dict[str, Any]:
-        """Describe this model for events: names, never keys."""
+        """Describe this model for events, without keys."""
         return {**super().to_payload(), "targets": [target.label for target in self._gateway.targets]}
 
     @model_serializer(mode="wrap")
     def custom_model_dump(self, handler: Any) -> dict[str, Any]:
-        """Write the fields, from which `load_llm` builds the same; keys stay out."""
+        """Return the fields, from which `load_llm` builds the same model; keys are left out."""
         settings = {name: getattr(self, name) for name, field in ChatSettings.model_fields.items() if field.exclude}
         kept = {name: value for name, value in settings.items() if name not in _LEFT_OUT}
         return {**handler(self), **kept, "class_name": self.class_name()}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Pickle the fields; connections and keys stay behind."""
+        """Pickle the fields; connections and keys are left out."""
         return {**super().__getstate__(), "__pydantic_private__": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Build the chain anew. The base class would swallow what keeps it from that, and leave half an object."""
+        """Build the chain again. The base class would swallow an error of that, and leave an unusable object."""
         self.__init__(**state["__dict__"])  # type: ignore[misc]
 
     @llm_chat_callback()  # type: ignore[untyped-decorator]
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Answer a conversation.
 
-        kwargs: for this call alone, by the names of `Sampling` (temperature, stop, …), and tools, tool_choice, response_format,
-        model. Raises GatewayErrors.
+        kwargs: for this call only, by the names of `Sampling` (temperature, stop, …), and tools, tool_choice, response_format,
+        model. Raises GatewayError.
         """
         return self._chat(messages, **kwargs)
 
     @llm_chat_callback()  # type: ignore[untyped-decorator]
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
-        """Do what `chat` does without blocking the event loop."""
+        """Like `chat`, without blocking the event loop."""
         return await self._achat(messages, **kwargs)
 
     @closes_what_it_opens
     @llm_chat_callback()  # type: ignore[untyped-decorator]
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> Generator[ChatResponse, None, None]:
-        """Answer piece by piece: each response has all so far, its `delta` the new text, and the last one `raw`.
+        """Answer piece by piece: each response has the whole text so far, its `delta` the new text, and the last one `raw`.
 
-        Raises what `chat` does, and `StreamInterrupted` for an answer that breaks off. Left early, it closes the connection.
+        Raises like `chat`, and StreamInterrupted for an answer that breaks off. Closing it early closes the connection.
         """
         return self._stream_chat(messages, **kwargs)
 
     @closes_what_it_opens
     @llm_chat_callback()  # type: ignore[untyped-decorator]
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> AsyncGenerator[ChatResponse, None]:
-        """Do what `stream_chat` does without blocking the event loop."""
+        """Like `stream_chat`, without blocking the event loop."""
         return await self._astream_chat(messages, **kwargs)
 
     @llm_completion_callback()  # type: ignore[untyped-decorator]
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
-        """Answer one text."""
+        """Complete a text.
+
+        Args:
+            prompt: the text.
+            formatted: whether it is in the model's own prompt format already.
+            kwargs: arguments of this call, as for `chat`.
+        """
         return chat_to_completion_decorator(self._chat)(self._prompt(prompt, formatted), **kwargs)
 
     @llm_completion_callback()  # type: ignore[untyped-decorator]
     async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
-        """Answer one text without blocking the event loop."""
+        """Complete a text without blocking the event loop.
+
+        Args:
+            prompt: the text.
+            formatted: whether it is in the model's own prompt format already.
+            kwargs: arguments of this call, as for `chat`.
+        """
         return await achat_to_completion_decorator(self._achat)(self._prompt(prompt, formatted), **kwargs)
 
     @closes_what_it_opens
@@ -222,7 +240,13 @@ class HFGatewayLLM(GatewayMixin, ChatSettings, FunctionCallingLLM):  # type: ign
     def stream_complete(
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> Generator[CompletionResponse, None, None]:
-        """Answer one text piece by piece, as `stream_chat` does."""
+        """Complete a text piece by piece, like `stream_chat`.
+
+        Args:
+            prompt: the text.
+            formatted: whether it is in the model's own prompt format already.
+            kwargs: arguments of this call, as for `chat`.
+        """
         stream = stream_chat_to_completion_decorator(self._stream_chat)
         return stream(self._prompt(prompt, formatted), **kwargs)  # type: ignore[no-any-return]
 
@@ -231,12 +255,18 @@ class HFGatewayLLM(GatewayMixin, ChatSettings, FunctionCallingLLM):  # type: ign
     async def astream_complete(
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> AsyncGenerator[CompletionResponse, None]:
-        """Answer one text piece by piece without blocking the event loop."""
+        """Complete a text piece by piece without blocking the event loop.
+
+        Args:
+            prompt: the text.
+            formatted: whether it is in the model's own prompt format already.
+            kwargs: arguments of this call, as for `chat`.
+        """
         stream = astream_chat_to_completion_decorator(self._astream_chat)
         return await stream(self._prompt(prompt, formatted), **kwargs)  # type: ignore[no-any-return]
 
-    # What these four do is told of once, as a chat or as a completion; were the ones above to call each other, callbacks
-    # would count the tokens twice, and a rate limiter the calls.
+    # The callbacks report these four once, as a chat or as a completion; if the public methods called each other, they would
+    # count the tokens twice, and a rate limiter the calls.
 
     def _chat(self, messages: Sequence[ChatMessage], **call: Any) -> ChatResponse:
         request = self._request(messages, call)
@@ -285,12 +315,12 @@ class HFGatewayLLM(GatewayMixin, ChatSettings, FunctionCallingLLM):  # type: ign
         tools: Sequence[BaseTool],
         user_msg: str | ChatMessage | None = None,
         chat_history: list[ChatMessage] | None = None,
-        verbose: bool = False,  # noqa: ARG002 - it is LlamaIndex that prints
+        verbose: bool = False,  # noqa: ARG002 - LlamaIndex prints
         allow_parallel_tool_calls: bool = False,
         tool_required: bool = False,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Return what `chat` is called with; a `tool_choice` given goes before tool_required."""
+        """Return the arguments of `chat`; an explicit `tool_choice` takes precedence over tool_required."""
         messages = list(chat_history or ())
         if user_msg:
             messages.append(
@@ -313,9 +343,15 @@ class HFGatewayLLM(GatewayMixin, ChatSettings, FunctionCallingLLM):  # type: ign
         error_on_no_tool_call: bool = True,
         **kwargs: Any,  # noqa: ARG002 - LlamaIndex's signature
     ) -> list[ToolSelection]:
-        """Return the calls in a response, or in a piece of one: of unfinished arguments what can be read.
+        """Return the tool calls of a response, or of a piece of one, with the readable part of unfinished arguments.
 
-        Raises BadGeneration where there are none, unless `error_on_no_tool_call` is False.
+        Args:
+            response: the response.
+            error_on_no_tool_call: whether to raise an error if it has no calls.
+            kwargs: not used.
+
+        Raises:
+            BadGeneration: it has no calls.
         """
         calls = tool_calls_of(response.message)
         if not calls and error_on_no_tool_call:
@@ -333,7 +369,17 @@ class HFGatewayLLM(GatewayMixin, ChatSettings, FunctionCallingLLM):  # type: ign
         llm_kwargs: dict[str, Any] | None = None,
         **prompt_args: Any,
     ) -> BaseModel:
-        """Return an instance of `output_cls`. Raises BadGeneration for an answer that does not fit it, and GatewayErrors."""
+        """Return an instance of a class.
+
+        Args:
+            output_cls: the class.
+            prompt: the prompt.
+            llm_kwargs: arguments of the call.
+            prompt_args: values of the prompt's variables.
+
+        Raises:
+            BadGeneration: the answer is not an instance; other GatewayErrors like `chat`.
+        """
         dispatcher.event(_structured_start(output_cls, prompt, prompt_args))
         output = self._program(output_cls, prompt)(llm_kwargs=dict(llm_kwargs or {}), **prompt_args)
         dispatcher.event(LLMStructuredPredictEndEvent(output=output))
@@ -346,7 +392,14 @@ class HFGatewayLLM(GatewayMixin, ChatSettings, FunctionCallingLLM):  # type: ign
         llm_kwargs: dict[str, Any] | None = None,
         **prompt_args: Any,
     ) -> BaseModel:
-        """Do what `structured_predict` does without blocking the event loop."""
+        """Like `structured_predict`, without blocking the event loop.
+
+        Args:
+            output_cls: the class.
+            prompt: the prompt.
+            llm_kwargs: arguments of the call.
+            prompt_args: values of the prompt's variables.
+        """
         dispatcher.event(_structured_start(output_cls, prompt, prompt_args))
         output = await self._program(output_cls, prompt).acall(llm_kwargs=dict(llm_kwargs or {}), **prompt_args)
         dispatcher.event(LLMStructuredPredictEndEvent(output=output))
@@ -373,7 +426,7 @@ class HFGatewayLLM(GatewayMixin, ChatSettings, FunctionCallingLLM):  # type: ign
         return await program.astream_call(llm_kwargs=dict(llm_kwargs or {}), **prompt_args)  # type: ignore[no-any-return]
 
     def _program(self, output_cls: type[BaseModel], prompt: BasePromptTemplate) -> BasePydanticProgram:
-        """Return who asks for an instance: ours, or, where `pydantic_program_mode` names another way, LlamaIndex's."""
+        """Return the program that makes instances: ours, or LlamaIndex's if `pydantic_program_mode` names another way."""
         mode = self.pydantic_program_mode
         if mode == PydanticProgramMode.DEFAULT and self.structured_output == "json_schema":
             return StructuredProgram(self, output_cls, prompt, "json_schema")
@@ -390,5 +443,5 @@ def _structured_start(
     return LLMStructuredPredictStartEvent(output_cls=output_cls, template=prompt, template_args=prompt_args)
 
 
-# LlamaIndex has no hook of its own for this; `load_llm` looks into this table.
+# LlamaIndex has no hook for it; `load_llm` looks into this table.
 loading.RECOGNIZED_LLMS[HFGatewayLLM.class_name()] = HFGatewayLLM

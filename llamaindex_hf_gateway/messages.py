@@ -1,4 +1,4 @@
-"""LlamaIndex's messages in OpenAI's form, and answers as LlamaIndex's messages. What is given is never changed."""
+"""Converts LlamaIndex's messages to OpenAI's form, and answers to LlamaIndex's messages. Arguments are never modified."""
 
 import base64
 import json
@@ -23,39 +23,39 @@ from hf_gateway.errors import BadGeneration, InvalidRequest
 from hf_gateway.values.chat import ChatAnswer, ToolCall
 from hf_gateway.values.reasoning import reasoning_of
 
-# Cohere's and Google's words for the assistant, which histories of their classes carry.
+# Cohere's and Google's names of the assistant, which histories of their classes contain.
 _ROLES = {MessageRole.CHATBOT: "assistant", MessageRole.MODEL: "assistant"}
 
 
 def to_openai(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
     """Return n messages in OpenAI's form.
 
-    Thoughts in an assistant's message stand beside its content, for those targets that send them. A `CachePoint` is left out,
-    which holds nothing of the conversation: the servers here find equal beginnings themselves. Everything else is sent.
+    Reasoning in an assistant's message is put beside its content, for backends that send it. A `CachePoint` is left out: it is
+    not part of the conversation, and the servers here find equal prefixes themselves. Everything else is sent.
 
-    Raises InvalidRequest, naming the place, for a block that the form has no word for, and for media that cannot be read.
+    Raises InvalidRequest, naming the place, for a block that the form cannot represent, and for media that cannot be read.
     """
     return [_to_openai(message, f"message {place} of {len(messages)}") for place, message in enumerate(messages)]
 
 
 def reads_files(messages: Sequence[ChatMessage]) -> bool:
-    """Say whether turning these messages may read a file or a URL, which an event loop must not wait for."""
+    """Return whether converting these messages may read a file or a URL, which must not happen on an event loop."""
     return any(isinstance(block, ImageBlock | AudioBlock) for message in messages for block in message.blocks)
 
 
 def tool_calls_of(message: ChatMessage) -> list[ToolCallBlock]:
-    """Return the calls in a message: its blocks, or, where it has none, the older `additional_kwargs["tool_calls"]`."""
+    """Return the calls of a message: its blocks, or, if it has none, the older `additional_kwargs["tool_calls"]`."""
     blocks = [block for block in message.blocks if isinstance(block, ToolCallBlock)]
     return blocks or [_older(call) for call in message.additional_kwargs.get("tool_calls") or ()]
 
 
 def call_id(call: ToolCallBlock) -> str:
-    """Return what tells calls apart; one without an id goes by its tool's name, as results of such calls do."""
+    """Return the id that distinguishes calls; a call without one has its tool's name, as do results of such calls."""
     return str(call.tool_call_id or call.tool_name)
 
 
 def arguments_of(written: Mapping[str, Any] | str | None) -> dict[str, Any]:
-    """Return a call's arguments: of unfinished or wrong JSON what can be read of it, {} where nothing can."""
+    """Return a call's arguments; of unfinished or invalid JSON the readable part, {} if nothing is readable."""
     if isinstance(written, Mapping):
         return dict(written)
     try:
@@ -66,9 +66,11 @@ def arguments_of(written: Mapping[str, Any] | str | None) -> dict[str, Any]:
 
 
 def message_of(answer: ChatAnswer, *, single_call: bool = False) -> ChatMessage:
-    """Return an answer, or what has come of it, as an assistant's message: thoughts, text, calls, in this order.
+    """Convert an answer, or the part that has arrived, to an assistant's message: reasoning, text, calls, in this order.
 
-    single_call: keep the first call alone. Arguments that are no JSON object (yet) stay the text they are.
+    Args:
+        answer: the answer.
+        single_call: keep only the first call. Arguments that are not a JSON object (yet) stay text.
     """
     blocks: list[ContentBlock] = []
     calls = answer.tool_calls[:1] if single_call else answer.tool_calls
@@ -77,7 +79,7 @@ def message_of(answer: ChatAnswer, *, single_call: bool = False) -> ChatMessage:
     if answer.text or not calls:
         blocks.append(TextBlock(text=answer.text))
     blocks += [ToolCallBlock(tool_call_id=call.id, tool_name=call.name, tool_kwargs=_kwargs(call)) for call in calls]
-    # LlamaIndex's own programs and chat engines still look here, and nowhere else, for whether there are calls.
+    # LlamaIndex's own programs and chat engines look for calls only here.
     older = {"tool_calls": [_call_block(call.id, call.name, call.arguments) for call in calls]} if calls else {}
     return ChatMessage(role=MessageRole.ASSISTANT, blocks=blocks, additional_kwargs=older)
 
@@ -117,17 +119,17 @@ def _text_block(block: TextBlock, _: str) -> dict[str, Any]:
 
 
 def _image(block: ImageBlock, where: str) -> dict[str, Any]:
-    # A URL goes as it is: whether it may be fetched, and from where, is for the server to say.
+    # A URL is sent as it is: whether it may be fetched, and from where, is the server's decision.
     url = str(block.url) if block.url and not block.image and not block.path else _data_url(block, where)
     return {"type": "image_url", "image_url": {"url": url, **({"detail": block.detail} if block.detail else {})}}
 
 
 def _data_url(block: ImageBlock, where: str) -> str:
     data = _read(block.resolve_image, where)
-    # What the bytes are, before what a file's name says; LlamaIndex guesses by the name alone.
+    # By the bytes first, then by the file's name; LlamaIndex guesses by the name alone.
     mimetype = filetype.guess_mime(data) or block.image_mimetype
     if mimetype is None:
-        raise InvalidRequest(f"{where} is of a type that cannot be told; pass image_mimetype; nothing was sent")
+        raise InvalidRequest(f"{where} is of an unknown type; pass image_mimetype; nothing was sent")
     return f"data:{mimetype};base64,{base64.b64encode(data).decode()}"
 
 
@@ -135,7 +137,7 @@ def _audio(block: AudioBlock, where: str) -> dict[str, Any]:
     data = _read(block.resolve_audio, where)
     form = filetype.guess_extension(data) or block.format
     if form is None:
-        raise InvalidRequest(f"{where} is of a format that cannot be told; pass format; nothing was sent")
+        raise InvalidRequest(f"{where} is of an unknown format; pass format; nothing was sent")
     return {"type": "input_audio", "input_audio": {"data": base64.b64encode(data).decode(), "format": form}}
 
 
@@ -166,9 +168,9 @@ def _call_block(identity: str, name: str, arguments: str) -> dict[str, Any]:
 
 
 def _arguments_json(arguments: Mapping[str, Any] | str) -> str:
-    """Return the arguments of an earlier call as JSON, those that the tool was called with.
+    """Return the arguments of an earlier call as JSON, as the tool was called with them.
 
-    Servers read them (vLLM's chat templates, Ollama), and refuse the whole conversation for a brace that a model forgot.
+    Servers parse them (vLLM's chat templates, Ollama), and refuse the whole conversation for a brace that a model forgot.
     """
     if isinstance(arguments, str):
         try:
@@ -180,7 +182,7 @@ def _arguments_json(arguments: Mapping[str, Any] | str) -> str:
 
 
 def _older(call: Any) -> ToolCallBlock:
-    """Read a call in OpenAI's form: a mapping, or an object of OpenAI's own package."""
+    """Convert a call in OpenAI's form: a mapping, or an object of OpenAI's own package."""
     data = call if isinstance(call, Mapping) else call.model_dump()
     function = data.get("function") or {}
     return ToolCallBlock(

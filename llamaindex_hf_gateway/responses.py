@@ -1,4 +1,4 @@
-"""What the chain gives, as LlamaIndex's responses: the one place where an answer becomes a `ChatResponse`."""
+"""Converts the chain's answers to LlamaIndex's responses."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,18 +11,18 @@ from llamaindex_hf_gateway.messages import message_of
 
 
 class ResponseBuilder:
-    """Reads the answer to one request.
+    """Converts the answer to one request.
 
-    Where parallel calls were not allowed it reads the first alone, since not every server (Ollama, for one) is told.
+    If parallel calls were not allowed it keeps only the first one, since some servers (such as Ollama) have no such setting.
     """
 
     def __init__(self, request: ChatRequest) -> None:
-        """Take what was asked."""
+        """request: what was asked."""
         self._single_call = request.sampling.parallel_tool_calls is False
         self._builder = AnswerBuilder()
 
     def piece(self, event: ChatEvent) -> ChatResponse:
-        """Return all that has come so far, and as `delta` what of the text is new."""
+        """Return the whole answer so far, with the new text as `delta`."""
         self._builder.add(event)
         return ChatResponse(
             message=message_of(self._builder.answer(), single_call=self._single_call),
@@ -32,7 +32,12 @@ class ResponseBuilder:
         )
 
     def whole(self, result: ChatResult, delta: str | None = None) -> ChatResponse:
-        """Return the whole answer; in a stream it is the last response, and brings no text (`delta=""`)."""
+        """Return the complete answer; in a stream it is the last response, without new text (`delta=""`).
+
+        Args:
+            result: the answer.
+            delta: the new text.
+        """
         tokens = usage_of(result.usage)
         return ChatResponse(
             message=message_of(result, single_call=self._single_call),
@@ -44,7 +49,7 @@ class ResponseBuilder:
 
 
 def raw_of(result: ChatResult) -> dict[str, Any]:
-    """Return the facts of an answer in plain types, with the tokens where `TokenCountingHandler` looks for them."""
+    """Return the facts about an answer in plain types, with the usage where `TokenCountingHandler` looks for it."""
     return {
         "model": result.model,
         "finish_reason": result.finish_reason,
@@ -62,7 +67,7 @@ def raw_of(result: ChatResult) -> dict[str, Any]:
 
 
 def usage_of(usage: Usage) -> dict[str, Any]:
-    """Return the counts in OpenAI's words; what is not known is left out, since LlamaIndex takes None for a number."""
+    """Return the counts under OpenAI's names; unknown ones are left out, since LlamaIndex takes None for a number."""
     counts: dict[str, Any] = {
         "prompt_tokens": usage.input_tokens,
         "completion_tokens": usage.output_tokens,
@@ -74,7 +79,7 @@ def usage_of(usage: Usage) -> dict[str, Any]:
 
 
 def logprobs_of(answer: ChatAnswer) -> list[list[LogProb]] | None:
-    """Return for each token of the answer the chosen one, and after it the others that were likely."""
+    """Return for each token of the answer the chosen one, followed by the likely alternatives."""
     found = []
     for token in answer.logprobs:
         if isinstance(token, Mapping):

@@ -1,7 +1,7 @@
-"""Streams that are left before their end: the server is told by a closed connection, at once.
+"""Closes the connection of a stream that the caller stops reading, so that the server stops at once.
 
-LlamaIndex's callbacks wrap a stream and do not close what they wrap. It closes with the garbage, which is never as long as
-somebody, such as `LlamaDebugHandler`, keeps the event that tells of the leaving: it holds the frames of the stream.
+LlamaIndex's callbacks wrap a stream and do not close the wrapped one. It would be closed by the garbage collector, but not as
+long as a handler, such as `LlamaDebugHandler`, keeps the event of the end, which refers to the stream's frames.
 """
 
 import inspect
@@ -16,7 +16,7 @@ _streams: ContextVar[list[Any] | None] = ContextVar("opened", default=None)
 
 
 def closing_with(stream: Stream) -> Stream:
-    """Note a stream as one that closes with the responses that the caller gets."""
+    """Register a stream to be closed with the responses that the caller gets."""
     streams = _streams.get()
     if streams is not None:
         streams.append(stream)

@@ -1,7 +1,7 @@
-"""Answers that are instances of a pydantic class, in the two ways a server can be held to it.
+"""Answers that are instances of a pydantic class, in the two ways in which a server can enforce that.
 
-LlamaIndex's own `FunctionCallingProgram` does not ask for the call when it streams, takes a stream that ended in the middle
-for an answer, and forgets the system prompt in its async form.
+LlamaIndex's own `FunctionCallingProgram` does not force the call when it streams, takes a stream that broke off for an answer,
+and omits the system prompt in its async form.
 """
 
 import copy
@@ -24,21 +24,21 @@ from llamaindex_hf_gateway.messages import arguments_of, tool_calls_of
 
 Way = Literal["function_calling", "json_schema"]
 
-# What LlamaIndex's programs take out of `llm_kwargs`, since they decide it themselves.
+# Arguments that LlamaIndex's programs remove from `llm_kwargs`, since they set them themselves.
 _OURS = ("tool_required", "tool_choice", "allow_parallel_tool_calls")
 
 
 class StructuredProgram(BasePydanticProgram):  # type: ignore[misc]
-    """Asks for an instance of a class, and reads it.
+    """Requests an instance of a class, and parses it.
 
     Args:
-        llm: who is asked.
+        llm: the model.
         output_cls: the class.
         prompt: its variables are the arguments of a call.
-        way: "function_calling" makes the class the only tool, which must be called; "json_schema" has the answer itself follow
+        way: "function_calling" makes the class the only tool, which must be called; "json_schema" makes the answer itself follow
             the class's schema.
 
-    Raises BadGeneration for an answer that is no instance, with the reason.
+    Raises BadGeneration for an answer that is not an instance, with the reason.
     """
 
     def __init__(
@@ -56,17 +56,17 @@ class StructuredProgram(BasePydanticProgram):  # type: ignore[misc]
         return self._output_cls
 
     def __call__(self, *, llm_kwargs: Mapping[str, Any] | None = None, **prompt_args: Any) -> BaseModel:
-        """Ask."""
+        """Return an instance."""
         return self._whole(self._llm.chat(self._messages(prompt_args), **self._call(llm_kwargs)))
 
     async def acall(self, *, llm_kwargs: Mapping[str, Any] | None = None, **prompt_args: Any) -> BaseModel:
-        """Ask without blocking the event loop."""
+        """Return an instance, without blocking the event loop."""
         return self._whole(await self._llm.achat(self._messages(prompt_args), **self._call(llm_kwargs)))
 
     def stream_call(
         self, *, llm_kwargs: Mapping[str, Any] | None = None, **prompt_args: Any
     ) -> Generator[BaseModel, None, None]:
-        """Give what has come so far, again and again: an instance where that is one, else a look-alike with gaps.
+        """Yield the answer as it grows: an instance if it is valid, otherwise an object with missing fields.
 
         The last one is always an instance.
         """
@@ -80,7 +80,7 @@ class StructuredProgram(BasePydanticProgram):  # type: ignore[misc]
     async def astream_call(
         self, *, llm_kwargs: Mapping[str, Any] | None = None, **prompt_args: Any
     ) -> AsyncGenerator[BaseModel, None]:
-        """Do the same without blocking the event loop."""
+        """Like `stream_call`, without blocking the event loop."""
 
         async def gen() -> AsyncGenerator[BaseModel, None]:
             response = ChatResponse(message=ChatMessage())
@@ -106,15 +106,15 @@ class StructuredProgram(BasePydanticProgram):  # type: ignore[misc]
         said = _answer_of(response)
         try:
             if isinstance(said, str):
-                # It finds the JSON among other words, which a model that nothing holds to its schema writes around it.
+                # It finds the JSON among other words, which a model without an enforced schema may write around it.
                 found: BaseModel = PydanticOutputParser(self._output_cls).parse(said)
                 return found
             return self._output_cls.model_validate(said)
         except ValueError as error:
             cut = " was cut at max_tokens, and" if (response.raw or {}).get("finish_reason") == "length" else ""
-            # No ValueError: LlamaIndex's synthesizers would take it for an empty answer.
+            # Not a ValueError, which LlamaIndex's synthesizers would take for an empty answer.
             raise BadGeneration(
-                f"the answer{cut} is no {self._output_cls.__name__}: {error}",
+                f"the answer{cut} is not a valid {self._output_cls.__name__}: {error}",
                 failed_generation=said if isinstance(said, str) else None,
             ) from error
 
@@ -130,7 +130,7 @@ class StructuredProgram(BasePydanticProgram):  # type: ignore[misc]
 
 
 def tool_for(output_cls: type[BaseModel]) -> dict[str, Any]:
-    """Return the arguments of a chat that make a class the tool that must be called."""
+    """Return the arguments of a chat that force a call of a tool made from a class."""
     name, schema = name_for(output_cls), output_cls.model_json_schema()
     described = {"description": schema["description"]} if schema.get("description") else {}
     tool = {"type": "function", "function": {"name": name, **described, "parameters": schema}}
@@ -138,10 +138,10 @@ def tool_for(output_cls: type[BaseModel]) -> dict[str, Any]:
 
 
 def format_for(output_cls: type[BaseModel]) -> dict[str, Any]:
-    """Return the arguments of a chat that have its answer follow a class's JSON schema.
+    """Return the arguments of a chat that make its answer follow a class's JSON schema.
 
-    It is `strict` where it says of every object that all its fields are required: hosted providers enforce strict schemas
-    alone, and refuse a strict one with a field that may be missing (platform.openai.com/docs/guides/structured-outputs).
+    It is `strict` if all fields of all its objects are required: hosted providers enforce only strict schemas, and refuse a
+    strict one with an optional field (platform.openai.com/docs/guides/structured-outputs).
     """
     schema = _close_json(output_cls.model_json_schema())
     made = {"name": name_for(output_cls), "schema": schema, **({"strict": True} if _is_strict(schema) else {})}
@@ -149,7 +149,7 @@ def format_for(output_cls: type[BaseModel]) -> dict[str, Any]:
 
 
 def name_for(output_cls: type[BaseModel]) -> str:
-    """Return the name of a class in letters that servers take; a generic one has brackets in it."""
+    """Return the name of a class in characters that servers accept; a generic one contains brackets."""
     return re.sub(r"[^A-Za-z0-9_-]+", "_", output_cls.__name__)[:64]
 
 
@@ -160,18 +160,18 @@ def _answer_of(response: ChatResponse) -> dict[str, Any] | str:
 
 
 def _partial_object(said: dict[str, Any] | str) -> dict[str, Any]:
-    """Return what has come of an object, the text that is being written too."""
+    """Return the part of an object that has arrived, including an unfinished text."""
     if isinstance(said, dict):
         return said
     try:
         found = from_json(said, allow_partial="trailing-strings")
-    except (ValueError, TypeError):  # no JSON yet; pydantic before 2.10 knows only True, which leaves that text out
+    except (ValueError, TypeError):  # incomplete JSON; pydantic before 2.10 knows only True, which leaves that text out
         return arguments_of(said)
     return found if isinstance(found, dict) else {}
 
 
 def _close_json(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return a copy of a schema whose objects have no fields but those it names."""
+    """Return a copy of a schema whose objects allow no other fields."""
     closed = copy.deepcopy(schema)
     for each in _objects(closed):
         if "properties" in each:
@@ -187,7 +187,7 @@ def _is_strict(schema: dict[str, Any]) -> bool:
 
 
 def _objects(schema: Any) -> Generator[dict[str, Any], None, None]:
-    """Give the schemas of objects in a schema."""
+    """Yield the schemas of objects within a schema."""
     if isinstance(schema, list):
         for each in schema:
             yield from _objects(each)

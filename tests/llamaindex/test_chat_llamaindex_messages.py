@@ -259,7 +259,7 @@ class TestInstances:
     async def test_an_answer_that_is_no_instance_is_an_error(self, way, predict):
         with FakeOpenAI(models=None, brain=script("Ada Lovelace, 36.")) as server:
             llm = through(server, structured_output=way)
-            with pytest.raises(errors.BadGeneration, match="the answer is no Person"):
+            with pytest.raises(errors.BadGeneration, match="the answer is not a valid Person"):
                 await call(llm, predict, Person, TEMPLATE)
 
     @pytest.mark.parametrize("predict", PREDICTS)

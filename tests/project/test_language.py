@@ -31,7 +31,7 @@ class Reply:
         return self.text[:chars] + end
 
     @property
-    def closed(self) -> bool:
+    def answered(self) -> bool:
         """Whether it has ended."""
         return True
 '''

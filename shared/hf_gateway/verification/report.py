@@ -1,4 +1,4 @@
-"""What was found of the targets of a chain, compared with each other and with what was measured before, and the ways out."""
+"""The result of a verification: the targets of a chain, compared with each other and with stored fingerprints."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -36,33 +36,37 @@ from hf_gateway.values.vector_space import VectorSpace
 Verdict = Literal["same", "different", "could not be asked"]
 
 _ANSWERS = (BadResponse, InvalidRequest, ModelNotFound, ServerError)
-"""Errors by which a server says that it does not serve this, rather than that it cannot be asked now."""
+"""Errors by which a server reports that it does not serve this, rather than that it cannot be called now."""
 FILES = "the model's own files"
 STORED = "the stored fingerprint"
 
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a comparison: a target, what is stored of the space, or the model's own files.
-
-    name: a target's label, or what it is; authority: who made its vectors, as in `Fingerprint`; said: one line about it;
-    rows: None where there are no vectors, and then error says why; faults: what the server itself says against the space
-    declared for it; accepted: a person took these vectors for the space's on purpose.
-    """
+    """One side of a comparison: a target, a stored fingerprint, or the model's own files."""
 
     name: str
+    """A target's label, or a name such as STORED."""
     kind: Literal["target", "fingerprint", "files"]
+    """Which of them it is."""
     space: VectorSpace
+    """The space that it should serve."""
     authority: Literal["files", "server"]
+    """What made its vectors, as in `Fingerprint`."""
     said: str
+    """One line about it."""
     rows: Rows | None = field(default=None, repr=False)
+    """Its vectors; None if it gave none, and then `error` says why."""
     error: GatewayError | None = None
+    """Why it gave no vectors."""
     faults: tuple[str, ...] = ()
+    """What the server reports about itself that contradicts the space declared for it."""
     accepted: bool = False
+    """Whether a user accepted these vectors as the space's."""
 
     @property
     def answered(self) -> bool:
-        """Whether anything came, be it of use or not."""
+        """Whether there was an answer, usable or not."""
         if isinstance(self.error, EngineFailed):
             return False
         return self.rows is not None or isinstance(self.error, _ANSWERS)
@@ -70,26 +74,27 @@ class Side:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two sides; where they differ, it is `right` that probably does something else than `left`.
-
-    notes: what does not count against them, such as long texts cut elsewhere where cutting is not allowed.
-    """
+    """Two sides; if they differ, it is probably `right` that is wrong."""
 
     left: Side
+    """The more reliable side."""
     right: Side
+    """The other side."""
     comparison: Comparison | None
+    """The result; None if one side gave no vectors."""
     notes: tuple[str, ...] = ()
+    """Differences that do not count, such as another place of truncation if texts may not be truncated."""
 
     @property
     def verdict(self) -> Verdict:
-        """What came of it."""
+        """The result in one word."""
         if self.comparison is None:
             return "could not be asked"
         return "same" if self.comparison.same else "different"
 
     @property
     def accepted(self) -> bool:
-        """Whether they differ, and a person wants it so."""
+        """Whether they differ, and a user accepted that."""
         return self.verdict == "different" and (self.left.accepted or self.right.accepted)
 
     def causes_are(self, causes: tuple[str, ...]) -> bool:
@@ -97,7 +102,7 @@ class Pair:
         return self.comparison is not None and self.comparison.causes == causes
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it for machines."""
+        """Return a dict for JSON."""
         found = self.comparison
         return {
             "left": self.left.name,
@@ -114,14 +119,14 @@ class Pair:
 
 @dataclass(frozen=True)
 class IndexReport:
-    """What an index was made with.
-
-    lock: None where nobody wrote it down; refusals: target → why it may not open the index, None where it may.
-    """
+    """The lock of an index, and which targets may open it."""
 
     path: Path
+    """The folder."""
     lock: IndexLock | None
+    """None if the index has no lock."""
     refusals: Mapping[str, str | None] = field(default_factory=dict)
+    """Target → why it may not open the index, None if it may."""
 
     @property
     def allowed(self) -> bool:
@@ -129,7 +134,7 @@ class IndexReport:
         return self.lock is not None and not any(self.refusals.values())
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it for machines."""
+        """Return a dict for JSON."""
         lock = self.lock
         made = lock.fingerprint if lock else None
         return {
@@ -146,40 +151,43 @@ class IndexReport:
 
 @dataclass(frozen=True)
 class Verification:
-    """What was found out about a chain.
-
-    declared: why the chain cannot be built as it is, its targets naming different spaces; targets: in chain order; others: what
-    they were compared with; pairs: every two targets, and each target with each of the others of its space; hints: what would
-    have been needed to find out more.
-    """
+    """The result for a chain."""
 
     model: str | None
+    """The chain's model."""
     options: EmbedOptions
+    """The chain's settings."""
     targets: tuple[Side, ...]
+    """In chain order."""
     others: tuple[Side, ...]
+    """The stored fingerprints and model files that the targets were compared with."""
     pairs: tuple[Pair, ...]
+    """Every two targets, and each target with each of the others of its space."""
     declared: str | None = None
+    """Why the chain cannot be built as it is, because its targets declare different spaces."""
     hints: tuple[str, ...] = ()
+    """What would have allowed a more precise result."""
     store: Store = field(default_factory=Store, repr=False)
+    """Where fingerprints are stored."""
 
     @property
     def one_space(self) -> bool:
-        """Whether somebody answered, and all that did are one space, or were accepted for one."""
+        """Whether at least one target answered, and all that did serve one space, or were accepted for it."""
         answered = [side for side in self.targets if side.answered]
         unusable = [side for side in answered if side.rows is None or (side.faults and not side.accepted)]
         return bool(answered) and not unusable and not self.different
 
     @property
     def different(self) -> list[Pair]:
-        """The pairs that differ and that nobody accepted."""
+        """The pairs that differ and were not accepted."""
         return [pair for pair in self.pairs if pair.verdict == "different" and not pair.accepted]
 
     def accept(self, label: str) -> Fingerprint:
-        """Store a target's vectors as accepted for its space; returns the fingerprint they were accepted beside.
+        """Store a target's vectors as accepted for its space; returns the fingerprint that they were accepted beside.
 
         Raises:
-            ConfigError: no such target, or its server says itself that it serves something else.
-            GatewayError: what kept it from answering.
+            ConfigError: the chain has no such target, or its server reports that it serves another space.
+            GatewayError: the reason why it did not answer.
             OSError: the fingerprint cannot be written.
         """
         sides = {side.name: side for side in self.targets}
@@ -198,7 +206,7 @@ class Verification:
         return kept
 
     def _first(self, accepted: Side) -> Fingerprint:
-        """Return what becomes a space's fingerprint where there is none: anything but what is accepted beside it."""
+        """Return the fingerprint for a space that has no fingerprint: from any side but the one that is accepted."""
         others = [
             side
             for side in (*self.others, *self.targets)
@@ -209,7 +217,7 @@ class Verification:
         return Fingerprint(side.space, side.authority, side.name, side.rows)
 
     def index(self, path: str | Path) -> IndexReport:
-        """Say what the index in a folder was made with, and which targets may open it. Raises ConfigError."""
+        """Return the lock of the index in a folder, and which targets may open it. Raises ConfigError."""
         found = read_index(path)
         if found.lock is None:
             return found
@@ -226,7 +234,7 @@ class Verification:
         return dataclasses.replace(found, refusals=refusals)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it for machines."""
+        """Return a dict for JSON."""
         return {
             "model": self.model,
             "one_space": self.one_space,
@@ -254,7 +262,7 @@ class Verification:
 
 
 def read_index(path: str | Path) -> IndexReport:
-    """Say what the index in a folder was made with. Raises ConfigError for no folder, and for a lock that cannot be read."""
+    """Return the lock of the index in a folder. Raises ConfigError if there is no folder, or the lock cannot be read."""
     folder = Path(path)
     if not folder.is_dir():
         raise ConfigError(f"there is no folder {str(path)!r}; an index is named by the folder it lies in")
@@ -272,7 +280,12 @@ _WAYS: Mapping[str, str] = {
 
 
 def ways_out(cause: str, space: VectorSpace) -> str:
-    """Say what to do about a cause, beside accepting it."""
+    """Return what to do about a cause, besides accepting it.
+
+    Args:
+        cause: one of a comparison's causes.
+        space: the space that the target should serve.
+    """
     if cause in _WAYS:
         return _WAYS[cause]
     if "pooling" in cause:
@@ -290,5 +303,5 @@ def ways_out(cause: str, space: VectorSpace) -> str:
 
 
 def error_words(error: GatewayError) -> str:
-    """Name an error's class and message."""
+    """Return an error's class and message."""
     return f"{type(error).__name__}: {error.message}"

@@ -1,7 +1,7 @@
-"""Finding out whether the targets of a chain, and what was measured of them before, are one vector space; and if not, why not.
+"""Finds out whether the targets of a chain, and their stored fingerprints, are one vector space; and if not, why not.
 
-The guard lets nothing wrong through and says so; this asks every target, compares each with each, and, where the model's files
-are on this machine, computes with them what each would be with one thing changed.
+The guard refuses wrong vectors one target at a time; this measures every target, compares each with each, and, if the model's
+files are on this machine, computes with them the vectors that the model would give with one setting changed.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from hf_gateway.verification.report import FILES, STORED, Pair, Side, Verificati
 
 
 def measured_before(gateway: Gateway) -> dict[str, str]:
-    """Say of each target whose vectors were measured, now or by an earlier process, how they stood. Asks nobody."""
+    """Return the result of each target's last measurement, by this or an earlier process, in words by label. Sends no request."""
     found: dict[str, str] = {}
     store = Store()
     for candidate, status in zip(gateway._candidates, gateway.status(), strict=True):
@@ -42,9 +42,9 @@ def measured_before(gateway: Gateway) -> dict[str, str]:
 
 
 def verify(settings: EmbedSettings) -> Verification:
-    """Measure every target of a chain, and compare. Changes nothing: what is stored stays as it is.
+    """Measure every target of a chain, and compare. Changes no stored fingerprint.
 
-    A chain whose targets declare different spaces is measured all the same. Raises ConfigError for settings that make no sense.
+    A chain whose targets declare different spaces is measured all the same. Raises ConfigError for invalid settings.
     """
     gateway, declared = _build_gateway(settings)
     with gateway:
@@ -93,7 +93,7 @@ class _Comparison:
 
     @cached_property
     def _shown_files(self) -> dict[str, Side]:
-        """The model's own files as a side of their own, where no target is just that."""
+        """The model's own files as a side of their own, if no target already runs them."""
         own = {side.space.id for side in self.targets if side.authority == "files" and side.rows is not None}
         return {name: side for name, side in self.files.items() if name not in own}
 
@@ -126,7 +126,7 @@ class _Comparison:
         return Side(STORED, "fingerprint", space, kept.authority, said, kept.rows)
 
     def _files_tell_more(self, target: Side) -> bool:
-        """Whether something differs that they could explain, or nothing else says what the model really gives."""
+        """Whether the files could explain a difference, or are the only authority on the model's vectors."""
         stored = self.stored.get(target.space.id)
         known = [side for side in (*self.targets, stored) if side is not None and side.rows is not None]
         differ = any(
@@ -143,7 +143,7 @@ class _Comparison:
         if files is None:
             if target.authority != "files":
                 self.hints.append(
-                    f"{space.model} is not on this machine; with its files here, causes can be told apart"
+                    f"{space.model} is not on this machine; with its files here, causes can be distinguished"
                 )
             return
         local = next(
@@ -165,7 +165,7 @@ class _Comparison:
         return self.gateway._guard.space_of(candidate).id
 
     def _with_dimensions(self, rows: Rows, candidate: EmbeddingCandidate) -> Rows:
-        """Cut and scale as the chain does with every target's vectors."""
+        """Truncate and scale rows as the chain does with every target's vectors."""
         found: dict[Role, tuple[Row | None, ...]] = {}
         for role, vectors in rows.items():
             shaped = with_dimensions(Vectors.of(row for row in vectors if row), candidate.ability.options)
@@ -173,7 +173,7 @@ class _Comparison:
         return found
 
     def _pair(self, one: Side, other: Side) -> Pair:
-        # Of two models neither is the measure of the other: they stay as the chain has them.
+        # Two different models have no reference: they stay in the chain's order.
         comparable = one.space.model == other.space.model or None in (one.rows, other.rows)
         left, right = (other, one) if comparable and self._rank(other) < self._rank(one) else (one, other)
         notes = tuple(f"declared: {difference}" for difference in left.space.differences(right.space))
@@ -189,7 +189,7 @@ class _Comparison:
         return Pair(left, right, found, notes)
 
     def _rank(self, side: Side) -> int:
-        """How sure it is that these are the model's vectors: 0 is the model itself, and what could not be asked is last."""
+        """Return how reliable a side's vectors are: 0 for the model's own files, 5 for a side without vectors."""
         if side.rows is None:
             return 5
         if side.authority == "files":
@@ -203,7 +203,7 @@ class _Comparison:
         return 2 if known else 3
 
     def _is_right(self, side: Side) -> bool:
-        """Whether these are the vectors that the model's own files give, as far as that is known."""
+        """Whether these are known to be the vectors of the model's own files."""
         own = self.files.get(side.space.id)
         return (
             own is not None
@@ -217,7 +217,7 @@ class _Comparison:
 
 
 def _build_gateway(settings: EmbedSettings) -> tuple[Gateway, str | None]:
-    """Build the chain as it would be used; one that is refused for the spaces it declares with each target's own."""
+    """Build the chain; if the spaces of its targets contradict each other, with each target's own space."""
     try:
         return Gateway.from_settings(settings), None
     except SpaceMismatch as error:

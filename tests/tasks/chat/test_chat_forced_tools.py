@@ -168,7 +168,7 @@ class TestLangChain:
         ("I would rather not.", "the model said: 'I would rather not.'"),
         (
             Said(tool_calls=(("Person", '{"name": '),), finish_reason="length"),
-            "arguments of Person are no JSON .* max_tokens",
+            "arguments of Person are not a JSON .* max_tokens",
         ),
     ],
 )

@@ -201,7 +201,7 @@ class TestCacheBackedEmbeddings:
 
     def test_while_the_space_is_open_there_is_no_namespace(self, server):
         embeddings = langchain(server, targets=[f"openai:{server.url}", "hash:64"], on_space_change="separate")
-        with pytest.raises(errors.ConfigError, match="nobody has answered yet"):
+        with pytest.raises(errors.ConfigError, match="no target has answered yet"):
             cache_backed(embeddings, InMemoryByteStore())
         embeddings.embed_query("foo")
         assert set(cache_backed(embeddings, InMemoryByteStore())) == {
