@@ -19,6 +19,7 @@ from hf_gateway.errors import ConfigError, GatewayError
 from hf_gateway.http.transport import HttpTransport
 from hf_gateway.observing import observer
 from hf_gateway.observing.observer import Observation, ObservedCall
+from hf_gateway.observing.record import RequestDetails
 from hf_gateway.runtime.background_loop import background_loop
 from hf_gateway.runtime.concurrency_limit import LoopLimiters
 from hf_gateway.runtime.driver import Clock, Driver, Transport, require_asyncio
@@ -38,6 +39,7 @@ from hf_gateway.tasks.embedding.cache import CachedSpace, CacheNamespaces
 from hf_gateway.tasks.embedding.candidate import EmbeddingCandidate, SeenDimension
 from hf_gateway.tasks.embedding.declared_spaces import declared_space, refuse_mixed_spaces, refuse_unbindable
 from hf_gateway.tasks.embedding.index_guard import IndexGuard, lock_index
+from hf_gateway.tasks.embedding.record import EmbeddingDetails
 from hf_gateway.tasks.embedding.service import EmbeddingRun, EmbeddingService, Job
 from hf_gateway.tasks.given_key import targets_of_key
 from hf_gateway.tasks.policies import policy_of
@@ -451,7 +453,7 @@ class Gateway:
     def _serve(self, request: EmbedRequest, job: Job | None = None) -> EmbedResult:
         if not observer.watchers:
             return self._checked(self._result(self._embedder().serve(request, None, job)))
-        with self._watch(request) as watch:
+        with self._watch(EmbeddingDetails(request)) as watch:
             if watch.observation.waits:
                 self._driver.run(watch.begun())
             run = self._embedder().serve(request, watch.attempt_log, job)
@@ -461,7 +463,7 @@ class Gateway:
         require_asyncio()
         if not observer.watchers:
             return await self._achecked(self._result(await self._embedder().aserve(request, None, job)))
-        with self._watch(request) as watch:
+        with self._watch(EmbeddingDetails(request)) as watch:
             if watch.observation.waits:
                 await self._driver.arun(watch.begun())
             run = await self._embedder().aserve(request, watch.attempt_log, job)
@@ -483,18 +485,19 @@ class Gateway:
             notify(result)
         return result
 
-    def _watch(self, request: EmbedRequest | ChatRequest, streamed: bool = False) -> ObservedCall:
+    def _watch(self, details: RequestDetails[Any, Any], streamed: bool = False) -> ObservedCall:
         """Have a request watched, from now on."""
         return ObservedCall(
             Observation(
-                self.task,
-                self.settings.chain,
-                self.model,
-                self.targets,
-                request,
-                streamed,
-                time.time(),
-                self._clock.now(),
+                task=details.task,
+                chain=self.settings.chain,
+                model=self.model,
+                targets=self.targets,
+                streamed=streamed,
+                time=time.time(),
+                began=self._clock.now(),
+                details=details,
+                **details.request_columns(),
             ),
             self._clock.now,
         )

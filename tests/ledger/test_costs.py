@@ -10,8 +10,11 @@ import pytest
 from hf_gateway import errors
 from hf_gateway.ledger.cost import cost_ceiling, cost_of, may_be_billed, total
 from hf_gateway.ledger.prices import Price, PriceEntry, Prices, is_own
-from hf_gateway.observing.observer import AttemptRecord, Observation
+from hf_gateway.observing.observer import Observation
+from hf_gateway.observing.record import AttemptRecord
 from hf_gateway.spaces.fingerprint import CANARIES
+from hf_gateway.tasks.chat.record import ChatDetails
+from hf_gateway.tasks.embedding.record import EmbeddingDetails
 from hf_gateway.values.chat import ChatRequest
 from hf_gateway.values.embedding import EmbedRequest
 from hf_gateway.values.target import Target
@@ -86,8 +89,18 @@ def asked(request: Any, *targets: Target, model: str | None = "m") -> Observatio
     """A request on its way; a text for a conversation of that one word."""
     if isinstance(request, str):
         request = ChatRequest.of(request, max_tokens=1)
-    task: Any = "embedding" if isinstance(request, EmbedRequest) else "chat"
-    return Observation(task, None, model, targets or (DEAR,), request, False, 0.0, 0.0)
+    details: Any = EmbeddingDetails(request) if isinstance(request, EmbedRequest) else ChatDetails(request)
+    return Observation(
+        task=details.task,
+        chain=None,
+        model=model,
+        targets=targets or (DEAR,),
+        streamed=False,
+        time=0.0,
+        began=0.0,
+        details=details,
+        **details.request_columns(),
+    )
 
 
 def tokens(request: Any) -> int:
@@ -212,16 +225,16 @@ def test_time_is_paid_with_the_images_and_instead_of_the_tokens() -> None:
     second, image, token = Decimal("0.5"), Decimal("0.25"), Decimal(1_000_000)
     assert Price(second=second).amount("chat", Usage(), 2.0000004) == Decimal("1.0")
     assert Price(second=second, input=token).amount("chat", Usage(7, 7), 3.0) == Decimal("1.5")
-    assert Price(second=second, image=image).amount("text-to-image", Usage(), 2.0, images=2) == Decimal("1.5")
-    assert Price(second=second).amount("text-to-image", Usage(), 2.0, images=2) is None
+    assert Price(second=second, image=image).amount("text-to-image", Usage(images=2), 2.0) == Decimal("1.5")
+    assert Price(second=second).amount("text-to-image", Usage(images=2), 2.0) is None
     assert Price(second=Decimal("0.000001")).amount("chat", Usage(), 0.3333337) == Decimal("0.000000333334")
 
 
 def test_images_are_paid_beside_the_words_that_describe_them() -> None:
     price = Price(input=Decimal(1_000_000), output=Decimal(0), image=Decimal("0.25"))
-    assert price.amount("text-to-image", Usage(3, 5), images=2) == Decimal("3.5")
+    assert price.amount("text-to-image", Usage(3, 5, images=2)) == Decimal("3.5")
     assert price.amount("text-to-image", Usage(3, 5)) == 3
-    assert price.amount("text-to-image", Usage(), images=2) is None
+    assert price.amount("text-to-image", Usage(images=2)) is None
     assert Price(image=Decimal("0.25")).amount("text-to-image", Usage(3, 5)) is None
 
 

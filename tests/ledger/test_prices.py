@@ -21,7 +21,7 @@ from hf_gateway.hub import router_catalogue
 from hf_gateway.ledger import models, store
 from hf_gateway.ledger.cost import cost_of, total
 from hf_gateway.ledger.prices import Price, PriceEntry, Prices
-from hf_gateway.observing.observer import AttemptRecord
+from hf_gateway.observing.record import AttemptRecord
 from hf_gateway.values.http import HttpResponse
 from hf_gateway.values.target import Target
 from hf_gateway.values.usage import Usage
@@ -466,8 +466,8 @@ def test_before_a_call_each_part_of_the_price_is_that_of_the_dearest_provider() 
 
 
 def test_images_cost_by_the_image() -> None:
-    assert Price(image=Decimal("0.005")).amount("text-to-image", Usage(), images=3) == Decimal("0.015")
-    assert Price(Decimal(1)).amount("text-to-image", Usage(), images=3) is None
+    assert Price(image=Decimal("0.005")).amount("text-to-image", Usage(images=3)) == Decimal("0.015")
+    assert Price(Decimal(1)).amount("text-to-image", Usage(images=3)) is None
 
 
 def test_digits_are_exact_over_ten_thousand_attempts() -> None:

@@ -11,8 +11,9 @@ from hf_gateway.cli.output import Table, check_text, console, literal, print_jso
 from hf_gateway.errors import ConfigError, GatewayError, visible
 from hf_gateway.ledger import place
 from hf_gateway.ledger.budget_pool import format_usd
-from hf_gateway.ledger.prices import TASKS, Price, PriceEntry
+from hf_gateway.ledger.prices import Price, PriceEntry
 from hf_gateway.settings.config_file import router_url
+from hf_gateway.values.task_facts import CHAT
 from hf_gateway.values.wording import quantity
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def _list(engine: "sa.Engine", arguments: argparse.Namespace, out: Any) -> int:
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="the model's id; '*' for every model of one server")
-    parser.add_argument("--task", default=TASKS["chat"], help="what it does there (text-generation)")
+    parser.add_argument("--task", default=CHAT.price_task, help="what it does there (text-generation)")
     parser.add_argument(
         "--provider",
         help="who is paid: an Inference Provider, or a target as in --targets, such as openai:https://api.example.com; else any",

@@ -188,11 +188,11 @@ class BudgetWatcher:
         known, counted = 0, True
         with localcontext(EXACT):
             for tried in observation.attempts:
-                cost, _ = cost_of(tried, observation.task, prices)
+                cost, _ = cost_of(tried, observation.task.name, prices)
                 if cost is not None:
                     known += int(cost * _PICO_PER_USD)
                 elif may_be_billed(tried):
-                    counted &= prices.dearest(tried.target, observation.task, model=tried.asked) is None
+                    counted &= prices.dearest(tried.target, observation.task.name, model=tried.asked) is None
         return known if counted else max(known, request.needed)
 
     def _budgets_of(self, tenant: str | None) -> "Sequence[Budget]":

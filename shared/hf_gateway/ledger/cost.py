@@ -3,32 +3,20 @@
 Never 0 for want of knowledge. 0 is what one's own servers cost, what was never sent, and what a server refused.
 """
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Decimal, localcontext
-from typing import Any, Literal
+from typing import Literal
 
 from hf_gateway.errors import ConnectFailed
 from hf_gateway.ledger.prices import EXACT, Price, Prices
-from hf_gateway.observing.observer import AttemptRecord, Observation
-from hf_gateway.spaces.fingerprint import CANARIES
-from hf_gateway.values.chat import ChatRequest
-from hf_gateway.values.embedding import EmbedRequest
-from hf_gateway.values.usage import MAX_COST_USD, MAX_TOKENS, Usage, drop_implausible
+from hf_gateway.observing.observer import Observation
+from hf_gateway.observing.record import AttemptRecord
+from hf_gateway.values.usage import MAX_COST_USD, drop_implausible
 
 CostSource = Literal["provider_reported", "router_price", "configured", "unknown"]
 
 SMALLEST = Decimal("1e-12")
 """USD: what amounts are rounded to, half to even, as they are kept."""
-
-DEFAULT_OUTPUT_TOKENS = 4096
-"""Tokens of an answer that a request is taken to get at most where it sets no `max_tokens`."""
-IMAGE_TOKENS = 4096
-"""Tokens that an image in a conversation is taken to have at most."""
-MESSAGE_TOKENS = 16
-"""Tokens that a chat template puts around a message, at most."""
-CHECK_TOKENS = 2 * sum(len(text.encode()) for text in CANARIES)
-"""Tokens of the texts with which a target's vectors are checked, in both roles: any request may be the one that pays for it."""
 MAX_CALL_S = 60
 """Seconds that a call is taken to last at most where time is what is paid for."""
 
@@ -86,64 +74,25 @@ def total(costs: Iterable[tuple[Decimal | None, str]]) -> tuple[Decimal | None, 
 def cost_ceiling(observation: Observation, prices: Prices) -> tuple[Decimal, bool]:
     """Return what a request may cost, in USD, before it is sent: at the dearest target whose price is known; and whether all are.
 
-    No vocabulary needs more tokens than a text has bytes in UTF-8, so that is what input is counted with.
+    The service of the task says how much it may use at most (`RequestDetails.ceiling`).
     """
-    request = observation.request
-    own_model = getattr(request, "model", None)
+    own_model = observation.asked_model
     dearest: list[Price] = []
     all_known = True
     for target in observation.targets:
         inherits = own_model is not None and target.model == observation.model
-        price = prices.dearest(target, observation.task, model=own_model if inherits else None)
+        price = prices.dearest(target, observation.task.name, model=own_model if inherits else None)
         if price is None:
             all_known = False
         elif not price.free:
             dearest.append(price)
     if not dearest:
         return Decimal(0), all_known
-    usage = _embedding_usage(request) if isinstance(request, EmbedRequest) else _chat_usage(request)
-    amounts = [price.amount(observation.task, usage, MAX_CALL_S) for price in dearest]
+    usage = observation.details.ceiling()
+    amounts = [price.amount(observation.task.name, usage, MAX_CALL_S) for price in dearest]
     known = [amount for amount in amounts if amount is not None]
     most = max(known, default=Decimal(0))
     return _round_usd(most, ROUND_CEILING), all_known and len(known) == len(amounts)
-
-
-def _embedding_usage(request: EmbedRequest) -> Usage:
-    return Usage(sum(map(_bytes, request.texts)) + CHECK_TOKENS)
-
-
-def _chat_usage(request: ChatRequest) -> Usage:
-    taken = sum(_message(message) for message in request.messages)
-    if request.tools:
-        taken += _bytes(json.dumps(list(request.tools), ensure_ascii=False, default=str))
-    if request.response_format is not None:
-        taken += _bytes(json.dumps(request.response_format, ensure_ascii=False, default=str))
-    sampling = request.sampling
-    extra = sampling.extra_body or {}
-    limits = (extra.get("max_completion_tokens"), extra.get("max_tokens"), sampling.max_tokens)
-    given = max(filter(None, map(_limit, limits)), default=DEFAULT_OUTPUT_TOKENS)
-    return Usage(taken, given * (_limit(extra.get("n")) or 1))
-
-
-def _limit(value: Any) -> int | None:
-    """Return a limit as a caller wrote it; what is none, or not above 0, limits nothing."""
-    # Servers take 100.0 for 100. What nobody could pay for anyway is not written with all its digits.
-    return max(1, int(min(value, MAX_TOKENS))) if type(value) in (int, float) and value > 0 else None
-
-
-def _message(message: Mapping[str, Any]) -> int:
-    content = message.get("content")
-    taken = MESSAGE_TOKENS
-    for part in (content,) if isinstance(content, str) else content or ():
-        text = part if isinstance(part, str) else part.get("text")
-        taken += _bytes(text) if isinstance(text, str) else IMAGE_TOKENS
-    if calls := message.get("tool_calls"):
-        taken += _bytes(json.dumps(calls, ensure_ascii=False, default=str))
-    return taken
-
-
-def _bytes(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 def _round_usd(usd: Decimal, way: str) -> Decimal:

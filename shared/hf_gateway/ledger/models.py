@@ -19,12 +19,13 @@ import sqlalchemy as sa
 
 from hf_gateway.errors import BadResponse, ConfigError, GatewayError, did_you_mean
 from hf_gateway.hub import router_catalogue
-from hf_gateway.ledger.prices import ANY_MODEL, ROUTER_CHOICES, TASK_ALIASES, TASKS, Price, PriceEntry, Prices
+from hf_gateway.ledger.prices import ANY_MODEL, ROUTER_CHOICES, Price, PriceEntry, Prices
 from hf_gateway.ledger.tables import models
 from hf_gateway.values.forks import fork_lock
 from hf_gateway.values.kinds import registered
 from hf_gateway.values.logs import logger
 from hf_gateway.values.target import Target
+from hf_gateway.values.task_facts import CHAT, TASK_NAMES, facts_of
 from hf_gateway.wire.hf_router import CatalogueEntry
 
 log = logger(__name__)
@@ -35,7 +36,7 @@ RETRY_S = 600.0
 """Seconds until a router that could not be asked is asked again."""
 REREAD_S = 30.0
 """Seconds after which a change that another process made is seen."""
-KNOWN_TASKS = tuple(sorted({*TASKS, *TASKS.values(), *TASK_ALIASES, "text-to-image"}))
+KNOWN_TASKS = tuple(sorted(TASK_NAMES | {"text-to-image"}))
 """What a task may be called; pictures are among them, since the table begins with two models that paint."""
 _PROVIDER = re.compile(r"[a-z0-9][\w.-]*", re.ASCII)
 _MAX_TOKENS = 2**31  # what an integer of PostgreSQL's holds
@@ -97,8 +98,7 @@ def _check_routed(model: str, paid: str | None) -> None:
 
 def task_of(name: str) -> str:
     """Return the Hub's name for a task, where it has one for it."""
-    name = TASKS.get(name, name)
-    return TASK_ALIASES.get(name, name)
+    return facts_of(name).price_task
 
 
 def payee(provider: str, model: str | None = None) -> str | None:
@@ -207,7 +207,11 @@ def replace_router_entries(engine: sa.Engine, listed: Iterable[CatalogueEntry], 
             if entry.source == "configured" and not entry.pinned and (entry.model, entry.task) in priced
         }
         connection.execute(sa.delete(models).where(models.c.source == "router"))
-        came_with_us = (models.c.source == "configured", models.c.pinned == sa.false(), models.c.task == TASKS["chat"])
+        came_with_us = (
+            models.c.source == "configured",
+            models.c.pinned == sa.false(),
+            models.c.task == CHAT.price_task,
+        )
         connection.execute(sa.delete(models).where(*came_with_us, models.c.model.in_(better)))
         rows = [_row(entry) for key, entry in found.items() if key not in pinned]
         if rows:
@@ -325,7 +329,7 @@ def _of_router(listed: Iterable[CatalogueEntry], at: dt.datetime) -> Iterable[Pr
             if offer.live:
                 price = Price(_exact(offer.price_in), _exact(offer.price_out))
                 facts = (offer.context, offer.tools, offer.structured_output)
-                yield PriceEntry(model.id, TASKS["chat"], offer.provider, price, *facts, "router", False, at)
+                yield PriceEntry(model.id, CHAT.price_task, offer.provider, price, *facts, "router", False, at)
 
 
 def _is_sound(entry: PriceEntry) -> bool:

@@ -16,6 +16,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from hf_gateway.values.target import Target
+from hf_gateway.values.task_facts import CHAT, facts_of
 from hf_gateway.values.usage import Usage
 
 PriceSource = Literal["configured", "router"]
@@ -25,13 +26,6 @@ EXACT = Context(prec=60)
 """Whatever precision the caller's program has set for its own numbers."""
 ANY_MODEL = "*"
 """What stands for every model of one server."""
-TASKS = {"embedding": "feature-extraction", "chat": "text-generation"}
-"""The Hub's names for what a gateway does."""
-TASK_ALIASES = {
-    "sentence-similarity": "feature-extraction",
-    "conversational": "text-generation",
-    "image-text-to-text": "text-generation",
-}
 ROUTER_CHOICES = (None, "auto", "cheapest", "fastest", "preferred")
 
 
@@ -59,7 +53,7 @@ class Price:
         """Whether a call costs nothing, however large it is."""
         return self.known and not any((self.input, self.output, self.cached, self.image, self.second))
 
-    def amount(self, task: str, usage: Usage, seconds: float = 0.0, images: int = 0) -> Decimal | None:
+    def amount(self, task: str, usage: Usage, seconds: float = 0.0) -> Decimal | None:
         """Return USD, exactly; None where a price or a count that it takes is not known.
 
         Cached input is paid as other input where there is no price of its own; reasoning is part of the output.
@@ -69,7 +63,7 @@ class Price:
         if self.free:
             return Decimal(0)
         with localcontext(EXACT):
-            return self._amount(task, usage, seconds, images)
+            return self._amount(task, usage, seconds, usage.images or 0)
 
     def _amount(self, task: str, usage: Usage, seconds: float, images: int) -> Decimal | None:
         total = Decimal(0)
@@ -91,7 +85,7 @@ class Price:
         parts = [(self.input, usage.input_tokens if usage.input_tokens is None else usage.input_tokens - cached)]
         if cached:
             parts.append((self.cached, cached))
-        if task != "embedding":
+        if "output_tokens" in facts_of(task).units:
             parts.append((self.output, usage.output_tokens))
         total = Decimal(0)
         for price, count in parts:
@@ -114,7 +108,7 @@ class PriceEntry:
     """
 
     model: str
-    task: str = "text-generation"
+    task: str = CHAT.price_task
     provider: str | None = None
     price: Price = Price()
     context: int | None = None
@@ -144,7 +138,7 @@ class Prices:
         """Take the lines that have a price, and what the router offers without one."""
         self._lines: dict[tuple[str, str], list[PriceEntry]] = {}
         for entry in entries:
-            self._lines.setdefault((entry.model.casefold(), _task(entry.task)), []).append(entry)
+            self._lines.setdefault((entry.model.casefold(), facts_of(entry.task).price_task), []).append(entry)
 
     def of(
         self, target: Target, task: str, *, provider: str | None = None, model: str | None = None
@@ -184,7 +178,7 @@ class Prices:
         name = model or target.model or ""
         if target.kind == "hf":
             name = name.partition(":")[0]
-        task = _task(task)
+        task = facts_of(task).price_task
         lines = self._lines.get((name.casefold(), task), [])
         return [*lines, *self._lines.get((ANY_MODEL, task), ())] if target.kind != "hf" else lines
 
@@ -193,11 +187,6 @@ class Prices:
         # One that names the model goes before one for all models of that server.
         named = _best([line for line in own if line.model != ANY_MODEL]) or _best(own)
         return named or (DECLARED if is_own(target) else None)
-
-
-def _task(name: str) -> str:
-    name = TASKS.get(name, name)
-    return TASK_ALIASES.get(name, name)
 
 
 def _offers(lines: Sequence[PriceEntry]) -> list[FoundPrice | None]:

@@ -1,10 +1,12 @@
 """The ledger's tables, for SQLite and PostgreSQL alike.
 
 Money is exact in both: NUMERIC in PostgreSQL, whole pico-dollars in SQLite, whose numbers are floats. NULL is unknown, never 0.
-The migrations in `migrations/` make these tables, and PostgreSQL's row-level security on top.
+The columns of the requests' table stand in `columns`. The migrations in `migrations/` make these tables, and PostgreSQL's
+row-level security on top.
 """
 
 import datetime as dt
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
 
@@ -27,6 +29,8 @@ from sqlalchemy import (
     func,
 )
 from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from hf_gateway.ledger.columns import COLUMNS, LedgerColumn
 
 DIGITS = 12
 """Digits after the point of a dollar that are kept: a millionth of what a million tokens cost, for one token."""
@@ -91,45 +95,34 @@ class UtcTime(TypeDecorator[dt.datetime]):
         return value.replace(tzinfo=dt.UTC) if value.tzinfo is None else value.astimezone(dt.UTC)
 
 
+SQL_TYPES: Mapping[str, type[TypeEngine[Any]]] = {
+    "uuid": Uuid,
+    "time": UtcTime,
+    "text": Text,
+    "string": String,
+    "integer": Integer,
+    "bigint": BigInteger,
+    "boolean": Boolean,
+    "float": Float,
+    "money": Money,
+}
+"""SQLAlchemy's class for each `ColumnType.sql`."""
+
+
+def table_columns(columns: Iterable[LedgerColumn]) -> Iterator[Column[Any]]:
+    """Yield SQLAlchemy's columns for those of the ledger; "id" is the primary key."""
+    for column in columns:
+        kind, size = SQL_TYPES[column.type.sql], column.type.size
+        made = kind() if size is None else String(size)
+        yield Column(column.name, made, primary_key=column.name == "id", nullable=column.nullable)
+
+
 metadata = MetaData()
 
 observations = Table(
     "llm_observations",
     metadata,
-    Column("id", Uuid, primary_key=True),  # UUIDv7
-    Column("request", Uuid, nullable=False),  # the id of the request's own row
-    Column("kind", String(8), nullable=False),  # request | attempt
-    Column("time", UtcTime, nullable=False),  # when it began
-    Column("tenant", Text),
-    Column("user_tag", Text),
-    Column("chain", Text),
-    Column("target", Text),
-    Column("target_kind", Text),
-    Column("provider", Text),
-    Column("model", Text),
-    Column("task", String(16), nullable=False),  # embedding | chat
-    Column("space_id", Text),
-    Column("texts", Integer),  # of an embedding request
-    Column("cached_texts", Integer),
-    Column("shared", Boolean, nullable=False),
-    Column("streamed", Boolean, nullable=False),
-    Column("fallback", Boolean, nullable=False),  # of a request: served, and not by the first that was to be asked
-    Column("input_tokens", BigInteger),
-    Column("output_tokens", BigInteger),
-    Column("cached_tokens", BigInteger),
-    Column("reasoning_tokens", BigInteger),
-    Column("latency_ms", Float, nullable=False),
-    Column("first_content_ms", Float),
-    Column("status", String(16), nullable=False),  # ok | failed | skipped | split | cancelled
-    Column("error_class", Text),
-    Column("http_status", Integer),
-    Column("cost_usd", Money),
-    Column(
-        "cost_source", String(24)
-    ),  # provider_reported | router_price | configured | unknown; NULL: nothing was used
-    Column("request_id", Text),  # the server's own
-    Column("prompt", Text),
-    Column("answer", Text),
+    *table_columns(COLUMNS),
     Index("ix_llm_observations_time", "time"),
     Index("ix_llm_observations_tenant_time", "tenant", "time"),
     Index("ix_llm_observations_request", "request"),

@@ -4,10 +4,8 @@ import json
 from typing import Any
 
 from hf_gateway.ledger.place import shown_url
-from hf_gateway.ledger.rows import snapshot
 from hf_gateway.ledger.writer import Writer
 from hf_gateway.observing.observer import Observation
-from hf_gateway.values.chat import ChatRequest, ChatResult
 
 
 class Ledger:
@@ -30,10 +28,11 @@ class Ledger:
 
     def end(self, observation: Observation) -> None:
         """Note it, in microseconds."""
+        record = observation.record()
         if self.content:
-            self.writer.put(snapshot(observation, *_content(observation)))
-        else:
-            self.writer.put(snapshot(observation))
+            # Here and now: messages are their owner's to change.
+            record.prompt, record.answer = _json(observation.details.prompt()), _json(observation.details.answer())
+        self.writer.put(record)
 
     def flush(self, timeout: float = 10.0) -> bool:
         """Have everything in the database that was called until now; returns whether it is. timeout: seconds."""
@@ -52,12 +51,5 @@ class Ledger:
         raise TypeError("a ledger cannot be pickled; call hf_gateway.ledger.enable in the other process")
 
 
-def _content(observation: Observation) -> tuple[str, str | None]:
-    """Return what was asked and answered, as JSON; here and now, since messages are their owner's to change."""
-    request, result = observation.request, observation.result
-    if not isinstance(request, ChatRequest):
-        return json.dumps(list(request.texts), ensure_ascii=False), None
-    prompt = json.dumps(list(request.messages), ensure_ascii=False, default=str)
-    if not isinstance(result, ChatResult):
-        return prompt, None
-    return prompt, json.dumps(result.message(), ensure_ascii=False, default=str)
+def _json(value: Any) -> str | None:
+    return None if value is None else json.dumps(value, ensure_ascii=False, default=str)

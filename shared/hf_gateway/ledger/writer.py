@@ -20,8 +20,9 @@ from concurrent.futures import TimeoutError as NotInTime
 from typing import Any
 
 from hf_gateway.ledger.database import BATCH_ENTRIES, Inserter
-from hf_gateway.ledger.rows import CallSnapshot, Ids, Item, LedgerEntry, Loss
+from hf_gateway.ledger.rows import Ids, Item, LedgerEntry, Loss
 from hf_gateway.ledger.spill import Spill
+from hf_gateway.observing.record import RequestRecord
 from hf_gateway.values.logs import logger
 
 log = logger(__name__)
@@ -53,7 +54,7 @@ class Writer:
         _writers.add(self)
 
     def _reset(self) -> None:
-        self._queue: deque[CallSnapshot] = deque()
+        self._queue: deque[RequestRecord] = deque()
         self._signals: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._signalled = False
         self._hurried = False
@@ -68,7 +69,7 @@ class Writer:
         self._waiters: deque[Future[None]] = deque()
         self._database = Inserter(self._url, self._spill)
 
-    def put(self, noted: CallSnapshot) -> None:
+    def put(self, noted: RequestRecord) -> None:
         """Take one; dropped, and counted, where too many wait."""
         waiting = len(self._queue)
         if waiting >= MAX_WAITING:
@@ -194,7 +195,7 @@ class Writer:
             if not self._write([*self._held, *items, *self._losses()]):
                 return
 
-    def _entry(self, noted: CallSnapshot) -> LedgerEntry | None:
+    def _entry(self, noted: RequestRecord) -> LedgerEntry | None:
         try:
             return LedgerEntry.of(noted, self._ids)
         except Exception:

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hf_gateway.observing.observer import AttemptRecord
+from hf_gateway.observing.record import AttemptRecord
 from hf_gateway.values.target import Target
+from hf_gateway.values.task_facts import TaskFacts
 from hf_gateway.values.text import encodable
 
 OPT_IN = "gen_ai_latest_experimental"
@@ -50,45 +51,56 @@ TARGET, TARGET_KIND, OUTCOME, NUMBER = (
     "hf_gateway.attempt.number",
 )
 
-EMBEDDINGS, CHAT = "embeddings", "chat"
+DIRECTIONS = {"input": "input_tokens", "output": "output_tokens"}
+"""Directions of tokens that metrics tell apart, and the fields of `Usage` that count them."""
+USAGE = {
+    "input_tokens": INPUT_TOKENS,
+    "output_tokens": OUTPUT_TOKENS,
+    "cached_tokens": CACHED_TOKENS,
+    "reasoning_tokens": REASONING_TOKENS,
+}
+"""Attributes of a span for fields of `Usage`."""
 
 
 @dataclass(frozen=True)
 class Names:
-    """One column. The metrics by what is measured and, where the column tells them apart, by operation; None for none."""
+    """One column. In the names of metrics, `{group}` is the task's metric group and `{direction}` is input or output."""
 
     latest: bool
-    duration: Mapping[str, str]
+    """Whether they are those of the successor repository."""
+    duration: str
+    """Histogram of the calls' durations."""
     first_chunk: str
-    tokens: str | None
-    """One histogram of both directions, told apart by an attribute."""
-    counted: Mapping[tuple[str, str], str]
-    """Or one instrument for each operation and direction."""
+    """Histogram of the times to the first content."""
+    tokens: str
+    """Histogram of the tokens of a direction; both directions in one, told apart by an attribute, without `{direction}`."""
 
     def span(self, operation: str, model: str | None) -> str:
-        """Name the span of a call."""
+        """Return the name of a call's span."""
         if not self.latest:
             return SPAN
         return f"{operation} {model}" if model else operation
 
+    def duration_of(self, task: TaskFacts) -> str:
+        """Return the name of the durations of a task's calls."""
+        return self.duration.format(group=task.metric_group)
+
+    def tokens_of(self, task: TaskFacts, direction: str) -> str:
+        """Return the name of the tokens of a task's calls in a direction."""
+        return self.tokens.format(group=task.metric_group, direction=direction)
+
 
 RELEASED = Names(
     latest=False,
-    duration=dict.fromkeys((CHAT, EMBEDDINGS), "gen_ai.client.operation.duration"),
+    duration="gen_ai.client.operation.duration",
     first_chunk="gen_ai.client.operation.time_to_first_chunk",
     tokens="gen_ai.client.token.usage",
-    counted={},
 )
 LATEST = Names(
     latest=True,
-    duration={CHAT: "gen_ai.client.inference.duration", EMBEDDINGS: "gen_ai.client.embeddings.duration"},
+    duration="gen_ai.client.{group}.duration",
     first_chunk="gen_ai.client.inference.time_to_first_chunk",
-    tokens=None,
-    counted={
-        (CHAT, "input"): "gen_ai.client.inference.operation.input_tokens",
-        (CHAT, "output"): "gen_ai.client.inference.operation.output_tokens",
-        (EMBEDDINGS, "input"): "gen_ai.client.embeddings.operation.input_tokens",
-    },
+    tokens="gen_ai.client.{group}.operation.{direction}_tokens",
 )
 
 

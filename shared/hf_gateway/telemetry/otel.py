@@ -4,7 +4,6 @@ A call's span is the current one while its requests are sent, so that spans of a
 stream, whose pieces are handed to the caller in between, and who would have it as its own.
 """
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -16,11 +15,11 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from hf_gateway._version import __version__
 from hf_gateway.errors import GatewayError
-from hf_gateway.observing.observer import AttemptRecord, Observation
+from hf_gateway.observing.observer import Observation
+from hf_gateway.observing.record import AttemptRecord
 from hf_gateway.telemetry import counting, names
 from hf_gateway.telemetry.names import Names, error_code, exportable, provider_of
-from hf_gateway.values.chat import ChatRequest, ChatResult
-from hf_gateway.values.embedding import EmbedResult
+from hf_gateway.values.forks import fork_lock
 from hf_gateway.values.text import encodable
 
 _IN_PROCESS = ("local", "hash")
@@ -37,28 +36,14 @@ class Tracer:
         self._content = os.environ.get(_CAPTURE, "").strip().lower() in ("true", "1", "span_only", "span_and_event")
         schema = _SCHEMAS[self._names.latest]
         self._tracer = trace.get_tracer("hf_gateway", __version__, tracer_provider, schema_url=schema)
-        meter = metrics.get_meter("hf_gateway", __version__, meter_provider, schema_url=schema)
-
-        def histogram(name: str, unit: str, buckets: Sequence[float], about: str) -> Any:
-            return meter.create_histogram(name, unit, about, explicit_bucket_boundaries_advisory=buckets)
-
-        about = "Duration of a call, with its retries and fallbacks."
-        made = {
-            name: histogram(name, "s", names.DURATION_BUCKETS, about) for name in set(self._names.duration.values())
-        }
-        self._durations = {operation: made[name] for operation, name in self._names.duration.items()}
-        self._first_chunk = histogram(
-            self._names.first_chunk, "s", names.DURATION_BUCKETS, "From the call to its first content."
-        )
-        counts = {self._names.tokens} if self._names.tokens else set(self._names.counted.values())
-        usage = {name: histogram(str(name), "{token}", names.TOKEN_BUCKETS, "Tokens of a call.") for name in counts}
-        self._tokens = usage[self._names.tokens] if self._names.tokens else None
-        self._counted = {which: usage[name] for which, name in self._names.counted.items()} if not self._tokens else {}
+        self._meter = metrics.get_meter("hf_gateway", __version__, meter_provider, schema_url=schema)
+        self._histograms: dict[str, Any] = {}
+        self._lock = fork_lock()
 
     def begin(self, observation: Observation) -> None:
         """Start a call's span."""
         target = observation.targets[0]
-        operation = names.CHAT if observation.task == "chat" else names.EMBEDDINGS
+        operation = observation.task.operation
         model = target.model or observation.model
         attributes = {
             names.OPERATION: operation,
@@ -84,7 +69,7 @@ class Tracer:
         if token is not None:
             context.detach(token)
         ended = observation.time + observation.seconds
-        served = next((tried for tried in reversed(observation.attempts) if tried.outcome == "served"), None)
+        served = observation.served
         if span.is_recording():
             self._attempts(span, observation)
             span.set_attributes(self._facts(observation, served))
@@ -129,12 +114,15 @@ class Tracer:
 
     def _facts(self, observation: Observation, served: AttemptRecord | None) -> dict[str, Any]:
         """Return what is known of a call at its end."""
-        usage, result, request = observation.usage, observation.result, observation.request
+        counted = [unit for unit in observation.task.units if unit in names.USAGE]
         facts: dict[str, Any] = {
-            names.INPUT_TOKENS: usage.input_tokens,
+            **{names.USAGE[unit]: getattr(observation.usage, unit) for unit in counted},
             names.CHAIN: observation.chain,
             names.TENANT: observation.tags.tenant,
+            names.STREAM: observation.streamed or None,
+            names.FIRST_CHUNK: observation.first_content_seconds,
             names.ERROR_TYPE: error_code(observation.error) if observation.error is not None else None,
+            **observation.details.span_attributes(content=self._content),
         }
         if served is not None:
             facts |= {
@@ -143,30 +131,6 @@ class Tracer:
                 names.RESPONSE_MODEL: served.model,
                 names.RESPONSE_ID: served.request_id,
             }
-        if isinstance(result, EmbedResult):
-            facts |= {names.DIMENSION: result.vectors.dim or None, names.SPACE: observation.space_id}
-        if not isinstance(request, ChatRequest):
-            facts[names.TEXTS] = len(request.texts)
-        else:
-            sampling = request.sampling
-            facts |= {
-                names.OUTPUT_TOKENS: usage.output_tokens,
-                names.CACHED_TOKENS: usage.cached_tokens,
-                names.REASONING_TOKENS: usage.reasoning_tokens,
-                names.STREAM: observation.streamed or None,
-                names.FIRST_CHUNK: observation.first_content_seconds,
-                names.TEMPERATURE: sampling.temperature,
-                names.TOP_P: sampling.top_p,
-                names.MAX_TOKENS: sampling.max_tokens,
-                names.SEED: sampling.seed,
-                names.STOP: [sampling.stop] if isinstance(sampling.stop, str) else sampling.stop or None,
-            }
-            if isinstance(result, ChatResult) and result.finish_reason:
-                facts[names.FINISH_REASONS] = [result.finish_reason]
-            if self._content:
-                facts[names.INPUT_MESSAGES] = json.dumps(list(request.messages), ensure_ascii=False, default=str)
-                if isinstance(result, ChatResult):
-                    facts[names.OUTPUT_MESSAGES] = json.dumps([result.message()], ensure_ascii=False, default=str)
         return exportable(facts)
 
     def _words(self, error: BaseException) -> str:
@@ -179,33 +143,44 @@ class Tracer:
         return error_code(error) if error.status is None else f"{error_code(error)}: HTTP {error.status}"
 
     def _measure(self, span: Span, observation: Observation, served: AttemptRecord | None) -> None:
-        operation = names.CHAT if observation.task == "chat" else names.EMBEDDINGS
         target = served.target if served is not None else observation.targets[0]
-        facts = {names.OPERATION: operation, names.PROVIDER_NAME: provider_of(target, served)}
+        facts = {names.OPERATION: observation.task.operation, names.PROVIDER_NAME: provider_of(target, served)}
         if model := target.model or observation.model:
             facts[names.REQUEST_MODEL] = model
         facts = exportable(facts)
         with_error = facts if observation.error is None else {**facts, names.ERROR_TYPE: error_code(observation.error)}
         within = trace.set_span_in_context(span)  # for exemplars
         with counting.using("opentelemetry"):
-            self._record(operation, observation, facts, with_error, within)
+            self._record(observation, facts, with_error, within)
 
-    def _record(
-        self, operation: str, observation: Observation, facts: dict[str, Any], with_error: dict[str, Any], within: Any
-    ) -> None:
-        self._durations[operation].record(observation.seconds, with_error, within)
-        if observation.first_content_seconds is not None:
-            self._first_chunk.record(observation.first_content_seconds, facts, within)
-        for direction, count in (
-            ("input", observation.usage.input_tokens),
-            ("output", observation.usage.output_tokens if operation == names.CHAT else None),
-        ):
-            if count is None:
+    def _record(self, observation: Observation, facts: dict[str, Any], with_error: dict[str, Any], within: Any) -> None:
+        task = observation.task
+        self._seconds(self._names.duration_of(task), "Duration of a call, with its retries and fallbacks.").record(
+            observation.seconds, with_error, within
+        )
+        if (first := observation.first_content_seconds) is not None:
+            self._seconds(self._names.first_chunk, "From the call to its first content.").record(first, facts, within)
+        for direction, unit in names.DIRECTIONS.items():
+            if unit not in task.units or (count := getattr(observation.usage, unit)) is None:
                 continue
-            if self._tokens is not None:
-                self._tokens.record(count, {**facts, names.TOKEN_TYPE: direction}, within)
-            else:
-                self._counted[operation, direction].record(count, facts, within)
+            told = facts if self._names.latest else {**facts, names.TOKEN_TYPE: direction}
+            self._tokens(self._names.tokens_of(task, direction)).record(count, told, within)
+
+    def _seconds(self, name: str, about: str) -> Any:
+        return self._histogram(name, "s", about, names.DURATION_BUCKETS)
+
+    def _tokens(self, name: str) -> Any:
+        return self._histogram(name, "{token}", "Tokens of a call.", names.TOKEN_BUCKETS)
+
+    def _histogram(self, name: str, unit: str, about: str, buckets: Sequence[float]) -> Any:
+        """Return the histogram of a name, made once: which there are depends on the tasks that are called."""
+        made = self._histograms.get(name)
+        if made is None:
+            with self._lock:
+                if (made := self._histograms.get(name)) is None:
+                    made = self._meter.create_histogram(name, unit, about, explicit_bucket_boundaries_advisory=buckets)
+                    self._histograms[name] = made
+        return made
 
 
 @lru_cache(maxsize=256)

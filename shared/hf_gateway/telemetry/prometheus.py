@@ -14,9 +14,10 @@ import prometheus_client
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from hf_gateway.observing import observer
-from hf_gateway.observing.observer import AttemptRecord, Observation
+from hf_gateway.observing.observer import Observation
+from hf_gateway.observing.record import AttemptRecord
 from hf_gateway.telemetry import counting
-from hf_gateway.telemetry.names import DURATION_BUCKETS, error_code
+from hf_gateway.telemetry.names import DIRECTIONS, DURATION_BUCKETS, error_code
 from hf_gateway.telemetry.names import Prometheus as Names
 from hf_gateway.values.forks import fork_lock
 from hf_gateway.values.text import encodable
@@ -71,7 +72,7 @@ class Metrics:
     def begin(self, observation: Observation) -> None:
         """Count a call as under way."""
         with counting.using("prometheus_client"):
-            self._child(self._under_way, task=observation.task).inc()
+            self._child(self._under_way, task=observation.task.name).inc()
         observation.notes[self] = True
 
     def end(self, observation: Observation) -> None:
@@ -81,9 +82,9 @@ class Metrics:
 
     def _count(self, observation: Observation) -> None:
         if observation.notes.pop(self, None):
-            self._child(self._under_way, task=observation.task).dec()
+            self._child(self._under_way, task=observation.task.name).dec()
         model = observation.model or ""
-        self._child(self._calls, task=observation.task, outcome=observation.outcome).inc()
+        self._child(self._calls, task=observation.task.name, outcome=observation.outcome).inc()
         self._child(self._latency, model=model).observe(observation.seconds)
         if observation.first_content_seconds is not None:
             self._child(self._first, model=model).observe(observation.first_content_seconds)
@@ -97,8 +98,9 @@ class Metrics:
         if served is not None and served.outcome == "served" and served.target != observation.targets[0]:
             self._child(self._fallbacks, target=served.target.label).inc()
         if observation.looked_up:
-            self._child(self._cache, result="hit").inc(observation.cached_texts)
-            self._child(self._cache, result="miss").inc(observation.looked_up - observation.cached_texts)
+            cached = observation.cached_inputs or 0
+            self._child(self._cache, result="hit").inc(cached)
+            self._child(self._cache, result="miss").inc(observation.looked_up - cached)
 
     def record_cost(self, provider: str, model: str, cost: Decimal | None) -> None:
         """Count what an attempt cost, in USD; None where that is unknown."""
@@ -116,9 +118,8 @@ class Metrics:
 
     def _count_tokens(self, observation: Observation, tried: AttemptRecord) -> None:
         model = tried.target.model or observation.model or ""
-        counts = {"input": tried.usage.input_tokens}
-        if observation.task == "chat":
-            counts["output"] = tried.usage.output_tokens
+        counted = [(direction, unit) for direction, unit in DIRECTIONS.items() if unit in observation.task.units]
+        counts: dict[str, int | None] = {direction: getattr(tried.usage, unit) for direction, unit in counted}
         if None in counts.values():
             self._child(self._unknown, model=model).inc()
         for direction, count in counts.items():

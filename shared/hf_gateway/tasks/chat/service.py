@@ -13,6 +13,7 @@ from hf_gateway.observing import observer
 from hf_gateway.observing.observer import ObservedCall
 from hf_gateway.settings.chat import ChatSettings
 from hf_gateway.tasks.chat.candidate import ChatCandidate
+from hf_gateway.tasks.chat.record import ChatDetails
 from hf_gateway.values.chat import ChatRequest, ChatResult, Message
 
 OnAnswer = Callable[[ChatResult, AttemptLog], None]
@@ -26,7 +27,7 @@ class ChatService:
         chain: Chain,
         candidates: Sequence[ChatCandidate],
         settings: ChatSettings,
-        watch: Callable[[ChatRequest, bool], ObservedCall],
+        watch: Callable[[ChatDetails, bool], ObservedCall],
         told: OnAnswer,
     ) -> None:
         """watch: has a request watched, which is streamed to its caller or not; told: hears of each result before its caller."""
@@ -58,7 +59,7 @@ class ChatService:
     def _watched(self, request: ChatRequest, ended: Callable[[ChatResult], None] | None) -> Steps:
         if not observer.watchers:
             return (yield from self._answer(request, ended, AttemptLog()))
-        with self._watch(request, ended is not None) as watch:
+        with self._watch(ChatDetails(request), ended is not None) as watch:
             yield from watch.begun()
             return watch.done((yield from self._answer(request, ended, watch.attempt_log)))
 

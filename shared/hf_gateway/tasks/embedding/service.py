@@ -26,7 +26,7 @@ from hf_gateway.chain.attempt_log import AttemptLog
 from hf_gateway.chain.effects import Await, Steps
 from hf_gateway.chain.fallback import Chain, Split
 from hf_gateway.errors import ContextOverflow, GatewayError, InvalidRequest
-from hf_gateway.observing.observer import tags
+from hf_gateway.observing.tags import tags
 from hf_gateway.runtime.background_loop import BackgroundLoop, background_loop
 from hf_gateway.runtime.coalescing import Coalescer, Group
 from hf_gateway.runtime.concurrency_limit import LoopLimiters

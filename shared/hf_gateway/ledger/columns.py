@@ -1,0 +1,302 @@
+"""The columns of the ledger's rows. Each stands here once; the tables, the rows and the lines that wait in files come from it.
+
+A new column is a line in `COLUMNS` and a migration that adds it to the table. Imports no third-party package.
+"""
+
+import datetime as dt
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hf_gateway.observing.record import AttemptRecord, RequestRecord
+from hf_gateway.values.text import encodable
+from hf_gateway.values.usage import Usage, parse_token_count
+
+Row = dict[str, Any]
+
+_MAX_NAME_CHARS = 500
+"""Maximum length of a name; the rest is cut off."""
+
+
+def _unchanged(value: Any) -> Any:
+    return value
+
+
+@dataclass(frozen=True)
+class ColumnType:
+    """How values of a column are kept. None, for unknown, is not passed to any of the functions."""
+
+    sql: str
+    """The type in the database; `tables` has SQLAlchemy's class for each."""
+    size: int | None = None
+    """Maximum length of a text."""
+    to_database: Callable[[Any], Any] = _unchanged
+    """Makes of a value of the record one that a database accepts."""
+    to_json: Callable[[Any], Any] = _unchanged
+    """Makes of that a plain value for a line of JSON."""
+    from_json: Callable[[Any], Any] = _unchanged
+    """Reads what `to_json` returned."""
+
+
+def clean_text(text: str) -> str:
+    """Return text without what PostgreSQL refuses (NUL) and what UTF-8 cannot encode."""
+    return encodable(text.replace("\0", "\ufffd"))
+
+
+def utc_time(text: str) -> dt.datetime:
+    """Parse a time in ISO format. Raises ValueError."""
+    return dt.datetime.fromisoformat(text).astimezone(dt.UTC)
+
+
+def _name(value: Any) -> str:
+    return clean_text(str(value)[:_MAX_NAME_CHARS])
+
+
+def _datetime(seconds: float) -> dt.datetime:
+    return dt.datetime.fromtimestamp(seconds, dt.UTC)
+
+
+def _milliseconds(seconds: float) -> float:
+    return seconds * 1000
+
+
+def _http_status(value: Any) -> int | None:
+    return value if isinstance(value, int) and 0 <= value < 2**31 else None
+
+
+ID = ColumnType("uuid", to_json=lambda value: value.hex, from_json=uuid.UUID)
+TIME = ColumnType("time", to_database=_datetime, to_json=dt.datetime.isoformat, from_json=utc_time)
+NAME = ColumnType("text", to_database=_name)
+CONTENT = ColumnType("text", to_database=clean_text)
+WORD_8, WORD_16, WORD_24 = (ColumnType("string", size) for size in (8, 16, 24))
+COUNT = ColumnType("integer")
+TOKENS = ColumnType("bigint", to_database=parse_token_count)
+FLAG = ColumnType("boolean")
+MILLISECONDS = ColumnType("float", to_database=_milliseconds)
+HTTP_STATUS = ColumnType("integer", to_database=_http_status)
+MONEY = ColumnType("money")
+
+
+@dataclass(frozen=True)
+class LedgerColumn:
+    """A column, and where its values come from."""
+
+    name: str
+    """In the table, and in lines of JSON."""
+    type: ColumnType
+    """How its values are kept."""
+    of_request: Callable[[RequestRecord], Any] | None = None
+    """Its value for a request; None for an id and for what is known once the row is priced."""
+    of_attempt: Callable[[RequestRecord, AttemptRecord], Any] | None = None
+    """Its value for an attempt; None for the same as for its request."""
+    nullable: bool = True
+    """Whether it may be unknown."""
+    priced: bool = False
+    """Whether it is known only once the row is priced, so that no line of JSON has it."""
+
+
+_NOTHING_USED = Usage(0, 0, 0, 0)
+
+
+def _used_by_request(record: RequestRecord) -> Usage:
+    return record.usage if record.attempts else _NOTHING_USED
+
+
+def _used_by_attempt(attempt: AttemptRecord) -> Usage:
+    return _NOTHING_USED if attempt.outcome in ("skipped", "split") else attempt.usage
+
+
+def _unit(name: str) -> LedgerColumn:
+    return LedgerColumn(
+        name,
+        TOKENS,
+        lambda record: getattr(_used_by_request(record), name),
+        lambda _, attempt: getattr(_used_by_attempt(attempt), name),
+    )
+
+
+def _of_server(record: RequestRecord, value: Callable[[AttemptRecord], Any]) -> Any:
+    """Return a value of the attempt that served a request; of several, the last."""
+    served = record.served
+    return None if served is None else value(served)
+
+
+def _has_fallen_back(record: RequestRecord) -> bool:
+    """Return whether it was served, and not only by the first target."""
+    first = record.targets[0] if record.targets else None
+    served = (attempt for attempt in record.attempts if attempt.outcome == "served")
+    return record.outcome == "ok" and any(attempt.target is not first for attempt in served)
+
+
+def _started(record: RequestRecord, attempt: AttemptRecord) -> float:
+    return record.time + max(0.0, attempt.started - record.began)
+
+
+def _unknown(record: RequestRecord, attempt: AttemptRecord) -> None:
+    """Return None: only a request has a value."""
+
+
+COLUMNS = (
+    LedgerColumn("id", ID, nullable=False),  # UUIDv7
+    LedgerColumn("request", ID, nullable=False),  # the id of the request's own row
+    LedgerColumn("kind", WORD_8, lambda _: "request", lambda *_: "attempt", nullable=False),
+    LedgerColumn("time", TIME, lambda record: record.time, _started, nullable=False),  # when it began
+    LedgerColumn("tenant", NAME, lambda record: record.tags.tenant),
+    LedgerColumn("user_tag", NAME, lambda record: record.tags.user),
+    LedgerColumn("chain", NAME, lambda record: record.chain),
+    LedgerColumn(
+        "target",
+        NAME,
+        lambda record: _of_server(record, lambda served: served.target.label),
+        lambda _, attempt: attempt.target.label,
+    ),
+    LedgerColumn(
+        "target_kind",
+        NAME,
+        lambda record: _of_server(record, lambda served: served.target.kind),
+        lambda _, attempt: attempt.target.kind,
+    ),
+    LedgerColumn(
+        "provider",
+        NAME,
+        lambda record: _of_server(record, lambda served: served.provider or served.target.provider),
+        lambda _, attempt: attempt.provider or attempt.target.provider,
+    ),
+    LedgerColumn(
+        "model",
+        NAME,
+        lambda record: _of_server(record, lambda served: served.model) or record.model,
+        lambda record, attempt: attempt.model or attempt.target.model or record.model,
+    ),
+    LedgerColumn("task", WORD_16, lambda record: record.task.name, nullable=False),
+    LedgerColumn("space_id", NAME, lambda record: record.space_id),
+    LedgerColumn("texts", COUNT, lambda record: record.inputs, _unknown),
+    LedgerColumn("cached_texts", COUNT, lambda record: record.cached_inputs, _unknown),
+    LedgerColumn("shared", FLAG, lambda record: record.shared, lambda *_: False, nullable=False),
+    LedgerColumn("streamed", FLAG, lambda record: record.streamed, nullable=False),
+    LedgerColumn("fallback", FLAG, _has_fallen_back, lambda *_: False, nullable=False),
+    _unit("input_tokens"),
+    _unit("output_tokens"),
+    _unit("cached_tokens"),
+    _unit("reasoning_tokens"),
+    LedgerColumn(
+        "latency_ms",
+        MILLISECONDS,
+        lambda record: record.seconds,
+        lambda _, attempt: attempt.seconds,
+        nullable=False,
+    ),
+    LedgerColumn(
+        "first_content_ms",
+        MILLISECONDS,
+        lambda record: record.first_content_seconds,
+        lambda _, attempt: attempt.first_content_seconds,
+    ),
+    LedgerColumn(
+        "status",  # ok | failed | skipped | split | cancelled
+        WORD_16,
+        lambda record: record.outcome,
+        lambda _, attempt: "ok" if attempt.outcome == "served" else attempt.outcome,
+        nullable=False,
+    ),
+    LedgerColumn(
+        "error_class",
+        NAME,
+        lambda record: record.error_class,
+        lambda _, attempt: None if attempt.error is None else type(attempt.error).__name__,
+    ),
+    LedgerColumn(
+        "http_status",
+        HTTP_STATUS,
+        lambda record: record.http_status,
+        lambda _, attempt: None if attempt.error is None else attempt.error.status,
+    ),
+    LedgerColumn("cost_usd", MONEY, priced=True),
+    # provider_reported | router_price | configured | unknown; NULL: nothing was used
+    LedgerColumn("cost_source", WORD_24, priced=True),
+    LedgerColumn(  # the server's own
+        "request_id",
+        NAME,
+        lambda record: _of_server(record, lambda served: served.request_id),
+        lambda _, attempt: attempt.request_id,
+    ),
+    LedgerColumn("prompt", CONTENT, lambda record: record.prompt, _unknown),
+    LedgerColumn("answer", CONTENT, lambda record: record.answer, _unknown),
+)
+"""In the order of the table."""
+
+
+def request_row(record: RequestRecord, request_id: uuid.UUID, columns: Sequence[LedgerColumn] = COLUMNS) -> Row:
+    """Return the row of a request, without its cost.
+
+    Args:
+        record: What is known of the request.
+        request_id: Its id, and that of its row.
+        columns: The columns of the table.
+    """
+    row: Row = {"id": request_id, "request": request_id}
+    for column in columns:
+        if column.of_request is not None:
+            row[column.name] = _database_value(column, column.of_request(record))
+    return row
+
+
+def attempt_row(
+    record: RequestRecord,
+    attempt: AttemptRecord,
+    request: Row,
+    attempt_id: uuid.UUID,
+    columns: Sequence[LedgerColumn] = COLUMNS,
+) -> Row:
+    """Return the row of an attempt, without its cost.
+
+    Args:
+        record: What is known of the request.
+        attempt: One of its attempts.
+        request: The request's own row.
+        attempt_id: The id of the row.
+        columns: The columns of the table.
+    """
+    row = request | {"id": attempt_id}
+    for column in columns:
+        if column.of_attempt is not None:
+            row[column.name] = _database_value(column, column.of_attempt(record, attempt))
+    return row
+
+
+def row_to_json(row: Mapping[str, Any], columns: Sequence[LedgerColumn] = COLUMNS) -> Row:
+    """Return plain values for a line of JSON; `row_from_json` reads them."""
+    return {
+        column.name: None if (value := row[column.name]) is None else column.type.to_json(value)
+        for column in columns
+        if not column.priced
+    }
+
+
+def row_from_json(values: Mapping[str, Any], columns: Sequence[LedgerColumn] = COLUMNS) -> Row:
+    """Read what `row_to_json` returned, here or in an earlier version: a column that it did not have is unknown.
+
+    Args:
+        values: From a line of JSON.
+        columns: The columns of the table.
+
+    Raises:
+        ValueError: A column that does not exist, a value that is missing and cannot be unknown, or one of another type.
+        TypeError: A value of another type.
+        AttributeError: Likewise.
+    """
+    lines = {column.name: column for column in columns if not column.priced}
+    if unknown := sorted(values.keys() - lines.keys()):
+        raise ValueError(f"not a column of the ledger: {', '.join(unknown)}")
+    row: Row = {}
+    for name, column in lines.items():
+        value = values.get(name)
+        if value is None and not column.nullable:
+            raise ValueError(f"{name} is missing")
+        row[name] = None if value is None else column.type.from_json(value)
+    return row
+
+
+def _database_value(column: LedgerColumn, value: Any) -> Any:
+    return None if value is None else column.type.to_database(value)

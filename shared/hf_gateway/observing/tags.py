@@ -1,0 +1,54 @@
+"""The tenant and the user on whose behalf calls are made."""
+
+import contextlib
+import contextvars
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Tags:
+    """On whose behalf a call is made."""
+
+    tenant: str | None = None
+    """Who is billed."""
+    user: str | None = None
+    """Who called."""
+
+
+_NO_TAGS = Tags()
+_tags: contextvars.ContextVar[Tags] = contextvars.ContextVar("hf_gateway_tags", default=_NO_TAGS)
+
+
+@contextlib.contextmanager
+def tagged(tenant: object = None, user: object = None) -> Iterator[Tags]:
+    """Attribute every call within to a tenant and a user; a tag that is not given keeps its outer value.
+
+    Args:
+        tenant: Who is billed. A value that is not a string is used as its `str()`, in the ledger and for budgets: 42 is the
+            tenant "42".
+        user: Who calls; likewise.
+
+    Example:
+        ```python
+        with tagged(tenant="acme"):
+            embeddings.embed_query("Who is billed for this?")
+        ```
+    """
+    outside = _tags.get()
+    tags = Tags(outside.tenant if tenant is None else _name(tenant), outside.user if user is None else _name(user))
+    token = _tags.set(tags)
+    try:
+        yield tags
+    finally:
+        _tags.reset(token)
+
+
+def _name(value: object) -> str:
+    # A member of an enumeration of strings is its string, by which a budget knows it.
+    return str.__str__(value) if isinstance(value, str) else str(value)
+
+
+def tags() -> Tags:
+    """Return the tags of calls that are made here."""
+    return _tags.get()

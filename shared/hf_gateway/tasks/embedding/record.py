@@ -1,0 +1,45 @@
+"""What watchers may know of a request for vectors."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from hf_gateway.observing.record import RequestDetails
+from hf_gateway.spaces.fingerprint import CANARIES
+from hf_gateway.values.embedding import EmbedRequest, EmbedResult
+from hf_gateway.values.task_facts import EMBEDDING
+from hf_gateway.values.text import utf8_bytes
+from hf_gateway.values.usage import Usage
+
+CHECK_TOKENS = 2 * sum(map(utf8_bytes, CANARIES))
+"""Tokens of the texts that check a target's vectors, in both roles: any request may be the one that pays for them."""
+
+
+class EmbeddingDetails(RequestDetails[EmbedRequest, EmbedResult]):
+    """A request for vectors, as the service of embeddings records it."""
+
+    task = EMBEDDING
+
+    def request_columns(self) -> Mapping[str, Any]:
+        """Count the texts."""
+        return {"inputs": len(self.request.texts), "cached_inputs": 0}
+
+    def result_columns(self, result: EmbedResult) -> Mapping[str, Any]:
+        """Take the result's space, and what did not have to be computed for it."""
+        return {"shared": result.shared, "cached_inputs": result.cached, "space_id": result.space.id}
+
+    def ceiling(self) -> Usage:
+        """Count the texts' bytes: no vocabulary needs more tokens than a text has bytes in UTF-8."""
+        return Usage(sum(map(utf8_bytes, self.request.texts)) + CHECK_TOKENS)
+
+    def span_attributes(self, *, content: bool) -> Mapping[str, Any]:  # noqa: ARG002 - texts are in no span
+        """Return the number of texts, and the dimension and the space of the vectors."""
+        from hf_gateway.telemetry import names
+
+        attributes: dict[str, Any] = {names.TEXTS: len(self.request.texts)}
+        if self.result is not None:
+            attributes |= {names.DIMENSION: self.result.vectors.dim or None, names.SPACE: self.result.space.id}
+        return attributes
+
+    def prompt(self) -> Any:
+        """Return the texts."""
+        return list(self.request.texts)
