@@ -5,7 +5,7 @@ A new column is a line in `COLUMNS` and a migration that adds it to the table. I
 
 import datetime as dt
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +50,8 @@ def utc_time(text: str) -> dt.datetime:
 
 
 def _name(value: Any) -> str:
+    if type(value) is str and len(value) <= _MAX_NAME_CHARS and value.isascii() and "\0" not in value:
+        return value
     return clean_text(str(value)[:_MAX_NAME_CHARS])
 
 
@@ -227,76 +229,83 @@ COLUMNS = (
 """In the order of the table."""
 
 
-def request_row(record: RequestRecord, request_id: uuid.UUID, columns: Sequence[LedgerColumn] = COLUMNS) -> Row:
-    """Return the row of a request, without its cost.
+class RowFormat:
+    """Makes rows and lines of JSON with given columns; what does not depend on a row is looked up once."""
 
-    Args:
-        record: What is known of the request.
-        request_id: Its id, and that of its row.
-        columns: The columns of the table.
-    """
-    row: Row = {"id": request_id, "request": request_id}
-    for column in columns:
-        if column.of_request is not None:
-            row[column.name] = _database_value(column, column.of_request(record))
-    return row
+    def __init__(self, columns: Sequence[LedgerColumn]) -> None:
+        """Take the columns of a table."""
+        self._of_request = [
+            (each.name, each.of_request, _step(each.type.to_database))
+            for each in columns
+            if each.of_request is not None
+        ]
+        self._of_attempt = [
+            (each.name, each.of_attempt, _step(each.type.to_database))
+            for each in columns
+            if each.of_attempt is not None
+        ]
+        written = [each for each in columns if not each.priced]
+        self._names = dict.fromkeys(each.name for each in written)
+        self._required = [each.name for each in written if not each.nullable]
+        self._writers = [(each.name, step) for each in written if (step := _step(each.type.to_json)) is not None]
+        self._readers = [(each.name, step) for each in written if (step := _step(each.type.from_json)) is not None]
+
+    def request_row(self, record: RequestRecord, request_id: uuid.UUID) -> Row:
+        """Return the row of a request, without its cost.
+
+        Args:
+            record: What is known of the request.
+            request_id: Its id, and that of its row.
+        """
+        row: Row = {"id": request_id, "request": request_id}
+        for name, value_of, convert in self._of_request:
+            value = value_of(record)
+            row[name] = value if value is None or convert is None else convert(value)
+        return row
+
+    def attempt_row(self, record: RequestRecord, attempt: AttemptRecord, request: Row, attempt_id: uuid.UUID) -> Row:
+        """Return the row of an attempt, without its cost.
+
+        Args:
+            record: What is known of the request.
+            attempt: One of its attempts.
+            request: The request's own row.
+            attempt_id: The id of the row.
+        """
+        row = request | {"id": attempt_id}
+        for name, value_of, convert in self._of_attempt:
+            value = value_of(record, attempt)
+            row[name] = value if value is None or convert is None else convert(value)
+        return row
+
+    def to_json(self, row: Row) -> Row:
+        """Return plain values for a line of JSON; `from_json` reads them."""
+        values = {name: row[name] for name in self._names}
+        for name, convert in self._writers:
+            if (value := values[name]) is not None:
+                values[name] = convert(value)
+        return values
+
+    def from_json(self, values: Row) -> Row:
+        """Read what `to_json` returned, here or in an earlier version: a column that it did not have is unknown.
+
+        Raises ValueError, TypeError or AttributeError for values that are not those of a row.
+        """
+        if unknown := sorted(values.keys() - self._names.keys()):
+            raise ValueError(f"not a column of the ledger: {', '.join(unknown)}")
+        row: Row = self._names | values
+        for name in self._required:
+            if row[name] is None:
+                raise ValueError(f"{name} is missing")
+        for name, convert in self._readers:
+            if (value := row[name]) is not None:
+                row[name] = convert(value)
+        return row
 
 
-def attempt_row(
-    record: RequestRecord,
-    attempt: AttemptRecord,
-    request: Row,
-    attempt_id: uuid.UUID,
-    columns: Sequence[LedgerColumn] = COLUMNS,
-) -> Row:
-    """Return the row of an attempt, without its cost.
-
-    Args:
-        record: What is known of the request.
-        attempt: One of its attempts.
-        request: The request's own row.
-        attempt_id: The id of the row.
-        columns: The columns of the table.
-    """
-    row = request | {"id": attempt_id}
-    for column in columns:
-        if column.of_attempt is not None:
-            row[column.name] = _database_value(column, column.of_attempt(record, attempt))
-    return row
+def _step(convert: Callable[[Any], Any]) -> Callable[[Any], Any] | None:
+    return None if convert is _unchanged else convert
 
 
-def row_to_json(row: Mapping[str, Any], columns: Sequence[LedgerColumn] = COLUMNS) -> Row:
-    """Return plain values for a line of JSON; `row_from_json` reads them."""
-    return {
-        column.name: None if (value := row[column.name]) is None else column.type.to_json(value)
-        for column in columns
-        if not column.priced
-    }
-
-
-def row_from_json(values: Mapping[str, Any], columns: Sequence[LedgerColumn] = COLUMNS) -> Row:
-    """Read what `row_to_json` returned, here or in an earlier version: a column that it did not have is unknown.
-
-    Args:
-        values: From a line of JSON.
-        columns: The columns of the table.
-
-    Raises:
-        ValueError: A column that does not exist, a value that is missing and cannot be unknown, or one of another type.
-        TypeError: A value of another type.
-        AttributeError: Likewise.
-    """
-    lines = {column.name: column for column in columns if not column.priced}
-    if unknown := sorted(values.keys() - lines.keys()):
-        raise ValueError(f"not a column of the ledger: {', '.join(unknown)}")
-    row: Row = {}
-    for name, column in lines.items():
-        value = values.get(name)
-        if value is None and not column.nullable:
-            raise ValueError(f"{name} is missing")
-        row[name] = None if value is None else column.type.from_json(value)
-    return row
-
-
-def _database_value(column: LedgerColumn, value: Any) -> Any:
-    return None if value is None else column.type.to_database(value)
+LEDGER_ROWS = RowFormat(COLUMNS)
+"""The rows of `llm_observations`."""

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from hf_gateway import errors
 from hf_gateway.errors import GatewayError
-from hf_gateway.ledger.columns import Row, attempt_row, request_row, row_from_json, row_to_json, utc_time
+from hf_gateway.ledger.columns import LEDGER_ROWS, Row, utc_time
 from hf_gateway.ledger.cost import CostSource, cost_of, total
 from hf_gateway.ledger.prices import Prices
 from hf_gateway.observing.record import AttemptRecord, RequestRecord
@@ -70,9 +70,11 @@ class LedgerEntry:
             record: What is known of a request.
             ids: Makes their ids.
         """
-        request = request_row(record, ids.next())
+        request = LEDGER_ROWS.request_row(record, ids.next())
         attempts = [_plausible_attempt(attempt) for attempt in record.attempts]
-        return cls(request, [attempt_row(record, attempt, request, ids.next()) for attempt in attempts], attempts)
+        return cls(
+            request, [LEDGER_ROWS.attempt_row(record, attempt, request, ids.next()) for attempt in attempts], attempts
+        )
 
     def rows(self, prices: Prices) -> list[Row]:
         """Return all of them, with what each attempt cost, and the request as a whole."""
@@ -85,15 +87,15 @@ class LedgerEntry:
     def to_json(self) -> Row:
         """Return plain values for a line of JSON; `from_json` reads them back."""
         return {
-            "request": row_to_json(self.request),
-            "attempts": [row_to_json(row) for row in self.attempts],
+            "request": LEDGER_ROWS.to_json(self.request),
+            "attempts": [LEDGER_ROWS.to_json(row) for row in self.attempts],
             "tried": [_facts(tried) for tried in self.tried],
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Read what `to_json` gave. Raises KeyError, TypeError, ValueError, GatewayError for anything else."""
-        rows = [row_from_json(row) for row in (data["request"], *data["attempts"])]
+        rows = [LEDGER_ROWS.from_json(row) for row in (data["request"], *data["attempts"])]
         found = cls(rows[0], rows[1:], [_attempt_from_facts(facts) for facts in data["tried"]])
         if len(found.attempts) != len(found.tried):
             raise ValueError("not the rows of a request")

@@ -40,11 +40,16 @@ class Observation(RequestRecord):
 
     def record(self) -> RequestRecord:
         """Return a record that a watcher may keep: of the errors of attempts, it has copies without their tracebacks."""
+        made = RequestRecord.__new__(RequestRecord)
+        made.__dict__ = values = self.__dict__.copy()  # a tenth of the time of `replace`, in the caller's thread
+        del values["details"], values["error"], values["waits"], values["notes"]
         attempts = self.attempts
         if len(attempts) != 1 or attempts[0].error is not None:
             # A traceback holds the texts and more; a copy of an error has none.
-            attempts = [each if each.error is None else replace(each, error=copy.copy(each.error)) for each in attempts]
-        return RequestRecord.copied(self, attempts)
+            made.attempts = [
+                each if each.error is None else replace(each, error=copy.copy(each.error)) for each in attempts
+            ]
+        return made
 
 
 class Watcher(Protocol):

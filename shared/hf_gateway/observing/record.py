@@ -1,8 +1,8 @@
 """The record of one request: what the core measured of it, and what the service of its task adds."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from hf_gateway.errors import GatewayError
 from hf_gateway.observing.tags import Tags, tags
@@ -99,22 +99,6 @@ class RequestRecord:
         """The attempt that served; of several, the last."""
         return next((attempt for attempt in reversed(self.attempts) if attempt.outcome == "served"), None)
 
-    @classmethod
-    def copied(cls, record: "RequestRecord", attempts: list[AttemptRecord]) -> Self:
-        """Return a record of its own with a record's values, also of an instance of a subclass; takes a microsecond.
-
-        Args:
-            record: The record that is copied.
-            attempts: Its attempts, as the copy is to have them.
-        """
-        values = record.__dict__
-        made = cls.__new__(cls)
-        made.__dict__ = {name: values[name] for name in _FIELDS}
-        made.attempts = attempts
-        return made
-
-
-_FIELDS = tuple(each.name for each in fields(RequestRecord))
 
 RequestT = TypeVar("RequestT")
 ResultT = TypeVar("ResultT", bound=Result)
