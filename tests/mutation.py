@@ -59,7 +59,7 @@ MODULES: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {
         ["exchange", "transport_life", "transport_pools", "transport_streams", "transport"],
     ),
     "downloads": (["hub.transfer"], ["hub_transfer", "hub_download"]),
-    "money": (["ledger.cost", "ledger.prices"], ["costs", "prices"]),
+    "money": (["ledger.cost", "ledger.prices", "tasks.chat.record"], ["costs", "prices"]),
     "budgets": (
         ["ledger.budgets", "ledger.budget_pool", "ledger.budget_watch"],
         ["budget_pool", "budget_rows", "budget_watch", "budgets"],
