@@ -36,7 +36,7 @@ RETRY_S = 600.0
 """Seconds until a router that could not be asked is asked again."""
 REREAD_S = 30.0
 """Seconds after which a change that another process made is seen."""
-KNOWN_TASKS = tuple(sorted(TASK_NAMES | {"text-to-image"}))
+KNOWN_TASKS = TASK_NAMES | {"text-to-image"}
 """What a task may be called; pictures are among them, since the table begins with two models that paint."""
 _PROVIDER = re.compile(r"[a-z0-9][\w.-]*", re.ASCII)
 _MAX_TOKENS = 2**31  # what an integer of PostgreSQL's holds
@@ -64,7 +64,7 @@ def set_entry(engine: sa.Engine, entry: PriceEntry, now: dt.datetime | None = No
     _check(entry)
     with engine.begin() as connection:
         _lock(connection)
-        replaced = connection.execute(sa.delete(models).where(*_key(entry.model, entry.task, entry.provider))).rowcount
+        replaced = connection.execute(sa.delete(models).where(*_is(entry.key))).rowcount
         kept = _row(entry) | {"source": "configured", "pinned": True, "fetched_at": now or dt.datetime.now(dt.UTC)}
         connection.execute(sa.insert(models).values(kept))
     return bool(replaced)
@@ -72,13 +72,13 @@ def set_entry(engine: sa.Engine, entry: PriceEntry, now: dt.datetime | None = No
 
 def as_looked_up(entry: PriceEntry) -> PriceEntry:
     """Return a line with its task and its provider as those of a call are looked up. Raises ConfigError where none can be."""
-    task = task_of(entry.task)
-    if task not in KNOWN_TASKS:
+    listed_as = task_of(entry.task)
+    if listed_as not in KNOWN_TASKS:
         raise ConfigError(f"there is no task {entry.task!r}{did_you_mean(entry.task, set(KNOWN_TASKS))}")
     paid = None if entry.provider is None else payee(entry.provider, entry.model)
     if paid is None or ":" not in paid:
         _check_routed(entry.model, paid)
-    return replace(entry, task=task, provider=paid)
+    return replace(entry, task=listed_as, provider=paid)
 
 
 def _check_routed(model: str, paid: str | None) -> None:
@@ -190,7 +190,7 @@ def replace_router_entries(engine: sa.Engine, listed: Iterable[CatalogueEntry], 
         SQLAlchemyError: the database cannot be written.
     """
     lines = list(_of_router(listed, at))
-    found = {(entry.model, entry.task, entry.provider): entry for entry in lines if _is_sound(entry)}
+    found = {entry.key: entry for entry in lines if _is_sound(entry)}
     left_out = sum(not _is_sound(entry) for entry in lines)
     if not found:
         odd = f" ({left_out} lines of it are none)" if left_out else ""
@@ -198,19 +198,19 @@ def replace_router_entries(engine: sa.Engine, listed: Iterable[CatalogueEntry], 
     with engine.begin() as connection:
         _lock(connection)
         known = [_entry(row._mapping) for row in connection.execute(sa.select(models))]
-        pinned = {(entry.model, entry.task, entry.provider) for entry in known if entry.pinned}
-        before = {(entry.model, entry.task, entry.provider) for entry in known if entry.source == "router"}
-        priced = {(entry.model, entry.task) for entry in found.values() if entry.price.known}
+        pinned = {entry.key for entry in known if entry.pinned}
+        before = {entry.key for entry in known if entry.source == "router"}
+        priced = {entry.key[:2] for entry in found.values() if entry.price.known}
         better = {
             entry.model
             for entry in known
-            if entry.source == "configured" and not entry.pinned and (entry.model, entry.task) in priced
+            if entry.source == "configured" and not entry.pinned and entry.key[:2] in priced
         }
         connection.execute(sa.delete(models).where(models.c.source == "router"))
         came_with_us = (
             models.c.source == "configured",
             models.c.pinned == sa.false(),
-            models.c.task == CHAT.price_task,
+            models.c.task.in_({entry.task for entry in found.values()}),
         )
         connection.execute(sa.delete(models).where(*came_with_us, models.c.model.in_(better)))
         rows = [_row(entry) for key, entry in found.items() if key not in pinned]
@@ -391,8 +391,9 @@ def _row(entry: PriceEntry) -> dict[str, Any]:
     }
 
 
-def _key(model: str, task: str, provider: str | None) -> tuple[Any, ...]:
-    return models.c.model == model, models.c.task == task, models.c.provider.is_not_distinct_from(provider)
+def _is(key: tuple[str, str, str | None]) -> list[sa.ColumnElement[bool]]:
+    columns = (models.c.model, models.c.task, models.c.provider)
+    return [column.is_not_distinct_from(value) for column, value in zip(columns, key, strict=True)]
 
 
 def _check(entry: PriceEntry) -> None:

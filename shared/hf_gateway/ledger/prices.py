@@ -118,6 +118,11 @@ class PriceEntry:
     pinned: bool = False
     fetched_at: dt.datetime | None = None
 
+    @property
+    def key(self) -> tuple[str, str, str | None]:
+        """What there is one line for in the list: model, task, provider."""
+        return self.model, self.task, self.provider
+
 
 @dataclass(frozen=True)
 class FoundPrice:
