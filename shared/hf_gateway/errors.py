@@ -296,13 +296,24 @@ class BudgetExceeded(Unavailable):
 
     try_next = False
     counts = False
-    tenant: str = "*"
-    period: str = "day"
-    limit: Decimal = Decimal(0)
-    spent: Decimal = Decimal(0)
-    reserved: Decimal = Decimal(0)
-    needed: Decimal | None = None
-    resets: dt.datetime | None = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        tenant: str = "*",
+        period: str = "day",
+        limit: Decimal = Decimal(0),
+        spent: Decimal = Decimal(0),
+        reserved: Decimal = Decimal(0),
+        needed: Decimal | None = None,
+        resets: dt.datetime | None = None,
+        **facts: Any,
+    ) -> None:
+        """Take the budget and the amounts along."""
+        super().__init__(message, **facts)
+        self.tenant, self.period, self.resets = tenant, period, resets
+        self.limit, self.spent, self.reserved, self.needed = limit, spent, reserved, needed
 
 
 class BudgetUnavailable(Unavailable):

@@ -270,14 +270,16 @@ def _exceeded(account: BudgetAccount, limit: int, came: LeaseExchange, needed: i
     key = account.key
     # What is leased and free is reserved for nobody but this request, and too little for it.
     reserved = max(came.reserved - max(account.free, 0), 0)
-    amounts = [Decimal(pico).scaleb(-12) for pico in (limit, came.spent, reserved, needed)]
-    shown = [format_usd(amount) for amount in amounts]
+    picos = {"limit": limit, "spent": came.spent, "reserved": reserved, "needed": needed}
+    amounts = {name: Decimal(pico).scaleb(-12) for name, pico in picos.items()}
+    shown = {name: format_usd(amount) for name, amount in amounts.items()}
     resets = dt.datetime.fromtimestamp(account.ends, dt.UTC)
-    error = BudgetExceeded(
-        f"the budget of {tenant_name(key.tenant)} for the {key.period} is {shown[0]}: {shown[1]} of it is spent, {shown[2]} is "
-        f"reserved by requests under way, and this one may cost {shown[3]}; nothing was sent. The next {key.period} begins "
-        f"at {resets:%Y-%m-%d %H:%M} UTC"
+    return BudgetExceeded(
+        f"the budget of {tenant_name(key.tenant)} for the {key.period} is {shown['limit']}: {shown['spent']} of it is spent, "
+        f"{shown['reserved']} is reserved by requests under way, and this one may cost {shown['needed']}; nothing was sent. "
+        f"The next {key.period} begins at {resets:%Y-%m-%d %H:%M} UTC",
+        tenant=key.tenant,
+        period=key.period,
+        resets=resets,
+        **amounts,
     )
-    error.tenant, error.period, error.resets = key.tenant, key.period, resets
-    error.limit, error.spent, error.reserved, error.needed = amounts
-    return error

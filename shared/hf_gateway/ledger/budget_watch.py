@@ -363,14 +363,15 @@ def _refuse_unknown(observation: Observation, budgets: "Sequence[Budget]") -> No
     if strict is None:
         return
     labels = ", ".join(target.label for target in observation.targets)
-    error = BudgetExceeded(
+    raise BudgetExceeded(
         f"{tenant_name(strict.tenant)} has a budget, and nobody knows what {observation.model} costs at {labels}, "
         "so it could not be kept; nothing was sent. Ways out: fetch the router's prices (`hf-gateway models refresh`), "
         "name the provider ('hf:<provider>'), set the price (`hf-gateway models add`), or let it pass "
-        f"(`hf-gateway budgets set {strict.tenant} --on-unknown allow`)"
+        f"(`hf-gateway budgets set {strict.tenant} --on-unknown allow`)",
+        tenant=strict.tenant,
+        period=strict.period,
+        limit=strict.limit,
     )
-    error.tenant, error.period, error.limit = strict.tenant, strict.period, strict.limit
-    raise error
 
 
 _lock = fork_lock()
