@@ -184,7 +184,7 @@ def test_a_search_whose_pages_go_round_in_a_circle_ends(connect: Callable[[ReadH
 def test_a_next_page_that_is_no_url_is_a_bad_answer(connect: Callable[[ReadHub], HubConnector]) -> None:
     with ReadHub(accounts=ACCOUNTS) as hub:
         hub.always(Reply(200, [{"id": "a/b"}], {"link": '<http://[x>; rel="next"'}), path="/api/models")
-        assert "no URL" in str(connect(hub).search_models(limit=9).reason)
+        assert "invalid URL" in str(connect(hub).search_models(limit=9).reason)
 
 
 @pytest.fixture
