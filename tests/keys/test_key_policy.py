@@ -8,7 +8,8 @@ import pytest
 
 from hf_gateway import Gateway, Target, errors
 from hf_gateway.cli import main
-from hf_gateway.keys.policy import KeyLevel, KeyPolicyOverrides, requirement
+from hf_gateway.keys.policy import KeyPolicyOverrides, requirement
+from hf_gateway.values.kinds import KeyLevel
 from langchain_hf_gateway import HFGatewayEmbeddings
 from llamaindex_hf_gateway import HFGatewayEmbedding
 from tests.servers.loopback import dead_url

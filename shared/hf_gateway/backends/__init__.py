@@ -5,9 +5,10 @@ A package of yours adds a kind with
     [project.entry-points."hf_gateway.backends"]
     mykind = "my_package:MyServer"
 
-where MyServer is a `Server`: the target's URL, its key, and a class for each task that it can do.
+where MyServer is a `Server`: the target's URL, its key, a class for each task that it can do, and the facts of the kind, which
+every part of hf-gateway goes by.
 
-    from hf_gateway.backends import EmbeddingAbility, ProbeReport, Server
+    from hf_gateway.backends import EmbeddingAbility, Kind, ProbeReport, Server
     from hf_gateway.values.embedding import EmbedAnswer
 
     class MyEmbedding(EmbeddingAbility):
@@ -20,6 +21,7 @@ where MyServer is a `Server`: the target's URL, its key, and a class for each ta
             return ProbeReport(["my-model"])
 
     class MyServer(Server):
+        kind = Kind("mykind", argument="url", hosted=True)
         abilities = {"embedding": MyEmbedding}
 """
 
@@ -33,7 +35,7 @@ from hf_gateway.backends.embedding import EmbeddingAbility
 from hf_gateway.errors import ConfigError, did_you_mean
 from hf_gateway.keys.policy import KeyPolicyOverrides
 from hf_gateway.settings.base import ChainOptions
-from hf_gateway.values.kinds import registered
+from hf_gateway.values.kinds import KeyLevel, KeyRequirement, Kind, registered
 from hf_gateway.values.redaction import quoted
 from hf_gateway.values.secret import Secret
 from hf_gateway.values.target import Target
@@ -42,6 +44,9 @@ __all__ = [
     "Ability",
     "ChatAbility",
     "EmbeddingAbility",
+    "KeyLevel",
+    "KeyRequirement",
+    "Kind",
     "ProbeReport",
     "Server",
     "emit_content",

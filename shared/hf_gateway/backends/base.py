@@ -12,11 +12,11 @@ from typing import Any, ClassVar, TypedDict
 from hf_gateway.backends.option_types import OptionType, check_options
 from hf_gateway.errors import ConfigError, did_you_mean
 from hf_gateway.keys.credentials import Credential, find_credential
-from hf_gateway.keys.policy import Access, KeyPolicyOverrides, KeyRequirement, requirement
+from hf_gateway.keys.policy import KeyPolicyOverrides, requirement
 from hf_gateway.runtime.effects import Effects, Send
 from hf_gateway.settings.base import ChainOptions
 from hf_gateway.values.http import HttpRequest, HttpResponse
-from hf_gateway.values.kinds import Kind, kind_of
+from hf_gateway.values.kinds import Access, KeyRequirement, Kind, kind_of
 from hf_gateway.values.secret import Secret
 from hf_gateway.values.target import Target
 from hf_gateway.wire.hf_router import Capabilities
@@ -56,7 +56,7 @@ class Server:
     """
 
     kind: ClassVar[Kind]
-    """What holds of every target of this kind; where it is not given, what `Kind` has if nothing is said."""
+    """The facts that hold for every target of this kind; without it the defaults of `Kind` count."""
     abilities: ClassVar[Mapping[str, type["Ability"]]] = {}
     """What it can do: the class for each task."""
     option_names: ClassVar[frozenset[str]] = frozenset()

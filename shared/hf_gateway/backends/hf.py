@@ -36,7 +36,7 @@ from hf_gateway.values.logs import logger
 from hf_gateway.values.target import Target
 from hf_gateway.values.vector_space import VectorSpace
 from hf_gateway.wire import hf_inference, hf_router, openai
-from hf_gateway.wire.hf_inference import Route
+from hf_gateway.wire.hf_inference import EMBEDDING_PROVIDERS, OPENAI_ROUTES, Route
 from hf_gateway.wire.hf_router import Capabilities
 
 log = logger(__name__)
@@ -47,13 +47,6 @@ MAPPING_LIFETIME_S = 600.0
 MAPPING_RETRY_S = 30.0
 """Seconds until a Hub that did not answer is asked again: it must not hold up every request."""
 
-# Below the router's base; hf-inference has a form of its own (huggingface_hub/inference/_providers).
-OPENAI_ROUTES = {
-    "deepinfra": "deepinfra/v1/openai/embeddings",
-    "scaleway": "scaleway/v1/embeddings",
-    "together": "together/v1/embeddings",
-}
-PROVIDERS = ("hf-inference", *OPENAI_ROUTES)
 POLICIES = ("cheapest", "fastest", "preferred")
 
 _read: dict[tuple[Any, ...], VectorSpace] = {}
@@ -74,10 +67,12 @@ class HfEmbedding(EmbeddingAbility):
         if provider in POLICIES:
             raise ConfigError(
                 f"'hf:{provider}' is a policy of the router for chat; for embeddings write 'hf', or name a provider: "
-                + ", ".join(PROVIDERS)
+                + ", ".join(EMBEDDING_PROVIDERS)
             )
-        if provider not in (None, "auto", *PROVIDERS):
-            raise ConfigError(f"the provider {provider!r} serves no embeddings; those that do: {', '.join(PROVIDERS)}")
+        if provider not in (None, "auto", *EMBEDDING_PROVIDERS):
+            raise ConfigError(
+                f"the provider {provider!r} serves no embeddings; those that do: {', '.join(EMBEDDING_PROVIDERS)}"
+            )
         self._routes: list[Route] | None = None
         self._routes_until = 0.0
         self._clock = Clock()
@@ -210,7 +205,7 @@ class HfEmbedding(EmbeddingAbility):
             )
         ]
         for route in able:
-            if route.provider in PROVIDERS and wanted in (None, "auto", route.provider):
+            if route.provider in EMBEDDING_PROVIDERS and wanted in (None, "auto", route.provider):
                 return (
                     Route(route.provider, model, route.task, route.status)
                     if route.provider == "hf-inference"

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from hf_gateway.cli.environment_report import KINDS, caches, check_hub, print_environment, versions
+from hf_gateway.cli.environment_report import caches, check_hub, print_environment, versions
 from hf_gateway.cli.output import Table, console, literal, print_json
 from hf_gateway.errors import GatewayError
 from hf_gateway.gateway import Gateway
@@ -14,6 +14,7 @@ from hf_gateway.settings.base import NamedSettings
 from hf_gateway.settings.config_file import config_path, read_chain, read_config
 from hf_gateway.tasks.registry import DEFAULT_TASK, chains_for, find_task, task_names, task_of_chain
 from hf_gateway.tasks.status import TargetCheck
+from hf_gateway.values.kinds import kind_of
 from hf_gateway.values.vector_space import canonical
 from hf_gateway.verification.run import measured_before
 
@@ -31,7 +32,9 @@ def run(arguments: argparse.Namespace) -> int:
     out = None if arguments.json else console()
     reports = [_report(name, where, settings) for name, where, settings in _chains(arguments)]
     kinds = {each.status.target.partition(":")[0] for report in reports for each in report.checked}
-    hub = check_hub([model for report in reports for model in report.models], needed=bool(kinds & KINDS))
+    hub = check_hub(
+        [model for report in reports for model in report.models], needed=any(kind_of(kind).uses_hub for kind in kinds)
+    )
     kept, installed = caches(), versions()
     if out is None:
         chains = [report.to_dict() for report in reports]
@@ -110,7 +113,7 @@ def _report(name: str, source: str, settings: NamedSettings) -> ChainReport:
         with Gateway.from_settings(settings) as gateway:
             asked = gateway.check()
             vectors = measured_before(gateway)
-            models = {target.model or gateway.model for target in gateway.targets if target.kind in KINDS}
+            models = {target.model or gateway.model for target in gateway.targets if kind_of(target.kind).uses_hub}
             named = tuple(canonical(model) for model in models if model)
             return ChainReport(name, source, gateway.task, gateway.model, asked, vectors=vectors, models=named)
     except GatewayError as error:

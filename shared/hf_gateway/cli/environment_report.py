@@ -45,9 +45,6 @@ PACKAGES = (
     "transformers", "peft", "langchain-core", "llama-index-core", "keyring",
 )  # fmt: skip
 
-KINDS = frozenset({"local", "hf", "endpoint"})
-"""Targets that have to do with the Hub."""
-
 _CACHES = {
     "hub": "metadata of models",
     "converted": "models converted for OpenVINO and ONNX Runtime",

@@ -4,39 +4,14 @@ From each server's own documentation: the router answers no request without a to
 without one; TEI, vLLM, TGI and llama.cpp ask for a key only if they were started with one; Ollama has no keys.
 """
 
-import enum
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 from hf_gateway.keys.credentials import Credential, is_hugging_face
+from hf_gateway.values.kinds import Access, KeyLevel, KeyRequirement, kind_of
 from hf_gateway.values.redaction import shown_url
 from hf_gateway.values.target import Target
-
-Access = Literal["public", "gated", "private", "unknown"]
-"""Who may download a model: everyone, those who accepted its licence, its owner; unknown if the Hub was not asked yet."""
-
-HOSTED = frozenset({"hf", "endpoint"})
-"""The kinds that run on another company's machine for money; the only ones that KeyPolicyOverrides.hosted concerns."""
-
-
-class KeyLevel(enum.Enum):
-    """How much a key matters to a target."""
-
-    NEVER = "never"
-    OPTIONAL = "optional"
-    REQUIRED = "required"
-
-
-@dataclass(frozen=True)
-class KeyRequirement:
-    """A level with its reason."""
-
-    level: KeyLevel
-    """How much a key matters."""
-    reason: str
-    """Why, in words for users."""
 
 
 @dataclass(frozen=True)
@@ -61,36 +36,11 @@ def requirement(
     """
     if target.model is not None and target.model in rules.models:
         return KeyRequirement(rules.models[target.model], f"the config file says so for {target.model}")
-    if rules.hosted and target.kind in HOSTED:
+    kind = kind_of(target.kind)
+    if rules.hosted and kind.hosted:
         return KeyRequirement(KeyLevel.REQUIRED, "HUGGINGFACE_REQUIRE_API_KEY asks for a key on every hosted target")
-    match target.kind:
-        case "local" if access in ("gated", "private"):
-            return KeyRequirement(
-                KeyLevel.REQUIRED, f"the model runs in this process, but it is {access} and must be downloaded first"
-            )
-        case "local":
-            return KeyRequirement(
-                KeyLevel.NEVER, "the model runs in this process; a public model is downloaded without a key"
-            )
-        case "hf":
-            return KeyRequirement(
-                KeyLevel.REQUIRED,
-                "Hugging Face Inference Providers answer only with a token that may make inference calls",
-            )
-        case "endpoint" if target.options.get("access") == "public":
-            return KeyRequirement(KeyLevel.NEVER, "the endpoint was declared public")
-        case "endpoint":
-            return KeyRequirement(
-                KeyLevel.OPTIONAL, "a protected or private Inference Endpoint needs a token, a public one does not"
-            )
-        case "ollama":
-            return KeyRequirement(
-                KeyLevel.NEVER, "Ollama has no keys; a cloud model behind it needs `ollama signin` on that machine"
-            )
-        case "hash":
-            return KeyRequirement(KeyLevel.NEVER, "the vectors are computed here, from the text alone")
-        case _:
-            return KeyRequirement(KeyLevel.OPTIONAL, "your own server asks for a key only if it was started with one")
+    by_option = kind.key_by_option.get(target.options.get("access", ""))
+    return by_option or kind.key_by_model_access.get(access, kind.key)
 
 
 def missing_key_hint(
@@ -108,16 +58,17 @@ def missing_key_hint(
     if needed.level is not KeyLevel.REQUIRED or credential is not None:
         return None
     way = _how_to_give(target, url)
-    return f"{way}, or run it locally: `targets=['local']`" if alone and target.kind in HOSTED else way
+    return f"{way}, or run it locally: `targets=['local']`" if alone and kind_of(target.kind).hosted else way
 
 
 def _how_to_give(target: Target, url: str | None) -> str:
-    if target.kind == "hf" and url is not None and not is_hugging_face(url):
+    kind = kind_of(target.kind)
+    if kind.default_origin == "router" and url is not None and not is_hugging_face(url):
         return (
             "the Hugging Face token is not sent to other hosts by itself; bind it on purpose with "
-            f"Target('hf', url={shown_url(url)!r}, credential='env:HF_TOKEN')"
+            f"Target({target.kind!r}, url={shown_url(url)!r}, credential='env:HF_TOKEN')"
         )
-    if target.kind in ("hf", "local"):
+    if kind.default_origin is not None:
         return "set HF_TOKEN (https://huggingface.co/settings/tokens) or pass api_key="
     return f"give it as Target({target.kind!r}, url=..., credential='env:NAME')"
 

@@ -29,6 +29,7 @@ from hf_gateway.observing import observer
 from hf_gateway.observing.observer import Observation
 from hf_gateway.settings.config_file import router_url
 from hf_gateway.values.forks import fork_lock
+from hf_gateway.values.kinds import kind_of
 from hf_gateway.values.logs import logger
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ class BudgetWatcher:
         assert self._book is not None
         most, all_known = cost_ceiling(observation, self._book.latest)
         if not all_known:
-            if not self._priced.done() and any(target.kind == "hf" for target in observation.targets):
+            if not self._priced.done() and any(kind_of(target.kind).routed for target in observation.targets):
                 self._wants_prices = True
                 self._wake.set()
                 return _then(self._priced, lambda: self._reserve(observation, request))

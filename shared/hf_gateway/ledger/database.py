@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from hf_gateway.ledger.place import database_words, shown_url
 from hf_gateway.ledger.rows import Ids, Item, LedgerEntry, Loss, read_line
 from hf_gateway.ledger.spill import Claim, Line, Spill
+from hf_gateway.values.kinds import kind_of
 from hf_gateway.values.logs import logger
 
 if TYPE_CHECKING:
@@ -290,7 +291,7 @@ class Inserter:
         assert self._engine is not None
         assert self._book is not None
         entries = [item for item in items if isinstance(item, LedgerEntry)]
-        if any(row["target_kind"] == "hf" for entry in entries for row in entry.attempts):
+        if any(kind_of(row["target_kind"]).routed for entry in entries for row in entry.attempts):
             self._book.expect_router(ROUTER_WAIT_S)
         prices = self._book.prices()
         rows = [row for entry in entries for row in entry.rows(prices)]

@@ -22,7 +22,7 @@ from hf_gateway.hub import router_catalogue
 from hf_gateway.ledger.prices import ANY_MODEL, ROUTER_CHOICES, Price, PriceEntry, Prices
 from hf_gateway.ledger.tables import models
 from hf_gateway.values.forks import fork_lock
-from hf_gateway.values.kinds import registered
+from hf_gateway.values.kinds import kind_of, registered
 from hf_gateway.values.logs import logger
 from hf_gateway.values.target import Target
 from hf_gateway.values.task_facts import CHAT, TASK_NAMES, facts_of
@@ -83,7 +83,7 @@ def as_looked_up(entry: PriceEntry) -> PriceEntry:
 
 def _check_routed(model: str, paid: str | None) -> None:
     """Refuse a line that would be looked up for a call through Hugging Face's router, and never found."""
-    if paid is not None and paid.partition(":")[0] == "hash":
+    if paid is not None and not kind_of(paid.partition(":")[0]).has_model:
         return
     if model == ANY_MODEL:
         raise ConfigError(
@@ -119,13 +119,13 @@ def payee(provider: str, model: str | None = None) -> str | None:
     if not colon and kind not in kinds:
         return _inference_provider(kind)
     target = Target.of(provider)
-    if target.kind == "hf":
+    if kind_of(target.kind).routed:
         if target.url is not None:
             raise ConfigError(
                 f"{provider!r}: what is paid for there is an Inference Provider; write its name, such as 'novita'"
             )
         return None if target.provider is None else _inference_provider(target.provider)
-    if target.kind in ("openai", "tei", "endpoint") and target.url is None:
+    if kind_of(target.kind).argument == "url" and target.url is None:
         raise ConfigError(f"{provider!r} needs its URL, such as '{kind}:https://api.example.com'")
     return target.inheriting(None if model == ANY_MODEL else model).label
 

@@ -15,6 +15,7 @@ from decimal import Context, Decimal, localcontext
 from typing import Literal
 from urllib.parse import urlsplit
 
+from hf_gateway.values.kinds import kind_of
 from hf_gateway.values.target import Target
 from hf_gateway.values.task_facts import CHAT, facts_of
 from hf_gateway.values.usage import Usage
@@ -154,7 +155,7 @@ class Prices:
         another than the target's.
         """
         lines = self._of_model(target, task, model)
-        if target.kind != "hf":
+        if not kind_of(target.kind).routed:
             return self._of_server(target, lines)
         named = provider or (None if target.provider in ROUTER_CHOICES else target.provider)
         if named is not None:
@@ -172,7 +173,7 @@ class Prices:
         """Return what a call that is yet to be made costs at most; None where that is not known."""
         if (found := self.of(target, task, model=model)) is not None:
             return found.price
-        if target.kind != "hf" or target.provider not in ROUTER_CHOICES:
+        if not kind_of(target.kind).routed or target.provider not in ROUTER_CHOICES:
             return None
         offers = _offers(self._of_model(target, task, model))
         if not offers or None in offers:
@@ -181,11 +182,11 @@ class Prices:
 
     def _of_model(self, target: Target, task: str, model: str | None) -> Sequence[PriceEntry]:
         name = model or target.model or ""
-        if target.kind == "hf":
+        if kind_of(target.kind).routed:
             name = name.partition(":")[0]
         task = facts_of(task).price_task
         lines = self._lines.get((name.casefold(), task), [])
-        return [*lines, *self._lines.get((ANY_MODEL, task), ())] if target.kind != "hf" else lines
+        return [*lines, *self._lines.get((ANY_MODEL, task), ())] if not kind_of(target.kind).routed else lines
 
     def _of_server(self, target: Target, lines: Sequence[PriceEntry]) -> FoundPrice | None:
         own = [line for line in lines if line.provider == target.label]
@@ -226,12 +227,11 @@ def is_own(target: Target) -> bool:
     speak OpenAI's form: by its address, since the same form is sold; one with a public name has to be priced, be it with 0.
     A dedicated endpoint is billed by the time that it is up, whoever calls it: no.
     """
-    if target.kind in ("local", "hash", "tei"):
-        return True
-    if target.kind == "ollama":
-        at_home = target.url is None or not (urlsplit(target.url).hostname or "").endswith("ollama.com")
-        return at_home and not (target.model or "").endswith(("-cloud", ":cloud"))
-    return target.kind == "openai" and target.url is not None and _is_private(urlsplit(target.url).hostname or "")
+    kind = kind_of(target.kind)
+    host = (urlsplit(target.url).hostname or "") if target.url is not None else ""
+    if host.endswith(kind.paid_hosts) or (target.model or "").endswith(kind.paid_models):
+        return False
+    return kind.free == "always" or (kind.free == "private addresses" and host != "" and _is_private(host))
 
 
 _PRIVATE_NAMES = (".localhost", ".local", ".internal", ".lan", ".home.arpa", ".svc", ".test")

@@ -32,9 +32,10 @@ from pydantic import BaseModel
 
 from hf_gateway.errors import ConfigError, did_you_mean
 from hf_gateway.keys.credentials import HUB, ROUTER, TOKEN_VARIABLES, is_dedicated_endpoint, is_hugging_face
-from hf_gateway.keys.policy import KeyLevel, KeyPolicyOverrides, parse_flag
+from hf_gateway.keys.policy import KeyPolicyOverrides, parse_flag
 from hf_gateway.settings.env_keys import EnvKeyRules, allowed_in
 from hf_gateway.storage.notices import notice_once
+from hf_gateway.values.kinds import KeyLevel
 from hf_gateway.values.redaction import quoted, shown_url
 from hf_gateway.values.target import Target, checked_url, parsed_url
 
@@ -140,7 +141,7 @@ def _env_key_rules(found: Path) -> EnvKeyRules | None:
     keys = data.get("keys", {})
     if own.is_file():
         _check_keys(own, keys)
-    return EnvKeyRules(found, own, allowed_in(keys.get("env", {})), {"hf": router_url(), "local": hub_url()})
+    return EnvKeyRules(found, own, allowed_in(keys.get("env", {})), {"router": router_url(), "hub": hub_url()})
 
 
 def _check_code(found: Path, targets: Sequence[Target]) -> None:

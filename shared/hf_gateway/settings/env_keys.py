@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hf_gateway.keys.credentials import TOKEN_VARIABLES, is_dedicated_endpoint, is_hugging_face, origin_of
+from hf_gateway.values.kinds import kind_of
 from hf_gateway.values.secret import EnvKey
 from hf_gateway.values.target import Target
 
@@ -24,13 +25,13 @@ class EnvKeyRules:
         file: the file that asks.
         own: the user's own file, where the rules stand.
         allowed: variable → the origins that it may be sent to.
-        defaults: kind of target → where it goes without a URL.
+        origins: where the router and the Hub are, to which some kinds go without a URL.
     """
 
     file: Path
     own: Path
     allowed: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    defaults: Mapping[str, str] = field(default_factory=dict)
+    origins: Mapping[str, str] = field(default_factory=dict)
 
     def without_forbidden_key(self, target: Target) -> Target:
         """Return the target, its key taken away where the file may not ask for it."""
@@ -43,7 +44,7 @@ class EnvKeyRules:
 
     def refusal(self, name: str, targets: Sequence[Target]) -> str | None:
         """Return why this variable is not sent to these targets, with the way to allow it; None where it may be."""
-        urls = [target.url or self.defaults.get(target.kind) for target in targets]
+        urls = [target.url or self.origins.get(kind_of(target.kind).default_origin or "") for target in targets]
         places = [
             target.kind if url is None else origin_of(url)
             for target, url in zip(targets, urls, strict=True)

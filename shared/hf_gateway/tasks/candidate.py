@@ -12,9 +12,10 @@ from hf_gateway.errors import (
     Overloaded,
     RateLimited,
 )
-from hf_gateway.keys.policy import KeyLevel, missing_key_hint
+from hf_gateway.keys.policy import missing_key_hint
 from hf_gateway.runtime.effects import Effects
 from hf_gateway.spaces.space_check import SpaceCheck
+from hf_gateway.values.kinds import KeyLevel
 from hf_gateway.values.secret import EnvKey
 from hf_gateway.values.target import Target
 

@@ -6,9 +6,10 @@ from typing import Any
 
 from hf_gateway.backends.base import ProbeReport
 from hf_gateway.errors import GatewayError
-from hf_gateway.keys.policy import Access, missing_key_hint
+from hf_gateway.keys.policy import missing_key_hint
 from hf_gateway.runtime.effects import Effects
 from hf_gateway.tasks.candidate import TargetCandidate
+from hf_gateway.values.kinds import Access
 from hf_gateway.values.secret import EnvKey
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hf_gateway.observing.record import AttemptRecord
+from hf_gateway.values.kinds import kind_of
 from hf_gateway.values.target import Target
 from hf_gateway.values.task_facts import TaskFacts
 from hf_gateway.values.text import encodable
@@ -130,16 +131,13 @@ class Prometheus:
     dropped = "hf_gateway_ledger_dropped_total"
 
 
-_BY_KIND = {"hf": "huggingface", "endpoint": "huggingface", "tei": "huggingface"}
-
-
 def provider_of(target: Target, tried: AttemptRecord | None = None) -> str:
     """Name who runs the model: by the server's own word, by the target, or by its kind."""
     if tried is not None and tried.provider:
         return tried.provider
     if target.provider and target.provider not in ("cheapest", "fastest", "auto"):
         return target.provider
-    return _BY_KIND.get(target.kind, target.kind)
+    return kind_of(target.kind).provider or target.kind
 
 
 def error_code(error: BaseException) -> str:

@@ -20,9 +20,9 @@ from hf_gateway.observing.record import AttemptRecord
 from hf_gateway.telemetry import counting, names
 from hf_gateway.telemetry.names import Names, error_code, exportable, provider_of
 from hf_gateway.values.forks import fork_lock
+from hf_gateway.values.kinds import kind_of
 from hf_gateway.values.text import encodable
 
-_IN_PROCESS = ("local", "hash")
 _SCHEMAS = {False: "https://opentelemetry.io/schemas/1.42.0", True: "https://opentelemetry.io/schemas/gen-ai/1.42.0"}
 _CAPTURE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 
@@ -54,7 +54,7 @@ class Tracer:
             attributes[names.MODEL_ID] = attributes[names.REQUEST_MODEL] = model
         span = self._tracer.start_span(
             encodable(self._names.span(operation, model)),
-            kind=SpanKind.INTERNAL if target.kind in _IN_PROCESS else SpanKind.CLIENT,
+            kind=SpanKind.INTERNAL if kind_of(target.kind).in_process else SpanKind.CLIENT,
             attributes=exportable(attributes),
             start_time=_nanoseconds(observation.time),
         )
@@ -104,7 +104,7 @@ class Tracer:
             child = self._tracer.start_span(
                 names.ATTEMPT,
                 parent,
-                SpanKind.INTERNAL if target.kind in _IN_PROCESS else SpanKind.CLIENT,
+                SpanKind.INTERNAL if kind_of(target.kind).in_process else SpanKind.CLIENT,
                 exportable(attributes),
                 start_time=_nanoseconds(started),
             )

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import SplitResult, parse_qsl, urlsplit, urlunsplit
 
 from hf_gateway.errors import ConfigError, did_you_mean
+from hf_gateway.values.kinds import kind_of
 from hf_gateway.values.redaction import may_name_key, public_part, quoted, shown_url
 from hf_gateway.values.secret import EnvKey, Secret, parse_key
 
@@ -133,18 +134,20 @@ class Target:
             return cls(kind)
         if "://" in argument:
             return cls(kind, url=argument)
-        if kind == "hf":
-            return cls(kind, provider=argument)
-        if kind == "hash":
-            if not argument.isascii() or not argument.isdigit():
-                raise ConfigError("target 'hash': the argument is a dimension, such as 'hash:512'")
-            return cls(kind, options={"dim": int(argument)})
-        if kind in ("tei", "openai", "endpoint"):
-            # Only a host with its port is repeated: users put keys there.
-            place = argument if _HOST_AND_PORT.fullmatch(argument) else "localhost:8000"
-            raise ConfigError(f"target '{kind}' needs a whole URL, such as '{kind}:http://{place}'")
-        model, revision = _model_and_revision(argument)
-        return cls(kind, model=model, revision=revision)
+        match kind_of(kind).argument:
+            case "provider":
+                return cls(kind, provider=argument)
+            case "dimension":
+                if not argument.isascii() or not argument.isdigit():
+                    raise ConfigError(f"target '{kind}': the argument is a dimension, such as '{kind}:512'")
+                return cls(kind, options={"dim": int(argument)})
+            case "url":
+                # Only a host with its port is repeated: users put keys there.
+                place = argument if _HOST_AND_PORT.fullmatch(argument) else "localhost:8000"
+                raise ConfigError(f"target '{kind}' needs a whole URL, such as '{kind}:http://{place}'")
+            case _:
+                model, revision = _model_and_revision(argument)
+                return cls(kind, model=model, revision=revision)
 
     def inheriting(self, model: str | None, revision: str | None = None) -> Self:
         """Return the target with the chain's model if it names no model; the revision goes with the model.
@@ -162,13 +165,16 @@ class Target:
         """The target's name in logs, errors and tables: the short form, without a URL's parameters and query."""
         if self.url is not None:
             return f"{self.kind}:{public_part(self.url)}"
-        if self.kind == "hf":
-            return f"hf:{self.provider}" if self.provider else "hf"
-        if self.kind == "hash":
-            return f"hash:{self.options['dim']}" if "dim" in self.options else "hash"
-        if self.model is None:
-            return self.kind
-        return f"{self.kind}:{self.model}{'@' + self.revision if self.revision else ''}"
+        match kind_of(self.kind).argument:
+            case "provider":
+                argument = self.provider
+            case "dimension":
+                argument = self.options.get("dim")
+            case _:
+                argument = (
+                    f"{self.model}{'@' + self.revision if self.revision else ''}" if self.model is not None else None
+                )
+        return self.kind if argument is None else f"{self.kind}:{argument}"
 
     def __repr__(self) -> str:
         """Show the fields that are set, without the key, and of a URL only what cannot be one."""

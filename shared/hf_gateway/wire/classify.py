@@ -17,6 +17,7 @@ from hf_gateway.errors import (
     PaymentRequired,
     PermissionDenied,
 )
+from hf_gateway.values.kinds import kind_of
 from hf_gateway.wire.failure_table import RULES, STATUS_OF
 from hf_gateway.wire.retry_after import MAX_RETRY_AFTER_S, retry_after_seconds
 
@@ -150,7 +151,7 @@ _ADVICE = {
 
 
 def _advice(kind: type[GatewayError], target: str | None) -> str:
-    if kind is PermissionDenied and target and not target.startswith("hf"):
+    if kind is PermissionDenied and target and not kind_of(target.partition(":")[0]).routed:
         return ""
     return f"; {_ADVICE[kind]}" if kind in _ADVICE else ""
 

@@ -16,6 +16,15 @@ from hf_gateway.wire.fields import list_of, object_of, text_of
 from hf_gateway.wire.http import get, post_json, read_json, read_vectors, server_identity
 from hf_gateway.wire.rows import depth, pooled, rows_of
 
+OPENAI_ROUTES = {
+    "deepinfra": "deepinfra/v1/openai/embeddings",
+    "scaleway": "scaleway/v1/embeddings",
+    "together": "together/v1/embeddings",
+}
+"""Paths below the router's base of the providers that embed in OpenAI's form (huggingface_hub/inference/_providers)."""
+EMBEDDING_PROVIDERS = ("hf-inference", *OPENAI_ROUTES)
+"""Providers of embeddings whose form is spoken here."""
+
 
 @dataclass(frozen=True)
 class Route:

@@ -18,6 +18,7 @@ from hf_gateway.errors import InvalidRequest, visible
 from hf_gateway.gateway import Gateway
 from hf_gateway.runtime.progress_bar import ShowProgress, progress_bar
 from hf_gateway.values.embedding import EmbedResult
+from hf_gateway.values.kinds import kind_of
 from hf_gateway.values.logs import logger
 from hf_gateway.values.wording import quantity
 
@@ -159,7 +160,7 @@ def _ready(arguments: argparse.Namespace, question: str) -> Iterator[tuple[Gatew
         if split.exact:
             yield gateway, split
             return
-    if any(target.kind != "hash" for target in gateway.targets):
+    if any(kind_of(target.kind).has_model for target in gateway.targets):
         sys.stderr.write(
             f"the tokenizer of {visible(gateway.space.model)} is not on this machine: pieces are cut by an estimate, and "
             "what is longer than the model takes is cut off\n"

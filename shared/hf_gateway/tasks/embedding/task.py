@@ -4,6 +4,7 @@ from hf_gateway.settings.embedding import EmbedSettings
 from hf_gateway.tasks.base import Task
 from hf_gateway.values.hub_model import ModelMetadata
 from hf_gateway.values.hub_task import HubTask, OwnServer
+from hf_gateway.wire.hf_inference import EMBEDDING_PROVIDERS
 
 SIMILARITY = "sentence-similarity"
 PIPELINE_TAGS = frozenset({"feature-extraction", SIMILARITY})
@@ -25,7 +26,7 @@ TASK = Task(
         provider_tags=PIPELINE_TAGS,
         engines=(("sentence_transformers",), ("tokenizers", "openvino"), ("tokenizers", "onnxruntime")),
         loads_folders=True,
-        providers=frozenset({"deepinfra", "hf-inference", "scaleway", "together"}),
+        providers=frozenset(EMBEDDING_PROVIDERS),
         own_servers=(OwnServer("text-embeddings-inference", "tei:<url>", "text-embeddings-inference"),),
     ),
     settings=EmbedSettings,
