@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast
 
 from langchain_core.callbacks import (
     AsyncCallbackHandler,
@@ -25,7 +25,7 @@ from pydantic import PrivateAttr, model_validator
 
 from hf_gateway._version import __version__
 from hf_gateway.framework_base import GatewayMixin, build_gateway, refuse_other_task
-from hf_gateway.settings.chat import ChatSettings
+from hf_gateway.settings.chat import ChatArguments, ChatSettings
 from hf_gateway.settings.config_file import read_chain
 from hf_gateway.values.chat import ChatRequest, Sampling
 from langchain_hf_gateway.errors import as_model_errors
@@ -33,7 +33,26 @@ from langchain_hf_gateway.messages import PROVIDER, chunk_of, last_chunk, messag
 from langchain_hf_gateway.structured import Method, structured
 
 if TYPE_CHECKING:
+    from langchain_core.caches import BaseCache
+    from langchain_core.callbacks import Callbacks
+    from langchain_core.rate_limiters import BaseRateLimiter
+
     from hf_gateway.gateway import Gateway
+
+
+class ChatModelArguments(ChatArguments, total=False):
+    """Keyword arguments of `ChatHFGateway`: those of a chat chain, and LangChain's own."""
+
+    cache: "BaseCache | bool | None"
+    verbose: bool
+    callbacks: "Callbacks"
+    tags: list[str] | None
+    metadata: dict[str, Any] | None
+    custom_get_token_ids: Callable[[str], list[int]] | None
+    rate_limiter: "BaseRateLimiter | None"
+    disable_streaming: bool | Literal["tool_calling"]
+    output_version: str | None
+    profile: ModelProfile | None
 
 
 class ChatHFGateway(GatewayMixin, ChatSettings, BaseChatModel):
@@ -80,8 +99,41 @@ class ChatHFGateway(GatewayMixin, ChatSettings, BaseChatModel):
         model.with_structured_output(Person).invoke("Ada Lovelace died at 36.")
         ```
 
-    Arguments are the fields of `ChatSettings` and of `BaseChatModel`. Those of `Sampling` may be set later, and may be given to
-    a single call, as may `model`, `tools`, `tool_choice` and `response_format`; the others make the chain and are frozen.
+    Args:
+        model: Hub id of the model, or a folder.
+        targets: where to go, in this order, such as "local", "hf" or "tei:http://localhost:8080".
+        temperature: sampling temperature; 0 for the most likely token each time.
+        top_p: sample from the most likely tokens that together have this probability.
+        top_k: sample from this many of the most likely tokens.
+        max_tokens: maximum tokens of the answer.
+        stop: strings before which the answer ends.
+        seed: seed for answers that can be repeated, if the server supports it.
+        frequency_penalty: makes tokens less likely the more often they have occurred.
+        presence_penalty: makes tokens less likely once they have occurred.
+        min_p: sample from the tokens with at least this fraction of the most likely one's probability.
+        repetition_penalty: factor against repetition, 1 for no change.
+        logprobs: whether to return the log probabilities of the tokens.
+        top_logprobs: how many of the most likely tokens at each place to return log probabilities for.
+        reasoning_effort: how much to think before answering: "low", "medium", "high"; True, False or "none".
+        parallel_tool_calls: whether the model may call several tools at once.
+        extra_body: fields added to the body for OpenAI-compatible servers.
+        revision: commit, branch or tag of the model, for targets that load it themselves.
+        api_key: a Hugging Face token, sent to Hugging Face alone; or the key of the one server of your own in `targets`.
+        timeout: seconds for one request over all targets and retries.
+        attempt_timeout: seconds without any progress of an answer, until its first content.
+        connect_timeout: seconds to connect.
+        max_retries: how often one target is asked again after a failure that may pass.
+        config: the config file whose `[keys]` hold; `from_config` fills it in.
+        chain: what the chain is called in ledgers and metrics; `from_config` fills it in.
+        first_content_timeout: seconds until the first content of a streamed answer, where another target could take over.
+        stall_timeout: seconds between two pieces of content of a streamed answer.
+        patience: seconds of a target's Retry-After that are waited out before another target is asked.
+        streaming: False for an answer that is not streamed underneath, from the only target.
+        context_window: tokens of prompt and answer together.
+        next_on_content_filter: ask the next target when a provider's content policy refuses.
+
+    The arguments of `BaseChatModel` are accepted, too. Those of `Sampling` may be set later, and may be given to a single call, as
+    may `model`, `tools`, `tool_choice` and `response_format`; the others make the chain and are frozen.
 
     `invoke` returns a complete answer. It is streamed underneath, so that a cut or a stall is seen early, the next target starts
     afresh, and the server stops when a task is cancelled; `streaming=False` and `disable_streaming` change that for a chain of
@@ -127,16 +179,16 @@ class ChatHFGateway(GatewayMixin, ChatSettings, BaseChatModel):
         return made
 
     @classmethod
-    def from_config(cls, name: str, path: str | Path | None = None, **changes: Any) -> Self:
-        """Read `[chains.<name>]` of the config file.
+    def from_config(cls, name: str, path: str | Path | None = None, **changes: Unpack[ChatModelArguments]) -> Self:
+        """Read `[chains.<name>]` of hf-gateway.toml.
 
         Args:
             name: of the chain.
             path: the file; by default the one in force.
-            changes: arguments that override the file's.
+            changes: arguments that override the file's, and LangChain's own.
 
         Raises:
-            ConfigError: with file and line.
+            ConfigError: a chain that the file does not have, or settings that make no sense, with file and line.
         """
         # The file is for every framework, so LangChain's own arguments have no place in it.
         return cls(**{**read_chain(name, ChatSettings, path), **changes})

@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.embeddings import loading
@@ -13,12 +13,16 @@ from pydantic import Field, PrivateAttr, field_serializer, field_validator, mode
 from hf_gateway.errors import InvalidRequest
 from hf_gateway.framework_base import EmbeddingMixin, build_gateway, refuse_other_task
 from hf_gateway.settings.config_file import read_chain
-from hf_gateway.settings.embedding import EmbedOptions, EmbedSettings
+from hf_gateway.settings.embedding import EmbeddingArguments, EmbedOptions, EmbedSettings
 from hf_gateway.values.logs import logger
 from hf_gateway.values.target import Target
 from llamaindex_hf_gateway.cache import SpaceCache, as_role
 
 if TYPE_CHECKING:
+    from dataclasses import InitVar
+
+    from llama_index.core.callbacks import CallbackManager
+
     from hf_gateway.gateway import Gateway
 
 log = logger(__name__)
@@ -27,15 +31,49 @@ MAX_NODES_NAMED = 10
 """How many nodes without text one warning names."""
 
 
+class EmbeddingModelArguments(EmbeddingArguments, total=False):
+    """Keyword arguments of `HFGatewayEmbedding`: those of an embedding chain, and LlamaIndex's own."""
+
+    model_name: str
+    embed_batch_size: int
+    num_workers: int | None
+    embeddings_cache: Any
+    callback_manager: "CallbackManager"
+    rate_limiter: Any
+
+
 class HFGatewayEmbedding(EmbeddingMixin, EmbedOptions, BaseEmbedding):  # type: ignore[misc]
     """Embeddings of a Hugging Face model, from the first of its targets that can serve.
 
     `pip install "hf-gateway[llamaindex,torch]"`
 
     Args:
-        model_name (str): Hub id of the model, or a folder; `model=` is accepted too.
-        targets (list): where to go, in this order.
-        and the other fields of `EmbedOptions` and of `BaseEmbedding`.
+        model_name: Hub id of the model, or a folder; `model=` is accepted too.
+        targets: where to go, in this order, such as "local", "hf" or "tei:http://localhost:8080".
+        embed_batch_size: texts handed over at once, and reported in one event.
+        num_workers: batches under way at once in the async form.
+        embeddings_cache: a key-value store; its keys get the space and the role.
+        revision: commit, branch or tag of the model, for targets that load it themselves.
+        api_key: a Hugging Face token, sent to Hugging Face alone; or the key of the one server of your own in `targets`.
+        timeout: seconds for one request over all targets and retries.
+        attempt_timeout: seconds for one call to one target.
+        connect_timeout: seconds to connect.
+        max_retries: how often one target is asked again after a failure that may pass.
+        config: the config file whose `[keys]` hold; `from_config` fills it in.
+        chain: what the chain is called in ledgers and metrics; `from_config` fills it in.
+        dimensions: keep only the first so many numbers (Matryoshka).
+        normalize: scale vectors to length 1 even where the model does not.
+        truncate: cut a text that is longer than the model takes, instead of raising `ContextOverflow`.
+        query_prompt: put before a query, instead of the model's own saved prompt.
+        document_prompt: put before a document, instead of the model's own saved prompt.
+        on_space_change: "refuse" targets of different vector spaces, or keep them "separate".
+        check_space: compare a target's first vectors with the fingerprint of the space.
+        canary_every: requests to a server after which its space is measured again; 0 for never.
+        max_concurrency: batches under way at once, at most.
+        coalesce: seconds for which a call of one text waits for others to share its request with, at most.
+        cache: where vectors are kept: True, a path, or a key-value store of a framework.
+
+    The arguments of `BaseEmbedding` are accepted, too.
 
     Examples:
         ```python
@@ -59,6 +97,10 @@ class HFGatewayEmbedding(EmbeddingMixin, EmbedOptions, BaseEmbedding):  # type: 
     embeddings_cache: Any | None = Field(
         default=None, exclude=True, frozen=True, description="A key-value store; its keys get the space and the role."
     )
+
+    if TYPE_CHECKING:
+        model: InitVar[str | None] = None
+        """Another word for `model_name`."""
 
     _gateway: "Gateway" = PrivateAttr()
 
@@ -108,13 +150,16 @@ class HFGatewayEmbedding(EmbeddingMixin, EmbedOptions, BaseEmbedding):  # type: 
         return made
 
     @classmethod
-    def from_config(cls, name: str, path: str | Path | None = None, **changes: Any) -> Self:
+    def from_config(cls, name: str, path: str | Path | None = None, **changes: Unpack[EmbeddingModelArguments]) -> Self:
         """Read `[chains.<name>]` of hf-gateway.toml.
 
         Args:
             name: of the chain.
             path: the file; by default the one in force.
-            changes: arguments that override the file's.
+            changes: arguments that override the file's, and LlamaIndex's own.
+
+        Raises:
+            ConfigError: a chain that the file does not have, or settings that make no sense, with file and line.
         """
         return cls(**{**read_chain(name, EmbedSettings, path), **changes})
 

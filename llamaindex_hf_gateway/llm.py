@@ -1,9 +1,9 @@
 """HFGatewayLLM: LlamaIndex's `FunctionCallingLLM` over a hf-gateway chain."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self, Unpack
 
 from llama_index.core.base.llms.generic_utils import (
     achat_to_completion_decorator,
@@ -33,7 +33,7 @@ from pydantic import BaseModel, Field, PrivateAttr, model_serializer, model_vali
 
 from hf_gateway.errors import BadGeneration
 from hf_gateway.framework_base import GatewayMixin, build_gateway, refuse_other_task
-from hf_gateway.settings.chat import ChatSettings
+from hf_gateway.settings.chat import ChatArguments, ChatSettings
 from hf_gateway.settings.config_file import read_chain
 from hf_gateway.values.chat import ChatRequest
 from llamaindex_hf_gateway.messages import arguments_of, call_id, reads_files, to_openai, tool_calls_of
@@ -42,6 +42,11 @@ from llamaindex_hf_gateway.stream_cleanup import closes_what_it_opens, closing_w
 from llamaindex_hf_gateway.structured import StructuredProgram, Way
 
 if TYPE_CHECKING:
+    from dataclasses import InitVar
+
+    from llama_index.core.callbacks import CallbackManager
+    from llama_index.core.types import BaseOutputParser
+
     from hf_gateway.gateway import Gateway
 
 Count = Annotated[int, Field(gt=0)]
@@ -55,15 +60,65 @@ dispatcher = get_dispatcher(__name__)
 _LEFT_OUT = {"api_key", "config"}
 
 
+class LLMArguments(ChatArguments, total=False):
+    """Keyword arguments of `HFGatewayLLM`: those of a chat chain, and LlamaIndex's own."""
+
+    model_name: str | None
+    num_output: int | None
+    is_function_calling_model: bool
+    structured_output: Way
+    callback_manager: "CallbackManager"
+    rate_limiter: Any
+    system_prompt: str | None
+    messages_to_prompt: Callable[[Sequence[ChatMessage]], str] | None
+    completion_to_prompt: Callable[[str], str] | None
+    output_parser: "BaseOutputParser | None"
+    pydantic_program_mode: PydanticProgramMode
+    query_wrapper_prompt: BasePromptTemplate | None
+
+
 class HFGatewayLLM(GatewayMixin, ChatSettings, FunctionCallingLLM):  # type: ignore[misc]
     """A Hugging Face chat model, from the first of its targets that can serve.
 
     `pip install "hf-gateway[llamaindex]"`
 
     Args:
-        model (str): Hub id of the model, or a folder; `model_name=` is accepted too.
-        targets (list): where to go, in this order.
-        and the other fields of `ChatSettings` (temperature, max_tokens, api_key, timeout, …) and of LlamaIndex's `LLM`.
+        model: Hub id of the model, or a folder; `model_name=` is accepted too.
+        targets: where to go, in this order, such as "local", "hf" or "tei:http://localhost:8080".
+        temperature: sampling temperature; 0 for the most likely token each time.
+        top_p: sample from the most likely tokens that together have this probability.
+        top_k: sample from this many of the most likely tokens.
+        max_tokens: maximum tokens of the answer.
+        stop: strings before which the answer ends.
+        seed: seed for answers that can be repeated, if the server supports it.
+        frequency_penalty: makes tokens less likely the more often they have occurred.
+        presence_penalty: makes tokens less likely once they have occurred.
+        min_p: sample from the tokens with at least this fraction of the most likely one's probability.
+        repetition_penalty: factor against repetition, 1 for no change.
+        logprobs: whether to return the log probabilities of the tokens.
+        top_logprobs: how many of the most likely tokens at each place to return log probabilities for.
+        reasoning_effort: how much to think before answering: "low", "medium", "high"; True, False or "none".
+        parallel_tool_calls: whether the model may call several tools at once.
+        extra_body: fields added to the body for OpenAI-compatible servers.
+        revision: commit, branch or tag of the model, for targets that load it themselves.
+        api_key: a Hugging Face token, sent to Hugging Face alone; or the key of the one server of your own in `targets`.
+        timeout: seconds for one request over all targets and retries.
+        attempt_timeout: seconds without any progress of an answer, until its first content.
+        connect_timeout: seconds to connect.
+        max_retries: how often one target is asked again after a failure that may pass.
+        config: the config file whose `[keys]` hold; `from_config` fills it in.
+        chain: what the chain is called in ledgers and metrics; `from_config` fills it in.
+        first_content_timeout: seconds until the first content of a streamed answer, where another target could take over.
+        stall_timeout: seconds between two pieces of content of a streamed answer.
+        patience: seconds of a target's Retry-After that are waited out before another target is asked.
+        streaming: False for an answer that is not streamed underneath, from the only target.
+        context_window: tokens of prompt and answer together.
+        next_on_content_filter: ask the next target when a provider's content policy refuses.
+        num_output: tokens that LlamaIndex keeps free for an answer; without it `max_tokens`.
+        is_function_calling_model: whether the model can call tools.
+        structured_output: how an answer is held to a class: "function_calling" or "json_schema".
+
+    The arguments of LlamaIndex's `LLM` are accepted, too.
 
     Examples:
         ```python
@@ -98,6 +153,10 @@ class HFGatewayLLM(GatewayMixin, ChatSettings, FunctionCallingLLM):  # type: ign
             "llama.cpp, LM Studio, Ollama, some providers."
         ),
     )
+
+    if TYPE_CHECKING:
+        model_name: InitVar[str | None] = None
+        """Another word for `model`."""
 
     _gateway: "Gateway" = PrivateAttr()
     _known_context: int | None = PrivateAttr(default=None)
@@ -135,13 +194,16 @@ class HFGatewayLLM(GatewayMixin, ChatSettings, FunctionCallingLLM):  # type: ign
         return made
 
     @classmethod
-    def from_config(cls, name: str, path: str | Path | None = None, **changes: Any) -> Self:
+    def from_config(cls, name: str, path: str | Path | None = None, **changes: Unpack[LLMArguments]) -> Self:
         """Read `[chains.<name>]` of hf-gateway.toml.
 
         Args:
             name: of the chain.
             path: the file; by default the one in force.
-            changes: arguments that override the file's.
+            changes: arguments that override the file's, and LlamaIndex's own.
+
+        Raises:
+            ConfigError: a chain that the file does not have, or settings that make no sense, with file and line.
         """
         # The file is for every framework, so LlamaIndex's own arguments have no place in it.
         return cls(**{**read_chain(name, ChatSettings, path), **changes})

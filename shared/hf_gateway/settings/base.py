@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self, TypedDict, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypedDict, cast
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from hf_gateway.errors import ConfigError, did_you_mean
 from hf_gateway.settings.config_file import read_chain
@@ -30,6 +30,20 @@ class ModelKeywords(TypedDict, total=False):
 
     model: str | None
     targets: TargetsInput
+
+
+class _OwnSignature:
+    """The signature of a settings class, made when it is asked for."""
+
+    def __init__(self, generated: Any) -> None:
+        """Take pydantic's own, which is made late, too."""
+        self._generated = generated
+
+    def __get__(self, instance: object, owner: type[BaseModel]) -> Any:
+        """Return it; instances have none, so that one that can be called keeps that of its `__call__`."""
+        from hf_gateway.settings.introspection import signature_of
+
+        return signature_of(owner, self._generated.__get__(instance, owner))
 
 
 class ChainOptions(PlainNumbers):
@@ -65,6 +79,20 @@ class ChainOptions(PlainNumbers):
     chain: str | None = Field(default=None, frozen=True, exclude=True, repr=False)
     """What the chain is called in ledgers and metrics. `from_config` fills it in."""
 
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Have `help` show what the constructor accepts, with our own arguments first."""
+        super().__pydantic_init_subclass__(**kwargs)
+        cls.__signature__ = cast("Any", _OwnSignature(cls.__dict__["__signature__"]))
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: Any) -> dict[str, Any]:
+        """Describe each argument in the schema by the docstring under its field."""
+        from hf_gateway.settings.introspection import with_descriptions
+
+        schema = super().__get_pydantic_json_schema__(core_schema, handler)
+        return with_descriptions(cls, schema, handler.resolve_ref_schema)
+
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Copy; with changes, build anew, so that they are checked and the chain is that of the copy."""
         if not update:
@@ -94,16 +122,24 @@ class NamedSettings(ChainOptions):
         names = cls.model_fields.keys() - {"model"}
         return cls(model=model, **{name: getattr(options, name) for name in names})
 
-    @classmethod
-    def from_config(cls, name: str, path: str | Path | None = None, **changes: Any) -> Self:
-        """Read `[chains.<name>]` of hf-gateway.toml.
+    if TYPE_CHECKING:
 
-        Args:
-            name: what the chain is called there.
-            path: the file; without it the one in force.
-            changes: arguments that go over what the file says.
+        @classmethod
+        def from_config(cls, *args: Any, **changes: Any) -> Self:
+            """Read `[chains.<name>]`; each task's class says which changes it takes."""
 
-        Raises:
-            ConfigError: a chain that the file does not have, or settings that make no sense, with file and line.
-        """
-        return cls(**{**read_chain(name, cls, path), **changes})
+    else:
+
+        @classmethod
+        def from_config(cls, name: str, path: str | Path | None = None, **changes: Any) -> Self:
+            """Read `[chains.<name>]` of hf-gateway.toml.
+
+            Args:
+                name: what the chain is called there.
+                path: the file; without it the one in force.
+                changes: arguments that go over what the file says.
+
+            Raises:
+                ConfigError: a chain that the file does not have, or settings that make no sense, with file and line.
+            """
+            return cls(**{**read_chain(name, cls, path), **changes})

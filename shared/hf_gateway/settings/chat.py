@@ -67,7 +67,5 @@ class ChatSettings(ChatOptions, NamedSettings):
     if TYPE_CHECKING:
 
         @classmethod
-        def from_config(  # type: ignore[override]  # the arguments of this task are a part of all
-            cls, name: str, path: str | Path | None = None, **changes: Unpack[ChatArguments]
-        ) -> Self:
+        def from_config(cls, name: str, path: str | Path | None = None, **changes: Unpack[ChatArguments]) -> Self:
             """Read `[chains.<name>]`; the changes are arguments of this task."""

@@ -80,7 +80,5 @@ class EmbedSettings(EmbedOptions, NamedSettings):
     if TYPE_CHECKING:
 
         @classmethod
-        def from_config(  # type: ignore[override]  # the arguments of this task are a part of all
-            cls, name: str, path: str | Path | None = None, **changes: Unpack[EmbeddingArguments]
-        ) -> Self:
+        def from_config(cls, name: str, path: str | Path | None = None, **changes: Unpack[EmbeddingArguments]) -> Self:
             """Read `[chains.<name>]`; the changes are arguments of this task."""

@@ -64,8 +64,8 @@ class Accepts:
 
     def __get_pydantic_json_schema__(self, core_schema: Any, handler: Any) -> dict[str, Any]:
         """Return the schema of what a file may say."""
-        own = [handler(core_schema)] if self.own else []
-        return {"anyOf": [*map(dict, self.json_types), *own]}
+        own: dict[str, Any] = handler(core_schema) if self.own else {"anyOf": []}
+        return {"anyOf": [*map(dict, self.json_types), *own.get("anyOf", [own])]}
 
 
 if TYPE_CHECKING:

@@ -205,6 +205,14 @@ class Target:
         written = core_schema.plain_serializer_function_ser_schema(cls.to_dict)
         return core_schema.no_info_plain_validator_function(cls.of, serialization=written)
 
+    @classmethod
+    def __get_pydantic_json_schema__(cls, _core_schema: Any, _handler: Any) -> dict[str, Any]:
+        """Describe what `of` reads from a file: the short form, or the fields by name."""
+        fields: dict[str, dict[str, Any]] = {item.name: {"type": "string"} for item in dataclasses.fields(cls)}
+        fields |= {"options": {"type": "object"}, "space": {"type": "object"}}
+        written_out = {"type": "object", "properties": fields, "required": ["kind"], "additionalProperties": False}
+        return {"anyOf": [{"type": "string"}, written_out]}
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle by fields; a key is left out (see `Secret`)."""
         values = tuple(getattr(self, item.name) for item in dataclasses.fields(self))
