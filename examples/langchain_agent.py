@@ -20,7 +20,7 @@ ORDERS = {
 EUROS_PER_KILOGRAM = {"Italy": 2.5, "Norway": 4.0}
 
 
-def find_order(number: int) -> dict:
+def find_order(number: int) -> dict[str, object]:
     """Look up an order by its number: what was bought, how heavy it is, and where it goes."""
     return ORDERS.get(number, {"error": f"there is no order {number}"})
 

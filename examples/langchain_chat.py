@@ -6,6 +6,7 @@ With HF_TOKEN set a hosted provider answers. Without it Ollama does, if it runs 
 Otherwise a model in this process, which is downloaded once (3 GB).
 """
 
+from langchain_core.messages import AIMessageChunk
 from pydantic import BaseModel, Field
 
 from langchain_hf_gateway import ChatHFGateway
@@ -26,10 +27,10 @@ class Appointment(BaseModel):
 
 
 print("Streamed:")
-answer = None
+answer = AIMessageChunk(content="")
 for chunk in model.stream([("system", "You answer in one sentence."), ("human", "Why is the sky blue?")]):
     print(chunk.text, end="", flush=True)
-    answer = chunk if answer is None else answer + chunk
+    answer += chunk
 
 print("\n\nAs an instance of a class:")
 message = "Grace and Alan, shall we meet on Friday at two in the afternoon?"

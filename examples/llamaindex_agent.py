@@ -12,6 +12,7 @@ from llama_index.core import Document, Settings, VectorStoreIndex
 from llama_index.core.agent.workflow import FunctionAgent, ToolCallResult
 from llama_index.core.tools import QueryEngineTool
 
+from hf_gateway import ChatResult
 from llamaindex_hf_gateway import HFGatewayEmbedding, HFGatewayLLM
 
 HANDBOOK = [
@@ -22,11 +23,12 @@ HANDBOOK = [
 ]
 
 Settings.embed_model = HFGatewayEmbedding(model_name="sentence-transformers/all-MiniLM-L6-v2", targets=["local"])
-Settings.llm = HFGatewayLLM(
+model = HFGatewayLLM(
     model="meta-llama/Llama-3.1-8B-Instruct",
     targets=["hf", "ollama", "local:Qwen/Qwen2.5-1.5B-Instruct"],  # tried in this order
     temperature=0,
 )
+Settings.llm = model
 
 
 def multiply(a: float, b: float) -> float:
@@ -35,8 +37,8 @@ def multiply(a: float, b: float) -> float:
 
 
 async def main() -> None:
-    answers = []
-    Settings.llm.gateway.observe(answers.append)  # every answer, with its tokens and who gave it
+    answers: list[ChatResult] = []
+    model.gateway.observe(answers.append)  # every answer, with its tokens and who gave it
 
     index = VectorStoreIndex.from_documents([Document(text=text) for text in HANDBOOK])
     engine = index.as_query_engine(similarity_top_k=2)

@@ -11,6 +11,7 @@ import re
 from llama_index.core import Document, Settings, VectorStoreIndex
 from llama_index.core.query_engine import CitationQueryEngine
 
+from hf_gateway import ChatResult
 from llamaindex_hf_gateway import HFGatewayEmbedding, HFGatewayLLM
 
 DOCUMENTS = {
@@ -22,13 +23,14 @@ QUESTION = "When was the lighthouse lit for the first time, and since when has i
 
 # Vectors made of the words alone, without any model: they will do for three notes, and do not know what words mean.
 Settings.embed_model = HFGatewayEmbedding(targets=["hash"])
-Settings.llm = HFGatewayLLM(
+model = HFGatewayLLM(
     model="meta-llama/Llama-3.1-8B-Instruct",
     targets=["hf", "ollama", "local:Qwen/Qwen2.5-1.5B-Instruct"],  # tried in this order
     temperature=0,
 )
-answers = []
-Settings.llm.gateway.observe(answers.append)  # every answer, with its tokens and who gave it
+Settings.llm = model
+answers: list[ChatResult] = []
+model.gateway.observe(answers.append)  # every answer, with its tokens and who gave it
 
 index = VectorStoreIndex.from_documents(
     [Document(text=text, metadata={"from": name}) for name, text in DOCUMENTS.items()]

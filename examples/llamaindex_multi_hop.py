@@ -11,6 +11,7 @@ from llama_index.core.indices.query.query_transform import StepDecomposeQueryTra
 from llama_index.core.query_engine import MultiStepQueryEngine, RouterQueryEngine
 from llama_index.core.tools import QueryEngineTool
 
+from hf_gateway import ChatResult
 from llamaindex_hf_gateway import HFGatewayEmbedding, HFGatewayLLM
 
 FERRIES = [
@@ -25,13 +26,14 @@ QUESTION = "Who is the mayor of the town where the ferry Aurora was built?"
 
 # Vectors made of the words alone, without any model: they will do for four sentences, and do not know what words mean.
 Settings.embed_model = HFGatewayEmbedding(targets=["hash"])
-Settings.llm = HFGatewayLLM(
+model = HFGatewayLLM(
     model="meta-llama/Llama-3.1-8B-Instruct",
     targets=["hf", "ollama", "local:Qwen/Qwen2.5-1.5B-Instruct"],  # tried in this order
     temperature=0,
 )
-answers = []
-Settings.llm.gateway.observe(answers.append)  # every answer, with its tokens and who gave it
+Settings.llm = model
+answers: list[ChatResult] = []
+model.gateway.observe(answers.append)  # every answer, with its tokens and who gave it
 
 
 def tool(name: str, texts: list[str], description: str) -> QueryEngineTool:
@@ -55,7 +57,7 @@ engine = MultiStepQueryEngine(
 )
 response = engine.query(QUESTION)
 
-for number, (question, answer) in enumerate(response.metadata["sub_qa"], 1):
+for number, (question, answer) in enumerate((response.metadata or {})["sub_qa"], 1):
     print(f"{number}. {question}\n   {answer}\n   from: {answer.source_nodes[0].text}")
 print(f"\n{QUESTION}\n{response}")
 

@@ -132,8 +132,8 @@ class ChatHFGateway(GatewayMixin, ChatSettings, BaseChatModel):
         context_window: tokens of prompt and answer together.
         next_on_content_filter: ask the next target when a provider's content policy refuses.
 
-    The arguments of `BaseChatModel` are accepted, too. Those of `Sampling` may be set later, and may be given to a single call, as
-    may `model`, `tools`, `tool_choice` and `response_format`; the others make the chain and are frozen.
+    The arguments of `BaseChatModel` are accepted, too. Those of `Sampling` may be set later, and may be given to a single call,
+    as may `model`, `tools`, `tool_choice` and `response_format`; the others make the chain and are frozen.
 
     `invoke` returns a complete answer. It is streamed underneath, so that a cut or a stall is seen early, the next target starts
     afresh, and the server stops when a task is cancelled; `streaming=False` and `disable_streaming` change that for a chain of
