@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from langchain_core.callbacks import Callbacks
     from langchain_core.rate_limiters import BaseRateLimiter
 
-    from hf_gateway.gateway import Gateway
+    from hf_gateway.tasks.chat.gateway import ChatGateway
 
 
 class ChatModelArguments(ChatArguments, total=False):
@@ -148,7 +148,7 @@ class ChatHFGateway(GatewayMixin, ChatSettings, BaseChatModel):
     Errors are hf-gateway's own, and at the same time the matching subclass of `langchain_core.exceptions.ModelError`.
     """
 
-    _gateway: "Gateway" = PrivateAttr()
+    _gateway: "ChatGateway" = PrivateAttr()
     _targets: list[dict[str, Any]] = PrivateAttr()
 
     @model_validator(mode="after")
@@ -164,14 +164,14 @@ class ChatHFGateway(GatewayMixin, ChatSettings, BaseChatModel):
             self.model_fields_set.discard("profile")
         return self
 
-    def _adopt(self, gateway: "Gateway") -> None:
+    def _adopt(self, gateway: "ChatGateway") -> None:
         self._gateway = gateway
         self._targets = [target.to_dict() for target in gateway.targets]
         # Values from the environment are shown, too: `model.model` is the model that answers.
         self.__dict__.update(model=gateway.model, targets=gateway.targets)
 
     @classmethod
-    def from_gateway(cls, gateway: "Gateway") -> Self:
+    def from_gateway(cls, gateway: "ChatGateway") -> Self:
         """Use an existing gateway, with its connections. Raises ConfigError if it is not for chat."""
         refuse_other_task(gateway, cls.task, cls.__name__)
         made = cls(**{name: getattr(gateway.settings, name) for name in gateway.settings.model_fields_set})

@@ -12,7 +12,7 @@ from hf_gateway.settings.embedding import EmbedSettings
 from langchain_hf_gateway.errors import as_model_errors
 
 if TYPE_CHECKING:
-    from hf_gateway.gateway import Gateway
+    from hf_gateway.tasks.embedding.gateway import EmbeddingGateway
     from hf_gateway.values.embedding import Role
     from hf_gateway.values.vectors import Vectors
 
@@ -63,19 +63,19 @@ class HFGatewayEmbeddings(EmbeddingMixin, EmbedSettings, Embeddings):
     `langchain_core.exceptions.ModelError`.
     """
 
-    _gateway: "Gateway" = PrivateAttr()
+    _gateway: "EmbeddingGateway" = PrivateAttr()
 
     def model_post_init(self, _context: Any, /) -> None:
         """Build the chain, so that invalid settings fail here; nothing is loaded or connected to."""
         self._adopt(build_gateway(self, self.model))
 
-    def _adopt(self, gateway: "Gateway") -> None:
+    def _adopt(self, gateway: "EmbeddingGateway") -> None:
         self._gateway = gateway
         # Values from the environment are shown, too: `embeddings.model` is the model that answers.
         self.__dict__.update(model=gateway.model, targets=gateway.targets)
 
     @classmethod
-    def from_gateway(cls, gateway: "Gateway") -> Self:
+    def from_gateway(cls, gateway: "EmbeddingGateway") -> Self:
         """Use an existing gateway, with its connections and its model."""
         refuse_other_task(gateway, cls.task, cls.__name__)
         made = cls(**{name: getattr(gateway.settings, name) for name in gateway.settings.model_fields_set})

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from llama_index.core.callbacks import CallbackManager
 
-    from hf_gateway.gateway import Gateway
+    from hf_gateway.tasks.embedding.gateway import EmbeddingGateway
 
 log = logger(__name__)
 
@@ -102,7 +102,7 @@ class HFGatewayEmbedding(EmbeddingMixin, EmbedOptions, BaseEmbedding):  # type: 
         model: InitVar[str | None] = None
         """Another word for `model_name`."""
 
-    _gateway: "Gateway" = PrivateAttr()
+    _gateway: "EmbeddingGateway" = PrivateAttr()
 
     @model_validator(mode="before")
     @classmethod
@@ -117,7 +117,7 @@ class HFGatewayEmbedding(EmbeddingMixin, EmbedOptions, BaseEmbedding):  # type: 
         model = None if self.model_name == "unknown" else self.model_name
         self._adopt(build_gateway(self, model))
 
-    def _adopt(self, gateway: "Gateway") -> None:
+    def _adopt(self, gateway: "EmbeddingGateway") -> None:
         self._gateway = gateway
         # Values from the environment change the vectors too, so they belong into `to_dict`.
         self.__dict__.update(targets=gateway.targets, model_name=gateway.model or "unknown")
@@ -137,7 +137,7 @@ class HFGatewayEmbedding(EmbeddingMixin, EmbedOptions, BaseEmbedding):  # type: 
         return "HFGatewayEmbedding"
 
     @classmethod
-    def from_gateway(cls, gateway: "Gateway", **fields: Any) -> Self:
+    def from_gateway(cls, gateway: "EmbeddingGateway", **fields: Any) -> Self:
         """Use an existing gateway, with its connections and its model."""
         refuse_other_task(gateway, cls.task, cls.__name__)
         settings = gateway.settings

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from llama_index.core.callbacks import CallbackManager
     from llama_index.core.types import BaseOutputParser
 
-    from hf_gateway.gateway import Gateway
+    from hf_gateway.tasks.chat.gateway import ChatGateway
 
 Count = Annotated[int, Field(gt=0)]
 
@@ -158,7 +158,7 @@ class HFGatewayLLM(GatewayMixin, ChatSettings, FunctionCallingLLM):  # type: ign
         model_name: InitVar[str | None] = None
         """Another word for `model`."""
 
-    _gateway: "Gateway" = PrivateAttr()
+    _gateway: "ChatGateway" = PrivateAttr()
     _known_context: int | None = PrivateAttr(default=None)
 
     @model_validator(mode="before")
@@ -173,7 +173,7 @@ class HFGatewayLLM(GatewayMixin, ChatSettings, FunctionCallingLLM):  # type: ign
         super().model_post_init(context)
         self._adopt(build_gateway(self, self.model))
 
-    def _adopt(self, gateway: "Gateway") -> None:
+    def _adopt(self, gateway: "ChatGateway") -> None:
         self._gateway = gateway
         self.__dict__.update(targets=gateway.targets, model=gateway.model)
         # From files, and `metadata` is read on event loops, at every call.
@@ -185,7 +185,7 @@ class HFGatewayLLM(GatewayMixin, ChatSettings, FunctionCallingLLM):  # type: ign
         return "HFGatewayLLM"
 
     @classmethod
-    def from_gateway(cls, gateway: "Gateway", **fields: Any) -> Self:
+    def from_gateway(cls, gateway: "ChatGateway", **fields: Any) -> Self:
         """Use an existing gateway, with its connections."""
         refuse_other_task(gateway, cls.task, cls.__name__)
         settings = gateway.settings

@@ -87,7 +87,7 @@ def llamaindex_gateway(model: str) -> Calls:
 
 def _engine(gateway: Any) -> dict[str, Any]:
     """Say which engine serves, and how precisely; the gateway's surface does not tell."""
-    used = gateway._candidates[0].ability.engine()
+    used = gateway.candidates[0].ability.engine()
     return {"engine": used.name, "precision": getattr(used, "precision", "fp32")}
 
 

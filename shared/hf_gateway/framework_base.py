@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hf_gateway.gateway import Gateway
     from hf_gateway.settings.base import ChainOptions
     from hf_gateway.spaces.index_lock import IndexLock
+    from hf_gateway.tasks.embedding.gateway import EmbeddingGateway
     from hf_gateway.tasks.status import TargetStatus
     from hf_gateway.values.embedding import Role
     from hf_gateway.values.vector_space import VectorSpace
@@ -74,6 +75,8 @@ class GatewayMixin:
 
 class EmbeddingMixin(GatewayMixin):
     """The same for embeddings."""
+
+    _gateway: "EmbeddingGateway"
 
     @property
     def space(self) -> "VectorSpace":

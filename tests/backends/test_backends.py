@@ -286,7 +286,7 @@ def test_a_cloud_model_behind_ollama_says_how_to_sign_in(caller: Make) -> None:
 def test_ollama_host_is_read_as_ollama_reads_it(value: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OLLAMA_HOST", value)
     gateway = Gateway(targets=["ollama:m"])
-    assert gateway._candidates[0].server.url == url
+    assert gateway.candidates[0].server.url == url
 
 
 # hf

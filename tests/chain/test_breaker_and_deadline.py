@@ -278,7 +278,7 @@ async def test_a_cancelled_probe_does_not_keep_the_next_one_away(primary: FakeOp
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert gateway._candidates[0].breaker.admit(clock.now())
+        assert gateway.candidates[0].breaker.admit(clock.now())
 
 
 class Interrupted(HttpTransport):

@@ -10,7 +10,7 @@ import pytest
 from hf_gateway import Gateway, Target, errors
 from hf_gateway.backends import chat as chat_backend
 from hf_gateway.chain.timeouts import AttemptTimeouts, Policy
-from hf_gateway.tasks.policies import WHOLE_ANSWER_SILENCE_S
+from hf_gateway.tasks.chat.policy import WHOLE_ANSWER_SILENCE_S
 from hf_gateway.testing import ManualClock
 from langchain_hf_gateway import ChatHFGateway
 from llamaindex_hf_gateway import HFGatewayLLM

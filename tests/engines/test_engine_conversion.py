@@ -82,7 +82,7 @@ def embed(model: Path, engine: str | None = "openvino", **options: Any) -> Any:
 
 
 def name_of(gateway: Gateway) -> str:
-    return str(gateway._candidates[0].ability.engine().name)  # type: ignore[attr-defined]
+    return str(gateway.candidates[0].ability.engine().name)  # type: ignore[attr-defined]
 
 
 def entries(cache: Path) -> list[Path]:
@@ -102,7 +102,7 @@ options = json.loads(sys.argv[2])
 gateway = Gateway(sys.argv[1], [Target("local", options=options)], truncate=True)
 try:
     vectors = gateway.embed(list(TEXTS)).vectors.tolist()
-    print(json.dumps([gateway._candidates[0].ability.engine().name, vectors, sorted(sys.modules)]))
+    print(json.dumps([gateway.candidates[0].ability.engine().name, vectors, sorted(sys.modules)]))
 except GatewayError as error:
     print(json.dumps([type(error).__name__, str(error), sorted(sys.modules)]))
 """
@@ -530,7 +530,7 @@ def test_what_to_download_depends_on_who_can_read_it(
 ) -> None:
     from hf_gateway.backends import local
 
-    ability: Any = opened(original)._candidates[0].ability
+    ability: Any = opened(original).candidates[0].ability
     assert ability._find_model()[1] == "safetensors"
     monkeypatch.setattr(local, "runnable", lambda: ("openvino",))
     assert ability._find_model()[1] == "safetensors", "it is converted already"

@@ -42,7 +42,7 @@ def gateway(model: Path | str, engine: str | None = None, dtype: str | None = "f
 
 
 def engine_of(gateway: Gateway) -> Any:
-    return gateway._candidates[0].ability.engine()  # type: ignore[attr-defined]
+    return gateway.candidates[0].ability.engine()  # type: ignore[attr-defined]
 
 
 def cosines(found: Any, expected: Any) -> Any:

@@ -115,7 +115,7 @@ def test_the_space_is_read_from_the_models_files(gateway: Gateway) -> None:
 async def test_the_async_form_leaves_the_event_loop_free(gateway: Gateway) -> None:
     inside = threading.Event()
     proceed = threading.Event()
-    engine: Any = gateway._candidates[0].ability
+    engine: Any = gateway.candidates[0].ability
     real = engine._compute
 
     def slow(request: Any) -> Any:
@@ -180,7 +180,7 @@ def test_a_loaded_model_is_shared_by_everybody_in_the_process(gateway: Gateway) 
     other = Gateway(MODEL)
     other.embed(["x"])
     gateway.embed(["x"])
-    assert other._candidates[0].ability.engine() is gateway._candidates[0].ability.engine()  # type: ignore[attr-defined]
+    assert other.candidates[0].ability.engine() is gateway.candidates[0].ability.engine()  # type: ignore[attr-defined]
 
 
 # Models made on the spot: a tiny BERT with the settings under test.

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from hf_gateway import Gateway, errors
+from hf_gateway import errors
 from hf_gateway.spaces import fingerprint, guard
 from hf_gateway.spaces.binding import SpaceBinding, SpaceDecision
 from hf_gateway.spaces.fingerprint import CANARIES, LONG_CANARIES, Store
 from hf_gateway.spaces.guard import Guard
+from hf_gateway.tasks.embedding.gateway import EmbeddingGateway
 from hf_gateway.tasks.embedding.index_guard import IndexGuard
 from hf_gateway.values.usage import Usage
 from tests.campaign import Campaign, Violation
@@ -171,7 +172,7 @@ def _restores_without_the_decision(it: Guard, binding: Any) -> None:
     BIND(it, dataclasses.replace(binding, decision=None))
 
 
-def _restores_without_the_pin(it: Gateway, binding: Any) -> None:
+def _restores_without_the_pin(it: EmbeddingGateway, binding: Any) -> None:
     BIND_SPACE(it, dataclasses.replace(binding, pinned=None, reference=None, dimension=None))
 
 
@@ -187,7 +188,7 @@ def _believes_what_it_read(it: IndexGuard) -> None:
     return None
 
 
-BIND, BIND_SPACE, MEASURE = Guard.bind, Gateway.bind_space, guard.measure
+BIND, BIND_SPACE, MEASURE = Guard.bind, EmbeddingGateway.bind_space, guard.measure
 NO_RIDING: list[tuple[Any, str, Any]] = [(Guard, "_canary_is_due", _rides_in_none)]
 """Without canaries within the requests, so that another check that would find the same is found missing by itself."""
 
@@ -212,10 +213,10 @@ MUTATIONS: dict[str, list[tuple[Any, str, Any]]] = {
         (guard, "measure", _measures_in_parts),
         (Guard, "_roles", lambda *_: ("document",)),
     ],
-    "copies without the pin": [(Gateway, "bind_space", _restores_without_the_pin)],
+    "copies without the pin": [(EmbeddingGateway, "bind_space", _restores_without_the_pin)],
     "copies decide for themselves": [(Guard, "bind", _restores_without_the_decision)],
     "decision not kept": [(SpaceDecision, "settle", lambda it, space, reference: SpaceBinding(space, reference))],
-    "copies bound to nothing": [(Gateway, "bind_space", lambda *_: None)],
+    "copies bound to nothing": [(EmbeddingGateway, "bind_space", lambda *_: None)],
     "no verdict of the index": [(IndexGuard, "verdict", _has_no_verdict)],
     "index compared by names": [(IndexGuard, "_measured_fingerprint", _looks_at_names_only)],
     "index's lock not read again": [(IndexGuard, "_reread", _believes_what_it_read)],

@@ -42,7 +42,7 @@ def guarded(*targets: Any, **settings: Any) -> Gateway:
 def served(gateway: Gateway, place: int = 0) -> VectorSpace | None:
     """Ask one target as the guard does."""
     gateway._prepare()
-    ability: Any = gateway._candidates[place].ability
+    ability: Any = gateway.candidates[place].ability
     said: VectorSpace | None = gateway._driver.perform(ability.served_space(), timeout=10, target="it")
     return said
 

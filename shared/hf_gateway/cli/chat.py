@@ -12,6 +12,7 @@ from typing import Any
 from hf_gateway.cli.output import console, escape_unencodable, print_json, stdin_text
 from hf_gateway.errors import ConfigError, visible
 from hf_gateway.gateway import Gateway
+from hf_gateway.tasks.chat.gateway import ChatGateway
 from hf_gateway.values.chat import ChatEvent, ChatResult, Message
 from hf_gateway.values.usage import Usage
 from hf_gateway.values.wording import quantity
@@ -69,7 +70,7 @@ def _messages(arguments: argparse.Namespace) -> list[Message]:
     return [*before, {"role": "user", "content": prompt}]
 
 
-def _gateway(arguments: argparse.Namespace) -> Gateway:
+def _gateway(arguments: argparse.Namespace) -> ChatGateway:
     given = {name: getattr(arguments, name) for name in ("temperature", "max_tokens", "timeout")}
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if arguments.chain:

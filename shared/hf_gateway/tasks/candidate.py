@@ -18,6 +18,7 @@ from hf_gateway.spaces.space_check import SpaceCheck
 from hf_gateway.values.kinds import KeyLevel
 from hf_gateway.values.secret import EnvKey
 from hf_gateway.values.target import Target
+from hf_gateway.values.vector_space import VectorSpace
 
 
 @dataclass(eq=False)
@@ -57,6 +58,11 @@ class TargetCandidate:
     def context(self) -> int | None:
         """Tokens of the longest text, or conversation, that it takes."""
         return self.ability.context
+
+    @property
+    def required_space(self) -> VectorSpace | None:
+        """The vector space that its vectors are held to; None where it makes none."""
+        return None
 
     @property
     def space_check(self) -> SpaceCheck | None:

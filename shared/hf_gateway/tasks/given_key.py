@@ -5,15 +5,12 @@ from collections.abc import Sequence
 from hf_gateway.backends import Ability, open_ability
 from hf_gateway.errors import ConfigError
 from hf_gateway.keys.credentials import is_hugging_face, origin_of
-from hf_gateway.settings.chat import ChatSettings
-from hf_gateway.settings.embedding import EmbedSettings
+from hf_gateway.settings.base import NamedSettings
 from hf_gateway.values.secret import Secret
 from hf_gateway.values.target import Target
 
 
-def targets_of_key(
-    targets: Sequence[Target], api_key: Secret | None, settings: EmbedSettings | ChatSettings
-) -> list[Target]:
+def targets_of_key(targets: Sequence[Target], api_key: Secret | None, settings: NamedSettings) -> list[Target]:
     """Say which targets the class's one key is meant for: Hugging Face's hosts, or the one server of the caller's own.
 
     Raises ConfigError when it could be meant for several servers, or would go to a host that nobody bound it to.

@@ -11,24 +11,25 @@ from itertools import combinations
 
 from hf_gateway.engines import sources
 from hf_gateway.errors import EngineMissing, GatewayError, SpaceMismatch
-from hf_gateway.gateway import Gateway
+from hf_gateway.gateway import BaseGateway, Gateway
 from hf_gateway.settings.embedding import EmbedOptions, EmbedSettings
 from hf_gateway.spaces.fingerprint import CUT_ELSEWHERE, Comparison, Row, Rows, Store, compare
 from hf_gateway.tasks.embedding.candidate import EmbeddingCandidate, with_dimensions
+from hf_gateway.tasks.embedding.gateway import EmbeddingGateway
 from hf_gateway.values.embedding import Role
 from hf_gateway.values.vector_space import VectorSpace
 from hf_gateway.values.vectors import Vectors
 from hf_gateway.verification.report import FILES, STORED, Pair, Side, Verification
 
 
-def measured_before(gateway: Gateway) -> dict[str, str]:
+def measured_before(gateway: BaseGateway) -> dict[str, str]:
     """Return the result of each target's last measurement, by this or an earlier process, in words by label. Sends no request."""
     found: dict[str, str] = {}
     store = Store()
-    for candidate, status in zip(gateway._candidates, gateway.status(), strict=True):
-        if not isinstance(candidate, EmbeddingCandidate) or status.space_check is None:
+    for candidate, status in zip(gateway.candidates, gateway.status(), strict=True):
+        if status.space_check is None or candidate.required_space is None:
             continue
-        kept = store.load(gateway._guard.space_of(candidate))
+        kept = store.load(candidate.required_space)
         worst = "" if status.worst_cosine is None else f", worst cosine {status.worst_cosine:.4f}"
         if status.space_check == "quarantined":
             found[candidate.label] = f"of another space, so it is quarantined{worst}"
@@ -54,12 +55,12 @@ def verify(settings: EmbedSettings) -> Verification:
 class _Comparison:
     """The work of `verify`."""
 
-    def __init__(self, gateway: Gateway, declared: str | None) -> None:
+    def __init__(self, gateway: EmbeddingGateway, declared: str | None) -> None:
         self.gateway = gateway
         self.declared = declared
-        self.options: EmbedOptions = gateway._embedding()
+        self.options: EmbedOptions = gateway.settings
         self.store = Store()
-        self.candidates = [candidate for candidate in gateway._candidates if isinstance(candidate, EmbeddingCandidate)]
+        self.candidates = gateway.candidates
         self.targets = [
             self._target(candidate, rows) for candidate, rows in zip(self.candidates, gateway.measure(), strict=True)
         ]
@@ -98,7 +99,7 @@ class _Comparison:
         return {name: side for name, side in self.files.items() if name not in own}
 
     def _target(self, candidate: EmbeddingCandidate, measured: Rows | GatewayError) -> Side:
-        space = self.gateway._guard.space_of(candidate)
+        space = candidate.required_space
         rows = None if isinstance(measured, GatewayError) else measured
         error = measured if isinstance(measured, GatewayError) else None
         said = "in this process, from the model's own files" if candidate.authoritative else "a server"
@@ -107,9 +108,7 @@ class _Comparison:
         )
         if rows is None:
             return side
-        served = self.gateway._driver.perform(
-            candidate.served_space(), timeout=self.gateway._probe_time, target=candidate.label
-        )
+        served = self.gateway.served_space(candidate)
         faults = tuple(map(str, space.differences(served))) if served is not None else ()
         stored = self.store.load(space)
         accepted = stored.accepted.get(candidate.label) if stored else None
@@ -147,7 +146,7 @@ class _Comparison:
                 )
             return
         local = next(
-            (each for each in self.candidates if each.authoritative and self._space_id(each) == space.id), None
+            (each for each in self.candidates if each.authoritative and each.required_space.id == space.id), None
         )
         try:
             from hf_gateway.engines.variants import measured_variants
@@ -160,9 +159,6 @@ class _Comparison:
         side = Side(FILES, "files", space, "files", f"at {files.path}", self._with_dimensions(own, candidate))
         self.files[space.id] = side
         self.variants[space.id] = {words: self._with_dimensions(rows, candidate) for words, rows in changed.items()}
-
-    def _space_id(self, candidate: EmbeddingCandidate) -> str:
-        return self.gateway._guard.space_of(candidate).id
 
     def _with_dimensions(self, rows: Rows, candidate: EmbeddingCandidate) -> Rows:
         """Truncate and scale rows as the chain does with every target's vectors."""
@@ -216,7 +212,7 @@ class _Comparison:
         return compare(reference, rows, cut=self.options.truncate)
 
 
-def _build_gateway(settings: EmbedSettings) -> tuple[Gateway, str | None]:
+def _build_gateway(settings: EmbedSettings) -> tuple[EmbeddingGateway, str | None]:
     """Build the chain; if the spaces of its targets contradict each other, with each target's own space."""
     try:
         return Gateway.from_settings(settings), None

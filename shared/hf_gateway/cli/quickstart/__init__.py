@@ -17,6 +17,7 @@ from hf_gateway.engines import token_count
 from hf_gateway.errors import InvalidRequest, visible
 from hf_gateway.gateway import Gateway
 from hf_gateway.runtime.progress_bar import ShowProgress, progress_bar
+from hf_gateway.tasks.embedding.gateway import EmbeddingGateway
 from hf_gateway.values.embedding import EmbedResult
 from hf_gateway.values.kinds import kind_of
 from hf_gateway.values.logs import logger
@@ -52,7 +53,7 @@ class Passage:
 class FrameworkIndex(Protocol):
     """What the class `Index` of each framework's module does for this command."""
 
-    def __init__(self, gateway: Gateway) -> None: ...
+    def __init__(self, gateway: EmbeddingGateway) -> None: ...
     def split(
         self, documents: Iterable[tuple[str, str]], max_tokens: int, overlap: int, tokens: Callable[[str], list[int]]
     ) -> int:
@@ -151,7 +152,7 @@ def _account(reader: DocumentReader) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _ready(arguments: argparse.Namespace, question: str) -> Iterator[tuple[Gateway, Split]]:
+def _ready(arguments: argparse.Namespace, question: str) -> Iterator[tuple[EmbeddingGateway, Split]]:
     """Yield a chain whose model is loaded, and how documents are cut for it."""
     model, targets = arguments.model or DEFAULT_MODEL, arguments.targets
     with Gateway(model, targets) as gateway:
@@ -169,7 +170,7 @@ def _ready(arguments: argparse.Namespace, question: str) -> Iterator[tuple[Gatew
         yield gateway, split
 
 
-def _split_for(gateway: Gateway) -> Split:
+def _split_for(gateway: EmbeddingGateway) -> Split:
     space = gateway.space
 
     def encode(text: str) -> list[int] | None:
@@ -194,7 +195,7 @@ def _frameworks(asked: str | None) -> list[str]:
 
 
 def _through(
-    framework: str, gateway: Gateway, documents: list[tuple[str, str]], split: Split, questions: list[str]
+    framework: str, gateway: EmbeddingGateway, documents: list[tuple[str, str]], split: Split, questions: list[str]
 ) -> dict[str, Any]:
     index: FrameworkIndex = importlib.import_module(INDEXES[framework]).Index(gateway)
     overlap = min(OVERLAP_TOKENS, split.max_tokens // 4)

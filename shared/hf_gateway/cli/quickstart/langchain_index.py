@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable
 from langchain_core.documents import Document
 from langchain_core.vectorstores import InMemoryVectorStore
 
-from hf_gateway.gateway import Gateway
 from hf_gateway.runtime.progress_bar import ShowProgress
+from hf_gateway.tasks.embedding.gateway import EmbeddingGateway
 from langchain_hf_gateway.embeddings import HFGatewayEmbeddings
 
 BATCH_TEXTS = 64
@@ -15,7 +15,7 @@ BATCH_TEXTS = 64
 class Index:
     """Documents, split and kept in memory."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: EmbeddingGateway) -> None:
         """Take the chain that embeds."""
         self._store = InMemoryVectorStore(HFGatewayEmbeddings.from_gateway(gateway))
         self._pieces: list[Document] = []

@@ -7,8 +7,8 @@ from llama_index.core import Document, VectorStoreIndex
 from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.schema import BaseNode
 
-from hf_gateway.gateway import Gateway
 from hf_gateway.runtime.progress_bar import ShowProgress
+from hf_gateway.tasks.embedding.gateway import EmbeddingGateway
 from llamaindex_hf_gateway.embedding import HFGatewayEmbedding
 
 BATCH_TEXTS = 64
@@ -20,7 +20,7 @@ _SENTENCE = re.compile(rf"[^{_ENDS}]*[{_ENDS}]+\s*|[^{_ENDS}]+")
 class Index:
     """Documents, split and kept in memory."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: EmbeddingGateway) -> None:
         """Take the chain that embeds."""
         self._index = VectorStoreIndex(
             nodes=[], embed_model=HFGatewayEmbedding.from_gateway(gateway, embed_batch_size=BATCH_TEXTS)

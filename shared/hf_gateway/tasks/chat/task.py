@@ -29,7 +29,7 @@ TASK = Task(
         own_servers=(OwnServer("text-generation-inference", "openai:<url>", "vLLM, TGI or the like"),),
     ),
     settings=ChatSettings,
-    gateway="hf_gateway.gateway:Gateway",
+    gateway="hf_gateway.tasks.chat.gateway:ChatGateway",
     environment_prefix="CHAT",
     default_targets="hf",
     model_variables=("HF_MODEL_ID",),

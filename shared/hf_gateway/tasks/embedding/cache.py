@@ -31,7 +31,6 @@ from hf_gateway.values.vector_space import VectorSpace
 from hf_gateway.values.vectors import Vectors
 
 if TYPE_CHECKING:
-    from hf_gateway.tasks.candidate import TargetCandidate
     from hf_gateway.tasks.embedding.candidate import EmbeddingCandidate
 
 log = logger(__name__)
@@ -120,7 +119,7 @@ class CachedSpace:
         self,
         given: Any,
         options: EmbedOptions,
-        candidates: "Sequence[TargetCandidate]",
+        candidates: "Sequence[EmbeddingCandidate]",
         space: Callable[[], VectorSpace | None],
         now: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -130,7 +129,7 @@ class CachedSpace:
         self.cache = cache
         self._owned = isinstance(given, bool | str | Path)
         self._options = options
-        self._candidates: Sequence[EmbeddingCandidate] = candidates  # type: ignore[assignment]
+        self._candidates = candidates
         self._space = space
         self._now = now
         self._fingerprints = Store()

@@ -45,6 +45,11 @@ class EmbeddingCandidate(TargetCandidate):
         return self.ability.space()
 
     @property
+    def required_space(self) -> VectorSpace:
+        """The space that its vectors are held to: the chain's, or its own where each target may have another."""
+        return self.guard.space_of(self) if self.guard else self.space
+
+    @property
     def authoritative(self) -> bool:
         """Whether the model's own files make its vectors, in this process."""
         return self.ability.authoritative

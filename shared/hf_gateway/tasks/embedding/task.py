@@ -30,8 +30,9 @@ TASK = Task(
         own_servers=(OwnServer("text-embeddings-inference", "tei:<url>", "text-embeddings-inference"),),
     ),
     settings=EmbedSettings,
-    gateway="hf_gateway.gateway:Gateway",
+    gateway="hf_gateway.tasks.embedding.gateway:EmbeddingGateway",
     environment_prefix="EMBED",
     default_targets="local",
+    build_hint="for embeddings leave task='chat' out",
     example_model="sentence-transformers/all-MiniLM-L6-v2",
 )

@@ -1,0 +1,111 @@
+"""Chat: conversations in, answers out, whole or piece by piece."""
+
+import contextlib
+from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from hf_gateway.backends import ChatAbility
+from hf_gateway.chain.attempt_log import AttemptLog
+from hf_gateway.chain.effects import Steps
+from hf_gateway.chain.timeouts import Policy
+from hf_gateway.gateway import Gateway
+from hf_gateway.runtime.driver import Clock, Transport
+from hf_gateway.settings.chat import ChatSettings
+from hf_gateway.tasks.chat.candidate import ChatCandidate
+from hf_gateway.tasks.chat.policy import chat_policy
+from hf_gateway.tasks.chat.service import ChatService
+from hf_gateway.tasks.chat.streams import AsyncChatStream, ChatStream
+from hf_gateway.values.chat import ChatEvent, ChatRequest, ChatResult, Message
+from hf_gateway.values.target import Target
+from hf_gateway.wire.hf_router import Capabilities
+
+
+class ChatGateway(Gateway):
+    """The gateway of `Gateway(..., task="chat")`: answers conversations with the first of its targets that can."""
+
+    settings_class: ClassVar[type[ChatSettings]] = ChatSettings
+    ability_class: ClassVar[type[ChatAbility]] = ChatAbility
+    settings: ChatSettings
+    candidates: tuple[ChatCandidate, ...]
+
+    if TYPE_CHECKING:  # or the type checker would take what is built by this class for what `Gateway` builds by default
+
+        def __new__(
+            cls,
+            model: str | None = None,
+            targets: Sequence[str | Target] | str | None = None,
+            *,
+            transport: Transport | None = None,
+            clock: Clock | None = None,
+            **settings: Any,
+        ) -> Self:
+            """Build the chain; nothing is loaded or connected to yet."""
+
+    def _build_candidates(self, abilities: Sequence[ChatAbility], given: Sequence[Target]) -> list[ChatCandidate]:
+        return [
+            ChatCandidate(ability, alone=len(given) == 1, inherits=target.model is None)
+            for ability, target in zip(abilities, given, strict=True)
+        ]
+
+    def _build_service(self) -> None:
+        self._service = ChatService(self._chain, self.candidates, self.settings, self._watch, self._chatted)
+
+    def _policy(self) -> Policy:
+        return chat_policy(self.settings)
+
+    def chat(self, messages: str | Iterable[Message] | ChatRequest, **call: Any) -> ChatResult:
+        """Answer a conversation; a string is one user message.
+
+        call: what holds for this call alone, by the names of `Sampling`, and tools, tool_choice, response_format, model.
+
+        Raises:
+            InvalidRequest: messages or arguments that make no sense; nothing was sent.
+            ContentFiltered: a provider's policy refused, unless `next_on_content_filter`.
+            GatewayError: the target's error, or AllTargetsFailed with one error a target.
+        """
+        steps = self._service.steps(messages, call)
+        self._prepare()
+        result: ChatResult = self._driver.run(steps)
+        return result
+
+    async def achat(self, messages: str | Iterable[Message] | ChatRequest, **call: Any) -> ChatResult:
+        """Do what `chat` does without blocking the event loop."""
+        steps = self._service.steps(messages, call)
+        await self._aprepare()
+        result: ChatResult = await self._driver.arun(steps)
+        return result
+
+    def stream(self, messages: str | Iterable[Message] | ChatRequest, **call: Any) -> ChatStream:
+        """Answer piece by piece; the stream's `result` has the whole once it is at its end.
+
+        Raises what `chat` does, and, once a piece was given, `StreamInterrupted` with the text so far: an answer that broke
+        off never looks like a short one.
+        """
+        stream = ChatStream()
+        return stream.begin(self._streamed(self._service.steps(messages, call, stream.set_result)))
+
+    def astream(self, messages: str | Iterable[Message] | ChatRequest, **call: Any) -> AsyncChatStream:
+        """Do what `stream` does without blocking the event loop."""
+        stream = AsyncChatStream()
+        return stream.begin(self._astreamed(self._service.steps(messages, call, stream.set_result)))
+
+    def capabilities(self, *, look_up: bool = False) -> Capabilities:
+        """Say what is known of the model at the first target; what nobody said is None.
+
+        look_up: ask a catalogue, for seconds at most, where this machine did not today; without it nothing is sent.
+        """
+        return self.candidates[0].ability.capabilities(look_up=look_up)
+
+    def _chatted(self, result: ChatResult, attempt_log: AttemptLog) -> None:
+        self._warn_of_fallback("the answer was given by", result.served_by, attempt_log)
+        self._observed(result)
+
+    def _streamed(self, steps: Steps) -> Generator[ChatEvent, None, Any]:
+        self._prepare()
+        return (yield from self._driver.stream(steps))
+
+    async def _astreamed(self, steps: Steps) -> AsyncGenerator[ChatEvent, None]:
+        await self._aprepare()
+        async with contextlib.aclosing(self._driver.astream(steps, lambda _: None)) as events:
+            async for event in events:
+                yield event

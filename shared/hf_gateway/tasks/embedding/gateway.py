@@ -1,0 +1,311 @@
+"""Embeddings: texts in, vectors of one space out."""
+
+import asyncio
+import contextlib
+import dataclasses
+from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from hf_gateway.backends import EmbeddingAbility
+from hf_gateway.errors import GatewayError
+from hf_gateway.gateway import Gateway
+from hf_gateway.http.transport import HttpTransport
+from hf_gateway.observing import observer
+from hf_gateway.runtime.background_loop import background_loop
+from hf_gateway.runtime.concurrency_limit import LoopLimiters
+from hf_gateway.runtime.driver import Clock, Transport, require_asyncio
+from hf_gateway.settings.embedding import EmbedSettings
+from hf_gateway.spaces.binding import SpaceBinding
+from hf_gateway.spaces.fingerprint import Rows
+from hf_gateway.spaces.guard import Guard
+from hf_gateway.spaces.index_lock import IndexLock
+from hf_gateway.tasks.embedding.cache import CachedSpace, CacheNamespaces
+from hf_gateway.tasks.embedding.candidate import EmbeddingCandidate, SeenDimension
+from hf_gateway.tasks.embedding.declared_spaces import declared_space, refuse_mixed_spaces, refuse_unbindable
+from hf_gateway.tasks.embedding.index_guard import IndexGuard, lock_index
+from hf_gateway.tasks.embedding.record import EmbeddingDetails
+from hf_gateway.tasks.embedding.service import EmbeddingRun, EmbeddingService, Job
+from hf_gateway.values.embedding import EmbedRequest, EmbedResult, Role
+from hf_gateway.values.target import Target
+from hf_gateway.values.vector_space import VectorSpace
+
+
+class EmbeddingGateway(Gateway):
+    """The gateway of `Gateway(...)`: embeds texts with the first of its targets that can, always in one vector space."""
+
+    settings_class: ClassVar[type[EmbedSettings]] = EmbedSettings
+    ability_class: ClassVar[type[EmbeddingAbility]] = EmbeddingAbility
+    settings: EmbedSettings
+    candidates: tuple[EmbeddingCandidate, ...]
+
+    if TYPE_CHECKING:  # or the type checker would take what is built by this class for what `Gateway` builds by default
+
+        def __new__(
+            cls,
+            model: str | None = None,
+            targets: Sequence[str | Target] | str | None = None,
+            *,
+            transport: Transport | None = None,
+            clock: Clock | None = None,
+            **settings: Any,
+        ) -> Self:
+            """Build the chain; nothing is loaded or connected to yet."""
+
+    def _build_candidates(
+        self,
+        abilities: Sequence[EmbeddingAbility],
+        given: Sequence[Target],  # noqa: ARG002 - what a call names besides is for chat
+    ) -> list[EmbeddingCandidate]:
+        settings = self.settings
+        one_space = settings.on_space_change == "refuse"
+        if len(abilities) > 1 and one_space:
+            refuse_mixed_spaces(abilities)
+        self._guard = Guard(settings, declared_space(abilities, merge=one_space))
+        self._limiters, seen = LoopLimiters(settings.max_concurrency), SeenDimension()
+        return [
+            EmbeddingCandidate(
+                ability,
+                alone=len(abilities) == 1,
+                on_overload=self._limiters.note_rate_limit,
+                seen=seen,
+                guard=self._guard,
+            )
+            for ability in abilities
+        ]
+
+    def _build_service(self) -> None:
+        settings = self.settings
+        self._index_guards: list[IndexGuard] = []
+        self._namespaces = CacheNamespaces(settings, self.candidates)
+        self._cache: CachedSpace | None = None
+        if settings.cache is not None and settings.cache is not False:
+            self._cache = CachedSpace(
+                settings.cache, settings, self.candidates, lambda: self.final_space, self._clock.now
+            )
+        prepare = (self._prepare, self._aprepare)
+        self._service = EmbeddingService(
+            self._chain, self._driver, self.candidates, self._limiters, settings, self._cache, prepare
+        )
+
+    def embed(self, texts: Iterable[str], *, role: Role = "document") -> EmbedResult:
+        """Embed n texts, in order, into (n, dim) float32.
+
+        Raises:
+            InvalidRequest: a text that is none, is empty, or cannot be written as UTF-8; nothing was sent.
+            ContextOverflow: a text longer than the model takes, unless `truncate`.
+            GatewayError: the target's error, or AllTargetsFailed with one error a target.
+        """
+        return self._serve(EmbedRequest.of(texts, role, self.settings.truncate))
+
+    async def aembed(self, texts: Iterable[str], *, role: Role = "document") -> EmbedResult:
+        """Do what `embed` does without blocking the event loop."""
+        return await self._aserve(EmbedRequest.of(texts, role, self.settings.truncate))
+
+    def embed_stream(self, texts: Iterable[str], *, role: Role = "document") -> Generator[list[float], None, None]:
+        """Embed any number of texts, as they come; gives dim floats for each, in order.
+
+        Several batches are under way at once, and nothing else is held: a generator of a million texts takes no more memory
+        than one of a thousand. What `embed` raises is raised after the vectors of all texts before it were given.
+
+        Example:
+            ```python
+            from itertools import tee
+
+            texts, copies = tee(open("texts.txt", encoding="utf-8"))
+            for text, vector in zip(copies, gateway.embed_stream(texts)):
+                ...
+            ```
+        """
+        with contextlib.closing(self._service.stream(texts, role, self._serve, self._aserve)) as results:
+            for result in results:
+                yield from result.vectors
+
+    async def aembed_stream(
+        self, texts: Iterable[str] | AsyncIterable[str], *, role: Role = "document"
+    ) -> AsyncGenerator[list[float], None]:
+        """Do what `embed_stream` does without blocking the event loop; the texts may be waited for, too."""
+        require_asyncio()
+        async with contextlib.aclosing(self._service.astream(texts, role, self._aserve)) as results:
+            async for result in results:
+                for row in result.vectors:
+                    yield row
+
+    @property
+    def space(self) -> VectorSpace:
+        """The vector space of this chain, as far as it is declared; read from files of this machine at most."""
+        if (pinned := self._guard.pinned) is not None:
+            return pinned
+        abilities = [candidate.ability for candidate in self.candidates]
+        return declared_space(abilities, merge=self.settings.on_space_change == "refuse")
+
+    def lock_index(self, path: str | Path, *, adopt: bool = False) -> IndexLock:
+        """Lock an index, which is a folder, to this chain's space: its `space.json` is written once, and compared ever after.
+
+        From then on each result is compared, too, before the caller gets it: a target may be measured only when it answers.
+        A chain whose targets are of several spaces is pinned to that of the index; a new index gets that of the first vector,
+        and until then the lock that is returned has no space. Sends nothing.
+
+        adopt: take a folder that has files and no `space.json`; you say that this chain's space is what it was made with.
+
+        Raises:
+            SpaceMismatch: the index was made with another space; the message says what differs and the ways out.
+            ConfigError: a spoilt or newer `space.json`, a folder that cannot be written, files of unknown origin in it.
+        """
+        cut = self.settings.truncate
+        return lock_index(
+            self._index_guards,
+            self._guard,
+            self.candidates,
+            path,
+            adopt=adopt,
+            cut=cut,
+            now=self._clock.now,
+        )
+
+    @property
+    def space_binding(self) -> SpaceBinding:
+        """What binds this chain and its copies to one space: the first vector, and locked indexes."""
+        return dataclasses.replace(
+            self._guard.binding(),
+            dimension=self.candidates[0].seen.value,
+            locks=tuple(index.lock for index in self._index_guards),
+        )
+
+    def bind_space(self, binding: SpaceBinding | None) -> None:
+        """Hold this chain, which has given no vector yet, to what another has promised; reads nothing, sends nothing.
+
+        Copies and pickles do this by themselves.
+
+        Raises:
+            SpaceMismatch: no target of this chain can keep the promise.
+        """
+        if binding is None:
+            return
+        candidates = self.candidates
+        refuse_unbindable([self._guard.space_of(candidate) for candidate in candidates], binding)
+        self._guard.bind(binding)
+        candidates[0].seen.value = binding.dimension
+        cut = self.settings.truncate
+        self._index_guards = [
+            IndexGuard(self._guard, candidates, lock, cut=cut, now=self._clock.now) for lock in binding.locks
+        ]
+
+    @property
+    def final_space(self) -> VectorSpace | None:
+        """The space of all further vectors; None while on_space_change="separate" leaves that to who answers first."""
+        space = self.space
+        if self._guard.pinned is None and any(candidate.space.id != space.id for candidate in self.candidates):
+            return space if self.settings.on_space_change == "refuse" else None
+        return space
+
+    @property
+    def cache_namespace(self) -> str | None:
+        """Name the vectors that may be cached together: their space, and what was measured of it; None while either is open.
+
+        Raises SpaceMismatch and ConfigError where what is cached so does not belong into an index that this chain is locked to.
+        """
+        space = self.final_space
+        self._guard.caching = True
+        name = None if space is None else self._namespaces.of(space)
+        if space is not None and name is not None:
+            for index in self._index_guards:
+                index.check_cached(space)
+        return name
+
+    @property
+    def cache(self) -> CachedSpace | None:
+        """The cache as this chain sees it, with its counts; None without one."""
+        return self._cache
+
+    def measure(self) -> list[Rows | GatewayError]:
+        """Embed the canary texts with each target, in both roles; for one that could not, why. Keeps and decides nothing."""
+        self._prepare()
+        found: list[Rows | GatewayError] = []
+        for candidate in self.candidates:
+            try:
+                if (refusal := candidate.refusal()) is not None:
+                    raise refusal
+                effects = self._guard.measure(candidate)
+                found.append(self._driver.perform(effects, timeout=self.settings.timeout, target=candidate.label))
+            except GatewayError as error:
+                found.append(error)
+        return found
+
+    def served_space(self, candidate: EmbeddingCandidate) -> VectorSpace | None:
+        """Ask a target which space it serves, without having it compute anything; None where it does not say."""
+        space: VectorSpace | None = self._ask(candidate.served_space(), candidate.label)
+        return space
+
+    def close(self) -> None:
+        """Close connections and let models go. The gateway can be used again afterwards."""
+        super().close()
+        if isinstance(self._transport, HttpTransport) and self._service.take_background_use():
+            background_loop.run(self._transport.aclose())
+
+    async def aclose(self) -> None:
+        """Close, this event loop's connections too."""
+        await super().aclose()
+        if isinstance(self._transport, HttpTransport) and self._service.take_background_use():
+            await asyncio.wrap_future(background_loop.submit(self._transport.aclose()))
+
+    def _release(self) -> None:
+        super()._release()
+        if self._cache is not None:
+            self._cache.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the settings and what binds the chain to its space; connections, models and keys stay behind."""
+        return (_rebuilt, (type(self), self.settings, self.space_binding))
+
+    def _serve(self, request: EmbedRequest, job: Job | None = None) -> EmbedResult:
+        if not observer.watchers:
+            return self._checked(self._result(self._service.serve(request, None, job)))
+        with self._watch(EmbeddingDetails(request)) as watch:
+            if watch.observation.waits:
+                self._driver.run(watch.begun())
+            run = self._service.serve(request, watch.attempt_log, job)
+            return watch.done(self._checked(self._result(run)), run.lookup.looked_up)
+
+    async def _aserve(self, request: EmbedRequest, job: Job | None = None) -> EmbedResult:
+        require_asyncio()
+        if not observer.watchers:
+            return await self._achecked(self._result(await self._service.aserve(request, None, job)))
+        with self._watch(EmbeddingDetails(request)) as watch:
+            if watch.observation.waits:
+                await self._driver.arun(watch.begun())
+            run = await self._service.aserve(request, watch.attempt_log, job)
+            return watch.done(await self._achecked(self._result(run)), run.lookup.looked_up)
+
+    def _checked(self, result: EmbedResult) -> EmbedResult:
+        """Hold a result to the indexes, and tell the observers; nothing leaves before every verdict."""
+        for index in self._index_guards:
+            self._driver.run(index.verdict(result))
+        return self._observed(result)
+
+    async def _achecked(self, result: EmbedResult) -> EmbedResult:
+        for index in self._index_guards:
+            await self._driver.arun(index.verdict(result))
+        return self._observed(result)
+
+    def _result(self, run: EmbeddingRun) -> EmbedResult:
+        names = run.names()
+        if run.answers and not run.shared:
+            self._warn_of_fallback("embeddings served by", ", ".join(names), run.attempt_log)
+        return EmbedResult(
+            served_by=names,
+            attempts=tuple(run.attempt_log.attempts),
+            usage=run.usage(),
+            seconds=run.seconds,
+            vectors=run.vectors(),
+            space=self.space,
+            shared=run.shared,
+            cached=run.lookup.found,
+        )
+
+
+def _rebuilt(kind: type[EmbeddingGateway], settings: EmbedSettings, binding: SpaceBinding) -> EmbeddingGateway:
+    """Build a copy of a gateway from its pickle."""
+    made = kind.from_settings(settings)
+    made.bind_space(binding)
+    return made
