@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from hf_gateway.errors import GatewayError as GatewayError
     from hf_gateway.gateway import Gateway as Gateway
     from hf_gateway.observing import observer as observe
+    from hf_gateway.tasks.chat.gateway import ChatGateway as ChatGateway
+    from hf_gateway.tasks.embedding.gateway import EmbeddingGateway as EmbeddingGateway
     from hf_gateway.values.chat import ChatEvent as ChatEvent
     from hf_gateway.values.chat import ChatRequest as ChatRequest
     from hf_gateway.values.chat import ChatResult as ChatResult
@@ -27,9 +29,11 @@ if TYPE_CHECKING:
 _HOME = {
     "Attempt": "errors",
     "ChatEvent": "values.chat",
+    "ChatGateway": "tasks.chat.gateway",
     "ChatRequest": "values.chat",
     "ChatResult": "values.chat",
     "EmbedResult": "values.embedding",
+    "EmbeddingGateway": "tasks.embedding.gateway",
     "EmbeddingUnavailable": "errors",
     "Gateway": "gateway",
     "GatewayError": "errors",
@@ -45,9 +49,11 @@ _MODULES = {"observe": "observing.observer"}
 __all__ = [
     "Attempt",
     "ChatEvent",
+    "ChatGateway",
     "ChatRequest",
     "ChatResult",
     "EmbedResult",
+    "EmbeddingGateway",
     "EmbeddingUnavailable",
     "Gateway",
     "GatewayError",

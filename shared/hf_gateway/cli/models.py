@@ -103,12 +103,12 @@ def _list(engine: "sa.Engine", arguments: argparse.Namespace, out: Any) -> int:
     if arguments.provider is not None:
         with contextlib.suppress(ConfigError):
             providers.add(models.payee(arguments.provider))
-    task = None if arguments.task is None else models.task_of(arguments.task)
+    hub_name = None if arguments.task is None else models.task_of(arguments.task)
     found = [
         entry
         for entry in models.entries(engine)
         if all(word.casefold() in entry.model.casefold() for word in arguments.query)
-        and task in (None, models.task_of(entry.task))
+        and (hub_name is None or models.task_of(entry.task) == hub_name)
         and (arguments.provider is None or entry.provider in providers)
     ]
     fetched = models.fetched_at(engine)

@@ -100,12 +100,12 @@ def read_chain(name: str, kind: type[BaseModel], path: str | Path | None = None)
     chain = chains[name]
     if not isinstance(chain, dict):
         raise ConfigError(f"{found}:{line_of(text, ['chains'], name)}: {name!r} is a section, [chains.{name}]")
-    task, wanted = chain.pop("task", None), getattr(kind, "task", None)
-    if task not in (None, wanted):
+    declared, expected = chain.pop("task", None), getattr(kind, "task", None)
+    if declared not in (None, expected):
         line = line_of(text, ["chains", name], "task")
         raise ConfigError(
-            f"{found}:{line}: the chain {name!r} is for {quoted(str(task), 'something else')}, "
-            f"and was asked for as one for {wanted}"
+            f"{found}:{line}: the chain {name!r} is for {quoted(str(declared), 'something else')}, "
+            f"and was asked for as one for {expected}"
         )
     for setting in chain:
         if setting not in kind.model_fields:

@@ -1,0 +1,142 @@
+"""A task is a room: nothing outside it asks which task a chain is for, and another package can add one."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.project.test_floors import PACKAGES, ROOT
+
+NAMES = {"embedding", "chat"}
+TAGS = {"feature-extraction", "sentence-similarity", "text-generation", "image-text-to-text", "conversational"}
+"""The Hub's own words for them."""
+ONE_TASKS_CLASS = re.compile(
+    r"(Embed|Embedding|Chat)(Options|Settings|Request|Result|Answer|Candidate|Gateway|Service|Ability)"
+)
+ROOMS = {"tasks/embedding": "Embed", "tasks/chat": "Chat"}
+"""Where a task may tell its own classes apart from what else its callers give, and how those begin."""
+PENDING: tuple[str, ...] = ("backends/", "ledger/", "telemetry/", "observing/")
+"""Folders of the core in which there still are some."""
+
+
+def is_task(node: ast.expr) -> bool:
+    """Return whether an expression is a task, by its name, or a name of one."""
+    if isinstance(node, ast.Tuple | ast.List | ast.Set):
+        return any(map(is_task, node.elts))
+    if isinstance(node, ast.Constant):
+        return node.value in NAMES | TAGS if isinstance(node.value, str) else False
+    return (node.id if isinstance(node, ast.Name) else getattr(node, "attr", None)) == "task"
+
+
+def class_names(node: ast.expr) -> Iterator[str]:
+    for each in ast.walk(node):
+        if isinstance(each, ast.Name | ast.Attribute):
+            yield each.id if isinstance(each, ast.Name) else each.attr
+
+
+def patterns(node: ast.pattern) -> Iterator[ast.expr]:
+    for each in ast.walk(node):
+        if isinstance(each, ast.MatchValue):
+            yield each.value
+        elif isinstance(each, ast.MatchClass):
+            yield each.cls
+
+
+def is_table_by_task(node: ast.Dict) -> bool:
+    return bool(node.keys) and all(isinstance(key, ast.Constant) and key.value in NAMES for key in node.keys)
+
+
+def branches(tree: ast.AST, room: str = "") -> Iterator[tuple[int, str]]:
+    """Find what asks for a task: comparisons, isinstance over one task's classes, tables by the names of tasks."""
+    own = ROOMS.get(room)
+    tables = {
+        id(node.value)
+        for cls in ast.walk(tree)
+        if isinstance(cls, ast.ClassDef)
+        for node in cls.body
+        if isinstance(node, ast.Assign | ast.AnnAssign)
+        and "abilities" in class_names(node.targets[0] if isinstance(node, ast.Assign) else node.target)
+    }
+    """A kind's abilities: that table is the registry of (kind, task)."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare):
+            operators = (ast.Eq, ast.NotEq, ast.In, ast.NotIn)
+            if any(isinstance(each, operators) for each in node.ops) and any(
+                map(is_task, [node.left, *node.comparators])
+            ):
+                yield node.lineno, f"compares a task: {ast.unparse(node)}"
+        elif isinstance(node, ast.Match):
+            cases = [each for case in node.cases for each in patterns(case.pattern)]
+            if is_task(node.subject) or any(map(is_task, cases)):
+                yield node.lineno, f"matches a task: {ast.unparse(node.subject)}"
+            elif any(ONE_TASKS_CLASS.fullmatch(name) for case in cases for name in class_names(case)):
+                yield node.lineno, f"matches a task's class: {ast.unparse(node.subject)}"
+        elif (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id in ("isinstance", "issubclass")
+        ):
+            for name in class_names(node.args[1]):
+                if ONE_TASKS_CLASS.fullmatch(name) and not (own and name.startswith(own)):
+                    yield node.lineno, f"asks for a task's class: {ast.unparse(node)}"
+        elif isinstance(node, ast.Dict) and id(node) not in tables and is_table_by_task(node):
+            yield node.lineno, f"has a table by tasks: {ast.unparse(node)}"
+
+
+def found_in(package: str, folder: Path) -> Iterator[str]:
+    for path in sorted(folder.rglob("*.py")):
+        inner = path.relative_to(folder).as_posix()
+        if package == "hf_gateway" and inner.startswith(PENDING):
+            continue
+        room = str(Path(inner).parent)
+        for line, what in branches(ast.parse(path.read_text(encoding="utf-8")), room):
+            yield f"{path.relative_to(ROOT)}:{line} {what}"
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_nothing_asks_which_task_a_chain_is_for(package: str) -> None:
+    assert list(found_in(package, PACKAGES[package])) == []
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        "if self.options.task == 'embedding': pass",
+        "if task != other: pass",
+        "if gateway.task in ('chat', 'rerank'): pass",
+        "if kind == 'chat': pass",
+        "if metadata.pipeline_tag in ('text-generation', 'text2text-generation'): pass",
+        "match settings.task:\n    case 'rerank': pass",
+        "match name:\n    case 'embedding': pass",
+        "match request:\n    case ChatRequest(): pass",
+        "isinstance(settings, ChatSettings)",
+        "isinstance(result, EmbedResult | str)",
+        "issubclass(kind, (str, chat.ChatGateway))",
+        "[each for each in candidates if isinstance(each, EmbeddingCandidate)]",
+        "prefix = {'embedding': 'EMBED', 'chat': 'CHAT'}[settings.task]",
+        "TASKS = {'embedding': 'feature-extraction'}",
+    ],
+)
+def test_a_planted_question_is_found(planted: str) -> None:
+    assert len(list(branches(ast.parse(planted)))) == 1
+
+
+@pytest.mark.parametrize(
+    "harmless",
+    [
+        "{'index': 0, 'embedding': [0.0]}",
+        "class TeiServer(Server):\n    abilities = {'embedding': TeiEmbedding, 'chat': TeiChat}",
+        "find_task(settings.task).gateway_class",
+        "isinstance(settings, find_task(task).settings)",
+    ],
+)
+def test_what_looks_a_task_up_is_not(harmless: str) -> None:
+    assert list(branches(ast.parse(harmless))) == []
+
+
+def test_a_room_may_tell_its_own_classes_apart_and_no_others() -> None:
+    tree = ast.parse("isinstance(messages, ChatRequest)")
+    assert list(branches(tree, "tasks/chat")) == []
+    assert len(list(branches(tree, "tasks/embedding"))) == 1
