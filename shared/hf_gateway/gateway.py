@@ -381,6 +381,7 @@ class Gateway(BaseGateway):
             others = [] if name.startswith("_") or hasattr(type(self), name) else map(find_task, task_names())
             for other in others:
                 if hasattr(other.gateway_class, name):
-                    hint = other.build_hint or f"build it as Gateway(..., task={other.name!r})"
+                    named = f"build it as Gateway(..., task={other.name!r})"
+                    hint = f"for {other.title} leave task={self.task!r} out" if other.implied else named
                     raise MissingMethod(f"this gateway was built for {find_task(self.task).title}; {hint}")
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)

@@ -1,9 +1,15 @@
 """A task is a room: nothing outside it asks which task a chain is for, and another package can add one."""
 
 import ast
+import json
+import os
 import re
+import subprocess
+import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -140,3 +146,72 @@ def test_a_room_may_tell_its_own_classes_apart_and_no_others() -> None:
     tree = ast.parse("isinstance(messages, ChatRequest)")
     assert list(branches(tree, "tasks/chat")) == []
     assert len(list(branches(tree, "tasks/embedding"))) == 1
+
+
+TOY = """
+[hf_gateway.tasks]
+count = tests.support.toy_task:TASK
+[hf_gateway.backends]
+counter = tests.support.toy_task:CountServer
+"""
+
+
+def with_the_toy_task(tmp_path: Path, code: str) -> Any:
+    """Run code in a process in which a package with a third task is installed; return what it prints as JSON."""
+    described = tmp_path / "toy_task-1.0.dist-info"
+    described.mkdir()
+    (described / "METADATA").write_text("Metadata-Version: 2.1\nName: toy-task\nVersion: 1.0\n")
+    (described / "entry_points.txt").write_text(TOY)
+    paths = os.pathsep.join([str(tmp_path), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, "-c", "import json\n" + textwrap.dedent(code)],
+        env={**os.environ, "PYTHONPATH": paths, "HF_GATEWAY_HOME": str(tmp_path / "home")},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_a_package_adds_a_task_that_goes_through_the_chain(tmp_path: Path) -> None:
+    found = with_the_toy_task(
+        tmp_path,
+        """
+        import pickle
+        from hf_gateway import Gateway, errors
+        from tests.support.toy_task import CountServers
+
+        targets = ["counter:http://one", "counter:http://two"]
+        gateway = Gateway("toy/counter", targets, task="count", lower=True, transport=CountServers("two"), max_retries=0)
+        heard = []
+        gateway.observe(heard.append)
+        with gateway:
+            result = gateway.count(["a text", "three more words"])
+            status = [(each.target, each.breaker, each.ready) for each in gateway.status()]
+            checks = [each.answers for each in gateway.check()]
+        try:
+            gateway.embed(["a text"])
+        except errors.ConfigError as error:
+            refused = str(error)
+        try:
+            Gateway(targets=["tei:http://one"], task="count")
+        except errors.ConfigError as error:
+            unable = str(error)
+        copied = pickle.loads(pickle.dumps(gateway))
+        print(json.dumps([
+            result.counts, result.served_by, [each.outcome for each in result.attempts], len(heard), status, checks,
+            [each.isidentifier() for each in (type(gateway).__name__, type(copied).__name__)], copied.settings.lower,
+            str(gateway), refused, unable,
+        ]))
+        """,
+    )
+    counts, served_by, outcomes, heard, status, checks, _, lower, shown, refused, unable = found
+    assert (counts, served_by, outcomes, heard) == ([2, 3], "counter:http://two", ["failed", "served"], 1)
+    assert status == [["counter:http://one", "closed", True], ["counter:http://two", "closed", True]]
+    assert checks == [False, True]
+    assert lower is True
+    assert shown == "Gateway('toy/counter', targets=['counter:http://one', 'counter:http://two'])"
+    assert refused == "this gateway was built for counts of words; for embeddings leave task='count' out"
+    assert "'tei:http://one'" in unable

@@ -30,8 +30,8 @@ class Task:
     """Other environment variables that may name the model, after HF_GATEWAY_<prefix>_MODEL."""
     example_model: str | None = None
     """The model with which `doctor` tries the task where nothing is configured; None for not at all."""
-    build_hint: str | None = None
-    """How to build a gateway for it; None for by its name."""
+    implied: bool = False
+    """Whether a gateway is for it when its caller names no task."""
 
     @property
     def name(self) -> str:

@@ -33,6 +33,6 @@ TASK = Task(
     gateway="hf_gateway.tasks.embedding.gateway:EmbeddingGateway",
     environment_prefix="EMBED",
     default_targets="local",
-    build_hint="for embeddings leave task='chat' out",
+    implied=True,
     example_model="sentence-transformers/all-MiniLM-L6-v2",
 )
