@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar, Unpack, overload
 
 from hf_gateway import activation
 from hf_gateway.backends import Ability, open_ability
@@ -25,9 +25,10 @@ from hf_gateway.observing.record import RequestDetails
 from hf_gateway.runtime.driver import Clock, Driver, Transport, require_asyncio
 from hf_gateway.runtime.effects import Effects
 from hf_gateway.settings.base import NamedSettings
-from hf_gateway.settings.chat import ChatSettings
+from hf_gateway.settings.chat import ChatArguments, ChatKeywords, ChatSettings
 from hf_gateway.settings.config_file import key_policy_overrides
-from hf_gateway.settings.embedding import EmbedSettings
+from hf_gateway.settings.embedding import EmbeddingArguments, EmbeddingKeywords, EmbedSettings
+from hf_gateway.settings.fields import TargetsInput
 from hf_gateway.tasks.candidate import TargetCandidate
 from hf_gateway.tasks.given_key import targets_of_key
 from hf_gateway.tasks.policies import policy_of
@@ -73,7 +74,7 @@ class BaseGateway:
     def __init__(
         self,
         model: str | None = None,
-        targets: Sequence[str | Target] | str | None = None,
+        targets: TargetsInput = None,
         *,
         task: str | None = None,
         transport: Transport | None = None,
@@ -277,23 +278,23 @@ class Gateway(BaseGateway):
     def __new__(
         cls,
         model: str | None = None,
-        targets: Sequence[str | Target] | str | None = None,
+        targets: TargetsInput = None,
         *,
         task: Literal["embedding"] = "embedding",
         transport: Transport | None = None,
         clock: Clock | None = None,
-        **settings: Any,
+        **settings: Unpack[EmbeddingKeywords],
     ) -> "EmbeddingGateway": ...
     @overload
     def __new__(
         cls,
         model: str | None = None,
-        targets: Sequence[str | Target] | str | None = None,
+        targets: TargetsInput = None,
         *,
         task: Literal["chat"],
         transport: Transport | None = None,
         clock: Clock | None = None,
-        **settings: Any,
+        **settings: Unpack[ChatKeywords],
     ) -> "ChatGateway": ...
     def __new__(cls, *_arguments: Any, task: str = DEFAULT_TASK, **_settings: Any) -> Any:
         """Make an instance of the task's class."""
@@ -335,12 +336,17 @@ class Gateway(BaseGateway):
     @overload
     @classmethod
     def from_config(
-        cls, name: str, path: str | Path | None = None, *, task: Literal["embedding"] = "embedding", **changes: Any
+        cls,
+        name: str,
+        path: str | Path | None = None,
+        *,
+        task: Literal["embedding"] = "embedding",
+        **changes: Unpack[EmbeddingArguments],
     ) -> "EmbeddingGateway": ...
     @overload
     @classmethod
     def from_config(
-        cls, name: str, path: str | Path | None = None, *, task: Literal["chat"], **changes: Any
+        cls, name: str, path: str | Path | None = None, *, task: Literal["chat"], **changes: Unpack[ChatArguments]
     ) -> "ChatGateway": ...
     @overload
     @classmethod

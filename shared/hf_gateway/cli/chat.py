@@ -77,8 +77,9 @@ def _gateway(arguments: argparse.Namespace) -> ChatGateway:
         for name in ("model", "targets"):
             if getattr(arguments, name):
                 changes[name] = getattr(arguments, name)
-        return Gateway.from_config(arguments.chain, arguments.config, task="chat", **changes)
-    return Gateway(arguments.model, arguments.targets, task="chat", config=arguments.config, **changes)
+        gateway: ChatGateway = Gateway.from_config(arguments.chain, arguments.config, task="chat", **changes)
+        return gateway
+    return ChatGateway(arguments.model, arguments.targets, config=arguments.config, **changes)
 
 
 class AnswerPrinter:

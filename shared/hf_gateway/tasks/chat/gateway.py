@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
 
 from hf_gateway.backends import ChatAbility
 from hf_gateway.chain.attempt_log import AttemptLog
@@ -10,7 +10,8 @@ from hf_gateway.chain.effects import Steps
 from hf_gateway.chain.timeouts import Policy
 from hf_gateway.gateway import Gateway
 from hf_gateway.runtime.driver import Clock, Transport
-from hf_gateway.settings.chat import ChatSettings
+from hf_gateway.settings.chat import ChatKeywords, ChatSettings
+from hf_gateway.settings.fields import TargetsInput
 from hf_gateway.tasks.chat.candidate import ChatCandidate
 from hf_gateway.tasks.chat.policy import chat_policy
 from hf_gateway.tasks.chat.service import ChatService
@@ -33,11 +34,11 @@ class ChatGateway(Gateway):
         def __new__(
             cls,
             model: str | None = None,
-            targets: Sequence[str | Target] | str | None = None,
+            targets: TargetsInput = None,
             *,
             transport: Transport | None = None,
             clock: Clock | None = None,
-            **settings: Any,
+            **settings: Unpack[ChatKeywords],
         ) -> Self:
             """Build the chain; nothing is loaded or connected to yet."""
 

@@ -5,7 +5,7 @@ import contextlib
 import dataclasses
 from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
 
 from hf_gateway.backends import EmbeddingAbility
 from hf_gateway.errors import GatewayError
@@ -15,7 +15,8 @@ from hf_gateway.observing import observer
 from hf_gateway.runtime.background_loop import background_loop
 from hf_gateway.runtime.concurrency_limit import LoopLimiters
 from hf_gateway.runtime.driver import Clock, Transport, require_asyncio
-from hf_gateway.settings.embedding import EmbedSettings
+from hf_gateway.settings.embedding import EmbeddingKeywords, EmbedSettings
+from hf_gateway.settings.fields import TargetsInput
 from hf_gateway.spaces.binding import SpaceBinding
 from hf_gateway.spaces.fingerprint import Rows
 from hf_gateway.spaces.guard import Guard
@@ -44,11 +45,11 @@ class EmbeddingGateway(Gateway):
         def __new__(
             cls,
             model: str | None = None,
-            targets: Sequence[str | Target] | str | None = None,
+            targets: TargetsInput = None,
             *,
             transport: Transport | None = None,
             clock: Clock | None = None,
-            **settings: Any,
+            **settings: Unpack[EmbeddingKeywords],
         ) -> Self:
             """Build the chain; nothing is loaded or connected to yet."""
 
