@@ -23,7 +23,7 @@ ONE_TASKS_CLASS = re.compile(
 )
 ROOMS = {"tasks/embedding": "Embed", "tasks/chat": "Chat"}
 """Where a task may tell its own classes apart from what else its callers give, and how those begin."""
-PENDING: tuple[str, ...] = ("backends/", "ledger/", "telemetry/", "observing/")
+PENDING: tuple[str, ...] = ("backends/",)
 """Folders of the core in which there still are some."""
 
 
@@ -215,3 +215,40 @@ def test_a_package_adds_a_task_that_goes_through_the_chain(tmp_path: Path) -> No
     assert shown == "Gateway('toy/counter', targets=['counter:http://one', 'counter:http://two'])"
     assert refused == "this gateway was built for counts of words; for embeddings leave task='count' out"
     assert "'tei:http://one'" in unable
+
+
+def test_a_call_of_a_packages_task_has_a_row_in_the_ledger_and_a_span(tmp_path: Path) -> None:
+    found = with_the_toy_task(
+        tmp_path,
+        """
+        import sqlite3
+        from opentelemetry.sdk.metrics import MeterProvider
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+        from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+        from hf_gateway import Gateway, ledger, telemetry
+        from tests.support.toy_task import CountServers
+
+        exporter, tracers = InMemorySpanExporter(), TracerProvider()
+        tracers.add_span_processor(SimpleSpanProcessor(exporter))
+        telemetry.enable_otel(tracers, MeterProvider())
+        book = ledger.enable("sqlite:///ledger.db")
+        targets = ["counter:http://one", "counter:http://two"]
+        with Gateway("toy/counter", targets, task="count", transport=CountServers("two"), max_retries=0) as gateway:
+            gateway.count(["a text", "three more words"])
+        assert book.flush()
+        rows = sqlite3.connect("ledger.db")
+        rows.row_factory = sqlite3.Row
+        found = [dict(each) for each in rows.execute("select * from llm_observations order by id")]
+        spans = {span.name: dict(span.attributes) for span in exporter.get_finished_spans()}
+        print(json.dumps([found, spans], default=str))
+        """,
+    )
+    (request, *attempts), spans = found
+    expected = {"kind": "request", "task": "count", "texts": 2, "status": "ok", "fallback": 1, "input_tokens": 5}
+    assert expected.items() <= request.items()
+    assert [(each["target"], each["status"]) for each in attempts] == [
+        ("counter:http://one", "failed"),
+        ("counter:http://two", "ok"),
+    ]
+    assert {"toy.words": 5, "gen_ai.operation.name": "count"}.items() <= spans["huggingface.generate"].items()

@@ -1,7 +1,7 @@
 """A third task, as another package would bring it: words are counted by a server of a kind of its own."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
@@ -11,6 +11,7 @@ from hf_gateway.chain.attempt_log import AttemptLog
 from hf_gateway.errors import BadResponse, BatchTooLarge, ConnectFailed
 from hf_gateway.gateway import Gateway
 from hf_gateway.observing import observer
+from hf_gateway.observing.record import RequestDetails
 from hf_gateway.runtime.effects import Effects, Send
 from hf_gateway.settings.base import NamedSettings
 from hf_gateway.tasks.base import Task
@@ -18,7 +19,9 @@ from hf_gateway.tasks.candidate import TargetCandidate
 from hf_gateway.values.http import HttpResponse
 from hf_gateway.values.hub_task import HubTask
 from hf_gateway.values.kinds import Kind
+from hf_gateway.values.result import Result
 from hf_gateway.values.target import Target
+from hf_gateway.values.task_facts import TaskFacts
 from hf_gateway.values.usage import Usage
 from hf_gateway.wire.http import get, post_json, read_json
 
@@ -48,13 +51,30 @@ class CountAnswer:
     request_id: str | None = None
 
 
-@dataclass(frozen=True)
-class CountResult:
+@dataclass(frozen=True, kw_only=True)
+class CountResult(Result):
     counts: Sequence[int]
-    served_by: str
-    attempts: tuple[Any, ...]
-    usage: Usage
-    seconds: float = 0.0
+
+
+FACTS = TaskFacts(
+    name=CountSettings.task,
+    price_task="word-counting",
+    operation="count",
+    metric_group="count",
+    units=("input_tokens",),
+)
+
+
+class CountDetails(RequestDetails[CountRequest, CountResult]):
+    """What the ledger and spans may know of a request."""
+
+    task = FACTS
+
+    def request_columns(self) -> Mapping[str, Any]:
+        return {"inputs": len(self.request.texts)}
+
+    def span_attributes(self, *, content: bool) -> Mapping[str, Any]:
+        return {"toy.words": sum(self.result.counts) if self.result else None}
 
 
 class CountAbility(Ability):
@@ -119,7 +139,7 @@ class CountService:
         gateway = self._gateway
         if not observer.watchers:
             return (yield from self._serve(request, AttemptLog()))
-        with gateway._watch(request) as watch:
+        with gateway._watch(CountDetails(request)) as watch:
             yield from watch.begun()
             return watch.done((yield from self._serve(request, watch.attempt_log)))
 
@@ -127,8 +147,14 @@ class CountService:
         gateway = self._gateway
         ((answer, candidate),) = yield from gateway._chain.serve(request, attempt_log)
         gateway._warn_of_fallback("words counted by", candidate.label, attempt_log)
-        result = CountResult(answer.counts, candidate.label, tuple(attempt_log.attempts), answer.usage)
-        return gateway._observed(result)
+        return gateway._observed(
+            CountResult(
+                counts=answer.counts,
+                served_by=candidate.label,
+                attempts=tuple(attempt_log.attempts),
+                usage=answer.usage,
+            )
+        )
 
 
 class CountServers:
