@@ -23,8 +23,6 @@ ONE_TASKS_CLASS = re.compile(
 )
 ROOMS = {"tasks/embedding": "Embed", "tasks/chat": "Chat"}
 """Where a task may tell its own classes apart from what else its callers give, and how those begin."""
-PENDING: tuple[str, ...] = ("backends/",)
-"""Folders of the core in which there still are some."""
 
 
 def is_task(node: ast.expr) -> bool:
@@ -91,11 +89,9 @@ def branches(tree: ast.AST, room: str = "") -> Iterator[tuple[int, str]]:
             yield node.lineno, f"has a table by tasks: {ast.unparse(node)}"
 
 
-def found_in(package: str, folder: Path) -> Iterator[str]:
+def found_in(folder: Path) -> Iterator[str]:
     for path in sorted(folder.rglob("*.py")):
         inner = path.relative_to(folder).as_posix()
-        if package == "hf_gateway" and inner.startswith(PENDING):
-            continue
         room = str(Path(inner).parent)
         for line, what in branches(ast.parse(path.read_text(encoding="utf-8")), room):
             yield f"{path.relative_to(ROOT)}:{line} {what}"
@@ -103,7 +99,7 @@ def found_in(package: str, folder: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_nothing_asks_which_task_a_chain_is_for(package: str) -> None:
-    assert list(found_in(package, PACKAGES[package])) == []
+    assert list(found_in(PACKAGES[package])) == []
 
 
 @pytest.mark.parametrize(

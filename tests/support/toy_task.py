@@ -175,7 +175,7 @@ class CountServers:
 
 TASK = Task(
     hub=HubTask(
-        name=CountSettings.task,
+        facts=FACTS,
         title="counts of words",
         is_for=lambda metadata: metadata.pipeline_tag == "word-counting",
         provider_tags=frozenset({"word-counting"}),

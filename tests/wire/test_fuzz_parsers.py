@@ -128,7 +128,7 @@ def typed_info(response: HttpResponse) -> None:
 
 def typed_routes(response: HttpResponse) -> None:
     for route in hf_inference.decode_routes(response, target=TARGET):
-        hf_inference.feature_extraction_url("http://r", f"{route.provider}{route.model}{route.task}{route.status}")
+        hf_inference.feature_extraction_url("http://r", f"{route.provider}{route.model}{route.pipeline}{route.status}")
 
 
 def typed_shown(response: HttpResponse) -> None:

@@ -34,7 +34,7 @@ class EndpointEmbedding(EmbeddingAbility):
     def _fetch_space(self) -> Effects:
         response = yield from self.ask(tei.encode_info(self.server.base_url))
         info = tei.decode_info(response, target=self.target.label)
-        return space_from_info(info, self) if info.kind == "embedding" else None
+        return space_from_info(info, self) if info.embeds else None
 
     def embed(self, request: EmbedRequest) -> Effects:
         """Embed a batch."""

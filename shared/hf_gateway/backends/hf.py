@@ -47,6 +47,10 @@ MAPPING_LIFETIME_S = 600.0
 MAPPING_RETRY_S = 30.0
 """Seconds until a Hub that did not answer is asked again: it must not hold up every request."""
 
+VECTOR_PIPELINES = frozenset({"feature-extraction"})
+"""The pipelines under which providers list models for embeddings."""
+PIPELINES = {"hf-inference": VECTOR_PIPELINES | {"sentence-similarity"}}
+"""Providers that are called by the pipeline's name, so that a model listed for a neighbouring task will do."""
 POLICIES = ("cheapest", "fastest", "preferred")
 
 _read: dict[tuple[Any, ...], VectorSpace] = {}
@@ -197,21 +201,16 @@ class HfEmbedding(EmbeddingAbility):
         able = [
             route
             for route in routes
-            if route.status == "live"
-            # hf-inference is called by the pipeline's name, so a model listed there for a neighbouring task will do.
-            and (
-                route.task == "feature-extraction"
-                or (route.provider == "hf-inference" and route.task == "sentence-similarity")
-            )
+            if route.status == "live" and route.pipeline in PIPELINES.get(route.provider, VECTOR_PIPELINES)
         ]
         for route in able:
             if route.provider in EMBEDDING_PROVIDERS and wanted in (None, "auto", route.provider):
                 return (
-                    Route(route.provider, model, route.task, route.status)
+                    Route(route.provider, model, route.pipeline, route.status)
                     if route.provider == "hf-inference"
                     else route
                 )
-        said = ", ".join(f"{route.provider} ({route.task}, {route.status})" for route in routes) or "nobody"
+        said = ", ".join(f"{route.provider} ({route.pipeline}, {route.status})" for route in routes) or "nobody"
         who = f"provider {wanted!r} does not serve" if wanted else "no provider serves"
         raise ModelNotFound(
             f"{who} embeddings of {model}; the Hub lists {said}; another way: targets=['local']",

@@ -77,7 +77,7 @@ class TeiEmbedding(EmbeddingAbility):
         )
 
     def _check(self, info: tei.Info) -> None:
-        if info.kind != "embedding":
+        if not info.embeds:
             raise ModelNotFound(f"serves a {info.kind}, {info.model}, not an embedding model", target=self.target.label)
         if is_other_model(info, self.target):
             wanted = self.target.model

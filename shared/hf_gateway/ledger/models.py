@@ -25,7 +25,7 @@ from hf_gateway.values.forks import fork_lock
 from hf_gateway.values.kinds import kind_of, registered
 from hf_gateway.values.logs import logger
 from hf_gateway.values.target import Target
-from hf_gateway.values.task_facts import CHAT, TASK_NAMES, facts_of
+from hf_gateway.values.task_facts import CHAT, facts_of, known_names
 from hf_gateway.wire.hf_router import CatalogueEntry
 
 log = logger(__name__)
@@ -36,8 +36,8 @@ RETRY_S = 600.0
 """Seconds until a router that could not be asked is asked again."""
 REREAD_S = 30.0
 """Seconds after which a change that another process made is seen."""
-KNOWN_TASKS = TASK_NAMES | {"text-to-image"}
-"""What a task may be called; pictures are among them, since the table begins with two models that paint."""
+PAINTING = frozenset({"text-to-image"})
+"""Tasks of the price list that no gateway is for; the table begins with two models that paint."""
 _PROVIDER = re.compile(r"[a-z0-9][\w.-]*", re.ASCII)
 _MAX_TOKENS = 2**31  # what an integer of PostgreSQL's holds
 _MAX_USD = 1_000_000
@@ -73,8 +73,9 @@ def set_entry(engine: sa.Engine, entry: PriceEntry, now: dt.datetime | None = No
 def as_looked_up(entry: PriceEntry) -> PriceEntry:
     """Return a line with its task and its provider as those of a call are looked up. Raises ConfigError where none can be."""
     listed_as = task_of(entry.task)
-    if listed_as not in KNOWN_TASKS:
-        raise ConfigError(f"there is no task {entry.task!r}{did_you_mean(entry.task, set(KNOWN_TASKS))}")
+    known = known_names() | PAINTING
+    if listed_as not in known:
+        raise ConfigError(f"there is no task {entry.task!r}{did_you_mean(entry.task, set(known))}")
     paid = None if entry.provider is None else payee(entry.provider, entry.model)
     if paid is None or ":" not in paid:
         _check_routed(entry.model, paid)

@@ -9,8 +9,8 @@ from hf_gateway.settings.base import NamedSettings
 from hf_gateway.settings.fields import parse_targets
 from hf_gateway.tasks.base import Task
 from hf_gateway.values.entry_points import installed
-from hf_gateway.values.hub_task import GROUP
 from hf_gateway.values.target import Target
+from hf_gateway.values.task_facts import GROUP
 
 DEFAULT_TASK = "embedding"
 """What a gateway is for when its caller names no task."""

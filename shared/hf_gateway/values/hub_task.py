@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 from hf_gateway.values.entry_points import installed
 from hf_gateway.values.hub_model import ModelMetadata
-
-GROUP = "hf_gateway.tasks"
+from hf_gateway.values.task_facts import GROUP, TaskFacts
 
 
 @dataclass(frozen=True)
@@ -25,8 +24,8 @@ class OwnServer:
 class HubTask:
     """What the Hub calls a task, and what it takes to serve a model of it."""
 
-    name: str
-    """Our name of the task, as in `Gateway(task=...)`."""
+    facts: TaskFacts
+    """What is counted, priced and measured of it."""
     title: str
     """What the task gives, in a sentence: "embeddings"."""
     is_for: Callable[[ModelMetadata], bool]
@@ -47,6 +46,11 @@ class HubTask:
     """Whether the router's catalogue lists models of this task."""
     own_servers: tuple[OwnServer, ...] = ()
     """Servers that a user may run."""
+
+    @property
+    def name(self) -> str:
+        """Our name of the task, as in `Gateway(task=...)`."""
+        return self.facts.name
 
 
 def hub_tasks() -> tuple[HubTask, ...]:

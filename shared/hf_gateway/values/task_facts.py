@@ -1,7 +1,12 @@
 """What is counted, priced and measured of each task: the facts that ledger and telemetry need, by the task's name."""
 
 from dataclasses import dataclass
+from functools import cache
 
+from hf_gateway.values.entry_points import installed
+
+GROUP = "hf_gateway.tasks"
+"""The group of entry points by which tasks are found."""
 TOKEN_UNITS = ("input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens")
 """The fields of `Usage` that count tokens."""
 
@@ -40,12 +45,18 @@ CHAT = TaskFacts(
     aliases=("conversational", "image-text-to-text"),
 )
 
-_BY_NAME = {name: task for task in (EMBEDDING, CHAT) for name in (task.name, task.price_task, *task.aliases)}
 
-TASK_NAMES = frozenset(_BY_NAME)
-"""Every name of the tasks above."""
+@cache
+def _by_name() -> dict[str, TaskFacts]:
+    tasks = (entry.load().hub.facts for entry in installed(GROUP).values())
+    return {name: task for task in tasks for name in (task.name, task.price_task, *task.aliases)}
+
+
+def known_names() -> frozenset[str]:
+    """Return every name of the installed tasks, the Hub's among them."""
+    return frozenset(_by_name())
 
 
 def facts_of(name: str) -> TaskFacts:
-    """Return the facts of a task by any of its names; one that is not listed here is called the same everywhere."""
-    return _BY_NAME.get(name) or TaskFacts(name, name, name, name)
+    """Return the facts of an installed task by any of its names; another one is called the same everywhere."""
+    return _by_name().get(name) or TaskFacts(name, name, name, name)

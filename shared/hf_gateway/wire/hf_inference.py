@@ -34,7 +34,7 @@ class Route:
     """Its name at the Hub."""
     model: str
     """The model's id at the provider."""
-    task: str
+    pipeline: str
     """The task it serves, in the Hub's words: `feature-extraction`."""
     status: str
     """The Hub's word for its state, such as `live`."""

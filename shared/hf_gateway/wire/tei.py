@@ -21,6 +21,10 @@ _POOLING = {"last_token": "lasttoken"}
 _FLOATS = ("float16", "float32", "bfloat16")
 
 
+EMBEDDING_MODEL = "embedding"
+"""What `/info` calls the type of a model for embeddings."""
+
+
 @dataclass(frozen=True)
 class Info:
     """What a server reports about itself."""
@@ -43,6 +47,11 @@ class Info:
     """Of the server."""
     precision: str | None
     """As in `VectorSpace`."""
+
+    @property
+    def embeds(self) -> bool:
+        """Whether it serves a model for embeddings."""
+        return self.kind == EMBEDDING_MODEL
 
 
 def encode_info(url: str) -> HttpRequest:
@@ -67,7 +76,7 @@ def decode_info(response: HttpResponse, *, target: str) -> Info:
     kind, detail = (
         next(iter(model_type.items()))
         if isinstance(model_type, dict) and model_type
-        else (text_of(model_type) or "embedding", {})
+        else (text_of(model_type) or EMBEDDING_MODEL, {})
     )
     return Info(
         model=model,

@@ -5,6 +5,7 @@ from hf_gateway.settings.chat import ChatSettings
 from hf_gateway.tasks.base import Task
 from hf_gateway.values.hub_model import ModelMetadata
 from hf_gateway.values.hub_task import HubTask, OwnServer
+from hf_gateway.values.task_facts import CHAT
 
 PIPELINE_TAGS = frozenset({"text-generation", "image-text-to-text"})
 
@@ -18,7 +19,7 @@ def chats(metadata: ModelMetadata) -> bool:
 
 TASK = Task(
     hub=HubTask(
-        name=ChatSettings.task,
+        facts=CHAT,
         title="chat",
         is_for=chats,
         precedence=10,

@@ -4,6 +4,7 @@ from hf_gateway.settings.embedding import EmbedSettings
 from hf_gateway.tasks.base import Task
 from hf_gateway.values.hub_model import ModelMetadata
 from hf_gateway.values.hub_task import HubTask, OwnServer
+from hf_gateway.values.task_facts import EMBEDDING
 from hf_gateway.wire.hf_inference import EMBEDDING_PROVIDERS
 
 SIMILARITY = "sentence-similarity"
@@ -19,7 +20,7 @@ def embeds(metadata: ModelMetadata) -> bool:
 
 TASK = Task(
     hub=HubTask(
-        name=EmbedSettings.task,
+        facts=EMBEDDING,
         title="embeddings",
         is_for=embeds,
         precedence=0,
