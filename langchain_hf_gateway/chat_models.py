@@ -24,7 +24,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import PrivateAttr, model_validator
 
 from hf_gateway._version import __version__
-from hf_gateway.framework_base import GatewayMixin, build_gateway, refuse_other_task
+from hf_gateway.framework_base import ChatMixin, build_gateway, refuse_other_task
 from hf_gateway.settings.chat import ChatArguments, ChatSettings
 from hf_gateway.settings.config_file import read_chain
 from hf_gateway.values.chat import ChatRequest, Sampling
@@ -55,7 +55,7 @@ class ChatModelArguments(ChatArguments, total=False):
     profile: ModelProfile | None
 
 
-class ChatHFGateway(GatewayMixin, ChatSettings, BaseChatModel):
+class ChatHFGateway(ChatMixin, ChatSettings, BaseChatModel):
     """A Hugging Face chat model, from the first of its targets that can answer.
 
     Setup:

@@ -32,7 +32,7 @@ from llama_index.core.types import BasePydanticProgram, PydanticProgramMode
 from pydantic import BaseModel, Field, PrivateAttr, model_serializer, model_validator
 
 from hf_gateway.errors import BadGeneration
-from hf_gateway.framework_base import GatewayMixin, build_gateway, refuse_other_task
+from hf_gateway.framework_base import ChatMixin, build_gateway, refuse_other_task
 from hf_gateway.settings.chat import ChatArguments, ChatSettings
 from hf_gateway.settings.config_file import read_chain
 from hf_gateway.values.chat import ChatRequest
@@ -77,7 +77,7 @@ class LLMArguments(ChatArguments, total=False):
     query_wrapper_prompt: BasePromptTemplate | None
 
 
-class HFGatewayLLM(GatewayMixin, ChatSettings, FunctionCallingLLM):  # type: ignore[misc]
+class HFGatewayLLM(ChatMixin, ChatSettings, FunctionCallingLLM):  # type: ignore[misc]
     """A Hugging Face chat model, from the first of its targets that can serve.
 
     `pip install "hf-gateway[llamaindex]"`

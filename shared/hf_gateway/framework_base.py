@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hf_gateway.gateway import Gateway
     from hf_gateway.settings.base import ChainOptions
     from hf_gateway.spaces.index_lock import IndexLock
+    from hf_gateway.tasks.chat.gateway import ChatGateway
     from hf_gateway.tasks.embedding.gateway import EmbeddingGateway
     from hf_gateway.tasks.status import TargetStatus
     from hf_gateway.values.embedding import Role
@@ -73,10 +74,26 @@ class GatewayMixin:
         return self._gateway.status()
 
 
+class ChatMixin(GatewayMixin):
+    """The same for chat."""
+
+    _gateway: "ChatGateway"
+
+    @property
+    def gateway(self) -> "ChatGateway":
+        """The chain itself; its methods return the target that served, the tokens and the attempts, too."""
+        return self._gateway
+
+
 class EmbeddingMixin(GatewayMixin):
     """The same for embeddings."""
 
     _gateway: "EmbeddingGateway"
+
+    @property
+    def gateway(self) -> "EmbeddingGateway":
+        """The chain itself; its methods return the target that served, the tokens and the attempts, too."""
+        return self._gateway
 
     @property
     def space(self) -> "VectorSpace":

@@ -184,6 +184,8 @@ print(len({embedded}), {asked.format(target="openai:" + primary.url)})
 def test_the_entry_points_name_our_kinds_and_classes() -> None:
     kinds = {entry.name for entry in entry_points(group="hf_gateway.backends")}
     assert {"local", "hf", "endpoint", "tei", "openai", "ollama", "hash"} <= kinds
+    tasks = {entry.name: entry.load().gateway_class.__name__ for entry in entry_points(group="hf_gateway.tasks")}
+    assert {"embedding": "EmbeddingGateway", "chat": "ChatGateway"}.items() <= tasks.items()
     assert {entry.name for entry in entry_points(group="hf_gateway.vector_caches")} == {"langchain", "llamaindex"}
     (langchain,) = entry_points(group="langchain.embeddings", name="hf_gateway")
     (llamaindex,) = entry_points(group="llama_index.embeddings", name="hf_gateway")

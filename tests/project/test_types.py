@@ -27,7 +27,7 @@ from typing import assert_type
 
 from pydantic import SecretStr
 
-from hf_gateway import Gateway, Target
+from hf_gateway import ChatGateway, EmbeddingGateway, Gateway, Target
 from hf_gateway.settings.chat import ChatSettings
 from hf_gateway.settings.embedding import EmbedSettings
 from hf_gateway.values.secret import Secret
@@ -52,6 +52,16 @@ Searching(limit=4, targets=["local"])
 Gateway("m", ["local"], timeout=5, dimensions=64, api_key="key")
 Gateway("m", "hf", task="chat", temperature=0, max_tokens=8)
 
+assert_type(Gateway("m", ["local"]), EmbeddingGateway)
+assert_type(Gateway("m", "hf", task="chat"), ChatGateway)
+assert_type(EmbeddingGateway("m", timeout=5), EmbeddingGateway)
+assert_type(ChatGateway("m", ["hf"], temperature=0), ChatGateway)
+assert_type(Gateway.from_config("docs", timeout=5), EmbeddingGateway)
+assert_type(Gateway.from_config("talk", task="chat", temperature=0), ChatGateway)
+assert_type(HFGatewayEmbeddings().gateway, EmbeddingGateway)
+assert_type(HFGatewayEmbedding().gateway, EmbeddingGateway)
+assert_type(ChatHFGateway().gateway, ChatGateway)
+assert_type(HFGatewayLLM().gateway, ChatGateway)
 assert_type(HFGatewayEmbeddings().targets, tuple[Target, ...] | None)
 assert_type(HFGatewayLLM(targets=["hf"]).api_key, Secret | None)
 assert_type(Searching.from_config("docs", "hf-gateway.toml", timeout=5), Searching)
