@@ -253,7 +253,7 @@ FAILURES: dict[str, tuple[list[str], int, str]] = {
     "an unknown model's licence": (["license", "a/none"], 1, "there is no model 'a/none'"),
     "an unknown model, downloaded": (["download", "a/none"], 1, "there is no 'a/none'"),
     "an unknown revision": (["download", MODEL, "--revision", "v9"], 1, "has no such revision"),
-    "no id of a model": (["info", "../../etc/passwd"], 2, "is not the id of a model"),
+    "no id of a model": (["info", "../../etc/passwd"], 2, "is not a model id"),
     "no revision": (["download", MODEL, "--revision", "../main"], 2, "is not a revision"),
     "a limit that is none": (["search", "--limit", "0"], 2, "limit is 1 to 1,000"),
     "a limit that is none, offline": (["search", "--offline", "--limit", "0"], 2, "limit is 1 to 1,000"),

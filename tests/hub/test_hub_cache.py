@@ -493,7 +493,7 @@ def test_what_cannot_be_forgotten_just_now_is_told_and_kept(cache: ModelCache, m
     cache.set(BERT)
     with opened(cache.path) as other:
         other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(OSError, match="cannot be written to, so nothing was forgotten"):
+        with pytest.raises(OSError, match="cannot be written to; nothing was removed"):
             cache.clear()
         with pytest.raises(OSError, match="cannot be written to"):
             cache.remove(BERT.id)
@@ -539,4 +539,4 @@ def test_a_folder_that_cannot_be_written_to_costs_the_cache_and_no_more(
     with caplog.at_level(logging.WARNING):
         cache.set(BERT)
     assert cache.get(BERT.id) is None
-    assert "are not kept" in caplog.text
+    assert "are not cached" in caplog.text

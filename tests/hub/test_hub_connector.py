@@ -418,7 +418,7 @@ def test_what_is_not_the_id_of_a_model_is_a_value_error_before_any_request(
     hub: ReadHub, connect: Callable[..., HubConnector], call: Form, name: str
 ) -> None:
     for method in ("get_model_metadata", "check_license", "check_compatibility", "download_model"):
-        with pytest.raises(ValueError, match="is not the id of a model"):
+        with pytest.raises(ValueError, match="is not a model id"):
             call(connect(hub), method, name)
     assert hub.count() == 0
 
@@ -577,13 +577,13 @@ def test_a_list_alone_serves_where_there_is_no_network(hub: ReadHub, connect: Ca
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"sort": "stars"}, "there is no order 'stars'"),
+        ({"sort": "stars"}, "unknown order 'stars'"),
         ({"limit": 0}, "limit is 1 to 1,000"),
         ({"limit": 1001}, "limit is 1 to 1,000"),
         ({"limit": 10**20}, "limit is 1 to 1,000"),
         ({"filter_tags": "en"}, "is a list of tags"),
-        ({"query": "\udcff"}, "text that UTF-8 can hold"),
-        ({"filter_tags": ["\udcff"]}, "text that UTF-8 can hold"),
+        ({"query": "\udcff"}, "valid Unicode text"),
+        ({"filter_tags": ["\udcff"]}, "valid Unicode text"),
     ],
 )
 def test_search_refuses_what_there_is_not_before_any_request(
@@ -599,7 +599,7 @@ def test_search_refuses_what_there_is_not_before_any_request(
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("train_model", "trains nothing"), ("provision_compute", "rents no"), ("create_endpoint", "endpoint:")],
+    [("train_model", "does not train"), ("provision_compute", "does not rent"), ("create_endpoint", "endpoint:")],
 )
 def test_what_is_not_done_here_says_where_it_is(
     hub: ReadHub, connect: Callable[..., HubConnector], name: str, said: str

@@ -286,7 +286,7 @@ def test_a_repository_without_weights_is_downloaded_only_by_the_names_of_its_fil
     with ReadHub({MODEL: Listed(folder)}) as hub:
         for options, said in (
             ({}, "no weights in any format"),
-            ({"formats": ["gguf"]}, "there are none in any format"),
+            ({"formats": ["gguf"]}, "no weights in any format"),
         ):
             with pytest.raises(ValueError, match=said):
                 connect(hub).download_model(MODEL, cache_dir=files, **options)

@@ -79,7 +79,7 @@ def test_every_class_says_what_it_means_for_an_adapter(found: LicenseClass) -> N
     said = license_of(TABLE[found][0])
     assert said.license_class == found
     assert "adapter" in said.meaning
-    assert said.known is (found != "unknown")
+    assert said.is_known is (found != "unknown")
     assert ("may be published" in said.meaning) is (found not in ("no-derivatives", "unknown"))
 
 
@@ -112,7 +112,7 @@ CARDS: list[tuple[str, dict[str, Any], str | None, LicenseClass, str]] = [
         "points to qwen-research at https://x.example/LICENSE",
     ),
     (
-        "what it was made from",
+        "the model that it is based on",
         {"card": {"license": "mit", "base_model": ["google/gemma-2b"]}},
         "mit",
         "permissive",
@@ -123,7 +123,7 @@ CARDS: list[tuple[str, dict[str, Any], str | None, LicenseClass, str]] = [
         {"card": {"license": "gemma"}, "gated": "manual"},
         "gemma",
         "use-restricted",
-        "what was agreed to there",
+        "the terms accepted for access",
     ),
     ("nonsense in its place", {"card": {"license": {"name": "mit"}}}, None, "unknown", "ask the model's owner"),
 ]

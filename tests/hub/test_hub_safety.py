@@ -141,8 +141,8 @@ def _on_and_on(target: str, number: int) -> str:
 
 
 ENDLESS: dict[str, tuple[Callable[[str, int], str], bool, str]] = {
-    "a page that is its own next one": (_itself, False, "goes round in a circle"),
-    "pages in a circle": (_in_turn, False, "goes round in a circle"),
+    "a page that is its own next one": (_itself, False, "form a cycle"),
+    "pages in a circle": (_in_turn, False, "form a cycle"),
     "a page with nothing on it": (_on_and_on, True, "after an empty page"),
     "pages without an end": (_on_and_on, False, "goes on after 40 files on 20 pages"),
 }
@@ -260,7 +260,7 @@ def test_a_name_that_is_none_downloads_nothing(
 ) -> None:
     with ReadHub(accounts=ACCOUNTS) as hub:
         hub.always(Reply(200, {"id": name, "sha": COMMIT}), path="/api/models/a/b/revision/main")
-        with pytest.raises(errors.BadResponse, match="a name that is none"):
+        with pytest.raises(errors.BadResponse, match="an invalid model name"):
             connect(hub).download_model("a/b", cache_dir=tmp_path / "files")
     assert not (tmp_path / "files").exists()
 
@@ -271,7 +271,7 @@ def test_a_commit_that_is_none_downloads_nothing(
 ) -> None:
     with ReadHub(accounts=ACCOUNTS) as hub:
         hub.always(Reply(200, {"id": "a/b", "sha": commit}), path="/api/models/a/b/revision/main")
-        with pytest.raises(errors.BadResponse, match="a commit that is none"):
+        with pytest.raises(errors.BadResponse, match="an invalid commit"):
             connect(hub).download_model("a/b", cache_dir=tmp_path / "files")
 
 

@@ -72,7 +72,7 @@ def test_a_setting_of_the_training_that_is_a_key_is_left_out_and_named(name: str
     plan = planned(adapter(tmp_path / "a"), {"learning_rate": 1e-4, **NESTED[form](name, value)})
     assert value not in json.dumps(plan.to_dict())
     assert "learning_rate" in plan.card
-    assert any("is left out: by its name there is a key in it" in line for line in plan.changed)
+    assert any("is left out: by its name it is a key" in line for line in plan.changed)
 
 
 @pytest.mark.parametrize("form", WRITTEN)

@@ -98,7 +98,7 @@ def test_private_and_public_at_once_are_refused(value: bool, hub: Hub, folder: P
 
 def test_a_repository_that_is_public_already_is_not_taken_for_a_private_one(hub: Hub, folder: Path) -> None:
     hub.repos[REPO] = Repo()
-    with pytest.raises(errors.InvalidRequest, match="is public, and the adapter was to be private"):
+    with pytest.raises(errors.InvalidRequest, match="is public, but the adapter is to be private"):
         hub.publish(folder)
     assert hub.writes == []
     assert hub.publish(folder, private=False).commit == hub.repos[REPO].head.oid
@@ -126,8 +126,8 @@ def test_a_dry_run_shows_all_of_it_and_sends_nothing(hub: Hub, folder: Path) -> 
 def test_a_dry_run_needs_neither_network_nor_token_and_says_what_it_could_not_ask(folder: Path) -> None:
     shown = publish(folder, repo_id=REPO, endpoint=dead_url(), metadata={"license": "mit"}, dry_run=True)
     assert shown.plan.unchecked == (
-        "whether the token may write there",
-        "whether the repository is there already, and public",
+        "whether the token has write access",
+        "whether the repository exists already, and is public",
         f"the licence of {BASE}",
     )
 
@@ -137,7 +137,7 @@ def test_a_dry_run_knows_the_licences_that_the_hub_was_asked_for_before(folder: 
         with HubConnector(endpoint=hub.url) as connector:
             assert connector.get_model_metadata(BASE) is not None
         before = len(hub.requests)
-        with pytest.raises(errors.InvalidRequest, match="allows no derived works"):
+        with pytest.raises(errors.InvalidRequest, match="does not allow derived works"):
             hub.publish(folder, dry_run=True)
         assert len(hub.requests) == before
 
@@ -359,7 +359,7 @@ def test_whatever_breaks_off_leaves_nothing_half_published_and_can_be_repeated(
 @pytest.mark.parametrize("place", [COMMIT, CREATE], ids=["commit", "create"])
 def test_an_answer_that_is_lost_does_not_make_it_happen_twice(place: str, hub: Hub, folder: Path) -> None:
     hub.fail(AnswerLost(), path=place)
-    with pytest.raises(errors.ConnectFailed, match="nothing is half published"):
+    with pytest.raises(errors.ConnectFailed, match="nothing was published in part"):
         hub.publish(folder)
     done = hub.publish(folder)
     assert [commit.oid for commit in hub.repos[REPO].ours] == [done.commit]
@@ -368,7 +368,7 @@ def test_an_answer_that_is_lost_does_not_make_it_happen_twice(place: str, hub: H
 
 def test_a_repository_that_was_made_for_it_and_is_still_empty_is_mentioned(hub: Hub, folder: Path) -> None:
     hub.fail(disconnect(reset=True), path=COMMIT)
-    with pytest.raises(errors.ConnectFailed, match=f"The repository {REPO} was made and is empty"):
+    with pytest.raises(errors.ConnectFailed, match=f"The repository {REPO} was created and is empty"):
         hub.publish(folder)
     hub.fail(disconnect(reset=True), path=COMMIT)
     with pytest.raises(errors.ConnectFailed) as caught:
@@ -518,7 +518,7 @@ def test_text_of_the_caller_cannot_break_out_of_the_metadata(hub: Hub, folder: P
 
 def test_metadata_that_are_no_yaml_are_said_to_be_none(hub: Hub, folder: Path) -> None:
     (folder / "README.md").write_text("---\na: [\n---\n# Mine\n")
-    with pytest.raises(errors.InvalidRequest, match=r"README.md: its metadata are not what the Hub reads"):
+    with pytest.raises(errors.InvalidRequest, match=r"README.md: the Hub cannot read its metadata"):
         hub.publish(folder)
 
 
@@ -643,7 +643,7 @@ def test_the_command_takes_no_text_for_true(
         (["--metric", "accuracy=nan", "--dataset", "a/b"], 2, "--metric is a name and a number"),
         (["--metric", "accuracy=-inf", "--dataset", "a/b"], 2, "--metric is a name and a number"),
         (["--metadata", "nowhere.toml"], 2, "nowhere.toml: cannot be read"),
-        (["--license", "mit"], 1, "publishing needs a token that may write"),
+        (["--license", "mit"], 1, "publishing needs a token with write access"),
         ([], 1, "license: is missing"),
     ],
 )

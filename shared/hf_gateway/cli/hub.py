@@ -219,7 +219,7 @@ def _license(hub: "HubConnector", arguments: argparse.Namespace, out: Any) -> in
         print_json({"model": arguments.model, **found.to_dict()})
     else:
         _show_license(out, found)
-    return 0 if found.known else 1
+    return 0 if found.is_known else 1
 
 
 def _show_license(out: Any, found: Any) -> None:

@@ -1,7 +1,7 @@
-"""The Hub: what models there are, whether one may be used and will fit, its files, and adapters that are published to it.
+"""The Hub: search models, check their licence and whether they fit this machine, download them, publish adapters.
 
-Offline first: what was read once is kept for a day, and served with its age when the network is away. Names load when they
-are first used.
+Offline first: metadata are cached for a day, and served with their age while the Hub cannot be reached. Names load
+when they are first used.
 """
 
 from importlib import import_module
@@ -44,7 +44,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name from its room."""
+    """Load a public name from its module."""
     if name not in _HOME:
         raise AttributeError(f"module 'hf_gateway.hub' has no attribute {name!r}")
     return getattr(import_module(f"hf_gateway.{_HOME[name]}"), name)

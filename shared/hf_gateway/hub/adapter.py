@@ -1,7 +1,8 @@
-"""A PEFT adapter on this machine: whether it may go out as it is, and what has to be taken out of it first.
+"""Checks a local PEFT adapter before it is published, and removes from its configs what belongs to this machine.
 
-What goes out is named here: the adapter's config and weights, the tokenizer's files, licence texts. Everything else stays where
-it is. The whole folder is looked at nevertheless: pickles, keys and links say that it is not what somebody meant to publish.
+Only named files are published: the adapter's config and weights, the tokenizer's files, licence texts. All other
+files stay local. The whole folder is checked nevertheless: a pickle, a key or a link suggests that it is the wrong
+folder.
 """
 
 import json
@@ -29,7 +30,7 @@ PEFT_TYPES = _words("""
     LN_TUNING LOHA LOKR LORA MISS MULTITASK_PROMPT_TUNING OFT OSF PEANUT POLY PREFIX_TUNING PROMPT_TUNING PSOFT PVERA P_TUNING
     RANDLORA ROAD SHADOW SHIRA SUPERTUNING TINYLORA TRAINABLE_TOKENS UNILORA VBLORA VERA WAVEFT XLORA
 """)
-"""The kinds of adapter that peft 0.21 knows."""
+"""Adapter types of peft 0.21."""
 
 _VOCABULARIES = _words("added_tokens.json tokenizer.json vocab.json")
 _JSON_FILES = _VOCABULARIES | _words("""
@@ -47,7 +48,7 @@ _CODE = _words(".py .pyc .so .dll .dylib .exe .sh .bat .ps1 .js .ipynb")
 _CHECKPOINT = re.compile(r"checkpoint-\d+|global_step\d+|epoch[-_]\d+")
 _TRAINING_STATE = re.compile(r"(?:optimizer|scheduler|scaler|rng_state|random_states|training_args|training_state)\b.*")
 
-# Where configs of tokenizers and adapters keep what they were loaded from.
+# Keys under which configs of tokenizers and adapters keep the path or id that they were loaded from.
 _NAMES_OF_MODELS = ("base_model_name_or_path", "tokenizer_name_or_path", "name_or_path", "_name_or_path")
 _PATHS_OF_FILES = (
     "tokenizer_file",
@@ -65,77 +66,97 @@ MAX_FILES = 10_000
 
 @dataclass(frozen=True)
 class Problem:
-    """What stands against publishing. check: which of the checks; file: relative to the folder, or the setting's name."""
+    """A reason not to publish the adapter."""
 
     check: str
+    """Name of the check that failed."""
     file: str
+    """Path relative to the folder, or the name of a setting."""
     message: str
+    """What is wrong and what to do about it; continues the file's name."""
 
     def __str__(self) -> str:
-        """Write it as a line."""
+        """Return the problem as one line."""
         return f"{self.file}: {self.message}"
 
 
 class AdapterRefused(HubArgumentError):
-    """The adapter does not go out as it is. Nothing was sent.
+    """The adapter was not published, and nothing was sent.
 
     Attributes:
-        problems: everything that stands against it, not only the first.
+        problems: all problems that were found, not only the first.
     """
 
     def __init__(self, message: str, problems: tuple[Problem, ...] = (), **facts: Any) -> None:
-        """List the problems."""
+        """List the problems below the message."""
         super().__init__(message + "".join(f"\n  - {problem}" for problem in problems), **facts)
         self.problems = problems
 
 
 @dataclass(frozen=True)
 class AdapterFile:
-    """One file that goes out. path: in the repository; size: bytes; content: what it was changed to, None if it was not."""
+    """A file to publish."""
 
     path: str
+    """Path in the repository."""
     size: int
+    """Size in bytes."""
     content: bytes | None = None
+    """New content where the file was changed; None to publish the file on disk."""
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """What was found in the folder.
-
-    config: adapter_config.json as it goes out. base_model, revision: on the Hub, None where the files name none. files: what goes
-    out, without the card. readme: the README.md that lies there, if any. left_out: files that stay here. changed: what was
-    changed, in words. local_names: paths of this machine that were found, which must not stand in the card either. problems: what
-    stands against it.
-    """
+    """The content of an adapter's folder."""
 
     folder: Path
+    """The folder that was read."""
     config: Mapping[str, Any] = field(default_factory=dict)
+    """`adapter_config.json` as it is published."""
     base_model: str | None = None
+    """Hub id of the base model; None where no file names one."""
     revision: str | None = None
+    """Commit, branch or tag of the base model; None where no file names one."""
     tensors: Tensors | None = None
+    """Names, types and sizes of the weights, read from their header; None if they cannot be read."""
     files: tuple[AdapterFile, ...] = ()
+    """Files to publish, without the card."""
     readme: str | None = None
+    """Text of the folder's README.md, if there is one."""
     left_out: tuple[str, ...] = ()
+    """Paths of files that are not published."""
     changed: tuple[str, ...] = ()
+    """Changes made to the published files, in words."""
     local_names: tuple[str, ...] = ()
+    """Local paths that were found in the files; the card must not contain them either."""
     problems: tuple[Problem, ...] = ()
+    """Reasons not to publish the adapter; empty if it can be published."""
 
     @property
     def peft_type(self) -> str:
-        """The kind of adapter, such as LORA."""
+        """Type of the adapter, such as LORA."""
         return str(self.config.get("peft_type", ""))
 
     @property
     def task_type(self) -> str | None:
-        """What the base model was adapted for, such as CAUSAL_LM, where the config says so."""
+        """Task that the base model was adapted for, such as CAUSAL_LM; None if the config names none."""
         task = self.config.get("task_type")
         return task if isinstance(task, str) else None
 
 
 def read_adapter(folder: Path, *, base_model: str | None = None) -> Adapter:
-    """Look at everything in a folder. base_model: its Hub id, where the files have a path of this machine or nothing.
+    """Read and check all files of a folder.
 
-    Raises FileNotFoundError, NotADirectoryError for what is no folder; all else is in `problems`.
+    Args:
+        folder: the folder that `save_pretrained` wrote.
+        base_model: Hub id of the base model, for configs that name a local path or no base model.
+
+    Returns:
+        The adapter; all failed checks are in `problems`.
+
+    Raises:
+        FileNotFoundError: the folder does not exist.
+        NotADirectoryError: the path is not a folder.
     """
     if not folder.exists():
         raise FileNotFoundError(f"there is no folder {folder}")
@@ -145,7 +166,7 @@ def read_adapter(folder: Path, *, base_model: str | None = None) -> Adapter:
 
 
 class _AdapterReader:
-    """The folder while it is being looked at: what was found so far."""
+    """Collects the content and the problems of one folder."""
 
     def __init__(self, folder: Path, base_model: str | None) -> None:
         self.folder, self.base_model = folder, base_model
@@ -162,12 +183,12 @@ class _AdapterReader:
 
     def result(self) -> Adapter:
         listed = list(self._listed(self.folder, PurePosixPath()))
-        # The config first: it says which model it is, which other files may call by a path.
+        # The config first: it names the base model, which other files may refer to by a path.
         for name in sorted(listed, key=lambda name: (name != CONFIG, name)):
             self._add_file(name)
         for name, what in ((CONFIG, "peft's config"), (WEIGHTS, "the adapter's weights as safetensors")):
             if name not in listed:
-                self._refuse("missing", name, f"is not there; it is {what}, which save_pretrained writes")
+                self._refuse("missing", name, f"is missing; it is {what}, which save_pretrained writes")
         return Adapter(
             self.folder, self.config, self.base_model, self.revision, self.tensors, tuple(self.files), self.readme,
             tuple(self.left_out), tuple(self.changed), tuple(self.local_names), tuple(self.problems),
@@ -177,11 +198,11 @@ class _AdapterReader:
         self.problems.append(Problem(check, name, message))
 
     def _listed(self, folder: Path, at: PurePosixPath) -> Iterator[str]:
-        """Give the files that are files, and refuse what is not."""
+        """Yield the regular files; refuse links, hidden files, checkpoints and special files."""
         with os.scandir(folder) as entries:
             found = sorted(entries, key=lambda entry: entry.name)
         if len(found) > MAX_FILES:
-            self._refuse("too many", str(at), f"has {len(found):,} files; this is no adapter's folder")
+            self._refuse("too many", str(at), f"has {len(found):,} files; not an adapter's folder")
             return
         for entry in found:
             name = str(at / entry.name)
@@ -232,14 +253,12 @@ class _AdapterReader:
         try:
             tensors = self.tensors = tensors_in(path)
         except Malformed as error:
-            self._refuse("safetensors", WEIGHTS, f"is not safetensors that can be read: {error}")
+            self._refuse("safetensors", WEIGHTS, f"cannot be read as safetensors: {error}")
             return
         if not tensors.names:
-            self._refuse("safetensors", WEIGHTS, "has no tensor in it")
+            self._refuse("safetensors", WEIGHTS, "contains no tensors")
         elif self.config.get("peft_type") in ("LORA", "ADALORA") and not any("lora_" in name for name in tensors.names):
-            self._refuse(
-                "safetensors", WEIGHTS, "has no tensor of a LoRA in it; are these the weights of a whole model?"
-            )
+            self._refuse("safetensors", WEIGHTS, "contains no LoRA tensors; are these the weights of a whole model?")
         self._look_for_secrets(WEIGHTS, "\n".join(tensors.metadata.values()))
         self._look_for_named_keys(WEIGHTS, tensors.metadata)
         self._look_for_paths(WEIGHTS, {"__metadata__": tensors.metadata})
@@ -249,9 +268,9 @@ class _AdapterReader:
         text = self._read_text(name)
         if text is None:
             return
-        # A vocabulary has any text in it, paths as well, and nothing of this machine.
+        # A vocabulary may contain any text, paths included, none of which comes from this machine.
         for line, path in self.paths.within(text) if _TERMS.fullmatch(name) else ():
-            self._refuse("local path", name, f"line {line} has a path of this machine in it, {path}; take it out")
+            self._refuse("local path", name, f"line {line} contains a local path, {path}; take it out")
         self.files.append(AdapterFile(name, (self.folder / name).stat().st_size))
 
     def _add_json(self, name: str) -> None:
@@ -261,7 +280,7 @@ class _AdapterReader:
         try:
             data = json.loads(text)
         except (ValueError, RecursionError) as error:
-            self._refuse("config" if name == CONFIG else "not JSON", name, f"is not JSON: {error}")
+            self._refuse("config" if name == CONFIG else "not JSON", name, f"is not valid JSON: {error}")
             return
         before = json.dumps(data)
         if isinstance(data, dict) and name not in _VOCABULARIES:
@@ -270,7 +289,7 @@ class _AdapterReader:
         if name == CONFIG:
             self._add_config(data)
         size = (self.folder / name).stat().st_size
-        # peft and transformers do not read JSON behind a byte order mark.
+        # peft and transformers do not accept JSON that begins with a byte order mark.
         changed = json.dumps(data) != before or _head(self.folder / name).startswith(BOM_UTF8)
         content = (json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode() if changed else None
         self.files.append(AdapterFile(name, len(content) if content else size, content))
@@ -281,13 +300,13 @@ class _AdapterReader:
             return
         kind = data.get("peft_type")
         if not isinstance(kind, str) or kind not in PEFT_TYPES:
-            self._refuse("config", CONFIG, f"names no kind of adapter that peft knows: peft_type is {kind!r}")
+            self._refuse("config", CONFIG, f"has an adapter type that peft does not know: peft_type is {kind!r}")
         self.config = data
         if isinstance(revision := data.get("revision"), str):
             self.revision = revision
 
     def _without_paths(self, name: str, data: dict[str, Any]) -> dict[str, Any]:
-        """Take paths of this machine out of a config, and put the model's id where one stood for it."""
+        """Return a config without local paths; a model's local path is replaced with its id."""
         cleaned = dict(data)
         for key in _PATHS_OF_FILES:
             if isinstance(cleaned.get(key), str) and self.paths.first(cleaned[key]):
@@ -304,7 +323,7 @@ class _AdapterReader:
         return cleaned
 
     def _model_named(self, name: str, key: str, value: str) -> str | None:
-        """Return the Hub id that a config's name for a model means; None for a path that means none."""
+        """Return the Hub id of the model that a config names; None for a path of an unknown model."""
         if value == self.base_model:
             return value
         own = name == CONFIG and key == "base_model_name_or_path"
@@ -322,12 +341,12 @@ class _AdapterReader:
         return self.base_model
 
     def _found_path(self, name: str, key: str, value: str, now: str) -> None:
-        self.changed.append(f"{name}: {key} was a path of this machine, and is {now}")
+        self.changed.append(f"{name}: {key} was a local path, and is {now}")
         if value not in self.local_names:
             self.local_names.append(value)
 
     def _read_text(self, name: str) -> str | None:
-        """Read a text and look for keys in it; None where it is none."""
+        """Return a text after a search for keys; None, with a problem noted, if the file is not text."""
         path = self.folder / name
         if path.stat().st_size > MAX_TEXT_BYTES:
             self._refuse("not text", name, f"has more than {MAX_TEXT_BYTES:,} bytes")
@@ -337,14 +356,16 @@ class _AdapterReader:
         except UnicodeDecodeError:
             text = "\0"
         if "\0" in text:
-            self._refuse("not text", name, "is not the text that its name says")
+            self._refuse("not text", name, "is not a text file, although its name says so")
             return None
         self._look_for_secrets(name, text)
         return text
 
     def _look_for_secrets(self, name: str, text: str) -> None:
         for line, kind in secrets_in(text):
-            self._refuse("secret", name, f"line {line} seems to hold {kind}; take it out, and revoke it if it is one")
+            self._refuse(
+                "secret", name, f"line {line} seems to contain {kind}; take it out, and revoke it if it is one"
+            )
 
     def _look_for_named_keys(self, name: str, data: Mapping[str, Any]) -> None:
         for way in dict.fromkeys(settings_with_keys(data)):
@@ -353,12 +374,17 @@ class _AdapterReader:
     def _look_for_paths(self, name: str, data: Any) -> None:
         for key, value in texts_in(data):
             if found := self.paths.first(value):
-                how = "is a path of this machine" if found == value else f"has a path of this machine in it, {found}"
+                how = "is a local path" if found == value else f"contains a local path, {found}"
                 self._refuse("local path", name, f"{key} {how}; take it out")
 
 
 def is_local(value: str, folder: Path) -> bool:
-    """Say whether a model's name is a path of this machine: no Hub id by its form, or a folder that is here."""
+    """Return whether a model's name is a local path: not a Hub id by its form, or the path of an existing folder.
+
+    Args:
+        value: the name that a config has for a model.
+        folder: the adapter's folder; relative paths are tried from it, its parent and the working directory.
+    """
     if not _ID.fullmatch(value) or "--" in value or ".." in value:
         return True
     # Path.is_dir raises for names that are too long
@@ -366,7 +392,12 @@ def is_local(value: str, folder: Path) -> bool:
 
 
 def texts_in(value: Any, at: str = "") -> Iterator[tuple[str, str]]:
-    """Give every text in a value, names too, with the way to it."""
+    """Yield every text in a JSON value, keys included, with the path to it.
+
+    Args:
+        value: parsed JSON.
+        at: path to the value, such as `a.b[0]`.
+    """
     if isinstance(value, str):
         yield at, value
     elif isinstance(value, Mapping):

@@ -1,7 +1,7 @@
-"""Metadata of models on disk: fresh for a day, there for good, for several processes at once.
+"""Cache of model metadata on disk, shared by processes.
 
-One SQLite file. A connection lives for one call, so threads and forks share nothing; what is searched stands in a table of its
-own, beside the bodies, so that ten thousand models are looked through without reading theirs.
+One SQLite file. A connection lives for one call, so threads and forks share nothing. The columns that are searched
+are in a table of their own, apart from the bodies, so that a search over ten thousand models reads no bodies.
 """
 
 import contextlib
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 log = logger(__name__)
 
 FILE_NAME = "models-2.sqlite"
-"""The number is that of the tables: another version of this package makes a file of its own."""
+"""The number is the version of the tables: a package with other tables makes a file of its own."""
 BUSY_TIMEOUT_S = 10.0
 """Seconds for which a call waits for other processes' writes."""
-_MAX_INTEGER = 2**63 - 1  # that an integer of SQLite holds
+_MAX_INTEGER = 2**63 - 1  # the largest integer that SQLite stores
 _ORDERS = {
     "downloads": "downloads DESC",
     "likes": "likes DESC",
@@ -58,21 +58,23 @@ _HOW_MANY = (
 
 @dataclass(frozen=True)
 class CachedModel:
-    """What is kept of a model. validators: question → the ETag of its last answer."""
+    """A cached model."""
 
     metadata: ModelMetadata
+    """The metadata, whatever their age."""
     validators: Mapping[str, str]
+    """ETag of the last answer, by question."""
 
 
 class ModelCache:
-    """Metadata of models, by model id. What cannot be read is not there, what cannot be written is not kept.
+    """Cache of model metadata by model id. Unreadable entries are misses, and failed writes are ignored.
 
-    Only `remove` and `clear` say so when they fail, with an OSError: whoever forgets something wants to know.
+    Only `remove` and `clear` raise when they fail (OSError), since a caller relies on the deletion.
 
     Args:
-        cache_dir: the folder of the file; made when first written to, readable for its owner alone.
-        endpoint: which Hub the models are of; those of another one are kept apart in the same file.
-        now: gives the time, in seconds since 1970.
+        cache_dir: folder of the file; created at the first write, readable for its owner only.
+        endpoint: base URL of the Hub that the models belong to; models of other Hubs are kept apart in the same file.
+        now: returns the time in seconds since 1970.
     """
 
     def __init__(
@@ -82,21 +84,29 @@ class ModelCache:
         endpoint: str | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """Take the place; nothing is opened yet."""
+        """Resolve the path; nothing is opened yet."""
         self.cache_dir = Path(cache_dir).expanduser().absolute() if cache_dir is not None else home() / "hub"
         self.path = self.cache_dir / FILE_NAME
         self.hub = checked_endpoint(endpoint)
         self._now = now
 
     def get(self, model_id: str, ttl_hours: float | None = LIFETIME_HOURS) -> ModelMetadata | None:
-        """Return what is kept of a model and is younger than so many hours; None: of any age."""
+        """Return the cached metadata of a model.
+
+        Args:
+            model_id: Hub id.
+            ttl_hours: maximum age in hours; None for any age.
+
+        Returns:
+            The metadata; None if the model is not cached or its entry is older.
+        """
         entry = self.entry(model_id)
         if entry is None or (ttl_hours is not None and entry.metadata.is_expired(ttl_hours, self.now())):
             return None
         return entry.metadata
 
     def entry(self, model_id: str) -> CachedModel | None:
-        """Return what is kept of a model, of any age, with the ETags to ask for it again."""
+        """Return the cached entry of a model, of any age, with the ETags to revalidate it."""
 
         def read(db: "sqlite3.Connection") -> Any:
             key = self._key(self._current_name(db, model_id) or model_id)
@@ -108,7 +118,13 @@ class ModelCache:
     def set(
         self, metadata: ModelMetadata, validators: Mapping[str, str] | None = None, *, asked_for: str | None = None
     ) -> None:
-        """Keep it, over what is there. asked_for: another name that led to this model."""
+        """Store the metadata of a model, replacing what was stored before.
+
+        Args:
+            metadata: the metadata.
+            validators: ETag of the answer, by question.
+            asked_for: an old name of the model, which the Hub redirected to this one.
+        """
         rows = [self._rows(metadata, validators)]
 
         def write(db: "sqlite3.Connection") -> None:
@@ -118,12 +134,17 @@ class ModelCache:
         self._write(write)
 
     def current_name(self, model_id: str) -> str | None:
-        """Return the name that a model has now, where the Hub gave another one for this."""
+        """Return the current name of a renamed model; None if no rename is known."""
         found: str | None = self._read_or(lambda db: self._current_name(db, model_id), None)
         return found
 
     def set_current_name(self, model_id: str, name: str) -> None:
-        """Keep that the Hub gives this name for that model; nothing where it is the same."""
+        """Store that the Hub redirected one name to another; nothing if they are equal.
+
+        Args:
+            model_id: the name that was requested.
+            name: the name that the Hub uses now.
+        """
         if model_id != name:
             self._write(lambda db: self._rename(db, model_id, name))
 
@@ -136,7 +157,10 @@ class ModelCache:
             db.execute("INSERT OR REPLACE INTO renames VALUES (?, ?)", (self._key(model_id), _printable(name)))
 
     def set_many(self, found: Sequence[ModelMetadata]) -> None:
-        """Keep what a list said, in one go; what is complete and not expired stays, since a list says less."""
+        """Store the models of a list in one transaction.
+
+        Complete entries that are still fresh are kept, since a list has fewer fields.
+        """
         horizon = (self.now() - timedelta(hours=LIFETIME_HOURS)).timestamp()
         rows = [self._rows(metadata, None) for metadata in found]
 
@@ -147,7 +171,7 @@ class ModelCache:
         self._write(write)
 
     def remove(self, model_id: str) -> bool:
-        """Forget a model; says whether there was something to forget. Raises OSError where the file cannot be written to."""
+        """Remove a model; return whether it was cached. Raises OSError if the file cannot be written to."""
 
         def write(db: "sqlite3.Connection") -> bool:
             name = self._current_name(db, model_id) or model_id
@@ -159,11 +183,11 @@ class ModelCache:
         return bool(self.path.exists() and self._write_or_raise(write))
 
     def clear(self) -> int:
-        """Forget all models, of every Hub; returns how many there were. Raises OSError where the file cannot be written to."""
+        """Remove all models, of every Hub; return how many there were. Raises OSError if the file cannot be written to."""
 
         def write(db: "sqlite3.Connection") -> int:
             for table in ("renames", "models", "trees"):
-                db.execute(f"DELETE FROM {table}")  # noqa: S608 - a name of ours
+                db.execute(f"DELETE FROM {table}")  # noqa: S608 - the names above
             return db.execute("DELETE FROM bodies").rowcount
 
         count = int(self._write_or_raise(write)) if self.path.exists() else 0
@@ -171,7 +195,7 @@ class ModelCache:
         return count
 
     def get_all_cached(self) -> list[ModelMetadata]:
-        """Return everything that is kept of this Hub's models, of any age, the newest first."""
+        """Return all cached models of this Hub, of any age, the newest first."""
         rows = self._read_or(
             lambda db: db.execute(
                 "SELECT b.key, digest, body, validators FROM models m JOIN bodies b USING (key) WHERE hub = ? "
@@ -183,7 +207,15 @@ class ModelCache:
         return [entry.metadata for row in rows if (entry := self._entry(*row)) is not None]
 
     def tree(self, model_id: str, commit: str) -> tuple[ModelFile, ...] | None:
-        """Return the files of a commit, which never grow old; None where they were not kept."""
+        """Return the cached files of a commit, which never expire.
+
+        Args:
+            model_id: Hub id.
+            commit: full hash of the commit.
+
+        Returns:
+            The files; None if the commit is not cached.
+        """
         row = self._read_or(
             lambda db: db.execute(
                 "SELECT digest, body FROM trees WHERE key = ?", (self._key(f"{model_id}\0{commit}"),)
@@ -196,7 +228,13 @@ class ModelCache:
             return None
 
     def set_tree(self, model_id: str, commit: str, files: Sequence[ModelFile]) -> None:
-        """Keep the files of a commit."""
+        """Store the files of a commit.
+
+        Args:
+            model_id: Hub id.
+            commit: full hash of the commit.
+            files: all files of the commit.
+        """
         body = json.dumps([(file.path, file.size, file.digest) for file in files], separators=(",", ":"))
         row = (self._key(f"{model_id}\0{commit}"), _digest(body), body)
         self._write(lambda db: db.execute("INSERT OR REPLACE INTO trees VALUES (?, ?, ?)", row))
@@ -204,14 +242,21 @@ class ModelCache:
     def search(
         self, query: str = "", filter_tags: Sequence[str] = (), sort: str = "downloads", limit: int = 20
     ) -> list[ModelMetadata]:
-        """Look through what is kept, of any age: every word of the query is in the id or a tag, every tag is there.
+        """Return cached models, of any age, that match all words and all tags.
 
-        sort: downloads, likes, trending or updated; the greatest first. Raises KeyError for another order.
+        Args:
+            query: words, each of which must be in the id or a tag.
+            filter_tags: tags, all of which the model must have.
+            sort: `downloads`, `likes`, `trending` or `updated`, in descending order.
+            limit: maximum number of models.
+
+        Raises:
+            KeyError: unknown order.
         """
         wanted = _printable(query).lower().split()
         tags = [f"\n{_printable(tag).lower()}\n" for tag in filter_tags]
         where = " AND ".join(["hub = ?", *["instr(words, ?)"] * len(wanted), *["instr(tags, ?)"] * len(tags)])
-        # Of placeholders and a fixed order only; the id breaks ties, so that a page is the same each time.
+        # Built of placeholders and a fixed order only; the id breaks ties, so that a page is the same each time.
         statement = f"SELECT key FROM models WHERE {where} ORDER BY {_ORDERS[sort]}, key LIMIT ?"  # noqa: S608
 
         def read(db: "sqlite3.Connection") -> list[Any]:
@@ -223,26 +268,26 @@ class ModelCache:
         return [entry.metadata for row in rows if (entry := self._entry(*row)) is not None]
 
     def size(self) -> int:
-        """Return the bytes that it takes on disk."""
+        """Return the size on disk, in bytes."""
         return sum(each.stat().st_size for each in self.cache_dir.glob(f"{FILE_NAME}*") if each.is_file())
 
     def __len__(self) -> int:
-        """Return how many models of this Hub are kept."""
+        """Return the number of cached models of this Hub."""
         count = self._read_or(
             lambda db: db.execute("SELECT count(*) FROM models WHERE hub = ?", (self.hub,)).fetchone(), (0,)
         )
         return int(count[0])
 
     def __bool__(self) -> bool:
-        """It is a cache, also when it is empty."""
+        """Return True, also for an empty cache."""
         return True
 
     def __repr__(self) -> str:
-        """Show the folder."""
+        """Return the class name and the folder."""
         return f"ModelCache({str(self.cache_dir)!r})"
 
     def now(self) -> datetime:
-        """Return the time by its clock."""
+        """Return the current time by the cache's clock."""
         return datetime.fromtimestamp(self._now(), UTC)
 
     def _key(self, model_id: str) -> str:
@@ -253,14 +298,14 @@ class ModelCache:
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         key = self._key(metadata.id)
         body = json.dumps(metadata.to_dict(), separators=(",", ":"), default=str)
-        said = [metadata.id, metadata.pipeline_tag or "", metadata.library_name or "", *metadata.tags]
+        tagged = [metadata.id, metadata.pipeline_tag or "", metadata.library_name or "", *metadata.tags]
         model = {
             "key": key,
             "hub": self.hub,
             "cached_at": metadata.cached_at.timestamp(),
             "complete": int(metadata.complete),
-            "words": _printable(" ".join(said).lower()),
-            "tags": _printable("\n" + "\n".join(each.lower() for each in said[1:] if each) + "\n"),
+            "words": _printable(" ".join(tagged).lower()),
+            "tags": _printable("\n" + "\n".join(each.lower() for each in tagged[1:] if each) + "\n"),
             "downloads": max(0, min(metadata.downloads, _MAX_INTEGER)),
             "likes": max(0, min(metadata.likes, _MAX_INTEGER)),
             "trending": metadata.trending,
@@ -274,18 +319,18 @@ class ModelCache:
         }
 
     def _entry(self, key: str, digest: Any, body: Any, validators: Any) -> CachedModel | None:
-        """Read one entry; what is spoilt is taken out, so that it is one miss and no more."""
+        """Decode an entry; a damaged one is deleted, so that it is a miss once."""
         try:
             if digest != _digest(body):
-                raise ValueError("its digest differs")
+                raise ValueError("digest does not match")
             return CachedModel(ModelMetadata.from_dict(json.loads(body)), json.loads(validators))
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-            log.warning("an entry of %s is spoilt and was taken out: %s", self.path, error)
+            log.warning("a damaged entry of %s was deleted: %s", self.path, error)
         self._write(lambda db: _delete(db, key))
         return None
 
     def _read_or(self, work: "Callable[[sqlite3.Connection], Any]", nothing: Any) -> Any:
-        """Do the work if the file is there and can be read; else give `nothing`."""
+        """Run the query if the file exists and can be read; otherwise return `nothing`."""
         if not self.path.exists():
             return nothing
         found = self._run_or_none(work)
@@ -301,14 +346,14 @@ class ModelCache:
         return self._run_or_none(whole)
 
     def _write_or_raise(self, work: "Callable[[sqlite3.Connection], Any]") -> Any:
-        """Write, and raise OSError where that fails."""
+        """Run the statements in a transaction. Raises OSError if that fails."""
         done = self._write(work)
         if done is None:
-            raise OSError(f"{self.path} cannot be written to, so nothing was forgotten")
+            raise OSError(f"{self.path} cannot be written to; nothing was removed")
         return done
 
     def _run_or_none(self, work: "Callable[[sqlite3.Connection], Any]") -> Any:
-        """Do the work; None where it fails."""
+        """Call the function with a connection; return None if that fails."""
         import sqlite3
 
         for again in (True, False):
@@ -316,13 +361,13 @@ class ModelCache:
                 with self._connection() as db:
                     return work(db)
             except OSError as error:
-                notice_once(f"metadata of models are not kept: {self.path}: {error}")
+                notice_once(f"model metadata are not cached: {self.path}: {error}")
                 return None
             except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-                if _is_of_the_moment(error):
-                    notice_once(f"metadata of models are not kept: {self.path}: {error}")
+                if _is_temporary(error):
+                    notice_once(f"model metadata are not cached: {self.path}: {error}")
                     return None
-                log.warning("%s is spoilt and begun anew: %s", self.path, error)
+                log.warning("%s is damaged and will be recreated: %s", self.path, error)
                 if not (again and self._replace_file()):
                     return None
         return None
@@ -339,7 +384,7 @@ class ModelCache:
             gate.using(str(self.path)),
             contextlib.closing(sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None)) as connection,
         ):
-            # What a power cut takes is read from the Hub again; a file that it spoils is begun anew.
+            # Data that a power cut loses is read from the Hub again; a file that it damages is recreated.
             connection.execute("PRAGMA synchronous=OFF")
             if new or connection.execute(_HOW_MANY).fetchone()[0] < _TABLES.count("CREATE TABLE"):
                 connection.executescript(_TABLES)
@@ -350,16 +395,15 @@ class ModelCache:
             for each in self.cache_dir.glob(f"{FILE_NAME}*"):
                 each.unlink(missing_ok=True)
         except OSError as error:
-            notice_once(f"{self.path} is spoilt and cannot be deleted: {error}")
+            notice_once(f"{self.path} is damaged and cannot be deleted: {error}")
             return False
         return True
 
 
-def _is_of_the_moment(error: "sqlite3.DatabaseError | UnicodeDecodeError") -> bool:
-    """Say whether an error speaks of locks, rights, the disk or a statement, rather than of what is in the file.
+def _is_temporary(error: "sqlite3.DatabaseError | UnicodeDecodeError") -> bool:
+    """Return whether an error is about locks, permissions, the disk or a statement, rather than about the file's content.
 
-    A table or a column that is not found is the file's fault. While sqlite3 reports a schema that is spoilt, it may fail to
-    decode its own message.
+    A missing table or column counts as damage. While sqlite3 reports a damaged schema, it may fail to decode its own message.
     """
     import sqlite3
 
@@ -397,5 +441,5 @@ def _digest(body: object) -> bytes | None:
 
 
 def _printable(text: str) -> str:
-    """Return text that SQLite can hold: no half characters, no end of string in the middle."""
+    """Return text that SQLite can store: lone surrogates replaced, NUL characters turned into spaces."""
     return text.encode("utf-8", "replace").decode().replace("\0", " ")

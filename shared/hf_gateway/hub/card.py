@@ -1,6 +1,6 @@
-"""The model card of an adapter: metadata in the Hub's YAML, and a text that says what it is, how to use it and how it was made.
+"""Model card of an adapter: metadata in the Hub's YAML, and a text about what the adapter is, its use and its training.
 
-The same adapter and the same details give the same card, byte for byte, so that publishing again changes nothing.
+The same adapter and details give the same card, byte for byte, so that publishing again changes nothing.
 """
 
 import math
@@ -42,45 +42,59 @@ _SHOWN = (
 _LONG = frozenset({"description", "limitations"})
 _FRONT = re.compile(r"\A\s*---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 _UNTOUCHED = "[More Information Needed]"
-"""What stands all over the card that peft writes, until somebody fills it in."""
+"""Placeholder of the card that peft writes; a card that still contains it was not edited."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One figure of an evaluation. name: the metric's, such as `accuracy`; dataset: where it was measured, on the Hub or not."""
+    """One result of an evaluation."""
 
     name: str
+    """Name of the metric, such as `accuracy`."""
     value: float
+    """The result."""
     dataset: str
+    """Dataset of the evaluation, on the Hub or not."""
     split: str | None = None
+    """Split of the dataset, such as `test`; None if unknown."""
 
 
 @dataclass(frozen=True)
 class Details:
-    """What only the one who trained the adapter can say of it.
-
-    license: the Hub's identifier; with `other`, license_name and license_link. base_license: the base model's, where the Hub does
-    not say. training: settings by name, as they were. language: codes such as `en`.
-    """
+    """What the author says about the adapter."""
 
     license: str | None = None
+    """The Hub's identifier of the licence; `other` needs `license_name` and `license_link`."""
     license_name: str | None = None
+    """Name of a licence that the Hub has no identifier for."""
     license_link: str | None = None
+    """URL of that licence."""
     base_model: str | None = None
+    """Hub id of the base model, where the adapter's files name none."""
     base_license: str | None = None
+    """Licence of the base model, where the Hub names none."""
     title: str | None = None
+    """Title of the card; the repository's name by default."""
     description: str | None = None
+    """What the adapter does."""
     limitations: str | None = None
+    """Known limitations."""
     pipeline_tag: str | None = None
+    """Task of the model as the Hub names it, such as `text-generation`."""
     language: tuple[str, ...] = ()
+    """Language codes such as `en`."""
     tags: tuple[str, ...] = ()
+    """Further tags."""
     datasets: tuple[str, ...] = ()
+    """Datasets of the training, on the Hub or not."""
     metrics: tuple[Metric, ...] = ()
+    """Results of evaluations."""
     training: Mapping[str, Any] = field(default_factory=dict)
+    """Training settings by name."""
 
     @classmethod
     def of(cls, metadata: Mapping[str, Any]) -> Self:
-        """Read them from what a caller or a file gives. Raises HubArgumentError, a ValueError, for what it does not know."""
+        """Read the details from a mapping. Raises HubArgumentError, a ValueError, for unknown names and invalid values."""
         given = {name: value for name, value in metadata.items() if value is not None and name != "repo_id"}
         for other, name in (("dataset", "datasets"), ("training_config", "training")):
             if other in given:
@@ -102,9 +116,17 @@ class Details:
 
 
 def card(adapter: Adapter, details: Details, repo_id: str) -> str:
-    """Write the card: a README.md of the folder that somebody wrote keeps its text, and one that peft made is replaced.
+    """Return the card as Markdown.
 
-    Raises HubArgumentError for a README.md that is no card.
+    The text of an existing README.md is kept if it was edited; the template that peft writes is replaced.
+
+    Args:
+        adapter: the adapter to publish.
+        details: what the author says about it.
+        repo_id: repository that it is published to.
+
+    Raises:
+        HubArgumentError: the existing README.md has invalid metadata.
     """
     from huggingface_hub import EvalResult, ModelCardData
 
@@ -148,20 +170,20 @@ def card(adapter: Adapter, details: Details, repo_id: str) -> str:
     body = text if text is not None else _body(adapter, details, repo_id)
     for name in adapter.local_names:
         if re.search(r"[\\/]", name):
-            # A folder's bare name is a word, and says nothing of this machine; a longer path is another one.
+            # A bare folder name is a word that reveals nothing about this machine; a longer path is a different path.
             known = adapter.base_model or "a model that is not on the Hub"
             body = re.sub(rf"(?<![\w./\\-]){re.escape(name)}(?![\w-]|\.\w)", known, body)
     return f"---\n{data.to_yaml(line_break=chr(10)).rstrip()}\n---\n\n{body.strip()}\n"
 
 
 def front_and_body(text: str) -> tuple[Any, str]:
-    """Return a finished card's metadata and its text."""
+    """Split a finished card into its metadata and its text."""
     front, _, body = text.removeprefix("---\n").partition("\n---\n")
     return import_module("yaml").safe_load(front), body  # of a package that comes with huggingface_hub
 
 
 def license_in(readme: str | None) -> str | None:
-    """Return the licence that a README.md names in its metadata."""
+    """Return the licence in the metadata of a README.md."""
     found = _existing_card(readme)[0].get("license")
     if isinstance(found, list) and len(found) == 1:
         found = found[0]
@@ -169,12 +191,20 @@ def license_in(readme: str | None) -> str | None:
 
 
 def pipeline_tag(adapter: Adapter, details: Details) -> str | None:
-    """Return what the model is for, in the Hub's word; None where nobody says."""
+    """Return the model's task as the Hub names it.
+
+    Args:
+        adapter: the adapter.
+        details: what the author says about it; has priority over the adapter's config.
+
+    Returns:
+        The tag; None if unknown.
+    """
     return details.pipeline_tag or _PIPELINES.get(adapter.task_type or "")
 
 
 def _existing_card(readme: str | None) -> tuple[dict[str, Any], str | None]:
-    """Return the metadata of the README.md that is there, and its text if a person wrote it."""
+    """Return the metadata of the existing README.md, and its text if it was edited."""
     if not readme or not readme.strip():
         return {}, None
     from huggingface_hub import ModelCard
@@ -184,13 +214,13 @@ def _existing_card(readme: str | None) -> tuple[dict[str, Any], str | None]:
         found: Any = ModelCard(_as_the_hub_reads(readme))
         data: dict[str, Any] = found.data.to_dict()
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, not_yaml) as error:
-        raise HubArgumentError(f"README.md: its metadata are not what the Hub reads: {error}") from None
+        raise HubArgumentError(f"README.md: the Hub cannot read its metadata: {error}") from None
     written = found.text.strip() and _UNTOUCHED not in found.text
     return {name: value for name, value in data.items() if value is not None}, found.text if written else None
 
 
 def _as_the_hub_reads(readme: str) -> str:
-    """Return a card whose metadata YAML 1.1 and 1.2 read alike: the Hub's parser takes `no` for Norwegian, not for false."""
+    """Return a card whose metadata mean the same in YAML 1.1 and 1.2: the Hub reads `no` as Norwegian, PyYAML as false."""
     found = _FRONT.match(readme)
     data = import_module("yaml").load(found[1], _yaml_1_2()) if found else None
     if found is None or not isinstance(data, dict):
@@ -201,7 +231,7 @@ def _as_the_hub_reads(readme: str) -> str:
 
 @cache
 def _yaml_1_2() -> Any:
-    """Return a loader for which true and false alone are booleans; PyYAML has 1.1's, with yes and no, on and off."""
+    """Return a loader whose only booleans are true and false; PyYAML's own also reads yes, no, on and off as booleans (1.1)."""
     yaml, boolean = import_module("yaml"), "tag:yaml.org,2002:bool"
     loader: Any = type("Loader", (yaml.SafeLoader,), {})
     loader.yaml_implicit_resolvers = {
@@ -233,9 +263,9 @@ def _body(adapter: Adapter, details: Details, repo_id: str) -> str:
         f"## The adapter\n\n{_table(('', ''), _adapter_facts(adapter))}",
     ]
     if details.datasets or details.training:
-        said = f"Trained on {', '.join(map(_dataset, details.datasets))}." if details.datasets else None
+        sources = f"Trained on {', '.join(map(_dataset, details.datasets))}." if details.datasets else None
         table = _table(("setting", "value"), details.training.items()) if details.training else None
-        parts.append("\n\n".join(["## Training", *filter(None, (said, table))]))
+        parts.append("\n\n".join(["## Training", *filter(None, (sources, table))]))
     if details.metrics:
         rows = [
             (metric.name, metric.value, _dataset(metric.dataset) + (f" ({metric.split})" if metric.split else ""))
@@ -246,14 +276,19 @@ def _body(adapter: Adapter, details: Details, repo_id: str) -> str:
         parts.append(f"## Limitations\n\n{details.limitations}")
     if details.license:
         name = details.license_name or details.license
-        said = f"[{name}]({details.license_link})" if details.license_link else name
+        terms = f"[{name}]({details.license_link})" if details.license_link else name
         also = f" The terms of {link} hold as well." if base else ""
-        parts.append(f"## Licence\n\n{said}.{also}")
+        parts.append(f"## Licence\n\n{terms}.{also}")
     return "\n\n".join(part for part in parts if part)
 
 
 def usage(adapter: Adapter, repo_id: str) -> str:
-    """Return Python that loads the base model, this adapter, and the tokenizer."""
+    """Return Python code that loads the base model, this adapter and the tokenizer.
+
+    Args:
+        adapter: the adapter.
+        repo_id: repository that it is published to.
+    """
     kind = _CLASSES.get(adapter.task_type or "", "AutoModel")
     base = adapter.base_model or "path/to/the/base-model"
     at = f', revision="{adapter.revision}"' if adapter.revision and adapter.base_model else ""
@@ -305,7 +340,7 @@ def _dataset(name: str) -> str:
 
 
 def _metrics(value: Any, dataset: str | None) -> Iterable[Metric]:
-    """Read `{"accuracy": 0.91}`, measured on the first dataset, or a list of objects that say where."""
+    """Read `{"accuracy": 0.91}`, measured on the first dataset, or a list of objects that name their datasets."""
     if isinstance(value, Mapping):
         value = [{"name": name, "value": number} for name, number in value.items()]
     if value is not None and not isinstance(value, list | tuple):
@@ -321,9 +356,9 @@ def _metrics(value: Any, dataset: str | None) -> Iterable[Metric]:
                 '{"name": "accuracy", "value": 0.91, "dataset": "org/data", "split": "test"}'
             )
         if isinstance(number, float) and not math.isfinite(number):
-            raise HubArgumentError(f"metrics: {name} is {number}, which is no result")
+            raise HubArgumentError(f"metrics: {name} is {number}, not a finite number")
         if not isinstance(where, str):
-            raise HubArgumentError(f"metrics: say on which dataset {name} was measured (`dataset`)")
+            raise HubArgumentError(f"metrics: name the dataset that {name} was measured on (`dataset`)")
         yield Metric(name, number, where, split)
 
 
@@ -337,7 +372,7 @@ def _flatten(value: Mapping[str, Any], at: str = "") -> Iterable[tuple[str, Any]
 
 def _mapping(name: str, value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise HubArgumentError(f"metadata: {name} has names and values, not {type(value).__name__}")
+        raise HubArgumentError(f"metadata: {name} is a mapping of names to values, not {type(value).__name__}")
     return value
 
 

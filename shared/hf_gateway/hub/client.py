@@ -1,8 +1,9 @@
-"""Asks the Hub: bounded in time, within its rate limits, the token to its own origin only.
+"""HTTP client of the Hub: bounded in time, within its rate limits, and the token is sent to the Hub's own origin only.
 
-Not through huggingface_hub, whose questions have no limit in time unless each is given one, wait as long as a server says,
-take no ETags, and raise what carries the token. That library publishes; its cache's layout is what downloads are kept in.
-Questions are generators of steps for the driver, so one text serves blocking and async callers.
+huggingface_hub is not used for requests: it has no time limit unless each call sets one, waits as long as a server
+asks for, does not use ETags, and raises exceptions that contain the token. It is used for publishing, and downloads
+use its cache layout. Requests are generators of steps for the driver, so that the same code serves blocking and async
+callers.
 """
 
 import os
@@ -35,48 +36,55 @@ from hf_gateway.wire.hub_models import TARGET, rate_limit, refusal
 from hf_gateway.wire.retry_after import retry_after_seconds
 
 TIMEOUT_S = 10.0
-"""Seconds for one question."""
+"""Seconds for one request."""
 CONNECT_TIMEOUT_S = 3.0
+"""Seconds to connect."""
 LOCAL_WORK_TIMEOUT_S = 600.0
+"""Seconds for work on files."""
 MAX_WAIT_S = 10.0
-"""Seconds for which a full rate limit, or a busy Hub, is waited out, once; beyond it the caller is told."""
+"""Seconds to wait, once, for an exhausted rate limit or a busy Hub; a longer wait raises."""
 MAX_REST_S = 300.0
-"""Seconds: a window of the Hub's rate limit. Who says more is believed for this long."""
+"""Seconds, a window of the Hub's rate limit: no server can suspend requests for longer."""
 RECHECK_AFTER_S = 30.0
-"""Seconds until a Hub that could not be reached is asked again: what is cached serves meanwhile."""
+"""Seconds for which an unreachable Hub is not called again; the cache is used meanwhile."""
 CALL_TIMEOUT_S = 60.0
-"""Seconds for all questions of one call: a list may have many pages, each of which comes just in time."""
+"""Seconds for all requests of one call: a list may have many pages, each of them just within its own limit."""
 
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-"""What all Hugging Face tools take for "there is no network"."""
+"""Variables by which all Hugging Face tools are switched offline."""
 
 AWAY = (ConnectFailed, AttemptTimedOut, RateLimited, Overloaded, ServerError, ModelLoading, BadResponse)
-"""The Hub cannot say anything just now, and what it said before is the best there is."""
+"""Failures of the Hub that may pass; older cached data is used."""
 
 
 class HubOutage:
-    """That a Hub could not be reached, and until when it is not asked again; clients that share one find out once."""
+    """Remembers that a Hub could not be reached, and until when it is not called again. Clients may share one."""
 
     def __init__(self) -> None:
-        """Start with a Hub that is there."""
+        """Start with a Hub that is reachable."""
         self._noted: tuple[float, GatewayError] | None = None
 
     def note(self, until: float, error: GatewayError) -> None:
-        """Ask no more until then, by the clock of the clients."""
+        """Record an outage.
+
+        Args:
+            until: time by the clients' clock before which no request is sent.
+            error: why the Hub could not be reached.
+        """
         self._noted = (until, error)
 
     def over(self) -> None:
-        """The Hub has answered."""
+        """Forget the outage, after an answer of the Hub."""
         self._noted = None
 
     def at(self, now: float) -> GatewayError | None:
-        """Return why the Hub is not asked now, None where it is."""
+        """Return why the Hub is not called at a time by the clients' clock; None if it may be called."""
         noted = self._noted
         return noted[1].restated(noted[1].message, None) if noted is not None and now < noted[0] else None
 
 
 class HubClient:
-    """One Hub, asked as one account or as nobody. Safe for threads; its clock and transport are what tests replace."""
+    """Client of one Hub, as one account or without a token. Thread-safe; tests replace its clock and transport."""
 
     def __init__(
         self,
@@ -87,7 +95,7 @@ class HubClient:
         environment: Mapping[str, str] = os.environ,
         absence: HubOutage | None = None,
     ) -> None:
-        """Take the Hub's base; nothing is sent. Raises ConfigError for one that is never called."""
+        """Set the Hub's base URL; nothing is sent. Raises ConfigError for an address that must not be called."""
         self.endpoint = names.endpoint(endpoint)
         self.environment = environment
         self._given: Secret | None = None
@@ -101,11 +109,27 @@ class HubClient:
         self._address_checked = False
 
     def run(self, steps: Steps, within: float = CALL_TIMEOUT_S) -> Any:
-        """Carry steps out, blocking, with so many seconds for all that they send and wait."""
+        """Run steps, blocking.
+
+        Args:
+            steps: a generator of steps.
+            within: seconds for all its requests and waits.
+
+        Returns:
+            The return value of the generator.
+        """
         return self._driver.run(self._bounded(steps, within))
 
     async def arun(self, steps: Steps, within: float = CALL_TIMEOUT_S) -> Any:
-        """Carry steps out on the event loop; files are read on other threads."""
+        """Run steps on the event loop; files are read in other threads.
+
+        Args:
+            steps: a generator of steps.
+            within: seconds for all its requests and waits.
+
+        Returns:
+            The return value of the generator.
+        """
         return await self._driver.arun(self._bounded(steps, within))
 
     def _bounded(self, steps: Steps, seconds: float) -> Steps:
@@ -125,7 +149,7 @@ class HubClient:
             steps.close()
 
     def _in_time(self, step: Any, ends: float, seconds: float) -> Any:
-        """Return a step that does not go beyond the end. Raises HubTimedOut where there is no time for it."""
+        """Return the step with its timeout cut to the time that is left. Raises HubTimedOut if it is too little."""
         if isinstance(step, Call) and isinstance(step.effect, Compute):
             return step
         left = ends - self._clock.now()
@@ -134,28 +158,26 @@ class HubClient:
         return replace(step, timeout=min(step.timeout, left)) if isinstance(step, Call) else step
 
     def close(self) -> None:
-        """Close connections and forget the token; a later question opens new ones, and looks for a key again."""
+        """Close connections and forget the token; a later request opens new ones and looks for a token again."""
         self._forget()
         if isinstance(self._transport, HttpTransport):
             self._transport.close()
 
     async def aclose(self) -> None:
-        """Do as `close`, with the connections of this event loop too."""
+        """Async form of `close`, which also closes the connections of this event loop."""
         self._forget()
         if isinstance(self._transport, HttpTransport):
             await self._transport.aclose()
 
     def use(self, token: Secret) -> None:
-        """Ask with this token from now on. Raises ConfigError where it would travel unprotected."""
-        if not (self.endpoint.startswith("https://") or _same_origin_redirect(self.endpoint)):
-            raise ConfigError(
-                f"{self.endpoint} is plain http, and the token would be read by everybody on the way; use https"
-            )
+        """Use this token from now on. Raises ConfigError if it would be sent unencrypted."""
+        if not (self.endpoint.startswith("https://") or _is_private_host(self.endpoint)):
+            raise ConfigError(f"{self.endpoint} is plain http, so the token could be read on its way; use https")
         self._given, self._looked = token, False
         self._absence.over()
 
     def use_only(self, credential: Credential | None) -> None:
-        """Ask with this key from now on, and look for no other: without one where it is None."""
+        """Use this credential from now on and look for no other; None to send requests without a token."""
         self._given, self._credential, self._looked = None, credential, True
 
     def _forget(self) -> None:
@@ -164,11 +186,11 @@ class HubClient:
 
     @property
     def offline(self) -> str | None:
-        """The variable by which the environment says that there is no network; None where it does not."""
+        """Name of the variable that sets offline mode; None if no such variable is set."""
         return next((name for name in OFFLINE if parse_flag(self.environment.get(name, ""))), None)
 
     def credential(self) -> Credential | None:
-        """Return the key for this Hub: the one given, or for Hugging Face's own the one that is found. Reads files."""
+        """Return the credential for this Hub: the one given, or for Hugging Face's own Hub the one that is found. Reads files."""
         if self._given is not None:
             return Credential(self._given, origin_of(self.endpoint), "the token given to connect()")
         if not self._looked:
@@ -176,18 +198,24 @@ class HubClient:
         return self._credential
 
     def compute(self, function: Callable[[], Any]) -> Steps:
-        """Run what reads files or blocks otherwise; on another thread where the caller is async."""
+        """Run a blocking function, such as one that reads files; in another thread if the caller is async."""
         return (yield Call(Compute(function), LOCAL_WORK_TIMEOUT_S, TARGET))
 
     def ask(self, request: HttpRequest, what: str) -> Steps:
-        """Send a question and return a success, or 304 where it had an ETag.
+        """Send a request and return the response: a success, or 304 if the request has an ETag.
 
-        what: the model or the question, for errors. A rate limit and a busy Hub are waited out once, within PATIENCE.
+        A rate limit or a busy Hub is waited for once, for up to MAX_WAIT_S.
+
+        Args:
+            request: the request.
+            what: model id or description of the request, for error messages.
 
         Raises:
-            HubOffline, ConnectFailed, AttemptTimedOut: nobody answered; for RECHECK_AFTER_S seconds nobody is asked again.
-            RateLimited: the window begins anew later than PATIENCE; nothing is sent until then.
-            ModelNotFound, AuthenticationFailed, PermissionDenied, GatedModel: as it says.
+            HubOffline: offline mode is set.
+            ConnectFailed, AttemptTimedOut: the Hub did not answer; no request is sent for the next RECHECK_AFTER_S
+                seconds.
+            RateLimited: the rate limit resets later than MAX_WAIT_S; no request is sent until then.
+            ModelNotFound, AuthenticationFailed, PermissionDenied, GatedModel: the Hub refused the request.
         """
         yield from self._ready()
         kind = "api" if "/api/" in request.url else "resolvers"
@@ -195,7 +223,7 @@ class HubClient:
             if left := self._rest(kind):
                 if left > MAX_WAIT_S:
                     raise RateLimited(
-                        f"the Hub's rate limit is used up, and begins anew in {left:.0f} s"
+                        f"the Hub's rate limit is used up, and resets in {left:.0f} s"
                         + ("" if self._credential or self._given else "; a token has a higher one (set HF_TOKEN)"),
                         target=TARGET,
                         status=429,
@@ -222,7 +250,7 @@ class HubClient:
 
     def _ready(self) -> Steps:
         if self.offline:
-            raise HubOffline(f"{self.offline} is set, so the Hub is not asked", target=TARGET)
+            raise HubOffline(f"{self.offline} is set, so the Hub is not called", target=TARGET)
         if (away := self._absence.at(self._clock.now())) is not None:
             raise away
         yield from self.compute(self._prepare)
@@ -243,7 +271,7 @@ class HubClient:
         return max(0.0, self._rests.get(kind, 0.0) - self._clock.now())
 
     def _note(self, response: HttpResponse, kind: str) -> None:
-        """Remember when to ask again: an empty window, or a refusal that says when."""
+        """Remember when the next request may be sent: after an exhausted window, or after the time that a refusal names."""
         seconds: float | None = None
         if (limit := rate_limit(response.headers)) is not None and limit.left == 0:
             kind, seconds = limit.kind, limit.reset
@@ -254,8 +282,8 @@ class HubClient:
             self._rests[kind] = max(self._rests.get(kind, 0.0), until)
 
 
-def _same_origin_redirect(url: str) -> bool:
-    """Say whether a URL names this machine or a private network, where plain http is usual."""
+def _is_private_host(url: str) -> bool:
+    """Return whether a URL's host is this machine or in a private network, where plain http is usual."""
     import ipaddress
     from urllib.parse import urlsplit
 

@@ -1,4 +1,4 @@
-"""Whether a model will run here, who else could serve it, and what stands in the way; from metadata, before a byte of weights."""
+"""Predicts from metadata whether a model will run on this machine, and which targets can serve it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,27 +15,28 @@ from hf_gateway.wire.hf_router import CatalogueEntry, Offer
 
 Verdict = Literal["fits", "tight", "too_big", "unknown"]
 ROOMY_RATIO = 0.8
-"""Of the available memory: up to here a model fits, beyond it is tight."""
-_SHOWN = 3
-"""Files that are named in a sentence."""
+"""Share of the available memory up to which a model fits; above it the fit is tight."""
+_SHOWN_FILES = 3
+"""Number of files that a sentence names."""
 
 
 @dataclass(frozen=True)
 class Serving:
-    """One of our targets for a model.
-
-    target: as it is written in `targets=[...]`. serves: True, False, or None where it cannot be told. why: in words. price_in,
-    price_out: USD per million tokens, None where nobody says.
-    """
+    """A target for a model."""
 
     target: str
+    """The target as written in `targets=[...]`."""
     serves: bool | None
+    """Whether it can serve the model; None if unknown."""
     why: str
+    """The reason, in words."""
     price_in: float | None = None
+    """USD per million input tokens; None if unknown."""
     price_out: float | None = None
+    """USD per million output tokens; None if unknown."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it for machines."""
+        """Return the fields as JSON types."""
         return {
             "target": self.target,
             "serves": self.serves,
@@ -46,43 +47,54 @@ class Serving:
 
 @dataclass(frozen=True)
 class Compatibility:
-    """What can be said of a model on this machine.
-
-    verdict: of memory and disk. reasons: the numbers behind it, in words. problems: what has to be done or decided first.
-    needs, machine: the numbers. targets: who can serve it. remote_code: it runs Python from its repository, None where that
-    cannot be told. pickles_only: its weights, or those of one of its folders, are only in files that can run code; None
-    where the files are not known. gated: as the Hub says. required_library: what was asked for; library_matches: the model is
-    for it, None without a question or an answer; library_version: what of it is installed here.
-    """
+    """Whether and how a model can be used from this machine."""
 
     model: str
+    """Hub id."""
     sha: str | None
+    """Commit that the metadata describe."""
     task: str | None
+    """Task of this package that the model is for; None for any other."""
     verdict: Verdict
+    """Result for memory and disk."""
     reasons: tuple[str, ...]
+    """The numbers behind the verdict, in words."""
     problems: tuple[str, ...]
+    """What has to be done or decided before the model can be used."""
     needs: Needs
+    """What the model needs."""
     machine: Machine
+    """What this machine has."""
     targets: tuple[Serving, ...]
+    """Targets, with whether they can serve the model."""
     remote_code: bool | None
+    """Whether it runs Python from its repository; None if unknown."""
     pickles_only: bool | None
+    """Whether its weights, or those of one of its folders, exist only in files that can run code; None if the files
+    are unknown.
+    """
     gated: Literal[False, "auto", "manual"] | None
+    """How the Hub restricts access: not at all, automatically or by manual approval; None if unknown."""
     required_library: str | None = None
+    """Library that the caller asked about."""
     library_matches: bool | None = None
+    """Whether the model is for that library; None if there was no question or the metadata do not tell."""
     library_version: str | None = None
+    """Installed version of that library; None if it is not installed."""
     stale: str | None = None
+    """Why the metadata are old; None if they are fresh."""
 
     @property
     def ok(self) -> bool:
-        """It fits, if only just, and is for the library that was asked for."""
+        """Whether the model fits, if only just, and is for the library that was asked for."""
         return self.verdict in ("fits", "tight") and self.library_matches is not False
 
     def __bool__(self) -> bool:
-        """As true as `ok`, for what stands in an `if`."""
+        """Return `ok`."""
         return self.ok
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it for machines."""
+        """Return the fields as JSON types."""
         return {
             "model": self.model,
             "sha": self.sha,
@@ -112,9 +124,15 @@ def check_model(
     required_library: str | None = None,
     here: int = 0,
 ) -> Compatibility:
-    """Put metadata, numbers and machine together. Pure but for looking which packages are installed.
+    """Combine metadata, needs and machine. Pure, except that it looks up which packages are installed.
 
-    entry: the router's; here: bytes of the download that are on the disk already.
+    Args:
+        metadata: metadata of the model.
+        needed: what the model needs.
+        machine: what this machine has.
+        entry: the router's entry for the model, if it has one.
+        required_library: library that the model must be for.
+        here: bytes of the download that are on the disk already.
     """
     verdict, reasons = compare_needs(needed, machine, here=here)
     adapter = is_adapter(metadata)
@@ -122,7 +140,7 @@ def check_model(
         base = base_model(metadata)
         verdict, reasons = (
             "unknown",
-            [f"it is an adapter of {base or 'a model that it does not name'}, which has to fit too"],
+            [f"it is an adapter of {base or 'an unnamed model'}, which has to fit too"],
         )
     task = next((each for each in hub_tasks() if each.is_for(metadata)), None)
     remote_code = _remote_code(metadata)
@@ -152,12 +170,10 @@ def check_model(
         problems.append(
             f"it is an adapter and needs its base model: check {base}"
             if base
-            else "it is an adapter, and names no base model"
+            else "it is an adapter without a named base model"
         )
     if matches is False:
-        problems.append(
-            f"the model is for {metadata.library_name or 'no library that it names'}, not {required_library}"
-        )
+        problems.append(f"the model is for {metadata.library_name or 'an unnamed library'}, not {required_library}")
     if required_library and installed is None:
         problems.append(f"{required_library} is not installed here")
     return Compatibility(
@@ -181,12 +197,18 @@ def check_model(
 
 
 def compare_needs(needed: Needs, machine: Machine, *, here: int = 0) -> tuple[Verdict, list[str]]:
-    """Compare what is needed with what there is; returns the verdict and the numbers behind it, in words.
+    """Compare what a model needs with what the machine has.
 
-    here: bytes of the download that are on the disk already.
+    Args:
+        needed: what the model needs.
+        machine: what this machine has.
+        here: bytes of the download that are on the disk already.
+
+    Returns:
+        The verdict, and the numbers behind it in words.
     """
     if needed.weights is None:
-        return "unknown", ["nobody says how large the weights are"]
+        return "unknown", ["the size of the weights is unknown"]
     total = needed.total if needed.total is not None else needed.weights
     reasons = []
     verdict: Verdict = "unknown"
@@ -204,8 +226,8 @@ def compare_needs(needed: Needs, machine: Machine, *, here: int = 0) -> tuple[Ve
             )
         reasons.append(reason)
     if needed.total is None and verdict != "too_big":
-        # Room for the weights says nothing of what comes on top; no room says enough.
-        verdict, reasons = "unknown", ["nobody says how large the key-value cache gets; there is room for the weights"]
+        # Room for the weights does not tell about the key-value cache; too little room for them does.
+        verdict, reasons = "unknown", ["the size of the key-value cache is unknown; there is room for the weights"]
     if needed.download is not None and machine.disk is not None and needed.download - here > machine.disk:
         verdict = "too_big"
         left = f"what is missing of the download is {format_bytes(needed.download - here)}"
@@ -216,7 +238,7 @@ def compare_needs(needed: Needs, machine: Machine, *, here: int = 0) -> tuple[Ve
 
 def _in_memory(total: int, machine: Machine) -> tuple[Verdict, str]:
     if machine.memory is None:
-        return "unknown", f"needs {format_bytes(total)}; how much memory there is could not be found out"
+        return "unknown", f"needs {format_bytes(total)}; the memory of this machine is unknown"
     available = machine.available if machine.available is not None else machine.memory
     verdict = _fits(total, available, machine.memory)
     if verdict == "tight" and total > available:
@@ -236,12 +258,12 @@ def _in_memory(total: int, machine: Machine) -> tuple[Verdict, str]:
 def _fits(total: int, available: int, whole: int) -> Verdict:
     if total <= ROOMY_RATIO * available:
         return "fits"
-    # What other programs hold now they may give back; what is not there at all nobody gives.
+    # Other programs may free the memory that they hold; more than the machine has cannot become free.
     return "tight" if total <= max(available, ROOMY_RATIO * whole) else "too_big"
 
 
 def format_bytes(count: int | None) -> str:
-    """Say bytes as people do: `2.4 GB`, in powers of ten as the Hub shows them."""
+    """Return a size such as `2.4 GB`, in powers of ten as the Hub shows them; `?` for None."""
     if count is None:
         return "?"
     value, unit = float(count), "B"
@@ -274,10 +296,10 @@ def _local(metadata: ModelMetadata, task: HubTask | None, verdict: Verdict, *, r
         ours = " nor ".join(each.title for each in hub_tasks())
         return Serving(target, False, f"its task is {metadata.pipeline_tag or 'not named'}, neither {ours}")
     if not _files_are_known(metadata):
-        return Serving(target, None, "the Hub has not said yet which files there are")
+        return Serving(target, None, "the list of its files is not known yet")
     if not any(each in SAFE for each in formats(metadata.files)):
         return Serving(target, False, "there are neither safetensors nor ONNX files")
-    # What a chat model keeps in folders is not loaded; the modules of one for embeddings are.
+    # Files in folders of a chat model are not loaded; the modules of an embedding model are.
     if pickles := [file for file in pickled(metadata.files) if task.loads_folders or "/" not in file.path]:
         return Serving(target, False, f"some of its weights are in pickles only: {_name_files(pickles)}")
     if remote_code:
@@ -316,24 +338,26 @@ def _hosted(metadata: ModelMetadata, task: HubTask | None, entry: CatalogueEntry
         elif served.providers is not None and provider not in served.providers:
             found.append(Serving(f"hf:{provider}", False, f"its protocol for {served.title} is not supported"))
         else:
-            found.append(_priced(f"hf:{provider}", offers.get(provider)))
+            found.append(_hosted_at_price(f"hf:{provider}", offers.get(provider)))
     if task is not None and task.in_catalogue:
-        found += [_priced(f"hf:{name}", offer) for name, offer in offers.items() if offer.live and name not in named]
+        found += [
+            _hosted_at_price(f"hf:{name}", offer) for name, offer in offers.items() if offer.live and name not in named
+        ]
     return found or [Serving("hf", False, "no Inference Provider serves it")]
 
 
-def _priced(target: str, offer: Offer | None) -> Serving:
+def _hosted_at_price(target: str, offer: Offer | None) -> Serving:
     if offer is None or (offer.price_in is None and offer.price_out is None):
-        return Serving(target, True, "hosted, with an HF token; nobody says the price")
+        return Serving(target, True, "hosted, with an HF token; price unknown")
     return Serving(target, True, "hosted, with an HF token", offer.price_in, offer.price_out)
 
 
 def _ollama(metadata: ModelMetadata) -> Serving:
     sizes = quantisations(metadata.files)
     if not _files_are_known(metadata):
-        return Serving("ollama", None, "the Hub has not said yet whether there are GGUF files, which Ollama could pull")
+        return Serving("ollama", None, "the list of its files is not known yet; Ollama needs GGUF files")
     if not sizes and "gguf" not in formats(metadata.files):
-        return Serving("ollama", False, "Ollama pulls GGUF files from the Hub, and there are none")
+        return Serving("ollama", False, "Ollama pulls GGUF files from the Hub, and the model has no such files")
     name = f"hf.co/{metadata.id}" + (f":{usual}" if (usual := usual_quantisation(metadata.files)) else "")
     listed = ", ".join(f"{quantisation} {format_bytes(count)}" for quantisation, count in sizes.items())
     return Serving(f"ollama:{name}", True, f"after `ollama pull {name}`" + (f"; there are {listed}" if listed else ""))
@@ -348,13 +372,13 @@ def _own_servers(metadata: ModelMetadata, task: HubTask | None) -> list[Serving]
 
 
 def _files_are_known(metadata: ModelMetadata) -> bool:
-    """Say whether the list of files is the model's own; a search has none."""
+    """Return whether the metadata include the model's files; results of a search do not."""
     return metadata.complete or bool(metadata.files)
 
 
 def _name_files(files: Sequence[ModelFile]) -> str:
-    more = f" and {len(files) - _SHOWN} more" if len(files) > _SHOWN else ""
-    return ", ".join(file.path for file in files[:_SHOWN]) + more
+    more = f" and {len(files) - _SHOWN_FILES} more" if len(files) > _SHOWN_FILES else ""
+    return ", ".join(file.path for file in files[:_SHOWN_FILES]) + more
 
 
 def _remote_code(metadata: ModelMetadata) -> bool | None:
@@ -364,10 +388,10 @@ def _remote_code(metadata: ModelMetadata) -> bool | None:
 
 
 def _matches(metadata: ModelMetadata, library: str) -> bool | None:
-    said = {_normalized_name(each) for each in (metadata.library_name, *metadata.tags) if each}
+    tagged = {_normalized_name(each) for each in (metadata.library_name, *metadata.tags) if each}
     if not metadata.library_name and not metadata.tags:
         return None
-    return _normalized_name(library) in said
+    return _normalized_name(library) in tagged
 
 
 def _normalized_name(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The Hub, offline first: search, metadata, licences, compatibility, downloads, and adapters published."""
+"""The Hub's public class, offline first: search, metadata, licences, compatibility, downloads and publishing."""
 
 import asyncio
 import os
@@ -26,23 +26,25 @@ from hf_gateway.values.hub_model import LIFETIME_HOURS, ModelMetadata, Models
 from hf_gateway.wire.hub_account import HubAccount, decode_whoami, encode_whoami
 
 WHOAMI_LIFETIME_S = 3600.0
-"""Seconds for which the answer to whoami is believed; the Hub limits that question strictly."""
+"""Seconds for which an answer of whoami is reused; the Hub limits that request strictly."""
 
 
 class HubConnector(RegistryNames):
-    """One Hub and what is known of it on this machine. Every method has an async form with an `a` before its name.
+    """A Hub and its cache on this machine. Every method has an async form with the prefix `a`.
 
-    Reading public models needs no `connect`: without it, the token that any Hugging Face tool would find is used for
-    huggingface.co, and none for any other Hub. Safe for threads.
+    Reading public models needs no `connect`: without it, requests to huggingface.co use the token that any Hugging
+    Face tool would find, and requests to other Hubs use no token. Thread-safe.
 
     Args:
-        endpoint: the Hub's base URL; by default HF_ENDPOINT, or huggingface.co.
-        cache: where metadata are kept: a ModelCache or its folder; by default below HF_GATEWAY_HOME.
-        ttl_hours: for how long they are fresh.
-        transport, clock, environment: what tests replace.
+        endpoint: base URL of the Hub; by default HF_ENDPOINT, or huggingface.co.
+        cache: a ModelCache, or the folder for one; by default a folder below HF_GATEWAY_HOME.
+        ttl_hours: hours for which cached metadata are fresh.
+        transport: sends the requests; replaced in tests.
+        clock: measures and passes time; replaced in tests.
+        environment: environment variables.
 
     Raises:
-        ConfigError: an endpoint that is never called (a metadata service, a link-local address), or that is no URL.
+        ConfigError: the endpoint is not a URL, or must not be called (a metadata service, a link-local address).
     """
 
     def __init__(
@@ -55,7 +57,7 @@ class HubConnector(RegistryNames):
         clock: Clock | None = None,
         environment: Mapping[str, str] = os.environ,
     ) -> None:
-        """Send nothing, open nothing."""
+        """Set up the client; nothing is sent or opened."""
         self._client = HubClient(endpoint, transport=transport, clock=clock, environment=environment)
         self.endpoint = self._client.endpoint
         self.cache = cache if isinstance(cache, ModelCache) else ModelCache(cache, endpoint=self.endpoint)
@@ -65,14 +67,16 @@ class HubConnector(RegistryNames):
         self._account: tuple[float, HubAccount] | None = None
 
     def connect(self, token: str | Mapping[str, str] | None = None) -> Self:
-        """Act as the account of a token from now on. Nothing is sent: `verify_connection` asks whether it is valid.
+        """Use a token from now on. Nothing is sent: `verify_connection` checks whether it is valid.
 
-        token: a token, or `{"token": …}`; None takes the one that is found (HF_TOKEN, the keyring, `hf auth login`).
+        Args:
+            token: a token, or `{"token": …}`; None to use the one that is found (HF_TOKEN, the keyring, `hf auth
+                login`).
 
         Raises:
-            HubArgumentError: a ValueError; the token has not the form `hf_…`. The message does not quote it.
-            NotConnected: a RuntimeError; none was given, and none is found.
-            ConfigError: the Hub's URL is plain http to somewhere else.
+            HubArgumentError: a ValueError; the token does not have the form `hf_…`. The message does not quote it.
+            NotConnected: a RuntimeError; no token was given and none was found.
+            ConfigError: the Hub's URL is plain http to a public host.
         """
         if isinstance(token, Mapping):
             token = token.get("token") or token.get("api_key") or ""
@@ -85,35 +89,38 @@ class HubConnector(RegistryNames):
         return self
 
     async def aconnect(self, token: str | Mapping[str, str] | None = None) -> Self:
-        """Do as `connect`; the token may be in a file, which is read on another thread."""
+        """Async form of `connect`; a file that contains the token is read in another thread."""
         return await asyncio.to_thread(self.connect, token)
 
     def verify_connection(self) -> HubAccount:
-        """Ask the Hub whose token this is, and what it may do; the answer is kept for an hour.
+        """Return the account of the token and its permissions; the answer is reused for an hour.
 
         Raises:
             NotConnected: a RuntimeError; `connect` was not called.
             AuthenticationFailed: the token is not valid.
-            ConnectFailed, AttemptTimedOut, RateLimited: the Hub cannot say.
+            ConnectFailed, AttemptTimedOut, RateLimited: the Hub could not be asked.
         """
         found: HubAccount = self._client.run(self._verify())
         return found
 
     async def averify_connection(self) -> HubAccount:
-        """Do as `verify_connection`."""
+        """Async form of `verify_connection`."""
         found: HubAccount = await self._client.arun(self._verify())
         return found
 
     def search_models(
         self, query: str | None = "", filter_tags: Sequence[str] | None = (), sort: str = "downloads", limit: int = 20
     ) -> Models:
-        """Search the Hub; where it cannot be asked, what is cached (`Models.source` says which).
+        """Search the Hub, or the cache if the Hub cannot be reached (`Models.source` tells which).
 
-        query: words in the id; filter_tags: tags that all must be there, such as `text-generation` or `license:mit`; sort:
-        downloads, likes, trending or updated, the greatest first; limit: 1 to 1,000.
+        Args:
+            query: words in the id.
+            filter_tags: tags, all of which the model must have, such as `text-generation` or `license:mit`.
+            sort: `downloads`, `likes`, `trending` or `updated`, in descending order.
+            limit: maximum number of models, 1 to 1,000.
 
         Raises:
-            HubArgumentError: an order or a limit that there is not.
+            HubArgumentError: unknown order, or limit out of range.
             AuthenticationFailed: the token is not valid.
         """
         found: Models = self._client.run(self._ask.search(query or "", filter_tags or (), sort, limit))
@@ -122,49 +129,63 @@ class HubConnector(RegistryNames):
     async def asearch_models(
         self, query: str | None = "", filter_tags: Sequence[str] | None = (), sort: str = "downloads", limit: int = 20
     ) -> Models:
-        """Do as `search_models`."""
+        """Async form of `search_models`."""
         found: Models = await self._client.arun(self._ask.search(query or "", filter_tags or (), sort, limit))
         return found
 
     def get_model_metadata(self, model_id: str, use_cache: bool = True) -> ModelMetadata | None:
-        """Return what the Hub says of a model: from the cache while it is fresh; None for a model that it does not know.
+        """Return the metadata of a model, from the cache while they are fresh.
 
-        Where the Hub cannot be asked, something older is served, and its `stale` says why. use_cache=False asks in any case, and
-        serves nothing old.
+        If the Hub cannot be reached, older metadata are returned, and their `stale` says why.
+
+        Args:
+            model_id: Hub id.
+            use_cache: False to ask the Hub in any case, and never return older metadata.
+
+        Returns:
+            The metadata; None if the Hub does not know the model.
 
         Raises:
-            HubArgumentError: a ValueError; not the id of a model. Nothing is sent.
-            ConnectFailed, AttemptTimedOut, RateLimited, ServerError: the Hub cannot say, and nothing is cached.
+            HubArgumentError: a ValueError; not a valid model id. Nothing is sent.
+            ConnectFailed, AttemptTimedOut, RateLimited, ServerError: the Hub could not be asked, and nothing is
+                cached.
             AuthenticationFailed: the token is not valid.
         """
         found: ModelMetadata | None = self._client.run(self._ask.metadata(model_id, use_cache))
         return found
 
     async def aget_model_metadata(self, model_id: str, use_cache: bool = True) -> ModelMetadata | None:
-        """Do as `get_model_metadata`."""
+        """Async form of `get_model_metadata`."""
         found: ModelMetadata | None = await self._client.arun(self._ask.metadata(model_id, use_cache))
         return found
 
     def check_license(self, model_id: str) -> License:
-        """Return a model's licence, its class, and what that means for publishing an adapter; false where none is named.
+        """Return a model's licence, its class, and what it means for publishing; false if the model has no licence.
 
-        Raises ModelNotFound, and as `get_model_metadata`.
+        Raises ModelNotFound, and the errors of `get_model_metadata`.
         """
         return _license(self._client.run(self._ask.required_metadata(model_id)))
 
     async def acheck_license(self, model_id: str) -> License:
-        """Do as `check_license`."""
+        """Async form of `check_license`."""
         return _license(await self._client.arun(self._ask.required_metadata(model_id)))
 
     def check_compatibility(
         self, model_id: str, required_library: str | None = None, context: int | None = None
     ) -> Compatibility:
-        """Find out whether a model will run here and who else can serve it, from metadata and its config.json alone.
+        """Return whether a model will run here and which targets can serve it, from its metadata and config.json alone.
 
-        As a condition the answer is as true as its `ok`.
+        Args:
+            model_id: Hub id.
+            required_library: library that the model must be for, such as `sentence-transformers`.
+            context: tokens to estimate the key-value cache for; by default 4,096, or the model's maximum if that is
+                less.
 
-        required_library: what the model must be for, such as `sentence-transformers`; context: tokens to reckon the key-value
-        cache for, by default 4,096 or as many as the model takes. Raises ModelNotFound, and as `get_model_metadata`.
+        Returns:
+            The result; as a condition it is as true as its `ok`.
+
+        Raises:
+            ModelNotFound: and the errors of `get_model_metadata`.
         """
         found: Compatibility = self._client.run(self._ask.compatibility(model_id, required_library, context))
         return found
@@ -172,7 +193,7 @@ class HubConnector(RegistryNames):
     async def acheck_compatibility(
         self, model_id: str, required_library: str | None = None, context: int | None = None
     ) -> Compatibility:
-        """Do as `check_compatibility`."""
+        """Async form of `check_compatibility`."""
         found: Compatibility = await self._client.arun(self._ask.compatibility(model_id, required_library, context))
         return found
 
@@ -187,17 +208,25 @@ class HubConnector(RegistryNames):
         code: bool = False,
         progress: Progress | None = None,
     ) -> Download:
-        """Download a model's files of one revision; what broke off before goes on from there.
+        """Download a model's files of one revision; an interrupted download is resumed.
 
-        cache_dir: by default the cache of all Hugging Face tools. formats: by default safetensors, or ONNX where there are none;
-        no pickles and no code unless they are asked for. include: patterns of paths, instead of the formats. progress: is told
-        (bytes here, bytes in all); by default a bar where stderr is a terminal.
+        Args:
+            model_id: Hub id.
+            revision: branch, tag or commit.
+            cache_dir: folder of the cache; by default the cache of all Hugging Face tools.
+            formats: formats of the weights; by default safetensors, or else ONNX. Pickles only on
+                request.
+            include: patterns of paths, instead of the formats.
+            code: whether to download Python files too.
+            progress: called with (bytes on disk, bytes in total); by default a progress bar if stderr is a terminal.
 
         Raises:
-            HubArgumentError: not the id of a model, not a revision, or a pattern that matches nothing.
-            ModelNotFound, GatedModel, KeyMissing, AuthenticationFailed: as the Hub says.
-            UnsafeFiles: there are only pickles. NotEnoughSpace: the disk is too small. In both cases nothing is downloaded.
-            ConnectFailed, AttemptTimedOut, RateLimited, BadResponse, OSError: what has come is kept.
+            HubArgumentError: invalid model id or revision, or a pattern that matches no file.
+            ModelNotFound, GatedModel, KeyMissing, AuthenticationFailed: the Hub refused.
+            UnsafeFiles: the model has only pickles. Nothing is downloaded.
+            NotEnoughSpace: the disk is too small. Nothing is downloaded.
+            ConnectFailed, AttemptTimedOut, RateLimited, BadResponse, OSError: the download broke off; a later call
+                resumes it.
         """
         order: DownloadPlan = self._client.run(
             self._ask.plan_download(model_id, revision, cache_dir, formats, include, code)
@@ -215,7 +244,7 @@ class HubConnector(RegistryNames):
         code: bool = False,
         progress: Progress | None = None,
     ) -> Download:
-        """Do as `download_model`, on another thread; cancelled, it stops at the next piece."""
+        """Async form of `download_model`, in another thread; if it is cancelled, the thread stops at the next block of bytes."""
         order: DownloadPlan = await self._client.arun(
             self._ask.plan_download(model_id, revision, cache_dir, formats, include, code)
         )
@@ -227,23 +256,25 @@ class HubConnector(RegistryNames):
             raise
 
     def upload_artifact(self, path: str | Path, metadata: Mapping[str, Any]) -> Any:
-        """Publish a PEFT adapter (`hf_gateway.hub.publish`), private unless metadata say `"private": False`.
+        """Publish a PEFT adapter (`hf_gateway.hub.publish`), private unless metadata contain `"private": False`.
 
-        metadata: `repo_id`, what its card is to say, and the switches of `publish`.
+        Args:
+            path: folder of the adapter.
+            metadata: `repo_id`, the details for the card, and the options of `publish`.
 
         Raises:
             NotConnected: a RuntimeError; `connect` was not called.
-            FileNotFoundError: there is nothing at the path.
+            FileNotFoundError: the path does not exist.
             HubArgumentError: a ValueError; metadata has no `repo_id`.
         """
         return self._upload(path, metadata, None)
 
     def _upload(self, path: str | Path, metadata: Mapping[str, Any], stop: threading.Event | None) -> Any:
         if not self._connected:
-            raise NotConnected("not connected: call connect(token) first, with a token that may write")
+            raise NotConnected("not connected: call connect(token) first, with a token that has write access")
         folder = Path(path).expanduser()
         if not folder.exists():
-            raise FileNotFoundError(f"{folder}: there is no such file or folder to publish")
+            raise FileNotFoundError(f"{folder}: no such file or folder")
         repo_id = metadata.get("repo_id")
         if not isinstance(repo_id, str) or not repo_id:
             raise HubArgumentError("metadata needs 'repo_id', such as 'you/your-adapter'")
@@ -255,7 +286,7 @@ class HubConnector(RegistryNames):
         )
 
     async def aupload_artifact(self, path: str | Path, metadata: Mapping[str, Any]) -> Any:
-        """Do as `upload_artifact`, on another thread; cancelled, it ends the process that sends."""
+        """Async form of `upload_artifact`, in another thread; if it is cancelled, the process that uploads is ended."""
         stop = threading.Event()
         try:
             return await asyncio.to_thread(self._upload, path, metadata, stop)
@@ -269,38 +300,38 @@ class HubConnector(RegistryNames):
         self._client.close()
 
     async def aclose(self) -> None:
-        """Do as `close`, with the connections of this event loop too."""
+        """Async form of `close`, which also closes the connections of this event loop."""
         self._connected, self._account = False, None
         await self._client.aclose()
 
     def disconnect(self) -> bool:
-        """Do as `close`; returns True."""
+        """Call `close` and return True."""
         self.close()
         return True
 
     async def adisconnect(self) -> bool:
-        """Do as `aclose`; returns True."""
+        """Call `aclose` and return True."""
         await self.aclose()
         return True
 
     def __enter__(self) -> Self:
-        """Return it."""
+        """Return the connector."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close."""
+        """Close the connector."""
         self.close()
 
     async def __aenter__(self) -> Self:
-        """Return it."""
+        """Return the connector."""
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Close."""
+        """Close the connector."""
         await self.aclose()
 
     def __repr__(self) -> str:
-        """Show the Hub, and never a token."""
+        """Return the Hub's URL and whether a token is set, never the token."""
         return f"HubConnector(endpoint={self.endpoint!r}, connected={self._connected})"
 
     def _verify(self) -> Steps:

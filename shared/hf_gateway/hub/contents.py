@@ -1,6 +1,7 @@
-"""What is in a file that somebody wants to publish: tensors, or a pickle by another name, or what nobody should see: keys, paths.
+"""Inspects files before they are published: tensors, pickles under other names, keys and local paths.
 
-Pure looking: nothing is loaded, run or changed. The safetensors format: github.com/huggingface/safetensors, README, "Format".
+Files are only read: nothing is loaded, run or changed. The safetensors format: github.com/huggingface/safetensors,
+README, "Format".
 """
 
 import json
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 MAX_HEADER_BYTES = 25_000_000
-"""Bytes of a header; the Hub reads no longer one."""
+"""Maximum size of a header in bytes; the Hub reads no longer header."""
 
 _NAMES_BY_BITS = {
     4: "F4",
@@ -26,7 +27,7 @@ _NAMES_BY_BITS = {
 }
 _BITS = {name: bits for bits, names in _NAMES_BY_BITS.items() for name in names.split()}
 
-# One by one, since each then looks for its own first letters, and that is fast.
+# Separate patterns, since each can then search for its own literal prefix, which is fast.
 _SECRETS = {
     re.compile(pattern): kind
     for pattern, kind in (
@@ -50,41 +51,41 @@ _SECRETS = {
     ): "a key by its name"
 }
 
-# Passed over, up to a second `//`: behind that, trainers' cards have the model's path.
+# URLs are skipped, up to a second `//`: after that, the cards of trainers contain the model's path.
 _URL = r"https?://(?:(?!//)[^\s\"'`<>|,;()\[\]{}])*"
-# Behind a letter or a digit it is a path from here; but not in `-I/home/ada`, nor behind a line's end as JSON writes it.
+# After a letter or a digit it is a relative path; except in `-I/home/ada` and after an escaped newline in JSON.
 _BEFORE_A_PATH = r"(?:(?<![\w~%])|(?<=[\s\"'=]-[A-Za-z])|(?<=\\[nrt]))"
 _REST_OF_A_PATH = r"[^\s\"'`<>|,;()\[\]{}]*"
-# `/mnt/data` alone is what a chat template calls the folder of a code interpreter.
+# Chat templates call the folder of a code interpreter `/mnt/data`.
 _ROOTS = (
     r"/(?:home|Users|root|tmp|var/folders|[A-Za-z]/Users)/[\w.]|/mnt/(?!data(?![\w/-]|\.\w))[\w.]"
     r"|/(?:Volumes|content/drive|gpfs|kaggle|lustre|nfs|private/(?:tmp|var)|scratch)/[\w.]"
     r"|file:/|(?i:[A-Z]:[\\/]+Users[\\/]+\w|[A-Z]:\\{1,2}[\w.-]+\\)"
 )
-# Anywhere else a path is told from `/v1/models` by what is on this disk; where every machine has the same, it says nothing.
+# Below other roots a path is distinguished from `/v1/models` by its existence here; folders of every machine are skipped.
 _ANY_PATH = r"/(?!(?:usr|bin|sbin|lib\w*|etc|dev|proc|sys)/|mnt/data(?![\w/-]|\.\w))[\w.@+-]+/[\w.@+-]"
 _ANY_ROOT = re.compile(r"~?/[\w.@+ -]+/|[A-Za-z]:[\\/]|\\\\\w|file:")
 
 
 class LocalPaths:
-    """Finds paths of this machine in texts: below the usual roots, the user's home, and the folders that one folder lies in.
+    """Finds local paths in texts: below the usual roots, the user's home, and the parents of one folder.
 
-    A Hub id and a URL are none.
+    Hub ids and URLs are not local paths.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Take the folder; nothing is read."""
+        """Compile the patterns for a folder; no file is read."""
         own = {path for start in (folder.absolute(), folder.resolve()) for path in (start, *start.parents)}
         with suppress(RuntimeError):  # an account without a home
             own.add(Path.home())
-        # Of one part, such as /data, it would be found in texts that mean nothing of this machine.
+        # A path of one part, such as /data, would match texts that have nothing to do with this machine.
         named = sorted((str(path) for path in own if len(path.parts) > 2), key=len, reverse=True)
         known = "".join(rf"|{re.escape(name)}(?![\w-])" for name in named)
         named_roots = f"({_BEFORE_A_PATH}(?:{_ROOTS}{known}){_REST_OF_A_PATH})"
         self._anywhere = re.compile(f"{_URL}|{named_roots}|({_BEFORE_A_PATH}{_ANY_PATH}{_REST_OF_A_PATH})")
 
     def within(self, text: str) -> Iterator[tuple[int, str]]:
-        """Give line and path of each that stands anywhere in a text."""
+        """Yield line number and path of each local path in a text."""
         line, at = 1, 0
         for found in self._anywhere.finditer(text):
             path = (found[1] or found[2] or "").rstrip(".:!?*")
@@ -93,7 +94,7 @@ class LocalPaths:
                 yield line, path
 
     def first(self, text: str) -> str | None:
-        """Return the first path in a setting's value: anywhere in it below a root that is known, at its start below any."""
+        """Return the first local path in a setting's value: anywhere below a known root, or at its start below any root."""
         if _ANY_ROOT.match(text):
             return text
         return next((path for _, path in self.within(text)), None)
@@ -101,7 +102,7 @@ class LocalPaths:
 
 @lru_cache(4096)
 def _is_here(path: str) -> bool:
-    """Return whether a path, or a folder of at least two names that it lies in, is on this disk."""
+    """Return whether a path exists here, or a parent of it that has at least two names."""
     whole = Path(path)
     try:
         return any(each.exists() for each in (whole, *whole.parents) if len(each.parts) > 2)
@@ -110,27 +111,31 @@ def _is_here(path: str) -> bool:
 
 
 class Malformed(ValueError):
-    """The file is not what its name says; the message says why."""
+    """The content of a file does not match its name; the message says why."""
 
 
 @dataclass(frozen=True)
 class Tensors:
-    """What a safetensors file holds. parameters: numbers in all of them; dtypes: name → numbers of that type."""
+    """The header of a safetensors file."""
 
     names: tuple[str, ...]
+    """Names of the tensors."""
     parameters: int
+    """Number of values in all tensors."""
     dtypes: Mapping[str, int]
+    """Number of values by data type."""
     metadata: Mapping[str, str]
+    """The header's `__metadata__`."""
 
 
 def tensors_in(path: Path) -> Tensors:
-    """Read and check a safetensors header; the tensors themselves are not read. Raises Malformed, OSError."""
+    """Read and validate a safetensors header; the tensors themselves are not read. Raises Malformed, OSError."""
     size = path.stat().st_size
     with path.open("rb") as file:
         header, data = _header(file, size)
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise Malformed("its metadata are not texts by name")
+        raise Malformed("its metadata are not a mapping of names to strings")
     spans, dtypes, total = [], dict[str, int](), 0
     for name, entry in header.items():
         dtype, numbers, begin, end = _entry(name, entry, data)
@@ -140,26 +145,26 @@ def tensors_in(path: Path) -> Tensors:
     at = 0
     for begin, end, name in sorted(spans):
         if begin != at:
-            # The format leaves neither gap nor overlap, or something else could lie in the file.
-            raise Malformed(f"the data of {name!r} do not begin where the one before ends (byte {at})")
+            # The format allows neither gaps nor overlaps, in which other data could be hidden.
+            raise Malformed(f"the data of {name!r} do not begin where the previous tensor ends (byte {at})")
         at = end
     if at != data:
-        raise Malformed(f"its tensors take {at:,} bytes, and there are {data:,} behind the header")
+        raise Malformed(f"its tensors take {at:,} bytes, but {data:,} bytes follow the header")
     return Tensors(tuple(header), total, dtypes, metadata)
 
 
 def _header(file: BinaryIO, size: int) -> tuple[dict[str, Any], int]:
-    """Return the header, and how many bytes of data follow it."""
+    """Return the header, and the number of bytes that follow it."""
     length = int.from_bytes(file.read(8), "little")
     if size < 8 or length > size - 8:
-        raise Malformed("its header would be longer than the file; it is cut off, or not safetensors at all")
+        raise Malformed("its header would be longer than the file; the file is truncated or not safetensors")
     if length > MAX_HEADER_BYTES:
-        raise Malformed(f"its header has {length:,} bytes, and the Hub reads at most {MAX_HEADER_BYTES:,}")
+        raise Malformed(f"its header has {length:,} bytes; the Hub reads at most {MAX_HEADER_BYTES:,}")
     try:
         header = json.loads(file.read(length).decode("utf-8"), object_pairs_hook=_without_duplicates)
     except (ValueError, RecursionError) as error:
         raise Malformed(
-            f"its header is not JSON ({error if isinstance(error, Malformed) else type(error).__name__})"
+            f"its header is not valid JSON ({error if isinstance(error, Malformed) else type(error).__name__})"
         ) from None
     if not isinstance(header, dict):
         raise Malformed("its header is not an object")
@@ -169,24 +174,24 @@ def _header(file: BinaryIO, size: int) -> tuple[dict[str, Any], int]:
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise Malformed("a name stands in it twice")
+        raise Malformed("duplicate name")
     return found
 
 
 def _entry(name: str, entry: Any, data: int) -> tuple[str, int, int, int]:
-    """Return a tensor's type, how many numbers it has, and from where to where its bytes lie."""
+    """Return a tensor's type, its number of values, and the start and end of its bytes."""
     entry = entry if isinstance(entry, dict) else {}
     dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
     if not isinstance(dtype, str) or dtype not in _BITS:
-        raise Malformed(f"{name!r} has no type that is known: {dtype!r}")
+        raise Malformed(f"{name!r} has an unknown type: {dtype!r}")
     if not _naturals(shape) or not _naturals(offsets) or len(offsets) != 2:
-        raise Malformed(f"{name!r} has no shape, or no place, that could be")
+        raise Malformed(f"{name!r} has an invalid shape or offsets")
     begin, end = offsets
     numbers = math.prod(shape)
     if not begin <= end <= data:
-        raise Malformed(f"{name!r} would end behind the end of the file")
+        raise Malformed(f"{name!r} ends after the end of the file")
     if (end - begin) * 8 != numbers * _BITS[dtype]:
-        raise Malformed(f"{name!r} has {end - begin:,} bytes, which its shape and type do not need")
+        raise Malformed(f"{name!r} has {end - begin:,} bytes, which do not match its shape and type")
     return dtype, numbers, begin, end
 
 
@@ -195,7 +200,7 @@ def _naturals(value: Any) -> bool:
 
 
 def pickle_or_archive(head: bytes) -> str | None:
-    """Say what a file really is that could run code when it is loaded, by its first bytes; None for anything else."""
+    """Return what kind of file that may run code begins with these bytes; None for any other file."""
     if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         return "a pickle"
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
@@ -208,7 +213,7 @@ def pickle_or_archive(head: bytes) -> str | None:
 
 
 def secrets_in(text: str) -> Iterator[tuple[int, str]]:
-    """Give line and kind of each key, token or password that seems to stand in a text; never the thing itself."""
+    """Yield line number and kind of each apparent key, token or password in a text, never its value."""
     for pattern, kind in _SECRETS.items():
         for found in pattern.finditer(text):
             yield text.count("\n", 0, found.start()) + 1, kind

@@ -1,7 +1,7 @@
-"""Downloads a model into the cache that all Hugging Face tools share, so that each finds what another fetched.
+"""Downloads a model into the cache that all Hugging Face tools share.
 
-The layout is the one that huggingface_hub documents: blobs by digest, snapshots by commit that link to them, refs that say
-which commit a branch was.
+The layout is the one that huggingface_hub documents: blobs by digest, snapshots by commit that link to them, and refs
+that name the commit of a branch.
 """
 
 import contextlib
@@ -28,33 +28,37 @@ from hf_gateway.values.hub_model import ModelFile
 from hf_gateway.wire.hub_models import TARGET
 
 PARALLEL_FILES = 4
-"""Files."""
+"""Number of files that are downloaded at the same time."""
 DISK_MARGIN_BYTES = 200 * 2**20
-"""Bytes that are left free on the disk."""
+"""Bytes of the disk that a download leaves free."""
 
 Progress = Callable[[int, int], None]
-"""Told the bytes that are here and those there will be, from several threads."""
+"""Called with the bytes on disk and the bytes in total, from several threads."""
 
 
 @dataclass(frozen=True)
 class Download:
-    """A model's files on this machine.
-
-    path: the folder; commit: what the revision was at that moment; files: those in the folder that were wanted; bytes: their
-    size, new_bytes: what of it had to be fetched; left_out: weights that the model needs and that are in pickles only.
-    """
+    """A model's files on this machine."""
 
     model: str
+    """Hub id."""
     revision: str
+    """The revision that was asked for."""
     commit: str
+    """Commit that the revision pointed to."""
     path: Path
+    """Folder of the snapshot."""
     files: tuple[str, ...]
+    """Paths of the chosen files, relative to the folder."""
     bytes: int
+    """Their size in bytes."""
     new_bytes: int
+    """Bytes that had to be downloaded."""
     left_out: tuple[str, ...] = ()
+    """Weights that the model needs and that exist as pickles only."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it for machines."""
+        """Return the fields as JSON types."""
         return {
             "model": self.model,
             "revision": self.revision,
@@ -69,55 +73,68 @@ class Download:
 
 @dataclass(frozen=True)
 class DownloadPlan:
-    """What is to be downloaded. files: the chosen ones, paths checked; cache_dir: the Hub's cache; left_out: see `Download`."""
+    """The files to download."""
 
     model: str
+    """Hub id."""
     revision: str
+    """The revision that was asked for."""
     commit: str
+    """Commit that the revision points to."""
     files: tuple[ModelFile, ...]
+    """The chosen files; their paths are checked."""
     endpoint: str
+    """Base URL of the Hub."""
     credential: Credential | None
+    """Credential for the Hub, if there is one."""
     cache_dir: Path
+    """Folder of the cache."""
     left_out: tuple[ModelFile, ...] = ()
+    """Weights that the model needs and that exist as pickles only."""
 
     @property
     def folder(self) -> Path:
-        """Where huggingface_hub keeps this repository; its documentation describes the layout."""
+        """Folder of the repository in the cache, as huggingface_hub documents it."""
         return repository(self.cache_dir, self.model)
 
 
 def missing_files(order: DownloadPlan) -> list[ModelFile]:
-    """Return the files that are not in the cache yet, or not whole."""
+    """Return the files that are missing or incomplete in the cache."""
     snapshot = order.folder / "snapshots" / order.commit
     return [file for file in order.files if not is_whole(snapshot / file.path, file.size)]
 
 
 def check_whole(order: DownloadPlan, away: GatewayError) -> None:
-    """Raise why the Hub cannot be asked, where a file that would have to come from it is missing or cut off."""
+    """Raise the Hub's failure if a file that would have to be downloaded is missing or truncated.
+
+    Args:
+        order: the files.
+        away: why the Hub cannot be reached.
+    """
     if lacking := [file.path for file in missing_files(order)]:
         reason: str | None = f"{', '.join(lacking[:3])} {'is' if len(lacking) == 1 else 'are'} missing or cut off"
     else:
-        # Those that another tool downloaded, of which only the disk knows.
+        # Files that another tool downloaded, whose digest is known from the disk only.
         unknown = [file.path for file in order.files if file.digest is None]
         reason = damage(order.folder / "snapshots" / order.commit, unknown)
     if reason is not None:
-        raise away.restated(f"{away.message}; what is here of {order.model} is not whole: {reason}", None)
+        raise away.restated(f"{away.message}; the files of {order.model} on this disk are incomplete: {reason}", None)
 
 
 def check_room(order: DownloadPlan) -> None:
-    """Raise NotEnoughSpace where the files that are missing would fill the disk."""
+    """Raise NotEnoughSpace if the missing files would fill the disk."""
     wanted = sum(file.size or 0 for file in missing_files(order))
     free = free_disk(order.cache_dir) if wanted else None
     if free is not None and wanted + DISK_MARGIN_BYTES > free:
         raise NotEnoughSpace(
             f"{order.model} needs {format_bytes(wanted)}, and {order.cache_dir} has {format_bytes(free)} free "
-            f"({format_bytes(DISK_MARGIN_BYTES)} are left alone); "
+            f"({format_bytes(DISK_MARGIN_BYTES)} have to stay free); "
             "make room or name another folder (cache_dir=...)"
         )
 
 
 class Stop(threading.Event):
-    """Set from anywhere, it ends a download: at once for who waits for it, at the next piece for what is still coming."""
+    """Stops a download when it is set: the caller stops waiting at once, a thread at its next block of bytes."""
 
     def __init__(self) -> None:
         """Start unset."""
@@ -125,20 +142,29 @@ class Stop(threading.Event):
         self.told: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
 
     def set(self) -> None:
-        """Set it, and wake who waits."""
+        """Stop the download and wake the waiting thread."""
         super().set()
-        self.told.put(DownloadStopped("the download was stopped; what has come is kept", target=TARGET))
+        self.told.put(DownloadStopped("the download was stopped; a later one resumes it", target=TARGET))
 
 
 def fetch(
     order: DownloadPlan, progress: Progress | None = None, *, stop: Stop | None = None, patience: Patience | None = None
 ) -> Download:
-    """Fetch what is missing, and record which commit the revision is. Blocks; Ctrl-C leaves what has come for the next time.
+    """Download the missing files, and record the revision's commit. Blocks; an interrupted download can be resumed.
+
+    Args:
+        order: the files.
+        progress: called with the bytes on disk and the bytes in total.
+        stop: set in another thread to stop the download.
+        patience: limits for stalled transfers and retries.
+
+    Returns:
+        The files in the cache.
 
     Raises:
-        ConnectFailed, AttemptTimedOut, RateLimited, ServerError: the next call goes on from there.
-        ModelNotFound, GatedModel, KeyMissing, AuthenticationFailed, PermissionDenied: as the Hub says.
-        BadResponse: a file is not what the Hub says it is.
+        ConnectFailed, AttemptTimedOut, RateLimited, ServerError: the download broke off; the next call resumes it.
+        ModelNotFound, GatedModel, KeyMissing, AuthenticationFailed, PermissionDenied: the Hub refused.
+        BadResponse: a file does not match the size or digest that the Hub lists.
         OSError: the folder cannot be written to.
     """
     wanted = missing_files(order)
@@ -146,14 +172,16 @@ def fetch(
     if wanted:
         _Download(order, wanted, progress, stop or Stop(), patience).run()
     if order.commit not in (order.revision, recorded_commit(order.cache_dir, order.model, order.revision)):
-        # What the revision was, where all Hugging Face tools look for it.
+        # Where all Hugging Face tools look up the commit of a revision.
         try:
             write_atomically(order.folder / "refs" / order.revision, order.commit.encode())
         except OSError as error:
             if wanted:
                 raise
-            # All of it is there, in a cache that is only read, such as an image's.
-            notice_once(f"{order.folder} cannot be written to, so what {order.revision} is stays unrecorded: {error}")
+            # The files are complete, in a read-only cache such as that of a container image.
+            notice_once(
+                f"{order.folder} cannot be written to, so the commit of {order.revision} is not recorded: {error}"
+            )
     return Download(
         order.model,
         order.revision,
@@ -167,7 +195,7 @@ def fetch(
 
 
 class _Download:
-    """Threads that fetch files one after another, and what they tell."""
+    """Threads that download files one after another, and the queue on which they report."""
 
     def __init__(
         self,
@@ -189,7 +217,7 @@ class _Download:
         self._transfer = Transfer(source, stop.wait, self._note_progress, patience)
 
     def run(self) -> None:
-        # Threads of our own: a pool's are waited for when the interpreter ends, and Ctrl-C is not to wait for anybody.
+        # Own threads: the interpreter waits for those of a pool when it exits, but Ctrl-C must end the download at once.
         working = self._working = min(PARALLEL_FILES, len(self._left))
         for number in range(working):
             threading.Thread(target=self._work, name=f"hf-gateway-download-{number}", daemon=True).start()
@@ -197,7 +225,7 @@ class _Download:
         try:
             while working and failure is None:
                 with contextlib.suppress(queue.Empty):
-                    # Not for ever: on some systems Ctrl-C is noticed between two waits only.
+                    # With a timeout: on some systems Ctrl-C is noticed only between two waits.
                     failure = self._stop.told.get(timeout=1.0)
                     working -= failure is None
         finally:
@@ -206,7 +234,7 @@ class _Download:
             raise failure
 
     def _note_progress(self, file: ModelFile, done: int) -> None:
-        """Note how many bytes of a file are here. Called for every piece."""
+        """Record how many bytes of a file are on disk. Called for every block."""
         if self._stop.is_set():
             raise Stopped
         with self._lock:
@@ -222,14 +250,14 @@ class _Download:
                 self._download_file(file)
         except Stopped:
             failure = None
-        except Exception as error:  # noqa: BLE001 - told to the caller's thread, which raises it
+        except Exception as error:  # noqa: BLE001 - passed to the caller's thread, which raises it
             failure = error
         self._stop.told.put(failure)
         with self._lock:
             self._working -= 1
             last = self._working == 0
         if last:
-            # Not before: a thread that reads from a connection which another one closes goes on waiting.
+            # Not earlier: a thread stays blocked if another thread closes the connection that it reads from.
             self._transfer.close()
 
     def _next(self) -> ModelFile | None:
@@ -241,7 +269,7 @@ class _Download:
         blobs = order.folder / "blobs"
         name = file.digest or hashlib.sha256(f"{order.commit}/{file.path}".encode()).hexdigest()
         if not is_whole(blobs / name, file.size):
-            # The lock of huggingface_hub, so that two tools do not fetch the same; between processes only.
+            # The lock of huggingface_hub, so that two tools do not download the same file; works between processes only.
             with _exclusive(order.cache_dir / ".locks" / order.folder.name / f"{name}.lock", self._stop):
                 if not is_whole(blobs / name, file.size):
                     part = blobs / f"{name}.hf-gateway.incomplete"
@@ -271,14 +299,14 @@ def _exclusive(path: Path, stop: Stop) -> Iterator[None]:
 
 
 def _link(blob: Path, pointer: Path) -> None:
-    """Put a file into a snapshot: a relative link to its blob, or the blob itself where there are no links."""
+    """Add a file to a snapshot: as a relative link to its blob, or as a copy where links are not supported."""
     pointer.parent.mkdir(parents=True, exist_ok=True)
-    passing = pointer.with_name(f".{pointer.name}.{os.getpid()}.{os.urandom(4).hex()}")
+    temporary = pointer.with_name(f".{pointer.name}.{os.getpid()}.{os.urandom(4).hex()}")
     try:
-        passing.symlink_to(os.path.relpath(blob, pointer.parent))
+        temporary.symlink_to(os.path.relpath(blob, pointer.parent))
     except OSError:
-        shutil.copyfile(blob, passing)
+        shutil.copyfile(blob, temporary)
     try:
-        passing.replace(pointer)
+        temporary.replace(pointer)
     finally:
-        passing.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)

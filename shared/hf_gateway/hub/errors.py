@@ -1,26 +1,26 @@
-"""What can go wrong with the Hub only; everything else is of `hf_gateway.errors`.
+"""Failures of the Hub; all other failures are in `hf_gateway.errors`.
 
-Code that was written for other connectors to the Hub catches built-in classes. Those are bases here, of classes that a connector
-alone raises: a chain never does, since frameworks around it swallow some of them.
+Code that was written for other Hub connectors catches built-in exceptions. Those are bases of the classes here, which
+only the connector raises: a chain never does, since the frameworks around it swallow some of the built-in exceptions.
 """
 
 from hf_gateway.errors import AttemptTimedOut, ConnectFailed, GatewayError, InvalidRequest, ModelNotFound
 
 
 class HubArgumentError(InvalidRequest, ValueError):
-    """An argument that the Hub cannot take: a name, a token, a limit, a description of an adapter. Nothing was sent."""
+    """Invalid argument: a name, a token, a limit or details of an adapter. Nothing was sent."""
 
 
 class NotConnected(GatewayError, RuntimeError):
-    """A call that needs an account, before `connect` named one."""
+    """The call needs an account, but `connect` was not called."""
 
 
 class NoSuchModel(ModelNotFound, FileNotFoundError):
-    """The Hub does not have this model or this revision, or the token may not read it."""
+    """The model or revision does not exist on the Hub, or the token has no access to it."""
 
 
 class HubUnreachable(ConnectFailed, ConnectionError):
-    """There is no connection to the Hub, or it broke."""
+    """The connection to the Hub failed or broke off."""
 
 
 class HubTimedOut(AttemptTimedOut, ConnectionError):
@@ -28,25 +28,25 @@ class HubTimedOut(AttemptTimedOut, ConnectionError):
 
 
 class HubOffline(HubUnreachable):
-    """Nothing was sent, since the environment says that there is no network (HF_HUB_OFFLINE)."""
+    """Nothing was sent, since offline mode is set (HF_HUB_OFFLINE)."""
 
     retries = False
 
 
 class NotEnoughSpace(GatewayError, OSError):
-    """The disk has no room for what would be downloaded; nothing was."""
+    """The disk is too small for the download; nothing was downloaded."""
 
 
 class UnsafeFiles(GatewayError):
-    """The repository has the model only in files that can run code when they are loaded; nothing was downloaded."""
+    """The model exists only in formats that are not downloaded unless they are named; nothing was downloaded."""
 
 
 class DownloadStopped(GatewayError):
-    """A download was stopped before its end; what has come is kept for the next time."""
+    """The download was stopped before its end; a later one resumes it."""
 
 
 class PublishStopped(GatewayError):
-    """Publishing was stopped before its end; nothing is half published."""
+    """Publishing was stopped before its end; nothing was published."""
 
 
 _OF_THE_HUB: dict[type[GatewayError], type[GatewayError]] = {
@@ -57,7 +57,7 @@ _OF_THE_HUB: dict[type[GatewayError], type[GatewayError]] = {
 
 
 def of_the_hub(error: GatewayError) -> GatewayError:
-    """Return the error as the class that the Hub's own has, where there is one."""
+    """Return the error as the Hub's class for it, if there is one."""
     kind = _OF_THE_HUB.get(type(error))
     if kind is None:
         return error

@@ -1,6 +1,7 @@
-"""Licences: what the Hub's identifiers and SPDX's mean for somebody who publishes an adapter of a model. No legal advice.
+"""Classes of licences and what they mean for publishing an adapter of a model. Not legal advice.
 
-Sources: the list of identifiers in the Hub's documentation (hub/repositories-licenses), SPDX's list, and the licences' own texts.
+Sources: the identifiers in the Hub's documentation (hub/repositories-licenses), SPDX's list, and the texts of the
+licences.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,17 +19,17 @@ STRICTNESS: tuple[LicenseClass, ...] = (
     "no-derivatives",
     "unknown",
 )
-"""From what allows most to what allows least. Nothing is known of an unknown licence, so nothing is allowed by it."""
+"""From the most to the least permissive. The terms of an unknown licence are unknown, so it permits nothing."""
 
 _MEANING: dict[LicenseClass, str] = {
     "permissive": "an adapter may be published under any licence; keep the model's licence text and notices with it",
     "copyleft": "an adapter may be published, if it is a derived work only under the same licence (or one that it names)",
     "use-restricted": "an adapter may be published if the licence's restrictions on use, and what it wants of names and "
     "notices, are passed on with it; read them first",
-    "non-commercial": "an adapter may be published for non-commercial use only, under the same terms; whoever earns money "
-    "with it needs other permission",
-    "no-derivatives": "an adapter is likely a derived work, and this licence allows none to be published; ask the model's owner",
-    "unknown": "nobody said what is allowed, so nothing is: ask the model's owner before an adapter is published",
+    "non-commercial": "an adapter may be published for non-commercial use only, under the same terms; commercial use needs "
+    "another permission",
+    "no-derivatives": "an adapter is likely a derived work, and this licence does not allow publishing it; ask the owner",
+    "unknown": "the terms are unknown, so nothing is permitted: ask the model's owner before publishing an adapter",
 }
 
 _IDENTIFIERS: dict[LicenseClass, str] = {
@@ -53,41 +54,42 @@ _TABLE: dict[str, LicenseClass] = {
     name: each for each, names in _IDENTIFIERS.items() for name in names.split()
 }  # fmt: skip
 
-# Families that gain members: a new Llama's licence restricts use as the older ones do. The first that fits counts.
+# Families that will get new members: a new Llama's licence restricts use as the older ones do. The first match counts.
 _FAMILIES: tuple[tuple[tuple[str, ...], LicenseClass], ...] = (
     (("cc-by-nd", "cc-by-nc-nd"), "no-derivatives"),
     (("cc-by-nc",), "non-commercial"),
     (("llama", "gemma", "grok"), "use-restricted"),
 )
-# None of these names a licence: `cc` is any of Creative Commons', with or without leave to derive.
-_NAMES_NONE = frozenset({"", "unknown", "other", "none", "cc", "proprietary"})
+# Values that do not identify a licence: `cc` may be any of Creative Commons', with or without permission to derive.
+_UNSPECIFIC_NAMES = frozenset({"", "unknown", "other", "none", "cc", "proprietary"})
 
 
 @dataclass(frozen=True)
 class License:
-    """What a model's card says of its licence, and what that means.
-
-    identifier: as the card has it, several joined by ", "; None where it has none. license_class: the strictest of them.
-    meaning: what it means for publishing an adapter, in a sentence. name, link: what the card gives besides, for `other`.
-    """
+    """The licence in a model's card, and what it means."""
 
     identifier: str | None
+    """The card's identifiers, joined by ", "; None if the card has no licence."""
     license_class: LicenseClass
+    """The strictest class of the identifiers."""
     meaning: str
+    """What it means for publishing an adapter, in a sentence."""
     name: str | None = None
+    """The card's `license_name`, used with `other`."""
     link: str | None = None
+    """The card's `license_link`, used with `other`."""
 
     @property
-    def known(self) -> bool:
-        """The class is known, so something can be said of what is allowed."""
+    def is_known(self) -> bool:
+        """Whether the class is known."""
         return self.license_class != "unknown"
 
     def __bool__(self) -> bool:
-        """Whether a licence is named, be it one that nothing is known of."""
-        return self.identifier is not None and names_one(self.identifier)
+        """Return whether the card names a licence, even one of an unknown class."""
+        return self.identifier is not None and is_named(self.identifier)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it for machines."""
+        """Return the fields as JSON types."""
         return {
             "identifier": self.identifier,
             "class": self.license_class,
@@ -98,7 +100,7 @@ class License:
 
 
 def licence_class(identifier: str | Sequence[str] | None) -> LicenseClass:
-    """Return the class of an identifier of the Hub's or SPDX's; of several, the strictest. What is not known is `unknown`."""
+    """Return the class of a Hub or SPDX identifier; of several, the strictest. An unknown identifier has the class `unknown`."""
     if identifier is None:
         return "unknown"
     if isinstance(identifier, str):
@@ -107,20 +109,24 @@ def licence_class(identifier: str | Sequence[str] | None) -> LicenseClass:
 
 
 def objection(base: str, ours: str) -> str | None:
-    """Say what a base model's licence has against an adapter's, None for nothing; of an unknown one nothing can be said.
+    """Return why an adapter's licence does not comply with the base model's; None if it does or the base's class is unknown.
 
-    The same licence is always fine, unless it allows no derived works. Nothing else is where the base's wants itself to be kept:
-    copyleft, restrictions on use, `-sa`, licences for research. CC BY-NC's adaptations may go out under any CC BY-NC
-    (the adapter's licence chart in Creative Commons' FAQ).
+    The same licence always complies, unless it does not allow derived works. A licence that has to be kept allows no
+    other: copyleft, restrictions on use, `-sa`, research licences. Adaptations of CC BY-NC works may be under any CC
+    BY-NC licence (the adapter's licence chart in Creative Commons' FAQ).
+
+    Args:
+        base: identifier of the base model's licence.
+        ours: identifier of the adapter's licence.
     """
     theirs, given = _normal(base), _normal(ours)
     kind = _class_of(theirs)
     if kind == "no-derivatives":
-        return f"is {base}, which allows no derived works to be published"
+        return f"is {base}, which does not allow derived works to be published"
     if theirs == given or kind in ("permissive", "unknown"):
         return None
     if kind in ("copyleft", "use-restricted"):
-        return f"is {base}, which wants the adapter to go out under the same licence, not {ours}"
+        return f"is {base}, which requires the same licence for the adapter, not {ours}"
     if _class_of(given) not in ("non-commercial", "no-derivatives"):
         return f"is {base}, for non-commercial use only, and {ours} allows more"
     if theirs.startswith("cc-by-nc-") and not theirs.startswith("cc-by-nc-sa") and given.startswith("cc-by-nc-"):
@@ -129,24 +135,30 @@ def objection(base: str, ours: str) -> str | None:
 
 
 def problem_of_ours(identifier: str) -> str | None:
-    """Say why an adapter cannot go out under this, None if it can: a licence that the Hub has a name for, or `other`."""
+    """Return why an adapter cannot be published under an identifier; None if the Hub knows it, or if it is `other`."""
     name = _normal(identifier)
     if name == "other" or _class_of(name) != "unknown":
         return None
     close = get_close_matches(name, sorted(_TABLE), n=1)
     meant = f" (did you mean {close[0]!r}?)" if close else ""
-    return f"is {identifier!r}, by which no licence goes{meant}: name one, such as apache-2.0, or `other` with its name and link"
+    return f"is {identifier!r}, an unknown identifier{meant}: use one such as apache-2.0, or `other` with its name and link"
 
 
-def names_one(identifier: str) -> bool:
-    """Say whether an identifier speaks of any licence, be it one that nothing is known of."""
+def is_named(identifier: str) -> bool:
+    """Return whether an identifier names a licence, even one of an unknown class."""
     return _normal(identifier) not in ("", "unknown", "none")
 
 
 def license_of(
     identifier: str | Sequence[str] | None, card: Mapping[str, Any] | None = None, gated: str | bool | None = None
 ) -> License:
-    """Explain a licence. card: the model's card data, for `license_name`, `license_link` and `base_model`."""
+    """Return a licence with its class and meaning.
+
+    Args:
+        identifier: one or several identifiers.
+        card: card data of the model, for `license_name`, `license_link` and `base_model`.
+        gated: whether the Hub restricts access to the model.
+    """
     card = card or {}
     found = licence_class(identifier)
     shown = identifier if isinstance(identifier, str) or identifier is None else ", ".join(map(str, identifier))
@@ -156,15 +168,15 @@ def license_of(
         meaning += f"; the card points to {' at '.join(each for each in (name, link) if each)}"
     if bases := card.get("base_model"):
         named = bases if isinstance(bases, str) else ", ".join(map(str, bases)) if isinstance(bases, list) else ""
-        meaning += f"; what it was made from has a licence too, which holds as well: {named}" if named else ""
+        meaning += f"; the licence of the model that it is based on applies as well: {named}" if named else ""
     if gated:
-        meaning += "; the model is gated, and what was agreed to there holds too"
+        meaning += "; the model is gated, and the terms accepted for access apply too"
     return License(shown or None, found, meaning, name, link)
 
 
 def _class_of(identifier: str) -> LicenseClass:
     name = _normal(identifier)
-    if name in _NAMES_NONE:
+    if name in _UNSPECIFIC_NAMES:
         return "unknown"
     if name in _TABLE:
         return _TABLE[name]

@@ -1,4 +1,4 @@
-"""What this machine has for a model: memory within its limits, disk, GPUs."""
+"""Resources of this machine: memory within its limits, disk, GPUs."""
 
 import os
 import shutil
@@ -9,45 +9,48 @@ from pathlib import Path
 from typing import Any
 
 _UNLIMITED_BYTES = 2**60
-"""Bytes; what cgroup v1 writes for "no limit" is far above."""
+"""Bytes; the value that cgroup v1 writes for "no limit" is far above."""
 _SMI_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU. total, free: bytes of its memory."""
+    """A GPU."""
 
     name: str
+    """Name of the device."""
     total: int
+    """Bytes of its memory."""
     free: int
+    """Bytes of its memory that are free."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What there is, in bytes; None where it cannot be found out.
-
-    memory: what a process may use at most, the container's limit included; available: what of it is not in use; disk: free where
-    downloads go.
-    """
+    """Resources in bytes; None where they cannot be determined."""
 
     memory: int | None
+    """Maximum that a process may use, the container's limit included."""
     available: int | None
+    """Part of it that is not in use."""
     disk: int | None
+    """Free disk space in the downloads' folder."""
     gpus: tuple[Gpu, ...] = ()
+    """The GPUs."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it for machines."""
+        """Return the fields as JSON types."""
         return asdict(self)
 
 
 def this_machine(downloads: Path) -> Machine:
-    """Look at this machine. Reads files and may run `nvidia-smi`: not for an event loop."""
+    """Inspect this machine. Reads files and may run `nvidia-smi`, so it must not be called on an event loop."""
     memory, available = memory_of(Path("/"))
     return Machine(memory, available, free_disk(downloads), gpus())
 
 
 def free_disk(folder: Path) -> int | None:
-    """Return the free bytes where a folder is or would be made."""
+    """Return the free bytes on the disk of a folder, which need not exist; None if unknown."""
     for each in (folder, *folder.parents):
         try:
             return shutil.disk_usage(each).free
@@ -57,7 +60,7 @@ def free_disk(folder: Path) -> int | None:
 
 
 def memory_of(root: Path) -> tuple[int | None, int | None]:
-    """Return the memory a process here may use, and what of it is available. root: where /proc and /sys are."""
+    """Return the memory that a process may use and the available part of it, in bytes. `root` is the parent of /proc and /sys."""
     total, available = _meminfo(root / "proc/meminfo")
     if total is None:
         total = _physical()
@@ -69,7 +72,7 @@ def memory_of(root: Path) -> tuple[int | None, int | None]:
 
 
 def gpus() -> tuple[Gpu, ...]:
-    """Ask torch, where it is imported already, or `nvidia-smi`; torch is never imported for this."""
+    """Return the GPUs that torch reports, if it is imported already, or else `nvidia-smi`; torch is never imported for this."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         found = []
@@ -94,7 +97,7 @@ def gpus() -> tuple[Gpu, ...]:
 
 
 def parse_smi(text: str) -> tuple[Gpu, ...]:
-    """Read `name, total, free` in MiB, a line a GPU; lines of another form (`[N/A]`) are left out."""
+    """Parse lines of `name, total, free` in MiB, one per GPU; lines of another form (`[N/A]`) are skipped."""
     found = []
     for line in text.splitlines():
         name, *sizes = [part.strip() for part in line.rsplit(",", 2)]
@@ -114,7 +117,7 @@ def _meminfo(path: Path) -> tuple[int | None, int | None]:
 
 
 def _cgroups(root: Path) -> list[tuple[int, int]]:
-    """Return (limit, in use) of each control group above this process that has a limit; a limit of any holds for all below."""
+    """Return (limit, usage) of each control group of this process that has a limit; a limit applies to all groups below it."""
     found = []
     for line in _read_file(root / "proc/self/cgroup").splitlines():
         _, _, rest = line.partition(":")
@@ -126,7 +129,7 @@ def _cgroups(root: Path) -> list[tuple[int, int]]:
         else:
             continue
         inside = [part for part in path.split("/") if part not in ("", "..")]
-        # In a container the path is often that of the host, and its own group is at the top.
+        # In a container the path is often the host's, and the container's own group is at the top.
         for depth in range(len(inside) + 1):
             folder = base.joinpath(*inside[:depth])
             limit = _number(folder / names[0])
@@ -137,7 +140,7 @@ def _cgroups(root: Path) -> list[tuple[int, int]]:
 
 
 def _droppable(stat: Path) -> int:
-    """Return the bytes of the files' cache that the kernel gives back when memory is wanted."""
+    """Return the bytes of the page cache that the kernel can reclaim."""
     for line in _read_file(stat).splitlines():
         name, _, value = line.partition(" ")
         if name in ("inactive_file", "total_inactive_file") and value.strip().isdigit():

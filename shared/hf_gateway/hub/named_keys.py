@@ -1,7 +1,7 @@
-"""Keys and passwords that have no form of their own, and stand under a name that says what they are.
+"""Finds keys and passwords without a recognisable form by the name that they are assigned to.
 
-Found in what is written as names and values (a training's settings, JSON, YAML), and in texts as people write them: tables,
-lists, assignments, options of a command. What is found is told by its name, never by its value.
+Searches settings (a training's configuration, JSON, YAML) and texts with tables, lists, assignments or command-line
+options. Findings are reported by name, never by value.
 """
 
 import re
@@ -11,11 +11,11 @@ from typing import Any
 from hf_gateway.values.redaction import may_name_key, names_key
 
 MIN_KEY_CHARS = 6
-"""Characters of a value in a text that is taken for a key."""
+"""Minimum length of a value in a text that is taken for a key."""
 MAX_TEXT_CHARS = 1000
-"""Characters of a setting's value that is looked through as a text; a longer one is a template."""
+"""Maximum length of a setting's value that is searched as a text; a longer one is a template."""
 
-# Behind a name: quotes and marks of Markdown, then `:`, `=`, `|` or the next cell of an HTML table.
+# After a name: quotes and marks of Markdown, then `:`, `=`, `|` or the next cell of an HTML table.
 _NAME = r"(?<![\w.])(?P<name>[A-Za-z][\w.-]{0,80}(?: [A-Za-z][\w-]{0,30}){0,2})"
 _BETWEEN = r"[\"'`*_)\]]{0,4}[ \t]{0,20}(?:=>|[:=|]|</t[dh]>\s{0,10}<t[dh][^>]{0,100}>)[ \t\"'`*|:=]{0,20}"
 _VALUE = r"(?P<value>[^\s\"'`|<>,;)\]}]{4,})(?P<rest>[^\n|]{0,40})"
@@ -29,7 +29,7 @@ _PLACEHOLDER = re.compile(
     r"|[A-Z][A-Z0-9_]*_(?:KEY|TOKEN|SECRET|PASSWORD)",
     re.IGNORECASE,
 )
-# Services whose keys stand under the service's own name, beside names of runs and projects, which are shorter.
+# Services whose keys are assigned to the service's own name, as are names of runs and projects, which are shorter.
 _SERVICES = frozenset({
     "anthropic", "aws", "azure", "clearml", "cohere", "comet", "dagshub", "discord", "gemini", "github", "gitlab", "groq",
     "huggingface", "langsmith", "mistral", "mlflow", "neptune", "openai", "replicate", "slack", "telegram", "wandb",
@@ -39,12 +39,12 @@ _SPECIAL_TOKEN = re.compile(r"<[^>]{0,60}>|\[[^\]]{0,60}\]")
 
 
 def settings_with_keys(value: Any, at: str = "", *, under_key: bool = False) -> Iterator[str]:
-    """Give the way to each value that its name, or the name of what it stands in, says to be a key.
+    """Yield the path to each value that is a key by its own name or the name of an enclosing value.
 
     Args:
-        value: names and values, lists of them, or a value.
-        at: the way to it.
-        under_key: what it stands in is called a key, or the like.
+        value: mappings, lists or a single value.
+        at: path to the value.
+        under_key: whether an enclosing value has the name of a key.
     """
     if isinstance(value, Mapping):
         pair = [value.get("name", value.get("key")), value.get("value")]
@@ -63,7 +63,7 @@ def settings_with_keys(value: Any, at: str = "", *, under_key: bool = False) -> 
 
 
 def keys_in_text(text: str) -> Iterator[tuple[int, str]]:
-    """Give line and name of each value in a text that its name says to be a key."""
+    """Yield line number and name of each value in a text that is a key by its name."""
     line, end = 1, 0
     for pattern in (_ASSIGNED, _OPTION):
         line, end = 1, 0
@@ -94,7 +94,7 @@ def _is_written_key(name: str, value: str, rest: str) -> bool:
         return False  # "the secret sauce: …"
     if _looks_random(value):
         return True
-    # A word alone may be a password; with more words behind it, it is a sentence.
+    # A single word may be a password; followed by more words, it is a sentence.
     return names_key(" ".join(last)) and not re.match(r"[\"'`*]{0,4}[ \t]+[A-Za-z]", rest)
 
 
@@ -103,7 +103,7 @@ def _is_of_service(name: str, value: str) -> bool:
 
 
 def _looks_random(value: str) -> bool:
-    """Whether a value is no word of a language and no special token of a model: digits, mixed case, or very long."""
+    """Return whether a value has digits, mixed case or great length, unlike words and a model's special tokens."""
     value = re.sub(r"^(?:Bearer|Basic|token)\s+", "", value, flags=re.IGNORECASE)
     if len(value) < 8 or re.search(r"\s", value) or _SPECIAL_TOKEN.fullmatch(value):
         return False

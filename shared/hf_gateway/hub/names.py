@@ -1,6 +1,7 @@
-"""What may stand in a URL or a path: ids of repositories, revisions, paths in a repository, tokens; and which hosts are called.
+"""Validates what becomes part of a URL or a path: repository ids, revisions, file paths, tokens; and the hosts of URLs.
 
-Checked before anything is sent, since all of them may come from somebody else: a prompt, a web form, the Hub's own listing.
+Validated before anything is sent, since all of them may come from outside: a prompt, a web form, the Hub's own
+listing.
 """
 
 import ipaddress
@@ -21,7 +22,7 @@ from hf_gateway.values.secret import Secret
 from hf_gateway.values.target import is_revision
 from hf_gateway.values.vector_space import canonical
 
-# The Hub's own rules: letters, digits, `-`, `_`, `.`; no `--`, no `..`; 96 characters; none ends in `.git`.
+# The Hub's own rules: letters, digits, `-`, `_`, `.`; not `--` or `..`; at most 96 characters; not ending in `.git`.
 _PART = r"\w(?:[\w.-]*\w)?"
 _REPO_ID = re.compile(rf"(?:{_PART}/)?{_PART}", re.ASCII)
 _TOKEN = re.compile(r"hf_[A-Za-z0-9._-]+")
@@ -34,7 +35,7 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 def model_id(name: str) -> str:
-    """Return the Hub id that a name means (`all-MiniLM-L6-v2` belongs to sentence-transformers). Raises HubArgumentError."""
+    """Return the full Hub id of a model (`all-MiniLM-L6-v2` belongs to sentence-transformers). Raises HubArgumentError."""
     if not isinstance(name, str):
         raise HubArgumentError(f"a model id is a string such as 'BAAI/bge-small-en-v1.5', not {type(name).__name__}")
     found = canonical(name)
@@ -46,13 +47,13 @@ def model_id(name: str) -> str:
         or found.endswith((".git", ".ipynb"))
     ):
         raise HubArgumentError(
-            f"{name[:120]!r} is not the id of a model; write it as 'BAAI/bge-small-en-v1.5' (letters, digits, '-', '_' and '.')"
+            f"{name[:120]!r} is not a model id; write it as 'BAAI/bge-small-en-v1.5' (letters, digits, '-', '_' and '.')"
         )
     return found
 
 
 def revision_name(name: str) -> str:
-    """Return a branch, tag or commit as it is. Raises HubArgumentError."""
+    """Return a valid branch, tag or commit unchanged. Raises HubArgumentError."""
     if not isinstance(name, str) or not is_revision(name):
         raise HubArgumentError(
             f"{str(name)[:120]!r} is not a revision; write a branch, a tag or a commit, such as 'main'"
@@ -61,19 +62,19 @@ def revision_name(name: str) -> str:
 
 
 def commit(value: Any) -> str:
-    """Return a commit that the Hub named, which becomes the name of a folder. Raises BadResponse."""
+    """Return a valid commit hash from the Hub unchanged; it becomes the name of a folder. Raises BadResponse."""
     if not isinstance(value, str) or not _COMMIT.fullmatch(value):
-        raise BadResponse(f"the Hub named a commit that is none: {str(value)[:80]!r}")
+        raise BadResponse(f"the Hub returned an invalid commit: {str(value)[:80]!r}")
     return value
 
 
 def is_commit(revision: str) -> bool:
-    """Say whether a revision is a commit, which never changes, written out."""
+    """Return whether a revision is a full commit hash, which never changes."""
     return _COMMIT.fullmatch(revision) is not None
 
 
 def file_path(path: Any) -> str:
-    """Return a path in a repository that stays in it, on every platform. Raises BadResponse: such paths come from the Hub."""
+    """Return a path that stays inside a repository on every platform unchanged. Raises BadResponse: paths come from the Hub."""
     if (
         not isinstance(path, str)
         or not path
@@ -89,31 +90,41 @@ def file_path(path: Any) -> str:
 
 
 def hub_token(value: str) -> Secret:
-    """Read a Hugging Face token. Raises HubArgumentError (a ValueError) for what has not its form, without quoting it."""
+    """Return a token as a Secret. Raises HubArgumentError (a ValueError), without quoting the token, if its form is wrong."""
     if isinstance(value, str) and _TOKEN.fullmatch(value.strip()):
         return Secret(value, "the token")
-    what = "is empty" if not value else "has not the form of one: they begin with 'hf_', letters and digits follow"
+    what = "is empty" if not value else "does not have the form of one: 'hf_' followed by letters and digits"
     raise HubArgumentError(
         f"the Hugging Face token {what}; copy it again from https://huggingface.co/settings/tokens"
     ) from None
 
 
 def where_a_token_is_from(hub: str, environment: Mapping[str, str]) -> str:
-    """Say what to do where no token was found for a Hub; one that is found for huggingface.co only is named. Reads files."""
+    """Return advice for a missing token; a token for huggingface.co that does not apply to this Hub is named. Reads files.
+
+    Args:
+        hub: base URL of the Hub.
+        environment: environment variables.
+    """
     if is_hugging_face(hub):
         return "run `hf-gateway login`, or set HF_TOKEN (https://huggingface.co/settings/tokens)"
     bound = token_of_another_hub(hub, environment)
-    return f"{f'{bound}; ' if bound else ''}run `hf-gateway login --origin {hub}` with one that {hub} takes"
+    return f"{f'{bound}; ' if bound else ''}run `hf-gateway login --origin {hub}` with a token of {hub}"
 
 
 def token_of_another_hub(hub: str, environment: Mapping[str, str] = os.environ) -> str | None:
-    """Say that there is a token which is for huggingface.co, where that is not the Hub that is meant; else None. Reads files."""
+    """Return that a token for huggingface.co exists which is not sent to this Hub; None without such a token. Reads files.
+
+    Args:
+        hub: base URL of the Hub.
+        environment: environment variables.
+    """
     other = find_credential(HUB, environment=environment) if hub != HUB else None
     return None if other is None else f"the token in {other.source} is for {HUB}, and is not sent to {hub}"
 
 
 def endpoint(url: str | None = None) -> str:
-    """Return the base of the Hub that is meant, checked; without one, HF_ENDPOINT or huggingface.co. Raises ConfigError."""
+    """Return the validated base URL of a Hub; by default HF_ENDPOINT or huggingface.co. Raises ConfigError."""
     found = hub_url() if url is None else base_url(url, "the Hub")
     host = (urlsplit(found).hostname or "").rstrip(".").lower()
     if host in _METADATA_HOSTS:
@@ -128,9 +139,13 @@ def endpoint(url: str | None = None) -> str:
 
 
 def check_address(url: str, *, told_by: str) -> None:
-    """Refuse a URL whose host is link-local or a metadata service, by name or by what the name resolves to.
+    """Raise ConnectFailed if a URL's host is link-local or a metadata service, by name or by an address that it resolves to.
 
-    Blocks for the resolver. told_by: who named the URL, for the message. Raises ConnectFailed.
+    Blocks while the name is resolved.
+
+    Args:
+        url: the URL.
+        told_by: where the URL comes from, for the message.
     """
     if is_hugging_face(url):
         return
@@ -141,25 +156,25 @@ def check_address(url: str, *, told_by: str) -> None:
     try:
         found = socket.getaddrinfo(host, parts.port or 443, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        return  # perhaps a proxy can resolve it; whoever connects will see
+        return  # a proxy may be able to resolve it; otherwise connecting fails
     for *_, address in found:
         if reason := _forbidden(ipaddress.ip_address(str(address[0]).partition("%")[0])):
             raise ConnectFailed(f"{told_by} names {shown_url(url)!r}, which is {reason}, and that is never called")
 
 
 def _forbidden(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str | None:
-    for each in {address, *_carried(address)}:
+    for each in {address, *_embedded_ipv4(address)}:
         if each in _METADATA_ADDRESSES:
             return "a cloud's metadata service"
         if each.is_link_local:
             return "a link-local address"
         if each.is_unspecified or each.is_multicast:
-            return "no address of a server"
+            return "not a server's address"
     return None
 
 
-def _carried(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> list[ipaddress.IPv4Address]:
-    """Return the IPv4 addresses that an IPv6 one stands for."""
+def _embedded_ipv4(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> list[ipaddress.IPv4Address]:
+    """Return the IPv4 addresses that an IPv6 address embeds."""
     if isinstance(address, ipaddress.IPv4Address):
         return []
     found = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]

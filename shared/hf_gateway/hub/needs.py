@@ -1,4 +1,4 @@
-"""What a model needs, reckoned from its metadata: the bytes of its weights, of its key-value cache, of its download.
+"""Estimates a model's memory and download from its metadata: weights, key-value cache, files.
 
 Sources: the dtypes of the safetensors format, transformers' configurations (`num_key_value_heads`, `layer_types`,
 `sliding_window`, `kv_lora_rank`), and llama.cpp's names of quantisations.
@@ -20,18 +20,19 @@ _BITS = {
     "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4, "I4": 4, "U4": 4,
 }  # fmt: skip
 OVERHEAD_RATIO = 0.2
-"""Of the weights: activations, buffers, and what the allocator does not give back."""
+"""Share of the weights: activations, buffers, and memory that the allocator does not return."""
 RUNTIME_BYTES = 300 * 2**20
-"""Bytes of the libraries themselves, once a process."""
+"""Bytes of the libraries, once per process."""
 DEFAULT_CONTEXT_TOKENS = 4096
-"""Tokens reckoned with where nobody says how many."""
+"""Context that is assumed if the caller gives none."""
 _BYTES_PER_KV = 2
-"""Of a number in the cache: engines keep it in 16 bits."""
+"""Bytes of a value in the cache: engines store 16 bits."""
 _MIN_COUNTED_RATIO = 0.5
-"""Of the files' bytes: the Hub's counts of numbers must come to at least so much of them to be believed."""
+"""Minimum ratio of the bytes by the Hub's parameter counts to the files' bytes; below it the counts are not used."""
 _MAX_LAYERS = 10_000
+"""Maximum number of layers in a configuration that is believed."""
 _MAX_NUMBER = 10**12
-"""Of any number in a configuration that is taken for one."""
+"""Maximum of any number in a configuration that is believed."""
 _GENERATES = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel", "ForSeq2SeqLM")
 VECTOR_TAGS = frozenset({"feature-extraction", "sentence-similarity"})
 """Pipeline tags of models whose answer is a vector."""
@@ -43,32 +44,38 @@ _WITHOUT_CACHE = ("mamba", "linear_attention", "recurrent", "conv", "ssm")
 
 @dataclass(frozen=True)
 class Needs:
-    """Bytes, None where they cannot be reckoned.
-
-    format: in which the weights come. weights: what they take in memory; by_dtype: the same by dtype, where the Hub counted.
-    kv_cache: for `context` tokens; kv_per_token likewise. download: the files of that format and the small ones. total: all
-    that has to be in memory. total_on_cpu: the same without a GPU, where the chat engine of this process turns 16-bit weights
-    into float32 unless it is given a `dtype`; at least so much where the cache is not known. notes: what the numbers do not say.
-    """
+    """What a model needs, in bytes; None where it cannot be estimated."""
 
     format: Format | None
+    """Format of the weights."""
     weights: int | None
+    """Size of the weights in memory."""
     by_dtype: Mapping[str, int]
+    """The same by data type, if the Hub counts parameters."""
     context: int
+    """Tokens that the key-value cache is estimated for."""
     kv_per_token: int | None
+    """Size of the key-value cache per token."""
     kv_cache: int | None
+    """Size of the key-value cache for `context` tokens."""
     download: int | None
+    """Size of the files: weights of that format, and the small files."""
     total: int | None
+    """Total memory: weights, overhead, libraries and cache."""
     total_on_cpu: int | None
+    """Total memory without a GPU, where chat in this process turns 16-bit weights into float32 unless it gets a
+    `dtype`; a lower bound if the size of the cache is unknown.
+    """
     notes: tuple[str, ...] = ()
+    """Limitations of the numbers."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it for machines."""
+        """Return the fields as JSON types."""
         return asdict(self)
 
 
 def generates_text(metadata: ModelMetadata) -> bool:
-    """Say whether the model makes text token by token, and so keeps a key-value cache."""
+    """Return whether the model generates text token by token, and so needs a key-value cache."""
     if metadata.gguf:
         return metadata.pipeline_tag not in VECTOR_TAGS
     made = [str(each) for each in _architectures(metadata.config)]
@@ -78,17 +85,17 @@ def generates_text(metadata: ModelMetadata) -> bool:
 
 
 def is_adapter(metadata: ModelMetadata) -> bool:
-    """Say whether it is a PEFT adapter, which is nothing without its base model."""
+    """Return whether it is a PEFT adapter, which does not work without its base model."""
     paths = [file.path for file in metadata.files]
     if metadata.library_name == "peft" or "adapter_config.json" in paths:
         return True
-    # A model with adapters in folders beside its weights is whole without them.
+    # A model with adapters in folders beside its weights is complete without them.
     whole = any("/" not in file.path and formats([file]) for file in metadata.files)
     return not whole and any(path.endswith("/adapter_config.json") for path in paths)
 
 
 def base_model(metadata: ModelMetadata) -> str | None:
-    """Return the model that an adapter is for, as its card, its tags or its configuration name it."""
+    """Return the base model of an adapter, from its card, tags or configuration; None if they name none."""
     named = metadata.card_data.get("base_model")
     peft = metadata.config.get("peft")
     tagged = [tag.rpartition(":")[2] for tag in metadata.tags if tag.startswith("base_model:")]
@@ -103,7 +110,7 @@ def base_model(metadata: ModelMetadata) -> str | None:
 
 
 def wants_config(metadata: ModelMetadata) -> bool:
-    """Say whether config.json has to be read too: for what the key-value cache takes, or whether there is one at all."""
+    """Return whether config.json is needed too: for the size of the key-value cache, or for the kind of model."""
     if not _says_what_it_is(metadata):
         return True
     return generates_text(metadata) and kv_per_token(metadata.config, 1) is None
@@ -119,18 +126,24 @@ def _architectures(config: Mapping[str, Any]) -> list[Any]:
 
 
 def needs(metadata: ModelMetadata, context: int | None = None) -> Needs:
-    """Reckon what a model needs. context: tokens, at most what the model takes; `CONTEXT` without."""
+    """Estimate what a model needs.
+
+    Args:
+        metadata: metadata of the model.
+        context: tokens in the key-value cache; by default DEFAULT_CONTEXT_TOKENS, or the model's limit if that is
+            less.
+    """
     notes: list[str] = []
     offered = formats(metadata.files)
     chosen = offered[0] if offered else ("safetensors" if metadata.parameters else None)
     limit = context_limit(metadata)
     tokens = context or min(DEFAULT_CONTEXT_TOKENS, limit or DEFAULT_CONTEXT_TOKENS)
     if limit is not None and tokens > limit:
-        notes.append(f"the model takes {limit:,} tokens, and {tokens:,} were asked for")
+        notes.append(f"the model's limit is {limit:,} tokens, less than the {tokens:,} asked for")
     weights, by_dtype = _weights(metadata, chosen, notes)
     if is_adapter(metadata):
         base = base_model(metadata)
-        notes.append(f"an adapter: what {base or 'its base model'} needs comes on top, and is not in these numbers")
+        notes.append(f"an adapter: {base or 'its base model'} needs its own memory, which is not in these numbers")
         cache, per_token = None, None
     else:
         cache, per_token = _cache(metadata, tokens, notes)
@@ -148,19 +161,19 @@ def _total(weights: int | None, cache: int | None) -> int | None:
 
 
 def _in_float32(metadata: ModelMetadata, by_dtype: Mapping[str, int], weights: int | None) -> int | None:
-    """Return the bytes of weights that the chat engine widens on a CPU; None where it does not."""
+    """Return the bytes of weights that chat on a CPU converts to float32; None if nothing is converted."""
     if not generates_text(metadata) or metadata.config.get("quantization_config") or weights is None:
         return None
     if by_dtype:
         narrow = sum(count for dtype, count in by_dtype.items() if dtype in ("F16", "BF16"))
-    else:  # nobody counted: by the configuration, the whole of it or nothing
-        said = _inner(metadata.config)
-        narrow = weights if (said.get("dtype") or said.get("torch_dtype")) in ("float16", "bfloat16") else 0
+    else:  # without counts: by the configuration, all of the weights or none
+        shape = _inner(metadata.config)
+        narrow = weights if (shape.get("dtype") or shape.get("torch_dtype")) in ("float16", "bfloat16") else 0
     return weights + narrow if narrow else None
 
 
 def context_limit(metadata: ModelMetadata) -> int | None:
-    """Return how many tokens the model takes, as far as its configuration says."""
+    """Return the maximum number of tokens in the model's configuration; None if it has none."""
     found = _inner(metadata.config)
     for value in (
         metadata.gguf.get("context_length"),
@@ -172,9 +185,16 @@ def context_limit(metadata: ModelMetadata) -> int | None:
 
 
 def kv_per_token(config: Mapping[str, Any], tokens: int) -> int | None:
-    """Return the bytes a token takes in the cache when `tokens` are in it; None where the configuration does not say.
+    """Return the average bytes per token in a key-value cache with `tokens` tokens.
 
-    Layers that look back over a window only keep no more than the window, so the bytes a token are fewer the more there are.
+    Layers with a sliding window store no more tokens than the window, so the average falls with the number of tokens.
+
+    Args:
+        config: the model's configuration.
+        tokens: number of tokens in the cache.
+
+    Returns:
+        Bytes per token; None if the configuration does not have the numbers.
     """
     shape = _inner(config)
     layers = _first(shape, "num_hidden_layers", "n_layer", "num_layers", "n_layers", "decoder_layers")
@@ -190,25 +210,25 @@ def kv_per_token(config: Mapping[str, Any], tokens: int) -> int | None:
 
 
 def _per_layer(shape: Mapping[str, Any], heads: int, hidden: int | None) -> int | None:
-    """Return the bytes of one token in one layer's cache."""
+    """Return the bytes of one token in the cache of one layer."""
     if (rope := _first(shape, "qk_rope_head_dim")) is not None and _first(shape, "kv_lora_rank") is not None:
-        # Latent attention: transformers keeps keys and values of all heads, unfolded.
+        # Latent attention: transformers stores keys and values of all heads, uncompressed.
         keys = heads * (rope + (_first(shape, "qk_nope_head_dim") or 0))
         return (keys + heads * (_first(shape, "v_head_dim") or 0)) * _BYTES_PER_KV
     size = _first(shape, "head_dim", "d_kv") or (hidden // heads if hidden else None)
     if size is None:
         return None
     if shape.get("new_decoder_architecture"):
-        shared = heads  # the larger Falcons: transformers repeats the shared heads before it keeps them
+        shared = heads  # larger Falcons: transformers repeats the shared heads before it stores them
     elif shape.get("multi_query") is True:
-        shared = 1  # the smaller ones, whose configuration names as many as there are heads besides
+        shared = 1  # smaller Falcons, whose configuration also has a number of heads that is not used
     else:
         shared = _first(shape, "num_key_value_heads", "n_head_kv", "num_kv_heads", "multi_query_group_num") or heads
     return 2 * shared * size * _BYTES_PER_KV
 
 
 def _kinds(shape: Mapping[str, Any], layers: int) -> list[str]:
-    """Return what each layer looks back over: everything, a window, or a state of fixed size."""
+    """Return the kind of each layer: full attention, a window, or a state of fixed size."""
     named = shape.get("layer_types") or shape.get("layers_block_type")
     if isinstance(named, list) and len(named) == layers:
         return [str(each) for each in named]
@@ -237,7 +257,7 @@ def _window(shape: Mapping[str, Any]) -> int | None:
 
 
 def _inner(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the part that speaks of text, of a model that also sees or hears."""
+    """Return the configuration of the text model inside a multimodal model."""
     for name in ("text_config", "llm_config", "language_config"):
         inner = config.get(name)
         if isinstance(inner, dict) and inner:
@@ -261,56 +281,61 @@ def _weights(metadata: ModelMetadata, chosen: Format | None, notes: list[str]) -
     on_disk = _sum([*weights_of(metadata.files, (chosen,)), *also]) if chosen else None
     besides = _sum(also) if also else 0
     if chosen == "gguf" and (usual := usual_quantisation(metadata.files)) is not None:
-        notes.append(f"reckoned for the quantisation {usual}")
+        notes.append(f"estimated for the quantisation {usual}")
     if chosen != "safetensors" or not metadata.parameters:
         return on_disk, {}
     if unknown := [dtype for dtype in metadata.parameters if dtype not in _BITS]:
-        notes.append(f"the size of {', '.join(sorted(unknown))} is not known; the files' sizes are taken")
+        notes.append(f"the size of {', '.join(sorted(unknown))} is unknown; the files' sizes are used")
         return on_disk, {}
     by_dtype = {dtype: count * _BITS[dtype] // 8 for dtype, count in metadata.parameters.items()}
     counted = sum(by_dtype.values())
     if metadata.config.get("quantization_config") and on_disk is not None:
-        # Packed numbers are counted one way by one tool and another way by the next.
-        notes.append("the weights are quantised; the files' sizes are taken")
+        # Tools count packed values differently.
+        notes.append("the weights are quantised; the files' sizes are used")
         return on_disk, by_dtype
     if besides is None:
         return None, by_dtype
     if on_disk is not None and counted < _MIN_COUNTED_RATIO * (on_disk - besides):
-        notes.append(f"the Hub's counts of numbers come to {counted:,} bytes only; the files' sizes are taken")
+        notes.append(f"the Hub's parameter counts come to only {counted:,} bytes; the files' sizes are used")
         return on_disk, {}
     return counted + besides, by_dtype
 
 
 def _pickled(metadata: ModelMetadata, chosen: Format | None, notes: list[str]) -> list[ModelFile]:
-    """Return the weights that a model needs besides those in the format that was chosen, since they are in pickles only."""
+    """Return the weights that exist as pickles only and that the model needs besides those of the chosen format."""
     if chosen not in ("safetensors", "onnx"):
         return []
     found = pickled(metadata.files)
     if found:
-        notes.append("what is in pickles only is reckoned in, and no part of the download")
+        notes.append("weights in pickles only are included in the memory, but not in the download")
     return found
 
 
 def _cache(metadata: ModelMetadata, tokens: int, notes: list[str]) -> tuple[int | None, int | None]:
     if not _says_what_it_is(metadata):
-        notes.append("neither the Hub nor a config.json says what kind of model it is")
+        notes.append("the kind of model is unknown: neither the Hub nor a config.json names it")
         return None, None
     if not generates_text(metadata):
         return 0, None
     per_token = kv_per_token(metadata.config, tokens)
     if per_token is None:
-        notes.append("the model's config.json could not be read or does not say what a key-value cache takes")
+        notes.append("the size of a key-value cache is unknown: config.json is unreadable or lacks the numbers")
         return None, None
     return per_token * tokens, per_token
 
 
 def _download(metadata: ModelMetadata, chosen: Format | None) -> int | None:
-    """Return the bytes of what `download_model` takes for this format."""
+    """Return the bytes that `download_model` downloads for this format."""
     return _sum(fetched(metadata, chosen)) if chosen else None
 
 
 def fetched(metadata: ModelMetadata, chosen: Format | None) -> list[ModelFile]:
-    """Return the files that `download_model` takes for this format."""
+    """Return the files that `download_model` downloads for a format.
+
+    Args:
+        metadata: metadata of the model.
+        chosen: format of the weights.
+    """
     return choose_files(metadata.files, (chosen,)) if chosen in formats(metadata.files) else []
 
 

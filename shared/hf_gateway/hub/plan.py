@@ -1,6 +1,7 @@
-"""What would be published, and what stands against it: the last look before anything is sent, without any network.
+"""Decides what would be published, and runs the last checks before anything is sent, without a network.
 
-Licences are compared by class (`hub.licenses`). That is no legal advice: what is doubtful is refused, and a person decides.
+Licences are compared by class (`hub.licenses`). This is not legal advice: doubtful cases are refused, and a person
+decides.
 """
 
 from collections.abc import Iterator
@@ -17,26 +18,33 @@ from hf_gateway.values.secret import Secret
 
 @dataclass(frozen=True)
 class PublishPlan:
-    """What goes out, and where. Nothing of it has been sent.
-
-    private: how a repository that does not exist yet is made. files: with the card, in the repository's order. left_out: what
-    stays on this machine. changed: what was changed in the files on the way, in words. unchecked: what only the Hub can say.
-    """
+    """What will be published. Nothing has been sent yet."""
 
     repo_id: str
+    """The repository."""
     endpoint: str
+    """Base URL of the Hub."""
     private: bool
+    """Whether a new repository is created as private."""
     card: str
+    """Text of the card."""
     files: tuple[AdapterFile, ...]
+    """Files to publish, the card included, sorted by path."""
     left_out: tuple[str, ...]
+    """Paths of files that are not published."""
     changed: tuple[str, ...]
+    """Changes made to the files and the card, in words."""
     base_model: str | None
+    """Hub id of the base model, if it is known."""
     license: str
+    """Licence of the adapter."""
     base_license: str | None
+    """Licences of the base model, joined by ", "; None if unknown."""
     unchecked: tuple[str, ...] = ()
+    """What a dry run could not check, in words."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it for machines."""
+        """Return the fields as JSON types."""
         return {
             "repo_id": self.repo_id,
             "endpoint": self.endpoint,
@@ -56,10 +64,12 @@ class PublishPlan:
 
 @dataclass(frozen=True)
 class BaseLicense:
-    """What is known of the base model's licence. identifiers: each of them holds; asked: the Hub could say, if anybody could."""
+    """The known licences of the base model."""
 
     identifiers: tuple[str, ...]
+    """Identifiers, all of which apply."""
     asked: bool = True
+    """Whether the Hub was asked, or had answered earlier."""
 
 
 def make_plan(
@@ -74,7 +84,22 @@ def make_plan(
     unchecked: tuple[str, ...] = (),
     secret: Secret | None = None,
 ) -> PublishPlan:
-    """Put together what goes out. secret: a token that must not stand in it. Raises AdapterRefused, with every problem in it."""
+    """Run all checks and return what will be published.
+
+    Args:
+        adapter: the adapter's folder.
+        details: what the author says about it.
+        repo_id: the repository.
+        endpoint: base URL of the Hub.
+        private: whether a new repository is created as private.
+        base_license: licences of the base model.
+        license_checked: whether a person has read a base licence of an unknown class.
+        unchecked: what was not checked, in words.
+        secret: a token that the card must not contain.
+
+    Raises:
+        AdapterRefused: with all problems that were found.
+    """
     problems = [*adapter.problems, *_license_problems(details)]
     if base_license.asked or base_license.identifiers:
         problems += _compatibility(details, adapter.base_model, base_license.identifiers, license_checked)
@@ -84,7 +109,7 @@ def make_plan(
     text = card(adapter, details, repo_id)
     problems += [*_problems_of_card(text, secret), *_paths_in_card(text, paths)]
     if problems:
-        raise AdapterRefused(f"{adapter.folder} is not published as it is:", tuple(problems))
+        raise AdapterRefused(f"{adapter.folder} cannot be published:", tuple(problems))
     content = text.encode()
     files = sorted([*adapter.files, AdapterFile(CARD, len(content), content)], key=lambda file: file.path)
     return PublishPlan(
@@ -104,11 +129,7 @@ def make_plan(
 
 def _license_problems(details: Details) -> list[Problem]:
     if not details.license:
-        return [
-            Problem(
-                "licence", "license", "is missing: say under which licence the adapter goes out, such as apache-2.0"
-            )
-        ]
+        return [Problem("licence", "license", "is missing: name the licence of the adapter, such as apache-2.0")]
     if details.license.lower() == "other" and not (details.license_name and details.license_link):
         return [Problem("licence", "license", "is `other`, which needs license_name and license_link")]
     problem = problem_of_ours(details.license)
@@ -118,32 +139,32 @@ def _license_problems(details: Details) -> list[Problem]:
 def _compatibility(
     details: Details, base_model: str | None, base_licenses: tuple[str, ...], checked: bool
 ) -> Iterator[Problem]:
-    """Say what the base model's licences have against the adapter's. No legal advice: what is doubtful is refused."""
+    """Yield the conflicts between the licences of the base model and of the adapter. Doubtful cases are conflicts."""
     if base_model is None and not base_licenses and not checked:
-        said = "the files name no model on the Hub: name it with base_model, or what it is under with base_license"
-        yield Problem("licence", "the base model", said)
+        unnamed = "the files name no model on the Hub: name it with base_model, or its licence with base_license"
+        yield Problem("licence", "the base model", unnamed)
         return
-    where, read = base_model or "the base model", "read it and say so (license_checked, --license-checked)"
+    where, read = base_model or "the base model", "read it and confirm that (license_checked, --license-checked)"
     if not base_licenses and not checked:
-        yield Problem("licence", where, f"its licence is not known: name it with base_license, or {read}")
+        yield Problem("licence", where, f"its licence is unknown: name it with base_license, or {read}")
     for each in base_licenses:
         problem = objection(each, details.license or "")
         if licence_class(each) == "unknown" and not checked:
-            problem = f"is {each}, of which nothing is known: {read}"
+            problem = f"is {each}, whose terms are unknown: {read}"
         if problem and (details.license or licence_class(each) in ("unknown", "no-derivatives")):
             yield Problem("licence", where, f"its licence {problem}")
 
 
 def _training_without_keys(details: Details) -> tuple[Details, list[str]]:
-    """Leave settings out whose name says that they are a key, and say which."""
+    """Remove settings whose name is that of a key; also return a description of each removal."""
     keys = [name for name, value in details.training.items() if any(settings_with_keys(value, name))]
     kept = {name: value for name, value in details.training.items() if name not in keys}
-    said = [f"{CARD}: training's {name} is left out: by its name there is a key in it" for name in keys]
-    return replace(details, training=kept), said
+    removed = [f"{CARD}: training's {name} is left out: by its name it is a key" for name in keys]
+    return replace(details, training=kept), removed
 
 
 def _training_without_paths(details: Details, paths: LocalPaths) -> tuple[Details, list[str]]:
-    """Take paths of this machine out of the settings, and say of which."""
+    """Replace local paths in the settings; also return a description of each change."""
 
     def without(value: Any) -> Any:
         if isinstance(value, list | tuple):
@@ -153,7 +174,7 @@ def _training_without_paths(details: Details, paths: LocalPaths) -> tuple[Detail
 
     kept = {name: without(value) for name, value in details.training.items()}
     left_out = [
-        f"{CARD}: training's {name} had a path of this machine in it, and does without now"
+        f"{CARD}: training's {name} contained a local path, which was removed"
         for name, value in details.training.items()
         if str(kept[name]) != str(value)
     ]
@@ -161,7 +182,7 @@ def _training_without_paths(details: Details, paths: LocalPaths) -> tuple[Detail
 
 
 def _paths_in_card(text: str, paths: LocalPaths) -> Iterator[Problem]:
-    """Find paths of this machine in the finished card, whoever said them; each once."""
+    """Yield local paths in the finished card, from whatever source, each once."""
     front, body = front_and_body(text)
     found = [(at, path) for at, value in texts_in(front) if (path := paths.first(value))]
     found += [(f"line {line} of the text", path) for line, path in paths.within(body)]
@@ -169,25 +190,21 @@ def _paths_in_card(text: str, paths: LocalPaths) -> Iterator[Problem]:
     for at, path in found:
         if path not in known:
             known.add(path)
-            yield Problem(
-                "local path", CARD, f"{at} has a path of this machine in it, {path}; name it otherwise, or take it out"
-            )
+            yield Problem("local path", CARD, f"{at} contains a local path, {path}; name it otherwise, or take it out")
 
 
 def _problems_of_card(text: str, secret: Secret | None) -> list[Problem]:
     found = [
-        Problem("secret", CARD, f"line {line} of the card seems to hold {kind}") for line, kind in secrets_in(text)
+        Problem("secret", CARD, f"line {line} of the card seems to contain {kind}") for line, kind in secrets_in(text)
     ]
     named = [(f"line {line} of the card", name) for line, name in keys_in_text(text)]
     known = {name for _, name in named}
     front, _ = front_and_body(text)
     named += [("the metadata", way) for way in settings_with_keys(front) if way.rpartition(".")[2] not in known]
     found += [
-        Problem(
-            "secret", CARD, f"{place}: by its name, {name}, there is a key; take it out, and revoke it if it is one"
-        )
+        Problem("secret", CARD, f"{place}: {name} is a key by its name; take it out, and revoke it if it is one")
         for place, name in dict.fromkeys(named)
     ]
     if secret is not None and secret.scrub(text) != text:
-        found.append(Problem("secret", CARD, "the card holds the token itself"))
+        found.append(Problem("secret", CARD, "the card contains the token itself"))
     return found

@@ -1,7 +1,8 @@
-"""Publish a PEFT adapter: every check first, then one commit, private unless said otherwise.
+"""Publishes a PEFT adapter: all checks first, then one commit, private by default.
 
-A commit is all or nothing: files of any size are sent before it, and belong to nobody until the commit names them. So what breaks
-off leaves at most an empty private repository, and the same call again sends what is missing and no more.
+A commit is atomic: files of any size are uploaded before it, and do not belong to the repository until the commit
+refers to them. So an interrupted upload leaves at most an empty private repository, and repeating the call uploads
+only what is missing.
 """
 
 import threading
@@ -25,7 +26,7 @@ from hf_gateway.hub.cache import ModelCache
 from hf_gateway.hub.card import Details, license_in
 from hf_gateway.hub.client import HubClient
 from hf_gateway.hub.errors import HubArgumentError
-from hf_gateway.hub.licenses import names_one
+from hf_gateway.hub.licenses import is_named
 from hf_gateway.hub.plan import BaseLicense, PublishPlan, make_plan
 from hf_gateway.hub.upload import Progress, Upload
 from hf_gateway.keys.credentials import Credential
@@ -37,26 +38,28 @@ from hf_gateway.wire.hub_models import TARGET, decode_model, encode_model
 
 
 class PublishConflict(GatewayError):
-    """Somebody else changed the repository meanwhile. Nothing of ours is in it; the same call again starts from what is there."""
+    """Another commit changed the repository meanwhile. Nothing was published; a repeated call starts from its new state."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """What was done.
-
-    commit, url: None for a dry run. created: the repository was made for this. already_there: every file stood there already as
-    it is, so there was nothing to commit. private: as the repository is now.
-    """
+    """Result of publishing."""
 
     plan: PublishPlan
+    """What was published, or would be."""
     commit: str | None = None
+    """The commit; None for a dry run."""
     url: str | None = None
+    """URL of the repository; None for a dry run."""
     created: bool = False
+    """Whether the repository was created."""
     already_there: bool = False
+    """Whether the repository already had all files unchanged, so that no commit was needed."""
     private: bool = True
+    """Whether the repository is private."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it for machines."""
+        """Return the fields as JSON types."""
         return {
             "plan": self.plan.to_dict(),
             "commit": self.commit,
@@ -80,33 +83,43 @@ def publish(
     progress: Progress | None = None,
     stop: threading.Event | None = None,
 ) -> Published:
-    """Check an adapter's folder and send it to the Hub in one commit.
+    """Check an adapter's folder and publish it on the Hub in one commit.
 
-    metadata: as `card.Details` has it (license, base_model, datasets, metrics, training, …). private: how the repository is made
-    if there is none, True by default; one that is public already is refused unless private=False. dry_run: say what would be
-    sent, send nothing. license_checked: a person has read the base model's licence, whose class is not known. These three, and
-    `public` for the contrary of the first, may stand in metadata too; None is as if it were not given, an argument wins.
-    progress: is told (step, bytes sent, bytes in all); by default a line where stderr is a terminal. stop: set from another
-    thread, it ends publishing.
+    `private`, `dry_run` and `license_checked`, and `public` for the opposite of `private`, may be given in `metadata`
+    too; an argument that is not None has priority.
+
+    Args:
+        path: the folder that `save_pretrained` wrote.
+        repo_id: the repository, with its owner.
+        credential: a token; by default the one that is found.
+        endpoint: base URL of the Hub; by default HF_ENDPOINT, or huggingface.co.
+        metadata: the fields of `card.Details` (license, base_model, datasets, metrics, training, …).
+        private: whether a new repository is created as private, True by default. An existing public one is refused
+            unless this is False.
+        dry_run: whether to run the checks only and send nothing.
+        license_checked: whether a person has read a base licence of an unknown class.
+        progress: called with (step, bytes sent, bytes in total); by default a progress line if stderr is a terminal.
+        stop: set in another thread to end publishing.
 
     Raises:
-        FileNotFoundError, NotADirectoryError: there is no such folder.
-        AdapterRefused, HubArgumentError: the adapter, its licence or the repository's name does not do; each a ValueError.
-        KeyMissing, AuthenticationFailed, PermissionDenied: there is no token, or it may not write there.
-        PublishConflict: somebody else committed meanwhile.
-        AttemptTimedOut: a step got nowhere, and the process that sends was ended; the message names the step.
+        FileNotFoundError, NotADirectoryError: the folder does not exist.
+        AdapterRefused, HubArgumentError: the adapter, its licence or the repository's name is not valid; both are
+            ValueErrors.
+        KeyMissing, AuthenticationFailed, PermissionDenied: there is no token, or it has no write access.
+        PublishConflict: the repository was changed by another commit meanwhile.
+        AttemptTimedOut: a step made no progress, and the uploading process was ended; the message names the step.
         PublishStopped: `stop` was set.
-        ConnectFailed and others: the upload broke off; the same call again goes on.
+        ConnectFailed and others: the upload broke off; a repeated call resumes it.
     """
-    said = dict(metadata or {})
-    private = _private(private, said)
-    dry_run = _switch("dry_run", dry_run, said, default=False)
-    license_checked = _switch("license_checked", license_checked, said, default=False)
-    details = Details.of(said)
+    options = dict(metadata or {})
+    private = _private(private, options)
+    dry_run = _switch("dry_run", dry_run, options, default=False)
+    license_checked = _switch("license_checked", license_checked, options, default=False)
+    details = Details.of(options)
     name = names.model_id(repo_id)
     if name != repo_id or "/" not in repo_id:
         raise HubArgumentError(
-            f"{repo_id!r} has no owner; write the repository's whole name, such as 'ada/{name.split('/')[-1]}'"
+            f"{repo_id!r} has no owner; write the repository's full name, such as 'ada/{name.split('/')[-1]}'"
         )
     base_model = names.model_id(details.base_model) if details.base_model else None
     adapter = read_adapter(Path(path).expanduser(), base_model=base_model)
@@ -116,11 +129,11 @@ def publish(
         secret = _token_for(client, credential)
         if secret is None and not dry_run:
             raise KeyMissing(
-                f"publishing needs a token that may write: {names.where_a_token_is_from(client.endpoint, client.environment)}",
+                f"publishing needs a token with write access: {names.where_a_token_is_from(client.endpoint, client.environment)}",
                 target=TARGET,
             )
         base_license = _base_license(adapter, details, client, dry_run=dry_run)
-        unchecked = ["whether the token may write there", "whether the repository is there already, and public"]
+        unchecked = ["whether the token has write access", "whether the repository exists already, and is public"]
         unchecked += [] if base_license.asked else [f"the licence of {adapter.base_model}"]
         plan = make_plan(
             adapter,
@@ -145,11 +158,11 @@ def publish(
 
 
 def _switch(name: str, given: Any, metadata: dict[str, Any], *, default: bool) -> bool:
-    """Take a switch out of metadata, and return it, or the argument, which wins. Raises HubArgumentError for no boolean."""
+    """Remove an option from the metadata; return the argument, or else that option. Raises HubArgumentError for other types."""
     in_metadata = metadata.pop(name, None)
     for value in (given, in_metadata):
         if value is not None and not isinstance(value, bool):
-            # Whatever is truthy elsewhere, "false" would be here.
+            # Text such as "false" would count as true.
             raise HubArgumentError(f"{name} is true or false, not {value!r}")
     return next((value for value in (given, in_metadata) if value is not None), default)
 
@@ -163,7 +176,7 @@ def _private(given: Any, metadata: dict[str, Any]) -> bool:
 
 
 def _token_for(client: HubClient, credential: Credential | Secret | None) -> Secret | None:
-    """Return the token to use, if it may go to this Hub, and have the client ask with it."""
+    """Return the token, if it may be sent to this Hub, and set it for the client."""
     if isinstance(credential, Credential):
         if not credential.header_for(client.endpoint):
             raise HubArgumentError(f"the key is bound to {credential.origin}, and is not sent to {client.endpoint}")
@@ -176,33 +189,36 @@ def _token_for(client: HubClient, credential: Credential | Secret | None) -> Sec
 
 
 def _base_license(adapter: Adapter, details: Details, client: HubClient, *, dry_run: bool) -> BaseLicense:
-    """Find out the base model's licence: as the Hub says; in a dry run as it said some time.
+    """Return the base model's licences as the Hub names them; in a dry run, as cached.
 
-    What the caller says of it counts where the Hub names none; where it names one, both hold, so nobody can talk it away.
+    A licence that the caller names is used alone only if the Hub names none; otherwise both apply, so that it cannot
+    be overruled.
     """
     base = adapter.base_model
-    said = tuple(each.strip() for each in (details.base_license or "").split(",") if each.strip())
+    stated = tuple(each.strip() for each in (details.base_license or "").split(",") if each.strip())
     if base is None:
-        return BaseLicense(said)
+        return BaseLicense(stated)
     if adapter.problems:
-        return BaseLicense((), asked=False)  # it does not go out anyway
+        return BaseLicense((), asked=False)  # the adapter is refused anyway
     if dry_run:
         known = ModelCache(endpoint=client.endpoint).get(base, ttl_hours=None)
-        return BaseLicense(said, asked=False) if known is None else BaseLicense(_merge_licenses(known.license, said))
+        return (
+            BaseLicense(stated, asked=False) if known is None else BaseLicense(_merge_licenses(known.license, stated))
+        )
     try:
         found = client.run(client.ask(encode_model(client.endpoint, base), base))
     except ModelNotFound:
-        return BaseLicense(said)
-    return BaseLicense(_merge_licenses(decode_model(found, datetime.now(UTC)).license, said))
+        return BaseLicense(stated)
+    return BaseLicense(_merge_licenses(decode_model(found, datetime.now(UTC)).license, stated))
 
 
-def _merge_licenses(of_the_hub: tuple[str, ...], said: tuple[str, ...]) -> tuple[str, ...]:
-    named = tuple(each for each in of_the_hub if names_one(each))
-    return tuple(dict.fromkeys((*named, *said))) or of_the_hub
+def _merge_licenses(of_the_hub: tuple[str, ...], stated: tuple[str, ...]) -> tuple[str, ...]:
+    named = tuple(each for each in of_the_hub if is_named(each))
+    return tuple(dict.fromkeys((*named, *stated))) or of_the_hub
 
 
 class _Publication:
-    """One plan on its way: who may write, the repository, the commit, and a look at what is there then."""
+    """Runs a plan: checks write access, creates the repository, commits, and checks the result."""
 
     def __init__(self, plan: PublishPlan, folder: Path, client: HubClient, upload: Upload) -> None:
         self.plan, self.folder, self.client, self.upload = plan, folder, client, upload
@@ -217,17 +233,17 @@ class _Publication:
                 self._call_worker(lambda: self.upload.create(self.repo_id, private=self.plan.private))
                 there = self._repository()
                 if there is None:
-                    raise BadResponse(f"{self.repo_id} was made, and is not there", target=TARGET)
+                    raise BadResponse(f"{self.repo_id} was created, but cannot be found", target=TARGET)
                 self.created = True
             self._visibility(there)
             return self._commit(there)
         except GatewayError as error:
             failure = error.restated(self._left_behind(error), error.retry_after)
-        # A copy, and outside of the except block: what it was raised from does not concern the caller.
+        # A copy, raised outside of the except block: its cause is of no use to the caller.
         raise failure
 
     def _repository(self) -> ModelMetadata | None:
-        """Ask for the repository; one that was moved answers with its new name, which is the one to use from here on."""
+        """Return the repository's metadata; if it was renamed, its new name is used from here on."""
         try:
             found = self.client.run(self.client.ask(encode_model(self.client.endpoint, self.repo_id), self.repo_id))
         except ModelNotFound:
@@ -244,15 +260,15 @@ class _Publication:
         account = decode_whoami(client.run(client.ask(encode_whoami(client.endpoint), "the token")))
         if account.can_write_to(self.repo_id) is False:
             raise PermissionDenied(
-                f"the token of {account.name} may not write to {self.repo_id} ({'; '.join(account.in_words())}); make one that "
-                "may at https://huggingface.co/settings/tokens",
+                f"the token of {account.name} has no write access to {self.repo_id} ({'; '.join(account.in_words())}); create "
+                "one that has at https://huggingface.co/settings/tokens",
                 target=TARGET,
             )
 
     def _visibility(self, there: ModelMetadata) -> None:
         if self.plan.private and not there.private:
             raise HubArgumentError(
-                f"{self.repo_id} is public, and the adapter was to be private: publish it openly (private=False, --public) or "
+                f"{self.repo_id} is public, but the adapter is to be private: publish it openly (private=False, --public) or "
                 "under another name",
                 target=TARGET,
             )
@@ -269,36 +285,35 @@ class _Publication:
         return Published(plan, commit, url, self.created, commit == there.sha, there.private)
 
     def _complete(self, commit: str) -> None:
-        """Look whether everything is there: a .gitignore in the repository makes the Hub leave files out without a word."""
-        asked = encode_model(self.client.endpoint, self.repo_id, commit)
-        found = decode_model(self.client.run(self.client.ask(asked, self.repo_id)), datetime.now(UTC))
+        """Check that the commit has all files: a .gitignore in the repository makes the Hub drop files silently."""
+        request = encode_model(self.client.endpoint, self.repo_id, commit)
+        found = decode_model(self.client.run(self.client.ask(request, self.repo_id)), datetime.now(UTC))
         there = {file.path for file in found.files}
         if missing := [file.path for file in self.plan.files if file.path not in there]:
             raise BadResponse(
-                f"commit {commit[:12]} of {self.repo_id} is without {', '.join(missing)}; does a .gitignore there leave it out?",
+                f"commit {commit[:12]} of {self.repo_id} lacks {', '.join(missing)}; is it excluded by a .gitignore there?",
                 target=TARGET,
             )
 
     def _left_behind(self, error: GatewayError) -> str:
-        said = error.message
         if isinstance(error, PublishConflict | InvalidRequest | PermissionDenied | BadResponse):
-            return said
-        made = f" The repository {self.repo_id} was made and is empty." if self.created else ""
+            return error.message
+        created = f" The repository {self.repo_id} was created and is empty." if self.created else ""
         return (
-            f"{said}. A commit is all or nothing, so nothing is half published.{made} "
-            "Publish again: only what is missing is sent, and what is there already is not committed twice"
+            f"{error.message}. A commit is atomic, so nothing was published in part.{created} "
+            "Publish again: only missing files are sent, and files that are there already are not committed twice"
         )
 
     def _call_worker(self, call: Callable[[], Any]) -> Any:
-        """Have the child process do something; a repository that changed meanwhile is a conflict."""
+        """Call the child process; a repository that was changed meanwhile raises PublishConflict."""
         try:
             return call()
         except GatewayError as error:
             if error.status not in (409, 412):
                 raise
             failure = PublishConflict(
-                f"somebody else changed {self.repo_id} meanwhile (HTTP {error.status}); nothing was published. Look at what is "
-                "there, and publish again",
+                f"{self.repo_id} was changed meanwhile by another commit (HTTP {error.status}); nothing was published. Check its "
+                "new state, and publish again",
                 target=TARGET,
                 status=error.status,
             )

@@ -1,4 +1,4 @@
-"""What a connector asks, and when the cache answers instead: generators of steps for `hub.client`."""
+"""Queries to the Hub, and when the cache answers instead: generators of steps for `hub.client`."""
 
 import contextlib
 from collections.abc import Callable, Sequence
@@ -26,41 +26,54 @@ from hf_gateway.wire import hub_models
 from hf_gateway.wire.hf_inference import decode_file, encode_file
 
 MAX_MODELS = 1000
-"""Models of one search."""
+"""Maximum number of models of one search."""
 MAX_CONTEXT_TOKENS = 10**9
-"""Of a context; no model takes so many."""
+"""Maximum context; no model supports as many tokens."""
 MAX_FILES = 200_000
-"""Of one repository; the Hub advises against half as many."""
+"""Maximum number of files of one repository; the Hub advises against half as many."""
 MAX_PAGES = 2000
-"""Of one list of files."""
+"""Maximum number of pages of one list of files."""
 _INFO, _PROVIDERS = "model", "providers"
-"""The questions whose ETags are kept."""
+"""Requests whose ETags are stored."""
 
 
 def check_limit(limit: int) -> None:
-    """Raise HubArgumentError for a number of models that no search gives."""
+    """Raise HubArgumentError if a search's limit is out of range."""
     if not 1 <= limit <= MAX_MODELS:
         raise HubArgumentError(f"limit is 1 to {MAX_MODELS:,}, not {limit}")
 
 
 class HubQueries:
-    """Questions about models, to one Hub, beside one cache. Each method is a generator that returns the answer."""
+    """Queries about models, to one Hub, with one cache. Each method is a generator that returns the answer."""
 
     def __init__(self, client: HubClient, cache: ModelCache, ttl_hours: float) -> None:
-        """Ask nothing yet."""
+        """Set the client and the cache; nothing is sent."""
         self._client = client
         self.cache = cache
         self.ttl_hours = ttl_hours
 
     def search(self, query: str, filter_tags: Sequence[str], sort: str, limit: int) -> Steps:
-        """Ask for a list; returns Models, from the cache where the Hub cannot say."""
+        """Search the Hub, or the cache if the Hub cannot be reached.
+
+        Args:
+            query: words in the id.
+            filter_tags: tags, all of which the model must have.
+            sort: `downloads`, `likes`, `trending` or `updated`.
+            limit: maximum number of models.
+
+        Returns:
+            `Models`.
+
+        Raises:
+            HubArgumentError: unknown order, or limit out of range.
+        """
         if sort not in hub_models.SORTS:
-            raise HubArgumentError(f"there is no order {sort!r}; there are: {', '.join(hub_models.SORTS)}")
+            raise HubArgumentError(f"unknown order {sort!r}; known are: {', '.join(hub_models.SORTS)}")
         if isinstance(filter_tags, str):
             raise HubArgumentError(f"filter_tags is a list of tags, such as [{filter_tags!r}]")
         check_limit(limit)
         if not all(_is_text(each) for each in (query, *filter_tags)):
-            raise HubArgumentError("the words and the tags of a search are text that UTF-8 can hold")
+            raise HubArgumentError("the words and the tags of a search have to be valid Unicode text")
         found: list[ModelMetadata] = []
         seen: set[str] = set()
         try:
@@ -79,17 +92,25 @@ class HubQueries:
         return Models(found)
 
     def required_metadata(self, model_id: str) -> Steps:
-        """Return the metadata of a model that must be there. Raises ModelNotFound."""
+        """Return the metadata of a model. Raises ModelNotFound if it does not exist."""
         found: ModelMetadata | None = yield from self.metadata(model_id, True)
         if found is None:
             raise NoSuchModel(
-                f"there is no model {model_id!r} on {self._client.endpoint}, or it is private and needs a token that may read it",
+                f"there is no model {model_id!r} on {self._client.endpoint}, or it is private and the token has no access to it",
                 target=hub_models.TARGET,
             )
         return found
 
     def metadata(self, model_id: str, use_cache: bool) -> Steps:
-        """Return the metadata of a model, None where there is none: fresh, asked for, or old with the reason."""
+        """Return the metadata of a model: from the cache while they are fresh, from the Hub, or old with the reason.
+
+        Args:
+            model_id: Hub id.
+            use_cache: False to ask the Hub in any case, and never return old metadata.
+
+        Returns:
+            The metadata; None if the model does not exist.
+        """
         model = names.model_id(model_id)
         entry: CachedModel | None = yield from self._client.compute(lambda: self.cache.entry(model))
         old = entry.metadata if entry else None
@@ -109,7 +130,7 @@ class HubQueries:
         return found
 
     def _refreshed(self, model: str, entry: CachedModel | None) -> Steps:
-        """Ask for what is not as it was: an answer with its ETag says so in a few bytes."""
+        """Revalidate an entry: with its ETag, an unchanged answer takes a few bytes."""
         validators = dict(entry.validators) if entry else {}
         now = self.cache.now()
         response: HttpResponse = yield from self._client.ask(
@@ -120,10 +141,10 @@ class HubQueries:
         else:
             found = hub_models.decode_model(response, now)
             if entry is not None and entry.metadata.sha == found.sha:
-                # Of the same commit, so what config.json said holds still.
+                # The commit is the same, so the configuration read from config.json is still valid.
                 found = replace(found, config={**entry.metadata.config, **found.config})
             if entry is not None:
-                # What the second question says, should it say that nothing has changed.
+                # From the second request, whose answer may be "not modified".
                 kept = {name: getattr(entry.metadata, name) for name in ("providers", "trending", "gguf")}
                 found = replace(found, **kept)
             validators[_INFO] = response.headers.get("etag", "")
@@ -133,7 +154,7 @@ class HubQueries:
             response = yield from self._client.ask(
                 hub_models.encode_providers(self._client.endpoint, found.id, etag=validators.get(_PROVIDERS)), model
             )
-        except (ModelNotFound, InvalidRequest):  # a mirror, which knows the model and not this question
+        except (ModelNotFound, InvalidRequest):  # a mirror that does not support this request
             return found, {name: value for name, value in validators.items() if value and name == _INFO}
         if response.status != 304:
             found = replace(found, **hub_models.decode_providers(response))
@@ -141,7 +162,7 @@ class HubQueries:
         return found, {name: value for name, value in validators.items() if value}
 
     def _with_sizes(self, found: ModelMetadata) -> Steps:
-        """Read the sizes from the tree, where the answer about the model has none, as that of a mirror."""
+        """Read the sizes from the tree if the model's answer has none, as with a mirror."""
         try:
             files: tuple[ModelFile, ...] = yield from self._tree(found.id, names.commit(found.sha))
         except (ModelNotFound, InvalidRequest, BadResponse):
@@ -149,11 +170,23 @@ class HubQueries:
         return replace(found, files=files, size=sum(file.size or 0 for file in files))
 
     def _forget(self, model: str) -> None:
-        with contextlib.suppress(OSError):  # it is asked for again the next time
+        with contextlib.suppress(OSError):  # the next call removes it
             self.cache.remove(model)
 
     def compatibility(self, model_id: str, required_library: str | None, context: int | None) -> Steps:
-        """Return what can be said of a model on this machine."""
+        """Return whether and how a model can be used on this machine.
+
+        Args:
+            model_id: Hub id.
+            required_library: library that the model must be for.
+            context: tokens to estimate the key-value cache for.
+
+        Returns:
+            `Compatibility`.
+
+        Raises:
+            HubArgumentError: context out of range.
+        """
         if context is not None and not 1 <= context <= MAX_CONTEXT_TOKENS:
             raise HubArgumentError(f"context is a number of tokens, 1 to {MAX_CONTEXT_TOKENS:,}, not {context}")
         found: ModelMetadata = yield from self.required_metadata(model_id)
@@ -174,14 +207,14 @@ class HubQueries:
         return (yield from self._client.compute(look))
 
     def _with_config(self, found: ModelMetadata) -> Steps:
-        """Read config.json too, which says how large the key-value cache gets; without it that is not known."""
+        """Add config.json, which has the numbers for the key-value cache; without it they stay unknown."""
         if not any(file.path == "config.json" for file in found.files):
             return found
         request = encode_file(self._client.endpoint, found.id, found.sha, "config.json")
         try:
             response: HttpResponse = yield from self._client.ask(request, found.id)
             config = decode_file(response, target=hub_models.TARGET)
-        except GatewayError:  # gated, or away: the verdict says that it is not known
+        except GatewayError:  # gated, or unreachable: the verdict will be unknown
             return found
         if not isinstance(config, dict):
             return found
@@ -202,17 +235,30 @@ class HubQueries:
         include: Sequence[str] | None,
         code: bool,
     ) -> Steps:
-        """Return what to download: the revision's commit, and the files of it that are wanted.
+        """Choose the files to download: the revision's commit, and the wanted files of it.
 
-        Raises UnsafeFiles where the weights are in pickles or GGUF only, HubArgumentError where there are none as wanted.
+        Args:
+            model_id: Hub id.
+            revision: branch, tag or commit.
+            cache_dir: folder of the cache.
+            formats: formats of the weights; None for safetensors, or else ONNX.
+            include: patterns of paths, instead of the formats.
+            code: whether to include Python files.
+
+        Returns:
+            `DownloadPlan`.
+
+        Raises:
+            UnsafeFiles: the weights exist as pickles or GGUF only.
+            HubArgumentError: unknown format, or no matching files.
         """
         model = names.model_id(model_id)
-        # One text is one of them: its letters would be patterns, and `*` any file.
+        # A single string is one item: otherwise its letters would be the patterns, and `*` would match any file.
         formats = cast("Sequence[Format]", (formats,)) if isinstance(formats, str) else formats
         include = (include,) if isinstance(include, str) else include
         for kind in formats or ():
             if kind not in selection.FORMATS:
-                raise HubArgumentError(f"there is no format {kind!r}; there are: {', '.join(selection.FORMATS)}")
+                raise HubArgumentError(f"unknown format {kind!r}; known are: {', '.join(selection.FORMATS)}")
 
         def choose(files: Sequence[ModelFile]) -> list[ModelFile]:
             named = selection.match_patterns(files, include) if include is not None else None
@@ -221,8 +267,8 @@ class HubQueries:
                 raise HubArgumentError(f"{model} has no files that match {', '.join(include or ('the defaults',))}")
             if include is None and formats is None and not selection.formats(chosen):
                 raise HubArgumentError(
-                    f"{model} has no weights in any format that is known here, only {len(files)} other files; where some of "
-                    "them are wanted, name them: include=['*.json'] or --include '*.json'"
+                    f"{model} has no weights in a known format, only {len(files)} other files; to download some of "
+                    "them, name them: include=['*.json'] or --include '*.json'"
                 )
             return chosen
 
@@ -239,17 +285,18 @@ class HubQueries:
         *,
         offline: bool,
     ) -> Steps:
-        """Return what to download, and all the files that there are.
+        """Return the download plan, and all files of the commit.
 
         Args:
-            model_id: a model's name, perhaps an old one.
-            revision: a branch, a tag or a commit.
-            cache_dir: the Hub's cache, None for the one of all Hugging Face tools.
-            choose: picks the files that are wanted.
-            offline: where the Hub cannot be asked, what this or another tool downloaded is as good.
+            model_id: Hub id, current or old.
+            revision: branch, tag or commit.
+            cache_dir: folder of the cache; None for the cache of all Hugging Face tools.
+            choose: picks the wanted files.
+            offline: whether a download of this or another tool may be used if the Hub cannot be reached.
 
         Raises:
-            ConnectFailed, AttemptTimedOut, RateLimited, BadResponse: the Hub cannot be asked, and not all of it is here.
+            ConnectFailed, AttemptTimedOut, RateLimited, BadResponse: the Hub cannot be reached, and files are missing
+                here.
         """
         model, revision = names.model_id(model_id), names.revision_name(revision)
         cache = yield from self._client.compute(lambda: _cache_folder(cache_dir))
@@ -275,7 +322,7 @@ class HubQueries:
         return order, files
 
     def _commit(self, model: str, revision: str) -> Steps:
-        """Return the model's own name and the commit that a revision is; what is a commit already is not asked about."""
+        """Return the model's current name and the commit of a revision; a full commit hash needs no request."""
         if names.is_commit(revision):
             entry: CachedModel | None = yield from self._client.compute(lambda: self.cache.entry(model))
             return (entry.metadata.id if entry else model), revision
@@ -283,17 +330,17 @@ class HubQueries:
             hub_models.encode_model(self._client.endpoint, model, revision),
             model if revision == "main" else f"{model}@{revision}",
         )
-        said = hub_models.decode_model(response, self.cache.now())
+        found = hub_models.decode_model(response, self.cache.now())
         try:
-            names.model_id(said.id)  # which becomes the name of a folder
+            names.model_id(found.id)  # which becomes the name of a folder
         except InvalidRequest as error:
-            raise BadResponse(f"the Hub gives the model a name that is none: {error.message}") from None
-        if said.id != model:
-            yield from self._client.compute(lambda: self.cache.set_current_name(model, said.id))
-        return said.id, names.commit(said.sha)
+            raise BadResponse(f"the Hub returned an invalid model name: {error.message}") from None
+        if found.id != model:
+            yield from self._client.compute(lambda: self.cache.set_current_name(model, found.id))
+        return found.id, names.commit(found.sha)
 
     def _tree(self, model: str, commit: str) -> Steps:
-        """Return the files of a commit, which never change. Raises BadResponse, also for a list without an end."""
+        """Return the files of a commit, which never change. Raises BadResponse, also for an endless list."""
         known: tuple[ModelFile, ...] | None = yield from self._client.compute(lambda: self.cache.tree(model, commit))
         if known is not None:
             return known
@@ -302,10 +349,10 @@ class HubQueries:
         request: HttpRequest | None = hub_models.encode_tree(self._client.endpoint, model, commit)
         while request is not None:
             if request.url in seen:
-                raise BadResponse("the Hub's list of files goes round in a circle", target=hub_models.TARGET)
+                raise BadResponse("the pages of the Hub's list of files form a cycle", target=hub_models.TARGET)
             if len(files) > MAX_FILES or len(seen) >= MAX_PAGES:
                 raise BadResponse(
-                    f"the Hub's list of files goes on after {len(files):,} files on {len(seen):,} pages, and is given up",
+                    f"the Hub's list of files is too long: more than {len(files):,} files on {len(seen):,} pages",
                     target=hub_models.TARGET,
                 )
             seen.add(request.url)
@@ -320,7 +367,7 @@ class HubQueries:
     def _recorded_download(
         self, model: str, revision: str, cache_dir: Path
     ) -> tuple[str, str, tuple[ModelFile, ...]] | None:
-        """Return what a revision was when it was downloaded last, by this or another tool: name, commit, files."""
+        """Return name, commit and files of a revision's last download by this or another tool; None without one."""
         for name in dict.fromkeys((self.cache.current_name(model) or model, model)):
             commit = revision if names.is_commit(revision) else cached_files.recorded_commit(cache_dir, name, revision)
             files = commit and (self.cache.tree(name, commit) or cached_files.files_of_commit(cache_dir, name, commit))
@@ -345,7 +392,7 @@ def _is_text(value: object) -> bool:
 
 
 def _downloaded_bytes(found: ModelMetadata, kind: Format | None, cache_dir: Path) -> int:
-    """Return the bytes of a model's download in this format that are on the disk already."""
+    """Return the bytes of a model's download in this format that are on disk already."""
     if found.sha is None or not names.is_commit(found.sha):
         return 0
     snapshot = cached_files.repository(cache_dir, found.id) / "snapshots" / found.sha

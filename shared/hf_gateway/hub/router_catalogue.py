@@ -1,4 +1,4 @@
-"""What the router's catalogue says of models: read once a day, kept on disk, and never needed for a call."""
+"""The router's catalogue of models: read once a day, cached on disk, and never required for a call."""
 
 import contextlib
 import hashlib
@@ -20,17 +20,18 @@ from hf_gateway.wire.hf_router import CatalogueEntry, decode_models, encode_mode
 log = logger(__name__)
 
 LIFETIME_S = 24 * 3600.0
+"""Seconds for which a catalogue is used."""
 FETCH_TIMEOUT_S = 3.0
-"""Seconds for the whole list; where it takes longer, nothing is known, and nothing breaks."""
+"""Seconds for the whole list; after that the catalogue counts as unknown."""
 RETRY_S = 600.0
-"""Seconds until a router that gave no list is asked again."""
+"""Seconds after a failure until the router is called again."""
 
 
 class RouterCatalogue:
     """The catalogue of one router. Safe for threads and for several processes."""
 
     def __init__(self, router: str, folder: Path) -> None:
-        """Read nothing yet."""
+        """Set the router and the cache's path; nothing is read yet."""
         self._router = router
         self._path = folder / f"router-{hashlib.sha256(router.encode()).hexdigest()[:16]}.json"
         self._lock = fork_lock()
@@ -39,16 +40,16 @@ class RouterCatalogue:
         self._failed_at: float | None = None
 
     def cached_entry(self, model: str) -> CatalogueEntry | None:
-        """Return what was read of a model on this machine, without any network; None where it was not, or not today."""
+        """Return a model's entry in the cached catalogue, without a network; None if it is missing or older than a day."""
         with self._lock:
             if self._entries is None or time.time() - self._looked > LIFETIME_S:
                 self._entries = self._read()
             return (self._entries or {}).get(model.partition(":")[0])
 
     def find_entry(self, model: str) -> CatalogueEntry | None:
-        """Return what the router says of a model, asking it where it was not asked today; None where it says nothing.
+        """Return a model's entry, calling the router if the cache is older than a day; None if it does not list the model.
 
-        Blocks for PATIENCE seconds at most. Nobody needs a key for this, so none is sent.
+        Blocks for at most FETCH_TIMEOUT_S seconds. The request needs no key, so none is sent.
         """
         found = self.cached_entry(model)
         with self._lock:
@@ -63,20 +64,20 @@ class RouterCatalogue:
                 )
             except (GatewayError, OSError) as error:
                 self._failed_at = time.monotonic()
-                log.info("what models can do is not known: %s", error)
+                log.info("the capabilities of models are unknown: %s", error)
             finally:
                 transport.close()
         return self.cached_entry(model)
 
     def entries(self) -> tuple[list[CatalogueEntry], float] | None:
-        """Return all that was read on this machine today, and when, in seconds since the epoch; None where nothing was."""
+        """Return the cached catalogue and its time in seconds since 1970; None if it is missing or older than a day."""
         with self._lock:
             if self._entries is None or time.time() - self._looked > LIFETIME_S:
                 self._entries = self._read()
             return None if self._entries is None else (list(self._entries.values()), self._looked)
 
     def refresh(self, timeout: float = 30.0) -> list[CatalogueEntry]:
-        """Ask the router now, whatever is here, and keep what it says. Raises GatewayError; what is here stays then."""
+        """Read the catalogue from the router now and cache it. Raises GatewayError, and then the cache is unchanged."""
         transport = HttpTransport()
         with contextlib.ExitStack() as closing:
             closing.callback(transport.close)
@@ -92,7 +93,7 @@ class RouterCatalogue:
         try:
             write_atomically(self._path, response.body)
         except OSError as error:
-            log.info("what models can do is known, and cannot be kept: %s", error)
+            log.info("the router's catalogue cannot be cached: %s", error)
 
     def _read(self) -> dict[str, CatalogueEntry] | None:
         try:
@@ -102,7 +103,7 @@ class RouterCatalogue:
             body = self._path.read_bytes()
             return {entry.id: entry for entry in decode_models(HttpResponse(200, {}, body), target="the router")}
         except (OSError, GatewayError, json.JSONDecodeError):
-            return None  # not there, or spoilt, which is one miss
+            return None  # missing or damaged, which is one miss
 
 
 @cache
@@ -111,5 +112,5 @@ def _catalogue_of(router: str, folder: Path, _pid: int) -> RouterCatalogue:
 
 
 def catalogue_of(router: str) -> RouterCatalogue:
-    """Return the catalogue of a router, the same one for everybody in this process."""
+    """Return the catalogue of a router, one instance per process."""
     return _catalogue_of(router, home(), os.getpid())

@@ -1,4 +1,4 @@
-"""Which files of a repository are worth having: one format of weights, and the small files that say how to use them."""
+"""Selects files of a repository: the weights in one format, and the small files that are needed to use them."""
 
 import fnmatch
 import re
@@ -15,15 +15,14 @@ FORMATS: Mapping[Format, tuple[str, ...]] = {
     "gguf": ("*.gguf",),
     "pickle": ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.h5", "*.msgpack"),
 }
-"""How files with weights are called, the format to be preferred first. What h5 and msgpack hold is no pickle, but nothing here
-loads it."""
+"""Patterns for the files of each format, in order of preference. h5 and msgpack are not pickles, but nothing here loads them."""
 SAFE: tuple[Format, ...] = ("safetensors", "onnx")
-"""What is downloaded unless more is asked for; GGUF is as safe, and nothing in this process reads it."""
+"""Formats that are downloaded by default; GGUF is as safe, but nothing in this process reads it."""
 _SMALL = ("*.json", "*.txt", "*.model", "*.jinja", "*.vocab")
-"""What says how to use the weights, the same that `engines/sources.py` fetches by itself."""
+"""Small files that are needed to use the weights; `engines/sources.py` downloads the same."""
 _TORCH = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _COPIES = ("original", "metal")
-"""Folders with the weights above them once more, as their authors' own programs want them (Llama, gpt-oss)."""
+"""Folders with a copy of the weights above them for the authors' own programs (Llama, gpt-oss)."""
 _NOT_THE_MODEL = (
     "*checkpoint-*/*",
     "openvino/*",
@@ -42,32 +41,37 @@ _QUANTISATION = re.compile(
 
 
 def formats(files: Sequence[ModelFile]) -> list[Format]:
-    """Return in which formats there are weights, the one to be preferred first."""
+    """Return the formats of the weights, in order of preference."""
     return [each for each in FORMATS if any(holds_format(file, each) for file in files)]
 
 
 def pickled(files: Sequence[ModelFile]) -> list[ModelFile]:
-    """Return the weights that there are in pickles only: those of folders without any other weights.
+    """Return the weights that exist as pickles only: those in folders without weights in another format.
 
-    A model may have its modules in folders, each with weights of its own; one module in a pickle is enough to need it. What is a
-    copy of other weights does not count.
+    A model may have modules in folders, each with its own weights; a single module in a pickle makes the pickle
+    necessary. Copies of other weights are not counted.
     """
     folders: dict[str, list[ModelFile]] = {}
     for file in files:
         folders.setdefault(_folder(file), []).append(file)
     whole = formats(folders.get("", ()))
-    exported = "onnx" in formats(folders.get("onnx", ()))  # the model above it, once more
+    exported = "onnx" in formats(folders.get("onnx", ()))  # a copy of the model in the root
     found: list[ModelFile] = []
     for folder, inside in folders.items():
         if formats(inside) != ["pickle"] or (not folder and exported) or (folder in _COPIES and whole):
             continue
-        # In a folder of its own, what is for TensorFlow or JAX is a copy too.
+        # In a folder of its own, weights for TensorFlow or JAX are copies too.
         found += [file for file in weights(inside, ["pickle"]) if not (folder and whole) or _any(_name(file), _TORCH)]
     return found
 
 
 def holds_format(file: ModelFile, kind: Format) -> bool:
-    """Say whether a file holds weights of that format."""
+    """Return whether a file contains weights of a format.
+
+    Args:
+        file: the file.
+        kind: the format.
+    """
     return (
         _any(_name(file), FORMATS[kind])
         and not _any(file.path, _NOT_THE_MODEL)
@@ -76,7 +80,7 @@ def holds_format(file: ModelFile, kind: Format) -> bool:
 
 
 def quantisations(files: Sequence[ModelFile]) -> dict[str, int | None]:
-    """Return the bytes of each quantisation among GGUF files, by its name as Ollama takes it, the smallest first."""
+    """Return the bytes of each GGUF quantisation by its name in Ollama, the smallest first; None for an unknown size."""
     found: dict[str, int | None] = {}
     for file in files:
         if name := _quantisation(file):
@@ -86,7 +90,7 @@ def quantisations(files: Sequence[ModelFile]) -> dict[str, int | None]:
 
 
 def usual_quantisation(files: Sequence[ModelFile]) -> str | None:
-    """Return the quantisation that is taken where nobody chose one: four bits, as Ollama does."""
+    """Return the default quantisation, four bits as in Ollama, or else the smallest; None without GGUF files."""
     found = quantisations(files)
     return next((name for name in _USUAL_QUANTISATIONS if name in found), next(iter(found), None))
 
@@ -94,17 +98,23 @@ def usual_quantisation(files: Sequence[ModelFile]) -> str | None:
 def choose_files(
     files: Sequence[ModelFile], wanted: Sequence[Format] | None = None, *, code: bool = False
 ) -> list[ModelFile]:
-    """Choose the files of a model: its weights in one format (or in all that are `wanted`), and the small files.
+    """Return the files of a model: its weights in one format, or in all that are `wanted`, and the small files.
 
-    wanted: None means safetensors or else ONNX. code: also Python files. Raises UnsafeFiles where a model has pickles only, and
-    HubArgumentError where there are no weights in a format that is wanted.
+    Args:
+        files: all files of the repository.
+        wanted: formats of the weights; None for safetensors, or else ONNX.
+        code: whether to include Python files.
+
+    Raises:
+        UnsafeFiles: the weights exist as pickles or GGUF only, and `wanted` is None.
+        HubArgumentError: there are no weights in a wanted format.
     """
     offered = formats(files)
     if wanted is None:
         kinds = [each for each in offered if each in SAFE][:1]
         if not kinds and "pickle" in offered:
             raise UnsafeFiles(
-                "the weights are in pickles only, which can run any code when they are loaded; where the author is trusted, "
+                "the weights are in pickles only, which can run any code when they are loaded; if the author is trusted, "
                 "ask for them by name: formats=['pickle'] or --format pickle"
             )
         if not kinds and "gguf" in offered:
@@ -117,7 +127,11 @@ def choose_files(
         if lacking := [each for each in kinds if each not in offered]:
             raise HubArgumentError(
                 f"there are no weights in {' or '.join(lacking)}; "
-                + (f"there are some in {', '.join(offered)}" if offered else "there are none in any format")
+                + (
+                    f"there are some in {', '.join(offered)}"
+                    if offered
+                    else "the repository has no weights in any format"
+                )
             )
     chosen = weights(files, kinds)
     small = (*_SMALL, *(("*.py",) if code else ()))
@@ -134,19 +148,24 @@ def choose_files(
 
 
 def weights(files: Sequence[ModelFile], kinds: Sequence[Format]) -> list[ModelFile]:
-    """Return the files with weights of these formats, each model once where a repository has it several times."""
+    """Return the files with weights of some formats, without copies of the same model.
+
+    Args:
+        files: all files of the repository.
+        kinds: the formats.
+    """
     found: list[ModelFile] = []
     for kind in kinds:
         held = [file for file in files if holds_format(file, kind)]
         if any(not _folder(file) for file in held):
             held = [file for file in held if _folder(file) not in _COPIES]
         if kind == "safetensors" and any(_any(_name(file), ("model*.safetensors",)) for file in held):
-            held = [file for file in held if not _name(file).startswith("consolidated")]  # the same again, in one piece
+            held = [file for file in held if not _name(file).startswith("consolidated")]  # a copy in one file
         if kind == "onnx" and (plain := [file for file in held if _name(file).startswith("model.onnx")]):
-            held = plain  # the others are optimised for one machine or quantised
+            held = plain  # the others are quantised or optimised for one kind of processor
         if kind == "pickle":
             torch = {_folder(file) for file in held if _any(_name(file), _TORCH)}
-            # Beside those of torch lie the same weights for TensorFlow or JAX.
+            # Next to the weights for torch are copies of them for TensorFlow or JAX.
             held = [file for file in held if _folder(file) not in torch or _any(_name(file), _TORCH)]
         if kind == "gguf" and (usual := usual_quantisation(files)) is not None:
             held = [file for file in held if _quantisation(file) == usual]
@@ -155,7 +174,12 @@ def weights(files: Sequence[ModelFile], kinds: Sequence[Format]) -> list[ModelFi
 
 
 def match_patterns(files: Sequence[ModelFile], patterns: Sequence[str]) -> list[ModelFile]:
-    """Return the files whose path matches a pattern."""
+    """Return the files whose path matches a pattern.
+
+    Args:
+        files: the files.
+        patterns: patterns such as `*.json`.
+    """
     return [file for file in files if _any(file.path, tuple(patterns))]
 
 

@@ -1,8 +1,8 @@
-"""The child process in which huggingface_hub makes repositories and commits; `hub.upload` is its parent, and ends it in time.
+"""Child process in which huggingface_hub creates repositories and commits; its parent, `hub.upload`, ends it in time.
 
-That library waits as long as a server does, and tries again for half a minute. So it runs where it can be ended at any moment
-and leave nothing: the parent is told, a line of JSON each, which step it is at, what gets on, and the outcome. Work and token
-come over stdin; when that ends, so does the process.
+The library waits as long as a server does, and retries for half a minute. So it runs where it can be ended at any
+moment without leaving anything behind. It reports its steps, progress and outcome to the parent, one line of JSON
+each. Orders and token are read from stdin; at its end, the process exits.
 """
 
 import base64
@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 MAX_BODY_BYTES = 65_536
-"""Of a refusal's body that the parent is told."""
+"""Bytes of a refusal's body that are reported to the parent."""
 TRIES = 2
-"""At one request, where the library would try six times."""
+"""Attempts for one request, where the library would make six."""
 _STEPS = (
     ("/api/repos/create", "making the repository"),
     ("/api/validate-yaml", "checking the card"),
@@ -30,53 +30,52 @@ _STEPS = (
     ("/api/", "asking about the repository"),
 )
 SENDING = "sending the large files"
-"""What a request to the storage means."""
+"""Step of a request to the storage."""
 _NO_ANSWER = (KeyError, IndexError, TypeError, AttributeError, json.JSONDecodeError)
-"""What the library raises where it takes something for an answer that is none, such as a login page."""
+"""Exceptions of the library for a response that is not the Hub's, such as a login page."""
 
-Tell = Callable[[dict[str, Any]], None]
+Report = Callable[[dict[str, Any]], None]
 
 
-class _GivenUp(Exception):
-    """The library would try again."""
+class _RetriesExhausted(Exception):
+    """Stops the library from retrying. `response` is the last response, None without one."""
 
     def __init__(self, response: Any = None) -> None:
-        """response: the last one, None where none came."""
-        super().__init__("tried in vain")
+        super().__init__("retries exhausted")
         self.response = response
 
 
 def main() -> NoReturn:
-    """Do what comes over stdin, a line each; end with it."""
-    # Whatever the libraries print is no answer of ours.
+    """Process the orders on stdin, one line each, until its end."""
+    # What libraries print must not get into the reports.
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     lock = threading.Lock()
 
-    def tell(said: dict[str, Any]) -> None:
+    def report(message: dict[str, Any]) -> None:
         with lock, contextlib.suppress(BrokenPipeError):
-            out.write(json.dumps(said) + "\n")
+            out.write(json.dumps(message) + "\n")
             out.flush()
 
     worker: _Worker | None = None
     for line in _lines():
         order = json.loads(line)
         if worker is None:
-            tell({"step": "starting"})
-            worker = _Worker(order["endpoint"], order["token"], tell)
+            report({"step": "starting"})
+            worker = _Worker(order["endpoint"], order["token"], report)
             continue
-        tell(worker.outcome(order))
+        report(worker.outcome(order))
     os._exit(0)
 
 
 def _lines() -> Iterator[str]:
-    """Give the lines of stdin as they come, and end the process with them, whatever it is doing."""
+    """Yield the lines of stdin as they arrive, and exit the process at its end, whatever it is doing."""
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def read() -> None:
         for line in sys.stdin:
             lines.put(line)
-        os._exit(0)  # the parent is gone, or wants no more
+        os._exit(0)  # the parent has ended or has no more orders
 
     threading.Thread(target=read, daemon=True).start()
     while True:
@@ -84,44 +83,44 @@ def _lines() -> Iterator[str]:
 
 
 class _RepeatCounter(threading.local):
-    """The last request of a thread; one that follows as it was is another try."""
+    """Counts repetitions of a thread's last request, which are retries."""
 
     request = ""
     times = 0
 
     def count(self, request: str) -> int:
-        """Note a request, and return how often it was made in a row."""
+        """Record a request, and return how often it was made in a row."""
         self.times = self.times + 1 if request == self.request else 1
         self.request = request
         return self.times
 
 
 class _Worker:
-    """huggingface_hub, watched."""
+    """Runs huggingface_hub and reports its progress."""
 
-    def __init__(self, endpoint: str, token: str, tell: Tell) -> None:
+    def __init__(self, endpoint: str, token: str, report: Report) -> None:
         from huggingface_hub import HfApi
 
-        self._tell = tell
+        self._report = report
         self._last = _RepeatCounter()
         self._api = HfApi(endpoint=endpoint, token=token)
         self._watch_requests()
         self._watch_progress()
 
     def outcome(self, order: dict[str, Any]) -> dict[str, Any]:
-        """Carry out one order; an exception of the library is what it means."""
+        """Process one order; return the result, or a description of the library's exception."""
         try:
             if order["do"] == "create":
                 self._api.create_repo(order["repo_id"], private=order["private"], exist_ok=True)
                 return {"done": None}
             return {"done": self._commit(order)}
-        except Exception as error:  # noqa: BLE001 - the border of the process: the parent raises what it means
+        except Exception as error:  # noqa: BLE001 - the process boundary: the parent raises the error
             return _describe_error(error)
 
     def _commit(self, order: dict[str, Any]) -> str:
         from huggingface_hub import CommitOperationAdd
 
-        self._tell({"step": "reading the files"})
+        self._report({"step": "reading the files"})
         operations = []
         for file in order["files"]:
             content = file.get("content")
@@ -150,17 +149,17 @@ class _Worker:
         path = request.url.path
         step = next((words for part, words in _STEPS if part in path), SENDING)
         if self._last.count(f"{request.method} {request.url}") > TRIES:
-            raise _GivenUp
-        self._tell({"step": step})
+            raise _RetriesExhausted
+        self._report({"step": step})
 
     def _on_response(self, response: Any) -> None:
         status = response.status_code
-        # How long a full rate limit is waited out, the library leaves to the server.
+        # The library waits for a rate limit as long as the server asks for.
         if status == 429 or ((status >= 500 or status == 408) and self._last.times >= TRIES):
             response.read()
-            raise _GivenUp(response)
+            raise _RetriesExhausted(response)
         if 300 <= status < 400:
-            self._last.times = 0  # where it leads to is no other try, be it the same place; the library counts these
+            self._last.times = 0  # a redirect is not a retry, even to the same URL; the library limits redirects
 
     def _watch_progress(self) -> None:
         from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
@@ -169,24 +168,24 @@ class _Worker:
 
         def update(bar: Any, n: float | None = 1) -> Any:
             if n:
-                self._tell({"sent": int(n)})
+                self._report({"sent": int(n)})
             return usual(bar, n)
 
-        tqdm.update = update  # its bars are the only word of what gets on
+        tqdm.update = update  # the library reports progress only through its bars
 
 
 def _describe_error(error: BaseException) -> dict[str, Any]:
-    """Return what an exception means, for the parent."""
+    """Return a description of an exception for the parent."""
     from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
 
     if isinstance(error, RuntimeError) and error.__cause__ is not None:
-        return _describe_error(error.__cause__)  # how the library says which file it was sending
-    response = getattr(error, "response", None) if isinstance(error, (HfHubHTTPError, _GivenUp)) else None
+        return _describe_error(error.__cause__)  # the library wraps it to name the file that it was sending
+    response = getattr(error, "response", None) if isinstance(error, (HfHubHTTPError, _RetriesExhausted)) else None
     if response is not None:
         try:
             body = response.content[:MAX_BODY_BYTES]
-        except Exception:  # noqa: BLE001 - of a stream that was not read; its class belongs to either HTTP library
+        except Exception:  # noqa: BLE001 - the stream was not read; the class depends on the HTTP library
             body = b""
         headers = {str(name).lower(): str(value) for name, value in response.headers.items()}
         return {
@@ -195,10 +194,10 @@ def _describe_error(error: BaseException) -> dict[str, Any]:
     kind = "other"
     if isinstance(error, httpx.TimeoutException):
         kind = "timeout"
-    elif isinstance(error, (httpx.TransportError, _GivenUp, ConnectionError)):
+    elif isinstance(error, (httpx.TransportError, _RetriesExhausted, ConnectionError)):
         kind = "connection"
     elif isinstance(error, (httpx.RequestError, *_NO_ANSWER)):
-        kind = "no answer"  # redirects in a circle, a body in another encoding than it names, a page instead of JSON
+        kind = "no answer"  # redirects in a circle, a body in another encoding than declared, a page instead of JSON
     elif isinstance(error, ValueError):
         kind = "value"
     elif isinstance(error, OSError):
