@@ -462,7 +462,7 @@ def test_who_waited_for_another_process_takes_what_that_one_made(
         real(*arguments)
 
     with ThreadPoolExecutor(1) as pool:
-        with converted.making(place):  # the other process
+        with converted.temporary_entry(place):  # the other process
             monkeypatch.setattr(fcntl, "flock", flock)
             found = pool.submit(embed, original)
             assert arrived.wait(PATIENCE)

@@ -20,7 +20,7 @@ from hf_gateway.engines.choosing import (
     engine_order,
     torch_plan,
 )
-from hf_gateway.engines.encoder import WINDOW_CHARS, windows
+from hf_gateway.engines.encoder import WINDOW_CHARS, text_windows
 from hf_gateway.engines.graphs import chosen_output
 from hf_gateway.engines.layout import MODES, Dense, Layout
 from hf_gateway.engines.pooling import Head
@@ -177,7 +177,7 @@ def test_batches_have_every_text_once_and_keep_to_the_budget(lengths: list[int],
 @given(st.lists(st.integers(0, WINDOW_CHARS + 10), max_size=12))
 def test_windows_have_every_text_once_in_order(sizes: list[int]) -> None:
     texts = ["x" * size for size in sizes]
-    found = list(windows(texts))
+    found = list(text_windows(texts))
     assert [text for _, window in found for text in window] == texts
     assert [start for start, _ in found] == [
         sum(len(window) for _, window in found[:place]) for place in range(len(found))

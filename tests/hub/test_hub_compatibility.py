@@ -614,7 +614,10 @@ ADAPTERS: dict[str, tuple[dict[str, Any], str]] = {
         {"library_name": "peft", "files": ADAPTER[:1]},
         "an unnamed model",
     ),
-    "in a folder": ({"files": tuple(ModelFile(f"last/{each.path}", each.size) for each in ADAPTER)}, "an unnamed model"),
+    "in a folder": (
+        {"files": tuple(ModelFile(f"last/{each.path}", each.size) for each in ADAPTER)},
+        "an unnamed model",
+    ),
     "nonsense for a base": ({"card_data": {"base_model": 5}, "config": {"peft": 5}}, "an unnamed model"),
 }
 
@@ -766,7 +769,7 @@ def test_a_download_that_is_there_in_part_needs_room_for_the_rest(
         found = connector.check_compatibility("a/parts")
         assert found.verdict == "too_big"
         assert said in found.reasons[-1]
-        (snapshot / name).write_bytes(b"cut off")
+        (snapshot / name).write_bytes(b"truncated")
         assert said in connector.check_compatibility("a/parts").reasons[-1]
         (snapshot / name).write_bytes(bytes(200))
     assert connector.check_compatibility("a/parts").verdict == "fits"

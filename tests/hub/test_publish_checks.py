@@ -68,31 +68,31 @@ ZIP = b"PK\x03\x04" + bytes(30)
 
 REFUSED: dict[str, tuple[Callable[[Path], None], str, str]] = {
     # name: (what is done to the folder, which check, what it says)
-    "no config": (without("adapter_config.json"), "missing", "adapter_config.json: is not there"),
+    "no config": (without("adapter_config.json"), "missing", "adapter_config.json: is missing"),
     "a config that is no JSON": (rewrite("adapter_config.json", "{"), "config", "is not valid JSON"),
     "a config that is a list": (rewrite("adapter_config.json", "[]"), "config", "is not an object"),
     "a kind that peft does not know": (rewrite("adapter_config.json", config(peft_type="LORAX")), "config", "'LORAX'"),
     "a kind that is a list": (rewrite("adapter_config.json", config(peft_type=["LORA"])), "config", "peft_type is ['LORA']"),
     "a kind that is an object": (rewrite("adapter_config.json", config(peft_type={"LORA": 1})), "config", "peft_type is {"),
     "no kind": (rewrite("adapter_config.json", config(peft_type=None)), "config", "peft_type is None"),
-    "no weights": (without("adapter_model.safetensors"), "missing", "adapter_model.safetensors: is not there"),
+    "no weights": (without("adapter_model.safetensors"), "missing", "adapter_model.safetensors: is missing"),
     "empty weights": (rewrite("adapter_model.safetensors", b""), "safetensors", "truncated or not safetensors"),
-    "weights cut in the header": (rewrite("adapter_model.safetensors", safetensors()[:100]), "safetensors", "cut off"),
+    "weights cut in the header": (rewrite("adapter_model.safetensors", safetensors()[:100]), "safetensors", "truncated"),
     "weights cut in the data": (rewrite("adapter_model.safetensors", safetensors()[:-4]), "safetensors", "after the end"),
-    "bytes behind the weights": (rewrite("adapter_model.safetensors", safetensors() + b"x"), "safetensors", "there are 65"),
+    "bytes behind the weights": (rewrite("adapter_model.safetensors", safetensors() + b"x"), "safetensors", "65 bytes follow"),
     "a header that is no JSON": (weights(b'{"a": '), "safetensors", "its header is not valid JSON"),
     "a header that is a list": (weights(b"[]", b""), "safetensors", "its header is not an object"),
     "a name that stands twice": (weights(b'{"a": {}, "a": {}}', b""), "safetensors", "duplicate name"),
     "a header of a gigabyte": (
         rewrite("adapter_model.safetensors", (1 << 30).to_bytes(8, "little") + b"{}"), "safetensors", "longer than the file",
     ),
-    "an unknown type of number": (weights(entry(dtype="F33"), bytes(32)), "safetensors", "no type that is known: 'F33'"),
-    "a list of types of number": (weights(entry(dtype=["F32"]), bytes(32)), "safetensors", "no type that is known: ['F32']"),
+    "an unknown type of number": (weights(entry(dtype="F33"), bytes(32)), "safetensors", "an unknown type: 'F33'"),
+    "a list of types of number": (weights(entry(dtype=["F32"]), bytes(32)), "safetensors", "an unknown type: ['F32']"),
     "a negative shape": (weights(entry(shape=[-8]), bytes(32)), "safetensors", "invalid shape or offsets"),
     "offsets outside of the file": (weights(entry(data_offsets=[0, 64], shape=[16]), bytes(32)), "safetensors", "after the end"),
     "offsets that do not fit the shape": (weights(entry(shape=[7]), bytes(32)), "safetensors", "do not match"),
     "a gap between tensors": (weights(entry(data_offsets=[8, 40]), bytes(40)), "safetensors", "do not begin where"),
-    "metadata that are no text": (weights({"__metadata__": {"a": 1}} | entry(), bytes(32)), "safetensors", "not texts"),
+    "metadata that are no text": (weights({"__metadata__": {"a": 1}} | entry(), bytes(32)), "safetensors", "not a mapping of names to strings"),
     "no tensor": (weights({}, b""), "safetensors", "contains no tensors"),
     "a whole model instead of an adapter": (
         weights(tensors(("model.embed_tokens.weight",))), "safetensors", "the weights of a whole model",
@@ -113,7 +113,7 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "an optimizer as safetensors": (rewrite("optimizer.safetensors", safetensors()), "optimizer", "the state of a training"),
     "the training's arguments": (rewrite("training_args.bin", b"x"), "optimizer", "training_args.bin"),
     "code": (rewrite("modeling_x.py", "import os"), "code", "modeling_x.py: is code"),
-    "a token in a text": (rewrite("LICENSE", f"free\n\nHF_TOKEN={SECRET}\n"), "secret", "LICENSE: line 3 seems to hold"),
+    "a token in a text": (rewrite("LICENSE", f"free\n\nHF_TOKEN={SECRET}\n"), "secret", "LICENSE: line 3 seems to contain"),
     "a token in the tokenizer's config": (
         rewrite("tokenizer_config.json", {"token": SECRET}), "secret", "tokenizer_config.json: line 1",
     ),
@@ -129,24 +129,24 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "an AWS key": (rewrite("NOTICE", "AKIA" + "ABCDEFGH12345678"), "secret", "an AWS key"),
     "a private key": (rewrite("NOTICE", "-----BEGIN OPENSSH PRIVATE KEY-----"), "secret", "a private key"),
     "a password in a URL": (rewrite("NOTICE", "https://ada:geheim@example.org/x"), "secret", "a password in a URL"),
-    "a text that is none": (rewrite("LICENSE", b"\xff\xfe\x00"), "not text", "LICENSE: is not the text"),
+    "a text that is none": (rewrite("LICENSE", b"\xff\xfe\x00"), "not text", "LICENSE: is not a text file"),
     "a tokenizer that is no JSON": (rewrite("tokenizer.json", "<html>"), "not JSON", "tokenizer.json: is not valid JSON"),
     "a path in another setting": (
-        rewrite("adapter_config.json", config(eva_config={"cache": "/home/ada/x"})), "local path", "eva_config.cache is a path",
+        rewrite("adapter_config.json", config(eva_config={"cache": "/home/ada/x"})), "local path", "eva_config.cache is a local path",
     ),
     "a path in the middle of a setting": (
         rewrite("adapter_config.json", config(note="--data=/home/ada/x")), "local path", "note contains a local path",
     ),
     "a path in a setting's name": (
-        rewrite("adapter_config.json", config(notes={"/home/ada/x": 1})), "local path", "a name in notes is a path",
+        rewrite("adapter_config.json", config(notes={"/home/ada/x": 1})), "local path", "a name in notes is a local path",
     ),
     "a path in the tokenizer's config": (
-        rewrite("tokenizer_config.json", {"chat_template": "{# from C:\\Users\\ada\\x #}"}), "local path", "chat_template has a",
+        rewrite("tokenizer_config.json", {"chat_template": "{# from C:\\Users\\ada\\x #}"}), "local path", "chat_template contains a",
     ),
     "a path in the weights' metadata": (
-        weights(tensors() | {"__metadata__": {"trained_from": "/home/ada/m"}}), "local path", "trained_from is a path of this",
+        weights(tensors() | {"__metadata__": {"trained_from": "/home/ada/m"}}), "local path", "trained_from is a local path",
     ),
-    "a path in a licence's text": (rewrite("NOTICE", "free\nsee /Users/ada/x"), "local path", "NOTICE: line 2 has a path"),
+    "a path in a licence's text": (rewrite("NOTICE", "free\nsee /Users/ada/x"), "local path", "NOTICE: line 2 contains a local path"),
 }  # fmt: skip
 
 
@@ -446,9 +446,7 @@ def test_paths_among_the_trainings_settings_are_left_out(folder: Path, hub: Hub)
     done = hub.publish(folder, metadata={"training": training})
     for name in ("output_dir", "train_file", "command", "parts"):
         assert f"| {name} | (a local path) |" in done.plan.card
-        assert (
-            f"README.md: training's {name} contained a local path, which was removed" in done.plan.changed
-        )
+        assert f"README.md: training's {name} contained a local path, which was removed" in done.plan.changed
     assert "| files | (a local path), acme/talk |" in done.plan.card
     assert "| learning_rate | 0.0001 |" in done.plan.card
     assert len(done.plan.changed) == 5
@@ -498,9 +496,9 @@ LICENSES: dict[str, tuple[str | None, str | None, str | None]] = {
     "a permissive base takes any": ("apache-2.0", "mit", None),
     "a permissive base takes a stricter one": ("mit", "cc-by-nc-4.0", None),
     "copyleft passes itself on": ("gpl-3.0", "gpl-3.0", None),
-    "copyleft is not loosened": ("gpl-3.0", "mit", "wants the adapter to go out under the same licence, not mit"),
+    "copyleft is not loosened": ("gpl-3.0", "mit", "requires the same licence for the adapter, not mit"),
     "restrictions on use are passed on": ("llama3.1", "llama3.1", None),
-    "restrictions on use are not dropped": ("llama3.1", "apache-2.0", "is llama3.1, which wants"),
+    "restrictions on use are not dropped": ("llama3.1", "apache-2.0", "is llama3.1, which requires"),
     "non-commercial stays so": ("cc-by-nc-4.0", "cc-by-nc-4.0", None),
     "non-commercial is not sold": (
         "cc-by-nc-4.0",
@@ -515,18 +513,18 @@ LICENSES: dict[str, tuple[str | None, str | None, str | None]] = {
     "research is not only non-commercial": ("intel-research", "cc-by-nc-4.0", "under its own terms"),
     "research stays so": ("intel-research", "intel-research", None),
     "all of a list are passed on": ("[apache-2.0, llama3]", "llama3", None),
-    "none of a list is dropped": ("[apache-2.0, llama3]", "apache-2.0", "is llama3, which wants"),
-    "copyleft in a list is not dropped": ("[mit, gpl-3.0]", "mit", "is gpl-3.0, which wants"),
-    "two that want themselves": ("[llama3, gpl-3.0]", "llama3", "is gpl-3.0, which wants"),
-    "a font's licence wants itself": ("ofl-1.1", "mit", "is ofl-1.1, which wants"),
-    "no licence": ("apache-2.0", "none", "license: is 'none', by which no licence goes"),
-    "an unknown licence": ("apache-2.0", "unknown", "license: is 'unknown', by which no licence goes"),
-    "a licence that nobody knows": ("apache-2.0", "no-such", "license: is 'no-such', by which no licence goes"),
+    "none of a list is dropped": ("[apache-2.0, llama3]", "apache-2.0", "is llama3, which requires"),
+    "copyleft in a list is not dropped": ("[mit, gpl-3.0]", "mit", "is gpl-3.0, which requires"),
+    "two that want themselves": ("[llama3, gpl-3.0]", "llama3", "is gpl-3.0, which requires"),
+    "a font's licence wants itself": ("ofl-1.1", "mit", "is ofl-1.1, which requires"),
+    "no licence": ("apache-2.0", "none", "license: is 'none', an unknown identifier"),
+    "an unknown licence": ("apache-2.0", "unknown", "license: is 'unknown', an unknown identifier"),
+    "a licence that nobody knows": ("apache-2.0", "no-such", "license: is 'no-such', an unknown identifier"),
     "a licence written wrongly": ("apache-2.0", "apache2", "(did you mean 'apache-2.0'?)"),
     "no derivatives": ("cc-by-nd-4.0", "cc-by-nd-4.0", "does not allow derived works to be published"),
-    "nobody knows the base's": ("my-own-licence", "mit", "is my-own-licence, of which nothing is known"),
+    "nobody knows the base's": ("my-own-licence", "mit", "is my-own-licence, whose terms are unknown"),
     "the base has none": (None, "mit", "is unknown: name it with base_license"),
-    "the base has `other`": ("other", "mit", "is other, of which nothing is known"),
+    "the base has `other`": ("other", "mit", "is other, whose terms are unknown"),
     "the adapter has none": ("apache-2.0", None, "license: is missing"),
     "`other` without a name": ("apache-2.0", "other", "needs license_name and license_link"),
 }
@@ -571,10 +569,10 @@ SAID: dict[str, tuple[str | None, str, str, bool, str | None]] = {
         "apache-2.0",
         "apache-2.0",
         False,
-        "is my-own, of which nothing is known",
+        "is my-own, whose terms are unknown",
     ),
     "which somebody may have read": ("my-own", "apache-2.0", "apache-2.0", True, None),
-    "what is said holds too": ("mit", "gpl-3.0", "mit", False, "is gpl-3.0, which wants"),
+    "what is said holds too": ("mit", "gpl-3.0", "mit", False, "is gpl-3.0, which requires"),
 }
 
 
@@ -610,9 +608,9 @@ def test_the_licence_in_a_card_of_ones_own_counts(folder: Path, hub: Hub) -> Non
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "an unknown field": ({"licence": "mit"}, "metadata has no 'licence'; did you mean 'license'"),
-    "a metric without a dataset": ({"metrics": {"accuracy": 0.9}}, "say on which dataset accuracy was measured"),
+    "a metric without a dataset": ({"metrics": {"accuracy": 0.9}}, "name the dataset that accuracy was measured on"),
     "a metric without a number": ({"metrics": [{"name": "a", "value": "high"}]}, "is a name and a number"),
-    "training that is a list": ({"training": [1]}, "training has names and values"),
+    "training that is a list": ({"training": [1]}, "training is a mapping of names to values"),
     "a base model that is none": ({"base_model": "../x"}, "is not a model id"),
     "a title that is a number": ({"title": 7}, "title is a text"),
     "tags that are a number": ({"tags": 5}, "tags is a text or a list of texts, not int"),
@@ -620,8 +618,8 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "datasets by name": ({"datasets": {"a/b": 1}}, "datasets is a text or a list of texts, not dict"),
     "metrics that are a number": ({"metrics": 5}, "metrics are numbers by name, or a list, not int"),
     "metrics that are a text": ({"metrics": "good"}, "metrics are numbers by name, or a list, not str"),
-    "a metric that is no number": ({"metrics": {"a": float("nan")}, "datasets": "a/b"}, "a is nan, which is no result"),
-    "a metric without end": ({"metrics": {"a": float("inf")}, "datasets": "a/b"}, "a is inf, which is no result"),
+    "a metric that is no number": ({"metrics": {"a": float("nan")}, "datasets": "a/b"}, "a is nan, not a finite number"),
+    "a metric without end": ({"metrics": {"a": float("inf")}, "datasets": "a/b"}, "a is inf, not a finite number"),
     "a split that is a number": (
         {"metrics": [{"name": "a", "value": 1, "dataset": "a/b", "split": 5}]},
         "is a name and a number",

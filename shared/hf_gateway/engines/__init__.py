@@ -1,7 +1,7 @@
 """In-process inference. An engine is a module with a class `Engine` and the names of its `OPTIONS`.
 
-`choosing.ENGINES` is the order of preference, the fastest first. What an engine cannot serve in the model's own space it
-refuses with `EngineFailed`, and the next one takes over.
+`choosing.ENGINES` is the order of preference, the fastest first. An engine that cannot produce the model's own
+vectors raises `EngineFailed`, and the next one is tried.
 """
 
 import contextlib
@@ -27,50 +27,50 @@ log = logger(__name__)
 
 
 class EmbeddingEngine(Protocol):
-    """A loaded model, whichever engine runs it."""
+    """A loaded embedding model, independent of the engine that runs it."""
 
     name: str
 
     @property
     def device(self) -> str:
-        """Where it runs."""
+        """Device that it runs on."""
 
     @property
     def precision(self) -> str:
-        """The type of the numbers it multiplies: fp32, bf16, fp16."""
+        """Number type of its computations: fp32, bf16, fp16."""
 
     @property
     def dimension(self) -> int | None:
-        """Numbers a vector."""
+        """Values per vector."""
 
     def embed(self, request: EmbedRequest) -> EmbedAnswer:
         """Embed n texts in one role into (n, dim) float32."""
 
 
 class ChatEngine(Protocol):
-    """A loaded model that answers in a conversation, whichever engine runs it."""
+    """A loaded chat model, independent of the engine that runs it."""
 
     name: str
 
     @property
     def device(self) -> str:
-        """Where it runs."""
+        """Device that it runs on."""
 
     @property
     def context(self) -> int | None:
-        """Tokens it takes, prompt and answer together; None where its files do not say."""
+        """Maximum tokens of prompt and answer together; None if the model's files do not say."""
 
     def start(self, request: ChatRequest) -> Generation:
-        """Prepare an answer, which is made while it is read. Raises InvalidRequest."""
+        """Prepare an answer, which is generated while it is read. Raises InvalidRequest."""
 
 
 def runnable() -> tuple[str, ...]:
-    """Return the engines for embeddings whose packages are installed, the fastest first."""
+    """Return the embedding engines whose packages are installed, the fastest first."""
     return tuple(name for name in ENGINES if all(installed(package) for package in PACKAGES[name]))
 
 
 def require_engine(options: Mapping[str, Any] | None = None) -> None:
-    """Raise EngineMissing, with the `pip install` line, when no engine that `options` allow is installed."""
+    """Raise EngineMissing, with the `pip install` line, if no engine that `options` allow is installed."""
     named = (options or {}).get("engine")
     wanted = engine_order(options or {}, cuda=False) if named is not None else ENGINES
     if set(wanted).isdisjoint(runnable()):
@@ -78,7 +78,7 @@ def require_engine(options: Mapping[str, Any] | None = None) -> None:
             extra = "torch" if wanted == ("sentence_transformers",) else "local"
             raise EngineMissing(f"the engine {named!r} is not installed: pip install 'hf-gateway[{extra}]'")
         raise EngineMissing(
-            "models in this process need an engine: pip install 'hf-gateway[local]' for a small and fast one, which takes "
+            "models in this process need an engine: pip install 'hf-gateway[local]' for a small and fast one, which runs "
             "models with an ONNX file or converted ones; pip install 'hf-gateway[torch]' for all models, and to convert them"
         )
 
@@ -90,9 +90,17 @@ _loading = fork_lock()
 def open_engine(
     files: ModelFiles, space: VectorSpace, options: Mapping[str, Any], revision: str | None = None
 ) -> EmbeddingEngine:
-    """Return an engine for the model; one that is loaded already is shared by everybody in the process.
+    """Return an engine for an embedding model; one that is loaded already is shared within the process.
 
-    Raises EngineFailed or EngineMissing, with each engine's reason, when none can serve it, and ConfigError.
+    Args:
+        files: the model's files.
+        space: vector space of the model, with its prompts.
+        options: the target's options.
+        revision: revision of the files.
+
+    Raises:
+        EngineFailed, EngineMissing: no engine can run the model; with the reason of each engine.
+        ConfigError: invalid options.
     """
     key = (str(files.path), space, revision, tuple(sorted(options.items())))
     with _loading:
@@ -116,7 +124,7 @@ def _first(
     wanted: list[str],
     missing: Mapping[str, str],
 ) -> EmbeddingEngine:
-    """Open the first engine that can serve the model, and say why those before it cannot."""
+    """Open the first engine that can run the model, and log why the engines before it cannot."""
     failures: dict[str, EngineFailed] = {}
     for name in wanted:
         try:
@@ -126,7 +134,7 @@ def _first(
             failures[name] = error
             continue
         if failures:
-            log.info("%s: %s serves it, since %s", space.model, engine.name, _reasons(failures))
+            log.info("%s: runs on %s, since %s", space.model, engine.name, _reasons(failures))
         return engine
     if len(failures) == 1 and not missing:
         raise next(iter(failures.values()))
@@ -136,7 +144,7 @@ def _first(
 
 
 def _load_or_fail(engine: Any, *arguments: Any, **named: Any) -> Any:
-    """Load a model; whatever a library raises meanwhile is an EngineFailed, so that the next engine or target is asked."""
+    """Load a model; other exceptions become EngineFailed, so that the next engine or target is tried."""
     try:
         return engine(*arguments, **named)
     except GatewayError:
@@ -146,7 +154,7 @@ def _load_or_fail(engine: Any, *arguments: Any, **named: Any) -> Any:
 
 
 def _reasons(failures: Mapping[str, EngineFailed]) -> str:
-    """Give each reason once, after the engines that have it."""
+    """Return each reason once, after the engines that it applies to."""
     engines: dict[str, list[str]] = {}
     for name, error in failures.items():
         engines.setdefault(error.message, []).append(_words(name))
@@ -158,7 +166,7 @@ def _words(name: str) -> str:
 
 
 def require_chat_engine() -> None:
-    """Raise EngineMissing, with the `pip install` line, when no engine for chats is installed."""
+    """Raise EngineMissing, with the `pip install` line, if no chat engine is installed."""
     if not (find_spec("torch") and find_spec("transformers")):
         raise EngineMissing("chat models in this process need torch and transformers: pip install 'hf-gateway[torch]'")
 
@@ -166,9 +174,17 @@ def require_chat_engine() -> None:
 def open_chat_engine(
     files: ModelFiles, options: Mapping[str, Any], revision: str | None = None, name: str | None = None
 ) -> ChatEngine:
-    """Return an engine for the chat model; one that is loaded already is shared by everybody in the process.
+    """Return an engine for a chat model; one that is loaded already is shared within the process.
 
-    name: what answers and errors call the model, by default its folder. Raises EngineFailed, EngineMissing, ConfigError.
+    Args:
+        files: the model's files.
+        options: the target's options.
+        revision: revision of the files.
+        name: the model's name in answers and errors; by default its folder.
+
+    Raises:
+        EngineFailed, EngineMissing: the model cannot be loaded.
+        ConfigError: invalid options.
     """
     key = ("chat", str(files.path), name, revision, tuple(sorted(options.items())))
     with _loading:
@@ -181,7 +197,17 @@ def open_chat_engine(
 
 
 def trusts_remote_code(files: ModelFiles, options: Mapping[str, Any], revision: str | None) -> bool:
-    """Say whether a repository's code may run, and hold torch to safetensors. Raises ConfigError, EngineFailed."""
+    """Return whether the repository's code may run, after a check that the weights are safetensors.
+
+    Args:
+        files: the model's files.
+        options: the target's options.
+        revision: revision of the files.
+
+    Raises:
+        ConfigError: the code is trusted without a pinned commit.
+        EngineFailed: there are no safetensors.
+    """
     trusted = trust_of(files, options, revision)
     if not any(files.path.rglob("*.safetensors")):
         raise EngineFailed(
@@ -191,18 +217,27 @@ def trusts_remote_code(files: ModelFiles, options: Mapping[str, Any], revision: 
 
 
 def trust_of(files: ModelFiles, options: Mapping[str, Any], revision: str | None) -> bool:
-    """Say whether a repository's code may run. Raises ConfigError for trust in whatever it will be."""
+    """Return whether the repository's code may run.
+
+    Args:
+        files: the model's files.
+        options: the target's options.
+        revision: revision of the files.
+
+    Raises:
+        ConfigError: the code is trusted without a pinned commit.
+    """
     trusted = bool(options.get("trust_remote_code", False))
     if trusted and files.source != "path" and not re.fullmatch(r"[0-9a-f]{40}", revision or ""):
         raise ConfigError(
-            "trust_remote_code runs the repository's code, so it needs a revision that is a whole commit (40 characters)"
+            "trust_remote_code runs the repository's code, so it needs a revision that is a full commit hash (40 characters)"
         )
     return trusted
 
 
 @contextlib.contextmanager
 def quiet_loggers() -> Iterator[None]:
-    """Keep transformers from drawing a progress bar for loading weights that are on this disk."""
+    """Hide transformers' progress bar for loading weights from disk."""
     from transformers.utils import logging as transformers_logging
 
     shown = transformers_logging.is_progress_bar_enabled()

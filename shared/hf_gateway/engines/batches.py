@@ -1,13 +1,20 @@
-"""How texts are put together for one forward pass: by length, within a budget of tokens."""
+"""Groups texts for a forward pass by length, within a budget of tokens."""
 
 from collections.abc import Sequence
 
 
 def batches_by_length(lengths: Sequence[int], tokens: int, rows: int | None = None) -> list[list[int]]:
-    """Put n texts into batches of similar length, the longest first; returns their places.
+    """Group n texts into batches of similar length, the longest first.
 
-    Texts of a batch are padded to its longest, so a batch of r texts costs r times that. tokens: what a batch may cost, which
-    one long text alone may exceed; rows: texts a batch at most.
+    Texts of a batch are padded to its longest, so a batch of r texts costs r times that length.
+
+    Args:
+        lengths: tokens of each text.
+        tokens: maximum cost of a batch; a single longer text may exceed it.
+        rows: maximum texts per batch.
+
+    Returns:
+        The indexes of the texts of each batch.
     """
     found: list[list[int]] = []
     batch: list[int] = []

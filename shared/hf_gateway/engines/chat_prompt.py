@@ -1,4 +1,4 @@
-"""From a chat request to the prompt of a model in this process, by the chat template that lies beside its weights."""
+"""Renders a chat request into the prompt of a model in this process, with the chat template among the model's files."""
 
 import contextlib
 import functools
@@ -20,33 +20,33 @@ _KINDS = {"image_url": "images", "input_image": "images", "image": "images", "in
 
 @dataclass(frozen=True)
 class Prompt:
-    """What the model is given: as text and as token ids.
-
-    begun: how much of the answer the text's end holds already; ways: how it may go on from there, as token ids, where there
-    is a choice of some tools.
-    """
+    """The model's input."""
 
     text: str
+    """The prompt as text."""
     ids: list[int]
+    """The prompt as token ids."""
     begun: str = ""
+    """Beginning of the answer that the prompt ends with."""
     ways: tuple[list[int], ...] = ()
+    """Possible continuations as token ids, if the answer has to call one of several tools."""
 
 
 class Template:
-    """A tokenizer's chat template. name: the model, as errors call it."""
+    """A tokenizer's chat template. `name` is the model's name in errors."""
 
     def __init__(self, tokenizer: Any, name: str) -> None:
-        """Take the tokenizer; it has a template."""
+        """Set the tokenizer, which must have a template."""
         self._tokenizer = tokenizer
         self._name = name
-        # transformers would warn of a text beyond the context, once; here it is an error of its own, each time.
+        # Replaces transformers' one-time warning about texts beyond the context: here each of them is an error.
         tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
         template = tokenizer.chat_template
         self.source: str = "\n".join(template.values()) if isinstance(template, Mapping) else template
-        """The template itself, or all of them where there are several."""
+        """The template, or all of them if there are several."""
 
     def prompt(self, request: ChatRequest) -> Prompt:
-        """Render the request. Raises ModelNotFound for what the model's template has no words for."""
+        """Render the request. Raises ModelNotFound for content that the template does not support."""
         tools = [] if request.tool_choice == "none" else [json.loads(json.dumps(tool)) for tool in request.tools]
         spoken = with_reasoning(request.messages, self._reasoning_name)
         messages: list[Message] = [self._message(index, message) for index, message in enumerate(spoken)]
@@ -59,17 +59,17 @@ class Template:
             switches["enable_thinking"] = False
         text = self._render(messages, tools, switches)
         if tools and text == self._render(messages, [], switches):
-            raise ModelNotFound(f"{self._name} knows no tools: its chat template has no place for them")
+            raise ModelNotFound(f"{self._name} does not support tools: its chat template does not render them")
         if tools and self._call_form is None and not getattr(self._tokenizer, "response_template", None):
             raise ModelNotFound(
-                f"it is not known how {self._name} calls tools: its tokenizer has no response_template, "
+                f"the form of tool calls of {self._name} is unknown: its tokenizer has no response_template, "
                 f"and its chat template does not write calls as {CALL}{{json}}"
             )
         begun = THINK if text.rstrip().endswith(THINK) else ""
         if forced:
             close = f"\n{THINK_END}\n\n" if begun else ""
             opening, closing = self._beginning_of_call()
-            # Without the space that follows: it belongs to the next token, and alone is one the model has seldom seen.
+            # Without the space that follows, which belongs to the next token; alone it would be one that the model rarely saw.
             call = opening + forced[0] + closing if len(forced) == 1 else opening
             ways = tuple(self._encode_literal(name + closing) for name in forced) if len(forced) > 1 else ()
             ids = self._ids(messages, tools, switches) + self._encode_literal(close + call)
@@ -78,7 +78,7 @@ class Template:
 
     @functools.cached_property
     def _reasoning_name(self) -> str | None:
-        """Under which name the template reads the thoughts of earlier messages; None where it does not."""
+        """Field from which the template reads the reasoning of earlier messages; None if it does not."""
         return next((name for name in REASONING_FIELDS if re.search(rf"[.\"']{name}\b", self.source)), None)
 
     def _message(self, index: int, message: Message) -> dict[str, Any]:
@@ -88,7 +88,7 @@ class Template:
         if made.get("tool_calls"):
             made["tool_calls"] = [_call(call) for call in made["tool_calls"]]
             if made["content"]:
-                made.pop("thinking", None)  # gpt-oss's template has room for one of the two
+                made.pop("thinking", None)  # gpt-oss's template supports only one of the two
         return made
 
     def _text_of(self, index: int, content: Any) -> str:
@@ -100,7 +100,7 @@ class Template:
             if not isinstance(text, str):
                 kind = part["type"]
                 raise ModelNotFound(
-                    f"{self._name} takes no {_KINDS.get(kind, 'such part')}: message {index} has a part of type {kind!r}"
+                    f"{self._name} does not support {_KINDS.get(kind, 'such parts')}: message {index} has a part of type {kind!r}"
                 )
             texts.append(text)
         return "".join(texts)
@@ -109,7 +109,7 @@ class Template:
         return str(self._apply(messages, tools, switches, tokenize=False))
 
     def _ids(self, messages: Sequence[Message], tools: Sequence[Any], switches: Mapping[str, Any]) -> list[int]:
-        # What a message says is no control token, even if it reads like one: a document cannot play the system's part.
+        # Text in a message is not encoded as a control token, even if it looks like one: a document cannot fake a system message.
         safe = {"sanitize_control_tokens": True} if hasattr(self._tokenizer, "chat_control_tokens") else {}
         encoded = self._apply(messages, tools, {**switches, **safe}, tokenize=True, return_dict=True)
         return list(encoded["input_ids"])
@@ -120,16 +120,16 @@ class Template:
                 list(messages), tools=list(tools) or None, add_generation_prompt=True, **how, **switches
             )
         except Exception as error:
-            # A template says what it does not take by raising: a role, an order of roles, a second system message.
+            # Templates reject input by raising: a role, an order of roles, a second system message.
             raise ModelNotFound(
-                f"the chat template of {self._name} does not take this conversation: {type(error).__name__}: {error}"
+                f"the chat template of {self._name} does not accept this conversation: {type(error).__name__}: {error}"
             ) from error
 
     def _encode_literal(self, text: str) -> list[int]:
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _beginning_of_call(self) -> tuple[str, str]:
-        """Return what stands before and behind the tool's name."""
+        """Return the text before and after the tool's name."""
         if self._call_form is None:
             raise ModelNotFound(
                 f"{self._name} cannot be made to call a tool: its chat template does not write calls as {CALL}{{json}}"
@@ -138,21 +138,21 @@ class Template:
 
     @functools.cached_property
     def _call_form(self) -> tuple[str, str] | None:
-        """What the template writes before and behind the name of a tool that was called, if it is the form of Hermes."""
+        """Text that the template writes before and after the name of a called tool, if it has the form of Hermes."""
         function = {"name": "a_name", "arguments": {"a": 1}}
         call = {"type": "function", "id": "call00000", "function": function}
         offered = {"type": "function", "function": {"name": "a_name", "description": "", "parameters": {}}}
-        said = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "", "tool_calls": [call]}]
+        example = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "", "tool_calls": [call]}]
         try:
-            text = str(self._tokenizer.apply_chat_template(said, tools=[offered], tokenize=False))
-        except Exception:  # noqa: BLE001 - see _apply; it has no words for calls then
+            text = str(self._tokenizer.apply_chat_template(example, tools=[offered], tokenize=False))
+        except Exception:  # noqa: BLE001 - see _apply; the template does not support calls
             return None
         form = re.search(rf'({re.escape(CALL)}\s*{{\s*"name":\s*")a_name("\s*,\s*"arguments":)', text)
         return (form[1], form[2]) if form else None
 
 
 def _call(call: Mapping[str, Any]) -> dict[str, Any]:
-    """Give a call's arguments as the mapping that templates walk through; what is no JSON stays text."""
+    """Return a call with its arguments as the mapping that templates iterate over; invalid JSON stays text."""
     function = dict(call["function"])
     if isinstance(function.get("arguments"), str):
         with contextlib.suppress(ValueError, RecursionError):

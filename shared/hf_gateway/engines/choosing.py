@@ -1,4 +1,4 @@
-"""Which engines are tried for a model, in which order, and in which precision torch runs: decided from facts, without loading."""
+"""Decides which engines are tried for a model, in which order, and in which precision torch runs, without loading anything."""
 
 import importlib.util
 import os
@@ -13,15 +13,15 @@ from typing import Any, Literal
 from hf_gateway.errors import ConfigError, did_you_mean
 
 ENGINES = ("openvino", "onnxruntime", "sentence_transformers")
-"""The modules, the fastest on a processor first."""
+"""Module names, the fastest on a CPU first."""
 OPTIONS = frozenset({"engine", "device", "dtype", "batch_size", "trust_remote_code"})
-"""What every engine for embeddings is told, and takes or refuses."""
+"""Options that every embedding engine receives."""
 PACKAGES: Mapping[str, tuple[str, ...]] = {
     "openvino": ("openvino", "tokenizers", "numpy"),
     "onnxruntime": ("onnxruntime", "tokenizers", "numpy"),
     "sentence_transformers": ("sentence_transformers",),
 }
-"""What each engine stands on."""
+"""Packages that each engine needs."""
 
 _NAMES = {"openvino": "openvino", "onnxruntime": "onnxruntime", "torch": "sentence_transformers"}
 _ALIASES = {"sentence-transformers": "torch", "sentence_transformers": "torch", "onnx": "onnxruntime"}
@@ -30,10 +30,10 @@ Installed = Callable[[str], bool]
 
 
 def installed(package: str) -> bool:
-    """Say whether a package could be imported, without importing it."""
+    """Return whether a package can be imported, without importing it."""
     try:
         return importlib.util.find_spec(package) is not None
-    except (ImportError, ValueError):  # hidden on purpose
+    except (ImportError, ValueError):  # blocked in sys.modules
         return False
 
 
@@ -49,11 +49,11 @@ DTYPES: Mapping[str, str] = {
     "bfloat16": "bfloat16",
     "float64": "float64",
 }
-"""Our words and torch's for types of numbers, to the names that torch has as attributes."""
+"""Names of number types, this package's and torch's, to torch's attribute names."""
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Look at the form of a local target's options, without torch. Raises ConfigError."""
+    """Validate a local target's options without torch. Raises ConfigError."""
     if (named := options.get("engine")) is not None:
         _engine(named)
     device = options.get("device")
@@ -61,10 +61,10 @@ def check_options(options: Mapping[str, Any]) -> None:
         raise ConfigError(f"the option device is a name such as 'cpu', 'cuda' or 'cuda:1', not {device!r}")
     dtype = options.get("dtype")
     if dtype is not None and not (isinstance(dtype, str) and dtype in (*DTYPES, "auto")):
-        raise ConfigError(f"there is no dtype {dtype!r}{did_you_mean(str(dtype), {*DTYPES, 'auto'})}")
+        raise ConfigError(f"unknown dtype {dtype!r}{did_you_mean(str(dtype), {*DTYPES, 'auto'})}")
     rows = options.get("batch_size")
     if rows is not None and (not isinstance(rows, int) or isinstance(rows, bool) or rows < 1):
-        raise ConfigError(f"the option batch_size is a number of texts from 1 on, not {rows!r}")
+        raise ConfigError(f"the option batch_size is a number of texts, at least 1, not {rows!r}")
     trusted = options.get("trust_remote_code")
     if trusted is not None and not isinstance(trusted, bool):
         raise ConfigError(f"the option trust_remote_code is true or false, not {trusted!r}")
@@ -73,14 +73,19 @@ def check_options(options: Mapping[str, Any]) -> None:
 def _engine(named: Any) -> str:
     name = _ALIASES.get(str(named), str(named))
     if name not in _NAMES:
-        raise ConfigError(f"there is no engine {named!r}{did_you_mean(str(named), set(_NAMES))}")
+        raise ConfigError(f"unknown engine {named!r}{did_you_mean(str(named), set(_NAMES))}")
     return _NAMES[name]
 
 
 def engine_order(options: Mapping[str, Any], *, cuda: bool) -> tuple[str, ...]:
-    """Return the engines to try: the one that `engine` names, torch alone for another device than the processor, else all.
+    """Return the engines to try: the one that the option `engine` names, torch alone for a device other than the CPU, else all.
 
-    cuda: whether torch would compute on an NVIDIA or AMD GPU, where it is the fastest. Raises ConfigError for an unknown name.
+    Args:
+        options: the target's options.
+        cuda: whether torch can use an NVIDIA or AMD GPU, on which it is the fastest.
+
+    Raises:
+        ConfigError: unknown engine.
     """
     named = options.get("engine")
     if named is not None:
@@ -95,7 +100,7 @@ def engine_order(options: Mapping[str, Any], *, cuda: bool) -> tuple[str, ...]:
 
 @cache
 def cuda_is_here() -> bool:
-    """Say whether torch has a GPU. torch is imported only where its build and a driver let one expect it."""
+    """Return whether torch has a GPU. torch is imported only if its build and a driver make that likely."""
     if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1") or not built_for_gpu():
         return False
     if sys.platform == "linux" and not any(Path(name).exists() for name in _DRIVERS):
@@ -106,11 +111,11 @@ def cuda_is_here() -> bool:
 
 
 _DRIVERS = ("/dev/nvidiactl", "/dev/nvidia0", "/proc/driver/nvidia/version", "/dev/dxg", "/dev/kfd")
-"""What the kernel shows where there is a GPU: NVIDIA's, under WSL, AMD's."""
+"""Files that exist if there is a GPU: NVIDIA's, NVIDIA's under WSL, AMD's."""
 
 
 def built_for_gpu(version_file: Path | None = None) -> bool:
-    """Read in torch's own file of versions whether it was built for CUDA or ROCm; False where torch is missing."""
+    """Return whether torch was built for CUDA or ROCm, by its version file; False without torch."""
     if version_file is None:
         if not installed("torch") or (spec := importlib.util.find_spec("torch")) is None or not spec.origin:
             return False
@@ -124,27 +129,32 @@ def built_for_gpu(version_file: Path | None = None) -> bool:
 
 @dataclass(frozen=True)
 class TorchPlan:
-    """How torch runs a model. half: the 16-bit type to try, if it gives the same vectors; forced: without asking that.
-
-    tokens: of a batch, padding included; attention: what to ask transformers for, None for its own choice.
-    """
+    """How torch runs a model."""
 
     half: Literal["bfloat16", "float16"] | None
+    """16-bit type that is used if it gives the same vectors; None for float32 only."""
     forced: str | None
+    """Type that is used without that check."""
     tokens: int
+    """Maximum tokens of a batch, padding included."""
     attention: Literal["flash_attention_2"] | None = None
+    """Attention implementation for transformers; None for its default."""
 
 
 CPU_BATCH_TOKENS = 4096
+"""Tokens of a batch on a CPU."""
 GPU_BATCH_TOKENS = 65536
-"""Enough to keep a GPU busy; activations of a large model take a few GB."""
+"""Tokens of a batch that keep a GPU busy; activations of a large model take a few GB."""
 
 
 def torch_plan(dtype: Any, device: str, *, bf16: bool, flash: bool) -> TorchPlan:
-    """Decide how torch runs on a device, such as "cpu" or "cuda:0".
+    """Decide how torch runs on a device.
 
-    dtype: the option, in our words or torch's, None for "auto"; bf16: whether the device multiplies bfloat16 by itself;
-    flash: whether flash-attn is installed, with which a GPU needs no padding.
+    Args:
+        dtype: the option, in this package's or torch's names; None for "auto".
+        device: name such as "cpu" or "cuda:0".
+        bf16: whether the device supports bfloat16 natively.
+        flash: whether flash-attn is installed, with which a GPU needs no padding.
     """
     gpu = device.startswith("cuda")
     tokens = GPU_BATCH_TOKENS if gpu else CPU_BATCH_TOKENS

@@ -1,7 +1,8 @@
-"""The cache of converted models: made once, by whoever has torch, and run without it ever after.
+"""Cache of converted models: converted once, where torch is installed, and run without torch afterwards.
 
-An entry is a folder with the graph, the tokenizer as transformers uses it, and `entry.json`: what was converted, and the
-vectors that the original gave for the canary texts. It is made beside its place and renamed, so that it is whole or not there.
+An entry is a folder with the graph, the tokenizer as transformers uses it, and `entry.json`: a description of the
+model, and the original's vectors of the canary texts. It is written under a temporary name and renamed, so that it is
+either complete or absent.
 """
 
 import contextlib
@@ -22,14 +23,16 @@ from hf_gateway.values.logs import logger
 log = logger(__name__)
 
 VERSION = 2
-"""Of the form of entries, and of what converting does; entries of another one are made anew."""
+"""Version of the entries' format and of the conversion; entries of another version are converted again."""
 
 _SMALL_FILE_BYTES = 200_000
-"""Bytes up to which a file is read whole each time."""
+"""Size up to which a file is read completely each time."""
 _SAMPLES = 32
+"""Number of samples of a large file."""
 _SAMPLE_BYTES = 4096
+"""Bytes of a sample."""
 _UNREAD = frozenset({"data_config.json"})
-"""What is of no use to a model, and not everywhere: downloads leave it out."""
+"""Files that do not affect a model and that downloads leave out."""
 _READ = (
     "*.safetensors",
     "*config*.json",
@@ -43,23 +46,26 @@ _READ = (
 
 @dataclass(frozen=True)
 class ConvertedModel:
-    """A converted model. reference: what the original gave for the canaries, as documents without a prompt."""
+    """A converted model."""
 
     folder: Path
+    """Folder of the entry."""
     max_tokens: int | None
+    """Maximum tokens of a text; None without a limit."""
     reference: Fingerprint
+    """The original's vectors of the canaries, as documents without a prompt."""
 
     @property
     def tokenizer(self) -> Path:
-        """The tokenizer.json."""
+        """Path of the tokenizer.json."""
         return self.folder / "tokenizer.json"
 
 
 def identity(files: ModelFiles) -> str:
-    """Return a name for a model by what its files say: other weights, settings or vocabularies have another one.
+    """Return a digest of a model's weights, settings and vocabularies.
 
-    The same on every machine and after every download, since it goes by contents alone. A large file is read whole once;
-    afterwards this machine knows it by size, time of change and samples of its bytes.
+    It depends on content alone, so it is the same on every machine and after every download. A large file is read
+    completely once; later this machine recognises it by its size, modification time and samples of its bytes.
     """
     digest = hashlib.blake2b(digest_size=16)
     modules = read_json(files.path / "modules.json")
@@ -88,23 +94,28 @@ def content_of(path: Path) -> str:
 
 
 def root() -> Path:
-    """Return the folder of all entries: HF_GATEWAY_CONVERTED, where an image or a team has one, or `converted` under our home."""
+    """Return the folder of all entries: HF_GATEWAY_CONVERTED, or else `converted` below HF_GATEWAY_HOME."""
     named = os.environ.get("HF_GATEWAY_CONVERTED")
     return Path(named).expanduser() if named else home() / "converted"
 
 
 def folder_of(key: str, engine: str) -> Path:
-    """Return the folder of an entry, which need not be there."""
+    """Return the folder of an entry, which need not exist.
+
+    Args:
+        key: identity of the model.
+        engine: name of the engine.
+    """
     return root() / f"{key}-{engine}-{VERSION}"
 
 
 def is_converted(files: ModelFiles) -> bool:
-    """Say whether a model was converted here, for any engine."""
+    """Return whether a model was converted on this machine, for any engine."""
     return any(load(folder_of(identity(files), engine)) for engine in ("openvino", "onnxruntime"))
 
 
 def load(folder: Path) -> ConvertedModel | None:
-    """Return an entry; None where there is none, or it is broken: files missing, of another size, or changed."""
+    """Return an entry; None if it is missing or broken: files missing, of another size, or changed."""
     try:
         data = json.loads((folder / "entry.json").read_bytes())
         prints: Mapping[str, str] = data["files"]
@@ -119,36 +130,44 @@ def load(folder: Path) -> ConvertedModel | None:
 
 
 @contextlib.contextmanager
-def making(folder: Path) -> Iterator[Path]:
-    """Give a folder beside `folder` to make an entry in, and remove it in the end. One process at a time, where the system can.
+def temporary_entry(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder for a new entry, and remove it afterwards. One process at a time.
 
     Raises OSError.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    passing = folder.with_name(f".{folder.name}.{os.getpid()}.{os.urandom(4).hex()}")
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.{os.urandom(4).hex()}")
     with interprocess_lock(folder.with_name(f".{folder.name}.lock")):
         _sweep(folder)
-        passing.mkdir()
+        temporary.mkdir()
         try:
-            yield passing
+            yield temporary
         finally:
-            shutil.rmtree(passing, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def keep(
-    passing: Path, folder: Path, about: Mapping[str, Any], max_tokens: int | None, reference: Fingerprint
+    temporary: Path, folder: Path, about: Mapping[str, Any], max_tokens: int | None, reference: Fingerprint
 ) -> ConvertedModel:
-    """Write down what was made in `passing` and put it at its place, unless somebody else was first. Raises OSError.
+    """Complete the entry in `temporary` and move it to `folder`, unless another process was first.
 
-    about: for people who look: the model, versions.
+    Args:
+        temporary: folder with the new entry's files.
+        folder: folder of the entry.
+        about: description for people: the model, versions.
+        max_tokens: maximum tokens of a text.
+        reference: the original's vectors of the canaries.
+
+    Raises:
+        OSError: the entry cannot be written.
     """
-    prints = {path.name: _sizes_and_samples(path) for path in sorted(passing.iterdir())}
+    prints = {path.name: _sizes_and_samples(path) for path in sorted(temporary.iterdir())}
     data = {**about, "files": prints, "max_tokens": max_tokens, "reference": reference.to_dict()}
-    (passing / "entry.json").write_text(json.dumps(data, indent=1), encoding="utf-8")
+    (temporary / "entry.json").write_text(json.dumps(data, indent=1), encoding="utf-8")
     if folder.exists() and load(folder) is None:
         discard(folder)
     try:
-        passing.rename(folder)
+        temporary.rename(folder)
     except OSError:
         if load(folder) is None:
             raise
@@ -156,7 +175,7 @@ def keep(
 
 
 def discard(folder: Path) -> None:
-    """Take an entry away that is broken, or gives other vectors than it should. Whoever runs it has it in memory."""
+    """Remove a broken entry, or one with wrong vectors. Processes that run it have it in memory."""
     doomed = folder.with_name(f".{folder.name}.{os.getpid()}.{os.urandom(4).hex()}")
     with contextlib.suppress(OSError):
         folder.rename(doomed)
@@ -164,7 +183,7 @@ def discard(folder: Path) -> None:
 
 
 def _sizes_and_samples(path: Path) -> str:
-    """A file's size and samples of its bytes; not its time, since an entry may be copied to another machine."""
+    """Return a file's size and samples of its bytes; not its time, since an entry may be copied to another machine."""
     size = path.stat().st_size
     digest = hashlib.blake2b(digest_size=8)
     with path.open("rb") as file:
@@ -175,34 +194,34 @@ def _sizes_and_samples(path: Path) -> str:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what processes left that died while they made this entry; nobody else makes it now."""
+    """Remove what processes left behind that died while writing this entry. Called under the lock."""
     for left in folder.parent.glob(f".{folder.name}.*"):
         if left.is_dir():
             shutil.rmtree(left, ignore_errors=True)
 
 
 class Notes:
-    """What was found out of a model's engines by measuring or by failing, so that the next process need not do it again."""
+    """Stores results about a model's engines, such as measurements and failures, for the next process."""
 
     def __init__(self, key: str) -> None:
-        """key: the model's `identity`."""
+        """Set the folder; `key` is the model's identity."""
         self._folder = root() / "notes"
         self._key = key
 
     def read(self, *about: str) -> dict[str, Any] | None:
-        """Return what was written under the same words, such as the engine, its version and the processor; or None."""
+        """Return the result stored under the same words, such as engine, version and processor; None without one."""
         with contextlib.suppress(OSError, ValueError, RecursionError):
             found = json.loads(self._path(about).read_bytes())
             if isinstance(found, dict) and found.get("about") == list(about):
                 return found
         return None
 
-    def write(self, *about: str, **said: Any) -> None:
-        """Keep it; where nothing can be written it is found out again."""
+    def write(self, *about: str, **facts: Any) -> None:
+        """Store a result; if nothing can be written, it is determined again next time."""
         try:
-            write_atomically(self._path(about), json.dumps({"about": list(about), **said}).encode())
+            write_atomically(self._path(about), json.dumps({"about": list(about), **facts}).encode())
         except OSError as error:
-            log.info("what was measured of a model cannot be kept under %s: %s", self._folder, error)
+            log.info("a measurement of a model cannot be stored in %s: %s", self._folder, error)
 
     def _path(self, about: tuple[str, ...]) -> Path:
         named = hashlib.blake2b("\0".join([self._key, str(VERSION), *about]).encode(), digest_size=16).hexdigest()

@@ -1,4 +1,4 @@
-"""What of this machine's processors this process may use, and what they can."""
+"""CPUs that this process may use, and their instruction sets."""
 
 import math
 import os
@@ -10,9 +10,9 @@ from pathlib import Path
 
 
 def usable(root: Path = Path("/")) -> int:
-    """Return how many processors this process may keep busy: by its affinity, and by its container's quota of time.
+    """Return the number of CPUs that this process may keep busy: by its affinity, and by its container's CPU quota.
 
-    root: where `proc` and `sys` are. A quota of 1.5 processors counts as 2, since one thread could not use it up.
+    A quota of 1.5 CPUs counts as 2, since one thread could not use it up. `root` is the parent of /proc and /sys.
     """
     allowed = _affinity()
     quota = quota_of(root)
@@ -20,13 +20,13 @@ def usable(root: Path = Path("/")) -> int:
 
 
 def restricted(root: Path = Path("/")) -> int | None:
-    """Return `usable()` where that is fewer than the machine has, which runtimes do not find out by themselves; else None."""
+    """Return `usable()` if it is less than the machine's CPUs, which runtimes do not detect by themselves; else None."""
     count = usable(root)
     return count if count < (os.cpu_count() or 1) else None
 
 
 def quota_of(root: Path = Path("/")) -> float | None:
-    """Return the processors' worth of time that the cgroups of this process, v1 or v2, may use; None for no limit."""
+    """Return the CPU quota of this process's cgroups, v1 or v2, in CPUs; None without a limit."""
     try:
         lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -46,24 +46,24 @@ def quota_of(root: Path = Path("/")) -> float | None:
 
 @cache
 def has_bf16() -> bool:
-    """Say whether the processor multiplies bfloat16 by itself; without that it would be slower than float32."""
+    """Return whether the CPU supports bfloat16 natively; otherwise it would be slower than float32."""
     return not _BF16.isdisjoint(_flags())
 
 
 @cache
 def signature() -> str:
-    """Name what decides how numbers come out: kind of processor and the instructions for vectors and matrices that it has."""
+    """Return the kind of CPU and its vector and matrix instructions, which determine how results are rounded."""
     kinds = ("avx", "amx", "fma", "sse4", "bf16", "fp16", "asimd", "sve", "sme", "i8mm", "neon")
     known = sorted(flag for flag in _flags() if flag.startswith(kinds) or flag in _BF16)
     return " ".join([platform.machine(), *(known or [platform.processor()])])
 
 
 _BF16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
-"""As /proc/cpuinfo calls it: Intel and AMD, Intel's tiles, ARM."""
+"""Names in /proc/cpuinfo: Intel and AMD, Intel's tiles, ARM."""
 
 
 def flags_in(cpuinfo: str) -> frozenset[str]:
-    """Read the flags of the first processor from the text of /proc/cpuinfo."""
+    """Return the flags of the first CPU in the text of /proc/cpuinfo."""
     found = re.search(r"^(?:flags|Features)\s*:(.*)$", cpuinfo, re.MULTILINE)
     return frozenset(found[1].split()) if found else frozenset()
 
@@ -83,7 +83,7 @@ def _affinity() -> int:
 
 
 def _limits_along(mount: Path, path: str, limit: Callable[[Path], float | None]) -> list[float]:
-    """Read the limits of a group and of all above it. In a container the path may be that of the host, and not be there."""
+    """Return the limits of a group and its parents. In a container the path may be the host's, and may not exist."""
     group = mount / path.strip("/")
     folders = [mount] if ".." in path else [group, *group.parents]
     return [
@@ -104,7 +104,7 @@ def _cgroup_v1_quota(folder: Path) -> float | None:
 
 
 def _ratio(quota: str, period: str) -> float | None:
-    """A quota of `max`, or of -1 in v1, is none."""
+    """Return the quota in CPUs; None for `max`, or -1 in v1, which mean no limit."""
     if not quota.isdigit() or not period.isdigit() or not int(period):
         return None
     return int(quota) / int(period) or None

@@ -1,6 +1,6 @@
-"""What `generate` of transformers calls at each token: how the next one is drawn, and when there are enough.
+"""What `generate` of transformers calls for each token: how it is sampled, and when generation stops.
 
-Imports torch, so it is imported when a model is loaded, not before.
+Imports torch, so it is imported only when a model is loaded.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +11,7 @@ from transformers.generation import logits_process
 
 from hf_gateway.values.chat import Sampling
 
-# The fields of a generation config that shape a draw, with the processor each is given to and the value that changes nothing.
+# Sampling fields of a generation config, with the processor of each and the value that has no effect.
 _SHAPES: Mapping[str, tuple[str, float]] = {
     "temperature": ("TemperatureLogitsWarper", 1.0),
     "top_k": ("TopKLogitsWarper", 0),
@@ -23,18 +23,25 @@ _SHAPES: Mapping[str, tuple[str, float]] = {
 
 
 class SeededSampling:
-    """Draws a token with a generator of its own, so that a seed holds whatever else draws in this process.
+    """Samples a token with its own generator, so that a seed is not affected by other sampling in this process.
 
-    transformers draws with torch's global generator; as the last of its processors this one leaves it a single choice.
+    transformers samples with torch's global generator; as the last of its processors, this one leaves it a single
+    choice.
     """
 
     def __init__(self, shapes: Mapping[str, float], seed: int | None, device: torch.device) -> None:
-        """Take what shapes the draw, by the names of a generation config."""
+        """Set up the processors.
+
+        Args:
+            shapes: sampling fields, by their names in a generation config.
+            seed: seed of the generator; None for a random one.
+            device: device of the scores.
+        """
         self._generator = torch.Generator(device)
         if seed is None:
             self._generator.seed()
         else:
-            # OpenAI's seeds are signed, and torch takes no more than 64 bits.
+            # OpenAI's seeds are signed; torch accepts at most 64 bits.
             self._generator.manual_seed(seed % 2**63)
         self._shapes = [
             getattr(logits_process, _SHAPES[name][0])(value if name == "top_k" else float(value))
@@ -43,7 +50,7 @@ class SeededSampling:
         ]
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Return scores among which only the drawn token's is finite."""
+        """Return scores in which only the sampled token's is finite."""
         for shape in self._shapes:
             scores = shape(input_ids, scores)
         drawn = torch.multinomial(scores.float().softmax(-1), 1, generator=self._generator)
@@ -51,17 +58,17 @@ class SeededSampling:
 
 
 class AllowedTokens:
-    """Lets an answer begin in some ways only, each a sequence of token ids, and go on as it likes."""
+    """Restricts the beginning of an answer to some sequences of token ids; what follows is free."""
 
     def __init__(self, start: int, beginnings: Sequence[Sequence[int]]) -> None:
-        """start: where the answer begins."""
+        """Set the position of the answer's first token, and the allowed sequences."""
         self._start, self._beginnings = start, [list(beginning) for beginning in beginnings]
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Return the scores of the tokens that go on with a beginning, and minus infinity for the others."""
-        said = input_ids[0, self._start :].tolist()
-        place = len(said)
-        allowed = [way[place] for way in self._beginnings if len(way) > place and way[:place] == said]
+        """Return the scores of tokens that continue an allowed sequence, and minus infinity for the others."""
+        generated = input_ids[0, self._start :].tolist()
+        place = len(generated)
+        allowed = [way[place] for way in self._beginnings if len(way) > place and way[:place] == generated]
         if not allowed:
             return scores
         kept = torch.full_like(scores, float("-inf"))
@@ -73,36 +80,38 @@ class Penalties:
     """OpenAI's penalties, over the tokens of the answer: score - count * frequency - (count > 0) * presence."""
 
     def __init__(self, start: int, frequency: float, presence: float) -> None:
-        """start: where the answer begins; the prompt is not counted."""
+        """Set the penalties and the position of the answer's first token; the prompt is not counted."""
         self._start, self._frequency, self._presence = start, frequency, presence
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Return the lowered scores."""
-        said = input_ids[:, self._start :]
-        counts = torch.zeros_like(scores).scatter_add_(1, said, torch.ones_like(said, dtype=scores.dtype))
+        generated = input_ids[:, self._start :]
+        counts = torch.zeros_like(scores).scatter_add_(1, generated, torch.ones_like(generated, dtype=scores.dtype))
         return scores - counts * self._frequency - (counts > 0) * self._presence
 
 
 class StopCheck:
-    """Shows each new token to `take`, which says when there are enough; a stopping criterion."""
+    """Stopping criterion that passes each new token to `take`, which returns whether to stop."""
 
     def __init__(self, start: int, take: Callable[[int], bool]) -> None:
-        """start: where the answer begins."""
+        """Set the callback and the position of the answer's first token."""
         self._seen, self._take, self._enough = start, take, False
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:  # noqa: ARG002 - the protocol's
-        """Return whether to stop, for each row; there is one."""
+        """Return whether to stop, for the single row."""
         for token in input_ids[0, self._seen :].tolist():
-            # On some devices transformers goes one token further before it listens.
+            # On some devices transformers generates one more token before it checks.
             self._enough = self._enough or self._take(token)
         self._seen = input_ids.shape[1]
         return torch.full((input_ids.shape[0],), self._enough, dtype=torch.bool, device=input_ids.device)
 
 
 def shapes_of(defaults: Any, sampling: Sampling) -> dict[str, float] | None:
-    """Return what shapes the draw: the request's word, else the model's; None for the likeliest token each time.
+    """Return the sampling fields of a request, or else of the model; None for greedy decoding.
 
-    defaults: the model's generation config.
+    Args:
+        defaults: the model's generation config.
+        sampling: options of the request.
     """
     drawn = defaults.do_sample if sampling.temperature is None else sampling.temperature > 0
     if not drawn:
@@ -115,7 +124,7 @@ def shapes_of(defaults: Any, sampling: Sampling) -> dict[str, float] | None:
 
 
 def without_draw(defaults: Any) -> None:
-    """Clear from a generation config what `shapes_of` reads and what decodes otherwise than token by token."""
+    """Clear sampling fields, and those that do not decode token by token, in a generation config."""
     for name in _SHAPES:
         setattr(defaults, name, None)
     defaults.do_sample = False

@@ -1,4 +1,4 @@
-"""From texts to vectors around a graph: tokens, batches, the graph itself, pooling, one array in the caller's order."""
+"""Embeds texts with a graph: tokenise, batch, run, pool, and return one array in the caller's order."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,41 +16,68 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, np.dtype[Any]]
 
 BATCH_TOKENS = 2048
-"""A batch's tokens, padding included: enough for the multiplications to be large, and the activations stay in the cache."""
+"""Tokens of a batch, padding included: large enough for fast multiplications, small enough for the CPU cache."""
 WINDOW_CHARS = 100_000
-"""Characters that are tokenised and sorted together, while those before them are computed."""
+"""Characters that are tokenised and sorted together, while the previous ones are computed."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """r texts padded to one length. places: where they stand among the caller's; the arrays: (r, tokens) int64."""
+    """r texts padded to one length."""
 
     places: Sequence[int]
+    """Indexes of the texts among the caller's."""
     ids: "Array"
+    """Token ids, (r, tokens) int64."""
     mask: "Array"
+    """1 for tokens of a text, 0 for padding, (r, tokens) int64."""
     types: "Array"
+    """Token type ids, (r, tokens) int64."""
 
 
 class Runner(Protocol):
-    """A graph that is ready to run. Safe for threads."""
+    """A loaded graph. Thread-safe."""
 
     def run(self, batch: Batch, take: Callable[["Array"], None]) -> None:
-        """Compute the vectors of all tokens and hand them to `take`, as (r, tokens, d) float32 that is valid only meanwhile."""
+        """Compute the token vectors and pass them to `take` as (r, tokens, d) float32, valid only during that call.
+
+        Args:
+            batch: the texts.
+            take: receives the vectors.
+        """
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """Everything for one model and one precision. limit: tokens that the model takes; rows: texts a batch at most."""
+    """A model in one precision."""
 
     tokeniser: Tokenizer
+    """The tokenizer."""
     head: Head
+    """Pooling and the layers after it."""
     runner: Runner
+    """The graph."""
     limit: int | None
+    """Maximum tokens of a text; None without a limit."""
     pad: int = 0
+    """Token id of the padding."""
     rows: int | None = None
+    """Maximum texts per batch; None without a limit."""
 
     def encode(self, texts: Sequence[str], prompt: str = "", *, truncate: bool = False) -> tuple["Array", int]:
-        """Embed n texts; returns (n, dim) float32 in their order, and how many tokens were read. Raises ContextOverflow."""
+        """Embed n texts.
+
+        Args:
+            texts: the texts.
+            prompt: text before each of them.
+            truncate: whether to cut texts that are too long.
+
+        Returns:
+            (n, dim) float32 in the order of the texts, and the number of tokens.
+
+        Raises:
+            ContextOverflow: a text is too long, unless `truncate`.
+        """
         import numpy as np
 
         made = np.empty((len(texts), self.head.dimension), np.float32)
@@ -81,7 +108,7 @@ class Encoder:
         return made, read
 
     def _batches(self, texts: Sequence[str], prompt: str, truncate: bool) -> Iterator[Batch]:
-        for start, window in windows(texts):
+        for start, window in text_windows(texts):
             kept, found = tokenize_within(
                 window, prompt, self.limit, self.tokeniser.tokens, truncate=truncate, first=start, total=len(texts)
             )
@@ -93,8 +120,8 @@ class Encoder:
                 yield _padded([start + place for place in places], [found[place] for place in places], self.pad)
 
 
-def windows(texts: Sequence[str]) -> Iterator[tuple[int, Sequence[str]]]:
-    """Cut a list into parts of at most WINDOW characters, or of one text; gives the place of each part's first text."""
+def text_windows(texts: Sequence[str]) -> Iterator[tuple[int, Sequence[str]]]:
+    """Yield parts of a list with at most WINDOW_CHARS characters, or one text, and the index of each part's first text."""
     start = size = 0
     for place, text in enumerate(texts):
         if place > start and size + len(text) > WINDOW_CHARS:

@@ -1,4 +1,4 @@
-"""What fits into a model: texts are counted in its own tokens, and refused or cut where they are too long."""
+"""Fits texts into a model's context: counts their tokens with the model's tokenizer, and refuses or cuts long ones."""
 
 from collections.abc import Callable, Sequence, Sized
 from typing import TypeVar
@@ -6,7 +6,7 @@ from typing import TypeVar
 from hf_gateway.errors import ContextOverflow
 
 _MAX_CHARS_PER_TOKEN = 100
-"""No token stands for more: WordPiece makes one [UNK] of a word beyond 100 characters, and BPE pieces are shorter."""
+"""Upper bound: WordPiece makes one [UNK] of a word of more than 100 characters, and BPE tokens are shorter."""
 
 Tokens = TypeVar("Tokens", bound=Sized)
 
@@ -21,13 +21,23 @@ def tokenize_within(
     first: int = 0,
     total: int | None = None,
 ) -> tuple[list[str], list[Tokens]]:
-    """Tokenise n texts behind their prompt, reading no more of a long one than could fit.
+    """Tokenise n texts after their prompt, reading no more of a long text than could fit.
 
-    limit: tokens that the model takes, the special ones and the prompt's included; tokenise: gives the tokens of each text,
-    uncut; first, total: the place of the first text among all of a caller's.
+    Args:
+        texts: the texts.
+        prompt: text before each of them.
+        limit: maximum tokens, special ones and the prompt's included; None without a limit.
+        tokenise: returns the tokens of each text, without truncation.
+        truncate: whether long texts may be cut.
+        first: index of the first text among all of a caller's.
+        total: number of all texts of the caller.
 
-    Returns the texts, without what would be cut off them anyway and without the prompt, and the tokens of each, which may
-    be more than `limit`. Raises ContextOverflow unless `truncate`.
+    Returns:
+        The texts without the prompt and without most of what has to be cut, and the tokens of each, which may be more
+            than `limit`.
+
+    Raises:
+        ContextOverflow: a text is too long, unless `truncate`.
     """
     kept = list(texts)
     if not limit:
@@ -42,8 +52,8 @@ def tokenize_within(
         if not truncate:
             more = "more than " if len(kept[place]) > reach else ""
             raise ContextOverflow(
-                f"text {first + place} of {total or len(kept)} has {more}{len(tokens)} tokens, and the model takes {limit}; "
-                "split it, or pass truncate=True to lose what is beyond",
+                f"text {first + place} of {total or len(kept)} has {more}{len(tokens)} tokens, but the model's limit is {limit}; "
+                "split it, or pass truncate=True to drop the rest",
                 limit=limit,
                 length=None if more else len(tokens),
                 place=first + place,

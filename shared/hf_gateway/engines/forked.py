@@ -1,7 +1,8 @@
 """Engines in a process that was forked from one in which they ran.
 
-Their threads are not there. OpenVINO and ONNX Runtime then compute with the calling thread alone, and torch, whose threads
-would be waited for, is told to; what was being computed at that moment, or is on a GPU, is refused.
+Their threads do not exist in the child. OpenVINO and ONNX Runtime compute with the calling thread alone; torch, which
+would wait for its threads, is set to one thread. A computation that was running during the fork, or that uses a GPU,
+is refused.
 """
 
 import contextlib
@@ -16,17 +17,17 @@ from hf_gateway.values.logs import logger
 log = logger(__name__)
 
 REMEDY = (
-    "start processes by spawn or forkserver, fork before the first use or while nothing is computed, or let a server hold the "
-    "model (target 'tei', 'endpoint' or 'openai')"
+    "start processes by spawn or forkserver, fork before the first use or between computations, or run the model in a server "
+    "(target 'tei', 'endpoint' or 'openai')"
 )
 LOADING = "a model's loader"
 
 compute_guard = ForkGate(
     lambda name: EngineFailed(
-        f"this process was forked while {name} was at work in its parent, and would hang: {REMEDY}"
+        f"this process was forked while {name} was computing in its parent, and would hang: {REMEDY}"
     )
 )
-"""Through which every computation and every loading goes, by the name of the library."""
+"""Guards every computation and every load, by the name of the library."""
 
 
 class _Torch:
@@ -35,14 +36,14 @@ class _Torch:
 
 @contextlib.contextmanager
 def torch_computes(device: str = "cpu", process: int | None = None) -> Iterator[None]:
-    """Let torch compute meanwhile, in this thread alone where its threads stayed in the parent.
+    """Context for computing with torch, in this thread alone if its threads stayed in the parent process.
 
     Args:
-        device: where the model is.
-        process: the one that loaded it.
+        device: device of the model.
+        process: id of the process that loaded it.
 
     Raises:
-        EngineFailed: it cannot in this process.
+        EngineFailed: torch cannot compute in this process.
     """
     if device != "cpu" and process not in (None, os.getpid()):
         raise EngineFailed(f"the model is on {device}, which a forked process cannot use: {REMEDY}")
@@ -53,7 +54,7 @@ def torch_computes(device: str = "cpu", process: int | None = None) -> Iterator[
             torch.set_num_threads(1)
             _Torch.inherited = False
             log.info(
-                "torch computes in one thread here, since its threads stayed in the process that this was forked from"
+                "torch computes in one thread here, since its threads stayed in the process that this one was forked from"
             )
         yield
 

@@ -1,4 +1,4 @@
-"""An answer that is made in a thread of its own and read piece by piece, blocking or async: a `Source` for `drive.py`."""
+"""An answer that is generated in its own thread and read event by event, blocking or async: a `Source` for the driver."""
 
 import asyncio
 import atexit
@@ -15,32 +15,32 @@ from hf_gateway.errors import AttemptTimedOut, EngineFailed, GatewayError
 from hf_gateway.values.chat import ChatEvent
 
 _EXIT_TIMEOUT_S = 5.0
-"""Seconds the end of the process waits for generations to notice it; a token seldom takes longer."""
+"""Seconds for which the exiting process waits for generations to stop; a token rarely takes longer."""
 
 
 class Turns:
-    """Lets one run work at a time, in the order in which they came. One that is cancelled while it waits goes away."""
+    """Lets one run work at a time, in the order of arrival. A run that is cancelled while it waits leaves the queue."""
 
     def __init__(self) -> None:
-        """Start with nobody in line."""
+        """Start with an empty queue."""
         self.reset()
         _lines.add(self)
 
     def reset(self) -> None:
-        """Forget who is in line: after a fork their threads are in the parent, and so may be who holds the lock."""
-        # Its lock can be taken twice by one thread, since the garbage collector may close a generation anywhere.
-        # Taken by itself: `with` on a condition is two steps, and an interrupt in between would leave it taken for ever.
+        """Empty the queue: after a fork, the waiting threads and the owner of the lock are in the parent."""
+        # A reentrant lock, since the garbage collector may close a generation at any point in the same thread.
+        # Acquired by itself: `with` on a condition is two steps, and an interrupt in between would leave it locked for ever.
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._line: deque[Run] = deque()
 
     @contextlib.contextmanager
     def turn_of(self, run: "Run") -> Iterator[bool]:
-        """Wait in line; gives whether the run may work, or was cancelled meanwhile."""
+        """Wait in the queue; yield whether the run may work, or was cancelled meanwhile."""
         with self._lock:
             self._line.append(run)
             while not run.cancelled and self._line[0] is not run:
-                # Cancelled by the garbage collector nobody wakes it.
+                # With a timeout: a cancellation by the garbage collector sends no notification.
                 self._changed.wait(1.0)
         try:
             yield not run.cancelled
@@ -50,16 +50,21 @@ class Turns:
                 self._changed.notify_all()
 
     def look_again(self) -> None:
-        """Wake those in line, since one of them was cancelled."""
+        """Wake the waiting runs, since one of them was cancelled."""
         with self._lock:
             self._changed.notify_all()
 
 
 class Run:
-    """The thread's side of a generation. It knows nothing of who reads, so that an abandoned reader can be collected."""
+    """The generating thread. It has no reference to its reader, so that an abandoned reader can be collected."""
 
     def __init__(self, work: Callable[["Run"], None], turns: Turns) -> None:
-        """Take what the thread does; it puts its pieces with `put` and stops soon after `cancelled` is true."""
+        """Set the thread's function; it emits events with `put` and stops soon after `cancelled` is set.
+
+        Args:
+            work: the thread's function.
+            turns: queue in which it waits.
+        """
         self.cancelled = False
         self.turns = turns
         self.pieces: queue.SimpleQueue[ChatEvent | GatewayError | None] = queue.SimpleQueue()
@@ -68,26 +73,26 @@ class Run:
         self._work = work
 
     def start(self) -> None:
-        """Start the thread; a daemon, so that a generation never keeps the interpreter from ending."""
+        """Start the thread; a daemon, so that a generation never keeps the interpreter from exiting."""
         self.thread = threading.Thread(target=self._body, name="hf-gateway-generation", daemon=True)
         _running.add(self)
         self.thread.start()
 
     def put(self, piece: ChatEvent | GatewayError | None) -> None:
-        """Hand a piece to the reader, and wake it where it waits in an event loop."""
+        """Pass an event to the reader, and wake it if it waits in an event loop."""
         self.pieces.put(piece)
         reader = self.reader
         if reader is not None:
             loop, woken = reader
-            with contextlib.suppress(RuntimeError):  # the loop was closed, and its reader is gone
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and its reader with it
                 loop.call_soon_threadsafe(woken.set)
 
     def abandon(self) -> None:
-        """Cancel without waking anybody: all that is safe within the garbage collector."""
+        """Cancel without a notification, which is all that is safe in the garbage collector."""
         self.cancelled = True
 
     def cancel(self) -> None:
-        """Let it end within one token, or at once where it waits for its turn."""
+        """Stop within one token, or at once while waiting in the queue."""
         self.cancelled = True
         self.turns.look_again()
 
@@ -97,7 +102,7 @@ class Run:
         except GatewayError as error:
             self.put(error)
         except Exception as error:  # noqa: BLE001 - torch's, the tokenizer's, the template's, or the model's own
-            # Not chained: its frames hold the tensors, and what is needed most after running out of memory is memory.
+            # Not chained: its frames hold the tensors, and after running out of memory those have to be freed.
             self.put(EngineFailed(f"the model failed: {type(error).__name__}: {error}"))
         finally:
             self.put(None)
@@ -120,7 +125,7 @@ if hasattr(os, "register_at_fork"):
 
 @atexit.register
 def _end_all() -> None:
-    """Let generations end before the interpreter does: a thread that it stops inside of torch aborts the process."""
+    """Stop generations before the interpreter exits: a thread that it stops inside of torch aborts the process."""
     until = time.monotonic() + _EXIT_TIMEOUT_S
     runs = list(_running)
     for run in runs:
@@ -131,21 +136,26 @@ def _end_all() -> None:
 
 
 class Generation:
-    """An answer in the making, read as events. Nothing runs before the first read; closing it ends it within one token.
+    """An answer that is read as events. Nothing runs before the first read; closing it stops it within one token.
 
-    For one reader at a time. One that is collected without having been closed counts as closed.
+    For one reader at a time. A generation that is collected without having been closed counts as closed.
     """
 
     def __init__(self, work: Callable[[Run], None], turns: Turns) -> None:
-        """Take what makes the events, and the line in which it waits for its turn."""
+        """Set the function that generates the events, and the queue in which it waits.
+
+        Args:
+            work: generates the events.
+            turns: queue in which it waits.
+        """
         self._run = Run(work, turns)
         self._over = False
         self._finalizer = weakref.finalize(self, self._run.abandon)
-        # The end of the process cancels what runs by itself, and waits for it.
+        # At exit, running generations are cancelled and waited for separately.
         self._finalizer.atexit = False
 
     def read(self, timeout: float) -> ChatEvent | None:
-        """Block for the next piece, at most `timeout` seconds; None at the end. Raises AttemptTimedOut, EngineFailed, …."""
+        """Block for the next event, at most `timeout` seconds; None at the end. Raises AttemptTimedOut, EngineFailed, …."""
         if self._has_ended():
             return None
         try:
@@ -154,7 +164,7 @@ class Generation:
             raise _timed_out(timeout) from None
 
     async def aread(self, timeout: float) -> ChatEvent | None:
-        """Wait for the next piece, at most `timeout` seconds; None at the end. No thread waits with it."""
+        """Wait for the next event, at most `timeout` seconds, without blocking a thread; None at the end."""
         if self._has_ended():
             return None
         woken = asyncio.Event()
@@ -163,7 +173,7 @@ class Generation:
             async with asyncio.timeout(timeout):
                 while True:
                     woken.clear()
-                    # Looked for after the bell is set up, so that no piece can fall between.
+                    # Checked after the event is cleared, so that no piece can be missed in between.
                     with contextlib.suppress(queue.Empty):
                         return self._unwrap(self._run.pieces.get_nowait())
                     await woken.wait()
@@ -173,16 +183,16 @@ class Generation:
             self._run.reader = None
 
     def close(self) -> None:
-        """Want no more. Returns at once; the thread stops within one token."""
+        """Stop the generation. Returns at once; the thread stops within one token."""
         self._over = True
         self._run.cancel()
 
     async def aclose(self) -> None:
-        """Want no more. Returns at once; the thread stops within one token."""
+        """Stop the generation. Returns at once; the thread stops within one token."""
         self.close()
 
     def join(self, timeout: float) -> bool:
-        """Wait until the thread is gone, at most `timeout` seconds; returns whether it is, or never was."""
+        """Wait until the thread has ended, at most `timeout` seconds; return whether it has, or never ran."""
         thread = self._run.thread
         if thread is not None:
             thread.join(timeout)
@@ -203,4 +213,4 @@ class Generation:
 
 
 def _timed_out(timeout: float) -> AttemptTimedOut:
-    return AttemptTimedOut(f"the model in this process gave nothing within {timeout:g} s")
+    return AttemptTimedOut(f"the model in this process generated nothing within {timeout:g} s")

@@ -1,7 +1,8 @@
-"""What the engines that run a graph have in common: where it comes from, how it is checked, in which precision it runs.
+"""Base of the engines that run a graph: where it comes from, how it is checked, in which precision it runs.
 
-A graph is taken, in this order, from the cache of converted models, from the model's weights where torch is here to convert
-them, from the model's own repository. A converted one is compared with the original on the canary texts before it is used.
+A graph is taken, in this order, from the cache of converted models, from the model's weights if torch is installed to
+convert them, or from the model's own repository. A converted graph is compared with the original on the canary texts
+before it is used.
 """
 
 import hashlib
@@ -14,7 +15,7 @@ from hf_gateway.engines import converted, cpus, trust_of
 from hf_gateway.engines.agreement import (
     MIN_FLOAT32_COSINE,
     MIN_HALF_COSINE,
-    Different,
+    DifferentVectors,
     Embed,
     agreement,
     agreement_of_one,
@@ -49,38 +50,49 @@ _DTYPES: Mapping[Any, Precision | None] = {
 
 
 INPUT_NAMES = frozenset({"input_ids", "attention_mask", "token_type_ids"})
-"""What a graph may ask for."""
+"""Inputs that a graph may have."""
 
 
 def chosen_output(ports: Sequence[tuple[frozenset[str], int | None]]) -> int:
-    """Return which output has the vectors of tokens, by the names and the rank of each. Raises EngineFailed."""
+    """Return the index of the output with the token vectors, by the names and the rank of each output. Raises EngineFailed."""
     deep = [place for place, (_, rank) in enumerate(ports) if rank == 3]
     named = [place for place in deep if ports[place][0] & {"last_hidden_state", "token_embeddings"}]
     if len(named) == 1 or len(deep) == 1:
         return (named or deep)[0]
-    raise EngineFailed("its graph does not say which of its outputs has the vectors of tokens")
+    raise EngineFailed("it cannot be determined which output of its graph has the token vectors")
 
 
 class GraphEngine:
-    """One loaded model, as a graph. Safe for threads. A subclass says how its runtime converts, loads and runs."""
+    """A loaded model as a graph. Thread-safe. Subclasses define how their runtime converts, loads and runs it."""
 
     name: ClassVar[str]
     files: ClassVar[Sequence[str]]
-    """What a repository may call the graph, the best first."""
+    """File names of a graph in a repository, the best first."""
     entry_file: ClassVar[str]
-    """What the graph is called in the cache of converted models."""
+    """File name of the graph in the cache of converted models."""
     precisions: ClassVar[frozenset[Precision]] = frozenset({"fp32"})
 
     def __init__(
         self, files: ModelFiles, space: VectorSpace, options: Mapping[str, Any], *, revision: str | None = None
     ) -> None:
-        """Load the model, converting it first if need be. Raises EngineMissing, EngineFailed, ConfigError."""
+        """Load the model; convert it first if necessary.
+
+        Args:
+            files: the model's files.
+            space: vector space of the model, with its prompts.
+            options: the target's options.
+            revision: revision of the files.
+
+        Raises:
+            EngineMissing, EngineFailed: the model cannot be loaded.
+            ConfigError: invalid options.
+        """
         trust_of(files, options, revision)
         if str(options.get("device") or "cpu") != "cpu":
-            raise EngineFailed(f"it runs on the CPU, and device={options['device']!r} was asked for")
+            raise EngineFailed(f"it runs on the CPU, not on device={options['device']!r}")
         wanted = options.get("dtype")
         if wanted not in _DTYPES or (_DTYPES[wanted] or "fp32") not in self.precisions:
-            raise EngineFailed(f"it has no dtype={wanted!r}")
+            raise EngineFailed(f"it does not support dtype={wanted!r}")
         self._space = space
         self._layout = read_layout(files)
         self._rows = int(options["batch_size"]) if "batch_size" in options else None
@@ -91,30 +103,50 @@ class GraphEngine:
         self.precision: Precision = "fp32"
         self._encoder = self._open(files)
 
-    # What a runtime gives.
+    # Defined by subclasses.
 
     def load_runtime(self) -> str:
         """Import the runtime and return its version. Raises EngineMissing."""
         raise NotImplementedError
 
     def runner(self, path: Path, precision: Precision, kept: Path | None = None) -> Runner:
-        """Load a graph. kept: a folder for what the runtime makes of it, where that saves time. Raises EngineFailed."""
+        """Load a graph.
+
+        Args:
+            path: file of the graph.
+            precision: number type of the computations.
+            kept: folder in which the runtime may cache the compiled graph.
+
+        Raises:
+            EngineFailed: the graph cannot be loaded.
+        """
         raise NotImplementedError
 
     def convert(self, module: Any, example: Mapping[str, Any], path: Path) -> None:
-        """Write the graph of a torch module. Raises EngineFailed, EngineMissing, OSError."""
+        """Write the graph of a torch module.
+
+        Args:
+            module: maps token ids and mask to the tokens' vectors.
+            example: example inputs by name.
+            path: file to write.
+
+        Raises:
+            EngineMissing: a package for the conversion is missing.
+            EngineFailed: the module cannot be converted.
+            OSError: the file cannot be written.
+        """
         raise NotImplementedError
 
-    # What callers see.
+    # Called by users of an engine.
 
     @property
     def dimension(self) -> int | None:
-        """Numbers a vector."""
+        """Values per vector."""
         return self._head.dimension
 
     @property
     def device(self) -> str:
-        """Where it runs."""
+        """Device that it runs on."""
         return "cpu"
 
     def embed(self, request: EmbedRequest) -> EmbedAnswer:
@@ -138,9 +170,9 @@ class GraphEngine:
             try:
                 return self._serve(entry, Notes(key))
             except EngineFailed as error:
-                if not convertible:  # nobody here could make it anew, and it may serve elsewhere
+                if not convertible:  # the entry cannot be made again here, and may work on another machine
                     raise
-                log.warning("%s: the converted %s is made anew: %s", self.name, self._space.model, error)
+                log.warning("%s: the converted %s is converted again: %s", self.name, self._space.model, error)
                 converted.discard(place)
         if convertible:
             return self._serve(self._open_converted(files, key, place), Notes(key))
@@ -148,20 +180,20 @@ class GraphEngine:
             (path for name in self.files if (path := files.path / self._layout.transformer / name).is_file()), None
         )
         if graph is not None:
-            parts = sorted(graph.parent.glob(f"{graph.stem}*"))  # the numbers may lie in a file beside it
+            parts = sorted(graph.parent.glob(f"{graph.stem}*"))  # the weights may be in a file beside it
             return self._serve_unverified(files, graph, Notes(" ".join([key, *map(converted.content_of, parts)])))
         raise EngineMissing(self._no_graph(weights))
 
     def _no_graph(self, weights: bool) -> str:
-        """Say what to do about a model without a graph that this machine cannot convert."""
+        """Return what to do about a model without a graph that this machine cannot convert."""
         lacks = f"{self._space.model} has no ONNX file" if weights else f"{self._space.model} has no weights here"
         return (
-            f"{lacks}, and converting its safetensors takes torch, once: pip install 'hf-gateway[torch]', "
+            f"{lacks}, and converting its safetensors needs torch, once: pip install 'hf-gateway[torch]', "
             "or set HF_GATEWAY_CONVERTED to the folder of a machine that has done it"
         )
 
     def _open_converted(self, files: ModelFiles, key: str, place: Path) -> ConvertedModel:
-        """Convert the model, compare what comes out with the original, and keep it."""
+        """Convert the model, compare the result with the original, and store it."""
         from hf_gateway.engines import originals
 
         notes = Notes(key)
@@ -171,30 +203,30 @@ class GraphEngine:
         if refusal := notes.read("refused", self.name, versions):
             raise EngineFailed(str(refusal.get("why")))
         try:
-            with converted.making(place) as passing:
+            with converted.temporary_entry(place) as temporary:
                 if (entry := converted.load(place)) is not None:
-                    return entry  # made by another process in the meantime
+                    return entry  # converted by another process meanwhile
                 log.info("%s: converting %s, once", self.name, self._space.model)
                 original = originals.Original(files)
                 self._refuse_overlong(original.max_tokens)
                 reference = original.reference(VectorSpace(self._space.model))
-                graph = passing / self.entry_file
-                originals.write_tokenizer(original, passing)
+                graph = temporary / self.entry_file
+                originals.write_tokenizer(original, temporary)
                 try:
                     with originals.tracing():
                         self.convert(*original.traceable(), graph)
-                    made = self._encoder_of(graph, passing / "tokenizer.json", original.max_tokens, "fp32")
+                    made = self._encoder_of(graph, temporary / "tokenizer.json", original.max_tokens, "fp32")
                     worst = agreement(reference.rows, _embedding(made), MIN_FLOAT32_COSINE)
                 except EngineMissing:
                     raise
                 except EngineFailed as error:
                     notes.write("refused", self.name, versions, why=error.message)
                     raise
-                del made  # so that nothing holds files that are about to move
+                del made  # so that nothing keeps files open that are about to be moved
                 about = {"model": self._space.model, "engine": self.name, "versions": versions, "cosine": worst}
-                entry = converted.keep(passing, place, about, original.max_tokens, reference)
+                entry = converted.keep(temporary, place, about, original.max_tokens, reference)
         except OSError as error:
-            raise EngineFailed(f"what was converted cannot be kept: {error}") from error
+            raise EngineFailed(f"the converted model cannot be stored: {error}") from error
         notes.write("same", *self._circumstances("fp32"), cosine=worst)
         return entry
 
@@ -211,16 +243,16 @@ class GraphEngine:
         return self._fastest(load, entry.reference.rows, notes)
 
     def _serve_unverified(self, files: ModelFiles, graph: Path, notes: Notes) -> Encoder:
-        """Load a repository's own graph, for lack of the original to compare it with."""
+        """Load a repository's own graph, without the original to compare it with."""
         if self._layout.family not in FAMILIES:
             raise EngineFailed(
-                f"a graph of the family {self._layout.family!r} is not used unless torch is here to compare it with the original"
+                f"a graph of the family {self._layout.family!r} is used only if torch is installed to compare it"
             )
         self._source = "repository"
         tokenizer = check_files(files.path, self._layout)
         limit = read_space(lambda name: read_json(files.path / name), self._space.model).max_tokens
         log.info(
-            "%s: %s runs %s as its repository has it; without torch it cannot be compared with the original",
+            "%s: %s runs %s from its repository; without torch it cannot be compared with the original",
             self.name,
             self._space.model,
             graph.relative_to(files.path),
@@ -232,7 +264,7 @@ class GraphEngine:
         return self._fastest(load, None, notes)
 
     def _fastest(self, load: Callable[[Precision], Encoder], reference: Rows | None, notes: Notes) -> Encoder:
-        """Load in the fastest precision that gives the canaries the vectors of `reference`, or of float32 where that is None."""
+        """Load in the fastest precision in which the canaries have the vectors of `reference`, or else of float32."""
         if self._wanted is not None:
             encoder = load(self._wanted)
             if self._wanted == "fp32" and reference is not None:
@@ -243,7 +275,7 @@ class GraphEngine:
             encoder = load("bf16")
             try:
                 self._check(encoder, "bf16", reference or (lambda: rows_of(_embedding(load("fp32")))), notes)
-            except Different as error:
+            except DifferentVectors as error:
                 log.info("%s: %s runs in float32, since in bfloat16 %s", self.name, self._space.model, error.message)
             else:
                 self.precision = "bf16"
@@ -256,9 +288,10 @@ class GraphEngine:
     def _check(
         self, encoder: Encoder, precision: Precision, reference: Rows | Callable[[], Rows], notes: Notes
     ) -> None:
-        """Compare the canaries, all of them the first time with this runtime on this kind of processor. Raises Different.
+        """Compare the canaries with `reference`. Raises DifferentVectors.
 
-        Afterwards one of them is enough, to see that the files are what they were; it also warms up the graph.
+        All of them the first time with this runtime on this kind of CPU; later one of them, which shows whether the
+        files are unchanged and warms up the graph.
         """
         least = MIN_FLOAT32_COSINE if precision == "fp32" else MIN_HALF_COSINE
         about = self._circumstances(precision)
@@ -267,12 +300,12 @@ class GraphEngine:
             rows = reference() if callable(reference) else reference
             try:
                 cosine = agreement(rows, _embedding(encoder), least)
-            except Different as error:
+            except DifferentVectors as error:
                 notes.write("same", *about, cosine=0.0, why=error.message)
                 raise
             notes.write("same", *about, cosine=cosine)
         elif not known.get("cosine"):
-            raise Different(str(known.get("why")))
+            raise DifferentVectors(str(known.get("why")))
         elif not callable(reference):
             agreement_of_one(reference, _embedding(encoder), least)
 
@@ -280,11 +313,11 @@ class GraphEngine:
         return self.name, self._version, self._source, cpus.signature(), precision
 
     def _refuse_overlong(self, limit: int | None) -> None:
-        """Refuse a model whose tokenizer lets through more than it has positions for: a graph would make something up there."""
+        """Refuse a model whose tokenizer allows more tokens than it has positions for: a graph would compute wrong vectors."""
         places = self._layout.positions
         if places is not None and (limit is None or limit > places):
             raise EngineFailed(
-                f"it has places for {places} tokens, and its tokenizer lets {limit or 'any number'} through"
+                f"it has positions for {places} tokens, but its tokenizer allows {limit or 'any number'}"
             )
 
     def _encoder_of(

@@ -1,21 +1,21 @@
-"""Feature hashing: a lexical embedder of the standard library alone, the last resort of an embedding chain.
+"""Feature hashing: a lexical embedder that needs only the standard library, the last resort of an embedding chain.
 
-A text becomes a bag of words and character n-grams, every one is hashed to a bucket and a sign (Weinberger et al. 2009,
-"Feature Hashing for Large Scale Multitask Learning"), and each bucket becomes the signed square root of what fell into
-it (power normalisation: Perronnin et al. 2010, "Improving the Fisher Kernel"). Cosine similarity then says how much
-wording two texts share. It knows nothing of meaning: synonyms and translations are strangers to it.
+A text becomes a bag of words and character n-grams; each is hashed to a bucket and a sign (Weinberger et al. 2009,
+"Feature Hashing for Large Scale Multitask Learning"), and each bucket becomes the signed square root of its sum
+(power normalisation: Perronnin et al. 2010, "Improving the Fisher Kernel"). Cosine similarity then measures how much
+wording two texts share. It does not capture meaning: synonyms and translations are unrelated.
 
 A text gives the same bits on every platform and every Python from 3.11 on, whatever else is in its batch:
 
-- characters are classified and normalised by Unicode 3.2, which every Python carries frozen as
+- characters are classified and normalised by Unicode 3.2, which every Python contains frozen as
   `unicodedata.ucd_3_2_0`. A younger character stays as it is, neither case-folded nor composed, and is a letter unless
   its block is one of symbols. Left to the interpreter are `str.casefold` of characters that 3.2 has, which Unicode's
   stability policy fixes, and which characters are white space.
 - hashes are BLAKE2b, not the salted `hash()`.
 - sums are of integers; only a division and a square root round, and IEEE 754 rounds both correctly.
 
-There are no corpus statistics to tell common words from rare ones. What takes their place is that a longer word has
-more n-grams and so weighs more, and that a word of one or two letters has none.
+There are no corpus statistics to tell common words from rare ones. Instead, a longer word has more n-grams and so
+more weight, and a word of one or two letters has none.
 """
 
 import math
@@ -31,18 +31,20 @@ from unicodedata import ucd_3_2_0
 from hf_gateway.values.vectors import Vectors
 
 DEFAULT_DIM = 1024
-"""Room for the 750 or so features of a 900-character passage; 4096 ranks a few per cent better, 256 a fifth worse."""
+"""Enough for the 750 or so features of a 900-character passage; 4096 ranks a few per cent better, 256 a fifth worse."""
 
 MAX_DIM = 65536
-"""256 KiB a row."""
+"""256 KiB per vector."""
 
 MAX_CHARS = 1 << 17
-"""Characters of a text that count, from its first visible one: the 32k tokens of the longest embedding models, and a
-bound on what one hostile text costs (two seconds, 100 MB)."""
+"""Characters of a text that are used, from its first visible one: the 32k tokens of the longest embedding models,
+and a bound on the cost of a hostile text (two seconds, 100 MB).
+"""
 
 MAX_WORD_CHARS = 64
-"""A longer run of letters is cut into words of this length: putting combining marks in order takes time that grows with
-the square of their number, and what is cached of a word stays small."""
+"""A longer run of letters is cut into words of this length: reordering combining marks takes time that grows with
+the square of their number, and cached words stay small.
+"""
 
 _WORD_GRAMS = (3, 4, 5)
 # Thai, Lao, Tibetan, Myanmar, Khmer, Tai Le to Khmer symbols, Tai Tham, Javanese and Myanmar extended.
@@ -57,7 +59,7 @@ _SYLLABIC_GRAMS = (1, 2)
 _SYLLABLE = re.compile(f"[{_SYLLABIC}]")
 _SCRIPT_RUN = re.compile(f"([{_SYLLABIC}]+)|([{_UNSPACED}]+)|[^{_SYLLABIC}{_UNSPACED}]+")
 
-# Soft hyphen, directional marks and variation selectors, which Unicode 3.2 calls something else or does not know.
+# Soft hyphen, directional marks and variation selectors, which Unicode 3.2 classifies differently or does not have.
 _INVISIBLE = re.compile("[\u00ad\u061c\u2060-\u206f\ufe00-\ufe0f\U000e0000-\U000e01ef]")
 # Currencies, arrows to dingbats, pictographs: most emoji are younger than Unicode 3.2, which would make them letters.
 _SYMBOL_BLOCKS = re.compile("[\u20a0-\u20cf\u2190-\u2bff\U0001f000-\U0001fbff]")
@@ -78,15 +80,15 @@ class HashingEngine:
     """
 
     def __init__(self, dim: int = DEFAULT_DIM) -> None:
-        """Take the number of buckets, 1 to 65536; raises ValueError outside that."""
+        """Set the number of buckets, 1 to 65536; raises ValueError outside that range."""
         if not 1 <= dim <= MAX_DIM:
             raise ValueError(f"dim must be between 1 and {MAX_DIM}, not {dim}")
         self.dim = dim
 
     def embed(self, texts: Sequence[str]) -> Vectors:
-        """Return n strings as (n, dim) float32, every row of length 1.
+        """Return n strings as (n, dim) float32, every vector of length 1.
 
-        Characters after the first `MAX_CHARS` of a text do not count. Raises ValueError for a text that is empty or
+        Characters after the first `MAX_CHARS` of a text are ignored. Raises ValueError for a text that is empty or
         white space.
         """
         data = array("f")
@@ -101,7 +103,8 @@ class HashingEngine:
 def features(text: str) -> Counter[int]:
     """Return how often each feature, a 64-bit hash, occurs in a text; empty for an empty or white text.
 
-    The top bit of a feature is its sign, the next doubles its weight, and its remainder by the dimension is its bucket.
+    The top bit of a feature is its sign, the next doubles its weight, and its remainder by the dimension is its
+    bucket.
     """
     text = text.strip()[:MAX_CHARS]
     words = text.translate(_CHARACTERS).split()
@@ -110,21 +113,21 @@ def features(text: str) -> Counter[int]:
             word[start : start + MAX_WORD_CHARS] for word in words for start in range(0, len(word), MAX_WORD_CHARS)
         ]
     counts = Counter(chain.from_iterable(map(_word_features, words)))
-    # Only punctuation or controls: better that "?!" finds "?!" than that it finds nothing.
+    # Only punctuation or controls: "?!" should match "?!" rather than nothing.
     return counts or Counter(map(_feature, "".join(text.split())))
 
 
 def _row(counts: Counter[int], dim: int) -> "array[float]":
-    """Fold features into dim numbers of length 1."""
+    """Fold features into a vector of dim values and length 1."""
     buckets: dict[int, int] = {}
     for feature, count in counts.items():
         weight = _FACTORS[feature >> 62] * (1024 if count == 1 else _term_weight(count))
         bucket = feature % dim
         buckets[bucket] = buckets.get(bucket, 0) + weight
-    # The squares of the square roots below, so the length needs no root of its own.
+    # The sum of the squares of the square roots below, so the length needs no separate root.
     total = sum(map(abs, buckets.values()))
     if total == 0:
-        # In few dimensions the signs can cancel everything out; without signs nothing can.
+        # In few dimensions the signs can cancel everything; without signs nothing can cancel.
         return _row(Counter({feature % _SIGN_BIT: count for feature, count in counts.items()}), dim)
     row = array("f", bytes(4 * dim))
     for bucket, weight in buckets.items():
@@ -134,9 +137,9 @@ def _row(counts: Counter[int], dim: int) -> "array[float]":
 
 @lru_cache(maxsize=1024)
 def _term_weight(count: int) -> int:
-    """Return 1024 * (1 + log2(count)), with log2 drawn straight between the powers of two.
+    """Return 1024 * (1 + log2(count)), with log2 interpolated linearly between the powers of two.
 
-    A C library's `log2` may differ from another's in the last bit; this cannot.
+    C libraries' `log2` may differ in the last bit; this cannot.
     """
     octave = count.bit_length() - 1
     return 1024 * octave + ((1024 * count) >> octave)
@@ -149,15 +152,15 @@ def _word_features(word: str) -> "array[int]":
 
 @lru_cache(maxsize=1 << 15)
 def _feature(gram: str) -> int:
-    """Hash an n-gram to 64 bits, of which the second from the top says whether its script is syllabic."""
-    # Where FIPS mode refuses BLAKE2 for security, it may still serve here.
+    """Hash an n-gram to 64 bits; the second-highest bit tells whether its script is syllabic."""
+    # FIPS mode may reject BLAKE2 for security, which is not its use here.
     digest = blake2b(gram.encode("utf-8", "surrogatepass"), digest_size=8, usedforsecurity=False).digest()
     hashed = int.from_bytes(digest, "little")
     return hashed | _SYLLABIC_BIT if _SYLLABLE.match(gram) else hashed & ~_SYLLABIC_BIT
 
 
 def _grams(word: str) -> Iterator[str]:
-    """Give the strings that stand for a word: parts of it, and itself between brackets where its script has spaces."""
+    """Yield the n-grams of a word: parts of it, and the word in brackets if its script uses spaces."""
     for match in _SCRIPT_RUN.finditer(word):
         run = match.group()
         if match.lastindex == 1:
@@ -165,7 +168,7 @@ def _grams(word: str) -> Iterator[str]:
         elif match.lastindex == 2:
             yield from _ngrams(run, _UNSPACED_GRAMS) if len(run) > 1 else run
         else:
-            # The brackets are symbols, so no word has them, and they tell a beginning or an end from a middle.
+            # The brackets are symbols, so no word contains them; they distinguish a beginning or an end from a middle.
             bounded = f"<{run}>"
             if len(run) > 2:
                 yield from _ngrams(bounded, _WORD_GRAMS)
@@ -181,10 +184,10 @@ def _ngrams(run: str, sizes: tuple[int, ...]) -> Iterator[str]:
 
 
 def _compose(word: str) -> str:
-    """Join letters and marks to the composed letters there are, as NFKC has it."""
+    """Compose letters and marks, as in NFKC."""
     if word.isascii():
         return word
-    # Even the frozen tables compose and reorder characters they do not know, by the interpreter's own Unicode.
+    # Even the frozen tables compose and reorder characters they do not have, by the interpreter's own Unicode.
     return "".join(
         ucd_3_2_0.normalize("NFKC", "".join(run)) if known else "".join(run) for known, run in groupby(word, _is_known)
     )
@@ -195,21 +198,21 @@ def _is_known(char: str) -> bool:
 
 
 class _Characters(dict[int, str]):
-    """Code point → what stands for it in a text of words between spaces, for `str.translate`; fills itself."""
+    """Maps code points to their replacement in a text of words between spaces, for `str.translate`; fills itself."""
 
     def __missing__(self, code: int) -> str:
         char = chr(code)
         if _is_known(char):
             char = ucd_3_2_0.normalize("NFKC", char).casefold()
         found = "".join(map(_normalized_char, char))
-        # No text can fill the memory with a million characters.
+        # Bounded, so that no text can fill the memory with a million characters.
         if len(self) < 1 << 16:
             self[code] = found
         return found
 
 
 def _normalized_char(char: str) -> str:
-    """Return a letter, mark or digit as it is, a symbol as a word of its own, nothing or a space for the rest."""
+    """Return a letter, mark or digit unchanged, a symbol as a separate word, an empty string or a space for the rest."""
     category = ucd_3_2_0.category(char)
     if category == "Cf" or _INVISIBLE.match(char):
         return ""

@@ -1,7 +1,7 @@
-"""Downloads the files of a model that is not on this machine, within seconds of a Hub that does not get on.
+"""Downloads the files of a model that is not on this machine, with short timeouts for a Hub that makes no progress.
 
-A chain waits for this before it asks its next target. So there is little patience: what has come is kept, and the next download
-goes on from there. Every failure is one that chains know, and none of the classes that only a Hub connector raises.
+A chain waits for the download before it tries its next target, so the timeouts are short; a later download resumes
+it. All failures are classes that chains know, not those that only a Hub connector raises.
 """
 
 import fnmatch
@@ -28,9 +28,9 @@ from hf_gateway.values.forks import fork_lock
 from hf_gateway.values.hub_model import LIFETIME_HOURS, ModelFile
 
 METADATA_TIMEOUT_S = 15.0
-"""Seconds for all questions to the Hub before the first file."""
+"""Seconds for all requests to the Hub before the first file."""
 DOWNLOAD_PATIENCE = Patience(silence_s=10.0, tries=2, rest_s=5.0, slowest_bytes_s=20_000)
-"""With a Hub that sends next to nothing of a file: at this speed a small model takes an hour."""
+"""Limits for a Hub that sends hardly any bytes of a file: at this speed a small model takes an hour."""
 
 _absences: dict[str, HubOutage] = {}
 _lock = fork_lock()
@@ -46,17 +46,17 @@ def download(
     """Download a model into the cache that all Hugging Face tools share, and return its folder.
 
     Args:
-        model: a Hub id, perhaps an old one.
-        revision: a branch, a tag or a commit; None for the main branch.
-        credential: the key to ask with, if it is for this Hub; no other is looked for.
-        patterns: of the paths of files that are downloaded.
-        unwanted: of those among them that are not.
+        model: Hub id, current or old.
+        revision: branch, tag or commit; None for the main branch.
+        credential: used if it is for this Hub; no other credential is looked up.
+        patterns: patterns of the paths to download.
+        unwanted: patterns of paths that are excluded.
 
     Raises:
-        ModelNotFound: no such model or revision, or the Hub cannot be asked; the message says why.
-        GatedModel, KeyMissing, AuthenticationFailed, PermissionDenied: as the Hub says.
+        ModelNotFound: no such model or revision, or the Hub cannot be reached; the message says why.
+        GatedModel, KeyMissing, AuthenticationFailed, PermissionDenied: the Hub refused.
         EngineFailed: the files cannot be saved.
-        ConfigError: not a model's name, or not a revision.
+        ConfigError: invalid model name or revision.
     """
     failure: GatewayError
     try:
@@ -68,7 +68,7 @@ def download(
     except ModelNotFound as error:
         failure = ModelNotFound(error.message, status=error.status)
     except InvalidRequest as error:
-        # With a status it is what a proxy or a Hub of another kind says of every request, and no word about the name.
+        # With a status it is a general answer of a proxy or of another kind of Hub, and not about the name.
         failure = ConfigError(error.message) if error.status is None else _hub_failure(model, error)
     except OSError as error:
         failure = EngineFailed(f"{model} could not be saved: {error}")
@@ -81,7 +81,7 @@ def _download_now(
     def choose(files: Sequence[ModelFile]) -> list[ModelFile]:
         chosen = [each for each in files if _any(each.path, patterns) and not _any(each.path, unwanted)]
         if not chosen:
-            raise ModelNotFound(f"{model} has no files on the Hub that a model is loaded from")
+            raise ModelNotFound(f"{model} has no files on the Hub that a model can be loaded from")
         return chosen
 
     endpoint = hub_url()
@@ -104,7 +104,7 @@ def _any(path: str, patterns: Sequence[str]) -> bool:
 
 
 def _hub_failure(model: str, error: GatewayError) -> ModelNotFound:
-    did = "cannot be reached" if error.status is None else "does not give it"
+    did = "cannot be reached" if error.status is None else "refused it"
     return ModelNotFound(
         f"{model} is not on this machine, and the Hub {did} ({error.message}); {_ways_out(model)}", status=error.status
     )

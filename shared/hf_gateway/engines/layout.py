@@ -1,7 +1,7 @@
-"""What a model of sentence-transformers is made of, read from its files without torch.
+"""Reads the structure of a sentence-transformers model from its files, without torch.
 
-The engines that run a graph do by themselves what comes before and after it. Whatever is not understood here is refused, so
-that torch takes over rather than a wrong vector gets out.
+Engines that run a graph do the steps before and after it themselves. A model that is not fully understood here is
+refused, so that torch runs it instead of a wrong vector being returned.
 """
 
 from collections.abc import Mapping
@@ -17,10 +17,10 @@ Mode = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "la
 MODES: tuple[Mode, ...] = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 
 FAMILIES = frozenset({"bert", "mpnet", "distilbert", "roberta", "xlm-roberta", "camembert", "electra"})
-"""Models whose graphs are run without having been compared with the original."""
+"""Model families whose graphs are used without a comparison with the original."""
 
 _COUNTED_FROM_PAD = frozenset({"mpnet", "roberta", "xlm-roberta", "camembert"})
-"""Families whose first token has the position behind that of the padding."""
+"""Families that number positions from the padding's id plus one."""
 
 ACTIVATIONS = ("Identity", "Tanh", "ReLU", "Sigmoid")
 
@@ -29,48 +29,53 @@ _PLAIN: Mapping[str, Any] = {
     "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
     "module_output_name": "token_embeddings",
 }
-"""Settings of a Transformer module that say what is so anyway."""
+"""Settings of a Transformer module that equal the defaults."""
 _READ = frozenset({"max_seq_length", "do_lower_case", "unpad_inputs"})
 
 
 @dataclass(frozen=True)
 class Dense:
-    """A layer after the pooling. path: its folder, among the model's files; activation: one of ACTIVATIONS."""
+    """A layer after the pooling."""
 
     path: str
+    """Folder of the layer among the model's files."""
     activation: str
+    """One of ACTIVATIONS."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """From tokens to a vector: a transformer, a pooling, and what comes after.
-
-    transformer: its folder among the model's files, "" for the top one; family: `model_type` of its config; hidden: numbers
-    a token; pooling: ways to pool, side by side; after: layers, and "normalize", in order; lowercase: do_lower_case; pad: the
-    token that fills up a shorter text; positions: of the longest text that the network has places for, None for any.
-    """
+    """Structure of a model: a transformer, a pooling, and further layers."""
 
     transformer: str
+    """Folder of the transformer among the model's files, "" for the top one."""
     family: str
+    """`model_type` of its config."""
     hidden: int
+    """Values per token vector."""
     pooling: tuple[Mode, ...]
+    """Pooling modes, whose results are concatenated."""
     after: tuple[Dense | Literal["normalize"], ...] = ()
+    """Layers after the pooling, and "normalize", in order."""
     lowercase: bool = False
+    """Whether texts are lowercased (do_lower_case)."""
     pad: int = 0
+    """Token id of the padding."""
     positions: int | None = None
+    """Maximum tokens that the network has positions for; None without a limit."""
 
 
 def read_layout(files: ModelFiles) -> Layout:
-    """Read what a model is made of. Raises EngineFailed for anything that is not understood, ConfigError for broken files."""
+    """Read the structure of a model. Raises EngineFailed if it is not supported, ConfigError for broken files."""
     modules = read_json(files.path / "modules.json")
     if modules is None:
         return _layout(files.path, "", ("mean",), (), {})
     if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
-        raise EngineFailed("its modules.json is no list of modules")
+        raise EngineFailed("its modules.json is not a list of modules")
     parts = [(str(module.get("type", "")), str(module.get("path", ""))) for module in modules]
     for kind, _ in parts:
         if not kind.startswith("sentence_transformers."):
-            raise EngineFailed(f"its module {kind!r} is code of its own")
+            raise EngineFailed(f"its module {kind!r} is custom code")
     named = [(kind.rpartition(".")[2], path) for kind, path in parts]
     if [kind for kind, _ in named[:2]] != ["Transformer", "Pooling"]:
         raise EngineFailed(
@@ -92,9 +97,9 @@ def _layout(
     config = _object(folder / transformer / "config.json")
     family, hidden = config.get("model_type"), config.get("hidden_size") or config.get("dim") or config.get("d_model")
     if not isinstance(family, str) or not isinstance(hidden, int) or isinstance(hidden, bool):
-        raise EngineFailed("its config.json names no model_type or no hidden_size")
+        raise EngineFailed("its config.json has no model_type or no hidden_size")
     if config.get("auto_map"):
-        raise EngineFailed("it brings code of its own (auto_map in its config.json)")
+        raise EngineFailed("it needs custom code (auto_map in its config.json)")
     if config.get("quantization_config"):
         raise EngineFailed("its weights are quantised")
     named = config.get("architectures")
@@ -119,10 +124,10 @@ def _layout(
 
 
 def _settings(folder: Path) -> Mapping[str, Any]:
-    """Read the Transformer module's own settings, and refuse those that would change what it does."""
+    """Read the Transformer module's own settings; refuse those that would change the vectors."""
     found: Any = next((read for name in TRANSFORMER_FILES if (read := read_json(folder / name))), {})
     if not isinstance(found, dict):
-        raise EngineFailed("its Transformer module's settings are no JSON object")
+        raise EngineFailed("the settings of its Transformer module are not a JSON object")
     for name, value in found.items():
         if name not in _READ and value not in (None, {}, _PLAIN.get(name)):
             raise EngineFailed(f"its Transformer module has the setting {name!r}")
@@ -142,7 +147,7 @@ def _pooling(folder: Path) -> tuple[Mode, ...]:
 def _after(folder: Path, kind: str, path: str) -> Dense | Literal["normalize"]:
     config = read_json(folder / path / "config.json") or {}
     if not isinstance(config, dict):
-        raise EngineFailed(f"the config.json of its module {kind} is no JSON object")
+        raise EngineFailed(f"the config.json of its module {kind} is not a JSON object")
     ends = {config.get(name) or "sentence_embedding" for name in ("module_input_name", "module_output_name")}
     if kind not in ("Normalize", "Dense") or ends != {"sentence_embedding"}:
         raise EngineFailed(f"its module {kind} is not one of Dense and Normalize on a sentence's vector")
@@ -157,5 +162,5 @@ def _after(folder: Path, kind: str, path: str) -> Dense | Literal["normalize"]:
 def _object(path: Path) -> Mapping[str, Any]:
     found = read_json(path)
     if not isinstance(found, dict):
-        raise EngineFailed(f"{path} is not there, or no JSON object")
+        raise EngineFailed(f"{path} is missing or not a JSON object")
     return found

@@ -1,4 +1,4 @@
-"""ONNX Runtime: for machines without OpenVINO, and for models that come with an ONNX file. In float32."""
+"""ONNX Runtime: for machines without OpenVINO, and for models that include an ONNX file. In float32."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,7 +20,7 @@ _OPSET = 17
 
 
 class Engine(GraphEngine):
-    """One loaded model. Safe for threads."""
+    """A loaded model. Thread-safe."""
 
     name = "onnxruntime"
     files = ("onnx/model.onnx", "model.onnx")
@@ -37,7 +37,16 @@ class Engine(GraphEngine):
         return str(onnxruntime.__version__)
 
     def runner(self, path: Path, precision: Precision, kept: Path | None = None) -> "Runner":  # noqa: ARG002 - one, none
-        """Load a graph. Raises EngineFailed."""
+        """Load a graph.
+
+        Args:
+            path: file of the graph.
+            precision: ignored; float32 only.
+            kept: ignored; nothing is cached.
+
+        Raises:
+            EngineFailed: the graph cannot be loaded.
+        """
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -46,24 +55,35 @@ class Engine(GraphEngine):
             options.intra_op_num_threads = threads
         try:
             return Runner(onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"]))
-        except Exception as error:  # its own kinds have no common base
+        except Exception as error:  # the library's exceptions have no common base
             raise EngineFailed(f"{path} cannot be loaded: {type(error).__name__}: {error}") from error
 
     def convert(self, module: Any, example: Mapping[str, Any], path: Path) -> None:
-        """Write the graph of a torch module. Raises EngineMissing, EngineFailed, OSError."""
+        """Write the graph of a torch module.
+
+        Args:
+            module: maps token ids and mask to the tokens' vectors.
+            example: example inputs by name.
+            path: file to write.
+
+        Raises:
+            EngineMissing: the package onnx is missing.
+            EngineFailed: the module cannot be converted.
+            OSError: the file cannot be written.
+        """
         import torch
 
         try:
-            import onnx  # noqa: F401 - torch's exporter needs it, and would say so less clearly
+            import onnx  # noqa: F401 - torch's exporter needs it, and reports it less clearly
         except ImportError:
-            raise EngineMissing("converting a model for onnxruntime takes onnx, once: pip install onnx") from None
+            raise EngineMissing("converting a model for onnxruntime needs onnx, once: pip install onnx") from None
         names = [*example, "last_hidden_state"]
         try:
             torch.onnx.export(
                 module,
                 tuple(example.values()),
                 str(path),
-                dynamo=False,  # the other exporter takes onnxscript as well
+                dynamo=False,  # the other exporter needs onnxscript as well
                 input_names=list(example),
                 output_names=["last_hidden_state"],
                 dynamic_axes={name: {0: "texts", 1: "tokens"} for name in names},
@@ -71,31 +91,36 @@ class Engine(GraphEngine):
             )
         except OSError:
             raise
-        except Exception as error:  # whatever an operation without a counterpart raises
+        except Exception as error:  # raised for operations that ONNX does not have
             raise EngineFailed(f"it cannot be converted: {type(error).__name__}: {error}") from error
 
 
 class Runner:
-    """A session."""
+    """A session of ONNX Runtime."""
 
     def __init__(self, session: Any) -> None:
-        """Look at what the graph takes and gives. Raises EngineFailed for a graph of another kind."""
+        """Find the graph's inputs and output. Raises EngineFailed if they are not supported."""
         self._session = session
         self._inputs = [port.name for port in session.get_inputs()]
         if not INPUT_NAMES.issuperset(self._inputs):
-            raise EngineFailed("its graph asks for more than tokens and a mask")
+            raise EngineFailed("its graph has inputs other than tokens and a mask")
         outputs = session.get_outputs()
         found = chosen_output([(frozenset({port.name}), len(port.shape) if port.shape else None) for port in outputs])
         self._output = outputs[found].name
 
     def run(self, batch: Batch, take: Callable[["Array"], None]) -> None:
-        """Compute; see `encoder.Runner`. Raises EngineFailed."""
+        """Compute the token vectors; see `encoder.Runner`. Raises EngineFailed.
+
+        Args:
+            batch: the texts.
+            take: receives the vectors.
+        """
         fed = {"input_ids": batch.ids, "attention_mask": batch.mask, "token_type_ids": batch.types}
         try:
             with compute_guard.using("onnxruntime"):
                 found = self._session.run([self._output], {name: fed[name] for name in self._inputs})
         except EngineFailed:
             raise
-        except Exception as error:  # its own kinds have no common base
+        except Exception as error:  # the library's exceptions have no common base
             raise EngineFailed(f"the model failed: {type(error).__name__}: {error}") from error
         take(found[0])

@@ -1,4 +1,4 @@
-"""OpenVINO: the fastest engine on processors, in bfloat16 where they have it. Converts models of torch by itself."""
+"""OpenVINO: the fastest engine on CPUs, in bfloat16 where they support it. Converts torch models itself."""
 
 import contextlib
 import importlib
@@ -30,7 +30,7 @@ _HINTS: Mapping[Precision, str] = {"fp32": "f32", "bf16": "bf16"}
 
 
 class Engine(GraphEngine):
-    """One loaded model. Safe for threads."""
+    """A loaded model. Thread-safe."""
 
     name = "openvino"
     files = ("openvino/openvino_model.xml", "onnx/model.onnx", "model.onnx")
@@ -47,7 +47,16 @@ class Engine(GraphEngine):
             ) from None
 
     def runner(self, path: Path, precision: Precision, kept: Path | None = None) -> "Runner":
-        """Load a graph. kept: where what OpenVINO compiled may lie, for the next process. Raises EngineFailed."""
+        """Load a graph.
+
+        Args:
+            path: file of the graph.
+            precision: number type of the computations.
+            kept: folder in which the compiled graph is cached for the next process.
+
+        Raises:
+            EngineFailed: the graph cannot be loaded.
+        """
         config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _HINTS[precision]}
         if (threads := cpus.restricted()) is not None:
             config["INFERENCE_NUM_THREADS"] = threads
@@ -66,17 +75,27 @@ class Engine(GraphEngine):
             raise EngineFailed(f"{path} cannot be loaded: {_last_line(error)}") from error
 
     def convert(self, module: Any, example: Mapping[str, Any], path: Path) -> None:
-        """Write the graph of a torch module, in float32. Raises EngineFailed, OSError."""
+        """Write the graph of a torch module, in float32.
+
+        Args:
+            module: maps token ids and mask to the tokens' vectors.
+            example: example inputs by name.
+            path: file to write.
+
+        Raises:
+            EngineFailed: the module cannot be converted.
+            OSError: the file cannot be written.
+        """
         import openvino
         from openvino.frontend import FrontEndManager
         from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-        # Not openvino.convert_model: that reports each conversion to Intel, where its telemetry is installed.
+        # Not openvino.convert_model, which reports each conversion to Intel if its telemetry is installed.
         try:
             frontend = FrontEndManager().load_by_framework("pytorch")
             decoder = TorchScriptPythonDecoder(module, example_input=dict(example))
             graph = frontend.convert(frontend.load(decoder))
-        except Exception as error:  # torch's or OpenVINO's, whichever does not know an operation
+        except Exception as error:  # of torch or OpenVINO, for an unknown operation
             raise EngineFailed(f"it cannot be converted: {type(error).__name__}: {_last_line(error)}") from error
         try:
             openvino.save_model(graph, path, compress_to_fp16=False)
@@ -85,9 +104,9 @@ class Engine(GraphEngine):
 
 
 def _import_openvino() -> Any:
-    """Import OpenVINO without its tools for converting models, which take longer than all the rest and bring its telemetry.
+    """Import OpenVINO without its conversion tools, which take most of the import time and include its telemetry.
 
-    Whoever asks for them later still gets them.
+    A later import of those tools still works.
     """
     modules: dict[str, Any] = sys.modules
     hides = "openvino" not in modules
@@ -111,34 +130,39 @@ def _lazy_module(name: str) -> Any:
 
 @contextlib.contextmanager
 def _cache_in(folder: Path) -> Iterator[Path]:
-    """Give OpenVINO a folder to keep what it compiles, filled beside its place, so that no other process reads half of it."""
+    """Yield a folder for compiled graphs; a new one is filled under a temporary name, so that no process reads a partial one."""
     if folder.is_dir():
         yield folder
         return
-    passing = folder.with_name(f".{folder.name}.{os.getpid()}.{os.urandom(4).hex()}")
-    passing.mkdir()
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.{os.urandom(4).hex()}")
+    temporary.mkdir()
     try:
-        yield passing
+        yield temporary
         with contextlib.suppress(OSError):  # another process was first
-            passing.rename(folder)
+            temporary.rename(folder)
     finally:
-        shutil.rmtree(passing, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 class Runner:
-    """A compiled graph and requests to run it, one a thread at a time."""
+    """A compiled graph and its inference requests, each used by one thread at a time."""
 
     def __init__(self, compiled: Any) -> None:
-        """Look at what the graph takes and gives. Raises EngineFailed for a graph of another kind."""
+        """Find the graph's inputs and output. Raises EngineFailed if they are not supported."""
         self._compiled = compiled
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._inputs = [next(iter(INPUT_NAMES & set(port.names)), None) for port in compiled.inputs]
         if None in self._inputs:
-            raise EngineFailed("its graph asks for more than tokens and a mask")
+            raise EngineFailed("its graph has inputs other than tokens and a mask")
         self._output = chosen_output([(frozenset(port.names), _rank(port)) for port in compiled.outputs])
 
     def run(self, batch: Batch, take: Callable[["Array"], None]) -> None:
-        """Compute; see `encoder.Runner`. Raises EngineFailed."""
+        """Compute the token vectors; see `encoder.Runner`. Raises EngineFailed.
+
+        Args:
+            batch: the texts.
+            take: receives the vectors.
+        """
         try:
             request = self._idle.get_nowait()
         except queue.Empty:
@@ -160,6 +184,6 @@ def _rank(port: Any) -> int | None:
 
 
 def _last_line(error: Exception) -> str:
-    """OpenVINO's messages begin with where in its source it happened."""
+    """Return the last line of a message: OpenVINO's begin with a location in its source."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""The original of a converted model: what sentence-transformers on torch makes of the same files, in float32."""
+"""The original of a converted model: the same files loaded with sentence-transformers on torch, in float32."""
 
 import contextlib
 import logging
@@ -21,15 +21,15 @@ UNLIMITED_TOKENS = 10**9
 
 
 def torch_is_here() -> bool:
-    """Say whether models can be converted here."""
+    """Return whether models can be converted on this machine."""
     return find_spec("torch") is not None and find_spec("sentence_transformers") is not None
 
 
 class Original:
-    """A model as sentence-transformers loads it."""
+    """A model loaded with sentence-transformers."""
 
     def __init__(self, files: ModelFiles) -> None:
-        """Load it. Raises EngineFailed."""
+        """Load the model. Raises EngineFailed."""
         trusts_remote_code(files, {}, None)
         import torch
 
@@ -40,7 +40,7 @@ class Original:
             transformer, tokenizer = self._model[0], self._model.tokenizer
             self.network: Any = transformer.auto_model.eval()
             self.tokenizer: str = tokenizer.backend_tokenizer.to_str()
-        except Exception as error:  # modules of any kind, each of which lacks something else
+        except Exception as error:  # other kinds of modules lack one of these attributes
             raise EngineFailed(f"{files.path} cannot be converted: {type(error).__name__}: {error}") from error
         if tokenizer.padding_side != "right":
             raise EngineFailed("its tokenizer pads on the left")
@@ -48,16 +48,16 @@ class Original:
         self.max_tokens: int | None = int(limit) if limit and limit < UNLIMITED_TOKENS else None
 
     def reference(self, space: VectorSpace) -> Fingerprint:
-        """Embed the canaries, as documents without a prompt. Raises EngineFailed."""
+        """Return the vectors of the canaries, as documents without a prompt. Raises EngineFailed."""
         try:
             with torch_computes():
                 rows = self._model.encode(list(CANARIES), prompt="", show_progress_bar=False)
-        except Exception as error:  # torch's, the tokenizer's, or the model's own
+        except Exception as error:  # of torch, the tokenizer or the model
             raise EngineFailed(f"the model failed: {type(error).__name__}: {error}") from error
         return Fingerprint(space, "files", "sentence-transformers", {"document": tuple(map(tuple, rows.tolist()))})
 
     def traceable(self) -> tuple[Any, dict[str, Any]]:
-        """Return the transformer as a module from token ids and mask to the tokens' vectors, and an example of the two."""
+        """Return the transformer as a module from token ids and mask to the tokens' vectors, and an example of both."""
         import torch
 
         class Tokens(torch.nn.Module):
@@ -68,7 +68,7 @@ class Original:
             def forward(self, input_ids: Any, attention_mask: Any) -> Any:
                 return self.network(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
 
-        # Texts of several lengths, so that nothing of the mask is taken for constant.
+        # Texts of several lengths, so that tracing treats no part of the mask as constant.
         ids = torch.arange(5, 26).reshape(3, 7) % max(6, int(self.network.config.vocab_size))
         mask = torch.tensor([[1] * 7, [1] * 4 + [0] * 3, [1] * 2 + [0] * 5])
         return Tokens(self.network), {"input_ids": ids, "attention_mask": mask}
@@ -76,7 +76,7 @@ class Original:
 
 @contextlib.contextmanager
 def tracing() -> Iterator[None]:
-    """Let torch trace a model without its gradients, and without its remarks on what it cannot follow: the canaries tell."""
+    """Disable gradients, and torch's warnings about what it cannot trace: the canaries show whether the result is right."""
     import torch
 
     remarks = logging.getLogger("torch.onnx")
@@ -91,5 +91,10 @@ def tracing() -> Iterator[None]:
 
 
 def write_tokenizer(original: Original, folder: Path) -> None:
-    """Put the tokenizer into an entry, as transformers uses it: with what it changed by the model's settings."""
+    """Write the tokenizer into an entry as transformers uses it, with the changes from the model's settings.
+
+    Args:
+        original: the loaded model.
+        folder: folder of the entry.
+    """
     (folder / "tokenizer.json").write_text(original.tokenizer, encoding="utf-8")

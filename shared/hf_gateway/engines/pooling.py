@@ -1,4 +1,4 @@
-"""From the vectors of tokens to those of texts: what the modules behind a transformer do, in numpy and float32."""
+"""Pools token vectors into text vectors, and applies the modules after the pooling, in numpy and float32."""
 
 import json
 from pathlib import Path
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, np.dtype[Any]]
 
 _MIN_NORM = 1e-12
-"""What torch's normalize takes for the least length."""
+"""Minimum length in torch's normalize."""
 
 
 class Head:
-    """What comes after the transformer, for one model. Safe for threads."""
+    """Pooling and the layers after it, for one model. Thread-safe."""
 
     def __init__(self, folder: Path, layout: Layout) -> None:
-        """Read the weights of dense layers. Raises EngineFailed where they are not in safetensors, or not as described."""
+        """Read the weights of dense layers. Raises EngineFailed if they are missing, not safetensors, or of another shape."""
         self._modes = layout.pooling
         self._hidden = layout.hidden
         self._steps: list[Any] = []
@@ -35,15 +35,17 @@ class Head:
                 self.dimension = len(weight)
 
     def __call__(self, hidden: "Array", mask: "Array") -> "Array":
-        """Pool and finish. hidden: (n, tokens, d) float32; mask: (n, tokens), 1 for a token of the text → (n, dim) float32.
+        """Return the vectors of n texts, (n, dim) float32. Raises EngineFailed for token vectors of another size.
 
-        Raises EngineFailed for tokens of another size than the model's.
+        Args:
+            hidden: token vectors, (n, tokens, d) float32.
+            mask: (n, tokens), 1 for a token of the text, 0 for padding.
         """
         import numpy as np
 
         if hidden.shape[-1] != self._hidden:
             raise EngineFailed(
-                f"its graph gives {hidden.shape[-1]} numbers a token, and by config.json it is {self._hidden}"
+                f"its graph has {hidden.shape[-1]} values per token, but config.json says {self._hidden}"
             )
         mask = mask.astype(np.float32)
         pooled = [_pool(mode, hidden, mask) for mode in self._modes]
@@ -70,7 +72,7 @@ def _pool(mode: Mode, hidden: "Array", mask: "Array") -> "Array":
     weights = mask * np.arange(1, mask.shape[1] + 1, dtype=np.float32) if mode == "weightedmean" else mask
     total = weights.sum(1, keepdims=True)
     scale = np.sqrt(total) if mode == "mean_sqrt_len_tokens" else total
-    # One product of a row and a matrix a text reads the tokens once and copies nothing.
+    # A product of a row and a matrix per text reads the tokens once and copies nothing.
     pooled: Array = np.matmul(weights[:, None, :], hidden)[:, 0] / np.maximum(scale, 1e-9)
     return pooled
 
@@ -88,9 +90,9 @@ def _activate(values: "Array", name: str) -> "Array":
 
 
 def _dense(folder: Path, width: int) -> tuple["Array", "Array"]:
-    """Return the weight (out, in) and the bias (out,) of a dense layer in float32; `width` numbers go in.
+    """Return the weight (out, in) and the bias (out,) of a dense layer with `width` inputs, in float32.
 
-    Raises EngineFailed for a tensor that is missing, of another shape, or not one of such a layer.
+    Raises EngineFailed for a tensor that is missing, of another shape, or not of such a layer.
     """
     import numpy as np
 
@@ -102,19 +104,21 @@ def _dense(folder: Path, width: int) -> tuple["Array", "Array"]:
         shapes["linear.bias"] = (size,)
     if odd := sorted(found.keys() ^ shapes.keys()):
         raise EngineFailed(
-            f"{folder}: the tensor {odd[0]!r} is {'not there' if odd[0] in shapes else 'of another layer'}"
+            f"{folder}: the tensor {odd[0]!r} is {'missing' if odd[0] in shapes else 'of another layer'}"
         )
     for name, shape in shapes.items():
         if found[name].shape != shape:
             raise EngineFailed(f"{folder}: the tensor {name!r} has the shape {found[name].shape}, not {shape}")
     weight: Array = found["linear.weight"]
     if weight.shape[1] != width:
-        raise EngineFailed(f"{folder}: its layer takes {weight.shape[1]} numbers, and what is before it gives {width}")
+        raise EngineFailed(
+            f"{folder}: its layer has {weight.shape[1]} inputs, but the layer before it has {width} outputs"
+        )
     return weight, found.get("linear.bias", np.zeros(len(weight), np.float32))
 
 
 def read_safetensors(path: Path) -> dict[str, "Array"]:
-    """Read a small file of tensors as float32. Raises EngineFailed for a missing or broken file, or another type of numbers."""
+    """Read a small file of tensors as float32. Raises EngineFailed for a missing or broken file, or another number type."""
     import numpy as np
 
     types: dict[str, Any] = {"F32": "<f4", "F16": "<f2", "F64": "<f8"}

@@ -1,8 +1,8 @@
-"""From a model's tokens to what it said: text, reasoning and tool calls, as they come.
+"""Turns a model's tokens into text, reasoning and tool calls, incrementally.
 
-Where the tokenizer says how its model's answers are read (`response_template`, transformers 5), transformers' own parser
-reads them. Otherwise the form of Hermes and Qwen is understood, as far as the chat template speaks of it:
-`<think>…</think>` and `<tool_call>{"name": …, "arguments": …}</tool_call>`.
+If the tokenizer describes how answers are parsed (`response_template`, transformers 5), transformers' own parser is
+used. Otherwise the form of Hermes and Qwen is parsed, as far as the chat template mentions it: `<think>…</think>` and
+`<tool_call>{"name": …, "arguments": …}</tool_call>`.
 """
 
 import copy
@@ -18,18 +18,18 @@ CALL, CALL_END = "<tool_call>", "</tool_call>"
 
 
 class Detokenizer:
-    """Turns token ids into text as they come, and keeps back what is no whole character yet."""
+    """Turns token ids into text incrementally; an incomplete character is held back."""
 
     def __init__(self, decode: Callable[[Sequence[int]], str]) -> None:
-        """Take the tokenizer's function from ids to text."""
+        """Set the tokenizer's function from ids to text."""
         self._decode = decode
         self._ids: list[int] = []
         self._shown = 0
 
     def feed(self, token: int) -> str:
-        """Take the next id; returns the text it completes."""
+        """Add the next id; return the text that it completes."""
         self._ids.append(token)
-        # Decoded together with the ids before: some tokenizers write a word differently at the start of a text.
+        # Decoded together with the previous ids: some tokenizers decode a word differently at the start of a text.
         before, whole = self._decode(self._ids[: self._shown]), self._decode(self._ids)
         if len(whole) <= len(before) or whole.endswith("\ufffd"):
             return ""
@@ -38,26 +38,26 @@ class Detokenizer:
         return whole[len(before) :]
 
     def finish(self) -> str:
-        """Return what was kept back, less a character that was cut in its middle."""
+        """Return the text that was held back, without an incomplete character."""
         before, whole = self._decode(self._ids[: self._shown]), self._decode(self._ids)
         return whole[len(before) :].rstrip("\ufffd")
 
 
 class StopStrings:
-    """Ends a text before the string that is the first to be complete, however the text is cut into pieces."""
+    """Ends a text before the first stop string that is complete, independent of how the text is split."""
 
     def __init__(self, words: Sequence[str]) -> None:
-        """Take the strings; empty ones stop nothing."""
+        """Set the stop strings; empty ones are ignored."""
         self.met = False
         self._words = [word for word in words if word]
         self._held = ""
 
     def feed(self, text: str) -> str:
-        """Return what may be shown. After a stop string was met that is nothing."""
+        """Return the text that can be emitted; an empty string after a stop string."""
         if self.met or not self._words:
             return "" if self.met else text
         text = self._held + text
-        # The first to be complete, as if the text came letter by letter: else the pieces would decide between two that overlap.
+        # The first to be complete, as if letters arrived one by one: otherwise the split would decide between overlapping ones.
         met = [(place + len(word), place) for word in self._words if (place := text.find(word)) >= 0]
         self.met = bool(met)
         cut = min(met)[1] if met else len(text) - partial_tag_length(text, self._words)
@@ -65,15 +65,17 @@ class StopStrings:
         return text[:cut]
 
     def finish(self) -> str:
-        """Return what was kept back."""
+        """Return the text that was held back."""
         held, self._held = self._held, ""
         return held
 
 
 class ResponseParser:
-    """What both readers share: pieces without the white space around markers, and calls with their numbers.
+    """Base of both parsers: removes white space around markers, and numbers the tool calls.
 
-    thinking: whether the model is within its reasoning; calls: how many tool calls were made.
+    Attributes:
+        thinking: whether the model is in its reasoning.
+        calls: number of tool calls.
     """
 
     def __init__(self) -> None:
@@ -85,12 +87,12 @@ class ResponseParser:
         self._at_start = False
 
     def feed(self, text: str) -> list[ChatEvent]:
-        """Take more text; returns what can be told of it."""
+        """Add text; return the events that are complete."""
         self._take(text)
         return self._take_events()
 
     def finish(self) -> list[ChatEvent]:
-        """Take the end of the answer; returns what was kept back."""
+        """End the answer; return the events that were held back."""
         self._end()
         if not self.thinking:
             self._events.append(ChatEvent(text=self._space))
@@ -107,7 +109,7 @@ class ResponseParser:
         return events
 
     def _enter(self, thinking: bool) -> None:
-        """Begin a part: white space between parts belongs to none."""
+        """Begin a part; white space between parts is dropped."""
         self.thinking, self._space, self._at_start = thinking, "", True
 
     def _emit_text(self, text: str) -> None:
@@ -119,12 +121,12 @@ class ResponseParser:
         self._space = text[len(kept) :]
         self._events.append(ChatEvent(reasoning=kept) if self.thinking else ChatEvent(text=kept))
 
-    def _call(self, said: Any) -> None:
-        """Take a tool call as it was parsed, or, where it is none, the words that were to be one: as text."""
-        name = said.get("name") if isinstance(said, Mapping) else None
-        arguments = (said.get("arguments", said.get("parameters")) or {}) if isinstance(said, Mapping) else None
+    def _call(self, parsed: Any) -> None:
+        """Emit a parsed tool call; if it is not a valid call, emit it as text."""
+        name = parsed.get("name") if isinstance(parsed, Mapping) else None
+        arguments = (parsed.get("arguments", parsed.get("parameters")) or {}) if isinstance(parsed, Mapping) else None
         if not isinstance(name, str) or not isinstance(arguments, Mapping | str):
-            self._events.append(ChatEvent(text=said.strip() if isinstance(said, str) else _json(said)))
+            self._events.append(ChatEvent(text=parsed.strip() if isinstance(parsed, str) else _json(parsed)))
             return
         written = arguments if isinstance(arguments, str) else _json(arguments)
         self._events.append(ChatEvent(tool_calls=(ToolCallDelta(self.calls, name=name, arguments=written),)))
@@ -132,10 +134,15 @@ class ResponseParser:
 
 
 class HermesParser(ResponseParser):
-    """Reads `<think>…</think>` at the beginning, and `<tool_call>{json}</tool_call>` where the model's template speaks of it."""
+    """Parses `<think>…</think>` at the beginning, and `<tool_call>{json}</tool_call>` if the chat template mentions it."""
 
     def __init__(self, template: str, begun: str = "") -> None:
-        """Take the chat template, and what of the answer stands in the prompt already."""
+        """Set the initial state.
+
+        Args:
+            template: the chat template.
+            begun: beginning of the answer that the prompt ends with.
+        """
         super().__init__()
         self._opens = [CALL] if CALL in template else []
         self._in_call = False
@@ -144,7 +151,7 @@ class HermesParser(ResponseParser):
         self._thoughts = ThoughtSplitter(opened=opened)
         self.thinking = opened
         if not opened:
-            # What was begun is no news, but it says where the answer goes on.
+            # It was not generated, but it determines the state in which the answer continues.
             self._take(begun)
             self._events = []
 
@@ -152,18 +159,18 @@ class HermesParser(ResponseParser):
         self._sort(self._thoughts.feed(text))
 
     def _sort(self, pieces: Iterable[tuple[bool, str]]) -> None:
-        for thoughts, said in pieces:
+        for thoughts, text in pieces:
             self.thinking = thoughts
             if thoughts:
-                self._events.append(ChatEvent(reasoning=said))
+                self._events.append(ChatEvent(reasoning=text))
                 continue
-            self._text += said
+            self._text += text
             while self._step():
                 pass
         self.thinking = self._thoughts.thinking
 
     def _step(self) -> bool:
-        """Take the text up to the next marker, or as far as there cannot be one."""
+        """Process the text up to the next marker, or as far as it cannot contain the beginning of one."""
         closes = [CALL_END] if self._in_call else self._opens
         found = [(place, marker) for marker in closes if (place := self._text.find(marker)) >= 0]
         if found:
@@ -175,7 +182,7 @@ class HermesParser(ResponseParser):
         if not self._in_call:
             self._emit_text(before)
         elif marker:
-            self._call(_parsed(before))
+            self._call(_json_or_text(before))
         if marker:
             self._in_call = not self._in_call
             self._enter(thinking=False)
@@ -185,16 +192,22 @@ class HermesParser(ResponseParser):
         self._sort(self._thoughts.finish())
         rest, self._text = self._text, ""
         if self._in_call:
-            self._call(_parsed(rest))
+            self._call(_json_or_text(rest))
         else:
             self._emit_text(rest)
 
 
 class TemplateParser(ResponseParser):
-    """Reads by the tokenizer's own `response_template`, with the parser of transformers."""
+    """Parses by the tokenizer's own `response_template`, with the parser of transformers."""
 
     def __init__(self, tokenizer: Any, prompt: str, tools: Sequence[Mapping[str, Any]]) -> None:
-        """Take the prompt as text, since it may hold the beginning of the answer."""
+        """Set the initial state.
+
+        Args:
+            tokenizer: has the `response_template`.
+            prompt: the prompt as text, since it may contain the beginning of the answer.
+            tools: tools of the request.
+        """
         super().__init__()
         self._tokenizer, self._tools = tokenizer, list(tools) or None
         self._parser = self._parser_behind(prompt)
@@ -206,7 +219,7 @@ class TemplateParser(ResponseParser):
         try:
             self._look(self._parser.feed(text))
         except (ValueError, KeyError):
-            # A part that is not what its template says is passed on as it is, and reading starts afresh behind it.
+            # A part that does not match the template is emitted as text, and parsing restarts after it.
             self._call(self._raw + text)
             self._enter(thinking=False)
             self._raw = ""
@@ -248,14 +261,22 @@ class TemplateParser(ResponseParser):
 def parser_for(
     tokenizer: Any, template: str, prompt: str, begun: str, tools: Sequence[Mapping[str, Any]]
 ) -> ResponseParser:
-    """Choose how an answer is read. prompt: as text; begun: what the prompt's end holds of the answer."""
+    """Return the parser for an answer.
+
+    Args:
+        tokenizer: the model's tokenizer.
+        template: its chat template.
+        prompt: the prompt as text.
+        begun: beginning of the answer that the prompt ends with.
+        tools: tools of the request.
+    """
     if getattr(tokenizer, "response_template", None) and hasattr(tokenizer, "get_response_parser"):
         return TemplateParser(tokenizer, prompt, tools)
     return HermesParser(template, begun)
 
 
 def _tolerant(template: Mapping[str, Any]) -> dict[str, Any]:
-    """Let JSON that is none come out as the text it is, rather than end the reading."""
+    """Return a response template for which invalid JSON is text rather than an error."""
     made: dict[str, Any] = copy.deepcopy(dict(template))
     for field in made["fields"].values():
         if field.get("content") == "json":
@@ -263,7 +284,7 @@ def _tolerant(template: Mapping[str, Any]) -> dict[str, Any]:
     return made
 
 
-def _parsed(text: str) -> Any:
+def _json_or_text(text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

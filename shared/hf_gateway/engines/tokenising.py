@@ -1,4 +1,4 @@
-"""Texts into tokens with `tokenizers` alone, exactly as transformers would."""
+"""Tokenises texts with `tokenizers` alone, with the same result as transformers."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,10 +12,19 @@ from hf_gateway.values.forks import fork_lock
 
 
 class Tokenizer:
-    """A tokenizer that cuts and pads nothing by itself. Safe for threads."""
+    """A tokenizer without automatic truncation and padding. Thread-safe."""
 
     def __init__(self, path: Path, limit: int | None) -> None:
-        """Load a tokenizer.json. limit: tokens that a text is cut to when that is asked for. Raises EngineFailed."""
+        """Load a tokenizer.json.
+
+        Args:
+            path: the file.
+            limit: maximum tokens for `cut`.
+
+        Raises:
+            EngineMissing: the package tokenizers is missing.
+            EngineFailed: the file cannot be read.
+        """
         try:
             from tokenizers import Tokenizer
         except ImportError as error:
@@ -24,38 +33,44 @@ class Tokenizer:
             ) from None
         try:
             self._whole = Tokenizer.from_file(str(path))
-        except Exception as error:  # tokenizers raises bare Exceptions
+        except Exception as error:  # tokenizers raises plain Exceptions
             raise EngineFailed(f"{path} cannot be read: {error}") from error
         self._whole.no_truncation()
         self._whole.no_padding()
         self._limit = limit
-        self._cutting: Any = None
+        self._truncating: Any = None
         self._lock = fork_lock()
 
     def tokens(self, texts: Sequence[str]) -> list[Any]:
-        """Tokenise n texts, uncut; each has `ids`, `type_ids` and a length."""
+        """Tokenise n texts without truncation; each result has `ids`, `type_ids` and a length."""
         with compute_guard.using("tokenizers"):
             found: list[Any] = self._whole.encode_batch_fast(list(texts))
         return found
 
     def cut(self, text: str) -> Any:
-        """Tokenise one text and leave out what is beyond the limit, the special tokens at its end kept."""
+        """Tokenise a text, truncated to the limit; the special tokens at its end are kept."""
         assert self._limit is not None
         with self._lock:
-            if self._cutting is None:
-                # Another one, since a tokenizer must not be changed while it is in use.
+            if self._truncating is None:
+                # A second tokenizer, since one must not be changed while it is in use.
                 made = type(self._whole).from_str(self._whole.to_str())
                 made.enable_truncation(self._limit)
-                self._cutting = made
+                self._truncating = made
         with compute_guard.using("tokenizers"):
-            return self._cutting.encode_batch_fast([text])[0]
+            return self._truncating.encode_batch_fast([text])[0]
 
 
 def check_files(folder: Path, layout: Layout) -> Path:
-    """Return the model's own tokenizer.json, where it says the same as the files beside it.
+    """Return the model's tokenizer.json, if it agrees with the files beside it.
 
-    transformers builds a tokenizer from tokenizer_config.json as well; where the two differ, this one would give other tokens.
-    Raises EngineFailed for those, and where there is none.
+    transformers also reads tokenizer_config.json; if the two differ, tokenizer.json alone would give other tokens.
+
+    Args:
+        folder: folder of the model.
+        layout: structure of the model.
+
+    Raises:
+        EngineFailed: the files differ, or tokenizer.json is missing.
     """
     found = folder / layout.transformer / "tokenizer.json"
     if not found.is_file():

@@ -30,11 +30,11 @@ from hf_gateway.wire.think_tags import THINK, THINK_END
 OPTIONS = frozenset({"device", "dtype", "trust_remote_code"})
 
 _DEFAULT_MAX_TOKENS = 8192
-"""Tokens of an answer, where neither the request nor the model says how many there may be."""
+"""Maximum tokens of an answer, if neither the request nor the model sets one."""
 
 
 class Engine:
-    """One loaded model. Safe for threads: one answer is made at a time, the others wait in line."""
+    """A loaded model. Thread-safe: one answer is generated at a time, others wait in a queue."""
 
     name = "transformers"
 
@@ -46,7 +46,18 @@ class Engine:
         revision: str | None = None,
         name: str | None = None,
     ) -> None:
-        """Load the model. name: what answers and errors call it. Raises EngineMissing, EngineFailed, ConfigError."""
+        """Load the model.
+
+        Args:
+            files: the model's files.
+            options: the target's options.
+            revision: revision of the files.
+            name: the model's name in answers and errors.
+
+        Raises:
+            EngineMissing, EngineFailed: the model cannot be loaded.
+            ConfigError: invalid options.
+        """
         try:
             import torch
             import transformers
@@ -64,11 +75,11 @@ class Engine:
         try:
             self._tokenizer = transformers.AutoTokenizer.from_pretrained(str(files.path), **common)
             if not getattr(self._tokenizer, "chat_template", None):
-                raise EngineFailed(f"{files.path} has no chat template: it continues texts, and is no model for chats")
+                raise EngineFailed(f"{files.path} has no chat template: it completes texts, and is not a chat model")
             self._model = load_causal_model(files.path, device, use_safetensors=True, dtype=dtype, **common)
         except EngineFailed:
             raise
-        except Exception as error:  # a loader fails in as many ways as there are formats
+        except Exception as error:  # loaders raise various exceptions
             raise EngineFailed(f"{files.path} cannot be loaded: {type(error).__name__}: {error}") from error
         self._prepare()
 
@@ -78,14 +89,14 @@ class Engine:
         self._decoding = decoding
         self._template = Template(self._tokenizer, self._name)
         self._turns = Turns()
-        # A tokenizer of `tokenizers` may not be borrowed twice: one thread may decode while another encodes.
+        # A tokenizer of `tokenizers` must not be borrowed twice: one thread may decode while another encodes.
         self._tokenizing = fork_lock()
         self._process = os.getpid()
         self._defaults = copy.deepcopy(self._model.generation_config)
         decoding.without_draw(self._model.generation_config)
         ends = self._defaults.eos_token_id
         listed = [*ends] if isinstance(ends, Sequence) else [ends]
-        # Of many a model tuned for chats the generation config still names the end of its base model alone.
+        # Generation configs of many chat models still name only the end token of their base model.
         self._ends = frozenset(end for end in (*listed, self._tokenizer.eos_token_id) if end is not None)
         if self._model.generation_config.pad_token_id is None:
             self._model.generation_config.pad_token_id = next(iter(self._ends), 0)
@@ -98,39 +109,40 @@ class Engine:
 
     @property
     def device(self) -> str:
-        """Where it runs, in torch's words."""
+        """Device that it runs on, as torch names it."""
         return str(self._model.device)
 
     @property
     def context(self) -> int | None:
-        """Tokens it takes, prompt and answer together; None where its files do not say."""
+        """Maximum tokens of prompt and answer together; None if its files do not say."""
         config = self._model.config.get_text_config()
         limits = (getattr(config, "max_position_embeddings", None), self._tokenizer.model_max_length)
         # Some tokenizers write 10**30 for "no limit".
         return min((int(limit) for limit in limits if isinstance(limit, int) and 0 < limit < 10**9), default=None)
 
     def start(self, request: ChatRequest) -> Generation:
-        """Prepare an answer; it is made when it is read, and fails there.
+        """Prepare an answer; it is generated, and may fail, while it is read.
 
-        Reading raises ContextOverflow, ModelNotFound for what this model cannot do, and EngineFailed.
-        Raises ModelNotFound for what no model here can do.
+        Reading raises ContextOverflow, EngineFailed, and ModelNotFound for features that this model does not support.
+        Raises ModelNotFound for features that no model in this process supports.
         """
         if request.sampling.logprobs or request.sampling.top_logprobs:
-            raise ModelNotFound("models in this process give no logprobs")
+            raise ModelNotFound("models in this process do not support logprobs")
         return Generation(lambda run: self._work(run, request), self._turns)
 
     def _work(self, run: Run, request: ChatRequest) -> None:
-        # Before the turn comes, so that what cannot be answered fails at once.
+        # Before the run waits in the queue, so that invalid requests fail at once.
         with self._tokenizing, compute_guard.using("tokenizers"):
             prompt = self._template.prompt(request)
         length, context = len(prompt.ids), self.context
         if context is not None and length >= context:
             raise ContextOverflow(
-                f"the conversation has {length} tokens, and {self._name} takes {context} with its answer", limit=context
+                f"the conversation has {length} tokens, but the limit of {self._name} is {context} with its answer",
+                limit=context,
             )
         wanted = request.sampling.max_tokens or self._defaults.max_new_tokens or context or _DEFAULT_MAX_TOKENS
-        with self._turns.turn_of(run) as mine, torch_computes(self.device, self._process):
-            if mine:
+        with self._turns.turn_of(run) as may_run, torch_computes(self.device, self._process):
+            if may_run:
                 self._generate(run, request, prompt, min(wanted, context - length) if context else wanted)
 
     def _generate(self, run: Run, request: ChatRequest, prompt: Prompt, most: int) -> None:
@@ -170,7 +182,7 @@ class Engine:
             reading,
             StopStrings([*request.stop, *([stops] if isinstance(stops, str) else stops)]),
             ends=self._ends,
-            # transformers' own parser wants to see every token, and knows which of them are no text.
+            # transformers' own parser needs every token, and recognises those that are not text.
             silent=frozenset() if isinstance(reading, TemplateParser) else self._silent,
             most_calls=1 if one_call else None,
         )
@@ -195,35 +207,45 @@ class Engine:
 
 
 class _Answer:
-    """Makes events of tokens, and knows when the answer is at its end and why."""
+    """Turns tokens into events, and decides when and why the answer ends."""
 
     def __init__(
         self,
         run: Run,
-        letters: Detokenizer,
-        reading: ResponseParser,
+        detokenizer: Detokenizer,
+        parser: ResponseParser,
         stops: StopStrings,
         *,
         ends: frozenset[int],
         silent: frozenset[int],
         most_calls: int | None,
     ) -> None:
-        """ends: tokens that end an answer; silent: tokens that are no text; most_calls: None for any number."""
+        """Set the parsers and the limits.
+
+        Args:
+            run: receives the events.
+            detokenizer: turns token ids into text.
+            parser: turns text into events.
+            stops: the stop strings.
+            ends: token ids that end an answer.
+            silent: token ids that are not text.
+            most_calls: maximum number of tool calls; None for any number.
+        """
         self.tokens = 0
         self.reasoning_tokens = 0
         self._ended = False
-        self._run, self._letters, self._reading, self._stops = run, letters, reading, stops
+        self._run, self._detokenizer, self._parser, self._stops = run, detokenizer, parser, stops
         self._ends, self._silent, self._most_calls = ends, silent, most_calls
 
     @property
     def finish_reason(self) -> str:
-        """Why it ended, in OpenAI's words."""
+        """Why the answer ended, as in OpenAI's API."""
         if not self._ended:
             return "length"
-        return "tool_calls" if self._reading.calls else "stop"
+        return "tool_calls" if self._parser.calls else "stop"
 
     def take(self, token: int) -> bool:
-        """Take the next token; returns whether that is enough."""
+        """Process the next token; return whether to stop."""
         if self._run.cancelled:
             return True
         self.tokens += 1
@@ -232,17 +254,17 @@ class _Answer:
             return True
         if token in self._silent:
             return False
-        thought = self._reading.thinking
-        self._show(self._reading.feed(self._letters.feed(token)))
-        self.reasoning_tokens += thought or self._reading.thinking
-        if self._stops.met or (self._most_calls is not None and self._reading.calls >= self._most_calls):
+        was_thinking = self._parser.thinking
+        self._show(self._parser.feed(self._detokenizer.feed(token)))
+        self.reasoning_tokens += was_thinking or self._parser.thinking
+        if self._stops.met or (self._most_calls is not None and self._parser.calls >= self._most_calls):
             self._ended = True
         return self._ended
 
     def finish(self) -> None:
-        """Tell what was kept back in case it was the beginning of something else."""
+        """Emit what was held back because it could have been the beginning of a marker."""
         if not self._stops.met:
-            self._show([*self._reading.feed(self._letters.finish()), *self._reading.finish()])
+            self._show([*self._parser.feed(self._detokenizer.finish()), *self._parser.finish()])
         if rest := self._stops.finish():
             self._run.put(ChatEvent(text=rest))
 

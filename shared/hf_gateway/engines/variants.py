@@ -1,7 +1,7 @@
-"""What a model gives when one thing in it is changed: its pooling, its prompts, its normalisation.
+"""Vectors of a model with one part changed: its pooling, its prompts, its normalisation.
 
-A server that runs the right weights in the wrong way gives one of these, and can be told what is wrong with it. It loads the
-model, so only `hf-gateway verify` asks for it.
+A server that runs the right weights in the wrong way gives one of these, so its error can be named. This loads the
+model, so only `hf-gateway verify` uses it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,10 +24,17 @@ Prompts = Mapping[Role, str]
 def measured_variants(
     files: ModelFiles, space: VectorSpace, options: Mapping[str, Any] | None = None, revision: str | None = None
 ) -> tuple[Rows, dict[str, Rows]]:
-    """Embed the canaries as the model's files say, and in every other way, with the prompts of `space`.
+    """Embed the canaries as the model's files say, and with every change of pooling, prompts and normalisation.
 
-    Returns the rows as they should be, and the others by the words for what was changed, such as "with CLS pooling and without
-    normalisation", the fewest changes first; none where the model is built so that its pooling cannot be changed.
+    Args:
+        files: the model's files.
+        space: vector space, with the prompts.
+        options: the target's options.
+        revision: revision of the files.
+
+    Returns:
+        The right vectors, and the changed ones by a description of the change, such as "with CLS pooling and without
+            normalisation", the fewest changes first; none if the pooling of the model cannot be changed.
 
     Raises:
         EngineMissing, EngineFailed: the model cannot be loaded here.
@@ -41,7 +48,7 @@ def measured_variants(
     prompts: Prompts = {"query": space.query_prompt or "", "document": space.document_prompt or ""}
     try:
         return own, dict(_variant_rows(engine._model, space_of(files, space.model).pooling, prompts))
-    except Exception as error:  # torch's, or a module's that wants more than a sentence embedding
+    except Exception as error:  # of torch, or of a module that needs more than a sentence embedding
         raise EngineFailed(f"{files.path} cannot be pooled in another way: {type(error).__name__}: {error}") from error
 
 
@@ -57,9 +64,11 @@ def _variant_rows(model: Any, pooling: str | None, prompts: Prompts) -> Iterator
     after = [module for module in modules[place + 1 :] if type(module).__name__ != "Normalize"]
     tokens: dict[str, list[Any]] = {}
     found: list[tuple[int, str, Rows]] = []
-    for (mode, pooled), (prompted, said), normal in product(_poolings(pooling), _promptings(prompts), (False, True)):
+    for (mode, pooled), (prompted, prompting), normal in product(
+        _poolings(pooling), _promptings(prompts), (False, True)
+    ):
         scaled = "" if normal == normalises else "with normalisation" if normal else "without normalisation"
-        changes = [words for words in (pooled, said, scaled) if words]
+        changes = [words for words in (pooled, prompting, scaled) if words]
         rows: dict[Role, tuple[Row | None, ...]] = {}
         for role in ROLES:
             prompt = prompted[role]
@@ -73,12 +82,12 @@ def _variant_rows(model: Any, pooling: str | None, prompts: Prompts) -> Iterator
 
 
 def _poolings(own: str | None) -> list[tuple[str, str]]:
-    """Give each pooling with the words for it; there are none for the model's own."""
+    """Return each pooling with its description; an empty one for the model's own."""
     return [(mode, "" if mode == own else f"with {words}") for mode, words in POOLINGS.items()]
 
 
 def _promptings(prompts: Prompts) -> list[tuple[Prompts, str]]:
-    """Give each way to put prompts before texts, with the words for it; there are none for the right one."""
+    """Return each way to put prompts before texts with its description; an empty one for the right way."""
     query, document = prompts["query"], prompts["document"]
     ways = {
         (query, document): "",
@@ -90,11 +99,11 @@ def _promptings(prompts: Prompts) -> list[tuple[Prompts, str]]:
     if query and document:
         ways["", ""] = "without prompts"
     words = {**ways, (query, document): ""}
-    return [({"query": before, "document": ahead}, said) for (before, ahead), said in words.items()]
+    return [({"query": before, "document": ahead}, description) for (before, ahead), description in words.items()]
 
 
 def _token_embeddings(model: Any, prompt: str) -> list[Any]:
-    """Return one (tokens, dim) tensor a canary; one text at a time, so that there is no padding."""
+    """Return one (tokens, dim) tensor per canary; one text at a time, so that there is no padding."""
     found: Sequence[Any] = model.encode(
         list(CANARIES), prompt=prompt, output_value="token_embeddings", batch_size=1, show_progress_bar=False
     )
