@@ -112,7 +112,7 @@ def test_every_file_of_a_model_folder_is_read_or_one_of_our_errors(tmp_path: Pat
 def test_a_model_that_names_files_outside_of_its_folder_is_refused(tmp_path: Path, path: str) -> None:
     (tmp_path / "modules.json").write_text(json.dumps([{"type": f"{BERT}.Pooling", "path": path}]))
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(errors.ConfigError, match="points out of the model's folder"):
+    with pytest.raises(errors.ConfigError, match="outside of the model's folder"):
         Gateway(str(tmp_path), ["local"])
 
 

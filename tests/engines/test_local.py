@@ -302,7 +302,7 @@ def test_broken_weights_are_an_error_that_names_the_folder(tiny: Path, tmp_path:
 
 def test_remote_code_needs_a_pinned_commit() -> None:
     target = Target("local", options={"trust_remote_code": True})
-    with pytest.raises(ConfigError, match="a whole commit"):
+    with pytest.raises(ConfigError, match="a full commit hash"):
         Gateway(MODEL, [target]).embed(["x"])
 
 

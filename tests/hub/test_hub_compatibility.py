@@ -769,7 +769,7 @@ def test_a_download_that_is_there_in_part_needs_room_for_the_rest(
         found = connector.check_compatibility("a/parts")
         assert found.verdict == "too_big"
         assert said in found.reasons[-1]
-        (snapshot / name).write_bytes(b"truncated")
+        (snapshot / name).write_bytes(b"cut off")
         assert said in connector.check_compatibility("a/parts").reasons[-1]
         (snapshot / name).write_bytes(bytes(200))
     assert connector.check_compatibility("a/parts").verdict == "fits"

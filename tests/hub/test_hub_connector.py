@@ -343,7 +343,7 @@ AWAY: dict[str, Any] = {
     "a proxy's page": html(502),
     "a proxy's page that says 200": html(200),
     "not JSON": garbage(),
-    "truncated": disconnect(reset=True),
+    "cut off": disconnect(reset=True),
     "over its limit": Reply(429, {"error": "rate limit"}, {"ratelimit": '"api";r=0;t=200'}),
     "sent elsewhere": redirect("http://127.0.0.2:9/api/models/x"),
 }

@@ -54,7 +54,7 @@ def files(tmp_path: Path) -> Path:
     return tmp_path / "files"
 
 
-@pytest.mark.parametrize("left", [b"", b"truncated"], ids=["empty", "short"])
+@pytest.mark.parametrize("left", [b"", b"cut off"], ids=["empty", "short"])
 def test_a_file_that_was_left_short_is_fetched_again(
     left: bytes, hub: ReadHub, connect: Callable[..., HubConnector], folder: Path, files: Path
 ) -> None:

@@ -69,6 +69,12 @@ def test_every_rule_finds_a_planted_example(rule: str, source: str) -> None:
     assert rules(source) == [rule]
 
 
+def test_an_async_twin_needs_no_second_list_of_its_parameters_where_the_first_is_there() -> None:
+    twin = '    async def ashortened(self, chars, end):\n        """Async form of `shortened`."""\n'
+    assert rules(f"{CLEAN}\n{twin}") == []
+    assert rules(f"{CLEAN}\n{twin.replace('`shortened`', '`lengthened`')}") == ["args"]
+
+
 def test_a_module_named_after_a_metaphor_is_found() -> None:
     assert rules(CLEAN, "index_journal") == ["metaphor"]
 
