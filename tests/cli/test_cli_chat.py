@@ -103,7 +103,7 @@ def test_what_is_missing_is_said_in_one_line(
 def test_nothing_to_ask_is_wrong_use(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("  \n"))
     assert chat("--model", "m") == 2
-    assert "nothing to ask" in capsys.readouterr().err
+    assert "prompt is empty" in capsys.readouterr().err
 
 
 def test_a_fallback_is_shown_once(primary: FakeOpenAI, capsys: pytest.CaptureFixture[str]) -> None:

@@ -177,7 +177,7 @@ def test_cache_shows_and_forgets(hub: ReadHub, run: Callable[..., Any]) -> None:
     run("info", MODEL)
     run("search")
     assert "3 models, 3 of them fresh" in run("cache")
-    assert f"forgot {MODEL}" in run("cache", "--remove", MODEL)
+    assert f"removed {MODEL}" in run("cache", "--remove", MODEL)
     assert "nothing is cached" in run("cache", "--remove", MODEL, code=1)
     assert len(run("cache", "--json")["models"]) == 2
     assert run("cache", "--clear", "--json")["cleared"] == 2

@@ -176,7 +176,7 @@ def test_without_the_hub_it_is_stored_and_said_to_be_unchecked(run: Run, monkeyp
     assert f"whose it is could not be asked: the Hub: no connection to {url}" in run.out
     assert kept(url) == TOKEN
     assert run("whoami") == 1
-    assert "what it may do is not known" in run.out
+    assert "its permissions are unknown" in run.out
 
 
 @pytest.mark.usefixtures("file_ring")
@@ -213,7 +213,7 @@ def test_an_origin_that_is_none_is_refused(url: str, said: str, run: Run) -> Non
 
 def test_something_else_is_not_taken_for_a_hugging_face_token(run: Run) -> None:
     assert run("login", token="sk-0123456789abcdef0123456789") == 2
-    assert "begins with hf_; for another server give its --origin" in run.err
+    assert "begins with hf_, and this one does not; for another server give its --origin" in run.err
     assert "sk-0" not in run.err
 
 
@@ -231,7 +231,7 @@ def test_something_else_is_not_taken_for_a_hugging_face_token(run: Run) -> None:
 def test_a_token_on_the_command_line_is_refused_and_not_repeated(arguments: list[str], run: Run) -> None:
     assert run("login", *arguments) == 2
     if arguments[0].startswith("--to") and "tok=" not in arguments[0]:
-        assert "the shell keeps it in its history" in run.err
+        assert "the shell stores it in its history" in run.err
 
 
 @pytest.mark.parametrize(
@@ -321,7 +321,7 @@ def test_a_damaged_note_of_a_server_that_nobody_names_is_dropped_and_said(run: R
     run("login", "--origin", "https://my-tei:8080", token="my-own-key")
     damage()
     assert run("logout", "--all", "--json") == 1
-    assert list(run.json["forgotten"].values()) == ["it was damaged, and named no server any more"]
+    assert list(run.json["forgotten"].values()) == ["it was damaged, and did not name a server any more"]
     assert run("logout", "--all") == 0
 
 

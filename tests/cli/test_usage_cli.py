@@ -441,15 +441,15 @@ class TestWhatIsMissing:
             with kept(sqlite):
                 Gateway(targets=["hash:8"]).embed(["a text"])
             assert main(["usage", "--ledger", sqlite]) == 0
-            assert "bytes of rows that wait in" in capsys.readouterr().err
+            assert "bytes of rows in" in capsys.readouterr().err
 
 
 class TestUsedWrongly:
     @pytest.mark.parametrize(
         ("arguments", "said"),
         [
-            (["--since", "yesterday"], "--since 'yesterday' is no moment"),
-            (["--until", "2026-13-01"], "--until '2026-13-01' is no moment"),
+            (["--since", "yesterday"], "--since 'yesterday' is not a time"),
+            (["--until", "2026-13-01"], "--until '2026-13-01' is not a time"),
             (["--since", "today", "--until", "2020-01-01"], "is not before"),
             (["--ledger", "mysql://host/database"], "'mysql'"),
             (["--ledger", "nonsense"], "is '1', or a URL"),
@@ -461,8 +461,8 @@ class TestUsedWrongly:
             (["--ledger", "postgresql://root@127.0.0.1:abc/test"], "--ledger has a port that is no number"),
             (["--ledger", "postgresql://root@127.0.0.1:99999/test"], "--ledger has a port that is no number"),
             (["--ledger", "postgresql://root@::1/test"], "--ledger has a port that is no number"),
-            (["--since", "0001-01-01T00:00+05:00"], "--since '0001-01-01T00:00+05:00' is no moment"),
-            (["--until", "9999-12-31T23:59-05:00"], "--until '9999-12-31T23:59-05:00' is no moment"),
+            (["--since", "0001-01-01T00:00+05:00"], "--since '0001-01-01T00:00+05:00' is not a time"),
+            (["--until", "9999-12-31T23:59-05:00"], "--until '9999-12-31T23:59-05:00' is not a time"),
             (["--tenant", "\udcff"], r"--tenant '\udcff' has bytes in it that are no text"),
             (["--chain", "\udcff"], r"--chain '\udcff' has bytes in it that are no text"),
             (["--model", "a\udcff"], r"--model 'a\udcff' has bytes in it that are no text"),
@@ -494,5 +494,5 @@ class TestUsedWrongly:
         assert usage.parse_time(text, DAY, "--since").isoformat() == moment
 
     def test_a_moment_before_all_time(self) -> None:
-        with pytest.raises(ConfigError, match="is no moment"):
+        with pytest.raises(ConfigError, match="is not a time"):
             usage.parse_time("99999999d", DAY, "--since")

@@ -176,7 +176,7 @@ def test_usage_tells_a_role_without_rights_what_to_do(name: str, capsys: pytest.
         assert main(["usage", "--ledger", in_schema(name, user=nobody)]) == 1
     said = capsys.readouterr().err
     assert "this role may not read the ledger in postgresql" in said
-    assert "its owner lets it with" in said
+    assert "its owner grants it with" in said
 
 
 def test_sqlite_has_no_roles(tmp_path: object) -> None:

@@ -1,4 +1,4 @@
-"""The command `hf-gateway`. Exit codes: 0 fine, 1 failed, 2 used wrongly, 130 interrupted."""
+"""The command `hf-gateway`. Exit codes: 0 success, 1 failure, 2 wrong usage, 130 interrupted."""
 
 import argparse
 import os
@@ -12,23 +12,23 @@ from hf_gateway._version import __version__
 from hf_gateway.errors import ConfigError, GatewayError, visible
 
 COMMANDS = {
-    "quickstart": "index documents and ask them, through LangChain and LlamaIndex",
-    "doctor": "for every target: does it need a key, is there one, does it answer, what to do",
-    "chat": "ask a model, and see the answer as it comes and who gave it",
-    "verify": "find out whether the targets of a chain are one vector space, and if not, what differs",
-    "embed": "embed texts, one JSON object a line",
-    "models": "what models cost: list, refresh from the router, set by hand",
-    "budgets": "what tenants may spend in a day or a month: list, set, remove",
-    "usage": "what was called, what it cost, how long it took and what went wrong, from the ledger",
-    "hub": "search the Hub, check a model before it is downloaded, download it, publish an adapter",
-    "login": "keep a token in the keyring of the operating system",
-    "logout": "take a token out of the keyring",
-    "whoami": "say which token is in force, whose it is and what it may do",
+    "quickstart": "index documents and query them, through LangChain and LlamaIndex",
+    "doctor": "check every target: whether it needs a key and has one, whether it answers, and what to do",
+    "chat": "ask a model, and show the answer as it arrives and which target gave it",
+    "verify": "check whether the targets of a chain are one vector space, and if not, what differs",
+    "embed": "embed texts, one JSON object per line",
+    "models": "prices of models: list, refresh from the router, set by hand",
+    "budgets": "budgets of tenants per day or month: list, set, remove",
+    "usage": "calls, costs, latencies and failures, from the ledger",
+    "hub": "search the Hub, check a model before downloading it, download it, publish an adapter",
+    "login": "store a token in the keyring of the operating system",
+    "logout": "remove a token from the keyring",
+    "whoami": "show which token is in use, whose it is and what it may do",
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code."""
+    """Run one command; return the exit code."""
     words = sys.argv[1:] if argv is None else list(argv)
     parser = _parser(keys_expected="login" in words)
     arguments = parser.parse_args(words)
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write("interrupted\n")
         return 130
     except BrokenPipeError:
-        # The reader (`| head`) has gone; without this the interpreter complains once more while it shuts down.
+        # The reader (`| head`) has gone; otherwise the interpreter reports it again while it shuts down.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except ConfigError as error:
@@ -55,16 +55,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors quote what was typed, but no token; where a key is expected, nothing at all."""
+    """A parser whose errors quote the arguments without tokens; where a key is expected, without any argument."""
 
     keys_expected = False
 
     def error(self, message: str) -> NoReturn:
-        """Say it and exit with 2."""
+        """Print the message and exit with 2."""
         if self.keys_expected:
-            # Keys of other servers have no form that they could be known by.
+            # Keys of other servers have no recognisable form.
             message = (
-                "there is no such option, or not with such a value (it is not repeated here, as it may be a key; keys do not "
+                "unknown option, or invalid value (it is not repeated here, as it may be a key; keys do not "
                 "belong on the command line)"
             )
         super().error(re.sub(r"hf_\w{8,}", "hf_***", message))
@@ -75,16 +75,16 @@ def _parser(*, keys_expected: bool = False) -> argparse.ArgumentParser:
     parser.keys_expected = keys_expected
     parser.add_argument("--version", action="version", version=f"hf-gateway {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for name, told in COMMANDS.items():
+    for name, summary in COMMANDS.items():
         module = import_module(f"hf_gateway.cli.{name}")
-        command = commands.add_parser(name, help=told, description=told[0].upper() + told[1:] + ".")
+        command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
         command.keys_expected = name == "login"
         if not getattr(module, "TAKES_A_CHAIN", True):
             module.add_arguments(command)
             continue
         command.add_argument("--model", help="Hub id of the model, or a folder")
-        command.add_argument("--targets", help="where to go, in this order, with commas: tei:http://tei:8080,local")
+        command.add_argument("--targets", help="targets in order, separated by commas: tei:http://tei:8080,local")
         command.add_argument("--config", metavar="FILE", help="the hf-gateway.toml to read")
-        command.add_argument("--json", action="store_true", help="print JSON for machines")
+        command.add_argument("--json", action="store_true", help="print JSON")
         module.add_arguments(command)
     return parser

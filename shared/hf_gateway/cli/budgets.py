@@ -1,4 +1,4 @@
-"""`hf-gateway budgets`: what tenants may spend in a day or a month, and what of it is spent."""
+"""`hf-gateway budgets`: budgets of tenants per day or month, and how much of them is spent."""
 
 import argparse
 import time
@@ -15,35 +15,35 @@ if TYPE_CHECKING:
     from hf_gateway.ledger.budget import BudgetStatus
 
 TAKES_A_CHAIN = False
-"""It speaks of tenants, not of targets."""
+"""Its arguments name tenants, not targets."""
 _PERIODS = ("day", "month")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what the command and its own commands take."""
+    """Add the arguments of the command and its subcommands."""
     commands = parser.add_subparsers(dest="action", metavar="COMMAND", required=True)
-    for name, told in _ACTIONS.items():
-        command = commands.add_parser(name, help=told, description=told[0].upper() + told[1:] + ".")
+    for name, summary in _ACTIONS.items():
+        command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
         if name != "list":
-            command.add_argument("tenant", help="whose; '*' for everybody together, calls without a tenant among them")
+            command.add_argument(
+                "tenant", help="the tenant; '*' for all calls together, those without a tenant included"
+            )
         if name == "set":
             for period in _PERIODS:
-                command.add_argument(
-                    f"--per-{period}", type=amount, metavar="USD", help=f"what may be spent in a {period} (UTC)"
-                )
+                command.add_argument(f"--per-{period}", type=amount, metavar="USD", help=f"budget for a {period} (UTC)")
             command.add_argument(
                 "--on-unknown",
                 choices=["refuse", "allow"],
-                help="what happens to a request of which nobody knows what it may cost (refuse)",
+                help="what to do with a request whose cost is unknown (refuse)",
             )
         if name == "remove":
-            command.add_argument("--period", choices=_PERIODS, help="only the budget for this period")
-        command.add_argument("--ledger", metavar="URL", help="the ledger's database, instead of HF_GATEWAY_LEDGER's")
-        command.add_argument("--json", action="store_true", help="print JSON for machines")
+            command.add_argument("--period", choices=_PERIODS, help="remove only the budget for this period")
+        command.add_argument("--ledger", metavar="URL", help="URL of the ledger's database (HF_GATEWAY_LEDGER)")
+        command.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run one of its commands; 0 fine, 1 failed or nothing found, 2 used wrongly."""
+    """Run a subcommand; return 0 on success, 1 if it failed or found nothing, 2 for wrong usage."""
     check_text({"tenant": getattr(arguments, "tenant", None)})
     out = None if arguments.json else console()
     with database(arguments.ledger) as engine:
@@ -79,7 +79,7 @@ def _set(engine: "sa.Engine", arguments: argparse.Namespace) -> None:
     known = {each.period: each for each in all_budgets(engine) if each.tenant == arguments.tenant}
     limits = {period: getattr(arguments, f"per_{period}") for period in _PERIODS}
     if not any(limit is not None for limit in limits.values()) and not (arguments.on_unknown and known):
-        raise ConfigError("say what may be spent: --per-day USD, --per-month USD, or both")
+        raise ConfigError("give a budget: --per-day USD, --per-month USD, or both")
     for period, given in limits.items():
         before = known.get(period)  # type: ignore[call-overload]
         limit = given if given is not None or before is None else before.limit
@@ -89,7 +89,7 @@ def _set(engine: "sa.Engine", arguments: argparse.Namespace) -> None:
 
 
 def _status_to_dict(status: "BudgetStatus") -> dict[str, Any]:
-    """Return it for machines; amounts as text, with all their digits."""
+    """Return the fields as JSON types; amounts as text, with all digits."""
     budget = status.budget
     amounts = {"limit": budget.limit, "spent": status.spent, "reserved": status.reserved, "left": status.remaining}
     return {
@@ -104,13 +104,13 @@ def _status_to_dict(status: "BudgetStatus") -> dict[str, Any]:
 
 def _print_statuses(out: Any, statuses: "list[BudgetStatus]") -> None:
     amounts = ("limit", "spent", "reserved", "left")
-    titles = ("tenant", "per", *amounts, "unknown price", "begins anew")
+    titles = ("tenant", "per", *amounts, "unknown price", "resets")
     table = Table(titles, right=frozenset(amounts), fold=frozenset({"tenant"}))
     for each in statuses:
         budget = each.budget
         left = format_usd(each.remaining) if each.remaining else f"[red]{format_usd(each.remaining)}[/red]"
         table.add(
-            literal(budget.tenant) if budget.tenant != "*" else "everybody (*)",
+            literal(budget.tenant) if budget.tenant != "*" else "all calls (*)",
             budget.period,
             format_usd(budget.limit),
             format_usd(each.spent),
@@ -123,7 +123,7 @@ def _print_statuses(out: Any, statuses: "list[BudgetStatus]") -> None:
 
 
 _ACTIONS = {
-    "list": "show the budgets, and what of them is spent",
-    "set": "set what a tenant may spend",
-    "remove": "let a tenant spend what it likes",
+    "list": "show the budgets and how much of them is spent",
+    "set": "set the budget of a tenant",
+    "remove": "remove the budget of a tenant",
 }

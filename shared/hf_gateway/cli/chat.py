@@ -1,4 +1,4 @@
-"""`hf-gateway chat`: a prompt in, an answer out, as it comes; and in one line whether everything is connected."""
+"""`hf-gateway chat`: send a prompt, and print the answer as it arrives and which target gave it."""
 
 import argparse
 import contextlib
@@ -19,17 +19,17 @@ from hf_gateway.values.wording import quantity
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
-    parser.add_argument("prompt", nargs="*", metavar="PROMPT", help="what to ask; without it, all of stdin")
-    parser.add_argument("--system", help="how to answer: a system message before the prompt")
+    """Add the command's arguments."""
+    parser.add_argument("prompt", nargs="*", metavar="PROMPT", help="the prompt; by default all of stdin")
+    parser.add_argument("--system", help="system message before the prompt")
     parser.add_argument("--chain", help="a chain of the config file, instead of --model and --targets")
-    parser.add_argument("--temperature", type=float, help="0 for the most likely answer each time")
-    parser.add_argument("--max-tokens", type=int, help="tokens the answer may have")
-    parser.add_argument("--timeout", type=float, help="seconds for everything")
+    parser.add_argument("--temperature", type=float, help="sampling temperature; 0 for the most likely answer")
+    parser.add_argument("--max-tokens", type=int, help="maximum tokens of the answer")
+    parser.add_argument("--timeout", type=float, help="seconds for the whole request")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the answer on stdout, and on stderr who gave it; with --json both as one document."""
+    """Print the answer on stdout, and which target gave it on stderr; with --json both as one document."""
     messages = _messages(arguments)
     with _announce_once(), _gateway(arguments) as gateway:
         if arguments.json:
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _announce_once() -> Iterator[None]:
-    """Who did not serve, and why, is shown at the end; the log would say it twice."""
+    """Silence the gateway's log: failed targets are shown at the end."""
     logger = logging.getLogger("hf_gateway.gateway")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -62,10 +62,10 @@ def _messages(arguments: argparse.Namespace) -> list[Message]:
     prompt = " ".join(arguments.prompt)
     if not prompt:
         if sys.stdin.isatty():
-            sys.stderr.write("type what to ask, and end it with Ctrl-D\n")
+            sys.stderr.write("type the prompt, and end it with Ctrl-D\n")
         prompt = stdin_text()
     if not prompt.strip():
-        raise ConfigError("there is nothing to ask: hf-gateway chat 'your question', or pipe it in")
+        raise ConfigError("the prompt is empty: hf-gateway chat 'your question', or pipe it in")
     before: list[Message] = [{"role": "system", "content": arguments.system}] if arguments.system else []
     return [*before, {"role": "user", "content": prompt}]
 
@@ -83,10 +83,10 @@ def _gateway(arguments: argparse.Namespace) -> ChatGateway:
 
 
 class AnswerPrinter:
-    """Writes pieces as they come: the text to stdout, thoughts, dimly, to a terminal that watches stderr."""
+    """Prints an answer as it arrives: the text to stdout, the reasoning, dimmed, to stderr if it is a terminal."""
 
     def __init__(self) -> None:
-        self._thoughts = console(stderr=True) if sys.stderr.isatty() and find_spec("rich") else None
+        self._reasoning_console = console(stderr=True) if sys.stderr.isatty() and find_spec("rich") else None
         self._thinking = False
         self._last = "\n"
         self._held = ""
@@ -94,13 +94,13 @@ class AnswerPrinter:
 
     def piece(self, event: ChatEvent) -> None:
         """Print one event of a streamed answer."""
-        if event.reasoning and self._thoughts is not None:
+        if event.reasoning and self._reasoning_console is not None:
             self._thinking = True
-            self._thoughts.print(event.reasoning, style="dim", end="", markup=False)
+            self._reasoning_console.print(event.reasoning, style="dim", end="", markup=False)
         if event.text:
             self._break()
             text = self._held + event.text
-            # The line break that it may begin comes with the next piece.
+            # A carriage return may be the first half of a line break, which the next event completes.
             self._held = "\r" if text.endswith("\r") else ""
             self._write(text.removesuffix("\r") if self._held else text)
 
@@ -111,15 +111,15 @@ class AnswerPrinter:
             self._last = text[-1]
 
     def end(self) -> None:
-        """Finish the line."""
+        """Complete the last line."""
         self._break()
         if self._last != "\n":
             sys.stdout.write("\n")
             sys.stdout.flush()
 
     def _break(self) -> None:
-        if self._thinking and self._thoughts is not None:
-            self._thoughts.print()
+        if self._thinking and self._reasoning_console is not None:
+            self._reasoning_console.print()
         self._thinking = False
 
 

@@ -1,4 +1,4 @@
-"""`hf-gateway embed`: texts in, vectors out."""
+"""`hf-gateway embed`: embed texts, and print the vectors."""
 
 import argparse
 import json
@@ -12,20 +12,20 @@ from hf_gateway.values.wording import quantity
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
-    parser.add_argument("texts", nargs="*", metavar="TEXT", help="the texts; without any, one a line from stdin")
+    """Add the command's arguments."""
+    parser.add_argument("texts", nargs="*", metavar="TEXT", help="the texts; by default one per line of stdin")
     parser.add_argument(
-        "--role", choices=["query", "document"], default="document", help="which side of a search they are on"
+        "--role", choices=["query", "document"], default="document", help="role of the texts in a search"
     )
     parser.add_argument("--chain", help="a chain of the config file, instead of --model and --targets")
-    parser.add_argument("--truncate", action="store_true", help="cut texts that are longer than the model takes")
+    parser.add_argument("--truncate", action="store_true", help="cut texts that are too long for the model")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print one JSON object a text, in order; what served goes to stderr."""
+    """Print one JSON object per text, in order; print which target served on stderr."""
     texts = arguments.texts or [line for line in stdin_text().split("\n") if line.strip()]
     if not texts:
-        raise InvalidRequest("there is nothing to embed; give texts, or pipe one a line")
+        raise InvalidRequest("no texts to embed; give texts, or pipe one per line")
     changes: dict[str, Any] = {"truncate": True} if arguments.truncate else {}
     if arguments.chain:
         gateway = Gateway.from_config(arguments.chain, arguments.config, **changes)

@@ -1,4 +1,4 @@
-"""`hf-gateway hub`: search, information, licence and fit of a model before a byte of it is downloaded, downloads, the cache."""
+"""`hf-gateway hub`: search the Hub; show, check and download models; manage the metadata cache."""
 
 import argparse
 import sys
@@ -14,23 +14,23 @@ if TYPE_CHECKING:
     from hf_gateway.hub import Compatibility, HubConnector, ModelMetadata
 
 TAKES_A_CHAIN = False
-"""It speaks of models on the Hub, not of targets."""
+"""Its arguments name models on the Hub, not targets."""
 _COLORS = {"fits": "green", "tight": "yellow", "too_big": "red", "unknown": "yellow"}
 _CLASS_COLORS = {"permissive": "green", "copyleft": "green", "use-restricted": "yellow"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what the command and its own commands take."""
+    """Add the arguments of the command and its subcommands."""
     commands = parser.add_subparsers(dest="action", metavar="COMMAND", required=True)
-    for name, told, add, _ in _ACTIONS:
-        command = commands.add_parser(name, help=told, description=told[0].upper() + told[1:] + ".")
+    for name, summary, add, _ in _ACTIONS:
+        command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
         add(command)
-        command.add_argument("--json", action="store_true", help="print JSON for machines")
+        command.add_argument("--json", action="store_true", help="print JSON")
     hub_publish.add_publish(commands)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run one of its commands; 0 fine, 1 failed or does not fit, 2 used wrongly."""
+    """Run a subcommand; return 0 on success, 1 if it failed or the model does not fit, 2 for wrong usage."""
     if arguments.action == "publish":
         return hub_publish.run(arguments)
     action = next(each for name, _, _, each in _ACTIONS if name == arguments.action)
@@ -40,29 +40,29 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         with HubConnector() as hub:
             return action(hub, arguments, out)
-    except InvalidRequest as error:  # not the id of a model, a limit that is none
+    except InvalidRequest as error:  # invalid model id or limit
         raise ConfigError(error.message) from None
 
 
 def _model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="Hub id of the model")
-    parser.add_argument("--refresh", action="store_true", help="ask the Hub, however fresh the cache is")
+    parser.add_argument("--refresh", action="store_true", help="ask the Hub even if the cache is fresh")
 
 
 def _search_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("query", nargs="*", help="words in the model's id")
     parser.add_argument("--tag", action="append", default=[], metavar="TAG", help="only with this tag; may be repeated")
     parser.add_argument(
-        "--sort", choices=["downloads", "likes", "trending", "updated"], default="downloads", help="the greatest first"
+        "--sort", choices=["downloads", "likes", "trending", "updated"], default="downloads", help="descending order"
     )
-    parser.add_argument("--limit", type=int, default=20, metavar="N", help="at most so many (20)")
-    parser.add_argument("--offline", action="store_true", help="look only through what is cached")
+    parser.add_argument("--limit", type=int, default=20, metavar="N", help="maximum number of models (20)")
+    parser.add_argument("--offline", action="store_true", help="search the cache only")
 
 
 def _check_arguments(parser: argparse.ArgumentParser) -> None:
     _model(parser)
     parser.add_argument("--library", metavar="NAME", help="the library that the model must be for")
-    parser.add_argument("--context", type=int, metavar="TOKENS", help="reckon with so many tokens (4096)")
+    parser.add_argument("--context", type=int, metavar="TOKENS", help="context to estimate memory for (4096)")
 
 
 def _download_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,17 +73,17 @@ def _download_arguments(parser: argparse.ArgumentParser) -> None:
         "--format",
         action="append",
         choices=["safetensors", "onnx", "gguf", "pickle"],
-        help="weights in this format; may be repeated (safetensors, or ONNX where there are none)",
+        help="format of the weights; may be repeated (safetensors, or else ONNX)",
     )
     parser.add_argument(
         "--include", action="append", metavar="PATTERN", help="instead of a format: files whose path matches"
     )
-    parser.add_argument("--code", action="store_true", help="Python files too")
+    parser.add_argument("--code", action="store_true", help="download Python files too")
 
 
 def _cache_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--clear", action="store_true", help="forget the metadata of all models")
-    parser.add_argument("--remove", metavar="MODEL", help="forget the metadata of one model")
+    parser.add_argument("--clear", action="store_true", help="remove the metadata of all models")
+    parser.add_argument("--remove", metavar="MODEL", help="remove the metadata of one model")
 
 
 def _search(hub: "HubConnector", arguments: argparse.Namespace, out: Any) -> int:
@@ -95,7 +95,7 @@ def _search(hub: "HubConnector", arguments: argparse.Namespace, out: Any) -> int
 
         check_limit(arguments.limit)
         cached = hub.cache.search(query, arguments.tag, arguments.sort, arguments.limit)
-        found = Models(cached, "cache", "asked for with --offline")
+        found = Models(cached, "cache", "--offline was given")
     else:
         found = hub.search_models(query, arguments.tag, arguments.sort, arguments.limit)
     if out is None:
@@ -135,8 +135,8 @@ def _info(hub: "HubConnector", arguments: argparse.Namespace, out: Any) -> int:
     rows: list[tuple[str, str]] = [
         ("task", found.pipeline_tag or "-"),
         ("library", found.library_name or "-"),
-        ("licence", ", ".join(found.license) or "none is named"),
-        ("access", f"gated ({found.gated})" if found.gated else ("private" if found.private else "open to everybody")),
+        ("licence", ", ".join(found.license) or "not named"),
+        ("access", f"gated ({found.gated})" if found.gated else ("private" if found.private else "open")),
         ("size", f"{format_bytes(found.size)} in {quantity(len(found.files), 'file')}"),
         ("numbers", ", ".join(f"{count:,} {dtype}" for dtype, count in found.parameters.items()) or "-"),
         ("downloads", f"{found.downloads:,} in 30 days, {found.likes:,} likes"),
@@ -182,7 +182,7 @@ def _show_check(out: Any, found: "Compatibility") -> None:
         rows.append(
             (
                 "KV cache",
-                f"{format_bytes(needs.kv_cache)} for {needs.context:,} tokens ({format_bytes(needs.kv_per_token)} a token)",
+                f"{format_bytes(needs.kv_cache)} for {needs.context:,} tokens ({format_bytes(needs.kv_per_token)} per token)",
             )
         )
     rows += [
@@ -199,8 +199,8 @@ def _show_check(out: Any, found: "Compatibility") -> None:
     for note in needs.notes:
         out.print(f"  [yellow]note[/yellow]       {literal(note)}")
     for problem in found.problems:
-        out.print(f"  [yellow]mind[/yellow]       {literal(problem)}")
-    out.print("\n  who can serve it")
+        out.print(f"  [yellow]problem[/yellow]    {literal(problem)}")
+    out.print("\n  targets that can serve it")
     marks = {True: "[green]yes[/green]", False: "[red]no[/red]", None: "[yellow]perhaps[/yellow]"}
     table = Table(("", "target", "USD per million tokens", "why"), fold=frozenset({"target", "why"}))
     for each in found.targets:
@@ -224,7 +224,7 @@ def _license(hub: "HubConnector", arguments: argparse.Namespace, out: Any) -> in
 
 def _show_license(out: Any, found: Any) -> None:
     color = _CLASS_COLORS.get(found.license_class, "red")
-    named = literal(found.identifier or "no licence is named")
+    named = literal(found.identifier or "no licence")
     out.print(f"\n  licence    {named}  [{color}]{found.license_class}[/]")
     out.print(f"             {literal(found.meaning)}")
 
@@ -243,16 +243,14 @@ def _download(hub: "HubConnector", arguments: argparse.Namespace, out: Any) -> i
     if out is None:
         print_json(found.to_dict())
         return 0
-    was_here = "all of it was here already" if not found.new_bytes else f"{format_bytes(found.new_bytes)} fetched"
+    was_here = "all on disk already" if not found.new_bytes else f"{format_bytes(found.new_bytes)} downloaded"
     out.print(f"{quantity(len(found.files), 'file')}, {format_bytes(found.bytes)}, {was_here}", markup=False)
     out.print(literal(f"{found.revision} is commit {found.commit}"))
     if found.left_out:
         out.print(
             literal(f"left out, since pickles can run any code when they are loaded: {', '.join(found.left_out)}")
         )
-        out.print(
-            "the model may need them; where the author is trusted: --format pickle, or --include with their names"
-        )
+        out.print("the model may need them; if the author is trusted: --format pickle, or --include with their names")
     out.print(visible(str(found.path)), markup=False)
     return 0
 
@@ -278,9 +276,9 @@ def _cache(hub: "HubConnector", arguments: argparse.Namespace, out: Any) -> int:
         print_json({"path": path, "bytes": taken, "models": models, "fresh": fresh, **done})
         return 0
     if "cleared" in done:
-        out.print(f"forgot {quantity(done['cleared'], 'model')}", markup=False)
+        out.print(f"removed {quantity(done['cleared'], 'model')}", markup=False)
     if "removed" in done:
-        out.print(literal(f"forgot {done['removed']}"))
+        out.print(literal(f"removed {done['removed']}"))
     out.print(
         f"{quantity(len(kept), 'model')}, {fresh:,} of them fresh, {format_bytes(cache.size())} in {cache.path}",
         markup=False,
@@ -295,20 +293,25 @@ Action = Callable[["HubConnector", argparse.Namespace, Any], int]
 _ACTIONS: tuple[tuple[str, str, Callable[[argparse.ArgumentParser], None], Action], ...] = (
     (
         "search",
-        "find models by name, tags and order; what is cached where there is no network",
+        "find models by name, tags and order; searches the cache if the Hub cannot be reached",
         _search_arguments,
         _search,
     ),
-    ("info", "what the Hub says of a model", _model, _info),
+    ("info", "show the Hub's metadata of a model", _model, _info),
     (
         "check",
-        "whether a model will run here, who else can serve it, and what its licence means",
+        "check whether a model will run here, which targets can serve it, and what its licence means",
         _check_arguments,
         _check,
     ),
-    ("license", "a model's licence, and what it means for publishing an adapter", _model, _license),
-    ("download", "download a model: safetensors or ONNX, resumed where it broke off", _download_arguments, _download),
-    ("cache", "what is known of models on this machine", _cache_arguments, _cache),
+    ("license", "show a model's licence, and what it means for publishing an adapter", _model, _license),
+    (
+        "download",
+        "download a model: safetensors or ONNX, resuming an interrupted download",
+        _download_arguments,
+        _download,
+    ),
+    ("cache", "show or clear the metadata cache", _cache_arguments, _cache),
 )
 
 
@@ -316,15 +319,15 @@ def _required_metadata(hub: "HubConnector", arguments: argparse.Namespace) -> "M
     found = hub.get_model_metadata(arguments.model, use_cache=not arguments.refresh)
     if found is None:
         raise ModelNotFound(
-            f"there is no model {arguments.model!r} on {hub.endpoint}, or it is private and needs a token that may read it"
+            f"there is no model {arguments.model!r} on {hub.endpoint}, or it is private and the token has no access to it"
         )
     return found
 
 
 def _summary(hub: "HubConnector", found: "ModelMetadata") -> dict[str, Any]:
-    said = found.to_dict()
+    fields = found.to_dict()
     names = ("id", "pipeline_tag", "library_name", "downloads", "likes", "trending", "license", "gated", "private")
-    kept = {name: said[name] for name in (*names, "tags", "modified")}
+    kept = {name: fields[name] for name in (*names, "tags", "modified")}
     return {**kept, "age_hours": _hours(hub, found), "stale": found.stale}
 
 
@@ -338,7 +341,7 @@ def _provider(row: Any) -> str:
 
 def _warn_stale(out: Any, stale: str | None) -> None:
     if stale:
-        out.print(f"\n  [yellow]what is said here is {literal(stale)}[/yellow]")
+        out.print(f"\n  [yellow]these metadata are {literal(stale)}[/yellow]")
 
 
 def _count(number: int) -> str:

@@ -1,4 +1,4 @@
-"""`hf-gateway hub publish`: send a PEFT adapter to the Hub, after every check, in one commit."""
+"""`hf-gateway hub publish`: check a PEFT adapter and publish it on the Hub in one commit."""
 
 import argparse
 import json
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from hf_gateway.hub.publish import Published
 
 TEXTS = {
-    "license": "the adapter's licence, by the Hub's name for it, such as apache-2.0",
-    "license-name": "with --license other: what it is called",
-    "license-link": "with --license other: where it stands",
-    "base-model": "the base model's Hub id, where the adapter's files have a path of this machine",
-    "base-license": "the base model's licence, where the Hub does not say",
+    "license": "the adapter's licence, by the Hub's identifier, such as apache-2.0",
+    "license-name": "with --license other: the name of the licence",
+    "license-link": "with --license other: the URL of the licence",
+    "base-model": "the base model's Hub id, if the adapter's files contain a local path instead",
+    "base-license": "the base model's licence, if the Hub names none",
     "title": "the card's title",
-    "description": "what the adapter is, for the card",
-    "limitations": "what it is not good at, for the card",
-    "pipeline-tag": "what it is for, in the Hub's word, such as text-generation",
+    "description": "what the adapter does, for the card",
+    "limitations": "known limitations, for the card",
+    "pipeline-tag": "the task as the Hub names it, such as text-generation",
 }
 LISTS = {
-    "dataset": "what it was trained on; may be repeated",
+    "dataset": "a dataset of the training; may be repeated",
     "language": "a language, such as en; may be repeated",
     "tag": "a tag; may be repeated",
 }
@@ -36,14 +36,14 @@ _FIELDS = {"dataset": "datasets", "tag": "tags"}
 
 
 def add_publish(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
-    """Add the command; `run` is what carries it out."""
-    told = "send a PEFT adapter to the Hub: checked first, in one commit, private unless you say otherwise"
-    parser = subparsers.add_parser("publish", help=told, description=told[0].upper() + told[1:] + ".")
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="what save_pretrained wrote")
-    parser.add_argument("repo_id", metavar="OWNER/NAME", help="the repository; it is made if there is none")
+    """Add the command; `run` executes it."""
+    summary = "publish a PEFT adapter on the Hub: checked first, in one commit, private by default"
+    parser = subparsers.add_parser("publish", help=summary, description=summary[0].upper() + summary[1:] + ".")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="the folder that save_pretrained wrote")
+    parser.add_argument("repo_id", metavar="OWNER/NAME", help="the repository; it is created if it does not exist")
     parser.add_argument("--dry-run", action="store_true", help="show the card and the files, and send nothing")
-    parser.add_argument("--public", action="store_true", help="for everybody to see; private otherwise")
-    parser.add_argument("--metadata", type=Path, metavar="FILE", help="all of what follows, as TOML or JSON")
+    parser.add_argument("--public", action="store_true", help="publish openly; private otherwise")
+    parser.add_argument("--metadata", type=Path, metavar="FILE", help="the following options, as TOML or JSON")
     for name, help_ in TEXTS.items():
         parser.add_argument(f"--{name}", metavar="TEXT", help=help_)
     for name, help_ in LISTS.items():
@@ -55,12 +55,12 @@ def add_publish(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
     parser.add_argument(
         "--license-checked", action="store_true", help="you have read the base model's licence, and it allows this"
     )
-    parser.add_argument("--json", action="store_true", help="print JSON for machines")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Publish, or show what would be; 0 when it is there, or could be."""
+    """Publish, or show what would be published; return 0 on success."""
     from hf_gateway.hub.publish import publish
 
     metadata = _metadata(arguments)
@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.folder,
         repo_id=arguments.repo_id,
         metadata=metadata,
-        # None where an option was not given: then the file counts.
+        # None for options that were not given: then the file's value is used.
         private=False if arguments.public else None,
         dry_run=arguments.dry_run or None,
         license_checked=arguments.license_checked or None,
@@ -86,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _metadata(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Join the file and the single options, which win."""
+    """Return the file's metadata, with the options on the command line over them."""
     found = _read(arguments.metadata) if arguments.metadata else {}
     for name in (*TEXTS, *LISTS):
         if value := getattr(arguments, name.replace("-", "_")):
@@ -115,7 +115,7 @@ def _read(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: is neither TOML nor, with the ending .json, JSON: {error}") from None
     if not isinstance(data, dict):
-        raise ConfigError(f"{path}: has no names in it, only a list or a value")
+        raise ConfigError(f"{path}: is not a mapping of names to values")
     return data
 
 
@@ -127,9 +127,9 @@ def _show_plan(out: Any, plan: "PublishPlan") -> None:
         table.add(literal(file.path), f"{file.size:,}")
     out.print_table(table)
     lists = (
-        ("changed on the way", plan.changed),
-        ("stays here", plan.left_out),
-        ("only the Hub can say", plan.unchecked),
+        ("changed", plan.changed),
+        ("not published", plan.left_out),
+        ("not checked without the Hub", plan.unchecked),
     )
     for title, lines in lists:
         if lines:
@@ -149,5 +149,5 @@ def _show_done(out: Any, done: "Published") -> None:
     )
     out.print(f"[green]published[/green] {literal(str(done.url))} ({kind}{', new' if done.created else ''}): {what}")
     out.print(f"  commit {done.commit}")
-    for line in (*done.plan.changed, *(f"{name} stays here" for name in done.plan.left_out)):
+    for line in (*done.plan.changed, *(f"{name} is not published" for name in done.plan.left_out)):
         out.print(f"  {literal(line)}")

@@ -1,4 +1,4 @@
-"""`hf-gateway login`: put a token into the keyring of the operating system, after asking the Hub whose it is."""
+"""`hf-gateway login`: store a token in the keyring of the operating system, after checking it with the Hub."""
 
 import argparse
 import getpass
@@ -19,44 +19,44 @@ TAKES_A_CHAIN = False
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Add the command's arguments."""
     add_origin(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON for machines")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--token-stdin", action="store_true", help="read the token from the first line of stdin")
-    # Taken only to be refused: argparse would print the token in its own error.
+    # Accepted only to be refused: argparse would print the token in its own error.
     parser.add_argument("--token", nargs="?", action="append", default=[], dest="typed", help=argparse.SUPPRESS)
     parser.add_argument("also_typed", nargs="*", help=argparse.SUPPRESS)
 
 
 def add_origin(parser: argparse.ArgumentParser) -> None:
-    """Say for whom the key is."""
+    """Add the option for the origin of a key."""
     parser.add_argument(
-        "--origin", metavar="URL", help="a server of your own, such as https://my-tei:8080; the Hub without it"
+        "--origin", metavar="URL", help="a server of your own, such as https://my-tei:8080; by default the Hub"
     )
 
 
 def origin(arguments: argparse.Namespace) -> str:
-    """Return the origin a key is for: the one given, or that of the Hub in force. Raises ConfigError for what is no URL."""
+    """Return the origin that a key is for: the one given, or the configured Hub's. Raises ConfigError for an invalid URL."""
     url = checked_url(arguments.origin, "--origin") if arguments.origin is not None else hub_url()
-    # Hugging Face's router and its endpoints take the same token as its Hub.
+    # Hugging Face's router and its endpoints accept the same token as its Hub.
     return origin_of(HUB) if is_hugging_face(url) else origin_of(url)
 
 
 def _unquoted(arguments: argparse.Namespace) -> str:
-    """Do as `origin`; the error repeats nothing, since what is no URL may be a key."""
+    """Return `origin`; its error does not repeat the argument, since an invalid URL may be a key."""
     try:
         return origin(arguments)
     except ConfigError as error:
         if arguments.origin is None:
             raise
-        said = error.message.replace(repr(shown_url(arguments.origin)), "what was given")
-    if arguments.origin in said:
-        said = "what was given as --origin is no URL that a key could be sent to"
-    raise ConfigError(said)
+        message = error.message.replace(repr(shown_url(arguments.origin)), "the value")
+    if arguments.origin in message:
+        message = "the value of --origin is not a URL that a key could be sent to"
+    raise ConfigError(message)
 
 
 def hub_at(where: str) -> str | None:
-    """Return the base of the Hub at an origin; None where there is another kind of server, as far as is known."""
+    """Return the base URL of the Hub at an origin; None for any other kind of server."""
     if where == origin_of(HUB):
         return HUB
     hub = hub_url()
@@ -64,12 +64,12 @@ def hub_at(where: str) -> str | None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Store a key; 0 when the keyring gives it back."""
+    """Store a key; return 0 if the keyring returns it."""
     if arguments.typed or arguments.also_typed:
         raise ConfigError(
-            "a token does not belong on the command line: the shell keeps it in its history, and every user of this machine "
+            "a token does not belong on the command line: the shell stores it in its history, and every user of this machine "
             "sees it among the processes. Run `hf-gateway login` and paste it at the prompt, or pipe it in with --token-stdin. "
-            "If it was a real one, make a new one"
+            "If it was a real one, replace it with a new one"
         )
     from hf_gateway.keys import os_keyring
 
@@ -77,8 +77,10 @@ def run(arguments: argparse.Namespace) -> int:
     hub = hub_at(where)
     secret = _token(arguments, "Hugging Face" if hub == HUB else where)
     if hub == HUB and not secret.reveal().startswith("hf_"):
-        raise ConfigError("this is no Hugging Face token, which begins with hf_; for another server give its --origin")
-    account, doubt = _check_token(secret, hub) if hub is not None else (None, None)
+        raise ConfigError(
+            "a Hugging Face token begins with hf_, and this one does not; for another server give its --origin"
+        )
+    account, failure = _check_token(secret, hub) if hub is not None else (None, None)
     before = os_keyring.store(where, secret)
     backend = next(each.backend for each in os_keyring.stored_keys() if each.origin == where)
     if arguments.json:
@@ -88,16 +90,25 @@ def run(arguments: argparse.Namespace) -> int:
                 "backend": backend,
                 "replaced": before is not None,
                 "account": account.to_dict() if account else None,
-                "unchecked": doubt,
+                "unchecked": failure,
             }
         )
         return 0
-    _print_stored(console(), where, backend, account, doubt, before)
+    _print_stored(console(), where, backend, account, failure, before)
     return 0
 
 
 def account_of(secret: Secret, hub: str, timeout: float = 10.0) -> HubAccount:
-    """Ask the Hub whose a token is. Raises AuthenticationFailed, ConnectFailed and others, none with the token in it."""
+    """Return the account of a token, as the Hub names it.
+
+    Args:
+        secret: the token.
+        hub: base URL of the Hub.
+        timeout: seconds for the request.
+
+    Raises:
+        AuthenticationFailed, ConnectFailed: and other failures; the token is not in their messages.
+    """
     from hf_gateway.http.transport import HttpTransport
     from hf_gateway.runtime.effects import Send
     from hf_gateway.wire.hub_account import decode_whoami, encode_whoami
@@ -120,7 +131,7 @@ def _token(arguments: argparse.Namespace, what: str) -> Secret:
 
 
 def _check_token(secret: Secret, hub: str) -> tuple[HubAccount | None, str | None]:
-    """Return whose token it is, or why nobody can say. Raises AuthenticationFailed for one that the Hub refuses."""
+    """Return the token's account, or why it could not be checked. Raises AuthenticationFailed if the Hub refuses the token."""
     try:
         return account_of(secret, hub), None
     except AuthenticationFailed:
@@ -128,18 +139,18 @@ def _check_token(secret: Secret, hub: str) -> tuple[HubAccount | None, str | Non
     except GatewayError as error:
         return None, str(error)
     raise AuthenticationFailed(
-        "the Hub refuses this token, so it was not stored; make one at https://huggingface.co/settings/tokens"
+        "the Hub refuses this token, so it was not stored; create one at https://huggingface.co/settings/tokens"
     )
 
 
 def _print_stored(
-    out: Any, where: str, backend: str, account: HubAccount | None, doubt: str | None, before: Any
+    out: Any, where: str, backend: str, account: HubAccount | None, failure: str | None, before: Any
 ) -> None:
-    verb = f"replaced (the one before was stored {before.since})" if before else "stored"
+    verb = f"replaced (the previous one was stored {before.since})" if before else "stored"
     out.print(f"[green]{literal(verb)}[/green] for {literal(where)} in the keyring ({literal(backend)}), and read back")
     if account is not None:
         out.print(f"  it is {literal(account.name)}'s: {literal('; '.join(account.in_words()))}")
     if where.startswith("http://") and urlsplit(where).hostname not in ("localhost", "127.0.0.1", "::1"):
-        out.print("  [yellow]it is plain http:[/yellow] whoever is on the way can read the key")
-    if doubt is not None:
-        out.print(f"  [yellow]whose it is could not be asked:[/yellow] {literal(doubt)}")
+        out.print("  [yellow]plain http:[/yellow] the key can be read on its way to the server")
+    if failure is not None:
+        out.print(f"  [yellow]the token could not be checked:[/yellow] {literal(failure)}")

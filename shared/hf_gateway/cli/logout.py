@@ -1,4 +1,4 @@
-"""`hf-gateway logout`: take a token out of the keyring of the operating system."""
+"""`hf-gateway logout`: remove a token from the keyring of the operating system."""
 
 import argparse
 import os
@@ -13,20 +13,20 @@ TAKES_A_CHAIN = False
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Add the command's arguments."""
     add_origin(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON for machines")
-    parser.add_argument("--all", action="store_true", help="the keys of all origins")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--all", action="store_true", help="remove the keys of all origins")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Erase; 0 when there is none any more, also where there was none; 1 where the keyring could not be asked."""
+    """Remove keys; return 0 if they are gone, even if nothing was stored, and 1 if the keyring could not be asked."""
     from hf_gateway.keys import os_keyring
 
     wanted = _all() if arguments.all else [origin(arguments)]
     erased, forgotten = [], dict[str, str]()
     for each in wanted:
-        # Without a file that tells of it, nothing of ours can be there, and a machine without a keyring need not complain.
+        # Without a record of ours nothing can be stored, and a machine without a keyring need not report an error.
         if not os_keyring.has_stored_key(each):
             continue
         try:
@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
             forgotten[each] = str(error).removesuffix(f"; {os_keyring.INSTEAD}")
     for path in os_keyring.unreadable_files() if arguments.all else ():
         path.unlink(missing_ok=True)
-        forgotten[str(path)] = "it was damaged, and named no server any more"
+        forgotten[str(path)] = "it was damaged, and did not name a server any more"
     left = _other_tokens() if origin_of(HUB) in wanted else []
     if arguments.json:
         print_json({"erased": erased, "forgotten": forgotten, "still": left})
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     for each, reason in forgotten.items():
         out.print(
             f"{each}: forgotten, and not used any more. But the keyring could not be asked for it ({visible(reason)}), so the "
-            f"key may still lie there, under the name {os_keyring.SERVICE!r}",
+            f"key may still be there, under the name {os_keyring.SERVICE!r}",
             markup=False,
         )
     if not wanted and not forgotten:
@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _all() -> list[str]:
-    """List the origins that something was stored for; the Hub's also where its file is damaged, and names none."""
+    """Return the origins that a key is stored for; the Hub's also if its record is damaged."""
     from hf_gateway.keys import os_keyring
 
     known = {each.origin for each in os_keyring.stored_keys()}
@@ -67,7 +67,7 @@ def _all() -> list[str]:
 
 
 def _other_tokens() -> list[str]:
-    """Name the other places where a Hugging Face token is found."""
+    """Return the other places in which a Hugging Face token is found."""
     from huggingface_hub import get_token
 
     found = [f"the environment variable {name}" for name in TOKEN_VARIABLES if os.environ.get(name, "").strip()]

@@ -1,4 +1,4 @@
-"""`hf-gateway models`: what models cost and can do, by the router's catalogue and by hand. All but `refresh` works offline."""
+"""`hf-gateway models`: prices and capabilities of models, from the router or set by hand. Only `refresh` needs a network."""
 
 import argparse
 import contextlib
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
 TAKES_A_CHAIN = False
-"""It speaks of prices, not of targets."""
-_DIGITS = 12
-"""As in hf_gateway.ledger.tables, whose import takes SQLAlchemy along."""
+"""Its arguments name models, not targets."""
+_DECIMALS = 12
+"""Decimals of stored prices, as in hf_gateway.ledger.tables, whose import needs SQLAlchemy."""
 _PRICES = {
     "input": "USD per million tokens of input",
     "output": "USD per million tokens of output",
@@ -33,17 +33,17 @@ _PRICES = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what the command and its own commands take."""
+    """Add the arguments of the command and its subcommands."""
     commands = parser.add_subparsers(dest="action", metavar="COMMAND", required=True)
-    for name, told, add, _ in _ACTIONS:
-        command = commands.add_parser(name, help=told, description=told[0].upper() + told[1:] + ".")
+    for name, summary, add, _ in _ACTIONS:
+        command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
         add(command)
-        command.add_argument("--ledger", metavar="URL", help="the ledger's database, instead of HF_GATEWAY_LEDGER's")
-        command.add_argument("--json", action="store_true", help="print JSON for machines")
+        command.add_argument("--ledger", metavar="URL", help="URL of the ledger's database (HF_GATEWAY_LEDGER)")
+        command.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run one of its commands; 0 fine, 1 failed or nothing found, 2 used wrongly."""
+    """Run a subcommand; return 0 on success, 1 if it failed or found nothing, 2 for wrong usage."""
     action = next(each for name, _, _, each in _ACTIONS if name == arguments.action)
     check_text({name: getattr(arguments, name.lstrip("-"), None) for name in ("model", "--provider", "--task")})
     out = None if arguments.json else console()
@@ -53,10 +53,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def database(url: str | None) -> Iterator["sa.Engine"]:
-    """Give the ledger's database, with its tables: the one at a URL, or HF_GATEWAY_LEDGER's, or the file in the user's folder.
+    """Open the ledger's database, with its tables: at a URL, or HF_GATEWAY_LEDGER's, or the file in the user's folder.
 
     Raises:
-        ConfigError: a URL that is none, a package that is missing.
+        ConfigError: invalid URL, or missing package.
         GatewayError: the database cannot be used.
     """
     found = place.choose_url(url)
@@ -74,7 +74,7 @@ def database(url: str | None) -> Iterator["sa.Engine"]:
 
 
 def amount(text: str) -> Decimal:
-    """Read an amount in USD. Raises argparse's error for anything else, and for one that is finer than what is kept."""
+    """Parse an amount in USD. Raises argparse's error for an invalid amount, or one with more decimals than are stored."""
     try:
         found = Decimal(text.removeprefix("$"))
     except InvalidOperation:
@@ -82,18 +82,18 @@ def amount(text: str) -> Decimal:
     if not found.is_finite() or found < 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not an amount in USD, such as 0.15")
     _, digits, exponent = found.as_tuple()
-    # Rounded it would be another amount, and 0 at last.
-    if isinstance(exponent, int) and exponent < -_DIGITS and any(digits[exponent + _DIGITS :]):
+    # Rounding would change the amount, a small one to 0.
+    if isinstance(exponent, int) and exponent < -_DECIMALS and any(digits[exponent + _DECIMALS :]):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is finer than what is kept, which is {Decimal(1).scaleb(-_DIGITS):f} USD"
+            f"{text!r} has more decimals than are stored; the smallest amount is {Decimal(1).scaleb(-_DECIMALS):f} USD"
         )
     return found
 
 
 def _list_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("query", nargs="*", help="words in the model's id")
-    parser.add_argument("--task", help="only for this task, such as text-generation")
-    parser.add_argument("--provider", help="only of this provider")
+    parser.add_argument("--task", help="only this task, such as text-generation")
+    parser.add_argument("--provider", help="only this provider")
 
 
 def _list(engine: "sa.Engine", arguments: argparse.Namespace, out: Any) -> int:
@@ -118,28 +118,29 @@ def _list(engine: "sa.Engine", arguments: argparse.Namespace, out: Any) -> int:
         )
         return 0
     _print_entries(out, found)
-    when = (
-        f"fetched {fetched:%Y-%m-%d %H:%M} UTC" if fetched else "never fetched; `hf-gateway models refresh` does that"
-    )
-    out.print(
-        f"\n{quantity(len(found), 'line')}, USD per million tokens where nothing else is said; the router's: {when}"
-    )
+    when = f"fetched {fetched:%Y-%m-%d %H:%M} UTC" if fetched else "never fetched; run `hf-gateway models refresh`"
+    out.print(f"\n{quantity(len(found), 'line')}, USD per million tokens unless a unit is given; the router's: {when}")
     return 0
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="the model's id; '*' for every model of one server")
-    parser.add_argument("--task", default=CHAT.price_task, help="what it does there (text-generation)")
+    parser.add_argument("--task", default=CHAT.price_task, help="task of the model there (text-generation)")
     parser.add_argument(
         "--provider",
-        help="who is paid: an Inference Provider, or a target as in --targets, such as openai:https://api.example.com; else any",
+        help="payee: an Inference Provider, or a target as in --targets, such as openai:https://api.example.com; else any",
     )
-    for name, told in _PRICES.items():
-        parser.add_argument(f"--{_flag(name)}", dest=name, type=amount, metavar="USD", help=told)
-    parser.add_argument("--context", type=int, metavar="TOKENS", help="tokens that it takes")
-    parser.add_argument("--tools", action=argparse.BooleanOptionalAction, default=None, help="whether it calls tools")
+    for name, unit in _PRICES.items():
+        parser.add_argument(f"--{_flag(name)}", dest=name, type=amount, metavar="USD", help=unit)
+    parser.add_argument("--context", type=int, metavar="TOKENS", help="maximum tokens")
     parser.add_argument(
-        "--structured-output", action=argparse.BooleanOptionalAction, default=None, help="whether it keeps to a schema"
+        "--tools", action=argparse.BooleanOptionalAction, default=None, help="whether it supports tool calls"
+    )
+    parser.add_argument(
+        "--structured-output",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="whether it supports JSON schemas",
     )
 
 
@@ -172,8 +173,8 @@ def _add(engine: "sa.Engine", arguments: argparse.Namespace, out: Any) -> int:
 
 def _remove_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="the model's id")
-    parser.add_argument("--task", help="only for this task")
-    parser.add_argument("--provider", help="only of this provider")
+    parser.add_argument("--task", help="only this task")
+    parser.add_argument("--provider", help="only this provider")
 
 
 def _remove(engine: "sa.Engine", arguments: argparse.Namespace, out: Any) -> int:
@@ -184,7 +185,7 @@ def _remove(engine: "sa.Engine", arguments: argparse.Namespace, out: Any) -> int
         print_json({"removed": [_entry_to_dict(entry) for entry in gone]})
     elif gone:
         _print_entries(out, gone)
-        back = "; the router's come back with the next refresh" if any(each.source == "router" for each in gone) else ""
+        back = "; the router's return with the next refresh" if any(each.source == "router" for each in gone) else ""
         out.print(f"\nremoved{back}")
     else:
         out.print(
@@ -211,19 +212,19 @@ def _refresh(engine: "sa.Engine", arguments: argparse.Namespace, out: Any) -> in
         f"{quantity(done.listed, 'line')} of the router, {done.priced} of them with a price; {done.gone} are gone"
     )
     if done.left_out:
-        out.print(f"{done.left_out:,} left out, whose context, price or name is none that can be kept")
+        out.print(f"{done.left_out:,} left out, whose context, price or name cannot be stored")
     if done.replaced:
         out.print(
-            f"no longer configured, since the router knows better: {', '.join(map(visible, done.replaced))}",
+            f"configured values replaced by the router's: {', '.join(map(visible, done.replaced))}",
             markup=False,
         )
     if done.kept:
-        out.print(f"{done.kept} set by hand stay as they are")
+        out.print(f"{done.kept} set by hand are unchanged")
     return 0
 
 
 def _entry_to_dict(entry: PriceEntry) -> dict[str, Any]:
-    """Return an entry for machines; prices as text, with all their digits."""
+    """Return the fields as JSON types; prices as text, with all digits."""
     price = {_flag(name): None if (each := getattr(entry.price, name)) is None else _digits(each) for name in _PRICES}
     return {
         "model": entry.model,
@@ -261,7 +262,7 @@ def _print_entries(out: Any, entries: Sequence[PriceEntry]) -> None:
 
 
 def _columns(price: Price) -> tuple[str, str]:
-    for each, unit in ((price.image, "an image"), (price.second, "a second")):
+    for each, unit in ((price.image, "per image"), (price.second, "per second")):
         if each is not None and price.input is None:
             return f"{format_usd(each)} {unit}", ""
     shown = ["-" if each is None else format_usd(each) for each in (price.input, price.output)]
@@ -269,8 +270,8 @@ def _columns(price: Price) -> tuple[str, str]:
 
 
 _ACTIONS = (
-    ("list", "show the lines, all or those that fit", _list_arguments, _list),
-    ("add", "set a price by hand, which the router will not change", _add_arguments, _add),
-    ("remove", "take lines out", _remove_arguments, _remove),
-    ("refresh", "ask the router for its models and prices now", _refresh_arguments, _refresh),
+    ("list", "show all or some lines", _list_arguments, _list),
+    ("add", "set a price by hand, which the router does not change", _add_arguments, _add),
+    ("remove", "remove lines", _remove_arguments, _remove),
+    ("refresh", "read models and prices from the router now", _refresh_arguments, _refresh),
 )

@@ -1,6 +1,6 @@
-"""What the command prints: tables, colours and bars through Rich where it is installed, plain text where it is not.
+"""Output of the command: tables, colours and bars with Rich if it is installed, plain text otherwise.
 
-Whatever is printed for people is made visible first, so that nothing that a server said can command the terminal.
+All output for people is escaped first, so that text from a server cannot control the terminal.
 """
 
 import io
@@ -13,28 +13,26 @@ from typing import Any, TextIO
 
 from hf_gateway.errors import ConfigError, visible
 
-# As in rich.markup, which may not be installed.
+# As in rich.markup, since Rich may not be installed.
 _TAG = re.compile(r"(\\*)(\[[a-z#/@][^\[]*?\])")
 
 
 @dataclass
 class Table:
-    """Rows of cells, in Rich's markup.
-
-    Args:
-        titles: of the columns.
-        right: which of them have their text at the right.
-        fold: which of them break where the terminal is too narrow; without any, its lines are as long as they are.
-        footer: the last line's cells.
-        gap: blanks between two columns.
-    """
+    """Rows of cells, in Rich's markup."""
 
     titles: tuple[str, ...]
+    """Titles of the columns."""
     right: frozenset[str] = frozenset()
+    """Titles of right-aligned columns."""
     fold: frozenset[str] = frozenset()
+    """Titles of columns that wrap if the terminal is too narrow; without any, lines are as long as needed."""
     footer: tuple[str, ...] = ()
+    """Cells of the last line."""
     gap: int = 2
+    """Blanks between two columns."""
     rows: list[tuple[str, ...]] = field(default_factory=list)
+    """Cells of the rows."""
 
     def add(self, *cells: str) -> None:
         """Add a row."""
@@ -42,20 +40,32 @@ class Table:
 
 
 class Console:
-    """Where people read. Without Rich the markup is left out."""
+    """Output for people. Without Rich the markup is removed."""
 
     def __init__(self, stream: TextIO, rich: Any = None) -> None:
-        """Take the stream, and Rich's console over it, if there is one."""
+        """Set the stream.
+
+        Args:
+            stream: the stream to write to.
+            rich: Rich's console for the stream, if Rich is installed.
+        """
         self.rich = rich
         self._stream = stream
 
     @property
     def ascii_only(self) -> bool:
-        """Whether the stream has no signs beyond ASCII for sure."""
+        """Whether the stream's encoding may lack characters beyond ASCII."""
         return not (getattr(self._stream, "encoding", None) or "utf-8").lower().startswith("utf")
 
     def print(self, text: str = "", *, markup: bool = True, style: str | None = None, end: str = "\n") -> None:
-        """Print lines of text. markup: the text is Rich's markup, in which foreign text is `literal`."""
+        """Print lines of text.
+
+        Args:
+            text: the text.
+            markup: whether the text is Rich's markup; text from elsewhere has to be `literal` in it.
+            style: Rich style of the text.
+            end: text after it.
+        """
         text = visible(text, lines=True)
         if self.rich is not None:
             self.rich.print(text, markup=markup, style=style, end=end)
@@ -64,7 +74,7 @@ class Console:
             self._stream.flush()
 
     def print_table(self, table: Table) -> None:
-        """Print a table, with nothing of it cut off."""
+        """Print a table without truncating it."""
         if self.rich is not None:
             _print_rich(self.rich, table)
         else:
@@ -73,7 +83,7 @@ class Console:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return a console that is plain where no terminal is, or no Rich."""
+    """Return a console, plain if the stream is not a terminal or Rich is not installed."""
     stream = sys.stderr if stderr else sys.stdout
     escape_unencodable(stream)
     try:
@@ -84,9 +94,11 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def literal(text: object, *, lines: bool = False) -> str:
-    """Return foreign text as a part of a line in markup: it commands nothing, and starts no line.
+    """Return text from elsewhere as part of a line in markup: without markup of its own, and without line breaks.
 
-    lines: for an error's message, whose lists have lines of their own, and whose foreign words have none.
+    Args:
+        text: the text.
+        lines: whether to keep line breaks, for error messages with lists, whose quoted text has none.
     """
     plain = _TAG.sub(lambda found: f"{found[1] * 2}\\{found[2]}", visible(str(text), lines=lines))
     return plain + "\\" if plain.endswith("\\") and not plain.endswith("\\\\") else plain
@@ -116,7 +128,7 @@ def _print_rich(rich: Any, table: Table) -> None:
         )
     for row in table.rows:
         made.add_row(*row)
-    # A number that is cut is another number: where the terminal is too narrow, it breaks the lines.
+    # A truncated number would be another number: if the terminal is too narrow, lines wrap.
     natural = Measurement.get(rich, rich.options.update(max_width=100_000), made).maximum
     before = rich.width
     if not rich.is_terminal or not table.fold:
@@ -138,24 +150,28 @@ def _plain_lines(table: Table) -> Iterator[str]:
 
 
 def escape_unencodable(stream: TextIO) -> None:
-    """Have a stream write what its encoding has no sign for by the number of the sign, rather than fail."""
-    # "surrogateescape" is the standard streams' own in the C locale; it fails as "strict" does.
+    """Have a stream escape characters that its encoding lacks, instead of failing."""
+    # "surrogateescape" is the error handler of the standard streams in the C locale; it fails as "strict" does.
     if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
         stream.reconfigure(errors="backslashreplace")
 
 
 def stdin_text() -> str:
-    """Return all of stdin, without the mark that some editors begin a file with, and with one kind of line break."""
+    r"""Return all of stdin, without a byte order mark, and with `\n` as the only line break."""
     return sys.stdin.read().removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def check_text(given: Mapping[str, str | None]) -> None:
-    """Raise ConfigError for what came from the command line as bytes that are no text. given: what it was given for."""
+    """Raise ConfigError for values that were given as bytes which are not text in this locale.
+
+    Args:
+        given: values by the name of their option.
+    """
     for option, value in given.items():
         if value is not None and any("\ud800" <= each <= "\udfff" for each in value):
-            raise ConfigError(f"{option} {value!r} has bytes in it that are no text in this locale")
+            raise ConfigError(f"{option} {value!r} contains bytes that are not text in this locale")
 
 
 def print_json(value: Any) -> None:
-    """Print for machines: one document, in ASCII so that no locale can break it."""
+    """Print a JSON document, in ASCII so that every locale can encode it."""
     sys.stdout.write(json.dumps(value, indent=2) + "\n")

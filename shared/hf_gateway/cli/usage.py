@@ -1,4 +1,4 @@
-"""`hf-gateway usage`: what was called, what it cost, how long it took and what went wrong, from the ledger."""
+"""`hf-gateway usage`: calls, costs, latencies and failures, from the ledger."""
 
 import argparse
 import csv
@@ -18,52 +18,50 @@ if TYPE_CHECKING:
 
 TAKES_A_CHAIN = False
 
-# As in hf_gateway.ledger.usage, whose import takes SQLAlchemy along.
+# As in hf_gateway.ledger.usage, whose import needs SQLAlchemy.
 BY = ("model", "provider", "target", "day", "tenant", "user", "chain")
 IMPORT_TIMEOUT_S = 30.0
-"""Seconds for which rows that wait in files may take until they are in the database."""
+"""Seconds for importing spilled rows into the database."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
-    parser.add_argument("--by", choices=BY, default="model", help="what a line is for (model)")
+    """Add the command's arguments."""
+    parser.add_argument("--by", choices=BY, default="model", help="what to group by (model)")
     parser.add_argument(
         "--since",
         metavar="WHEN",
-        help="from then on: a date or time (UTC), 'today', or how long ago, such as 7d, 24h, 30m",
+        help="first time to include: a date or time (UTC), 'today', or how long ago, such as 7d, 24h, 30m",
     )
-    parser.add_argument("--until", metavar="WHEN", help="before then")
-    parser.add_argument("--tenant", help="of this tenant alone")
-    parser.add_argument("--chain", help="of this chain alone")
-    parser.add_argument("--model", help="of this model alone")
-    parser.add_argument("--ledger", metavar="URL", help="another ledger than HF_GATEWAY_LEDGER says")
-    parser.add_argument("--plot", action="store_true", help="draw it as bars")
-    parser.add_argument(
-        "--migrate", action="store_true", help="make the ledger's tables, or bring them up to date, and end"
-    )
+    parser.add_argument("--until", metavar="WHEN", help="first time to exclude")
+    parser.add_argument("--tenant", help="only this tenant")
+    parser.add_argument("--chain", help="only this chain")
+    parser.add_argument("--model", help="only this model")
+    parser.add_argument("--ledger", metavar="URL", help="URL of the ledger's database (HF_GATEWAY_LEDGER)")
+    parser.add_argument("--plot", action="store_true", help="draw bars")
+    parser.add_argument("--migrate", action="store_true", help="create the ledger's tables or migrate them, and exit")
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="print JSON for machines")
-    form.add_argument("--csv", action="store_true", help="print CSV, one line a group")
+    form.add_argument("--json", action="store_true", help="print JSON")
+    form.add_argument("--csv", action="store_true", help="print CSV, one line per group")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Ask and show; 0, or 1 where there is no ledger or it cannot be read."""
+    """Print the report; return 0, or 1 if there is no ledger or it cannot be read."""
     if arguments.plot and (arguments.json or arguments.csv):
         raise ConfigError("--plot is for people; leave --json and --csv out")
     check_text({f"--{name}": getattr(arguments, name) for name in ("tenant", "chain", "model")})
     url = place.choose_url(arguments.ledger)
     from sqlalchemy.exc import SQLAlchemyError
 
-    asked = _usage_filter(arguments)
+    selected = _usage_filter(arguments)
     try:
         if arguments.migrate:
             return _migrate(url)
-        return _print_report(url, arguments, asked)
+        return _print_report(url, arguments, selected)
     except SQLAlchemyError as error:
         if "permission denied" in place.database_words(error):
             raise GatewayError(
                 f"this role may not read the ledger in {place.shown_url(url)} ({place.database_words(error)}); "
-                "its owner lets it with "
+                "its owner grants it with "
                 "hf_gateway.ledger.store.grant(url, role=…, tenant=…)"
             ) from None
         raise GatewayError(
@@ -79,8 +77,8 @@ def _migrate(url: str) -> int:
         changed = store.upgrade(engine)
     finally:
         engine.dispose()
-    said = "made or brought up to date" if changed else "up to date already"
-    sys.stdout.write(f"the ledger's tables in {place.shown_url(url)} are {said} (revision {store.HEAD})\n")
+    state = "created or migrated" if changed else "up to date already"
+    sys.stdout.write(f"the ledger's tables in {place.shown_url(url)} are {state} (revision {store.HEAD})\n")
     return 0
 
 
@@ -98,7 +96,16 @@ def _usage_filter(arguments: argparse.Namespace) -> "UsageFilter":
 
 
 def parse_time(text: str, now: dt.datetime, option: str) -> dt.datetime:
-    """Read a moment as people write it; without a zone it is UTC. Raises ConfigError."""
+    """Parse a time as people write it.
+
+    Args:
+        text: an ISO date or time, UTC without a zone, or `today`, or a duration ago such as `7d`.
+        now: the current time.
+        option: name of the option, for errors.
+
+    Raises:
+        ConfigError: invalid time.
+    """
     if ago := re.fullmatch(r"(\d{1,5})([dhm])", text):
         unit = {"d": "days", "h": "hours", "m": "minutes"}[ago[2]]
         return now - dt.timedelta(**{unit: int(ago[1])})
@@ -107,16 +114,16 @@ def parse_time(text: str, now: dt.datetime, option: str) -> dt.datetime:
     try:
         found = dt.datetime.fromisoformat(text)
         found = found.replace(tzinfo=dt.UTC) if found.tzinfo is None else found
-        # A moment of the first or the last year of all may have none in UTC.
+        # A time in the first or last year of all may not exist in UTC.
         found.astimezone(dt.UTC)
     except (ValueError, OverflowError):
         raise ConfigError(
-            f"{option} {text!r} is no moment; write 2026-01-31, '2026-01-31 12:00', today, 7d, 24h or 30m"
+            f"{option} {text!r} is not a time; write 2026-01-31, '2026-01-31 12:00', today, 7d, 24h or 30m"
         ) from None
     return found
 
 
-def _print_report(url: str, arguments: argparse.Namespace, asked: "UsageFilter") -> int:
+def _print_report(url: str, arguments: argparse.Namespace, selected: "UsageFilter") -> int:
     from hf_gateway.ledger import store
     from hf_gateway.ledger.usage import usage_report
 
@@ -130,11 +137,11 @@ def _print_report(url: str, arguments: argparse.Namespace, asked: "UsageFilter")
             return _no_ledger(url, arguments)
         if found != store.HEAD:
             raise GatewayError(_other_revision(url, found, store.HEAD))
-        read = usage_report(engine, arguments.by, asked)
+        read = usage_report(engine, arguments.by, selected)
     finally:
         engine.dispose()
     if arguments.json:
-        print_json(_document(url, read, asked, waiting))
+        print_json(_document(url, read, selected, waiting))
     elif arguments.csv:
         _print_csv(read)
     elif arguments.plot:
@@ -148,7 +155,7 @@ def _print_report(url: str, arguments: argparse.Namespace, asked: "UsageFilter")
 
 
 def _import_spilled(url: str, spill: Spill) -> int:
-    """Have what waits in files taken in, and return how many bytes still do."""
+    """Import spilled rows, and return how many bytes of them are left."""
     if spill.waiting():
         from hf_gateway.ledger.database import Inserter
 
@@ -171,7 +178,7 @@ def _no_ledger(url: str, arguments: argparse.Namespace) -> int:
 
 def _other_revision(url: str, found: str, head: str) -> str:
     if found > head:
-        return f"the ledger in {place.shown_url(url)} was made by a newer hf-gateway: upgrade with `pip install -U hf-gateway`"
+        return f"the ledger in {place.shown_url(url)} was created by a newer hf-gateway: upgrade with `pip install -U hf-gateway`"
     return f"the ledger in {place.shown_url(url)} has tables of an older hf-gateway; run `hf-gateway usage --migrate`"
 
 
@@ -180,20 +187,20 @@ def _warn(read: "UsageReport", waiting: int, spill: Spill) -> None:
         sys.stderr.write(f"not in these figures: {quantity(count, 'request')} lost ({visible(reason)})\n")
     if waiting:
         sys.stderr.write(
-            f"not in these figures: {waiting:,} bytes of rows that wait in {spill.folder} until the database takes them\n"
+            f"not in these figures: {waiting:,} bytes of rows in {spill.folder} that are not in the database yet\n"
         )
 
 
-def _document(url: str, read: "UsageReport", asked: "UsageFilter", waiting: int) -> dict[str, Any]:
+def _document(url: str, read: "UsageReport", selected: "UsageFilter", waiting: int) -> dict[str, Any]:
     return {
         "ledger": place.shown_url(url),
         "there": True,
         "by": read.by,
-        "since": asked.since.isoformat() if asked.since else None,
-        "until": asked.until.isoformat() if asked.until else None,
-        "tenant": asked.tenant,
-        "chain": asked.chain,
-        "model": asked.model,
+        "since": selected.since.isoformat() if selected.since else None,
+        "until": selected.until.isoformat() if selected.until else None,
+        "tenant": selected.tenant,
+        "chain": selected.chain,
+        "model": selected.model,
         "groups": [{"name": name, **_figures_to_dict(figures)} for name, figures in read.groups.items()],
         "total": _figures_to_dict(read.total),
         "lost": dict(read.lost),
@@ -202,7 +209,7 @@ def _document(url: str, read: "UsageReport", asked: "UsageFilter", waiting: int)
 
 
 def _figures_to_dict(figures: "Figures") -> dict[str, Any]:
-    """Return plain values; money as a string, since JSON's numbers are floats to most who read them."""
+    """Return the fields as JSON types; money as text, since most readers parse JSON's numbers as floats."""
     return {
         "requests": figures.requests,
         "failed": figures.failed,
@@ -242,7 +249,7 @@ def _print_table(url: str, read: "UsageReport") -> None:
     out = console()
     out.print(f"\n[bold]{literal(place.shown_url(url))}[/bold], by {read.by}\n")
     if not read.total.requests and not read.groups:
-        out.print("  no call was recorded in this time\n")
+        out.print("  no calls were recorded in this time\n")
         return
     at_least = ">=" if out.ascii_only else "≥"
     footer = ("total", *_cells(read.total, at_least))
@@ -279,7 +286,7 @@ def _cells(figures: "Figures", at_least: str) -> tuple[str, ...]:
 
 
 def _tokens(figures: "Figures", at_least: str) -> str:
-    """Write the count of input; one that has unknown parts is at least so much."""
+    """Return the count of input tokens, with a mark if some attempts did not report theirs."""
     if figures.tokens_unknown and figures.tokens_unknown >= figures.attempts:
         return "?"
     return f"{at_least if figures.tokens_unknown else ''}{figures.input_tokens:,}"
@@ -297,15 +304,15 @@ def _errors(figures: "Figures") -> str:
 
 def _in_words(read: "UsageReport") -> str:
     total = read.total
-    said = [f"{quantity(total.requests, 'call')} in {quantity(total.attempts, 'attempt')}"]
+    parts = [f"{quantity(total.requests, 'call')} in {quantity(total.attempts, 'attempt')}"]
     if total.shared:
-        said.append(f"{total.shared:,} shared another's request")
+        parts.append(f"{total.shared:,} shared another call's request")
     if total.cached:
-        said.append(f"{total.cached:,} came from the cache whole")
+        parts.append(f"{total.cached:,} were served entirely from the cache")
     if total.cost_unknown:
-        said.append(f"cost unknown for {quantity(total.cost_unknown, 'attempt')} ({total.unknown_share:.1%})")
+        parts.append(f"cost unknown for {quantity(total.cost_unknown, 'attempt')} ({total.unknown_share:.1%})")
     if read.total_of_attempts:
-        said.append("calls are those that asked the model, and failures and times are of attempts at it")
+        parts.append("calls are those with attempts at the model; failures and latencies are of these attempts")
     elif read.of_attempts:
-        said.append("failures and times are of attempts, in the last line of calls")
-    return "; ".join([*said, "times are of what was served"])
+        parts.append("failures and latencies are of attempts; in the total, of calls")
+    return "; ".join([*parts, "latencies are of successes"])

@@ -1,4 +1,4 @@
-"""`hf-gateway whoami`: which key is in force, where it was found, whose it is, and what it may do."""
+"""`hf-gateway whoami`: show which key is in use, where it was found, whose it is, and what it may do."""
 
 import argparse
 from typing import Any
@@ -15,13 +15,13 @@ TAKES_A_CHAIN = False
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Add the command's arguments."""
     add_origin(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON for machines")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Say it; 0 when there is a key, and the Hub takes it if it is the Hub's."""
+    """Print the account; return 0 if there is a key and, for the Hub, it is valid."""
     from hf_gateway.keys import os_keyring
 
     url = checked_url(arguments.origin, "--origin") if arguments.origin else hub_url()
@@ -34,28 +34,28 @@ def run(arguments: argparse.Namespace) -> int:
             else f"run `hf-gateway login --origin {public_part(url)}`"
         )
         raise KeyMissing(f"there is no key for {origin_of(url)}; {more}")
-    told: dict[str, Any] = {"origin": origin_of(url), "source": credential.source, "account": None, "error": None}
-    told["stored_for"] = [each.origin for each in os_keyring.stored_keys()]
+    report: dict[str, Any] = {"origin": origin_of(url), "source": credential.source, "account": None, "error": None}
+    report["stored_for"] = [each.origin for each in os_keyring.stored_keys()]
     words, code = [], 0
     if hub is not None:
         try:
             account = account_of(credential.secret, hub)
-            told["account"] = account.to_dict()
+            report["account"] = account.to_dict()
             words = [account.name, *account.in_words()]
             if account.organizations:
                 words.append(f"in {', '.join(sorted(account.organizations))}")
         except GatewayError as error:
-            told["error"], code = str(error), 1
+            report["error"], code = str(error), 1
     if arguments.json:
-        print_json(told)
+        print_json(report)
         return code
     out = console()
     for word in words:
         out.print(visible(word), markup=False)
-    out.print(f"key for {told['origin']}, found in {credential.source}", markup=False)
-    if told["error"]:
-        out.print(f"what it may do is not known: {visible(told['error'])}", markup=False)
-    others = [each for each in told["stored_for"] if each != origin_of(url)]
+    out.print(f"key for {report['origin']}, found in {credential.source}", markup=False)
+    if report["error"]:
+        out.print(f"its permissions are unknown: {visible(report['error'])}", markup=False)
+    others = [each for each in report["stored_for"] if each != origin_of(url)]
     if others:
-        out.print(f"stored in the keyring too: {', '.join(others)}", markup=False)
+        out.print(f"also stored in the keyring: {', '.join(others)}", markup=False)
     return code
