@@ -250,7 +250,7 @@ class HubClient:
 
     def _ready(self) -> Steps:
         if self.offline:
-            raise HubOffline(f"{self.offline} is set, so the Hub is not called", target=TARGET)
+            raise HubOffline(f"{self.offline} is set, so the Hub is not asked", target=TARGET)
         if (away := self._absence.at(self._clock.now())) is not None:
             raise away
         yield from self.compute(self._prepare)
