@@ -69,7 +69,7 @@ def test_each_models_access_is_said(hub: FakeHubCommits, capsys: pytest.CaptureF
     )
     (tmp_path / "hf-gateway.toml").write_text(chains)
     said = doctor(capsys)["hub"]["models"]
-    assert said["ada/public"] == "open to everybody"
+    assert said["ada/public"] == "open"
     assert said["ada/private"] == "private; this token may download it"
     for model in models[2:]:
         assert said[model].startswith("not to be had: there is no")

@@ -157,7 +157,7 @@ def test_an_answer_of_no_use_is_a_failure_not_an_absence(
     backup.always(Reply(200, {"data": "nothing"}))
     assert verify(openai(primary, backup)) == 1
     printed = capsys.readouterr().out
-    assert "answered uselessly" in printed
+    assert "gave an unusable answer" in printed
     assert "not one vector space" in printed
 
 
@@ -167,7 +167,7 @@ def test_a_server_that_says_no_is_a_failure_not_an_absence(
 ) -> None:
     backup.always(Reply(status, {"error": {"code": status, "message": message}}))
     assert verify(openai(primary, backup)) == 1
-    assert f"answered uselessly: {message}" in capsys.readouterr().out
+    assert f"gave an unusable answer: {message}" in capsys.readouterr().out
 
 
 def test_a_server_that_takes_no_long_text_is_compared_by_the_others(
@@ -345,7 +345,7 @@ def test_an_index_of_another_model_may_not_be_opened(
 def test_a_folder_without_a_lock_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", "--index", str(tmp_path)]) == 1
     printed = capsys.readouterr().out
-    assert "nobody wrote down what it was made with" in printed
+    assert "it is not recorded what it was built with" in printed
     assert "adopt=True" in printed
 
 

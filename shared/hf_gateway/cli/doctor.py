@@ -1,4 +1,4 @@
-"""`hf-gateway doctor`: what stands between each target and an answer, with the fix in one line; and what all of them share."""
+"""`hf-gateway doctor`: check every target of every chain, and the environment that they share, with a fix for each problem."""
 
 import argparse
 import dataclasses
@@ -20,15 +20,17 @@ from hf_gateway.verification.run import measured_before
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Add the command's arguments."""
     parser.add_argument("--chain", action="append", help="only this chain of the config file; may be repeated")
     parser.add_argument(
-        "--task", choices=task_names(), help="only chains for this; what --model and --targets are for (embedding)"
+        "--task",
+        choices=task_names(),
+        help="only chains for this task; with --model or --targets, their task (embedding)",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Check every chain; 0 when each has at least one target that answers."""
+    """Check all chains; return 0 if each has at least one target that answers."""
     out = None if arguments.json else console()
     reports = [_report(name, where, settings) for name, where, settings in _chains(arguments)]
     kinds = {each.status.target.partition(":")[0] for report in reports for each in report.checked}
@@ -49,28 +51,32 @@ def run(arguments: argparse.Namespace) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class ChainReport:
-    """One chain and its targets.
-
-    error: why it could not even be built; vectors: target → what was measured of them before; models: what it may want of the
-    Hub.
-    """
+    """A chain and its targets."""
 
     name: str
+    """Name of the chain."""
     source: str
+    """Where it is configured."""
     task: str
+    """Task of the chain."""
     model: str | None
+    """Model of the chain, if it has one."""
     checked: list[TargetCheck]
+    """Results for its targets."""
     error: str | None = None
+    """Why the chain could not be built."""
     vectors: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Earlier measurement of a target's vectors, by target."""
     models: tuple[str, ...] = ()
+    """Models that its targets may load from the Hub."""
 
     @property
     def works(self) -> bool:
-        """At least one target answers."""
+        """Whether at least one target answers."""
         return any(each.answers for each in self.checked)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it for machines."""
+        """Return the fields as JSON types."""
         targets = []
         for each in self.checked:
             found = dataclasses.asdict(each)
@@ -111,11 +117,11 @@ def _chains(arguments: argparse.Namespace) -> Iterator[tuple[str, str, NamedSett
 def _report(name: str, source: str, settings: NamedSettings) -> ChainReport:
     try:
         with Gateway.from_settings(settings) as gateway:
-            asked = gateway.check()
+            checked = gateway.check()
             vectors = measured_before(gateway)
             models = {target.model or gateway.model for target in gateway.targets if kind_of(target.kind).uses_hub}
             named = tuple(canonical(model) for model in models if model)
-            return ChainReport(name, source, gateway.task, gateway.model, asked, vectors=vectors, models=named)
+            return ChainReport(name, source, gateway.task, gateway.model, checked, vectors=vectors, models=named)
     except GatewayError as error:
         return ChainReport(name, source, settings.task, settings.model, [], str(error))
 

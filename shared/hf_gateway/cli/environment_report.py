@@ -1,6 +1,6 @@
-"""What all chains share, for `doctor`: the Hub and the token for it, access to models, caches on this machine, versions.
+"""The part of `doctor` that all chains share: the Hub and its token, access to models, caches on this machine, versions.
 
-The questions to the Hub go out at once, and together get PATIENCE seconds; what has not answered by then is said to be away.
+The requests to the Hub are sent at once, and together get HUB_TIMEOUT_S seconds.
 """
 
 import os
@@ -36,9 +36,9 @@ from hf_gateway.storage.files import home
 from hf_gateway.wire.hub_account import HubAccount
 
 HUB_TIMEOUT_S = 4.0
-"""Seconds for all questions to the Hub together."""
+"""Seconds for all requests to the Hub together."""
 SIZE_TIMEOUT_S = 1.0
-"""Seconds for adding up one cache; a larger one is said to have at least what was found."""
+"""Seconds for adding up the size of one cache; a larger cache is reported as "at least"."""
 
 PACKAGES = (
     "huggingface_hub", "httpx", "numpy", "onnxruntime", "openvino", "tokenizers", "torch", "sentence-transformers",
@@ -51,29 +51,33 @@ _CACHES = {
     "fingerprints": "fingerprints of vector spaces",
     "vectors.sqlite": "vectors",
 }
-# Kept, and so no cache; they lie beside where HF_GATEWAY_HOME is the place for everything.
-_NO_CACHES = frozenset({"keyring", "ledger.sqlite", "ledger-waiting"})
+# Not caches; they are in the same folder where HF_GATEWAY_HOME is set.
+_NOT_CACHES = frozenset({"keyring", "ledger.sqlite", "ledger-waiting"})
 
 _ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 
 @dataclass(frozen=True)
 class HubStatus:
-    """How the Hub stands. reachable: None when it was not asked, and then detail says why. key_source: where its token was found.
-
-    models: id → who may download it, in words.
-    """
+    """State of the Hub."""
 
     url: str
+    """Base URL of the Hub."""
     reachable: bool | None
+    """Whether it answered; None if it was not asked."""
     detail: str | None = None
+    """Why it was not asked or did not answer."""
     key_source: str | None = None
+    """Where the token was found; None without a token."""
     account: HubAccount | None = None
+    """Account of the token, if the Hub named it."""
     key_error: str | None = None
+    """Why the token is not valid, or not used."""
     models: dict[str, str] = field(default_factory=dict)
+    """Access to each model, in words, by Hub id."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it for machines."""
+        """Return the fields as JSON types."""
         return {
             "url": self.url,
             "reachable": self.reachable,
@@ -87,18 +91,24 @@ class HubStatus:
 
 @dataclass(frozen=True)
 class CacheStatus:
-    """One cache. size: bytes; whole: everything was added up."""
+    """A cache on this machine."""
 
     name: str
+    """What it contains."""
     path: str
+    """The file or folder."""
     size: int
+    """Size in bytes."""
     whole: bool = True
+    """Whether the size is complete."""
 
 
 def check_hub(models: Iterable[str], *, needed: bool) -> HubStatus:
-    """Ask the Hub whether it is there, whose token this is, and who may download these models.
+    """Check that the Hub answers, whose token this is, and whether it may download these models.
 
-    needed: a target of some chain has to do with the Hub; without one, and without a token, nobody is asked.
+    Args:
+        models: Hub ids or folders; folders are ignored.
+        needed: whether a target of some chain uses the Hub; without one, and without a token, no request is sent.
     """
     hub = hub_url()
     credential = find_credential(hub)
@@ -109,36 +119,36 @@ def check_hub(models: Iterable[str], *, needed: bool) -> HubStatus:
     if not needed and credential is None:
         return HubStatus(hub, None, "no target needs it", source, key_error=key_error)
     ids = sorted({model for model in models if _ID.fullmatch(model) and not Path(model).exists()})
-    asking = _HubCheck(hub, credential, time.monotonic() + HUB_TIMEOUT_S)
-    first = _start_thread(asking.anything if credential is None else asking.account)
-    others = {model: _start_thread(lambda model=model: asking.access(model)) for model in ids}  # type: ignore[misc]
+    check = _HubCheck(hub, credential, time.monotonic() + HUB_TIMEOUT_S)
+    first = _start_thread(check.anything if credential is None else check.account)
+    others = {model: _start_thread(lambda model=model: check.access(model)) for model in ids}  # type: ignore[misc]
     account, reached = None, True
     detail: str | None = None
     try:
-        account = first.result(asking.remaining_s())
+        account = first.result(check.remaining_s())
     except AuthenticationFailed as error:
         key_error = error.message
     except GatewayError as error:
         reached, detail = isinstance(error, PermissionDenied | RateLimited), error.message
     except NotYet:
         reached, detail = False, f"no answer from {hub} in {HUB_TIMEOUT_S:.0f} s"
-    said = {each: _describe_failure(others[each], asking) for each in ids} if reached else {}
-    return HubStatus(hub, reached, detail, source, account, key_error, said)
+    access = {each: _describe_failure(others[each], check) for each in ids} if reached else {}
+    return HubStatus(hub, reached, detail, source, account, key_error, access)
 
 
 def caches() -> list[CacheStatus]:
-    """Add up what lies on this machine: our own folder by its parts, and the Hub's cache, which all tools share."""
+    """Return the size of the caches on this machine: this package's folder by its parts, and the Hub's cache of all tools."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
     from hf_gateway.engines import converted
 
     own = home()
-    # A database is several files: what is written, and its log.
+    # A database consists of several files, such as its log.
     parts = {part: re.sub(r"-(?:wal|shm|journal)$", "", part.name) for part in own.iterdir()} if own.is_dir() else {}
     parts |= {converted.root(): "converted"}
     found: dict[str, tuple[Path, int, bool]] = {}
     for part, named in sorted(parts.items()):
-        if named in _NO_CACHES or not part.exists():
+        if named in _NOT_CACHES or not part.exists():
             continue
         name = _CACHES.get(named, named)
         size, whole = _size(part)
@@ -151,7 +161,7 @@ def caches() -> list[CacheStatus]:
 
 
 def versions() -> dict[str, str | None]:
-    """Return what is installed; None for what is not."""
+    """Return the versions of installed packages; None for packages that are not installed."""
     found: dict[str, str | None] = {
         "hf-gateway": __version__,
         "python": platform.python_version(),
@@ -166,7 +176,14 @@ def versions() -> dict[str, str | None]:
 
 
 def print_environment(out: Any, hub: HubStatus, kept: Sequence[CacheStatus], installed: dict[str, str | None]) -> None:
-    """Print it for people."""
+    """Print the report for people.
+
+    Args:
+        out: the console.
+        hub: state of the Hub.
+        kept: the caches.
+        installed: versions by package.
+    """
     marks: dict[bool | None, str] = {
         True: "[green]reachable[/green]", False: "[red]not reachable[/red]", None: "not asked"
     }  # fmt: skip
@@ -190,11 +207,11 @@ def print_environment(out: Any, hub: HubStatus, kept: Sequence[CacheStatus], ins
         least = "" if cache.whole else "at least "
         out.print(f"  {least}{in_words(cache.size)}  {literal(cache.name)} ({literal(cache.path)})")
     out.print("\n[bold]versions[/bold]")
-    out.print("  " + literal(", ".join(f"{name} {said}" for name, said in installed.items() if said is not None)))
+    out.print("  " + literal(", ".join(f"{name} {number}" for name, number in installed.items() if number is not None)))
 
 
 def in_words(size: int) -> str:
-    """Write bytes for people, in powers of ten: `91.2 MB`."""
+    """Return a size for people, in powers of ten: `91.2 MB`."""
     for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if size >= factor:
             return f"{size / factor:.1f} {unit}"
@@ -203,7 +220,7 @@ def in_words(size: int) -> str:
 
 @dataclass(frozen=True)
 class _HubCheck:
-    """Questions with one end: until, in monotonic seconds."""
+    """Requests with a common deadline: until, in monotonic seconds."""
 
     hub: str
     credential: Credential | None
@@ -219,7 +236,7 @@ class _HubCheck:
         return account
 
     def anything(self) -> None:
-        """Ask what costs the Hub least. A mirror may have no list of models, and is there all the same."""
+        """Send the cheapest request. A mirror may have no list of models, which still counts as an answer."""
         from hf_gateway.wire.http import get, read_json
 
         def read(response: Any) -> None:
@@ -229,13 +246,13 @@ class _HubCheck:
         self._ask(get(f"{self.hub}/api/models?limit=1"), read)
 
     def access(self, model: str) -> str:
-        """Say who may download a model, and whether this token is among them."""
+        """Return the access to a model, in words."""
         from hf_gateway.wire.http import get
 
-        said = self._ask(get(f"{self.hub}/api/models/{model}?expand=gated&expand=private"), self._read(model))
-        if not isinstance(said, dict) or not (said.get("gated") or said.get("private")):
-            return "open to everybody"
-        kind = "private" if said.get("private") else "gated"
+        found = self._ask(get(f"{self.hub}/api/models/{model}?expand=gated&expand=private"), self._read(model))
+        if not isinstance(found, dict) or not (found.get("gated") or found.get("private")):
+            return "open"
+        kind = "private" if found.get("private") else "gated"
         try:
             self._ask(get(f"{self.hub}/api/models/{model}/auth-check"), self._read(model))
         except (GatedModel, KeyMissing) as error:
@@ -267,25 +284,25 @@ class _HubCheck:
             transport.close()
 
 
-def _describe_failure(asked: "Future[str]", asking: _HubCheck) -> str:
+def _describe_failure(access: "Future[str]", check: _HubCheck) -> str:
     try:
-        return asked.result(asking.remaining_s())
+        return access.result(check.remaining_s())
     except ModelNotFound as error:
-        return f"not to be had: {error.message}"
+        return f"no access: {error.message}"
     except GatewayError as error:
-        return f"not known: {error.message}"
+        return f"unknown: {error.message}"
     except NotYet:
-        return "not known: the Hub did not answer in time"
+        return "unknown: the Hub did not answer in time"
 
 
 def _start_thread(work: Callable[[], Any]) -> "Future[Any]":
-    """Start a thread that the interpreter does not wait for at its end: a resolver may take half a minute."""
+    """Start a daemon thread, which the exiting interpreter does not wait for: a resolver may take half a minute."""
     future: Future[Any] = Future()
 
     def run() -> None:
         try:
             future.set_result(work())
-        except Exception as error:  # noqa: BLE001 - handed to who asked
+        except Exception as error:  # noqa: BLE001 - raised where the result is read
             future.set_exception(error)
 
     threading.Thread(target=run, name="hf-gateway-doctor", daemon=True).start()
@@ -293,7 +310,7 @@ def _start_thread(work: Callable[[], Any]) -> "Future[Any]":
 
 
 def _size(path: Path) -> tuple[int, bool]:
-    """Return the bytes of a file or of all files in a folder, each once, and whether that is all of it."""
+    """Return the bytes of a file or of all files in a folder, each once, and whether that is complete."""
     if path.is_file():
         return path.stat().st_size, True
     total, until = 0, time.monotonic() + SIZE_TIMEOUT_S

@@ -1,4 +1,4 @@
-"""`hf-gateway verify`: are these targets, and this index, one vector space; and if not, what differs and what to do."""
+"""`hf-gateway verify`: check whether targets and an index are one vector space; if not, show what differs and what to do."""
 
 import argparse
 import os
@@ -19,20 +19,20 @@ Chain = tuple[str, str, EmbedSettings]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
-    parser.add_argument("--chain", metavar="NAME", help="a chain of the config file; without any, all of them")
+    """Add the command's arguments."""
+    parser.add_argument("--chain", metavar="NAME", help="a chain of the config file; by default all of them")
     parser.add_argument(
-        "--accept", metavar="TARGET", help="take this target's vectors for the same on purpose, whatever they are"
+        "--accept", metavar="TARGET", help="accept this target's vectors as the same space, whatever they are"
     )
     parser.add_argument(
         "--index",
         metavar="PATH",
-        help="the folder of an index: what it was made with, and whether the chain may open it",
+        help="folder of an index: show what it was built with, and whether the chain may open it",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure and compare; 0 when all that answered are one space, 1 when something differs or nobody answered."""
+    """Measure and compare; return 0 if all targets that answered are one space, 1 if something differs or no target answered."""
     out = None if arguments.json else console()
     if arguments.index and not (arguments.model or arguments.targets or arguments.chain):
         return _index_alone(out, arguments)
@@ -88,7 +88,7 @@ def _chains(arguments: argparse.Namespace) -> list[Chain]:
 
 
 def _command_line(arguments: argparse.Namespace) -> str:
-    """Return this command as it would be typed again, without what it is to do."""
+    """Return this command line, without its action."""
     words = ["hf-gateway", "verify"]
     for name in ("chain", "model", "targets", "config"):
         if value := getattr(arguments, name):
@@ -126,7 +126,7 @@ def _print_verification(out: Any, name: str, source: str, found: Verification, a
 
 
 def _marks(found: Verification) -> dict[int, str]:
-    """Give each side a short mark for the table: targets by number, the others by a letter."""
+    """Return a short mark for each side of the table: a number for targets, a letter for the others."""
     marks = {id(side): str(number) for number, side in enumerate(found.targets, 1)}
     for kind, letter in (("fingerprint", "F"), ("files", "M")):
         sides = [side for side in found.others if side.kind == kind]
@@ -136,11 +136,11 @@ def _marks(found: Verification) -> dict[int, str]:
 
 def _side_words(side: Side) -> str:
     if side.error is not None:
-        return f"{'answered uselessly' if side.answered else 'could not be asked'}: {side.error.message}"
-    said = [side.said]
-    said += [f"says itself that it serves another space: {fault}" for fault in side.faults]
-    said += ["accepted on purpose"] if side.accepted else []
-    return "; ".join(said)
+        return f"{'gave an unusable answer' if side.answered else 'could not be asked'}: {side.error.message}"
+    parts = [side.said]
+    parts += [f"reports another space itself: {fault}" for fault in side.faults]
+    parts += ["accepted on purpose"] if side.accepted else []
+    return "; ".join(parts)
 
 
 def _table(pairs: Sequence[Pair], marks: dict[int, str]) -> Table:
@@ -159,16 +159,16 @@ def _table(pairs: Sequence[Pair], marks: dict[int, str]) -> Table:
 
 
 def _show_differences(out: Any, found: Verification, marks: dict[int, str], again: str) -> None:
-    """Say once of each side that differs what is probably the matter, for the same causes only once."""
-    told: set[tuple[int, tuple[str, ...]]] = set()
+    """Print the probable causes for each side that differs, the same causes only once."""
+    shown: set[tuple[int, tuple[str, ...]]] = set()
     for pair in found.pairs:
         causes = pair.comparison.causes if pair.comparison else ()
         key = (id(pair.right), causes)
         for note in pair.notes:
             out.print(f"\n  {marks[id(pair.left)]} and {marks[id(pair.right)]}: {literal(note)}")
-        if not causes or key in told:
+        if not causes or key in shown:
             continue
-        told.add(key)
+        shown.add(key)
         lefts = [each.left for each in found.pairs if each.right is pair.right and each.causes_are(causes)]
         names = ", ".join(f"{marks[id(left)]} {left.name}" for left in lefts)
         out.print(
@@ -179,10 +179,10 @@ def _show_differences(out: Any, found: Verification, marks: dict[int, str], agai
             out.print(f"      [yellow]fix:[/yellow] {literal(ways_out(cause, pair.left.space))}")
         if pair.right.kind == "target" and pair.right.rows is not None and not pair.accepted:
             accept = f"{again} --accept {shlex.quote(pair.right.name)}"
-            out.print(f"    if it is meant to be so: {literal(accept)}")
+            out.print(f"    if that is intended: {literal(accept)}")
         if pair.right.kind == "fingerprint":
             out.print(
-                "    what is stored is at fault: delete its file, and the next target that answers is measured anew"
+                "    the stored fingerprint is at fault: delete its file, and the next target that answers is measured again"
             )
 
 
@@ -203,23 +203,21 @@ def _verdict(found: Verification) -> str:
 def _show_accepted(out: Any, found: Verification, label: str, kept: Fingerprint) -> None:
     out.print(f"\n  [green]accepted:[/green] {literal(label)} for {literal(kept.space.id)}")
     out.print(f"    kept in {literal(str(found.store.path(kept.space)))}")
-    out.print(
-        "    From now on its vectors are given out beside those of the other targets of this space, by all chains of"
-    )
+    out.print("    From now on its vectors are used beside those of the other targets of this space, by all chains of")
     out.print(
         "    this user, as long as they stay what they are now. If they differ, searches over both give wrong results:"
     )
-    out.print("    use it for an index of its own. Nothing else was accepted, and no index that is locked was changed.")
+    out.print("    use it for an index of its own. Only this target was accepted, and no locked index was changed.")
 
 
 def _show_index(out: Any, found: IndexReport) -> None:
     out.print(f"\n[bold]index {literal(str(found.path))}[/bold]\n")
     lock = found.lock
     if lock is None:
-        out.print("  nobody wrote down what it was made with (there is no space.json)")
+        out.print("  it is not recorded what it was built with (space.json is missing)")
         out.print(f"  if you know: embeddings.lock_index({str(found.path)!r}, adopt=True); otherwise rebuild it")
         return
-    out.print(f"  made with {literal(lock.space.model if lock.space else 'an unknown space')}")
+    out.print(f"  built with {literal(lock.space.model if lock.space else 'an unknown space')}")
     for name, value in (lock.space.to_dict() if lock.space else {}).items():
         if name != "model":
             out.print(f"    {name}: {literal(repr(value))}")
