@@ -72,7 +72,7 @@ def test_each_models_access_is_said(hub: FakeHubCommits, capsys: pytest.CaptureF
     assert said["ada/public"] == "open"
     assert said["ada/private"] == "private; this token may download it"
     for model in models[2:]:
-        assert said[model].startswith("not to be had: there is no")
+        assert said[model].startswith("no access: there is no")
 
 
 @pytest.mark.parametrize(
