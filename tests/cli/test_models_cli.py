@@ -135,7 +135,7 @@ def test_an_answer_without_an_offer_deletes_no_price(
         router.always(Reply(200, {"object": "list", "data": [{"id": LLAMA, "providers": offers}] if offers else []}))
         code, out, err = run("models", "refresh")
         assert (code, out) == (1, "")
-        nothing = "the list of models has no offer in it" if offers else "the catalogue has no models in it"
+        nothing = "the list of models has no offers" if offers else "the catalogue has no models in it"
         assert f"the router's prices stay as they were: {nothing}" in err
         assert as_json(run, "models", "list") == before
         # And no other process takes it for the prices of today.
@@ -235,9 +235,9 @@ def test_a_price_counts_for_the_target_that_is_written_the_same(
         (("models", "add", "a/model", "--input", "cheap"), "'cheap' is not an amount in USD, such as 0.15"),
         (("models", "add", "a/model", "--input", "-1"), "is not an amount in USD"),
         (("models", "list", "--ledger", "mysql://x/y"), "--ledger names 'mysql'"),
-        (("models", "add", "*", "--input", "1"), "'*' is every model of one server: say which with --provider"),
-        (("models", "add", "*", "--input", "1", "--provider", "hf:novita"), "'*' is every model of one server"),
-        (("models", "add", "*", "--input", "1", "--provider", "ollama"), "'*' is every model of one server"),
+        (("models", "add", "*", "--input", "1"), "'*' means every model of one server: name it with --provider"),
+        (("models", "add", "*", "--input", "1", "--provider", "hf:novita"), "'*' means every model of one server"),
+        (("models", "add", "*", "--input", "1", "--provider", "ollama"), "'*' means every model of one server"),
         (("models", "add", "a/m:novita", "--input", "1"), "'a/m:novita' is no model of the Hub"),
         (
             ("models", "add", "a/m", "--input", "1", "--task", "nonsense"),
@@ -246,13 +246,16 @@ def test_a_price_counts_for_the_target_that_is_written_the_same(
         (("models", "add", "a/m", "--input", "1", "--provider", "hf:cheapest"), "'cheapest' is nobody"),
         (("models", "add", "a/m", "--input", "1", "--provider", "hf:a:b"), "'a:b' is not the name of an Inference"),
         (("models", "add", "a/m", "--input", "1", "--provider", ""), "'' is not the name of an Inference Provider"),
-        (("models", "add", "a/m", "--input", "1", "--provider", "https://x/v1"), "begins with no kind of target"),
+        (
+            ("models", "add", "a/m", "--input", "1", "--provider", "https://x/v1"),
+            "does not begin with a kind of target",
+        ),
         (("models", "add", "a/m", "--input", "1", "--provider", "opnai:https://x/v1"), "did you mean 'openai'?"),
         (("models", "add", "a/m", "--input", "1", "--provider", "openai"), "'openai' needs its URL"),
         (("models", "add", "a/m", "--input", "1", "--provider", "openai:x/v1"), "needs a whole URL"),
         (("models", "add", "a/m", "--input", "1", "--provider", "hf:https://x/v1"), "is an Inference Provider"),
-        (("models", "add", "a/m", "--input", "1", "--context", "9" * 23), "is no number of tokens that a model takes"),
-        (("models", "add", "a/m", "--input", "1", "--context", "-1"), "is no number of tokens that a model takes"),
+        (("models", "add", "a/m", "--input", "1", "--context", "9" * 23), "is not a valid number of tokens"),
+        (("models", "add", "a/m", "--input", "1", "--context", "-1"), "is not a valid number of tokens"),
         (("models", "add", "\udcff", "--input", "1"), r"model '\udcff' has bytes in it that are no text"),
         (("models", "remove", "\udcff"), r"model '\udcff' has bytes in it that are no text"),
         (("models", "list", "--provider", "\udcff"), r"--provider '\udcff' has bytes in it that are no text"),
@@ -264,7 +267,10 @@ def test_a_price_counts_for_the_target_that_is_written_the_same(
         ),
         (("budgets", "set", "\udcff", "--per-day", "1"), r"tenant '\udcff' has bytes in it that are no text"),
         (("budgets", "remove", "\udcff"), r"tenant '\udcff' has bytes in it that are no text"),
-        (("budgets", "set", "acme", "--per-day", "1e-13"), "more decimals than are stored, which is 0.000000000001 USD"),
+        (
+            ("budgets", "set", "acme", "--per-day", "1e-13"),
+            "more decimals than are stored, which is 0.000000000001 USD",
+        ),
         (("budgets", "set", "acme", "--per-day", "1.0000000000001"), "more decimals than are stored"),
         (("models",), "required"),
         (("budgets", "set", "acme"), "give a budget: --per-day USD, --per-month USD, or both"),
@@ -310,7 +316,7 @@ def test_budgets_are_set_listed_and_removed(run: Run, url: str) -> None:
     as_json(run, "budgets", "set", "*", "--per-month", "1000")
     code, out, _ = run("budgets", "list")
     assert code == 0
-    assert "everybody (*)" in out
+    assert "all calls (*)" in out
     assert "$1000.00" in out
     assert as_json(run, "budgets", "remove", "acme", "--period", "day") == {"removed": 1}
     engine = store.open_engine(url)

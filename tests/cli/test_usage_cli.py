@@ -352,7 +352,7 @@ class TestWhereThereIsNothing:
         with store.open_ledger(sqlite) as engine, engine.begin() as connection:
             connection.exec_driver_sql(f"UPDATE {store.VERSION_TABLE} SET version_num = '9999'")
         assert main(["usage", "--ledger", sqlite]) == 1
-        assert "made by a newer hf-gateway" in capsys.readouterr().err
+        assert "created by a newer hf-gateway" in capsys.readouterr().err
         assert main(["usage", "--ledger", sqlite, "--migrate"]) == 2
 
     def test_a_ledger_of_an_older_version(self, sqlite: str, capsys: pytest.CaptureFixture[str]) -> None:

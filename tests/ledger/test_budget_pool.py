@@ -264,7 +264,7 @@ def test_a_budget_of_which_enough_is_leased_refuses_nobody(desk: Desk) -> None:
         return LeaseExchange(5, 10, False, 0, 10) if key.tenant == "acme" else LeaseExchange(1000, 0, False, 1000, 0)
 
     assert desk.pool.serve(trade, False, str) is False
-    with pytest.raises(BudgetExceeded, match="the budget of everybody"):
+    with pytest.raises(BudgetExceeded, match="the budget of all calls"):
         request.waits.result(0)
 
 
@@ -444,4 +444,4 @@ def test_an_amount_is_shown_with_all_its_digits_and_two_at_least(amount: str, sh
 
 
 def test_a_tenant_is_named_and_everybody_too() -> None:
-    assert (tenant_name("*"), tenant_name("acme")) == ("everybody", "tenant 'acme'")
+    assert (tenant_name("*"), tenant_name("acme")) == ("all calls", "tenant 'acme'")

@@ -145,14 +145,14 @@ def test_a_fault_of_the_database_is_logged_once_and_again_when_it_was_over(
         for _ in range(3):
             with pytest.raises(BudgetUnavailable, match="the disk is full"):
                 gate.chat(TEXT)
-        assert caplog.text.count("the budgets cannot be kept") == 1
+        assert caplog.text.count("the budgets cannot be enforced") == 1
         monkeypatch.undo()
         gate.chat(TEXT)
         # Once it went well, it is news again.
         monkeypatch.setattr(budgets, "exchange_lease", broken)
         with pytest.raises(BudgetUnavailable, match="the disk is full"):
             gate.chat(TEXT)
-        assert caplog.text.count("the budgets cannot be kept") == 2
+        assert caplog.text.count("the budgets cannot be enforced") == 2
         monkeypatch.undo()
         assert watcher.sync()
     assert office.spent("acme")[0] == Decimal("0.003")
@@ -270,7 +270,7 @@ def test_prices_that_cannot_be_had_hold_a_request_up_no_longer(
     for _ in range(2):
         with observer.tagged(tenant="acme"), pytest.raises(BudgetExceeded, match="nobody knows what"):
             gate.chat(TEXT)
-    assert "the budgets cannot be kept: " in caplog.text
+    assert "the budgets cannot be enforced: " in caplog.text
     assert "the disk is full" in caplog.text
     monkeypatch.setattr(models.PriceBook, "prices", read)
 

@@ -432,7 +432,7 @@ def test_a_budget_is_its_tenants_alone_and_that_of_everybody_is_shared(one_offic
         for tenant in ("other", None):
             with (
                 observer.tagged(tenant=tenant),
-                pytest.raises(BudgetExceeded, match="the budget of everybody for the month"),
+                pytest.raises(BudgetExceeded, match="the budget of all calls for the month"),
             ):
                 gate.chat(TEXT)
     assert one_office.spent("*", "month")[0] == Decimal("0.009")
@@ -956,12 +956,12 @@ def test_a_database_that_is_away_when_a_process_starts(
     try:
         with gateway(server) as gate:
             if strict:
-                with pytest.raises(BudgetUnavailable, match="cannot be asked"):
+                with pytest.raises(BudgetUnavailable, match="cannot be reached"):
                     gate.chat(TEXT)
                 assert server.count() == 0
             else:
                 gate.chat(TEXT)
-                assert "no budget is kept until they can be read (HF_GATEWAY_BUDGETS=require" in caplog.text
+                assert "budgets are not enforced until they can be read (HF_GATEWAY_BUDGETS=require" in caplog.text
     finally:
         watcher.close()
 
@@ -1013,7 +1013,7 @@ def test_enable_and_disable(one_office: Office, server: Exact) -> None:
         Budget("a", "day", Decimal(-1)),
         Budget("a", "day", Decimal(1), "maybe"),
     ],  # type: ignore[arg-type]
-    ids=["no period", "no tenant", "less than 0", "no such answer"],
+    ids=["unknown period", "no tenant", "less than 0", "no such answer"],
 )
 def test_what_is_no_budget_is_refused(one_office: Office, budget: Budget) -> None:
     with pytest.raises(errors.ConfigError):

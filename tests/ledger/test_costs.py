@@ -212,11 +212,11 @@ def test_a_calls_own_model_is_reserved_for_at_the_targets_that_take_it_over() ->
 
 
 def test_a_price_says_what_it_knows() -> None:
-    assert (Price().known, Price().free) == (False, False)
-    assert (Price(Decimal(0)).known, Price(Decimal(0)).free) == (True, True)
+    assert (Price().is_known, Price().is_free) == (False, False)
+    assert (Price(Decimal(0)).is_known, Price(Decimal(0)).is_free) == (True, True)
     for part in ("input", "output", "cached", "image", "second"):
         price = Price(**{part: Decimal(1)})
-        assert (price.known, price.free) == (True, False), part
+        assert (price.is_known, price.is_free) == (True, False), part
     assert Price().amount("chat", Usage(1, 1)) is None
     assert Price(Decimal(0)).amount("chat", Usage()) == 0
 

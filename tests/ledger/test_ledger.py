@@ -399,7 +399,7 @@ assert not observe.watchers
         with kept(sqlite) as book:
             assert ledger.enable(sqlite) is book
             assert ledger.enabled() is book
-            with pytest.raises(ConfigError, match=r"disable\(\) before it is kept in"):
+            with pytest.raises(ConfigError, match=r"disable\(\) before enabling it in"):
                 ledger.enable(f"sqlite:///{tmp_path}/other.sqlite")
             Gateway(targets=["hash:8"]).embed(["a text"])
         assert ledger.enabled() is None

@@ -47,8 +47,8 @@ __all__ = ["postgres", "sqlite"]  # fixtures
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a database that failed tried again without a pause."""
-    monkeypatch.setattr(database, "FIRST_PAUSE", 0.0)
-    monkeypatch.setattr(database, "LONGEST_PAUSE", 0.0)
+    monkeypatch.setattr(database, "FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr(database, "MAX_PAUSE_S", 0.0)
 
 
 class TestTheDatabaseIsAway:
@@ -59,7 +59,7 @@ class TestTheDatabaseIsAway:
                 assert book.flush() is False
             told = [record for record in caplog.records if record.name.startswith("hf_gateway.ledger")]
             assert len(told) == 1
-            assert "takes no rows" in told[0].message
+            assert "cannot be written to" in told[0].message
             assert "Connection refused" in told[0].message or "refused" in told[0].message
             assert waiting_tags(book.url) == tags
             proxy.start()
@@ -205,7 +205,7 @@ class TestTheDiskIsFull:
         done = run(FULL_DISK, sqlite)
         assert done.returncode == 0, done.stderr
         assert done.stdout.split() == ["False", "True"]
-        assert "can be written nowhere, and are kept in memory for now" in done.stderr
+        assert "can be written nowhere, and stay in memory for now" in done.stderr
         assert tags_of(sqlite) == [f"{number:06}" for number in range(310)]
         assert lost(sqlite) == {}
 
@@ -265,9 +265,9 @@ class TestWhatWaitsInFiles:
         with locked(sqlite), Program(CALLS_AND_WAIT, sqlite, "0", "1") as other:
             assert other.line() == "written"
             (path,) = Spill(waiting_room(place.check_url(sqlite))).waiting()
-            assert Spill(path.parent).claimed(path) is None
+            assert Spill(path.parent).claim(path) is None
             other.kill()
-            claim = Spill(path.parent).claimed(path)
+            claim = Spill(path.parent).claim(path)
             assert claim is not None
             assert len(list(claim.lines())) == 1
             claim.close()
@@ -323,7 +323,7 @@ class TestTooMuch:
     def test_what_a_full_queue_drops_is_counted_and_said(
         self, sqlite: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        monkeypatch.setattr(writer, "MAX_WAITING", 5)
+        monkeypatch.setattr(writer, "MAX_QUEUED_REQUESTS", 5)
         monkeypatch.setattr(writer, "WRITE_INTERVAL_S", PATIENCE)
         with kept(sqlite) as book:
             tags = call(range(12))
@@ -336,7 +336,7 @@ class TestTooMuch:
     def test_what_can_be_written_nowhere_is_dropped_beyond_a_limit_and_counted(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(writer, "MAX_WAITING", 10)
+        monkeypatch.setattr(writer, "MAX_QUEUED_REQUESTS", 10)
         folder = tmp_path / "folder"
         folder.write_text("a file in the place of the folder")
         monkeypatch.setenv("HF_GATEWAY_HOME", str(folder))

@@ -84,7 +84,7 @@ def test_the_routers_recorded_catalogue_is_taken_over(engine: sa.Engine, recorde
     found = [entry for entry in models.entries(engine) if entry.source == "router"]
     assert len({entry.model for entry in found}) == 127
     assert (done.listed, done.priced, done.gone, done.kept) == (272, 202, 0, 0) == (len(found), 202, 0, 0)
-    assert sum(entry.price.known for entry in found) == 202
+    assert sum(entry.price.is_known for entry in found) == 202
     assert {entry.fetched_at for entry in found} == {NOW}
     assert models.fetched_at(engine) == NOW
     novita = line(engine, SMALL_LLAMA, "novita")
@@ -158,9 +158,9 @@ def test_a_price_set_by_hand_stays_as_it_is_set(engine: sa.Engine) -> None:
         (Price(), "no price is given"),
         (Price(Decimal(-1)), "is not a price"),
         (Price(Decimal("NaN")), "is not a price"),
-        (Price(Decimal("1e-13")), "more than 12 digits"),
+        (Price(Decimal("1e-13")), "more than 12 decimals"),
     ],
-    ids=["none", "less than 0", "no number", "too many digits"],
+    ids=["none", "less than 0", "not a valid number", "too many digits"],
 )
 def test_what_is_no_price_is_refused(engine: sa.Engine, price: Price, said: str) -> None:
     with pytest.raises(errors.ConfigError, match=said):
@@ -228,7 +228,7 @@ def test_a_router_that_is_away_leaves_the_prices_as_they_were(
 ) -> None:
     book = a_book(engine, dead_url(), [NOW], [0.0])
     book.expect_router().result(10)
-    assert "reckoned with the last ones" in caplog.text
+    assert "calculated with the previous ones" in caplog.text
     assert {entry.model for entry in models.entries(engine)} == set(SEEDS)
     with pytest.raises(errors.ConnectFailed):
         models.refresh(engine, dead_url())

@@ -1,6 +1,7 @@
-"""The ledger: what every call was and what it cost, kept in a database that its owner can query.
+"""The ledger: a record of every call and its cost in a database.
 
-Switched on by HF_GATEWAY_LEDGER (1, or an SQLAlchemy URL) or by `enable`. Importing this imports no third-party package.
+Enabled with HF_GATEWAY_LEDGER (1, or an SQLAlchemy URL) or by `enable`. Importing this module imports no third-party
+package.
 """
 
 import hashlib
@@ -25,11 +26,12 @@ _enabled: "Ledger | None" = None
 
 
 def enable(url: str | None = None, *, content: bool | None = None) -> "Ledger":
-    """Write down every call of this process from now on; returns the ledger, the same one however often this is called.
+    """Record all calls of this process; repeated calls return the same ledger.
 
-    url: `sqlite:///…` or `postgresql+psycopg://…`; None for what HF_GATEWAY_LEDGER says, and without that for a SQLite file
-    in the user's data folder. content: whether prompts and answers are kept, too; None for what HF_GATEWAY_LEDGER_CONTENT
-    says, and without that they are not.
+    Args:
+        url: `sqlite:///…` or `postgresql+psycopg://…`; None for HF_GATEWAY_LEDGER, or else a SQLite file in the
+            user's data folder.
+        content: whether prompts and answers are recorded too; None for HF_GATEWAY_LEDGER_CONTENT, or else False.
 
     Example:
         ```python
@@ -42,7 +44,7 @@ def enable(url: str | None = None, *, content: bool | None = None) -> "Ledger":
         ```
 
     Raises:
-        ConfigError: a URL that is none, a package that is missing, or a ledger that is kept somewhere else already.
+        ConfigError: invalid URL, missing package, or the process has a ledger with another URL already.
     """
     global _enabled
     from hf_gateway.ledger.spill import Spill
@@ -52,7 +54,7 @@ def enable(url: str | None = None, *, content: bool | None = None) -> "Ledger":
     wanted = place.check_url(url) if url is not None else place.from_environment() or place.check_url(place.default())
     if content is None:
         content = parse_flag(os.environ.get(CONTENT_VARIABLE, ""))
-    # Here and now, though it takes tenths of a second: beside a busy program a thread would import for seconds.
+    # Imported here although it takes tenths of a second: in a thread of a busy program it would take seconds.
     from hf_gateway.ledger import models, store  # noqa: F401
 
     with _lock:
@@ -61,15 +63,15 @@ def enable(url: str | None = None, *, content: bool | None = None) -> "Ledger":
             _enabled.writer.start()
         elif _enabled.url != wanted:
             raise ConfigError(
-                f"the ledger of this process is kept in {place.shown_url(_enabled.url)} already; call "
-                f"hf_gateway.ledger.disable() before it is kept in {place.shown_url(wanted)}"
+                f"the ledger of this process is in {place.shown_url(_enabled.url)} already; call "
+                f"hf_gateway.ledger.disable() before enabling it in {place.shown_url(wanted)}"
             )
         observer.register(_enabled)
         return _enabled
 
 
 def disable(timeout: float = 5.0) -> bool:
-    """Write down no more calls; returns whether the database has all until now. timeout: seconds for that."""
+    """Stop recording; return whether the database has all calls until now. `timeout` is in seconds."""
     global _enabled
     with _lock:
         kept, _enabled = _enabled, None
@@ -80,10 +82,10 @@ def disable(timeout: float = 5.0) -> bool:
 
 
 def enable_budgets(url: str | None = None) -> None:
-    """Keep every call of this process within the budgets that `hf-gateway budgets set` has put into a ledger's database.
+    """Enforce the budgets in a ledger's database, as set with `hf-gateway budgets set`, for all calls of this process.
 
-    url: as for `enable`. HF_GATEWAY_LEDGER switches this on, too, unless HF_GATEWAY_BUDGETS is 0. Costs nothing where no budget
-    is set. Raises ConfigError.
+    HF_GATEWAY_LEDGER enables this too, unless HF_GATEWAY_BUDGETS is 0. Costs nothing while no budget is set. `url` is
+    as for `enable`. Raises ConfigError.
     """
     from hf_gateway.ledger import budget_watch
 
@@ -92,18 +94,18 @@ def enable_budgets(url: str | None = None) -> None:
 
 
 def disable_budgets() -> None:
-    """Let calls through whatever they cost."""
+    """Stop enforcing budgets."""
     from hf_gateway.ledger import budget_watch
 
     budget_watch.disable()
 
 
 def enabled() -> "Ledger | None":
-    """Return the ledger of this process; None where it is off."""
+    """Return the ledger of this process; None if it is disabled."""
     return _enabled
 
 
 def waiting_room(url: str) -> Path:
-    """Return the folder of the files in which rows wait for a database; the password is no part of what it is called after."""
+    """Return the folder for rows that are not in the database yet; its name does not depend on the password."""
     name = place.shown_url(url) + "?" + url.partition("?")[2]
     return data_home() / "ledger-waiting" / hashlib.sha256(name.encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""What a budget is, and what is said of one between a process and the database. Imports no SQLAlchemy."""
+"""Values of budgets that a process and the database exchange. Imports no SQLAlchemy."""
 
 import datetime as dt
 from dataclasses import dataclass
@@ -8,21 +8,25 @@ from typing import Literal
 Period = Literal["day", "month"]
 OnUnknown = Literal["refuse", "allow"]
 
-EVERYBODY = "*"
-"""The tenant of a budget that all share, calls without a tenant among them."""
+ALL_CALLS = "*"
+"""Tenant of a budget for all calls, those without a tenant included."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What a tenant may spend. on_unknown: what happens to a request that may cost what nobody knows."""
+    """A limit on what a tenant may spend."""
 
     tenant: str
+    """The tenant, or "*" for all calls together."""
     period: Period
+    """Period that the limit applies to."""
     limit: Decimal
+    """Limit in USD."""
     on_unknown: OnUnknown = "refuse"
+    """What to do with a request whose cost is unknown."""
 
     def at(self, now: float) -> "tuple[Key, float, float]":
-        """Return what it is called in the period of a moment, and when that begins and ends, in seconds since the epoch."""
+        """Return the budget's key in the period of a time, and the period's begin and end, in seconds since 1970."""
         starts, resets = period_of(self.period, now)
         begins = dt.datetime.combine(starts, dt.time(), dt.UTC)
         return Key(self.tenant, self.period, starts), begins.timestamp(), resets.timestamp()
@@ -30,31 +34,44 @@ class Budget:
 
 @dataclass(frozen=True)
 class BudgetStatus:
-    """A budget, and how it stands in the period that began at `starts`; USD."""
+    """A budget and its use in the current period, in USD."""
 
     budget: Budget
+    """The budget."""
     starts: dt.date
+    """First day of the period."""
     resets: dt.datetime
+    """Begin of the next period."""
     spent: Decimal = Decimal(0)
+    """Amount spent."""
     reserved: Decimal = Decimal(0)
+    """Amount leased by processes for their requests."""
 
     @property
     def remaining(self) -> Decimal:
-        """What may still be spent."""
+        """Amount that may still be spent."""
         return max(self.budget.limit - self.spent - self.reserved, Decimal(0))
 
 
 @dataclass(frozen=True)
 class Key:
-    """One budget in one period."""
+    """A budget in a period."""
 
     tenant: str
+    """Tenant of the budget."""
     period: Period
+    """Kind of period."""
     starts: dt.date
+    """First day of the period."""
 
 
 def period_of(period: Period, now: float) -> tuple[dt.date, dt.datetime]:
-    """Return the first day of the period that a moment is in, and when the next one begins. Days are those of UTC."""
+    """Return the first day of the period that contains a time, and the begin of the next period. Days are in UTC.
+
+    Args:
+        period: kind of period.
+        now: the time, in seconds since 1970.
+    """
     today = dt.datetime.fromtimestamp(now, dt.UTC).date()
     if period == "day":
         starts, ends = today, today + dt.timedelta(days=1)
@@ -65,19 +82,20 @@ def period_of(period: Period, now: float) -> tuple[dt.date, dt.datetime]:
 
 
 LEASE_S = 30.0
-"""Seconds for which a process's part of a budget is its own."""
+"""Seconds for which a process holds its part of a budget."""
 
 
 @dataclass(frozen=True)
 class LeaseExchange:
-    """What an exchange came to, in millionths of a millionth of a USD.
-
-    limit: None where there is no such budget any more; granted: what was added to the lease; lost: the lease had expired and
-    was freed; spent, reserved: of the whole budget, by all processes.
-    """
+    """Result of an exchange, in picodollars (10^-12 USD)."""
 
     limit: int | None
+    """Limit of the budget; None if the budget was removed."""
     granted: int
+    """Amount added to the lease."""
     lost: bool
+    """Whether the lease had expired and was freed."""
     spent: int
+    """Amount spent of the whole budget, by all processes."""
     reserved: int
+    """Amount reserved of the whole budget, by all processes."""

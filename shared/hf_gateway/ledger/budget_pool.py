@@ -1,6 +1,6 @@
-"""What a process may spend of its budgets right now, counted in memory: its leases, what requests hold of them, what is spent.
+"""What a process may spend of its budgets at the moment, in memory: its leases, reservations of requests, and amounts spent.
 
-Amounts are whole numbers, in millionths of a millionth of a USD. Importing this imports no SQLAlchemy.
+Amounts are integers in picodollars (10^-12 USD). Importing this module imports no SQLAlchemy.
 """
 
 import datetime as dt
@@ -15,18 +15,18 @@ from hf_gateway.errors import BudgetExceeded, BudgetUnavailable, GatewayError
 from hf_gateway.ledger.budget import LEASE_S, Budget, Key, LeaseExchange
 
 _RENEW_BEFORE_S = 20.0
-"""Seconds before its end from which on it is renewed."""
+"""Seconds before the end of a lease from which on it is renewed."""
 _LEASED_AHEAD_REQUESTS = 256
-"""For how many requests, as large as the largest of late, is leased ahead."""
+"""Number of requests, of the size of the largest recent one, that a lease is made for."""
 _MAX_LEASE_DIVISOR = 8
-"""And at most this part of what is left, so that other processes get theirs."""
+"""A lease is at most this fraction of the remaining amount, so that other processes get theirs."""
 
 Trade = Callable[..., LeaseExchange]
-"""`budgets.exchange`, on a database and for a process."""
+"""`budgets.exchange_lease`, bound to a database and a process."""
 
 
 def lease_size() -> "Future[None]":
-    """Return a future that whoever waits for it cannot cancel."""
+    """Return a future that a waiting caller cannot cancel."""
     made: Future[None] = Future()
     made.set_running_or_notify_cancel()
     return made
@@ -34,52 +34,67 @@ def lease_size() -> "Future[None]":
 
 @dataclass(eq=False)
 class BudgetAccount:
-    """A budget in a period, as this process sees it.
-
-    begins, ends: of the period, in seconds since the epoch; free: leased, and promised to nobody; held: promised to requests
-    under way; spent: and not written yet; leased: what the database has reserved for this process; valid_until: by the
-    monotonic clock; term: grows when a lease was lost; largest: the largest request since the last exchange; low: what is free
-    when more is leased, before anybody has to wait for it.
-    """
+    """A budget in a period, as this process uses it."""
 
     key: Key
+    """The budget and the period."""
     begins: float
+    """Begin of the period, in seconds since 1970."""
     ends: float
+    """End of the period, in seconds since 1970."""
     free: int = 0
+    """Leased amount that is not reserved."""
     held: int = 0
+    """Amount reserved for running requests."""
     spent: int = 0
+    """Amount spent that is not in the database yet."""
     leased: int = 0
+    """Amount that the database has reserved for this process."""
     valid_until: float = float("-inf")
+    """End of the lease, by the monotonic clock."""
     term: int = 0
+    """Number of the lease; grows when a lease was lost."""
     largest: int = 0
+    """Largest request since the last exchange."""
     low: int = 0
+    """Free amount below which more is leased, before a request has to wait."""
     exchanged: LeaseExchange | None = None
+    """Result of the last exchange."""
 
     def usable(self, now: float) -> int:
-        """Return what may be promised: nothing of a lease that may have expired."""
+        """Return the amount that can be reserved: 0 if the lease may have expired."""
         return self.free if now < self.valid_until else 0
 
 
 @dataclass(eq=False)
 class Reservation:
-    """A request that budgets hold for.
-
-    needed: what it may cost at most; terms: the accounts' when it was let through; over: it has ended, or its caller went away.
-    """
+    """A request under budgets."""
 
     accounts: Sequence[BudgetAccount] = ()
+    """Accounts of its budgets."""
     needed: int = 0
+    """Maximum cost of the request."""
     terms: Sequence[int] = ()
+    """Terms of the accounts when it was admitted."""
     admitted: bool = False
+    """Whether its cost is reserved."""
     over: bool = False
+    """Whether it has ended or was abandoned by its caller."""
     waits: "Future[None]" = field(default_factory=lease_size)
+    """Done when it is admitted; fails if it is refused."""
 
 
 class BudgetPool:
-    """The accounts of one process. `enter` and `leave` take microseconds; `serve` asks the database."""
+    """The accounts of one process. `reserve` and `settle` take microseconds; `serve` calls the database."""
 
     def __init__(self, now: Callable[[], float], monotonic: Callable[[], float], wake: Callable[[], None]) -> None:
-        """now: seconds since the epoch; wake: asks for `serve` to be called soon."""
+        """Set the clocks.
+
+        Args:
+            now: returns seconds since 1970.
+            monotonic: returns seconds of a monotonic clock.
+            wake: requests a call of `serve` soon.
+        """
         self._wake = wake
         self._now, self._monotonic = now, monotonic
         self._lock = threading.Lock()
@@ -93,7 +108,15 @@ class BudgetPool:
         return not (self._accounts or self._ended)
 
     def reserve(self, request: Reservation, budgets: Sequence[Budget]) -> bool:
-        """Promise a request what it needs, of all its budgets or of none; False where it has to wait for `serve`."""
+        """Reserve the maximum cost of a request in all its budgets or in none.
+
+        Args:
+            request: the request.
+            budgets: its budgets.
+
+        Returns:
+            Whether it was admitted; otherwise it waits for `serve`.
+        """
         request.accounts = [self._account(budget) for budget in budgets]
         with self._lock:
             admitted = request.over or (not self._waiting and self._admit(request))
@@ -105,7 +128,12 @@ class BudgetPool:
         return admitted
 
     def settle(self, request: Reservation, charge: int) -> None:
-        """Take back what was promised, but for the charge."""
+        """Release what was reserved for a request, except for the charge.
+
+        Args:
+            request: the request.
+            charge: what it cost.
+        """
         with self._lock:
             request.over = True
             if request.admitted:
@@ -119,9 +147,15 @@ class BudgetPool:
             self._wake()
 
     def serve(self, trade: Trade, closing: bool, failed: Callable[[BaseException], str]) -> bool:
-        """Write, renew and give back; lease what is wanted; let through whom it is enough for, in the order they came.
+        """Write, renew and return leases; lease what is needed; admit waiting requests in their order.
 
-        failed: says in words what went wrong with the database. Returns whether somebody still waits.
+        Args:
+            trade: exchanges a lease with the database.
+            closing: whether to return all leases.
+            failed: describes a failure of the database.
+
+        Returns:
+            Whether requests still wait.
         """
         with self._lock:
             waiting = list(self._waiting)
@@ -134,7 +168,7 @@ class BudgetPool:
         for account in accounts:
             try:
                 self._exchange(account, short.get(account, 0), closing or account in self._ended, trade)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the others must be served, and these be told
+            except Exception as error:  # noqa: BLE001 - the other accounts must be served, and these requests get the failure
                 faults[account] = failed(error)
         for request in waiting:
             self._answer(request, faults)
@@ -143,7 +177,7 @@ class BudgetPool:
             return bool(self._waiting)
 
     def _account(self, budget: Budget) -> BudgetAccount:
-        """Return the account of a budget in the period that it is now."""
+        """Return the account of a budget in the current period."""
         place = (budget.tenant, budget.period)
         account = self._accounts.get(place)
         now = self._now()
@@ -173,7 +207,7 @@ class BudgetPool:
     def _exchange(self, account: BudgetAccount, short: int, over: bool, trade: Trade) -> None:
         began = self._monotonic()
         with self._lock:
-            # What nobody has asked for since the last time is given back.
+            # Amounts that were not used since the last exchange are returned.
             unused = max(account.free, 0) if account.largest == 0 or over else 0
             due = account.leased and began >= account.valid_until - _RENEW_BEFORE_S
             wanted = short > account.usable(began) or account.free < account.low
@@ -185,7 +219,7 @@ class BudgetPool:
             account.largest = account.low = 0
             free = account.free
             keep = max(account.held + free, 0)
-            # What was spent beyond what was reserved is written as spent, and is no debt any more.
+            # An amount spent beyond what was reserved is written as spent, and is then no longer a debt.
             debt = account.held + free - keep
 
         ahead = 0
@@ -194,12 +228,12 @@ class BudgetPool:
             nonlocal ahead
             missing = max(short - max(free, 0), 0)
             ahead = min(_LEASED_AHEAD_REQUESTS * largest, max(left - missing, 0) // _MAX_LEASE_DIVISOR)
-            # For whole requests: of a part of one, nobody would have the use.
+            # For whole requests: a part of a request's cost would be of no use.
             ahead -= ahead % largest if largest else 0
             return missing + (max(ahead - max(free - short, 0), 0) if wanted else 0)
 
         try:
-            came = trade(account.key, spent=spent, leased=leased, keep=keep, claim=claim)
+            exchange = trade(account.key, spent=spent, leased=leased, keep=keep, claim=claim)
         except BaseException:
             with self._lock:
                 account.free += unused
@@ -207,19 +241,19 @@ class BudgetPool:
             raise
         with self._lock:
             account.spent -= spent
-            account.exchanged = came
+            account.exchanged = exchange
             account.valid_until = began + LEASE_S
-            if came.lost:
+            if exchange.lost:
                 account.term += 1
                 account.held = account.free = keep = 0
             else:
                 account.free -= debt
-            account.free += came.granted
+            account.free += exchange.granted
             account.low = ahead // 2
-            account.leased = keep + came.granted
+            account.leased = keep + exchange.granted
 
     def _answer(self, request: Reservation, faults: Mapping[BudgetAccount, str]) -> None:
-        """Let a request through, or refuse it, or have it wait on, since others were faster and there is more to lease."""
+        """Admit or refuse a request, or let it wait further if others were faster and more can be leased."""
         refusal: GatewayError | None = None
         with self._lock:
             if not (request.over or self._admit(request)):
@@ -237,46 +271,46 @@ class BudgetPool:
             if account in faults:
                 return unavailable(faults[account])
         for account in request.accounts:
-            came = account.exchanged
-            if came is None or account.free >= request.needed:
+            exchange = account.exchanged
+            if exchange is None or account.free >= request.needed:
                 continue
-            if came.limit is None:  # the budget is gone
+            if exchange.limit is None:  # the budget was removed
                 request.accounts = [each for each in request.accounts if each is not account]
                 return None
-            if came.limit - came.spent - came.reserved + account.free < request.needed:
-                return _exceeded(account, came.limit, came, request.needed)
+            if exchange.limit - exchange.spent - exchange.reserved + account.free < request.needed:
+                return _exceeded(account, exchange.limit, exchange, request.needed)
         return None
 
 
 def unavailable(why: str) -> BudgetUnavailable:
-    """Say that a budget cannot be kept."""
+    """Return the failure for a budget that cannot be checked."""
     return BudgetUnavailable(
-        f"there is a budget, and the database that knows what is left of it cannot be asked: {why}; nothing was sent"
+        f"there is a budget, but the database that records its use cannot be reached: {why}; nothing was sent"
     )
 
 
 def tenant_name(tenant: str) -> str:
-    """Name a tenant."""
-    return "everybody" if tenant == "*" else f"tenant {tenant!r}"
+    """Return a tenant's name for messages."""
+    return "all calls" if tenant == "*" else f"tenant {tenant!r}"
 
 
 def format_usd(amount: Decimal) -> str:
-    """Write an amount with all its digits, and with two at least."""
+    """Return an amount with all its decimals, at least two."""
     whole, _, digits = f"{amount:f}".partition(".")
     return f"${whole}.{digits.rstrip('0').ljust(2, '0')}"
 
 
-def _exceeded(account: BudgetAccount, limit: int, came: LeaseExchange, needed: int) -> BudgetExceeded:
+def _exceeded(account: BudgetAccount, limit: int, exchange: LeaseExchange, needed: int) -> BudgetExceeded:
     key = account.key
-    # What is leased and free is reserved for nobody but this request, and too little for it.
-    reserved = max(came.reserved - max(account.free, 0), 0)
-    picos = {"limit": limit, "spent": came.spent, "reserved": reserved, "needed": needed}
+    # The free part of the lease is reserved for this request alone, and is too little for it.
+    reserved = max(exchange.reserved - max(account.free, 0), 0)
+    picos = {"limit": limit, "spent": exchange.spent, "reserved": reserved, "needed": needed}
     amounts = {name: Decimal(pico).scaleb(-12) for name, pico in picos.items()}
     shown = {name: format_usd(amount) for name, amount in amounts.items()}
     resets = dt.datetime.fromtimestamp(account.ends, dt.UTC)
     return BudgetExceeded(
         f"the budget of {tenant_name(key.tenant)} for the {key.period} is {shown['limit']}: {shown['spent']} of it is spent, "
-        f"{shown['reserved']} is reserved by requests under way, and this one may cost {shown['needed']}; nothing was sent. "
+        f"{shown['reserved']} is reserved by running requests, and this one may cost {shown['needed']}; nothing was sent. "
         f"The next {key.period} begins at {resets:%Y-%m-%d %H:%M} UTC",
         tenant=key.tenant,
         period=key.period,

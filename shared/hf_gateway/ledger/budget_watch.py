@@ -1,10 +1,10 @@
-"""Keeps the requests of a process within the budgets: reserves before a request what it may cost at most, settles after it.
+"""Keeps the requests of a process within the budgets: reserves the maximum cost of a request before it, and settles after it.
 
-`begin` and `end` only count in memory, in microseconds. They count with a part of each budget that this process has leased from
-the database; a thread leases more when it runs short, writes what was spent, and gives back what is not used. Only a request
-for which the lease is too small waits for that thread; where there is an event loop, by a future that the loop goes on beside.
+`begin` and `end` only count in memory, in microseconds. They use a part of each budget that this process has leased
+from the database; a thread leases more when it runs low, writes what was spent, and returns what is not used. Only a
+request that is too large for the lease waits for that thread; on an event loop it waits for a future.
 
-Importing this imports no SQLAlchemy: the thread does.
+Importing this module imports no SQLAlchemy; the thread does.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_gateway.errors import BudgetExceeded
 from hf_gateway.ledger import place
-from hf_gateway.ledger.budget import Budget, Key, LeaseExchange
+from hf_gateway.ledger.budget import ALL_CALLS, Budget, Key, LeaseExchange
 from hf_gateway.ledger.budget_pool import BudgetPool, Reservation, lease_size, tenant_name, unavailable
 from hf_gateway.ledger.cost import cost_ceiling, cost_of, may_be_billed
 from hf_gateway.ledger.prices import EXACT
@@ -38,19 +38,20 @@ if TYPE_CHECKING:
 log = logger(__name__)
 
 VARIABLE = "HF_GATEWAY_BUDGETS"
-"""`require`: send nothing before the budgets are known, also where their database cannot be reached when a process starts."""
+"""Environment variable; `require` refuses requests until the budgets are read, even if the database cannot be
+reached at start.
+"""
 TICK_S = 0.5
-"""Seconds between two writings of what was spent; a killed process loses as much."""
+"""Seconds between writes of what was spent; a killed process loses as much."""
 POLL_S = 5.0
-"""Seconds after which a budget that was set or changed elsewhere is heard of."""
+"""Seconds after which changes of budgets by other processes are seen."""
 DATABASE_TIMEOUT_S = 10.0
-"""Seconds that the database may take: SQLite's one lock is given to whoever tries at the right moment, not in turn."""
+"""Seconds for the database: SQLite gives its lock to the first process that tries at the right moment, not in order."""
 _PICO_PER_USD = 10**12
-_EVERYBODY = "*"
 
 
 class BudgetWatcher:
-    """One for each database. Safe for threads, event loops and forks."""
+    """Watches the calls of this process for one database. Safe for threads, event loops and forks."""
 
     def __init__(
         self,
@@ -60,7 +61,14 @@ class BudgetWatcher:
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """url: the ledger's; strict: let nothing through before the budgets are known; now: seconds since the epoch."""
+        """Set the database; nothing is connected yet.
+
+        Args:
+            url: URL of the ledger's database.
+            strict: whether to refuse requests until the budgets are read.
+            now: returns seconds since 1970.
+            monotonic: returns seconds of a monotonic clock.
+        """
         self._url = url
         self._strict = strict
         self._now, self._monotonic = now, monotonic
@@ -86,17 +94,17 @@ class BudgetWatcher:
         self._fault: str | None = None
 
     def _after_fork(self) -> None:
-        """Begin anew: a child process has no part in its parent's leases, nor in its connections, which it must not close."""
+        """Reset in a child process, which shares neither its parent's leases nor its connections, and must not close them."""
         if self._closing:
             return
         self._inherited.append(self._database)
         self._reset()
         if self not in observer.watchers:
-            # Without the lock, which another thread may have held when the process was copied; here is only this one.
+            # Without the lock, which another thread may have held at the fork; the child has only this thread.
             observer.watchers = (*observer.watchers, self)
 
     def start(self) -> None:
-        """Watch; returns at once. The budgets are read in the thread, and where there are none, nothing is watched."""
+        """Start watching, without waiting. The budgets are read in the thread; without budgets, no call is watched."""
         with self._starting:
             if self._thread is None and not self._closing:
                 observer.register(self)
@@ -104,19 +112,19 @@ class BudgetWatcher:
                 self._thread.start()
 
     def close(self, timeout: float = DATABASE_TIMEOUT_S / 2) -> None:
-        """Write what was spent, give back what is leased, and watch no more."""
+        """Write what was spent, return the leases, and stop watching."""
         self._closing = True
         observer.unregister(self)
         self._wake.set()
         if (thread := self._thread) is not None:
             thread.join(timeout)
             if thread.is_alive():
-                log.warning("what was spent of the budgets in the last second could not be written in %.0f s", timeout)
+                log.warning("what was spent in the last second could not be written to the budgets in %.0f s", timeout)
 
     def sync(self, timeout: float = 2 * DATABASE_TIMEOUT_S) -> bool:
-        """Hear of budgets that were changed elsewhere, and write what was spent, now; returns whether both could be done.
+        """Read budgets that were changed by other processes, and write what was spent, now.
 
-        timeout: seconds to wait for it.
+        Returns whether both succeeded within `timeout` seconds.
         """
         done: Future[bool] = Future()
         self._syncing.append(done)
@@ -127,10 +135,10 @@ class BudgetWatcher:
         except TimeoutError:
             return False
 
-    # In the caller's thread, or on its event loop
+    # Called in the caller's thread, or on its event loop
 
     def begin(self, observation: Observation) -> None:
-        """Reserve, or refuse. Raises BudgetExceeded, BudgetUnavailable."""
+        """Reserve the maximum cost of a call. Raises BudgetExceeded, BudgetUnavailable."""
         if self._budgets is not None and not self._budgets_of(observation.tags.tenant):
             return
         request = observation.notes[self] = Reservation()
@@ -153,7 +161,7 @@ class BudgetWatcher:
             raise unavailable("it did not answer in time") from None
 
     def end(self, observation: Observation) -> None:
-        """Settle."""
+        """Settle the cost of a call."""
         request: Reservation | None = observation.notes.pop(self, None)
         if request is None:
             return
@@ -161,7 +169,7 @@ class BudgetWatcher:
         self._pool.settle(request, charge)
 
     def _reserve(self, observation: Observation, request: Reservation) -> "Future[None] | None":
-        """Let a request through, or return what it has to wait for. Raises BudgetExceeded. Waits for nothing itself."""
+        """Admit a request, or return a future to wait for. Raises BudgetExceeded. Does not block."""
         budgets = self._budgets_of(observation.tags.tenant)
         if not budgets:
             return None
@@ -174,15 +182,15 @@ class BudgetWatcher:
                 return _then(self._priced, lambda: self._reserve(observation, request))
             _refuse_unknown(observation, budgets)
         elif not most:
-            return None  # nothing that could cost anything, so it may go on where a budget is used up
+            return None  # it costs nothing, so it is admitted even if a budget is used up
         with localcontext(EXACT):
             request.needed = int(most * _PICO_PER_USD)
         return None if self._pool.reserve(request, budgets) else request.waits
 
     def _charge(self, observation: Observation, request: Reservation) -> int:
-        """Return what a request cost; at least what was reserved for it where a provider may bill what nobody counted.
+        """Return the cost of a request; at least what was reserved if a provider may bill usage that was not reported.
 
-        What was served without a price, since the budget allows that, adds nothing.
+        An answer without a price, which the budget allows, adds nothing.
         """
         assert self._book is not None
         prices = self._book.latest
@@ -198,11 +206,11 @@ class BudgetWatcher:
 
     def _budgets_of(self, tenant: str | None) -> "Sequence[Budget]":
         known = self._budgets or {}
-        if tenant is None or tenant == _EVERYBODY:
-            return known.get(_EVERYBODY, ())
-        return (*known.get(tenant, ()), *known.get(_EVERYBODY, ()))
+        if tenant is None or tenant == ALL_CALLS:
+            return known.get(ALL_CALLS, ())
+        return (*known.get(tenant, ()), *known.get(ALL_CALLS, ()))
 
-    # In the thread
+    # Called in the thread
 
     def _run(self) -> None:
         process = self._process
@@ -230,7 +238,7 @@ class BudgetWatcher:
             self._database.dispose()
 
     def _read(self) -> None:
-        """Read the budgets and the prices; what could not be read stays as it was."""
+        """Read the budgets and the prices; after a failure the previous ones stay."""
         try:
             if self._database is None:
                 self._open()
@@ -245,11 +253,11 @@ class BudgetWatcher:
             if self._wants_prices:
                 self._book.expect_router()
             self._budgets, self._fault = found, None
-        except Exception as error:  # noqa: BLE001 - whatever it is, the thread must live on, and the requests be told
+        except Exception as error:  # noqa: BLE001 - the thread must continue, and waiting requests get the failure
             if self._budgets is None and not self._strict:
                 self._budgets, self._fault = {}, place.database_words(error)
                 log.warning(
-                    "no budget is kept until they can be read (%s=require sends nothing until then): %s",
+                    "budgets are not enforced until they can be read (%s=require sends nothing until then): %s",
                     VARIABLE,
                     self._fault,
                 )
@@ -265,7 +273,7 @@ class BudgetWatcher:
         if self._budgets or self._budgets is None:
             observer.register(self)
         else:
-            observer.unregister(self)  # so that it costs nothing at all
+            observer.unregister(self)  # so that calls have no overhead
 
     def _open(self) -> None:
         from hf_gateway.ledger.models import PriceBook
@@ -281,11 +289,11 @@ class BudgetWatcher:
         self._database = engine
 
     def _fetch_prices(self) -> None:
-        """Have requests that wait for the router's prices go on once they are there, or cannot be had."""
+        """Read the router's prices; requests that wait for them continue when they are there, or cannot be read."""
         assert self._book is not None
         priced, book = self._priced, self._book
 
-        def come(_: Any) -> None:
+        def read_prices(_: Any) -> None:
             try:
                 book.prices()
             except Exception as error:  # noqa: BLE001 - as above
@@ -299,22 +307,22 @@ class BudgetWatcher:
             self._asking = priced
             priced.set_result(None)
         else:
-            self._asking.add_done_callback(come)
+            self._asking.add_done_callback(read_prices)
 
     def _trade(self, key: "Key", **amounts: Any) -> "LeaseExchange":
         from hf_gateway.ledger.budgets import exchange_lease
 
-        came = exchange_lease(self._database, self._process, key, now=self._now(), **amounts)
+        exchange = exchange_lease(self._database, self._process, key, now=self._now(), **amounts)
         self._fault = None
-        return came
+        return exchange
 
     def _report_failure(self, error: BaseException) -> str:
-        """Say what is wrong with the database, in the log too where that is news."""
-        said = place.database_words(error)
-        if said != self._fault:
-            log.warning("the budgets cannot be kept: %s", said)
-        self._fault = said
-        return said
+        """Return what is wrong with the database; also log it if it is new."""
+        reason = place.database_words(error)
+        if reason != self._fault:
+            log.warning("the budgets cannot be enforced: %s", reason)
+        self._fault = reason
+        return reason
 
 
 def _on_a_loop() -> bool:
@@ -326,33 +334,33 @@ def _on_a_loop() -> bool:
 
 
 def _then(first: "Future[None]", second: "Callable[[], Future[None] | None]") -> "Future[None]":
-    """Return a future that is done when another is, `second` was called, and what that gave to wait for is done, too."""
+    """Return a future that is done after the first one, a call of `second`, and the future that it returned."""
     done = lease_size()
 
-    def begun(finished: "Future[None]") -> None:
+    def call_second(finished: "Future[None]") -> None:
         try:
             finished.result()
             following = second()
-        except BaseException as error:  # noqa: BLE001 - whoever waits gets it
+        except BaseException as error:  # noqa: BLE001 - raised where the future is waited for
             done.set_exception(error)
             return
         if following is None:
             done.set_result(None)
         else:
-            following.add_done_callback(ended)
+            following.add_done_callback(finish)
 
-    def ended(finished: "Future[None]") -> None:
+    def finish(finished: "Future[None]") -> None:
         if (error := finished.exception()) is not None:
             done.set_exception(error)
         else:
             done.set_result(None)
 
-    first.add_done_callback(begun)
+    first.add_done_callback(call_second)
     return done
 
 
 def _warned_of(waiting: "Future[None]") -> "Future[BaseException | None]":
-    """Return a future whose result is the error: one that is raised would be complained of by the event loop as well."""
+    """Return a future whose result is the error: a raised one would be logged by the event loop as well."""
     done: Future[BaseException | None] = Future()
     done.set_running_or_notify_cancel()
     waiting.add_done_callback(lambda finished: done.set_result(finished.exception()))
@@ -365,7 +373,7 @@ def _refuse_unknown(observation: Observation, budgets: "Sequence[Budget]") -> No
         return
     labels = ", ".join(target.label for target in observation.targets)
     raise BudgetExceeded(
-        f"{tenant_name(strict.tenant)} has a budget, and nobody knows what {observation.model} costs at {labels}, "
+        f"{tenant_name(strict.tenant)} has a budget, but the cost of {observation.model} at {labels} is unknown, "
         "so it could not be kept; nothing was sent. Ways out: fetch the router's prices (`hf-gateway models refresh`), "
         "name the provider ('hf:<provider>'), set the price (`hf-gateway models add`), or let it pass "
         f"(`hf-gateway budgets set {strict.tenant} --on-unknown allow`)",
@@ -380,13 +388,16 @@ _watching: dict[str, BudgetWatcher] = {}
 
 
 def enable(url: str | None = None, *, strict: bool | None = None) -> BudgetWatcher:
-    """Keep this process within the budgets of a database, from now on; once for each database, and at no cost without budgets.
+    """Enforce the budgets of a database in this process; repeated calls return the same watcher.
 
-    url: the ledger's; None for what HF_GATEWAY_LEDGER says, and without that for the file in the user's data folder. strict:
-    send nothing before the budgets are known; None for what HF_GATEWAY_BUDGETS says.
+    Costs nothing while there are no budgets.
+
+    Args:
+        url: URL of the ledger's database; None for HF_GATEWAY_LEDGER, or else the file in the user's data folder.
+        strict: whether to refuse requests until the budgets are read; None for HF_GATEWAY_BUDGETS.
 
     Raises:
-        ConfigError: a URL that is none, or a package that is missing.
+        ConfigError: invalid URL, or missing package.
     """
     url = place.check_url(url) if url is not None else place.from_environment() or place.check_url(place.default())
     if strict is None:
@@ -401,7 +412,7 @@ def enable(url: str | None = None, *, strict: bool | None = None) -> BudgetWatch
 
 
 def disable() -> None:
-    """Keep no budgets any more."""
+    """Stop enforcing budgets."""
     with _lock:
         watchers = list(_watching.values())
         _watching.clear()

@@ -1,7 +1,7 @@
-"""Budgets in the ledger's database: what a tenant may spend in a day or a month, what it has spent, who has what reserved.
+"""Budgets in the ledger's database: limits, amounts spent, and leases of processes.
 
-A process takes a part of a budget for itself, a lease, in one transaction under the lock of that budget's row; its requests share
-the lease in memory (`budget_watch.py`). What a process that died had leased is freed when the lease expires.
+A process leases a part of a budget in one transaction, with the budget's row locked; its requests share the lease in
+memory (`budget_watch.py`). The lease of a process that died is freed when it expires.
 """
 
 import datetime as dt
@@ -19,20 +19,25 @@ from hf_gateway.ledger.tables import budgets, leases, spending
 
 
 def set_budget(engine: sa.Engine, budget: Budget) -> bool:
-    """Set a budget; running processes see it within seconds. Returns whether there was one before.
+    """Set a budget; running processes see it within seconds.
+
+    Args:
+        engine: the database.
+        budget: the budget.
+
+    Returns:
+        Whether it replaced a budget.
 
     Raises:
-        ConfigError: no such period, a limit that is none.
-        SQLAlchemyError: the database cannot be written.
+        ConfigError: invalid period or limit.
+        SQLAlchemyError: the database cannot be written to.
     """
     if budget.period not in get_args(Period):
-        raise ConfigError(
-            f"there is no period {budget.period!r}{did_you_mean(str(budget.period), set(get_args(Period)))}"
-        )
+        raise ConfigError(f"unknown period {budget.period!r}{did_you_mean(str(budget.period), set(get_args(Period)))}")
     if budget.on_unknown not in get_args(OnUnknown):
         raise ConfigError(f"on_unknown is 'refuse' or 'allow', not {budget.on_unknown!r}")
     if not budget.tenant:
-        raise ConfigError("a budget needs its tenant; '*' is everybody together")
+        raise ConfigError("a budget needs its tenant; '*' means all calls together")
     if not (budget.limit.is_finite() and 0 <= budget.limit < 1_000_000):
         raise ConfigError(f"{budget.limit} is not a limit in USD, from 0 to a million")
     where = (budgets.c.tenant == budget.tenant, budgets.c.period == budget.period)
@@ -46,7 +51,19 @@ def set_budget(engine: sa.Engine, budget: Budget) -> bool:
 
 
 def remove_budget(engine: sa.Engine, tenant: str, period: Period | None = None) -> int:
-    """Remove a tenant's budgets, or the one for a period; returns how many there were. Raises SQLAlchemyError."""
+    """Remove the budgets of a tenant.
+
+    Args:
+        engine: the database.
+        tenant: the tenant.
+        period: only the budget for this period.
+
+    Returns:
+        Number of removed budgets.
+
+    Raises:
+        SQLAlchemyError: the database cannot be written to.
+    """
     where = [budgets.c.tenant == tenant]
     if period is not None:
         where.append(budgets.c.period == period)
@@ -62,7 +79,15 @@ def all_budgets(engine: sa.Engine) -> list[Budget]:
 
 
 def budget_statuses(engine: sa.Engine, now: float) -> list[BudgetStatus]:
-    """Return how each budget stands in the period of a moment. Raises SQLAlchemyError."""
+    """Return the status of each budget.
+
+    Args:
+        engine: the database.
+        now: the time, in seconds since 1970.
+
+    Raises:
+        SQLAlchemyError: the database cannot be read.
+    """
     found = []
     known = all_budgets(engine)
     with engine.connect() as connection:
@@ -88,11 +113,22 @@ def exchange_lease(
     claim: Callable[[int], int],
     now: float,
 ) -> LeaseExchange:
-    """Write what a process spent of a budget, renew its lease with what it keeps of it, and claim more. One transaction.
+    """Write what a process spent, renew its lease with what it keeps, and lease more. One transaction.
 
-    All amounts are in millionths of a millionth of a USD. leased: what the lease was after the last exchange; keep: what it
-    is to be; claim: is told what is left for everybody and returns what it wants of that. Never more than the limit is
-    reserved, whatever is claimed. Raises SQLAlchemyError.
+    All amounts are in picodollars (10^-12 USD). Never more than the limit is reserved, whatever is claimed.
+
+    Args:
+        engine: the database.
+        process: id of the process.
+        key: the budget and the period.
+        spent: what the process spent since the last exchange.
+        leased: its lease after the last exchange.
+        keep: what it keeps of the lease.
+        claim: receives the remaining amount of the budget, and returns how much of it to lease.
+        now: the time, in seconds since 1970.
+
+    Raises:
+        SQLAlchemyError: the database failed.
     """
     with engine.begin() as connection:
         all_spent, all_reserved = _lock_spending(connection, key)
@@ -101,7 +137,7 @@ def exchange_lease(
         own = (*_same(leases, key), leases.c.process == process)
         row = connection.execute(sa.select(leases.c.reserved_usd, leases.c.expires).where(*own)).first()
         known = 0 if row is None else _pico(row.reserved_usd)
-        if row is not None and row.expires < 0:  # it was thought dead, and says itself now what it spent
+        if row is not None and row.expires < 0:  # it was taken for dead, and now reports what it spent
             all_spent, all_reserved = all_spent - known, all_reserved + known
         lost = leased > 0 and known == 0
         keep = 0 if lost else keep
@@ -119,21 +155,21 @@ def exchange_lease(
 
 
 def _lock_spending(connection: sa.Connection, key: Key) -> tuple[int, int]:
-    """Lock the row of a budget in a period, which is made where there is none yet; returns what is spent and reserved."""
+    """Lock the row of a budget in a period, creating it if it is missing; return the amounts spent and reserved."""
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     made = insert(spending).values(_values(key) | {"spent_usd": Decimal(0), "reserved_usd": Decimal(0)})
     columns = (spending.c.tenant, spending.c.period, spending.c.starts)
-    # Changes nothing, and so takes the row's lock and tells what is in it, in one statement of both databases.
+    # Changes nothing, but locks the row and returns it, in one statement for both databases.
     same = made.on_conflict_do_update(index_elements=columns, set_={"spent_usd": spending.c.spent_usd})
     row = connection.execute(same.returning(spending.c.spent_usd, spending.c.reserved_usd)).one()
     return _pico(row.spent_usd), _pico(row.reserved_usd)
 
 
 def _charge_expired_leases(connection: sa.Connection, key: Key, process: uuid.UUID, now: float) -> int:
-    """Count the leases of others that have expired as spent; returns what they were together.
+    """Count the expired leases of other processes as spent; return their sum.
 
-    What a killed process spent of its lease since its last exchange, and what a provider bills for its requests under way,
-    is known to nobody, and is no more than the lease. The row stays, with its end below zero, for a process that only slept.
+    What a killed process spent since its last exchange, and what its running requests cost, is unknown, but at most
+    the lease. The row stays, with a negative end, for a process that was only suspended.
     """
     others = (*_same(leases, key), leases.c.process != process)
     connection.execute(sa.delete(leases).where(*others, leases.c.expires < 0, leases.c.expires > LEASE_CLAIM_S - now))
@@ -166,9 +202,9 @@ def _budget(key: Key) -> tuple[Any, ...]:
 
 
 LEASE_CLAIM_S = 86_400.0
-"""Seconds after which a process that was thought dead has no claim on its lease any more."""
+"""Seconds after which a process that was taken for dead loses the claim on its lease."""
 _MAX_PICO_USD = 9 * 10**18
-"""Millionths of a millionth of a USD: 9 million USD, above every limit, and the most that SQLite's whole numbers hold."""
+"""9 million USD in picodollars, above every limit, and about the largest integer of SQLite."""
 
 
 def _pico(usd: Decimal) -> int:

@@ -84,7 +84,7 @@ def cost_ceiling(observation: Observation, prices: Prices) -> tuple[Decimal, boo
         price = prices.dearest(target, observation.task.name, model=own_model if inherits else None)
         if price is None:
             all_known = False
-        elif not price.free:
+        elif not price.is_free:
             dearest.append(price)
     if not dearest:
         return Decimal(0), all_known

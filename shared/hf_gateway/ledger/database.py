@@ -1,7 +1,7 @@
-"""What puts entries into the database: one thread a process, which may wait as long as it must without anybody waiting for it.
+"""Inserts entries into the database: one thread per process, which may block without blocking callers.
 
-Entries are put in by their id and at most once, so that it does no harm to hand one over again of which nobody knows whether
-it arrived.
+Entries are inserted by id and at most once, so it is safe to insert an entry again if the result of the first attempt
+is unknown.
 """
 
 import contextlib
@@ -35,22 +35,22 @@ if TYPE_CHECKING:
 log = logger(__name__)
 
 BATCH_ENTRIES = 500
-"""Entries in one transaction."""
+"""Entries of one transaction."""
 IDLE_CHECK_S = 30.0
-"""Seconds after which a thread with nothing to do looks whether another process has left something behind."""
+"""Seconds after which an idle thread checks for files that another process left behind."""
 LOCK_TIMEOUT_S = 5.0
 """Seconds for a lock or a connection."""
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
-"""Seconds until a database that failed is tried again; doubled each time."""
+FIRST_PAUSE_S, MAX_PAUSE_S = 0.5, 30.0
+"""Seconds until a failed database is tried again; doubled after each failure."""
 STATEMENT_TIMEOUT_S = 20.0
-"""Seconds after which a server that took a statement and says nothing is hung up on."""
+"""Seconds after which the connection is closed if a server does not answer a statement."""
 ROUTER_WAIT_S = 4.0
-"""Seconds for which the first calls to the router wait to be priced until its prices are there."""
+"""Seconds for which the first calls to the router wait for its prices."""
 
 
 @dataclass(frozen=True)
 class _Job:
-    """Something to do: items to put in, or (None) everything that waits in files, now; until: by the monotonic clock."""
+    """A job: items to insert, or (None) all files; until: by the monotonic clock."""
 
     items: Sequence[Item] | None
     until: float = 0.0
@@ -61,10 +61,10 @@ _LOOK, _END = _Job(()), _Job(())
 
 
 class Inserter:
-    """The database as the writer sees it. Its thread starts with the first call, and anew after a fork."""
+    """The database as the writer uses it. Its thread starts with the first call, and again after a fork."""
 
     def __init__(self, url: str, spill: Spill) -> None:
-        """Connect to nothing yet."""
+        """Set the database and the files; nothing is connected yet."""
         self._url = url
         self._spill = spill
         self._ids = Ids()
@@ -76,25 +76,25 @@ class Inserter:
         self._claim: tuple[Claim, Iterator[Line]] | None = None
         self._ready = False
         self._busy = False
-        self._since: float | None = None  # when what is being done began
+        self._since: float | None = None  # when the current job began
         self._socket: int | None = None
         self._failures = 0
         self._again_at = 0.0
         self._look_at = 0.0
 
     def start(self) -> None:
-        """Begin to connect."""
+        """Start the thread, which connects."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="hf-gateway-ledger-database", daemon=True)
             self._thread.start()
 
     @property
     def is_unreachable(self) -> bool:
-        """Whether it was tried, and does not take anything."""
+        """Whether the last attempt to connect or insert failed."""
         return self._failures > 0
 
     def insert_later(self, items: Sequence[Item]) -> "Future[bool] | None":
-        """Have items put in; None when that cannot be begun at once."""
+        """Insert items in the thread; None if it is not ready or busy."""
         if self._since is not None and time.monotonic() - self._since > STATEMENT_TIMEOUT_S:
             self._shut_down_socket()
         if not self._ready or self._busy:
@@ -105,11 +105,11 @@ class Inserter:
         return job.done
 
     def check_spill(self) -> None:
-        """Say that something waits in a file, to be taken in when the database is there."""
+        """Notify the thread of a new file, which is imported when the database is reachable."""
         self._jobs.put(None)
 
     def import_spill(self, timeout: float) -> bool:
-        """Have everything taken in that waits in files, now; returns whether the database has it all. timeout: seconds."""
+        """Import all files now; return whether the database has all rows, within `timeout` seconds."""
         job = _Job(None, time.monotonic() + timeout)
         self._jobs.put(job)
         try:
@@ -119,7 +119,7 @@ class Inserter:
             return False
 
     def close(self, timeout: float) -> None:
-        """End the thread and close the connections, as soon as it has nothing more to do. timeout: seconds to wait for it."""
+        """End the thread and close the connections after its last job. `timeout` is in seconds."""
         thread, self._thread = self._thread, None
         if thread is not None:
             self._jobs.put(_END)
@@ -156,20 +156,20 @@ class Inserter:
             else:
                 done = self._insert_items(job.items)
         except Exception:
-            log.exception("the ledger's database thread met an error of its own, and goes on")
+            log.exception("error in the ledger's database thread; it continues")
         if job is not None and job is not _LOOK:
             if job.items is not None:
-                # Free before it is told: whoever is told may offer more.
+                # Free before the future is done: its callback may insert more.
                 self._busy = False
             job.done.set_result(done)
 
     def _pause(self) -> float:
-        """Return seconds until there is something to do without being told."""
+        """Return the seconds until the next scheduled job."""
         due = self._look_at if self._ready else self._again_at
         return min(max(0.0, due - time.monotonic()), IDLE_CHECK_S)
 
     def _next_task(self) -> None:
-        """Connect, or take in a part of what waits."""
+        """Connect, or import a part of the files."""
         now = time.monotonic()
         if not self._ready:
             if now >= self._again_at:
@@ -185,30 +185,30 @@ class Inserter:
                 continue
             if not self._spill.has_files() or time.monotonic() >= until:
                 break
-            # Another process is at it.
+            # Another process is importing.
             time.sleep(0.02)
         return self._ready and not self._spill.has_files()
 
     def _connect(self) -> bool:
         try:
-            # Both take tenths of a second, and are needed in this thread only.
+            # Both take tenths of a second, and only this thread needs them.
             from hf_gateway.ledger.models import PriceBook
             from hf_gateway.ledger.store import open_engine, upgrade
             from hf_gateway.settings.config_file import router_url
 
             if self._engine is None:
                 self._engine = open_engine(self._url, patience=LOCK_TIMEOUT_S, connected=self._on_connect)
-            # Connections to a file that was deleted, or to a server that was stopped, are of no use.
+            # Connections to a deleted file, or to a server that was stopped, are useless.
             self._engine.dispose()
             upgrade(self._engine)
             self._file = self._identity()
             self._book = PriceBook(self._engine, router_url())
             self._book.prices()
-        except Exception as error:  # noqa: BLE001 - whatever it is, rows wait in files, and it is said
+        except Exception as error:  # noqa: BLE001 - after any failure rows wait in files, and it is logged
             self._mark_unreachable(error)
             return False
         if self._failures:
-            log.warning("the ledger's database %s is there again", shown_url(self._url))
+            log.warning("the ledger's database %s is reachable again", shown_url(self._url))
         self._failures, self._look_at, self._ready = 0, 0.0, True
         return True
 
@@ -216,28 +216,28 @@ class Inserter:
         self._socket = connection.fileno() if hasattr(connection, "fileno") else None
 
     def _shut_down_socket(self) -> None:
-        """Wake the thread, which waits for a server: closing a socket does not do that, shutting it down does."""
+        """Wake the thread, which waits for a server: shutting a socket down does that, closing it does not."""
         descriptor, self._socket = self._socket, None
         if descriptor is not None:
             with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as connection:
                 connection.shutdown(socket.SHUT_RDWR)
 
     def _mark_unreachable(self, error: BaseException) -> None:
-        """Leave it alone for a while; said once, and not again until it was there."""
+        """Schedule the next attempt; a failure is logged once, until the database was reachable again."""
         self._ready = False
-        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2**self._failures)
+        pause = min(MAX_PAUSE_S, FIRST_PAUSE_S * 2**self._failures)
         self._again_at = time.monotonic() + pause
         self._failures += 1
         log.log(
             logging.WARNING if self._failures == 1 else logging.DEBUG,
-            "the ledger's database %s takes no rows: %s; until it does they wait in %s, and calls go on",
+            "the ledger's database %s cannot be written to: %s; rows wait in %s meanwhile, and calls continue",
             shown_url(self._url),
             database_words(error),
             self._spill.folder,
         )
 
     def _identity(self) -> os.stat_result | None:
-        """Return what the database's file is, to notice when another is in its place."""
+        """Return the identity of the database's file, to detect that it was replaced."""
         assert self._engine is not None
         if self._engine.dialect.name != "sqlite":
             return None
@@ -253,7 +253,7 @@ class Inserter:
         return now is None or not os.path.samestat(now, self._file)
 
     def _insert_items(self, items: Sequence[Item]) -> bool:
-        """Put items in; returns whether they are there. What the database will never take is put aside and counted."""
+        """Insert items; return whether they are in the database. Rows that it can never accept are put aside and counted."""
         try:
             if self._database_changed() and not self._connect():
                 return False
@@ -279,12 +279,12 @@ class Inserter:
         return True
 
     def _put_aside(self, line: Line, reason: str) -> None:
-        """Keep what cannot be put in where its owner finds it, and count it, once however often it is met. Raises OSError."""
+        """Write a line that cannot be inserted into a file for the owner, and count it once. Raises OSError."""
         self._spill.put_aside(line)
         self._insert([Loss.now(line.id, 1, reason)])
 
     def _insert(self, items: Sequence[Item]) -> None:
-        """Put items in, all of them or none. Raises SQLAlchemyError, and whatever a driver raises."""
+        """Insert items in one transaction. Raises SQLAlchemyError, and exceptions of the driver."""
         from hf_gateway.ledger import tables
         from hf_gateway.ledger.store import insert_new
 
@@ -300,11 +300,11 @@ class Inserter:
             inserted = insert_new(connection, tables.observations, rows)
             insert_new(connection, tables.losses, lost)
         if (telemetry := sys.modules.get("hf_gateway.telemetry")) is not None:
-            # What took too long was handed over a second time.
+            # Rows that were inserted already were counted the first time.
             telemetry.record_cost(row for row in rows if row["id"] in inserted)
 
     def _import_some(self) -> bool:
-        """Take in a part of what waits; returns whether there was anything."""
+        """Import a part of the files; return whether there was anything to import."""
         try:
             if self._claim is None:
                 self._claim = self._next_claim()
@@ -327,7 +327,7 @@ class Inserter:
     def _next_claim(self) -> tuple[Claim, Iterator[Line]] | None:
         self._spill.close()
         for path in self._spill.waiting():
-            if (claim := self._spill.claimed(path)) is not None:
+            if (claim := self._spill.claim(path)) is not None:
                 return claim, claim.lines()
         return None
 
@@ -340,13 +340,13 @@ class Inserter:
         try:
             return read_line(line.text)
         except ValueError as error:
-            log.error("a line that waited for the ledger's database cannot be read, and is put aside: %s", error)
+            log.error("a spilled line of the ledger cannot be read, and is put aside: %s", error)
             self._put_aside(line, "a line of a file in which rows wait could not be read")
             return None
 
 
 def _blames_a_row(error: BaseException) -> bool:
-    """Whether a database, or its driver, refuses what it was given, rather than to do anything."""
+    """Return whether the database or its driver refused the values, rather than failed."""
     from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, StatementError
 
     if isinstance(error, DBAPIError):

@@ -1,7 +1,7 @@
-"""The table `huggingface_models`: what models cost and can do, from the router's catalogue and from hand.
+"""The table `huggingface_models`: prices and capabilities of models, from the router's catalogue or set by hand.
 
-It begins with five models whose prices came with hf-gateway. From the first time that the router lists one of them with a price
-they are the router's; what somebody sets by hand stays as it is set.
+It starts with five models whose prices are part of this package. As soon as the router lists a price for one of them,
+the router's is used; prices set by hand are not replaced.
 """
 
 import datetime as dt
@@ -31,34 +31,43 @@ from hf_gateway.wire.hf_router import CatalogueEntry
 log = logger(__name__)
 
 LIFETIME_S = dt.timedelta(hours=24)
-"""For how long the router's prices are believed."""
+"""Age up to which the router's prices are used."""
 RETRY_S = 600.0
-"""Seconds until a router that could not be asked is asked again."""
+"""Seconds after a failure until the router is called again."""
 REREAD_S = 30.0
-"""Seconds after which a change that another process made is seen."""
-PAINTING = frozenset({"text-to-image"})
-"""Tasks of the price list that no gateway is for; the table begins with two models that paint."""
+"""Seconds after which changes of other processes are seen."""
+IMAGE_TASKS = frozenset({"text-to-image"})
+"""Tasks of the initial price list that no gateway has."""
 _PROVIDER = re.compile(r"[a-z0-9][\w.-]*", re.ASCII)
-_MAX_TOKENS = 2**31  # what an integer of PostgreSQL's holds
+_MAX_TOKENS = 2**31  # the limit of PostgreSQL's integers
 _MAX_USD = 1_000_000
 _REFRESH_LOCK_ID = 0x68665F6D64  # for PostgreSQL's advisory lock
 
 
 def entries(engine: sa.Engine) -> list[PriceEntry]:
-    """Return all lines, by model, task and provider. Raises SQLAlchemyError."""
+    """Return all entries, by model, task and provider. Raises SQLAlchemyError."""
     order = (models.c.model, models.c.task, sa.func.coalesce(models.c.provider, ""))
     with engine.connect() as connection:
         return [_entry(row._mapping) for row in connection.execute(sa.select(models).order_by(*order))]
 
 
 def set_entry(engine: sa.Engine, entry: PriceEntry, now: dt.datetime | None = None) -> bool:
-    """Set a line by hand; the router will not replace it. Returns whether there was one before.
+    """Set an entry by hand; the router will not replace it.
 
-    Its provider and its task may be written as for a chain and as on the Hub; they are kept as `payee` and `task_of` say them.
+    Provider and task may be written as in a chain or as on the Hub; they are stored as `payee` and `task_of` return
+    them.
+
+    Args:
+        engine: the database.
+        entry: the entry.
+        now: time of the change.
+
+    Returns:
+        Whether it replaced an entry.
 
     Raises:
-        ConfigError: there is no price in it, or one that is less than 0 or too large, or it fits no call.
-        SQLAlchemyError: the database cannot be written.
+        ConfigError: the entry has no price or an invalid one, or matches no call.
+        SQLAlchemyError: the database cannot be written to.
     """
     entry = as_looked_up(entry)
     _check(entry)
@@ -71,11 +80,11 @@ def set_entry(engine: sa.Engine, entry: PriceEntry, now: dt.datetime | None = No
 
 
 def as_looked_up(entry: PriceEntry) -> PriceEntry:
-    """Return a line with its task and its provider as those of a call are looked up. Raises ConfigError where none can be."""
+    """Return an entry with the task and provider by which calls are looked up. Raises ConfigError if it can match no call."""
     listed_as = task_of(entry.task)
-    known = known_names() | PAINTING
+    known = known_names() | IMAGE_TASKS
     if listed_as not in known:
-        raise ConfigError(f"there is no task {entry.task!r}{did_you_mean(entry.task, set(known))}")
+        raise ConfigError(f"unknown task {entry.task!r}{did_you_mean(entry.task, set(known))}")
     paid = None if entry.provider is None else payee(entry.provider, entry.model)
     if paid is None or ":" not in paid:
         _check_routed(entry.model, paid)
@@ -83,39 +92,42 @@ def as_looked_up(entry: PriceEntry) -> PriceEntry:
 
 
 def _check_routed(model: str, paid: str | None) -> None:
-    """Refuse a line that would be looked up for a call through Hugging Face's router, and never found."""
+    """Refuse an entry that no call through Hugging Face's router would match."""
     if paid is not None and not kind_of(paid.partition(":")[0]).has_model:
         return
     if model == ANY_MODEL:
         raise ConfigError(
-            "'*' is every model of one server: say which with --provider, such as openai:https://api.example.com/v1"
+            "'*' means every model of one server: name it with --provider, such as openai:https://api.example.com/v1"
         )
     if ":" in model:
         raise ConfigError(
-            f"{model!r} is no model of the Hub: one of another server needs that with --provider, such as "
-            "openai:https://api.example.com/v1, and a provider of Hugging Face's is named there, too"
+            f"{model!r} is not a model of the Hub: a model of another server needs that server with --provider, such as "
+            "openai:https://api.example.com/v1, and so does a provider of Hugging Face"
         )
 
 
 def task_of(name: str) -> str:
-    """Return the Hub's name for a task, where it has one for it."""
+    """Return the name by which the Hub and the price list know a task, or the name itself."""
     return facts_of(name).price_task
 
 
 def payee(provider: str, model: str | None = None) -> str | None:
-    """Return who is paid: an Inference Provider's name, None for any of them, or the label of a target that has the model.
+    """Return who is paid: an Inference Provider's name, None for any of them, or the label of a target with the model.
 
-    provider: as people write it: 'novita', 'hf:novita', 'hf' for any, 'openai:https://api.example.com/v1/', 'ollama'.
+    Args:
+        provider: as people write it: 'novita', 'hf:novita', 'hf' for any, 'openai:https://api.example.com/v1/',
+            'ollama'.
+        model: model of the entry.
 
     Raises:
-        ConfigError: it is nobody whom a call could be paid to.
+        ConfigError: not a provider or target.
     """
     kind, colon, _ = provider.strip().partition(":")
     kinds = registered()
     if colon and kind not in kinds:
         raise ConfigError(
-            f"{provider!r} begins with no kind of target{did_you_mean(kind, set(kinds))}; write an Inference Provider, such as "
-            "'novita', or a target, such as 'openai:https://api.example.com/v1'"
+            f"{provider!r} does not begin with a kind of target{did_you_mean(kind, set(kinds))}; write an Inference Provider, "
+            "such as 'novita', or a target, such as 'openai:https://api.example.com/v1'"
         )
     if not colon and kind not in kinds:
         return _inference_provider(kind)
@@ -123,7 +135,7 @@ def payee(provider: str, model: str | None = None) -> str | None:
     if kind_of(target.kind).routed:
         if target.url is not None:
             raise ConfigError(
-                f"{provider!r}: what is paid for there is an Inference Provider; write its name, such as 'novita'"
+                f"{provider!r}: the payee there is an Inference Provider; write its name, such as 'novita'"
             )
         return None if target.provider is None else _inference_provider(target.provider)
     if kind_of(target.kind).argument == "url" and target.url is None:
@@ -136,12 +148,14 @@ def _inference_provider(name: str) -> str:
     if not _PROVIDER.fullmatch(name):
         raise ConfigError(f"{name!r} is not the name of an Inference Provider, such as 'novita'")
     if name in ROUTER_CHOICES:
-        raise ConfigError(f"{name!r} is nobody: the router chooses by it; write whom it chooses, such as 'novita'")
+        raise ConfigError(
+            f"{name!r} is not a provider, but the router's choice of one; write its name, such as 'novita'"
+        )
     return name
 
 
 def _same_payee(provider: str, model: str) -> sa.ColumnElement[bool]:
-    """Say which lines are of a provider: those kept under its name and, from before names were looked at, as it is written."""
+    """Return the condition for entries of a provider, also those stored before names were normalised."""
     as_written = models.c.provider == provider
     try:
         return sa.or_(as_written, models.c.provider.is_not_distinct_from(payee(provider, model)))
@@ -150,9 +164,18 @@ def _same_payee(provider: str, model: str) -> sa.ColumnElement[bool]:
 
 
 def remove(engine: sa.Engine, model: str, task: str | None = None, provider: str | None = None) -> list[PriceEntry]:
-    """Take lines of a model out, and return them; only those of a task and of a provider, where given.
+    """Remove entries of a model, and return them.
 
-    What the router lists comes back with the next refresh. Raises SQLAlchemyError.
+    The router's entries return with the next refresh.
+
+    Args:
+        engine: the database.
+        model: Hub id.
+        task: only entries for this task.
+        provider: only entries of this provider.
+
+    Raises:
+        SQLAlchemyError: the database cannot be written to.
     """
     wanted = [models.c.model == model]
     if task is not None:
@@ -168,40 +191,46 @@ def remove(engine: sa.Engine, model: str, task: str | None = None, provider: str
 
 @dataclass(frozen=True)
 class Replaced:
-    """What a refresh did.
-
-    listed: lines that the router has now; priced: how many of them have a price; gone: lines that it had and no longer has;
-    replaced: models whose price came with hf-gateway until now; kept: lines that were set by hand; left_out: lines of the
-    router that no table takes, for a context, a price or a name that is none.
-    """
+    """Result of a refresh."""
 
     listed: int
+    """Entries of the router."""
     priced: int
+    """How many of them have a price."""
     gone: int
+    """Entries that the router no longer lists."""
     replaced: tuple[str, ...]
+    """Models whose initial price was replaced."""
     kept: int
+    """Entries that were set by hand."""
     left_out: int = 0
+    """Entries of the router with an invalid context, price or name."""
 
 
 def replace_router_entries(engine: sa.Engine, listed: Iterable[CatalogueEntry], at: dt.datetime) -> Replaced:
-    """Make the router's lines those that it lists, as of a moment; all at once, whoever else does it.
+    """Replace the router's entries in one transaction.
+
+    Args:
+        engine: the database.
+        listed: models of the catalogue.
+        at: time of the catalogue.
 
     Raises:
-        BadResponse: it lists nothing that anybody offers; all stays as it was.
-        SQLAlchemyError: the database cannot be written.
+        BadResponse: the catalogue has no offers; all entries stay.
+        SQLAlchemyError: the database cannot be written to.
     """
     lines = list(_of_router(listed, at))
     found = {entry.key: entry for entry in lines if _is_sound(entry)}
     left_out = sum(not _is_sound(entry) for entry in lines)
     if not found:
-        odd = f" ({left_out} lines of it are none)" if left_out else ""
-        raise BadResponse(f"the list of models has no offer in it{odd}", target="the router")
+        invalid = f" ({left_out} invalid lines)" if left_out else ""
+        raise BadResponse(f"the list of models has no offers{invalid}", target="the router")
     with engine.begin() as connection:
         _lock(connection)
         known = [_entry(row._mapping) for row in connection.execute(sa.select(models))]
         pinned = {entry.key for entry in known if entry.pinned}
         before = {entry.key for entry in known if entry.source == "router"}
-        priced = {entry.key[:2] for entry in found.values() if entry.price.known}
+        priced = {entry.key[:2] for entry in found.values() if entry.price.is_known}
         better = {
             entry.model
             for entry in known
@@ -217,18 +246,27 @@ def replace_router_entries(engine: sa.Engine, listed: Iterable[CatalogueEntry], 
         rows = [_row(entry) for key, entry in found.items() if key not in pinned]
         if rows:
             connection.execute(sa.insert(models), rows)
-    of_price = sum(entry.price.known for entry in found.values())
+    of_price = sum(entry.price.is_known for entry in found.values())
     return Replaced(len(rows), of_price, len(before - found.keys()), tuple(sorted(better)), len(pinned), left_out)
 
 
 def refresh(engine: sa.Engine, router: str) -> Replaced:
-    """Ask the router for its catalogue now, and take it over. Raises GatewayError, SQLAlchemyError."""
+    """Read the router's catalogue now and store it.
+
+    Args:
+        engine: the database.
+        router: base URL of the router.
+
+    Raises:
+        GatewayError: the router cannot be reached.
+        SQLAlchemyError: the database cannot be written to.
+    """
     listed = router_catalogue.catalogue_of(router).refresh()
     return replace_router_entries(engine, listed, dt.datetime.now(dt.UTC))
 
 
 def fetched_at(engine: sa.Engine) -> dt.datetime | None:
-    """Return when the router's lines were fetched; None where there are none. Raises SQLAlchemyError."""
+    """Return when the router's entries were fetched; None without such entries. Raises SQLAlchemyError."""
     with engine.connect() as connection:
         found: dt.datetime | None = connection.execute(
             sa.select(sa.func.max(models.c.fetched_at, type_=models.c.fetched_at.type)).where(
@@ -239,10 +277,10 @@ def fetched_at(engine: sa.Engine) -> dt.datetime | None:
 
 
 class PriceBook:
-    """The list as a process that runs for long sees it: read again when it may have changed, refreshed once a day.
+    """The prices for a long-running process: read again when they may have changed, refreshed once a day.
 
-    For threads that may wait: reading asks the database. The router is asked in a thread of its own, and only once somebody
-    calls a model there; without a network the list stays as it is.
+    For threads that may block: reading calls the database. The router is called in a separate thread, and only after
+    a call to one of its models; without a network the prices stay as they are.
     """
 
     def __init__(
@@ -253,7 +291,14 @@ class PriceBook:
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
     ) -> None:
-        """Read nothing yet. clock: seconds, for when to read again; now: the time, for how old the list is."""
+        """Set the database and the router; nothing is read yet.
+
+        Args:
+            engine: the database.
+            router: base URL of the router.
+            clock: returns seconds, for the intervals.
+            now: returns the time, for the age of the prices.
+        """
         self._engine = engine
         self._router = router
         self._clock = clock
@@ -264,10 +309,10 @@ class PriceBook:
         self._asked: float | None = None
         self._read_at: float | None = None
         self.latest = Prices()
-        """What was read last; looking at it costs nothing."""
+        """The prices read last."""
 
     def prices(self) -> Prices:
-        """Return the list, from the database where it was not read lately. Raises SQLAlchemyError."""
+        """Return the prices, from the database if they were not read recently. Raises SQLAlchemyError."""
         with self._lock:
             now = self._clock()
             if self._read_at is None or now - self._read_at >= REREAD_S:
@@ -276,10 +321,10 @@ class PriceBook:
             return self.latest
 
     def expect_router(self, wait: float = 0.0) -> "Future[None]":
-        """Have the router's prices be there, and be of today, because a model of it is called.
+        """Refresh the router's prices if they are not of today, since one of its models is called.
 
-        Returns what is done once they are, or cannot be had; at once where there is nothing to do. wait: seconds to wait for
-        that here. Raises SQLAlchemyError.
+        Returns a future that is done when they are refreshed or cannot be; it is waited for `wait` seconds here.
+        Raises SQLAlchemyError.
         """
         asking = self._begin_to_ask()
         if wait:
@@ -303,20 +348,20 @@ class PriceBook:
         return at is None or not dt.timedelta(0) <= self._now() - at < LIFETIME_S
 
     def _ask(self, done: "Future[None]") -> None:
-        """Take over what this machine read of the router today, or ask."""
+        """Store the catalogue that this machine has cached today, or else read it."""
         try:
             listed = router_catalogue.catalogue_of(self._router)
             known = listed.entries()
-            # A list without an offer in it is an answer that was none.
+            # A list without offers is an invalid answer.
             if known is not None and any(offer.live for model in known[0] for offer in model.providers):
                 taken = replace_router_entries(self._engine, known[0], dt.datetime.fromtimestamp(known[1], dt.UTC))
             else:
                 taken = replace_router_entries(self._engine, listed.refresh(), self._now())
             if taken.left_out:
-                log.warning("%d of the router's prices are none and were left out", taken.left_out)
+                log.warning("%d invalid prices of the router were left out", taken.left_out)
         except (GatewayError, OSError, sa.exc.SQLAlchemyError) as error:
             log.warning(
-                "the router's prices could not be refreshed, so costs are reckoned with the last ones: %s", error
+                "the router's prices could not be refreshed, so costs are calculated with the previous ones: %s", error
             )
         finally:
             with self._lock:
@@ -334,7 +379,7 @@ def _of_router(listed: Iterable[CatalogueEntry], at: dt.datetime) -> Iterable[Pr
 
 
 def _is_sound(entry: PriceEntry) -> bool:
-    """Whether the table takes a line that somebody else wrote."""
+    """Return whether the table accepts an entry of the router."""
     prices = [getattr(entry.price, name) for name in _COLUMNS]
     return (
         all(_is_text(name) for name in (entry.model, entry.provider) if name is not None)
@@ -344,12 +389,12 @@ def _is_sound(entry: PriceEntry) -> bool:
 
 
 def _is_text(name: str) -> bool:
-    # PostgreSQL takes no NUL, and no database a half of a character.
+    # PostgreSQL does not accept NUL characters, and neither database accepts lone surrogates.
     return bool(name.strip()) and not any(each == "\0" or "\ud800" <= each <= "\udfff" for each in name)
 
 
 def _exact(price: float | None) -> Decimal | None:
-    """Return the number as it is written, not as the float next to it."""
+    """Return the number as it is written, not the exact value of the float."""
     return None if price is None else Decimal(repr(price))
 
 
@@ -399,24 +444,22 @@ def _is(key: tuple[str, str, str | None]) -> list[sa.ColumnElement[bool]]:
 
 def _check(entry: PriceEntry) -> None:
     if not _is_text(entry.model):
-        raise ConfigError("a price needs the id of its model, which is text")
+        raise ConfigError("a price needs the id of its model as text")
     if entry.provider is not None and not _is_text(entry.provider):
-        raise ConfigError(f"{entry.provider!r} is no provider's name")
+        raise ConfigError(f"{entry.provider!r} is not a valid provider name")
     if entry.context is not None and not 0 < entry.context < _MAX_TOKENS:
-        raise ConfigError(
-            f"{entry.context} is no number of tokens that a model takes; it is from 1 to {_MAX_TOKENS - 1}"
-        )
-    if not entry.price.known:
-        raise ConfigError(f"no price is given for {entry.model}; write 0 where nothing is paid")
+        raise ConfigError(f"{entry.context} is not a valid number of tokens; it is from 1 to {_MAX_TOKENS - 1}")
+    if not entry.price.is_known:
+        raise ConfigError(f"no price is given for {entry.model}; write 0 if it is free")
     for name in _COLUMNS:
         price = getattr(entry.price, name)
         if price is not None and not (price.is_finite() and 0 <= price < _MAX_USD):
             raise ConfigError(f"{price} is not a price in USD")
         if price is not None and price != round(price, 12):
-            raise ConfigError(f"{price} has more than 12 digits after the point")
+            raise ConfigError(f"{price} has more than 12 decimals")
 
 
 def _lock(connection: sa.Connection) -> None:
-    """Have nobody else change the table at the same time; SQLite's transactions hold its one lock from their beginning."""
+    """Lock the table against other writers; SQLite's transactions hold its only lock from their beginning."""
     if connection.dialect.name == "postgresql":
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_REFRESH_LOCK_ID)))

@@ -1,4 +1,4 @@
-"""Where the ledger is: what HF_GATEWAY_LEDGER and `ledger.enable` say, checked without any third-party package."""
+"""URL of the ledger: HF_GATEWAY_LEDGER and the arguments of `ledger.enable`, validated without any third-party package."""
 
 import os
 import re
@@ -21,7 +21,7 @@ _PORT = re.compile(r"(?:\[[^/?]+\]|[^/:?]+)?(?::(?P<port>[^/?]*))?")
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> str | None:
-    """Return the URL that HF_GATEWAY_LEDGER means; None where the ledger is off. Raises ConfigError for what is no URL."""
+    """Return the URL from HF_GATEWAY_LEDGER; None if the ledger is disabled. Raises ConfigError for an invalid URL."""
     value = environment.get(VARIABLE, "").strip()
     if not value or re.fullmatch(r"0|off|no|false", value, re.IGNORECASE):
         return None
@@ -34,9 +34,14 @@ def default() -> str:
 
 
 def choose_url(given: str | None, what: str = "--ledger") -> str:
-    """Return the URL that a command is to use: the one that it was given, HF_GATEWAY_LEDGER's, or the user's file's.
+    """Return the URL for a command: the one given, HF_GATEWAY_LEDGER's, or that of the user's file.
 
-    what: how the option is called. Raises ConfigError.
+    Args:
+        given: value of the option.
+        what: name of the option, for errors.
+
+    Raises:
+        ConfigError: invalid URL.
     """
     if given is not None:
         return check_url(given, what)
@@ -45,24 +50,32 @@ def choose_url(given: str | None, what: str = "--ledger") -> str:
 
 def of_file(path: str | Path) -> str:
     """Return the URL of a SQLite file."""
-    # No more than what would be read as something else, so that people know their path again.
+    # Only characters with a meaning are quoted, so that people recognise their path.
     quoted = str(Path(path).expanduser().absolute()).replace("%", "%25").replace("?", "%3F")
     return f"sqlite:///{quoted}"
 
 
 def file_of(url: str) -> Path | None:
-    """Return the file of a SQLite ledger's URL; None for the URL of a server."""
+    """Return the file of a SQLite URL; None for the URL of a server."""
     if not url.startswith("sqlite"):
         return None
     return Path(unquote(url.partition("://")[2].removeprefix("/").partition("?")[0]))
 
 
 def check_url(url: str, what: str = "the ledger's URL") -> str:
-    """Return the URL with its driver named. Raises ConfigError for another database, or one whose package is missing."""
+    """Return a valid URL with its driver.
+
+    Args:
+        url: the URL.
+        what: name of the setting, for errors.
+
+    Raises:
+        ConfigError: invalid URL, another database, or a missing package.
+    """
     if not url.strip():
-        raise ConfigError(f"{what} is empty; leave it out, or write a URL such as 'sqlite:///ledger.sqlite'")
+        raise ConfigError(f"{what} is empty; omit it, or write a URL such as 'sqlite:///ledger.sqlite'")
     if not _is_text(unquote(url)):
-        raise ConfigError(f"{what} has bytes in it that are no text")
+        raise ConfigError(f"{what} contains bytes that are not text")
     scheme, colon, rest = url.partition("://")
     if not colon:
         raise ConfigError(
@@ -73,12 +86,12 @@ def check_url(url: str, what: str = "the ledger's URL") -> str:
     if scheme == "sqlite+pysqlite":
         scheme = "sqlite"
     if scheme not in ("sqlite", "postgresql+psycopg"):
-        raise ConfigError(f"{what} names {scheme!r}; the ledger is kept in 'sqlite' or 'postgresql+psycopg'")
+        raise ConfigError(f"{what} names {scheme!r}; the ledger supports 'sqlite' and 'postgresql+psycopg'")
     if scheme == "sqlite":
         path, mark, query = rest.removeprefix("/").partition("?")
         if not path or path == ":memory:":
             raise ConfigError(f"{what} names no file; a SQLite ledger needs one, such as 'sqlite:///ledger.sqlite'")
-        # Whoever changes the folder later means the same file.
+        # Absolute, so that the URL means the same file after a change of the working folder.
         rest = of_file(unquote(path)).partition("://")[2] + mark + query
     else:
         _check_server(rest, what)
@@ -87,20 +100,18 @@ def check_url(url: str, what: str = "the ledger's URL") -> str:
 
 
 def _check_server(rest: str, what: str) -> None:
-    """Raise ConfigError for what SQLAlchemy cannot read, or reads otherwise than it was meant; nothing of it is quoted."""
+    """Raise ConfigError for a URL that SQLAlchemy cannot parse, or parses differently than intended; without quoting it."""
     found = _USER.match(rest)
     if found is not None and "@" in _without_query(rest[found.end() :]):
         raise ConfigError(f"{what} has more than one '@'; within a user's name or a password write it as %40")
     host = _PORT.match(_without_query(rest[found.end() if found else 0 :]))
     port = host["port"] if host else None
     if port and not (port.isascii() and port.isdigit() and int(port) < 65536):
-        raise ConfigError(
-            f"{what} has a port that is no number; write postgresql+psycopg://user:password@host:5432/database"
-        )
+        raise ConfigError(f"{what} has an invalid port; write postgresql+psycopg://user:password@host:5432/database")
 
 
 def _without_query(text: str) -> str:
-    """Return what stands before the query, which is one where a name and '=' come first."""
+    """Return the text before the query; a question mark that is not followed by a name and '=' is not one."""
     return _QUERY.split(text, maxsplit=1)[0]
 
 
@@ -113,7 +124,7 @@ def _is_text(value: str) -> bool:
 
 
 def check_installed(scheme: str) -> None:
-    """Raise ConfigError with the `pip install` line for the package that is missing. Imports nothing."""
+    """Raise ConfigError with the `pip install` line for a missing package. Imports nothing."""
     if find_spec("sqlalchemy") is None or find_spec("alembic") is None:
         raise ConfigError("the ledger needs SQLAlchemy and Alembic: pip install 'hf-gateway[ledger]'")
     if scheme == "postgresql+psycopg" and find_spec("psycopg") is None:
@@ -121,20 +132,20 @@ def check_installed(scheme: str) -> None:
 
 
 def shown_url(url: str) -> str:
-    """Return the URL as it may be shown: without a password, whatever stands in it, and without the query."""
+    """Return a URL for messages: without its password and query."""
     scheme, _, rest = url.partition("://")
     found = None if scheme.startswith("sqlite") else _USER.match(rest)
     if found is None:
         return f"{scheme}://{rest.partition('?')[0]}"
     user = re.split("[@?]", found["user"], maxsplit=1)[0]
     where = _without_query(rest[found.end() :])
-    # An '@' that is left belongs to a password in which nobody quoted it.
+    # A remaining '@' belongs to a password that was not quoted.
     hidden = found["password"] or "@" in where
     return f"{scheme}://{user}{':***' if hidden else ''}@{where.rpartition('@')[2].partition('?')[0]}"
 
 
 def database_words(error: BaseException) -> str:
-    """Say in one line what an error of a database is: the driver's words, without the statement and what was in it."""
+    """Return a database's error in one line: the driver's message, without the statement and its values."""
     cause = getattr(error, "orig", None) or error
     text = " ".join(str(cause).split()) or type(cause).__name__
     return text if len(text) <= 300 else text[:300] + "…"

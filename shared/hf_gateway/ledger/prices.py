@@ -1,10 +1,10 @@
-"""What a call costs by the price list: who is paid for it, and which price counts. Reads nothing; `models.py` keeps the list.
+"""Prices of calls: who is paid, and which price applies. Pure; the list of prices is in `models.py`.
 
-Who is paid: for `hf` the Inference Provider that served; for every other target the target itself, by its label. A price for
-"any provider" is one for `hf`.
+Who is paid: for `hf` the Inference Provider that served; for other targets the target itself, by its label. A price
+for "any provider" is one for `hf`.
 
-Which price counts: one that somebody set by hand (`hf-gateway models add`), then the router's, then the few that hf-gateway
-comes with. Of each kind the provider's own goes before the one for any.
+Which price applies: a price set by hand (`hf-gateway models add`), then the router's, then the initial ones of this
+package. Among each kind, the provider's own price before the one for any.
 """
 
 import datetime as dt
@@ -23,45 +23,55 @@ from hf_gateway.values.usage import Usage
 PriceSource = Literal["configured", "router"]
 
 TOKENS_PER_PRICE = 1_000_000
+"""Number of tokens that a price is for."""
 EXACT = Context(prec=60)
-"""Whatever precision the caller's program has set for its own numbers."""
+"""Decimal context that does not depend on the caller's."""
 ANY_MODEL = "*"
-"""What stands for every model of one server."""
+"""Stands for every model of one server."""
 ROUTER_CHOICES = (None, "auto", "cheapest", "fastest", "preferred")
 
 
 @dataclass(frozen=True)
 class Price:
-    """What is paid; None where nobody said, which is not 0.
-
-    input, output, cached: USD per million tokens (cached: of input that the provider had in its cache); image: USD an image;
-    second: USD per second.
-    """
+    """Prices; None where unknown, which is not 0."""
 
     input: Decimal | None = None
+    """USD per million input tokens."""
     output: Decimal | None = None
+    """USD per million output tokens."""
     cached: Decimal | None = None
+    """USD per million input tokens from the provider's cache."""
     image: Decimal | None = None
+    """USD per image."""
     second: Decimal | None = None
+    """USD per second."""
 
     @property
-    def known(self) -> bool:
-        """Whether anything is said."""
+    def is_known(self) -> bool:
+        """Whether any price is known."""
         return self != Price()
 
     @property
-    def free(self) -> bool:
-        """Whether a call costs nothing, however large it is."""
-        return self.known and not any((self.input, self.output, self.cached, self.image, self.second))
+    def is_free(self) -> bool:
+        """Whether a call costs nothing, whatever its size."""
+        return self.is_known and not any((self.input, self.output, self.cached, self.image, self.second))
 
     def amount(self, task: str, usage: Usage, seconds: float = 0.0) -> Decimal | None:
-        """Return USD, exactly; None where a price or a count that it takes is not known.
+        """Return the cost of a call in USD, exactly.
 
-        Cached input is paid as other input where there is no price of its own; reasoning is part of the output.
+        Cached input costs as other input if it has no price; reasoning tokens are part of the output.
+
+        Args:
+            task: "embedding" or "chat".
+            usage: tokens of the call.
+            seconds: duration of the call.
+
+        Returns:
+            The cost; None if a needed price or count is unknown.
         """
-        if not self.known:
+        if not self.is_known:
             return None
-        if self.free:
+        if self.is_free:
             return Decimal(0)
         with localcontext(EXACT):
             return self._amount(task, usage, seconds, usage.images or 0)
@@ -82,7 +92,7 @@ class Price:
     def _of_tokens(self, task: str, usage: Usage) -> Decimal | None:
         cached = 0 if self.cached is None else usage.cached_tokens or 0
         if usage.input_tokens is not None:
-            cached = min(cached, usage.input_tokens)  # a part of it, whatever the server says
+            cached = min(cached, usage.input_tokens)  # a part of the input, whatever the server reports
         parts = [(self.input, usage.input_tokens if usage.input_tokens is None else usage.input_tokens - cached)]
         if cached:
             parts.append((self.cached, cached))
@@ -103,45 +113,54 @@ FREE = Price(Decimal(0), Decimal(0))
 
 @dataclass(frozen=True)
 class PriceEntry:
-    """A line of the list: a model, for a task, of a provider (None: of any).
-
-    source: "router", or "configured" by somebody; pinned: set by hand, so that the router does not replace it.
-    """
+    """An entry of the price list."""
 
     model: str
+    """Hub id, or "*" for every model of a server."""
     task: str = CHAT.price_task
+    """Task, by the Hub's name."""
     provider: str | None = None
+    """Provider or label of a target; None for any provider."""
     price: Price = Price()
+    """The prices."""
     context: int | None = None
+    """Maximum tokens; None if unknown."""
     tools: bool | None = None
+    """Whether the model supports tool calls; None if unknown."""
     structured_output: bool | None = None
+    """Whether the model supports JSON schemas; None if unknown."""
     source: PriceSource = "configured"
+    """Whether it is the router's."""
     pinned: bool = False
+    """Whether it was set by hand, so that the router does not replace it."""
     fetched_at: dt.datetime | None = None
+    """When it was fetched or set."""
 
     @property
     def key(self) -> tuple[str, str, str | None]:
-        """What there is one line for in the list: model, task, provider."""
+        """Model, task and provider, of which the list has one entry."""
         return self.model, self.task, self.provider
 
 
 @dataclass(frozen=True)
 class FoundPrice:
-    """A price, and who says so: "router_price" or "configured"."""
+    """A price and its source."""
 
     price: Price
+    """The prices."""
     source: Literal["router_price", "configured"]
+    """Where the price comes from."""
 
 
 DECLARED = FoundPrice(FREE, "configured")
-"""Of what runs on one's own machines: 0, which is said here and not merely left out."""
+"""Price of what runs on one's own machines: an explicit 0, not an unknown price."""
 
 
 class Prices:
-    """The list as it was when it was read. Does not change, so that any thread may use it."""
+    """A price list. Immutable, so that any thread may use it."""
 
     def __init__(self, entries: Iterable[PriceEntry] = ()) -> None:
-        """Take the lines that have a price, and what the router offers without one."""
+        """Index the entries, those of the router without a price included."""
         self._lines: dict[tuple[str, str], list[PriceEntry]] = {}
         for entry in entries:
             self._lines.setdefault((entry.model.casefold(), facts_of(entry.task).price_task), []).append(entry)
@@ -149,10 +168,16 @@ class Prices:
     def of(
         self, target: Target, task: str, *, provider: str | None = None, model: str | None = None
     ) -> FoundPrice | None:
-        """Return the price of a call that was made; None where nobody knows it.
+        """Return the price of a call that was made.
 
-        task: "chat" or "embedding", or the Hub's name; provider: who served, by the answer's word; model: where it was
-        another than the target's.
+        Args:
+            target: the target.
+            task: "chat" or "embedding", or the Hub's name.
+            provider: provider that served, as the answer names it.
+            model: model that served, if it is not the target's.
+
+        Returns:
+            The price; None if unknown.
         """
         lines = self._of_model(target, task, model)
         if not kind_of(target.kind).routed:
@@ -166,11 +191,20 @@ class Prices:
         if not offers:
             return _best([line for line in lines if line.provider is None])
         first = offers[0]
-        # Whom the router chose is not known: then only a price on which all agree is one.
+        # The provider that the router chose is unknown, so the price is known only if all providers agree.
         return first if first and all(each is not None and each.price == first.price for each in offers) else None
 
     def dearest(self, target: Target, task: str, *, model: str | None = None) -> Price | None:
-        """Return what a call that is yet to be made costs at most; None where that is not known."""
+        """Return the maximum price of a call that will be made.
+
+        Args:
+            target: the target.
+            task: "chat" or "embedding", or the Hub's name.
+            model: model of the call, if it is not the target's.
+
+        Returns:
+            The price; None if unknown.
+        """
         if (found := self.of(target, task, model=model)) is not None:
             return found.price
         if not kind_of(target.kind).routed or target.provider not in ROUTER_CHOICES:
@@ -190,19 +224,19 @@ class Prices:
 
     def _of_server(self, target: Target, lines: Sequence[PriceEntry]) -> FoundPrice | None:
         own = [line for line in lines if line.provider == target.label]
-        # One that names the model goes before one for all models of that server.
+        # An entry for the model has priority over one for all models of that server.
         named = _best([line for line in own if line.model != ANY_MODEL]) or _best(own)
         return named or (DECLARED if is_own(target) else None)
 
 
 def _offers(lines: Sequence[PriceEntry]) -> list[FoundPrice | None]:
-    """Return what each provider takes that the router may choose; None for one whose price nobody knows."""
+    """Return the prices of the providers that the router may choose; None for one whose price is unknown."""
     providers = dict.fromkeys(line.provider for line in lines if line.provider is not None and line.source == "router")
     return [_best([line for line in lines if line.provider == name]) for name in providers]
 
 
 def _best(lines: Sequence[PriceEntry]) -> FoundPrice | None:
-    priced = [line for line in lines if line.price.known]
+    priced = [line for line in lines if line.price.is_known]
     if not priced:
         return None
     best = min(priced, key=lambda line: (not line.pinned, line.source != "router", line.provider is None))
@@ -210,7 +244,7 @@ def _best(lines: Sequence[PriceEntry]) -> FoundPrice | None:
 
 
 def _upper(prices: Sequence[Price]) -> Price:
-    """Return a price that is as high as each of these, in each of its parts."""
+    """Return a price that is at least as high as each of these, in every part."""
     highest = prices[0]
     for price in prices[1:]:
         for name in ("input", "output", "image", "second"):
@@ -221,11 +255,11 @@ def _upper(prices: Sequence[Price]) -> Price:
 
 
 def is_own(target: Target) -> bool:
-    """Whether a target is a machine of one's own, where calls cost nothing: declared here, kind by kind.
+    """Return whether a target is one's own machine, on which calls cost nothing: declared here, by kind.
 
-    In this process, text-embeddings-inference and Ollama: yes, but for Ollama's cloud models. A server that is only known to
-    speak OpenAI's form: by its address, since the same form is sold; one with a public name has to be priced, be it with 0.
-    A dedicated endpoint is billed by the time that it is up, whoever calls it: no.
+    This process, text-embeddings-inference and Ollama are, except for Ollama's cloud models. An OpenAI-compatible
+    server is if its address is private, since hosted services have the same API; one with a public name needs a
+    price, even if it is 0. A dedicated endpoint is not: it is billed by uptime, not by call.
     """
     kind = kind_of(target.kind)
     host = (urlsplit(target.url).hostname or "") if target.url is not None else ""

@@ -1,7 +1,7 @@
-"""Where rows wait that the database does not take: files of JSON lines, one process appends to each, any process takes them in.
+"""Files for rows that the database does not accept yet: JSON lines, appended by one process each, imported by any process.
 
-A line is with the operating system once `append` returns, so that it outlives the process; the disk has it for certain (fsync)
-when the file is closed. Whoever uses a file holds a lock on it, which ends with the process.
+A line is passed to the operating system before `append` returns, so it survives the process; it is synced to disk
+(fsync) when the file is closed. A process that uses a file holds a lock on it, which ends with the process.
 """
 
 import contextlib
@@ -16,34 +16,36 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 MAX_FILE_BYTES = 8_000_000
-"""Bytes after which a file is closed and another one begun."""
+"""Size after which a new file is begun."""
 MAX_BYTES = 256_000_000
-"""Bytes that all files of a ledger may take up; what comes beyond is refused."""
+"""Maximum size of all files of a ledger; further rows are refused."""
 _SUFFIX = ".jsonl"
 _ASIDE = "unreadable.txt"
 
 
 class SpillFull(OSError):
-    """There is no more room for what waits."""
+    """The files have reached their maximum size."""
 
 
 class Line(NamedTuple):
-    """One line of a file. id: the same whoever reads it, and however often."""
+    """A line of a file."""
 
     id: uuid.UUID
+    """Id that does not depend on the reader."""
     text: bytes
+    """The line's bytes."""
 
 
 class Spill:
-    """The files of one ledger, in a folder of their own. Safe for threads and processes, also across a fork.
+    """The files of a ledger, in a folder. Safe for threads, processes and forks.
 
     Args:
-        folder: made when first needed, readable for its owner alone.
-        max_bytes: what all files together may take up.
+        folder: created when it is needed, readable for its owner only.
+        max_bytes: maximum size of all files.
     """
 
     def __init__(self, folder: Path, *, max_bytes: int = MAX_BYTES) -> None:
-        """Take the folder; nothing is opened yet."""
+        """Set the folder; nothing is opened yet."""
         self.folder = folder
         self.max_bytes = max_bytes
         self._lock = threading.Lock()
@@ -53,7 +55,7 @@ class Spill:
         self._others_bytes = 0
 
     def append(self, values: Sequence[Any]) -> None:
-        """Write each value as a line of JSON: all of them or none. Raises OSError, SpillFull among them."""
+        """Append each value as a line of JSON, all or none. Raises OSError, such as SpillFull."""
         data = b"".join(json.dumps(value, separators=(",", ":")).encode() + b"\n" for value in values)
         with self._lock:
             if self._own is not None and self._own_bytes + len(data) > MAX_FILE_BYTES:
@@ -62,34 +64,34 @@ class Spill:
                 self._open()
             assert self._own is not None
             if self._others_bytes + self._own_bytes + len(data) > self.max_bytes:
-                raise SpillFull(f"what waits in {self.folder} is {self.max_bytes:,} bytes already")
+                raise SpillFull(f"the files in {self.folder} have {self.max_bytes:,} bytes already")
             try:
                 _write(self._own, data)
             except OSError:
-                # Half a line would spoil the next one.
+                # A partial line would corrupt the next one.
                 with contextlib.suppress(OSError):
                     os.ftruncate(self._own, self._own_bytes)
                 raise
             self._own_bytes += len(data)
 
     def close(self) -> None:
-        """Close this process's file, so that it can be taken in."""
+        """Close this process's file, so that it can be imported."""
         with self._lock:
             self._close()
 
     def waiting(self) -> list[Path]:
-        """Return the files there are, oldest first; other processes may be writing to some."""
+        """Return the files, oldest first; other processes may be writing to some."""
         if not self.folder.is_dir():
             return []
         return sorted(each for each in self.folder.iterdir() if each.suffix == _SUFFIX)
 
     def has_files(self) -> bool:
-        """Say whether a file that this process wrote is still there."""
+        """Return whether a file that this process wrote still exists."""
         self._written = {path for path in self._written if path.exists()}
         return bool(self._written)
 
-    def claimed(self, path: Path) -> "Claim | None":
-        """Take a file for reading, unless somebody else uses it or it is gone. Raises OSError."""
+    def claim(self, path: Path) -> "Claim | None":
+        """Open a file for reading, unless it is in use or does not exist. Raises OSError."""
         try:
             descriptor = os.open(path, os.O_RDWR | _BINARY)
         except FileNotFoundError:
@@ -102,12 +104,12 @@ class Spill:
         return Claim(path, descriptor)
 
     def put_aside(self, line: Line) -> None:
-        """Keep a line that nobody can take in, for its owner to look at. Raises OSError."""
+        """Write a line that cannot be imported into a separate file for the owner. Raises OSError."""
         with (self.folder / _ASIDE).open("ab") as file:
             file.write(line.text.rstrip(b"\n") + b"\n")
 
     def abandon(self) -> None:
-        """Forget the file without touching its lock: after a fork it is the parent's."""
+        """Forget the file without releasing its lock: after a fork it belongs to the parent."""
         own, self._own, self._lock = self._own, None, threading.Lock()
         self._own_bytes, self._written = 0, set()
         if own is not None:
@@ -132,29 +134,29 @@ class Spill:
 
 
 class Claim:
-    """A file that this process alone reads, from when it was claimed until `close`."""
+    """A file that only this process reads, until `close`."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
-        """Take a descriptor that is locked."""
+        """Set the path and a locked file descriptor."""
         self.path = path
         self._file = os.fdopen(descriptor, "rb")
 
     def lines(self) -> Iterator[Line]:
-        """Give the lines in order, each with its id. Raises OSError."""
+        """Yield the lines in order, each with its id. Raises OSError."""
         place = 0
         for text in self._file:
             yield Line(uuid.uuid5(uuid.NAMESPACE_OID, f"{self.path.name}:{place}"), text)
             place += len(text)
 
     def delete(self) -> None:
-        """Delete the file, all of which was taken in. Raises OSError."""
+        """Delete the file after its import. Raises OSError."""
         if _CLOSE_FIRST:
             self._file.close()
         self.path.unlink(missing_ok=True)
         self._file.close()
 
     def close(self) -> None:
-        """Let it go; what is left of it stays."""
+        """Close the file and keep it."""
         self._file.close()
 
 
@@ -172,7 +174,7 @@ def _size(path: Path) -> int:
 
 
 def _is_ours(path: Path, descriptor: int) -> bool:
-    """Say whether the name still means this file: whoever had it before may have deleted it."""
+    """Return whether the path still names this file, which its previous user may have deleted."""
     try:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
     except FileNotFoundError:
@@ -186,7 +188,7 @@ if sys.platform == "win32":
     _CLOSE_FIRST = True
 
     def _try_lock(descriptor: int) -> bool:
-        os.lseek(descriptor, 1 << 40, os.SEEK_SET)  # far behind the end, where nobody reads
+        os.lseek(descriptor, 1 << 40, os.SEEK_SET)  # far after the end, where there is no data
         try:
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
         except OSError:

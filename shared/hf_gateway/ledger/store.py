@@ -1,6 +1,6 @@
-"""The ledger's database: where it is, how it is opened, and that it has its tables.
+"""The ledger's database: its connections, its tables, and roles of tenants.
 
-Importing this imports SQLAlchemy, which takes tenths of a second: never on an event loop.
+Importing this module imports SQLAlchemy, which takes tenths of a second: not on an event loop.
 """
 
 import contextlib
@@ -24,22 +24,25 @@ from hf_gateway.values.logs import logger
 log = logger(__name__)
 
 HEAD = "0001"
-"""The revision of the tables that this code knows."""
+"""Revision of the tables that this code uses."""
 VERSION_TABLE = "hf_gateway_version"
-"""Not Alembic's own name: the database may be another program's, too."""
+"""Not Alembic's default name: the database may belong to another program too."""
 _MIGRATION_LOCK_ID = 0x68665F6777  # for PostgreSQL's advisory lock
 
 
 def open_engine(
     url: str, *, patience: float = 5.0, read_only: bool = False, connected: Callable[[Any], None] | None = None
 ) -> sa.Engine:
-    """Return an engine for the ledger's database; nothing is connected to yet.
+    """Return an engine for the ledger's database; nothing is connected yet.
 
-    patience: seconds for SQLite's lock and PostgreSQL's connection; a statement of PostgreSQL's may take twice that.
-    connected: is told of each of the driver's connections, before anything is said on it.
+    A SQLite transaction takes the write lock when it begins, so that two transactions that read and then write cannot
+    deadlock; not with `read_only`, nor with the execution option `reading` on its connection.
 
-    A transaction of SQLite takes the write lock when it begins, so that two that read and then write cannot block each other;
-    with read_only it takes none, nor where its connection has the execution option `reading`.
+    Args:
+        url: URL of the database.
+        patience: seconds for SQLite's lock and PostgreSQL's connection; a PostgreSQL statement may take twice that.
+        read_only: whether transactions only read.
+        connected: called with each new driver connection before it is used.
     """
     parsed = sa.make_url(url)
     if parsed.get_backend_name() == "sqlite":
@@ -48,7 +51,7 @@ def open_engine(
         "connect_timeout": max(2, round(patience)),
         "application_name": "hf-gateway",
         "tcp_user_timeout": int(2000 * patience),
-        # What is prepared does not survive a pooler that changes connections between transactions.
+        # Prepared statements do not survive a pooler that changes connections between transactions.
         "prepare_threshold": None,
     }
     engine = sa.create_engine(
@@ -59,7 +62,7 @@ def open_engine(
     def _limit(connection: Any, _record: Any) -> None:
         if connected is not None:
             connected(connection)
-        # Said on the connection: a pooler may refuse options in the URL.
+        # Set on the connection: a pooler may refuse options in the URL.
         with connection.cursor() as cursor:
             cursor.execute(f"SET statement_timeout = {int(2000 * patience)}")
         connection.commit()
@@ -68,7 +71,7 @@ def open_engine(
 
 
 class _Idle:
-    """What a fork closes of an engine: the connections that wait in its pool."""
+    """The idle connections of an engine, which a fork closes."""
 
     def __init__(self, engine: sa.Engine, file: str) -> None:
         self._engine, self._file = engine, file
@@ -82,20 +85,20 @@ class _Idle:
 
 
 _IN_USE = "hf_gateway_in_use"
-"""Where a connection's record says which thread has it."""
+"""Key in a connection's record for the thread that uses it."""
 
 
 class _GatedPool(sa.pool.QueuePool):
-    """A pool whose connections are within the gate of forks from before they leave it until they are back.
+    """A pool whose connections hold the fork gate from before their checkout until after their return.
 
-    SQLAlchemy tells of a checkout when the connection is out already, and of a checkin when it is not yet in: a fork between
-    would find it neither in use nor in the pool, and leave it open in the child.
+    SQLAlchemy reports a checkout after the connection has left the pool, and a return before it is back: a fork in
+    between would find it neither in use nor in the pool, and leave it open in the child.
     """
 
     file: str
     """Path of the database."""
     replaced = False
-    """Whether the engine has another pool by now: what comes back to this one is closed."""
+    """Whether the engine has another pool now: connections that return to this one are closed."""
 
     def _do_get(self) -> Any:
         thread = gate.enter(self.file)
@@ -104,7 +107,7 @@ class _GatedPool(sa.pool.QueuePool):
         except BaseException:
             gate.leave(self.file, thread)
             raise
-        if _IN_USE in record.record_info:  # it called itself, since another thread was faster
+        if _IN_USE in record.record_info:  # a recursive call, since another thread was faster
             gate.leave(self.file, thread)
         else:
             record.record_info[_IN_USE] = thread
@@ -133,7 +136,7 @@ def _sqlite(parsed: sa.URL, patience: float, read_only: bool) -> sa.Engine:
     engine = sa.create_engine(
         parsed,
         poolclass=FilePool,
-        # In autocommit, since transactions are begun below: the driver would begin none for tables and PRAGMAs.
+        # In autocommit, since transactions are begun below: the driver would not begin any for tables and PRAGMAs.
         connect_args={"timeout": patience, "isolation_level": None, "check_same_thread": False},
         hide_parameters=True,
     )
@@ -156,7 +159,7 @@ def _sqlite(parsed: sa.URL, patience: float, read_only: bool) -> sa.Engine:
 
     @sa.event.listens_for(engine, "engine_disposed")
     def _disposed(_engine: Any, idle: _Idle = idle) -> None:
-        """Do nothing; keeps what forks close for as long as the engine lives."""
+        """Do nothing; keeps the object that forks use alive as long as the engine."""
 
     @sa.event.listens_for(engine, "begin")
     def _begin(connection: sa.Connection) -> None:
@@ -167,7 +170,7 @@ def _sqlite(parsed: sa.URL, patience: float, read_only: bool) -> sa.Engine:
 
 
 def revision(engine: sa.Engine) -> str | None:
-    """Return the revision that the database's tables have; None where there are none. Raises SQLAlchemyError, OSError."""
+    """Return the revision of the database's tables; None if they do not exist. Raises SQLAlchemyError, OSError."""
     with engine.connect() as connection:
         return _revision(connection.execution_options(reading=True))
 
@@ -175,25 +178,25 @@ def revision(engine: sa.Engine) -> str | None:
 def _revision(connection: sa.Connection) -> str | None:
     if not sa.inspect(connection).has_table(VERSION_TABLE):
         return None
-    found = connection.execute(sa.text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()  # noqa: S608 - our own name
+    found = connection.execute(sa.text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()  # noqa: S608 - a constant
     return None if found is None else str(found)
 
 
 def upgrade(engine: sa.Engine) -> bool:
-    """Make the tables, or bring them to what this code knows, once, whoever else tries at the same time.
+    """Create the tables or migrate them, once, even if several processes try at the same time.
 
     Returns whether there was anything to do.
 
     Raises:
-        ConfigError: a newer hf-gateway made them.
-        SQLAlchemyError, OSError: the database is not there, or does not let us.
+        ConfigError: a newer hf-gateway created the tables.
+        SQLAlchemyError, OSError: the database cannot be reached or refuses.
     """
     found = revision(engine)
     if found == HEAD:
         return False
     if found is not None and found > HEAD:
         raise ConfigError(
-            f"the tables in {shown_url(str(engine.url))} are of revision {found}, made by a newer hf-gateway, and this one knows "
+            f"the tables in {shown_url(str(engine.url))} have revision {found} of a newer hf-gateway, and this one supports "
             f"{HEAD}: upgrade with `pip install -U hf-gateway`"
         )
     from alembic import command
@@ -204,7 +207,7 @@ def upgrade(engine: sa.Engine) -> bool:
     with engine.begin() as connection:
         if connection.dialect.name == "postgresql":
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK_ID})")
-        # SQLite's transaction holds the write lock already; so whoever comes second sees what the first one made.
+        # SQLite's transaction holds the write lock already, so a second process sees the tables of the first.
         if _revision(connection) != HEAD:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
@@ -213,7 +216,12 @@ def upgrade(engine: sa.Engine) -> bool:
 
 @contextmanager
 def open_ledger(url: str, *, patience: float = 5.0) -> Iterator[sa.Engine]:
-    """Give an engine whose database has its tables, and close its connections afterwards. Raises what `upgrade` does."""
+    """Yield an engine for a database with its tables, and close its connections afterwards. Raises as `upgrade`.
+
+    Args:
+        url: URL of the database.
+        patience: seconds for SQLite's lock and PostgreSQL's connection.
+    """
     engine = open_engine(url, patience=patience)
     with contextlib.ExitStack() as closing:
         closing.callback(engine.dispose)
@@ -222,27 +230,32 @@ def open_ledger(url: str, *, patience: float = 5.0) -> Iterator[sa.Engine]:
 
 
 def grant(url: str, role: str, tenant: str) -> None:
-    """Let a role of PostgreSQL read one tenant's rows, and no others; "*" for those of all.
+    """Allow a PostgreSQL role to read the rows of one tenant; "*" for the rows of all tenants.
 
-    A role may be given several tenants; within a session it can narrow what it sees with `SET hf_gateway.tenant = '…'`,
-    and never widen it. Run by the owner of the tables, whom the policy does not bind.
+    A role may be granted several tenants; within a session it can restrict itself with `SET hf_gateway.tenant = '…'`,
+    and never extend its access. Run by the owner of the tables, to whom the policy does not apply.
+
+    Args:
+        url: URL of the database.
+        role: the role.
+        tenant: the tenant.
 
     Raises:
-        ConfigError: the database is no PostgreSQL; the role may not look into the schema.
-        SQLAlchemyError: there is no such role, or it may not be given rights by us.
+        ConfigError: the database is not PostgreSQL, or the role has no access to the schema.
+        SQLAlchemyError: the role does not exist, or this user may not grant it access.
     """
     with open_ledger(url) as engine, engine.begin() as connection:
         if connection.dialect.name != "postgresql":
-            raise ConfigError("SQLite has no roles: whoever can read the file reads all of it")
+            raise ConfigError("SQLite has no roles: a user who can read the file can read all of it")
         quoted = connection.dialect.identifier_preparer.quote_identifier(role)
         schema = connection.exec_driver_sql("SELECT current_schema()").scalar()
         quoted_schema = connection.dialect.identifier_preparer.quote_identifier(str(schema))
         connection.exec_driver_sql(f"GRANT USAGE ON SCHEMA {quoted_schema} TO {quoted}")
-        # PostgreSQL only warns of a right that is not ours to give.
+        # PostgreSQL only warns if this user may not grant a privilege.
         usable = sa.select(sa.func.has_schema_privilege(role, schema, "USAGE"))
         if not connection.execute(usable).scalar():
             raise ConfigError(
-                f"{role} may not look into the schema {schema}, and this user may not let it; its owner can: "
+                f"{role} has no access to the schema {schema}, and this user may not grant it; its owner can: "
                 f"GRANT USAGE ON SCHEMA {quoted_schema} TO {quoted}"
             )
         for table in (observations.name, tenant_roles.name, VERSION_TABLE):
@@ -255,29 +268,47 @@ def grant(url: str, role: str, tenant: str) -> None:
 
 
 def revoke(url: str, role: str, tenant: str | None = None) -> None:
-    """Take a tenant's rows from a role, or all of them. Raises SQLAlchemyError."""
+    """Revoke a role's access.
+
+    Args:
+        url: URL of the database.
+        role: the role.
+        tenant: only the access to this tenant's rows.
+
+    Raises:
+        SQLAlchemyError: the database failed.
+    """
     with open_ledger(url) as engine, engine.begin() as connection:
         taken = sa.delete(tenant_roles).where(tenant_roles.c.role == role)
         connection.execute(taken if tenant is None else taken.where(tenant_roles.c.tenant == tenant))
 
 
 def insert_new(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> set[uuid.UUID]:
-    """Insert the rows whose id is not there yet; returns the ids of those. Raises SQLAlchemyError."""
+    """Insert the rows whose id does not exist yet, and return their ids.
+
+    Args:
+        connection: a connection in a transaction.
+        table: the table.
+        rows: the rows by column.
+
+    Raises:
+        SQLAlchemyError: the database failed.
+    """
     if not rows:
         return set()
     if connection.dialect.name == "sqlite":
-        # The transaction holds the write lock, so what lies behind the last row afterwards is what was inserted.
+        # The transaction holds the write lock, so the rows after the last one are those that were inserted.
         rowid = sa.literal_column("rowid", sa.Integer)
         last = connection.execute(sa.select(sa.func.max(rowid)).select_from(table)).scalar() or 0
         done = connection.execute(sqlite.insert(table).on_conflict_do_nothing(), list(rows))
         if done.rowcount == len(rows):
             return {row["id"] for row in rows}
         return set(connection.execute(sa.select(table.c.id).where(rowid > last)).scalars())
-    # One statement with one parameter: several times faster than one a row, and any pooler lets it through.
+    # One statement with one parameter: several times faster than one per row, and compatible with poolers.
     name = connection.dialect.identifier_preparer.format_table(table)
     columns = ", ".join(table.c.keys())
     found = connection.exec_driver_sql(
-        f"INSERT INTO {name} ({columns}) "  # noqa: S608 - our own names
+        f"INSERT INTO {name} ({columns}) "  # noqa: S608 - names of the table and its columns
         f"SELECT {columns} FROM json_populate_recordset(NULL::{name}, %s::json) ON CONFLICT DO NOTHING RETURNING id",
         (json.dumps(rows, default=str, ensure_ascii=False),),
     )

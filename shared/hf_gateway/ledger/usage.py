@@ -1,8 +1,9 @@
-"""What the ledger says: calls, tokens, costs, times and errors, by model, provider, target, day, tenant, user or chain.
+"""Reports from the ledger: calls, tokens, costs, latencies and errors, by model, provider, target, day, tenant, user or chain.
 
-Tokens and costs are those of attempts, so that every one of them is counted once, where it was used. By model, provider and
-target times and errors are of attempts, too; by anything else they are of requests, as their callers had them. Of one model
-alone all is of attempts at it, by whatever and in total, and the requests are those that asked it, whoever served them.
+Tokens and costs are summed over attempts, so that each attempt is counted once, where it was made. By model, provider
+and target, latencies and errors are of attempts too; by other keys they are of requests. In a report on one model,
+everything is of attempts at it, in the total as well, and requests are those that tried it, whichever model served
+them.
 """
 
 import datetime as dt
@@ -19,7 +20,7 @@ from hf_gateway.ledger.tables import losses, observations
 
 BY = ("model", "provider", "target", "day", "tenant", "user", "chain")
 OF_ATTEMPTS = ("model", "provider", "target")
-"""What an attempt has of its own; the rest is its request's."""
+"""Keys that belong to an attempt; the others belong to its request."""
 QUANTILES = (0.5, 0.95, 0.99)
 
 _o = observations.c
@@ -28,16 +29,21 @@ _SENT = _o.status != "skipped"
 
 @dataclass(frozen=True)
 class UsageFilter:
-    """Which part of the ledger is meant. since: from this moment; until: before this one; None for no limit."""
+    """Selects rows of the ledger."""
 
     since: dt.datetime | None = None
+    """First time to include; None for no limit."""
     until: dt.datetime | None = None
+    """First time to exclude; None for no limit."""
     tenant: str | None = None
+    """Only this tenant."""
     chain: str | None = None
+    """Only this chain."""
     model: str | None = None
+    """Only this model."""
 
     def conditions(self) -> list[sa.ColumnElement[bool]]:
-        """Return what a row must be."""
+        """Return the conditions on a row."""
         found = []
         if self.since is not None:
             found.append(_o.time >= self.since)
@@ -49,66 +55,87 @@ class UsageFilter:
 
 @dataclass(frozen=True)
 class Figures:
-    """What was used in one group.
-
-    requests: by day, tenant, user and chain all of them; by model, provider and target those that asked it, and of one model
-    alone those that asked that. failed, cancelled:
-    how they ended, or, of a target, its attempts. fallbacks: requests that another target than the first served, or, of a
-    target, that went on to another. shared: requests that another one's answer served; cached: that needed nobody.
-    attempts: what was sent. *_tokens: those that somebody counted; tokens_unknown: served attempts of which nobody said.
-    cost: USD, of what has a price; cost_unknown: attempts of which nobody knows it. p50, p95, p99: milliseconds, of what was
-    served. errors: by class.
-    """
+    """Figures of a group."""
 
     requests: int = 0
+    """Requests; by model, provider and target those that tried it."""
     failed: int = 0
+    """Failed requests or attempts."""
     cancelled: int = 0
+    """Cancelled requests or attempts."""
     fallbacks: int = 0
+    """Requests that were served by another target than the first; by target, those that went to a later one."""
     shared: int = 0
+    """Requests that shared the answer of another request."""
     cached: int = 0
+    """Requests that were served entirely from the cache."""
     attempts: int = 0
+    """Attempts that were sent."""
     input_tokens: int = 0
+    """Input tokens, as far as they are known."""
     output_tokens: int = 0
+    """Output tokens, as far as they are known."""
     cached_tokens: int = 0
+    """Input tokens from providers' caches."""
     reasoning_tokens: int = 0
+    """Output tokens of reasoning."""
     tokens_unknown: int = 0
+    """Successful attempts with unknown input tokens."""
     cost: Decimal = Decimal(0)
+    """USD, of attempts with a known cost."""
     cost_unknown: int = 0
+    """Attempts with an unknown cost."""
     p50: float | None = None
+    """Median latency of successes, in milliseconds."""
     p95: float | None = None
+    """95th percentile of the latency, in milliseconds."""
     p99: float | None = None
+    """99th percentile of the latency, in milliseconds."""
     errors: Mapping[str, int] = field(default_factory=dict)
+    """Number of failures by class."""
 
     @property
     def unknown_share(self) -> float:
-        """The part of the attempts whose cost nobody knows, from 0 to 1."""
+        """Share of the attempts with an unknown cost, from 0 to 1."""
         return self.cost_unknown / self.attempts if self.attempts else 0.0
 
 
 @dataclass(frozen=True)
 class UsageReport:
-    """What the ledger says. groups: by name, None for what has none; lost: requests that could not be kept, by reason.
-
-    of_attempts, total_of_attempts: whether failures, times and errors in the groups, and in the total, are of attempts.
-    """
+    """A report from the ledger."""
 
     by: str
+    """Key of the groups."""
     groups: Mapping[str | None, Figures]
+    """Figures by name; None for rows without one."""
     total: Figures
+    """Figures of all rows."""
     lost: Mapping[str, int]
+    """Number of requests that could not be recorded, by reason."""
     of_attempts: bool = False
+    """Whether failures, latencies and errors of the groups are of attempts."""
     total_of_attempts: bool = False
+    """Whether failures, latencies and errors of the total are of attempts."""
 
 
-def usage_report(engine: sa.Engine, by: str, asked: UsageFilter) -> UsageReport:
-    """Ask the ledger. by: one of `BY`. Raises SQLAlchemyError."""
+def usage_report(engine: sa.Engine, by: str, selected: UsageFilter) -> UsageReport:
+    """Return a report from the ledger.
+
+    Args:
+        engine: the database.
+        by: one of `BY`.
+        selected: selects the rows.
+
+    Raises:
+        SQLAlchemyError: the database cannot be read.
+    """
     with engine.connect() as connection:
-        # A request's own model is that of who served it at last: by it, what others did for it first would be missed.
-        alone = asked.model is not None
+        # A request's own model is the one that served it at last: by it, attempts at others would be missed.
+        alone = selected.model is not None
         of_attempts = alone or by in OF_ATTEMPTS
-        groups = _groups(connection, _key(by, connection), of_attempts, asked)
-        total = _groups(connection, sa.literal("total"), alone, asked).get("total", Figures())
-        return UsageReport(by, groups, total, _losses(connection, asked), of_attempts, alone)
+        groups = _groups(connection, _key(by, connection), of_attempts, selected)
+        total = _groups(connection, sa.literal("total"), alone, selected).get("total", Figures())
+        return UsageReport(by, groups, total, _losses(connection, selected), of_attempts, alone)
 
 
 def _key(by: str, connection: sa.Connection) -> sa.ColumnElement[Any]:
@@ -120,16 +147,16 @@ def _key(by: str, connection: sa.Connection) -> sa.ColumnElement[Any]:
 
 
 def _groups(
-    connection: sa.Connection, key: sa.ColumnElement[Any], of_attempts: bool, asked: UsageFilter
+    connection: sa.Connection, key: sa.ColumnElement[Any], of_attempts: bool, selected: UsageFilter
 ) -> dict[str | None, Figures]:
-    found = _used(connection, key, asked)
+    found = _token_figures(connection, key, selected)
     kind = "attempt" if of_attempts else "request"
-    ended = _ended_attempts(connection, key, asked) if of_attempts else _ended_requests(connection, key, asked)
+    ended = _ended_attempts(connection, key, selected) if of_attempts else _ended_requests(connection, key, selected)
     for name, figures in ended.items():
         found[name] = replace(found.get(name, Figures()), **figures)
-    for name, (p50, p95, p99) in _latency(connection, key, kind, asked).items():
+    for name, (p50, p95, p99) in _latency(connection, key, kind, selected).items():
         found[name] = replace(found[name], p50=p50, p95=p95, p99=p99)
-    for name, errors in _errors(connection, key, kind, asked).items():
+    for name, errors in _errors(connection, key, kind, selected).items():
         found[name] = replace(found[name], errors=errors)
     return dict(sorted(found.items(), key=lambda item: (item[0] is None, item[0] or "")))
 
@@ -138,7 +165,9 @@ def _count(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
     return sa.func.sum(sa.case((condition, 1), else_=0))
 
 
-def _used(connection: sa.Connection, key: sa.ColumnElement[Any], asked: UsageFilter) -> dict[str | None, Figures]:
+def _token_figures(
+    connection: sa.Connection, key: sa.ColumnElement[Any], selected: UsageFilter
+) -> dict[str | None, Figures]:
     counts = ("input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens")
     grouped = key.label("name")
     query = (
@@ -150,7 +179,7 @@ def _used(connection: sa.Connection, key: sa.ColumnElement[Any], asked: UsageFil
             sa.func.sum(_o.cost_usd).label("cost"),
             _count(_SENT & _o.cost_usd.is_(None)).label("cost_unknown"),
         )
-        .where(_o.kind == "attempt", *asked.conditions())
+        .where(_o.kind == "attempt", *selected.conditions())
         .group_by(grouped)
     )
     return {
@@ -168,7 +197,9 @@ def _used(connection: sa.Connection, key: sa.ColumnElement[Any], asked: UsageFil
     }
 
 
-def _ended_requests(connection: sa.Connection, key: sa.ColumnElement[Any], asked: UsageFilter) -> dict[str | None, Any]:
+def _ended_requests(
+    connection: sa.Connection, key: sa.ColumnElement[Any], selected: UsageFilter
+) -> dict[str | None, Any]:
     grouped = key.label("name")
     whole = (_o.status == "ok") & ~_o.shared & (_o.cached_texts > 0) & (_o.target.is_(None))
     query = (
@@ -181,14 +212,16 @@ def _ended_requests(connection: sa.Connection, key: sa.ColumnElement[Any], asked
             _count(_o.shared).label("shared"),
             _count(whole).label("cached"),
         )
-        .where(_o.kind == "request", *asked.conditions())
+        .where(_o.kind == "request", *selected.conditions())
         .group_by(grouped)
     )
     return _whole_numbers(connection, query)
 
 
-def _ended_attempts(connection: sa.Connection, key: sa.ColumnElement[Any], asked: UsageFilter) -> dict[str | None, Any]:
-    """Count how attempts ended; a request falls back from a target that did not serve it, where one behind it did."""
+def _ended_attempts(
+    connection: sa.Connection, key: sa.ColumnElement[Any], selected: UsageFilter
+) -> dict[str | None, Any]:
+    """Count attempts by their end; a request falls back from a target that did not serve it if a later one did."""
     grouped = key.label("name")
     requests = observations.alias("requests")
     gone_on = requests.c.fallback & _o.status.in_(("failed", "skipped"))
@@ -201,7 +234,7 @@ def _ended_attempts(connection: sa.Connection, key: sa.ColumnElement[Any], asked
             sa.func.count(sa.distinct(sa.case((gone_on, _o.request)))).label("fallbacks"),
         )
         .select_from(observations.outerjoin(requests, requests.c.id == _o.request))
-        .where(_o.kind == "attempt", *asked.conditions())
+        .where(_o.kind == "attempt", *selected.conditions())
         .group_by(grouped)
     )
     return _whole_numbers(connection, query)
@@ -217,10 +250,10 @@ def _whole_numbers(connection: sa.Connection, query: sa.Select[Any]) -> dict[str
 
 
 def _latency(
-    connection: sa.Connection, key: sa.ColumnElement[Any], kind: str, asked: UsageFilter
+    connection: sa.Connection, key: sa.ColumnElement[Any], kind: str, selected: UsageFilter
 ) -> dict[str | None, Sequence[float]]:
-    """Return exact quantiles, between two times in proportion, as PostgreSQL's percentile_cont has it."""
-    conditions = (_o.kind == kind, _o.status == "ok", *asked.conditions())
+    """Return exact quantiles, interpolated linearly as by PostgreSQL's percentile_cont."""
+    conditions = (_o.kind == kind, _o.status == "ok", *selected.conditions())
     grouped = key.label("name")
     if connection.dialect.name == "postgresql":
         wanted = sa.cast(list(QUANTILES), ARRAY(sa.Float))
@@ -238,7 +271,7 @@ def _latency(
         .subquery()
     )
     last = ranked.c.count - 1
-    # A place counts where it is next to that of a quantile, below or above.
+    # Only the places next to a quantile's, below or above, are needed.
     near = sa.or_(*(sa.func.abs(ranked.c.place - quantile * last) < 1 for quantile in QUANTILES))
     times: dict[str | None, dict[int, float]] = {}
     counts: dict[str | None, int] = {}
@@ -254,13 +287,13 @@ def _between(places: Mapping[int, float], where: float) -> float:
 
 
 def _errors(
-    connection: sa.Connection, key: sa.ColumnElement[Any], kind: str, asked: UsageFilter
+    connection: sa.Connection, key: sa.ColumnElement[Any], kind: str, selected: UsageFilter
 ) -> dict[str | None, dict[str, int]]:
     grouped = key.label("name")
     query = (
         sa.select(grouped, _o.error_class, sa.func.count().label("count"))
         .where(_o.kind == kind, _o.status.in_(("failed", "cancelled")), _o.error_class.is_not(None))
-        .where(*asked.conditions())
+        .where(*selected.conditions())
         .group_by(grouped, _o.error_class)
         .order_by(sa.func.count().desc(), _o.error_class)
     )
@@ -270,15 +303,15 @@ def _errors(
     return found
 
 
-def _losses(connection: sa.Connection, asked: UsageFilter) -> dict[str, int]:
-    """Return what is missing, for its owner: a role that sees one tenant's rows only is not told of others' losses."""
+def _losses(connection: sa.Connection, selected: UsageFilter) -> dict[str, int]:
+    """Return the number of lost requests; empty for a role that sees only some tenants' rows."""
     if connection.dialect.name == "postgresql":
         allowed = connection.execute(sa.select(sa.func.has_table_privilege(losses.name, "SELECT"))).scalar()
         if not allowed:
             return {}
     query = sa.select(losses.c.reason, sa.func.sum(losses.c.rows)).group_by(losses.c.reason).order_by(losses.c.reason)
-    if asked.since is not None:
-        query = query.where(losses.c.time >= asked.since)
-    if asked.until is not None:
-        query = query.where(losses.c.time < asked.until)
+    if selected.since is not None:
+        query = query.where(losses.c.time >= selected.since)
+    if selected.until is not None:
+        query = query.where(losses.c.time < selected.until)
     return {reason: int(rows) for reason, rows in connection.execute(query)}

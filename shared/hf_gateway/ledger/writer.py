@@ -1,7 +1,7 @@
-"""The writer: takes what calls leave behind, and every half second has it in the database or, failing that, in a file.
+"""The writer: queues finished calls, and every half second writes them to the database or, if that fails, to a file.
 
-The caller's part is an append to a queue. One thread a process paces the rest; it never waits for the database longer than
-`HANDOVER`, so that what a call left is out of this process's memory within a second, whatever the database does.
+Callers only append to a queue. One thread per process does the rest; it never waits for the database longer than
+`SPILL_AFTER_S`, so a call is out of this process's memory within a second, whatever the database does.
 """
 
 import atexit
@@ -28,25 +28,25 @@ from hf_gateway.values.logs import logger
 log = logger(__name__)
 
 WRITE_INTERVAL_S = 0.5
-"""Seconds after which what has come is written, or sooner when it is `AT_ONCE`."""
+"""Seconds between writes; sooner when `BATCH_ENTRIES` are queued."""
 SPILL_AFTER_S = 0.3
-"""Seconds for which the database may take its time; then the same goes to a file, too."""
-MAX_WAITING = 20_000
-"""Requests that wait in memory; what comes beyond is dropped, and counted."""
+"""Seconds for the database; after that the same rows are written to a file too."""
+MAX_QUEUED_REQUESTS = 20_000
+"""Requests in memory; further ones are dropped and counted."""
 EXIT_TIMEOUT_S = 2.0
-"""Seconds for which the end of a process may be held up."""
+"""Seconds by which the exit of a process may be delayed."""
 LOG_INTERVAL_S = 60.0
 """Seconds until drops are logged again."""
-OVERFLOW = "more calls than could be written down in time"
-UNREADABLE = "calls of which no rows could be made"
-NOWHERE = "neither the database nor a file took them"
+OVERFLOW = "more calls than could be written in time"
+UNREADABLE = "calls that could not be converted to rows"
+NOWHERE = "neither the database nor a file accepted them"
 
 
 class Writer:
-    """Writes what is put into it. `put` is for any thread, event loop, signal handler or destructor: it takes no lock."""
+    """Writes finished calls. `put` may be called in any thread, event loop, signal handler or destructor: it uses no lock."""
 
     def __init__(self, url: str, spill: Spill) -> None:
-        """Start nothing yet."""
+        """Set the database and the files; nothing is started yet."""
         self._url = url
         self._spill = spill
         self._ids = Ids()
@@ -64,18 +64,18 @@ class Writer:
         self._counting = threading.RLock()
         self._lost: dict[str, int] = {}
         self.dropped = 0
-        self._told_at = -LOG_INTERVAL_S
+        self._warned_at = -LOG_INTERVAL_S
         self._held: list[Item] = []
         self._waiters: deque[Future[None]] = deque()
         self._database = Inserter(self._url, self._spill)
 
-    def put(self, noted: RequestRecord) -> None:
-        """Take one; dropped, and counted, where too many wait."""
+    def put(self, call: RequestRecord) -> None:
+        """Queue a call; drop and count it if too many are queued."""
         waiting = len(self._queue)
-        if waiting >= MAX_WAITING:
+        if waiting >= MAX_QUEUED_REQUESTS:
             self._count_loss(1, OVERFLOW)
         else:
-            self._queue.append(noted)
+            self._queue.append(call)
         if not self._signalled:
             self._signalled = True
             if self._thread is None:
@@ -87,7 +87,7 @@ class Writer:
 
     @property
     def waiting(self) -> int:
-        """How many requests are in memory and nowhere else yet."""
+        """Number of requests that are in memory only."""
         return len(self._queue) + len(self._held)
 
     def start(self) -> None:
@@ -101,9 +101,9 @@ class Writer:
                 _flush_at_the_end_of_a_child()
 
     def flush(self, timeout: float = 10.0) -> bool:
-        """Have everything written that was put until now; returns whether the database has it all, files included.
+        """Write everything that was queued until now; return whether the database has all of it, files included.
 
-        timeout: seconds. Where it returns False, what is not in the database waits in files, or did not leave memory in time.
+        If it returns False after `timeout` seconds, some rows are in files, or still in memory.
         """
         ends = time.monotonic() + timeout
         while True:
@@ -115,10 +115,10 @@ class Writer:
                 return False
             if not self._held:
                 return True
-            # Neither the database nor a file took them before; the database is there by now.
+            # Neither the database nor a file accepted them before; the database is reachable by now.
 
     def finish(self, timeout: float) -> None:
-        """Have nothing in memory any more, for the end of the process; a database that is away is not waited for."""
+        """Empty the memory before the process exits, within `timeout` seconds; an unreachable database is not waited for."""
         ends = time.monotonic() + timeout
         if self._queue or self._held or self._lost:
             with contextlib.suppress(NotInTime):
@@ -128,7 +128,7 @@ class Writer:
             self._database.import_spill(max(0.0, ends - time.monotonic()))
 
     def _leave_behind(self) -> None:
-        """Put into a file what the thread did not get to in time; what cannot even be put there is said to be lost."""
+        """Write what the thread did not write in time to a file; log the number of calls that cannot be written."""
         ids, items = Ids(), self._held
         lost, self._held, self._lost = self._lost, [], {}
         while self._queue:
@@ -140,10 +140,10 @@ class Writer:
                 self._spill.append([item.to_json() for item in items])
         except OSError as error:
             missing = sum(item.rows if isinstance(item, Loss) else 1 for item in items)
-            log.error("%d calls are missing in the ledger: the process ends, and %s", missing, error)
+            log.error("%d calls are missing in the ledger: the process exits, and %s", missing, error)
 
     def close(self, timeout: float) -> bool:
-        """Flush, and end the threads; what is put afterwards starts them again. Returns what `flush` does."""
+        """Flush, and end the threads; a later `put` starts them again. Returns as `flush`."""
         ends = time.monotonic() + timeout
         flushed = self.flush(timeout)
         with self._starting:
@@ -159,17 +159,17 @@ class Writer:
         return flushed
 
     def flushed(self) -> "Future[None]":
-        """Return a future that is done once what was put until now is in the database or in a file, if either takes it."""
+        """Return a future that is done when all queued calls are in the database or in a file, if either accepts them."""
         if self._thread is None:
             self.start()
         written: Future[None] = Future()
         self._waiters.append(written)
         self._signals.put(None)
-        self._signals.put(None)  # for what waits until something comes, and for what waits for more
+        self._signals.put(None)  # one for each wait of the thread: for a first call, and for more calls
         return written
 
     def reset_after_fork(self) -> None:
-        """Start anew in a process that was forked: what waits is the parent's, and its threads stayed there."""
+        """Reset in a forked process: queued calls belong to the parent, and the threads do not exist here."""
         _INHERITED_WRITERS.append(self._database)
         self._spill.abandon()
         self._reset()
@@ -184,27 +184,27 @@ class Writer:
             try:
                 self._write_all()
             except Exception:
-                log.exception("the ledger's writer met an error of its own, and goes on")
+                log.exception("error in the ledger's writer; it continues")
             for waiter in waiters:
                 waiter.set_result(None)
 
     def _write_all(self) -> None:
         for _ in range(len(self._queue) // BATCH_ENTRIES + 1):
-            noted = [self._queue.popleft() for _ in range(min(BATCH_ENTRIES, len(self._queue)))]
-            items: list[Item] = [entry for each in noted if (entry := self._entry(each)) is not None]
+            calls = [self._queue.popleft() for _ in range(min(BATCH_ENTRIES, len(self._queue)))]
+            items: list[Item] = [entry for each in calls if (entry := self._entry(each)) is not None]
             if not self._write([*self._held, *items, *self._losses()]):
                 return
 
-    def _entry(self, noted: RequestRecord) -> LedgerEntry | None:
+    def _entry(self, call: RequestRecord) -> LedgerEntry | None:
         try:
-            return LedgerEntry.of(noted, self._ids)
+            return LedgerEntry.of(call, self._ids)
         except Exception:
-            log.exception("a call cannot be written down in the ledger")
+            log.exception("a call cannot be recorded in the ledger")
             self._count_loss(1, UNREADABLE)
             return None
 
     def _write(self, items: list[Item]) -> bool:
-        """Hand on; what nobody takes is held. Returns whether it was taken."""
+        """Write items to the database or a file, or else hold them in memory. Returns whether they were written."""
         self._held = []
         if not items:
             return True
@@ -228,18 +228,18 @@ class Writer:
             return False
 
     def _move_to_spill(self, items: list[Item], error: OSError) -> None:
-        """Keep in memory what can be written nowhere, up to a limit."""
+        """Hold items in memory that cannot be written anywhere, up to a limit."""
         entries: list[Item] = []
         for item in items:
             if isinstance(item, Loss):
                 self._count_loss(item.rows, item.reason)
             else:
                 entries.append(item)
-        too_many = max(0, len(entries) - MAX_WAITING)
+        too_many = max(0, len(entries) - MAX_QUEUED_REQUESTS)
         self._held = entries[too_many:]
         if too_many:
             self._count_loss(too_many, NOWHERE)
-        self._warn("rows of the ledger can be written nowhere, and are kept in memory for now: %s", error)
+        self._warn("rows of the ledger can be written nowhere, and stay in memory for now: %s", error)
 
     def _count_loss(self, count: int, reason: str) -> None:
         with self._counting:
@@ -256,15 +256,17 @@ class Writer:
         return [Loss.now(self._ids.next(), count, reason) for reason, count in lost.items()]
 
     def _warn(self, message: str, *facts: Any) -> None:
-        news = time.monotonic() - self._told_at >= LOG_INTERVAL_S
-        if news:
-            self._told_at = time.monotonic()
-        log.log(logging.WARNING if news else logging.DEBUG, message, *facts)
+        is_due = time.monotonic() - self._warned_at >= LOG_INTERVAL_S
+        if is_due:
+            self._warned_at = time.monotonic()
+        log.log(logging.WARNING if is_due else logging.DEBUG, message, *facts)
 
 
 _writers: "weakref.WeakSet[Writer]" = weakref.WeakSet()
 _INHERITED_WRITERS: list[Inserter] = []
-"""What a fork carried over: a connection of SQLite or PostgreSQL must not be used here, nor even closed, so it stays as it is."""
+"""Objects inherited through a fork: connections of SQLite or PostgreSQL must be neither used nor closed in the
+child, so they stay referenced.
+"""
 
 
 def _finish_all() -> None:
@@ -278,7 +280,7 @@ def _leave_all() -> None:
 
 
 def _flush_at_the_end_of_a_child() -> None:
-    """Have a child of `multiprocessing` flush, too: it ends without what `atexit` knows."""
+    """Flush at the end of a child of `multiprocessing` too, which exits without calling `atexit` functions."""
     util, process = sys.modules.get("multiprocessing.util"), sys.modules.get("multiprocessing.process")
     if util is not None and process is not None and process.parent_process() is not None:
         util.Finalize(None, _finish_all, exitpriority=10)

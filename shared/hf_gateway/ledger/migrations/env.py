@@ -1,4 +1,4 @@
-"""What Alembic runs: the revisions, upon the connection and in the transaction of whoever called."""
+"""Run by Alembic: applies the revisions on the connection, and in the transaction, of the caller."""
 
 from alembic import context
 
@@ -7,12 +7,12 @@ from hf_gateway.ledger.tables import metadata
 
 connection = context.config.attributes.get("connection")
 if connection is None:
-    raise RuntimeError("the ledger's tables are made by hf_gateway.ledger.store.upgrade(engine)")
+    raise RuntimeError("the ledger's tables are created by hf_gateway.ledger.store.upgrade(engine)")
 context.configure(
     connection=connection,
     target_metadata=metadata,
     version_table=VERSION_TABLE,
-    # SQLite changes a table by making it anew.
+    # SQLite changes a table by creating it again.
     render_as_batch=True,
 )
 context.run_migrations()

@@ -1,4 +1,4 @@
-"""The first tables, five models whose prices somebody set, and PostgreSQL's row-level security."""
+"""The first tables, initial prices of five models, and PostgreSQL's row-level security."""
 
 import datetime as dt
 from decimal import Decimal
@@ -37,7 +37,7 @@ CREATE POLICY own_tenant ON {table}
         )
     )
 """
-"""Which tenant a role is stands in a table that it cannot write: a setting, which any session can change, only narrows it."""
+"""A role's tenants are in a table that it cannot write to; a setting, which any session can change, only restricts it."""
 _OWN_ROLE = """
 ALTER TABLE llm_tenant_roles ENABLE ROW LEVEL SECURITY;
 CREATE POLICY own_role ON llm_tenant_roles FOR SELECT USING (role = current_user)
@@ -45,11 +45,11 @@ CREATE POLICY own_role ON llm_tenant_roles FOR SELECT USING (role = current_user
 _HIDDEN = ";".join(
     f"ALTER TABLE {name} ENABLE ROW LEVEL SECURITY" for name in ("budget_leases", "llm_observation_losses")
 )
-"""Nobody but the owner: they tell of all tenants together."""
+"""Only for the owner, since these tables are about all tenants together."""
 
 
 def upgrade() -> None:
-    """Make the tables."""
+    """Create the tables."""
     _observations()
     _prices()
     _budgets()
