@@ -16,8 +16,6 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("shared", "langchain_hf_gateway", "llamaindex_hf_gateway")
 NOT_DONE_YET = (
     "shared/hf_gateway/backends",
-    "shared/hf_gateway/cli",
-    "shared/hf_gateway/hub",
     "shared/hf_gateway/ledger",
     "shared/hf_gateway/ledger/migrations",
     "shared/hf_gateway/ledger/migrations/versions",

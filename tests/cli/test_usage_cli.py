@@ -305,8 +305,8 @@ class TestWhereThereIsNothing:
     def test_an_empty_ledger(self, url: str, capsys: pytest.CaptureFixture[str]) -> None:
         assert "are made or brought up to date" in printed(capsys, "--ledger", url, "--migrate")
         assert "are up to date already" in printed(capsys, "--ledger", url, "--migrate")
-        assert "no call was recorded in this time" in printed(capsys, "--ledger", url)
-        assert "no call was recorded in this time" in printed(capsys, "--ledger", url, "--plot")
+        assert "no calls were recorded in this time" in printed(capsys, "--ledger", url)
+        assert "no calls were recorded in this time" in printed(capsys, "--ledger", url, "--plot")
         assert json.loads(printed(capsys, "--ledger", url, "--json"))["groups"] == []
         assert printed(capsys, "--ledger", url, "--csv").count("\n") == 1
 

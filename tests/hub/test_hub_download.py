@@ -443,7 +443,7 @@ def test_silence_has_an_end_and_what_came_is_kept(
     hub.always(hang(), path=resolve(WEIGHTS))
     monkeypatch.setattr(transfer, "READ_TIMEOUT_S", 0.4)
     monkeypatch.setattr(downloads.Stop, "wait", lambda self, seconds: self.is_set())
-    with pytest.raises(errors.AttemptTimedOut, match="what has come is kept"):
+    with pytest.raises(errors.AttemptTimedOut, match="the partial file is kept"):
         connect(hub).download_model(MODEL, cache_dir=files)
     hub.wait_for(transfer.TRIES, resolve(WEIGHTS))
     assert hub.count(resolve(WEIGHTS)) == transfer.TRIES
@@ -458,7 +458,7 @@ def test_a_file_of_which_never_a_byte_comes_is_given_up(
     monkeypatch.setattr(transfer, "READ_TIMEOUT_S", 0.4)
     monkeypatch.setattr(downloads.Stop, "wait", lambda self, seconds: self.is_set())
     began = time.monotonic()
-    with pytest.raises(errors.AttemptTimedOut, match="what has come is kept"):
+    with pytest.raises(errors.AttemptTimedOut, match="the partial file is kept"):
         connect(hub).download_model(MODEL, cache_dir=files)
     assert time.monotonic() - began < 12
     hub.wait_for(transfer.TRIES, resolve(WEIGHTS))
@@ -553,7 +553,7 @@ def test_a_file_that_was_changed_on_the_way_is_no_model(
     content = (folder / WEIGHTS).read_bytes()
     with Storage() as storage, ReadHub({MODEL: Listed(folder)}, storage=storage) as hub:
         storage.always(Reply(200, content[:-1] + b"?"))
-        with pytest.raises(errors.BadResponse, match="not what the Hub says it is"):
+        with pytest.raises(errors.BadResponse, match="not what the Hub lists"):
             connect(hub).download_model(MODEL, cache_dir=files)
     assert not list(files.rglob(WEIGHTS))
 

@@ -24,7 +24,7 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 GIT_ID = hashlib.sha1(b"blob 10\0" + CONTENT).hexdigest()
 FILE = ModelFile("model.safetensors", len(CONTENT), SHA256)
 PATIENCE = Patience(silence_s=2.0, tries=3, rest_s=60.0)
-LEAST = int(transfer.SLOWEST_BYTES_S * PATIENCE.silence_s)
+LEAST = int(transfer.MIN_BYTES_PER_S * PATIENCE.silence_s)
 """Bytes that a connection has to bring within the silence."""
 
 
@@ -197,7 +197,7 @@ def test_what_is_asked_for_is_not_compressed_and_has_little_time_at_each_step(fe
 )
 def test_what_is_not_the_file_is_deleted_and_an_error(fetch: Fetching, file: ModelFile, content: bytes) -> None:
     error = fetch.fails(errors.BadResponse, whole(content), file=file)
-    said = "not what the Hub says it is" if file.size in (None, len(content)) else f"{len(content)} bytes long, not"
+    said = "not what the Hub lists" if file.size in (None, len(content)) else f"{len(content)} bytes long, not"
     assert said in error.message
     assert not fetch.part.exists()
 
@@ -273,7 +273,7 @@ def test_pauses_between_tries_are_drawn_from_nothing_to_twice_as_much_each_time(
     error = fetch.fails(errors.ConnectFailed, BROKEN)
     assert drawn == [(0, 2), (0, 4), (0, 8), (0, 8), (0, 8)]
     assert fetch.pauses == [0.25] * 5
-    assert "what has come is kept" in error.message
+    assert "the partial file is kept" in error.message
 
 
 def test_a_caller_who_stops_in_a_pause_has_no_more_tries(fetch: Fetching) -> None:
@@ -408,7 +408,7 @@ def test_without_a_token_a_refusal_says_that_one_may_be_needed(hub: Hub, tmp_pat
 
 def test_a_refusal_of_the_storage_is_not_one_of_the_token(fetch: Fetching) -> None:
     error = fetch.fails(errors.ServerError, sent_to(f"{STORAGE}/x"), (403, {}))
-    assert "the Hub's storage refuses a file (HTTP 403)" in error.message
+    assert "the Hub's storage refused a file (HTTP 403)" in error.message
     assert error.status == 403
 
 
@@ -435,7 +435,7 @@ def test_a_redirect_to_nowhere_and_another_status_with_a_place_are_none(fetch: F
 
 def test_a_file_that_is_sent_on_and_on_is_given_up(fetch: Fetching) -> None:
     error = fetch.fails(errors.BadResponse, sent_to("/again"))
-    assert "from one place to the next" in error.message
+    assert "too many redirects" in error.message
     assert len(fetch.hub.wishes) == 5
     assert fetch.pauses == []
 

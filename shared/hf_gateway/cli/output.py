@@ -105,11 +105,11 @@ def literal(text: object, *, lines: bool = False) -> str:
 
 
 def _without_markup(text: str) -> str:
-    def shown(found: re.Match[str]) -> str:
+    def unescape(found: re.Match[str]) -> str:
         backslashes, tag = found.groups()
         return backslashes[: len(backslashes) // 2] + (tag if len(backslashes) % 2 else "")
 
-    return _TAG.sub(shown, text)
+    return _TAG.sub(unescape, text)
 
 
 def _print_rich(rich: Any, table: Table) -> None:

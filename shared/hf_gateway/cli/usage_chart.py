@@ -13,13 +13,19 @@ if TYPE_CHECKING:
 BAR_CHARS = 40
 """Characters of the longest bar."""
 MAX_NAME_CHARS = 36
+"""Characters of a name; the beginning of a longer one is cut."""
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
 def draw(read: "UsageReport", out: "Console") -> None:
-    """Draw bars of calls, tokens, costs and times, one a group."""
+    """Draw bars of calls, tokens, costs and latencies, one per group.
+
+    Args:
+        read: the report.
+        out: the console.
+    """
     if not read.groups:
-        out.print("no call was recorded in this time")
+        out.print("no calls were recorded in this time")
         return
     parts: tuple[tuple[str, Callable[[Figures], float], Callable[[Figures], str]], ...] = (
         ("calls", lambda each: each.requests, lambda each: f"{each.requests:,}{_failed(each)}"),
@@ -28,17 +34,19 @@ def draw(read: "UsageReport", out: "Console") -> None:
         ("p95, ms", lambda each: each.p95 or 0.0, lambda each: "-" if each.p95 is None else f"{each.p95:,.1f}"),
     )
     plain = out.ascii_only
-    for title, value, said in parts:
+    for title, value, words in parts:
         out.print(f"\n[bold]{title}[/bold], by {read.by}")
-        lines = [(_name(name, plain=plain), value(each), said(each)) for name, each in read.groups.items()]
+        lines = [(_name(name, plain=plain), value(each), words(each)) for name, each in read.groups.items()]
         for line in bars(lines, plain=plain):
             out.print(line, markup=False)
 
 
 def bars(lines: Sequence[tuple[str, float, str]], *, plain: bool = False) -> list[str]:
-    """Return a line each: name, bar, and what it stands for in words; the longest bar is `BAR_CHARS` long.
+    """Return a line for each value: its name, a bar and a description; the longest bar is `BAR_CHARS` long.
 
-    plain: in ASCII, for where there is nothing else.
+    Args:
+        lines: name, value and description of each.
+        plain: whether to use ASCII only.
     """
     most = max((value for _, value, _ in lines), default=0.0)
     width = max(len(name) for name, _, _ in lines)

@@ -29,7 +29,7 @@ from hf_gateway.values.hub_model import LIFETIME_HOURS, ModelFile
 
 METADATA_TIMEOUT_S = 15.0
 """Seconds for all requests to the Hub before the first file."""
-DOWNLOAD_PATIENCE = Patience(silence_s=10.0, tries=2, rest_s=5.0, slowest_bytes_s=20_000)
+DOWNLOAD_PATIENCE = Patience(silence_s=10.0, tries=2, rest_s=5.0, min_bytes_per_s=20_000)
 """Limits for a Hub that sends hardly any bytes of a file: at this speed a small model takes an hour."""
 
 _absences: dict[str, HubOutage] = {}

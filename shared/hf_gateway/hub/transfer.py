@@ -1,7 +1,7 @@
-"""One file of a repository, over HTTP: from where it broke off, within bounded waits, checked against the Hub's digest.
+"""Downloads a file of a repository over HTTP: resumes it, bounds all waits, and verifies the Hub's digest.
 
-Not through huggingface_hub: it keeps nothing of a file that broke off, waits as long as a server says, follows a redirect to
-wherever it leads, and does not look at what it got.
+huggingface_hub is not used: it discards interrupted files, waits as long as a server asks for, follows redirects to
+any host, and does not verify content.
 """
 
 import hashlib
@@ -35,33 +35,36 @@ from hf_gateway.wire.hub_models import TARGET, rate_limit, refusal
 from hf_gateway.wire.retry_after import retry_after_seconds
 
 CHUNK_BYTES = 2**20
+"""Bytes that are read from a file at once."""
 CONNECT_TIMEOUT_S = 5.0
+"""Seconds to connect."""
 READ_TIMEOUT_S = 30.0
-"""Seconds with next to nothing, after which the connection is taken for dead."""
-SLOWEST_BYTES_S = 1024
-"""A connection that brings less than this is as good as silent: a byte now and then would keep a caller for ever."""
+"""Seconds without progress after which a connection counts as dead."""
+MIN_BYTES_PER_S = 1024
+"""Bytes per second below which a connection counts as stalled: otherwise a byte now and then would block a caller for ever."""
 TRIES = 5
-"""In a row that bring next to nothing."""
+"""Attempts in a row without progress."""
 MAX_WAIT_S = 300.0
-"""Seconds for which a full rate limit is waited out: a window of the Hub's."""
+"""Seconds for which a rate limit is waited for: a window of the Hub's."""
 MAX_REDIRECTS = 5
+"""Maximum number of redirects of one request."""
 MAX_FILE_BYTES = 50 * 10**9
-"""Of one file: the Hub gives larger ones over its Xet protocol only."""
+"""Maximum size of a file: the Hub serves larger ones over its Xet protocol only."""
 _BUSY = (408, 429, 500, 502, 503, 504)
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a download bears with a Hub that does not get on.
-
-    silence_s: seconds with next to nothing; tries: in a row that bring as little; rest_s: seconds that the Hub may ask for;
-    slowest_bytes_s: what is next to nothing, in bytes a second.
-    """
+    """Limits for a Hub that makes no progress."""
 
     silence_s: float
+    """Seconds without progress after which a connection counts as dead."""
     tries: int
+    """Attempts in a row without progress."""
     rest_s: float
-    slowest_bytes_s: int = SLOWEST_BYTES_S
+    """Maximum seconds to wait if the Hub asks for it."""
+    min_bytes_per_s: int = MIN_BYTES_PER_S
+    """Bytes per second below which a connection makes no progress."""
 
 
 @dataclass(frozen=True)
@@ -69,19 +72,27 @@ class DownloadSource:
     """A commit of a repository, and how to read it."""
 
     endpoint: str
+    """Base URL of the Hub."""
     model: str
+    """Hub id."""
     commit: str
+    """Full hash of the commit."""
     credential: Credential | None
+    """Credential for the Hub, if there is one."""
 
     def url(self, path: str) -> str:
-        """Where the Hub has a file."""
+        """Return the URL of a file."""
         return f"{self.endpoint}/{quote(self.model)}/resolve/{self.commit}/{quote(path)}"
 
 
 class Transfer:
-    """Brings files into partial ones; for several threads at once.
+    """Downloads files into partial files; may be used by several threads.
 
-    pause: waits so many seconds, and says whether to stop; here: is told how many bytes of a file there are, and raises to stop.
+    Args:
+        source: the commit to read.
+        pause: waits for a number of seconds, and returns whether to stop.
+        here: called with a file and its bytes on disk; raises to stop.
+        patience: limits; by default those for a person who watches.
     """
 
     def __init__(
@@ -91,9 +102,9 @@ class Transfer:
         here: Callable[[ModelFile, int], None],
         patience: Patience | None = None,
     ) -> None:
-        """Connect to nobody yet. patience: by default that of a person who watches."""
+        """Set the source; nothing is connected yet."""
         self._patience = patience or Patience(READ_TIMEOUT_S, TRIES, MAX_WAIT_S)
-        self._least = self._patience.slowest_bytes_s * self._patience.silence_s
+        self._least = self._patience.min_bytes_per_s * self._patience.silence_s
         self._source = source
         self._pause = pause
         self._here = here
@@ -104,12 +115,20 @@ class Transfer:
         self._transport.close()
 
     def fetch(self, file: ModelFile, part: Path) -> str:
-        """Bring a file into `part`, going on with what is there; returns its digest.
+        """Download a file into `part`, resuming what is there.
+
+        Args:
+            file: the file.
+            part: path of the partial file.
+
+        Returns:
+            The digest of the file.
 
         Raises:
-            BadResponse: it is not what the Hub says it is; the part is deleted.
-            ConnectFailed, AttemptTimedOut, RateLimited, ServerError: the part is kept.
-            ModelNotFound, GatedModel, KeyMissing, AuthenticationFailed, PermissionDenied: as the Hub says.
+            BadResponse: size or digest do not match; the partial file is deleted.
+            ConnectFailed, AttemptTimedOut, RateLimited, ServerError: the download broke off; the partial file is
+                kept.
+            ModelNotFound, GatedModel, KeyMissing, AuthenticationFailed, PermissionDenied: the Hub refused.
         """
         part.parent.mkdir(parents=True, exist_ok=True)
         failed = 0
@@ -124,13 +143,13 @@ class Transfer:
                 return self._verified_digest(file, part)
             failed = 1 if part.exists() and part.stat().st_size >= before + self._least else failed + 1
             if failed >= self._patience.tries:
-                busy = ServerError(f"the Hub is too busy to give {file.path}", target=TARGET, status=503)
+                busy = ServerError(f"the Hub is too busy to send {file.path}", target=TARGET, status=503)
                 raise of_the_hub(failure or busy)
             if self._pause(wait if wait is not None else random.uniform(0, min(8.0, 2.0**failed))):  # noqa: S311
                 raise Stopped
 
     def _try(self, file: ModelFile, part: Path, have: int) -> float | None:
-        """Ask for what is missing; returns None when it came, or the seconds after which to ask again."""
+        """Request the missing bytes; return None after the last one, or the seconds to wait before the next request."""
         if file.size is not None and have >= file.size:
             if have > file.size:
                 part.unlink()
@@ -144,16 +163,16 @@ class Transfer:
                 return 0.0
             if response.status not in (200, 206):
                 return self._wait_after_refusal(response, url)
-            goes_on = response.status == 206 and have > 0
-            with part.open("ab" if goes_on else "wb") as out:
-                done = mark = have if goes_on else 0
+            resumes = response.status == 206 and have > 0
+            with part.open("ab" if resumes else "wb") as out:
+                done = mark = have if resumes else 0
                 due = time.monotonic() + self._patience.silence_s
                 while piece := self._run_exchange(partial(response.source.read, self._patience.silence_s)):
                     out.write(piece)
                     done += len(piece)
                     self._here(file, done)
                     if file.size is not None and done > file.size:
-                        break  # it will be found to be none of the model's
+                        break  # the digest will not match
                     if (now := time.monotonic()) >= due:
                         if done < mark + self._least:
                             raise _Stalled
@@ -163,9 +182,9 @@ class Transfer:
         return None
 
     def _open(self, file: ModelFile, headers: dict[str, str]) -> tuple[Opened, str]:
-        """Follow the Hub to where the file lies; the token goes to the Hub alone."""
+        """Follow the Hub's redirects to the file; the token is sent to the Hub only."""
         url = self._source.url(file.path)
-        # What is compressed on the way can be neither resumed nor counted.
+        # A compressed body can be neither resumed nor counted.
         headers = {"accept-encoding": "identity", **headers}
         for _ in range(MAX_REDIRECTS):
             wish = Open(
@@ -177,10 +196,10 @@ class Transfer:
                 return response, url
             response.source.close()
             url = self._next(url, response.headers["location"])
-        raise BadResponse(f"{file.path} is sent from one place to the next", target=TARGET)
+        raise BadResponse(f"too many redirects for {file.path}", target=TARGET)
 
     def _run_exchange(self, exchange: Callable[[], Any]) -> Any:
-        """Carry a step of an exchange out; what may be tried again is raised as _Broken or _Stalled."""
+        """Run a step of an exchange; failures that may be retried become _Broken or _Stalled."""
         try:
             return exchange()
         except AttemptTimedOut:
@@ -188,7 +207,7 @@ class Transfer:
         except ConnectFailed as error:
             raise _Broken(error.message) from None
         except InvalidRequest as error:
-            raise BadResponse(f"a file is sent to where nothing can be asked: {error.message}", target=TARGET) from None
+            raise BadResponse(f"a file is redirected to an invalid address: {error.message}", target=TARGET) from None
 
     def _next(self, url: str, location: str) -> str:
         try:
@@ -196,24 +215,24 @@ class Transfer:
             parts = urlsplit(there)
             _ = parts.port
         except ValueError:
-            raise BadResponse("a file is sent to an invalid URL", target=TARGET) from None
+            raise BadResponse("a file is redirected to an invalid URL", target=TARGET) from None
         if parts.scheme not in ("http", "https") or parts.username is not None:
-            raise BadResponse(f"a file is sent to {shown_url(there)!r}, which is not called", target=TARGET)
+            raise BadResponse(f"a file is redirected to {shown_url(there)!r}, which is not called", target=TARGET)
         if origin_of(there) != origin_of(self._source.endpoint):
             names.check_address(there, told_by=f"{origin_of(self._source.endpoint)} sends a file elsewhere: it")
             if parts.scheme == "http" and self._source.endpoint.startswith("https://"):
-                raise BadResponse(f"a file is sent to {shown_url(there)!r}, without encryption", target=TARGET)
+                raise BadResponse(f"a file is redirected to {shown_url(there)!r}, without encryption", target=TARGET)
         return there
 
     def _wait_after_refusal(self, response: Opened, url: str) -> float:
-        """Return how long to wait for what passes; raise what does not."""
+        """Return the seconds to wait after a temporary refusal; raise for any other."""
         headers, status = response.headers, response.status
         if status in _BUSY:
             limit = rate_limit(headers)
             wait = limit.reset if limit is not None and limit.left == 0 else retry_after_seconds(headers)
             if wait is not None and wait > self._patience.rest_s:
                 raise RateLimited(
-                    f"asks to be left alone for {wait:.0f} s; what has come is kept, and the next download goes on from there",
+                    f"asks to wait for {wait:.0f} s; the partial file is kept, and the next download resumes it",
                     target=TARGET,
                     status=status,
                     retry_after=wait,
@@ -221,7 +240,7 @@ class Transfer:
             return wait if wait is not None else random.uniform(0.5, 2.0)  # noqa: S311
         if origin_of(url) != origin_of(self._source.endpoint):
             raise ServerError(
-                f"the Hub's storage refuses a file (HTTP {status}); try again", target=TARGET, status=status
+                f"the Hub's storage refused a file (HTTP {status}); try again", target=TARGET, status=status
             )
         key = self._source.credential
         sent = key if key is not None and key.header_for(url) else None
@@ -231,46 +250,46 @@ class Transfer:
         if isinstance(error, _Stalled):
             patience = self._patience
             return AttemptTimedOut(
-                f"sent less than {patience.slowest_bytes_s / 1000:.0f} kB a second of {self._source.model} for "
-                f"{patience.silence_s:.3g} s, {patience.tries} times; what has come is kept, and the next download goes on "
-                "from there",
+                f"sent less than {patience.min_bytes_per_s / 1000:.0f} kB per second of {self._source.model} for "
+                f"{patience.silence_s:.3g} s, {patience.tries} times; the partial file is kept, and the next download "
+                "resumes it",
                 target=TARGET,
             )
         return ConnectFailed(
-            f"the connection broke while {self._source.model} was downloaded ({error}); what has come is kept, and the next "
-            "download goes on from there",
+            f"the connection broke while {self._source.model} was downloaded ({error}); the partial file is kept, and the next "
+            "download resumes it",
             target=TARGET,
         )
 
     def _verified_digest(self, file: ModelFile, part: Path) -> str:
-        """Return the digest of what came. Raises BadResponse, and deletes it, where it is not what the Hub said."""
+        """Return the digest of a complete file. Raises BadResponse, and deletes it, if size or digest do not match."""
         size = part.stat().st_size
         digest = _digest(part, size, file.digest)
         wrong_size = file.size is not None and size != file.size
         if wrong_size or (_is_known_digest(file.digest) and digest != file.digest):
             part.unlink()
-            what = f"{size} bytes long, not {file.size}" if wrong_size else "not what the Hub says it is"
+            what = f"{size} bytes long, not {file.size}" if wrong_size else "not what the Hub lists"
             raise BadResponse(f"{file.path} is {what}; it was deleted, try again", target=TARGET)
         return digest
 
 
 class _Broken(Exception):
-    """There is no connection, or no longer."""
+    """The connection failed or broke off."""
 
 
 class _Stalled(Exception):
-    """A body that still comes, and does not get on."""
+    """The body arrives too slowly."""
 
 
 class Stopped(Exception):
-    """Nobody waits for this file any more."""
+    """The download was stopped."""
 
 
 def check_size(file: ModelFile) -> None:
-    """Raise BadResponse for a file that cannot be had over HTTP."""
+    """Raise BadResponse for a file that cannot be downloaded over HTTP."""
     if file.size is not None and file.size > MAX_FILE_BYTES:
         raise BadResponse(
-            f"{file.path} is larger than {MAX_FILE_BYTES // 10**9} GB, and such files come over Xet only: use `hf download`",
+            f"{file.path} is larger than {MAX_FILE_BYTES // 10**9} GB, and the Hub serves those over Xet only: use `hf download`",
             target=TARGET,
         )
 
@@ -280,7 +299,7 @@ def _is_known_digest(digest: str | None) -> bool:
 
 
 def _digest(path: Path, size: int, like: str | None) -> str:
-    """Return what the Hub calls a file: git's id where it said one of that length, otherwise the SHA-256."""
+    """Return the digest in the form that the Hub lists: git's object id if it has that length, otherwise SHA-256."""
     hashed: Any
     if _is_known_digest(like) and len(like or "") == 40:
         hashed = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)

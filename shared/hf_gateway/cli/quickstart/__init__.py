@@ -26,14 +26,19 @@ from hf_gateway.values.wording import quantity
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 QUESTIONS = ("How do I catch an exception?", "How do I take a slice of a list?", "What does the with statement do?")
 PASSAGES = 3
+"""Number of passages that are shown for a question."""
 SHOWN_CHARS = 110
+"""Characters of a passage that are shown."""
 MAX_PIECE_TOKENS = 256
-"""Tokens of a piece at most, those that mark its beginning and end included; fewer where the model takes fewer."""
+"""Maximum tokens of a piece, special tokens included; fewer if the model's limit is lower."""
 MARKING_TOKENS = 2
-"""Tokens that models put before and behind a text."""
+"""Special tokens that models put before and after a text."""
 OVERLAP_TOKENS = 25
+"""Tokens of a piece that the next one repeats."""
 ESTIMATED_BYTES_PER_TOKEN = 3
-"""Bytes of UTF-8 a token where the model's tokenizer is not here: one CJK character, and less than a token of English has."""
+"""Bytes of UTF-8 per token if the model's tokenizer is not on this machine: those of a CJK character, fewer than a
+token of English has.
+"""
 
 log = logger(__name__)
 
@@ -86,14 +91,14 @@ class FrameworkIndex(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """How documents are cut into pieces."""
+    """How documents are split into pieces."""
 
     max_tokens: int
-    """Tokens of a piece at most."""
+    """Maximum tokens of a piece."""
     tokens: Callable[[str], list[int]]
-    """Gives the numbers of a text's tokens."""
+    """Returns the token ids of a text."""
     exact: bool
-    """Whether the model's own tokenizer counts; else it is an estimate."""
+    """Whether the model's own tokenizer is used; otherwise it is an estimate."""
 
 
 INDEXES = {name: f"hf_gateway.cli.quickstart.{name}_index" for name in ("langchain", "llamaindex")}
@@ -115,7 +120,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Index and ask through each framework; 0 when all went well."""
+    """Index and query the documents through each framework; return 0 on success."""
     if arguments.path is not None and not arguments.path.exists():
         raise InvalidRequest(f"{arguments.path}: no such file or folder")
     questions = arguments.ask or list(QUESTIONS)
@@ -128,7 +133,7 @@ def run(arguments: argparse.Namespace) -> int:
         sys.stderr.write(line + "\n")
     if not documents:
         raise InvalidRequest(
-            f"{arguments.path}: there is no text in it that could be indexed ({', '.join(SUFFIXES)} are read)"
+            f"{arguments.path}: contains no text that could be indexed ({', '.join(SUFFIXES)} are read)"
         )
     with _ready(arguments, questions[0]) as (gateway, split):
         for framework in frameworks:
@@ -156,7 +161,7 @@ def _ready(arguments: argparse.Namespace, question: str) -> Iterator[tuple[Embed
     """Yield a chain whose model is loaded, and how documents are cut for it."""
     model, targets = arguments.model or DEFAULT_MODEL, arguments.targets
     with Gateway(model, targets) as gateway:
-        gateway.embed([question], role="query")  # so that a model's files, with its tokenizer, are here
+        gateway.embed([question], role="query")  # downloads the model's files with its tokenizer
         split = _split_for(gateway)
         if split.exact:
             yield gateway, split
@@ -164,7 +169,7 @@ def _ready(arguments: argparse.Namespace, question: str) -> Iterator[tuple[Embed
     if any(kind_of(target.kind).has_model for target in gateway.targets):
         sys.stderr.write(
             f"the tokenizer of {visible(gateway.space.model)} is not on this machine: pieces are cut by an estimate, and "
-            "what is longer than the model takes is cut off\n"
+            "text beyond the model's limit is cut off\n"
         )
     with Gateway(model, targets, truncate=True) as gateway:
         yield gateway, split
