@@ -393,7 +393,7 @@ def test_a_disk_that_fills_up_leaves_the_model_to_torch_and_nothing_behind(
         raise RuntimeError("No space left on device")
 
     monkeypatch.setattr(openvino, "save_model", full)
-    with pytest.raises(errors.EngineFailed, match=r"cannot be kept.*No space left"):
+    with pytest.raises(errors.EngineFailed, match=r"cannot be stored.*No space left"):
         embed(original)
     assert not entries(cache)
     monkeypatch.undo()

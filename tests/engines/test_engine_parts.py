@@ -190,7 +190,7 @@ def test_the_output_of_a_graph_is_taken_only_where_it_is_certain() -> None:
     assert chosen_output([(frozenset({"pooler_output"}), 2), (other, 3)]) == 1
     assert chosen_output([(other, 3), (named, 3), (other, 2)]) == 1
     for unclear in ([(other, 3), (other, 3)], [(other, 2)], [(other, None)], []):
-        with pytest.raises(EngineFailed, match="does not say which"):
+        with pytest.raises(EngineFailed, match="cannot be determined which"):
             chosen_output(unclear)
 
 

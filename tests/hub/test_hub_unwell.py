@@ -117,7 +117,7 @@ def test_alone_it_says_what_the_hub_did_and_what_to_do(name: str, hub: ReadHub) 
     with Gateway(MODEL, ["local"], max_retries=0) as gateway, pytest.raises(errors.ModelNotFound) as caught:
         gateway.embed(["x"])
     assert re.search(
-        r"is not on this machine, and the Hub (cannot be reached|does not give it) \(.+\); copy it here",
+        r"is not on this machine, and the Hub (cannot be reached|refused it) \(.+\); copy it here",
         str(caught.value),
     )
     assert f"run `hf download {MODEL}`" in str(caught.value)

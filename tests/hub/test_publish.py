@@ -373,7 +373,7 @@ def test_a_repository_that_was_made_for_it_and_is_still_empty_is_mentioned(hub: 
     hub.fail(disconnect(reset=True), path=COMMIT)
     with pytest.raises(errors.ConnectFailed) as caught:
         hub.publish(folder)
-    assert "was made" not in str(caught.value)
+    assert "was created" not in str(caught.value)
 
 
 def test_what_was_uploaded_before_it_broke_off_is_not_uploaded_again(hub: Hub, folder: Path) -> None:
