@@ -16,9 +16,6 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("shared", "langchain_hf_gateway", "llamaindex_hf_gateway")
 NOT_DONE_YET = (
     "shared/hf_gateway/backends",
-    "shared/hf_gateway/ledger",
-    "shared/hf_gateway/ledger/migrations",
-    "shared/hf_gateway/ledger/migrations/versions",
     "shared/hf_gateway/observing",
     "shared/hf_gateway/settings",
     "shared/hf_gateway/tasks",

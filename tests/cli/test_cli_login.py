@@ -96,7 +96,7 @@ def test_login_stores_a_token_and_says_whose_it_is_and_what_it_may_do(ring: Any,
 def test_login_again_replaces_the_token(ring: Any, run: Run, hub: FakeHubCommits) -> None:
     assert run("login", token=TOKEN) == 0
     assert run("login", token=NEW) == 0
-    assert "replaced (the one before was stored 20" in run.out
+    assert "replaced (the previous one was stored 20" in run.out
     assert kept(hub.url) == NEW
 
 
@@ -173,7 +173,7 @@ def test_without_the_hub_it_is_stored_and_said_to_be_unchecked(run: Run, monkeyp
     url = dead_url()
     monkeypatch.setenv("HF_ENDPOINT", url)
     assert run("login", token=TOKEN) == 0
-    assert f"whose it is could not be asked: the Hub: no connection to {url}" in run.out
+    assert f"the token could not be checked: the Hub: no connection to {url}" in run.out
     assert kept(url) == TOKEN
     assert run("whoami") == 1
     assert "its permissions are unknown" in run.out
@@ -282,7 +282,7 @@ def test_a_key_in_a_keyring_that_is_gone_is_forgotten_and_said_to_be_there_perha
     with in_force(import_module(module).Keyring()):
         assert run(*arguments) == 1
         assert f"{origin_of(hub.url)}: forgotten, and not used any more" in run.out
-        assert "so the key may still lie there, under the name 'hf-gateway'" in run.out
+        assert "so the key may still be there, under the name 'hf-gateway'" in run.out
         assert os_keyring.stored_keys() == []
         assert kept(hub.url) is None
         assert caplog.text == ""

@@ -67,8 +67,8 @@ def test_list_shows_what_is_there_without_a_network(run: Run) -> None:
     }
     code, out, _ = run("models", "list")
     assert code == 0
-    assert "$0.005 an image" in out
-    assert "5 lines, USD per million tokens where nothing else is said; the router's: never fetched" in out
+    assert "$0.005 per image" in out
+    assert "5 lines, USD per million tokens unless a unit is given; the router's: never fetched" in out
 
 
 def test_refresh_takes_the_routers_prices_over(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +118,7 @@ def test_add_and_remove(run: Run, url: str, monkeypatch: pytest.MonkeyPatch) -> 
     assert "replaced; the router will not change it" in out
     code, out, _ = run("models", "remove", LLAMA)
     assert code == 0
-    assert "removed; the router's come back with the next refresh" in out
+    assert "removed; the router's return with the next refresh" in out
     code, out, _ = run("models", "remove", LLAMA)
     assert code == 1
     assert f"there is no such line of {LLAMA}" in out
@@ -231,7 +231,7 @@ def test_a_price_counts_for_the_target_that_is_written_the_same(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("models", "add", "a/model"), "no price is given for a/model; write 0 where nothing is paid"),
+        (("models", "add", "a/model"), "no price is given for a/model; write 0 if it is free"),
         (("models", "add", "a/model", "--input", "cheap"), "'cheap' is not an amount in USD, such as 0.15"),
         (("models", "add", "a/model", "--input", "-1"), "is not an amount in USD"),
         (("models", "list", "--ledger", "mysql://x/y"), "--ledger names 'mysql'"),
@@ -243,7 +243,7 @@ def test_a_price_counts_for_the_target_that_is_written_the_same(
             ("models", "add", "a/m", "--input", "1", "--task", "nonsense"),
             "there is no task 'nonsense'; there are: chat, ",
         ),
-        (("models", "add", "a/m", "--input", "1", "--provider", "hf:cheapest"), "'cheapest' is nobody"),
+        (("models", "add", "a/m", "--input", "1", "--provider", "hf:cheapest"), "'cheapest' is not a provider"),
         (("models", "add", "a/m", "--input", "1", "--provider", "hf:a:b"), "'a:b' is not the name of an Inference"),
         (("models", "add", "a/m", "--input", "1", "--provider", ""), "'' is not the name of an Inference Provider"),
         (
@@ -256,17 +256,17 @@ def test_a_price_counts_for_the_target_that_is_written_the_same(
         (("models", "add", "a/m", "--input", "1", "--provider", "hf:https://x/v1"), "is an Inference Provider"),
         (("models", "add", "a/m", "--input", "1", "--context", "9" * 23), "is not a valid number of tokens"),
         (("models", "add", "a/m", "--input", "1", "--context", "-1"), "is not a valid number of tokens"),
-        (("models", "add", "\udcff", "--input", "1"), r"model '\udcff' has bytes in it that are no text"),
-        (("models", "remove", "\udcff"), r"model '\udcff' has bytes in it that are no text"),
-        (("models", "list", "--provider", "\udcff"), r"--provider '\udcff' has bytes in it that are no text"),
+        (("models", "add", "\udcff", "--input", "1"), r"model '\udcff' contains bytes that are not text"),
+        (("models", "remove", "\udcff"), r"model '\udcff' contains bytes that are not text"),
+        (("models", "list", "--provider", "\udcff"), r"--provider '\udcff' contains bytes that are not text"),
         (("models", "add", "a/m", "--input", "1e-13"), "more decimals than are stored, which is 0.000000000001 USD"),
-        (("models", "list", "--ledger", ""), "--ledger is empty; leave it out"),
+        (("models", "list", "--ledger", ""), "--ledger is empty; omit it"),
         (
             ("models", "list", "--ledger", "postgresql://root@127.0.0.1:abc/test"),
-            "--ledger has a port that is no number",
+            "--ledger has an invalid port",
         ),
-        (("budgets", "set", "\udcff", "--per-day", "1"), r"tenant '\udcff' has bytes in it that are no text"),
-        (("budgets", "remove", "\udcff"), r"tenant '\udcff' has bytes in it that are no text"),
+        (("budgets", "set", "\udcff", "--per-day", "1"), r"tenant '\udcff' contains bytes that are not text"),
+        (("budgets", "remove", "\udcff"), r"tenant '\udcff' contains bytes that are not text"),
         (
             ("budgets", "set", "acme", "--per-day", "1e-13"),
             "more decimals than are stored, which is 0.000000000001 USD",

@@ -175,7 +175,7 @@ class TestFigures:
 
     def test_of_one_model_it_is_said_what_calls_are(self, sqlite: str, capsys: pytest.CaptureFixture[str]) -> None:
         out = printed(capsys, "--ledger", filled(sqlite, example()), "--by", "tenant", "--model", "org/small")
-        assert "102 calls in 102 attempts; calls are those that asked the model" in out
+        assert "102 calls in 102 attempts; calls are those with attempts at the model" in out
 
 
 class TestForms:
@@ -303,7 +303,7 @@ class TestWhereThereIsNothing:
         assert "nothing was recorded yet" in found.err
 
     def test_an_empty_ledger(self, url: str, capsys: pytest.CaptureFixture[str]) -> None:
-        assert "are made or brought up to date" in printed(capsys, "--ledger", url, "--migrate")
+        assert "are created or migrated" in printed(capsys, "--ledger", url, "--migrate")
         assert "are up to date already" in printed(capsys, "--ledger", url, "--migrate")
         assert "no calls were recorded in this time" in printed(capsys, "--ledger", url)
         assert "no calls were recorded in this time" in printed(capsys, "--ledger", url, "--plot")
@@ -454,18 +454,18 @@ class TestUsedWrongly:
             (["--ledger", "mysql://host/database"], "'mysql'"),
             (["--ledger", "nonsense"], "is '1', or a URL"),
             (["--plot", "--json"], "--plot is for people"),
-            (["--ledger", ""], "--ledger is empty; leave it out"),
-            (["--ledger", " "], "--ledger is empty; leave it out"),
-            (["--ledger", "sqlite:///\udcff"], "--ledger has bytes in it that are no text"),
-            (["--ledger", "sqlite:///a%00b"], "--ledger has bytes in it that are no text"),
-            (["--ledger", "postgresql://root@127.0.0.1:abc/test"], "--ledger has a port that is no number"),
-            (["--ledger", "postgresql://root@127.0.0.1:99999/test"], "--ledger has a port that is no number"),
-            (["--ledger", "postgresql://root@::1/test"], "--ledger has a port that is no number"),
+            (["--ledger", ""], "--ledger is empty; omit it"),
+            (["--ledger", " "], "--ledger is empty; omit it"),
+            (["--ledger", "sqlite:///\udcff"], "--ledger contains bytes that are not text"),
+            (["--ledger", "sqlite:///a%00b"], "--ledger contains bytes that are not text"),
+            (["--ledger", "postgresql://root@127.0.0.1:abc/test"], "--ledger has an invalid port"),
+            (["--ledger", "postgresql://root@127.0.0.1:99999/test"], "--ledger has an invalid port"),
+            (["--ledger", "postgresql://root@::1/test"], "--ledger has an invalid port"),
             (["--since", "0001-01-01T00:00+05:00"], "--since '0001-01-01T00:00+05:00' is not a time"),
             (["--until", "9999-12-31T23:59-05:00"], "--until '9999-12-31T23:59-05:00' is not a time"),
-            (["--tenant", "\udcff"], r"--tenant '\udcff' has bytes in it that are no text"),
-            (["--chain", "\udcff"], r"--chain '\udcff' has bytes in it that are no text"),
-            (["--model", "a\udcff"], r"--model 'a\udcff' has bytes in it that are no text"),
+            (["--tenant", "\udcff"], r"--tenant '\udcff' contains bytes that are not text"),
+            (["--chain", "\udcff"], r"--chain '\udcff' contains bytes that are not text"),
+            (["--model", "a\udcff"], r"--model 'a\udcff' contains bytes that are not text"),
         ],
     )
     def test_is_said(self, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

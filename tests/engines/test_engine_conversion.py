@@ -227,19 +227,19 @@ def test_a_repositorys_onnx_file_is_run_without_torch_and_the_log_says_that_nobo
     name, made, _, log = outcome(elsewhere(exported, engine=engine))
     assert name == engine, made
     assert np.abs(np.asarray(made) - expected).max() < 1e-5
-    assert "runs onnx/model.onnx as its repository has it; without torch it cannot be compared" in log
+    assert "runs onnx/model.onnx from its repository; without torch it cannot be compared" in log
 
 
 @pytest.mark.parametrize(
     ("file", "values", "reason"),
     [
-        ("config.json", {"model_type": "albert"}, "a graph of the family 'albert' is not used unless torch is here"),
+        ("config.json", {"model_type": "albert"}, "a graph of the family 'albert' is used only if torch is installed"),
         ("tokenizer_config.json", {"do_lower_case": False}, "its tokenizer.json and its settings differ on lower case"),
         ("tokenizer_config.json", {"padding_side": "left"}, "its tokenizer pads on the left"),
         (
             "sentence_bert_config.json",
             {"max_seq_length": 1000},
-            "it has places for 64 tokens, and its tokenizer lets 1000",
+            "it has positions for 64 tokens, but its tokenizer allows 1000",
         ),
         ("tokenizer.json", None, "it has no tokenizer.json"),
     ],
@@ -380,7 +380,7 @@ def test_a_cache_that_cannot_be_written_leaves_the_model_to_torch(
     gateway = opened(original, None)
     assert np.abs(np.asarray(gateway.embed(list(TEXTS)).vectors) - expected).max() < 1e-5
     assert name_of(gateway) == "sentence-transformers"
-    assert "openvino, onnxruntime: what was converted cannot be kept" in logged.text
+    assert "openvino, onnxruntime: the converted model cannot be stored" in logged.text
 
 
 def test_a_disk_that_fills_up_leaves_the_model_to_torch_and_nothing_behind(

@@ -119,11 +119,11 @@ def test_a_long_text_is_refused_or_cut_the_same_by_every_engine(models: Make, en
     folder = models("bert", max_seq_length=12, prompts={"query": "what is "})
     long = "the quick brown fox jumps over the lazy dog " * 3000
     with pytest.raises(
-        errors.ContextOverflow, match=r"text 1 of 2 has more than .* tokens, and the model takes 12"
+        errors.ContextOverflow, match=r"text 1 of 2 has more than .* tokens, but the model's limit is 12"
     ) as caught:
         gateway(folder, engine).embed(["short", long])
     assert caught.value.limit == 12
-    with pytest.raises(errors.ContextOverflow, match=r"text 0 of 1 has .* tokens, and the model takes 12"):
+    with pytest.raises(errors.ContextOverflow, match=r"text 0 of 1 has .* tokens, but the model's limit is 12"):
         gateway(folder, engine).embed(["the quick brown fox jumps over the lazy dog again"])
     found = gateway(folder, engine, truncate=True).embed([long, "short"], role="query")
     assert np.abs(np.asarray(found.vectors) - reference(folder).encode_query([long, "short"])).max() < 1e-5
@@ -216,16 +216,16 @@ def test_a_tokenizer_that_lets_more_through_than_there_are_positions_is_left_to_
     folder = encoder(tmp_path / "long", "roberta", tokenizer_settings={})
     settings = folder / "tokenizer_config.json"
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"model_max_length": 66}))
-    with pytest.raises(errors.EngineFailed, match="it has places for 64 tokens, and its tokenizer lets 66 through"):
+    with pytest.raises(errors.EngineFailed, match="it has positions for 64 tokens, but its tokenizer allows 66"):
         gateway(folder, "openvino").embed(["x"])
 
 
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"engine": "openvino", "device": "cuda:0"}, "it runs on the CPU, and device='cuda:0' was asked for"),
-        ({"engine": "onnxruntime", "dtype": "bf16"}, "it has no dtype='bf16'"),
-        ({"engine": "openvino", "dtype": "float64"}, "it has no dtype='float64'"),
+        ({"engine": "openvino", "device": "cuda:0"}, "it runs on the CPU, not on device='cuda:0'"),
+        ({"engine": "onnxruntime", "dtype": "bf16"}, "it does not support dtype='bf16'"),
+        ({"engine": "openvino", "dtype": "float64"}, "it does not support dtype='float64'"),
     ],
 )
 def test_options_that_an_engine_has_not_are_refused(models: Make, options: dict[str, Any], reason: str) -> None:
@@ -234,7 +234,7 @@ def test_options_that_an_engine_has_not_are_refused(models: Make, options: dict[
 
 
 def test_an_unknown_engine_is_a_mistake_in_the_settings(models: Make) -> None:
-    with pytest.raises(errors.ConfigError, match="no engine 'onxruntime'"):
+    with pytest.raises(errors.ConfigError, match="unknown engine 'onxruntime'"):
         gateway(models("bert"), "onxruntime").embed(["x"])
 
 

@@ -110,7 +110,7 @@ def test_the_order_of_engines(options: dict[str, str], cuda: bool, expected: tup
 
 
 def test_an_unknown_engine_names_the_nearest() -> None:
-    with pytest.raises(ConfigError, match=r"no engine 'openvin'.*openvino"):
+    with pytest.raises(ConfigError, match=r"unknown engine 'openvin'.*openvino"):
         engine_order({"engine": "openvin"}, cuda=False)
 
 

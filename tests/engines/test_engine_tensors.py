@@ -228,7 +228,7 @@ def test_a_repositorys_graph_of_another_width_is_refused(
     file = graph / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"hidden_size": 31}))
     monkeypatch.setattr(originals, "torch_is_here", lambda: False)
-    with pytest.raises(errors.EngineFailed, match="gives 32 numbers a token"):
+    with pytest.raises(errors.EngineFailed, match="has 32 values per token"):
         embed(graph, "onnxruntime")
 
 

@@ -83,7 +83,9 @@ def test_more_dimensions_than_the_model_has_are_refused() -> None:
 
 
 def test_a_text_beyond_the_models_length_is_refused_with_its_place_and_both_numbers(gateway: Gateway) -> None:
-    with pytest.raises(errors.ContextOverflow, match="text 1 of 2 has 402 tokens, and the model takes 256") as caught:
+    with pytest.raises(
+        errors.ContextOverflow, match="text 1 of 2 has 402 tokens, but the model's limit is 256"
+    ) as caught:
         gateway.embed(["short", "word " * 400])
     assert caught.value.limit == 256
 
@@ -276,7 +278,7 @@ def test_normalize_scales_what_the_model_does_not(tiny: Path) -> None:
 
 def test_the_prompt_counts_towards_the_models_length(tiny: Path) -> None:
     Gateway(str(tiny)).embed(["a b c d e f g h i j k l"])
-    with pytest.raises(errors.ContextOverflow, match="17 tokens, and the model takes 16"):
+    with pytest.raises(errors.ContextOverflow, match="17 tokens, but the model's limit is 16"):
         Gateway(str(tiny)).embed(["a b c d e f g h i j k l m"])
 
 
@@ -376,10 +378,10 @@ def test_whatever_a_library_raises_while_it_loads_a_model_is_the_engines_failure
         ({"device": 5}, "device is a text, not 5"),
         ({"device": ""}, "device is a name"),
         ({"device": "cuda:first"}, "device is a name"),
-        ({"dtype": "bfloat1"}, "no dtype 'bfloat1'; did you mean 'bfloat16'"),
-        ({"dtype": []}, r"no dtype \[\]"),
+        ({"dtype": "bfloat1"}, "unknown dtype 'bfloat1'; did you mean 'bfloat16'"),
+        ({"dtype": []}, r"unknown dtype \[\]"),
         ({"engine": []}, r"engine is a text, not \[\]"),
-        ({"engine": "onnxrt"}, "no engine 'onnxrt'"),
+        ({"engine": "onnxrt"}, "unknown engine 'onnxrt'"),
         ({"trust_remote_code": "no"}, "trust_remote_code is true or false, not 'no'"),
         ({"trust_remote_code": 1}, "trust_remote_code is true or false, not 1"),
     ],

@@ -230,7 +230,7 @@ def test_a_model_that_writes_calls_otherwise_cannot_be_made_to_call(tmp_path: Pa
     with pytest.raises(errors.ModelNotFound, match="cannot be made to call a tool"):
         ask(other, "Hello", tools=[WEATHER], tool_choice="required")
     unread = loaded(changed(tmp_path / "not read", otherwise, response_template=None))
-    with pytest.raises(errors.ModelNotFound, match="not known how tiny-chat calls tools"):
+    with pytest.raises(errors.ModelNotFound, match="form of tool calls of tiny-chat is unknown"):
         ask(unread, "What is the weather in Paris?", tools=[WEATHER])
 
 
@@ -249,7 +249,7 @@ def test_parts_of_text_are_one_text_and_developer_is_system(engine: ChatEngine) 
 
 def test_images_are_left_to_others(engine: ChatEngine, steps: Steps) -> None:
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
-    with pytest.raises(errors.ModelNotFound, match="tiny-chat takes no images: message 0"):
+    with pytest.raises(errors.ModelNotFound, match="tiny-chat does not support images: message 0"):
         ask(engine, [{"role": "user", "content": [{"type": "text", "text": "Hello"}, image]}])
     assert steps.count == 0
 

@@ -265,7 +265,7 @@ def test_patterns_take_the_place_of_formats(hub: ReadHub, connect: Callable[...,
     ("options", "said"),
     [
         ({"include": ["*.zip"]}, r"no files that match \*\.zip"),
-        ({"formats": ["zip"]}, "no format 'zip'"),
+        ({"formats": ["zip"]}, "unknown format 'zip'"),
         ({"formats": ["gguf"]}, "no weights in gguf; there are some in safetensors, pickle"),
         ({"formats": ["safetensors", "onnx"]}, "no weights in onnx; there are some in safetensors, pickle"),
     ],
@@ -285,7 +285,7 @@ def test_a_repository_without_weights_is_downloaded_only_by_the_names_of_its_fil
         (folder / name).unlink()
     with ReadHub({MODEL: Listed(folder)}) as hub:
         for options, said in (
-            ({}, "no weights in any format"),
+            ({}, "no weights in a known format"),
             ({"formats": ["gguf"]}, "no weights in any format"),
         ):
             with pytest.raises(ValueError, match=said):
@@ -494,7 +494,7 @@ def test_a_full_window_is_waited_out(
 
 def test_an_hour_is_not(hub: ReadHub, connect: Callable[..., HubConnector], files: Path, waits: list[float]) -> None:
     hub.always(Reply(429, {"error": "slow down"}, {"ratelimit": '"resolvers";r=0;t=3600'}), path=resolve(WEIGHTS))
-    with pytest.raises(errors.RateLimited, match="left alone for 3600 s") as caught:
+    with pytest.raises(errors.RateLimited, match="asks to wait for 3600 s") as caught:
         connect(hub).download_model(MODEL, cache_dir=files)
     assert (caught.value.retry_after, waits) == (3600, [])
 

@@ -116,7 +116,7 @@ CARDS: list[tuple[str, dict[str, Any], str | None, LicenseClass, str]] = [
         {"card": {"license": "mit", "base_model": ["google/gemma-2b"]}},
         "mit",
         "permissive",
-        "holds as well: google/gemma-2b",
+        "applies as well: google/gemma-2b",
     ),
     (
         "a gate",

@@ -111,7 +111,7 @@ def test_an_empty_window_stops_the_next_request_before_it_is_refused(
 ) -> None:
     hub.left["api"], hub.reset = 2, 120
     assert connector.get_model_metadata(MODEL) is not None
-    with pytest.raises(errors.RateLimited, match="begins anew in 120 s; a token has a higher one"):
+    with pytest.raises(errors.RateLimited, match="resets in 120 s; a token has a higher one"):
         connector.get_model_metadata("a/b")
     assert hub.count() == 2
     clock.advance(121)

@@ -144,7 +144,7 @@ ENDLESS: dict[str, tuple[Callable[[str, int], str], bool, str]] = {
     "a page that is its own next one": (_itself, False, "form a cycle"),
     "pages in a circle": (_in_turn, False, "form a cycle"),
     "a page with nothing on it": (_on_and_on, True, "after an empty page"),
-    "pages without an end": (_on_and_on, False, "goes on after 40 files on 20 pages"),
+    "pages without an end": (_on_and_on, False, "more than 40 files on 20 pages"),
 }
 
 

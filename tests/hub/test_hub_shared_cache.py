@@ -71,7 +71,7 @@ def test_a_file_that_was_left_short_is_no_download_without_the_hub(
     path = connect(hub).download_model(MODEL, cache_dir=files).path / WEIGHTS
     path.resolve().write_bytes(b"short")
     hub.always(disconnect())
-    with pytest.raises(errors.ConnectFailed, match=r"not whole: model\.safetensors is missing or cut off"):
+    with pytest.raises(errors.ConnectFailed, match=r"are incomplete: model\.safetensors is missing or cut off"):
         connect(hub).download_model(MODEL, cache_dir=files)
 
 
@@ -104,7 +104,9 @@ def test_what_another_tool_left_short_is_not_taken_for_the_model(
     theirs = _as_hf_download_does(hub, files)
     with (theirs / WEIGHTS).resolve().open("r+b") as file:
         file.truncate(100)
-    with pytest.raises(HubOffline, match=r"not whole: model\.safetensors: its header would be longer than the file"):
+    with pytest.raises(
+        HubOffline, match=r"are incomplete: model\.safetensors: its header would be longer than the file"
+    ):
         connect(hub, known=False, HF_HUB_OFFLINE="1").download_model(MODEL, cache_dir=files)
 
 

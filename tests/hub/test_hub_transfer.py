@@ -474,7 +474,7 @@ def test_a_place_that_may_not_be_called_is_not(fetch: Fetching) -> None:
 
 def test_what_cannot_be_sent_is_a_bad_answer_of_who_named_it(fetch: Fetching) -> None:
     error = fetch.fails(errors.BadResponse, sent_to("/x"), errors.InvalidRequest("too long"))
-    assert "where nothing can be asked: too long" in error.message
+    assert "an invalid address: too long" in error.message
     assert fetch.pauses == []
 
 

@@ -108,7 +108,7 @@ def test_a_hub_that_sends_a_model_at_two_kilobytes_a_second_costs_a_chain_second
     began = time.monotonic()
     served = _embed(Gateway(MODEL, ["local", f"openai:{backup.url}"], on_space_change="separate"), asynchronous=False)
     assert time.monotonic() - began < AT_MOST
-    assert "less than 20 kB a second" in (served.attempts[0].error or "")
+    assert "less than 20 kB per second" in (served.attempts[0].error or "")
 
 
 @pytest.mark.parametrize("name", UNWELL)

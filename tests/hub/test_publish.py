@@ -202,7 +202,7 @@ def test_a_commit_of_somebody_else_meanwhile_is_not_overwritten(hub: Hub, folder
             hub.repos[REPO].add("theirs", {"README.md": Blob(b"# Theirs")})
 
     hub.on_request = change
-    with pytest.raises(PublishConflict, match="somebody else changed ada/tiny-adapter meanwhile"):
+    with pytest.raises(PublishConflict, match="ada/tiny-adapter was changed meanwhile"):
         hub.publish(folder)
     assert [commit.title for commit in hub.repos[REPO].ours] == ["theirs"]
     hub.publish(folder)
@@ -218,7 +218,7 @@ def test_a_409_at_the_commit_is_a_conflict_too(hub: Hub, folder: Path) -> None:
 
 def test_what_the_repositorys_gitignore_leaves_out_is_noticed(hub: Hub, folder: Path) -> None:
     hub.repos[REPO] = Repo(private=True, files={".gitignore": b"*.safetensors"})
-    with pytest.raises(errors.BadResponse, match=r"is without adapter_model.safetensors; does a .gitignore"):
+    with pytest.raises(errors.BadResponse, match=r"lacks adapter_model.safetensors; is it excluded by a .gitignore"):
         hub.publish(folder)
 
 
@@ -236,13 +236,13 @@ REFUSED: dict[str, tuple[str | None, User | None, str, type[Exception], str]] = 
     "no token": (None, None, REPO, errors.KeyMissing, "run `hf-gateway login --origin http://127.0.0.1:"),
     "a token that is not valid": ("hf_WrongToken0123456789abcd", None, REPO, errors.AuthenticationFailed, "refuses the token"),
     "a read token": (READER, None, REPO, errors.PermissionDenied, "a read token"),
-    "somebody else's name": (STRANGER, None, REPO, errors.PermissionDenied, "the token of bob may not write to ada/"),
+    "somebody else's name": (STRANGER, None, REPO, errors.PermissionDenied, "the token of bob has no write access to ada/"),
     "an organisation that one only reads": (
-        TOKEN, User("ada", orgs={"acme": "read"}), "acme/x", errors.PermissionDenied, "may not write to acme/x",
+        TOKEN, User("ada", orgs={"acme": "read"}), "acme/x", errors.PermissionDenied, "has no write access to acme/x",
     ),
     "a fine-grained token for another repository": (
         TOKEN, User("ada", "fineGrained", scoped={("model", "ada/other"): ["repo.write"]}), REPO, errors.PermissionDenied,
-        "may not write to ada/tiny-adapter",
+        "has no write access to ada/tiny-adapter",
     ),
     "a fine-grained token for inference": (
         TOKEN, User("ada", "fineGrained", everywhere=["inference.serverless.write"]), REPO, errors.PermissionDenied,

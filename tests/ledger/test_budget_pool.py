@@ -236,7 +236,7 @@ def test_a_refusal_says_what_stands_in_the_way(desk: Desk) -> None:
     assert (error.limit, error.spent, error.reserved, error.needed) == tuple(map(Decimal, ("1", "0.6", "0.25", "0.2")))
     assert error.resets == dt.datetime(2026, 2, 1, tzinfo=dt.UTC)
     assert str(error) == (
-        "the budget of tenant 'acme' for the day is $1.00: $0.60 of it is spent, $0.25 is reserved by requests under way, and "
+        "the budget of tenant 'acme' for the day is $1.00: $0.60 of it is spent, $0.25 is reserved by running requests, and "
         "this one may cost $0.20; nothing was sent. The next day begins at 2026-02-01 00:00 UTC"
     )
     # Of what is left of it exactly, one more is let through.
@@ -326,7 +326,7 @@ def test_a_database_that_fails_for_one_budget_is_told_to_those_who_need_it_and_c
     first, _ = desk.enter(50)
     other, _ = desk.enter(50, ALL)
     assert desk.serve() is False
-    with pytest.raises(BudgetUnavailable, match="cannot be asked: said: gone; nothing was sent"):
+    with pytest.raises(BudgetUnavailable, match="cannot be reached: said: gone; nothing was sent"):
         first.waits.result(0)
     assert other.admitted
     assert holds(held) == (6, 0, 4, 10)

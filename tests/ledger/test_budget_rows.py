@@ -93,7 +93,7 @@ def test_what_is_no_limit_is_refused(desk: Desk, limit: str) -> None:
 @pytest.mark.parametrize(
     ("facts", "said"),
     [
-        ({"period": "dya"}, "there is no period 'dya'.*day"),
+        ({"period": "dya"}, "unknown period 'dya'.*day"),
         ({"on_unknown": "maybe"}, "'refuse' or 'allow', not 'maybe'"),
         ({"tenant": ""}, "needs its tenant"),
     ],

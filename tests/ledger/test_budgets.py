@@ -298,7 +298,7 @@ def test_over_budget_is_said_before_any_request(one_office: Office, server: Exac
     )
     assert error.resets == dt.datetime(2026, 2, 1, tzinfo=dt.UTC)
     assert str(error) == (
-        "the budget of tenant 'acme' for the day is $0.01: $0.009 of it is spent, $0.00 is reserved by requests under way, and "
+        "the budget of tenant 'acme' for the day is $0.01: $0.009 of it is spent, $0.00 is reserved by running requests, and "
         "this one may cost $0.003; nothing was sent. The next day begins at 2026-02-01 00:00 UTC"
     )
     assert isinstance(error, errors.Unavailable)
@@ -940,7 +940,7 @@ def test_a_budget_whose_database_went_away_lets_nothing_more_through(
 
         monkeypatch.setattr(budgets, "exchange_lease", away)
         # What was leased can still be used; no more than that.
-        gone = pytest.raises(BudgetUnavailable, match="cannot be asked: the server has gone; nothing was sent")
+        gone = pytest.raises(BudgetUnavailable, match="cannot be reached: the server has gone; nothing was sent")
         with gone:
             gate.chat("word " * 20_000)
         monkeypatch.undo()

@@ -191,7 +191,7 @@ class TestTheEndOfAProcess:
         code = CALLS + "ledger.enable(sys.argv[1]); call(Gateway(targets=['hash:8']), '000000')"
         done = run(code, f"sqlite:///{folder}/ledger.sqlite", HF_GATEWAY_HOME=str(folder))
         assert done.returncode == 0
-        assert "1 calls are missing in the ledger: the process ends, and" in done.stderr
+        assert "1 calls are missing in the ledger: the process exits, and" in done.stderr
 
     def test_does_not_wait_for_a_database_that_is_away(self, tmp_path: Path) -> None:
         folder = tmp_path / "folder"

@@ -1,4 +1,4 @@
-"""The columns of the ledger's rows. Each stands here once; the tables, the rows and the lines that wait in files come from it.
+"""The columns of the ledger's rows, from which the tables, the rows and the lines of spill files are derived.
 
 A new column is a line in `COLUMNS` and a migration that adds it to the table. Imports no third-party package.
 """
@@ -25,18 +25,18 @@ def _unchanged(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class ColumnType:
-    """How values of a column are kept. None, for unknown, is not passed to any of the functions."""
+    """How values of a column are stored. None, for unknown, is not passed to any of the functions."""
 
     sql: str
     """The type in the database; `tables` has SQLAlchemy's class for each."""
     size: int | None = None
     """Maximum length of a text."""
     to_database: Callable[[Any], Any] = _unchanged
-    """Makes of a value of the record one that a database accepts."""
+    """Converts a value of the record for the database."""
     to_json: Callable[[Any], Any] = _unchanged
-    """Makes of that a plain value for a line of JSON."""
+    """Converts that value for a line of JSON."""
     from_json: Callable[[Any], Any] = _unchanged
-    """Reads what `to_json` returned."""
+    """Reads the result of `to_json`."""
 
 
 def clean_text(text: str) -> str:
@@ -82,20 +82,20 @@ MONEY = ColumnType("money")
 
 @dataclass(frozen=True)
 class LedgerColumn:
-    """A column, and where its values come from."""
+    """A column and the source of its values."""
 
     name: str
-    """In the table, and in lines of JSON."""
+    """Name in the table and in lines of JSON."""
     type: ColumnType
-    """How its values are kept."""
+    """How its values are stored."""
     of_request: Callable[[RequestRecord], Any] | None = None
-    """Its value for a request; None for an id and for what is known once the row is priced."""
+    """Returns its value for a request; None for ids and for columns that are filled in with the cost."""
     of_attempt: Callable[[RequestRecord, AttemptRecord], Any] | None = None
-    """Its value for an attempt; None for the same as for its request."""
+    """Returns its value for an attempt; None if it is the request's."""
     nullable: bool = True
     """Whether it may be unknown."""
     priced: bool = False
-    """Whether it is known only once the row is priced, so that no line of JSON has it."""
+    """Whether it is filled in with the cost, so that lines of JSON do not have it."""
 
 
 _NOTHING_USED = Usage(0, 0, 0, 0)
@@ -230,10 +230,10 @@ COLUMNS = (
 
 
 class RowFormat:
-    """Makes rows and lines of JSON with given columns; what does not depend on a row is looked up once."""
+    """Converts records to rows and lines of JSON; what does not depend on a row is prepared once."""
 
     def __init__(self, columns: Sequence[LedgerColumn]) -> None:
-        """Take the columns of a table."""
+        """Set the columns of a table."""
         self._of_request = [
             (each.name, each.of_request, _step(each.type.to_database))
             for each in columns
@@ -254,8 +254,8 @@ class RowFormat:
         """Return the row of a request, without its cost.
 
         Args:
-            record: What is known of the request.
-            request_id: Its id, and that of its row.
+            record: the record of the request.
+            request_id: id of the request and of its row.
         """
         row: Row = {"id": request_id, "request": request_id}
         for name, value_of, convert in self._of_request:
@@ -267,10 +267,10 @@ class RowFormat:
         """Return the row of an attempt, without its cost.
 
         Args:
-            record: What is known of the request.
-            attempt: One of its attempts.
-            request: The request's own row.
-            attempt_id: The id of the row.
+            record: the record of the request.
+            attempt: one of its attempts.
+            request: the request's own row.
+            attempt_id: id of the row.
         """
         row = request | {"id": attempt_id}
         for name, value_of, convert in self._of_attempt:
@@ -279,7 +279,7 @@ class RowFormat:
         return row
 
     def to_json(self, row: Row) -> Row:
-        """Return plain values for a line of JSON; `from_json` reads them."""
+        """Return a row as JSON types; `from_json` reads it."""
         values = {name: row[name] for name in self._names}
         for name, convert in self._writers:
             if (value := values[name]) is not None:
@@ -287,9 +287,9 @@ class RowFormat:
         return values
 
     def from_json(self, values: Row) -> Row:
-        """Read what `to_json` returned, here or in an earlier version: a column that it did not have is unknown.
+        """Read the result of `to_json`, also of an earlier version: a missing column is unknown.
 
-        Raises ValueError, TypeError or AttributeError for values that are not those of a row.
+        Raises ValueError, TypeError or AttributeError for invalid values.
         """
         if unknown := sorted(values.keys() - self._names.keys()):
             raise ValueError(f"not a column of the ledger: {', '.join(unknown)}")

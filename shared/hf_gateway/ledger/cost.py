@@ -1,6 +1,7 @@
-"""What an attempt cost: what its provider says, else its count of tokens times the price; where either is missing, unknown.
+"""Cost of an attempt: as its provider reports it, or else its tokens times the price; unknown if either is missing.
 
-Never 0 for want of knowledge. 0 is what one's own servers cost, what was never sent, and what a server refused.
+Never 0 if it is unknown. 0 is the cost of one's own servers, of attempts that were not sent, and of those that a
+server refused.
 """
 
 from collections.abc import Iterable
@@ -16,17 +17,25 @@ from hf_gateway.values.usage import MAX_COST_USD, drop_implausible
 CostSource = Literal["provider_reported", "router_price", "configured", "unknown"]
 
 SMALLEST = Decimal("1e-12")
-"""USD: what amounts are rounded to, half to even, as they are kept."""
+"""USD to which amounts are rounded, half to even, as they are stored."""
 MAX_CALL_S = 60
-"""Seconds that a call is taken to last at most where time is what is paid for."""
+"""Assumed maximum duration of a call that is billed by time, in seconds."""
 
 
 def cost_of(tried: AttemptRecord, task: str, prices: Prices) -> tuple[Decimal | None, CostSource]:
-    """Return what an attempt cost, in USD, and how that is known; (None, "unknown") where it is not.
+    """Return the cost of an attempt in USD and its source.
 
-    task: "chat" or "embedding". An attempt that a server refused, or that never reached one, costs nothing. One that a server
-    took and that then broke, stalled or was given up, may be billed all the same, and nobody says: unknown, unless its
-    tokens were counted. Counts that cannot be are taken for unknown, and so is a cost that cannot be.
+    An attempt that a server refused, or that never reached one, costs nothing. An attempt that broke off, stalled or
+    was abandoned may be billed without a report of its usage, so its cost is unknown unless its tokens were counted.
+    Implausible counts and costs are unknown.
+
+    Args:
+        tried: the attempt.
+        task: "chat" or "embedding".
+        prices: the price list.
+
+    Returns:
+        The cost and its source; (None, "unknown") if it is unknown.
     """
     usage = drop_implausible(tried.usage)
     if usage.cost_usd is not None:
@@ -41,7 +50,7 @@ def cost_of(tried: AttemptRecord, task: str, prices: Prices) -> tuple[Decimal | 
 
 
 def may_be_billed(tried: AttemptRecord) -> bool:
-    """Whether a provider may have done what is paid for."""
+    """Return whether a provider may have done billable work."""
     if tried.outcome in ("served", "cancelled"):
         return True
     if tried.outcome in ("skipped", "split") or isinstance(tried.error, ConnectFailed):
@@ -50,14 +59,15 @@ def may_be_billed(tried: AttemptRecord) -> bool:
 
 
 def asked_model(tried: AttemptRecord) -> str | None:
-    """Return the model that was asked for, which may be a call's own instead of the target's."""
+    """Return the requested model: the call's own, or else the target's."""
     return getattr(tried, "asked", None) or tried.target.model
 
 
 def total(costs: Iterable[tuple[Decimal | None, str]]) -> tuple[Decimal | None, CostSource]:
-    """Return what a request cost, from its attempts' costs: unknown where one of them is.
+    """Return the cost of a request from the costs of its attempts; unknown if one of them is.
 
-    The source is the weakest of those that cost something: "configured" before "router_price" before "provider_reported".
+    The source is the weakest of those of the positive costs: "configured" before "router_price" before
+    "provider_reported".
     """
     amount, sources = Decimal(0), set()
     with localcontext(EXACT):
@@ -72,9 +82,16 @@ def total(costs: Iterable[tuple[Decimal | None, str]]) -> tuple[Decimal | None, 
 
 
 def cost_ceiling(observation: Observation, prices: Prices) -> tuple[Decimal, bool]:
-    """Return what a request may cost, in USD, before it is sent: at the dearest target whose price is known; and whether all are.
+    """Return the maximum cost of a request in USD before it is sent, at the most expensive target.
 
-    The service of the task says how much it may use at most (`RequestDetails.ceiling`).
+    The service of the task estimates the maximum usage (`RequestDetails.ceiling`).
+
+    Args:
+        observation: the request.
+        prices: the price list.
+
+    Returns:
+        The maximum cost at targets with a known price, and whether the prices of all targets are known.
     """
     own_model = observation.asked_model
     dearest: list[Price] = []

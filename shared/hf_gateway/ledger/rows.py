@@ -1,6 +1,6 @@
-"""From what a watcher saw to what the tables hold: a request's row, its attempts' rows, and what they cost.
+"""Rows of the ledger: a request's row, its attempts' rows, and their costs, made of the record of a request.
 
-Nothing here imports a third-party package or touches a database.
+Imports no third-party package and uses no database.
 """
 
 import datetime as dt
@@ -25,29 +25,29 @@ from hf_gateway.values.task_facts import TOKEN_UNITS
 from hf_gateway.values.usage import Usage, drop_implausible
 
 _IDS_PER_DRAW = 1024
-"""Ids for which randomness is drawn at once."""
+"""Number of ids for which random bytes are drawn at once."""
 
 
 class Ids:
-    """UUIDv7 (RFC 9562, method 1): they sort by when they were made, within a process also where its clock is set back."""
+    """Makes UUIDv7 (RFC 9562, method 1): sorted by time, within a process even if its clock is set back."""
 
     def __init__(self) -> None:
-        """Begin now."""
+        """Start a sequence."""
         self._last = 0
         self._random, self._place, self._pid = b"", 0, 0
 
     def next(self) -> uuid.UUID:
-        """Make one. For one thread at a time."""
+        """Return a new id. For one thread at a time."""
         random = int.from_bytes(self._draw())
-        # Milliseconds, and 12 bits within them that begin low enough to count 2,048 further ids.
+        # Milliseconds, and 12 bits below them that start low enough to count 2,048 further ids.
         now = int(time.time() * 1000) << 12 | (random >> 69)
         self._last = now if now > self._last else self._last + 1
         tail = random & (1 << 62) - 1
         return uuid.UUID(int=(self._last >> 12) << 80 | 7 << 76 | (self._last & 0xFFF) << 64 | 2 << 62 | tail)
 
     def _draw(self) -> bytes:
-        """Return ten random bytes; a fork draws its own."""
-        # Each draw lets the interpreter go, and beside a busy program it takes milliseconds to get it back.
+        """Return ten random bytes; a forked process draws its own."""
+        # A call releases the interpreter's lock, and in a busy program it takes milliseconds to get it back.
         if self._place >= len(self._random) or self._pid != os.getpid():
             self._random, self._place, self._pid = os.urandom(10 * _IDS_PER_DRAW), 0, os.getpid()
         self._place += 10
@@ -56,19 +56,22 @@ class Ids:
 
 @dataclass(frozen=True)
 class LedgerEntry:
-    """One request as the tables hold it, but for the costs: its own row and those of its attempts; tried: what is priced."""
+    """The rows of a request, without costs."""
 
     request: Row
+    """Row of the request."""
     attempts: list[Row]
+    """Rows of its attempts."""
     tried: Sequence[AttemptRecord]
+    """Records of the attempts, from which costs are calculated."""
 
     @classmethod
     def of(cls, record: RequestRecord, ids: Ids) -> Self:
-        """Make the rows.
+        """Make the rows of a request.
 
         Args:
-            record: What is known of a request.
-            ids: Makes their ids.
+            record: the record of the request.
+            ids: makes the ids of the rows.
         """
         request = LEDGER_ROWS.request_row(record, ids.next())
         attempts = [_plausible_attempt(attempt) for attempt in record.attempts]
@@ -77,7 +80,7 @@ class LedgerEntry:
         )
 
     def rows(self, prices: Prices) -> list[Row]:
-        """Return all of them, with what each attempt cost, and the request as a whole."""
+        """Return all rows with their costs, the request's last."""
         costs: list[tuple[Decimal | None, CostSource]] = [
             cost_of(tried, self.request["task"], prices) for tried in self.tried
         ]
@@ -85,7 +88,7 @@ class LedgerEntry:
         return [row | {"cost_usd": cost, "cost_source": source} for row, (cost, source) in made]
 
     def to_json(self) -> Row:
-        """Return plain values for a line of JSON; `from_json` reads them back."""
+        """Return the entry as JSON types; `from_json` reads it."""
         return {
             "request": LEDGER_ROWS.to_json(self.request),
             "attempts": [LEDGER_ROWS.to_json(row) for row in self.attempts],
@@ -94,7 +97,7 @@ class LedgerEntry:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Read what `to_json` gave. Raises KeyError, TypeError, ValueError, GatewayError for anything else."""
+        """Read the result of `to_json`. Raises KeyError, TypeError, ValueError, GatewayError if it is invalid."""
         rows = [LEDGER_ROWS.from_json(row) for row in (data["request"], *data["attempts"])]
         found = cls(rows[0], rows[1:], [_attempt_from_facts(facts) for facts in data["tried"]])
         if len(found.attempts) != len(found.tried):
@@ -104,38 +107,48 @@ class LedgerEntry:
 
 @dataclass(frozen=True)
 class Loss:
-    """Rows that could not be kept: how many requests' there were, and why."""
+    """Requests that could not be recorded."""
 
     id: uuid.UUID
+    """Id of the row."""
     time: dt.datetime
+    """When they were lost."""
     rows: int
+    """Number of requests."""
     reason: str
+    """Why they were lost."""
 
     @classmethod
     def now(cls, name: uuid.UUID, rows: int, reason: str) -> Self:
-        """Make one."""
+        """Return a loss at the current time.
+
+        Args:
+            name: id of the row.
+            rows: number of requests.
+            reason: why they were lost.
+        """
         return cls(name, dt.datetime.now(dt.UTC), rows, reason)
 
     def row(self) -> Row:
-        """Return what the table holds."""
+        """Return the row of the table."""
         return {"id": self.id, "time": self.time, "rows": self.rows, "reason": self.reason}
 
     def to_json(self) -> Row:
-        """Return plain values for a line of JSON; `from_json` reads them back."""
+        """Return the loss as JSON types; `from_json` reads it."""
         return {"lost": self.rows, "id": self.id.hex, "time": self.time.isoformat(), "reason": self.reason}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Read what `to_json` gave. Raises KeyError, TypeError, ValueError for anything else."""
+        """Read the result of `to_json`. Raises KeyError, TypeError, ValueError if it is invalid."""
         return cls(uuid.UUID(data["id"]), utc_time(data["time"]), int(data["lost"]), str(data["reason"]))
 
 
 Item = LedgerEntry | Loss
-"""What goes into the database, and what a line of a file is."""
+"""What is inserted into the database, or written as a line of a file."""
 
 
 def read_line(text: bytes) -> Item:
-    """Read a line of a file. Raises ValueError for one that is none."""
+    """Parse a line of a file. Raises ValueError if it is invalid."""
     try:
         data = json.loads(text)
         return Loss.from_json(data) if "lost" in data else LedgerEntry.from_json(data)
@@ -144,7 +157,7 @@ def read_line(text: bytes) -> Item:
 
 
 def _plausible_attempt(tried: AttemptRecord) -> AttemptRecord:
-    """Return an attempt without counts that cannot be."""
+    """Return an attempt without implausible counts."""
     usage = drop_implausible(tried.usage)
     return tried if usage is tried.usage else replace(tried, usage=usage)
 
@@ -153,7 +166,7 @@ _OTHER_UNITS = ("documents", "images", "seconds")
 
 
 def _facts(tried: AttemptRecord) -> Row:
-    """Return what a price depends on; no key, and no URL's query, which may have one."""
+    """Return what the cost depends on; no key, and no query of a URL, which may contain one."""
     target, usage = tried.target, tried.usage
     return {
         "kind": target.kind,
@@ -185,7 +198,7 @@ def _attempt_from_facts(facts: Mapping[str, Any]) -> AttemptRecord:
         provider=facts["target_provider"],
         options=facts["options"],
     )
-    cost, units = facts.get("cost_usd"), facts.get("units", {})  # missing in what an earlier version left
+    cost, units = facts.get("cost_usd"), facts.get("units", {})  # missing in lines of an earlier version
     return AttemptRecord(
         target,
         facts["outcome"],
@@ -200,13 +213,13 @@ def _attempt_from_facts(facts: Mapping[str, Any]) -> AttemptRecord:
 
 
 def _error(name: str | None, status: int | None) -> GatewayError | None:
-    """Return an error of that class, which says what kind of failure it was and no more."""
+    """Return an error of a class, without its message."""
     if name is None:
         return None
     kind = getattr(errors, name, GatewayError)
     if not (isinstance(kind, type) and issubclass(kind, GatewayError)):
         kind = GatewayError
     found = kind.__new__(kind)
-    # The constructors of some want more than is kept.
+    # Some constructors need arguments that are not stored.
     GatewayError.__init__(found, "", status=status)
     return found

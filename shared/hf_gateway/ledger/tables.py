@@ -1,8 +1,8 @@
-"""The ledger's tables, for SQLite and PostgreSQL alike.
+"""The ledger's tables, for SQLite and PostgreSQL.
 
-Money is exact in both: NUMERIC in PostgreSQL, whole pico-dollars in SQLite, whose numbers are floats. NULL is unknown, never 0.
-The columns of the requests' table stand in `columns`. The migrations in `migrations/` make these tables, and PostgreSQL's
-row-level security on top.
+Money is exact in both: NUMERIC in PostgreSQL, integer picodollars in SQLite, whose other numbers are floats. NULL is
+unknown, never 0. The columns of the table of requests are defined in `columns`. The migrations in `migrations/`
+create these tables, and PostgreSQL's row-level security.
 """
 
 import datetime as dt
@@ -33,12 +33,12 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 from hf_gateway.ledger.columns import COLUMNS, LedgerColumn
 
 DIGITS = 12
-"""Digits after the point of a dollar that are kept: a millionth of what a million tokens cost, for one token."""
+"""Decimals of a dollar that are stored: a millionth of what a million tokens cost, for one token."""
 _PICO = Decimal(1).scaleb(-DIGITS)
 
 
 def round_usd(usd: Decimal) -> Decimal:
-    """Return an amount with the digits that the tables keep, half to even."""
+    """Return an amount rounded to the decimals of the tables, half to even."""
     return usd.quantize(_PICO, ROUND_HALF_EVEN)
 
 
@@ -49,12 +49,17 @@ class Money(TypeDecorator[Decimal]):
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """Take whole numbers for SQLite."""
+        """Return the database's type: an integer for SQLite."""
         kept: TypeEngine[Any] = BigInteger() if dialect.name == "sqlite" else Numeric(20, DIGITS)
         return dialect.type_descriptor(kept)
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
-        """Write a Decimal (or an int); a float is refused, since it is no amount that anybody wrote."""
+        """Convert a Decimal or an int for the database; refuse floats, which are not exact.
+
+        Args:
+            value: the amount.
+            dialect: the database.
+        """
         if value is None:
             return None
         if isinstance(value, float):
@@ -63,33 +68,48 @@ class Money(TypeDecorator[Decimal]):
         return int(amount.scaleb(DIGITS)) if dialect.name == "sqlite" else amount
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
-        """Read a Decimal."""
+        """Return a Decimal from the database's value.
+
+        Args:
+            value: the stored value.
+            dialect: the database.
+        """
         if value is None:
             return None
         return Decimal(value).scaleb(-DIGITS) if dialect.name == "sqlite" else Decimal(value)
 
 
 class UtcTime(TypeDecorator[dt.datetime]):
-    """A moment: an aware datetime, in UTC when it is read."""
+    """An aware datetime, in UTC when it is read."""
 
     impl = DateTime
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """Take a timestamp that knows its zone where there is one; SQLite's is text that sorts."""
+        """Return the database's type: a timestamp with a time zone, or sortable text in SQLite."""
         return dialect.type_descriptor(DateTime(timezone=dialect.name != "sqlite"))
 
     def process_bind_param(self, value: dt.datetime | None, dialect: Dialect) -> dt.datetime | None:
-        """Write in UTC."""
+        """Convert an aware datetime to UTC for the database.
+
+        Args:
+            value: the time.
+            dialect: the database.
+        """
         if value is None:
             return None
         if value.tzinfo is None:
-            raise TypeError("a moment needs its time zone")
+            raise TypeError("a time needs its time zone")
         moment = value.astimezone(dt.UTC)
         return moment.replace(tzinfo=None) if dialect.name == "sqlite" else moment
 
     def process_result_value(self, value: dt.datetime | None, dialect: Dialect) -> dt.datetime | None:  # noqa: ARG002
-        """Read in UTC."""
+        """Return a datetime in UTC from the database's value.
+
+        Args:
+            value: the stored value.
+            dialect: the database.
+        """
         if value is None:
             return None
         return value.replace(tzinfo=dt.UTC) if value.tzinfo is None else value.astimezone(dt.UTC)
@@ -127,7 +147,7 @@ observations = Table(
     Index("ix_llm_observations_tenant_time", "tenant", "time"),
     Index("ix_llm_observations_request", "request"),
 )
-"""One row a request (kind "request", whose id is also its `request`) and one an attempt, which belongs to one."""
+"""One row per request (kind "request", whose id is also its `request`) and one per attempt of it."""
 
 losses = Table(
     "llm_observation_losses",
@@ -137,7 +157,7 @@ losses = Table(
     Column("rows", BigInteger, nullable=False),
     Column("reason", Text, nullable=False),
 )
-"""What could not be kept, by number: nothing is dropped without a row here."""
+"""Number of requests that could not be recorded: nothing is dropped without a row here."""
 
 tenant_roles = Table(
     "llm_tenant_roles",
@@ -145,7 +165,7 @@ tenant_roles = Table(
     Column("role", Text, primary_key=True),
     Column("tenant", Text, primary_key=True),  # "*" for all
 )
-"""Which tenants' rows a role of PostgreSQL may read; of no meaning in SQLite."""
+"""Tenants whose rows a role of PostgreSQL may read; not used in SQLite."""
 
 models = Table(
     "huggingface_models",
@@ -156,17 +176,17 @@ models = Table(
     Column("provider", Text),  # NULL: any
     Column("price_input_per_mtok", Money),
     Column("price_output_per_mtok", Money),
-    Column("price_cached_per_mtok", Money),  # of input that the provider had in its cache; NULL: as other input
+    Column("price_cached_per_mtok", Money),  # input tokens from the provider's cache; NULL: as other input
     Column("price_per_image", Money),
     Column("price_per_second", Money),
     Column("context_length", Integer),
     Column("tools", Boolean),
     Column("structured_output", Boolean),
     Column("source", String(16), nullable=False),  # configured | router
-    Column("pinned", Boolean, nullable=False),  # somebody set it by hand, so that the router does not replace it
+    Column("pinned", Boolean, nullable=False),  # set by hand, so that the router does not replace it
     Column("fetched_at", UtcTime),
 )
-"""What models cost, and what they can do: one row a model, task and provider."""
+"""Prices and capabilities of models: one row per model, task and provider."""
 Index(
     "uq_huggingface_models",
     models.c.model,
@@ -178,13 +198,13 @@ Index(
 budgets = Table(
     "budgets",
     metadata,
-    Column("tenant", Text, primary_key=True),  # "*" for everybody together, calls without a tenant among them
+    Column("tenant", Text, primary_key=True),  # "*" for all calls together, those without a tenant included
     Column("period", String(8), primary_key=True),  # day | month
     Column("limit_usd", Money, nullable=False),
-    Column("on_unknown", String(8), nullable=False),  # refuse | allow: calls whose price nobody knows
+    Column("on_unknown", String(8), nullable=False),  # refuse | allow: requests with an unknown cost
     Column("created", UtcTime, nullable=False),
 )
-"""What may be spent."""
+"""Limits on spending."""
 
 spending = Table(
     "budget_spending",
@@ -195,7 +215,7 @@ spending = Table(
     Column("reserved_usd", Money, nullable=False),
     Column("spent_usd", Money, nullable=False),
 )
-"""What was spent of it, and what calls that are under way may yet spend."""
+"""Amounts spent in a period, and amounts reserved for running requests."""
 
 leases = Table(
     "budget_leases",
@@ -205,6 +225,6 @@ leases = Table(
     Column("period", String(8), primary_key=True),
     Column("starts", Date, primary_key=True),
     Column("reserved_usd", Money, nullable=False),
-    Column("expires", Float, nullable=False),  # seconds since the epoch; renewed while the process lives
+    Column("expires", Float, nullable=False),  # seconds since 1970; renewed while the process lives
 )
-"""Who holds which part of `budget_spending.reserved_usd`, so that what a dead process held is freed."""
+"""Each process's part of `budget_spending.reserved_usd`, so that the part of a dead process can be freed."""

@@ -1,4 +1,4 @@
-"""The watcher that keeps the ledger: it notes what every call left, and the writer does the rest."""
+"""The watcher that passes finished calls to the ledger's writer."""
 
 import json
 from typing import Any
@@ -9,45 +9,51 @@ from hf_gateway.observing.observer import Observation
 
 
 class Ledger:
-    """The ledger of this process; made by `ledger.enable`.
+    """The ledger of this process; created by `ledger.enable`.
 
     Attributes:
-        url: the database's, as SQLAlchemy takes it, with its password.
-        content: whether prompts and answers are kept.
-        writer: what writes.
+        url: the database's URL with its driver and password.
+        content: whether prompts and answers are recorded.
+        writer: writes the calls.
     """
 
     def __init__(self, url: str, writer: Writer, *, content: bool) -> None:
-        """Take them; starts nothing."""
+        """Set the writer; nothing is started.
+
+        Args:
+            url: the database's URL with its driver and password.
+            writer: writes the calls.
+            content: whether prompts and answers are recorded.
+        """
         self.url = url
         self.content = content
         self.writer = writer
 
     def begin(self, observation: Observation) -> None:
-        """Do nothing: what is written down is how it ended."""
+        """Do nothing: a call is recorded when it ends."""
 
     def end(self, observation: Observation) -> None:
-        """Note it, in microseconds."""
+        """Queue the record of a call, in microseconds."""
         record = observation.record()
         if self.content:
-            # Here and now: messages are their owner's to change.
+            # Now, since the caller may change the messages afterwards.
             record.prompt, record.answer = _json(observation.details.prompt()), _json(observation.details.answer())
         self.writer.put(record)
 
     def flush(self, timeout: float = 10.0) -> bool:
-        """Have everything in the database that was called until now; returns whether it is. timeout: seconds."""
+        """Write all calls until now to the database; return whether it has them, within `timeout` seconds."""
         return self.writer.flush(timeout)
 
     def close(self, timeout: float = 5.0) -> bool:
-        """Flush and end the threads; returns whether the database has all. timeout: seconds."""
+        """Flush and end the threads; return whether the database has all calls, within `timeout` seconds."""
         return self.writer.close(timeout)
 
     def __repr__(self) -> str:
-        """Show where it is, without a password."""
+        """Return the class name and the URL, without a password."""
         return f"Ledger({shown_url(self.url)!r})"
 
     def __reduce__(self) -> Any:
-        """Refuse: a ledger belongs to its process."""
+        """Raise TypeError: a ledger belongs to its process."""
         raise TypeError("a ledger cannot be pickled; call hf_gateway.ledger.enable in the other process")
 
 
