@@ -257,7 +257,7 @@ def test_images_are_left_to_others(engine: ChatEngine, steps: Steps) -> None:
 def test_a_conversation_beyond_the_context_is_refused_before_it_costs_anything(
     engine: ChatEngine, steps: Steps, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with pytest.raises(errors.ContextOverflow, match="tiny-chat takes 4096") as caught:
+    with pytest.raises(errors.ContextOverflow, match="the limit of tiny-chat is 4096") as caught:
         ask(engine, "word " * 6000)
     assert (caught.value.limit, engine.context, steps.count) == (4096, 4096, 0)
     assert not caplog.records
