@@ -238,10 +238,10 @@ def test_a_price_counts_for_the_target_that_is_written_the_same(
         (("models", "add", "*", "--input", "1"), "'*' means every model of one server: name it with --provider"),
         (("models", "add", "*", "--input", "1", "--provider", "hf:novita"), "'*' means every model of one server"),
         (("models", "add", "*", "--input", "1", "--provider", "ollama"), "'*' means every model of one server"),
-        (("models", "add", "a/m:novita", "--input", "1"), "'a/m:novita' is no model of the Hub"),
+        (("models", "add", "a/m:novita", "--input", "1"), "'a/m:novita' is not a model of the Hub"),
         (
             ("models", "add", "a/m", "--input", "1", "--task", "nonsense"),
-            "there is no task 'nonsense'; there are: chat, ",
+            "unknown task 'nonsense'; there are: chat, ",
         ),
         (("models", "add", "a/m", "--input", "1", "--provider", "hf:cheapest"), "'cheapest' is not a provider"),
         (("models", "add", "a/m", "--input", "1", "--provider", "hf:a:b"), "'a:b' is not the name of an Inference"),
@@ -259,7 +259,10 @@ def test_a_price_counts_for_the_target_that_is_written_the_same(
         (("models", "add", "\udcff", "--input", "1"), r"model '\udcff' contains bytes that are not text"),
         (("models", "remove", "\udcff"), r"model '\udcff' contains bytes that are not text"),
         (("models", "list", "--provider", "\udcff"), r"--provider '\udcff' contains bytes that are not text"),
-        (("models", "add", "a/m", "--input", "1e-13"), "more decimals than are stored, which is 0.000000000001 USD"),
+        (
+            ("models", "add", "a/m", "--input", "1e-13"),
+            "more decimals than are stored; the smallest amount is 0.000000000001 USD",
+        ),
         (("models", "list", "--ledger", ""), "--ledger is empty; omit it"),
         (
             ("models", "list", "--ledger", "postgresql://root@127.0.0.1:abc/test"),
@@ -269,7 +272,7 @@ def test_a_price_counts_for_the_target_that_is_written_the_same(
         (("budgets", "remove", "\udcff"), r"tenant '\udcff' contains bytes that are not text"),
         (
             ("budgets", "set", "acme", "--per-day", "1e-13"),
-            "more decimals than are stored, which is 0.000000000001 USD",
+            "more decimals than are stored; the smallest amount is 0.000000000001 USD",
         ),
         (("budgets", "set", "acme", "--per-day", "1.0000000000001"), "more decimals than are stored"),
         (("models",), "required"),
