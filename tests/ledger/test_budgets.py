@@ -1,6 +1,7 @@
 """Budgets: reserved before a request, settled after it, never more than the limit, whoever asks and however many at once."""
 
 import asyncio
+import contextvars
 import dataclasses
 import datetime as dt
 import enum
@@ -320,7 +321,7 @@ def test_what_is_under_way_is_reserved(one_office: Office) -> None:
         one_office.set("acme", "0.005")
         one_office.watch()
         with gateway(server) as gate, observer.tagged(tenant="acme"):
-            context = observer.contextvars.copy_context()
+            context = contextvars.copy_context()
             first = threading.Thread(target=context.run, args=(gate.chat, TEXT))
             first.start()
             assert arrived.wait(30)

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 from decimal import Decimal
 from typing import Any
 
@@ -381,3 +383,23 @@ def test_a_servers_price_for_a_model_goes_before_its_price_for_all() -> None:
 def test_what_runs_on_ones_own_machines_costs_nothing(target: Target, own: bool) -> None:
     assert is_own(target) is own
     assert (Prices().of(target, "chat") is not None) is own
+
+
+def test_a_call_of_ours_is_priced_without_an_import_of_any_task() -> None:
+    program = """
+import sys
+from decimal import Decimal
+from hf_gateway.ledger.cost import cost_of
+from hf_gateway.ledger.prices import Price, PriceEntry, Prices
+from hf_gateway.observing.record import AttemptRecord
+from hf_gateway.values.target import Target
+from hf_gateway.values.usage import Usage
+
+prices = Prices([PriceEntry("m", task, "p", Price(Decimal(1), Decimal(1))) for task in ("chat", "embedding")])
+attempt = AttemptRecord(Target("hf", model="m", provider="p"), "served", usage=Usage(1_000_000, 0))
+for task in ("chat", "embedding"):
+    assert cost_of(attempt, task, prices) == (Decimal(1), "configured")
+assert not [name for name in sys.modules if name.startswith(("hf_gateway.tasks", "hf_gateway.settings.chat"))]
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,5 +1,6 @@
 """What is counted, priced and measured of each task: the facts that ledger and telemetry need, by the task's name."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
@@ -46,17 +47,24 @@ CHAT = TaskFacts(
 )
 
 
-@cache
-def _by_name() -> dict[str, TaskFacts]:
-    tasks = (entry.load().hub.facts for entry in installed(GROUP).values())
+def _by_name(tasks: Iterable[TaskFacts]) -> dict[str, TaskFacts]:
     return {name: task for task in tasks for name in (task.name, task.price_task, *task.aliases)}
+
+
+_OURS = _by_name((EMBEDDING, CHAT))
+"""Looked up first: a background thread that prices a call of ours has nothing to import."""
+
+
+@cache
+def _installed() -> dict[str, TaskFacts]:
+    return _by_name(entry.load().hub.facts for entry in installed(GROUP).values())
 
 
 def known_names() -> frozenset[str]:
     """Return every name of the installed tasks, the Hub's among them."""
-    return frozenset(_by_name())
+    return frozenset(_installed())
 
 
 def facts_of(name: str) -> TaskFacts:
     """Return the facts of an installed task by any of its names; another one is called the same everywhere."""
-    return _by_name().get(name) or TaskFacts(name, name, name, name)
+    return _OURS.get(name) or _installed().get(name) or TaskFacts(name, name, name, name)
