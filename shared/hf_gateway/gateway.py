@@ -296,7 +296,16 @@ class Gateway(BaseGateway):
         clock: Clock | None = None,
         **settings: Unpack[ChatKeywords],
     ) -> "ChatGateway": ...
-    def __new__(cls, *_arguments: Any, task: str = DEFAULT_TASK, **_settings: Any) -> Any:
+    def __new__(
+        cls,
+        model: str | None = None,  # noqa: ARG004 - all but the task is for `__init__`; `help` shows these
+        targets: TargetsInput = None,  # noqa: ARG004
+        *,
+        task: str = DEFAULT_TASK,
+        transport: Transport | None = None,  # noqa: ARG004
+        clock: Clock | None = None,  # noqa: ARG004
+        **settings: Any,  # noqa: ARG004
+    ) -> Any:
         """Make an instance of the task's class."""
         return object.__new__(cls._class_for(task))
 

@@ -1,4 +1,4 @@
-"""`help` of the four classes shows how they are built: our arguments first, types that people write, each argument explained."""
+"""`help` of the four classes and of `Gateway` shows how they are built: our arguments first, each with its type and explained."""
 
 import inspect
 import pydoc
@@ -95,3 +95,11 @@ def test_the_schema_of_a_class_describes_our_arguments(path: str) -> None:
 def test_an_instance_has_the_signature_of_its_own_call() -> None:
     embedding = load("llamaindex_hf_gateway.HFGatewayEmbedding")(targets=["hash"])
     assert list(inspect.signature(embedding).parameters) == ["nodes", "kwargs"]
+
+
+def test_the_gateway_explains_each_parameter_that_its_signature_shows() -> None:
+    parameters = list(inspect.signature(load("hf_gateway.Gateway")).parameters)
+    _, _, after = inspect.getdoc(load("hf_gateway.Gateway")).partition("Args:\n")
+    explained = re.findall(r"^    (\w+): \S", after.partition("\n\n")[0], re.MULTILINE)
+    assert parameters[:2] == ["model", "targets"]
+    assert explained == parameters

@@ -73,6 +73,7 @@ assert_type(HFGatewayLLM.from_config("talk", seed=1, num_output=8), HFGatewayLLM
 """
 
 REFUSED = """
+from hf_gateway import Gateway
 from hf_gateway.settings.embedding import EmbedSettings
 from langchain_hf_gateway import ChatHFGateway, HFGatewayEmbeddings
 from llamaindex_hf_gateway import HFGatewayEmbedding, HFGatewayLLM
@@ -84,6 +85,11 @@ ChatHFGateway(api_key=3)  # refused
 ChatHFGateway(temperature="hot")  # refused
 HFGatewayEmbedding(model=3)  # refused
 HFGatewayLLM(timeout="long")  # refused
+Gateway("m", timeout="long")  # refused
+Gateway("m", temperature=0)  # refused
+Gateway("m", task="chat", dimensions=3)  # refused
+Gateway("m", targets=3)  # refused
+Gateway.from_config("docs", temprature=0)  # refused
 EmbedSettings.from_config("docs", timeout="long")  # refused
 ChatHFGateway.from_config("docs", temprature=0)  # refused
 HFGatewayEmbedding.from_config("docs", dimension=3)  # refused
