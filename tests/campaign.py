@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 from unittest import mock
 
-from llama_index.core.storage.kvstore import SimpleKVStore
-
+import langchain_hf_gateway
+import llamaindex_hf_gateway
 from hf_gateway import Gateway, Target, VectorSpace, errors
 from hf_gateway import gateway as gateway_module
 from hf_gateway.backends.openai import OpenAIEmbedding
@@ -33,8 +33,6 @@ from hf_gateway.engines import sources
 from hf_gateway.runtime.driver import Clock, Transport
 from hf_gateway.spaces.request_canaries import MIN_BATCH_TEXTS
 from hf_gateway.testing import ManualClock
-from langchain_hf_gateway import HFGatewayEmbeddings
-from llamaindex_hf_gateway import HFGatewayEmbedding
 from tests.support.campaign_world import (
     HASH,
     HASH_DIM,
@@ -138,6 +136,8 @@ class Run:
     def __init__(
         self, schedule: Schedule, home: Path, loop: asyncio.AbstractEventLoop, takeovers: Callable[[], int]
     ) -> None:
+        from llama_index.core.storage.kvstore import SimpleKVStore
+
         self.schedule = schedule
         self.home = home
         self.loop = loop
@@ -238,7 +238,12 @@ class Run:
         door, _, how = way.rpartition(" ")
         it: Any = original
         if door:
-            it = (HFGatewayEmbeddings if door == "langchain" else HFGatewayEmbedding).from_gateway(original)
+            made_by: Any = (
+                langchain_hf_gateway.HFGatewayEmbeddings
+                if door == "langchain"
+                else llamaindex_hf_gateway.HFGatewayEmbedding
+            )
+            it = made_by.from_gateway(original)
         if how == "model_copy":
             made = it.model_copy(update={"timeout": 50.0})
         elif how == "pickle":
@@ -276,11 +281,11 @@ class Run:
         known = (call.process, call.door)
         if known not in self.doors:
             if call.door == "langchain":
-                self.doors[known] = HFGatewayEmbeddings.from_gateway(gateway)
+                self.doors[known] = langchain_hf_gateway.HFGatewayEmbeddings.from_gateway(gateway)
             else:
                 cached = self.schedule.processes[call.process].cache == "llamaindex"
                 settings = {"embeddings_cache": self.store} if cached else {}
-                self.doors[known] = HFGatewayEmbedding.from_gateway(gateway, **settings)
+                self.doors[known] = llamaindex_hf_gateway.HFGatewayEmbedding.from_gateway(gateway, **settings)
         return self.doors[known]
 
     def _alone(self, call: Call) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.servers.openai import FakeOpenAI
+from tests.support.late import run_late_imports
 
 RECORDINGS = Path(__file__).resolve().parents[2] / "shared" / "recordings"
 """Real traffic that other projects recorded; beside the repository, and not everywhere."""
@@ -58,6 +59,12 @@ def _nobodys_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         shared = basis.parent if os.environ.get("PYTEST_XDIST_WORKER") else basis
         patch.setenv("HF_GATEWAY_CONVERTED", str(shared / "converted"))
         yield home
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _late_imports(request: pytest.FixtureRequest, _nobodys_home: Path) -> None:
+    """Import the heavy libraries of a file before its first test, and after the environment is set."""
+    run_late_imports(request.module.__name__)
 
 
 @pytest.fixture(autouse=True)

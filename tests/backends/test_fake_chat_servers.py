@@ -10,7 +10,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
-import jsonschema
 import pytest
 import yaml
 
@@ -35,6 +34,11 @@ from tests.servers.loopback import (
 from tests.servers.ollama import FakeOllama
 from tests.servers.openai import FakeOpenAI
 from tests.servers.router import LLAMA, FakeRouter
+from tests.support.late import COLLECTED
+
+if COLLECTED:
+    import jsonschema
+
 
 OPENAI = "/v1/chat/completions"
 HF = {"authorization": "Bearer hf_test"}
@@ -224,7 +228,7 @@ def test_the_router_refuses_a_stranger_as_recorded(recordings: Path) -> None:
 
 
 @cache
-def _ollama_schema(folder: Path, name: str) -> jsonschema.Draft202012Validator:
+def _ollama_schema(folder: Path, name: str) -> "jsonschema.Draft202012Validator":
     components = _recorded(folder / "ollama/docs/openapi.yaml")["components"]
     return jsonschema.Draft202012Validator({"components": components, "$ref": f"#/components/schemas/{name}"})
 

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import jsonschema
 import pytest
 import yaml
 
@@ -41,6 +40,11 @@ from tests.servers.ollama import BUSY, FakeOllama
 from tests.servers.openai import FakeOpenAI
 from tests.servers.router import MINILM, FakeHub, FakeRouter, HubModel, loading, rate_limited
 from tests.servers.tei import FakeTEI
+from tests.support.late import COLLECTED
+
+if COLLECTED:
+    import jsonschema
+
 
 RECORDINGS = Path(__file__).resolve().parents[3] / "shared" / "recordings"
 ROUTER_PATH = f"/hf-inference/models/{MINILM}/pipeline/feature-extraction"
@@ -76,7 +80,7 @@ def plain_schema(node: Any, *, closed: bool) -> Any:
 
 
 @cache
-def validator(path: str, name: str, *, closed: bool) -> jsonschema.Draft202012Validator:
+def validator(path: str, name: str, *, closed: bool) -> "jsonschema.Draft202012Validator":
     """Return a validator for one component of an OpenAPI file."""
     components = plain_schema(recording(path)["components"], closed=closed)
     schema = {"components": components, "$ref": f"#/components/schemas/{name}"}

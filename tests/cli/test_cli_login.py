@@ -13,7 +13,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import keyring
 import pytest
 
 from hf_gateway.cli import main
@@ -24,6 +23,11 @@ from hf_gateway.values.secret import Secret
 from tests.servers.hub_commits import FakeHubCommits, User
 from tests.servers.loopback import dead_url, html
 from tests.support.keyrings import KINDS, SecretService, encrypted_file, in_force, real_keyring, require_secret_service
+from tests.support.late import COLLECTED
+
+if COLLECTED:
+    import keyring
+
 
 SECRET = "sk-SuperSecretValue"
 TOKEN, NEW, WRONG = "hf_AdasToken0123456789abcdef", "hf_AdasNewToken0123456789abc", "hf_NobodysToken0123456789abc"

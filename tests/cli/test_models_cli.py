@@ -10,12 +10,16 @@ from typing import Any
 import pytest
 
 from hf_gateway.cli import main
-from hf_gateway.ledger import budgets, models, store
 from hf_gateway.ledger.prices import Price, Prices
 from hf_gateway.values.target import Target
 from tests.servers.loopback import Reply, dead_url
 from tests.servers.router import FakeRouter
 from tests.support.databases import a_ledger
+from tests.support.late import COLLECTED
+
+if COLLECTED:
+    from hf_gateway.ledger import budgets, models, store
+
 
 LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
 Run = Callable[..., tuple[int, str, str]]

@@ -15,12 +15,16 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from hf_gateway import Gateway, Target, errors
 from hf_gateway.engines import converted, sources
+from tests.support.late import COLLECTED
 from tests.support.tiny_encoders import TEXTS, encoder, reference
+
+if COLLECTED:
+    import numpy as np
+
 
 pytestmark = pytest.mark.xdist_group("torch")
 

@@ -8,12 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from hf_gateway import Gateway, Target, errors
 from hf_gateway.engines import cpus
+from tests.support.late import COLLECTED
 from tests.support.tiny_encoders import FAMILIES, TEXTS, encoder, reference
+
+if COLLECTED:
+    import numpy as np
+
 
 pytestmark = pytest.mark.xdist_group("torch")
 

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,6 +24,10 @@ from hf_gateway.engines.graphs import chosen_output
 from hf_gateway.engines.layout import MODES, Dense, Layout
 from hf_gateway.engines.pooling import Head
 from hf_gateway.errors import ConfigError, EngineFailed
+from tests.support.late import COLLECTED
+
+if COLLECTED:
+    import numpy as np
 
 
 def machine(root: Path, cgroup: str, files: Mapping[str, str]) -> Path:

@@ -7,13 +7,17 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from hf_gateway import Gateway, Target, errors
 from hf_gateway.engines import sources, tensors
 from tests.support import tiny
+from tests.support.late import COLLECTED
 from tests.support.tiny_encoders import FAMILIES, TEXTS, encoder
+
+if COLLECTED:
+    import numpy as np
+
 
 pytestmark = pytest.mark.xdist_group("torch")
 

@@ -9,7 +9,6 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
 
@@ -17,7 +16,12 @@ from hf_gateway import Gateway, Target, errors
 from hf_gateway.backends import local
 from hf_gateway.errors import ConfigError
 from hf_gateway.values.vector_space import VectorSpace
+from tests.support.late import COLLECTED
 from tests.support.tiny import MODEL as CHAT_MODEL
+
+if COLLECTED:
+    import numpy as np
+
 
 pytestmark = pytest.mark.xdist_group("torch")
 

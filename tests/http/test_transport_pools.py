@@ -14,14 +14,17 @@ from typing import Any
 import pytest
 
 from hf_gateway import Gateway, errors
-from hf_gateway.http import over_aiohttp
 from hf_gateway.http.exchange import Exchange
 from hf_gateway.http.transport import HttpTransport
 from hf_gateway.runtime.effects import Send
 from hf_gateway.values.http import HttpRequest
 from tests.servers.loopback import Loopback, Recorded, Reply, hang
 from tests.servers.openai import FakeOpenAI
+from tests.support.late import COLLECTED
 from tests.support.ways import ASYNC, WAYS, Way, until
+
+if COLLECTED:
+    from hf_gateway.http import over_aiohttp
 
 
 @pytest.fixture(params=WAYS)

@@ -4,11 +4,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from huggingface_hub import HfApi, hf_hub_download, snapshot_download
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
-from huggingface_hub.utils import parse_ratelimit_headers
 
 from tests.servers.hub import COMMIT, Listed, ReadHub, Storage, whoami
+from tests.support.late import COLLECTED
+
+if COLLECTED:
+    from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.utils import parse_ratelimit_headers
+
 
 TOKEN = "hf_abcDEF0123456789"
 CHAT = Path(__file__).parents[1] / "models" / "tiny-chat"
@@ -46,17 +50,17 @@ def hub(storage: Storage) -> Iterator[ReadHub]:
 
 
 @pytest.fixture
-def api(hub: ReadHub) -> HfApi:
+def api(hub: ReadHub) -> "HfApi":
     return HfApi(endpoint=hub.url, token=TOKEN)
 
 
-def test_whoami(api: HfApi) -> None:
+def test_whoami(api: "HfApi") -> None:
     assert api.whoami()["auth"]["accessToken"]["role"] == "write"
     with pytest.raises(HfHubHTTPError):
         api.whoami(token="hf_nobody")
 
 
-def test_a_model_with_sizes_and_one_with_chosen_fields(api: HfApi) -> None:
+def test_a_model_with_sizes_and_one_with_chosen_fields(api: "HfApi") -> None:
     found = api.model_info(MODEL, files_metadata=True)
     assert found.safetensors is not None
     assert found.safetensors.parameters == {"F32": 398_000}
@@ -71,21 +75,21 @@ def test_a_model_with_sizes_and_one_with_chosen_fields(api: HfApi) -> None:
     assert api.model_info(MODEL, revision="refs/pr/1").sha == COMMIT
 
 
-def test_lists_go_from_page_to_page(api: HfApi) -> None:
+def test_lists_go_from_page_to_page(api: "HfApi") -> None:
     assert [each.id for each in api.list_models(search="m2", sort="downloads", limit=6)][:2] == ["a/m29", "a/m28"]
     assert len(list(api.list_models(filter="en", limit=100))) == 15
     assert len(list(api.list_models(author=None, limit=None, search="a/"))) == 30
 
 
-def test_trees_go_from_page_to_page(api: HfApi) -> None:
+def test_trees_go_from_page_to_page(api: "HfApi") -> None:
     assert {each.path for each in api.list_repo_tree(MODEL, recursive=True)} == {each.name for each in CHAT.iterdir()}
 
 
-def test_what_was_renamed_is_found(api: HfApi) -> None:
+def test_what_was_renamed_is_found(api: "HfApi") -> None:
     assert api.model_info("old/name").id == MODEL
 
 
-def test_access(api: HfApi, hub: ReadHub) -> None:
+def test_access(api: "HfApi", hub: ReadHub) -> None:
     api.auth_check("org/private")
     with pytest.raises(GatedRepoError):
         api.auth_check("org/gated")
@@ -112,7 +116,7 @@ def test_downloads_from_where_files_really_lie(hub: ReadHub, storage: Storage, t
         hf_hub_download("org/gated", "config.json", endpoint=hub.url, token=TOKEN, cache_dir=tmp_path)
 
 
-def test_every_answer_says_what_is_left_of_the_limit(api: HfApi, hub: ReadHub) -> None:
+def test_every_answer_says_what_is_left_of_the_limit(api: "HfApi", hub: ReadHub) -> None:
     from huggingface_hub.utils import get_session
 
     info = parse_ratelimit_headers(get_session().get(f"{hub.url}/api/models/{MODEL}").headers)

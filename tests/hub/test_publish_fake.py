@@ -7,10 +7,14 @@ from typing import Any
 
 import pytest
 import yaml
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, hf_hub_download, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
 from tests.servers.hub_commits import FakeHubCommits, Repo, User
+from tests.support.late import COLLECTED
+
+if COLLECTED:
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, hf_hub_download, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+
 
 TOKEN, OTHER = "hf_ada0123456789", "hf_bob0123456789"
 NAME = "ada/x"
@@ -25,7 +29,7 @@ def hub() -> Iterator[FakeHubCommits]:
 
 
 @pytest.fixture
-def api(hub: FakeHubCommits) -> HfApi:
+def api(hub: FakeHubCommits) -> "HfApi":
     return HfApi(endpoint=hub.url, token=TOKEN)
 
 
@@ -35,13 +39,13 @@ def large(path: Path, content: bytes = b"weights") -> Any:
     return path.open("rb")
 
 
-def test_hf_api_says_who_one_is(api: HfApi) -> None:
+def test_hf_api_says_who_one_is(api: "HfApi") -> None:
     me = api.whoami()
     assert (me["name"], [each["name"] for each in me["orgs"]]) == ("ada", ["acme", "read-only"])
     assert me["auth"]["accessToken"]["role"] == "write"
 
 
-def test_hf_api_makes_a_repository(api: HfApi, hub: FakeHubCommits) -> None:
+def test_hf_api_makes_a_repository(api: "HfApi", hub: FakeHubCommits) -> None:
     assert api.create_repo(NAME, private=True) == f"{hub.url}/{NAME}"
     assert hub.repos[NAME].private
     assert api.model_info(NAME).private is True
@@ -54,7 +58,7 @@ def test_hf_api_makes_a_repository(api: HfApi, hub: FakeHubCommits) -> None:
             api.create_repo(elsewhere)
 
 
-def test_hf_api_commits_small_and_large_files(api: HfApi, hub: FakeHubCommits, tmp_path: Path) -> None:
+def test_hf_api_commits_small_and_large_files(api: "HfApi", hub: FakeHubCommits, tmp_path: Path) -> None:
     api.create_repo(NAME)
     with large(tmp_path / "w") as weights:
         done = api.create_commit(
@@ -80,7 +84,7 @@ def test_hf_api_commits_small_and_large_files(api: HfApi, hub: FakeHubCommits, t
     assert set(hub.repos[NAME].head.files) == {".gitattributes", "model.safetensors"}
 
 
-def test_hf_api_commits_nothing_that_is_there_already(api: HfApi, hub: FakeHubCommits, tmp_path: Path) -> None:
+def test_hf_api_commits_nothing_that_is_there_already(api: "HfApi", hub: FakeHubCommits, tmp_path: Path) -> None:
     api.create_repo(NAME)
     oids = []
     for _ in range(2):
@@ -92,7 +96,7 @@ def test_hf_api_commits_nothing_that_is_there_already(api: HfApi, hub: FakeHubCo
     assert sum(request.method == "PUT" for request in hub.requests) == 1
 
 
-def test_hf_api_is_told_that_a_commit_has_happened_since(api: HfApi) -> None:
+def test_hf_api_is_told_that_a_commit_has_happened_since(api: "HfApi") -> None:
     api.create_repo(NAME)
     before = api.model_info(NAME).sha
     api.create_commit(NAME, [CommitOperationAdd("a.txt", b"1")], commit_message="one", parent_commit=before)
@@ -100,7 +104,7 @@ def test_hf_api_is_told_that_a_commit_has_happened_since(api: HfApi) -> None:
         api.create_commit(NAME, [CommitOperationAdd("a.txt", b"2")], commit_message="two", parent_commit=before)
 
 
-def test_hf_api_follows_a_repository_that_was_moved(api: HfApi, hub: FakeHubCommits, tmp_path: Path) -> None:
+def test_hf_api_follows_a_repository_that_was_moved(api: "HfApi", hub: FakeHubCommits, tmp_path: Path) -> None:
     hub.repos["ada/new"] = Repo()
     hub.moved[NAME] = "ada/new"
     assert api.model_info(NAME).id == "ada/new"
@@ -109,7 +113,7 @@ def test_hf_api_follows_a_repository_that_was_moved(api: HfApi, hub: FakeHubComm
     assert hub.repos["ada/new"].head.files["m.safetensors"].content == b"weights"
 
 
-def test_hf_api_sees_nothing_of_somebody_elses_private_repository(api: HfApi, hub: FakeHubCommits) -> None:
+def test_hf_api_sees_nothing_of_somebody_elses_private_repository(api: "HfApi", hub: FakeHubCommits) -> None:
     hub.repos["bob/secret"] = Repo(private=True, files={"a": b"1"})
     with pytest.raises(RepositoryNotFoundError):
         api.model_info("bob/secret")
@@ -135,7 +139,7 @@ CARDS: dict[str, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize(("card", "said"), CARDS.values(), ids=CARDS.keys())
-def test_hf_api_is_told_what_is_wrong_with_a_card(card: str, said: str, api: HfApi) -> None:
+def test_hf_api_is_told_what_is_wrong_with_a_card(card: str, said: str, api: "HfApi") -> None:
     api.create_repo(NAME)
     with pytest.raises(ValueError, match=said):
         api.create_commit(NAME, [CommitOperationAdd("README.md", card.encode())], commit_message="card")

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from hf_gateway.hub.card import usage
 from tests.support.publishing import BASE, REPO, TOKEN, Hub
 from tests.support.tiny import MODEL
 
-pytest.importorskip("peft")
-# One worker loads torch and peft for all of them.
-pytestmark = pytest.mark.xdist_group("peft")
+pytestmark = [
+    pytest.mark.skipif(find_spec("peft") is None, reason="peft is not installed"),
+    # One worker loads torch and peft for all of them.
+    pytest.mark.xdist_group("peft"),
+]
 
 
 @pytest.fixture(scope="module")

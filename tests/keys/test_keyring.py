@@ -11,9 +11,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import keyring
-import keyring.backend
-import keyring.errors
 import pytest
 
 from hf_gateway import Gateway
@@ -25,6 +22,13 @@ from hf_gateway.values.secret import Secret
 from tests.servers import unit_vectors
 from tests.servers.openai import FakeOpenAI
 from tests.support.keyrings import KINDS, SecretService, encrypted_file, in_force, real_keyring, require_secret_service
+from tests.support.late import COLLECTED
+
+if COLLECTED:
+    import keyring
+    import keyring.backend
+    import keyring.errors
+
 
 KEY, NEW = "hf_SuperSecretValue0123456789", "hf_AnotherSecretValue987654321"
 OURS = origin_of(HUB)
@@ -261,46 +265,46 @@ def test_a_key_that_somebody_took_out_of_the_keyring_is_said_to_be_gone(
 # Keyrings that are none.
 
 
-class Forgetful(keyring.backend.KeyringBackend):
-    """Gives back something else."""
+if COLLECTED:
 
-    priority = 1  # type: ignore[assignment]
+    class Forgetful(keyring.backend.KeyringBackend):
+        """Gives back something else."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.kept: dict[str, str] = {}
+        priority = 1  # type: ignore[assignment]
 
-    def get_password(self, service: str, username: str) -> str | None:
-        return self.kept.get(username)
+        def __init__(self) -> None:
+            super().__init__()
+            self.kept: dict[str, str] = {}
 
-    def set_password(self, service: str, username: str, password: str) -> None:
-        self.kept[username] = password[:4]
+        def get_password(self, service: str, username: str) -> str | None:
+            return self.kept.get(username)
 
-    def delete_password(self, service: str, username: str) -> None:
-        del self.kept[username]
+        def set_password(self, service: str, username: str, password: str) -> None:
+            self.kept[username] = password[:4]
 
+        def delete_password(self, service: str, username: str) -> None:
+            del self.kept[username]
 
-class Talkative(Forgetful):
-    """Fails, and quotes the key."""
+    class Talkative(Forgetful):
+        """Fails, and quotes the key."""
 
-    def set_password(self, service: str, username: str, password: str) -> None:
-        raise keyring.errors.PasswordSetError(f"cannot store {password!r}")
+        def set_password(self, service: str, username: str, password: str) -> None:
+            raise keyring.errors.PasswordSetError(f"cannot store {password!r}")
 
+    class InAFile(Forgetful):
+        """Writes keys to a file in clear text, and says nothing of it."""
 
-class InAFile(Forgetful):
-    """Writes keys to a file in clear text, and says nothing of it."""
+        def __init__(self, path: Path) -> None:
+            super().__init__()
+            self.file_path = str(path)
 
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.file_path = str(path)
+        def set_password(self, service: str, username: str, password: str) -> None:
+            self.kept[username] = password
+            Path(self.file_path).write_text(json.dumps(self.kept))
 
-    def set_password(self, service: str, username: str, password: str) -> None:
-        self.kept[username] = password
-        Path(self.file_path).write_text(json.dumps(self.kept))
-
-    def delete_password(self, service: str, username: str) -> None:
-        super().delete_password(service, username)
-        Path(self.file_path).write_text(json.dumps(self.kept))
+        def delete_password(self, service: str, username: str) -> None:
+            super().delete_password(service, username)
+            Path(self.file_path).write_text(json.dumps(self.kept))
 
 
 def fail() -> Any:
@@ -386,13 +390,15 @@ def test_what_stood_there_before_is_put_back_when_the_new_key_does_not_stay(tmp_
     assert backend.kept[OURS] == "hf_a"
 
 
-class Failing(Forgetful):
-    """Stores, and is locked from then on."""
+if COLLECTED:
 
-    def get_password(self, service: str, username: str) -> str | None:
-        if self.kept:
-            raise keyring.errors.KeyringLocked("locked")
-        return None
+    class Failing(Forgetful):
+        """Stores, and is locked from then on."""
+
+        def get_password(self, service: str, username: str) -> str | None:
+            if self.kept:
+                raise keyring.errors.KeyringLocked("locked")
+            return None
 
 
 def test_a_key_that_may_have_stayed_in_the_keyring_is_looked_for_by_logout() -> None:

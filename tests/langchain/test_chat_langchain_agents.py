@@ -5,21 +5,26 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from langchain.agents import create_agent
-from langchain.agents.middleware import ModelFallbackMiddleware, ModelRetryMiddleware, SummarizationMiddleware
-from langchain.agents.structured_output import ProviderStrategy, ToolStrategy
-from langchain_core import exceptions as langchain
-from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from pydantic import BaseModel
 
 from hf_gateway import Target
-from langchain_hf_gateway import ChatHFGateway
 from tests.servers.chat import Said, script
 from tests.servers.loopback import Loopback, Reply, cut_stream
 from tests.servers.openai import FakeOpenAI
 from tests.servers.router import LLAMA, FakeRouter
 from tests.support.askers import sent, through
+from tests.support.late import COLLECTED
+
+if COLLECTED:
+    from langchain.agents import create_agent
+    from langchain.agents.middleware import ModelFallbackMiddleware, ModelRetryMiddleware, SummarizationMiddleware
+    from langchain.agents.structured_output import ProviderStrategy, ToolStrategy
+    from langchain_core import exceptions as langchain
+    from langchain_core.language_models import BaseChatModel
+    from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+
+    from langchain_hf_gateway import ChatHFGateway
+
 
 ASKED = "What is the weather in Paris, and how many people live there?"
 ANSWER = {"city": "Paris", "sunny": True, "inhabitants": 2_100_000}
@@ -62,7 +67,7 @@ def second() -> Iterator[FakeOpenAI]:
         yield server
 
 
-def run(model: BaseChatModel, asynchronous: bool, **arguments: Any) -> dict[str, Any]:
+def run(model: "BaseChatModel", asynchronous: bool, **arguments: Any) -> dict[str, Any]:
     agent = create_agent(model, [get_weather, count_people], **{"response_format": City, **arguments})
     asked = {"messages": [HumanMessage(ASKED)]}
     return asyncio.run(agent.ainvoke(asked)) if asynchronous else agent.invoke(asked)
@@ -131,8 +136,9 @@ def test_what_the_catalogue_says_of_the_model_chooses_the_servers_own_schema(asy
             assert "tool_choice" not in body
 
 
-@pytest.mark.parametrize("strategy", [ToolStrategy, ProviderStrategy])
-def test_an_agent_does_as_it_is_told(strategy):
+@pytest.mark.parametrize("name", ["ToolStrategy", "ProviderStrategy"])
+def test_an_agent_does_as_it_is_told(name):
+    strategy = {"ToolStrategy": ToolStrategy, "ProviderStrategy": ProviderStrategy}[name]
     said = AS_TOOL if strategy is ToolStrategy else AS_TEXT
     with FakeOpenAI(models=None, brain=script(WEATHER, said)) as server:
         result = run(through(server), asynchronous=False, response_format=strategy(City))

@@ -12,21 +12,26 @@ from typing import Any
 
 import pytest
 from blockbuster import blockbuster_ctx
-from langchain.chat_models import init_chat_model
-from langchain_core.caches import InMemoryCache
-from langchain_core.callbacks import UsageMetadataCallbackHandler
-from langchain_core.messages import HumanMessage
-from langchain_core.rate_limiters import BaseRateLimiter
-from langchain_core.runnables import ConfigurableField
 
 from hf_gateway import Target
-from langchain_hf_gateway import ChatHFGateway, register
 from tests.project.test_imports import packages_after
 from tests.servers.chat import script
 from tests.servers.loopback import dead_url
 from tests.servers.openai import FakeOpenAI
 from tests.servers.router import LLAMA, MINILM, FakeRouter
 from tests.support.askers import FORMS, MODEL, Form, ask, sent, through
+from tests.support.late import COLLECTED
+
+if COLLECTED:
+    from langchain.chat_models import init_chat_model
+    from langchain_core.caches import InMemoryCache
+    from langchain_core.callbacks import UsageMetadataCallbackHandler
+    from langchain_core.messages import HumanMessage
+    from langchain_core.rate_limiters import BaseRateLimiter
+    from langchain_core.runnables import ConfigurableField
+
+    from langchain_hf_gateway import ChatHFGateway, register
+
 
 STORY = "Once upon a time there was a gate"
 WHOLE: tuple[Form, ...] = ("invoke", "ainvoke")
@@ -95,7 +100,7 @@ class TestProfile:
         with FakeRouter() as server:
             yield server
 
-    def hosted(self, router: FakeRouter, provider: str | None = None, **arguments: Any) -> ChatHFGateway:
+    def hosted(self, router: FakeRouter, provider: str | None = None, **arguments: Any) -> "ChatHFGateway":
         target = Target("hf", url=router.url, provider=provider, credential="hf_test")
         return ChatHFGateway(**{"model": LLAMA, "targets": [target], **arguments})
 

@@ -8,13 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 
 from hf_gateway import errors
-from hf_gateway.ledger import budgets, store
 from hf_gateway.ledger.budget import LEASE_S, Budget, LeaseExchange
-from hf_gateway.ledger.tables import leases
 from tests.support.databases import a_ledger
+from tests.support.late import COLLECTED
+
+if COLLECTED:
+    import sqlalchemy as sa
+
+    from hf_gateway.ledger import budgets, store
+    from hf_gateway.ledger.tables import leases
+
 
 NOON = dt.datetime(2026, 1, 31, 12, tzinfo=dt.UTC).timestamp()
 ONE, OTHER = uuid.UUID(int=1), uuid.UUID(int=2)
@@ -24,7 +29,7 @@ DOLLAR = 10**12
 class Desk:
     """A database, and exchanges with it for one budget."""
 
-    def __init__(self, engine: sa.Engine) -> None:
+    def __init__(self, engine: "sa.Engine") -> None:
         self.engine = engine
         self.budget = Budget("acme", "day", Decimal(10))
         self.left = 0

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 
 from hf_gateway import Gateway, Target
 from hf_gateway.errors import BudgetExceeded, BudgetUnavailable
-from hf_gateway.ledger import budget_watch, budgets, models, store
+from hf_gateway.ledger import budget_watch
 from hf_gateway.ledger.budget_pool import lease_size
 from hf_gateway.ledger.budget_watch import BudgetWatcher
 from hf_gateway.observing import observer
@@ -19,6 +18,12 @@ from tests.ledger.test_budgets import CHAT, MODEL, TEXT, Exact, Office, gateway
 from tests.servers.openai import FakeOpenAI
 from tests.servers.router import FakeRouter
 from tests.support.databases import a_ledger
+from tests.support.late import COLLECTED
+
+if COLLECTED:
+    import sqlalchemy as sa
+
+    from hf_gateway.ledger import budgets, models, store
 
 
 @pytest.fixture

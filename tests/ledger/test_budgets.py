@@ -19,24 +19,30 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import prometheus_client
 import pytest
-import sqlalchemy as sa
 from blockbuster import blockbuster_ctx
 
 from hf_gateway import Gateway, Target, errors, telemetry
 from hf_gateway.errors import BudgetExceeded, BudgetUnavailable
-from hf_gateway.ledger import budget_watch, budgets, models, store
+from hf_gateway.ledger import budget_watch
 from hf_gateway.ledger.budget import LEASE_S, Budget
 from hf_gateway.ledger.budget_watch import BudgetWatcher
-from hf_gateway.ledger.budgets import budget_statuses
 from hf_gateway.ledger.prices import Price, PriceEntry
 from hf_gateway.observing import observer
 from tests.servers.loopback import Loopback, Reply
 from tests.servers.openai import FakeOpenAI
 from tests.servers.router import FakeRouter
 from tests.support.databases import a_ledger
+from tests.support.late import COLLECTED
 from tests.support.ledgers import ctrl_c
+
+if COLLECTED:
+    import prometheus_client
+    import sqlalchemy as sa
+
+    from hf_gateway.ledger import budgets, models, store
+    from hf_gateway.ledger.budgets import budget_statuses
+
 
 MODEL = "org/model"
 TEXT = "abcd"  # with what stands around a message 20 tokens at most, which is what `Exact` says it was

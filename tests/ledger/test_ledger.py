@@ -10,17 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
 from blockbuster import blockbuster_ctx
 
 from hf_gateway import Gateway, Target, activation, ledger
 from hf_gateway.errors import ConfigError, GatewayError
-from hf_gateway.ledger import database, models, place, store
-from hf_gateway.ledger import usage as usages
+from hf_gateway.ledger import database, place
 from hf_gateway.ledger.prices import Price, PriceEntry
-from hf_gateway.ledger.tables import Money, UtcTime, metadata
 from hf_gateway.observing import observer
 from hf_gateway.observing.observer import tagged
 from hf_gateway.testing import ManualClock
@@ -28,7 +23,18 @@ from tests.servers.chat import Said, script
 from tests.servers.loopback import Reply, cut_stream, stall_stream
 from tests.servers.openai import FakeOpenAI
 from tests.support.chatters import Chatter
+from tests.support.late import COLLECTED
 from tests.support.ledgers import ctrl_c, kept, locked, lost, postgres, rows, run, sqlite, url
+
+if COLLECTED:
+    import sqlalchemy as sa
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    from hf_gateway.ledger import models, store
+    from hf_gateway.ledger import usage as usages
+    from hf_gateway.ledger.tables import Money, UtcTime, metadata
+
 
 __all__ = ["postgres", "sqlite", "url"]  # fixtures
 

@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 
 from hf_gateway import Gateway
 from hf_gateway.errors import DeadlineExceeded
-from hf_gateway.ledger import database, place, store, waiting_room, writer
+from hf_gateway.ledger import database, place, waiting_room, writer
 from hf_gateway.ledger.spill import Spill
-from hf_gateway.ledger.tables import losses, metadata
 from hf_gateway.observing.observer import tagged
 from hf_gateway.testing import ManualClock
+from tests.support.late import COLLECTED
 from tests.support.ledgers import (
     CALLS,
     CALLS_AND_WAIT,
@@ -40,6 +39,13 @@ from tests.support.ledgers import (
     waiting,
     waiting_tags,
 )
+
+if COLLECTED:
+    import sqlalchemy as sa
+
+    from hf_gateway.ledger import store
+    from hf_gateway.ledger.tables import losses, metadata
+
 
 __all__ = ["postgres", "sqlite"]  # fixtures
 

@@ -5,22 +5,27 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from langchain_core.callbacks import UsageMetadataCallbackHandler
-from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
-from llama_index.core.instrumentation import get_dispatcher
-from llama_index.core.instrumentation.event_handlers import BaseEventHandler
-from llama_index.core.instrumentation.events.embedding import EmbeddingEndEvent
-from llama_index.core.instrumentation.events.llm import LLMChatEndEvent
-from llama_index.core.llms import ChatMessage
 from pydantic import PrivateAttr
 
 from hf_gateway.observing.observer import tagged
-from langchain_hf_gateway import ChatHFGateway, HFGatewayEmbeddings
-from llamaindex_hf_gateway import HFGatewayEmbedding, HFGatewayLLM
 from tests.servers.chat import Said
 from tests.servers.loopback import Reply
 from tests.servers.openai import FakeOpenAI
+from tests.support.late import COLLECTED
 from tests.support.ledgers import kept, rows, sqlite
+
+if COLLECTED:
+    from langchain_core.callbacks import UsageMetadataCallbackHandler
+    from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
+    from llama_index.core.instrumentation import get_dispatcher
+    from llama_index.core.instrumentation.event_handlers import BaseEventHandler
+    from llama_index.core.instrumentation.events.embedding import EmbeddingEndEvent
+    from llama_index.core.instrumentation.events.llm import LLMChatEndEvent
+    from llama_index.core.llms import ChatMessage
+
+    from langchain_hf_gateway import ChatHFGateway, HFGatewayEmbeddings
+    from llamaindex_hf_gateway import HFGatewayEmbedding, HFGatewayLLM
+
 
 __all__ = ["sqlite"]  # fixture
 
@@ -43,7 +48,7 @@ def sums(url: str, *names: str) -> list[int]:
     return [sum(row[name] or 0 for row in rows(url, kind="attempt")) for name in names]
 
 
-def chat_with_langchain(model: ChatHFGateway, config: Any) -> list[Any]:
+def chat_with_langchain(model: "ChatHFGateway", config: Any) -> list[Any]:
     answers: list[Any] = [model.invoke("one two three", config)]
     answers.append(asyncio.run(model.ainvoke("one two", config)))
     streamed = list(model.stream("one", config))
@@ -91,21 +96,23 @@ def test_langchains_embeddings_are_in_the_ledger(sqlite: str, server: FakeOpenAI
     assert sums(sqlite, "input_tokens") == [11]
 
 
-class Heard(BaseEventHandler):
-    """Hears LlamaIndex's events."""
+if COLLECTED:
 
-    _events: list[Any] = PrivateAttr(default_factory=list)
+    class Heard(BaseEventHandler):
+        """Hears LlamaIndex's events."""
 
-    @classmethod
-    def class_name(cls) -> str:
-        return "Heard"
+        _events: list[Any] = PrivateAttr(default_factory=list)
 
-    def handle(self, event: Any, **_: Any) -> None:
-        self._events.append(event)
+        @classmethod
+        def class_name(cls) -> str:
+            return "Heard"
+
+        def handle(self, event: Any, **_: Any) -> None:
+            self._events.append(event)
 
 
 @pytest.fixture
-def heard() -> Iterator[Heard]:
+def heard() -> "Iterator[Heard]":
     handler = Heard()
     dispatcher = get_dispatcher()
     dispatcher.add_event_handler(handler)
@@ -113,7 +120,7 @@ def heard() -> Iterator[Heard]:
     dispatcher.event_handlers.remove(handler)
 
 
-def test_llamaindexs_token_counter_is_the_ledgers(sqlite: str, server: FakeOpenAI, heard: Heard) -> None:
+def test_llamaindexs_token_counter_is_the_ledgers(sqlite: str, server: FakeOpenAI, heard: "Heard") -> None:
     counter = TokenCountingHandler(tokenizer=lambda _: [0] * 100_000)
     with kept(sqlite) as book:
         llm = HFGatewayLLM(model=MODEL, targets=[f"openai:{server.url}"], callback_manager=CallbackManager([counter]))
@@ -128,7 +135,7 @@ def test_llamaindexs_token_counter_is_the_ledgers(sqlite: str, server: FakeOpenA
     assert [event.response.raw["usage"]["prompt_tokens"] for event in ends if event.response] == [103, 102, 101]
 
 
-def test_llamaindexs_embeddings_are_in_the_ledger(sqlite: str, server: FakeOpenAI, heard: Heard) -> None:
+def test_llamaindexs_embeddings_are_in_the_ledger(sqlite: str, server: FakeOpenAI, heard: "Heard") -> None:
     with kept(sqlite) as book:
         embedding = HFGatewayEmbedding(model=MODEL, targets=[f"openai:{server.url}"])
         embedding.get_text_embedding_batch(["one", "two words"])

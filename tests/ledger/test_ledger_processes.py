@@ -9,12 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 
 from hf_gateway import ledger
-from hf_gateway.ledger import place, store, waiting_room
+from hf_gateway.ledger import place, waiting_room
 from hf_gateway.ledger.database import Inserter
 from hf_gateway.ledger.spill import Spill
+from tests.support.late import COLLECTED
 from tests.support.ledgers import (
     CALLS,
     CALLS_AND_WAIT,
@@ -34,6 +34,12 @@ from tests.support.ledgers import (
     waiting,
     waiting_tags,
 )
+
+if COLLECTED:
+    import sqlalchemy as sa
+
+    from hf_gateway.ledger import store
+
 
 __all__ = ["postgres", "sqlite", "url"]  # fixtures
 

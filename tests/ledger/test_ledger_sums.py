@@ -13,14 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 
 from hf_gateway import Gateway
 from hf_gateway.errors import GatewayError
-from hf_gateway.ledger import models, store
 from hf_gateway.ledger.prices import Price, PriceEntry
-from hf_gateway.ledger.tables import observations
-from hf_gateway.ledger.usage import UsageFilter, usage_report
 from hf_gateway.observing.observer import tagged
 from hf_gateway.testing import ManualClock
 from tests.servers.loopback import (
@@ -36,7 +32,16 @@ from tests.servers.loopback import (
     garbage,
 )
 from tests.servers.openai import FakeOpenAI
+from tests.support.late import COLLECTED
 from tests.support.ledgers import kept, lost, postgres, sqlite, url
+
+if COLLECTED:
+    import sqlalchemy as sa
+
+    from hf_gateway.ledger import models, store
+    from hf_gateway.ledger.tables import observations
+    from hf_gateway.ledger.usage import UsageFilter, usage_report
+
 
 __all__ = ["postgres", "sqlite", "url"]  # fixtures
 

@@ -5,15 +5,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-import sqlalchemy as sa
 
 from hf_gateway import Gateway
 from hf_gateway.cli import main
 from hf_gateway.errors import ConfigError
-from hf_gateway.ledger import store
-from hf_gateway.ledger.usage import UsageFilter, usage_report
 from hf_gateway.observing.observer import tagged
+from tests.support.late import COLLECTED
 from tests.support.ledgers import admin, in_schema, kept, rows, schema
+
+if COLLECTED:
+    import sqlalchemy as sa
+
+    from hf_gateway.ledger import store
+    from hf_gateway.ledger.usage import UsageFilter, usage_report
+
 
 TENANTS = ("acme", "acme", "globex", None)
 

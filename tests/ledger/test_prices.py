@@ -13,12 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 import yaml
 
 from hf_gateway import errors
 from hf_gateway.hub import router_catalogue
-from hf_gateway.ledger import models, store
 from hf_gateway.ledger.cost import cost_of, total
 from hf_gateway.ledger.prices import Price, PriceEntry, Prices
 from hf_gateway.observing.record import AttemptRecord
@@ -29,6 +27,13 @@ from hf_gateway.wire.hf_router import CatalogueEntry, decode_models
 from tests.servers.loopback import Reply, dead_url
 from tests.servers.router import CATALOGUE, FakeRouter
 from tests.support.databases import a_ledger
+from tests.support.late import COLLECTED
+
+if COLLECTED:
+    import sqlalchemy as sa
+
+    from hf_gateway.ledger import models, store
+
 
 LLAMA, SMALL_LLAMA = "meta-llama/Llama-3.1-8B-Instruct", "meta-llama/Llama-3.2-3B-Instruct"
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
@@ -38,7 +43,7 @@ RECORDING = "chatlas/tests/_vcr/test_provider_huggingface/test_huggingface_model
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[sa.Engine]:
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> "Iterator[sa.Engine]":
     with a_ledger(request.param, tmp_path) as url:
         opened = store.open_engine(url)
         yield opened
@@ -51,7 +56,7 @@ def recorded(recordings: Path) -> list[CatalogueEntry]:
     return decode_models(HttpResponse(200, {}, exchange["response"]["body"]["string"].encode()), target="the router")
 
 
-def line(engine: sa.Engine, model: str, provider: str | None = None) -> PriceEntry | None:
+def line(engine: "sa.Engine", model: str, provider: str | None = None) -> PriceEntry | None:
     found = [entry for entry in models.entries(engine) if (entry.model, entry.provider) == (model, provider)]
     assert len(found) < 2
     return found[0] if found else None
@@ -69,7 +74,7 @@ SEEDS = {
 
 
 @pytest.mark.parametrize("model", SEEDS)
-def test_it_begins_with_five_models_whose_prices_are_configured(engine: sa.Engine, model: str) -> None:
+def test_it_begins_with_five_models_whose_prices_are_configured(engine: "sa.Engine", model: str) -> None:
     task, prices = SEEDS[model]
     assert {entry.model for entry in models.entries(engine)} == set(SEEDS)
     found = line(engine, model)
@@ -78,7 +83,7 @@ def test_it_begins_with_five_models_whose_prices_are_configured(engine: sa.Engin
     assert found.price == Price(**{name: Decimal(price) for name, price in prices.items()})
 
 
-def test_the_routers_recorded_catalogue_is_taken_over(engine: sa.Engine, recorded: list[CatalogueEntry]) -> None:
+def test_the_routers_recorded_catalogue_is_taken_over(engine: "sa.Engine", recorded: list[CatalogueEntry]) -> None:
     assert len(recorded) == 127
     done = models.replace_router_entries(engine, recorded, NOW)
     found = [entry for entry in models.entries(engine) if entry.source == "router"]
@@ -101,7 +106,7 @@ def test_the_routers_recorded_catalogue_is_taken_over(engine: sa.Engine, recorde
 
 
 def test_a_price_is_the_number_that_was_meant_not_the_float_beside_it(
-    engine: sa.Engine, recorded: list[CatalogueEntry]
+    engine: "sa.Engine", recorded: list[CatalogueEntry]
 ) -> None:
     models.replace_router_entries(engine, recorded, NOW)
     together = line(engine, SMALL_LLAMA, "together")  # {"input": 0.060000000000000005, ...}
@@ -110,7 +115,7 @@ def test_a_price_is_the_number_that_was_meant_not_the_float_beside_it(
 
 
 def test_the_router_replaces_the_configured_price_of_a_model_that_it_lists_and_no_other(
-    engine: sa.Engine, recorded: list[CatalogueEntry]
+    engine: "sa.Engine", recorded: list[CatalogueEntry]
 ) -> None:
     assert models.replace_router_entries(engine, recorded, NOW).replaced == (SMALL_LLAMA,)
     assert line(engine, SMALL_LLAMA) is None
@@ -118,14 +123,14 @@ def test_the_router_replaces_the_configured_price_of_a_model_that_it_lists_and_n
     assert left == set(SEEDS) - {SMALL_LLAMA}
 
 
-def test_a_listing_without_a_price_replaces_no_configured_one(engine: sa.Engine) -> None:
+def test_a_listing_without_a_price_replaces_no_configured_one(engine: "sa.Engine") -> None:
     listed = CatalogueEntry.of({"id": SMALL_LLAMA, "providers": [{"provider": "cerebras", "status": "live"}]})
     assert models.replace_router_entries(engine, [listed], NOW).replaced == ()
     assert line(engine, SMALL_LLAMA) is not None
 
 
 def test_what_the_router_no_longer_lists_is_gone_and_the_rest_is_there_once(
-    engine: sa.Engine, recorded: list[CatalogueEntry]
+    engine: "sa.Engine", recorded: list[CatalogueEntry]
 ) -> None:
     models.replace_router_entries(engine, recorded, NOW)
     later = NOW + dt.timedelta(days=1)
@@ -137,7 +142,7 @@ def test_what_the_router_no_longer_lists_is_gone_and_the_rest_is_there_once(
     assert all(entry.model != SMALL_LLAMA for entry in found)
 
 
-def test_a_price_set_by_hand_stays_as_it_is_set(engine: sa.Engine) -> None:
+def test_a_price_set_by_hand_stays_as_it_is_set(engine: "sa.Engine") -> None:
     mine = PriceEntry(LLAMA, provider="novita", price=Price(Decimal("0.0123456789"), Decimal(7)))
     assert models.set_entry(engine, mine) is False
     assert models.replace_router_entries(engine, LISTED, NOW).kept == 1
@@ -162,12 +167,12 @@ def test_a_price_set_by_hand_stays_as_it_is_set(engine: sa.Engine) -> None:
     ],
     ids=["none", "less than 0", "not a valid number", "too many digits"],
 )
-def test_what_is_no_price_is_refused(engine: sa.Engine, price: Price, said: str) -> None:
+def test_what_is_no_price_is_refused(engine: "sa.Engine", price: Price, said: str) -> None:
     with pytest.raises(errors.ConfigError, match=said):
         models.set_entry(engine, PriceEntry("a/model", price=price))
 
 
-def test_two_that_refresh_at_once_leave_one_list(engine: sa.Engine) -> None:
+def test_two_that_refresh_at_once_leave_one_list(engine: "sa.Engine") -> None:
     failures: list[BaseException] = []
 
     def refresh() -> None:
@@ -191,11 +196,11 @@ def test_two_that_refresh_at_once_leave_one_list(engine: sa.Engine) -> None:
 # Kept fresh
 
 
-def a_book(engine: sa.Engine, router: str, now: list[dt.datetime], seconds: list[float]) -> models.PriceBook:
+def a_book(engine: "sa.Engine", router: str, now: list[dt.datetime], seconds: list[float]) -> "models.PriceBook":
     return models.PriceBook(engine, router, clock=lambda: seconds[0], now=lambda: now[0])
 
 
-def test_the_router_is_asked_once_a_day_and_only_when_a_model_of_it_is_called(engine: sa.Engine) -> None:
+def test_the_router_is_asked_once_a_day_and_only_when_a_model_of_it_is_called(engine: "sa.Engine") -> None:
     target = Target("hf", model=LLAMA, provider="novita")
     with FakeRouter() as router:
         now, seconds = [dt.datetime.now(dt.UTC)], [0.0]
@@ -224,7 +229,7 @@ def test_the_router_is_asked_once_a_day_and_only_when_a_model_of_it_is_called(en
 
 
 def test_a_router_that_is_away_leaves_the_prices_as_they_were(
-    engine: sa.Engine, caplog: pytest.LogCaptureFixture
+    engine: "sa.Engine", caplog: pytest.LogCaptureFixture
 ) -> None:
     book = a_book(engine, dead_url(), [NOW], [0.0])
     book.expect_router().result(10)
@@ -239,7 +244,7 @@ def test_a_router_that_is_away_leaves_the_prices_as_they_were(
     assert {entry.model for entry in models.entries(engine)} == set(SEEDS)
 
 
-def test_a_change_by_somebody_else_is_seen_half_a_minute_later(engine: sa.Engine) -> None:
+def test_a_change_by_somebody_else_is_seen_half_a_minute_later(engine: "sa.Engine") -> None:
     seconds = [0.0]
     book = a_book(engine, dead_url(), [NOW], seconds)
     target = Target("hf", model="a/model", provider="novita")

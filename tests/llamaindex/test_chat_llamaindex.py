@@ -13,32 +13,35 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from llama_index.core.base.llms.types import ChatMessage, ThinkingBlock
-from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
-from llama_index.core.instrumentation.events.exception import ExceptionEvent
-from llama_index.core.llms.function_calling import FunctionCallingLLM
 
 from hf_gateway import Gateway, Target, errors
 from hf_gateway.hub import router_catalogue
-from llamaindex_hf_gateway import HFGatewayLLM
 from tests.servers.chat import Said, script
 from tests.servers.loopback import Loopback, Stream, cut_stream, error_in_stream, garble_stream, stall_stream
 from tests.servers.ollama import FakeOllama, openai_form
 from tests.servers.openai import FakeOpenAI
 from tests.servers.router import FakeRouter
+from tests.support.late import COLLECTED
 from tests.support.llamaindex_llm_calls import (
     CHATS,
     COMPLETIONS,
     ENDPOINT,
     KEY,
-    MULTIPLY,
-    WEATHER,
-    Callbacks,
     ask,
     text_of,
     told,
 )
 from tests.support.llamaindex_llm_conformance import LLMConformance
+
+if COLLECTED:
+    from llama_index.core.base.llms.types import ChatMessage, ThinkingBlock
+    from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
+    from llama_index.core.instrumentation.events.exception import ExceptionEvent
+    from llama_index.core.llms.function_calling import FunctionCallingLLM
+
+    from llamaindex_hf_gateway import HFGatewayLLM
+    from tests.support.llamaindex_llm_calls import MULTIPLY, WEATHER, Callbacks
+
 
 MODEL = "Qwen/Qwen2.5-VL-7B-Instruct"
 KINDS = ("openai", "hf", "ollama", "endpoint", "chain")
@@ -68,7 +71,7 @@ class TestEveryKind(LLMConformance):
             yield
 
     @property
-    def llm_class(self) -> type[FunctionCallingLLM]:
+    def llm_class(self) -> "type[FunctionCallingLLM]":
         return HFGatewayLLM
 
     @property
@@ -106,7 +109,7 @@ def ollama() -> Iterator[FakeOllama]:
         yield running
 
 
-def through(*servers: Loopback, **fields: Any) -> HFGatewayLLM:
+def through(*servers: Loopback, **fields: Any) -> "HFGatewayLLM":
     targets = [Target("ollama" if isinstance(each, FakeOllama) else "openai", url=each.url) for each in servers]
     return HFGatewayLLM(**{"model": "m", "targets": targets, "max_retries": 0, **fields})
 
@@ -491,7 +494,7 @@ class TestMetadata:
         assert HFGatewayLLM(model="m", max_tokens=99, num_output=5).metadata.num_output == 5
 
 
-async def collect(llm: HFGatewayLLM, endpoint: str, seen: list[Any]) -> None:
+async def collect(llm: "HFGatewayLLM", endpoint: str, seen: list[Any]) -> None:
     """Read a stream into `seen`, as far as it goes."""
     if endpoint in STREAMS:
         seen.extend(getattr(llm, endpoint)(given(endpoint, "Tell me a story")))
@@ -505,5 +508,5 @@ def given(endpoint: str, text: str) -> Any:
     return text if endpoint in COMPLETIONS else [ChatMessage(content=text)]
 
 
-def results_of(chosen: list[Any]) -> list[ChatMessage]:
+def results_of(chosen: list[Any]) -> "list[ChatMessage]":
     return [ChatMessage(role="tool", content="42", additional_kwargs={"tool_call_id": each.tool_id}) for each in chosen]

@@ -7,25 +7,31 @@ from typing import Any
 
 import pytest
 from blockbuster import blockbuster_ctx
-from llama_index.core import Document, Settings, VectorStoreIndex
-from llama_index.core.agent.workflow import AgentStream, AgentWorkflow, FunctionAgent, ReActAgent, ToolCallResult
-from llama_index.core.base.llms.types import ChatMessage, ToolCallBlock
-from llama_index.core.chat_engine import SimpleChatEngine
-from llama_index.core.indices.query.query_transform.base import StepDecomposeQueryTransform
-from llama_index.core.memory import ChatMemoryBuffer
-from llama_index.core.query_engine import MultiStepQueryEngine, RouterQueryEngine, SubQuestionQueryEngine
-from llama_index.core.question_gen import LLMQuestionGenerator
-from llama_index.core.response_synthesizers import get_response_synthesizer
-from llama_index.core.selectors import PydanticMultiSelector
-from llama_index.core.tools import FunctionTool, QueryEngineTool
 
 from hf_gateway import Target, errors
-from llamaindex_hf_gateway import HFGatewayEmbedding, HFGatewayLLM
 from tests.servers.chat import Said, default_brain, script
 from tests.servers.loopback import Loopback, cut_stream, stall_stream
 from tests.servers.ollama import FakeOllama
 from tests.servers.openai import FakeOpenAI
-from tests.support.llamaindex_llm_calls import MULTIPLY, TIME, WEATHER, get_weather, multiply
+from tests.support.late import COLLECTED
+from tests.support.llamaindex_llm_calls import get_weather, multiply
+
+if COLLECTED:
+    from llama_index.core import Document, Settings, VectorStoreIndex
+    from llama_index.core.agent.workflow import AgentStream, AgentWorkflow, FunctionAgent, ReActAgent, ToolCallResult
+    from llama_index.core.base.llms.types import ChatMessage, ToolCallBlock
+    from llama_index.core.chat_engine import SimpleChatEngine
+    from llama_index.core.indices.query.query_transform.base import StepDecomposeQueryTransform
+    from llama_index.core.memory import ChatMemoryBuffer
+    from llama_index.core.query_engine import MultiStepQueryEngine, RouterQueryEngine, SubQuestionQueryEngine
+    from llama_index.core.question_gen import LLMQuestionGenerator
+    from llama_index.core.response_synthesizers import get_response_synthesizer
+    from llama_index.core.selectors import PydanticMultiSelector
+    from llama_index.core.tools import FunctionTool, QueryEngineTool
+
+    from llamaindex_hf_gateway import HFGatewayEmbedding, HFGatewayLLM
+    from tests.support.llamaindex_llm_calls import MULTIPLY, TIME, WEATHER
+
 
 ASKED = "Call get_weather for 'Paris' and 'Rome'"
 BOTH = "The tool says: It is violet in Paris.; It is violet in Rome."
@@ -41,7 +47,7 @@ def ollama() -> Iterator[FakeOllama]:
         yield server
 
 
-def through(*servers: Loopback, **fields: Any) -> HFGatewayLLM:
+def through(*servers: Loopback, **fields: Any) -> "HFGatewayLLM":
     targets = [Target("ollama" if isinstance(each, FakeOllama) else "openai", url=each.url) for each in servers]
     return HFGatewayLLM(**{"model": "m", "targets": targets, "max_retries": 0, **fields})
 
@@ -186,11 +192,11 @@ class TestOtherAgents:
         results = [event.tool_name for event in events if isinstance(event, ToolCallResult)]
         assert results == ["handoff", "multiply"]
 
-    @pytest.mark.parametrize(("able", "kind"), [(True, FunctionAgent), (False, ReActAgent)])
-    def test_a_workflow_of_tools_takes_the_agent_that_fits(self, able, kind, primary):
+    @pytest.mark.parametrize("able", [True, False])
+    def test_a_workflow_of_tools_takes_the_agent_that_fits(self, able, primary):
         llm = through(primary, is_function_calling_model=able)
         workflow = AgentWorkflow.from_tools_or_functions([get_weather], llm=llm)
-        assert [type(agent) for agent in workflow.agents.values()] == [kind]
+        assert [type(agent) for agent in workflow.agents.values()] == [FunctionAgent if able else ReActAgent]
 
     async def test_one_model_serves_agents_in_two_event_loops(self, primary):
         llm = through(primary)
@@ -204,7 +210,7 @@ class TestOtherAgents:
 
 
 @pytest.fixture
-def index() -> VectorStoreIndex:
+def index() -> "VectorStoreIndex":
     embedding = HFGatewayEmbedding(targets=["hash:256"])
     return VectorStoreIndex.from_documents([Document(text=text) for text in TEXTS], embed_model=embedding)
 

@@ -3,14 +3,19 @@
 from collections.abc import Iterator
 
 import pytest
-from llama_index.core import Document, VectorStoreIndex
 
 from hf_gateway import Gateway, Target
-from langchain_hf_gateway import ChatHFGateway
-from llamaindex_hf_gateway import HFGatewayEmbedding, HFGatewayLLM
 from tests.servers.chat import script
 from tests.servers.ollama import FakeOllama
 from tests.servers.openai import FakeOpenAI
+from tests.support.late import COLLECTED
+
+if COLLECTED:
+    from llama_index.core import Document, VectorStoreIndex
+
+    from langchain_hf_gateway import ChatHFGateway
+    from llamaindex_hf_gateway import HFGatewayEmbedding, HFGatewayLLM
+
 
 ASSUMED = 3900
 """Tokens of context that LlamaIndex takes for granted of every model."""
@@ -23,13 +28,13 @@ def ollama() -> Iterator[FakeOllama]:
 
 
 @pytest.fixture(scope="module")
-def passages() -> VectorStoreIndex:
+def passages() -> "VectorStoreIndex":
     filling = "Rivers carry sand to the sea, and the sea grinds it. " * 80
     documents = [Document(text=f"Chapter {number}. {filling}") for number in range(4)]
     return VectorStoreIndex.from_documents(documents, embed_model=HFGatewayEmbedding(targets=["hash"]))
 
 
-def requests_of_a_query(passages: VectorStoreIndex, **fields: int) -> int:
+def requests_of_a_query(passages: "VectorStoreIndex", **fields: int) -> int:
     with FakeOpenAI(models=None, brain=script("sand")) as server:
         llm = HFGatewayLLM(model="m", targets=[f"openai:{server.url}"], **fields)
         assert str(passages.as_query_engine(llm=llm, similarity_top_k=4).query("What do rivers carry?")) == "sand"
@@ -37,13 +42,13 @@ def requests_of_a_query(passages: VectorStoreIndex, **fields: int) -> int:
 
 
 @pytest.mark.parametrize("most", [1024, 3000, 3500, 3900, 4096, 32768])
-def test_max_tokens_takes_nothing_from_a_context_that_is_only_assumed(passages: VectorStoreIndex, most: int) -> None:
+def test_max_tokens_takes_nothing_from_a_context_that_is_only_assumed(passages: "VectorStoreIndex", most: int) -> None:
     assert requests_of_a_query(passages, max_tokens=most) == requests_of_a_query(passages)
 
 
 @pytest.mark.parametrize("fields", [{"max_tokens": 8192}, {"max_tokens": 20_000}, {"max_tokens": 8000}])
 def test_max_tokens_of_a_whole_known_context_leaves_room_for_prompts(
-    passages: VectorStoreIndex, fields: dict[str, int]
+    passages: "VectorStoreIndex", fields: dict[str, int]
 ) -> None:
     assert requests_of_a_query(passages, context_window=8192, **fields) <= 4
 

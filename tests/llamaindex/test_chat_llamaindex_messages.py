@@ -9,28 +9,35 @@ from typing import Any, Generic, TypeVar
 
 import pytest
 from blockbuster import blockbuster_ctx
-from llama_index.core.base.llms.types import (
-    AudioBlock,
-    ChatMessage,
-    ImageBlock,
-    MessageRole,
-    TextBlock,
-    ThinkingBlock,
-    ToolCallBlock,
-)
-from llama_index.core.prompts import PromptTemplate
-from llama_index.core.types import PydanticProgramMode
 from pydantic import BaseModel
 
 from hf_gateway import errors
-from llamaindex_hf_gateway import HFGatewayLLM
 from tests.servers.chat import Said, script
 from tests.servers.loopback import Loopback, Recorded, Reply
 from tests.servers.openai import FakeOpenAI
-from tests.support.llamaindex_llm_calls import MULTIPLY, PIXEL, PREDICTS, UNSENDABLE, WEATHER, Person, call
+from tests.support.late import COLLECTED
+from tests.support.llamaindex_llm_calls import PIXEL, PREDICTS, Person, call
+
+if COLLECTED:
+    from llama_index.core.base.llms.types import (
+        AudioBlock,
+        ChatMessage,
+        ImageBlock,
+        MessageRole,
+        TextBlock,
+        ThinkingBlock,
+        ToolCallBlock,
+    )
+    from llama_index.core.prompts import PromptTemplate
+    from llama_index.core.types import PydanticProgramMode
+
+    from llamaindex_hf_gateway import HFGatewayLLM
+    from tests.support.llamaindex_llm_calls import MULTIPLY, UNSENDABLE, WEATHER
+
 
 JPEG = base64.b64decode("/9j/4AAQSkZJRgABAQEASABIAAD/2wBDAP//////////////////////////////////////2Q==")
-TEMPLATE = PromptTemplate("Who is it?")
+if COLLECTED:
+    TEMPLATE = PromptTemplate("Who is it?")
 
 
 @pytest.fixture
@@ -39,7 +46,7 @@ def server() -> Iterator[FakeOpenAI]:
         yield running
 
 
-def through(server: Loopback, **fields: Any) -> HFGatewayLLM:
+def through(server: Loopback, **fields: Any) -> "HFGatewayLLM":
     return HFGatewayLLM(**{"model": "m", "targets": [f"openai:{server.url}"], "max_retries": 0, **fields})
 
 
@@ -47,7 +54,7 @@ def body(server: Loopback) -> dict[str, Any]:
     return server.requests[-1].json
 
 
-def sent(server: Loopback, *messages: ChatMessage) -> list[dict[str, Any]]:
+def sent(server: Loopback, *messages: "ChatMessage") -> list[dict[str, Any]]:
     """Send messages; returns them as they arrived."""
     through(server).chat(list(messages))
     return body(server)["messages"]
@@ -62,7 +69,7 @@ def sound() -> bytes:
     return file.getvalue()
 
 
-def tool_result(identity: str, text: str) -> ChatMessage:
+def tool_result(identity: str, text: str) -> "ChatMessage":
     return ChatMessage(role=MessageRole.TOOL, content=text, additional_kwargs={"tool_call_id": identity})
 
 
@@ -295,7 +302,7 @@ class TestInstances:
     @pytest.mark.parametrize("predict", PREDICTS)
     @pytest.mark.parametrize(
         "fields",
-        [{"pydantic_program_mode": PydanticProgramMode.LLM}, {"is_function_calling_model": False}],
+        [{"pydantic_program_mode": "llm"}, {"is_function_calling_model": False}],
         ids=["by mode", "no tools"],
     )
     async def test_a_model_can_be_asked_in_words_too(self, fields, predict):

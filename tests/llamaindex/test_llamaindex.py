@@ -15,24 +15,29 @@ from typing import Any
 
 import pytest
 from blockbuster import blockbuster_ctx
-from llama_index.core import Document, Settings, VectorStoreIndex
-from llama_index.core.base.embeddings.base import BaseEmbedding
-from llama_index.core.ingestion import IngestionCache, IngestionPipeline
-from llama_index.core.ingestion.pipeline import get_transformation_hash
-from llama_index.core.node_parser import SentenceSplitter
-from llama_index.core.schema import TextNode
-from llama_index.core.storage.kvstore import SimpleKVStore
-from llama_index.core.vector_stores import SimpleVectorStore
 
 from hf_gateway import Gateway, Target, VectorSpace, errors
-from llamaindex_hf_gateway import HFGatewayEmbedding
 from tests.servers import unit_vectors
 from tests.servers.loopback import Loopback
 from tests.servers.router import MINILM, FakeHub, FakeRouter, HubModel
 from tests.servers.tei import FakeTEI, error, overloaded
 from tests.support.backends import BACKENDS, every_backend, model_folder
 from tests.support.gates import Gates
+from tests.support.late import COLLECTED
 from tests.support.llamaindex_conformance import HOW, EmbeddingConformance, close, embed
+
+if COLLECTED:
+    from llama_index.core import Document, Settings, VectorStoreIndex
+    from llama_index.core.base.embeddings.base import BaseEmbedding
+    from llama_index.core.ingestion import IngestionCache, IngestionPipeline
+    from llama_index.core.ingestion.pipeline import get_transformation_hash
+    from llama_index.core.node_parser import SentenceSplitter
+    from llama_index.core.schema import TextNode
+    from llama_index.core.storage.kvstore import SimpleKVStore
+    from llama_index.core.vector_stores import SimpleVectorStore
+
+    from llamaindex_hf_gateway import HFGatewayEmbedding
+
 
 TEXTS = ["A try statement handles errors.", "A for loop repeats.", "one\ntwo", "中文", "The yield keyword."]
 KEY = "hf_dontShowThisToAnybody"
@@ -45,7 +50,7 @@ def backends() -> Iterator[tuple[dict[str, dict[str, Any]], dict[str, str]]]:
 
 
 @pytest.fixture(scope="module")
-def loaded() -> HFGatewayEmbedding:
+def loaded() -> "HFGatewayEmbedding":
     """Keep the model in memory, from which every other instance in this process takes it."""
     embedding = HFGatewayEmbedding(model_name=MINILM)
     embedding.get_query_embedding("foo")
@@ -63,7 +68,7 @@ class TestEveryBackend(EmbeddingConformance):
             request.getfixturevalue("loaded")
 
     @property
-    def embedding_class(self) -> type[BaseEmbedding]:
+    def embedding_class(self) -> "type[BaseEmbedding]":
         return HFGatewayEmbedding
 
     @property
@@ -77,7 +82,7 @@ def tei():
         yield server
 
 
-def through(server: Loopback, **fields: Any) -> HFGatewayEmbedding:
+def through(server: Loopback, **fields: Any) -> "HFGatewayEmbedding":
     return HFGatewayEmbedding(targets=[f"tei:{server.url}"], **{"max_retries": 0, **fields})
 
 
@@ -85,7 +90,7 @@ def sent_texts(server: Loopback) -> list[list[str]]:
     return [request.json["inputs"] for request in server.requests if request.method == "POST"]
 
 
-def nodes(count: int = 4) -> list[TextNode]:
+def nodes(count: int = 4) -> "list[TextNode]":
     return [TextNode(text=f"text {i}") for i in range(count)]
 
 

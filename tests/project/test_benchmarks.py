@@ -7,11 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import __main__ as command
-from benchmarks.harness.environments import Environments, NotRun
-from benchmarks.harness.measure import Cell, Report, Row, Table, alternate
-from benchmarks.harness.results import text
-from benchmarks.harness.workers import Worker
+from tests.support.late import COLLECTED
+
+if COLLECTED:
+    from benchmarks import __main__ as command
+    from benchmarks.harness.environments import Environments, NotRun
+    from benchmarks.harness.measure import Cell, Report, Row, Table, alternate
+    from benchmarks.harness.results import text
+    from benchmarks.harness.workers import Worker
+
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = {

@@ -14,12 +14,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 
 from tests.servers.chat import Brain, Said, text_of
 from tests.servers.loopback import cut_stream, dead_url
 from tests.servers.ollama import FakeOllama
+from tests.support.late import COLLECTED
+
+if COLLECTED:
+    import jsonschema
+
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 NO_KEY = "hf skipped KeyMissing"

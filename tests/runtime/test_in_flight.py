@@ -11,18 +11,12 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Any
 
-import numpy as np
 import pytest
-from langchain_core.vectorstores import InMemoryVectorStore
-from llama_index.core.ingestion import IngestionPipeline
-from llama_index.core.schema import TextNode
 
 from hf_gateway import Gateway, Target, errors
 from hf_gateway.runtime.concurrency_limit import ConcurrencyLimiter
 from hf_gateway.testing import ManualClock
 from hf_gateway.values.embedding import EmbedResult
-from langchain_hf_gateway import HFGatewayEmbeddings
-from llamaindex_hf_gateway import HFGatewayEmbedding
 from tests.servers import unit_vectors
 from tests.servers.loopback import Reply, dead_url
 from tests.servers.openai import FakeOpenAI
@@ -31,6 +25,17 @@ from tests.servers.tei import FakeTEI
 from tests.support.callers import PATIENCE, Callers, Form
 from tests.support.embedders import MODEL
 from tests.support.gates import Gates, UntilGone
+from tests.support.late import COLLECTED
+
+if COLLECTED:
+    import numpy as np
+    from langchain_core.vectorstores import InMemoryVectorStore
+    from llama_index.core.ingestion import IngestionPipeline
+    from llama_index.core.schema import TextNode
+
+    from langchain_hf_gateway import HFGatewayEmbeddings
+    from llamaindex_hf_gateway import HFGatewayEmbedding
+
 
 PATH = "/v1/embeddings"
 DOWN = Reply(500, {"error": "down"})

@@ -8,8 +8,13 @@ import pytest
 from hf_gateway import Gateway
 from hf_gateway.errors import ConfigError
 from hf_gateway.settings.config_file import hub_url, router_url
-from langchain_hf_gateway import HFGatewayEmbeddings
-from llamaindex_hf_gateway import HFGatewayEmbedding
+from tests.support.doors import door
+from tests.support.late import COLLECTED
+
+if COLLECTED:
+    from langchain_hf_gateway import HFGatewayEmbeddings
+    from llamaindex_hf_gateway import HFGatewayEmbedding
+
 
 GOOD = """\
 [chains.docs]
@@ -20,10 +25,10 @@ timeout = 12.5
 """
 
 
-@pytest.mark.parametrize("door", [Gateway, HFGatewayEmbeddings, HFGatewayEmbedding])
-def test_one_chain_serves_both_frameworks(door: type, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["Gateway", "HFGatewayEmbeddings", "HFGatewayEmbedding"])
+def test_one_chain_serves_both_frameworks(name: str, tmp_path: Path) -> None:
     (tmp_path / "hf-gateway.toml").write_text(GOOD)
-    made = door.from_config("docs")  # type: ignore[attr-defined]
+    made = door(name).from_config("docs")
     gateway = made if isinstance(made, Gateway) else made.gateway
     assert [target.label for target in gateway.targets] == [
         "tei:http://tei:8080",
@@ -31,7 +36,7 @@ def test_one_chain_serves_both_frameworks(door: type, tmp_path: Path) -> None:
         "local:org/model",
     ]
     assert (gateway.settings.dimensions, gateway.settings.timeout) == (128, 12.5)
-    changed = door.from_config("docs", dimensions=64)  # type: ignore[attr-defined]
+    changed = door(name).from_config("docs", dimensions=64)
     assert (changed if isinstance(changed, Gateway) else changed.gateway).settings.dimensions == 64
 
 
@@ -64,15 +69,15 @@ def test_a_chain_that_is_no_section_is_refused(tmp_path: Path, text: str) -> Non
         Gateway.from_config("docs")
 
 
-@pytest.mark.parametrize("door", [Gateway, HFGatewayEmbeddings, HFGatewayEmbedding])
-def test_the_key_rules_of_a_file_hold_for_its_chains_wherever_it_lies(door: type, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["Gateway", "HFGatewayEmbeddings", "HFGatewayEmbedding"])
+def test_the_key_rules_of_a_file_hold_for_its_chains_wherever_it_lies(name: str, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     path = elsewhere / "rules.toml"
     path.write_text(
         '[chains.docs]\nmodel = "org/model"\ntargets = ["tei:http://t"]\n[keys.models]\n"org/model" = "required"\n'
     )
-    made = door.from_config("docs", path)  # type: ignore[attr-defined]
+    made = door(name).from_config("docs", path)
     (status,) = made.status()
     assert (status.needs_key, status.ready) == ("required", False)
     (again,) = pickle.loads(pickle.dumps(made)).status()

@@ -15,9 +15,13 @@ from hf_gateway import Gateway, Target
 from hf_gateway.cli import main
 from hf_gateway.errors import ConfigError, GatewayError, KeyMissing
 from hf_gateway.settings.config_file import own_config_path
-from langchain_hf_gateway import ChatHFGateway, HFGatewayEmbeddings
-from llamaindex_hf_gateway import HFGatewayEmbedding, HFGatewayLLM
 from tests.servers.openai import FakeOpenAI
+from tests.support.late import COLLECTED
+
+if COLLECTED:
+    from langchain_hf_gateway import ChatHFGateway, HFGatewayEmbeddings
+    from llamaindex_hf_gateway import HFGatewayEmbedding, HFGatewayLLM
+
 
 KEY = "fake-key-of-the-user"
 
@@ -147,7 +151,7 @@ def test_another_target_serves_where_there_is_one(primary: FakeOpenAI) -> None:
         assert gateway.embed(["x"]).served_by == ("hash:8",)
 
 
-COPIES: dict[str, Callable[[HFGatewayEmbeddings], Any]] = {
+COPIES: "dict[str, Callable[[HFGatewayEmbeddings], Any]]" = {
     "deepcopy": copy.deepcopy,
     "pickle": lambda made: pickle.loads(pickle.dumps(made)),
     "model_copy": lambda made: made.model_copy(update={"timeout": 5.0}),

@@ -12,21 +12,26 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from langchain_classic.embeddings import CacheBackedEmbeddings
-from langchain_core.documents import Document
-from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
-from langchain_core.exceptions import ModelError
-from langchain_core.stores import InMemoryByteStore
-from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
-from llama_index.core import Document as Page
-from llama_index.core import MockEmbedding, SummaryIndex, VectorStoreIndex
 
 from hf_gateway.errors import ConfigError, SpaceMismatch
 from hf_gateway.spaces.index_lock import IndexLock
-from langchain_hf_gateway import HFGatewayEmbeddings, load_faiss, locked, open_chroma, open_lancedb, save_faiss
-from llamaindex_hf_gateway import HFGatewayEmbedding, load_index, persist
 from tests.servers import unit_vectors
 from tests.servers.openai import FakeOpenAI
+from tests.support.late import COLLECTED
+
+if COLLECTED:
+    from langchain_classic.embeddings import CacheBackedEmbeddings
+    from langchain_core.documents import Document
+    from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
+    from langchain_core.exceptions import ModelError
+    from langchain_core.stores import InMemoryByteStore
+    from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
+    from llama_index.core import Document as Page
+    from llama_index.core import MockEmbedding, SummaryIndex, VectorStoreIndex
+
+    from langchain_hf_gateway import HFGatewayEmbeddings, load_faiss, locked, open_chroma, open_lancedb, save_faiss
+    from llamaindex_hf_gateway import HFGatewayEmbedding, load_index, persist
+
 
 MODEL = "test/embedder"
 TEXTS = ["a cat", "a dog", "a boat"]
@@ -48,12 +53,12 @@ def impostor() -> Iterator[FakeOpenAI]:
         yield server
 
 
-def langchain(server: FakeOpenAI, model: str = MODEL, **settings: Any) -> HFGatewayEmbeddings:
+def langchain(server: FakeOpenAI, model: str = MODEL, **settings: Any) -> "HFGatewayEmbeddings":
     settings = {"check_space": False, "max_retries": 0, **settings}
     return HFGatewayEmbeddings(model=model, targets=[f"openai:{server.url}"], **settings)
 
 
-def llamaindex(server: FakeOpenAI, model: str = MODEL, **settings: Any) -> HFGatewayEmbedding:
+def llamaindex(server: FakeOpenAI, model: str = MODEL, **settings: Any) -> "HFGatewayEmbedding":
     settings = {"check_space": False, "max_retries": 0, **settings}
     return HFGatewayEmbedding(model_name=model, targets=[f"openai:{server.url}"], **settings)
 
@@ -152,7 +157,7 @@ def faiss() -> Any:
     return importlib.import_module("langchain_community.vectorstores").FAISS
 
 
-def load(folder: Path, embeddings: Embeddings, **arguments: Any) -> VectorStore:
+def load(folder: Path, embeddings: "Embeddings", **arguments: Any) -> "VectorStore":
     return load_faiss(folder, embeddings, allow_dangerous_deserialization=True, **arguments)
 
 
@@ -203,76 +208,76 @@ class TestFaiss:
             save_faiss(store, folder)
 
 
-class Kept(InMemoryVectorStore):
-    """Keeps its texts in a file of its folder, under the constructor of the store it stands in for."""
+if COLLECTED:
 
-    def __init__(self, folder: str, embeddings: Any) -> None:
-        super().__init__(embeddings)
-        self.file = Path(folder) / "store.json"
-        if self.file.exists():
-            self.store = InMemoryVectorStore.load(str(self.file), embeddings).store
+    class Kept(InMemoryVectorStore):
+        """Keeps its texts in a file of its folder, under the constructor of the store it stands in for."""
 
-    def add_texts(self, texts: Any, *arguments: Any, **named: Any) -> list[str]:
-        found = super().add_documents([Document(text) for text in texts])
-        self.dump(str(self.file))
-        return found
+        def __init__(self, folder: str, embeddings: Any) -> None:
+            super().__init__(embeddings)
+            self.file = Path(folder) / "store.json"
+            if self.file.exists():
+                self.store = InMemoryVectorStore.load(str(self.file), embeddings).store
 
+        def add_texts(self, texts: Any, *arguments: Any, **named: Any) -> list[str]:
+            found = super().add_documents([Document(text) for text in texts])
+            self.dump(str(self.file))
+            return found
 
-class ChromaStandIn(Kept):
-    """langchain-chroma 1.1.0."""
+    class ChromaStandIn(Kept):
+        """langchain-chroma 1.1.0."""
 
-    def __init__(
-        self,
-        collection_name: str = "langchain",
-        embedding_function: Embeddings | None = None,
-        persist_directory: str | None = None,
-        host: str | None = None,
-        port: int | None = None,
-        headers: dict[str, str] | None = None,
-        chroma_cloud_api_key: str | None = None,
-        tenant: str | None = None,
-        database: str | None = None,
-        client_settings: Any = None,
-        collection_metadata: dict[str, Any] | None = None,
-        collection_configuration: Any = None,
-        client: Any = None,
-        relevance_score_fn: Callable[[float], float] | None = None,
-        create_collection_if_not_exists: bool | None = True,
-        *,
-        ssl: bool = False,
-    ) -> None:
-        super().__init__(persist_directory or "", embedding_function)
-        self.collection_name = collection_name
+        def __init__(
+            self,
+            collection_name: str = "langchain",
+            embedding_function: "Embeddings | None" = None,
+            persist_directory: str | None = None,
+            host: str | None = None,
+            port: int | None = None,
+            headers: dict[str, str] | None = None,
+            chroma_cloud_api_key: str | None = None,
+            tenant: str | None = None,
+            database: str | None = None,
+            client_settings: Any = None,
+            collection_metadata: dict[str, Any] | None = None,
+            collection_configuration: Any = None,
+            client: Any = None,
+            relevance_score_fn: Callable[[float], float] | None = None,
+            create_collection_if_not_exists: bool | None = True,
+            *,
+            ssl: bool = False,
+        ) -> None:
+            super().__init__(persist_directory or "", embedding_function)
+            self.collection_name = collection_name
 
+    class LanceDBStandIn(Kept):
+        """langchain-community 0.4.2; with mode="overwrite" each call of `add_texts` throws away what is there."""
 
-class LanceDBStandIn(Kept):
-    """langchain-community 0.4.2; with mode="overwrite" each call of `add_texts` throws away what is there."""
+        def __init__(
+            self,
+            connection: Any | None = None,
+            embedding: "Embeddings | None" = None,
+            uri: str | None = "lancedb",
+            vector_key: str | None = "vector",
+            id_key: str | None = "id",
+            text_key: str | None = "text",
+            table_name: str | None = "vectorstore",
+            api_key: str | None = None,
+            region: str | None = None,
+            mode: str | None = "overwrite",
+            table: Any | None = None,
+            distance: str | None = "l2",
+            reranker: Any | None = None,
+            relevance_score_fn: Callable[[float], float] | None = None,
+            limit: int = 4,
+        ) -> None:
+            super().__init__(uri or "", embedding)
+            self.mode, self.table_name = mode, table_name
 
-    def __init__(
-        self,
-        connection: Any | None = None,
-        embedding: Embeddings | None = None,
-        uri: str | None = "lancedb",
-        vector_key: str | None = "vector",
-        id_key: str | None = "id",
-        text_key: str | None = "text",
-        table_name: str | None = "vectorstore",
-        api_key: str | None = None,
-        region: str | None = None,
-        mode: str | None = "overwrite",
-        table: Any | None = None,
-        distance: str | None = "l2",
-        reranker: Any | None = None,
-        relevance_score_fn: Callable[[float], float] | None = None,
-        limit: int = 4,
-    ) -> None:
-        super().__init__(uri or "", embedding)
-        self.mode, self.table_name = mode, table_name
-
-    def add_texts(self, texts: Any, *arguments: Any, **named: Any) -> list[str]:
-        if self.mode == "overwrite":
-            self.store.clear()
-        return super().add_texts(texts)
+        def add_texts(self, texts: Any, *arguments: Any, **named: Any) -> list[str]:
+            if self.mode == "overwrite":
+                self.store.clear()
+            return super().add_texts(texts)
 
 
 def stand_in(monkeypatch: pytest.MonkeyPatch, name: str, **contents: Any) -> None:
@@ -361,7 +366,7 @@ def test_the_doors_import_no_store_before_one_is_opened() -> None:
 
 
 class TestLlamaIndex:
-    def index(self, embed_model: HFGatewayEmbedding) -> VectorStoreIndex:
+    def index(self, embed_model: "HFGatewayEmbedding") -> "VectorStoreIndex":
         return VectorStoreIndex.from_documents([Page(text=text) for text in TEXTS], embed_model=embed_model)
 
     def test_a_persisted_index_answers_after_the_check(self, primary: FakeOpenAI, folder: Path) -> None:

@@ -7,18 +7,23 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from langchain_classic.embeddings import CacheBackedEmbeddings
-from langchain_core.stores import InMemoryByteStore
-from llama_index.core.storage.kvstore import SimpleKVStore
 
 from hf_gateway import Gateway, errors
 from hf_gateway.spaces.fingerprint import CANARIES
 from hf_gateway.spaces.request_canaries import FULL_REQUESTS, QUERY_TEXTS
-from langchain_hf_gateway import HFGatewayEmbeddings, cache_backed
-from llamaindex_hf_gateway import HFGatewayEmbedding
 from tests.servers import unit_vectors
 from tests.servers.loopback import Recorded, Reply, Stream
 from tests.servers.openai import FakeOpenAI
+from tests.support.late import COLLECTED
+
+if COLLECTED:
+    from langchain_classic.embeddings import CacheBackedEmbeddings
+    from langchain_core.stores import InMemoryByteStore
+    from llama_index.core.storage.kvstore import SimpleKVStore
+
+    from langchain_hf_gateway import HFGatewayEmbeddings, cache_backed
+    from llamaindex_hf_gateway import HFGatewayEmbedding
+
 
 MODEL = "test/embedder"
 PATH = "/v1/embeddings"

@@ -11,16 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from llama_index.core import Document
-from llama_index.core.ingestion import IngestionPipeline
 
 from hf_gateway import Gateway, errors
 from hf_gateway.spaces.index_lock import IndexLock
-from langchain_hf_gateway import HFGatewayEmbeddings
-from llamaindex_hf_gateway import HFGatewayEmbedding
 from tests.servers import unit_vectors
 from tests.servers.loopback import Reply
 from tests.servers.openai import FakeOpenAI
+from tests.support.late import COLLECTED
+
+if COLLECTED:
+    from llama_index.core import Document
+    from llama_index.core.ingestion import IngestionPipeline
+
+    from langchain_hf_gateway import HFGatewayEmbeddings
+    from llamaindex_hf_gateway import HFGatewayEmbedding
+
 
 MODEL = "test/embedder"
 PATH = "/v1/embeddings"

@@ -3,26 +3,31 @@
 import asyncio
 from functools import reduce
 from operator import add
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from langchain_core.messages import AIMessage
-from langchain_core.runnables import Runnable
-
-from langchain_hf_gateway import ChatHFGateway
+import langchain_hf_gateway
 from tests.servers.loopback import Loopback
+
+if TYPE_CHECKING:
+    from langchain_core.messages import AIMessage
+    from langchain_core.runnables import Runnable
+
+    from langchain_hf_gateway import ChatHFGateway
 
 MODEL = "test/chat-model"
 Form = Literal["invoke", "ainvoke", "stream", "astream"]
 FORMS: tuple[Form, ...] = ("invoke", "ainvoke", "stream", "astream")
 
 
-def through(*servers: Loopback, **arguments: Any) -> ChatHFGateway:
+def through(*servers: Loopback, **arguments: Any) -> "ChatHFGateway":
     """Build a chat model over OpenAI-compatible servers."""
     targets = [f"openai:{server.url}" for server in servers]
-    return ChatHFGateway(**{"model": MODEL, "targets": targets, "max_retries": 0, **arguments})
+    return langchain_hf_gateway.ChatHFGateway(**{"model": MODEL, "targets": targets, "max_retries": 0, **arguments})
 
 
-def ask(runnable: Runnable[Any, Any], form: Form = "invoke", asked: Any = "Tell me a story", **call: Any) -> AIMessage:
+def ask(
+    runnable: "Runnable[Any, Any]", form: Form = "invoke", asked: Any = "Tell me a story", **call: Any
+) -> "AIMessage":
     """Ask; the chunks of a stream are added up."""
     if form == "invoke":
         return runnable.invoke(asked, **call)
@@ -31,7 +36,7 @@ def ask(runnable: Runnable[Any, Any], form: Form = "invoke", asked: Any = "Tell 
     if form == "stream":
         return reduce(add, runnable.stream(asked, **call))
 
-    async def read() -> list[AIMessage]:
+    async def read() -> "list[AIMessage]":
         return [chunk async for chunk in runnable.astream(asked, **call)]
 
     return reduce(add, asyncio.run(read()))

@@ -6,8 +6,12 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from hf_gateway.ledger.store import open_engine, upgrade
+from tests.support.late import COLLECTED
 from tests.support.ledgers import in_schema, schema
+
+if COLLECTED:
+    from hf_gateway.ledger.store import open_engine, upgrade
+
 
 _made: list[Path] = []
 """A file that has the tables already: to copy it takes a hundredth of the time that making them takes."""

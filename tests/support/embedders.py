@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+import langchain_hf_gateway
 from hf_gateway.gateway import Gateway
 from hf_gateway.testing import ManualClock
-from langchain_hf_gateway import HFGatewayEmbeddings
 from tests.support.timed import shortest, within
 
 MODEL = "test/model"
@@ -23,7 +23,7 @@ class Caller:
         self.limit = shortest(settings)
         settings = {"model": MODEL, **settings}
         self.gateway = Gateway(targets=list(targets), clock=self.clock, **settings)
-        self.embeddings = HFGatewayEmbeddings.from_gateway(self.gateway)
+        self.embeddings = langchain_hf_gateway.HFGatewayEmbeddings.from_gateway(self.gateway)
 
     def documents(self, texts: list[str]) -> list[list[float]]:
         """Embed as documents; a limit of less than a second that was set has to hold."""

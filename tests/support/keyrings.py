@@ -10,8 +10,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-import keyring
 import pytest
+
+from tests.support.late import COLLECTED
+
+if COLLECTED:
+    import keyring
+
 
 PROGRAMS = ("dbus-daemon", "gnome-keyring-daemon")
 PATIENCE = 20.0

@@ -15,16 +15,22 @@ from types import TracebackType
 from typing import Any, Self
 
 import pytest
-import sqlalchemy as sa
 
 from hf_gateway import Gateway, ledger
-from hf_gateway.ledger import place, store, waiting_room
+from hf_gateway.ledger import place, waiting_room
 from hf_gateway.ledger.spill import Spill
-from hf_gateway.ledger.store import open_engine
-from hf_gateway.ledger.tables import losses, observations
 from hf_gateway.ledger.watcher import Ledger
 from hf_gateway.observing import observer
 from hf_gateway.observing.observer import tagged
+from tests.support.late import COLLECTED
+
+if COLLECTED:
+    import sqlalchemy as sa
+
+    from hf_gateway.ledger import store
+    from hf_gateway.ledger.store import open_engine
+    from hf_gateway.ledger.tables import losses, observations
+
 
 SERVER = os.environ.get("HF_GATEWAY_TEST_POSTGRES", "postgresql+psycopg://root@127.0.0.1:5432/test")
 PATIENCE = 30.0

@@ -10,31 +10,38 @@ from typing import Any
 
 import pytest
 from blockbuster import blockbuster_ctx
-from llama_index.core import VectorStoreIndex
-from llama_index.core.base.embeddings.base import BaseEmbedding
-from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload
-from llama_index.core.callbacks.base_handler import BaseCallbackHandler
-from llama_index.core.embeddings.loading import load_embed_model
-from llama_index.core.ingestion import IngestionPipeline
-from llama_index.core.instrumentation import get_dispatcher
-from llama_index.core.instrumentation.event_handlers import BaseEventHandler
-from llama_index.core.instrumentation.events.embedding import EmbeddingEndEvent, EmbeddingStartEvent
-from llama_index.core.rate_limiter import BaseRateLimiter
-from llama_index.core.schema import TextNode
-from llama_index.core.storage.kvstore import SimpleKVStore
+
+from tests.support.late import COLLECTED
+
+if COLLECTED:
+    from llama_index.core import VectorStoreIndex
+    from llama_index.core.base.embeddings.base import BaseEmbedding
+    from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload
+    from llama_index.core.callbacks.base_handler import BaseCallbackHandler
+    from llama_index.core.embeddings.loading import load_embed_model
+    from llama_index.core.ingestion import IngestionPipeline
+    from llama_index.core.instrumentation import get_dispatcher
+    from llama_index.core.instrumentation.event_handlers import BaseEventHandler
+    from llama_index.core.instrumentation.events.embedding import EmbeddingEndEvent, EmbeddingStartEvent
+    from llama_index.core.rate_limiter import BaseRateLimiter
+    from llama_index.core.schema import TextNode
+    from llama_index.core.storage.kvstore import SimpleKVStore
+
 
 TEXTS = ["A try statement handles errors.", "A for loop repeats.", "one\ntwo", "中文", "The yield keyword."]
 KEY = "hf_dontShowThisToAnybody"
 
 
-class Told(BaseEventHandler):
-    """Keeps the events of embedding."""
+if COLLECTED:
 
-    events: list[Any] = []
+    class Told(BaseEventHandler):
+        """Keeps the events of embedding."""
 
-    def handle(self, event: Any, **_: Any) -> None:
-        if isinstance(event, EmbeddingStartEvent | EmbeddingEndEvent):
-            self.events.append(event)
+        events: list[Any] = []
+
+        def handle(self, event: Any, **_: Any) -> None:
+            if isinstance(event, EmbeddingStartEvent | EmbeddingEndEvent):
+                self.events.append(event)
 
 
 @contextmanager
@@ -48,48 +55,49 @@ def told() -> Iterator[list[Any]]:
         root.event_handlers = [each for each in root.event_handlers if each is not handler]
 
 
-class Callbacks(BaseCallbackHandler):
-    """Keeps the payloads of the older callbacks, which start and end in any order."""
+if COLLECTED:
 
-    def __init__(self) -> None:
-        super().__init__([], [])
-        self.started: dict[str, dict[str, Any]] = {}
-        self.ended: dict[str, dict[str, Any]] = {}
+    class Callbacks(BaseCallbackHandler):
+        """Keeps the payloads of the older callbacks, which start and end in any order."""
 
-    def on_event_start(self, event_type, payload=None, event_id="", parent_id="", **_):
-        if event_type is CBEventType.EMBEDDING:
-            self.started[event_id] = payload
-        return event_id
+        def __init__(self) -> None:
+            super().__init__([], [])
+            self.started: dict[str, dict[str, Any]] = {}
+            self.ended: dict[str, dict[str, Any]] = {}
 
-    def on_event_end(self, event_type, payload=None, event_id="", **_):
-        if event_type is CBEventType.EMBEDDING:
-            self.ended[event_id] = payload
+        def on_event_start(self, event_type, payload=None, event_id="", parent_id="", **_):
+            if event_type is CBEventType.EMBEDDING:
+                self.started[event_id] = payload
+            return event_id
 
-    def start_trace(self, trace_id=None):
-        pass
+        def on_event_end(self, event_type, payload=None, event_id="", **_):
+            if event_type is CBEventType.EMBEDDING:
+                self.ended[event_id] = payload
 
-    def end_trace(self, trace_id=None, trace_map=None):
-        pass
+        def start_trace(self, trace_id=None):
+            pass
 
+        def end_trace(self, trace_id=None, trace_map=None):
+            pass
 
-class Counting(BaseRateLimiter):
-    """Counts who asks, and lets everybody pass."""
+    class Counting(BaseRateLimiter):
+        """Counts who asks, and lets everybody pass."""
 
-    def __init__(self) -> None:
-        self.acquired = 0
+        def __init__(self) -> None:
+            self.acquired = 0
 
-    def acquire(self, num_tokens: int = 0) -> None:
-        self.acquired += 1
+        def acquire(self, num_tokens: int = 0) -> None:
+            self.acquired += 1
 
-    async def async_acquire(self, num_tokens: int = 0) -> None:
-        self.acquired += 1
+        async def async_acquire(self, num_tokens: int = 0) -> None:
+            self.acquired += 1
 
 
 def close(left: list[list[float]], right: list[list[float]]) -> bool:
     return len(left) == len(right) and all(math.dist(a, b) < 1e-5 for a, b in zip(left, right, strict=True))
 
 
-async def embed(embedding: BaseEmbedding, how: str, texts: list[str]) -> list[list[float]]:
+async def embed(embedding: "BaseEmbedding", how: str, texts: list[str]) -> list[list[float]]:
     """Embed a batch in the blocking or in the async form."""
     return (
         await embedding.aget_text_embedding_batch(texts)
@@ -98,7 +106,7 @@ async def embed(embedding: BaseEmbedding, how: str, texts: list[str]) -> list[li
     )
 
 
-def no_more(embedding: BaseEmbedding, monkeypatch: pytest.MonkeyPatch) -> None:
+def no_more(embedding: "BaseEmbedding", monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every further computation fail."""
 
     def computed(*_: Any) -> Any:
@@ -115,14 +123,14 @@ class EmbeddingConformance:
     """What LlamaIndex relies on, for any embedding class. Subclass it and give `embedding_class` and `embedding_params`."""
 
     @property
-    def embedding_class(self) -> type[BaseEmbedding]:
+    def embedding_class(self) -> "type[BaseEmbedding]":
         raise NotImplementedError
 
     @property
     def embedding_params(self) -> dict[str, Any]:
         return {}
 
-    def make(self, **more: Any) -> BaseEmbedding:
+    def make(self, **more: Any) -> "BaseEmbedding":
         return self.embedding_class(**{**self.embedding_params, **more})
 
     async def test_a_vector_is_a_list_of_plain_floats_and_the_same_in_all_forms(self):

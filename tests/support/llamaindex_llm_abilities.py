@@ -7,30 +7,16 @@ from typing import Any
 
 import pytest
 from blockbuster import blockbuster_ctx
-from llama_index.core.base.llms.types import (
-    CachePoint,
-    ChatMessage,
-    ImageBlock,
-    MessageRole,
-    TextBlock,
-    ThinkingBlock,
-    ToolCallBlock,
-)
-from llama_index.core.instrumentation.events.llm import LLMStructuredPredictInProgressEvent
-from llama_index.core.prompts import ChatPromptTemplate, PromptTemplate
 
 from hf_gateway import errors
+from tests.support.late import COLLECTED
 from tests.support.llamaindex_llm_calls import (
     CHAT,
     CHATS,
-    MULTIPLY,
     PIXEL,
     PREDICT,
-    STRUCTURED_EVENTS,
-    TIME,
     TOOL_CHAT,
     TOOL_CHATS,
-    WEATHER,
     Household,
     Mood,
     Person,
@@ -43,6 +29,21 @@ from tests.support.llamaindex_llm_calls import (
     text_of,
     told,
 )
+
+if COLLECTED:
+    from llama_index.core.base.llms.types import (
+        CachePoint,
+        ChatMessage,
+        ImageBlock,
+        MessageRole,
+        TextBlock,
+        ThinkingBlock,
+        ToolCallBlock,
+    )
+    from llama_index.core.instrumentation.events.llm import LLMStructuredPredictInProgressEvent
+    from llama_index.core.prompts import ChatPromptTemplate, PromptTemplate
+
+    from tests.support.llamaindex_llm_calls import MULTIPLY, STRUCTURED_EVENTS, TIME, WEATHER
 
 
 class Abilities(Suite):

@@ -9,25 +9,30 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from llama_index.core.base.llms.types import ChatMessage, CitableBlock, CitationBlock, DocumentBlock, VideoBlock
-from llama_index.core.callbacks import CBEventType
-from llama_index.core.callbacks.base_handler import BaseCallbackHandler
-from llama_index.core.instrumentation import get_dispatcher
-from llama_index.core.instrumentation.event_handlers import BaseEventHandler
-from llama_index.core.instrumentation.events.llm import (
-    LLMChatEndEvent,
-    LLMChatInProgressEvent,
-    LLMChatStartEvent,
-    LLMCompletionEndEvent,
-    LLMCompletionInProgressEvent,
-    LLMCompletionStartEvent,
-    LLMStructuredPredictEndEvent,
-    LLMStructuredPredictInProgressEvent,
-    LLMStructuredPredictStartEvent,
-)
-from llama_index.core.llms.function_calling import FunctionCallingLLM
-from llama_index.core.tools import FunctionTool
 from pydantic import BaseModel, Field
+
+from tests.support.late import COLLECTED
+
+if COLLECTED:
+    from llama_index.core.base.llms.types import ChatMessage, CitableBlock, CitationBlock, DocumentBlock, VideoBlock
+    from llama_index.core.callbacks import CBEventType
+    from llama_index.core.callbacks.base_handler import BaseCallbackHandler
+    from llama_index.core.instrumentation import get_dispatcher
+    from llama_index.core.instrumentation.event_handlers import BaseEventHandler
+    from llama_index.core.instrumentation.events.llm import (
+        LLMChatEndEvent,
+        LLMChatInProgressEvent,
+        LLMChatStartEvent,
+        LLMCompletionEndEvent,
+        LLMCompletionInProgressEvent,
+        LLMCompletionStartEvent,
+        LLMStructuredPredictEndEvent,
+        LLMStructuredPredictInProgressEvent,
+        LLMStructuredPredictStartEvent,
+    )
+    from llama_index.core.llms.function_calling import FunctionCallingLLM
+    from llama_index.core.tools import FunctionTool
+
 
 CHATS = ("chat", "achat", "stream_chat", "astream_chat")
 COMPLETIONS = ("complete", "acomplete", "stream_complete", "astream_complete")
@@ -42,20 +47,21 @@ KEY = "hf_dontShowThisToAnybody"
 PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
-UNSENDABLE = (
-    VideoBlock(video=b"not a film", video_mimetype="video/mp4"),
-    DocumentBlock(data=b"%PDF-1.4", document_mimetype="application/pdf"),
-    CitableBlock(title="a title", source="a source", content="a text"),
-    CitationBlock(title="a title", source="a source", cited_content="a text", additional_location_info={}),
-)
+if COLLECTED:
+    UNSENDABLE = (
+        VideoBlock(video=b"not a film", video_mimetype="video/mp4"),
+        DocumentBlock(data=b"%PDF-1.4", document_mimetype="application/pdf"),
+        CitableBlock(title="a title", source="a source", content="a text"),
+        CitationBlock(title="a title", source="a source", cited_content="a text", additional_location_info={}),
+    )
 
-CHAT_EVENTS = (LLMChatStartEvent, LLMChatInProgressEvent, LLMChatEndEvent)
-COMPLETION_EVENTS = (LLMCompletionStartEvent, LLMCompletionInProgressEvent, LLMCompletionEndEvent)
-STRUCTURED_EVENTS = (
-    LLMStructuredPredictStartEvent,
-    LLMStructuredPredictInProgressEvent,
-    LLMStructuredPredictEndEvent,
-)
+    CHAT_EVENTS = (LLMChatStartEvent, LLMChatInProgressEvent, LLMChatEndEvent)
+    COMPLETION_EVENTS = (LLMCompletionStartEvent, LLMCompletionInProgressEvent, LLMCompletionEndEvent)
+    STRUCTURED_EVENTS = (
+        LLMStructuredPredictStartEvent,
+        LLMStructuredPredictInProgressEvent,
+        LLMStructuredPredictEndEvent,
+    )
 
 
 class Person(BaseModel):
@@ -94,18 +100,18 @@ def get_time() -> str:
     return "half past violet"
 
 
-WEATHER, MULTIPLY, TIME = (FunctionTool.from_defaults(each) for each in (get_weather, multiply, get_time))
+if COLLECTED:
+    WEATHER, MULTIPLY, TIME = (FunctionTool.from_defaults(each) for each in (get_weather, multiply, get_time))
 
+    class Told(BaseEventHandler):
+        """Keeps events of some kinds."""
 
-class Told(BaseEventHandler):
-    """Keeps events of some kinds."""
+        kinds: tuple[type, ...]
+        events: list[Any] = []
 
-    kinds: tuple[type, ...]
-    events: list[Any] = []
-
-    def handle(self, event: Any, **_: Any) -> None:
-        if isinstance(event, self.kinds):
-            self.events.append(event)
+        def handle(self, event: Any, **_: Any) -> None:
+            if isinstance(event, self.kinds):
+                self.events.append(event)
 
 
 @contextmanager
@@ -119,31 +125,33 @@ def told(*kinds: type) -> Iterator[list[Any]]:
         root.event_handlers = [each for each in root.event_handlers if each is not handler]
 
 
-class Callbacks(BaseCallbackHandler):
-    """Keeps the payloads of the older callbacks."""
+if COLLECTED:
 
-    def __init__(self) -> None:
-        super().__init__([], [])
-        self.started: dict[str, dict[str, Any]] = {}
-        self.ended: dict[str, dict[str, Any]] = {}
+    class Callbacks(BaseCallbackHandler):
+        """Keeps the payloads of the older callbacks."""
 
-    def on_event_start(self, event_type, payload=None, event_id="", parent_id="", **_):
-        if event_type is CBEventType.LLM:
-            self.started[event_id] = payload
-        return event_id
+        def __init__(self) -> None:
+            super().__init__([], [])
+            self.started: dict[str, dict[str, Any]] = {}
+            self.ended: dict[str, dict[str, Any]] = {}
 
-    def on_event_end(self, event_type, payload=None, event_id="", **_):
-        if event_type is CBEventType.LLM:
-            self.ended[event_id] = payload
+        def on_event_start(self, event_type, payload=None, event_id="", parent_id="", **_):
+            if event_type is CBEventType.LLM:
+                self.started[event_id] = payload
+            return event_id
 
-    def start_trace(self, trace_id=None):
-        pass
+        def on_event_end(self, event_type, payload=None, event_id="", **_):
+            if event_type is CBEventType.LLM:
+                self.ended[event_id] = payload
 
-    def end_trace(self, trace_id=None, trace_map=None):
-        pass
+        def start_trace(self, trace_id=None):
+            pass
+
+        def end_trace(self, trace_id=None, trace_map=None):
+            pass
 
 
-async def call(llm: FunctionCallingLLM, name: str, *given: Any, **named: Any) -> list[Any]:
+async def call(llm: "FunctionCallingLLM", name: str, *given: Any, **named: Any) -> list[Any]:
     """Call a method in whichever form it has; returns all it gives, one for what is no stream."""
     result = getattr(llm, name)(*given, **named)
     if inspect.isawaitable(result):
@@ -153,7 +161,7 @@ async def call(llm: FunctionCallingLLM, name: str, *given: Any, **named: Any) ->
     return list(result) if isinstance(result, Generator) else [result]
 
 
-async def ask(llm: FunctionCallingLLM, endpoint: str, text: str, **named: Any) -> list[Any]:
+async def ask(llm: "FunctionCallingLLM", endpoint: str, text: str, **named: Any) -> list[Any]:
     """Ask by one of the eight endpoints."""
     return await call(llm, endpoint, text if endpoint in COMPLETIONS else [ChatMessage(content=text)], **named)
 
@@ -196,8 +204,6 @@ class Suite:
     """Fields with which the model thinks before it answers."""
     structured_ways: Sequence[Mapping[str, Any]] = ({},)
     """Fields for each way of getting an instance of a class."""
-    unsendable: Sequence[Any] = UNSENDABLE
-    """Blocks that must be refused, since they cannot be sent."""
     supports_usage = True
     supports_images = True
     supports_thinking = False
@@ -205,7 +211,12 @@ class Suite:
     supports_tool_choice = True
 
     @property
-    def llm_class(self) -> type[FunctionCallingLLM]:
+    def unsendable(self) -> Sequence[Any]:
+        """Return blocks that must be refused, since they cannot be sent."""
+        return UNSENDABLE
+
+    @property
+    def llm_class(self) -> "type[FunctionCallingLLM]":
         raise NotImplementedError
 
     @property
@@ -221,7 +232,7 @@ class Suite:
         """Return the requests that came to the model in this test, in OpenAI's form."""
         pytest.skip("what the model was sent is not known here")
 
-    def make(self, **more: Any) -> FunctionCallingLLM:
+    def make(self, **more: Any) -> "FunctionCallingLLM":
         return self.llm_class(**{**self.llm_params, **more})
 
     def needs(self, *features: str) -> None:

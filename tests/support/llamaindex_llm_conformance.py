@@ -11,32 +11,23 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from blockbuster import blockbuster_ctx
-from llama_index.core import Settings
-from llama_index.core.base.llms.types import (
-    ChatMessage,
-    MessageRole,
-)
-from llama_index.core.callbacks import CallbackManager, EventPayload, TokenCountingHandler
-from llama_index.core.llms.loading import load_llm
-from llama_index.core.prompts import PromptTemplate
 
-from tests.support.llamaindex_conformance import Counting
+from tests.support.late import COLLECTED
 from tests.support.llamaindex_llm_abilities import Abilities
-from tests.support.llamaindex_llm_calls import (
-    CHAT,
-    CHAT_EVENTS,
-    CHATS,
-    COMPLETION_EVENTS,
-    COMPLETIONS,
-    ENDPOINT,
-    KEY,
-    WEATHER,
-    Callbacks,
-    ask,
-    call,
-    text_of,
-    told,
-)
+from tests.support.llamaindex_llm_calls import CHAT, CHATS, COMPLETIONS, ENDPOINT, KEY, ask, call, text_of, told
+
+if COLLECTED:
+    from llama_index.core import Settings
+    from llama_index.core.base.llms.types import (
+        ChatMessage,
+        MessageRole,
+    )
+    from llama_index.core.callbacks import CallbackManager, EventPayload, TokenCountingHandler
+    from llama_index.core.llms.loading import load_llm
+    from llama_index.core.prompts import PromptTemplate
+
+    from tests.support.llamaindex_conformance import Counting
+    from tests.support.llamaindex_llm_calls import CHAT_EVENTS, COMPLETION_EVENTS, WEATHER, Callbacks
 
 
 class LLMConformance(Abilities):

@@ -9,29 +9,34 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
-from langchain_core.callbacks import UsageMetadataCallbackHandler
-from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
-from opentelemetry import trace
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
-    ExportTraceServiceRequest,
-    ExportTraceServiceResponse,
-)
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import SpanKind, StatusCode
 
 from hf_gateway import Gateway, errors, telemetry
 from hf_gateway.observing import observer
 from hf_gateway.telemetry import names
-from langchain_hf_gateway import ChatHFGateway, HFGatewayEmbeddings
-from llamaindex_hf_gateway import HFGatewayLLM
 from tests.servers.loopback import Reply
 from tests.servers.openai import FakeOpenAI
+from tests.support.late import COLLECTED
 from tests.support.ledgers import ctrl_c
+
+if COLLECTED:
+    from langchain_core.callbacks import UsageMetadataCallbackHandler
+    from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
+    from opentelemetry import trace
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+        ExportTraceServiceRequest,
+        ExportTraceServiceResponse,
+    )
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+    from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+    from opentelemetry.trace import SpanKind, StatusCode
+
+    from langchain_hf_gateway import ChatHFGateway, HFGatewayEmbeddings
+    from llamaindex_hf_gateway import HFGatewayLLM
+
 
 KEY = "sk-of-nobody-else-4711"
 DOWN = Reply(503, b'{"error": "down"}')
@@ -47,14 +52,14 @@ class Told:
         self.meters = MeterProvider([self.reader])
 
     @property
-    def spans(self) -> list[ReadableSpan]:
+    def spans(self) -> "list[ReadableSpan]":
         return list(self.exporter.get_finished_spans())
 
-    def operation(self, name: str = names.SPAN) -> ReadableSpan:
+    def operation(self, name: str = names.SPAN) -> "ReadableSpan":
         (found,) = (span for span in self.spans if span.name == name)
         return found
 
-    def attempts(self) -> list[ReadableSpan]:
+    def attempts(self) -> "list[ReadableSpan]":
         return [span for span in self.spans if span.name == names.ATTEMPT]
 
     def points(self, name: str) -> list[Any]:

@@ -10,20 +10,25 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
-import prometheus_client
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from hf_gateway import Gateway, Target, errors, ledger, telemetry
-from hf_gateway.ledger import store
 from hf_gateway.runtime.effects import Send
-from hf_gateway.telemetry.prometheus import MAX_LABEL_VALUES, OTHER, Metrics
 from hf_gateway.testing import Answering, ManualClock
 from hf_gateway.values.http import HttpResponse
 from tests.servers.loopback import Reply
 from tests.servers.openai import FakeOpenAI
 from tests.support.databases import a_ledger
+from tests.support.late import COLLECTED
 from tests.support.ledgers import ctrl_c, drained, kept, rows, waiting
+
+if COLLECTED:
+    import prometheus_client
+    from prometheus_client.parser import text_string_to_metric_families
+
+    from hf_gateway.ledger import store
+    from hf_gateway.telemetry.prometheus import MAX_LABEL_VALUES, OTHER, Metrics
+
 
 DOWN = Reply(503, b'{"error": "down"}')
 
@@ -43,7 +48,7 @@ class Everywhere(Answering):
 class Scrape:
     """The metrics of a registry, served on loopback and read by prometheus_client's own parser."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: "Metrics") -> None:
         self.metrics = metrics
 
     def __call__(self, name: str, **labels: str) -> float | None:

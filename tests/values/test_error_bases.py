@@ -8,9 +8,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from llama_index.core import Document, VectorStoreIndex
-from llama_index.core.llms import LLM
-from llama_index.core.response_synthesizers import ResponseMode
 from pydantic import BaseModel
 
 import hf_gateway
@@ -18,10 +15,18 @@ import langchain_hf_gateway
 import llamaindex_hf_gateway
 from hf_gateway import Gateway, errors
 from hf_gateway.values.chat import ToolCall
-from llamaindex_hf_gateway import HFGatewayEmbedding, HFGatewayLLM
 from tests.servers.loopback import Reply, dead_url, hang
 from tests.servers.openai import FakeOpenAI
 from tests.support.embedders import MODEL
+from tests.support.late import COLLECTED
+
+if COLLECTED:
+    from llama_index.core import Document, VectorStoreIndex
+    from llama_index.core.llms import LLM
+    from llama_index.core.response_synthesizers import ResponseMode
+
+    from llamaindex_hf_gateway import HFGatewayEmbedding, HFGatewayLLM
+
 
 BUILT_IN = {kind for kind in vars(builtins).values() if isinstance(kind, type) and issubclass(kind, BaseException)}
 PLAIN = {object, BaseException, Exception}
@@ -120,7 +125,7 @@ WAYS: dict[str, Callable[[Any], Any]] = {
     "query": lambda engine: engine.query("Colour?"),
     "aquery": lambda engine: asyncio.run(engine.aquery("Colour?")),
 }
-ENGINES: dict[str, Callable[[LLM], Any]] = {
+ENGINES: "dict[str, Callable[[LLM], Any]]" = {
     "plain": lambda llm: index().as_query_engine(llm=llm),
     "refine": lambda llm: index().as_query_engine(llm=llm, response_mode=ResponseMode.REFINE),
     "filtered": lambda llm: index().as_query_engine(llm=llm, structured_answer_filtering=True),

@@ -18,9 +18,13 @@ from hf_gateway import Gateway, Target
 from hf_gateway.cli import main
 from hf_gateway.errors import ConfigError, GatewayError, ServerError, visible
 from hf_gateway.values.redaction import names_key, quoted, shown_url
-from langchain_hf_gateway import HFGatewayEmbeddings
-from llamaindex_hf_gateway import HFGatewayEmbedding
 from tests.servers.loopback import dead_url
+from tests.support.late import COLLECTED
+
+if COLLECTED:
+    from langchain_hf_gateway import HFGatewayEmbeddings
+    from llamaindex_hf_gateway import HFGatewayEmbedding
+
 
 SECRET = "fake0Qz7that0is0nowhere"
 

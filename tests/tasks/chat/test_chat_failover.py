@@ -10,12 +10,9 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import pytest
-from llama_index.core.base.llms.types import ChatMessage
 
 from hf_gateway import Gateway, errors
 from hf_gateway.testing import ManualClock
-from langchain_hf_gateway import ChatHFGateway
-from llamaindex_hf_gateway import HFGatewayLLM
 from tests.servers.chat import Said, script
 from tests.servers.loopback import (
     Exchange,
@@ -31,7 +28,15 @@ from tests.servers.loopback import (
 from tests.servers.openai import FakeOpenAI
 from tests.servers.router import rate_limited
 from tests.support.chatters import FORMS
+from tests.support.late import COLLECTED
 from tests.support.timed import NEVER, Step, TimedTransport, event, told
+
+if COLLECTED:
+    from llama_index.core.base.llms.types import ChatMessage
+
+    from langchain_hf_gateway import ChatHFGateway
+    from llamaindex_hf_gateway import HFGatewayLLM
+
 
 STORY = "Once upon a time there was a gate"
 SHOWN = "Once upon a"

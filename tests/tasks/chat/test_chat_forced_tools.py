@@ -6,17 +6,21 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
-from langchain_core.exceptions import OutputParserException
-from llama_index.core.llms import ChatMessage
 from pydantic import BaseModel, ValidationError
 
 from hf_gateway import Gateway, Target, errors
-from langchain_hf_gateway import ChatHFGateway
-from llamaindex_hf_gateway import HFGatewayLLM
 from tests.servers.chat import Said, script
 from tests.servers.loopback import Recorded, Reply, Stream
 from tests.servers.openai import FakeOpenAI
 from tests.support.chatters import FORMS, Chatter
+from tests.support.late import COLLECTED
+
+if COLLECTED:
+    from langchain_core.exceptions import OutputParserException
+    from llama_index.core.llms import ChatMessage
+
+    from langchain_hf_gateway import ChatHFGateway
+    from llamaindex_hf_gateway import HFGatewayLLM
 
 
 def tool(name: str) -> dict[str, Any]:

@@ -11,15 +11,19 @@ from hf_gateway import Target, errors
 from hf_gateway.tasks.chat.answer_checks import FINISH_REASON_FAILURES
 from hf_gateway.values.chat import ChatResult
 from hf_gateway.values.usage import Usage
-from langchain_hf_gateway import ChatHFGateway
-from langchain_hf_gateway.messages import usage_metadata
-from llamaindex_hf_gateway import HFGatewayLLM
-from llamaindex_hf_gateway.responses import usage_of
 from tests.servers.loopback import Reply
 from tests.servers.ollama import FakeOllama
 from tests.servers.openai import FakeOpenAI
 from tests.support.chatters import FORMS, Chatter
 from tests.support.embedders import chain
+from tests.support.late import COLLECTED
+
+if COLLECTED:
+    from langchain_hf_gateway import ChatHFGateway
+    from langchain_hf_gateway.messages import usage_metadata
+    from llamaindex_hf_gateway import HFGatewayLLM
+    from llamaindex_hf_gateway.responses import usage_of
+
 
 PATH = "/v1/chat/completions"
 Make = Callable[..., Chatter]

@@ -6,19 +6,24 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from langchain.agents import create_agent
-from llama_index.core.agent.workflow import FunctionAgent
-from llama_index.core.memory import Memory
 from pydantic import BaseModel
 
 from hf_gateway import ChatResult, Gateway, Target, errors
-from langchain_hf_gateway import ChatHFGateway
-from llamaindex_hf_gateway import HFGatewayLLM
 from tests.servers.chat import Said, script
 from tests.servers.loopback import Loopback, Recorded, Reply, Stream
 from tests.servers.ollama import FakeOllama
 from tests.servers.openai import FakeOpenAI
 from tests.support.chatters import FORMS, Chatter
+from tests.support.late import COLLECTED
+
+if COLLECTED:
+    from langchain.agents import create_agent
+    from llama_index.core.agent.workflow import FunctionAgent
+    from llama_index.core.memory import Memory
+
+    from langchain_hf_gateway import ChatHFGateway
+    from llamaindex_hf_gateway import HFGatewayLLM
+
 
 THOUGHTS = 'They want {name} and age: {"name": "Bob"}?'
 ANSWER = "Cross at the light.\n"

@@ -21,7 +21,6 @@ import pytest
 from blockbuster import blockbuster_ctx
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from langchain_core.stores import InMemoryByteStore
 
 from hf_gateway import Gateway, Target, VectorSpace, errors
 from hf_gateway.engines.hashing import MAX_CHARS
@@ -33,6 +32,11 @@ from hf_gateway.tasks.embedding.cache import PAUSE_S, SqliteCache, vector_key, w
 from hf_gateway.testing import ManualClock
 from tests.servers import unit_vectors
 from tests.servers.openai import FakeOpenAI, error
+from tests.support.late import COLLECTED
+
+if COLLECTED:
+    from langchain_core.stores import InMemoryByteStore
+
 
 MODEL = "test/embedder"
 PATH = "/v1/embeddings"

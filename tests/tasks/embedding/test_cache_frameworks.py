@@ -12,23 +12,28 @@ from typing import Any
 
 import pytest
 from blockbuster import blockbuster_ctx
-from langchain_classic.embeddings import CacheBackedEmbeddings
-from langchain_classic.storage import LocalFileStore
-from langchain_core.stores import InMemoryByteStore
-from llama_index.core.ingestion import IngestionCache, IngestionPipeline
-from llama_index.core.ingestion.pipeline import get_transformation_hash
-from llama_index.core.schema import TextNode
-from llama_index.core.storage.kvstore import SimpleKVStore
 
 from hf_gateway import Gateway, errors
 from hf_gateway.storage.files import home
-from langchain_hf_gateway import HFGatewayEmbeddings, cache_backed
-from langchain_hf_gateway.byte_store import RoleStore
-from llamaindex_hf_gateway import HFGatewayEmbedding
 from tests.servers import unit_vectors
 from tests.servers.loopback import Loopback
 from tests.servers.openai import FakeOpenAI
 from tests.servers.router import MINILM
+from tests.support.late import COLLECTED
+
+if COLLECTED:
+    from langchain_classic.embeddings import CacheBackedEmbeddings
+    from langchain_classic.storage import LocalFileStore
+    from langchain_core.stores import InMemoryByteStore
+    from llama_index.core.ingestion import IngestionCache, IngestionPipeline
+    from llama_index.core.ingestion.pipeline import get_transformation_hash
+    from llama_index.core.schema import TextNode
+    from llama_index.core.storage.kvstore import SimpleKVStore
+
+    from langchain_hf_gateway import HFGatewayEmbeddings, cache_backed
+    from langchain_hf_gateway.byte_store import RoleStore
+    from llamaindex_hf_gateway import HFGatewayEmbedding
+
 
 MODEL = "test/embedder"
 PATH = "/v1/embeddings"
@@ -52,19 +57,19 @@ def store(request: pytest.FixtureRequest, tmp_path) -> Any:
     return made[request.param]()
 
 
-def langchain(server: Loopback, **fields: Any) -> HFGatewayEmbeddings:
+def langchain(server: Loopback, **fields: Any) -> "HFGatewayEmbeddings":
     return HFGatewayEmbeddings(
         **{"model": MODEL, "targets": [f"openai:{server.url}"], "check_space": False, "max_retries": 0, **fields}
     )
 
 
-def llamaindex(server: Loopback, **fields: Any) -> HFGatewayEmbedding:
+def llamaindex(server: Loopback, **fields: Any) -> "HFGatewayEmbedding":
     return HFGatewayEmbedding(
         **{"model_name": MODEL, "targets": [f"openai:{server.url}"], "check_space": False, "max_retries": 0, **fields}
     )
 
 
-def nodes() -> list[TextNode]:
+def nodes() -> "list[TextNode]":
     return [TextNode(text=f"text {i}") for i in range(4)]
 
 
