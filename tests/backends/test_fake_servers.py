@@ -6,10 +6,8 @@ import socket
 import struct
 import subprocess
 import sys
-import threading
 from base64 import b64decode
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,19 +20,9 @@ import yaml
 from tests.servers import infinity, tei, unit_vectors
 from tests.servers.infinity import Infinity
 from tests.servers.loopback import (
-    Fault,
     Loopback,
     Recorded,
     Reply,
-    Silent,
-    cut,
-    dead_url,
-    disconnect,
-    drip,
-    garbage,
-    hang,
-    html,
-    redirect,
 )
 from tests.servers.ollama import BUSY, FakeOllama
 from tests.servers.openai import FakeOpenAI
@@ -122,213 +110,10 @@ class Echo(Loopback):
 
 
 @pytest.fixture
-def echo() -> Iterator[Echo]:
-    """A running Echo."""
-    with Echo() as server:
-        yield server
-
-
-@pytest.fixture
 def client() -> Iterator[httpx.Client]:
     """A client that keeps its connections and gives up after 5 s."""
     with httpx.Client(timeout=5) as session:
         yield session
-
-
-def test_requests_are_recorded_as_they_came(echo: Echo, client: httpx.Client) -> None:
-    client.post(f"{echo.url}/a%20b?x=1&x=2&y", json={"k": [1]}, headers={"Authorization": "Bearer s"})
-    [request] = echo.requests
-    assert (request.method, request.path, request.query) == ("POST", "/a b", {"x": ["1", "2"], "y": [""]})
-    assert request.headers["AUTHORIZATION"] == request.headers.get("authorization") == "Bearer s"
-    assert (request.json, request.bearer) == ({"k": [1]}, "s")
-
-
-def test_a_connection_is_kept_and_counted(echo: Echo, client: httpx.Client) -> None:
-    for _ in range(3):
-        client.get(echo.url)
-    httpx.get(echo.url)
-    assert [request.connection for request in echo.requests] == [0, 0, 0, 1]
-    assert echo.connections == 2
-
-
-def test_a_chunked_body_is_read_whole(echo: Echo, client: httpx.Client) -> None:
-    assert client.post(echo.url, content=iter([b"one ", b"two"])).json()["body"] == "one two"
-    assert client.get(echo.url).is_success
-
-
-def test_head_is_answered_without_a_body(echo: Echo, client: httpx.Client) -> None:
-    assert int(client.head(echo.url).headers["content-length"]) > 0
-    assert client.get(echo.url).is_success
-    assert echo.connections == 1
-
-
-def test_a_client_that_closes_its_connection_is_let_go(echo: Echo) -> None:
-    for _ in range(2):
-        httpx.get(echo.url, headers={"connection": "close"})
-    assert echo.connections == 2
-
-
-def test_64_requests_are_served_at_once(echo: Echo) -> None:
-    gate = hang()
-    echo.always(gate)
-    with ThreadPoolExecutor(64) as pool:
-        answers = [pool.submit(httpx.get, f"{echo.url}/{n}", timeout=20) for n in range(64)]
-        echo.wait_for(64)
-        gate.release()
-        assert {answer.result().json()["path"] for answer in answers} == {f"/{n}" for n in range(64)}
-    assert echo.connections == 64
-
-
-def test_queued_faults_are_used_once_in_order(echo: Echo, client: httpx.Client) -> None:
-    echo.fail(Reply(503, {"error": "a"}, {"Retry-After": "7"}), Reply(500, "b"))
-    answers = [client.get(echo.url) for _ in range(3)]
-    assert [answer.status_code for answer in answers] == [503, 500, 200]
-    assert answers[0].headers["retry-after"] == "7"
-    assert answers[1].headers["content-type"] == "text/plain; charset=utf-8"
-
-
-def test_a_fault_for_a_path_leaves_the_others_alone(echo: Echo, client: httpx.Client) -> None:
-    echo.fail(Reply(500), path="/a")
-    echo.always(Reply(502), path="/b")
-    assert [client.get(echo.url + path).status_code for path in ("/b", "/c", "/a", "/a", "/b")] == [
-        502,
-        200,
-        500,
-        200,
-        502,
-    ]
-    assert (echo.count("/a"), echo.count()) == (2, 5)
-
-
-def test_a_lasting_fault_ends_with_recover(echo: Echo, client: httpx.Client) -> None:
-    echo.always(html(502))
-    page = client.get(echo.url)
-    assert (page.status_code, page.headers["content-type"]) == (502, "text/html")
-    assert "502 Bad Gateway" in page.text
-    echo.fail(Reply(429))
-    echo.recover()
-    assert client.get(echo.url).is_success
-
-
-def test_a_status_without_a_name_is_sent(echo: Echo, client: httpx.Client) -> None:
-    echo.fail(Reply(529, {"error": "overloaded"}))
-    assert client.get(echo.url).status_code == 529
-
-
-def test_a_redirect_names_its_target(echo: Echo, client: httpx.Client) -> None:
-    echo.fail(redirect("http://elsewhere.test/x"))
-    answer = client.post(echo.url)
-    assert (answer.status_code, answer.headers["location"]) == (307, "http://elsewhere.test/x")
-
-
-def test_garbage_says_json_and_is_not(echo: Echo, client: httpx.Client) -> None:
-    echo.fail(garbage())
-    answer = client.get(echo.url)
-    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
-    with pytest.raises(ValueError, match=r"decode|Expecting"):
-        answer.json()
-
-
-@pytest.mark.parametrize("fault", [disconnect(), disconnect(reset=True), cut(b"[[0.1, 0.2")])
-def test_a_broken_connection_is_a_transport_error(echo: Echo, client: httpx.Client, fault: Fault) -> None:
-    echo.fail(fault)
-    with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
-        client.get(echo.url)
-    assert client.get(echo.url).is_success
-
-
-def test_idle_connections_can_be_dropped(echo: Echo, client: httpx.Client) -> None:
-    client.get(echo.url)
-    echo.drop_connections()
-    assert client.get(echo.url).is_success
-    assert echo.connections == 2
-
-
-def test_a_hanging_request_times_out_and_the_next_may_pass(echo: Echo, client: httpx.Client) -> None:
-    echo.fail(hang())
-    with pytest.raises(httpx.ReadTimeout):
-        client.get(echo.url, timeout=httpx.Timeout(5, read=0.05))
-    assert client.get(echo.url).is_success
-
-
-def test_a_hanging_request_is_answered_when_released(echo: Echo) -> None:
-    hold = hang()
-    echo.fail(hold)
-    with ThreadPoolExecutor() as pool:
-        answer = pool.submit(httpx.get, echo.url, timeout=20)
-        echo.wait_for(1)
-        assert not answer.done()
-        hold.release()
-        assert answer.result().is_success
-
-
-def test_a_dripping_answer_keeps_the_tests_pace(echo: Echo, client: httpx.Client) -> None:
-    slow = drip(Reply(200, b"abc"))
-    echo.fail(slow)
-    with client.stream("GET", echo.url) as answer:
-        body = answer.iter_raw()
-        for expected in (b"a", b"b", b"c"):
-            slow.tick()
-            assert next(body) == expected
-
-
-def test_a_dripping_answer_arrives_whole_by_itself(echo: Echo, client: httpx.Client) -> None:
-    echo.fail(drip(every=0.0001))
-    assert client.get(f"{echo.url}/x").json()["path"] == "/x"
-
-
-@pytest.mark.parametrize("fault", [hang, drip, lambda: drip(every=3600)], ids=["hang", "drip", "slow drip"])
-def test_closing_ends_what_hangs(fault: Callable[[], Fault]) -> None:
-    with Echo() as server, ThreadPoolExecutor(4) as pool:
-        server.always(fault())
-        answers = [pool.submit(httpx.get, server.url, timeout=20) for _ in range(4)]
-        server.wait_for(4)
-        server.close()
-        assert all(isinstance(answer.exception(), httpx.TransportError) for answer in answers)
-    assert not [thread.name for thread in threading.enumerate() if thread.name == f"Echo:{server.port}"]
-    with pytest.raises(httpx.ConnectError):
-        httpx.get(server.url)
-
-
-def test_waiting_for_too_many_requests_fails(echo: Echo, client: httpx.Client) -> None:
-    client.get(f"{echo.url}/a")
-    assert [request.path for request in echo.wait_for(1, "/a")] == ["/a"]
-    with pytest.raises(AssertionError, match="1 of 2 requests"):
-        echo.wait_for(2, timeout=0.01)
-
-
-def test_the_hook_runs_before_the_answer(echo: Echo, client: httpx.Client) -> None:
-    echo.on_request = lambda request: echo.fail(Reply(503)) if request.path == "/first" else None
-    assert client.get(f"{echo.url}/first").is_success
-    assert client.get(f"{echo.url}/second").status_code == 503
-
-
-def test_a_broken_fake_fails_its_test() -> None:
-    with pytest.raises(ZeroDivisionError), FakeTEI(embed=lambda texts: [[1 / 0]]) as server:
-        assert post(f"{server.url}/embed", {"inputs": "a"}).status_code == 500
-
-
-def test_a_dead_url_refuses(client: httpx.Client) -> None:
-    with pytest.raises(httpx.ConnectError):
-        client.get(dead_url())
-
-
-def test_a_silent_server_never_answers(client: httpx.Client) -> None:
-    with Silent() as server, pytest.raises(httpx.ReadTimeout):
-        client.get(server.url, timeout=httpx.Timeout(5, read=0.05))
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="other kernels answer a full backlog differently")
-def test_a_full_server_never_connects(client: httpx.Client) -> None:
-    with Silent(accepts=False) as server, pytest.raises(httpx.ConnectTimeout):
-        client.get(server.url, timeout=httpx.Timeout(5, connect=0.05))
-
-
-def test_equal_texts_have_equal_vectors_of_length_one() -> None:
-    first, second, third = unit_vectors(["a", "b", "a"], 8)
-    assert first == third != second
-    assert sum(value * value for value in first) == pytest.approx(1, abs=1e-6)
-    assert struct.unpack("8f", struct.pack("8f", *first)) == tuple(first)
 
 
 def test_tei_embeds_as_its_schema_says() -> None:
