@@ -1,4 +1,4 @@
-"""The failure table of the chain, row by row, sync and async, counting the requests that reach each server."""
+"""What failures lead to that only embedding has, or has otherwise than other tasks: batches, texts of a batch, dimensions."""
 
 import functools
 from collections.abc import Callable
@@ -12,17 +12,9 @@ from tests.servers.loopback import (
     Recorded,
     Reply,
     Stream,
-    cut,
-    dead_url,
-    disconnect,
-    drip,
-    garbage,
-    hang,
-    html,
-    redirect,
 )
 from tests.servers.openai import FakeOpenAI
-from tests.servers.router import FakeHub, FakeRouter, loading, rate_limited
+from tests.servers.router import FakeHub, FakeRouter, rate_limited
 from tests.servers.tei import FakeTEI
 from tests.support.embedders import MODEL, Caller, chain
 from tests.support.late import COLLECTED
@@ -51,42 +43,9 @@ def says(message: str, status: int) -> Reply:
     return Reply(status, {"error": {"message": message, "type": "x", "code": status}})
 
 
-# InvalidRequest: fails at once, everywhere the same.
-
-
-@pytest.mark.parametrize("status", [400, 422])
-def test_invalid_request_fails_at_once_and_asks_nobody_else(
-    caller: Make, primary: FakeOpenAI, backup: FakeOpenAI, status: int
-) -> None:
-    primary.always(says("input must be a string or an array of strings", status))
-    error = refused(caller(chain(primary, backup)), errors.InvalidRequest)
-    assert (primary.count(PATH), backup.count(PATH)) == (1, 0)
-    assert error.status == status
-
-
-# ContentFiltered: the provider's reason is passed on.
-
-
-def test_content_filtered_passes_the_providers_reason_on_and_asks_nobody_else(
-    caller: Make, primary: FakeOpenAI, backup: FakeOpenAI
-) -> None:
-    primary.always(says("The request was rejected by our content policy (violence)", 400))
-    error = refused(caller(chain(primary, backup)), errors.ContentFiltered)
-    assert (primary.count(PATH), backup.count(PATH)) == (1, 0)
-    assert "violence" in str(error)
-
-
 # ContextOverflow: never the same request again; to a target whose context is larger or not known.
 
 TOO_LONG = "This model's maximum context length is 256 tokens. However, you requested 812 tokens in the input."
-
-
-def test_context_overflow_goes_to_a_target_whose_context_is_not_known(
-    caller: Make, primary: FakeOpenAI, backup: FakeOpenAI
-) -> None:
-    primary.always(says(TOO_LONG, 400))
-    assert caller(chain(primary, backup)).documents(["one"]) == unit_vectors(["one"])
-    assert (primary.count(PATH), backup.count(PATH)) == (1, 1)
 
 
 def test_context_overflow_skips_a_target_whose_context_is_not_larger(caller: Make, primary: FakeOpenAI) -> None:
@@ -159,31 +118,6 @@ def refused_texts(make: Caller, texts: list[str]) -> errors.ContextOverflow:
     with pytest.raises(errors.ContextOverflow) as caught:
         make.documents(texts)
     return caught.value
-
-
-# Unsupported: the next target at once, and the server is well.
-
-
-@pytest.mark.parametrize(
-    ("status", "message"),
-    [
-        (501, "This server does not support embeddings. Start it with `--embeddings`"),
-        (400, "Pooling type 'none' is not OAI compatible. Please use a different pooling type"),
-        (500, "this model does not support embeddings"),
-    ],
-)
-def test_what_a_server_cannot_do_goes_to_the_next_at_once_and_does_not_rest_it(
-    caller: Make, primary: FakeOpenAI, backup: FakeOpenAI, status: int, message: str
-) -> None:
-    primary.always(says(message, status))
-    make = caller(chain(primary, backup))
-    for asked in range(1, 6):
-        assert make.documents(["one"]) == unit_vectors(["one"])
-        assert (primary.count(PATH), backup.count(PATH)) == (asked, asked)
-    assert make.gateway.status()[0].breaker == "closed"
-    primary.recover()
-    assert make.documents(["two"]) == unit_vectors(["two"])
-    assert backup.count(PATH) == 5
 
 
 # BatchTooLarge: split and go on.
@@ -280,39 +214,7 @@ def test_a_limit_is_asked_for_again_after_a_minute(caller: Make, monkeypatch: py
         assert server.count(PATH) - before == 17
 
 
-def test_batch_too_large_for_a_single_text_is_a_context_overflow(
-    caller: Make, primary: FakeOpenAI, backup: FakeOpenAI
-) -> None:
-    primary.always(Reply(413, "length limit exceeded"))
-    assert caller(chain(primary, backup)).documents(["one"]) == unit_vectors(["one"])
-    assert (primary.count(PATH), backup.count(PATH)) == (1, 1)
-
-
 # AuthenticationFailed, PermissionDenied, GatedModel: no retry, next target.
-
-
-@pytest.mark.parametrize(
-    ("answer", "kind"),
-    [
-        (Reply(401), "AuthenticationFailed"),
-        (says("API key not valid. Please pass a valid API key.", 400), "AuthenticationFailed"),
-        (Reply(403, {"error": "insufficient permissions"}), "PermissionDenied"),
-        (Reply(403, {"error": "Access to model x is restricted, it is a gated model"}), "GatedModel"),
-        (Reply(404, {"error": "model 'x' not found"}), "ModelNotFound"),
-        (Reply(402, {"error": "You have exceeded your monthly included credits"}), "PaymentRequired"),
-    ],
-    ids=["401", "400 about the key", "403", "403 gated", "404", "402"],
-)
-def test_refusals_of_one_target_go_to_the_next_without_a_retry(
-    caller: Make, primary: FakeOpenAI, backup: FakeOpenAI, answer: Reply, kind: str
-) -> None:
-    primary.always(answer)
-    make = caller(chain(primary, backup))
-    assert make.documents(["one"]) == unit_vectors(["one"])
-    assert (primary.count(PATH), backup.count(PATH)) == (1, 1)
-    alone = caller(chain(primary))
-    assert type(refused(alone, getattr(errors, kind))).__name__ == kind
-    assert primary.count(PATH) == 2
 
 
 def test_payment_required_skips_targets_billed_to_the_same_account(caller: Make, backup: FakeOpenAI) -> None:
@@ -335,29 +237,6 @@ def test_payment_required_skips_targets_billed_to_the_same_account(caller: Make,
 # RateLimited: the next target at once; the target rests; alone it is waited for if that fits the deadline.
 
 
-def test_rate_limited_goes_to_the_next_target_and_rests_until_it_said(
-    caller: Make, primary: FakeOpenAI, backup: FakeOpenAI
-) -> None:
-    primary.fail(rate_limited(20))
-    make = caller(chain(primary, backup))
-    make.documents(["one"])
-    make.documents(["two"])
-    assert (primary.count(PATH), backup.count(PATH)) == (1, 2)
-    assert make.clock.waited == []
-    assert make.gateway.status()[0].retry_in == 20
-    make.clock.advance(20)
-    make.documents(["three"])
-    assert (primary.count(PATH), backup.count(PATH)) == (2, 2)
-
-
-def test_rate_limited_is_waited_out_when_nobody_else_can_serve(caller: Make, primary: FakeOpenAI) -> None:
-    primary.fail(rate_limited(7), rate_limited(3))
-    make = caller(chain(primary))
-    assert make.documents(["one"]) == unit_vectors(["one"])
-    assert primary.count(PATH) == 3
-    assert make.clock.waited == [7, 3]
-
-
 def test_rate_limited_beyond_the_deadline_is_raised_at_once_with_its_time(caller: Make, primary: FakeOpenAI) -> None:
     primary.always(rate_limited(50))
     make = caller(chain(primary), timeout=30)
@@ -378,97 +257,6 @@ def test_rate_limited_everywhere_waits_for_the_first_that_is_ready(
     assert make.clock.waited == [5]
 
 
-# ModelLoading: wait if it fits and nobody else can serve.
-
-
-def test_model_loading_goes_to_the_next_target(caller: Make, primary: FakeOpenAI, backup: FakeOpenAI) -> None:
-    primary.fail(loading("m", 20.0))
-    make = caller(chain(primary, backup))
-    make.documents(["one"])
-    assert (primary.count(PATH), backup.count(PATH)) == (1, 1)
-    assert make.clock.waited == []
-
-
-def test_model_loading_is_waited_for_when_nobody_else_can_serve(caller: Make, primary: FakeOpenAI) -> None:
-    primary.fail(loading("m", 20.0))
-    make = caller(chain(primary))
-    assert make.documents(["one"]) == unit_vectors(["one"])
-    assert primary.count(PATH) == 2
-    assert make.clock.waited == [20]
-
-
-# Overloaded, ServerError: once again, with jitter, then the next.
-
-
-@pytest.mark.parametrize(
-    ("status", "kind"),
-    [
-        (503, errors.Overloaded),
-        (529, errors.Overloaded),
-        (500, errors.ServerError),
-        (502, errors.ServerError),
-        (424, errors.ServerError),
-    ],
-)
-def test_server_failures_are_retried_once_and_then_left_for_the_next(
-    caller: Make, primary: FakeOpenAI, backup: FakeOpenAI, status: int, kind: type[Exception]
-) -> None:
-    primary.always(Reply(status, {"error": "no"}))
-    make = caller(chain(primary, backup))
-    assert make.documents(["one"]) == unit_vectors(["one"])
-    assert (primary.count(PATH), backup.count(PATH)) == (2, 1)
-    assert len(make.clock.waited) == 1
-    assert 0 <= make.clock.waited[0] <= 0.5
-    assert type(refused(caller(chain(primary)), kind)).__mro__[1] is kind
-
-
-def test_a_server_failure_that_passes_is_not_seen_by_the_caller(
-    caller: Make, primary: FakeOpenAI, backup: FakeOpenAI
-) -> None:
-    primary.fail(Reply(503, {"error": "busy"}))
-    assert caller(chain(primary, backup)).documents(["one"]) == unit_vectors(["one"])
-    assert (primary.count(PATH), backup.count(PATH)) == (2, 0)
-
-
-# ConnectFailed: once again. AttemptTimedOut: not.
-
-
-def test_a_broken_connection_is_retried_once(caller: Make, primary: FakeOpenAI, backup: FakeOpenAI) -> None:
-    primary.always(disconnect())
-    assert caller(chain(primary, backup)).documents(["one"]) == unit_vectors(["one"])
-    assert (primary.count(PATH), backup.count(PATH)) == (2, 1)
-
-
-def test_an_answer_cut_short_is_a_failure_and_never_a_shorter_answer(
-    caller: Make, primary: FakeOpenAI, backup: FakeOpenAI
-) -> None:
-    primary.always(cut(b'{"data":[{"index":0,"embedding":[0.1,'))
-    assert caller(chain(primary, backup)).documents(["one"]) == unit_vectors(["one"])
-    assert (primary.count(PATH), backup.count(PATH)) == (2, 1)
-
-
-def test_a_refused_connection_goes_to_the_next_target(caller: Make, backup: FakeOpenAI) -> None:
-    make = caller([f"openai:{dead_url()}", *chain(backup)])
-    assert make.documents(["one"]) == unit_vectors(["one"])
-    assert len(make.clock.waited) == 1
-    assert backup.count(PATH) == 1
-
-
-def test_a_silent_server_is_not_asked_again(caller: Make, primary: FakeOpenAI, backup: FakeOpenAI) -> None:
-    primary.always(hang())
-    make = caller(chain(primary, backup), attempt_timeout=0.3)
-    assert make.documents(["one"]) == unit_vectors(["one"])
-    assert (primary.count(PATH), backup.count(PATH)) == (1, 1)
-    refused(caller(chain(primary), attempt_timeout=0.3), errors.AttemptTimedOut)
-    assert primary.count(PATH) == 2
-
-
-def test_a_server_that_trickles_its_answer_is_timed_out_as_a_whole(caller: Make, primary: FakeOpenAI) -> None:
-    primary.always(drip(every=0.02))
-    refused(caller(chain(primary), attempt_timeout=0.3), errors.AttemptTimedOut)
-    assert primary.count(PATH) == 1
-
-
 # BadResponse: no retry, next target.
 
 
@@ -476,30 +264,6 @@ def answer_with(rows: list[list[Any]]) -> Reply:
     return Reply(
         200, {"object": "list", "data": [{"index": i, "embedding": row} for i, row in enumerate(rows)], "model": "m"}
     )
-
-
-BAD = {
-    "not JSON": garbage(),
-    "HTML from a proxy": html(200),
-    "wrong count": answer_with(unit_vectors(["a"])),
-    "rows of different length": answer_with([[0.1, 0.2], [0.3]]),
-    "NaN": answer_with([[float("nan"), 0.1], [0.1, 0.2]]),
-    "null": answer_with([[None, 0.1], [0.1, 0.2]]),
-    "all zero": answer_with([[0.0, 0.0], [0.1, 0.2]]),
-    "no data": Reply(200, {"ok": True}),
-    "index twice": Reply(200, {"data": [{"index": 0, "embedding": [1.0]}, {"index": 0, "embedding": [1.0]}]}),
-    "redirect to another host": redirect("http://127.0.0.2:9/v1/embeddings"),
-}
-
-
-@pytest.mark.parametrize("answer", BAD.values(), ids=BAD.keys())
-def test_a_bad_response_is_not_retried_and_goes_to_the_next(
-    caller: Make, primary: FakeOpenAI, backup: FakeOpenAI, answer: Reply
-) -> None:
-    primary.always(answer)
-    assert caller(chain(primary, backup)).documents(["one", "two"]) == unit_vectors(["one", "two"])
-    assert (primary.count(PATH), backup.count(PATH)) == (1, 1)
-    refused(caller(chain(primary)), errors.BadResponse)
 
 
 def test_vectors_of_the_wrong_dimension_are_a_bad_response(caller: Make, backup: FakeOpenAI) -> None:
@@ -540,42 +304,7 @@ def test_a_server_of_another_model_is_a_space_mismatch_and_nothing_is_embedded(
     assert "all-MiniLM-L6-v2" in str(error)
 
 
-# Exactly one layer retries.
-
-
-@pytest.mark.parametrize(("max_retries", "requests"), [(0, 1), (1, 2), (3, 4)])
-def test_max_retries_is_the_number_of_retries_and_zero_means_zero(
-    caller: Make, primary: FakeOpenAI, max_retries: int, requests: int
-) -> None:
-    primary.always(Reply(503, {"error": "busy"}))
-    refused(caller(chain(primary), max_retries=max_retries), errors.Overloaded)
-    assert primary.count(PATH) == requests
-
-
-@pytest.mark.parametrize("answer", [rate_limited(1), loading("m", 1.0)], ids=["429", "loading"])
-def test_max_retries_zero_waits_for_nobody(caller: Make, primary: FakeOpenAI, answer: Reply) -> None:
-    primary.always(answer)
-    make = caller(chain(primary), max_retries=0)
-    refused(make, errors.GatewayError)
-    assert primary.count(PATH) == 1
-    assert make.clock.waited == []
-
-
 # What the caller is told.
-
-
-def test_the_error_of_a_chain_lists_every_target_with_its_reason(
-    caller: Make, primary: FakeOpenAI, backup: FakeOpenAI
-) -> None:
-    primary.always(Reply(401))
-    backup.always(Reply(404, {"error": "model 'x' not found"}))
-    error = refused(caller(chain(primary, backup)), errors.AllTargetsFailed)
-    assert primary.url in str(error)
-    assert backup.url in str(error)
-    assert [(attempt.outcome, (attempt.error or "").partition(":")[0]) for attempt in error.attempts] == [
-        ("failed", "AuthenticationFailed"),
-        ("failed", "ModelNotFound"),
-    ]
 
 
 def test_every_error_of_the_table_is_a_langchain_model_error(caller: Make, primary: FakeOpenAI) -> None:

@@ -1,0 +1,77 @@
+"""Every form of a call of every task behind one name, so that what holds for all of them is tested with the same lines."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import pytest
+
+from hf_gateway import errors
+from tests.servers import unit_vectors
+from tests.servers.loopback import Loopback
+from tests.support import chatters
+from tests.support.chatters import Chatter
+from tests.support.embedders import Caller
+
+Task = Literal["embedding", "chat"]
+PATHS: dict[Task, str] = {"embedding": "/v1/embeddings", "chat": "/v1/chat/completions"}
+FORMS: dict[Task, tuple[str, ...]] = {"embedding": ("sync", "async"), "chat": chatters.FORMS}
+TASKS_AND_FORMS = [(task, form) for task, forms in FORMS.items() for form in forms]
+
+
+class EmbeddingCall(Caller):
+    """Embeds, in one of the forms. texts: what is sent."""
+
+    task: Task = "embedding"
+
+    def __init__(self, form: str, targets: Sequence[Any], *, texts: Sequence[str] = ("one",), **settings: Any) -> None:
+        """Build the chain."""
+        super().__init__(form == "async", targets, **settings)
+        self._texts = list(texts)
+        self._observed: list[Any] = []
+        self.gateway.observe(self._observed.append)
+
+    def served_by(self) -> str:
+        """Call, check that the answer is whole, and return the target that gave it."""
+        assert self.documents(self._texts) == unit_vectors(self._texts)
+        (label,) = self._observed[-1].served_by
+        return label
+
+    def refused(self, error: type[errors.GatewayError]) -> Any:
+        """Call, and return the error, which is of this class."""
+        with pytest.raises(error) as caught:
+            self.documents(self._texts)
+        return caught.value
+
+
+class ChatCall(Chatter):
+    """Chats, in one of the forms."""
+
+    task: Task = "chat"
+
+    def served_by(self) -> str:
+        """Call, check that there is an answer, and return the target that gave it."""
+        result = self.ask()
+        assert result.text
+        return result.served_by
+
+    def refused(self, error: type[errors.GatewayError]) -> Any:
+        """Call, and return the error, which is of this class; no piece of an answer came before it."""
+        with pytest.raises(error) as caught:
+            self.ask()
+        assert self.pieces == []
+        return caught.value
+
+
+Call = EmbeddingCall | ChatCall
+Make = Callable[..., Call]
+
+
+def maker(task: Task, form: str) -> Make:
+    """Return what builds a chain of this task, called in this form."""
+    return functools.partial(EmbeddingCall if task == "embedding" else ChatCall, form)
+
+
+def counts(task: Task, *servers: Loopback) -> tuple[int, ...]:
+    """Return how many requests of the task reached each server."""
+    return tuple(server.count(PATHS[task]) for server in servers)

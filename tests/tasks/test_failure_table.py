@@ -1,0 +1,363 @@
+"""The failure table, row by row, for every task in every form of a call, counting the requests that reach each server."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import FunctionType
+from typing import Any
+
+import pytest
+
+from hf_gateway import errors
+from tests.servers import unit_vectors
+from tests.servers.loopback import Fault, Reply, cut, dead_url, disconnect, drip, garbage, hang, html, redirect
+from tests.servers.openai import FakeOpenAI
+from tests.servers.router import loading, rate_limited
+from tests.support.embedders import chain
+from tests.support.task_callers import FORMS, TASKS_AND_FORMS, Make, Task, counts, maker
+
+TOO_LONG = "This model's maximum context length is 256 tokens. However, you requested 812 tokens in the input."
+FILTERED = "The request was rejected by our content policy (violence)"
+BOTH: tuple[Task, ...] = ("embedding", "chat")
+EMBEDDING: tuple[Task, ...] = ("embedding",)
+CHAT: tuple[Task, ...] = ("chat",)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one failure of the first of two targets leads to."""
+
+    name: str
+    answer: Fault | Callable[[], Fault]
+    """What the first target does with every request; a function makes what serves one test only."""
+    requests: tuple[int, int]
+    """How many reach the first target, and the second; 0 at the second: the call fails at once."""
+    alone: str | None = None
+    """The error where there is no second target, or none that is asked."""
+    tasks: tuple[Task, ...] = BOTH
+    words: str = ""
+    """What stands in that error."""
+    texts: Sequence[str] = ("one",)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings_alone: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def fault(self) -> Fault:
+        """Return the answer, made for this test where it has to be."""
+        return self.answer() if isinstance(self.answer, FunctionType) else self.answer  # type: ignore[return-value]
+
+
+def says(message: str, status: int) -> Reply:
+    return Reply(status, {"error": {"message": message, "type": "x", "code": status}})
+
+
+def vectors(rows: list[list[Any]]) -> Reply:
+    return Reply(
+        200, {"object": "list", "data": [{"index": i, "embedding": row} for i, row in enumerate(rows)], "model": "m"}
+    )
+
+
+def bad_vectors(name: str, answer: Fault) -> Row:
+    return Row(f"BadResponse: {name}", answer, (1, 1), "BadResponse", EMBEDDING, texts=("one", "two"))
+
+
+def bad_chat(name: str, answer: Fault) -> Row:
+    return Row(f"BadResponse: {name}", answer, (1, 1), "BadResponse", CHAT, settings_alone={"streaming": True})
+
+
+# Fails at once, everywhere the same.
+REFUSALS = [
+    *(
+        Row(f"InvalidRequest: {status}", says(message, status), (1, 0), "InvalidRequest", (task,), message)
+        for status in (400, 422)
+        for task, message in (
+            ("embedding", "input must be a string or an array of strings"),
+            ("chat", "messages: content must be a string"),
+        )
+    ),
+    Row("ContentFiltered", says(FILTERED, 400), (1, 0), "ContentFiltered", words="violence"),
+]
+# Never the same request again; to a target whose context is larger or not known.
+OVERFLOWS = [
+    Row("ContextOverflow: 400", says(TOO_LONG, 400), (1, 1), "ContextOverflow"),
+    Row("ContextOverflow: 413, which cannot be cut", Reply(413, "length limit exceeded"), (1, 1), "ContextOverflow"),
+]
+# No retry, next target.
+OF_ONE_TARGET = [
+    Row("AuthenticationFailed: 401", Reply(401), (1, 1), "AuthenticationFailed"),
+    Row(
+        "AuthenticationFailed: 400 about the key",
+        says("API key not valid. Please pass a valid API key.", 400),
+        (1, 1),
+        "AuthenticationFailed",
+    ),
+    Row("PermissionDenied: 403", Reply(403, {"error": "insufficient permissions"}), (1, 1), "PermissionDenied"),
+    Row(
+        "GatedModel: 403",
+        Reply(403, {"error": "Access to model x is restricted, it is a gated model"}),
+        (1, 1),
+        "GatedModel",
+    ),
+    Row("ModelNotFound: 404", Reply(404, {"error": "model 'x' not found"}), (1, 1), "ModelNotFound"),
+    Row(
+        "PaymentRequired: 402",
+        Reply(402, {"error": "You have exceeded your monthly included credits"}),
+        (1, 1),
+        "PaymentRequired",
+    ),
+    Row(
+        "ModelNotFound: 400 model_not_supported",
+        Reply(400, {"error": {"message": "The model 'm' is not available here", "code": "model_not_supported"}}),
+        (1, 1),
+        "ModelNotFound",
+        CHAT,
+    ),
+]
+# The next target at once, and the server is well.
+UNSUPPORTED = [
+    Row(f"Unsupported: {name}", answer, (1, 1), None, tasks)
+    for name, answer, tasks in [
+        ("501", says("This server does not support embeddings. Start it with `--embeddings`", 501), EMBEDDING),
+        (
+            "400 pooling",
+            says("Pooling type 'none' is not OAI compatible. Please use a different pooling type", 400),
+            EMBEDDING,
+        ),
+        ("500 embeddings", says("this model does not support embeddings", 500), EMBEDDING),
+        ("500 tools", says("tools param requires --jinja flag", 500), CHAT),
+        ("500 images", says("image input is not supported", 500), CHAT),
+        (
+            "422 template",
+            Reply(422, {"error": "Template error: template not found", "error_type": "template_error"}),
+            CHAT,
+        ),
+    ]
+]
+# Once again, with jitter, then the next.
+RETRIED = [
+    *(
+        Row(f"{kind}: {status}", Reply(status, {"error": "no"}), (2, 1), kind)
+        for kind, statuses in (("Overloaded", (503, 529)), ("ServerError", (500, 502, 424)))
+        for status in statuses
+    ),
+    Row("ConnectFailed: closed", disconnect(), (2, 1)),
+    Row("ConnectFailed: reset", disconnect(reset=True), (2, 1)),
+    Row("ConnectFailed: cut short", cut(b'{"data":[{"index":0,"embedding":[0.1,'), (2, 1), None, EMBEDDING),
+]
+# Not again.
+SILENT = [
+    Row("AttemptTimedOut: silent", hang, (1, 1), "AttemptTimedOut", EMBEDDING, settings={"attempt_timeout": 0.3}),
+    Row(
+        "AttemptTimedOut: trickles",
+        drip(every=0.02),
+        (1, 1),
+        "AttemptTimedOut",
+        EMBEDDING,
+        settings={"attempt_timeout": 0.3},
+    ),
+    Row("AttemptTimedOut: silent", hang, (1, 1), None, CHAT, settings={"first_content_timeout": 0.2}),
+]
+SSE = {"content-type": "text/event-stream"}
+BAD = [
+    bad_vectors("garbage", garbage()),
+    bad_vectors("HTML", html(200)),
+    bad_vectors("wrong count", vectors(unit_vectors(["a"]))),
+    bad_vectors("rows of different length", vectors([[0.1, 0.2], [0.3]])),
+    bad_vectors("NaN", vectors([[float("nan"), 0.1], [0.1, 0.2]])),
+    bad_vectors("null", vectors([[None, 0.1], [0.1, 0.2]])),
+    bad_vectors("all zero", vectors([[0.0, 0.0], [0.1, 0.2]])),
+    bad_vectors("no data", Reply(200, {"ok": True})),
+    bad_vectors(
+        "index twice", Reply(200, {"data": [{"index": 0, "embedding": [1.0]}, {"index": 0, "embedding": [1.0]}]})
+    ),
+    bad_vectors("redirect to another host", redirect("http://127.0.0.2:9/v1/embeddings")),
+    bad_chat("garbage", garbage()),
+    bad_chat("HTML", html(200)),
+    bad_chat("redirect to another host", redirect("http://elsewhere.test/")),
+    bad_chat("half JSON", cut(b'{"choices": [', missing=0)),
+    bad_chat("a list", Reply(200, [])),
+    bad_chat("no choices", Reply(200, {"choices": []})),
+    bad_chat("{}", Reply(200, {})),
+    bad_chat("no JSON in SSE", Reply(200, "data: hello\n\n", SSE)),
+    bad_chat("empty SSE", Reply(200, "", SSE)),
+]
+TABLE = [*REFUSALS, *OVERFLOWS, *OF_ONE_TARGET, *UNSUPPORTED, *RETRIED, *SILENT, *BAD]
+
+
+def cases(rows: list[Row]) -> list[Any]:
+    """Return each row for each form of its tasks."""
+    return [
+        pytest.param(task, form, row, id=f"{task}, {form}, {row.name}")
+        for row in rows
+        for task in row.tasks
+        for form in FORMS[task]
+    ]
+
+
+def start(task: Task, form: str, row: Row, *servers: FakeOpenAI, **settings: Any) -> Any:
+    given = {"texts": row.texts} if task == "embedding" else {}
+    return maker(task, form)(chain(*servers), **given, **row.settings, **settings)
+
+
+@pytest.mark.parametrize(("task", "form", "row"), cases(TABLE))
+def test_row_with_a_second_target(primary: FakeOpenAI, backup: FakeOpenAI, task: Task, form: str, row: Row) -> None:
+    primary.always(row.fault)
+    call = start(task, form, row, primary, backup)
+    if row.requests[1]:
+        assert call.served_by() == f"openai:{backup.url}"
+        assert len(call.clock.waited) == row.requests[0] - 1
+        assert all(0 <= seconds <= 0.5 for seconds in call.clock.waited)
+    else:
+        error = call.refused(getattr(errors, row.alone or ""))
+        assert row.words in str(error)
+        assert error.status == row.answer.status  # type: ignore[union-attr]
+    assert counts(task, primary, backup) == row.requests
+
+
+@pytest.mark.parametrize(("task", "form", "row"), cases([row for row in TABLE if row.alone and row.requests[1]]))
+def test_row_alone(primary: FakeOpenAI, task: Task, form: str, row: Row) -> None:
+    primary.always(row.fault)
+    error = start(task, form, row, primary, **row.settings_alone).refused(getattr(errors, row.alone or ""))
+    if row not in BAD:  # which has classes of its own
+        assert type(error).__name__ == row.alone
+    assert counts(task, primary) == row.requests[:1]
+
+
+@pytest.mark.parametrize(("task", "form", "row"), cases(UNSUPPORTED))
+def test_what_a_target_cannot_do_does_not_rest_it(
+    primary: FakeOpenAI, backup: FakeOpenAI, task: Task, form: str, row: Row
+) -> None:
+    primary.always(row.fault)
+    call = start(task, form, row, primary, backup)
+    for asked in range(1, 6):
+        assert call.served_by() == f"openai:{backup.url}"
+        assert counts(task, primary, backup) == (asked, asked)
+    assert call.gateway.status()[0].breaker == "closed"
+    primary.recover()
+    assert call.served_by() == f"openai:{primary.url}"
+    assert counts(task, backup) == (5,)
+
+
+# What is no answer of a server, or leads to more than one request.
+
+
+@pytest.fixture(params=TASKS_AND_FORMS, ids=", ".join)
+def made(request: pytest.FixtureRequest) -> tuple[Task, Make]:
+    task, form = request.param
+    return task, maker(task, form)
+
+
+def test_a_refused_connection_is_tried_once_more_and_then_the_next(made: tuple[Task, Make], backup: FakeOpenAI) -> None:
+    task, make = made
+    call = make([f"openai:{dead_url()}", *chain(backup)])
+    seen: list[Any] = []
+    call.gateway.observe(seen.append)
+    assert call.served_by() == f"openai:{backup.url}"
+    assert [(attempt.outcome, attempt.calls) for attempt in seen[0].attempts] == [("failed", 2), ("served", 1)]
+    assert len(call.clock.waited) == 1
+    assert counts(task, backup) == (1,)
+
+
+def test_a_failure_that_passes_is_not_seen_by_the_caller(
+    made: tuple[Task, Make], primary: FakeOpenAI, backup: FakeOpenAI
+) -> None:
+    task, make = made
+    primary.fail(Reply(503, {"error": "busy"}))
+    assert make(chain(primary, backup)).served_by() == f"openai:{primary.url}"
+    assert counts(task, primary, backup) == (2, 0)
+
+
+def test_rate_limited_goes_to_the_next_target_and_rests_until_it_said(
+    made: tuple[Task, Make], primary: FakeOpenAI, backup: FakeOpenAI
+) -> None:
+    task, make = made
+    # Another target of a chat is another model: up to three seconds are waited for the first.
+    seconds = 20 if task == "embedding" else 4
+    primary.fail(rate_limited(seconds))
+    call = make(chain(primary, backup))
+    call.served_by()
+    call.served_by()
+    assert counts(task, primary, backup) == (1, 2)
+    assert call.clock.waited == []
+    assert call.gateway.status()[0].retry_in == seconds
+    call.clock.advance(seconds)
+    call.served_by()
+    assert counts(task, primary, backup) == (2, 2)
+
+
+@pytest.mark.parametrize("waits", [[20], [7, 3]], ids=["once", "twice"])
+def test_rate_limited_is_waited_out_when_nobody_else_can_serve(
+    made: tuple[Task, Make], primary: FakeOpenAI, waits: list[int]
+) -> None:
+    task, make = made
+    primary.fail(*map(rate_limited, waits))
+    call = make(chain(primary))
+    call.served_by()
+    assert counts(task, primary) == (1 + len(waits),)
+    assert call.clock.waited == waits
+
+
+def test_model_loading_goes_to_the_next_target(
+    made: tuple[Task, Make], primary: FakeOpenAI, backup: FakeOpenAI
+) -> None:
+    task, make = made
+    primary.fail(loading("m", 20.0))
+    call = make(chain(primary, backup))
+    assert call.served_by() == f"openai:{backup.url}"
+    assert counts(task, primary, backup) == (1, 1)
+    assert call.clock.waited == []
+
+
+def test_model_loading_is_waited_for_when_nobody_else_can_serve(made: tuple[Task, Make], primary: FakeOpenAI) -> None:
+    task, make = made
+    primary.fail(loading("m", 20.0))
+    call = make(chain(primary))
+    call.served_by()
+    assert counts(task, primary) == (2,)
+    assert call.clock.waited == [20]
+
+
+# Exactly one layer retries.
+
+
+@pytest.mark.parametrize(("max_retries", "requests"), [(0, 1), (1, 2), (3, 4)])
+def test_max_retries_is_the_number_of_retries_and_zero_means_zero(
+    made: tuple[Task, Make], primary: FakeOpenAI, max_retries: int, requests: int
+) -> None:
+    task, make = made
+    primary.always(Reply(503, {"error": "busy"}))
+    make(chain(primary), max_retries=max_retries).refused(errors.Overloaded)
+    assert counts(task, primary) == (requests,)
+
+
+@pytest.mark.parametrize("answer", [rate_limited(1), loading("m", 1.0)], ids=["429", "loading"])
+def test_max_retries_zero_waits_for_nobody(made: tuple[Task, Make], primary: FakeOpenAI, answer: Reply) -> None:
+    task, make = made
+    primary.always(answer)
+    call = make(chain(primary), max_retries=0)
+    call.refused(errors.GatewayError)
+    assert counts(task, primary) == (1,)
+    assert call.clock.waited == []
+
+
+# What the caller is told.
+
+
+@pytest.mark.parametrize(
+    ("second", "kind"),
+    [(Reply(404, {"error": "model 'x' not found"}), "ModelNotFound"), (html(200), "BadResponse")],
+    ids=["404", "HTML"],
+)
+def test_the_error_of_a_chain_lists_every_target_with_its_reason(
+    made: tuple[Task, Make], primary: FakeOpenAI, backup: FakeOpenAI, second: Reply, kind: str
+) -> None:
+    primary.always(Reply(401))
+    backup.always(second)
+    error = made[1](chain(primary, backup)).refused(errors.AllTargetsFailed)
+    assert isinstance(error, errors.AllTargetsFailed)
+    assert primary.url in str(error)
+    assert backup.url in str(error)
+    assert [(attempt.outcome, (attempt.error or "").partition(":")[0]) for attempt in error.attempts] == [
+        ("failed", "AuthenticationFailed"),
+        ("failed", kind),
+    ]
+    assert [type(each).__name__ for each in error.errors] == ["AuthenticationFailed", kind]
