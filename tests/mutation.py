@@ -40,7 +40,8 @@ MODULES: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {
             "chain",
             "time_limits",
             "failure_table",
-            "chat_failure_table",
+            "embedding_failures",
+            "chat_failures",
             "breaker_and_deadline",
             "chat_streams",
             "errors",
@@ -51,7 +52,7 @@ MODULES: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {
     "guard": (["spaces.guard"], ["guard", "served_spaces", "mixed_servers", "space_copies", "index_lock"]),
     "classify": (
         ["wire.classify", "wire.failure_table"],
-        ["classify", "errors", "failure_table", "chat_failure_table"],
+        ["classify", "errors", "failure_table", "embedding_failures", "chat_failures"],
     ),
     "credentials": (["keys.credentials", "keys.policy"], ["credentials", "key_policy", "keyring"]),
     "transport": (

@@ -92,6 +92,7 @@ FAILURES: dict[str, Callable[[float], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("failure", FAILURES)
 @given(
     outage=st.floats(0, 300),

@@ -7,19 +7,24 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 
 from hf_gateway import errors
 from hf_gateway.ledger import columns as definition
 from hf_gateway.ledger.columns import COLUMNS, LEDGER_ROWS, LedgerColumn, RowFormat
 from hf_gateway.ledger.prices import Prices
 from hf_gateway.ledger.rows import Ids, LedgerEntry, read_line
-from hf_gateway.ledger.tables import observations, table_columns
 from hf_gateway.observing.record import AttemptRecord, RequestRecord
 from hf_gateway.observing.tags import Tags
 from hf_gateway.values.target import Target
 from hf_gateway.values.task_facts import EMBEDDING
 from hf_gateway.values.usage import Usage
+from tests.support.late import COLLECTED
+
+if COLLECTED:
+    import sqlalchemy as sa
+
+    from hf_gateway.ledger.tables import observations, table_columns
+
 
 NAMES = [column.name for column in COLUMNS]
 FIRST, SECOND = Target("tei", url="http://127.0.0.1:1"), Target("openai", model="m", url="http://127.0.0.1:2")

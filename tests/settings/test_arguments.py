@@ -3,12 +3,16 @@
 import inspect
 from typing import Any, get_type_hints
 
-import jsonschema
 import pytest
 
 from hf_gateway.settings.base import NamedSettings
 from hf_gateway.settings.chat import ChatArguments, ChatKeywords, ChatSettings
 from hf_gateway.settings.embedding import EmbeddingArguments, EmbeddingKeywords, EmbedSettings
+from tests.support.late import COLLECTED
+
+if COLLECTED:
+    import jsonschema
+
 
 TASKS = [(EmbeddingArguments, EmbedSettings), (ChatArguments, ChatSettings)]
 SETTINGS = [EmbedSettings, ChatSettings]

@@ -102,6 +102,7 @@ def test_a_text_longer_than_the_model_takes_is_refused_unless_truncation_was_ask
     assert cut.vectors.tolist() == unit_vectors([" ".join(["word"] * 254)])
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_texts_arrive_in_order() -> None:
     texts = [f"text number {number}" for number in range(100_000)]
     with FakeTEI(model_id=MODEL, max_client_batch_size=5_000, embed=lambda batch: unit_vectors(batch, dim=4)) as tei:

@@ -218,6 +218,7 @@ def test_a_recorded_stream_says_the_same_however_it_is_cut(recordings: Path, exc
         assert read(MAKERS[form](), *cut(exchange.body, [place])) == whole
 
 
+@pytest.mark.slow
 @of_kind("openai stream", "ollama stream")
 def test_a_recorded_stream_that_is_cut_off_is_never_a_shorter_answer(recordings: Path, exchange: Exchange) -> None:
     form = exchange.kind.split()[0]
