@@ -1,4 +1,4 @@
-"""From the start of a process to its first vector: each round a new interpreter for everybody."""
+"""From the start of a process to its first vector: a new interpreter for each contender in each round."""
 
 import subprocess
 import time
@@ -53,7 +53,7 @@ CASES: dict[str, tuple[str, str, dict[str, str]]] = {
 
 
 def run(bench: Bench) -> Report:
-    """Measure; the first start of each, which may convert the model, is told apart and not counted."""
+    """Measure; the first start of each, which may convert the model, is reported separately and not counted."""
     folder = folder_of_model()
     report = Report("Cold start: from the start of a process to its first vector, all-MiniLM-L6-v2")
     table = Table(

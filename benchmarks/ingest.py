@@ -12,7 +12,7 @@ TEXTS, QUICK_TEXTS = 20_000, 2_000
 LIMIT, SERVICE = 32, 0.02
 CONCURRENCY = (8,)
 USUAL = 16
-"""What the gateway takes where nobody says."""
+"""The gateway's default."""
 ROUNDS = 3
 IDEAL = "ideal"
 SLOW, PART = 5.0, 4

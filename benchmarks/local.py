@@ -39,7 +39,7 @@ def folder_of_model() -> str:
 
 
 def contenders(folder: str) -> list[Contender]:
-    """Return everybody; ours as each engine, and as the frameworks' classes with whatever engine they choose."""
+    """Return all contenders; ours with each engine, and as the frameworks' classes with the engine that they choose."""
     theirs, ours = {"folder": folder}, {"model": MODEL}
 
     def gateway(name: str, **options: str) -> Contender:
@@ -85,7 +85,7 @@ def run(bench: Bench) -> Report:
     report.tables.append(peak)
     report.raw["matmul_peak_gflops"] = {precision: round(value / 1e9, 1) for precision, value in peaks.items()}
     report.notes.append(
-        "Everybody runs in a process of its own with its library's own number of threads; texts are other ones each round. "
+        "Each contender runs in a process of its own with its library's own number of threads; texts differ in each round. "
         "sentence-transformers and the frameworks' classes batch 32 texts, the default of the first."
     )
     report.notes.append(

@@ -1,4 +1,4 @@
-"""What a call costs with nobody watching, with the ledger, with metrics, with traces, and with all of them."""
+"""What a call costs without watchers, with the ledger, with metrics, with traces, and with all of them."""
 
 from benchmarks.harness.bench import Bench, Contender
 from benchmarks.harness.environments import NotRun
@@ -45,6 +45,6 @@ def run(bench: Bench) -> Report:
     report.tables.append(table)
     report.notes.append(
         "The ledger's threads write beside the calls, so what they take is in the figure; off, again, is noise. By hand: "
-        "the same two spans, their attributes and two histograms, written with the SDK around the call, nobody watching."
+        "the same two spans, their attributes and two histograms, written with the SDK around the call, without watchers."
     )
     return report

@@ -17,7 +17,7 @@ TASKS = {
 
 
 def contenders(url: str) -> list[Contender]:
-    """Return everybody who can call the server."""
+    """Return all contenders that can call the server."""
     at: dict[str, object] = {"url": url}
     return [
         Contender("httpx", "remote:httpx", arguments=at),
@@ -83,7 +83,7 @@ def _notes(report: Report) -> None:
         "ChatHuggingFace. LlamaIndex, HuggingFace API: HuggingFaceInferenceAPIEmbedding and HuggingFaceInferenceAPI. Retries "
         "are off where they can be; httpx and aiohttp keep their connections, and their pools are large enough."
     )
-    report.notes.append("Whoever takes more than a second for a round is measured once.")
+    report.notes.append("A contender that takes more than a second for a round is measured once.")
     report.notes.append(
         "The rows that do nothing call no server at all: they are what LangChain's BaseChatModel and LlamaIndex's instrumented "
         "LLM take for themselves, whatever is beneath them."
@@ -91,7 +91,7 @@ def _notes(report: Report) -> None:
     report.notes.append(
         "First target dead: it refuses connections. httpx by hand asks it each time, and the second one where that fails; the "
         "gateway leaves a target alone that failed three times in a row, and asks it again after 5 to 30 s. First target fails "
-        "2 calls of 3: it answers 503 to them, so that nobody may leave it alone and each failure is one more request; litellm's "
+        "2 calls of 3: it answers 503 to them, so that no breaker opens and each failure is one more request; litellm's "
         "cooldowns are off there. Retries are off for all: `max_retries=0` for the gateway, and in both layers of litellm, which "
         "repeats embeddings all the same."
     )
@@ -131,7 +131,7 @@ def _end(field: Field) -> None:
 
 @contextlib.contextmanager
 def _dead() -> Iterator[str]:
-    """Give the URL of a port that refuses connections: bound, so that nobody else gets it, and not listening."""
+    """Yield the URL of a port that refuses connections: bound, so that no other process gets it, and not listening."""
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{holder.getsockname()[1]}"

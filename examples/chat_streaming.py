@@ -26,12 +26,12 @@ with gateway, gateway.stream(QUESTION) as stream:
         for event in stream:
             print(event.text, end="", flush=True)
     except StreamInterrupted as error:
-        # Its beginning was read already, so nobody else is asked: another model's answer would not go on from there.
+        # Its beginning was read already, so no other target is asked: another model's answer would not continue it.
         print(f"\n\nbroken off: {error}")
         print(f"kept: the first {len(error.partial)} characters")
         sys.exit(1)
     except GatewayError as error:
-        sys.exit(f"nobody could answer: {error}")
+        sys.exit(f"no target could answer: {error}")
 
 result = stream.result
 print(f"\n\n{result.usage.input_tokens} tokens in, {result.usage.output_tokens} out, {result.seconds:.1f} s")

@@ -30,7 +30,7 @@ class Statement(BaseModel):
 
 
 class Answer(BaseModel):
-    """An answer that says nothing but what the passages say."""
+    """An answer that is supported by the passages."""
 
     statements: list[Statement]
 
@@ -40,7 +40,7 @@ def squeezed(text: str) -> str:
 
 
 def supported(statement: Statement, passages: list[str]) -> bool:
-    """Say whether the passage exists and has the words that are quoted from it."""
+    """Return whether the passage exists and contains the quoted words."""
     if not 1 <= statement.passage <= len(passages) or not statement.quote.strip():
         return False
     return squeezed(statement.quote) in squeezed(passages[statement.passage - 1])

@@ -25,7 +25,7 @@ def tokens(text: str) -> list[str]:
 
 
 class MeaningOrWords(BaseRetriever):
-    """Asks the index, and keywords when nobody can embed the question."""
+    """Asks the index, and keywords when no target can embed the question."""
 
     def __init__(self, by_meaning: BaseRetriever, nodes: list[TextNode]) -> None:
         self._by_meaning, self._nodes = by_meaning, nodes

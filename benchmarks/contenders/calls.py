@@ -45,7 +45,7 @@ class Timed:
         """Take the contender."""
         self._calls = calls
         self._loop = asyncio.new_event_loop()
-        # No two calls get the same text: whoever embeds equal texts once would have it too easy.
+        # No two calls get the same text: a contender that embeds equal texts once would have an advantage.
         self._fresh = iter(texts.numbered(10**9))
 
     def carry_out(self, do: str, **more: Any) -> dict[str, Any]:

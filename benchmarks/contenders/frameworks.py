@@ -6,7 +6,7 @@ from typing import Any
 from benchmarks.contenders.calls import Calls
 from benchmarks.harness.server import MODEL
 
-BATCH = 32
+BATCH_TEXTS = 32
 
 
 def langchain_openai(url: str, first: str | None = None, concurrency: int = 8) -> Calls:
@@ -26,7 +26,7 @@ def langchain_openai(url: str, first: str | None = None, concurrency: int = 8) -
         base_url=f"{url}/v1",
         api_key="none",
         check_embedding_ctx_length=False,
-        chunk_size=BATCH,
+        chunk_size=BATCH_TEXTS,
         max_retries=0,
     )
     model = chat_model(f"{url}/v1")
@@ -98,7 +98,7 @@ def llamaindex_openai(url: str, concurrency: int = 8) -> Calls:
         model_name=MODEL,
         api_base=f"{url}/v1",
         api_key="none",
-        embed_batch_size=BATCH,
+        embed_batch_size=BATCH_TEXTS,
         num_workers=concurrency,
         max_retries=0,
     )
@@ -110,7 +110,7 @@ def llamaindex_tei(url: str, concurrency: int = 8) -> Calls:
     """`TextEmbeddingsInference`."""
     from llama_index.embeddings.text_embeddings_inference import TextEmbeddingsInference
 
-    made = TextEmbeddingsInference(model_name=MODEL, base_url=url, embed_batch_size=BATCH)
+    made = TextEmbeddingsInference(model_name=MODEL, base_url=url, embed_batch_size=BATCH_TEXTS)
     made.num_workers = concurrency  # a field of the base class that the constructor does not take
     return _llamaindex(made, None)
 
@@ -122,7 +122,7 @@ def llamaindex_huggingface(url: str, concurrency: int = 8) -> Calls:
     from llama_index.embeddings.huggingface_api import HuggingFaceInferenceAPIEmbedding
     from llama_index.llms.huggingface_api import HuggingFaceInferenceAPI
 
-    made = HuggingFaceInferenceAPIEmbedding(model_name=f"{url}/embed", embed_batch_size=BATCH)
+    made = HuggingFaceInferenceAPIEmbedding(model_name=f"{url}/embed", embed_batch_size=BATCH_TEXTS)
     model = HuggingFaceInferenceAPI(model_name=f"{url}/v1/chat/completions", is_chat_model=True, task="conversational")
     return _llamaindex(made, model)
 

@@ -4,8 +4,8 @@ from typing import Any
 
 from benchmarks.contenders.calls import Calls
 
-BATCH = 32
-"""sentence-transformers' own default, given to everybody who takes one."""
+BATCH_TEXTS = 32
+"""sentence-transformers' own default, passed to every contender that accepts one."""
 
 
 def sentence_transformers(folder: str, dtype: str | None = None) -> Calls:
@@ -17,7 +17,7 @@ def sentence_transformers(folder: str, dtype: str | None = None) -> Calls:
     model = SentenceTransformer(folder, device="cpu", model_kwargs=model_kwargs)
 
     def encode(texts: Any) -> Any:
-        return model.encode(texts, batch_size=BATCH, show_progress_bar=False)
+        return model.encode(texts, batch_size=BATCH_TEXTS, show_progress_bar=False)
 
     return Calls(query=encode, documents=encode)
 
@@ -27,7 +27,7 @@ def langchain_huggingface(folder: str) -> Calls:
     from langchain_huggingface import HuggingFaceEmbeddings
 
     model = HuggingFaceEmbeddings(
-        model_name=folder, model_kwargs={"device": "cpu"}, encode_kwargs={"batch_size": BATCH}
+        model_name=folder, model_kwargs={"device": "cpu"}, encode_kwargs={"batch_size": BATCH_TEXTS}
     )
     return Calls(query=model.embed_query, aquery=model.aembed_query, documents=model.embed_documents)
 
@@ -36,7 +36,7 @@ def llamaindex_huggingface(folder: str) -> Calls:
     """LlamaIndex's `HuggingFaceEmbedding`; its async forms block."""
     from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 
-    model = HuggingFaceEmbedding(model_name=folder, device="cpu", embed_batch_size=BATCH)
+    model = HuggingFaceEmbedding(model_name=folder, device="cpu", embed_batch_size=BATCH_TEXTS)
     return Calls(
         query=model.get_query_embedding, aquery=model.aget_query_embedding, documents=model.get_text_embedding_batch
     )
@@ -86,7 +86,7 @@ def llamaindex_gateway(model: str) -> Calls:
 
 
 def _engine(gateway: Any) -> dict[str, Any]:
-    """Say which engine serves, and how precisely; the gateway's surface does not tell."""
+    """Return which engine serves, and in which precision; the gateway's public methods do not return it."""
     used = gateway.candidates[0].ability.engine()
     return {"engine": used.name, "precision": getattr(used, "precision", "fp32")}
 

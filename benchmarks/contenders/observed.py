@@ -1,4 +1,4 @@
-"""Ours with an OpenTelemetry SDK behind it, as a program would set it up: spans in batches, metrics read by nobody yet."""
+"""Ours with an OpenTelemetry SDK behind it, as a program would set it up: spans in batches, metrics without a reader."""
 
 import time
 from typing import Any

@@ -12,8 +12,8 @@ from typing import Any
 from benchmarks.contenders.calls import Calls
 from benchmarks.harness.server import MODEL
 
-BATCH = 32
-"""Texts a request: what the slow server takes at most."""
+BATCH_TEXTS = 32
+"""Maximum texts per request of the slow server."""
 
 
 def messages(prompt: str) -> list[dict[str, str]]:
@@ -23,7 +23,7 @@ def messages(prompt: str) -> list[dict[str, str]]:
 
 def batches(texts: Sequence[str]) -> list[list[str]]:
     """Cut into lists of at most 32."""
-    return [list(texts[start : start + BATCH]) for start in range(0, len(texts), BATCH)]
+    return [list(texts[start : start + BATCH_TEXTS]) for start in range(0, len(texts), BATCH_TEXTS)]
 
 
 async def in_batches(
@@ -52,14 +52,14 @@ def httpx(url: str, first: str | None = None, concurrency: int = 8) -> Calls:
             with suppress(httpx.ConnectError):
                 if (response := client.post(f"{base}{path}", json=body)).status_code < 500:
                     return response.json()
-        raise RuntimeError("nobody answered")
+        raise RuntimeError("no server answered")
 
     async def apost(path: str, body: dict[str, Any]) -> Any:
         for base in bases:
             with suppress(httpx.ConnectError):
                 if (response := await aclient.post(f"{base}{path}", json=body)).status_code < 500:
                     return response.json()
-        raise RuntimeError("nobody answered")
+        raise RuntimeError("no server answered")
 
     by_hand = _by_hand(apost, concurrency)
 
@@ -142,7 +142,7 @@ def aiohttp(url: str, first: str | None = None, concurrency: int = 8) -> Calls:
 
 def openai(url: str, first: str | None = None, concurrency: int = 8) -> Calls:
     """The SDK, with its own pools and its own choice of base64."""
-    assert first is None, "the SDK knows no failover"
+    assert first is None, "the SDK has no failover"
     import openai
 
     client, aclient = [
@@ -285,7 +285,7 @@ def llamaindex_gateway(url: str, first: str | None = None, concurrency: int | No
     )
 
 
-def langchain_nothing(url: str) -> Calls:  # noqa: ARG001 - it calls nobody
+def langchain_nothing(url: str) -> Calls:  # noqa: ARG001 - it calls no server
     """A chat model of LangChain that answers by itself: what the class above it costs, whatever is beneath."""
     from langchain_core.language_models import BaseChatModel
     from langchain_core.messages import AIMessage
@@ -306,7 +306,7 @@ def langchain_nothing(url: str) -> Calls:  # noqa: ARG001 - it calls nobody
     return Calls(chat=model.invoke, achat=model.ainvoke)
 
 
-def llamaindex_nothing(url: str) -> Calls:  # noqa: ARG001 - it calls nobody
+def llamaindex_nothing(url: str) -> Calls:  # noqa: ARG001 - it calls no server
     """An LLM of LlamaIndex that answers by itself: what its instrumentation costs."""
     from llama_index.core.llms import CompletionResponse, CustomLLM, LLMMetadata
     from llama_index.core.llms.callbacks import llm_completion_callback

@@ -36,7 +36,7 @@ def main(case: str) -> None:
                 answer({"ready": True})
             else:
                 answer(timed.carry_out(**asked))
-        except BaseException as error:  # told to whoever asked, in one line of the table
+        except BaseException as error:  # reported in one line of the table
             answer({"error": f"{type(error).__name__}: {' '.join(str(error).split())}"})
             if not isinstance(error, Exception):
                 raise

@@ -37,7 +37,7 @@ class Bench:
         self._ends = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
-        """Make an empty home for everybody."""
+        """Make an empty home folder for all contenders."""
         self.folder = Path(self._ends.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         self.environments = Environments(peers=self.peers, home=self.folder)
         return self
@@ -81,7 +81,7 @@ class Field:
     """Contenders by name: who runs, and why the others do not."""
 
     def __init__(self) -> None:
-        """Begin with nobody."""
+        """Start without workers."""
         self.workers: dict[str, Worker] = {}
         self.failures: dict[str, str] = {}
         self.contenders: dict[str, Contender] = {}

@@ -10,7 +10,7 @@ from benchmarks.harness.workers import Worker
 
 ROUND_SECONDS, QUICK_SECONDS = 0.06, 0.04
 FEWEST, MOST = 1, 5000
-SLOW_SECONDS = 1.0
+SLOW_ROUND_S = 1.0
 """A round that takes longer than this is measured once."""
 
 
@@ -56,7 +56,7 @@ def cells_of_calls(
                 row.extra["requests a call"] = f"{server.count() / n:.2f}"
             return n / seconds if table.more else seconds / n / per * 1e6
 
-        cells.append(Cell(row, measure, rounds=1 if seconds * n / in_flight > SLOW_SECONDS else None))
+        cells.append(Cell(row, measure, rounds=1 if seconds * n / in_flight > SLOW_ROUND_S else None))
     return cells
 
 
@@ -67,7 +67,7 @@ def _calls(worker: Worker, call: str, in_flight: int, aim: float) -> tuple[int, 
     """
     worker.ask(
         "one", call=call, n=in_flight, in_flight=in_flight
-    )  # connects, imports, checks: says nothing of the next
+    )  # connects, imports, checks, so it does not predict the next one
     seconds = worker.seconds("one", call=call, n=in_flight, in_flight=in_flight)
     if seconds < aim:
         n = max(4, in_flight)

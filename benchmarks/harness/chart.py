@@ -29,13 +29,13 @@ def draw(report: Report, path: Path, below: str) -> None:
     }
     columns = 1 if len(tables) == 1 else 2
     lines = [tables[place : place + columns] for place in range(0, len(tables), columns)]
-    heights = [max(len(_shown(table)) for table in line) * _ROW + _HEAD for line in lines]
+    heights = [max(len(_rows_with_values(table)) for table in line) * _ROW + _HEAD for line in lines]
     with plt.rc_context(style):
         figure = plt.figure(figsize=(_WIDTH * columns, sum(heights) + 0.7))
         grid = figure.add_gridspec(len(lines), columns, height_ratios=heights)
         for place, line in enumerate(lines):
             for column, table in enumerate(line):
-                lines_high = max(len(_shown(table)) for table in line)
+                lines_high = max(len(_rows_with_values(table)) for table in line)
                 _panel(figure.add_subplot(grid[place, column]), table, lines_high)
         figure.suptitle(report.title, fontsize=11, fontweight="bold", x=0.01, ha="left")
         figure.text(0.01, 0.005, below, fontsize=7, color="#666666")
@@ -45,12 +45,12 @@ def draw(report: Report, path: Path, below: str) -> None:
         plt.close(figure)
 
 
-def _shown(table: Table) -> list[Row]:
+def _rows_with_values(table: Table) -> list[Row]:
     return [row for row in table.rows if row.values]
 
 
 def _panel(axes: Any, table: Table, lines_high: int) -> None:
-    rows = sorted(_shown(table), key=lambda row: row.median, reverse=table.more)
+    rows = sorted(_rows_with_values(table), key=lambda row: row.median, reverse=table.more)
     values = [row.median for row in rows]
     # What differs a hundredfold cannot be seen on a straight scale; on another, bars would lie, so there are dots.
     wide = max(values) > 30 * min(values) > 0

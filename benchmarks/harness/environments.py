@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 OWN = "own"
 PEERS = ("frameworks", "litellm")
 """Each is installed from `benchmarks/requirements-<name>.txt` into `build/bench-<name>`."""
-_INSTALL_SECONDS = 900
+_INSTALL_TIMEOUT_S = 900
 
 _QUIET = {
     "HF_HUB_OFFLINE": "1",
@@ -41,7 +41,7 @@ class NotRun(Exception):
 
 
 class Environments:
-    """Finds or makes environments, once a run; a failure is remembered and told to everybody who asks."""
+    """Finds or makes environments, once a run; a failure is remembered and raised to each caller."""
 
     def __init__(self, *, peers: bool, home: Path) -> None:
         """peers: whether others than our own may be used; home: an empty folder, where libraries may keep things."""
@@ -59,7 +59,7 @@ class Environments:
             if name in self._failed:
                 raise self._failed[name]
             try:
-                return str(_made(name))
+                return str(_make_environment(name))
             except NotRun as failure:
                 self._failed[name] = failure
                 raise
@@ -76,7 +76,7 @@ def _is_setting(name: str) -> bool:
     return name.startswith(("HF_", "HUGGING", "OPENAI_", "LANGCHAIN_", "LANGSMITH_", "LITELLM_", "OLLAMA_"))
 
 
-def _made(name: str) -> Path:
+def _make_environment(name: str) -> Path:
     wanted = ROOT / "benchmarks" / f"requirements-{name}.txt"
     folder = ROOT / "build" / f"bench-{name}"
     python, ready = folder / "bin" / "python", folder / ".ready"
@@ -88,9 +88,9 @@ def _made(name: str) -> Path:
     install = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input", "install"]
     for command in ([sys.executable, "-m", "venv", str(folder)], [*install, "--requirement", str(wanted)]):
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=_INSTALL_SECONDS, check=False)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=_INSTALL_TIMEOUT_S, check=False)
         except subprocess.TimeoutExpired:
-            raise NotRun(f"installing requirements-{name}.txt took more than {_INSTALL_SECONDS} s") from None
+            raise NotRun(f"installing requirements-{name}.txt took more than {_INSTALL_TIMEOUT_S} s") from None
         if done.returncode:
             told = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
             raise NotRun(f"requirements-{name}.txt cannot be installed: {told[-1] if told else done.returncode}")

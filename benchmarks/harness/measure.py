@@ -10,7 +10,7 @@ from benchmarks.harness.environments import NotRun
 
 @dataclass
 class Row:
-    """One contender in one table. values: round → value, in the table's unit; extra: column → what else is told."""
+    """One contender in one table. values: round → value, in the table's unit; extra: column → additional text."""
 
     name: str
     ours: bool = False
@@ -67,7 +67,7 @@ class Table:
         return row.ratio(base) if base is not None and row.values else None
 
     def times(self, row: Row) -> str:
-        """Return the ratio as it is shown; nothing where there is none."""
+        """Return the ratio in words; empty if it is unknown."""
         ratio = self.ratio(row)
         return "" if ratio is None else f"{ratio:.2f}" if ratio >= 0.1 else f"{ratio:.2g}"
 

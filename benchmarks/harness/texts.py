@@ -7,7 +7,7 @@ from typing import Literal
 Kind = Literal["short", "mixed", "chunk"]
 
 WORDS: dict[Kind, tuple[int, int]] = {"short": (5, 12), "mixed": (10, 180), "chunk": (200, 215)}
-"""Words a text. A chunk is about 240 tokens, under the 256 that all-MiniLM-L6-v2 takes, so that nobody cuts anything."""
+"""Words per text. A chunk is about 240 tokens, under the 256 that all-MiniLM-L6-v2 accepts, so that no text is truncated."""
 
 _ARTICLES = ("the", "a", "this", "every", "another", "our", "their", "no")
 _ADJECTIVES = (
@@ -59,7 +59,7 @@ def texts(kind: Kind, count: int, seed: int = 0) -> list[str]:
 
 
 def numbered(count: int, kind: Kind = "short", seed: int = 0) -> Iterator[str]:
-    """Give n texts one at a time, no two alike: a thousand texts over and over, each with its number."""
+    """Yield n texts, no two alike: a thousand texts over and over, each with its number."""
     known = texts(kind, min(count, 1000), seed)
     for number in range(count):
         yield f"{known[number % len(known)]} {number}"

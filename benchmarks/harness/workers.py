@@ -10,8 +10,8 @@ from typing import Any
 
 from benchmarks.harness.environments import ROOT, Environments, NotRun
 
-START_SECONDS = 180.0
-ASK_SECONDS = 180.0
+START_TIMEOUT_S = 180.0
+ASK_TIMEOUT_S = 180.0
 
 
 class Worker:
@@ -39,21 +39,21 @@ class Worker:
             text=True,
         )
         try:
-            self._exchange(dict(arguments), START_SECONDS)
+            self._exchange(dict(arguments), START_TIMEOUT_S)
         except BaseException:
             self.close()
             raise
 
     def ask(self, do: str, **more: Any) -> dict[str, Any]:
         """Have something done; returns what the worker tells, `seconds` first of all. Raises NotRun."""
-        return self._exchange({"do": do, **more}, ASK_SECONDS)
+        return self._exchange({"do": do, **more}, ASK_TIMEOUT_S)
 
     def seconds(self, do: str, **more: Any) -> float:
         """Have something timed."""
         return float(self.ask(do, **more)["seconds"])
 
     def can(self, call: str) -> bool:
-        """Say whether the contender has this call."""
+        """Return whether the contender has this call."""
         return bool(self.ask("has", call=call)["has"])
 
     def _exchange(self, message: dict[str, Any], limit: float) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""hf-gateway: any Hugging Face model, from wherever it can be had, behind LangChain's and LlamaIndex's own classes.
+"""hf-gateway: any Hugging Face model, from the first place that can serve it, behind LangChain's and LlamaIndex's own classes.
 
-Names load when they are first used: `import hf_gateway` imports no other package.
+Names are loaded when they are first used: `import hf_gateway` imports no other package.
 """
 
 from importlib import import_module
@@ -44,7 +44,7 @@ _HOME = {
     "Vectors": "values.vectors",
 }
 _MODULES = {"observe": "observing.observer"}
-"""Modules that have a public name of their own."""
+"""Modules with a public name."""
 
 __all__ = [
     "Attempt",
@@ -68,7 +68,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name from its room."""
+    """Load a public name from its module."""
     if name in _MODULES:
         return import_module(f"hf_gateway.{_MODULES[name]}")
     if name not in _HOME:

@@ -1,4 +1,4 @@
-"""The watchers that environment variables switch on."""
+"""Enables the watchers that environment variables ask for."""
 
 import os
 import re
@@ -9,9 +9,9 @@ _switched: set[str] = set()
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> None:
-    """Switch on what HF_GATEWAY_LEDGER, HF_GATEWAY_PROMETHEUS and HF_GATEWAY_OTEL ask for, once a process.
+    """Enable what HF_GATEWAY_LEDGER, HF_GATEWAY_PROMETHEUS and HF_GATEWAY_OTEL ask for, once per process.
 
-    Imports nothing for what they do not ask for. Raises ConfigError, with the `pip install` line for a package that is missing.
+    Imports nothing for the others. Raises ConfigError, with the `pip install` line for a missing package.
     """
     for name in _SWITCHES:
         value = environment.get(name, "").strip()

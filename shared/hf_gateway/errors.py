@@ -1,22 +1,22 @@
-"""Everything that can go wrong, as a closed set of classes; `wire.classify` sorts a server's answer into it.
+"""All errors, as a closed set of classes; `wire.classify` maps a server's answer to them.
 
     GatewayError
-    ├── ConfigError             the settings do not make sense; raised while a class or a chain is built
+    ├── ConfigError             the settings are invalid; raised while a class or a chain is built
     │   └── SpaceMismatch       two targets, or a server and its target, do not share one vector space
     ├── InvalidRequest          the caller's input is at fault; no other target would do better
-    │   └── ContextOverflow     a text is longer than the target takes
+    │   └── ContextOverflow     a text is longer than the target accepts
     ├── ContentFiltered         the provider refuses the content
-    ├── BatchTooLarge           too many texts or bytes at once; the chain splits and goes on
+    ├── BatchTooLarge           too many texts or bytes at once; the chain divides the batch and continues
     ├── StreamInterrupted       a stream that broke after its first content reached the caller
-    └── Unavailable             the request was right, and nobody could serve it; also called EmbeddingUnavailable
+    └── Unavailable             the request was valid, and no target could serve it; also called EmbeddingUnavailable
         ├── Quarantined         a target whose vectors were measured, and are of another space (also a SpaceMismatch)
         ├── AuthenticationFailed    401, or a 400 that speaks of the key
-        │   └── KeyMissing      a key is needed and there is none; nothing was sent
+        │   └── KeyMissing      a required key is missing; nothing was sent
         ├── PermissionDenied    403
         │   └── GatedModel      the model's licence has to be accepted first
         ├── PaymentRequired     402
-        ├── BudgetExceeded      what the tenant may spend is spent; nothing was sent
-        ├── BudgetUnavailable   there is a budget, and what is left of it cannot be found out; nothing was sent
+        ├── BudgetExceeded      the tenant's budget is used up; nothing was sent
+        ├── BudgetUnavailable   the tenant has a budget that cannot be read; nothing was sent
         ├── ModelNotFound       404, or a server that does not have the model
         │   └── Unsupported     the server or its model cannot do this: embeddings, tools, images; 501
         ├── RateLimited         429
@@ -27,15 +27,15 @@
         │       └── EngineMissing   the extra that brings the engine is not installed
         ├── ConnectFailed       nothing listens, the name does not resolve, the connection broke before an answer
         ├── AttemptTimedOut     connected, but no whole answer in time
-        ├── BadResponse         an answer that is not one: HTML, no JSON, wrong count, NaN
+        ├── BadResponse         an invalid answer: HTML, invalid JSON, wrong count, NaN
         │   ├── BadGeneration   the model wrote a tool call or JSON that its own server cannot read
         │   └── StreamBroken    a stream that broke, stalled or ended early before anything of it reached the caller
         ├── DeadlineExceeded    the time for the whole request is up
         └── AllTargetsFailed    more than one target was tried, and none answered
 
-The chain never looks at a status code: it asks the class what may be done (`retries`, `try_next`, `waits`, `counts`).
-None of them is a ValueError, RuntimeError or another built-in class: frameworks catch those for reasons of their own, and an
-error would become an empty answer, another attempt or another error.
+The chain never looks at a status code: it reads from the class what may be done (`retries`, `try_next`, `waits`, `counts`).
+None of them is a ValueError, RuntimeError or another built-in class: frameworks catch those for other purposes, and an error
+would become an empty answer, another attempt or another error.
 """
 
 import copy
@@ -47,8 +47,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, ClassVar, Self
 
-# C0 and C1, which command a terminal or start a line; what turns the direction of a line; halves of characters, which no stream
-# takes. What joins letters and emojis (U+200C, U+200D) is a part of texts.
+# C0 and C1, which control a terminal or begin a line; marks that change the direction of text; lone surrogates, which no stream
+# can encode. Joiners of letters and emojis (U+200C, U+200D) are part of texts.
 _INVISIBLE = r"\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
 _IN_A_NAME = re.compile(f"[{_INVISIBLE}]")
 _IN_A_TEXT = re.compile(rf"(?![\n\t])[{_INVISIBLE}]")
@@ -56,11 +56,11 @@ _NEW_LINE = re.compile(r"\n(?![ \t]|$)")
 
 
 def visible(text: str, *, lines: bool = False) -> str:
-    """Return foreign text as a terminal or a log may take it: what would command it is written out by its number.
+    """Return foreign text with control characters escaped, so that it is safe for a terminal or a log.
 
     Args:
-        text: what a server, a file or the environment said.
-        lines: keep line breaks and tabs, for texts of several lines; without it the text cannot start a line of its own.
+        text: from a server, a file or the environment.
+        lines: keep line breaks and tabs, for texts of several lines; otherwise the text cannot begin a line of its own.
     """
     if lines:
         return _IN_A_TEXT.sub(_escaped, text.replace("\r\n", "\n"))
@@ -73,37 +73,38 @@ def _escaped(found: re.Match[str]) -> str:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One try at one target, as results and errors list it.
-
-    outcome: "served", "failed", or "skipped" when nothing was sent; error: the class name and the message; seconds: how long
-    the calls took together; calls: how many calls to this target were answered in a row this way.
-    """
+    """Attempts at one target, as listed in results and errors; consecutive ones with the same result are merged."""
 
     target: str
+    """The target's label."""
     outcome: str
+    """"served", "failed", or "skipped" if no request was sent."""
     error: str | None = None
+    """The class name and the message of the error."""
     seconds: float = 0.0
+    """Total duration of the calls."""
     calls: int = 1
+    """How many consecutive calls to this target had this result."""
 
 
 class GatewayError(Exception):
-    """What every error of this package is.
+    """Base class of every error of this package.
 
     Attributes:
-        target: label of the target it happened at, or None.
-        status: HTTP status, where there was one.
-        retry_after: seconds after which the target asked to be tried again, or None.
-        attempts: what was tried before this was raised.
+        target: label of the target it occurred at, or None.
+        status: HTTP status of the answer, if there was one.
+        retry_after: seconds after which the target asked to be called again, or None.
+        attempts: all attempts before this was raised.
     """
 
     retries: ClassVar[bool] = False
-    """Another try at the same target, at once, may help."""
+    """Whether another call to the same target, at once, may succeed."""
     waits: ClassVar[bool] = False
-    """The target will be able to answer later and often says when."""
+    """Whether the target will be able to answer later; it often reports when."""
     try_next: ClassVar[bool] = True
-    """Another target may do better."""
+    """Whether another target may succeed."""
     counts: ClassVar[bool] = True
-    """It is the target's fault, so its circuit breaker counts it."""
+    """Whether it is the target's fault, so that its circuit breaker counts it."""
 
     def __init__(
         self,
@@ -113,7 +114,7 @@ class GatewayError(Exception):
         status: int | None = None,
         retry_after: float | None = None,
     ) -> None:
-        """Keep the message for the reader and the facts for the chain."""
+        """Store the message for users and the facts for the chain."""
         self.message = message
         super().__init__(self.message)
         self.target = target
@@ -123,29 +124,34 @@ class GatewayError(Exception):
 
     @property
     def message(self) -> str:
-        """What happened, in words that are safe for a terminal and a log, also where a server wrote them."""
+        """What happened, escaped for a terminal and a log, since a server may have written it."""
         return self._message
 
     @message.setter
     def message(self, words: str) -> None:
-        # Lists within a message are indented, so a line that is not was started by a server.
+        # Lists within a message are indented, so a line that is not was begun by a server.
         self._message = _NEW_LINE.sub(r"\\n", visible(words, lines=True))
 
     def __str__(self) -> str:
-        """Name the target first, unless the message does."""
+        """Return the message, preceded by the target unless the message contains it."""
         if self.target and self.target not in self.message:
             return f"{self.target}: {self.message}"
         return self.message
 
     def restated(self, message: str, retry_after: float | None) -> Self:
-        """Return an error of the same class with another message, for a target that still suffers from it."""
+        """Return an error of the same class with another message, for a target that still has the problem.
+
+        Args:
+            message: the new message.
+            retry_after: the remaining seconds.
+        """
         again = copy.copy(self)
         again.message, again.retry_after = message, retry_after
         again.args = (again.message,)
         return again
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Let errors cross process borders whole."""
+        """Pickle completely, for other processes."""
         return (_rebuild, (type(self), self.args, self.__dict__.copy()))
 
 
@@ -157,9 +163,9 @@ def _rebuild(kind: type[GatewayError], args: tuple[Any, ...], state: dict[str, A
 
 
 class ConfigError(GatewayError):
-    """The settings, a target or a configuration file do not make sense.
+    """The settings, a target or a configuration file are invalid.
 
-    Not a ValueError, or pydantic would bury it in a ValidationError of its own.
+    Not a ValueError, since pydantic would wrap it in a ValidationError of its own.
     """
 
     try_next = False
@@ -167,13 +173,13 @@ class ConfigError(GatewayError):
 
 
 class SpaceMismatch(ConfigError):
-    """Two vector spaces would be mixed. Says which field differs and what the ways out are."""
+    """Two vector spaces would be mixed. The message says which field differs and what to do."""
 
 
 class InvalidRequest(GatewayError):
-    """The caller's input is at fault: it fails at once, everywhere the same.
+    """The caller's input is at fault: the same error at every target.
 
-    Not a ValueError: frameworks catch those as a parser's, and make an empty answer of a refused request.
+    Not a ValueError: frameworks take those for a parser's, and return an empty answer for a refused request.
     """
 
     try_next = False
@@ -181,12 +187,12 @@ class InvalidRequest(GatewayError):
 
 
 class ContextOverflow(InvalidRequest):
-    """A text is longer than the target's model takes.
+    """A text is longer than the target's model accepts.
 
     Attributes:
-        limit: tokens the target takes, where it said so.
-        length: tokens of the text or conversation, where the target counted them.
-        place: which text of the call it is, counted from 0, where that is known.
+        limit: tokens that the target accepts, if it reported that.
+        length: tokens of the text or conversation, if the target counted them.
+        place: index of the text in the call, if it is known.
     """
 
     try_next = True
@@ -200,14 +206,19 @@ class ContextOverflow(InvalidRequest):
         place: int | None = None,
         **facts: Any,
     ) -> None:
-        """Take the facts along."""
+        """Store the facts."""
         super().__init__(message, **facts)
         self.limit = limit
         self.length = length
         self.place = place
 
     def of_text(self, place: int, count: int) -> Self:
-        """Return the same error of the text at this place, counted from 0, among so many of a call."""
+        """Return the same error for a text of a call.
+
+        Args:
+            place: the text's index.
+            count: how many texts the call has.
+        """
         named = f"text {place} of {count}"
         words = (
             self.message
@@ -227,10 +238,10 @@ class ContentFiltered(GatewayError):
 
 
 class BatchTooLarge(GatewayError):
-    """Too much at once. The chain splits the batch and goes on with the same target.
+    """Too much at once. The chain divides the batch and continues with the same target.
 
     Attributes:
-        max_texts, max_bytes: what fits, where it is known; with neither, half is tried.
+        max_texts, max_bytes: the known limits; without any, half of the batch is tried.
     """
 
     try_next = False
@@ -239,17 +250,17 @@ class BatchTooLarge(GatewayError):
     def __init__(
         self, message: str, *, max_texts: int | None = None, max_bytes: int | None = None, **facts: Any
     ) -> None:
-        """Take the limits along."""
+        """Store the limits."""
         super().__init__(message, **facts)
         self.max_texts = max_texts
         self.max_bytes = max_bytes
 
 
 class Unavailable(GatewayError):
-    """What a target could not do for reasons of its own, or what none of a chain's could; the caller's request was right.
+    """A target, or all targets of a chain, could not serve a valid request.
 
-    Under its other name, `EmbeddingUnavailable`, it is what a retriever catches to search by words instead: keyword search is
-    honest where vectors of another model would not be.
+    Under its other name, `EmbeddingUnavailable`, it is what a retriever catches to search by keywords instead, which is correct
+    where vectors of another model would not be.
     """
 
 
@@ -257,7 +268,7 @@ EmbeddingUnavailable = Unavailable
 
 
 class Quarantined(SpaceMismatch, Unavailable):
-    """A target's vectors were measured and belong to another space: none of them gets out. Another target may serve."""
+    """A target's vectors were measured and belong to another space: none of them is returned. Another target may serve."""
 
     try_next = True
 
@@ -267,7 +278,7 @@ class AuthenticationFailed(Unavailable):
 
 
 class KeyMissing(AuthenticationFailed):
-    """A key is needed and none is there. Raised before anything is sent."""
+    """A required key is missing. Raised before anything is sent."""
 
     counts = False
 
@@ -285,12 +296,13 @@ class PaymentRequired(Unavailable):
 
 
 class BudgetExceeded(Unavailable):
-    """A budget of the caller's own house does not allow the request. Raised before anything is sent to any target.
+    """A budget of the caller's own organisation does not allow the request. Raised before anything is sent to any target.
 
     Attributes:
-        tenant: whose budget, "*" for everybody's; period: "day" or "month".
-        limit, spent, reserved, needed: USD: what may be spent in the period, what was, what requests that are under way may
-            yet spend, and what this one would at most; None for `needed` where no price is known.
+        tenant: whose budget, "*" for all tenants; period: "day" or "month".
+        limit, spent, reserved, needed: USD: the budget of the period, what was spent, what requests under way may still
+            spend, and
+            the maximum of this request; None for `needed` if its price is unknown.
         resets: when the next period begins, in UTC.
     """
 
@@ -317,7 +329,7 @@ class BudgetExceeded(Unavailable):
 
 
 class BudgetUnavailable(Unavailable):
-    """There is a budget, and the database that knows what is left of it cannot be asked. Nothing is sent."""
+    """The tenant has a budget, and the database with its balance cannot be read. Nothing is sent."""
 
     try_next = False
     counts = False
@@ -337,7 +349,7 @@ class Unsupported(ModelNotFound):
 
 
 class RateLimited(Unavailable):
-    """Too many requests. The target rests until it said it may be asked again."""
+    """Too many requests. The target rests until the time that it asked for."""
 
     waits = True
     counts = False
@@ -369,7 +381,7 @@ class EngineFailed(ServerError):
 
 
 class EngineMissing(EngineFailed):
-    """The package that runs models in this process is not installed; the message has the `pip install` line."""
+    """The package that runs models in this process is not installed; the message contains the `pip install` line."""
 
 
 class ConnectFailed(Unavailable):
@@ -379,33 +391,33 @@ class ConnectFailed(Unavailable):
 
 
 class AttemptTimedOut(Unavailable):
-    """The server took the request and did not answer in time. Not asked again: it may still be busy with it."""
+    """The server accepted the request and did not answer in time. Not retried: it may still be working on it."""
 
 
 class BadResponse(Unavailable):
-    """The answer is not what the protocol says: HTML, broken JSON, wrong count, wrong dimension, NaN, zeros."""
+    """The answer violates the protocol: HTML, invalid JSON, wrong count, wrong dimension, NaN, zeros."""
 
 
 class BadGeneration(BadResponse):
-    """The model wrote a tool call or JSON that its own server cannot read. The request was right, so it is asked again.
+    """The model wrote a tool call or JSON that its own server cannot parse. The request was valid, so it is retried.
 
     Attributes:
-        failed_generation: what the model had written, where the server said so.
+        failed_generation: the model's output, if the server reported it.
     """
 
     retries = True
     counts = False
 
     def __init__(self, message: str, *, failed_generation: str | None = None, **facts: Any) -> None:
-        """Take along what the model had written."""
+        """Store the model's output."""
         super().__init__(message, **facts)
         self.failed_generation = failed_generation
 
 
 class StreamBroken(BadResponse):
-    """A stream broke, stalled, or ended without a finish reason, and nothing of it has reached the caller.
+    """A stream broke, stalled, or ended without a finish reason, and none of it has reached the caller.
 
-    So the next target can start afresh and completely; what had come is thrown away, never passed off as a whole answer.
+    So the next target can start again; what had arrived is discarded, never returned as a whole answer.
     """
 
 
@@ -419,7 +431,7 @@ class StreamInterrupted(GatewayError):
     try_next = False
 
     def __init__(self, message: str, *, partial: str = "", **facts: Any) -> None:
-        """Take the text so far along."""
+        """Store the text so far."""
         super().__init__(message, **facts)
         self.partial = partial
 
@@ -427,7 +439,7 @@ class StreamInterrupted(GatewayError):
 class DeadlineExceeded(Unavailable):
     """The time for the whole request is up, over all targets and retries.
 
-    Not a TimeoutError: code that waits for a task with a limit takes one for the end of that limit.
+    Not a TimeoutError, which code that awaits a task with a limit would take for the end of that limit.
     """
 
     try_next = False
@@ -435,17 +447,17 @@ class DeadlineExceeded(Unavailable):
 
 
 class AllTargetsFailed(Unavailable):
-    """Nobody in a chain of several targets could serve.
+    """None of several targets could serve.
 
     Attributes:
-        errors: one error a target, in chain order.
+        errors: one error per target, in chain order.
     """
 
     try_next = False
     counts = False
 
     def __init__(self, errors: Sequence[GatewayError]) -> None:
-        """List every target with its reason."""
+        """List every target with its error."""
         lines = "".join(f"\n  - {error.target}: {type(error).__name__}: {error.message}" for error in errors)
         super().__init__(f"none of the {len(errors)} targets could serve the request:{lines}")
         self.errors = tuple(errors)
@@ -454,6 +466,11 @@ class AllTargetsFailed(Unavailable):
 
 
 def did_you_mean(name: str, names: "set[str] | list[str]") -> str:
-    """Return '; did you mean …?' for the nearest known name, or the list of names when none is near."""
+    """Return '; did you mean …?' with the nearest known name, or a list of the names if none is near.
+
+    Args:
+        name: the unknown name.
+        names: the known names.
+    """
     close = difflib.get_close_matches(name, sorted(names), n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(sorted(names))}"

@@ -1,6 +1,6 @@
-"""What both frameworks' classes have in common: the chain behind them, built when an instance is made and not before.
+"""Base classes of the frameworks' classes: the chain behind them, built when an instance is made and not before.
 
-Importing a class costs the settings alone; the chain's rooms are imported with the first instance.
+Importing a class imports only the settings; the rest of the core is imported with the first instance.
 """
 
 import contextlib
@@ -28,14 +28,14 @@ def build_gateway(options: "ChainOptions", model: str | None) -> Any:
     """Build the chain that an instance's arguments describe; nothing is loaded or connected to.
 
     Args:
-        options: the instance, whose class says by `task` what it is for.
-        model: the model's name, which frameworks have under names of their own.
+        options: the instance, whose class names its `task`.
+        model: the model's name, for which frameworks have names of their own.
 
     Returns:
         The gateway of that task.
 
     Raises:
-        ConfigError: arguments that make no sense.
+        ConfigError: invalid arguments.
     """
     from hf_gateway.tasks.registry import find_task
 
@@ -44,12 +44,12 @@ def build_gateway(options: "ChainOptions", model: str | None) -> Any:
 
 
 def refuse_other_task(gateway: "Gateway", task: str, name: str) -> None:
-    """Raise ConfigError for a gateway that is for another task than the class that is to stand on it.
+    """Raise ConfigError for a gateway whose task is not that of the class.
 
     Args:
-        gateway: what was given.
-        task: what the class is for.
-        name: the class.
+        gateway: the gateway.
+        task: the task of the class.
+        name: the name of the class.
     """
     from hf_gateway.tasks.registry import find_task
 
@@ -60,17 +60,17 @@ def refuse_other_task(gateway: "Gateway", task: str, name: str) -> None:
 
 
 class GatewayMixin:
-    """What an instance shows of the chain behind it, which it keeps in `_gateway`."""
+    """Public members of an instance for the chain behind it, which is in `_gateway`."""
 
     _gateway: "Gateway"
 
     @property
     def gateway(self) -> "Gateway":
-        """The chain itself; its methods also tell who served, the tokens and what was tried."""
+        """The chain itself; the results of its methods also name the target, the usage and the attempts."""
         return self._gateway
 
     def status(self) -> "list[TargetStatus]":
-        """Say of each target whether it may be called now. Sends nothing."""
+        """Return of each target whether it may be called now. Sends no request."""
         return self._gateway.status()
 
 
@@ -101,9 +101,14 @@ class EmbeddingMixin(GatewayMixin):
         return self._gateway.space
 
     def model_copy(self, *, update: "Mapping[str, Any] | None" = None, deep: bool = False) -> "Self":
-        """Copy, with changes if there are any; the copy is bound to the same space and the same index locks.
+        """Return a copy, with changes if there are any; it is bound to the same space and the same index locks.
 
-        Raises SpaceMismatch for changes with which it could not give vectors of that space.
+        Args:
+            update: fields to change.
+            deep: whether to copy values, as in pydantic.
+
+        Raises:
+            SpaceMismatch: with the changes it could not return vectors of that space.
         """
         copied: Self = super().model_copy(update=update, deep=deep)  # type: ignore[misc]
         if update:
@@ -113,9 +118,13 @@ class EmbeddingMixin(GatewayMixin):
     def embed_stream(
         self, texts: "Iterable[str]", *, role: "Role" = "document"
     ) -> "Generator[list[float], None, None]":
-        """Embed any number of texts, as they come; gives dim floats for each, in order, and holds only what is on its way.
+        """Embed any number of texts as they arrive; yields dim floats for each, in order, with bounded memory.
 
-        What goes wrong is raised after the vectors of all texts before it were given; `Gateway.embed_stream` has the details.
+        An error is raised after the vectors of all texts before it; see `EmbeddingGateway.embed_stream`.
+
+        Args:
+            texts: the texts to embed.
+            role: "document" or "query".
         """
         with self._translated_errors():
             yield from self._gateway.embed_stream(texts, role=role)
@@ -123,20 +132,30 @@ class EmbeddingMixin(GatewayMixin):
     async def aembed_stream(
         self, texts: "Iterable[str] | AsyncIterable[str]", *, role: "Role" = "document"
     ) -> "AsyncGenerator[list[float], None]":
-        """Do what `embed_stream` does without blocking the event loop; the texts may be waited for, too."""
+        """Like `embed_stream`, without blocking the event loop; also for async iterables.
+
+        Args:
+            texts: the texts to embed.
+            role: "document" or "query".
+        """
         with self._translated_errors():
             async with contextlib.aclosing(self._gateway.aembed_stream(texts, role=role)) as rows:
                 async for row in rows:
                     yield row
 
     def _translated_errors(self) -> "AbstractContextManager[None]":
-        """Turn errors into what the framework knows, where it knows any."""
+        """Translate errors to the framework's classes, if it has any."""
         return contextlib.nullcontext()
 
     def lock_index(self, path: "str | Path", *, adopt: bool = False) -> "IndexLock":
-        """Lock an index, which is a folder, to the vector space: written the first time, compared ever after; sends nothing.
+        """Lock an index, which is a folder, to the vector space: written the first time, compared from then on; sends no request.
 
-        adopt: take a folder that has files and no `space.json`; you say that it was made with this space.
-        Raises SpaceMismatch for an index of another space, and ConfigError; `Gateway.lock_index` has the details.
+        Args:
+            path: the folder.
+            adopt: accept a folder that has files and no `space.json`, because you know that it was made with this space.
+
+        Raises:
+            SpaceMismatch: the index is of another space.
+            ConfigError: see `EmbeddingGateway.lock_index`.
         """
         return self._gateway.lock_index(path, adopt=adopt)

@@ -1,7 +1,7 @@
-"""Gateway: a chain of targets behind a few methods, for one task. What both frameworks' classes stand on.
+"""Gateways: a chain of targets behind a few methods, for one task; the base of both frameworks' classes.
 
-Here is what holds for every task: the chain, its keys, its state, its observers, its end. The methods of a task are in
-`tasks/<task>/gateway.py`.
+This module has what is the same for every task: the chain, its keys, its state, its observers, its end. The methods of a task are
+in `tasks/<task>/gateway.py`.
 """
 
 import asyncio
@@ -37,7 +37,9 @@ from hf_gateway.tasks.status import TargetCheck, TargetStatus, check_target, sta
 from hf_gateway.values.logs import logger
 from hf_gateway.values.target import Target
 
-if TYPE_CHECKING:  # what the factory gives is of a higher floor, which only a type checker has to see from here
+if (
+    TYPE_CHECKING
+):  # the factory's results are defined on a higher floor, which only a type checker needs to see from here
     from hf_gateway.tasks.chat.gateway import ChatGateway
     from hf_gateway.tasks.embedding.gateway import EmbeddingGateway
 
@@ -46,30 +48,30 @@ log = logger(__name__)
 ResultT = TypeVar("ResultT")
 
 PREPARED_S = 10.0
-"""Seconds for which async calls believe what was read from files; blocking calls look each time."""
+"""How long async calls use what was read from files; blocking calls read them each time."""
 MAX_PROBE_S = 10.0
-"""Seconds for a question to a target that lets it compute nothing."""
+"""Maximum time for asking a target what it serves."""
 
 
 class BaseGateway:
-    """The chain of one gateway, built, prepared, checked, watched and closed in the same way for every task.
+    """A chain, built, prepared, checked, observed and closed in the same way for every task.
 
-    A task's gateway is a subclass of `Gateway` that says its `settings_class`, builds its candidates (`_build_candidates`) and
-    what serves its calls (`_build_service`), and has methods that give a request to that service.
+    A task's gateway is a subclass of `Gateway` that names its `settings_class`, builds its candidates (`_build_candidates`) and
+    the service of its calls (`_build_service`), and has methods that pass a request to that service.
     """
 
     settings_class: ClassVar[type[NamedSettings]]
     """The settings of the task."""
     ability_class: ClassVar[type[Ability]]
-    """What a kind must have for the task."""
+    """The class that a kind's ability for the task must be derived from."""
     settings: NamedSettings
-    """What the chain was built from, with the model and the targets that the environment decided."""
+    """The settings of the chain, including model and targets from the environment."""
     model: str | None
     """Hub id of the model, or a folder."""
     targets: tuple[Target, ...]
-    """Where the chain goes, in order."""
+    """The targets in order of preference."""
     candidates: tuple[TargetCandidate, ...]
-    """The same targets, each with its server, its breaker and the checks of the task."""
+    """The targets with their servers, breakers and the checks of the task."""
 
     def __init__(
         self,
@@ -81,7 +83,7 @@ class BaseGateway:
         clock: Clock | None = None,
         **settings: Any,
     ) -> None:
-        """Build the chain; nothing is loaded or connected to yet."""
+        """Build the chain; nothing is loaded or connected to."""
         if task is not None and find_task(task).settings is not self.settings_class:
             raise ConfigError(f"{type(self).__name__} is for {self.settings_class.task}, not {task}")
         given = {"model": model, "targets": targets, **settings}
@@ -90,7 +92,7 @@ class BaseGateway:
     def _build(self, settings: NamedSettings, transport: Transport | None = None, clock: Clock | None = None) -> None:
         self.model, given = chosen_targets(settings)
         self.targets = tuple(target.inheriting(self.model, settings.revision) for target in given)
-        # With what the environment decided, so that a pickle of this gateway is the same chain elsewhere.
+        # With the values from the environment, so that a pickle of this gateway is the same chain elsewhere.
         self.settings = settings.model_copy(update={"model": self.model, "targets": self.targets})
         self._clock = clock or Clock()
         self._transport = transport or HttpTransport()
@@ -117,32 +119,32 @@ class BaseGateway:
         observer.gateways.add(self)
 
     def _build_candidates(self, abilities: Sequence[Any], given: Sequence[Target]) -> Sequence[TargetCandidate]:
-        """Join what each target can do with the checks of the task; `given` are the targets before they inherit the model."""
+        """Return the candidates for abilities; `given` are the targets before they inherit the chain's model."""
         raise NotImplementedError
 
     def _build_service(self) -> None:
-        """Build what serves the task's calls from the chain."""
+        """Build the service of the task's calls."""
         raise NotImplementedError
 
     def _policy(self) -> Policy:
-        """Return how long and how often the chain may try."""
+        """Return the limits of time and number of the chain."""
         return policy_of(self.settings)
 
     @property
     def task(self) -> str:
-        """What this chain is for."""
+        """Name of the task."""
         return self.settings.task
 
     def observe(self, observer: Callable[[Any], None]) -> None:
-        """Have `observer` called with every `EmbedResult` or `ChatResult`, after it is complete and before the caller gets it."""
+        """Register a function that is called with every result, before the caller gets it."""
         self._observers.append(observer)
 
     def status(self) -> list[TargetStatus]:
-        """Say of each target whether it may be called now, why not, and until when. Sends nothing."""
+        """Return of each target whether it may be called now, why not, and until when. Sends no request."""
         return [status_of(candidate, self._clock.now()) for candidate in self.candidates]
 
     def check(self) -> list[TargetCheck]:
-        """Ask each target what it serves, without having it compute anything."""
+        """Ask each target what it serves, without letting it compute."""
         self._prepare()
         return [
             check_target(
@@ -154,13 +156,13 @@ class BaseGateway:
         ]
 
     def close(self) -> None:
-        """Close connections and let models go. The gateway can be used again afterwards."""
+        """Close connections and release models. The gateway can be used again afterwards."""
         self._release()
         if isinstance(self._transport, HttpTransport):
             self._transport.close()
 
     async def aclose(self) -> None:
-        """Close, this event loop's connections too."""
+        """Close, including the connections of this event loop."""
         require_asyncio()
         await asyncio.to_thread(self._release)
         if isinstance(self._transport, HttpTransport):
@@ -191,17 +193,17 @@ class BaseGateway:
         return f"Gateway({self.model!r}, targets={[target.label for target in self.targets]})"
 
     def _ask(self, effects: Effects, target: str) -> Any:
-        """Carry out a question that lets a target compute nothing."""
+        """Perform a request that lets a target compute nothing."""
         return self._driver.perform(effects, timeout=min(self.settings.attempt_timeout, MAX_PROBE_S), target=target)
 
     def _observed(self, result: ResultT) -> ResultT:
-        """Tell the observers of a result that is about to reach the caller."""
+        """Call the observers with a result, and return it."""
         for notify in self._observers:
             notify(result)
         return result
 
     def _watch(self, details: RequestDetails[Any, Any], streamed: bool = False) -> ObservedCall:
-        """Have a request watched, from now on."""
+        """Observe a request, from now on."""
         return ObservedCall(
             Observation(
                 task=details.task,
@@ -220,7 +222,7 @@ class BaseGateway:
     def _warn_of_fallback(self, run: str, name: str, attempt_log: AttemptLog) -> None:
         failures = [attempt for attempt in attempt_log.attempts if attempt.outcome != "served"]
         if failures and len(self.candidates) > 1:
-            # Who is skipped, for a missing key or while its breaker is open, is news once. A call that failed always is.
+            # A skipped target, for a missing key or an open breaker, is logged once; a failed call always.
             why = [(attempt.target, (attempt.error or "").partition(":")[0]) for attempt in failures]
             news = why != self._last_fallback_reason or any(attempt.outcome == "failed" for attempt in failures)
             self._last_fallback_reason = why
@@ -234,7 +236,7 @@ class BaseGateway:
             await asyncio.to_thread(self._prepare)
 
     def _prepare(self) -> None:
-        """Do what reads files: imports, certificates, model descriptions, logins."""
+        """Read files: imports, certificates, model descriptions, logins."""
         if any(candidate.server.url is not None for candidate in self.candidates) and isinstance(
             self._transport, HttpTransport
         ):
@@ -245,13 +247,13 @@ class BaseGateway:
 
 
 class MissingMethod(ConfigError, AttributeError):
-    """A method of another task's gateway was looked up; the message says how to build that one."""
+    """A method of another task's gateway was accessed; the message says how to build that gateway."""
 
 
 class Gateway(BaseGateway):
     """A model, from the first of its targets that can serve it.
 
-    What is built is the gateway of the task: an `EmbeddingGateway`, a `ChatGateway`, or that of a task which a package adds.
+    Building one returns the gateway of the task: an `EmbeddingGateway`, a `ChatGateway`, or that of a task from another package.
 
     Example:
         ```python
@@ -264,14 +266,15 @@ class Gateway(BaseGateway):
 
     Args:
         model: Hub id of the model, or a folder.
-        targets: where to go, in this order; strings or `Target`s.
-        task: what the chain is for, "embedding" or "chat"; its methods, its settings and its checks differ.
-        transport: carries requests instead of HTTP.
-        clock: tells the time instead of the machine.
-        settings: every other field of `EmbedSettings` or `ChatSettings`, such as `timeout`, `api_key`, `temperature`.
+        targets: in order of preference; strings or `Target`s.
+        task: "embedding" or "chat"; methods, settings and checks depend on it.
+        transport: sends the requests; by default over HTTP.
+        clock: measures the time; by default the machine's.
+        settings: the other fields of `EmbedSettings` or `ChatSettings`, such as `timeout`, `api_key`, `temperature`.
 
     Raises:
-        ConfigError: settings that make no sense; SpaceMismatch: targets that would answer in different vector spaces.
+        ConfigError: invalid settings.
+        SpaceMismatch: targets that would answer in different vector spaces.
     """
 
     @overload
@@ -298,7 +301,7 @@ class Gateway(BaseGateway):
     ) -> "ChatGateway": ...
     def __new__(
         cls,
-        model: str | None = None,  # noqa: ARG004 - all but the task is for `__init__`; `help` shows these
+        model: str | None = None,  # noqa: ARG004 - only the task is used here; `help` shows these
         targets: TargetsInput = None,  # noqa: ARG004
         *,
         task: str = DEFAULT_TASK,
@@ -306,7 +309,7 @@ class Gateway(BaseGateway):
         clock: Clock | None = None,  # noqa: ARG004
         **settings: Any,  # noqa: ARG004
     ) -> Any:
-        """Make an instance of the task's class."""
+        """Return an instance of the task's class."""
         return object.__new__(cls._class_for(task))
 
     @overload
@@ -328,12 +331,12 @@ class Gateway(BaseGateway):
     def from_settings(
         cls, settings: NamedSettings, *, transport: Transport | None = None, clock: Clock | None = None
     ) -> "Gateway":
-        """Build from settings that were read elsewhere.
+        """Build a gateway from settings.
 
         Args:
-            settings: of the task that the gateway is to be for.
-            transport: carries requests instead of HTTP.
-            clock: tells the time instead of the machine.
+            settings: of the gateway's task.
+            transport: sends the requests; by default over HTTP.
+            clock: measures the time; by default the machine's.
 
         Returns:
             The gateway of that task.
@@ -368,9 +371,9 @@ class Gateway(BaseGateway):
 
         Args:
             name: of the chain.
-            path: of the file; None for the one in force.
-            task: what the chain is for.
-            changes: settings that go over the file's.
+            path: the file; by default the one in force.
+            task: name of the task.
+            changes: settings that override the file's.
 
         Returns:
             The gateway of that task.
@@ -381,7 +384,7 @@ class Gateway(BaseGateway):
         return cls.from_settings(find_task(task).settings.from_config(name, path, **changes))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the settings; connections, models and keys stay behind."""
+        """Pickle the settings; connections, models and keys are left out."""
         return (type(self).from_settings, (self.settings,))
 
     @classmethod
@@ -389,10 +392,10 @@ class Gateway(BaseGateway):
         """Return the class of a task's gateways; of the class of one task, that class."""
         return find_task(task).gateway_class if cls is Gateway else cls
 
-    if not TYPE_CHECKING:  # or the type checker would believe in any attribute
+    if not TYPE_CHECKING:  # otherwise the type checker would accept any attribute
 
         def __getattr__(self, name: str) -> Any:
-            """Name the way to another task's gateway to who looks for a method of it here."""
+            """Raise an error for a method of another task's gateway that says how to build that one."""
             others = [] if name.startswith("_") or hasattr(type(self), name) else map(find_task, task_names())
             for other in others:
                 if hasattr(other.gateway_class, name):

@@ -1,4 +1,4 @@
-"""For tests of programs that use hf-gateway: a clock that stands still until somebody waits, and servers without sockets."""
+"""Test doubles for programs that use hf-gateway: a clock that does not wait, and servers without sockets."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +12,7 @@ from hf_gateway.values.http import HttpResponse
 
 
 class ManualClock(Clock):
-    """A clock whose pauses pass at once. waited: the pauses asked for, in seconds."""
+    """A clock whose pauses end at once. waited: the pauses so far, in seconds."""
 
     def __init__(self, start: float = 1000.0) -> None:
         """Start at `start` seconds."""
@@ -20,37 +20,44 @@ class ManualClock(Clock):
         self.waited: list[float] = []
 
     def now(self) -> float:
-        """Return the time it was moved to."""
+        """Return the current time."""
         return self._now
 
     def advance(self, seconds: float) -> None:
-        """Let time pass."""
+        """Move the time forward."""
         self._now += seconds
 
     def sleep(self, seconds: float) -> None:
-        """Pass at once, and remember."""
+        """Move the time forward, and record the pause."""
         self.waited.append(seconds)
         self._now += seconds
 
     async def asleep(self, seconds: float) -> None:
-        """Pass at once, and remember."""
+        """Move the time forward, and record the pause."""
         self.sleep(seconds)
 
 
 class Answering:
-    """A transport (`Gateway(..., transport=...)`) with OpenAI-compatible servers for embeddings in it, and no network.
+    """A transport (`Gateway(..., transport=...)`) of OpenAI-compatible embedding servers, without a network.
 
-    servers: host → a function of n texts that gives n vectors; a host that is not there refuses the connection. requests: the
-    hosts that were called, in order.
+    servers: host → a function from n texts to n vectors; an unknown host refuses the connection. requests: the hosts that were
+    called, in order.
     """
 
     def __init__(self, servers: Mapping[str, Callable[[list[str]], Sequence[Sequence[float]]]]) -> None:
-        """Take the servers; the mapping may be changed between calls."""
+        """Use the servers; the mapping may be changed between calls."""
         self.servers = servers
         self.requests: list[str] = []
 
     def send(self, send: Send, *, timeout: float, connect_timeout: float, target: str) -> HttpResponse:  # noqa: ARG002
-        """Answer at once."""
+        """Answer at once.
+
+        Args:
+            send: the request.
+            timeout: not used.
+            connect_timeout: not used.
+            target: label for errors.
+        """
         host = urlsplit(send.request.url).netloc
         self.requests.append(host)
         if host not in self.servers:
@@ -62,13 +69,20 @@ class Answering:
         return HttpResponse(200, {}, json.dumps({"data": data}).encode())
 
     async def asend(self, send: Send, *, timeout: float, connect_timeout: float, target: str) -> HttpResponse:
-        """Answer at once."""
+        """Answer at once.
+
+        Args:
+            send: the request.
+            timeout: not used.
+            connect_timeout: not used.
+            target: label for errors.
+        """
         return self.send(send, timeout=timeout, connect_timeout=connect_timeout, target=target)
 
     def open(self, send: Open, **_: Any) -> Opened:
-        """Refuse: these servers do not chat."""
+        """Refuse: these servers do not support chat."""
         raise ConnectFailed(f"nothing streams at {send.request.url}")
 
     async def aopen(self, send: Open, **_: Any) -> Opened:
-        """Refuse: these servers do not chat."""
+        """Refuse: these servers do not support chat."""
         return self.open(send)

@@ -82,7 +82,7 @@ def test_the_token_and_the_model_alone_are_enough(
         ({}, 2, "set HF_MODEL_ID"),
         ({"HF_MODEL_ID": LLAMA}, 1, "set HF_TOKEN"),
         ({"HF_MODEL_ID": LLAMA, "HF_GATEWAY_CHAT_TARGETS": "opnai:http://x"}, 2, "did you mean 'openai'"),
-        ({"HF_MODEL_ID": LLAMA, "HF_GATEWAY_CHAT_TARGETS": "tei:http://x"}, 2, "serves no chat"),
+        ({"HF_MODEL_ID": LLAMA, "HF_GATEWAY_CHAT_TARGETS": "tei:http://x"}, 2, "does not support chat"),
     ],
 )
 def test_what_is_missing_is_said_in_one_line(

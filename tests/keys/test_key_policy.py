@@ -110,7 +110,7 @@ def test_the_same_model_hosted_without_a_key_is_refused_before_any_request_and_t
         with pytest.raises(errors.KeyMissing) as caught:
             HFGatewayEmbeddings(model="all-MiniLM-L6-v2", targets=["hf"]).embed_query("x")
         assert router.requests == hub.requests == []
-    for part in ("a key is needed and there is none", "HF_TOKEN", "api_key=", "run it locally: `targets=['local']`"):
+    for part in ("a required key is missing", "HF_TOKEN", "api_key=", "run it locally: `targets=['local']`"):
         assert part in str(caught.value)
 
 

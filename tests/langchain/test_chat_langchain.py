@@ -358,7 +358,10 @@ class TestKeys:
 
     @pytest.mark.parametrize("form", FORMS)
     def test_the_hosted_model_without_a_key_is_refused_before_any_request(self, form: Form):
-        with FakeRouter() as router, pytest.raises(langchain.ModelAuthenticationError, match="a key is needed"):
+        with (
+            FakeRouter() as router,
+            pytest.raises(langchain.ModelAuthenticationError, match="a required key is missing"),
+        ):
             ask(ChatHFGateway(model=LLAMA, targets=[Target("hf", url=router.url)]), form)
         assert router.count() == 0
 

@@ -144,7 +144,7 @@ def test_chat_streaming_says_of_each_target_why_it_could_not_answer() -> None:
     done = run("chat_streaming.py", dead_url())
     assert done.returncode == 1
     assert not done.stdout
-    assert done.stderr.startswith("nobody could answer: ")
+    assert done.stderr.startswith("no target could answer: ")
     for told in ("HF_TOKEN", "no connection to ", "local:HuggingFaceTB/SmolLM2-360M-Instruct", "hf download"):
         assert told in done.stderr
     assert "Traceback" not in done.stderr

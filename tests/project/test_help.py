@@ -89,7 +89,7 @@ def test_the_schema_of_a_class_describes_our_arguments(path: str) -> None:
     mode = "serialization" if path.endswith("ChatHFGateway") else "validation"
     shown = load(path).model_json_schema(mode=mode)["properties"]
     assert [name for name in own_arguments(path) & set(shown) if not shown[name].get("description")] == []
-    assert shown["targets"]["description"].startswith("Where to go, in this order")
+    assert shown["targets"]["description"].startswith("The targets in order of preference")
 
 
 def test_an_instance_has_the_signature_of_its_own_call() -> None:

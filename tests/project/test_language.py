@@ -1,4 +1,4 @@
-"""The words of the code: each rule of the lint finds a planted example, and the rooms that are done have none."""
+"""The words of the code: each rule of the lint finds a planted example, and the packages have none."""
 
 import pytest
 

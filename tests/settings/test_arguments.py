@@ -45,7 +45,7 @@ def test_the_schema_describes_every_setting(settings: type[NamedSettings], mode:
 
 def test_a_description_is_the_docstring_under_the_field_in_one_line() -> None:
     schema = ChatSettings.model_json_schema()
-    assert schema["properties"]["connect_timeout"]["description"] == "Seconds to connect."
+    assert schema["properties"]["connect_timeout"]["description"] == "Seconds for each connection."
     assert "\n" not in schema["properties"]["attempt_timeout"]["description"]
 
 

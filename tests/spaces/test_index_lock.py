@@ -583,7 +583,7 @@ class TestFolders:
     def test_files_without_a_lock_are_adopted_only_on_purpose(self, folder: Path) -> None:
         folder.mkdir()
         (folder / "index.faiss").write_bytes(b"vectors")
-        with pytest.raises(ConfigError, match=r"nobody knows which model .* lock_index\(.*adopt=True\)"):
+        with pytest.raises(ConfigError, match=r"it is unknown which model .* lock_index\(.*adopt=True\)"):
             embedder().lock_index(folder)
         assert [entry.name for entry in folder.iterdir()] == ["index.faiss"]
         lock = embedder().lock_index(folder, adopt=True)

@@ -191,7 +191,7 @@ class TestFaiss:
         self, primary: FakeOpenAI, folder: Path, faiss: Any
     ) -> None:
         faiss.from_texts(TEXTS, langchain(primary)).save_local(str(folder))
-        with pytest.raises(ConfigError, match="nobody knows which model made that index"):
+        with pytest.raises(ConfigError, match="it is unknown which model made that index"):
             load(folder, langchain(primary))
         assert load(folder, langchain(primary), adopt=True).similarity_search("a cat", k=1)
         assert load(folder, langchain(primary)).similarity_search("a cat", k=1)
@@ -416,7 +416,7 @@ class TestLlamaIndex:
         self, primary: FakeOpenAI, folder: Path
     ) -> None:
         self.index(llamaindex(primary)).storage_context.persist(persist_dir=str(folder))
-        with pytest.raises(ConfigError, match="nobody knows which model made that index"):
+        with pytest.raises(ConfigError, match="it is unknown which model made that index"):
             load_index(folder, llamaindex(primary))
         load_index(folder, llamaindex(primary), adopt=True)
         assert load_index(folder, llamaindex(primary)).as_retriever().retrieve("a cat")

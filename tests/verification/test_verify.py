@@ -194,7 +194,7 @@ class Physical(FakeOpenAI):
 
 def test_a_missing_key_is_said_and_nothing_is_sent(primary: FakeOpenAI, capsys: pytest.CaptureFixture[str]) -> None:
     assert verify([*openai(primary), "hf"]) == 0
-    assert "a key is needed and there is none" in capsys.readouterr().out
+    assert "a required key is missing" in capsys.readouterr().out
 
 
 def test_one_target_alone_has_nothing_to_be_compared_with(

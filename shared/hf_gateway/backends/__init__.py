@@ -1,6 +1,6 @@
-"""Backends: one small file a kind, found by the entry-point group `hf_gateway.backends`. Ours are registered the same way.
+"""Backends: one small file per kind, found by the entry-point group `hf_gateway.backends`. Ours are registered the same way.
 
-A package of yours adds a kind with
+A package adds a kind with
 
     [project.entry-points."hf_gateway.backends"]
     mykind = "my_package:MyServer"
@@ -58,7 +58,7 @@ AbilityType = TypeVar("AbilityType", bound=Ability)
 
 
 def server_class(kind: str) -> type[Server]:
-    """Load the class of a kind. Raises ConfigError, with the nearest kind, for one that is not registered."""
+    """Load the class of a kind. Raises ConfigError, naming the nearest kind, for one that is not registered."""
     kinds = registered()
     if kind not in kinds:
         raise ConfigError(f"there is no kind of target {quoted(kind, 'as was given')}{did_you_mean(kind, set(kinds))}")
@@ -75,23 +75,25 @@ def open_ability(
     rules: KeyPolicyOverrides = KeyPolicyOverrides(),
     environment: Mapping[str, str] = os.environ,
 ) -> AbilityType:
-    """Build a target's server, and on it what it does for the task of these settings.
+    """Build a target's server and its ability for the task of the settings.
 
     Args:
-        base: the class of which the ability must be, such as `EmbeddingAbility`.
-        target: the target, with the chain's model where it names none.
+        base: the class that the ability must be derived from, such as `EmbeddingAbility`.
+        target: the target, with the chain's model if it names none.
         options: the settings of the chain.
-        given_key: the key of the class, when it is meant for this target.
-        rules: what the owner decided about keys.
+        given_key: the key of the class, if it is meant for this target.
+        rules: the owner's rules about keys.
         environment: where keys and addresses are read from.
 
     Raises:
-        ConfigError: no such kind, a kind that cannot do this task, or options that make no sense to it.
+        ConfigError: an unknown kind, a kind that does not support the task, or invalid options.
     """
     kind = server_class(target.kind)
     ability = kind.abilities.get(options.task)
     if ability is None:
-        raise ConfigError(f"target {target.label!r} serves no {options.task}; it is for {', '.join(kind.abilities)}")
+        raise ConfigError(
+            f"target {target.label!r} does not support {options.task}; it is for {', '.join(kind.abilities)}"
+        )
     made = ability(kind(target, given_key=given_key, rules=rules, environment=environment), options)
     if not isinstance(made, base):
         raise ConfigError(f"what {kind.__name__} has for {options.task} is not derived from {base.__name__}")

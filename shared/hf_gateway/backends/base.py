@@ -1,7 +1,7 @@
-"""A server and what it can do: the two classes that every kind of target is made of.
+"""A server and its abilities: the two classes that every kind of target is made of.
 
-A `Server` is one target, ready to be asked: its URL, its key, its connection to the transport. An `Ability` is what a kind does
-for one task, made from its server and the task's settings; `embedding.py` and `chat.py` have the base of each.
+A `Server` is one target, ready to be called: its URL, its key, its connection to the transport. An `Ability` implements one task
+for a kind, made from its server and the task's settings; `embedding.py` and `chat.py` have the base class of each.
 """
 
 import os
@@ -24,18 +24,18 @@ from hf_gateway.wire.hf_router import Capabilities
 
 @dataclass(frozen=True)
 class ProbeReport:
-    """What a target says of itself, for `doctor`."""
+    """What a target reports about itself, for `doctor`."""
 
     serves: Sequence[str] = ()
     """The models that it serves."""
     detail: str = ""
-    """One line more."""
+    """One more line for users."""
     access: Access = "unknown"
-    """Who may download the model, where the Hub was asked."""
+    """Who may download the model, if the Hub was asked."""
 
 
 class ServerArguments(TypedDict, total=False):
-    """What a server is made with besides its target."""
+    """Keyword arguments of a server, besides its target."""
 
     given_key: Secret | None
     rules: KeyPolicyOverrides
@@ -43,28 +43,28 @@ class ServerArguments(TypedDict, total=False):
 
 
 class Server:
-    """One target, ready to be asked. Makes no connection and loads nothing until then.
+    """One target, ready to be called. Until then it makes no connection and loads nothing.
 
     Args:
-        target: the target, with the chain's model where it names none.
-        given_key: the key of the class, when it is meant for this target.
-        rules: what the owner decided about keys.
+        target: the target, with the chain's model if it names none.
+        given_key: the key of the class, if it is meant for this target.
+        rules: the owner's rules about keys.
         environment: where keys and addresses are read from.
 
     Raises:
-        ConfigError: an option that this kind does not have, a value of another type, a URL or a model that is missing.
+        ConfigError: an unknown option, a value of another type, a missing URL or model.
     """
 
     kind: ClassVar[Kind]
     """The facts that hold for every target of this kind; without it the defaults of `Kind` count."""
     abilities: ClassVar[Mapping[str, type["Ability"]]] = {}
-    """What it can do: the class for each task."""
+    """The class of the ability for each task that the kind supports."""
     option_names: ClassVar[frozenset[str]] = frozenset()
-    """What may stand in `Target.options`."""
+    """Names allowed in `Target.options`."""
     option_types: ClassVar[Mapping[str, OptionType]] = {}
-    """What their values are, by name: "whole", "flag", "text", "object", or the words to choose from; others are not checked."""
+    """Types of their values, by name: "whole", "flag", "text", "object", or the allowed words; others are not checked."""
     tuning_options: ClassVar[frozenset[str]] = frozenset()
-    """Which of them change speed or way only, and no vector; they stay out of identities."""
+    """Options that change no vector, only speed or transport; they are left out of identities."""
 
     def __init__(
         self,
@@ -93,18 +93,18 @@ class Server:
 
     @property
     def url(self) -> str | None:
-        """Where requests go, or None for what stays in this process."""
+        """Where requests are sent; None if the model runs in this process."""
         return self.target.url
 
     @property
     def base_url(self) -> str:
-        """The URL that paths are put behind, of a kind that has one."""
+        """The URL that paths are appended to, for a kind that has one."""
         assert self.url is not None
         return self.url
 
     @property
     def account(self) -> str | None:
-        """The account that a call is billed to, or None where there is none."""
+        """The account that a call is billed to, or None."""
         return None
 
     @property
@@ -113,11 +113,11 @@ class Server:
         return self.url
 
     def credential(self) -> Credential | None:
-        """Return the key in force, or None."""
+        """Return the current key, or None."""
         return self._credential if self._prepared else self.find_key(self.key_url)
 
     def find_key(self, url: str | None) -> Credential | None:
-        """Look for the key that this target may send to a URL; None where there is none."""
+        """Find the key that this target may send to a URL, or None."""
         return find_credential(url, bound=self.target.credential, given=self._given_key, environment=self.environment)
 
     def key_requirement(self, access: Access = "unknown") -> KeyRequirement:
@@ -125,21 +125,26 @@ class Server:
         return requirement(self.target, access, self._rules)
 
     def prepare(self) -> None:
-        """Look for the key in files (a login), which an event loop must not do; it is believed until the next time."""
+        """Look for the key in files (a login), which must not happen on an event loop; the result is used until the next call."""
         self._credential = self.find_key(self.key_url)
         self._prepared = True
 
     def ask(self, request: HttpRequest, credential: Credential | None = None) -> Generator[Any, Any, HttpResponse]:
-        """Send with a key, the target's own if none is given, and only to that key's origin."""
+        """Send a request with a key; it is sent only to that key's origin.
+
+        Args:
+            request: the request.
+            credential: the key; by default the target's own.
+        """
         response: HttpResponse = yield Send(request, credential or self.credential())
         return response
 
     def close(self) -> None:
-        """Give back what is held."""
+        """Release resources."""
 
 
 class Ability:
-    """What a kind does for one task, as generators that yield effects, so that blocking and async callers share them.
+    """The implementation of one task for a kind, as generators that yield effects, shared by blocking and async callers.
 
     Args:
         server: the target's server.
@@ -158,32 +163,37 @@ class Ability:
 
     @property
     def context(self) -> int | None:
-        """Tokens of the longest input that it takes; None where that is not known."""
+        """Maximum tokens of an input; None if it is unknown."""
         return None
 
     def capabilities(self, *, look_up: bool = False) -> Capabilities:  # noqa: ARG002 - for those that can look it up
-        """Return what is known of the model here.
+        """Return what is known about the model here.
 
         Args:
-            look_up: a catalogue may be asked over the network, for seconds at most.
+            look_up: whether a catalogue may be fetched over the network, for seconds at most.
         """
         return Capabilities(context=self.context)
 
     def prepare(self) -> None:
-        """Read what lies in files (the model's description, a login), which an event loop must not do.
+        """Read files (the model's description, a login), which must not happen on an event loop.
 
-        Called before each request, off the loop for async ones; what was read is believed until the next time.
+        Called before each request, on a thread for async ones; the result is used until the next call.
         """
         self.server.prepare()
 
     def probe(self) -> Effects:
-        """Ask the target what it serves, with one word computed at the most; returns a `ProbeReport`."""
+        """Ask the target what it serves, computing one word at most; returns a `ProbeReport`."""
         raise NotImplementedError
 
     def ask(self, request: HttpRequest, credential: Credential | None = None) -> Generator[Any, Any, HttpResponse]:
-        """Send with a key, the target's own if none is given, and only to that key's origin."""
+        """Send a request with a key; it is sent only to that key's origin.
+
+        Args:
+            request: the request.
+            credential: the key; by default the target's own.
+        """
         return self.server.ask(request, credential)
 
     def close(self) -> None:
-        """Give back what is held, by the server too."""
+        """Release resources, including the server's."""
         self.server.close()

@@ -1,4 +1,4 @@
-"""What every kind does for chat: an answer that is streamed where the server can, and whole where it cannot."""
+"""Base of all chat abilities: answers are streamed if the server supports it, otherwise read whole."""
 
 import dataclasses
 from collections.abc import Callable, Generator, Iterable, Mapping
@@ -14,32 +14,32 @@ from hf_gateway.values.chat import AnswerBuilder, ChatEvent, ChatRequest
 from hf_gateway.values.http import HttpRequest, HttpResponse
 
 USAGE_GRACE_S = 2.0
-"""Seconds after the finish reason for the count of tokens to come."""
+"""How long to wait for the count of tokens after the finish reason."""
 BODY_END_TIMEOUT_S = 0.1
-"""Seconds after a stream's own last word for the end of its body, with which its connection can be used again."""
+"""How long to wait for the end of the body after a stream's end marker; then its connection can be reused."""
 
 
 class StreamDecoder(Protocol):
-    """A wire's reader of streamed answers."""
+    """The decoder of a streamed answer, from a wire module."""
 
     starts: ClassVar[bytes]
-    """The bytes of which one is the first of such a stream."""
+    """The possible first bytes of such a stream."""
     finished: bool
-    """Whether a finish reason was there."""
+    """Whether a finish reason has arrived."""
 
     @property
     def done(self) -> bool:
-        """Whether the stream's own last word was there: nothing more will come."""
+        """Whether the stream's end marker has arrived: no more events will come."""
 
     def feed(self, data: bytes) -> Iterable[ChatEvent]:
-        """Take bytes, return the events in them."""
+        """Decode bytes; returns the events in them."""
 
     def end(self) -> Iterable[ChatEvent]:
-        """Return what was still open when the stream ended."""
+        """Return the events that were incomplete at the end of the stream."""
 
 
 class ChatAbility(Ability):
-    """Answers conversations. A kind's own class gives `chat` and `probe`, and what it knows of the context."""
+    """Answers conversations. A kind's class implements `chat` and `probe`, and reports the context it knows."""
 
     options: ChatOptions
 
@@ -49,11 +49,11 @@ class ChatAbility(Ability):
         self._streams = StreamSupport(able=self.target.options.get("stream", True) is not False)
 
     def chat(self, request: ChatRequest, builder: AnswerBuilder) -> Effects:
-        """Answer: put every `ChatEvent` into `builder` and yield an `Emit` of what it gives back, where that has content.
+        """Answer: add every `ChatEvent` to `builder` and yield an `Emit` of its result if that has content.
 
         Args:
-            request: what is asked; `request.model` is the model to ask.
-            builder: takes the answer.
+            request: the conversation; `request.model` is the model to call.
+            builder: collects the answer.
 
         Raises:
             GatewayError: the server refused, or broke off.
@@ -68,14 +68,14 @@ class ChatAbility(Ability):
         whole: Callable[[HttpResponse], ChatEvent],
         pieces: Callable[[Mapping[str, str]], StreamDecoder],
     ) -> Effects:
-        """Send a chat request and gather its answer; what a server refuses to stream is asked for at once as a whole.
+        """Send a chat request and collect its answer; if the server refuses to stream, a whole answer is requested at once.
 
         Args:
-            request: what is asked; `stream` says whether in pieces.
-            builder: takes the answer.
+            request: the conversation; `stream` says whether to stream.
+            builder: collects the answer.
             encode: makes the HTTP request.
-            whole: reads an answer that comes at once.
-            pieces: makes the reader of a stream from its headers.
+            whole: decodes an answer that arrives whole.
+            pieces: makes the decoder of a stream from its headers.
         """
         if request.stream and self._streams.may_stream(request):
             try:
@@ -97,7 +97,7 @@ class ChatAbility(Ability):
         whole: Callable[[HttpResponse], ChatEvent],
         pieces: Callable[[Mapping[str, str]], StreamDecoder],
     ) -> Effects:
-        """Open a stream and gather its pieces; returns whether the answer came whole, since servers ignore what was asked for."""
+        """Read a stream; returns whether the answer arrived whole, since servers may ignore the request for a stream."""
         opened: Opened = yield Open(message, self.server.credential())
         decoder, answered = pieces(opened.headers), 200 <= opened.status < 300
         data: bytes | None = (yield Read(opened.source)) if answered else b""
@@ -120,19 +120,24 @@ class ChatAbility(Ability):
                 raise
 
     def _read_whole(self, opened: Opened, start: bytes | None) -> Generator[Any, Any, HttpResponse]:
-        """Read a body to its end. start: what was read of it before, None for its end."""
+        """Read a body to its end. start: the bytes read before, None at its end."""
         body, data = bytearray(), start
         while data is not None:
             body += data
             data = yield Read(opened.source)
         credential = self.server.credential()
-        # Some servers quote the key they refuse.
+        # Some servers quote a key that they refuse.
         kept = bytes(body).replace(credential.secret.reveal().encode(), b"***") if credential else bytes(body)
         return HttpResponse(opened.status, opened.headers, kept)
 
 
 def emit_content(builder: AnswerBuilder, events: Iterable[ChatEvent]) -> Generator[Emit, None, None]:
-    """Gather events, and hand on what of them a reader would see."""
+    """Collect events, and emit those with content.
+
+    Args:
+        builder: collects the answer.
+        events: pieces of it.
+    """
     for event in events:
         piece = builder.add(event)
         if piece.has_content:

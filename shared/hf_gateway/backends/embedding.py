@@ -1,4 +1,4 @@
-"""What every kind does for embeddings: its batch limits, its vector space, its prompts."""
+"""Base of all embedding abilities: batch limits, the vector space, prompts."""
 
 import dataclasses
 from collections.abc import Callable, Generator
@@ -18,27 +18,33 @@ from hf_gateway.values.vector_space import VectorSpace, canonical
 from hf_gateway.values.wording import quantity
 
 _ENVELOPE_BYTES = 4096
-"""Bytes left for what stands around the texts in a body."""
+"""Reserved for the rest of a body around the texts."""
 BATCH_LIMIT_LIFETIME_S = 60.0
-"""Seconds for which a refusal of a batch is remembered: the server may be another one by then, and asking costs a refusal."""
+"""How long a refused batch is remembered: the server may be another one later, and another attempt costs one refusal."""
 
 
 class ObservedBatchLimit:
-    """What a server refused to take at once, for BATCH_LIMIT_LIFETIME_S seconds. Thread-safe."""
+    """The limit of a batch that a server refused, for BATCH_LIMIT_LIFETIME_S. Safe for threads."""
 
     def __init__(self) -> None:
-        """Know nothing."""
+        """Start without a limit."""
         self._texts: int | None = None
         self._about: tuple[int, int] | None = None
         self._until = 0.0
 
     @property
     def texts(self) -> int | None:
-        """How many texts it takes by its own word."""
+        """The maximum number of texts that the server reported."""
         return self._texts if monotonic() < self._until else None
 
     def note_refusal(self, count: int, size: int, most: int | None) -> None:
-        """Take a refusal of so many texts, of so many bytes together; most: what it takes, if it said so."""
+        """Record a refused batch.
+
+        Args:
+            count: how many texts it had.
+            size: their bytes in JSON.
+            most: the maximum that the server reported, if it did.
+        """
         if count < 2:
             return
         if monotonic() >= self._until:
@@ -51,9 +57,14 @@ class ObservedBatchLimit:
         self._until = monotonic() + BATCH_LIMIT_LIFETIME_S
 
     def fewer(self, count: int, size: Callable[[], int]) -> int | None:
-        """Return into how many texts a batch is to be cut that is like what was refused without a number; None for no need.
+        """Return the size of the parts for a batch like the refused one; None if it need not be divided.
 
-        It is like that if it has as many texts and as many bytes, since the refusal does not tell which of them were too many.
+        It is like the refused one if it has as many texts and as many bytes, since the refusal does not say which of them was too
+        many.
+
+        Args:
+            count: how many texts it has.
+            size: returns their bytes in JSON.
         """
         about = self._about if monotonic() < self._until else None
         if about is None or count <= about[0] or (whole := size()) <= about[1]:
@@ -66,13 +77,13 @@ def _size(request: EmbedRequest) -> int:
 
 
 class EmbeddingAbility(Ability):
-    """Embeds texts. A kind's own class gives `embed` and `probe`, and whatever differs from what stands here."""
+    """Embeds texts. A kind's class implements `embed` and `probe`, and overrides what differs."""
 
     options: EmbedOptions
     max_bytes: ClassVar[int] = 2_000_000
-    """Bytes of one request's body; what is longer is cut into several."""
+    """Maximum size of one request's body; longer ones are divided."""
     most_texts: int | None = None
-    """Texts of one request, before the server was asked; None for any number."""
+    """Maximum texts per request, before the server was asked; None for any number."""
 
     def __init__(self, server: Server, options: EmbedOptions) -> None:
         super().__init__(server, options)
@@ -82,13 +93,13 @@ class EmbeddingAbility(Ability):
 
     @property
     def batch_texts(self) -> int | None:
-        """Texts that are sent in one request at most, as far as it is known; None for any number."""
+        """Maximum texts per request, as far as it is known; None for any number."""
         known = [most for most in (self.most_texts, self._learnt.texts) if most is not None]
         return min(known, default=None)
 
     @property
     def context(self) -> int | None:
-        """Tokens of the longest text that it takes; None where that is not known."""
+        """Maximum tokens of a text; None if it is unknown."""
         return self.space().max_tokens
 
     def prepare(self) -> None:
@@ -99,7 +110,7 @@ class EmbeddingAbility(Ability):
     def space(self) -> VectorSpace:
         """Return the space that is declared for this target: by the target itself, the model's files, the chain's options.
 
-        Reads files of this machine at most; what is not declared is None.
+        Reads only files of this machine; what is not declared is None.
         """
         options = self.options
         changes: dict[str, Any] = {}
@@ -114,13 +125,13 @@ class EmbeddingAbility(Ability):
         return dataclasses.replace(self.model_space(), **changes)
 
     def model_space(self) -> VectorSpace:
-        """Return the model's space before the chain's options change it."""
+        """Return the model's space before the chain's options are applied."""
         if self._model_space is None:
             self._model_space = self.read_model_space()
         return self._model_space
 
     def read_model_space(self) -> VectorSpace:
-        """Find out the model's space, from the target and from files of this machine."""
+        """Determine the model's space, from the target and from files of this machine."""
         target = self.target
         named = VectorSpace(self.space_model(), target.revision)
         if target.model is not None and (files := self.find_files(named.model)) is not None:
@@ -132,7 +143,7 @@ class EmbeddingAbility(Ability):
         return sources.find_served(model, self.target.revision)
 
     def space_model(self) -> str:
-        """Return the model's name as spaces know it; a server whose model is not named stands for itself."""
+        """Return the model's name in spaces; for a server whose model is not named, the target's label."""
         return canonical(self.target.model) if self.target.model else self.target.label
 
     @property
@@ -148,26 +159,26 @@ class EmbeddingAbility(Ability):
 
     @property
     def mixes_roles(self) -> bool:
-        """Whether one request may have texts of both roles: the prompts are put here, not by the server."""
+        """Whether one request may contain texts of both roles: prompts are added here, not by the server."""
         return True
 
     def served_space(self) -> Effects:
-        """Ask the target which space it serves, as far as it tells; returns a `VectorSpace`, or None."""
+        """Ask the target which space it serves; returns a `VectorSpace` with what it reports, or None."""
         yield from ()
         return None
 
     def embed(self, request: EmbedRequest) -> Effects:
-        """Embed; returns an `EmbedAnswer` with the model's whole vectors. Raises GatewayErrors."""
+        """Embed; returns an `EmbedAnswer` with the model's whole vectors. Raises GatewayError."""
         raise NotImplementedError
 
     def add_prompts(self, request: EmbedRequest) -> list[str]:
-        """Put the role's prompt before each text, as sentence-transformers does; for servers that are told no role."""
+        """Add the role's prompt to each text, as sentence-transformers does; for servers without roles."""
         space = self.space()
         prompt = space.query_prompt if request.role == "query" else space.document_prompt
         if prompt is None and request.role == "query":
             notice_once(
                 f"{self.target.label}: whether {space.model} wants a prompt before queries is not known on this machine, "
-                'so none is put; pass query_prompt= to say it ("" for none)'
+                'so none is put; pass query_prompt= to set it ("" for none)'
             )
         texts = [prompt + text for text in request.texts] if prompt else list(request.texts)
         if request.documents:
@@ -176,12 +187,17 @@ class EmbeddingAbility(Ability):
         return texts
 
     def note_batch_limit(self, limit: BatchTooLarge, request: EmbedRequest) -> None:
-        """Remember what the server refused to take at once, or it would be asked in vain for every batch of a long list."""
+        """Record what the server refused, so that not every batch of a long list is refused first.
+
+        Args:
+            limit: the refusal.
+            request: the refused batch.
+        """
         if limit.status is not None:
             self._learnt.note_refusal(len(request.texts), _size(request), limit.max_texts)
 
     def check_count(self, request: EmbedRequest) -> None:
-        """Have the chain cut a batch of more texts than are taken at once. Raises BatchTooLarge."""
+        """Raise BatchTooLarge for a batch of more texts than the server accepts at once."""
         count, most = len(request.texts), self.batch_texts
         if most is None or count <= most:
             most = self._learnt.fewer(count, lambda: _size(request))
@@ -191,7 +207,15 @@ class EmbeddingAbility(Ability):
             )
 
     def ask(self, request: HttpRequest, credential: Credential | None = None) -> Generator[Any, Any, HttpResponse]:
-        """Send with a key, the target's own if none is given. Raises BatchTooLarge for a body of too many bytes."""
+        """Send a request with a key.
+
+        Args:
+            request: the request.
+            credential: the key; by default the target's own.
+
+        Raises:
+            BatchTooLarge: its body has too many bytes.
+        """
         if request.body is not None and len(request.body) > self.max_bytes:
             raise BatchTooLarge(f"takes {self.max_bytes} bytes at once", max_bytes=self.max_bytes - _ENVELOPE_BYTES)
         return self.server.ask(request, credential)

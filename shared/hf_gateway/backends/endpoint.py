@@ -19,7 +19,7 @@ MAX_TEXTS = 32
 
 
 class EndpointEmbedding(EmbeddingAbility):
-    """Speaks to the root path, which both containers for embeddings serve: TEI's and the inference toolkit's."""
+    """Calls the root path, which both containers for embeddings serve: TEI's and the inference toolkit's."""
 
     most_texts = MAX_TEXTS
 
@@ -49,18 +49,18 @@ class EndpointEmbedding(EmbeddingAbility):
         )
 
     def probe(self) -> Effects:
-        """Ask TEI's `/info`; an endpoint with another container has none, and answers nevertheless."""
+        """Ask TEI's `/info`; an endpoint with another container does not have it, and counts as available nevertheless."""
         response = yield from self.ask(tei.encode_info(self.server.base_url))
         try:
             info = tei.decode_info(response, target=self.target.label)
         except ModelNotFound:
             yield from self.ask(get(f"{self.server.base_url}/health"))
-            return ProbeReport([], "answers; its container does not say what it serves")
+            return ProbeReport([], "answers; its container does not report what it serves")
         return ProbeReport([info.model], f"text-embeddings-inference {info.version or ''}")
 
 
 class EndpointChat(OpenAIFormChat):
-    """Speaks to `/v1/chat/completions`, as the containers for chat do: TGI, vLLM, SGLang, llama.cpp."""
+    """Calls `/v1/chat/completions`, as the containers for chat serve it: TGI, vLLM, SGLang, llama.cpp."""
 
     def probe(self) -> Effects:
         """List the models."""
@@ -71,8 +71,8 @@ class EndpointChat(OpenAIFormChat):
 class EndpointServer(Server):
     """A dedicated endpoint.
 
-    Options: `access` ("public" for an endpoint that needs no token); for chat `stream_usage` (False for a container that knows
-    no stream_options), `stream` (False for one that cannot stream), `send_reasoning` and `think_tags`, as for `openai`.
+    Options: `access` ("public" for an endpoint that needs no token); for chat `stream_usage` (False for a container without
+    stream_options), `stream` (False for one that cannot stream), `send_reasoning` and `think_tags`, as for `openai`.
     """
 
     kind = kinds.ENDPOINT
@@ -83,4 +83,4 @@ class EndpointServer(Server):
 
 
 EndpointBackend = EndpointServer
-"""Its name in the entry points of an installation that was made before this one."""
+"""Its name in the entry points of older installations."""

@@ -16,7 +16,7 @@ MAX_TEXTS = 256
 
 
 class HashEmbedding(EmbeddingAbility):
-    """Deterministic, the same for queries and documents; a space of its own, never to be mixed with a model's."""
+    """Deterministic, and the same for queries and documents; a space of its own, never to be mixed with a model's."""
 
     most_texts = MAX_TEXTS
 
@@ -25,7 +25,7 @@ class HashEmbedding(EmbeddingAbility):
         wanted = options.dimensions
         dim = self.target.options.get("dim", wanted or DEFAULT_DIM)
         if wanted is not None and wanted != dim:
-            # Cut hash vectors are not those of the shorter hash, and nothing in their space would say so.
+            # Truncated hash vectors are not those of the shorter hash, and their space would not show it.
             raise ConfigError(f"target 'hash:{dim}' cannot be cut to dimensions={wanted}; write 'hash:{wanted}'")
         try:
             self._engine = HashingEngine(dim)
@@ -46,16 +46,16 @@ class HashEmbedding(EmbeddingAbility):
         )
 
     def space_model(self) -> str:
-        """Name the scheme, not the chain's model, which has no part in it."""
+        """Return the name of the scheme: the chain's model has no influence."""
         return "hf-gateway/feature-hashing-v1"
 
     @property
     def authoritative(self) -> bool:
-        """The vectors are made here, by the model itself."""
+        """Always True: the vectors are computed here."""
         return True
 
     def embed(self, request: EmbedRequest) -> Effects:
-        """Hash; a few hundred texts at a time, off the event loop."""
+        """Hash a few hundred texts at a time, outside of the event loop."""
         self.check_count(request)
         for index, text in enumerate(request.texts):
             if len(text) > MAX_CHARS and not request.truncate:
@@ -69,7 +69,7 @@ class HashEmbedding(EmbeddingAbility):
         return EmbedAnswer(vectors, Usage(0), self.space_model())
 
     def probe(self) -> Effects:
-        """Answer at once."""
+        """Report the scheme at once."""
         yield from ()
         return ProbeReport([self.space_model()], f"{self._dim} numbers a vector")
 
@@ -84,4 +84,4 @@ class HashServer(Server):
 
 
 HashBackend = HashServer
-"""Its name in the entry points of an installation that was made before this one."""
+"""Its name in the entry points of older installations."""

@@ -43,22 +43,22 @@ log = logger(__name__)
 
 MAX_TEXTS = 32
 MAPPING_LIFETIME_S = 600.0
-"""Seconds for which the Hub's answer about who serves a model is believed."""
+"""How long the Hub's list of a model's providers is used."""
 MAPPING_RETRY_S = 30.0
-"""Seconds until a Hub that did not answer is asked again: it must not hold up every request."""
+"""Pause before a Hub that did not answer is asked again, so that it does not delay every request."""
 
 VECTOR_PIPELINES = frozenset({"feature-extraction"})
 """The pipelines under which providers list models for embeddings."""
 PIPELINES = {"hf-inference": VECTOR_PIPELINES | {"sentence-similarity"}}
-"""Providers that are called by the pipeline's name, so that a model listed for a neighbouring task will do."""
+"""Providers that are called by the pipeline's name, so that a model listed for a related task will do."""
 POLICIES = ("cheapest", "fastest", "preferred")
 
 _read: dict[tuple[Any, ...], VectorSpace] = {}
-"""What models' files on the Hub said, in this process; by Hub, model, revision, key and whether texts are cut."""
+"""Spaces read from models' files on the Hub, in this process; by Hub, model, revision, key and truncation."""
 
 
 class HfEmbedding(EmbeddingAbility):
-    """Asks the Hub once in a while who serves the model, and calls the pipeline by name."""
+    """Asks the Hub occasionally which providers serve the model, and calls the pipeline by name."""
 
     server: "HfServer"
     most_texts = MAX_TEXTS
@@ -75,7 +75,7 @@ class HfEmbedding(EmbeddingAbility):
             )
         if provider not in (None, "auto", *EMBEDDING_PROVIDERS):
             raise ConfigError(
-                f"the provider {provider!r} serves no embeddings; those that do: {', '.join(EMBEDDING_PROVIDERS)}"
+                f"the provider {provider!r} does not support embeddings; those that do: {', '.join(EMBEDDING_PROVIDERS)}"
             )
         self._routes: list[Route] | None = None
         self._routes_until = 0.0
@@ -87,31 +87,31 @@ class HfEmbedding(EmbeddingAbility):
         """Find the key for the Hub too, which is another origin than the router's."""
         super().prepare()
         self._hub_credential = None
-        # A token for Hugging Face's own router is one for its Hub; one that was bound to another router is not.
+        # A token for Hugging Face's own router is valid for its Hub; one that was bound to another router is not.
         if is_hugging_face(self.server.hub) and is_hugging_face(self.server.url):
             self._hub_credential = self.server.find_key(self.server.hub)
 
     def served_space(self) -> Effects:
-        """Return what the model's files on the Hub say, where they are not on this machine: the router itself says nothing.
+        """Return the space in the model's files on the Hub, if they are not on this machine: the router itself reports none.
 
-        For comparing only. A prompt found there is not put before texts: whether the Hub could be reached would then decide
-        about the vectors, and no name of the space would tell.
+        For comparison only. A prompt found there is not added to texts: otherwise the vectors would depend on whether the Hub
+        could be reached, and no name of the space would show it.
         """
         return (yield from self._asked.run(self._fetch_space, self.target.label))
 
     def _fetch_space(self) -> Effects:
         target, options = self.target, self.options
         if (yield Compute(lambda: sources.find(self.space_model(), target.revision))) is not None:
-            return None  # they are what is declared
+            return None  # the declared space is read from them
         route = yield from self._route()
         if self._routes is None:
-            return None  # the Hub is away
+            return None  # the Hub cannot be reached
         secret = self._hub_credential.secret.fingerprint() if self._hub_credential else None
         key = (self.server.hub, self.space_model(), target.revision, secret, options.truncate)
         if key not in _read:
             _read[key] = yield from self._read_from_hub()
         not_the_files = {
-            "revision": True,  # nor which weights a provider runs
+            "revision": True,  # providers do not report which weights they run
             "precision": True,
             "normalized": options.normalize or route.provider != "hf-inference",
             "dimension": options.dimensions is not None,
@@ -130,7 +130,7 @@ class HfEmbedding(EmbeddingAbility):
         return served
 
     def _read_from_hub(self) -> Effects:
-        """Fetch the few small files that describe the model: one, and then whichever it shows to be needed."""
+        """Fetch the small files that describe the model: the first one, and then those it refers to."""
         model, label = self.space_model(), self.target.label
         known: dict[str, Any] = {}
         while True:
@@ -140,7 +140,7 @@ class HfEmbedding(EmbeddingAbility):
             except KeyError as missing:
                 name = str(missing.args[0])
             except ConfigError as error:
-                raise BadResponse(f"the files of {model} on the Hub make no sense: {error}", target=label) from None
+                raise BadResponse(f"the files of {model} on the Hub are invalid: {error}", target=label) from None
             if name in known or not set(name.split("/")).isdisjoint(("", ".", "..")):
                 raise BadResponse(f"the files of {model} on the Hub point out of it: {name!r}", target=label)
             message = hf_inference.encode_file(self.server.hub, model, self.target.revision, name)
@@ -150,7 +150,7 @@ class HfEmbedding(EmbeddingAbility):
         return found
 
     def embed(self, request: EmbedRequest) -> Effects:
-        """Embed a batch through the first provider that serves the model."""
+        """Embed a batch with the first provider that serves the model."""
         self.check_count(request)
         route = yield from self._route()
         texts, label, pooling = self.add_prompts(request), self.target.label, self.space().pooling
@@ -168,7 +168,7 @@ class HfEmbedding(EmbeddingAbility):
         return dataclasses.replace(answer, provider=route.provider)
 
     def probe(self) -> Effects:
-        """Ask the Hub who serves the model; no model is called, since a call costs."""
+        """Ask the Hub for the model's providers; no model is called, since a call costs."""
         self._routes, self._routes_until = None, 0.0
         route = yield from self._route()
         return ProbeReport(
@@ -186,13 +186,13 @@ class HfEmbedding(EmbeddingAbility):
                 self._routes_until = self._clock.now() + MAPPING_RETRY_S
                 if self._routes is None:
                     log.warning(
-                        "%s: the Hub did not say who serves %s (%s); trying hf-inference",
+                        "%s: the Hub did not return the providers of %s (%s); trying hf-inference",
                         self.target.label,
                         self.space_model(),
                         error.message,
                     )
         if self._routes is None:
-            # The router may well be up when the Hub is not, and this provider needs no mapping.
+            # The router may be available when the Hub is not, and this provider needs no mapping.
             return Route("hf-inference", self.space_model(), "feature-extraction", "unknown")
         return self._choose_route(self._routes)
 
@@ -210,7 +210,7 @@ class HfEmbedding(EmbeddingAbility):
                     if route.provider == "hf-inference"
                     else route
                 )
-        said = ", ".join(f"{route.provider} ({route.pipeline}, {route.status})" for route in routes) or "nobody"
+        said = ", ".join(f"{route.provider} ({route.pipeline}, {route.status})" for route in routes) or "no provider"
         who = f"provider {wanted!r} does not serve" if wanted else "no provider serves"
         raise ModelNotFound(
             f"{who} embeddings of {model}; the Hub lists {said}; another way: targets=['local']",
@@ -219,7 +219,7 @@ class HfEmbedding(EmbeddingAbility):
 
 
 class HfChat(OpenAIFormChat):
-    """Lets the router choose, by a provider's name or a policy: `cheapest`, `fastest`, which is its own default, `preferred`."""
+    """Calls the router with a provider's name or a policy: `cheapest`, `fastest` (the router's default), `preferred`."""
 
     server: "HfServer"
     strict = True
@@ -230,37 +230,37 @@ class HfChat(OpenAIFormChat):
             raise ConfigError("target 'hf' needs a model: pass model=, or set HF_MODEL_ID")
 
     def prepare(self) -> None:
-        """Find the key, and read the catalogue that is here."""
+        """Find the key, and read the catalogue on this machine."""
         super().prepare()
         self.capabilities()
 
     def chat_url(self) -> str:
-        """Return the router's chat route."""
+        """Return the URL of the router's chat route."""
         router = self.server.url
         return f"{router}/chat/completions" if router.endswith("/v1") else f"{router}/v1/chat/completions"
 
     def chat_model(self, model: str | None) -> str | None:
-        """Return the model with the provider or the policy behind it, as the router wants it."""
+        """Return the model with the provider or policy appended, the router's form."""
         provider = self.target.provider
         return f"{model}:{provider}" if model and provider and provider != "auto" and ":" not in model else model
 
     def chat_headers(self) -> Mapping[str, str]:
-        """Name the organisation that pays."""
+        """Return the header that names the paying organisation."""
         return self.server.headers()
 
     @property
     def context(self) -> int | None:
-        """Tokens it takes, by the router's catalogue, as far as it was read."""
+        """Maximum tokens, from the router's catalogue if it was read."""
         return self.capabilities().context
 
     def capabilities(self, *, look_up: bool = False) -> Capabilities:
-        """Return what the router's catalogue tells of the model."""
+        """Return what the router's catalogue reports about the model."""
         listed, model = router_catalogue.catalogue_of(self.server.url), self.target.model or ""
         entry = listed.find_entry(model) if look_up else listed.cached_entry(model)
         return entry.capabilities(self.target.provider) if entry else Capabilities()
 
     def probe(self) -> Effects:
-        """Ask the router's catalogue who serves the model; no model is called, since a call costs."""
+        """Ask the router's catalogue for the model's providers; no model is called, since a call costs."""
         response = yield from self.ask(hf_router.encode_models(self.server.url))
         entries = hf_router.decode_models(response, target=self.target.label)
         model = (self.target.model or "").partition(":")[0]
@@ -298,7 +298,7 @@ class HfServer(Server):
 
     @property
     def url(self) -> str:
-        """The router's base."""
+        """The router's base URL."""
         return self._router
 
     @property
@@ -308,10 +308,10 @@ class HfServer(Server):
         return f"hf:{self.target.options.get('bill_to') or (credential.secret.fingerprint() if credential else '')}"
 
     def headers(self) -> Mapping[str, str]:
-        """Return what is sent with each call: the organisation that pays."""
+        """Return the header that names the paying organisation."""
         bill_to = self.target.options.get("bill_to")
         return {"x-hf-bill-to": str(bill_to)} if bill_to else {}
 
 
 HfBackend = HfServer
-"""Its name in the entry points of an installation that was made before this one."""
+"""Its name in the entry points of older installations."""

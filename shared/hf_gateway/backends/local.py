@@ -42,7 +42,7 @@ from hf_gateway.wire import hf_inference
 MAX_TEXTS = 1024
 """Enough to sort by length."""
 MAX_BYTES = 256_000
-"""A few seconds at most between two chances to stop: some 60,000 tokens."""
+"""Limits the time between two chances to cancel to a few seconds: some 60,000 tokens."""
 
 
 class LocalEmbedding(EmbeddingAbility):
@@ -57,11 +57,11 @@ class LocalEmbedding(EmbeddingAbility):
 
     @property
     def authoritative(self) -> bool:
-        """The vectors are made here, by the model itself."""
+        """Always True: the model's own files make the vectors."""
         return True
 
     def prepare(self) -> None:
-        """Read the model's description; and look for a key, where there is something to download with it."""
+        """Read the model's description; and find a key, if there is something to download."""
         if self._engine is not None:
             return
         if self._find_model()[0] is not None:
@@ -81,13 +81,13 @@ class LocalEmbedding(EmbeddingAbility):
         return (yield Compute(lambda: self._compute(request), self.server.executor()))
 
     def probe(self) -> Effects:
-        """Look for the model and an engine, and ask the Hub about a model that is not here; loads and downloads nothing."""
+        """Look for the model and an engine, and ask the Hub about a missing model; loads and downloads nothing."""
         engine = self._engine
         runs = f", in {engine.precision} on {engine.device} by {engine.name}" if engine is not None else ""
         return self.server.find_model(lambda: require_engine(self.target.options), runs)
 
     def close(self) -> None:
-        """Let the model and the thread go."""
+        """Release the model and the thread."""
         self._engine = None
         super().close()
 
@@ -96,27 +96,27 @@ class LocalEmbedding(EmbeddingAbility):
         return sources.find(model, self.target.revision)
 
     def engine(self) -> EmbeddingEngine:
-        """Return the engine, loading the model first if need be."""
+        """Return the engine, loading the model first if needed."""
         with self.server.loading:
             engine = self._engine
             if engine is None:
                 target = self.target
                 assert target.model is not None
-                require_engine(target.options)  # before a model of gigabytes is downloaded for nobody
+                require_engine(target.options)  # before a model of gigabytes is downloaded in vain
                 files, weights = self._find_model()
                 if files is None:
                     trusted = bool(target.options.get("trust_remote_code"))
                     files = sources.fetch(
                         target.model, target.revision, self.server.credential(), code=trusted, weights=weights
                     )
-                self._model_space = self.read_model_space()  # the files say more than was known without them
+                self._model_space = self.read_model_space()  # the files contain more than was known without them
                 engine = self._engine = open_engine(files, self.space(), target.options, target.revision)
             return engine
 
     def _find_model(self) -> tuple[sources.ModelFiles | None, sources.Weights]:
-        """Return the model's files, None where there is something to download; and what that would be.
+        """Return the model's files, None if something must be downloaded; and what that would be.
 
-        Tensors where torch can read them, or where they were converted before; a graph else.
+        Tensors if torch can load them, or if they were converted before; otherwise a graph.
         """
         assert self.target.model is not None
         files = sources.find(self.target.model, self.target.revision)
@@ -133,7 +133,7 @@ class LocalEmbedding(EmbeddingAbility):
 
 
 class LocalChat(ChatAbility):
-    """Answers in this process."""
+    """Chat with a model in this process."""
 
     server: "LocalServer"
 
@@ -143,7 +143,7 @@ class LocalChat(ChatAbility):
 
     @property
     def context(self) -> int | None:
-        """Tokens the model takes, by its files on this machine."""
+        """The model's maximum tokens, from its files on this machine."""
         model = self.target.model or ""
         if (engine := self._engines.get(model)) is not None:
             return engine.context
@@ -151,33 +151,40 @@ class LocalChat(ChatAbility):
         return sources.context_of(files) if files else None
 
     def chat(self, request: ChatRequest, builder: AnswerBuilder) -> Effects:
-        """Answer in this process; the pieces come from the engine's own thread."""
+        """Answer in this process; the pieces come from the engine's own thread.
+
+        Args:
+            request: the conversation.
+            builder: collects the answer.
+        """
         model = request.model or self.target.model or ""
         if self.target.options.get("send_reasoning") == "never":
             request = dataclasses.replace(request, messages=tuple(with_reasoning(request.messages, None)))
         if unsent := request.sampling.extra_body:
-            notice_once(f"{self.target.label}: a model in this process has no use for extra_body ({', '.join(unsent)})")
+            notice_once(
+                f"{self.target.label}: a model in this process does not support extra_body ({', '.join(unsent)})"
+            )
         engine: ChatEngine = yield Compute(lambda: self.chat_engine(model), self.server.executor())
         generation = engine.start(request)
         while (event := (yield Read(generation, patient=True))) is not None:
             yield from emit_content(builder, [event])
 
     def probe(self) -> Effects:
-        """Look for the model and an engine, and ask the Hub about a model that is not here; loads and downloads nothing."""
+        """Look for the model and an engine, and ask the Hub about a missing model; loads and downloads nothing."""
         return self.server.find_model(require_chat_engine)
 
     def close(self) -> None:
-        """Let the models and the thread go."""
+        """Release the models and the thread."""
         self._engines = {}
         super().close()
 
     def chat_engine(self, model: str) -> ChatEngine:
-        """Return the engine for a chat model, loading it first if need be."""
+        """Return the engine for a chat model, loading it first if needed."""
         with self.server.loading:
             engine = self._engines.get(model)
             if engine is None:
                 target = self.target
-                require_chat_engine()  # before a model of gigabytes is downloaded for nobody
+                require_chat_engine()  # before a model of gigabytes is downloaded in vain
                 revision = target.revision if model == target.model else None
                 trusted = bool(target.options.get("trust_remote_code"))
                 files = sources.fetch(model, revision, self.server.credential(), code=trusted)
@@ -188,10 +195,10 @@ class LocalChat(ChatAbility):
 class LocalServer(Server):
     """This process: loads a model when it is first needed; async calls queue on one thread, so the event loop stays free.
 
-    Options: `engine` ("openvino", "onnxruntime" or "torch", for embeddings; without it the fastest that can), `device`,
-    `dtype` ("auto", "fp32", "bf16", or torch's words), `batch_size` (texts at once, for embeddings), `trust_remote_code`
-    (with a revision that is a whole commit), for chat `send_reasoning` ("auto": the chat template sees the thoughts of turns
-    with tool calls, where it has a place for them; "never").
+    Options: `engine` ("openvino", "onnxruntime" or "torch", for embeddings; by default the fastest that supports the model),
+    `device`, `dtype` ("auto", "fp32", "bf16", or torch's names), `batch_size` (texts at once, for embeddings),
+    `trust_remote_code` (with a revision that is a whole commit), for chat `send_reasoning` ("auto": the chat template
+    receives the reasoning of turns with tool calls, if it supports that; "never").
     """
 
     kind = kinds.LOCAL
@@ -211,15 +218,15 @@ class LocalServer(Server):
 
     @property
     def key_url(self) -> str:
-        """A key is for the Hub, where the model is downloaded from."""
+        """The Hub's URL, where the model is downloaded from."""
         return hub_url(self.environment)
 
     def find_model(self, require: Callable[[], None], runs: str = "") -> Effects:
-        """Look for the model on this machine, and ask the Hub about one that is not here; returns a `ProbeReport`.
+        """Look for the model on this machine, and ask the Hub about a missing one; returns a `ProbeReport`.
 
         Args:
-            require: raises where no engine could run it.
-            runs: how it runs here, where it is loaded.
+            require: raises if no engine could run it.
+            runs: how it runs here, if it is loaded.
         """
         name = self.target.model
         assert name is not None
@@ -242,14 +249,14 @@ class LocalServer(Server):
         return ProbeReport([model], "not on this machine yet; the first call downloads it from the Hub", access)
 
     def close(self) -> None:
-        """Let the thread go."""
+        """Release the thread."""
         with self._starting:
             threads, self._threads = self._threads, None
         if threads is not None and self._pid == os.getpid():
             threads.shutdown(wait=False, cancel_futures=True)
 
     def executor(self) -> ThreadPoolExecutor:
-        """Return the one thread that computes; started when it is first needed."""
+        """Return the single thread that computes; started when it is first needed."""
         with self._starting:
             if self._threads is None or self._pid != os.getpid():  # threads do not survive a fork
                 self._pid = os.getpid()
@@ -258,4 +265,4 @@ class LocalServer(Server):
 
 
 LocalBackend = LocalServer
-"""Its name in the entry points of an installation that was made before this one."""
+"""Its name in the entry points of older installations."""

@@ -29,10 +29,10 @@ from hf_gateway.wire.ollama_chat import ForcedCall
 DEFAULT_PORT = 11434
 MAX_TEXTS = 64
 MIN_CONTEXT_TOKENS = 2048
-"""Tokens that every Ollama takes without being told a `num_ctx`; what it takes beyond them depends on the machine."""
+"""Context that every Ollama accepts without a `num_ctx`; what it accepts beyond that depends on the machine."""
 
-# What Ollama's library calls models of the Hub (ollama.com/library, each page names its source). A model's own name comes
-# before its other tags. A tag that is not listed is a model of its own: `:33m` of all-minilm is another one than `:22m`.
+# Names in Ollama's library of models on the Hub (ollama.com/library, each page names its source). A model's own name comes before
+# its other tags. A tag that is not listed is a model of its own: `:33m` of all-minilm is another one than `:22m`.
 LIBRARY = {
     "all-minilm": "sentence-transformers/all-MiniLM-L6-v2",
     "all-minilm:22m": "sentence-transformers/all-MiniLM-L6-v2",
@@ -81,11 +81,11 @@ LIBRARY = {
 
 
 _HUB_HOSTS = ("hf.co/", "huggingface.co/")
-"""What the name of a model begins with that Ollama pulls from the Hub."""
+"""Prefixes of the name of a model that Ollama pulls from the Hub."""
 
 
 class OllamaEmbedding(EmbeddingAbility):
-    """Embeddings by Ollama, which cuts no text in silence, unless `truncate` was asked for."""
+    """Embeddings by Ollama, which truncates no text silently, unless `truncate` was asked for."""
 
     server: "OllamaServer"
     most_texts = MAX_TEXTS
@@ -96,7 +96,7 @@ class OllamaEmbedding(EmbeddingAbility):
         self._asked = ProbeOnce()
 
     def space_model(self) -> str:
-        """Return the Hub id behind the name, where it is known."""
+        """Return the Hub id of the model, if it is known."""
         model = (self.target.model or "").removesuffix(":latest")
         for host in _HUB_HOSTS:
             if model.startswith(host):
@@ -104,7 +104,7 @@ class OllamaEmbedding(EmbeddingAbility):
         return LIBRARY.get(model, canonical(model))
 
     def served_space(self) -> Effects:
-        """Ask `/api/show` what the pulled file is: its quantisation is in no name."""
+        """Ask `/api/show` about the pulled file: its quantisation is in no name."""
         return (yield from self._asked.run(self._fetch_space, self.target.label))
 
     def _fetch_space(self) -> Effects:
@@ -142,7 +142,7 @@ class OllamaEmbedding(EmbeddingAbility):
             return ollama.decode_embed(response, len(request.texts), target=self.target.label)
 
     def probe(self) -> Effects:
-        """List what is pulled, and where the model really runs."""
+        """List the pulled models, and where the model really runs."""
         return self.server.find_model()
 
 
@@ -157,12 +157,17 @@ class OllamaChat(ChatAbility):
 
     @property
     def context(self) -> int | None:
-        """Tokens it takes, as it was told, since its own default depends on the machine."""
+        """Maximum tokens as configured, since Ollama's own default depends on the machine."""
         length = self._own_options().get("num_ctx")
         return int(length) if length is not None else None
 
     def chat(self, request: ChatRequest, builder: AnswerBuilder) -> Effects:
-        """Answer, streamed or whole."""
+        """Answer, streamed or whole.
+
+        Args:
+            request: the conversation.
+            builder: collects the answer.
+        """
         label, model = self.target.label, served_name(request.model or "")
         encode = functools.partial(
             ollama_chat.encode_chat,
@@ -204,14 +209,14 @@ class OllamaChat(ChatAbility):
         return options
 
     def probe(self) -> Effects:
-        """List what is pulled, and where the model really runs."""
+        """List the pulled models, and where the model really runs."""
         return self.server.find_model()
 
 
 class OllamaServer(Server):
     """A server of Ollama.
 
-    Options: `keep_alive`, `num_ctx` (tokens of context, which Ollama otherwise takes to be few), `options` (Ollama's own); for
+    Options: `keep_alive`, `num_ctx` (tokens of context; Ollama's own default is small), `options` (Ollama's own); for
     chat `stream` (False for a proxy that cannot stream), `send_reasoning` ("auto", "never") and `think_tags`, as for `openai`.
     """
 
@@ -227,23 +232,23 @@ class OllamaServer(Server):
 
     @property
     def url(self) -> str:
-        """Where the server is."""
+        """The server's URL."""
         return self._url
 
     @property
     def served_model(self) -> str:
-        """The model's name there: the library's own for a Hub id that it has, otherwise a pull from hf.co."""
+        """The model's name there: the library's name of a Hub id, otherwise a pull from hf.co."""
         return served_name(self.target.model or "")
 
     def own_options(self) -> dict[str, Any]:
-        """Return the target's options that Ollama itself takes with each request."""
+        """Return the target's options that Ollama itself accepts with each request."""
         options = dict(self.target.options.get("options") or {})
         if (length := self.target.options.get("num_ctx")) is not None:
             options["num_ctx"] = length
         return options
 
     def find_model(self) -> Effects:
-        """List what is pulled, and where the model really runs; returns a `ProbeReport`."""
+        """List the pulled models, and where the model really runs; returns a `ProbeReport`."""
         response = yield from self.ask(ollama.encode_tags(self.base_url))
         pulled = ollama.decode_tags(response, target=self.target.label)
         wanted = self.served_model
@@ -258,17 +263,17 @@ class OllamaServer(Server):
 
 
 def served_name(model: str) -> str:
-    """Return a model's name in Ollama: the library's own for a Hub id that it has, otherwise a pull from hf.co."""
+    """Return a model's name in Ollama: the library's name of a Hub id, otherwise a pull from hf.co."""
     for name, source in LIBRARY.items():
         if canonical(model).lower() == source.lower():
             return name
-    # A Hub id is what a chain passes on; a name of Ollama's own never has a capital letter.
+    # A chain passes on a Hub id; Ollama's own names never have a capital letter.
     return f"hf.co/{model}" if "/" in model and model != model.lower() and not model.startswith(_HUB_HOSTS) else model
 
 
 @contextlib.contextmanager
 def _with_advice(model: str) -> Iterator[None]:
-    """Say on that machine what to do about a model that is not there, or not allowed."""
+    """Add advice for that machine to the error for a model that is missing or not allowed."""
     try:
         yield
     except ModelNotFound as error:
@@ -280,12 +285,12 @@ def _with_advice(model: str) -> Iterator[None]:
 
 
 def host_url(value: str) -> str:
-    """Read OLLAMA_HOST as Ollama does: a host, a host and port, or a URL; 0.0.0.0 means this machine."""
+    """Parse OLLAMA_HOST as Ollama does: a host, a host and port, or a URL; 0.0.0.0 means this machine."""
     value = value.strip() or "127.0.0.1"
     url = value if "://" in value else f"http://{value}"
     parts, given_port = parsed_url(url)
     if parts is None:
-        raise ConfigError(f"OLLAMA_HOST names {shown_url(url)!r}, which is no URL; write http://host:{DEFAULT_PORT}")
+        raise ConfigError(f"OLLAMA_HOST names {shown_url(url)!r}, which is not a URL; write http://host:{DEFAULT_PORT}")
     host = parts.hostname or "127.0.0.1"
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - read, not bound to
     port = given_port or (DEFAULT_PORT if "://" not in value else {"https": 443}.get(parts.scheme, 80))
@@ -294,4 +299,4 @@ def host_url(value: str) -> str:
 
 
 OllamaBackend = OllamaServer
-"""Its name in the entry points of an installation that was made before this one."""
+"""Its name in the entry points of older installations."""

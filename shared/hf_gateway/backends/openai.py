@@ -1,4 +1,4 @@
-"""`openai:<url>`: any server that speaks OpenAI's form, for embeddings or chat."""
+"""`openai:<url>`: any server with OpenAI's API, for embeddings or chat."""
 
 from hf_gateway.backends.base import ProbeReport, Server
 from hf_gateway.backends.embedding import EmbeddingAbility
@@ -19,11 +19,11 @@ from hf_gateway.wire.http import read_json
 
 DEFAULT_MAX_TEXTS = 256
 PROBE_TEXT = "word"
-"""One token: what it costs to find out whether a server can embed."""
+"""A single token: the cost of finding out whether a server supports embeddings."""
 
 
 class OpenAIEmbedding(EmbeddingAbility):
-    """Embeddings by a server that speaks OpenAI's form."""
+    """Embeddings by a server with OpenAI's API."""
 
     server: "OpenAIServer"
     max_bytes = 8_000_000
@@ -35,7 +35,7 @@ class OpenAIEmbedding(EmbeddingAbility):
         self._asked = ProbeOnce()
 
     def served_space(self) -> Effects:
-        """Ask `/v1/models` where texts are cut, if they may be; these servers say no more of their vectors."""
+        """Ask `/v1/models` where texts are truncated, if they may be; these servers report no more about their vectors."""
         if not self.options.truncate:
             return None
         return (yield from self._asked.run(self._fetch_space, self.target.label))
@@ -52,14 +52,14 @@ class OpenAIEmbedding(EmbeddingAbility):
         return (yield from self._embeddings.of(url, self.add_prompts(request)))
 
     def probe(self) -> Effects:
-        """List the models, and have one word embedded, since a list does not tell who can do that."""
+        """List the models, and embed one word, since a list does not show which models support embeddings."""
         report: ProbeReport = yield from self.server.list_models()
         yield from self._embeddings.of(openai.embeddings_url(self.server.base_url), [PROBE_TEXT])
         return report
 
 
 class OpenAIChat(OpenAIFormChat):
-    """Chat with a server that speaks OpenAI's form."""
+    """Chat with a server that has OpenAI's API."""
 
     server: "OpenAIServer"
 
@@ -72,12 +72,12 @@ class OpenAIServer(Server):
     """A server of vLLM, TGI, llama.cpp, LM Studio, transformers serve, infinity and the like.
 
     A URL without a path gets `/v1/embeddings` (or `/v1/chat/completions`), one with a path `/embeddings`, and one that ends in
-    `/embeddings` is taken as it is. Options: `encoding` ("auto": base64, a fourth of the bytes, unless the server refuses it;
-    "float" and "base64" ask for one and stay with it), `max_texts` (texts a request, 256); for chat `stream_usage` (False for a
-    server that knows no stream_options), `stream` (False for one that cannot stream), `send_reasoning` ("auto": the thoughts of
-    turns with tool calls go back under the name that the server's answers use, unless it refuses them; "never"; or the name,
-    "reasoning_content" or "reasoning") and `think_tags` ("auto": `<think>…</think>` at the beginning of an answer is reasoning;
-    "opened": the prompt ends with the opening tag; "keep": the text stays as it is).
+    `/embeddings` is used unchanged. Options: `encoding` ("auto": base64, a quarter of the bytes, unless the server refuses it;
+    "float" and "base64" request only that one), `max_texts` (texts per request, 256); for chat `stream_usage` (False for a server
+    without stream_options), `stream` (False for one that cannot stream), `send_reasoning` ("auto": the reasoning of turns
+    with tool calls is sent back under the name in the server's answers, unless it refuses that; "never"; or the name,
+    "reasoning_content" or "reasoning") and `think_tags` ("auto": `<think>…</think>` at the beginning of an answer is
+    reasoning; "opened": the prompt ends with the opening tag; "keep": the text is not changed).
     """
 
     kind = kinds.OPENAI
@@ -87,13 +87,19 @@ class OpenAIServer(Server):
     tuning_options = option_names
 
     def list_models(self) -> Effects:
-        """Ask which models are there; returns a `ProbeReport`."""
+        """List the models; returns a `ProbeReport`."""
         response = yield from self.ask(openai.encode_models(self.base_url))
         return ProbeReport(openai.decode_models(response, target=self.target.label), "OpenAI-compatible")
 
 
 def context_length(response: HttpResponse, model: str | None, target: str) -> int | None:
-    """Read how many tokens the model takes, by the word of vLLM, llama.cpp or a hosted provider."""
+    """Read the maximum tokens of a model, as vLLM, llama.cpp or a hosted provider report it.
+
+    Args:
+        response: the server's response.
+        model: the model's name there.
+        target: label for errors.
+    """
     data = read_json(response, target=target)
     entries = data.get("data") if isinstance(data, dict) else None
     listed = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
@@ -109,4 +115,4 @@ def context_length(response: HttpResponse, model: str | None, target: str) -> in
 
 
 OpenAIBackend = OpenAIServer
-"""Its name in the entry points of an installation that was made before this one."""
+"""Its name in the entry points of older installations."""

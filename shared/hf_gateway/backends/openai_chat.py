@@ -1,4 +1,4 @@
-"""What the kinds that speak OpenAI's chat form have in common."""
+"""Base of the kinds with OpenAI's chat API."""
 
 import dataclasses
 import functools
@@ -21,7 +21,7 @@ class OpenAIFormChat(ChatAbility):
     """Chat with a server that answers `/v1/chat/completions`."""
 
     strict: ClassVar[bool] = False
-    """Whether the server refuses fields that it does not know."""
+    """Whether the server refuses unknown fields."""
 
     def __init__(self, server: Server, options: ChatOptions) -> None:
         super().__init__(server, options)
@@ -29,19 +29,24 @@ class OpenAIFormChat(ChatAbility):
         self._dialect = ServerDialect(self.target, strict=self.strict)
 
     def chat_url(self) -> str:
-        """Return the whole URL of the chat route."""
+        """Return the URL of the chat route."""
         return openai_chat.chat_url(self.server.url or "")
 
     def chat_model(self, model: str | None) -> str | None:
-        """Return a model's name as this server knows it."""
+        """Return a model's name on this server."""
         return model
 
     def chat_headers(self) -> Mapping[str, str]:
-        """Return what is sent besides."""
+        """Return additional headers."""
         return {}
 
     def chat(self, request: ChatRequest, builder: AnswerBuilder) -> Effects:
-        """Answer, streamed or whole. What a server refuses of what is sent beyond OpenAI's form is left out, and remembered."""
+        """Answer, streamed or whole. Fields beyond OpenAI's API that the server refuses are left out, now and later.
+
+        Args:
+            request: the conversation.
+            builder: collects the answer.
+        """
         for _ in range(MAX_REFUSALS):
             sent = self._dialect.current()
             try:

@@ -1,4 +1,4 @@
-"""What the kinds that speak OpenAI's embeddings form have in common."""
+"""OpenAI's embeddings API, shared by several kinds."""
 
 from collections.abc import Generator, Sequence
 from typing import Any, Literal
@@ -10,13 +10,13 @@ from hf_gateway.wire import openai
 
 
 class Embeddings:
-    """OpenAI's embeddings form, with vectors packed in base64 where the server does that.
+    """OpenAI's embeddings API, with vectors in base64 if the server supports it.
 
-    OpenAI's own clients ask for base64, so most servers know it; some ignore it and send floats, a few refuse.
+    OpenAI's own clients request base64, so most servers support it; some ignore it and send floats, a few refuse.
 
     Args:
-        ability: through which requests go.
-        encoding: "auto" asks once more without base64 when a server refuses it, and remembers.
+        ability: sends the requests.
+        encoding: "auto" repeats a request without base64 if a server refuses it, and remembers that.
     """
 
     def __init__(self, ability: EmbeddingAbility, encoding: Literal["auto", "float", "base64"] = "auto") -> None:
@@ -25,7 +25,12 @@ class Embeddings:
         self._encoding: openai.Encoding = "base64" if encoding == "auto" else encoding
 
     def of(self, url: str, texts: Sequence[str]) -> Effects:
-        """Ask for the vectors of texts; returns an `EmbedAnswer`."""
+        """Request the vectors of texts; returns an `EmbedAnswer`.
+
+        Args:
+            url: the server's base URL.
+            texts: the texts to embed.
+        """
         response = yield from self._ask(url, texts, self._encoding)
         if self._auto and self._encoding == "base64" and openai.refuses_encoding(response):
             response = yield from self._ask(url, texts, "float")

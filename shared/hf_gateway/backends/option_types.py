@@ -1,4 +1,4 @@
-"""What the values of a target's options are: they come from config files as well, where a mistake is easily made."""
+"""Types of the values of a target's options, which also come from config files, where mistakes are easily made."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from hf_gateway.errors import ConfigError
 MAX_INTEGER = 10**9
 
 OptionType = str | tuple[str, ...]
-"""What the value of an option is: "whole", "flag", "text" or "object", or one of these words."""
+"""The type of an option's value: "whole", "flag", "text" or "object", or the allowed words."""
 
 OPTION_TYPES: Mapping[str, OptionType] = {
     "access": ("public", "protected", "private"),
@@ -28,7 +28,7 @@ OPTION_TYPES: Mapping[str, OptionType] = {
     "think_tags": ("auto", "opened", "keep"),
     "trust_remote_code": "flag",
 }
-"""Of the kinds that come with hf-gateway, which mean the same by a name."""
+"""For the kinds that come with hf-gateway, in which a name always means the same."""
 
 _WORDS = {
     "flag": "true or false",
@@ -39,12 +39,12 @@ _WORDS = {
 
 
 def check_options(label: str, options: Mapping[str, Any], types: Mapping[str, OptionType]) -> None:
-    """Check the values of a target's options; None stands for a value that is left out, where it is not one of several words.
+    """Check the values of a target's options; None counts as missing, unless the option has a list of words.
 
     Args:
         label: of the target.
-        options: as they were given.
-        types: by name; an option without one is not checked.
+        options: the values by name.
+        types: the types by name; an option without one is not checked.
 
     Raises:
         ConfigError: a value of another type, or another word.

@@ -1,4 +1,4 @@
-"""What servers say of the vectors they make: asked for once, kept, and never a failure by itself."""
+"""Asks a server once which vector space it serves; a failure of that is never an error by itself."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,20 +14,28 @@ from hf_gateway.wire import tei
 log = logger(__name__)
 
 MAX_TRIES = 2
-"""Times a server is asked that did not answer; whoever says no is not asked again."""
+"""How often a server that does not answer is asked; a refusal is final."""
 _PASSING = (AttemptTimedOut, ConnectFailed, Overloaded, RateLimited, ServerError)
 
 
 @dataclass
 class ProbeOnce:
-    """What a target said of its space; None where it said nothing, or could not be asked."""
+    """The space that a target reported; None if it reported none, or could not be asked."""
 
     answer: VectorSpace | None = None
+    """The reported space."""
     settled: bool = False
+    """Whether it need not be asked again."""
     failures: int = 0
+    """How often it did not answer."""
 
     def run(self, ask: Callable[[], Effects], target: str) -> Effects:
-        """Ask, unless that was done; returns a `VectorSpace`, or None. The first real request will tell of what is wrong."""
+        """Ask the target, unless that was done; returns a `VectorSpace`, or None. Errors show in the first real request.
+
+        Args:
+            ask: makes the effects of the request.
+            target: label for the log.
+        """
         if self.settled:
             return self.answer
         try:
@@ -36,15 +44,19 @@ class ProbeOnce:
         except GatewayError as error:
             self.failures += 1
             self.settled = not isinstance(error, _PASSING) or self.failures >= MAX_TRIES
-            log.debug("%s: what it says of its vector space is not known: %s", target, error)
+            log.debug("%s: its vector space is unknown: %s", target, error)
         return self.answer
 
 
 def space_from_info(info: tei.Info, ability: EmbeddingAbility) -> VectorSpace:
-    """Return what text-embeddings-inference says, as far as it can be compared with what is declared for this target.
+    """Return the space that text-embeddings-inference reports, as far as it can be compared with the declared one.
 
-    A branch's name cannot be compared with a commit, nor a folder's with a model's; and where a text is cut matters only
-    when cutting it is allowed.
+    A branch's name cannot be compared with a commit, nor a folder's with a model's; and the place of truncation matters only if
+    truncation is allowed.
+
+    Args:
+        info: the server's report.
+        ability: the ability of its target.
     """
     target = ability.target
     return VectorSpace(
@@ -57,16 +69,21 @@ def space_from_info(info: tei.Info, ability: EmbeddingAbility) -> VectorSpace:
 
 
 def is_other_model(info: tei.Info, target: Target) -> bool:
-    """Whether the server names another model than the target, and nobody declared the two to be the same."""
+    """Return whether the server names another model than the target, and they were not declared to be the same.
+
+    Args:
+        info: the server's report.
+        target: the target.
+    """
     wanted = target.model
-    # A folder's name says nothing about the model in it; two different Hub ids do.
+    # A folder's name does not identify the model in it; two different Hub ids do.
     if wanted is None or target.space is not None or not _is_id(info.model) or not _is_id(wanted):
         return False
     return canonical(wanted).lower() not in (canonical(info.model).lower(), (info.served_as or "").lower())
 
 
 def is_commit(revision: str | None) -> bool:
-    """Whether this names one state of the files, as git does: not a branch, not a tag."""
+    """Return whether a revision is a full commit hash: not a branch, not a tag."""
     return revision is not None and len(revision) == 40 and set(revision) <= set("0123456789abcdef")
 
 

@@ -1,4 +1,4 @@
-"""What a server can stream: by its target's option, by what it refused, and by what came whole instead."""
+"""Whether a server can stream: by its target's option, its refusals, and answers that arrived whole instead."""
 
 import re
 from time import monotonic
@@ -8,7 +8,7 @@ from hf_gateway.values.chat import ChatRequest
 from hf_gateway.wire.sse import EVENT_STARTS
 
 REFUSAL_LIFETIME_S = 600.0
-"""Seconds for which it is remembered: the server may be another one by then, and asking costs one refusal."""
+"""How long a refusal is remembered: the server may be another one later, and another attempt costs one refusal."""
 
 _STATUSES = (400, 404, 405, 422, 500, 501)
 _ABOUT_STREAMS = re.compile(r"\bstream(s|ed|ing)?\b", re.IGNORECASE)
@@ -23,12 +23,12 @@ _STREAM_TYPES = ("text/event-stream", "application/x-ndjson")
 
 
 def is_whole_answer(content_type: str, start: bytes, starts: bytes) -> bool:
-    """Return whether a body is no stream: by its type, and where that is wrong or says nothing, by its first byte.
+    """Return whether a body is not a stream: by its type, and if that is wrong or missing, by its first byte.
 
     Args:
-        content_type: of the response; "" for none.
-        start: of the body.
-        starts: the bytes of which one is the first of a stream.
+        content_type: of the response; "" if it has none.
+        start: the first bytes of the body.
+        starts: the possible first bytes of a stream.
     """
     first = start.lstrip()[:1]
     if content_type.startswith(_WHOLE_TYPES):
@@ -37,9 +37,9 @@ def is_whole_answer(content_type: str, start: bytes, starts: bytes) -> bool:
 
 
 def refuses_stream(failure: GatewayError) -> bool:
-    """Return whether a server refused to stream what it may give as a whole.
+    """Return whether a server refused to stream an answer that it may send whole.
 
-    llama.cpp (and LM Studio and Ollama's OpenAI form with it) refuses `logprobs` with tools, OpenAI some models, others tools.
+    llama.cpp (and LM Studio and Ollama's OpenAI API with it) refuses `logprobs` with tools, OpenAI some models, others tools.
     """
     return (
         failure.status in _STATUSES
@@ -49,19 +49,19 @@ def refuses_stream(failure: GatewayError) -> bool:
 
 
 class StreamSupport:
-    """Remembers what a server did not stream. Safe for threads: what is forgotten is learnt again."""
+    """Remembers which requests a server did not stream. Safe for threads: a lost entry is found again by the next refusal."""
 
     def __init__(self, *, able: bool) -> None:
-        """Know nothing yet; able: whether it can stream at all."""
+        """able: whether the server can stream at all."""
         self._able = able
         self._whole_until: dict[tuple[str | None, bool, bool], float] = {}
 
     def may_stream(self, request: ChatRequest) -> bool:
-        """Return whether it may be asked for a stream."""
+        """Return whether to request a stream."""
         return self._able and monotonic() >= self._whole_until.get(_kind(request), 0.0)
 
     def note_whole_answer(self, request: ChatRequest) -> None:
-        """Remember that requests like this one are not streamed."""
+        """Record that requests like this one are not streamed."""
         self._whole_until[_kind(request)] = monotonic() + REFUSAL_LIFETIME_S
 
 

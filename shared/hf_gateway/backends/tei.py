@@ -17,7 +17,7 @@ from hf_gateway.wire import tei
 
 
 class TeiEmbedding(EmbeddingAbility):
-    """Asks `/info` once for the server's limits, and keeps every request within them: TEI does not split by itself."""
+    """Reads the server's limits from `/info` once, and keeps every request within them: TEI does not divide batches itself."""
 
     server: "TeiServer"
     max_bytes = tei.DEFAULT_MAX_BYTES
@@ -28,31 +28,36 @@ class TeiEmbedding(EmbeddingAbility):
 
     @property
     def context(self) -> int | None:
-        """Tokens the server takes; until it was asked, what the model's files say."""
+        """The server's maximum tokens; until it was asked, that of the model's files."""
         info = self.server.info
         return info.max_tokens if info and info.max_tokens else super().context
 
     def served_space(self) -> Effects:
-        """Return what `/info` says, which every request needs anyway: it costs nothing more, and fails as the request would."""
+        """Return the space in `/info`, which every request needs anyway, so that it costs nothing more."""
         return space_from_info((yield from self.server.fetch_info(self._check)), self)
 
     @property
     def one_role(self) -> bool:
-        """Whether queries and documents get the same vectors here; a prompt that the server puts makes a difference, too."""
+        """Whether queries and documents get the same vectors here; a prompt that the server adds is a difference, too."""
         return super().one_role and not self.target.options.get("prompt_names")
 
     @property
     def mixes_roles(self) -> bool:
-        """Whether one request may have texts of both roles: a request names one prompt that the server puts."""
+        """Whether one request may contain texts of both roles: a request names one prompt that the server adds."""
         return not self.target.options.get("prompt_names")
 
     @property
     def most_texts(self) -> int:  # type: ignore[override]
-        """Texts that the server takes at once; until it was asked, what it takes unless set up otherwise."""
+        """Maximum texts per request; until the server was asked, its default."""
         return self.server.info.max_texts if self.server.info else tei.DEFAULT_MAX_TEXTS
 
     def note_batch_limit(self, limit: BatchTooLarge, request: EmbedRequest) -> None:
-        """Ask `/info` again after a refusal: it is another server by now."""
+        """Ask `/info` again after a refusal: the server must have been replaced.
+
+        Args:
+            limit: the refusal.
+            request: the refused batch.
+        """
         super().note_batch_limit(limit, request)
         if limit.status is not None:
             self.server.info = None
@@ -89,7 +94,7 @@ class TeiEmbedding(EmbeddingAbility):
             )
 
     def _texts_and_prompt(self, request: EmbedRequest) -> tuple[list[str], str | None]:
-        """Return the texts as they are sent, and the prompt that the server is to put before them."""
+        """Return the texts to send, and the name of the prompt that the server adds."""
         prompt_name = self.target.options.get("prompt_names", {}).get(request.role)
         return (self.add_prompts(request) if prompt_name is None else list(request.texts)), prompt_name
 
@@ -117,7 +122,7 @@ class TeiServer(Server):
     option_types = OPTION_TYPES
     option_names = frozenset({"openai", "prompt_names"})
     info: tei.Info | None = None
-    """What `/info` says; None until it was asked."""
+    """The content of `/info`; None until it was asked."""
 
     def fetch_info(self, check: Callable[[tei.Info], None]) -> Effects:
         """Ask `/info`, unless that was done; returns an `Info`. check: raises for a server that cannot be used."""
@@ -129,4 +134,4 @@ class TeiServer(Server):
 
 
 TeiBackend = TeiServer
-"""Its name in the entry points of an installation that was made before this one."""
+"""Its name in the entry points of older installations."""

@@ -1,4 +1,4 @@
-"""How the models of a target write their thoughts, and what its server takes back of them: learnt from its answers."""
+"""How the models of a target write reasoning, and what its server accepts of it; known from its answers."""
 
 import re
 from collections.abc import Mapping
@@ -13,13 +13,13 @@ from hf_gateway.wire.openai_chat import BEYOND_FORM, STREAM_OPTIONS, Dialect
 from hf_gateway.wire.think_tags import OPENED_BY_TEMPLATE, ThoughtReader
 
 OPTIONS = frozenset({"send_reasoning", "think_tags"})
-"""Options of a target: how its server takes thoughts, and how they stand in the text of its answers."""
+"""Options of a target about the reasoning that its server accepts, and about reasoning in the text of its answers."""
 OPENAI_REASONING = ("auto", "never", "reasoning_content", "reasoning")
-"""What `send_reasoning` may be for servers that speak OpenAI's form."""
+"""Values of `send_reasoning` for servers with OpenAI's API."""
 PLAIN_REASONING = ("auto", "never")
-"""What it may be where thoughts have one name."""
+"""Its values if reasoning has a single name."""
 MAX_REFUSALS = 4
-"""Refusals of one request that are answered by leaving out what was refused."""
+"""How often one request is repeated without what was refused."""
 
 _REFUSES = re.compile(
     r"unsupported|not supported|not permitted|not allowed|unexpected|unknown|unrecogni[sz]ed|extra|invalid|forbidden",
@@ -29,11 +29,11 @@ _WANTS_REASONING = re.compile(
     r"\breasoning_content\b.*\b(missing|must be|required)\b|\bno reasoning_content\b", re.I | re.S
 )
 _MISSING = " "
-"""Stands for thoughts that another target did not have; servers that want some refuse an empty text."""
+"""Replaces reasoning that another target did not return; servers that require it refuse an empty text."""
 
 
 class ThinkTags:
-    """Reads the thoughts in the text of a target's answers. Remembers of each model whether its template opens the tag."""
+    """Reads the reasoning in the text of a target's answers. Remembers per model whether its template writes the opening tag."""
 
     def __init__(self, target: Target) -> None:
         """Read the option `think_tags`."""
@@ -41,7 +41,7 @@ class ThinkTags:
         self._opens: dict[str, bool] = {}
 
     def reader(self, request: ChatRequest) -> ThoughtReader | None:
-        """Return what reads the answer to a request; None where the text stays as it is."""
+        """Return the reader for the answer to a request; None if the text is not changed."""
         if self._way == "keep":
             return None
         model, effort = request.model or "", request.sampling.reasoning_effort
@@ -51,7 +51,13 @@ class ThinkTags:
         return ThoughtReader(opened=self._way == "opened" or self._opens.get(model, named))
 
     def finish(self, request: ChatRequest, reader: ThoughtReader | None, builder: AnswerBuilder) -> Effects:
-        """Hand on what was kept back at the end of an answer, correct what was gathered, and remember what it showed."""
+        """Emit the held text at the end of an answer, correct the answer, and remember what it showed.
+
+        Args:
+            request: the conversation.
+            reader: the reader of its answer.
+            builder: collects the answer.
+        """
         if reader is None:
             return
         yield from emit_content(builder, [ChatEvent(text=text) for _, text in reader.end()])
@@ -61,10 +67,10 @@ class ThinkTags:
 
 
 class ServerDialect:
-    """What a server takes beyond OpenAI's form: by the target's option `send_reasoning`, its answers, and its refusals."""
+    """What a server accepts beyond OpenAI's API: by the target's option `send_reasoning`, its answers, and its refusals."""
 
     def __init__(self, target: Target, *, strict: bool = False) -> None:
-        """strict: the server is known to refuse fields that it does not know."""
+        """strict: whether the server is known to refuse unknown fields."""
         self._way: Any = target.options.get("send_reasoning", "auto")
         self._answered_as = "reasoning_content"
         self._refused: frozenset[str] = frozenset(BEYOND_FORM if strict else ())
@@ -72,19 +78,25 @@ class ServerDialect:
         self._named_choice = False
 
     def current(self) -> Dialect:
-        """Return how a request is written now."""
+        """Return the current dialect."""
         named = self._answered_as if self._way == "auto" else None if self._way == "never" else self._way
-        # A server that refused one name may know the other, but only its answers would say so.
+        # A server that refused one name may support the other, but only its answers would show it.
         reasoning = None if self._way == "auto" and named in self._refused else named
         return Dialect(reasoning, self._missing, self._refused, self._named_choice)
 
     def learn(self, event: ChatEvent) -> None:
-        """Learn under which name the server knows thoughts."""
+        """Learn the server's name for reasoning."""
         if event.reasoning_field is not None:
             self._answered_as = event.reasoning_field
 
     def adapt(self, refusal: GatewayError, request: ChatRequest, sent: Dialect) -> bool:
-        """Take a refusal; returns whether the request is worth sending again, written otherwise."""
+        """Adapt to a refusal; returns whether the request is worth sending again in another form.
+
+        Args:
+            refusal: the server's error.
+            request: the conversation.
+            sent: the dialect of the refused request.
+        """
         if refusal.status not in (400, 422):
             return False
         words = refusal.message

@@ -120,7 +120,7 @@ def _unit(name: str) -> LedgerColumn:
 
 def _of_server(record: RequestRecord, value: Callable[[AttemptRecord], Any]) -> Any:
     """Return a value of the attempt that served a request; of several, the last."""
-    served = record.served
+    served = record.served_attempt
     return None if served is None else value(served)
 
 

@@ -1,1 +1,1 @@
-"""Watchers of requests."""
+"""Observations of requests, for ledgers, metrics and traces."""

@@ -57,29 +57,29 @@ _FOR_WATCHERS_ONLY = tuple({each.name for each in fields(Observation)} - {each.n
 
 
 class Watcher(Protocol):
-    """Is told of every request of the process. Called in the caller's thread, or on its event loop: it must not wait."""
+    """Receives every request of the process. Called in the caller's thread, or on its event loop: it must not wait."""
 
     def begin(self, observation: Observation) -> None:
-        """Hear of a request before anything is sent. A GatewayError raised here is the caller's, and nothing is sent.
+        """Called before anything is sent. A GatewayError raised here is raised to the caller, and nothing is sent.
 
-        Then everybody else hears that it begins and that it failed; who raised it hears no more.
+        The other watchers then get the beginning and the failure; the watcher that raised it gets no `end`.
         """
 
     def end(self, observation: Observation) -> None:
-        """Hear of its end, also where `begin` was interrupted; what is raised here is logged and nothing more."""
+        """Called at the end, also if `begin` was interrupted; exceptions raised here are logged only."""
 
 
 _lock = fork_lock()
 watchers: tuple[Watcher, ...] = ()
-"""Everybody who watches now; replaced as a whole, so that it can be read without a lock."""
+"""The registered watchers; replaced as a whole, so that it can be read without a lock."""
 
 
 gateways: "weakref.WeakSet[Any]" = weakref.WeakSet()
-"""Every gateway of the process that is still in use."""
+"""Every gateway of the process that is in use."""
 
 
 def register(watcher: Watcher) -> None:
-    """Have all gateways of this process watched; one that is there already stays once."""
+    """Register a watcher for all gateways of this process; a second registration has no effect."""
     global watchers
     with _lock:
         if watcher not in watchers:
@@ -87,24 +87,24 @@ def register(watcher: Watcher) -> None:
 
 
 def unregister(watcher: Watcher) -> None:
-    """Watch no more."""
+    """Remove a watcher."""
     global watchers
     with _lock:
         watchers = tuple(known for known in watchers if known is not watcher)
 
 
 class ObservedCall:
-    """One request while it is watched: `with Watch(observation) as watch`, and `watch.done(result)` at its end."""
+    """One request while it is watched: `with ObservedCall(observation, clock) as call`, and `call.done(result)` at its end."""
 
     def __init__(self, observation: Observation, clock: Any) -> None:
-        """clock: gives the seconds of `observation.began`."""
+        """clock: returns the seconds of `observation.began`."""
         self.observation = observation
         self.attempt_log = AttemptLog(watched=self._record_attempt)
         self._clock = clock
         self._watching: list[Watcher] = []
 
     def __enter__(self) -> "ObservedCall":
-        """Tell that it begins. Raises a watcher's GatewayError, after all others were told of the begin and of that end."""
+        """Notify the watchers of the beginning. Raises a watcher's GatewayError, after all others got beginning and end."""
         refused: list[GatewayError] = []
         try:
             for watcher in watchers:
@@ -117,14 +117,14 @@ class ObservedCall:
             if refused:
                 raise refused[0]
         except BaseException as error:
-            # Ctrl-C, too: whoever was told of a begin has something open.
+            # Ctrl-C, too: watchers that got the beginning hold resources until the end.
             self.__exit__(type(error), error, None)
             refused.clear()
             raise
         return self
 
-    def begun(self) -> Steps:
-        """Wait for what the watchers wait for. Raises a watcher's GatewayError."""
+    def wait_for_watchers(self) -> Steps:
+        """Wait for the futures of the watchers. Raises a watcher's GatewayError."""
         for future in self.observation.waits:
             yield Await(future)
             if (refused := future.result()) is not None:
@@ -165,7 +165,7 @@ class ObservedCall:
         self.observation.attempts.append(tried)
 
     def __exit__(self, _kind: Any, error: BaseException | None, _traceback: Any) -> None:
-        """Tell of the end."""
+        """Notify the watchers of the end."""
         seen = self.observation
         seen.seconds = self._clock() - seen.began
         seen.error = error

@@ -42,7 +42,7 @@ class AttemptRecord:
 
 @dataclass(kw_only=True)
 class RequestRecord:
-    """What is known of one request, from its check until its caller has the result, the error, or has gone away.
+    """What is known of one request, from its check until its caller has the result or the error, or cancelled it.
 
     Plain values: no texts, no vectors, no tracebacks, unless a watcher adds `prompt` and `answer`.
     """
@@ -95,7 +95,7 @@ class RequestRecord:
     """The output as JSON, if a watcher keeps it."""
 
     @property
-    def served(self) -> AttemptRecord | None:
+    def served_attempt(self) -> AttemptRecord | None:
         """The attempt that served; of several, the last."""
         return next((attempt for attempt in reversed(self.attempts) if attempt.outcome == "served"), None)
 

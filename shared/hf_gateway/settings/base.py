@@ -1,4 +1,4 @@
-"""The arguments that every chain takes. Each field is an argument, declared once."""
+"""The arguments of every chain. Each field is an argument, declared once."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ from hf_gateway.values.plain_numbers import PlainNumbers
 
 
 class ChainKeywords(TypedDict, total=False):
-    """Keyword arguments of every chain, beside `model` and `targets`; `ChainOptions` says what they are for."""
+    """Keyword arguments of every chain, besides `model` and `targets`; described in `ChainOptions`."""
 
     revision: str | None
     api_key: ApiKeyInput
@@ -26,31 +26,31 @@ class ChainKeywords(TypedDict, total=False):
 
 
 class ModelKeywords(TypedDict, total=False):
-    """What a chain is of: its model, and where that is."""
+    """Keyword arguments that name the model and its targets."""
 
     model: str | None
     targets: TargetsInput
 
 
 class _OwnSignature:
-    """The signature of a settings class, made when it is asked for."""
+    """The signature of a settings class, made on demand."""
 
     def __init__(self, generated: Any) -> None:
-        """Take pydantic's own, which is made late, too."""
+        """generated: pydantic's own, which is made on demand, too."""
         self._generated = generated
 
     def __get__(self, instance: object, owner: type[BaseModel]) -> Any:
-        """Return it; instances have none, so that one that can be called keeps that of its `__call__`."""
+        """Return it; instances have no signature, so that a callable one keeps that of its `__call__`."""
         from hf_gateway.settings.introspection import signature_of
 
         return signature_of(owner, self._generated.__get__(instance, owner))
 
 
 class ChainOptions(PlainNumbers):
-    """What every chain takes, whatever it is for.
+    """The arguments of every chain, whatever its task.
 
     Unknown arguments are errors that name the nearest known one. The fields are frozen, since the chain is built from them:
-    assigning to one would change nothing but the look of things.
+    assigning to one would have no effect on it.
     """
 
     model_config = ConfigDict(
@@ -58,30 +58,30 @@ class ChainOptions(PlainNumbers):
     )
 
     task: ClassVar[str]
-    """What the chain is for: the name of a task, as the entry points of `hf_gateway.tasks` have it."""
+    """Name of the task, as in the entry points of `hf_gateway.tasks`."""
 
     targets: Targets = Field(default=cast("Any", None), frozen=True)
-    """Where to go, in this order; without it what the environment says, and without that the task's own first choice."""
+    """The targets in order of preference; by default those of the environment, otherwise the task's own first choice."""
     revision: str | None = Field(default=None, frozen=True)
     """Commit, branch or tag of the model, for targets that load it themselves."""
     api_key: ApiKey = Field(default=cast("Any", None), frozen=True, exclude=True, repr=False)
-    """A Hugging Face token, sent to Hugging Face alone; or the key of the one server of your own in `targets`."""
+    """A Hugging Face token, sent to Hugging Face only; or the key of the one server of your own in `targets`."""
     timeout: Seconds = Field(default=60.0, frozen=True, exclude=True)
     """Seconds for one request over all targets and retries."""
     attempt_timeout: Seconds = Field(default=30.0, frozen=True, exclude=True)
     """Seconds for one call to one target."""
     connect_timeout: Seconds = Field(default=5.0, frozen=True, exclude=True)
-    """Seconds to connect."""
+    """Seconds for each connection."""
     max_retries: Annotated[int, Field(ge=0)] = Field(default=1, frozen=True, exclude=True)
-    """How often one target is asked again after a failure that may pass; 0 means never."""
+    """How often one target is called again after a transient failure; 0 for never."""
     config: str | None = Field(default=None, frozen=True, exclude=True, repr=False)
-    """The config file whose `[keys]` hold; without it the one in force. `from_config` fills it in."""
+    """The config file whose `[keys]` apply; by default the one in force. Set by `from_config`."""
     chain: str | None = Field(default=None, frozen=True, exclude=True, repr=False)
-    """What the chain is called in ledgers and metrics. `from_config` fills it in."""
+    """The chain's name in ledgers and metrics. Set by `from_config`."""
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
-        """Have `help` show what the constructor accepts, with our own arguments first."""
+        """Make `help` show what the constructor accepts, with our own arguments first."""
         super().__pydantic_init_subclass__(**kwargs)
         cls.__signature__ = cast("Any", _OwnSignature(cls.__dict__["__signature__"]))
 
@@ -94,7 +94,12 @@ class ChainOptions(PlainNumbers):
         return with_descriptions(cls, schema, handler.resolve_ref_schema)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Copy; with changes, build anew, so that they are checked and the chain is that of the copy."""
+        """Return a copy; with changes it is built again, so that they are checked and the copy has its own chain.
+
+        Args:
+            update: fields to change.
+            deep: whether to copy values, as in pydantic.
+        """
         if not update:
             return super().model_copy(deep=deep)
         return type(self)(**{**{name: getattr(self, name) for name in self.model_fields_set}, **update})
@@ -118,7 +123,12 @@ class NamedSettings(ChainOptions):
 
     @classmethod
     def of(cls, options: ChainOptions, model: str | None) -> Self:
-        """Take over what a framework's class was given."""
+        """Build settings from the fields of a framework's class.
+
+        Args:
+            options: the instance.
+            model: the name of its model.
+        """
         names = cls.model_fields.keys() - {"model"}
         return cls(model=model, **{name: getattr(options, name) for name in names})
 
@@ -126,7 +136,7 @@ class NamedSettings(ChainOptions):
 
         @classmethod
         def from_config(cls, *args: Any, **changes: Any) -> Self:
-            """Read `[chains.<name>]`; each task's class says which changes it takes."""
+            """Read `[chains.<name>]`; each task's class declares its changes."""
 
     else:
 
@@ -135,11 +145,11 @@ class NamedSettings(ChainOptions):
             """Read `[chains.<name>]` of hf-gateway.toml.
 
             Args:
-                name: what the chain is called there.
-                path: the file; without it the one in force.
-                changes: arguments that go over what the file says.
+                name: the chain's name there.
+                path: the file; by default the one in force.
+                changes: arguments that override the file's.
 
             Raises:
-                ConfigError: a chain that the file does not have, or settings that make no sense, with file and line.
+                ConfigError: the file does not contain the chain, or its settings are invalid; with file and line.
             """
             return cls(**{**read_chain(name, cls, path), **changes})

@@ -11,7 +11,7 @@ from hf_gateway.values.chat import Sampling, SamplingKeywords
 
 
 class ChatKeywords(ChainKeywords, SamplingKeywords, total=False):
-    """Keyword arguments of a chat chain, beside `model` and `targets`; `ChatOptions` says what they are for."""
+    """Keyword arguments of a chat chain, besides `model` and `targets`; described in `ChatOptions`."""
 
     first_content_timeout: float
     stall_timeout: float
@@ -26,9 +26,9 @@ class ChatArguments(ChatKeywords, ModelKeywords, total=False):
 
 
 class ChatOptions(ChainOptions, Sampling):
-    """What all classes for chat take, besides the model's name. The fields of `Sampling` hold for calls that give none.
+    """The arguments of all chat classes, besides the model's name. The fields of `Sampling` are defaults for calls.
 
-    Without `targets` HF_GATEWAY_CHAT_TARGETS says where to go, and without that the hosted providers do.
+    Without `targets` those of HF_GATEWAY_CHAT_TARGETS are used, and without that the hosted providers.
     """
 
     task: ClassVar[str] = "chat"
@@ -36,27 +36,28 @@ class ChatOptions(ChainOptions, Sampling):
     timeout: Seconds = Field(default=600.0, frozen=True, exclude=True)
     """Seconds for one request over all targets and retries."""
     attempt_timeout: Seconds = Field(default=30.0, frozen=True, exclude=True)
-    """Seconds without any progress of an answer, until its first content; where it is not set, 120 for an answer that is wanted
-    whole while no other target could take over. Of a target that cannot stream it is the time of the whole attempt, where
-    another target could take over; elsewhere such a target has all of `timeout`."""
+    """Seconds without progress of an answer, until its first content; by default 120 for an answer that is wanted whole while no
+    other target could take over. For a target that cannot stream it is the time of the whole attempt if another target could take
+    over; otherwise such a target has all of `timeout`."""
     first_content_timeout: Seconds = Field(default=10.0, frozen=True, exclude=True)
-    """Seconds until the first content of a streamed answer, where another target could take over."""
+    """Seconds until the first content of a streamed answer, if another target could take over."""
     stall_timeout: Seconds = Field(default=15.0, frozen=True, exclude=True)
     """Seconds between two pieces of content of a streamed answer."""
     patience: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(default=3.0, frozen=True, exclude=True)
-    """Seconds for which a target's Retry-After is waited out rather than another, which is another model, asked."""
+    """The longest Retry-After that is waited out rather than asking another target, which has another model."""
     streaming: bool | None = Field(default=None, frozen=True, exclude=True)
-    """False: an answer that is wanted whole from the only target is not streamed. Else, and always with several targets, it is
-    streamed underneath, so that a stall or a cut is seen early, the next target starts afresh, and a server stops when its
-    caller leaves. A target that cannot stream has the option `stream=False`; one that refuses to is asked for the whole."""
+    """False: an answer that is wanted whole from a single target is not streamed. Otherwise, and always with several targets,
+    it is streamed internally, so that a stall or a cut is noticed early, the next target starts again, and a server stops
+    when its caller cancels. A target that cannot stream has the option `stream=False`; one that refuses to is asked for a
+    whole answer."""
     context_window: Annotated[int, Field(gt=0)] | None = Field(default=None, frozen=True)
-    """Tokens of prompt and answer together. Ollama is told it as `num_ctx`, unless a target's options say another; other
-    servers decide it when they start."""
+    """Tokens of prompt and answer together. Ollama receives it as `num_ctx`, unless a target's options have another; other
+    servers fix it when they start."""
     next_on_content_filter: bool = Field(default=False, frozen=True, exclude=True)
-    """Ask the next target when a provider's content policy refuses; without it its reason is raised."""
+    """Whether the next target is asked when a provider's content policy refuses; by default its reason is raised."""
 
     def sampling(self, **changes: Any) -> Sampling:
-        """Return how answers are drawn when a call says nothing of its own."""
+        """Return the sampling of a call that has no settings of its own."""
         own = {name: getattr(self, name) for name in Sampling.model_fields}
         return Sampling(**{name: value for name, value in {**own, **changes}.items() if value is not None})
 
@@ -68,4 +69,10 @@ class ChatSettings(ChatOptions, NamedSettings):
 
         @classmethod
         def from_config(cls, name: str, path: str | Path | None = None, **changes: Unpack[ChatArguments]) -> Self:
-            """Read `[chains.<name>]`; the changes are arguments of this task."""
+            """Read `[chains.<name>]` of hf-gateway.toml.
+
+            Args:
+                name: the chain's name there.
+                path: the file; by default the one in force.
+                changes: arguments of this task that override the file's.
+            """

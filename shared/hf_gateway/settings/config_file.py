@@ -1,6 +1,6 @@
-"""What files and the environment say: `hf-gateway.toml`, and where the router and the Hub are.
+"""Settings from files and the environment: `hf-gateway.toml`, and the addresses of the router and the Hub.
 
-# hf-gateway.toml: in the folder one works in, in the user's configuration folder, or where HF_GATEWAY_CONFIG points
+# hf-gateway.toml: in the working folder, in the user's configuration folder, or where HF_GATEWAY_CONFIG points
 [chains.docs]
 model = "BAAI/bge-small-en-v1.5"
 targets = ["tei:http://tei:8080", "hf", "local"]
@@ -15,7 +15,7 @@ require_for_hosted = false
 [keys.models]
 "meta-llama/Llama-3.1-8B-Instruct" = "required"
 
-# in the user's own file alone: what files in working folders may have sent where
+# in the user's own file only: where files in working folders may send environment variables
 [keys.env]
 VLLM_KEY = ["http://vllm:8000"]
 """
@@ -44,7 +44,7 @@ DEAD_HOST = "api-inference.huggingface.co"
 
 
 def config_path(path: str | Path | None = None) -> Path | None:
-    """Return the file in force, or None when there is none; one that was named must be there."""
+    """Return the file in force, or None if there is no file; a file that was named must exist."""
     named = path or os.environ.get("HF_GATEWAY_CONFIG")
     if named:
         found = Path(named).expanduser()
@@ -55,13 +55,13 @@ def config_path(path: str | Path | None = None) -> Path | None:
 
 
 def own_config_path() -> Path:
-    """Return where the user's own file lies, if there is one."""
+    """Return the path of the user's own file, which need not exist."""
     home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     return home / "hf-gateway" / FILE_NAME
 
 
 def read_config(path: str | Path | None = None) -> tuple[Path | None, dict[str, Any]]:
-    """Parse the file in force; ({} for none). Raises ConfigError naming file and line."""
+    """Parse the file in force; an empty dict if there is no file. Raises ConfigError naming file and line."""
     found = config_path(path)
     if found is None:
         return None, {}
@@ -87,7 +87,16 @@ def read_config(path: str | Path | None = None) -> tuple[Path | None, dict[str, 
 
 
 def read_chain(name: str, kind: type[BaseModel], path: str | Path | None = None) -> dict[str, Any]:
-    """Return `[chains.<name>]`, checked as settings of this kind. Raises ConfigError naming file and line."""
+    """Return `[chains.<name>]`, checked as settings of a class.
+
+    Args:
+        name: of the chain.
+        kind: the settings class.
+        path: the file; by default the one in force.
+
+    Raises:
+        ConfigError: with file and line.
+    """
     found, data = read_config(path)
     if found is None:
         raise ConfigError(
@@ -145,7 +154,7 @@ def _env_key_rules(found: Path) -> EnvKeyRules | None:
 
 
 def _check_code(found: Path, targets: Sequence[Target]) -> None:
-    """Raise ConfigError where a config file that was only found would run code that came with a model."""
+    """Raise ConfigError if a config file from the working folder would run code of a model's repository."""
     if any(target.options.get("trust_remote_code") for target in targets):
         raise ConfigError(
             f"{found.absolute()} was found in the working folder, and wants the code of a model's repository run "
@@ -155,7 +164,7 @@ def _check_code(found: Path, targets: Sequence[Target]) -> None:
 
 
 def _check_api_key(rules: EnvKeyRules, chain: Mapping[str, Any], targets: Sequence[Target]) -> None:
-    """Raise ConfigError for an `api_key` out of the environment that may not go to one of the chain's targets."""
+    """Raise ConfigError for an `api_key` from the environment that must not be sent to one of the chain's targets."""
     given = chain.get("api_key")
     if isinstance(given, str) and given.startswith("env:"):
         keyless = [target for target in targets if target.credential is None]
@@ -164,7 +173,7 @@ def _check_api_key(rules: EnvKeyRules, chain: Mapping[str, Any], targets: Sequen
 
 
 def _check_endpoints(rules: EnvKeyRules, chain: Mapping[str, Any], targets: Sequence[Target]) -> None:
-    """Raise ConfigError for a dedicated endpoint that would get the Hugging Face token without a word of any key."""
+    """Raise ConfigError for a dedicated endpoint that would get the Hugging Face token without naming a key."""
     keyless = [
         target
         for target in targets
@@ -175,7 +184,13 @@ def _check_endpoints(rules: EnvKeyRules, chain: Mapping[str, Any], targets: Sequ
 
 
 def line_of(text: str, section: list[str], name: str) -> int:
-    """Return the line, from 1, where a key or section of a TOML text stands; its section's line, or 1, if not found."""
+    """Return the line, counted from 1, of a key or section in a TOML text; its section's line, or 1, if it is not found.
+
+    Args:
+        text: the file's content.
+        section: the path of the section.
+        name: of the key or section.
+    """
     header = ".".join(section)
     here, best = not section, 1
     for number, line in enumerate(text.splitlines(), 1):
@@ -194,7 +209,12 @@ def line_of(text: str, section: list[str], name: str) -> int:
 def key_policy_overrides(
     path: str | Path | None = None, environment: Mapping[str, str] = os.environ
 ) -> KeyPolicyOverrides:
-    """Return the owner's rules about keys, from HUGGINGFACE_REQUIRE_API_KEY and the config file's `[keys]`."""
+    """Return the owner's rules about keys, from HUGGINGFACE_REQUIRE_API_KEY and the config file's `[keys]`.
+
+    Args:
+        path: the file; by default the one in force.
+        environment: the variables to read.
+    """
     found, data = read_config(path)
     keys = data.get("keys", {})
     if found is not None:
@@ -234,7 +254,7 @@ def _check_keys(found: Path, keys: Any) -> None:
 
 
 def router_url(environment: Mapping[str, str] = os.environ) -> str:
-    """Return the base of the hosted inference: HUGGINGFACE_BASE_URL, an old-style HF_ENDPOINT, or the router."""
+    """Return the base URL of hosted inference: HUGGINGFACE_BASE_URL, an old-style HF_ENDPOINT, or the router."""
     for name in ("HUGGINGFACE_BASE_URL", "HF_ENDPOINT"):
         value = environment.get(name, "").strip()
         if not value or (name == "HF_ENDPOINT" and not _names_inference(value)):
@@ -252,13 +272,21 @@ def router_url(environment: Mapping[str, str] = os.environ) -> str:
 
 
 def hub_url(environment: Mapping[str, str] = os.environ) -> str:
-    """Return the Hub's base: HF_ENDPOINT, unless that names an inference server as older guides have it."""
+    """Return the Hub's base URL: HF_ENDPOINT, unless it names an inference server as older guides do."""
     value = environment.get("HF_ENDPOINT", "").strip()
     return base_url(value, "the Hub, from HF_ENDPOINT") if value and not _names_inference(value) else HUB
 
 
 def base_url(url: str, what: str) -> str:
-    """Return an address that paths are put behind. Raises ConfigError for one with a query, whose end a path would be."""
+    """Return a checked base URL, which paths are appended to.
+
+    Args:
+        url: the URL.
+        what: names it in errors.
+
+    Raises:
+        ConfigError: it is invalid, or has a query, to which no path can be appended.
+    """
     found = checked_url(url, what)
     if re.search("[?;]", found):
         raise ConfigError(f"target '{what}': {shown_url(url)!r} has a query or parameters ('?…', ';…'); leave them out")

@@ -1,9 +1,9 @@
-"""Which environment variables a config file may have sent where.
+"""Which environment variables a config file may send to which server.
 
-A file that the user named, or that lies in the user's own configuration folder, may name any. One that was only found in the
+A file that the user named, or that is in the user's own configuration folder, may name any. One that was only found in the
 working folder may be a stranger's: it gets the keys that the user's own file allows for an origin, in its `[keys.env]`, and
-Hugging Face's token for Hugging Face's hosts, which goes there anyway; not for dedicated endpoints, since anyone may run a
-server there. Other keys are not read, and their targets say why.
+Hugging Face's token for Hugging Face's hosts, where it is sent anyway; but not for dedicated endpoints, since any customer
+may run a server there. Other keys are not read, and the errors of their targets say why.
 """
 
 import dataclasses
@@ -19,22 +19,19 @@ from hf_gateway.values.target import Target
 
 @dataclass(frozen=True)
 class EnvKeyRules:
-    """What a found file may ask for.
-
-    Args:
-        file: the file that asks.
-        own: the user's own file, where the rules stand.
-        allowed: variable → the origins that it may be sent to.
-        origins: where the router and the Hub are, to which some kinds go without a URL.
-    """
+    """What a config file from the working folder may read."""
 
     file: Path
+    """That file."""
     own: Path
+    """The user's own file, which has the rules."""
     allowed: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Variable → the origins that it may be sent to."""
     origins: Mapping[str, str] = field(default_factory=dict)
+    """URLs of the router and the Hub, which some kinds use without a URL of their own."""
 
     def without_forbidden_key(self, target: Target) -> Target:
-        """Return the target, its key taken away where the file may not ask for it."""
+        """Return the target, without its key if the file must not read it."""
         if not isinstance(target.credential, EnvKey):
             return target
         refusal = self.refusal(target.credential.name, [target])
@@ -43,7 +40,12 @@ class EnvKeyRules:
         return dataclasses.replace(target, credential=dataclasses.replace(target.credential, refusal=refusal))
 
     def refusal(self, name: str, targets: Sequence[Target]) -> str | None:
-        """Return why this variable is not sent to these targets, with the way to allow it; None where it may be."""
+        """Return why a variable is not sent to targets, and how to allow it; None if it may be sent.
+
+        Args:
+            name: of the variable.
+            targets: those that would receive it.
+        """
         urls = [target.url or self.origins.get(kind_of(target.kind).default_origin or "") for target in targets]
         places = [
             target.kind if url is None else origin_of(url)
@@ -63,7 +65,7 @@ class EnvKeyRules:
 
 
 def allowed_in(table: Mapping[str, object]) -> dict[str, frozenset[str]]:
-    """Read `[keys.env]`: variable → a URL or several. Raises ValueError, naming the variable, for what is none."""
+    """Parse `[keys.env]`: variable → a URL or several. Raises ValueError with the variable's name for an invalid value."""
     found: dict[str, frozenset[str]] = {}
     for name, value in table.items():
         places = [value] if isinstance(value, str) else value

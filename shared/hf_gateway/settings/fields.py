@@ -1,4 +1,4 @@
-"""Types of fields: what a constructor accepts, and what the field keeps of it."""
+"""Types of fields: what a constructor accepts, and what the field stores."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -13,7 +13,7 @@ from hf_gateway.values.target import Target
 
 
 class SecretHolder(Protocol):
-    """A key in another library's wrapping, such as pydantic's `SecretStr`."""
+    """A key in another library's wrapper, such as pydantic's `SecretStr`."""
 
     def get_secret_value(self) -> str:
         """Return the key itself."""
@@ -24,7 +24,7 @@ TargetsInput = str | Target | Iterable[str | Target | Mapping[str, Any]] | None
 
 
 def parse_api_key(value: Any) -> Secret | None:
-    """Parse a key as a caller gives it; `env:NAME` is read from the environment. Raises ConfigError."""
+    """Parse a key; `env:NAME` is read from the environment. Raises ConfigError."""
     if hasattr(value, "get_secret_value"):
         value = value.get_secret_value()
     if value is None or isinstance(value, Secret):
@@ -39,7 +39,7 @@ def parse_api_key(value: Any) -> Secret | None:
 
 
 def parse_targets(value: Any) -> tuple[Target, ...] | None:
-    """Parse targets as a caller or the environment gives them. Raises ConfigError."""
+    """Parse targets from an argument or the environment. Raises ConfigError."""
     if value is None:
         return None
     if isinstance(value, str):
@@ -53,17 +53,17 @@ def parse_targets(value: Any) -> tuple[Target, ...] | None:
 
 @dataclass(frozen=True)
 class Accepts:
-    """Marks a field whose constructor accepts more than the field keeps; signatures and JSON schemas say so."""
+    """Marks a field whose constructor accepts more than the field stores; shown in signatures and JSON schemas."""
 
     annotation: Any
-    """The type that is accepted."""
+    """The accepted type."""
     json_types: tuple[Mapping[str, Any], ...]
-    """JSON schemas of what is accepted beside the field's own."""
+    """JSON schemas of what is accepted besides the field's own type."""
     own: bool = True
     """Whether the field's own type has a JSON schema."""
 
     def __get_pydantic_json_schema__(self, core_schema: Any, handler: Any) -> dict[str, Any]:
-        """Return the schema of what a file may say."""
+        """Return the schema of the values allowed in a file."""
         own: dict[str, Any] = handler(core_schema) if self.own else {"anyOf": []}
         return {"anyOf": [*map(dict, self.json_types), *own.get("anyOf", [own])]}
 
@@ -73,7 +73,7 @@ if TYPE_CHECKING:
     _Accepted = TypeVar("_Accepted", contravariant=True)
 
     class Parsed(Generic[_Kept, _Accepted]):
-        """What a checker sees of a parsed field: a constructor takes what may be set, the attribute is what was kept."""
+        """A parsed field for type checkers: assignments accept one type, the attribute has the other."""
 
         def __get__(self, instance: object, owner: Any) -> _Kept: ...
         def __set__(self, instance: object, value: _Accepted) -> None: ...

@@ -1,1 +1,1 @@
-"""What the gateway can be asked for, a room a task."""
+"""The tasks that a gateway can be built for, one folder each, and what is the same for all of them."""

@@ -1,4 +1,4 @@
-"""What describes a task to the parts of the core that are the same for all tasks."""
+"""The description of a task for the parts of the core that are the same for all tasks."""
 
 from dataclasses import dataclass
 from pkgutil import resolve_name
@@ -10,28 +10,28 @@ from hf_gateway.values.hub_task import HubTask
 
 @dataclass(frozen=True)
 class Task:
-    """A task that a gateway can be built for. A package registers one under the entry-point group `hf_gateway.tasks`.
+    """A task that a gateway can be built for. Packages register one under the entry-point group `hf_gateway.tasks`.
 
-    What a task does stands in its gateway class, a subclass of `hf_gateway.gateway.Gateway`: `_build_candidates` joins targets
-    with the checks of the task, `_build_service` makes what serves its calls.
+    The task itself is implemented by its gateway class, a subclass of `hf_gateway.gateway.Gateway`: `_build_candidates` adds the
+    checks of the task to targets, `_build_service` makes the service of its calls.
     """
 
     hub: HubTask
-    """What the Hub calls it."""
+    """Its name and tags on the Hub."""
     settings: type[NamedSettings]
     """The class of its settings; its `task` is the name of the entry point."""
     gateway: str
-    """Its gateway class as `module:Class`, imported with the first chain."""
+    """Its gateway class as `module:Class`, imported when the first gateway is built."""
     environment_prefix: str
     """Names HF_GATEWAY_<prefix>_MODEL and HF_GATEWAY_<prefix>_TARGETS."""
     default_targets: str
-    """Where a chain goes for which neither arguments nor the environment name targets."""
+    """The targets of a chain for which neither arguments nor the environment name any."""
     model_variables: tuple[str, ...] = ()
     """Other environment variables that may name the model, after HF_GATEWAY_<prefix>_MODEL."""
     example_model: str | None = None
-    """The model with which `doctor` tries the task where nothing is configured; None for not at all."""
+    """The model with which `doctor` tries the task if none is configured; None if it does not try."""
     implied: bool = False
-    """Whether a gateway is for it when its caller names no task."""
+    """Whether it is the task of a gateway whose caller names none."""
 
     @property
     def name(self) -> str:
@@ -40,12 +40,12 @@ class Task:
 
     @property
     def title(self) -> str:
-        """What it gives, in a sentence: "embeddings"."""
+        """What it returns, as a word in sentences: "embeddings"."""
         return self.hub.title
 
     @property
     def model_variable_names(self) -> tuple[str, ...]:
-        """Environment variables that may name the model, first to last."""
+        """Environment variables that may name the model, in order."""
         return (f"HF_GATEWAY_{self.environment_prefix}_MODEL", *self.model_variables)
 
     @property

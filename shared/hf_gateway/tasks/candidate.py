@@ -1,4 +1,4 @@
-"""A target as the chain sees it: what it can do for a task, with its breaker and its key check."""
+"""A target as the chain sees it: its ability for a task, its breaker and its key check."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -26,13 +26,13 @@ class TargetCandidate:
     """A target in the chain, with its breaker."""
 
     ability: Ability
-    """What it does for the chain's task."""
+    """Its ability for the chain's task."""
     breaker: Breaker = field(default_factory=Breaker)
     """Its circuit breaker."""
     alone: bool = True
     """Whether there is no other target."""
     on_overload: Callable[[], None] | None = None
-    """Called when it refuses a request because it has too much to do."""
+    """Called when it refuses a request because of overload."""
 
     @property
     def server(self) -> Server:
@@ -41,12 +41,12 @@ class TargetCandidate:
 
     @property
     def target(self) -> Target:
-        """The target itself, with the chain's model where it names none."""
+        """The target itself, with the chain's model if it names none."""
         return self.ability.target
 
     @property
     def label(self) -> str:
-        """How errors and logs call it."""
+        """The target's name in errors and logs."""
         return self.ability.target.label
 
     @property
@@ -56,7 +56,7 @@ class TargetCandidate:
 
     @property
     def context(self) -> int | None:
-        """Tokens of the longest text, or conversation, that it takes."""
+        """Maximum tokens of a text or conversation."""
         return self.ability.context
 
     @property
@@ -66,22 +66,22 @@ class TargetCandidate:
 
     @property
     def space_check(self) -> SpaceCheck | None:
-        """How its vectors stand to the space's fingerprint; None where it makes none, or none was measured."""
+        """The result of its space check; None if it makes no vectors."""
         return None
 
     def refusal(self) -> GatewayError | None:
-        """Say why nothing may be sent to it at all, or None."""
+        """Return why no request may be sent to it, or None."""
         server = self.ability.server
         if isinstance(bound := server.target.credential, EnvKey) and bound.refusal:
             return KeyMissing(bound.refusal, target=self.label)
         needed = server.key_requirement()
         credential = server.credential() if needed.level is KeyLevel.REQUIRED else None
         if way := missing_key_hint(server.target, needed, credential, server.key_url, alone=self.alone):
-            return KeyMissing(f"a key is needed and there is none: {needed.reason}; {way}", target=self.label)
+            return KeyMissing(f"a required key is missing: {needed.reason}; {way}", target=self.label)
         return None
 
     def effects(self, payload: Any) -> Effects:
-        """Ask it, and let no error out that quotes the key: servers do, also inside a 200."""
+        """Yield the effects of a call. Removes the key from errors, since servers quote it, also in the body of a 200."""
         try:
             return (yield from self.answer(payload))
         except GatewayError as failure:
@@ -97,5 +97,5 @@ class TargetCandidate:
         return text if credential is None else credential.secret.scrub(text)
 
     def answer(self, payload: Any) -> Effects:
-        """Do what the target does, and the checks that hold for every answer."""
+        """Yield the effects of a call, and check the answer."""
         raise NotImplementedError

@@ -11,9 +11,15 @@ from hf_gateway.values.target import Target
 
 
 def targets_of_key(targets: Sequence[Target], api_key: Secret | None, settings: NamedSettings) -> list[Target]:
-    """Say which targets the class's one key is meant for: Hugging Face's hosts, or the one server of the caller's own.
+    """Return the targets that the key of a class is for: Hugging Face's hosts, or the one server of the caller's own.
 
-    Raises ConfigError when it could be meant for several servers, or would go to a host that nobody bound it to.
+    Args:
+        targets: of the chain.
+        api_key: the key of the class.
+        settings: of the chain.
+
+    Raises:
+        ConfigError: it could be for several servers, or would be sent to a host that it was not bound to.
     """
     if api_key is None:
         return []

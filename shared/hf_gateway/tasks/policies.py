@@ -1,11 +1,11 @@
-"""What the settings of every task say about retries and timeouts."""
+"""The policy of retries and timeouts that follows from the settings of any task."""
 
 from hf_gateway.chain.timeouts import Policy
 from hf_gateway.settings.base import ChainOptions
 
 
 def policy_of(settings: ChainOptions) -> Policy:
-    """Return how long and how often the chain may try, as the settings that all tasks share have it."""
+    """Return the policy for the settings that all tasks share."""
     return Policy(
         deadline=settings.timeout,
         answer_timeout=settings.attempt_timeout,

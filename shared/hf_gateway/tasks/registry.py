@@ -1,4 +1,4 @@
-"""The tasks, and where a chain of each goes by default."""
+"""The installed tasks, and the default targets of a chain."""
 
 import os
 from collections.abc import Mapping
@@ -13,16 +13,16 @@ from hf_gateway.values.target import Target
 from hf_gateway.values.task_facts import GROUP
 
 DEFAULT_TASK = "embedding"
-"""What a gateway is for when its caller names no task."""
+"""The task of a gateway whose caller names none."""
 
 
 def task_names() -> tuple[str, ...]:
-    """Return the names of the installed tasks, found by the entry-point group `hf_gateway.tasks`; none is loaded."""
+    """Return the names of the installed tasks, found by the entry-point group `hf_gateway.tasks`; loads none."""
     return tuple(installed(GROUP))
 
 
 def find_task(name: str) -> Task:
-    """Load a task. Raises ConfigError, with the nearest name, for one that there is not."""
+    """Load a task. Raises ConfigError, naming the nearest one, for an unknown name."""
     if not isinstance(name, str) or name not in task_names():
         raise ConfigError(f"there is no task {name!r}{did_you_mean(str(name), set(task_names()))}")
     found: Task = installed(GROUP)[name].load()
@@ -30,7 +30,7 @@ def find_task(name: str) -> Task:
 
 
 def task_of_chain(table: Any) -> Any:
-    """Return what the table of a chain in a config file says that it is for; the default where it says nothing."""
+    """Return the task of a chain in a config file, or the default."""
     return table.get("task", DEFAULT_TASK) if isinstance(table, Mapping) else DEFAULT_TASK
 
 
@@ -49,14 +49,14 @@ def chains_for(chains: Mapping[str, Any], task: str | None) -> list[str]:
 def chosen_targets(
     settings: NamedSettings, environment: Mapping[str, str] = os.environ
 ) -> tuple[str | None, tuple[Target, ...]]:
-    """Return the model and the targets in force, each as it was given.
+    """Return the model and the targets in force, unmodified.
 
     Args:
         settings: of any task.
         environment: where the task's variables are looked up.
 
     Raises:
-        ConfigError: a chain of nothing.
+        ConfigError: there are no targets.
     """
     task = find_task(settings.task)
     named = (environment.get(variable) for variable in task.model_variable_names)

@@ -1,4 +1,4 @@
-"""How the targets of a chain stand: what `Gateway.status()`, `Gateway.check()` and `doctor` say of each."""
+"""The status of a chain's targets, for `Gateway.status()`, `Gateway.check()` and `doctor`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,39 +15,54 @@ from hf_gateway.values.secret import EnvKey
 
 @dataclass(frozen=True)
 class TargetStatus:
-    """One target as it stands now, without asking it.
-
-    ready: may be called; reason: why not; retry_in: seconds until it may be; needs_key, key_reason: the policy's answer;
-    key_source: where a key was found (never the key), or None; space_check: how its vectors stand to the space's fingerprint,
-    "unchecked", "same" or "quarantined", None for chat; worst_cosine: the lowest cosine of any canary text, where measured;
-    breaker: "closed", "open", "half-open" or "resting".
-    """
+    """The status of a target, without asking it."""
 
     target: str
+    """The target's label."""
     ready: bool
+    """Whether it may be called now."""
     reason: str | None
+    """Why it may not be called."""
     retry_in: float | None
+    """Seconds until it may be called."""
     needs_key: str
+    """Whether it needs a key: "never", "optional" or "required"."""
     key_reason: str
+    """Why."""
     key_source: str | None
+    """Where a key was found (never the key itself), or None."""
     fix: str | None
+    """What to do about a missing key, or None."""
     space_check: str | None = None
+    """The result of its space check: "unchecked", "same" or "quarantined"; None for chat."""
     worst_cosine: float | None = None
+    """The lowest cosine of any canary text, if it was measured."""
     breaker: str = "closed"
+    """"closed", "open", "half-open" or "resting"."""
 
 
 @dataclass(frozen=True)
 class TargetCheck:
-    """One target after it was asked. status: as above; answers: whether it did; report: what it serves; error: why not."""
+    """The result of asking a target."""
 
     status: TargetStatus
+    """Its status."""
     answers: bool
+    """Whether it answered."""
     report: ProbeReport
+    """What it reports about itself."""
     error: str | None
+    """Why it did not answer."""
 
 
 def status_of(candidate: TargetCandidate, now: float, access: Access = "unknown") -> TargetStatus:
-    """Say how a target stands, without asking it; `now` by the chain's clock."""
+    """Return a target's status, without asking it.
+
+    Args:
+        candidate: the target.
+        now: the time, by the chain's clock.
+        access: who may download its model.
+    """
     server = candidate.server
     needed = server.key_requirement(access)
     credential = server.credential()
@@ -80,9 +95,15 @@ def _refused_key(candidate: TargetCandidate) -> str | None:
 
 
 def check_target(candidate: TargetCandidate, now: float, perform: Callable[[Effects, str], Any]) -> TargetCheck:
-    """Ask a target what it serves; `perform` carries effects out."""
+    """Ask a target what it serves.
+
+    Args:
+        candidate: the target.
+        now: the time, by the chain's clock.
+        perform: runs effects for a label, and returns their result.
+    """
     status = status_of(candidate, now)
-    # A server whose key is not sent is asked all the same: it may be there, and need none.
+    # A server whose key is not sent is asked all the same: it may not need one.
     if status.fix is not None and _refused_key(candidate) is None:
         return TargetCheck(status, False, ProbeReport(), status.fix)
     try:

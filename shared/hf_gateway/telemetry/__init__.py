@@ -1,7 +1,7 @@
 """Metrics and traces of every call, for Prometheus and OpenTelemetry.
 
-Switched on by HF_GATEWAY_PROMETHEUS=1 and HF_GATEWAY_OTEL=1, or by the functions here. Importing this imports no third-party
-package; while nothing is switched on, nothing of it is made.
+Enabled by HF_GATEWAY_PROMETHEUS=1 and HF_GATEWAY_OTEL=1, or by the functions here. Importing this imports no third-party
+package; while neither is enabled, no metric or span is made.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,15 +21,15 @@ counting = ForkGate(
         f"{library} counts nothing in this process, which was forked while it counted in the parent; start processes by spawn"
     )
 )
-"""Through which metrics are counted: the libraries' locks, held by another thread, would be held for ever in a child."""
+"""Gate that every count passes: a lock of these libraries, held by another thread, would stay locked in a forked child."""
 _enabled: dict[str, Any] = {}
 
 
 def enable_prometheus(registry: Any = None) -> "Metrics":
-    """Count and time every call of this process from now on; returns the metrics, the same ones however often this is called.
+    """Count and time every call of this process from now on; returns the metrics, the same ones at each call.
 
-    registry: a `prometheus_client.CollectorRegistry`; None for that package's own. Serving them is up to the program, for
-    example with `prometheus_client.start_http_server(9464)`.
+    registry: a `prometheus_client.CollectorRegistry`; None for that package's own. The program serves them, for example with
+    `prometheus_client.start_http_server(9464)`.
 
     Raises:
         ConfigError: prometheus-client is missing.
@@ -43,9 +43,11 @@ def enable_prometheus(registry: Any = None) -> "Metrics":
 
 
 def enable_otel(tracer_provider: Any = None, meter_provider: Any = None) -> "Tracer":
-    """Have every call of this process make a span, a child span an attempt, and metrics; returns what makes them.
+    """Make a span of every call of this process, a child span of every attempt, and metrics; returns the tracer.
 
-    tracer_provider, meter_provider: OpenTelemetry's; None for the global ones. Without an SDK set up these do nothing.
+    Args:
+        tracer_provider: OpenTelemetry's; None for the global one, which does nothing until an SDK is set up.
+        meter_provider: OpenTelemetry's; None for the global one, which does nothing until an SDK is set up.
 
     Raises:
         ConfigError: opentelemetry-api is missing.
@@ -59,7 +61,7 @@ def enable_otel(tracer_provider: Any = None, meter_provider: Any = None) -> "Tra
 
 
 def record_cost(rows: Iterable[Mapping[str, Any]]) -> None:
-    """Hear from the ledger what it wrote down: an attempt's cost is known when its row is made, off the hot path."""
+    """Receive the ledger's rows: an attempt's cost is known when its row is made, off the hot path."""
     metrics: Metrics | None = _enabled.get("prometheus")
     if metrics is not None:
         for row in rows:
@@ -68,7 +70,7 @@ def record_cost(rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def disable() -> None:
-    """Watch no more; what was counted stays where it is."""
+    """Stop counting; existing counts are kept."""
     with _lock:
         for watcher in _enabled.values():
             observer.unregister(watcher)

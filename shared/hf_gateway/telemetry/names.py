@@ -1,4 +1,4 @@
-"""Every name that metrics and traces bear, in one place.
+"""All names of metrics and traces.
 
 The semantic conventions for generative AI are still in development: a name has the form that OpenTelemetry's Python packages
 released (opentelemetry-semantic-conventions 0.66b2), and the one that its successor repository has by now
@@ -19,14 +19,14 @@ from hf_gateway.values.text import encodable
 OPT_IN = "gen_ai_latest_experimental"
 
 DURATION_BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
-"""Seconds, as the conventions advise."""
+"""In seconds, as the conventions recommend."""
 TOKEN_BUCKETS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
 
 SPAN = "huggingface.generate"
 ATTEMPT = "hf_gateway.attempt"
 SKIPPED = "hf_gateway.attempt.skipped"
 
-# Attributes that are the same in both columns, and our own.
+# Attributes that are the same in both versions of the conventions, and our own.
 PROVIDER, MODEL_ID = "provider", "model_id"
 OPERATION = "gen_ai.operation.name"
 PROVIDER_NAME = "gen_ai.provider.name"
@@ -65,7 +65,10 @@ USAGE = {
 
 @dataclass(frozen=True)
 class Names:
-    """One column. In the names of metrics, `{group}` is the task's metric group and `{direction}` is input or output."""
+    """The names of one version of the conventions.
+
+    In the names of metrics, `{group}` is the task's metric group and `{direction}` is input or output.
+    """
 
     latest: bool
     """Whether they are those of the successor repository."""
@@ -74,10 +77,15 @@ class Names:
     first_chunk: str
     """Histogram of the times to the first content."""
     tokens: str
-    """Histogram of the tokens of a direction; both directions in one, told apart by an attribute, without `{direction}`."""
+    """Histogram of the tokens of a direction; both directions in one, distinguished by an attribute, without `{direction}`."""
 
     def span(self, operation: str, model: str | None) -> str:
-        """Return the name of a call's span."""
+        """Return the name of a call's span.
+
+        Args:
+            operation: the operation's name in the conventions.
+            model: the model that was asked for.
+        """
         if not self.latest:
             return SPAN
         return f"{operation} {model}" if model else operation
@@ -87,7 +95,12 @@ class Names:
         return self.duration.format(group=task.metric_group)
 
     def tokens_of(self, task: TaskFacts, direction: str) -> str:
-        """Return the name of the tokens of a task's calls in a direction."""
+        """Return the name of the metric of a task's tokens.
+
+        Args:
+            task: the task.
+            direction: "input" or "output".
+        """
         return self.tokens.format(group=task.metric_group, direction=direction)
 
 
@@ -106,13 +119,13 @@ LATEST = Names(
 
 
 def chosen_names(environment: Mapping[str, str] = os.environ) -> Names:
-    """Return the column that OTEL_SEMCONV_STABILITY_OPT_IN asks for."""
+    """Return the version that OTEL_SEMCONV_STABILITY_OPT_IN asks for."""
     asked = {word.strip() for word in environment.get("OTEL_SEMCONV_STABILITY_OPT_IN", "").split(",")}
     return LATEST if OPT_IN in asked else RELEASED
 
 
 class Prometheus:
-    """The names of the metrics for Prometheus. The first two are fixed by the users that have them on their walls."""
+    """The names of the metrics for Prometheus. Users' dashboards depend on the first two."""
 
     latency = "cmp_hf_inference_latency_seconds"
     errors = "cmp_hf_inference_errors_total"
@@ -132,7 +145,12 @@ class Prometheus:
 
 
 def provider_of(target: Target, tried: AttemptRecord | None = None) -> str:
-    """Name who runs the model: by the server's own word, by the target, or by its kind."""
+    """Return who runs the model: as the server reports it, by the target, or by its kind.
+
+    Args:
+        target: the target.
+        tried: the attempt at it, if there was one.
+    """
     if tried is not None and tried.provider:
         return tried.provider
     if target.provider and target.provider not in ("cheapest", "fastest", "auto"):
@@ -141,7 +159,7 @@ def provider_of(target: Target, tried: AttemptRecord | None = None) -> str:
 
 
 def error_code(error: BaseException) -> str:
-    """Name an error by its class, of which there are few."""
+    """Return the name of an error's class, of which there are few."""
     for kind in type(error).__mro__:
         if kind.__module__ == "hf_gateway.errors":
             return kind.__name__
@@ -149,7 +167,7 @@ def error_code(error: BaseException) -> str:
 
 
 def exportable(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out what nobody knows, and make what is left such that exporters can write it: one text would cost a whole batch."""
+    """Leave out unknown values, and make the others exportable: one invalid text would fail a whole batch."""
     return {name: _exportable_value(value) for name, value in values.items() if value is not None}
 
 

@@ -1,7 +1,7 @@
-"""OpenTelemetry: a span a call, a child span an attempt, and the metrics of the semantic conventions.
+"""OpenTelemetry: a span per call, a child span per attempt, and the metrics of the semantic conventions.
 
-A call's span is the current one while its requests are sent, so that spans of an HTTP library stand below it; not so for a
-stream, whose pieces are handed to the caller in between, and who would have it as its own.
+A call's span is current while its requests are sent, so that spans of an HTTP library become its children; not for a stream,
+whose pieces are returned to the caller meanwhile, where it would become the current span.
 """
 
 import os
@@ -28,10 +28,10 @@ _CAPTURE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 
 
 class Tracer:
-    """Makes the spans and records the metrics. Prompts and answers are in neither, unless the environment asks for them."""
+    """Makes the spans and records the metrics. Neither contains prompts or answers, unless the environment asks for them."""
 
     def __init__(self, tracer_provider: Any = None, meter_provider: Any = None, column: Names | None = None) -> None:
-        """Take the providers; None for the global ones. column: which names; None for what the environment asks for."""
+        """Use the providers; None for the global ones. column: the names; None for those that the environment asks for."""
         self._names = column or names.chosen_names()
         self._content = os.environ.get(_CAPTURE, "").strip().lower() in ("true", "1", "span_only", "span_and_event")
         schema = _SCHEMAS[self._names.latest]
@@ -62,14 +62,14 @@ class Tracer:
         observation.notes[self] = (span, token)
 
     def end(self, observation: Observation) -> None:
-        """End it, with its attempts below it, and record the metrics."""
+        """End the span, with its attempts as children, and record the metrics."""
         if (noted := observation.notes.pop(self, None)) is None:
             return
         span, token = noted
         if token is not None:
             context.detach(token)
         ended = observation.time + observation.seconds
-        served = observation.served
+        served = observation.served_attempt
         if span.is_recording():
             self._attempts(span, observation)
             span.set_attributes(self._facts(observation, served))
@@ -79,7 +79,7 @@ class Tracer:
         self._measure(span, observation, served)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: no resource is held."""
 
     def _attempts(self, span: Span, observation: Observation) -> None:
         parent = trace.set_span_in_context(span)
@@ -113,7 +113,7 @@ class Tracer:
             child.end(_nanoseconds(started + tried.seconds))
 
     def _facts(self, observation: Observation, served: AttemptRecord | None) -> dict[str, Any]:
-        """Return what is known of a call at its end."""
+        """Return the attributes of a call at its end."""
         counted = [unit for unit in observation.task.units if unit in names.USAGE]
         facts: dict[str, Any] = {
             **{names.USAGE[unit]: getattr(observation.usage, unit) for unit in counted},
@@ -134,12 +134,12 @@ class Tracer:
         return exportable(facts)
 
     def _words(self, error: BaseException) -> str:
-        """Say what went wrong; the messages of our errors hold no keys, those of others might."""
+        """Return the message of an error; those of our errors contain no keys, others' may."""
         if not isinstance(error, GatewayError):
             return type(error).__name__
         if self._content:
             return encodable(f"{error_code(error)}: {error.message}")
-        # The rest is a server's text, and servers quote what they were sent.
+        # The rest is a server's text, and servers quote their input.
         return error_code(error) if error.status is None else f"{error_code(error)}: HTTP {error.status}"
 
     def _measure(self, span: Span, observation: Observation, served: AttemptRecord | None) -> None:

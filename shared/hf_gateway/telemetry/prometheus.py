@@ -1,8 +1,8 @@
 """Prometheus: counters and histograms of every call and attempt.
 
-The values of a label are bounded: models beyond the first hundred, and targets and tenants likewise, are counted as "other". In
-prometheus_client's multiprocess mode counters and histograms add up over the processes; what is read when it is asked for (the
-breakers, the ledger's queue) is each process's own, and is not served there.
+The values of a label are limited: models after the first hundred, and targets and tenants likewise, are counted as "other". In
+prometheus_client's multiprocess mode counters and histograms are added up over the processes; what is read at the time of a
+scrape (the breakers, the ledger's queue) is each process's own, and is not served there.
 """
 
 import sys
@@ -23,16 +23,16 @@ from hf_gateway.values.forks import fork_lock
 from hf_gateway.values.text import encodable
 
 MAX_LABEL_VALUES = 100
-"""Different values of one label."""
+"""Maximum number of values of one label."""
 OTHER = "other"
 _STATES = ("closed", "half-open", "open", "resting")
 
 
 class Metrics:
-    """What is counted. Safe for threads."""
+    """The metrics. Safe for threads."""
 
     def __init__(self, registry: Any = None) -> None:
-        """Register everything; None for prometheus_client's own registry."""
+        """Register all metrics; None for prometheus_client's own registry."""
         self.registry = registry if registry is not None else prometheus_client.REGISTRY
         self._made: list[Any] = []
         model, target = ("model",), ("target",)
@@ -76,7 +76,7 @@ class Metrics:
         observation.notes[self] = True
 
     def end(self, observation: Observation) -> None:
-        """Count it."""
+        """Count a finished call."""
         with counting.using("prometheus_client"):
             self._count(observation)
 
@@ -103,7 +103,13 @@ class Metrics:
             self._child(self._cache, result="miss").inc(observation.looked_up - cached)
 
     def record_cost(self, provider: str, model: str, cost: Decimal | None) -> None:
-        """Count what an attempt cost, in USD; None where that is unknown."""
+        """Count the cost of an attempt.
+
+        Args:
+            provider: who ran the model.
+            model: its name.
+            cost: USD; None if it is unknown.
+        """
         with counting.using("prometheus_client"):
             if cost is None:
                 self._child(self._unpriced, model=model, provider=provider).inc()
@@ -111,7 +117,7 @@ class Metrics:
                 self._child(self._cost, model=model, provider=provider).inc(float(cost))
 
     def close(self) -> None:
-        """Take everything off the registry."""
+        """Remove all metrics from the registry."""
         for metric in self._made:
             self.registry.unregister(metric)
         self._made.clear()
@@ -149,10 +155,10 @@ class Metrics:
 
 
 class _AsItIs:
-    """What is not counted but read when Prometheus asks."""
+    """Values that are read at the time of a scrape rather than counted."""
 
     def describe(self) -> list[Any]:
-        """Say nothing beforehand, so that registering reads nothing."""
+        """Return an empty list, so that registering reads nothing."""
         return []
 
     def collect(self) -> Iterator[Any]:

@@ -109,8 +109,8 @@ def encode_file(hub: str, model: str, revision: str | None, name: str) -> HttpRe
     Args:
         hub: the Hub's base URL.
         model: the model's name there.
-        revision: branch, tag or commit.
-        name: its name.
+        revision: branch, tag or commit; None for `main`.
+        name: the file's path in the repository.
     """
     return get(f"{hub}/{quote(model)}/resolve/{quote(revision or 'main', safe='')}/{quote(name)}")
 

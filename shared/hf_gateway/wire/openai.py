@@ -1,4 +1,4 @@
-"""OpenAI's embeddings form, as vLLM, TGI, llama.cpp, LM Studio, infinity, TEI and several hosted providers speak it.
+"""OpenAI's embeddings API, as vLLM, TGI, llama.cpp, LM Studio, infinity, TEI and several hosted providers implement it.
 
 Source: platform.openai.com/docs/api-reference/embeddings.
 """
@@ -22,7 +22,7 @@ Encoding = Literal["float", "base64"]
 
 
 def embeddings_url(url: str) -> str:
-    """Complete a base URL: nothing after the host gets `/v1/embeddings`, a path gets `/embeddings`, a whole one stays."""
+    """Complete a base URL: without a path with `/v1/embeddings`, with one with `/embeddings`; a complete one is unchanged."""
     return endpoint(url, "embeddings")
 
 
@@ -32,7 +32,7 @@ def encode_models(url: str) -> HttpRequest:
 
 
 def decode_models(response: HttpResponse, *, target: str) -> list[str]:
-    """Read the ids of the models that are served.
+    """Read the ids of the served models.
 
     Args:
         response: the server's response.
@@ -46,7 +46,7 @@ def decode_models(response: HttpResponse, *, target: str) -> list[str]:
 def encode_embeddings(
     url: str, model: str | None, texts: Sequence[str], *, encoding: Encoding = "float"
 ) -> HttpRequest:
-    """Build the POST. A model or encoding that is the default is left out: some servers refuse a null.
+    """Build the POST. The default model or encoding is left out: some servers refuse a null.
 
     Args:
         url: the server's base URL.
@@ -63,7 +63,7 @@ def encode_embeddings(
 
 
 def refuses_encoding(response: HttpResponse) -> bool:
-    """Return whether a server's refusal may mean the encoding that was asked for: it speaks of that."""
+    """Return whether a refusal may be about the requested encoding, since it mentions it."""
     if response.status not in (400, 422):
         return False
     said = response.body.lower()
@@ -71,7 +71,7 @@ def refuses_encoding(response: HttpResponse) -> bool:
 
 
 def decode_embeddings(response: HttpResponse, count: int, *, target: str) -> EmbedAnswer:
-    """Read rows in the order of their `index`, floats or base64, whichever came: servers ignore what was asked for.
+    """Read the vectors in the order of their `index`, in floats or base64: servers may ignore the requested encoding.
 
     Args:
         response: the server's response.
@@ -128,11 +128,11 @@ def _from_base64(rows: list[Any], target: str) -> Vectors:
 
 
 def endpoint(url: str, name: str) -> str:
-    """Complete a base URL: nothing after the host gets `/v1/<name>`, a path gets `/<name>`, a whole one stays.
+    """Complete a base URL: without a path with `/v1/<name>`, with one with `/<name>`; a complete one is unchanged.
 
     Args:
         url: the server's base URL.
-        name: its name.
+        name: the route, such as "embeddings".
     """
     base, _, query = url.partition("?")
     base = base.rstrip("/")

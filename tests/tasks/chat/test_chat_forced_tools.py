@@ -98,9 +98,9 @@ def test_a_call_of_another_tool_is_no_answer_and_the_next_target_is_asked(backup
         chatter = Chatter(form, [f"openai:{stubborn.url}", f"openai:{backup.url}"], max_retries=0)
         result = chatter.ask(tools=TOOLS, tool_choice="get_weather")
         assert [call.name for call in result.tool_calls] == ["get_weather"]
-        assert "'get_time', and was told to call 'get_weather'" in (result.attempts[0].error or "")
+        assert "'get_time', although 'get_weather' was required" in (result.attempts[0].error or "")
         alone = Chatter(form, [f"openai:{stubborn.url}"], max_retries=0)
-        with pytest.raises(errors.BadResponse, match="told to call 'get_weather'"):
+        with pytest.raises(errors.BadResponse, match="although 'get_weather' was required"):
             alone.ask(tools=TOOLS, tool_choice="get_weather")
 
 

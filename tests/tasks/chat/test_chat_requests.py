@@ -124,7 +124,7 @@ def test_a_gateway_says_what_it_was_built_for(primary: FakeOpenAI) -> None:
 
 @pytest.mark.parametrize("target", ["tei:http://localhost:8080", "hash"])
 def test_a_kind_that_cannot_chat_is_refused_when_the_chain_is_built(target: str) -> None:
-    with pytest.raises(errors.ConfigError, match="serves no chat"):
+    with pytest.raises(errors.ConfigError, match="does not support chat"):
         Gateway("m", [target], task="chat")
 
 

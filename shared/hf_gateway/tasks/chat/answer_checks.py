@@ -1,4 +1,4 @@
-"""Whether what a target gave is an answer at all, and what a reader should know about one that is."""
+"""Checks of a chat answer: whether it is complete, and what is unusual about it."""
 
 import itertools
 import json
@@ -35,15 +35,20 @@ FINISH_REASON_FAILURES: Mapping[str, tuple[type[GatewayError], str]] = {
     "abort": (StreamBroken, "the server gave the answer up"),
     "malformed_function_call": (BadResponse, "the model wrote a tool call that cannot be read"),
 }
-"""Finish reasons that are no end of an answer, by the providers' own words."""
+"""Finish reasons that mean a failure, in the providers' words."""
 
 
 TOKEN_LIMITS = ("max_completion_tokens", "max_new_tokens", "num_predict")
-"""What servers call `max_tokens` besides, which callers give in `extra_body`."""
+"""Other names of `max_tokens`, which callers pass in `extra_body`."""
 
 
 def answer_failure(request: ChatRequest, builder: AnswerBuilder) -> GatewayError | None:
-    """Return what is wrong with an answer that has come to its end; None for one that may be handed on."""
+    """Return what is wrong with a finished answer; None for one that may be returned.
+
+    Args:
+        request: the conversation.
+        builder: the answer.
+    """
     answer, reason = builder.answer(), builder.finish_reason
     if request.stream and not builder.finished and not (builder.closed and _is_whole(answer)):
         return StreamBroken("the stream ended without a finish reason, so the answer may be cut")
@@ -60,30 +65,35 @@ def answer_failure(request: ChatRequest, builder: AnswerBuilder) -> GatewayError
 
 
 def notes_on(answer: ChatAnswer, named: str | None, *, streamed: bool) -> Iterator[str]:
-    """Give what is unusual about an answer, a sentence each.
+    """Yield what is unusual about an answer, one sentence each.
 
     Args:
-        answer: as the target gave it.
+        answer: the target's answer.
         named: the model that was asked for.
-        streamed: whether it was asked for in pieces.
+        streamed: whether a stream was requested.
     """
     if named and answer.model and contradict(named, answer.model):
-        yield f"{named!r} was asked for, and the server says that {answer.model!r} answered"
+        yield f"{named!r} was asked for, and the server reports that {answer.model!r} answered"
     if streamed and answer.finish_reason is None:
         yield "the server ended the answer without a finish reason, so whether it was cut is not known"
 
 
 def wrong_call(request: ChatRequest, answer: ChatAnswer) -> str | None:
-    """Return which other tool was called than the one that had to be, or None."""
+    """Return the tool that was called instead of the required one, in words, or None.
+
+    Args:
+        request: the conversation.
+        answer: the answer.
+    """
     if not isinstance(request.tool_choice, Mapping):
         return None
     wanted = request.tool_choice["function"]["name"]
     other = next((call.name for call in answer.tool_calls if call.name != wanted), None)
-    return None if other is None else f"called the tool {other!r}, and was told to call {wanted!r}"
+    return None if other is None else f"called the tool {other!r}, although {wanted!r} was required"
 
 
 def _may_be_empty(request: ChatRequest, reason: str | None) -> bool:
-    """Return whether the caller's own limits, or what was said before the tools were called, explain an empty answer."""
+    """Return whether the caller's own limits, or text before the tool calls, explain an empty answer."""
     sampling = request.sampling
     limited = sampling.max_tokens is not None or any(name in (sampling.extra_body or {}) for name in TOKEN_LIMITS)
     if reason is not None and reason.lower() in ("length", "max_tokens") and limited:
@@ -94,7 +104,7 @@ def _may_be_empty(request: ChatRequest, reason: str | None) -> bool:
 def _has_answered(request: ChatRequest) -> bool:
     """Return whether the model wrote text in this turn, before it called the tools whose results it got last.
 
-    Models end such a turn with an empty message where they have nothing to add.
+    Models end such a turn with an empty message if they have nothing to add.
     """
     if request.messages[-1]["role"] != "tool":
         return False

@@ -1,4 +1,4 @@
-"""A target for chat, with the checks that hold for every answer."""
+"""A target for chat, with the checks of every answer."""
 
 from dataclasses import dataclass, replace
 
@@ -17,14 +17,15 @@ from hf_gateway.values.chat import AnswerBuilder, ChatRequest
 
 @dataclass(eq=False)
 class ChatCandidate(TargetCandidate):
-    """For chat."""
+    """A target for chat."""
 
     ability: ChatAbility
+    """Its ability."""
     inherits: bool = True
-    """Whether the target names no model of its own, so that a call's model is meant for it, too."""
+    """Whether the target names no model of its own, so that a call's model applies to it, too."""
 
     def answer(self, request: ChatRequest) -> Effects:
-        """Do what the target does; a stream that did not say why it ended is an error, never a shorter answer."""
+        """Answer; a stream without a finish reason is an error, never a shorter answer."""
         builder = AnswerBuilder()
         model = request.model if self.inherits and request.model else self.target.model
         try:

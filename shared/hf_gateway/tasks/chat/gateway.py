@@ -1,4 +1,4 @@
-"""Chat: conversations in, answers out, whole or piece by piece."""
+"""The gateway of chat: answers conversations, whole or streamed."""
 
 import contextlib
 from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
@@ -22,14 +22,14 @@ from hf_gateway.wire.hf_router import Capabilities
 
 
 class ChatGateway(Gateway):
-    """The gateway of `Gateway(..., task="chat")`: answers conversations with the first of its targets that can."""
+    """The gateway of `Gateway(..., task="chat")`: answers conversations by the first target that can."""
 
     settings_class: ClassVar[type[ChatSettings]] = ChatSettings
     ability_class: ClassVar[type[ChatAbility]] = ChatAbility
     settings: ChatSettings
     candidates: tuple[ChatCandidate, ...]
 
-    if TYPE_CHECKING:  # or the type checker would take what is built by this class for what `Gateway` builds by default
+    if TYPE_CHECKING:  # otherwise the type checker would assume the default of `Gateway`
 
         def __new__(
             cls,
@@ -40,7 +40,7 @@ class ChatGateway(Gateway):
             clock: Clock | None = None,
             **settings: Unpack[ChatKeywords],
         ) -> Self:
-            """Build the chain; nothing is loaded or connected to yet."""
+            """Build the chain; nothing is loaded or connected to."""
 
     def _build_candidates(self, abilities: Sequence[ChatAbility], given: Sequence[Target]) -> list[ChatCandidate]:
         return [
@@ -49,7 +49,7 @@ class ChatGateway(Gateway):
         ]
 
     def _build_service(self) -> None:
-        self._service = ChatService(self._chain, self.candidates, self.settings, self._watch, self._chatted)
+        self._service = ChatService(self._chain, self.candidates, self.settings, self._watch, self._finish)
 
     def _policy(self) -> Policy:
         return chat_policy(self.settings)
@@ -57,12 +57,12 @@ class ChatGateway(Gateway):
     def chat(self, messages: str | Iterable[Message] | ChatRequest, **call: Any) -> ChatResult:
         """Answer a conversation; a string is one user message.
 
-        call: what holds for this call alone, by the names of `Sampling`, and tools, tool_choice, response_format, model.
+        call: arguments of this call only, by the names of `Sampling`, and tools, tool_choice, response_format, model.
 
         Raises:
-            InvalidRequest: messages or arguments that make no sense; nothing was sent.
+            InvalidRequest: invalid messages or arguments; nothing was sent.
             ContentFiltered: a provider's policy refused, unless `next_on_content_filter`.
-            GatewayError: the target's error, or AllTargetsFailed with one error a target.
+            GatewayError: the target's error, or AllTargetsFailed with one error per target.
         """
         steps = self._service.steps(messages, call)
         self._prepare()
@@ -70,34 +70,34 @@ class ChatGateway(Gateway):
         return result
 
     async def achat(self, messages: str | Iterable[Message] | ChatRequest, **call: Any) -> ChatResult:
-        """Do what `chat` does without blocking the event loop."""
+        """Like `chat`, without blocking the event loop."""
         steps = self._service.steps(messages, call)
         await self._aprepare()
         result: ChatResult = await self._driver.arun(steps)
         return result
 
     def stream(self, messages: str | Iterable[Message] | ChatRequest, **call: Any) -> ChatStream:
-        """Answer piece by piece; the stream's `result` has the whole once it is at its end.
+        """Answer piece by piece; after the end the stream's `result` has the whole answer.
 
-        Raises what `chat` does, and, once a piece was given, `StreamInterrupted` with the text so far: an answer that broke
-        off never looks like a short one.
+        Raises like `chat`, and after the first piece `StreamInterrupted` with the text so far: an answer that broke off never
+        looks like a short one.
         """
         stream = ChatStream()
         return stream.begin(self._streamed(self._service.steps(messages, call, stream.set_result)))
 
     def astream(self, messages: str | Iterable[Message] | ChatRequest, **call: Any) -> AsyncChatStream:
-        """Do what `stream` does without blocking the event loop."""
+        """Like `stream`, without blocking the event loop."""
         stream = AsyncChatStream()
         return stream.begin(self._astreamed(self._service.steps(messages, call, stream.set_result)))
 
     def capabilities(self, *, look_up: bool = False) -> Capabilities:
-        """Say what is known of the model at the first target; what nobody said is None.
+        """Return what is known about the model at the first target; None for what is unknown.
 
-        look_up: ask a catalogue, for seconds at most, where this machine did not today; without it nothing is sent.
+        look_up: whether a catalogue may be fetched, for seconds at most; otherwise no request is sent.
         """
         return self.candidates[0].ability.capabilities(look_up=look_up)
 
-    def _chatted(self, result: ChatResult, attempt_log: AttemptLog) -> None:
+    def _finish(self, result: ChatResult, attempt_log: AttemptLog) -> None:
         self._warn_of_fallback("the answer was given by", result.served_by, attempt_log)
         self._observed(result)
 

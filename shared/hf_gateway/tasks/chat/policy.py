@@ -1,4 +1,4 @@
-"""What the settings of chat say about retries and timeouts."""
+"""The policy of retries and timeouts of chat."""
 
 from dataclasses import replace
 
@@ -7,12 +7,12 @@ from hf_gateway.settings.chat import ChatSettings
 from hf_gateway.tasks.policies import policy_of
 
 WHOLE_ANSWER_SILENCE_S = 120.0
-"""Seconds without a byte of an answer that is wanted whole, where no other target could take over and the caller set no
+"""How long an answer that is wanted whole may stay silent if no other target could take over and the caller set no
 `attempt_timeout`: the server may be loading a model or reading a long prompt."""
 
 
 def chat_policy(settings: ChatSettings) -> Policy:
-    """Return how long and how often the chain may try."""
+    """Return the limits of time and number of a chat chain."""
     chosen = settings.streaming is True or "attempt_timeout" in settings.model_fields_set
     return replace(
         policy_of(settings),

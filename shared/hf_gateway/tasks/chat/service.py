@@ -1,4 +1,4 @@
-"""How a conversation is answered: checked at once, served by the chain, told to whoever watches."""
+"""Answers conversations: checks the request at once, runs the chain, observes the call."""
 
 import dataclasses
 import time
@@ -30,7 +30,7 @@ class ChatService:
         watch: Callable[[ChatDetails, bool], ObservedCall],
         told: OnAnswer,
     ) -> None:
-        """watch: has a request watched, which is streamed to its caller or not; told: hears of each result before its caller."""
+        """watch: observes a request, streamed to its caller or not; told: called with each result before its caller gets it."""
         self._chain = chain
         self._candidates = candidates
         self._settings = settings
@@ -43,7 +43,13 @@ class ChatService:
         call: dict[str, Any],
         ended: Callable[[ChatResult], None] | None = None,
     ) -> Steps:
-        """Check a request at once, and return the steps that serve it; ended: who is told of the end of a stream."""
+        """Check a request at once, and return the steps that serve it.
+
+        Args:
+            messages: the conversation; a string is one user message.
+            call: the call's own arguments.
+            ended: called with the result at the end of a stream.
+        """
         settings = self._settings
         request = (
             messages if isinstance(messages, ChatRequest) else ChatRequest.of(messages, settings.sampling(), **call)
@@ -52,15 +58,15 @@ class ChatService:
             raise InvalidRequest(
                 f"model={request.model!r} would change nothing: every target of this chain names a model of its own"
             )
-        # Only a stream shows early that an answer stalls or was cut, and ends on the server when its caller leaves.
+        # Only a stream shows early that an answer stalls or was cut, and stops the server when its caller cancels.
         streamed = ended is not None or settings.streaming is not False or len(self._candidates) > 1
-        return self._watched(dataclasses.replace(request, stream=streamed), ended)
+        return self._observed_steps(dataclasses.replace(request, stream=streamed), ended)
 
-    def _watched(self, request: ChatRequest, ended: Callable[[ChatResult], None] | None) -> Steps:
+    def _observed_steps(self, request: ChatRequest, ended: Callable[[ChatResult], None] | None) -> Steps:
         if not observer.watchers:
             return (yield from self._answer(request, ended, AttemptLog()))
         with self._watch(ChatDetails(request), ended is not None) as watch:
-            yield from watch.begun()
+            yield from watch.wait_for_watchers()
             return watch.done((yield from self._answer(request, ended, watch.attempt_log)))
 
     def _answer(

@@ -1,4 +1,4 @@
-"""Answers that come piece by piece: what `Gateway.stream` and `Gateway.astream` give back."""
+"""The streams that `ChatGateway.stream` and `ChatGateway.astream` return."""
 
 from collections.abc import AsyncGenerator, Generator
 from typing import Any, Self
@@ -8,25 +8,25 @@ from hf_gateway.values.chat import ChatEvent, ChatResult
 
 
 class _StreamResult:
-    """What a stream has once it is at its end."""
+    """The result of a stream, once it has ended."""
 
     def __init__(self) -> None:
         self._result: ChatResult | None = None
 
     @property
     def result(self) -> ChatResult:
-        """The whole answer, who gave it, the tokens. Raises InvalidRequest before the stream is at its end."""
+        """The whole answer, with its target and usage. Raises InvalidRequest before the end of the stream."""
         if self._result is None:
             raise InvalidRequest("the stream is not at its end yet; read it first")
         return self._result
 
     def set_result(self, result: ChatResult) -> None:
-        """Take the result."""
+        """Store the result."""
         self._result = result
 
 
 class ChatStream(_StreamResult):
-    """An iterator of `ChatEvent`s. Leaving it early, by `close` or the end of a `with`, closes the connection."""
+    """An iterator of `ChatEvent`s. Closing it early, by `close` or the end of a `with`, closes the connection."""
 
     def __init__(self) -> None:
         """Wait for `begin`."""
@@ -34,12 +34,12 @@ class ChatStream(_StreamResult):
         self._events: Generator[ChatEvent, None, Any]
 
     def begin(self, events: Generator[ChatEvent, None, Any]) -> Self:
-        """Take where the pieces come from; nothing is asked before the first one is wanted."""
+        """Set the source of the events; no request is sent before the first one is read."""
         self._events = events
         return self
 
     def __iter__(self) -> Self:
-        """Iterate once."""
+        """Return itself."""
         return self
 
     def __next__(self) -> ChatEvent:
@@ -47,7 +47,7 @@ class ChatStream(_StreamResult):
         return next(self._events)
 
     def close(self) -> None:
-        """Want no more."""
+        """Stop reading, and close the connection."""
         self._events.close()
 
     def __enter__(self) -> Self:
@@ -60,7 +60,7 @@ class ChatStream(_StreamResult):
 
 
 class AsyncChatStream(_StreamResult):
-    """An async iterator of `ChatEvent`s. Leaving it early, by `aclose` or the end of an `async with`, closes the connection."""
+    """An async iterator of `ChatEvent`s. Closing it early, by `aclose` or the end of an `async with`, closes the connection."""
 
     def __init__(self) -> None:
         """Wait for `begin`."""
@@ -68,12 +68,12 @@ class AsyncChatStream(_StreamResult):
         self._events: AsyncGenerator[ChatEvent, None]
 
     def begin(self, events: AsyncGenerator[ChatEvent, None]) -> Self:
-        """Take where the pieces come from; nothing is asked before the first one is wanted."""
+        """Set the source of the events; no request is sent before the first one is read."""
         self._events = events
         return self
 
     def __aiter__(self) -> Self:
-        """Iterate once."""
+        """Return itself."""
         return self
 
     async def __anext__(self) -> ChatEvent:
@@ -81,7 +81,7 @@ class AsyncChatStream(_StreamResult):
         return await anext(self._events)
 
     async def aclose(self) -> None:
-        """Want no more."""
+        """Stop reading, and close the connection."""
         await self._events.aclose()
 
     async def __aenter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""Chat, as the registry has it."""
+"""The registered description of chat."""
 
 from hf_gateway.hub.needs import generates_text
 from hf_gateway.settings.chat import ChatSettings

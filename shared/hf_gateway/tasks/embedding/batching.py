@@ -1,4 +1,4 @@
-"""Any number of texts, cut into requests as they come: what a stream of texts is made of."""
+"""Divides any number of texts into requests, for streams of texts."""
 
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Iterator
@@ -9,21 +9,21 @@ from hf_gateway.values.embedding import EmbedRequest, Role, check_role, iterable
 BATCH_BYTES = "an iterable"
 
 Batch = tuple[int, EmbedRequest]
-"""A request, and the place of its first text in the stream."""
+"""A request, and the index of its first text in the stream."""
 
 
 class BatchBuilder:
-    """Gathers texts until there are enough for a request. size: says how many that are, anew for each text."""
+    """Collects texts until there are enough for a request. size: returns how many are enough; called for each text."""
 
     def __init__(self, role: Role, truncate: bool, size: Callable[[], int]) -> None:
-        """Start with none. Raises InvalidRequest for a role that there is not."""
+        """Start empty. Raises InvalidRequest for an unknown role."""
         check_role(role)
         self._role, self._truncate, self._size = role, truncate, size
         self._texts: list[str] = []
         self._seen = 0
 
     def add(self, text: str) -> bool:
-        """Take a text; returns whether there are enough. Raises InvalidRequest, naming it by its place in the stream."""
+        """Add a text; returns whether there are enough. Raises InvalidRequest, naming it by its index in the stream."""
         if fault := text_fault(text):
             raise InvalidRequest(f"text {self._seen} {fault}; it and those after it were not embedded")
         self._seen += 1
@@ -31,16 +31,20 @@ class BatchBuilder:
         return len(self._texts) >= self._size()
 
     def flush(self) -> Iterator[Batch]:
-        """Give what there is, if there is any."""
+        """Yield the collected texts as a request, if there are any."""
         if self._texts:
             texts, self._texts = self._texts, []
             yield self._seen - len(texts), EmbedRequest(texts, self._role, self._truncate)
 
 
 def batched(texts: Iterable[str], cutter: BatchBuilder) -> Generator[Batch, None, None]:
-    """Cut texts into requests; what comes before a fault, of a text or of the iterable, is given before it is raised.
+    """Divide texts into requests; those before an error, of a text or of the iterable, are yielded before it is raised.
 
-    A generator is closed at the end, however that comes.
+    A generator is closed at the end.
+
+    Args:
+        texts: the texts to embed.
+        cutter: collects them.
     """
     with contextlib.closing(texts) if isinstance(texts, Generator) else contextlib.nullcontext():
         try:
@@ -54,7 +58,12 @@ def batched(texts: Iterable[str], cutter: BatchBuilder) -> Generator[Batch, None
 
 
 async def abatched(texts: Iterable[str] | AsyncIterable[str], cutter: BatchBuilder) -> AsyncGenerator[Batch, None]:
-    """Do what `cut` does, also for texts that are waited for."""
+    """Like `batched`, also for async iterables.
+
+    Args:
+        texts: the texts to embed.
+        cutter: collects them.
+    """
     if not isinstance(texts, AsyncIterable):
         with contextlib.closing(batched(texts, cutter)) as pieces:
             for piece in pieces:

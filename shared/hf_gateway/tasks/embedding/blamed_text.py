@@ -1,4 +1,4 @@
-"""Which text of a call or a stream an error is about: servers see one batch of it and mostly not even say which of that."""
+"""Names the text that an error is about: servers see one batch of a call, and mostly do not report which text of it."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -9,14 +9,14 @@ from hf_gateway.values.embedding import EmbedRequest
 
 @contextlib.contextmanager
 def placed_in_stream(batch: tuple[int, EmbedRequest]) -> Iterator[None]:
-    """Have an error say where in the stream its batch was."""
+    """Add the position of a batch in the stream to errors."""
     place, request = batch
     try:
         yield
     except GatewayError as failure:
         last = place + len(request.texts) - 1
         message = f"texts {place} to {last} of the stream, counted from 0: {failure.message}"
-        # A copy, since what keeps a target from serving at all is one and the same error for every batch.
+        # A copy, since the error of a target that cannot serve at all is the same object for every batch.
         told = failure.restated(message, failure.retry_after)
         if isinstance(told, ContextOverflow) and told.place is not None:
             told.place += place
@@ -24,7 +24,12 @@ def placed_in_stream(batch: tuple[int, EmbedRequest]) -> Iterator[None]:
 
 
 def halves(piece: EmbedRequest, failure: GatewayError) -> Sequence[EmbedRequest] | None:
-    """Cut a batch of which no target could take one text, without saying which: alone, it is known; None for no need."""
+    """Divide a batch that contains a text too long for every target, without knowing which; None if that is not needed.
+
+    Args:
+        piece: the batch.
+        failure: its error.
+    """
     overflows = _overflows(failure)
     if not overflows or any(error.place is not None for error in overflows):
         return None
@@ -32,7 +37,13 @@ def halves(piece: EmbedRequest, failure: GatewayError) -> Sequence[EmbedRequest]
 
 
 def name_text(failure: GatewayError, piece: EmbedRequest, request: EmbedRequest) -> GatewayError:
-    """Have an overflow within a batch say which text of the whole request it is; other failures are returned as they are."""
+    """Return an overflow with the index of its text in the whole request; other errors are returned unchanged.
+
+    Args:
+        failure: the error.
+        piece: the batch.
+        request: the whole request.
+    """
     if not _overflows(failure):
         return failure
     if isinstance(failure, ContextOverflow):

@@ -1,9 +1,9 @@
-"""Caches of vectors, in which no two spaces and no two roles ever share an entry.
+"""Caches of vectors, in which entries of different spaces or roles have different keys.
 
-A key is a hash over the space, the role, everything else that changes a vector, and the text; the text itself is nowhere.
-A value is a vector as little-endian float32 and a checksum over key and vector, so that a spoilt entry, or one under another's
-key, is a miss and never a wrong vector. What a chain's guard has measured belongs to the key, too: a cache keeps the
-fingerprint by which its entries were let in, and a chain whose own fingerprint differs from it reads none of them.
+A key is a hash over the space, the role, everything else that changes a vector, and the text; the text itself is not stored. A
+value is a vector as little-endian float32 with a checksum over key and vector, so that a damaged entry, or one under another's
+key, is a miss and never a wrong vector. The guard's measurements are part of the key, too: a cache stores the fingerprint by
+which its entries were accepted, and a chain with another fingerprint reads none of them.
 """
 
 import dataclasses
@@ -36,34 +36,34 @@ if TYPE_CHECKING:
 log = logger(__name__)
 
 PAUSE_S = 10.0
-"""Seconds for which a cache that failed is left alone, so that a dead one does not slow every call."""
+"""How long a cache that failed is not used, so that a dead one does not slow every call."""
 STORE_BATCH_TEXTS = 512
-"""Texts that are embedded before they are kept: a job that breaks off loses no more."""
+"""Texts that are embedded before they are stored: a job that fails loses no more than these."""
 _CHECKSUM_BYTES = 8
 _FORM = b"hf-gateway vector 1"
 
 
 def vector_key(space: str, role: str, text: str, variant: str = "") -> str:
-    """Return the key of a text's vector: 64 hexadecimal digits. No two different arguments have the same.
+    """Return the key of a text's vector: 64 hexadecimal digits, different for different arguments.
 
     Args:
         space: id of the vector space.
         role: "query" or "document".
         text: what is embedded, without a prompt.
-        variant: whatever else changes the vector.
+        variant: everything else that changes the vector.
     """
     return Keys(space, role, variant)(text)
 
 
 class Keys:
-    """Makes the keys of one space and role; the part that is the same for all texts is hashed once."""
+    """Makes the keys of one space and role; the common part is hashed once."""
 
     def __init__(self, space: str, role: str, variant: str = "") -> None:
-        """Take what `key` does, but the text."""
+        """Like `vector_key`, without the text."""
         self._begun = hashlib.sha256(_FORM)
         for part in (space, role, variant):
             raw = part.encode("utf-8", "surrogatepass")
-            # With its length before it, no part can run over into the next; the text is what is left.
+            # Each part is preceded by its length, so that none can run into the next; the text is the rest.
             self._begun.update(len(raw).to_bytes(8, "big") + raw)
 
     def __call__(self, text: str) -> str:
@@ -74,12 +74,22 @@ class Keys:
 
 
 def with_checksum(name: str, data: bytes) -> bytes:
-    """Return data as it is kept under a key, with a checksum at its end."""
+    """Return a value as it is stored: with a checksum at its end.
+
+    Args:
+        name: its key.
+        data: the value.
+    """
     return data + hashlib.blake2b(name.encode() + data, digest_size=_CHECKSUM_BYTES).digest()
 
 
 def without_checksum(name: str, value: Any) -> bytes | None:
-    """Return what was sealed under this key; None for anything else."""
+    """Return a stored value without its checksum; None if the checksum is wrong.
+
+    Args:
+        name: its key.
+        value: what the cache returned.
+    """
     if not isinstance(value, bytes | bytearray | memoryview):
         return None
     data = bytes(value)[:-_CHECKSUM_BYTES]
@@ -88,31 +98,33 @@ def without_checksum(name: str, value: Any) -> bytes | None:
 
 @dataclass(frozen=True)
 class CacheCounts:
-    """How a chain fared with its cache: texts found and not found; entries that were spoilt; calls of the cache that failed."""
+    """Counts of a chain's cache."""
 
     hits: int = 0
+    """Texts that were found."""
     misses: int = 0
+    """Texts that were not found."""
     spoilt: int = 0
+    """Damaged entries."""
     failures: int = 0
+    """Calls of the cache that failed."""
 
 
 @dataclass(frozen=True)
 class _Generation:
-    """Entries that were let in by one fingerprint.
-
-    name: "" while the cache could not be asked for it, None when this chain may use no entries any more.
-    """
+    """The entries that were accepted by one fingerprint."""
 
     space: str
     stamp: tuple[int, int, int]
     reference: Fingerprint
     name: str | None
+    """"" while the cache could not be read, None if this chain may use no entries any more."""
 
 
 class CachedSpace:
-    """A cache as one chain sees it: only what is of the chain's space, by its options and its guard's measurements.
+    """A cache as one chain sees it: only vectors of the chain's space, by its options and its guard's measurements.
 
-    Nothing that it does raises: a cache that fails is told of once, and is a miss.
+    It raises no exceptions: a failing cache is logged once, and counts as a miss.
     """
 
     def __init__(
@@ -123,7 +135,7 @@ class CachedSpace:
         space: Callable[[], VectorSpace | None],
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """space: the one that all further vectors will be of, None while that is open. Raises ConfigError."""
+        """space: returns the space of all further vectors, None while that is open. Raises ConfigError."""
         cache = open_cache(given)
         assert cache is not None
         self.cache = cache
@@ -140,11 +152,11 @@ class CachedSpace:
 
     @property
     def counts(self) -> CacheCounts:
-        """How it went so far."""
+        """The counts so far."""
         return self._counts
 
     def read(self, request: EmbedRequest) -> dict[str, bytes]:
-        """Return what is there: texts to vectors of one dimension, as little-endian float32."""
+        """Return the cached vectors: text → little-endian float32, all of one dimension."""
         texts = list(dict.fromkeys(request.texts))
         found: dict[str, bytes] = {}
         spoilt = 0
@@ -163,7 +175,12 @@ class CachedSpace:
         return found
 
     def write(self, request: EmbedRequest, rows: Iterable[tuple[str, bytes]]) -> None:
-        """Keep vectors that this chain's targets gave just now."""
+        """Store vectors that this chain's targets returned just now.
+
+        Args:
+            request: the texts' role and settings.
+            rows: (text, vector) pairs.
+        """
         space = self._space()
         keys = self._keys(space, request) if space is not None else None
         if keys is not None:
@@ -171,7 +188,7 @@ class CachedSpace:
             self._set(items)
 
     def close(self) -> None:
-        """Close a cache that was opened here; one that was handed in stays open."""
+        """Close a cache that was opened here; one that was passed in stays open."""
         if self._owned:
             self.cache.close()
 
@@ -183,7 +200,7 @@ class CachedSpace:
         )
         if generation is None:
             return None
-        # The numbers that a longer vector is cut from are in no space: hash:64 cut to 32 is not hash:32.
+        # The dimension that a vector was truncated from is in no space: hash:64 truncated to 32 is not hash:32.
         whole = next(
             (known for candidate in self._candidates if (known := candidate.ability.model_space().dimension)), None
         )
@@ -191,7 +208,7 @@ class CachedSpace:
         return Keys(space.id, request.role, f"{generation} truncate={request.truncate} {cut}")
 
     def _resolve_generation(self, space: VectorSpace, reading: bool) -> str | None:
-        """Name the entries that were let in by the fingerprint that holds for this chain; None when there are none."""
+        """Return the name of the entries that the chain's current fingerprint accepted; None if there are no such entries."""
         try:
             about = self._fingerprints.path(space).stat()
         except OSError:
@@ -204,7 +221,7 @@ class CachedSpace:
                 return None
             name: str | None = ""
             if known is not None and known.space == space.id:
-                # Replaced by the model's own files: what this chain's targets were held to may be another space now.
+                # Replaced by the model's own files: the reference of this chain's targets may now be another space.
                 name = known.name if self._check_reference(known.reference, reference) else None
             known = _Generation(space.id, stamp, reference, name)
         if known.name == "":
@@ -215,7 +232,7 @@ class CachedSpace:
         return known.name or None
 
     def _name(self, space: VectorSpace, reference: Fingerprint) -> str:
-        """Name a generation after the fingerprint that the cache keeps, or after the chain's own where that differs."""
+        """Name entries after the fingerprint in the cache, or after the chain's own if that differs."""
         place = Keys(space.id, "fingerprint", f"truncate={self._options.truncate}")("")
         (value,) = self._get([place])
         if self._is_paused():
@@ -230,7 +247,7 @@ class CachedSpace:
         return compare(one.rows, other.rows, cut=self._options.truncate).same
 
     def _drop_other_dimensions(self, found: dict[str, bytes], space: VectorSpace) -> int:
-        """Forget vectors of another dimension than the space has, or the chain gave before; say how many."""
+        """Remove vectors of another dimension than the space has, or the chain returned before; returns how many."""
         seen = self._candidates[0].seen
         dimensions = {len(data) // 4 for data in found.values()}
         expected = space.dimension or seen.value
@@ -248,7 +265,7 @@ class CachedSpace:
                 if len(values) == len(keys):
                     return values
                 raise ValueError(f"{len(values)} values for {len(keys)} keys")
-            except Exception as error:  # noqa: BLE001 - a store of anybody's, which may raise anything
+            except Exception as error:  # noqa: BLE001 - a user's store may raise any exception
                 self._note_failure(error)
         return [None] * len(keys)
 
@@ -256,7 +273,7 @@ class CachedSpace:
         if not self._is_paused():
             try:
                 self.cache.set_many(items)
-            except Exception as error:  # noqa: BLE001 - a store of anybody's, which may raise anything
+            except Exception as error:  # noqa: BLE001 - a user's store may raise any exception
                 self._note_failure(error)
 
     def _is_paused(self) -> bool:
@@ -281,7 +298,12 @@ class CachedSpace:
 
 
 def unchecked(candidates: "Sequence[EmbeddingCandidate]", space: VectorSpace) -> str:
-    """Name the entries of servers whose word is taken: they are of these servers alone, since two may use one name."""
+    """Return a name for entries of servers that are not checked: it includes the servers, since two may use one model's name.
+
+    Args:
+        candidates: the chain's targets.
+        space: the space that they declare.
+    """
     servers = sorted(
         candidate.label
         for candidate in candidates
@@ -291,7 +313,12 @@ def unchecked(candidates: "Sequence[EmbeddingCandidate]", space: VectorSpace) ->
 
 
 def is_reference_usable(candidates: "Sequence[EmbeddingCandidate]", reference: Fingerprint) -> bool:
-    """Return whether what a server measured holds for a chain: the model's files in it may be about to say otherwise."""
+    """Return whether a server's fingerprint is valid for a chain: model files in it may be about to replace it.
+
+    Args:
+        candidates: the chain's targets.
+        reference: the stored fingerprint.
+    """
     return (
         reference.authority == "files"
         or any(
@@ -303,17 +330,17 @@ def is_reference_usable(candidates: "Sequence[EmbeddingCandidate]", reference: F
 
 
 class CacheNamespaces:
-    """Names for the caches of frameworks, which keep vectors without asking a chain: by the space and by its fingerprint."""
+    """Namespaces for the caches of frameworks, which store vectors without asking a chain: the space and its fingerprint."""
 
     def __init__(self, options: EmbedOptions, candidates: "Sequence[EmbeddingCandidate]") -> None:
-        """Take a chain's settings and links."""
+        """Use a chain's settings and candidates."""
         self._options = options
         self._candidates = candidates
         self._fingerprints = Store()
         self._known: tuple[Any, Fingerprint, str] | None = None
 
     def of(self, space: VectorSpace) -> str | None:
-        """Return the namespace of vectors of a space; None until it was measured on this machine."""
+        """Return the namespace of vectors of a space; None until the space was measured on this machine."""
         if not self._options.check_space:
             return f"{space.id} {unchecked(self._candidates, space)}"
         try:
@@ -330,10 +357,10 @@ class CacheNamespaces:
 
 
 class CacheLookup:
-    """One call for vectors: what a cache has of it, what is left to be embedded, each text once, and the two put together."""
+    """One embedding call: the cached vectors, the texts that are missing, each once, and the combination of both."""
 
     def __init__(self, request: EmbedRequest, cached: CachedSpace | None = None) -> None:
-        """Look everything up; without a cache everything is left."""
+        """Look up all texts; without a cache all are missing."""
         self._request = request
         self._cached = cached
         self._rows = cached.read(request) if cached is not None and request.texts else {}
@@ -346,15 +373,20 @@ class CacheLookup:
 
     @staticmethod
     def store_batch_texts() -> int:
-        """Return how many texts are embedded before they are kept."""
+        """Return how many texts are embedded before they are stored."""
         return STORE_BATCH_TEXTS
 
     def missing(self) -> Sequence[str]:
-        """Return what is to be embedded, in the order of the call."""
+        """Return the texts to embed, in the order of the call."""
         return self._left
 
     def store(self, texts: Sequence[str], answers: Sequence[EmbedAnswer]) -> None:
-        """Take what came for texts that were left, and have it kept."""
+        """Store the vectors of missing texts.
+
+        Args:
+            texts: the texts.
+            answers: their vectors.
+        """
         if not self._whole:
             rows = list(zip(texts, (row for answer in answers for row in _rows(answer.vectors)), strict=True))
             self._rows.update(rows)
@@ -362,7 +394,7 @@ class CacheLookup:
                 self._cached.write(self._request, rows)
 
     def vectors(self, answers: Sequence[EmbedAnswer]) -> Vectors:
-        """Return the vectors of all texts in order. Raises BadResponse when they are of several dimensions."""
+        """Return the vectors of all texts in order. Raises BadResponse if they have different dimensions."""
         if self._whole:
             return answers[0].vectors if len(answers) == 1 else Vectors.concat([answer.vectors for answer in answers])
         sizes = {len(row) for row in self._rows.values()}

@@ -1,4 +1,4 @@
-"""A target for embeddings, with the checks that hold for every answer."""
+"""A target for embeddings, with the checks of every answer."""
 
 import unicodedata
 from dataclasses import dataclass, field, replace
@@ -24,16 +24,18 @@ from hf_gateway.values.wording import quantity
 
 @dataclass
 class SeenDimension:
-    """The dimension of a chain's first vectors, which all later ones must have: another would spoil an index."""
+    """The dimension of a chain's first vectors, which all later ones must have, or they would corrupt an index."""
 
     value: int | None = None
+    """None before the first vectors."""
 
 
 @dataclass(eq=False)
 class EmbeddingCandidate(TargetCandidate):
-    """For embeddings."""
+    """A target for embeddings."""
 
     ability: EmbeddingAbility
+    """Its ability."""
     seen: SeenDimension = field(default_factory=SeenDimension)
     """The dimension of the chain's vectors, shared by all its candidates."""
     guard: Guard | None = None
@@ -41,7 +43,7 @@ class EmbeddingCandidate(TargetCandidate):
 
     @property
     def space(self) -> VectorSpace:
-        """The space that is declared for it."""
+        """The space declared for it."""
         return self.ability.space()
 
     @property
@@ -61,30 +63,30 @@ class EmbeddingCandidate(TargetCandidate):
 
     @property
     def mixes_roles(self) -> bool:
-        """Whether one request may have texts of both roles."""
+        """Whether one request may contain texts of both roles."""
         return self.ability.mixes_roles
 
     @property
     def most_texts(self) -> int | None:
-        """Texts of one request at most, canaries among them; None for any number."""
+        """Maximum texts per request, including canaries; None for any number."""
         return self.ability.batch_texts
 
     @property
     def batch_texts(self) -> int | None:
-        """Texts of a caller's in one request at most, beside the canaries; None for any number."""
+        """Maximum texts of a caller per request, besides canaries; None for any number."""
         return self.guard.batch_texts(self) if self.guard else self.most_texts
 
     @property
     def space_check(self) -> SpaceCheck | None:
-        """How its vectors stand to the space's fingerprint, as far as it is known."""
+        """The result of its space check, as far as it is known."""
         return self.guard.space_check(self) if self.guard else None
 
     def refusal(self) -> GatewayError | None:
-        """Say why nothing may be sent to it at all: a missing key, another vector space."""
+        """Return why no request may be sent to it: a missing key, another vector space; or None."""
         return super().refusal() or (self.guard.refusal(self) if self.guard else None)
 
     def answer(self, request: EmbedRequest) -> Effects:
-        """Do what the target does, and the checks that hold for every answer; the guard's before the first and after each."""
+        """Embed with all checks; the guard's are made before the first answer and after each."""
         checked: Usage | None = None
         if self.guard is not None:
             checked = yield from self.guard.check_before_first_use(self)
@@ -110,7 +112,7 @@ class EmbeddingCandidate(TargetCandidate):
         return self.ability.served_space()
 
     def embed_shaped(self, request: EmbedRequest) -> Effects:
-        """Embed, check what came, and cut and scale it as the chain wants."""
+        """Embed, check the answer, and truncate and scale it by the chain's settings."""
         try:
             answer: EmbedAnswer = yield from self.ability.embed(request)
         except BatchTooLarge as limit:
@@ -121,7 +123,7 @@ class EmbeddingCandidate(TargetCandidate):
             wrong = f"{quantity(len(vectors), 'vector')} for {quantity(len(request.texts), 'text')}"
             raise BadResponse(f"answered with {wrong}", target=self.label)
         if fault := vectors.fault():
-            raise BadResponse(f"vectors that mean nothing: {fault}", target=self.label)
+            raise BadResponse(f"vectors that are not embeddings: {fault}", target=self.label)
         expected = self.ability.model_space().dimension
         if expected is not None and vectors.dim != expected:
             raise BadResponse(
@@ -131,9 +133,9 @@ class EmbeddingCandidate(TargetCandidate):
 
 
 def _check_vectors(vectors: Vectors, request: EmbedRequest) -> str | None:
-    """Say what no model does: one and the same vector for texts of which no two are alike.
+    """Return what no model does: the same vector for texts of which no two are alike.
 
-    Many models see neither case nor accents nor blanks, and where texts are cut they may differ in what nobody read.
+    Many models ignore case, accents and blanks, and truncated texts may differ only in the part that was cut off.
     """
     texts = request.texts
     if len(texts) < 3 or request.truncate or any(vectors[place] != vectors[0] for place in range(1, len(texts))):
@@ -149,7 +151,12 @@ def _single_line(text: str) -> str:
 
 
 def with_dimensions(vectors: Vectors, options: EmbedOptions) -> Vectors:
-    """Cut and scale here, not on the server: then every target does it the same way, or the spaces would differ."""
+    """Truncate and scale here rather than on the server: otherwise targets would differ in it.
+
+    Args:
+        vectors: a target's vectors.
+        options: `dimensions` and `normalize`.
+    """
     dimensions = options.dimensions
     if dimensions is not None:
         if dimensions > vectors.dim:

@@ -9,7 +9,7 @@ from hf_gateway.values.vector_space import VectorSpace
 
 
 def declared_space(abilities: Sequence[EmbeddingAbility], *, merge: bool) -> VectorSpace:
-    """Return the space that a chain declares: its first target's, completed by the others' where they are to be one.
+    """Return the space that a chain declares: its first target's, completed by the others' if they are to be one.
 
     Args:
         abilities: the chain's targets.
@@ -23,7 +23,7 @@ def declared_space(abilities: Sequence[EmbeddingAbility], *, merge: bool) -> Vec
 
 
 def refuse_mixed_spaces(abilities: Sequence[EmbeddingAbility]) -> None:
-    """Raise SpaceMismatch, naming the fields and the ways out, for targets that declare different vector spaces."""
+    """Raise SpaceMismatch, naming the fields and what to do, for targets that declare different vector spaces."""
     first, *others = abilities
     known = first.space()
     for ability in others:
@@ -41,7 +41,12 @@ def refuse_mixed_spaces(abilities: Sequence[EmbeddingAbility]) -> None:
 
 
 def refuse_unbindable(spaces: Sequence[VectorSpace], binding: SpaceBinding) -> None:
-    """Raise SpaceMismatch where no target could give vectors of the space that a chain is to be bound to."""
+    """Raise SpaceMismatch if no target could return vectors of the space that a chain is to be bound to.
+
+    Args:
+        spaces: those of the targets.
+        binding: the binding.
+    """
     promised = [binding.pinned, *(lock.space for lock in binding.locks)]
     for space in filter(None, promised):
         differences = [space.differences(own) for own in spaces]

@@ -1,4 +1,4 @@
-"""Embeddings: texts in, vectors of one space out."""
+"""The gateway of embeddings: texts to vectors of one space."""
 
 import asyncio
 import contextlib
@@ -33,14 +33,14 @@ from hf_gateway.values.vector_space import VectorSpace
 
 
 class EmbeddingGateway(Gateway):
-    """The gateway of `Gateway(...)`: embeds texts with the first of its targets that can, always in one vector space."""
+    """The gateway of `Gateway(...)`: embeds texts by the first target that can, always in one vector space."""
 
     settings_class: ClassVar[type[EmbedSettings]] = EmbedSettings
     ability_class: ClassVar[type[EmbeddingAbility]] = EmbeddingAbility
     settings: EmbedSettings
     candidates: tuple[EmbeddingCandidate, ...]
 
-    if TYPE_CHECKING:  # or the type checker would take what is built by this class for what `Gateway` builds by default
+    if TYPE_CHECKING:  # otherwise the type checker would assume the default of `Gateway`
 
         def __new__(
             cls,
@@ -51,12 +51,12 @@ class EmbeddingGateway(Gateway):
             clock: Clock | None = None,
             **settings: Unpack[EmbeddingKeywords],
         ) -> Self:
-            """Build the chain; nothing is loaded or connected to yet."""
+            """Build the chain; nothing is loaded or connected to."""
 
     def _build_candidates(
         self,
         abilities: Sequence[EmbeddingAbility],
-        given: Sequence[Target],  # noqa: ARG002 - what a call names besides is for chat
+        given: Sequence[Target],  # noqa: ARG002 - only chat needs it
     ) -> list[EmbeddingCandidate]:
         settings = self.settings
         one_space = settings.on_space_change == "refuse"
@@ -92,22 +92,35 @@ class EmbeddingGateway(Gateway):
     def embed(self, texts: Iterable[str], *, role: Role = "document") -> EmbedResult:
         """Embed n texts, in order, into (n, dim) float32.
 
+        Args:
+            texts: any iterable of strings.
+            role: "document", or "query" for texts that are searched for.
+
         Raises:
-            InvalidRequest: a text that is none, is empty, or cannot be written as UTF-8; nothing was sent.
-            ContextOverflow: a text longer than the model takes, unless `truncate`.
-            GatewayError: the target's error, or AllTargetsFailed with one error a target.
+            InvalidRequest: a text is not a string, is empty, or cannot be encoded in UTF-8; nothing was sent.
+            ContextOverflow: a text is longer than the model accepts, unless `truncate`.
+            GatewayError: the target's error, or AllTargetsFailed with one error per target.
         """
         return self._serve(EmbedRequest.of(texts, role, self.settings.truncate))
 
     async def aembed(self, texts: Iterable[str], *, role: Role = "document") -> EmbedResult:
-        """Do what `embed` does without blocking the event loop."""
+        """Like `embed`, without blocking the event loop.
+
+        Args:
+            texts: any iterable of strings.
+            role: "document", or "query" for texts that are searched for.
+        """
         return await self._aserve(EmbedRequest.of(texts, role, self.settings.truncate))
 
     def embed_stream(self, texts: Iterable[str], *, role: Role = "document") -> Generator[list[float], None, None]:
-        """Embed any number of texts, as they come; gives dim floats for each, in order.
+        """Embed any number of texts as they arrive; yields dim floats for each, in order.
 
-        Several batches are under way at once, and nothing else is held: a generator of a million texts takes no more memory
-        than one of a thousand. What `embed` raises is raised after the vectors of all texts before it were given.
+        Only the batches under way are in memory: a generator of a million texts needs no more than one of a thousand. Errors
+        are those of `embed`, raised after the vectors of all texts before.
+
+        Args:
+            texts: any iterable of strings.
+            role: "document", or "query" for texts that are searched for.
 
         Example:
             ```python
@@ -125,7 +138,12 @@ class EmbeddingGateway(Gateway):
     async def aembed_stream(
         self, texts: Iterable[str] | AsyncIterable[str], *, role: Role = "document"
     ) -> AsyncGenerator[list[float], None]:
-        """Do what `embed_stream` does without blocking the event loop; the texts may be waited for, too."""
+        """Like `embed_stream`, without blocking the event loop; also for async iterables.
+
+        Args:
+            texts: any iterable of strings.
+            role: "document", or "query" for texts that are searched for.
+        """
         require_asyncio()
         async with contextlib.aclosing(self._service.astream(texts, role, self._aserve)) as results:
             async for result in results:
@@ -134,24 +152,26 @@ class EmbeddingGateway(Gateway):
 
     @property
     def space(self) -> VectorSpace:
-        """The vector space of this chain, as far as it is declared; read from files of this machine at most."""
+        """The vector space of this chain, as far as it is declared; reads only files of this machine."""
         if (pinned := self._guard.pinned) is not None:
             return pinned
         abilities = [candidate.ability for candidate in self.candidates]
         return declared_space(abilities, merge=self.settings.on_space_change == "refuse")
 
     def lock_index(self, path: str | Path, *, adopt: bool = False) -> IndexLock:
-        """Lock an index, which is a folder, to this chain's space: its `space.json` is written once, and compared ever after.
+        """Lock an index, which is a folder, to this chain's space: `space.json` is written once, and compared from then on.
 
-        From then on each result is compared, too, before the caller gets it: a target may be measured only when it answers.
-        A chain whose targets are of several spaces is pinned to that of the index; a new index gets that of the first vector,
-        and until then the lock that is returned has no space. Sends nothing.
+        Each later result is compared, too, before the caller gets it, since a target may be measured only when it answers. A
+        chain whose targets are of several spaces is pinned to that of the index; a new index gets that of the first vector, and
+        until then the returned lock has no space. Sends no request.
 
-        adopt: take a folder that has files and no `space.json`; you say that this chain's space is what it was made with.
+        Args:
+            path: the folder.
+            adopt: accept a folder that has files and no `space.json`, because you know that it was made with this chain's space.
 
         Raises:
-            SpaceMismatch: the index was made with another space; the message says what differs and the ways out.
-            ConfigError: a spoilt or newer `space.json`, a folder that cannot be written, files of unknown origin in it.
+            SpaceMismatch: the index was made with another space; the message says what differs and what to do.
+            ConfigError: a damaged or newer `space.json`, a folder that cannot be written, files of unknown origin in it.
         """
         cut = self.settings.truncate
         return lock_index(
@@ -166,7 +186,7 @@ class EmbeddingGateway(Gateway):
 
     @property
     def space_binding(self) -> SpaceBinding:
-        """What binds this chain and its copies to one space: the first vector, and locked indexes."""
+        """The binding of this chain and its copies to one space: by the first vector, and by locked indexes."""
         return dataclasses.replace(
             self._guard.binding(),
             dimension=self.candidates[0].seen.value,
@@ -174,12 +194,12 @@ class EmbeddingGateway(Gateway):
         )
 
     def bind_space(self, binding: SpaceBinding | None) -> None:
-        """Hold this chain, which has given no vector yet, to what another has promised; reads nothing, sends nothing.
+        """Bind this chain, which has returned no vector yet, to the space of another; reads no file, sends no request.
 
         Copies and pickles do this by themselves.
 
         Raises:
-            SpaceMismatch: no target of this chain can keep the promise.
+            SpaceMismatch: no target of this chain has that space.
         """
         if binding is None:
             return
@@ -194,7 +214,7 @@ class EmbeddingGateway(Gateway):
 
     @property
     def final_space(self) -> VectorSpace | None:
-        """The space of all further vectors; None while on_space_change="separate" leaves that to who answers first."""
+        """The space of all further vectors; None while on_space_change="separate" leaves it open."""
         space = self.space
         if self._guard.pinned is None and any(candidate.space.id != space.id for candidate in self.candidates):
             return space if self.settings.on_space_change == "refuse" else None
@@ -202,9 +222,9 @@ class EmbeddingGateway(Gateway):
 
     @property
     def cache_namespace(self) -> str | None:
-        """Name the vectors that may be cached together: their space, and what was measured of it; None while either is open.
+        """Namespace of vectors that may be cached together: their space and its fingerprint; None while either is open.
 
-        Raises SpaceMismatch and ConfigError where what is cached so does not belong into an index that this chain is locked to.
+        Raises SpaceMismatch and ConfigError if such vectors do not belong into an index that this chain is locked to.
         """
         space = self.final_space
         self._guard.caching = True
@@ -216,11 +236,11 @@ class EmbeddingGateway(Gateway):
 
     @property
     def cache(self) -> CachedSpace | None:
-        """The cache as this chain sees it, with its counts; None without one."""
+        """The cache as this chain sees it, with its counts; None without a cache."""
         return self._cache
 
     def measure(self) -> list[Rows | GatewayError]:
-        """Embed the canary texts with each target, in both roles; for one that could not, why. Keeps and decides nothing."""
+        """Embed the canary texts with each target, in both roles; returns the error of a target that failed. Stores nothing."""
         self._prepare()
         found: list[Rows | GatewayError] = []
         for candidate in self.candidates:
@@ -234,18 +254,18 @@ class EmbeddingGateway(Gateway):
         return found
 
     def served_space(self, candidate: EmbeddingCandidate) -> VectorSpace | None:
-        """Ask a target which space it serves, without having it compute anything; None where it does not say."""
+        """Ask a target which space it serves, without letting it compute; None if it does not report one."""
         space: VectorSpace | None = self._ask(candidate.served_space(), candidate.label)
         return space
 
     def close(self) -> None:
-        """Close connections and let models go. The gateway can be used again afterwards."""
+        """Close connections and release models. The gateway can be used again afterwards."""
         super().close()
         if isinstance(self._transport, HttpTransport) and self._service.take_background_use():
             background_loop.run(self._transport.aclose())
 
     async def aclose(self) -> None:
-        """Close, this event loop's connections too."""
+        """Close, including the connections of this event loop."""
         await super().aclose()
         if isinstance(self._transport, HttpTransport) and self._service.take_background_use():
             await asyncio.wrap_future(background_loop.submit(self._transport.aclose()))
@@ -256,7 +276,7 @@ class EmbeddingGateway(Gateway):
             self._cache.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the settings and what binds the chain to its space; connections, models and keys stay behind."""
+        """Pickle the settings and the space binding; connections, models and keys are left out."""
         return (_rebuilt, (type(self), self.settings, self.space_binding))
 
     def _serve(self, request: EmbedRequest, job: Job | None = None) -> EmbedResult:
@@ -264,7 +284,7 @@ class EmbeddingGateway(Gateway):
             return self._checked(self._result(self._service.serve(request, None, job)))
         with self._watch(EmbeddingDetails(request)) as watch:
             if watch.observation.waits:
-                self._driver.run(watch.begun())
+                self._driver.run(watch.wait_for_watchers())
             run = self._service.serve(request, watch.attempt_log, job)
             return watch.done(self._checked(self._result(run)), run.lookup.looked_up)
 
@@ -274,12 +294,12 @@ class EmbeddingGateway(Gateway):
             return await self._achecked(self._result(await self._service.aserve(request, None, job)))
         with self._watch(EmbeddingDetails(request)) as watch:
             if watch.observation.waits:
-                await self._driver.arun(watch.begun())
+                await self._driver.arun(watch.wait_for_watchers())
             run = await self._service.aserve(request, watch.attempt_log, job)
             return watch.done(await self._achecked(self._result(run)), run.lookup.looked_up)
 
     def _checked(self, result: EmbedResult) -> EmbedResult:
-        """Hold a result to the indexes, and tell the observers; nothing leaves before every verdict."""
+        """Compare a result with the indexes, and call the observers; it is returned only if all agree."""
         for index in self._index_guards:
             self._driver.run(index.verdict(result))
         return self._observed(result)
@@ -306,7 +326,7 @@ class EmbeddingGateway(Gateway):
 
 
 def _rebuilt(kind: type[EmbeddingGateway], settings: EmbedSettings, binding: SpaceBinding) -> EmbeddingGateway:
-    """Build a copy of a gateway from its pickle."""
+    """Build a gateway from its pickle."""
     made = kind.from_settings(settings)
     made.bind_space(binding)
     return made

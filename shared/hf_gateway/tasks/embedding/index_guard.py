@@ -1,4 +1,4 @@
-"""Holds a chain to the index it writes to: the index lock before its first vector, and each result before the caller gets it."""
+"""Holds a chain to the index it writes to: checks the lock before the first vector, and each result before it is returned."""
 
 import dataclasses
 import functools
@@ -18,9 +18,9 @@ from hf_gateway.values.forks import fork_lock
 from hf_gateway.values.vector_space import VectorSpace
 
 CACHED = "cache"
-"""Who served, as results say of vectors that were kept; they were let in by the fingerprint that lies on this machine."""
+"""Name in `served_by` for cached vectors; they were accepted by the fingerprint on this machine."""
 REREAD_AFTER_S = 1.0
-"""Seconds for which the lock's file is believed to be as it was read: it changes under a chain only when a person replaces it."""
+"""How long the lock's file is assumed to be unchanged: it changes under a chain only when a user replaces it."""
 
 
 def lock_index(
@@ -33,15 +33,15 @@ def lock_index(
     cut: bool,
     now: Callable[[], float],
 ) -> IndexLock:
-    """Do what `Gateway.lock_index` says, for its guard and its candidates.
+    """Implement `Gateway.lock_index`.
 
     Args:
-        held_to: the chain's index guards, to which one is added, in the place of an older one over the same folder.
+        held_to: the chain's index guards, to which one is added, replacing an older one for the same folder.
         guard: the chain's.
         candidates: the chain's.
         path: the index's folder.
-        adopt: whether a folder with files and without a lock is taken.
-        cut: whether the chain cuts texts.
+        adopt: whether a folder with files and without a lock is accepted.
+        cut: whether the chain truncates texts.
         now: the chain's clock.
     """
     folder = Path(path).absolute()
@@ -52,7 +52,7 @@ def lock_index(
         known = IndexLock.read(folder)  # another process may have locked it and begun to fill it just now
         if known is None:
             raise ConfigError(
-                f"there are files in {folder} and no {NAME}, so nobody knows which model made that index; if it was made "
+                f"there are files in {folder} and no {NAME}, so it is unknown which model made that index; if it was made "
                 f"with the one you are using, say so once with lock_index({str(path)!r}, adopt=True); otherwise rebuild it "
                 "into a new folder. A new index is locked before it is saved: lock_index first, then save_local or persist, "
                 "or save_faiss of langchain_hf_gateway and persist of llamaindex_hf_gateway, which do both"
@@ -68,10 +68,10 @@ def lock_index(
 
 
 class IndexGuard:
-    """Holds a chain to one index: each result is compared with the index's lock before the caller gets it.
+    """Holds a chain to one index: each result is compared with the index's lock before it is returned.
 
-    At lock time nothing may be measured yet, and in a chain of several spaces nothing decided; both are known once a target
-    has answered. The lock is read again while the chain lives, since a person may replace it.
+    At lock time the targets may not be measured yet, and a chain of several spaces has not decided; both are known once a target
+    has answered. The lock is read again while the chain lives, since a user may replace it.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class IndexGuard:
         cut: bool,
         now: Callable[[], float],
     ) -> None:
-        """lock: what is known of it, by this chain or by the one that it is a copy of; nothing is read yet."""
+        """lock: as known to this chain or to the one that it is a copy of; no file is read yet."""
         self.folder = lock.path
         self.lock = lock
         self._guard = guard
@@ -97,7 +97,12 @@ class IndexGuard:
         self._read_at = float("-inf")
 
     def open(self, held: IndexLock | None, *, adopt: bool) -> IndexLock:
-        """Check the index's lock, or make one, as far as the chain's space is known before its first vector; returns it."""
+        """Check the index's lock, or make one, as far as the chain's space is known; returns it.
+
+        Args:
+            held: the lock in the folder, if there is one.
+            adopt: whether a folder with files and without a lock is accepted.
+        """
         self.lock = self._open_lock(held, adopt=adopt)
         self._was_there = self.lock.space is not None
         return self.lock
@@ -110,7 +115,7 @@ class IndexGuard:
         elif undecided and held is not None and held.space is not None:
             spaces = [space for space in spaces if not held.space.differences(space)] or spaces[:1]
             if _differ(spaces):
-                return held  # it says too little to choose between them: the first vector decides, and is held to it
+                return held  # too little is known to choose between them: the first vector decides, and is compared
         elif undecided:
             if adopt:
                 raise ConfigError(
@@ -131,9 +136,9 @@ class IndexGuard:
         return lock
 
     def verdict(self, result: EmbedResult) -> Steps:
-        """Compare a result with the index before it leaves. Raises SpaceMismatch or ConfigError, with which it is lost.
+        """Compare a result with the index before it is returned. Raises SpaceMismatch or ConfigError; the result is then lost.
 
-        Files are read and written off the event loop; the result waits for that.
+        Files are read and written outside of the event loop; the result waits for that.
         """
         if not result.served_by:
             return
@@ -145,13 +150,13 @@ class IndexGuard:
         self.lock.check(space)
 
     def check_cached(self, space: VectorSpace) -> None:
-        """Compare with the index what a framework's cache has of a space, before it is looked up there. Raises as `verdict`."""
+        """Compare a framework's cached vectors of a space with the index, before they are looked up. Raises like `verdict`."""
         if self._is_pending(space, (CACHED,)):
             self._compare_with_folder(self._declared_space(space), space, (CACHED,))
         self.lock.check(self._declared_space(space))
 
     def _is_pending(self, measured_as: VectorSpace, served_by: Sequence[str]) -> bool:
-        """Return whether files decide about a result: of a new index or target, or when they were read some time ago."""
+        """Return whether files must be read for a result: for a new index or target, or if they were read some time ago."""
         return (
             self.lock.space is None
             or not self._compared.issuperset(_sources(measured_as, served_by))
@@ -159,12 +164,12 @@ class IndexGuard:
         )
 
     def _compare_with_folder(self, space: VectorSpace, measured_as: VectorSpace, served_by: Sequence[str]) -> None:
-        """Compare with what lies in the folder now, and write down what is new. Raises GatewayErrors.
+        """Compare with the files in the folder, and write what is new. Raises GatewayError.
 
         Args:
             space: what is known of the vectors.
-            measured_as: the space by which their fingerprint is kept on this machine.
-            served_by: whose they are.
+            measured_as: the space under which their fingerprint is stored on this machine.
+            served_by: the targets that made them.
         """
         with self._one_at_a_time:
             self._reread()
@@ -176,7 +181,7 @@ class IndexGuard:
             ]
             measured = [found for candidate in fresh if (found := self._measured_fingerprint(candidate)) is not None]
             if CACHED in served_by and _cache_source(measured_as) not in self._compared:
-                # Measured by another process since the lock was taken, and by no target of this chain yet.
+                # Measured by another process since the lock was made, and by no target of this chain yet.
                 measured += filter(None, [Store().load(measured_as)])
             for fingerprint in measured:
                 self.lock.check(space, fingerprint, cut=self._cut)
@@ -189,7 +194,7 @@ class IndexGuard:
             self._compared.update(_sources(measured_as, served_by))
 
     def _reread(self) -> None:
-        """Hold the chain to the lock that lies in the folder now: a person may have replaced or deleted it meanwhile."""
+        """Hold the chain to the lock in the folder: a user may have replaced or deleted it meanwhile."""
         stamp = self._file_stamp()
         if stamp is None and self.lock.space is not None:
             self._restore()
@@ -202,10 +207,10 @@ class IndexGuard:
         self._stamp, self._read_at = stamp, self._now()
 
     def _restore(self) -> None:
-        """Write a lock again that is gone together with its index. Raises ConfigError where files of unknown origin lie there."""
+        """Write a lock again that was deleted with its index. Raises ConfigError if there are files of unknown origin."""
         if _is_used(self.folder):
             raise ConfigError(
-                f"{self.folder / NAME} is gone while this process uses the index, so nobody knows what made the files that are "
+                f"{self.folder / NAME} is gone while this process uses the index, so it is unknown what made the files that are "
                 f"there; if they were made with this chain, call lock_index({str(self.folder)!r}, adopt=True), otherwise rebuild "
                 "the index into a new folder"
             )
@@ -215,7 +220,7 @@ class IndexGuard:
     def _may_write(self) -> bool:
         """Return False for a copy on a machine without the index's place: it is held to the lock that came with it.
 
-        Where the folder alone is gone, the index is, and another chain may make a new one there.
+        If only the folder is gone, so is the index, and another chain may make a new one there.
         """
         return self.lock.space is None or self._was_there or self.folder.parent.exists()
 
@@ -227,7 +232,7 @@ class IndexGuard:
         return about.st_mtime_ns, about.st_size, about.st_ino
 
     def _declared_space(self, space: VectorSpace) -> VectorSpace:
-        """Return what is known of vectors of a space: unless they are measured, also that no prompt was put before."""
+        """Return what is known of vectors of a space: unless they are measured, also that no prompt was added."""
         if self._guard.checks or not all(candidate.mixes_roles for candidate in self._candidates):
             return space
         return dataclasses.replace(
@@ -235,7 +240,7 @@ class IndexGuard:
         )
 
     def _measured_fingerprint(self, candidate: EmbeddingCandidate) -> Fingerprint | None:
-        """Return what the guard measured of a target, or took for the same; None where it did not look."""
+        """Return the fingerprint that the guard measured or accepted for a target; None if it was not measured."""
         rows = self._guard.space_check(candidate).rows
         if rows is None:
             return None
@@ -244,7 +249,7 @@ class IndexGuard:
 
 
 def _cache_source(space: VectorSpace) -> str:
-    """Name what was kept of a space: under another name of the same model lies what another measurement let in."""
+    """Return the name of cached vectors of a space: under another name of the same model another measurement accepted them."""
     return f"{CACHED} {space.id}"
 
 
@@ -257,7 +262,7 @@ def _differ(spaces: Sequence[VectorSpace]) -> bool:
 
 
 def _is_used(folder: Path) -> bool:
-    """Whether there is anything in the folder but a lock that is being written."""
+    """Return whether the folder contains anything but a lock that is being written."""
     try:
         return any(not entry.name.startswith(f".{NAME}.") for entry in folder.iterdir())
     except FileNotFoundError:

@@ -1,6 +1,6 @@
-"""How a call for vectors is served: what a cache has of it, each text once, in batches of which several are under way at once.
+"""Serves embedding calls: looks up the cache, embeds each text once, in batches of which several are under way at once.
 
-A call of one text may share its request with others that come at the same time (`coalesce.py`).
+A call of one text may share its request with others that arrive at the same time (`runtime/coalescing.py`).
 """
 
 import asyncio
@@ -43,11 +43,11 @@ from hf_gateway.values.usage import Usage
 from hf_gateway.values.vectors import Vectors
 
 MAX_SHARED_TEXTS = 256
-"""Texts that share one request at most, where the server says nothing of its limit."""
+"""Maximum texts that share one request, if the server reports no limit."""
 SHARED_WAIT_FACTOR = 2.0
-"""Times the time for a request, after which one that another call makes and shares is not waited for any more."""
+"""Give up waiting for a shared request after this multiple of `timeout`."""
 MAX_STREAM_TEXTS = 512
-"""Texts that a stream hands to a model in this process at once: enough to sort by length."""
+"""Texts that a stream passes to a model in this process at once: enough to sort by length."""
 
 
 ServedBatch = tuple[EmbedAnswer, EmbeddingCandidate]
@@ -55,9 +55,10 @@ ServedBatch = tuple[EmbedAnswer, EmbeddingCandidate]
 
 @dataclass
 class Job:
-    """Calls that belong together, such as all batches of a stream. leader: who served last, and is asked first."""
+    """Calls that belong together, such as all batches of a stream."""
 
     preferred: EmbeddingCandidate | None = None
+    """The candidate that served last, which is called first."""
 
 
 Serve = Callable[[EmbedRequest, Job], EmbedResult]
@@ -66,27 +67,35 @@ AsyncServe = Callable[[EmbedRequest, Job], Awaitable[EmbedResult]]
 
 @dataclass
 class EmbeddingRun:
-    """What became of one call. shared: another call's request brought it, and the tokens are counted there."""
+    """The state of one call."""
 
     request: EmbedRequest
+    """What to embed."""
     lookup: CacheLookup
+    """Its cached and missing texts."""
     job: Job
+    """The job that it belongs to."""
     attempt_log: AttemptLog = field(default_factory=AttemptLog)
+    """Its attempts."""
     answers: list[ServedBatch] = field(default_factory=list)
+    """The answers so far, with their candidates."""
     shared: bool = False
+    """Whether another call's request brought the vectors; the usage is counted there."""
     started: float = field(default_factory=time.perf_counter)
+    """When it began, by `time.perf_counter`."""
     seconds: float = 0.0
+    """Its duration."""
 
     def vectors(self) -> Vectors:
         """Return the vectors of all texts, in order."""
         return self.lookup.vectors([answer for answer, _ in self.answers])
 
     def usage(self) -> Usage:
-        """Add up the tokens."""
+        """Return the sum of the answers' usage."""
         return _usage_of(self.answers)
 
     def names(self) -> tuple[str, ...]:
-        """Name who served, first to last."""
+        """Return the labels of the candidates that served, in order."""
         return tuple(
             dict.fromkeys(
                 [*(["cache"] if self.lookup.found else []), *(candidate.label for _, candidate in self.answers)]
@@ -107,7 +116,7 @@ class EmbeddingService:
         cache: CachedSpace | None,
         prepare: tuple[Callable[[], None], Callable[[], Coroutine[Any, Any, None]]],
     ) -> None:
-        """prepare: reads what lies in files before anything is sent, blocking and async."""
+        """prepare: reads files before anything is sent, blocking and async."""
         self._chain = chain
         self._driver = driver
         self._first = candidates[0]
@@ -120,18 +129,27 @@ class EmbeddingService:
 
     @property
     def remote(self) -> bool:
-        """Whether the first target is a server, which can be asked several things at once."""
+        """Whether the first target is a server, which can serve several requests at once."""
         return self._first.server.url is not None
 
     def serve(
         self, request: EmbedRequest, attempt_log: AttemptLog | None = None, job: Job | None = None
     ) -> EmbeddingRun:
-        """Serve a call, blocking; one of a job shares no requests. Raises GatewayErrors."""
+        """Serve a call, blocking; a call of a job shares no requests.
+
+        Args:
+            request: what to embed.
+            attempt_log: receives the attempts.
+            job: the job that the call belongs to.
+
+        Raises:
+            GatewayError: no target could serve it.
+        """
         run = EmbeddingRun(request, CacheLookup(request, self._cache), job or Job(), attempt_log or AttemptLog())
         missing = run.lookup.missing()
         if missing:
             self._prepare()
-            # On a loop's own thread whoever blocks must not wait for others: their leader may be a task of that loop.
+            # On a loop's own thread a blocking call must not wait for others: their leader may be a task of that loop.
             if len(missing) == 1 and self._coalescer is not None and job is None and _running_loop() is None:
                 self._add_batch(
                     run,
@@ -146,7 +164,16 @@ class EmbeddingService:
     async def aserve(
         self, request: EmbedRequest, attempt_log: AttemptLog | None = None, job: Job | None = None
     ) -> EmbeddingRun:
-        """Serve a call without blocking the event loop; one of a job shares no requests. Raises GatewayErrors."""
+        """Serve a call without blocking the event loop; a call of a job shares no requests.
+
+        Args:
+            request: what to embed.
+            attempt_log: receives the attempts.
+            job: the job that the call belongs to.
+
+        Raises:
+            GatewayError: no target could serve it.
+        """
         if self._cache is not None and request.texts:
             lookup = await asyncio.to_thread(CacheLookup, request, self._cache)
         else:
@@ -167,7 +194,14 @@ class EmbeddingService:
     def stream(
         self, texts: Iterable[str], role: Role, serve: Serve, aserve: AsyncServe
     ) -> Generator[EmbedResult, None, None]:
-        """Have any number of texts served, batch after batch, in order; holds no more than the batches that are on their way."""
+        """Serve any number of texts, batch by batch, in order; keeps only the batches under way in memory.
+
+        Args:
+            texts: the texts to embed.
+            role: of all of them.
+            serve: serves one batch, blocking.
+            aserve: serves one batch, async.
+        """
         job = Job()
         self._prepare()
         with contextlib.closing(batched(texts, self._batch_builder(role))) as batches:
@@ -188,7 +222,13 @@ class EmbeddingService:
     async def astream(
         self, texts: Iterable[str] | AsyncIterable[str], role: Role, aserve: AsyncServe
     ) -> AsyncGenerator[EmbedResult, None]:
-        """Do what `stream` does without blocking the event loop."""
+        """Like `stream`, without blocking the event loop.
+
+        Args:
+            texts: the texts to embed.
+            role: of all of them.
+            aserve: serves one batch.
+        """
         job = Job()
         await self._aprepare()
         outcomes = map_ordered(
@@ -211,11 +251,11 @@ class EmbeddingService:
 
     @property
     def _max_pending(self) -> int:
-        """How many batches are on their way at once, waiting ones included."""
+        """Maximum batches under way or waiting."""
         return 2 * self._settings.max_concurrency if self.remote else 2
 
     def take_background_use(self) -> bool:
-        """Say whether connections were opened there since this was asked last."""
+        """Return whether connections were opened on the background loop since the last call."""
         used, self._used_background_loop = self._used_background_loop, False
         return used
 
@@ -224,13 +264,13 @@ class EmbeddingService:
         return background_loop
 
     def _batches(self, run: EmbeddingRun, missing: Sequence[str]) -> Sequence[EmbedRequest]:
-        """Cut what is left into what is kept in a cache at once; what a server takes at once it says by itself."""
+        """Divide missing texts into the batches that are cached at once; the limits of servers are applied later."""
         if self._cache is None or len(missing) <= CacheLookup.store_batch_texts():
             return [_with_texts(run, missing)]
         return [_with_texts(run, part) for part in chunks(missing, CacheLookup.store_batch_texts())]
 
     def _serve_sequentially(self, run: EmbeddingRun, batches: Sequence[EmbedRequest]) -> None:
-        """Serve batch after batch, blocking; from the first one on that a server wants cut, several at once."""
+        """Serve batch after batch, blocking; several at once as soon as a server wants one divided."""
         for place, batch in enumerate(batches):
             outcome = self._driver.run(self._attempt(run, batch, run.attempt_log))
             if not isinstance(outcome, Split):
@@ -251,9 +291,9 @@ class EmbeddingService:
     async def _serve_concurrently(
         self, run: EmbeddingRun, batches: Sequence[EmbedRequest], attempt_log: AttemptLog
     ) -> list[ServedBatch]:
-        """Serve batches, several at once, as many as the flight allows; returns what came, in order.
+        """Serve several batches at once, as many as the limiter allows; returns the answers in order.
 
-        journal: gets what was tried, in the order of the batches.
+        attempt_log: receives the attempts, in the order of the batches.
         """
         served: list[ServedBatch] = []
         try:
@@ -274,7 +314,7 @@ class EmbeddingService:
         return served
 
     async def _serve_batch(self, run: EmbeddingRun, batch: EmbedRequest) -> tuple[list[ServedBatch], AttemptLog]:
-        """Serve one batch, or the parts that a server wants it cut into; returns what came, in order, and what was tried."""
+        """Serve one batch, or the parts that a server wants; returns the answers in order, and the attempts."""
         attempt_log, limiter, quick = AttemptLog(watched=run.attempt_log.watched), self._limiters.current(), None
         await limiter.acquire()
         try:
@@ -302,7 +342,7 @@ class EmbeddingService:
             run.lookup.store(texts, [served[0]])
 
     def _attempt(self, run: EmbeddingRun, batch: EmbedRequest, attempt_log: AttemptLog) -> Steps:
-        """Serve a batch; returns (answer, link), or the `Split` that a target's limit or a text that is too long asks for."""
+        """Serve a batch; returns (answer, candidate), or the `Split` that a target's limit or a too long text asks for."""
         try:
             return (yield from self._chain.attempt(batch, attempt_log, first=run.job.preferred))
         except GatewayError as failure:
@@ -311,7 +351,7 @@ class EmbeddingService:
             raise name_text(failure, batch, run.request) from failure.__cause__
 
     def _serve_single(self, coalescer: Coalescer, run: EmbeddingRun, text: str) -> Steps:
-        """Serve one text, with others that come at the same time; returns the answer for it, and who gave it."""
+        """Serve one text, with others that arrive at the same time; returns its answer, and the candidate."""
         try:
             return (yield from self._serve_coalesced(coalescer, run, text))
         except GatewayError as failure:
@@ -319,7 +359,7 @@ class EmbeddingService:
 
     def _serve_coalesced(self, coalescer: Coalescer, run: EmbeddingRun, text: str) -> Steps:
         outcome, caller = None, tags()
-        # Nobody waits for a task of another loop, which may stand still, as between two cells of a notebook.
+        # Not a task of another loop, which may be paused, as between two cells of a notebook.
         key = (_running_loop(), run.request.role, caller.tenant, caller.user)
         while outcome is None:
             group, place, is_leader = coalescer.join(key, text)
@@ -329,7 +369,7 @@ class EmbeddingService:
                 outcome = yield from self._follow_group(coalescer, group)
         if isinstance(outcome, GatewayError):
             if len(group.texts) > 1 and _blames_a_text(outcome):
-                # Whose text it was is not said; each finds out for itself.
+                # The error does not name a text; each caller finds out for itself.
                 ((answer, candidate),) = yield from self._chain.serve(_with_texts(run, [text]), run.attempt_log)
                 return answer, candidate
             raise outcome if is_leader else copy.copy(outcome)
@@ -342,7 +382,7 @@ class EmbeddingService:
         return replace(answer, usage=_usage_of(served) if is_leader else Usage(0)), candidate
 
     def _lead_group(self, coalescer: Coalescer, group: Group, run: EmbeddingRun) -> Steps:
-        """Wait for company where there may be any, do the work, and tell the others how it went; returns that."""
+        """Wait for other texts if some may arrive, do the work, and resolve the group; returns the outcome."""
         outcome: Any = None
         try:
             if not group.ready.done():
@@ -356,14 +396,14 @@ class EmbeddingService:
             except GatewayError as failure:
                 outcome = failure
         finally:
-            # Also when it is interrupted or cancelled: then the others begin anew.
+            # Also when it is interrupted or cancelled: then the others start again.
             coalescer.resolve(group, outcome)
         return outcome
 
     def _follow_group(self, coalescer: Coalescer, group: Group) -> Steps:
-        """Wait for whoever leads; returns what came, None when it was given up."""
+        """Wait for the leader; returns the outcome, None if it was abandoned."""
         yield Await(group.outcome, SHARED_WAIT_FACTOR * self._settings.timeout)
-        # In vain where the leader's event loop stands still: nobody waits for it any longer.
+        # The leader's event loop may be paused, so the wait is limited.
         coalescer.resolve(group, None)
         return group.outcome.result()
 
@@ -379,7 +419,7 @@ async def _as_async(batches: Iterable[Any]) -> AsyncGenerator[Any, None]:
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
-    """Return the event loop that runs on this thread, if one does."""
+    """Return the event loop that runs on this thread, or None."""
     try:
         return asyncio.get_running_loop()
     except RuntimeError:
@@ -392,7 +432,7 @@ def _usage_of(served: Iterable[ServedBatch]) -> Usage:
 
 
 def _answer_of_text(served: Sequence[ServedBatch], place: int) -> ServedBatch:
-    """Find the answer for the text at this place among answers for several texts each."""
+    """Return the answer for the text at an index among answers for several texts each."""
     for answer, candidate in served:
         count = len(answer.vectors)
         if place < count:
@@ -406,6 +446,6 @@ def _with_texts(run: EmbeddingRun, texts: Sequence[str]) -> EmbedRequest:
 
 
 def _blames_a_text(failure: GatewayError) -> bool:
-    """Whether one text of several is at fault, so that the others may yet be served."""
+    """Return whether one text of several is at fault, so that the others may be served."""
     errors = getattr(failure, "errors", ()) or (failure,)
     return any(isinstance(error, InvalidRequest | ContextOverflow) for error in errors)

@@ -1,4 +1,4 @@
-"""Vectors for texts, as the registry has it."""
+"""The registered description of embeddings."""
 
 from hf_gateway.settings.embedding import EmbedSettings
 from hf_gateway.tasks.base import Task
