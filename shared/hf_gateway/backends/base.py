@@ -155,11 +155,7 @@ class Ability:
 
     def __init__(self, server: Server, options: ChainOptions) -> None:  # noqa: ARG002 - each task keeps its own
         self.server = server
-
-    @property
-    def target(self) -> Target:
-        """The target."""
-        return self.server.target
+        self.target = server.target
 
     @property
     def context(self) -> int | None:

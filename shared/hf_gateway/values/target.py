@@ -16,6 +16,7 @@ import os.path
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import SplitResult, parse_qsl, urlsplit, urlunsplit
@@ -160,7 +161,7 @@ class Target:
             return self
         return dataclasses.replace(self, model=model, revision=self.revision or revision)
 
-    @property
+    @cached_property
     def label(self) -> str:
         """The target's name in logs, errors and tables: the short form, without a URL's parameters and query."""
         if self.url is not None:
