@@ -320,7 +320,7 @@ def test_an_index_says_what_it_was_made_with_and_who_may_open_it(
     maker.embed(["hello"])
     assert main(["verify", "--index", str(index)]) == 0
     printed = capsys.readouterr().out
-    assert "made with test/embedder" in printed
+    assert "built with test/embedder" in printed
     assert f"its vectors: openai:{primary.url}, measured 20" in printed
     assert verify(openai(backup), "--index", str(index)) == 0
     assert f"may be opened by openai:{backup.url}" in capsys.readouterr().out
@@ -338,7 +338,7 @@ def test_an_index_of_another_model_may_not_be_opened(
     IndexLock(tmp_path / "index", VectorSpace("test/other")).write()
     assert verify(openai(primary), "--index", str(tmp_path / "index")) == 1
     printed = capsys.readouterr().out
-    assert "made with test/other" in printed
+    assert "built with test/other" in printed
     assert f"may not be opened by openai:{primary.url}" in printed
 
 
