@@ -639,7 +639,7 @@ class TestFolders:
     def test_a_file_that_is_no_text_is_spoilt(self, folder: Path) -> None:
         folder.mkdir()
         (folder / "space.json").write_bytes(b"\xff\xfe\x00\x80")
-        with pytest.raises(ConfigError, match="spoilt"):
+        with pytest.raises(ConfigError, match="damaged"):
             IndexLock.read(folder)
 
     def test_a_file_of_a_newer_form_is_not_touched(self, folder: Path) -> None:
