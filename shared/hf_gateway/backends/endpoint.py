@@ -80,7 +80,3 @@ class EndpointServer(Server):
     option_types = {**OPTION_TYPES, "send_reasoning": OPENAI_REASONING}
     option_names = frozenset({"access", "stream", "stream_usage"}) | CHAT_OPTIONS
     tuning_options = option_names
-
-
-EndpointBackend = EndpointServer
-"""Its name in the entry points of older installations."""

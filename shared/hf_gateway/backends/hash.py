@@ -81,7 +81,3 @@ class HashServer(Server):
     abilities = {"embedding": HashEmbedding}
     option_types = OPTION_TYPES
     option_names = frozenset({"dim"})
-
-
-HashBackend = HashServer
-"""Its name in the entry points of older installations."""

@@ -311,7 +311,3 @@ class HfServer(Server):
         """Return the header that names the paying organisation."""
         bill_to = self.target.options.get("bill_to")
         return {"x-hf-bill-to": str(bill_to)} if bill_to else {}
-
-
-HfBackend = HfServer
-"""Its name in the entry points of older installations."""

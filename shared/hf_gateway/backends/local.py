@@ -262,7 +262,3 @@ class LocalServer(Server):
                 self._pid = os.getpid()
                 self._threads = ThreadPoolExecutor(1, thread_name_prefix="hf-gateway-local")
             return self._threads
-
-
-LocalBackend = LocalServer
-"""Its name in the entry points of older installations."""

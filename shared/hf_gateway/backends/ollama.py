@@ -296,7 +296,3 @@ def host_url(value: str) -> str:
     port = given_port or (DEFAULT_PORT if "://" not in value else {"https": 443}.get(parts.scheme, 80))
     shown = f"[{host}]" if ":" in host else host
     return checked_url(f"{parts.scheme}://{shown}:{port}{parts.path}", "ollama, from OLLAMA_HOST")
-
-
-OllamaBackend = OllamaServer
-"""Its name in the entry points of older installations."""

@@ -112,7 +112,3 @@ def context_length(response: HttpResponse, model: str | None, target: str) -> in
         *(mine[0].get(name) for name in ("max_model_len", "context_length", "context_window")),
     ]
     return next((length for length in said if type(length) is int and length > 0), None)
-
-
-OpenAIBackend = OpenAIServer
-"""Its name in the entry points of older installations."""

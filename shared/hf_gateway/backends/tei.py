@@ -131,7 +131,3 @@ class TeiServer(Server):
             check(info)
             self.info = info
         return self.info
-
-
-TeiBackend = TeiServer
-"""Its name in the entry points of older installations."""
