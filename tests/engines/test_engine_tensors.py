@@ -142,7 +142,7 @@ def test_so_is_a_dense_layer(with_dense: Path, tmp_path: Path, change: Change, n
         (narrow("linear.weight"), {}, "linear.weight"),
         (copy("linear.bias", "linear.extra"), {}, "linear.extra"),
         (lambda _: None, {"out_features": 9}, "linear.weight"),
-        (narrow("linear.weight"), {"in_features": 31}, "takes 31 numbers"),
+        (narrow("linear.weight"), {"in_features": 31}, "has 31 inputs"),
     ],
     ids=["missing", "another shape", "another layer", "another width", "another input"],
 )
