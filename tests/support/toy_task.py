@@ -140,7 +140,7 @@ class CountService:
         if not observer.watchers:
             return (yield from self._serve(request, AttemptLog()))
         with gateway._watch(CountDetails(request)) as watch:
-            yield from watch.begun()
+            yield from watch.wait_for_watchers()
             return watch.done((yield from self._serve(request, watch.attempt_log)))
 
     def _serve(self, request: CountRequest, attempt_log: AttemptLog) -> Effects:
