@@ -246,10 +246,6 @@ class BaseGateway:
         self._prepared_until = time.monotonic() + PREPARED_S
 
 
-class MissingMethod(ConfigError, AttributeError):
-    """A method of another task's gateway was accessed; the message says how to build that gateway."""
-
-
 class Gateway(BaseGateway):
     """A model, from the first of its targets that can serve it.
 
@@ -401,5 +397,5 @@ class Gateway(BaseGateway):
                 if hasattr(other.gateway_class, name):
                     named = f"build it as Gateway(..., task={other.name!r})"
                     hint = f"for {other.title} leave task={self.task!r} out" if other.implied else named
-                    raise MissingMethod(f"this gateway was built for {find_task(self.task).title}; {hint}")
+                    raise ConfigError(f"this gateway was built for {find_task(self.task).title}; {hint}")
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
