@@ -146,9 +146,9 @@ def test_another_process_finds_the_key(tmp_path: Path, monkeypatch: pytest.Monke
     with SecretService() as started:
         own = os.environ | {"DBUS_SESSION_BUS_ADDRESS": started.address}
         # As an interpreter finds it by itself, among all the backends that are installed here.
-        code = "from hf_gateway import keyring_store as k, credentials as c\n"
-        put = f"{code}print(k.store({OURS!r}, c.Secret({KEY!r})), k.stored()[0].backend)"
-        got = f"{code}print(c.find(c.HUB, environment={{}}).secret.reveal() == {KEY!r})"
+        code = "from hf_gateway.keys import os_keyring as k, credentials as c\n"
+        put = f"{code}print(k.store({OURS!r}, c.Secret({KEY!r})), k.stored_keys()[0].backend)"
+        got = f"{code}print(c.find_credential(c.HUB, environment={{}}).secret.reveal() == {KEY!r})"
         for script, said in ((put, "None keyring.backends.SecretService.Keyring"), (got, "True")):
             done = subprocess.run(
                 [sys.executable, "-c", script], env=own, capture_output=True, text=True, check=False, timeout=300
