@@ -743,10 +743,14 @@ def test_ctrl_c_while_a_call_begins_gives_back_what_was_reserved(one_office: Off
 @pytest.fixture
 def interrupts_once() -> Iterator[None]:
     """Have the first SIGINT interrupt, and let those after it pass."""
+    came: list[bool] = []
 
     def first(*_: Any) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        raise KeyboardInterrupt
+        # One may be on its way already while the first is handled.
+        if not came:
+            came.append(True)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGINT, first)
     yield
@@ -761,10 +765,11 @@ def test_ctrl_c_while_a_call_waits_to_be_admitted_ends_it_for_everybody(
     one_office.set("acme", "0.003")
     observer.register(told)
     one_office.watch()
-    interrupted, exchange = threading.Event(), budgets.exchange_lease
+    calling, interrupted, exchange = threading.Event(), threading.Event(), budgets.exchange_lease
 
     def slow(*arguments: Any, **amounts: Any) -> Any:
         monkeypatch.undo()
+        assert calling.wait(30)
         # Again and again: one that comes just before the main thread begins to wait would be seen only when it has waited.
         while not interrupted.wait(0.05):
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
@@ -772,6 +777,7 @@ def test_ctrl_c_while_a_call_waits_to_be_admitted_ends_it_for_everybody(
 
     monkeypatch.setattr(budgets, "exchange_lease", slow)
     with gateway(server) as gate, observer.tagged(tenant="acme"):
+        calling.set()
         with pytest.raises(KeyboardInterrupt):
             gate.chat(TEXT)
         interrupted.set()
