@@ -37,47 +37,47 @@ class BatchBuilder:
             yield self._seen - len(texts), EmbedRequest(texts, self._role, self._truncate)
 
 
-def batched(texts: Iterable[str], cutter: BatchBuilder) -> Generator[Batch, None, None]:
+def batched(texts: Iterable[str], builder: BatchBuilder) -> Generator[Batch, None, None]:
     """Divide texts into requests; those before an error, of a text or of the iterable, are yielded before it is raised.
 
     A generator is closed at the end.
 
     Args:
         texts: the texts to embed.
-        cutter: collects them.
+        builder: collects them.
     """
     with contextlib.closing(texts) if isinstance(texts, Generator) else contextlib.nullcontext():
         try:
             for text in iterable(texts, BATCH_BYTES):
-                if cutter.add(text):
-                    yield from cutter.flush()
+                if builder.add(text):
+                    yield from builder.flush()
         except Exception:
-            yield from cutter.flush()
+            yield from builder.flush()
             raise
-        yield from cutter.flush()
+        yield from builder.flush()
 
 
-async def abatched(texts: Iterable[str] | AsyncIterable[str], cutter: BatchBuilder) -> AsyncGenerator[Batch, None]:
+async def abatched(texts: Iterable[str] | AsyncIterable[str], builder: BatchBuilder) -> AsyncGenerator[Batch, None]:
     """Like `batched`, also for async iterables.
 
     Args:
         texts: the texts to embed.
-        cutter: collects them.
+        builder: collects them.
     """
     if not isinstance(texts, AsyncIterable):
-        with contextlib.closing(batched(texts, cutter)) as pieces:
+        with contextlib.closing(batched(texts, builder)) as pieces:
             for piece in pieces:
                 yield piece
         return
     async with contextlib.aclosing(texts) if isinstance(texts, AsyncGenerator) else contextlib.nullcontext():
         try:
             async for text in texts:
-                if cutter.add(text):
-                    for piece in cutter.flush():
+                if builder.add(text):
+                    for piece in builder.flush():
                         yield piece
         except Exception:
-            for piece in cutter.flush():
+            for piece in builder.flush():
                 yield piece
             raise
-        for piece in cutter.flush():
+        for piece in builder.flush():
             yield piece
