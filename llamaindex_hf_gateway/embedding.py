@@ -251,7 +251,7 @@ class HFGatewayEmbedding(EmbeddingMixin, EmbedOptions, BaseEmbedding):  # type: 
 
 def _with_text(nodes: Sequence[BaseNode]) -> list[BaseNode]:
     """Return the nodes that contain text. The others stay without a vector, so that no store accepts them."""
-    from hf_gateway.values.embedding import (
+    from hf_gateway.values.text_batches import (
         text_fault,
     )  # imports a JSON parser, which importing this package does not need
 

@@ -16,11 +16,14 @@ if TYPE_CHECKING:
     from hf_gateway.observing import observer as observe
     from hf_gateway.tasks.chat.gateway import ChatGateway as ChatGateway
     from hf_gateway.tasks.embedding.gateway import EmbeddingGateway as EmbeddingGateway
+    from hf_gateway.tasks.rerank.gateway import RerankGateway as RerankGateway
     from hf_gateway.values.chat import ChatEvent as ChatEvent
     from hf_gateway.values.chat import ChatRequest as ChatRequest
     from hf_gateway.values.chat import ChatResult as ChatResult
     from hf_gateway.values.chat import ToolCall as ToolCall
     from hf_gateway.values.embedding import EmbedResult as EmbedResult
+    from hf_gateway.values.rerank import RerankHit as RerankHit
+    from hf_gateway.values.rerank import RerankResult as RerankResult
     from hf_gateway.values.target import Target as Target
     from hf_gateway.values.usage import Usage as Usage
     from hf_gateway.values.vector_space import VectorSpace as VectorSpace
@@ -37,6 +40,9 @@ _HOME = {
     "EmbeddingUnavailable": "errors",
     "Gateway": "gateway",
     "GatewayError": "errors",
+    "RerankGateway": "tasks.rerank.gateway",
+    "RerankHit": "values.rerank",
+    "RerankResult": "values.rerank",
     "Target": "values.target",
     "ToolCall": "values.chat",
     "Usage": "values.usage",
@@ -57,6 +63,9 @@ __all__ = [
     "EmbeddingUnavailable",
     "Gateway",
     "GatewayError",
+    "RerankGateway",
+    "RerankHit",
+    "RerankResult",
     "Target",
     "ToolCall",
     "Usage",

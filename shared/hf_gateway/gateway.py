@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar, Unpack,
 from hf_gateway import activation
 from hf_gateway.backends import Ability, open_ability
 from hf_gateway.chain.attempt_log import AttemptLog
+from hf_gateway.chain.effects import Steps
 from hf_gateway.chain.fallback import Chain
 from hf_gateway.chain.timeouts import Policy
 from hf_gateway.errors import ConfigError
@@ -202,6 +203,16 @@ class BaseGateway:
             notify(result)
         return result
 
+    def _run(self, steps: Steps) -> Any:
+        """Read files, then run the steps of a request, blocking; returns its result."""
+        self._prepare()
+        return self._driver.run(steps)
+
+    async def _arun(self, steps: Steps) -> Any:
+        """Like `_run`, without blocking the event loop."""
+        await self._aprepare()
+        return await self._driver.arun(steps)
+
     def _watch(self, details: RequestDetails[Any, Any], streamed: bool = False) -> ObservedCall:
         """Observe a request, from now on."""
         return ObservedCall(
@@ -295,6 +306,17 @@ class Gateway(BaseGateway):
         clock: Clock | None = None,
         **settings: Unpack[ChatKeywords],
     ) -> "ChatGateway": ...
+    @overload
+    def __new__(
+        cls,
+        model: str | None = None,
+        targets: TargetsInput = None,
+        *,
+        task: str,
+        transport: Transport | None = None,
+        clock: Clock | None = None,
+        **settings: Any,
+    ) -> Any: ...
     def __new__(
         cls,
         model: str | None = None,  # noqa: ARG004 - only the task is used here; `help` shows these

@@ -15,13 +15,32 @@ import pytest
 
 from tests.project.test_floors import PACKAGES, ROOT
 
-NAMES = {"embedding", "chat"}
-TAGS = {"feature-extraction", "sentence-similarity", "text-generation", "image-text-to-text", "conversational"}
+NAMES = {"embedding", "chat", "rerank", "sparse", "classification"}
+"""Without "image", which is also a unit of prices and a kind of content; a comparison of anything called `task` is found anyway."""
+TAGS = {
+    "feature-extraction",
+    "sentence-similarity",
+    "text-generation",
+    "image-text-to-text",
+    "conversational",
+    "text-ranking",
+    "text-to-image",
+    "text-classification",
+    "zero-shot-classification",
+    "image-classification",
+}
 """The Hub's own words for them."""
 ONE_TASKS_CLASS = re.compile(
-    r"(Embed|Embedding|Chat)(Options|Settings|Request|Result|Answer|Candidate|Gateway|Service|Ability)"
+    r"(Embed|Embedding|Chat|Rerank|Sparse|Image|Classify)(Options|Settings|Request|Result|Answer|Candidate|Gateway|Service|Ability)"
 )
-ROOMS = {"tasks/embedding": "Embed", "tasks/chat": "Chat"}
+ROOMS = {
+    "tasks/embedding": "Embed",
+    "tasks/chat": "Chat",
+    "tasks/rerank": "Rerank",
+    "tasks/sparse": "Sparse",
+    "tasks/image": "Image",
+    "tasks/classification": "Classify",
+}
 """Where a task may tell its own classes apart from what else its callers give, and how those begin."""
 
 

@@ -27,6 +27,7 @@ every part of hf-gateway goes by.
 
 import os
 from collections.abc import Mapping
+from pkgutil import resolve_name
 from typing import TypeVar
 
 from hf_gateway.backends.base import Ability, ProbeReport, Server
@@ -94,6 +95,8 @@ def open_ability(
         raise ConfigError(
             f"target {target.label!r} does not support {options.task}; it is for {', '.join(kind.abilities)}"
         )
+    if isinstance(ability, str):
+        ability = resolve_name(ability)
     made = ability(kind(target, given_key=given_key, rules=rules, environment=environment), options)
     if not isinstance(made, base):
         raise ConfigError(f"what {kind.__name__} has for {options.task} is not derived from {base.__name__}")

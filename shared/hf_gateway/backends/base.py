@@ -57,8 +57,9 @@ class Server:
 
     kind: ClassVar[Kind]
     """The facts that hold for every target of this kind; without it the defaults of `Kind` count."""
-    abilities: ClassVar[Mapping[str, type["Ability"]]] = {}
-    """The class of the ability for each task that the kind supports."""
+    abilities: ClassVar[Mapping[str, type["Ability"] | str]] = {}
+    """The class of the ability for each task that the kind supports, or its name as `module:Class`, imported when a chain of
+    that task is built."""
     option_names: ClassVar[frozenset[str]] = frozenset()
     """Names allowed in `Target.options`."""
     option_types: ClassVar[Mapping[str, OptionType]] = {}

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from hf_gateway.backends.base import ProbeReport, Server
+from hf_gateway.backends.batching import Texts
 from hf_gateway.backends.embedding import EmbeddingAbility
 from hf_gateway.backends.openai_embeddings import Embeddings
 from hf_gateway.backends.option_types import OPTION_TYPES
@@ -51,7 +52,7 @@ class TeiEmbedding(EmbeddingAbility):
         """Maximum texts per request; until the server was asked, its default."""
         return self.server.info.max_texts if self.server.info else tei.DEFAULT_MAX_TEXTS
 
-    def note_batch_limit(self, limit: BatchTooLarge, request: EmbedRequest) -> None:
+    def note_batch_limit(self, limit: BatchTooLarge, request: Texts) -> None:
         """Ask `/info` again after a refusal: the server must have been replaced.
 
         Args:
@@ -118,7 +119,7 @@ class TeiServer(Server):
     """
 
     kind = kinds.TEI
-    abilities = {"embedding": TeiEmbedding}
+    abilities = {"embedding": TeiEmbedding, "rerank": "hf_gateway.backends.tei_rerank:TeiRerank"}
     option_types = OPTION_TYPES
     option_names = frozenset({"openai", "prompt_names"})
     info: tei.Info | None = None

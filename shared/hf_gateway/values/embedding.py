@@ -1,13 +1,13 @@
 """The values of an embedding call: request, answer of a target, result."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from hf_gateway.errors import BatchTooLarge, InvalidRequest
-from hf_gateway.values.http import json_size
 from hf_gateway.values.result import Result
+from hf_gateway.values.text_batches import checked_texts, split_texts
 from hf_gateway.values.usage import Usage
 from hf_gateway.values.vectors import Vectors
 
@@ -44,92 +44,18 @@ class EmbedRequest:
             InvalidRequest: an argument is invalid; names a text by its index.
         """
         check_role(role)
-        listed = list(iterable(texts, "a list"))
-        for index, text in enumerate(listed):
-            if fault := text_fault(text):
-                raise InvalidRequest(f"text {index} of {len(listed)} {fault}; nothing was embedded")
-        return cls(listed, role, truncate)
+        return cls(checked_texts(texts, "nothing was embedded"), role, truncate)
 
     def split(self, limit: BatchTooLarge) -> list[Self] | None:
         """Return the fewest parts that respect the limit, in order; None if one text is too large by itself."""
-        if len(self.texts) < 2:
-            return None
-        max_texts = limit.max_texts
-        if not max_texts and not limit.max_bytes:
-            max_texts = (len(self.texts) + 1) // 2
-        parts = list(_split_by_size(self.texts, max_texts or len(self.texts), limit.max_bytes))
-        if len(parts) == 1:
-            # The server refused what its own limit allows: halve, or the same request would be sent for ever.
-            middle = len(self.texts) // 2
-            parts = [self.texts[:middle], self.texts[middle:]]
-        return [dataclasses.replace(self, texts=part) for part in parts]
+        parts = split_texts(self.texts, limit)
+        return None if parts is None else [dataclasses.replace(self, texts=part) for part in parts]
 
 
 def check_role(role: str) -> None:
     """Raise InvalidRequest for an unknown role."""
     if role not in ("query", "document"):
         raise InvalidRequest(f"role is 'query' or 'document', not {role!r}")
-
-
-def iterable(texts: Any, wanted: str) -> Iterable[Any]:
-    """Return an iterator over a caller's texts.
-
-    Args:
-        texts: the argument.
-        wanted: what to pass instead, for the error: "a list".
-
-    Raises:
-        InvalidRequest: a single string, or not iterable.
-    """
-    if isinstance(texts, str | bytes):
-        raise InvalidRequest(f"texts is one {type(texts).__name__}; pass {wanted} of strings")
-    try:
-        return iter(texts)  # type: ignore[no-any-return]
-    except TypeError:
-        raise InvalidRequest(f"texts is {type(texts).__name__}; pass {wanted} of strings") from None
-
-
-def text_fault(text: Any) -> str | None:
-    """Return why a value cannot be embedded, in words that follow "text 3"; None for a valid text."""
-    if not isinstance(text, str):
-        return f"is {type(text).__name__}, not a string"
-    if not text or text.isspace():
-        return "is empty" if not text else "has nothing but blanks in it"
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            return (
-                f"has a lone surrogate at character {error.start}, which no encoding can represent; "
-                "clean it with text.encode('utf-8', 'replace').decode()"
-            )
-    return None
-
-
-def _split_by_size(texts: Sequence[str], max_texts: int, max_bytes: int | None) -> Iterator[Sequence[str]]:
-    start = 0
-    while start < len(texts):
-        part = texts[start : start + max_texts]
-        if max_bytes is not None:
-            part = part[: _texts_within(part, max_bytes)]
-        yield part
-        start += len(part)
-
-
-def _texts_within(texts: Sequence[str], max_bytes: int) -> int:
-    """Return how many texts fit, counted from the first; at least one."""
-    if _MOST_BYTES * sum(map(len, texts)) + _AROUND * len(texts) <= max_bytes:
-        return len(texts)
-    size = 0
-    for count, text in enumerate(texts):
-        size += json_size(text)
-        if count and size > max_bytes:
-            return count
-    return len(texts)
-
-
-_MOST_BYTES, _AROUND = 6, 3
-"""Maximum bytes in JSON of a character (\\u0000) and of the quotes and comma around a text; counting exactly is slow."""
 
 
 @dataclass(frozen=True)

@@ -45,13 +45,20 @@ CHAT = TaskFacts(
     metric_group="inference",
     aliases=("conversational", "image-text-to-text"),
 )
+RERANK = TaskFacts(
+    name="rerank",
+    price_task="text-ranking",
+    operation="rerank",
+    metric_group="rerank",
+    units=("input_tokens", "documents"),
+)
 
 
 def _by_name(tasks: Iterable[TaskFacts]) -> dict[str, TaskFacts]:
     return {name: task for task in tasks for name in (task.name, task.price_task, *task.aliases)}
 
 
-_OURS = _by_name((EMBEDDING, CHAT))
+_OURS = _by_name((EMBEDDING, CHAT, RERANK))
 """Looked up first: a background thread that prices a call of ours has nothing to import."""
 
 

@@ -1,7 +1,10 @@
 """Tokens, other units and cost of a call, as far as the server reported them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import reduce
+from operator import add
 from typing import Any
 
 MAX_TOKENS = 10**12
@@ -50,6 +53,11 @@ class Usage:
             _sum(self.images, other.images),
             None if self.seconds is None or other.seconds is None else self.seconds + other.seconds,
         )
+
+
+def sum_usage(usages: Sequence[Usage]) -> Usage:
+    """Return the sum of usages; for none, one in which everything is unknown."""
+    return reduce(add, usages) if usages else Usage()
 
 
 _MAX_DIGITS = 15

@@ -7,9 +7,11 @@ from typing import Any
 from hf_gateway.errors import BadResponse
 from hf_gateway.values.embedding import EmbedAnswer
 from hf_gateway.values.http import HttpRequest, HttpResponse
+from hf_gateway.values.rerank import RerankAnswer, Scale
 from hf_gateway.values.usage import Usage, parse_token_count
 from hf_gateway.wire.fields import count_of, object_of, text_of
 from hf_gateway.wire.http import get, post_json, read_json, read_vectors, server_identity
+from hf_gateway.wire.ranking import scores_of
 from hf_gateway.wire.rows import rows_of
 
 DEFAULT_MAX_TEXTS = 32
@@ -23,6 +25,8 @@ _FLOATS = ("float16", "float32", "bfloat16")
 
 EMBEDDING_MODEL = "embedding"
 """What `/info` calls the type of a model for embeddings."""
+RERANKER = "reranker"
+"""What `/info` calls the type of a model that scores pairs of texts."""
 
 
 @dataclass(frozen=True)
@@ -132,3 +136,33 @@ def decode_embed(response: HttpResponse, count: int, *, target: str) -> EmbedAns
     vectors = rows_of(read_vectors(response, target=target), count, target=target)
     usage = Usage(parse_token_count(response.headers.get("x-compute-tokens")))
     return EmbedAnswer(vectors, usage, server=server_identity(response.headers))
+
+
+def encode_rerank(url: str, query: str, texts: Sequence[str], *, truncate: bool, raw_scores: bool) -> HttpRequest:
+    """Build `POST /rerank`.
+
+    Args:
+        url: the server's base URL.
+        query: what is searched for.
+        texts: the documents.
+        truncate: whether a query with a document that is too long may be truncated.
+        raw_scores: whether the scores are to be logits rather than probabilities.
+    """
+    payload = {"query": query, "texts": list(texts), "truncate": truncate, "raw_scores": raw_scores}
+    return post_json(f"{url}/rerank", payload)
+
+
+def decode_rerank(response: HttpResponse, count: int, scale: Scale, *, target: str) -> RerankAnswer:
+    """Read the scores, in the order of the documents, and the tokens from the `x-compute-tokens` header.
+
+    Args:
+        response: the server's response.
+        count: how many scores are expected.
+        scale: the scale that was asked for.
+        target: label for errors.
+    """
+    entries = read_json(response, target=target)
+    if not isinstance(entries, list):
+        raise BadResponse("answered with something else than a list of scores", target=target)
+    scores = scores_of(entries, count, "score", target=target)
+    return RerankAnswer(scores, scale, Usage(parse_token_count(response.headers.get("x-compute-tokens"))))

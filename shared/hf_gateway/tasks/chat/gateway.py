@@ -64,16 +64,12 @@ class ChatGateway(Gateway):
             ContentFiltered: a provider's policy refused, unless `next_on_content_filter`.
             GatewayError: the target's error, or AllTargetsFailed with one error per target.
         """
-        steps = self._service.steps(messages, call)
-        self._prepare()
-        result: ChatResult = self._driver.run(steps)
+        result: ChatResult = self._run(self._service.steps(messages, call))
         return result
 
     async def achat(self, messages: str | Iterable[Message] | ChatRequest, **call: Any) -> ChatResult:
         """Like `chat`, without blocking the event loop."""
-        steps = self._service.steps(messages, call)
-        await self._aprepare()
-        result: ChatResult = await self._driver.arun(steps)
+        result: ChatResult = await self._arun(self._service.steps(messages, call))
         return result
 
     def stream(self, messages: str | Iterable[Message] | ChatRequest, **call: Any) -> ChatStream:

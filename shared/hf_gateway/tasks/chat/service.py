@@ -9,11 +9,11 @@ from hf_gateway.chain.attempt_log import AttemptLog
 from hf_gateway.chain.effects import Steps
 from hf_gateway.chain.fallback import Chain
 from hf_gateway.errors import InvalidRequest
-from hf_gateway.observing import observer
 from hf_gateway.observing.observer import ObservedCall
 from hf_gateway.settings.chat import ChatSettings
 from hf_gateway.tasks.chat.candidate import ChatCandidate
 from hf_gateway.tasks.chat.record import ChatDetails
+from hf_gateway.tasks.service import observed_steps
 from hf_gateway.values.chat import ChatRequest, ChatResult, Message
 
 OnAnswer = Callable[[ChatResult, AttemptLog], None]
@@ -60,14 +60,13 @@ class ChatService:
             )
         # Only a stream shows early that an answer stalls or was cut, and stops the server when its caller cancels.
         streamed = ended is not None or settings.streaming is not False or len(self._candidates) > 1
-        return self._observed_steps(dataclasses.replace(request, stream=streamed), ended)
-
-    def _observed_steps(self, request: ChatRequest, ended: Callable[[ChatResult], None] | None) -> Steps:
-        if not observer.watchers:
-            return (yield from self._answer(request, ended, AttemptLog()))
-        with self._watch(ChatDetails(request), ended is not None) as watch:
-            yield from watch.wait_for_watchers()
-            return watch.done((yield from self._answer(request, ended, watch.attempt_log)))
+        whole = dataclasses.replace(request, stream=streamed)
+        return observed_steps(
+            self._watch,
+            lambda: ChatDetails(whole),
+            lambda attempt_log: self._answer(whole, ended, attempt_log),
+            ended is not None,
+        )
 
     def _answer(
         self, request: ChatRequest, ended: Callable[[ChatResult], None] | None, attempt_log: AttemptLog

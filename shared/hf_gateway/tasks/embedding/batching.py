@@ -4,7 +4,8 @@ import contextlib
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Iterator
 
 from hf_gateway.errors import InvalidRequest
-from hf_gateway.values.embedding import EmbedRequest, Role, check_role, iterable, text_fault
+from hf_gateway.values.embedding import EmbedRequest, Role, check_role
+from hf_gateway.values.text_batches import iterable, text_fault
 
 BATCH_BYTES = "an iterable"
 

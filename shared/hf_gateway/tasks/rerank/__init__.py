@@ -1,0 +1,1 @@
+"""Scores for documents by a query."""

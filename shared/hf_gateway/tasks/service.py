@@ -1,0 +1,101 @@
+"""Serves the requests of a task: runs the chain, observes the call, builds the result."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Generic, TypedDict, TypeVar
+
+from hf_gateway.chain.attempt_log import AttemptLog
+from hf_gateway.chain.effects import Steps
+from hf_gateway.chain.fallback import Chain
+from hf_gateway.errors import Attempt
+from hf_gateway.observing import observer
+from hf_gateway.observing.observer import ObservedCall
+from hf_gateway.observing.record import RequestDetails
+from hf_gateway.values.usage import Usage, sum_usage
+
+RequestT = TypeVar("RequestT")
+ResultT = TypeVar("ResultT")
+Watch = Callable[[Any, bool], ObservedCall]
+"""Observes the request of some details, streamed to its caller or not."""
+Finish = Callable[[Any, AttemptLog], None]
+"""Called with a result and the attempts of its request, before the caller gets it."""
+
+
+class ResultArguments(TypedDict):
+    """The fields of `Result`, as keyword arguments."""
+
+    served_by: tuple[str, ...]
+    attempts: tuple[Attempt, ...]
+    usage: Usage
+    seconds: float
+
+
+def observed_steps(
+    watch: Watch, details: Callable[[], RequestDetails[Any, Any]], serve: Callable[[AttemptLog], Steps], streamed: bool
+) -> Steps:
+    """Serve a request, and observe it if anything watches.
+
+    Args:
+        watch: begins an observation.
+        details: makes the details of the request; not called while nothing watches.
+        serve: makes the steps that serve the request.
+        streamed: whether the caller takes the answer in pieces.
+    """
+    if not observer.watchers:
+        return (yield from serve(AttemptLog()))
+    with watch(details(), streamed) as call:
+        yield from call.wait_for_watchers()
+        return call.done((yield from serve(call.attempt_log)))
+
+
+class TaskService(Generic[RequestT, ResultT]):
+    """Serves the requests of one gateway, each in as many parts as the targets' limits ask for, one after the other.
+
+    A task's class names its `details`, and builds its result in `result`.
+    """
+
+    details: ClassVar[type[RequestDetails[Any, Any]]]
+    """What watchers may know of a request."""
+
+    def __init__(self, chain: Chain, watch: Watch, finish: Finish) -> None:
+        self._chain = chain
+        self._watch = watch
+        self._finish = finish
+
+    def steps(self, request: RequestT) -> Steps:
+        """Return the steps that serve a checked request; their result is that of `result`."""
+        return observed_steps(
+            self._watch, lambda: self.details(request), lambda attempt_log: self._serve(request, attempt_log), False
+        )
+
+    def _serve(self, request: RequestT, attempt_log: AttemptLog) -> Steps:
+        started = time.perf_counter()
+        served = yield from self.answers(request, attempt_log)
+        common = ResultArguments(
+            served_by=tuple(dict.fromkeys(candidate.label for _, candidate in served)),
+            attempts=tuple(attempt_log.attempts),
+            usage=sum_usage([answer.usage for answer, _ in served]),
+            seconds=time.perf_counter() - started,
+        )
+        result = self.result(request, served, common)
+        self._finish(result, attempt_log)
+        return result
+
+    def answers(self, request: RequestT, attempt_log: AttemptLog) -> Steps:
+        """Run the chain; returns [(answer, candidate)] in the order of the request's parts.
+
+        Args:
+            request: what to ask.
+            attempt_log: receives the attempts.
+        """
+        return self._chain.serve(request, attempt_log)  # type: ignore[arg-type] # each task's request is a payload
+
+    def result(self, request: RequestT, served: Sequence[tuple[Any, Any]], common: ResultArguments) -> ResultT:
+        """Build the result of a request from the answers of its parts.
+
+        Args:
+            request: the whole request.
+            served: (answer, candidate) of each part, in order.
+            common: the fields that all results have.
+        """
+        raise NotImplementedError
