@@ -19,7 +19,7 @@ test: setup lint types unit hub1 packaging
 FAST = chain keys runtime settings values wire
 fast: export PYTHONDONTWRITEBYTECODE :=
 fast: lint
-	$(VENV)/bin/python -m pytest -q -n 2 --dist loadgroup -m "not slow" $(FAST:%=tests/%) tests/project/test_floors.py
+	$(VENV)/bin/python -m pytest -q -n 2 --dist loadgroup --max-worker-restart 0 -m "not slow" $(FAST:%=tests/%) tests/project/test_floors.py
 
 setup: $(VENV)/.ready $(INFINITY)/.ready $(OLAH)/.ready $(HUB1)/.ready
 
@@ -32,11 +32,11 @@ types: $(VENV)/.ready
 	$(VENV)/bin/mypy
 
 unit: $(VENV)/.ready
-	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup -m "not packaging"
+	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup --max-worker-restart 0 -m "not packaging"
 
 # The same code beside the other major version of huggingface_hub, laid over the environment rather than into it.
 hub1: $(VENV)/.ready $(HUB1)/.ready
-	PYTHONPATH=$(HUB1) $(VENV)/bin/python -m pytest -n 2 --dist loadgroup tests/hub tests/cli/test_cli_hub.py tests/engines/test_sources.py \
+	PYTHONPATH=$(HUB1) $(VENV)/bin/python -m pytest -n 2 --dist loadgroup --max-worker-restart 0 tests/hub tests/cli/test_cli_hub.py tests/engines/test_sources.py \
 	  tests/langchain/test_langchain.py tests/cli/test_cli_login.py tests/cli/test_cli_doctor_hub.py
 
 packaging: $(VENV)/.ready

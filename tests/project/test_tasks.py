@@ -16,7 +16,7 @@ import pytest
 from tests.project.test_floors import PACKAGES, ROOT
 
 NAMES = {"embedding", "chat", "rerank", "sparse", "classification"}
-"""Without "image", which is also a unit of prices and a kind of content; a comparison of anything called `task` is found anyway."""
+"""Without "image", which is also a unit of prices and a kind of content; comparing a `task` is found anyway."""
 TAGS = {
     "feature-extraction",
     "sentence-similarity",

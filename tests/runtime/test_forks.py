@@ -1,10 +1,7 @@
 """Forks while threads are at work: the child works as well, or is told what to do instead, and never hangs."""
 
 import contextlib
-import json
 import os
-import select
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,38 +10,12 @@ from typing import Any
 import pytest
 from filelock import FileLock, Timeout
 
+from tests.support.forks import PATIENCE_S, in_child
+
 pytestmark = [
     pytest.mark.xdist_group("torch"),
     pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here"),
 ]
-
-PATIENCE_S = 60.0
-"""For what takes milliseconds, on a machine that has much else to do; what hangs takes all of it."""
-
-
-def in_child(work: Callable[[], Any]) -> Any:
-    """Fork, and return what `work` gives in the child, or what it raises in words."""
-    ours, theirs = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            said = json.dumps(work())
-        except BaseException as error:
-            said = json.dumps(f"{type(error).__name__}: {error}")
-        os.write(theirs, said.encode())
-        os._exit(0)
-    os.close(theirs)
-    try:
-        ready, _, _ = select.select([ours], [], [], PATIENCE_S)
-        if not ready:
-            os.kill(child, signal.SIGKILL)
-        with os.fdopen(ours, "rb", closefd=False) as pipe:
-            said = pipe.read().decode()
-        assert said, "the child hung or died"
-        return json.loads(said)
-    finally:
-        os.close(ours)
-        os.waitpid(child, 0)
 
 
 class Held:
