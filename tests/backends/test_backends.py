@@ -375,7 +375,7 @@ def test_hf_shows_the_hub_its_token_so_that_private_models_are_found(
     private = HubModel(providers=routes, private=True, readers=("hf_test",))
     with FakeRouter() as router, FakeHub({MINILM: private}) as hub:
         # Loopback stands for Hugging Face's own hosts here.
-        for module in ("keys.credentials", "backends.hf", "tasks.given_key", "keys.policy"):
+        for module in ("keys.credentials", "backends.hub_routes", "tasks.given_key", "keys.policy"):
             monkeypatch.setattr(
                 f"hf_gateway.{module}.is_hugging_face", lambda url: url.startswith((router.url, hub.url))
             )

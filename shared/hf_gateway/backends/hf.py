@@ -6,6 +6,7 @@ from typing import Any, Unpack
 
 from hf_gateway.backends.base import ProbeReport, Server, ServerArguments
 from hf_gateway.backends.embedding import EmbeddingAbility
+from hf_gateway.backends.hub_routes import POLICIES, HubRoutes, check_provider
 from hf_gateway.backends.openai_chat import OpenAIFormChat
 from hf_gateway.backends.option_types import OPTION_TYPES
 from hf_gateway.backends.served import ProbeOnce
@@ -13,18 +14,11 @@ from hf_gateway.backends.thoughts import OPENAI_REASONING
 from hf_gateway.backends.thoughts import OPTIONS as CHAT_OPTIONS
 from hf_gateway.engines import sources
 from hf_gateway.errors import (
-    AttemptTimedOut,
     BadResponse,
     ConfigError,
-    ConnectFailed,
     ModelNotFound,
-    Overloaded,
-    RateLimited,
-    ServerError,
 )
 from hf_gateway.hub import router_catalogue
-from hf_gateway.keys.credentials import Credential, is_hugging_face
-from hf_gateway.runtime.driver import Clock
 from hf_gateway.runtime.effects import Compute, Effects
 from hf_gateway.settings.chat import ChatOptions
 from hf_gateway.settings.config_file import hub_url, router_url
@@ -36,22 +30,18 @@ from hf_gateway.values.logs import logger
 from hf_gateway.values.target import Target
 from hf_gateway.values.vector_space import VectorSpace
 from hf_gateway.wire import hf_inference, hf_router, openai
-from hf_gateway.wire.hf_inference import EMBEDDING_PROVIDERS, OPENAI_ROUTES, Route
+from hf_gateway.wire.hf_inference import EMBEDDING_PROVIDERS, OPENAI_ROUTES
 from hf_gateway.wire.hf_router import Capabilities
 
 log = logger(__name__)
 
 MAX_TEXTS = 32
-MAPPING_LIFETIME_S = 600.0
-"""How long the Hub's list of a model's providers is used."""
-MAPPING_RETRY_S = 30.0
-"""Pause before a Hub that did not answer is asked again, so that it does not delay every request."""
-
-VECTOR_PIPELINES = frozenset({"feature-extraction"})
-"""The pipelines under which providers list models for embeddings."""
-PIPELINES = {"hf-inference": VECTOR_PIPELINES | {"sentence-similarity"}}
-"""Providers that are called by the pipeline's name, so that a model listed for a related task will do."""
-POLICIES = ("cheapest", "fastest", "preferred")
+PIPELINES = {
+    "hf-inference": ("feature-extraction", "sentence-similarity"),
+    **dict.fromkeys(OPENAI_ROUTES, ("feature-extraction",)),
+}
+"""The pipelines under which providers list models for embeddings. hf-inference is called by the pipeline's name, so that a model
+listed for a related task will do."""
 
 _read: dict[tuple[Any, ...], VectorSpace] = {}
 """Spaces read from models' files on the Hub, in this process; by Hub, model, revision, key and truncation."""
@@ -65,31 +55,14 @@ class HfEmbedding(EmbeddingAbility):
 
     def __init__(self, server: Server, options: EmbedOptions) -> None:
         super().__init__(server, options)
-        if self.target.model is None:
-            raise ConfigError("target 'hf' needs a model: pass model=")
-        provider = self.target.provider
-        if provider in POLICIES:
-            raise ConfigError(
-                f"'hf:{provider}' is a policy of the router for chat; for embeddings write 'hf', or name a provider: "
-                + ", ".join(EMBEDDING_PROVIDERS)
-            )
-        if provider not in (None, "auto", *EMBEDDING_PROVIDERS):
-            raise ConfigError(
-                f"the provider {provider!r} does not support embeddings; those that do: {', '.join(EMBEDDING_PROVIDERS)}"
-            )
-        self._routes: list[Route] | None = None
-        self._routes_until = 0.0
-        self._clock = Clock()
-        self._hub_credential: Credential | None = None
+        check_provider(self.target, EMBEDDING_PROVIDERS, "embeddings")
+        self._routes = HubRoutes(server, self.server.hub, self.space_model())
         self._asked = ProbeOnce()
 
     def prepare(self) -> None:
         """Find the key for the Hub too, which is another origin than the router's."""
         super().prepare()
-        self._hub_credential = None
-        # A token for Hugging Face's own router is valid for its Hub; one that was bound to another router is not.
-        if is_hugging_face(self.server.hub) and is_hugging_face(self.server.url):
-            self._hub_credential = self.server.find_key(self.server.hub)
+        self._routes.prepare()
 
     def served_space(self) -> Effects:
         """Return the space in the model's files on the Hub, if they are not on this machine: the router itself reports none.
@@ -104,9 +77,10 @@ class HfEmbedding(EmbeddingAbility):
         if (yield Compute(lambda: sources.find(self.space_model(), target.revision))) is not None:
             return None  # the declared space is read from them
         route = yield from self._route()
-        if self._routes is None:
+        if (yield from self._routes.fetch()) is None:
             return None  # the Hub cannot be reached
-        secret = self._hub_credential.secret.fingerprint() if self._hub_credential else None
+        credential = self._routes.credential
+        secret = credential.secret.fingerprint() if credential else None
         key = (self.server.hub, self.space_model(), target.revision, secret, options.truncate)
         if key not in _read:
             _read[key] = yield from self._read_from_hub()
@@ -144,7 +118,9 @@ class HfEmbedding(EmbeddingAbility):
             if name in known or not set(name.split("/")).isdisjoint(("", ".", "..")):
                 raise BadResponse(f"the files of {model} on the Hub point out of it: {name!r}", target=label)
             message = hf_inference.encode_file(self.server.hub, model, self.target.revision, name)
-            known[name] = hf_inference.decode_file((yield from self.ask(message, self._hub_credential)), target=label)
+            known[name] = hf_inference.decode_file(
+                (yield from self.ask(message, self._routes.credential)), target=label
+            )
         if known.get("modules.json") is None and known.get("config.json") is None:
             raise BadResponse(f"{model} has no files on the Hub that describe it", target=label)
         return found
@@ -169,53 +145,15 @@ class HfEmbedding(EmbeddingAbility):
 
     def probe(self) -> Effects:
         """Ask the Hub for the model's providers; no model is called, since a call costs."""
-        self._routes, self._routes_until = None, 0.0
+        self._routes.forget()
         route = yield from self._route()
         return ProbeReport(
             [route.model], f"served by {route.provider}; whether the token may call it shows only with a call"
         )
 
     def _route(self) -> Effects:
-        if self._clock.now() >= self._routes_until:
-            try:
-                lookup = hf_inference.encode_routes(self.server.hub, self.space_model())
-                response = yield from self.ask(lookup, self._hub_credential)
-                self._routes = hf_inference.decode_routes(response, target=self.target.label)
-                self._routes_until = self._clock.now() + MAPPING_LIFETIME_S
-            except (AttemptTimedOut, BadResponse, ConnectFailed, Overloaded, RateLimited, ServerError) as error:
-                self._routes_until = self._clock.now() + MAPPING_RETRY_S
-                if self._routes is None:
-                    log.warning(
-                        "%s: the Hub did not return the providers of %s (%s); trying hf-inference",
-                        self.target.label,
-                        self.space_model(),
-                        error.message,
-                    )
-        if self._routes is None:
-            # The router may be available when the Hub is not, and this provider needs no mapping.
-            return Route("hf-inference", self.space_model(), "feature-extraction", "unknown")
-        return self._choose_route(self._routes)
-
-    def _choose_route(self, routes: list[Route]) -> Route:
-        model, wanted = self.space_model(), self.target.provider
-        able = [
-            route
-            for route in routes
-            if route.status == "live" and route.pipeline in PIPELINES.get(route.provider, VECTOR_PIPELINES)
-        ]
-        for route in able:
-            if route.provider in EMBEDDING_PROVIDERS and wanted in (None, "auto", route.provider):
-                return (
-                    Route(route.provider, model, route.pipeline, route.status)
-                    if route.provider == "hf-inference"
-                    else route
-                )
-        said = ", ".join(f"{route.provider} ({route.pipeline}, {route.status})" for route in routes) or "no provider"
-        who = f"provider {wanted!r} does not serve" if wanted else "no provider serves"
-        raise ModelNotFound(
-            f"{who} embeddings of {model}; the Hub lists {said}; another way: targets=['local']",
-            target=self.target.label,
-        )
+        """Return the route to the first provider that serves the model."""
+        return self._routes.choose(PIPELINES, "embeddings")
 
 
 class HfChat(OpenAIFormChat):

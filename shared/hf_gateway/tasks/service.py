@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Generic, TypedDict, TypeVar
 from hf_gateway.chain.attempt_log import AttemptLog
 from hf_gateway.chain.effects import Steps
 from hf_gateway.chain.fallback import Chain
-from hf_gateway.errors import Attempt
+from hf_gateway.errors import Attempt, BadResponse
 from hf_gateway.observing import observer
 from hf_gateway.observing.observer import ObservedCall
 from hf_gateway.observing.record import RequestDetails
@@ -56,6 +56,8 @@ class TaskService(Generic[RequestT, ResultT]):
 
     details: ClassVar[type[RequestDetails[Any, Any]]]
     """What watchers may know of a request."""
+    why_one_target: ClassVar[str | None] = None
+    """Why all parts of a request are answered by the same target, for the error if none does; None if several may share it."""
 
     def __init__(self, chain: Chain, watch: Watch, finish: Finish) -> None:
         self._chain = chain
@@ -87,8 +89,24 @@ class TaskService(Generic[RequestT, ResultT]):
         Args:
             request: what to ask.
             attempt_log: receives the attempts.
+
+        Raises:
+            BadResponse: one target has to answer all parts, and the targets took turns in failing.
         """
-        return self._chain.serve(request, attempt_log)  # type: ignore[arg-type] # each task's request is a payload
+        if self.why_one_target is None:
+            return self._chain.serve(request, attempt_log)  # type: ignore[arg-type] # each task's request is a payload
+        return self._by_one_target(request, attempt_log, self.why_one_target)
+
+    def _by_one_target(self, request: RequestT, attempt_log: AttemptLog, why: str) -> Steps:
+        """Run the chain until the same target has answered all parts; one that takes over starts again with the first part."""
+        first = None
+        for _ in self._chain.candidates:
+            served = yield from self._chain.serve(request, attempt_log, first=first)  # type: ignore[arg-type] # as above
+            last = served[-1][1]
+            if all(candidate is last for _, candidate in served):
+                return served
+            first = last
+        raise BadResponse(f"no target answered all parts of the request, and {why}")
 
     def result(self, request: RequestT, served: Sequence[tuple[Any, Any]], common: ResultArguments) -> ResultT:
         """Build the result of a request from the answers of its parts.

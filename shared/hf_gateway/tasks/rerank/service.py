@@ -7,7 +7,6 @@ from typing import Any
 from hf_gateway.chain.attempt_log import AttemptLog
 from hf_gateway.chain.effects import Steps
 from hf_gateway.chain.fallback import Chain
-from hf_gateway.errors import BadResponse
 from hf_gateway.settings.rerank import ModelScale
 from hf_gateway.tasks.rerank.record import RerankDetails
 from hf_gateway.tasks.service import Finish, ResultArguments, TaskService, Watch
@@ -25,6 +24,7 @@ class RerankService(TaskService[RerankRequest, RerankResult]):
     """Ranks the documents of one gateway's calls."""
 
     details = RerankDetails
+    why_one_target = "the scores of several cannot be compared"
 
     def __init__(self, chain: Chain, watch: Watch, finish: Finish, scale: ModelScale) -> None:
         """scale: of the scores of models."""
@@ -32,26 +32,16 @@ class RerankService(TaskService[RerankRequest, RerankResult]):
         self.scale = scale
 
     def answers(self, request: RerankRequest, attempt_log: AttemptLog) -> Steps:
-        """Score all documents by one target: the scores of two models cannot be compared.
+        """Score each text once.
 
         Args:
             request: what to rank.
             attempt_log: receives the attempts.
-
-        Raises:
-            BadResponse: the targets took turns in failing.
         """
         if not request.documents:
             return []  # nothing is asked
         unique = replace(request, documents=list(dict.fromkeys(request.documents)))
-        first = None
-        for _ in self._chain.candidates:
-            served = yield from self._chain.serve(unique, attempt_log, first=first)
-            last = served[-1][1]
-            if all(candidate is last for _, candidate in served):
-                return served
-            first = last  # took over in the middle: it has to score all documents
-        raise BadResponse("no target scored all parts of the documents, and scores of several cannot be compared")
+        return (yield from super().answers(unique, attempt_log))
 
     def result(
         self, request: RerankRequest, served: Sequence[tuple[Any, Any]], common: ResultArguments
