@@ -546,7 +546,7 @@ def test_the_hubs_key_goes_along_for_files_that_need_it(
 ) -> None:
     hub.models[MODEL] = dataclasses.replace(hub.models[MODEL], private=True, readers=("hf_test",))
     # Loopback stands for Hugging Face's own hosts here.
-    for module in ("keys.credentials", "backends.hf", "tasks.given_key", "keys.policy"):
+    for module in ("keys.credentials", "backends.hub_routes", "tasks.given_key", "keys.policy"):
         monkeypatch.setattr(f"hf_gateway.{module}.is_hugging_face", lambda url: url.startswith((router.url, hub.url)))
     monkeypatch.setenv("HUGGINGFACE_BASE_URL", router.url)
     assert known(served(guarded(Target("hf", credential="hf_test")))) == DESCRIBED

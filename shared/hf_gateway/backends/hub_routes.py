@@ -112,7 +112,7 @@ class HubRoutes:
             title: what is wanted, in a sentence: "embeddings".
 
         Raises:
-            ModelNotFound: there is none; says what the Hub lists.
+            ModelNotFound: no provider will do; says what the Hub lists.
         """
         routes: list[Route] | None = yield from self.fetch()
         if routes is None:
