@@ -24,7 +24,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import PrivateAttr, model_validator
 
 from hf_gateway._version import __version__
-from hf_gateway.framework_base import ChatMixin, build_gateway, refuse_other_task
+from hf_gateway.framework_base import ChatMixin, build_gateway
 from hf_gateway.settings.chat import ChatArguments, ChatSettings
 from hf_gateway.settings.config_file import read_chain
 from hf_gateway.values.chat import ChatRequest, Sampling
@@ -165,18 +165,8 @@ class ChatHFGateway(ChatMixin, ChatSettings, BaseChatModel):
         return self
 
     def _adopt(self, gateway: "ChatGateway") -> None:
-        self._gateway = gateway
+        super()._adopt(gateway)
         self._targets = [target.to_dict() for target in gateway.targets]
-        # Values from the environment are shown, too: `model.model` is the model that answers.
-        self.__dict__.update(model=gateway.model, targets=gateway.targets)
-
-    @classmethod
-    def from_gateway(cls, gateway: "ChatGateway") -> Self:
-        """Use an existing gateway, with its connections. Raises ConfigError if it is not for chat."""
-        refuse_other_task(gateway, cls.task, cls.__name__)
-        made = cls(**{name: getattr(gateway.settings, name) for name in gateway.settings.model_fields_set})
-        made._adopt(gateway)
-        return made
 
     @classmethod
     def from_config(cls, name: str, path: str | Path | None = None, **changes: Unpack[ChatModelArguments]) -> Self:

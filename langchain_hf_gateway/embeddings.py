@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.embeddings import Embeddings
 from pydantic import PrivateAttr
 
-from hf_gateway.framework_base import EmbeddingMixin, build_gateway, refuse_other_task
+from hf_gateway.framework_base import EmbeddingMixin, build_gateway
 from hf_gateway.settings.embedding import EmbedSettings
 from langchain_hf_gateway.errors import as_model_errors
 
@@ -68,19 +68,6 @@ class HFGatewayEmbeddings(EmbeddingMixin, EmbedSettings, Embeddings):
     def model_post_init(self, _context: Any, /) -> None:
         """Build the chain, so that invalid settings fail here; nothing is loaded or connected to."""
         self._adopt(build_gateway(self, self.model))
-
-    def _adopt(self, gateway: "EmbeddingGateway") -> None:
-        self._gateway = gateway
-        # Values from the environment are shown, too: `embeddings.model` is the model that answers.
-        self.__dict__.update(model=gateway.model, targets=gateway.targets)
-
-    @classmethod
-    def from_gateway(cls, gateway: "EmbeddingGateway") -> Self:
-        """Use an existing gateway, with its connections and its model."""
-        refuse_other_task(gateway, cls.task, cls.__name__)
-        made = cls(**{name: getattr(gateway.settings, name) for name in gateway.settings.model_fields_set})
-        made._adopt(gateway)
-        return made
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Embed n texts as documents; returns n lists of dim floats, in order."""

@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.embeddings import loading
@@ -11,7 +11,7 @@ from llama_index.core.schema import BaseNode, MetadataMode
 from pydantic import Field, PrivateAttr, field_serializer, field_validator, model_validator
 
 from hf_gateway.errors import InvalidRequest
-from hf_gateway.framework_base import EmbeddingMixin, build_gateway, refuse_other_task
+from hf_gateway.framework_base import EmbeddingMixin, build_gateway
 from hf_gateway.settings.config_file import read_chain
 from hf_gateway.settings.embedding import EmbeddingArguments, EmbedOptions, EmbedSettings
 from hf_gateway.values.logs import logger
@@ -103,6 +103,8 @@ class HFGatewayEmbedding(EmbeddingMixin, EmbedOptions, BaseEmbedding):  # type: 
         """Another word for `model_name`."""
 
     _gateway: "EmbeddingGateway" = PrivateAttr()
+    _model_field: ClassVar[str] = "model_name"
+    _unnamed_model: ClassVar[str | None] = "unknown"
 
     @model_validator(mode="before")
     @classmethod
@@ -114,13 +116,11 @@ class HFGatewayEmbedding(EmbeddingMixin, EmbedOptions, BaseEmbedding):  # type: 
     def model_post_init(self, context: Any, /) -> None:
         """Build the chain, so that invalid settings fail here; nothing is loaded or connected to."""
         super().model_post_init(context)
-        model = None if self.model_name == "unknown" else self.model_name
+        model = None if self.model_name == self._unnamed_model else self.model_name
         self._adopt(build_gateway(self, model))
 
     def _adopt(self, gateway: "EmbeddingGateway") -> None:
-        self._gateway = gateway
-        # Values from the environment change the vectors too, so they belong into `to_dict`.
-        self.__dict__.update(targets=gateway.targets, model_name=gateway.model or "unknown")
+        super()._adopt(gateway)  # values from the environment change the vectors too, so they belong into `to_dict`
         store = self.embeddings_cache
         if store is not None:
             store = store.store if isinstance(store, SpaceCache) else store
@@ -135,19 +135,6 @@ class HFGatewayEmbedding(EmbeddingMixin, EmbedOptions, BaseEmbedding):  # type: 
     def class_name(cls) -> str:
         """Return the name by which `load_embed_model` finds this class."""
         return "HFGatewayEmbedding"
-
-    @classmethod
-    def from_gateway(cls, gateway: "EmbeddingGateway", **fields: Any) -> Self:
-        """Use an existing gateway, with its connections and its model."""
-        refuse_other_task(gateway, cls.task, cls.__name__)
-        settings = gateway.settings
-        made = cls(
-            model_name=gateway.model or "unknown",
-            **{name: getattr(settings, name) for name in EmbedOptions.model_fields},
-            **fields,
-        )
-        made._adopt(gateway)
-        return made
 
     @classmethod
     def from_config(cls, name: str, path: str | Path | None = None, **changes: Unpack[EmbeddingModelArguments]) -> Self:

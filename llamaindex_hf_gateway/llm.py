@@ -32,7 +32,7 @@ from llama_index.core.types import BasePydanticProgram, PydanticProgramMode
 from pydantic import BaseModel, Field, PrivateAttr, model_serializer, model_validator
 
 from hf_gateway.errors import BadGeneration
-from hf_gateway.framework_base import ChatMixin, build_gateway, refuse_other_task
+from hf_gateway.framework_base import ChatMixin, build_gateway
 from hf_gateway.settings.chat import ChatArguments, ChatSettings
 from hf_gateway.settings.config_file import read_chain
 from hf_gateway.values.chat import ChatRequest
@@ -174,8 +174,7 @@ class HFGatewayLLM(ChatMixin, ChatSettings, FunctionCallingLLM):  # type: ignore
         self._adopt(build_gateway(self, self.model))
 
     def _adopt(self, gateway: "ChatGateway") -> None:
-        self._gateway = gateway
-        self.__dict__.update(targets=gateway.targets, model=gateway.model)
+        super()._adopt(gateway)
         # From files, and `metadata` is read on event loops, at every call.
         self._known_context = gateway.capabilities().context
 
@@ -183,15 +182,6 @@ class HFGatewayLLM(ChatMixin, ChatSettings, FunctionCallingLLM):  # type: ignore
     def class_name(cls) -> str:
         """Return the name by which `load_llm` finds this class."""
         return "HFGatewayLLM"
-
-    @classmethod
-    def from_gateway(cls, gateway: "ChatGateway", **fields: Any) -> Self:
-        """Use an existing gateway, with its connections."""
-        refuse_other_task(gateway, cls.task, cls.__name__)
-        settings = gateway.settings
-        made = cls(**{**{name: getattr(settings, name) for name in ChatSettings.model_fields}, **fields})
-        made._adopt(gateway)
-        return made
 
     @classmethod
     def from_config(cls, name: str, path: str | Path | None = None, **changes: Unpack[LLMArguments]) -> Self:

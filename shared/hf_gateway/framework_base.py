@@ -4,7 +4,7 @@ Importing a class imports only the settings; the rest of the core is imported wi
 """
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from hf_gateway.errors import ConfigError
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from hf_gateway.tasks.status import TargetStatus
     from hf_gateway.values.embedding import Role
     from hf_gateway.values.vector_space import VectorSpace
+
+GatewayT = TypeVar("GatewayT", bound="Gateway")
 
 
 def build_gateway(options: "ChainOptions", model: str | None) -> Any:
@@ -59,41 +61,64 @@ def refuse_other_task(gateway: "Gateway", task: str, name: str) -> None:
         )
 
 
-class GatewayMixin:
-    """Public members of an instance for the chain behind it, which is in `_gateway`."""
+class GatewayMixin(Generic[GatewayT]):
+    """Public members of an instance for the chain behind it, which is in `_gateway`.
 
-    _gateway: "Gateway"
+    A framework's class derives from it, from the settings of its task and from the framework's own base class, declares the
+    private attribute `_gateway`, and calls `self._adopt(build_gateway(self, self.model))` when its fields are set.
+    """
+
+    task: ClassVar[str]
+    """Name of the task."""
+    _gateway: GatewayT
+    _model_field: ClassVar[str] = "model"
+    """The field with the model's name, for which frameworks have names of their own."""
+    _unnamed_model: ClassVar[str | None] = None
+    """The value of that field where no model is named."""
 
     @property
-    def gateway(self) -> "Gateway":
-        """The chain itself; the results of its methods also name the target, the usage and the attempts."""
+    def gateway(self) -> GatewayT:
+        """The chain itself; its methods return the target that served, the usage and the attempts, too."""
         return self._gateway
 
     def status(self) -> "list[TargetStatus]":
         """Return of each target whether it may be called now. Sends no request."""
         return self._gateway.status()
 
+    @classmethod
+    def from_gateway(cls, gateway: GatewayT, **fields: Any) -> "Self":
+        """Use an existing gateway, with its connections and its model.
 
-class ChatMixin(GatewayMixin):
+        Args:
+            gateway: a gateway of the same task.
+            fields: the framework's own arguments.
+
+        Raises:
+            ConfigError: the gateway is for another task.
+        """
+        refuse_other_task(gateway, cls.task, cls.__name__)
+        settings = gateway.settings
+        given = {name: getattr(settings, name) for name in settings.model_fields_set - {"model"}}
+        made = cls(**{**given, cls._model_field: gateway.model or cls._unnamed_model, **fields})
+        made._adopt(gateway)
+        return made
+
+    def _adopt(self, gateway: GatewayT) -> None:
+        """Use a gateway, and show its model and targets, which may come from the environment."""
+        self._gateway = gateway
+        self.__dict__.update({"targets": gateway.targets, self._model_field: gateway.model or self._unnamed_model})
+
+
+class ChatMixin(GatewayMixin["ChatGateway"]):
     """The same for chat."""
 
     _gateway: "ChatGateway"
 
-    @property
-    def gateway(self) -> "ChatGateway":
-        """The chain itself; its methods return the target that served, the tokens and the attempts, too."""
-        return self._gateway
 
-
-class EmbeddingMixin(GatewayMixin):
+class EmbeddingMixin(GatewayMixin["EmbeddingGateway"]):
     """The same for embeddings."""
 
     _gateway: "EmbeddingGateway"
-
-    @property
-    def gateway(self) -> "EmbeddingGateway":
-        """The chain itself; its methods return the target that served, the tokens and the attempts, too."""
-        return self._gateway
 
     @property
     def space(self) -> "VectorSpace":

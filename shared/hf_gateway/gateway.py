@@ -38,11 +38,12 @@ from hf_gateway.tasks.status import TargetCheck, TargetStatus, check_target, sta
 from hf_gateway.values.logs import logger
 from hf_gateway.values.target import Target
 
-if (
-    TYPE_CHECKING
-):  # the factory's results are defined on a higher floor, which only a type checker needs to see from here
+# The factory's results are defined on a higher floor, which only a type checker needs to see from here.
+if TYPE_CHECKING:
+    from hf_gateway.settings.rerank import RerankArguments, RerankKeywords, RerankSettings
     from hf_gateway.tasks.chat.gateway import ChatGateway
     from hf_gateway.tasks.embedding.gateway import EmbeddingGateway
+    from hf_gateway.tasks.rerank.gateway import RerankGateway
 
 log = logger(__name__)
 
@@ -260,7 +261,8 @@ class BaseGateway:
 class Gateway(BaseGateway):
     """A model, from the first of its targets that can serve it.
 
-    Building one returns the gateway of the task: an `EmbeddingGateway`, a `ChatGateway`, or that of a task from another package.
+    Building one returns the gateway of the task: an `EmbeddingGateway`, a `ChatGateway`, a `RerankGateway`, or that of a task of
+    another package.
 
     Example:
         ```python
@@ -274,10 +276,10 @@ class Gateway(BaseGateway):
     Args:
         model: Hub id of the model, or a folder.
         targets: in order of preference; strings or `Target`s.
-        task: "embedding" or "chat"; methods, settings and checks depend on it.
+        task: "embedding", "chat" or "rerank"; methods, settings and checks depend on it.
         transport: sends the requests; by default over HTTP.
         clock: measures the time; by default the machine's.
-        settings: the other fields of `EmbedSettings` or `ChatSettings`, such as `timeout`, `api_key`, `temperature`.
+        settings: the other fields of the task's settings, such as `timeout`, `api_key`, `temperature`.
 
     Raises:
         ConfigError: invalid settings.
@@ -312,11 +314,11 @@ class Gateway(BaseGateway):
         model: str | None = None,
         targets: TargetsInput = None,
         *,
-        task: str,
+        task: Literal["rerank"],
         transport: Transport | None = None,
         clock: Clock | None = None,
-        **settings: Any,
-    ) -> Any: ...
+        **settings: "Unpack[RerankKeywords]",
+    ) -> "RerankGateway": ...
     def __new__(
         cls,
         model: str | None = None,  # noqa: ARG004 - only the task is used here; `help` shows these
@@ -340,6 +342,11 @@ class Gateway(BaseGateway):
     def from_settings(
         cls, settings: ChatSettings, *, transport: Transport | None = None, clock: Clock | None = None
     ) -> "ChatGateway": ...
+    @overload
+    @classmethod
+    def from_settings(
+        cls, settings: "RerankSettings", *, transport: Transport | None = None, clock: Clock | None = None
+    ) -> "RerankGateway": ...
     @overload
     @classmethod
     def from_settings(
@@ -378,6 +385,11 @@ class Gateway(BaseGateway):
     def from_config(
         cls, name: str, path: str | Path | None = None, *, task: Literal["chat"], **changes: Unpack[ChatArguments]
     ) -> "ChatGateway": ...
+    @overload
+    @classmethod
+    def from_config(
+        cls, name: str, path: str | Path | None = None, *, task: Literal["rerank"], **changes: "Unpack[RerankArguments]"
+    ) -> "RerankGateway": ...
     @overload
     @classmethod
     def from_config(cls, name: str, path: str | Path | None = None, *, task: str, **changes: Any) -> "Gateway": ...

@@ -103,6 +103,7 @@ def arrows(there: dict[str, Path] = MODULES) -> Iterator[Arrow]:
 FACTORY = {
     ("hf_gateway.gateway", "hf_gateway.tasks.embedding.gateway", "EmbeddingGateway"),
     ("hf_gateway.gateway", "hf_gateway.tasks.chat.gateway", "ChatGateway"),
+    ("hf_gateway.gateway", "hf_gateway.tasks.rerank.gateway", "RerankGateway"),
 }
 """What type checkers alone see from below: `Gateway(..., task=...)` is overloaded by what it builds, of a higher floor."""
 

@@ -88,6 +88,7 @@ HFGatewayLLM(timeout="long")  # refused
 Gateway("m", timeout="long")  # refused
 Gateway("m", temperature=0)  # refused
 Gateway("m", task="chat", dimensions=3)  # refused
+Gateway("m", task="rerank", temperature=0)  # refused
 Gateway("m", targets=3)  # refused
 Gateway.from_config("docs", temprature=0)  # refused
 EmbedSettings.from_config("docs", timeout="long")  # refused
