@@ -7,10 +7,7 @@ wording two texts share. It does not capture meaning: synonyms and translations 
 
 A text gives the same bits on every platform and every Python from 3.11 on, whatever else is in its batch:
 
-- characters are classified and normalised by Unicode 3.2, which every Python contains frozen as
-  `unicodedata.ucd_3_2_0`. A younger character stays as it is, neither case-folded nor composed, and is a letter unless
-  its block is one of symbols. Left to the interpreter are `str.casefold` of characters that 3.2 has, which Unicode's
-  stability policy fixes, and which characters are white space.
+- words are found, and their characters normalised, by frozen tables (`words.py`).
 - hashes are BLAKE2b, not the salted `hash()`.
 - sums are of integers; only a division and a square root round, and IEEE 754 rounds both correctly.
 
@@ -19,15 +16,14 @@ more weight, and a word of one or two letters has none.
 """
 
 import math
-import re
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from hashlib import blake2b
-from itertools import chain, groupby
-from unicodedata import ucd_3_2_0
+from itertools import chain
 
+from hf_gateway.engines.words import SCRIPT_RUN, SYLLABIC_GRAMS, SYLLABLE, UNSPACED_GRAMS, compose, ngrams, split_words
 from hf_gateway.values.vectors import Vectors
 
 DEFAULT_DIM = 1024
@@ -41,28 +37,7 @@ MAX_CHARS = 1 << 17
 and a bound on the cost of a hostile text (two seconds, 100 MB).
 """
 
-MAX_WORD_CHARS = 64
-"""A longer run of letters is cut into words of this length: reordering combining marks takes time that grows with
-the square of their number, and cached words stay small.
-"""
-
 _WORD_GRAMS = (3, 4, 5)
-# Thai, Lao, Tibetan, Myanmar, Khmer, Tai Le to Khmer symbols, Tai Tham, Javanese and Myanmar extended.
-_UNSPACED = "\u0e00-\u109f\u1780-\u17ff\u1950-\u19ff\u1a20-\u1aaf\ua980-\ua9ff\uaa60-\uaa7f"
-_UNSPACED_GRAMS = (2, 3, 4)
-# Hangul, Han, kana, Bopomofo, Yi, Tangut: a character is a syllable or a morpheme.
-_SYLLABIC = (
-    "\u1100-\u11ff\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3031-\u318f\u31a0-\u31ff\u3400-\u4dbf\u4e00-\ua4cf"
-    "\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\U00016fe0-\U0001b2ff\U00020000-\U0003ffff"
-)
-_SYLLABIC_GRAMS = (1, 2)
-_SYLLABLE = re.compile(f"[{_SYLLABIC}]")
-_SCRIPT_RUN = re.compile(f"([{_SYLLABIC}]+)|([{_UNSPACED}]+)|[^{_SYLLABIC}{_UNSPACED}]+")
-
-# Soft hyphen, directional marks and variation selectors, which Unicode 3.2 classifies differently or does not have.
-_INVISIBLE = re.compile("[\u00ad\u061c\u2060-\u206f\ufe00-\ufe0f\U000e0000-\U000e01ef]")
-# Currencies, arrows to dingbats, pictographs: most emoji are younger than Unicode 3.2, which would make them letters.
-_SYMBOL_BLOCKS = re.compile("[\u20a0-\u20cf\u2190-\u2bff\U0001f000-\U0001fbff]")
 
 _SIGN_BIT = 1 << 63
 _SYLLABIC_BIT = 1 << 62
@@ -107,12 +82,7 @@ def features(text: str) -> Counter[int]:
     bucket.
     """
     text = text.strip()[:MAX_CHARS]
-    words = text.translate(_CHARACTERS).split()
-    if max(map(len, words), default=0) > MAX_WORD_CHARS:
-        words = [
-            word[start : start + MAX_WORD_CHARS] for word in words for start in range(0, len(word), MAX_WORD_CHARS)
-        ]
-    counts = Counter(chain.from_iterable(map(_word_features, words)))
+    counts = Counter(chain.from_iterable(map(_word_features, split_words(text))))
     # Only punctuation or controls: "?!" should match "?!" rather than nothing.
     return counts or Counter(map(_feature, "".join(text.split())))
 
@@ -147,7 +117,7 @@ def _term_weight(count: int) -> int:
 
 @lru_cache(maxsize=1 << 15)
 def _word_features(word: str) -> "array[int]":
-    return array("Q", map(_feature, _grams(_compose(word))))
+    return array("Q", map(_feature, _grams(compose(word))))
 
 
 @lru_cache(maxsize=1 << 15)
@@ -156,69 +126,22 @@ def _feature(gram: str) -> int:
     # FIPS mode may reject BLAKE2 for security, which is not its use here.
     digest = blake2b(gram.encode("utf-8", "surrogatepass"), digest_size=8, usedforsecurity=False).digest()
     hashed = int.from_bytes(digest, "little")
-    return hashed | _SYLLABIC_BIT if _SYLLABLE.match(gram) else hashed & ~_SYLLABIC_BIT
+    return hashed | _SYLLABIC_BIT if SYLLABLE.match(gram) else hashed & ~_SYLLABIC_BIT
 
 
 def _grams(word: str) -> Iterator[str]:
     """Yield the n-grams of a word: parts of it, and the word in brackets if its script uses spaces."""
-    for match in _SCRIPT_RUN.finditer(word):
+    for match in SCRIPT_RUN.finditer(word):
         run = match.group()
         if match.lastindex == 1:
-            yield from _ngrams(run, _SYLLABIC_GRAMS)
+            yield from ngrams(run, SYLLABIC_GRAMS)
         elif match.lastindex == 2:
-            yield from _ngrams(run, _UNSPACED_GRAMS) if len(run) > 1 else run
+            yield from ngrams(run, UNSPACED_GRAMS) if len(run) > 1 else run
         else:
             # The brackets are symbols, so no word contains them; they distinguish a beginning or an end from a middle.
             bounded = f"<{run}>"
             if len(run) > 2:
-                yield from _ngrams(bounded, _WORD_GRAMS)
+                yield from ngrams(bounded, _WORD_GRAMS)
             # A word of three letters is its own last n-gram.
             if len(run) != 3:
                 yield bounded
-
-
-def _ngrams(run: str, sizes: tuple[int, ...]) -> Iterator[str]:
-    for size in sizes:
-        for start in range(len(run) - size + 1):
-            yield run[start : start + size]
-
-
-def _compose(word: str) -> str:
-    """Compose letters and marks, as in NFKC."""
-    if word.isascii():
-        return word
-    # Even the frozen tables compose and reorder characters they do not have, by the interpreter's own Unicode.
-    return "".join(
-        ucd_3_2_0.normalize("NFKC", "".join(run)) if known else "".join(run) for known, run in groupby(word, _is_known)
-    )
-
-
-def _is_known(char: str) -> bool:
-    return ucd_3_2_0.category(char) != "Cn"
-
-
-class _Characters(dict[int, str]):
-    """Maps code points to their replacement in a text of words between spaces, for `str.translate`; fills itself."""
-
-    def __missing__(self, code: int) -> str:
-        char = chr(code)
-        if _is_known(char):
-            char = ucd_3_2_0.normalize("NFKC", char).casefold()
-        found = "".join(map(_normalized_char, char))
-        # Bounded, so that no text can fill the memory with a million characters.
-        if len(self) < 1 << 16:
-            self[code] = found
-        return found
-
-
-def _normalized_char(char: str) -> str:
-    """Return a letter, mark or digit unchanged, a symbol as a separate word, an empty string or a space for the rest."""
-    category = ucd_3_2_0.category(char)
-    if category == "Cf" or _INVISIBLE.match(char):
-        return ""
-    if category[0] == "S" or category in ("Co", "Cs") or (category == "Cn" and _SYMBOL_BLOCKS.match(char)):
-        return f" {char} "
-    return char if category[0] in "LMN" or category == "Cn" else " "
-
-
-_CHARACTERS = _Characters()
