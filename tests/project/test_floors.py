@@ -34,6 +34,7 @@ FLOORS = (
     ("tasks",),
     ("activation",),
     ("gateway",),
+    ("vector_gateway",),
     tuple(f"tasks/{path.parent.name}" for path in sorted(PACKAGES["hf_gateway"].glob("tasks/*/gateway.py"))),
     ("verification", "framework_base", "testing", "cache"),
     ("langchain_hf_gateway", "llamaindex_hf_gateway"),

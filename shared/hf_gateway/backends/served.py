@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hf_gateway.backends.embedding import EmbeddingAbility
+from hf_gateway.backends.vectors import VectorAbility
 from hf_gateway.errors import AttemptTimedOut, ConnectFailed, GatewayError, Overloaded, RateLimited, ServerError
 from hf_gateway.runtime.effects import Effects
 from hf_gateway.values.logs import logger
@@ -48,7 +48,7 @@ class ProbeOnce:
         return self.answer
 
 
-def space_from_info(info: tei.Info, ability: EmbeddingAbility) -> VectorSpace:
+def space_from_info(info: tei.Info, ability: VectorAbility) -> VectorSpace:
     """Return the space that text-embeddings-inference reports, as far as it can be compared with the declared one.
 
     A branch's name cannot be compared with a commit, nor a folder's with a model's; and the place of truncation matters only if

@@ -1,32 +1,19 @@
 """The arguments of an embedding chain."""
 
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, Unpack
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, Unpack
 
 from pydantic import Field
 
-from hf_gateway.keys.policy import parse_flag
-from hf_gateway.settings.base import ChainKeywords, ChainOptions, ModelKeywords, NamedSettings
-
-OnSpaceChange = Literal["refuse", "separate"]
+from hf_gateway.settings.base import ModelKeywords, NamedSettings
+from hf_gateway.settings.spaces import SpaceKeywords, SpaceOptions
 
 
-def _checks_spaces() -> bool:
-    return parse_flag(os.environ.get("HF_GATEWAY_CHECK_SPACE", "1"))
-
-
-class EmbeddingKeywords(ChainKeywords, total=False):
+class EmbeddingKeywords(SpaceKeywords, total=False):
     """Keyword arguments of an embedding chain, besides `model` and `targets`; described in `EmbedOptions`."""
 
     dimensions: int | None
     normalize: bool
-    truncate: bool
-    query_prompt: str | None
-    document_prompt: str | None
-    on_space_change: OnSpaceChange
-    check_space: bool
-    canary_every: int
     max_concurrency: int
     coalesce: float
     cache: Any
@@ -36,7 +23,7 @@ class EmbeddingArguments(EmbeddingKeywords, ModelKeywords, total=False):
     """All keyword arguments of an embedding chain."""
 
 
-class EmbedOptions(ChainOptions):
+class EmbedOptions(SpaceOptions):
     """The arguments of all embedding classes, besides the model's name.
 
     Without `targets` those of HF_GATEWAY_EMBED_TARGETS are used, and without that the model runs in this process. `timeout`
@@ -49,20 +36,6 @@ class EmbedOptions(ChainOptions):
     """Keep only the first numbers of each vector (Matryoshka), scaled back to length 1 if the model's vectors have length 1."""
     normalize: bool = Field(default=False, frozen=True)
     """Scale vectors to length 1 even if the model does not."""
-    truncate: bool = Field(default=False, frozen=True)
-    """Truncate a text that is longer than the model accepts; by default that is a `ContextOverflow`, so that no text is lost."""
-    query_prompt: str | None = Field(default=None, frozen=True)
-    """Prefix of queries, instead of the model's own saved prompt; "" for no prompt."""
-    document_prompt: str | None = Field(default=None, frozen=True)
-    """Prefix of documents, instead of the model's own saved prompt; "" for no prompt."""
-    on_space_change: OnSpaceChange = Field(default="refuse", frozen=True)
-    """For targets that declare different vector spaces: "refuse" the chain, or let the first one that answers fix the space
-    for the chain's life ("separate"), so that the others are never mixed in."""
-    check_space: bool = Field(default_factory=_checks_spaces, frozen=True, exclude=True)
-    """Embed eight texts before a target's first vector, and compare them with the space's fingerprint."""
-    canary_every: Annotated[int, Field(ge=0)] = Field(default=1000, frozen=True, exclude=True)
-    """Embed all short ones again after this many requests to a server, to notice a model that was replaced behind it; and one of
-    them within each request of documents and each 32nd query, which proves which model made the vectors. 0 for never."""
     max_concurrency: Annotated[int, Field(gt=0)] = Field(default=16, frozen=True, exclude=True)
     """Maximum batches under way at once: it starts with one, grows while answers stay fast, and halves when a server reports
     overload. Calls of a single text do not count."""

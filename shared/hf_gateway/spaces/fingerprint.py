@@ -333,7 +333,8 @@ def _cosine(one: Row, other: Row) -> float:
     lengths = math.sqrt(math.sumprod(one, one) if hasattr(math, "sumprod") else sum(a * a for a in one)) * math.sqrt(
         sum(b * b for b in other)
     )
-    return sum(a * b for a, b in zip(one, other, strict=True)) / lengths if lengths else 0.0
+    # Two vectors of nothing are the same; only sparse ones can be.
+    return sum(a * b for a, b in zip(one, other, strict=True)) / lengths if lengths else float(one == other)
 
 
 def _norm_difference(one: Row, other: Row) -> float:

@@ -11,10 +11,11 @@ import weakref
 from collections.abc import Sequence
 from functools import reduce
 from pathlib import Path
+from typing import Any
 
 from hf_gateway.errors import BatchTooLarge, GatewayError, Quarantined, SpaceMismatch
 from hf_gateway.runtime.effects import Compute
-from hf_gateway.settings.embedding import EmbedOptions
+from hf_gateway.settings.spaces import SpaceOptions
 from hf_gateway.spaces.binding import SpaceBinding, SpaceDecision
 from hf_gateway.spaces.fingerprint import CANARIES, LONG_CANARIES, Comparison, Fingerprint, Row, Rows, Store, compare
 from hf_gateway.spaces.measurement import Measurable, Measuring, all_places, measure
@@ -31,7 +32,7 @@ from hf_gateway.spaces.request_canaries import (
 )
 from hf_gateway.spaces.space_check import SpaceCheck
 from hf_gateway.storage.notices import notice_once
-from hf_gateway.values.embedding import EmbedAnswer, EmbedRequest, Role
+from hf_gateway.values.embedding import EmbedRequest, Role, VectorAnswer
 from hf_gateway.values.forks import fork_lock
 from hf_gateway.values.logs import logger
 from hf_gateway.values.usage import Usage
@@ -53,7 +54,7 @@ ROLES: tuple[Role, ...] = ("document", "query")
 class Guard:
     """Shared by the targets of one chain. Safe for threads: a check by two threads at once is made twice, with one result."""
 
-    def __init__(self, options: EmbedOptions, space: VectorSpace, store: Store | None = None) -> None:
+    def __init__(self, options: SpaceOptions, space: VectorSpace, store: Store | None = None) -> None:
         """space: the chain's; with on_space_change="separate" each target has its own, and the first that answers is pinned."""
         self._options = options
         self._space = space
@@ -64,7 +65,7 @@ class Guard:
         self._held: Rows | None = None  # the fingerprint of the first vector's target
         self._decision: SpaceDecision | None = None  # set once there are copies
         self._space_checks: dict[Measurable, SpaceCheck] = {}
-        self.caching = options.cache is not None and options.cache is not False
+        self.caching = False
         """Whether vectors are cached, also of queries: then each request of queries has canaries, like those of documents."""
         if self._separate:
             _SEPARATE_GUARDS.add(self)
@@ -160,10 +161,10 @@ class Guard:
 
         Returns the `Usage`.
         """
-        alone: EmbedAnswer = yield from target.embed_shaped(EmbedRequest([CANARIES[1]], "document"))
+        alone: VectorAnswer[Any] = yield from target.embed_shaped(EmbedRequest([CANARIES[1]], "document"))
         row = rows["document"][1]
         if row is not None:
-            one: Rows = {"document": (None, tuple(alone.vectors[0]))}
+            one: Rows = {"document": (None, tuple(alone.vectors.comparable(0)))}
             comparison = compare({"document": (None, row)}, one, cut=False)
             if not comparison.same:
                 raise self._quarantine(
@@ -203,7 +204,7 @@ class Guard:
         return ("document",) if target.one_role or not target.mixes_roles else ROLES
 
     def embed(self, target: Measurable, request: EmbedRequest) -> Measuring:
-        """Embed for a caller, in most requests with canaries among the texts; returns the `EmbedAnswer` without them.
+        """Embed for a caller, in most requests with canaries among the texts; returns the `VectorAnswer` without them.
 
         Args:
             target: the target to call.
@@ -225,14 +226,14 @@ class Guard:
         """Embed, and again with canaries if an answer without them comes from a model or server that was not proven yet."""
         if canaries := self._canaries(target, request, space_check):
             return (yield from self._embed_with(target, request, canaries, space_check))
-        answer: EmbedAnswer = yield from target.embed_shaped(request)
+        answer: VectorAnswer[Any] = yield from target.embed_shaped(request)
         record = space_check.canaries
         told_apart = len(record.identities) < MAX_IDENTITIES and not record.full
         if not told_apart or (answer.model, answer.server) in record.identities:
             return answer
         record.unproven = QUERY_TEXTS
         if canaries := self._canaries(target, request, space_check):
-            again: EmbedAnswer = yield from self._embed_with(target, request, canaries, space_check)
+            again: VectorAnswer[Any] = yield from self._embed_with(target, request, canaries, space_check)
             return dataclasses.replace(again, usage=_sum_usage(again.usage, answer.usage))
         return answer
 
@@ -253,11 +254,11 @@ class Guard:
     ) -> Measuring:
         record = space_check.canaries
         try:
-            whole: EmbedAnswer = yield from target.embed_shaped(with_canaries(request, canaries))
+            whole: VectorAnswer[Any] = yield from target.embed_shaped(with_canaries(request, canaries))
         except BatchTooLarge as limit:
             if limit.max_texts is not None and limit.max_texts < len(request.texts):
                 raise
-            alone: EmbedAnswer = yield from target.embed_shaped(
+            alone: VectorAnswer[Any] = yield from target.embed_shaped(
                 request
             )  # raises if the batch is too large without canaries, too
             if len(request.texts) == 1 and len(request.texts[0]) <= SHORT_TEXT_CHARS:
@@ -272,7 +273,7 @@ class Guard:
             record.identities.add((answer.model, answer.server))
         return answer
 
-    def check_answer(self, target: Measurable, answer: EmbedAnswer) -> Measuring:
+    def check_answer(self, target: Measurable, answer: VectorAnswer[Any]) -> Measuring:
         """Check an answer before it is returned; returns it, with the usage of a periodic canary added.
 
         Args:
@@ -320,7 +321,7 @@ class Guard:
             raise self._quarantine(target, comparison, "what has answered in this chain so far")
         space_check.fits = True
 
-    def _run_periodic_canary(self, target: Measurable, answer: EmbedAnswer) -> Measuring:
+    def _run_periodic_canary(self, target: Measurable, answer: VectorAnswer[Any]) -> Measuring:
         every, space_check = self._options.canary_every, self.space_check(target)
         if not every or not self._options.check_space or space_check.rows is None or target.authoritative:
             return answer

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from hf_gateway.errors import BadResponse, BatchTooLarge, ContextOverflow
 from hf_gateway.spaces.fingerprint import CANARIES, LONG_CANARIES, REFUSED, Comparison, Row, compare
-from hf_gateway.values.embedding import EmbedAnswer, EmbedRequest, Role
+from hf_gateway.values.embedding import EmbedRequest, Role, VectorAnswer
 from hf_gateway.values.usage import Usage
 from hf_gateway.values.vector_space import VectorSpace
 
@@ -40,7 +40,7 @@ class Measurable(Protocol):
         """Maximum texts per request; None for any number."""
 
     def embed_shaped(self, request: EmbedRequest) -> Measuring:
-        """Embed as for a caller; returns an `EmbedAnswer`."""
+        """Embed as for a caller; returns a `VectorAnswer`."""
 
     def served_space(self) -> Measuring:
         """Ask the target which space it serves; returns a `VectorSpace`, or None if it does not report one."""
@@ -99,7 +99,7 @@ def _batch(
     documents = sum(each != role for each in repeats)
     request = EmbedRequest([*texts, *repeated], role, truncate=True, documents=documents)
     try:
-        answer: EmbedAnswer = yield from target.embed_shaped(request)
+        answer: VectorAnswer[Any] = yield from target.embed_shaped(request)
     except BatchTooLarge as limit:
         if len(places) > 1:
             parts = EmbedRequest(texts).split(limit) or []
@@ -121,7 +121,7 @@ def _batch(
             raise
         return {LONG_CANARIES: REFUSED}
     used.append(answer.usage)
-    rows = [tuple(row) for row in answer.vectors]
+    rows = [tuple(answer.vectors.comparable(index)) for index in range(len(answer.vectors))]
     if repeats:
         again = {each: (row,) for each, row in zip(repeats, rows[len(places) :], strict=True)}
         comparison = compare({each: (row,) for each, row in repeats.items()}, again, cut=False)

@@ -7,11 +7,11 @@ another one than the request that follows. A canary in the same request reaches 
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from hf_gateway.errors import BatchTooLarge
 from hf_gateway.spaces.fingerprint import CANARIES, LONG_CANARIES, Comparison, Row, Rows, compare
-from hf_gateway.values.embedding import EmbedAnswer, EmbedRequest, Role
-from hf_gateway.values.vectors import Vectors
+from hf_gateway.values.embedding import EmbedRequest, Role, VectorAnswer
 
 QUERY_TEXTS = 32
 """Queries to one target after which the next request contains a canary; a request of documents always contains one."""
@@ -106,17 +106,17 @@ def with_canaries(request: EmbedRequest, canaries: Sequence[Canary]) -> EmbedReq
     return replace(request, texts=texts, documents=sum(role != request.role for role, _ in canaries))
 
 
-def without_canaries(answer: EmbedAnswer, canaries: Sequence[Canary]) -> tuple[EmbedAnswer, list[bytes]]:
+def without_canaries(answer: VectorAnswer[Any], canaries: Sequence[Canary]) -> tuple[VectorAnswer[Any], list[bytes]]:
     """Separate the vectors of the caller's texts from those of the canaries behind them, which are returned as float32.
 
     Args:
         answer: the target's answer.
         canaries: what was appended to the request.
     """
-    data, dim = answer.vectors.data, answer.vectors.dim
-    first = len(data) - len(canaries) * dim
-    found = [data[start : start + dim].tobytes() for start in range(first, len(data), dim)]
-    return replace(answer, vectors=Vectors(data[:first], dim)), found
+    vectors = answer.vectors
+    first = len(vectors) - len(canaries)
+    found = [vectors.comparable(index).tobytes() for index in range(first, len(vectors))]
+    return replace(answer, vectors=vectors.head(first)), found
 
 
 def difference(

@@ -3,17 +3,18 @@
 import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Generic, Literal, Self, TypeVar
 
 from hf_gateway.errors import BatchTooLarge, InvalidRequest
 from hf_gateway.values.result import Result
 from hf_gateway.values.text_batches import checked_texts, split_texts
 from hf_gateway.values.usage import Usage
-from hf_gateway.values.vectors import Vectors
+from hf_gateway.values.vectors import ComparableVectors, Vectors
 
 if TYPE_CHECKING:
     from hf_gateway.values.vector_space import VectorSpace
 
+VectorsT = TypeVar("VectorsT", bound=ComparableVectors)
 Role = Literal["query", "document"]
 """Which side of a search a text is on; many models put another prompt before a query than before a document."""
 
@@ -59,10 +60,10 @@ def check_role(role: str) -> None:
 
 
 @dataclass(frozen=True)
-class EmbedAnswer:
-    """The answer of a backend to one request."""
+class VectorAnswer(Generic[VectorsT]):
+    """The answer of a backend to one request, with vectors of any form."""
 
-    vectors: Vectors
+    vectors: VectorsT
     """n vectors in the order of the texts."""
     usage: Usage = field(default_factory=Usage)
     """Tokens, as far as the server reported them."""
@@ -74,6 +75,11 @@ class EmbedAnswer:
     """The server's or provider's id of the request."""
     server: str | None = None
     """Identity of the machine or program that answered, from its headers; the same for each of its answers."""
+
+
+@dataclass(frozen=True)
+class EmbedAnswer(VectorAnswer[Vectors]):
+    """The answer of a backend to one request for embeddings."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from functools import reduce
 from operator import add, mul
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,6 +24,19 @@ _TOP_BYTE = 3 if sys.byteorder == "little" else 0
 """The byte of a float32 with sign and exponent: 7F or FF for NaN, infinity and numbers beyond 1.7e38, and for no other."""
 _NUMPY_MIN_NUMBERS = 4096
 """From this size on numpy, if the program has loaded it, is faster than the loops here."""
+
+
+class ComparableVectors(Protocol):
+    """n vectors of any form, as far as the guard of a vector space needs them."""
+
+    def __len__(self) -> int:
+        """Return n."""
+
+    def head(self, count: int) -> Self:
+        """Return the first vectors."""
+
+    def comparable(self, index: int) -> "array[float]":
+        """Return the numbers, float32, by which vector `index` is compared with another one of its space."""
 
 
 class Vectors(Sequence[list[float]]):
@@ -115,6 +128,14 @@ class Vectors(Sequence[list[float]]):
     def row(self, index: int) -> Self:
         """Return row `index` as vectors of shape (1, dim)."""
         return type(self)(self.data[index * self.dim : (index + 1) * self.dim], self.dim)
+
+    def head(self, count: int) -> Self:
+        """Return the first `count` vectors."""
+        return type(self)(self.data[: count * self.dim], self.dim)
+
+    def comparable(self, index: int) -> "array[float]":
+        """Return row `index` as float32."""
+        return self.data[index * self.dim : (index + 1) * self.dim]
 
     def tolist(self) -> list[list[float]]:
         """Return n lists of dim Python floats."""

@@ -201,7 +201,7 @@ def test_a_batch_with_one_long_text_does_not_make_all_later_ones_small(caller: M
 
 def test_a_limit_is_asked_for_again_after_a_minute(caller: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
-    monkeypatch.setattr("hf_gateway.backends.embedding.monotonic", lambda: now[0])
+    monkeypatch.setattr("hf_gateway.backends.batching.monotonic", lambda: now[0])
     texts = [f"text {number}" for number in range(64)]
     with Narrow(Reply(422, {"error": "batch size 64 > maximum allowed batch size 4"}), texts=4) as server:
         make = caller(chain(server))

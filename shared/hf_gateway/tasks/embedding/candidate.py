@@ -4,22 +4,11 @@ import unicodedata
 from dataclasses import dataclass, field, replace
 
 from hf_gateway.backends.embedding import EmbeddingAbility
-from hf_gateway.errors import (
-    BadResponse,
-    BatchTooLarge,
-    GatewayError,
-    InvalidRequest,
-)
-from hf_gateway.runtime.effects import Effects
+from hf_gateway.errors import BadResponse, InvalidRequest
 from hf_gateway.settings.embedding import EmbedOptions
-from hf_gateway.spaces.guard import Guard
-from hf_gateway.spaces.space_check import SpaceCheck
-from hf_gateway.tasks.candidate import TargetCandidate
+from hf_gateway.tasks.vectors import VectorCandidate
 from hf_gateway.values.embedding import EmbedAnswer, EmbedRequest
-from hf_gateway.values.usage import Usage
-from hf_gateway.values.vector_space import VectorSpace
 from hf_gateway.values.vectors import Vectors
-from hf_gateway.values.wording import quantity
 
 
 @dataclass
@@ -31,68 +20,40 @@ class SeenDimension:
 
 
 @dataclass(eq=False)
-class EmbeddingCandidate(TargetCandidate):
+class EmbeddingCandidate(VectorCandidate[EmbedAnswer]):
     """A target for embeddings."""
 
     ability: EmbeddingAbility
     """Its ability."""
     seen: SeenDimension = field(default_factory=SeenDimension)
     """The dimension of the chain's vectors, shared by all its candidates."""
-    guard: Guard | None = None
-    """Decides whose vectors may be used."""
 
-    @property
-    def space(self) -> VectorSpace:
-        """The space declared for it."""
-        return self.ability.space()
+    def shaped(self, answer: EmbedAnswer) -> EmbedAnswer:
+        """Check the vectors, and truncate and scale them by the chain's settings.
 
-    @property
-    def required_space(self) -> VectorSpace:
-        """The space that its vectors are held to: the chain's, or its own where each target may have another."""
-        return self.guard.space_of(self) if self.guard else self.space
+        Raises:
+            BadResponse: the vectors are no embeddings, or have another dimension than the model's.
+        """
+        vectors = answer.vectors
+        if fault := vectors.fault():
+            raise BadResponse(f"vectors that are not embeddings: {fault}", target=self.label)
+        expected = self.ability.model_space().dimension
+        if expected is not None and vectors.dim != expected:
+            raise BadResponse(
+                f"vectors of {vectors.dim} numbers, and {self.ability.space_model()} has {expected}", target=self.label
+            )
+        return replace(answer, vectors=with_dimensions(vectors, self.ability.options))
 
-    @property
-    def authoritative(self) -> bool:
-        """Whether the model's own files make its vectors, in this process."""
-        return self.ability.authoritative
+    def check(self, answer: EmbedAnswer, request: EmbedRequest) -> None:
+        """Check the vectors of one answer together, and their dimension.
 
-    @property
-    def one_role(self) -> bool:
-        """Whether queries and documents get the same vectors."""
-        return self.ability.one_role
+        Args:
+            answer: the answer, without canaries.
+            request: the caller's texts.
 
-    @property
-    def mixes_roles(self) -> bool:
-        """Whether one request may contain texts of both roles."""
-        return self.ability.mixes_roles
-
-    @property
-    def most_texts(self) -> int | None:
-        """Maximum texts per request, including canaries; None for any number."""
-        return self.ability.batch_texts
-
-    @property
-    def batch_texts(self) -> int | None:
-        """Maximum texts of a caller per request, besides canaries; None for any number."""
-        return self.guard.batch_texts(self) if self.guard else self.most_texts
-
-    @property
-    def space_check(self) -> SpaceCheck | None:
-        """The result of its space check, as far as it is known."""
-        return self.guard.space_check(self) if self.guard else None
-
-    def refusal(self) -> GatewayError | None:
-        """Return why no request may be sent to it: a missing key, another vector space; or None."""
-        return super().refusal() or (self.guard.refusal(self) if self.guard else None)
-
-    def answer(self, request: EmbedRequest) -> Effects:
-        """Embed with all checks; the guard's are made before the first answer and after each."""
-        checked: Usage | None = None
-        if self.guard is not None:
-            checked = yield from self.guard.check_before_first_use(self)
-        answer: EmbedAnswer = yield from self.guard.embed(self, request) if self.guard else self.embed_shaped(request)
-        if checked is not None and answer.usage.input_tokens is not None:
-            answer = replace(answer, usage=answer.usage + checked)
+        Raises:
+            BadResponse: another dimension than that of the chain's vectors so far, or the same vector for different texts.
+        """
         if not self.authoritative and (fault := _check_vectors(answer.vectors, request)):
             raise BadResponse(fault, target=self.label)
         if self.seen.value is None:
@@ -103,33 +64,6 @@ class EmbeddingCandidate(TargetCandidate):
                 "is it another model, or has the model there changed?",
                 target=self.label,
             )
-        if self.guard is not None:
-            answer = yield from self.guard.check_answer(self, answer)
-        return answer
-
-    def served_space(self) -> Effects:
-        """Ask the target which space it serves."""
-        return self.ability.served_space()
-
-    def embed_shaped(self, request: EmbedRequest) -> Effects:
-        """Embed, check the answer, and truncate and scale it by the chain's settings."""
-        try:
-            answer: EmbedAnswer = yield from self.ability.embed(request)
-        except BatchTooLarge as limit:
-            self.ability.note_batch_limit(limit, request)
-            raise
-        vectors = answer.vectors
-        if len(vectors) != len(request.texts):
-            wrong = f"{quantity(len(vectors), 'vector')} for {quantity(len(request.texts), 'text')}"
-            raise BadResponse(f"answered with {wrong}", target=self.label)
-        if fault := vectors.fault():
-            raise BadResponse(f"vectors that are not embeddings: {fault}", target=self.label)
-        expected = self.ability.model_space().dimension
-        if expected is not None and vectors.dim != expected:
-            raise BadResponse(
-                f"vectors of {vectors.dim} numbers, and {self.ability.space_model()} has {expected}", target=self.label
-            )
-        return replace(answer, vectors=with_dimensions(vectors, self.ability.options))
 
 
 def _check_vectors(vectors: Vectors, request: EmbedRequest) -> str | None:

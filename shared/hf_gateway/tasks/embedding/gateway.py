@@ -5,11 +5,9 @@ import contextlib
 import dataclasses
 from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
+from typing import TYPE_CHECKING, ClassVar, Self, Unpack
 
 from hf_gateway.backends import EmbeddingAbility
-from hf_gateway.errors import GatewayError
-from hf_gateway.gateway import Gateway
 from hf_gateway.http.transport import HttpTransport
 from hf_gateway.observing import observer
 from hf_gateway.runtime.background_loop import background_loop
@@ -18,21 +16,18 @@ from hf_gateway.runtime.driver import Clock, Transport, require_asyncio
 from hf_gateway.settings.embedding import EmbeddingKeywords, EmbedSettings
 from hf_gateway.settings.fields import TargetsInput
 from hf_gateway.spaces.binding import SpaceBinding
-from hf_gateway.spaces.fingerprint import Rows
-from hf_gateway.spaces.guard import Guard
 from hf_gateway.spaces.index_lock import IndexLock
 from hf_gateway.tasks.embedding.cache import CachedSpace, CacheNamespaces
 from hf_gateway.tasks.embedding.candidate import EmbeddingCandidate, SeenDimension
-from hf_gateway.tasks.embedding.declared_spaces import declared_space, refuse_mixed_spaces, refuse_unbindable
 from hf_gateway.tasks.embedding.index_guard import IndexGuard, lock_index
 from hf_gateway.tasks.embedding.record import EmbeddingDetails
 from hf_gateway.tasks.embedding.service import EmbeddingRun, EmbeddingService, Job
 from hf_gateway.values.embedding import EmbedRequest, EmbedResult, Role
 from hf_gateway.values.target import Target
-from hf_gateway.values.vector_space import VectorSpace
+from hf_gateway.vector_gateway import VectorGateway
 
 
-class EmbeddingGateway(Gateway):
+class EmbeddingGateway(VectorGateway):
     """The gateway of `Gateway(...)`: embeds texts by the first target that can, always in one vector space."""
 
     settings_class: ClassVar[type[EmbedSettings]] = EmbedSettings
@@ -59,10 +54,8 @@ class EmbeddingGateway(Gateway):
         given: Sequence[Target],  # noqa: ARG002 - only chat needs it
     ) -> list[EmbeddingCandidate]:
         settings = self.settings
-        one_space = settings.on_space_change == "refuse"
-        if len(abilities) > 1 and one_space:
-            refuse_mixed_spaces(abilities)
-        self._guard = Guard(settings, declared_space(abilities, merge=one_space))
+        guard = self._build_guard(abilities)
+        guard.caching = settings.cache is not None and settings.cache is not False
         self._limiters, seen = LoopLimiters(settings.max_concurrency), SeenDimension()
         return [
             EmbeddingCandidate(
@@ -70,7 +63,7 @@ class EmbeddingGateway(Gateway):
                 alone=len(abilities) == 1,
                 on_overload=self._limiters.note_rate_limit,
                 seen=seen,
-                guard=self._guard,
+                guard=guard,
             )
             for ability in abilities
         ]
@@ -150,14 +143,6 @@ class EmbeddingGateway(Gateway):
                 for row in result.vectors:
                     yield row
 
-    @property
-    def space(self) -> VectorSpace:
-        """The vector space of this chain, as far as it is declared; reads only files of this machine."""
-        if (pinned := self._guard.pinned) is not None:
-            return pinned
-        abilities = [candidate.ability for candidate in self.candidates]
-        return declared_space(abilities, merge=self.settings.on_space_change == "refuse")
-
     def lock_index(self, path: str | Path, *, adopt: bool = False) -> IndexLock:
         """Lock an index, which is a folder, to this chain's space: `space.json` is written once, and compared from then on.
 
@@ -188,7 +173,7 @@ class EmbeddingGateway(Gateway):
     def space_binding(self) -> SpaceBinding:
         """The binding of this chain and its copies to one space: by the first vector, and by locked indexes."""
         return dataclasses.replace(
-            self._guard.binding(),
+            super().space_binding,
             dimension=self.candidates[0].seen.value,
             locks=tuple(index.lock for index in self._index_guards),
         )
@@ -201,24 +186,15 @@ class EmbeddingGateway(Gateway):
         Raises:
             SpaceMismatch: no target of this chain has that space.
         """
+        super().bind_space(binding)
         if binding is None:
             return
         candidates = self.candidates
-        refuse_unbindable([self._guard.space_of(candidate) for candidate in candidates], binding)
-        self._guard.bind(binding)
         candidates[0].seen.value = binding.dimension
         cut = self.settings.truncate
         self._index_guards = [
             IndexGuard(self._guard, candidates, lock, cut=cut, now=self._clock.now) for lock in binding.locks
         ]
-
-    @property
-    def final_space(self) -> VectorSpace | None:
-        """The space of all further vectors; None while on_space_change="separate" leaves it open."""
-        space = self.space
-        if self._guard.pinned is None and any(candidate.space.id != space.id for candidate in self.candidates):
-            return space if self.settings.on_space_change == "refuse" else None
-        return space
 
     @property
     def cache_namespace(self) -> str | None:
@@ -239,25 +215,6 @@ class EmbeddingGateway(Gateway):
         """The cache as this chain sees it, with its counts; None without a cache."""
         return self._cache
 
-    def measure(self) -> list[Rows | GatewayError]:
-        """Embed the canary texts with each target, in both roles; returns the error of a target that failed. Stores nothing."""
-        self._prepare()
-        found: list[Rows | GatewayError] = []
-        for candidate in self.candidates:
-            try:
-                if (refusal := candidate.refusal()) is not None:
-                    raise refusal
-                effects = self._guard.measure(candidate)
-                found.append(self._driver.perform(effects, timeout=self.settings.timeout, target=candidate.label))
-            except GatewayError as error:
-                found.append(error)
-        return found
-
-    def served_space(self, candidate: EmbeddingCandidate) -> VectorSpace | None:
-        """Ask a target which space it serves, without letting it compute; None if it does not report one."""
-        space: VectorSpace | None = self._ask(candidate.served_space(), candidate.label)
-        return space
-
     def close(self) -> None:
         """Close connections and release models. The gateway can be used again afterwards."""
         super().close()
@@ -274,10 +231,6 @@ class EmbeddingGateway(Gateway):
         super()._release()
         if self._cache is not None:
             self._cache.close()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the settings and the space binding; connections, models and keys are left out."""
-        return (_rebuilt, (type(self), self.settings, self.space_binding))
 
     def _serve(self, request: EmbedRequest, job: Job | None = None) -> EmbedResult:
         if not observer.watchers:
@@ -323,10 +276,3 @@ class EmbeddingGateway(Gateway):
             shared=run.shared,
             cached=run.lookup.found,
         )
-
-
-def _rebuilt(kind: type[EmbeddingGateway], settings: EmbedSettings, binding: SpaceBinding) -> EmbeddingGateway:
-    """Build a gateway from its pickle."""
-    made = kind.from_settings(settings)
-    made.bind_space(binding)
-    return made

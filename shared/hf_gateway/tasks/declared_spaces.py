@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-from hf_gateway.backends.embedding import EmbeddingAbility
+from hf_gateway.backends.vectors import VectorAbility
 from hf_gateway.errors import SpaceMismatch
 from hf_gateway.spaces.binding import SpaceBinding
 from hf_gateway.values.vector_space import VectorSpace
 
 
-def declared_space(abilities: Sequence[EmbeddingAbility], *, merge: bool) -> VectorSpace:
+def declared_space(abilities: Sequence[VectorAbility], *, merge: bool) -> VectorSpace:
     """Return the space that a chain declares: its first target's, completed by the others' if they are to be one.
 
     Args:
@@ -22,7 +22,7 @@ def declared_space(abilities: Sequence[EmbeddingAbility], *, merge: bool) -> Vec
     return space
 
 
-def refuse_mixed_spaces(abilities: Sequence[EmbeddingAbility]) -> None:
+def refuse_mixed_spaces(abilities: Sequence[VectorAbility]) -> None:
     """Raise SpaceMismatch, naming the fields and what to do, for targets that declare different vector spaces."""
     first, *others = abilities
     known = first.space()
