@@ -16,12 +16,15 @@ if TYPE_CHECKING:
     from hf_gateway.observing import observer as observe
     from hf_gateway.tasks.chat.gateway import ChatGateway as ChatGateway
     from hf_gateway.tasks.embedding.gateway import EmbeddingGateway as EmbeddingGateway
+    from hf_gateway.tasks.image.gateway import ImageGateway as ImageGateway
     from hf_gateway.tasks.rerank.gateway import RerankGateway as RerankGateway
     from hf_gateway.values.chat import ChatEvent as ChatEvent
     from hf_gateway.values.chat import ChatRequest as ChatRequest
     from hf_gateway.values.chat import ChatResult as ChatResult
     from hf_gateway.values.chat import ToolCall as ToolCall
     from hf_gateway.values.embedding import EmbedResult as EmbedResult
+    from hf_gateway.values.image import GeneratedImage as GeneratedImage
+    from hf_gateway.values.image import ImageResult as ImageResult
     from hf_gateway.values.rerank import RerankHit as RerankHit
     from hf_gateway.values.rerank import RerankResult as RerankResult
     from hf_gateway.values.target import Target as Target
@@ -40,6 +43,9 @@ _HOME = {
     "EmbeddingUnavailable": "errors",
     "Gateway": "gateway",
     "GatewayError": "errors",
+    "GeneratedImage": "values.image",
+    "ImageGateway": "tasks.image.gateway",
+    "ImageResult": "values.image",
     "RerankGateway": "tasks.rerank.gateway",
     "RerankHit": "values.rerank",
     "RerankResult": "values.rerank",
@@ -63,6 +69,9 @@ __all__ = [
     "EmbeddingUnavailable",
     "Gateway",
     "GatewayError",
+    "GeneratedImage",
+    "ImageGateway",
+    "ImageResult",
     "RerankGateway",
     "RerankHit",
     "RerankResult",

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from tests.servers import Embed, float32_base64, normalized, tokens, unit_vectors
 from tests.servers.chat import Brain, Said, arguments_json, default_brain, pieces, prompt_words
+from tests.servers.images import images_answer
 from tests.servers.loopback import Loopback, Recorded, Reply, Stream
 
 CREATED = 1763600000
@@ -291,7 +292,8 @@ class FakeOpenAI(Loopback):
     `shuffled` returns the rows backwards, each with its right `index`. More than `max_inputs` texts get
     `too_many_status`: 422 in FastAPI's form or 400 in OpenAI's. A text over `max_input_length` tokens (words + 2) gets
     vLLM's 400; without that limit nothing is too long. It chats with `brain`, in the way the fields of `ChatForm` given
-    by name say; a conversation with more than `max_context` words gets vLLM's 400.
+    by name say; a conversation with more than `max_context` words gets vLLM's 400. It draws images of one pixel; a
+    `response_format` that is not among `image_formats` gets OpenAI's 400.
     """
 
     def __init__(
@@ -311,9 +313,11 @@ class FakeOpenAI(Loopback):
         usage: bool = True,
         brain: Brain = default_brain,
         max_context: int | None = None,
+        image_formats: Collection[str] = ("b64_json",),
         **form: Any,
     ) -> None:
         """Start it."""
+        self.image_formats = image_formats
         self.embed = embed
         self.models = models
         self.prefix = prefix.rstrip("/")
@@ -344,6 +348,8 @@ class FakeOpenAI(Loopback):
             return self._embeddings(request) if request.method == "POST" else _detail(405, "Method Not Allowed")
         if request.path == f"{self.prefix}/chat/completions":
             return self._chat(request) if request.method == "POST" else _detail(405, "Method Not Allowed")
+        if request.path == f"{self.prefix}/images/generations":
+            return self._images(request)
         return _detail(404, "Not Found")
 
     def _chat(self, request: Recorded) -> Reply | Stream:
@@ -357,6 +363,16 @@ class FakeOpenAI(Loopback):
         if self.models is not None and body.get("model") not in self.models:
             return _no_model(body.get("model"))
         return self.form.answer(body, self.brain(body))
+
+    def _images(self, request: Recorded) -> Reply:
+        body = request.json
+        if "prompt" not in body:
+            return unprocessable("missing", "prompt", "Field required", body)
+        if self.models is not None and body.get("model") not in self.models:
+            return _no_model(body.get("model"))
+        if body.get("response_format") not in (None, *self.image_formats):
+            return _bad("Unknown parameter: 'response_format'.", "response_format", "unknown_parameter")
+        return images_answer(body)
 
     def _embeddings(self, request: Recorded) -> Reply:
         try:

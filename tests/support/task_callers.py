@@ -8,14 +8,24 @@ import pytest
 
 from hf_gateway import errors
 from tests.servers import unit_vectors
+from tests.servers.images import png
 from tests.servers.loopback import Loopback
 from tests.support import chatters
 from tests.support.chatters import Chatter
 from tests.support.embedders import Caller
+from tests.support.image_callers import ImageCaller
 
-Task = Literal["embedding", "chat"]
-PATHS: dict[Task, str] = {"embedding": "/v1/embeddings", "chat": "/v1/chat/completions"}
-FORMS: dict[Task, tuple[str, ...]] = {"embedding": ("sync", "async"), "chat": chatters.FORMS}
+Task = Literal["embedding", "chat", "image"]
+PATHS: dict[Task, str] = {
+    "embedding": "/v1/embeddings",
+    "chat": "/v1/chat/completions",
+    "image": "/v1/images/generations",
+}
+FORMS: dict[Task, tuple[str, ...]] = {
+    "embedding": ("sync", "async"),
+    "chat": chatters.FORMS,
+    "image": ("sync", "async"),
+}
 TASKS_AND_FORMS = [(task, form) for task, forms in FORMS.items() for form in forms]
 
 
@@ -63,13 +73,33 @@ class ChatCall(Chatter):
         return caught.value
 
 
-Call = EmbeddingCall | ChatCall
+class ImageCall(ImageCaller):
+    """Draws, in one of the forms."""
+
+    task: Task = "image"
+
+    def served_by(self) -> str:
+        """Call, check that the image is the one that was asked for, and return the target that made it."""
+        result = self.generate("a cat")
+        assert result[0].data == png("a cat")
+        (label,) = result.served_by
+        return label
+
+    def refused(self, error: type[errors.GatewayError]) -> Any:
+        """Call, and return the error, which is of this class."""
+        with pytest.raises(error) as caught:
+            self.generate("a cat")
+        return caught.value
+
+
+Call = EmbeddingCall | ChatCall | ImageCall
+_CALLS: dict[Task, type[Any]] = {"embedding": EmbeddingCall, "chat": ChatCall, "image": ImageCall}
 Make = Callable[..., Call]
 
 
 def maker(task: Task, form: str) -> Make:
     """Return what builds a chain of this task, called in this form."""
-    return functools.partial(EmbeddingCall if task == "embedding" else ChatCall, form)
+    return functools.partial(_CALLS[task], form)
 
 
 def counts(task: Task, *servers: Loopback) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ import pytest
 
 from hf_gateway import errors
 from tests.servers import unit_vectors
+from tests.servers.images import image_list, png
 from tests.servers.loopback import Fault, Reply, cut, dead_url, disconnect, drip, garbage, hang, html, redirect
 from tests.servers.openai import FakeOpenAI
 from tests.servers.router import loading, rate_limited
@@ -17,7 +18,9 @@ from tests.support.task_callers import FORMS, TASKS_AND_FORMS, Make, Task, count
 
 TOO_LONG = "This model's maximum context length is 256 tokens. However, you requested 812 tokens in the input."
 FILTERED = "The request was rejected by our content policy (violence)"
+ALL: tuple[Task, ...] = ("embedding", "chat", "image")
 BOTH: tuple[Task, ...] = ("embedding", "chat")
+IMAGE: tuple[Task, ...] = ("image",)
 EMBEDDING: tuple[Task, ...] = ("embedding",)
 CHAT: tuple[Task, ...] = ("chat",)
 
@@ -33,7 +36,7 @@ class Row:
     """How many reach the first target, and the second; 0 at the second: the call fails at once."""
     alone: str | None = None
     """The error where there is no second target, or none that is asked."""
-    tasks: tuple[Task, ...] = BOTH
+    tasks: tuple[Task, ...] = ALL
     words: str = ""
     """What stands in that error."""
     texts: Sequence[str] = ("one",)
@@ -60,6 +63,10 @@ def bad_vectors(name: str, answer: Fault) -> Row:
     return Row(f"BadResponse: {name}", answer, (1, 1), "BadResponse", EMBEDDING, texts=("one", "two"))
 
 
+def bad_image(name: str, answer: Fault) -> Row:
+    return Row(f"BadResponse: {name}", answer, (1, 1), "BadResponse", IMAGE)
+
+
 def bad_chat(name: str, answer: Fault) -> Row:
     return Row(f"BadResponse: {name}", answer, (1, 1), "BadResponse", CHAT, settings_alone={"streaming": True})
 
@@ -72,6 +79,7 @@ REFUSALS = [
         for task, message in (
             ("embedding", "input must be a string or an array of strings"),
             ("chat", "messages: content must be a string"),
+            ("image", "prompt must be a string"),
         )
     ),
     Row("ContentFiltered", says(FILTERED, 400), (1, 0), "ContentFiltered", words="violence"),
@@ -125,6 +133,7 @@ UNSUPPORTED = [
         ("500 embeddings", says("this model does not support embeddings", 500), EMBEDDING),
         ("500 tools", says("tools param requires --jinja flag", 500), CHAT),
         ("500 images", says("image input is not supported", 500), CHAT),
+        ("501 images", says("This server does not support images", 501), IMAGE),
         (
             "422 template",
             Reply(422, {"error": "Template error: template not found", "error_type": "template_error"}),
@@ -154,6 +163,7 @@ SILENT = [
         EMBEDDING,
         settings={"attempt_timeout": 0.3},
     ),
+    Row("AttemptTimedOut: silent", hang, (1, 1), "AttemptTimedOut", IMAGE, settings={"attempt_timeout": 0.3}),
     Row("AttemptTimedOut: silent", hang, (1, 1), None, CHAT, settings={"first_content_timeout": 0.2}),
 ]
 SSE = {"content-type": "text/event-stream"}
@@ -179,6 +189,20 @@ BAD = [
     bad_chat("{}", Reply(200, {})),
     bad_chat("no JSON in SSE", Reply(200, "data: hello\n\n", SSE)),
     bad_chat("empty SSE", Reply(200, "", SSE)),
+    bad_image("garbage", garbage()),
+    bad_image("HTML", html(200)),
+    bad_image("an empty body", Reply(200, b"")),
+    bad_image("an image where JSON belongs", Reply(200, png("x"), {"content-type": "image/png"})),
+    bad_image("no data", Reply(200, {"ok": True})),
+    bad_image("wrong count", Reply(200, image_list(png("x"), png("y")))),
+    bad_image("no image", Reply(200, image_list())),
+    bad_image("null", Reply(200, {"data": [{"b64_json": None}]})),
+    bad_image("not base64", Reply(200, {"data": [{"b64_json": "%%%"}]})),
+    bad_image("a GIF", Reply(200, image_list(b"GIF89a" + bytes(20)))),
+    bad_image("text", Reply(200, image_list(b"<html>no</html>"))),
+    bad_image("a URL that is not https", Reply(200, {"data": [{"url": "http://127.0.0.2:9/a.png"}]})),
+    bad_image("a file's URL", Reply(200, {"data": [{"url": "file:///etc/passwd"}]})),
+    bad_image("redirect to another host", redirect("http://127.0.0.2:9/")),
 ]
 TABLE = [*REFUSALS, *OVERFLOWS, *OF_ONE_TARGET, *UNSUPPORTED, *RETRIED, *SILENT, *BAD]
 

@@ -76,7 +76,11 @@ class EndpointServer(Server):
     """
 
     kind = kinds.ENDPOINT
-    abilities = {"embedding": EndpointEmbedding, "chat": EndpointChat}
+    abilities = {
+        "embedding": EndpointEmbedding,
+        "chat": EndpointChat,
+        "image": "hf_gateway.backends.endpoint_image:EndpointImage",
+    }
     option_types = {**OPTION_TYPES, "send_reasoning": OPENAI_REASONING}
     option_names = frozenset({"access", "stream", "stream_usage"}) | CHAT_OPTIONS
     tuning_options = option_names

@@ -81,7 +81,11 @@ class OpenAIServer(Server):
     """
 
     kind = kinds.OPENAI
-    abilities = {"embedding": OpenAIEmbedding, "chat": OpenAIChat}
+    abilities = {
+        "embedding": OpenAIEmbedding,
+        "chat": OpenAIChat,
+        "image": "hf_gateway.backends.openai_image:OpenAIImage",
+    }
     option_types = {**OPTION_TYPES, "send_reasoning": OPENAI_REASONING}
     option_names = frozenset({"encoding", "max_texts", "stream", "stream_usage"}) | CHAT_OPTIONS
     tuning_options = option_names

@@ -1,8 +1,8 @@
 """Drivers: perform the effects that a generator yields, blocking or async.
 
 The chain yields `Call`, `Wait`, `Await` and `Emit`; a `Call` contains one effect of a backend: `Send` a request, `Open` one with
-a streamed answer, `Read` its next piece, `Compute` something heavy. The result is sent into the generator, or the `GatewayError`
-thrown in.
+a streamed answer, `Read` its next piece, `Compute` something heavy, `Pause` before a job is asked for again. The result is sent
+into the generator, or the `GatewayError` thrown in.
 """
 
 import asyncio
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from hf_gateway.chain.effects import Await, Call, Emit, Wait
-from hf_gateway.errors import ConfigError, GatewayError
-from hf_gateway.runtime.effects import Compute, Effects, Open, Opened, Read, Send, StreamSource
+from hf_gateway.errors import AttemptTimedOut, ConfigError, GatewayError
+from hf_gateway.runtime.effects import Compute, Effects, Open, Opened, Pause, Read, Send, StreamSource
 from hf_gateway.values.http import HttpResponse
 
 
@@ -194,6 +194,8 @@ class Driver:
         match effect:
             case Compute():
                 return effect.function()
+            case Pause():
+                return self.clock.sleep(_whole_pause(effect, timeout, step.target))
             case Read():
                 return held.track(effect.source).read(_shorter(timeout, effect.within))
             case Open():
@@ -215,6 +217,8 @@ class Driver:
         match effect:
             case Compute():
                 return await asyncio.get_running_loop().run_in_executor(effect.executor, effect.function)
+            case Pause():
+                return await self.clock.asleep(_whole_pause(effect, timeout, step.target))
             case Read():
                 return await held.track(effect.source).aread(_shorter(timeout, effect.within))
             case Open():
@@ -261,6 +265,13 @@ class _OpenSources:
     def take_all(self) -> StreamSource | None:
         source, self._source = self._source, None
         return source
+
+
+def _whole_pause(pause: Pause, timeout: float, target: str) -> float:
+    """Return the seconds of a pause. Raises AttemptTimedOut, without waiting, if the attempt ends before it does."""
+    if pause.seconds >= timeout:
+        raise AttemptTimedOut("the job was not done in the time for one attempt", target=target)
+    return pause.seconds
 
 
 def _shorter(timeout: float, within: float | None) -> float:

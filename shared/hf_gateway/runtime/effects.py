@@ -1,4 +1,4 @@
-"""The effects that a backend yields: `Send`, `Open`, `Read`, `Compute`."""
+"""The effects that a backend yields: `Send`, `Open`, `Read`, `Compute`, `Pause`."""
 
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Executor
@@ -99,4 +99,14 @@ class Compute:
     patient: ClassVar[bool] = False
 
 
-Effects = Generator[Send | Open | Read | Compute | Emit, Any, Any]
+@dataclass(frozen=True)
+class Pause:
+    """Wait for a job that a server works on, before it is asked again; AttemptTimedOut if the attempt's time ends before."""
+
+    seconds: float
+    """How long."""
+    streamed: ClassVar[bool] = False
+    patient: ClassVar[bool] = False
+
+
+Effects = Generator[Send | Open | Read | Compute | Pause | Emit, Any, Any]

@@ -52,13 +52,20 @@ RERANK = TaskFacts(
     metric_group="rerank",
     units=("input_tokens", "documents"),
 )
+IMAGE = TaskFacts(
+    name="image",
+    price_task="text-to-image",
+    operation="generate_content",
+    metric_group="inference",
+    units=("input_tokens", "output_tokens", "images", "seconds"),
+)
 
 
 def _by_name(tasks: Iterable[TaskFacts]) -> dict[str, TaskFacts]:
     return {name: task for task in tasks for name in (task.name, task.price_task, *task.aliases)}
 
 
-_OURS = _by_name((EMBEDDING, CHAT, RERANK))
+_OURS = _by_name((EMBEDDING, CHAT, RERANK, IMAGE))
 """Looked up first: a background thread that prices a call of ours has nothing to import."""
 
 

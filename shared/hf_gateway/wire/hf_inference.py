@@ -1,8 +1,10 @@
-"""Hugging Face's feature-extraction task (the router's hf-inference, Inference Endpoints), the Hub's provider mapping, its files.
+"""Hugging Face's own inference (the router's hf-inference, Inference Endpoints), the Hub's provider mapping, its files.
 
-Sources: huggingface.co/docs/inference-providers/tasks/feature-extraction and …/hub-api; recordings of the router.
+Tasks: feature extraction and text-to-image. Sources: huggingface.co/docs/inference-providers/tasks and …/hub-api; recordings of
+the router.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,6 +13,7 @@ from urllib.parse import quote
 from hf_gateway.errors import BadResponse, BatchTooLarge
 from hf_gateway.values.embedding import EmbedAnswer
 from hf_gateway.values.http import HttpRequest, HttpResponse
+from hf_gateway.values.image import ImageRequest
 from hf_gateway.values.usage import Usage, parse_token_count
 from hf_gateway.wire.fields import list_of, object_of, text_of
 from hf_gateway.wire.http import get, post_json, read_json, read_vectors, server_identity
@@ -91,6 +94,34 @@ def decode_feature_extraction(response: HttpResponse, count: int, pooling: str |
         Usage(parse_token_count(response.headers.get("x-compute-tokens"))),
         server=server_identity(response.headers),
     )
+
+
+def encode_text_to_image(url: str, request: ImageRequest) -> HttpRequest:
+    """Build the POST for one image; parameters without a value are left out.
+
+    Args:
+        url: of the pipeline.
+        request: what to draw.
+    """
+    payload: dict[str, Any] = {"inputs": request.prompt}
+    if parameters := image_parameters(request):
+        payload["parameters"] = parameters
+    made = post_json(url, payload)
+    # One type: the toolkit looks the whole header up.
+    return dataclasses.replace(made, headers={**made.headers, "accept": "image/png"})
+
+
+def image_parameters(request: ImageRequest) -> dict[str, Any]:
+    """Return the parameters of a request for one image by the task's own names, without those that have no value."""
+    named = {
+        "negative_prompt": request.negative_prompt,
+        "height": request.height,
+        "width": request.width,
+        "num_inference_steps": request.steps,
+        "guidance_scale": request.guidance_scale,
+        "seed": request.seed,
+    }
+    return {name: value for name, value in named.items() if value is not None}
 
 
 def encode_routes(hub: str, model: str) -> HttpRequest:

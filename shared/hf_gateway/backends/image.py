@@ -1,0 +1,94 @@
+"""Base of all text-to-image abilities: limits of an answer, and the download of images that an answer names by a URL."""
+
+from collections.abc import Generator
+from typing import Any
+from urllib.parse import urlsplit
+
+from hf_gateway.backends.base import Ability, Server
+from hf_gateway.errors import BadResponse, BatchTooLarge, ConnectFailed, Overloaded, ServerError
+from hf_gateway.keys.credentials import Credential, origin_of
+from hf_gateway.runtime.effects import Effects, Send
+from hf_gateway.settings.image import ImageOptions
+from hf_gateway.values.http import HttpRequest, HttpResponse
+from hf_gateway.values.image import ImageRequest
+from hf_gateway.values.redaction import shown_url
+from hf_gateway.wire import images
+
+MAX_ENVELOPE_BYTES = 2**20
+"""Maximum size of what is around the images in JSON."""
+DOWNLOAD_TRIES = 2
+"""How often an image that was made already is downloaded, at most: the request that made it would cost again."""
+
+
+class ImageAbility(Ability):
+    """Makes images. A kind's class implements `draw` and `probe`, and says how many images fit into one request."""
+
+    options: ImageOptions
+
+    def __init__(self, server: Server, options: ImageOptions) -> None:
+        super().__init__(server, options)
+        self.options = options
+
+    def most_images(self, request: ImageRequest) -> int | None:  # noqa: ARG002 - for subclasses
+        """Return how many images one request may ask for; None for any number."""
+        return 1
+
+    def check_count(self, request: ImageRequest) -> None:
+        """Raise BatchTooLarge, before anything is sent, for more images than one request may ask for."""
+        most = self.most_images(request)
+        if most is not None and request.n > most:
+            raise BatchTooLarge(f"makes {images.count_words(most)} at once", max_texts=most)
+
+    def draw(self, request: ImageRequest) -> Effects:
+        """Make the images of a request; returns an `ImageAnswer`. Raises GatewayError."""
+        raise NotImplementedError
+
+    def send(self, request: HttpRequest, count: int = 1) -> Generator[Any, Any, HttpResponse]:
+        """Send a request whose answer may have images in it.
+
+        Args:
+            request: the request.
+            count: how many images the answer may have.
+        """
+        # Base64 takes 4 characters for 3 bytes.
+        most = count * (self.options.max_image_bytes * 4 // 3 + 4) + MAX_ENVELOPE_BYTES
+        response: HttpResponse = yield Send(request, self.server.credential(), max_bytes=most)
+        return response
+
+    def fetch_image(self, url: str) -> Effects:
+        """Return the bytes of an image that an answer names: a `data:` URL, or one over https or at the target's own origin.
+
+        The target's key is sent to its own origin only, and a redirect to another one is not followed.
+
+        Args:
+            url: as the answer has it.
+
+        Raises:
+            BadResponse: another kind of URL, or what is there is not an image.
+        """
+        label = self.target.label
+        if url.startswith("data:"):
+            return images.decode_data_url(url, target=label)
+        credential = self._credential_for(url)
+        request = HttpRequest("GET", url, headers={"accept": images.ACCEPTED})
+        for left in reversed(range(DOWNLOAD_TRIES)):
+            try:
+                response = yield Send(request, credential, max_bytes=self.options.max_image_bytes)
+                return images.decode_image(response, target=label)
+            except (ConnectFailed, Overloaded, ServerError):
+                if not left:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _credential_for(self, url: str) -> Credential | None:
+        try:
+            own = origin_of(url) == origin_of(self.server.base_url)
+            scheme = urlsplit(url).scheme
+        except ValueError:
+            raise BadResponse("names an image by an invalid URL", target=self.target.label) from None
+        if not own and scheme != "https":
+            raise BadResponse(
+                f"names an image at {shown_url(url)}, which is neither https nor on the target's own server; it was not fetched",
+                target=self.target.label,
+            )
+        return self.server.credential() if own else None
