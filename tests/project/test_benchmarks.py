@@ -55,6 +55,13 @@ def test_one_benchmark_runs_from_end_to_end_without_peers(tmp_path: Path) -> Non
     assert str(ROOT) not in written
 
 
+@pytest.mark.parametrize("kind", ["aembed", "chat"])
+def test_calls_whose_instructions_are_counted_run_without_sockets(kind: str) -> None:
+    arguments = [sys.executable, "-m", "benchmarks.instructions", "--call", kind, "2"]
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_peer_that_may_not_run_says_so(tmp_path: Path) -> None:
     with pytest.raises(NotRun, match=r"^--no-peers$"):
         Environments(peers=False, home=tmp_path).python("litellm")

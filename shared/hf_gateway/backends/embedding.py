@@ -31,7 +31,8 @@ class EmbeddingAbility(VectorAbility):
             changes["dimension"] = options.dimensions
         if options.normalize:
             changes["normalized"] = True
-        return dataclasses.replace(super().space(), **changes)
+        space = super().space()
+        return dataclasses.replace(space, **changes) if changes else space
 
     def embed(self, request: EmbedRequest) -> Effects:
         """Embed; returns an `EmbedAnswer` with the model's whole vectors. Raises GatewayError."""

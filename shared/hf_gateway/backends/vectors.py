@@ -44,7 +44,8 @@ class VectorAbility(BatchingAbility):
             changes["query_prompt"] = options.query_prompt
         if options.document_prompt is not None:
             changes["document_prompt"] = options.document_prompt
-        return dataclasses.replace(self.model_space(), **changes)
+        space = self.model_space()
+        return dataclasses.replace(space, **changes) if changes else space
 
     def model_space(self) -> VectorSpace:
         """Return the model's space before the chain's options are applied."""

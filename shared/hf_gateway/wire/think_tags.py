@@ -137,7 +137,7 @@ class ThoughtReader:
         said = "".join(text for thoughts, text in pieces if not thoughts)
         if event.finish_reason is not None and len(self._text) == 1 and self._final is not None:
             told, said = self._final  # the answer came at once: nothing was emitted yet that turned out otherwise
-        return replace(event, text=said, reasoning=told)
+        return event if said == event.text and not told else replace(event, text=said, reasoning=told)
 
     def end(self) -> list[tuple[bool, str]]:
         """Handle the end of the answer; returns the held text, and all of it as text if it was not reasoning after all."""
