@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hf_gateway.gateway import Gateway as Gateway
     from hf_gateway.observing import observer as observe
     from hf_gateway.tasks.chat.gateway import ChatGateway as ChatGateway
+    from hf_gateway.tasks.classification.gateway import ClassifyGateway as ClassifyGateway
     from hf_gateway.tasks.embedding.gateway import EmbeddingGateway as EmbeddingGateway
     from hf_gateway.tasks.image.gateway import ImageGateway as ImageGateway
     from hf_gateway.tasks.rerank.gateway import RerankGateway as RerankGateway
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from hf_gateway.values.embedding import EmbedResult as EmbedResult
     from hf_gateway.values.image import GeneratedImage as GeneratedImage
     from hf_gateway.values.image import ImageResult as ImageResult
+    from hf_gateway.values.labels import ClassifyResult as ClassifyResult
+    from hf_gateway.values.labels import Label as Label
     from hf_gateway.values.rerank import RerankHit as RerankHit
     from hf_gateway.values.rerank import RerankResult as RerankResult
     from hf_gateway.values.target import Target as Target
@@ -38,6 +41,8 @@ _HOME = {
     "ChatGateway": "tasks.chat.gateway",
     "ChatRequest": "values.chat",
     "ChatResult": "values.chat",
+    "ClassifyGateway": "tasks.classification.gateway",
+    "ClassifyResult": "values.labels",
     "EmbedResult": "values.embedding",
     "EmbeddingGateway": "tasks.embedding.gateway",
     "EmbeddingUnavailable": "errors",
@@ -46,6 +51,7 @@ _HOME = {
     "GeneratedImage": "values.image",
     "ImageGateway": "tasks.image.gateway",
     "ImageResult": "values.image",
+    "Label": "values.labels",
     "RerankGateway": "tasks.rerank.gateway",
     "RerankHit": "values.rerank",
     "RerankResult": "values.rerank",
@@ -64,6 +70,8 @@ __all__ = [
     "ChatGateway",
     "ChatRequest",
     "ChatResult",
+    "ClassifyGateway",
+    "ClassifyResult",
     "EmbedResult",
     "EmbeddingGateway",
     "EmbeddingUnavailable",
@@ -72,6 +80,7 @@ __all__ = [
     "GeneratedImage",
     "ImageGateway",
     "ImageResult",
+    "Label",
     "RerankGateway",
     "RerankHit",
     "RerankResult",

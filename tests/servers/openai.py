@@ -10,6 +10,7 @@ from typing import Any, Literal
 from tests.servers import Embed, float32_base64, normalized, tokens, unit_vectors
 from tests.servers.chat import Brain, Said, arguments_json, default_brain, pieces, prompt_words
 from tests.servers.images import images_answer
+from tests.servers.labels import label_list, logits, softmax
 from tests.servers.loopback import Loopback, Recorded, Reply, Stream
 
 CREATED = 1763600000
@@ -293,7 +294,8 @@ class FakeOpenAI(Loopback):
     `too_many_status`: 422 in FastAPI's form or 400 in OpenAI's. A text over `max_input_length` tokens (words + 2) gets
     vLLM's 400; without that limit nothing is too long. It chats with `brain`, in the way the fields of `ChatForm` given
     by name say; a conversation with more than `max_context` words gets vLLM's 400. It draws images of one pixel; a
-    `response_format` that is not among `image_formats` gets OpenAI's 400.
+    `response_format` that is not among `image_formats` gets OpenAI's 400. It labels texts as infinity does,
+    or, with `best_label`, as vLLM does.
     """
 
     def __init__(
@@ -314,6 +316,7 @@ class FakeOpenAI(Loopback):
         brain: Brain = default_brain,
         max_context: int | None = None,
         image_formats: Collection[str] = ("b64_json",),
+        best_label: bool = False,
         **form: Any,
     ) -> None:
         """Start it."""
@@ -332,6 +335,7 @@ class FakeOpenAI(Loopback):
         self.usage = usage
         self.brain = brain
         self.max_context = max_context
+        self.best_label = best_label
         self.form = ChatForm(**form)
         super().__init__()
 
@@ -346,6 +350,8 @@ class FakeOpenAI(Loopback):
             return Reply(200, {"object": "list", "data": [self._model(name) for name in self.models or ()]})
         if request.path == f"{self.prefix}/embeddings":
             return self._embeddings(request) if request.method == "POST" else _detail(405, "Method Not Allowed")
+        if request.path == f"{self.prefix}/classify":
+            return self._classify(request) if request.method == "POST" else _detail(405, "Method Not Allowed")
         if request.path == f"{self.prefix}/chat/completions":
             return self._chat(request) if request.method == "POST" else _detail(405, "Method Not Allowed")
         if request.path == f"{self.prefix}/images/generations":
@@ -373,6 +379,26 @@ class FakeOpenAI(Loopback):
         if body.get("response_format") not in (None, *self.image_formats):
             return _bad("Unknown parameter: 'response_format'.", "response_format", "unknown_parameter")
         return images_answer(body)
+
+    def _classify(self, request: Recorded) -> Reply:
+        """Label texts in infinity's form, or in vLLM's with `best_label`."""
+        body = request.json
+        texts = body["input"]
+        refusal = self._refusal(body.get("model"), texts)
+        if refusal is not None:
+            return refusal
+        count = sum(len(tokens(text)) for text in texts)
+        facts = {"id": "classify-1", "model": body.get("model") or "", "created": CREATED}
+        usage = {"usage": {"prompt_tokens": count, "total_tokens": count}}
+        if not self.best_label:
+            return Reply(200, {**facts, **usage, "object": "classify", "data": [label_list(text) for text in texts]})
+        data = [
+            {"index": i, "label": label_list(text)[0]["label"], "probs": softmax(logits(text)), "num_classes": 3}
+            for i, text in enumerate(texts)
+        ]
+        if self.shuffled:
+            data.reverse()
+        return Reply(200, {**facts, **usage, "object": "list", "data": data})
 
     def _embeddings(self, request: Recorded) -> Reply:
         try:

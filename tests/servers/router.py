@@ -1,5 +1,6 @@
 """Hugging Face: the Inference Providers router, and as much of the Hub as metadata and downloads need."""
 
+import base64
 import hashlib
 import json
 import math
@@ -13,6 +14,7 @@ from urllib.parse import unquote
 
 from tests.servers import Embed, normalized, tokens, unit_vectors
 from tests.servers.chat import Brain, default_brain, media_of
+from tests.servers.labels import run_pipeline
 from tests.servers.loopback import Loopback, Recorded, Reply, Stream
 from tests.servers.openai import ChatForm, chat_refusal, embedding_list, error
 
@@ -20,6 +22,7 @@ MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 REQUEST_ID = "Root=1-67dd4eec-07e37dfb1b8f0c5561175b24;afdb7922-1f75-40db-8230-fce532bc143d"
 
 _FEATURE_EXTRACTION = re.compile(r"/hf-inference/models/(?P<model>.+)/pipeline/feature-extraction")
+_CLASSIFIER = re.compile(r"/hf-inference/models/(?P<model>[^/]+/[^/]+)")
 _OPENAI_ROUTES = {
     "/scaleway/v1/embeddings": "scaleway",
     "/deepinfra/v1/openai/embeddings": "deepinfra",
@@ -117,7 +120,7 @@ class FakeRouter(Loopback):
 
     Chat models are those of `catalogue`, "model:provider", "model:cheapest" and "model:fastest" (as without a suffix, the
     first live one) among them. They answer with `brain`, in the way the fields of `ChatForm` given by name say. A
-    provider without tools leaves them unread.
+    provider without tools leaves them unread. `classifiers` maps a model to its pipeline of labels, on hf-inference.
     """
 
     def __init__(
@@ -133,6 +136,7 @@ class FakeRouter(Loopback):
         user: str = "x",
         catalogue: Sequence[Mapping[str, Any]] = tuple(CATALOGUE),
         brain: Brain = default_brain,
+        classifiers: Mapping[str, str] | None = None,
         **form: Any,
     ) -> None:
         """Start it; without `models` all four providers have all-MiniLM-L6-v2, scaleway as "all-minilm-l6-v2"."""
@@ -148,6 +152,7 @@ class FakeRouter(Loopback):
         self.user = user
         self.catalogue = {model["id"]: model for model in catalogue}
         self.brain = brain
+        self.classifiers = classifiers or {}
         self.form = ChatForm(**form)
         super().__init__()
 
@@ -162,6 +167,8 @@ class FakeRouter(Loopback):
             return self._listed(request.path.removeprefix("/v1/models").strip("/"))
         if request.method == "POST" and request.path == _CHAT:
             return self._chat(request)
+        if request.method == "POST" and (classifier := _CLASSIFIER.fullmatch(request.path)):
+            return self._refusal(request.bearer) or self._classified(classifier["model"], request)
         extraction = _FEATURE_EXTRACTION.fullmatch(request.path)
         provider = "hf-inference" if extraction else _OPENAI_ROUTES.get(request.path)
         if provider is None or request.method != "POST":
@@ -216,6 +223,25 @@ class FakeRouter(Loopback):
         if body.get("normalize"):
             vectors = [normalized(vector) for vector in vectors]
         return self._served("hf-inference", vectors[0] if isinstance(inputs, str) else vectors, headers)
+
+    def _classified(self, model: str, request: Recorded) -> Reply:
+        """Run the one pipeline that the model is tagged with: an image comes as bytes, or in base64 with parameters."""
+        pipeline = self.classifiers.get(model)
+        if pipeline is None:
+            return _text(404, "Not Found")
+        headers = {"x-compute-type": "cpu", "x-compute-characters": "-1", "x-sha": "0" * 40}
+        if request.headers["content-type"].startswith("image/"):
+            body: dict[str, Any] = {"inputs": request.body}
+        else:
+            body = request.json
+            if pipeline == "image-classification":
+                body["inputs"] = base64.b64decode(body["inputs"], validate=True)
+        if not body.get("inputs"):
+            return _error(400, ["Error in `inputs`: field required"])
+        found = run_pipeline(pipeline, body, 5 if pipeline == "image-classification" else None)
+        # A text without `top_k` comes back as a list in a list (recorded 2025).
+        nested = pipeline == "text-classification" and "top_k" not in body["parameters"]
+        return self._served("hf-inference", [found] if nested else found, headers)
 
     def _openai(self, provider: str, body: dict[str, Any]) -> Reply:
         model = body.get("model", "")

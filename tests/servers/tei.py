@@ -1,16 +1,18 @@
 """text-embeddings-inference, HTTP: `router/src/http/server.rs` and `core/src/tokenization.rs` of huggingface/TEI."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tests.servers import Embed, normalized, tokens, truncated, unit_vectors
+from tests.servers.labels import LABELS, label_list
 from tests.servers.loopback import Loopback, Recorded, Reply
 from tests.servers.openai import embedding_list
 
 _STATUS = {"Unhealthy": 503, "Backend": 424, "Overloaded": 429, "Validation": 422, "Tokenizer": 422, "Empty": 400}
 _EMBED = ("/embed", "/")
 _OPENAI = ("/v1/embeddings", "/embeddings")
+_PREDICT = "/predict"
 
 
 def error(kind: str, message: str, *, openai: bool = False) -> Reply:
@@ -42,8 +44,9 @@ class _Refused(Exception):
 class FakeTEI(Loopback):
     """A TEI that serves `model_id`; its tokens are words, plus two.
 
-    `model_type` is "embedding" or "reranker" (which refuses to embed, with 424). `auto_truncate` is what happens to a
-    text over `max_input_length` when the request does not say; like the real server's, it defaults to True.
+    `model_type` is "embedding", "reranker" or "classifier" (which refuse to embed, with 424); a classifier has `labels`.
+    `auto_truncate` is what happens to a text over `max_input_length` when the request does not
+    say; like the real server's, it defaults to True.
     `prompts` are what `prompt_name` chooses from. With an `api_key` everything but the health routes needs it.
     """
 
@@ -63,6 +66,7 @@ class FakeTEI(Loopback):
         version: str = "1.9.3",
         model_type: str = "embedding",
         model_dtype: str = "float32",
+        labels: Sequence[str] = LABELS,
     ) -> None:
         """Start it."""
         self.embed = embed
@@ -78,13 +82,14 @@ class FakeTEI(Loopback):
         self.version = version
         self.model_type = model_type
         self.model_dtype = model_dtype
+        self.labels = labels
         super().__init__()
 
     def handle(self, request: Recorded) -> Reply:
         """Route."""
         if request.method == "GET" and request.path in ("/health", "/ping", "/"):
             return Reply(200)
-        if request.path not in ("/info", *_EMBED, *_OPENAI):
+        if request.path not in ("/info", _PREDICT, *_EMBED, *_OPENAI):
             return Reply(404)
         if request.method != ("GET" if request.path == "/info" else "POST"):
             return Reply(405)
@@ -94,7 +99,40 @@ class FakeTEI(Loopback):
             return Reply(200, self._info())
         if len(request.body) > self.payload_limit:
             return Reply(413, "Failed to buffer the request body: length limit exceeded")
+        if request.path == _PREDICT or (request.path == "/" and self.model_type == "classifier"):
+            return self._predictions(request)
         return self._embeddings(request, openai=request.path in _OPENAI)
+
+    def _predictions(self, request: Recorded) -> Reply:
+        """Label texts: a text, a pair, or a list of lists of one text or two."""
+        body = request.json
+        inputs = body["inputs"]
+        single = isinstance(inputs, str) or (len(inputs) == 2 and all(isinstance(text, str) for text in inputs))
+        batch = [[inputs] if isinstance(inputs, str) else inputs] if single else inputs
+        if not all(isinstance(entry, list) and len(entry) in (1, 2) for entry in batch):
+            return Reply(422, "Failed to deserialize the JSON body into the target type: inputs: data did not match")
+        try:
+            texts = self._classified(batch, body)
+        except _Refused as refused:
+            return error(refused.kind, refused.message)
+        found = [label_list(text, self.labels, raw=body.get("raw_scores", False)) for text in texts]
+        count = sum(len(tokens(text)) for text in texts)
+        headers = _compute_headers(characters=sum(map(len, texts)), tokens=count)
+        return Reply(200, found[0] if single else found, headers)
+
+    def _classified(self, batch: list[list[str]], body: Mapping[str, Any]) -> list[str]:
+        """Return the inputs as the model gets them, a pair on two lines, or raise what the server refuses them with."""
+        if len(batch) > self.max_client_batch_size:
+            limit = self.max_client_batch_size
+            raise _Refused("Validation", f"batch size {len(batch)} > maximum allowed batch size {limit}")
+        if self.model_type != "classifier":
+            raise _Refused("Backend", "Backend error: Model is not a Sequence Classification model")
+        truncate = self.auto_truncate if body.get("truncate") is None else body["truncate"]
+        for entry in batch:
+            given = sum(len(tokens(text)) - 1 for text in entry) + 1
+            if not truncate and given > self.max_input_length:
+                raise _invalid(f"`inputs` must have less than {self.max_input_length} tokens. Given: {given}")
+        return ["\n".join([truncated(entry[0], self.max_input_length), *entry[1:]]) for entry in batch]
 
     def _embeddings(self, request: Recorded, *, openai: bool) -> Reply:
         try:
@@ -160,7 +198,10 @@ class FakeTEI(Loopback):
         return [_finite(normalized(vector) if normalize else vector) for vector in vectors]
 
     def _info(self) -> dict[str, Any]:
-        labels = {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
+        labels = {
+            "id2label": {str(number): label for number, label in enumerate(self.labels)},
+            "label2id": {label: number for number, label in enumerate(self.labels)},
+        }
         return {
             "model_id": self.model_id,
             "model_sha": self.model_sha,

@@ -80,6 +80,7 @@ class EndpointServer(Server):
         "embedding": EndpointEmbedding,
         "chat": EndpointChat,
         "image": "hf_gateway.backends.endpoint_image:EndpointImage",
+        "classification": "hf_gateway.backends.endpoint_classification:EndpointClassify",
     }
     option_types = {**OPTION_TYPES, "send_reasoning": OPENAI_REASONING}
     option_names = frozenset({"access", "stream", "stream_usage"}) | CHAT_OPTIONS

@@ -224,7 +224,11 @@ class HfServer(Server):
     """
 
     kind = kinds.HF
-    abilities = {"embedding": HfEmbedding, "chat": HfChat}
+    abilities = {
+        "embedding": HfEmbedding,
+        "chat": HfChat,
+        "classification": "hf_gateway.backends.hf_classification:HfClassify",
+    }
     option_types = {**OPTION_TYPES, "send_reasoning": OPENAI_REASONING}
     option_names = frozenset({"bill_to", "stream"}) | CHAT_OPTIONS
     tuning_options = option_names

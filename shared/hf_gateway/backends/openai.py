@@ -85,6 +85,7 @@ class OpenAIServer(Server):
         "embedding": OpenAIEmbedding,
         "chat": OpenAIChat,
         "image": "hf_gateway.backends.openai_image:OpenAIImage",
+        "classification": "hf_gateway.backends.openai_classification:OpenAIClassify",
     }
     option_types = {**OPTION_TYPES, "send_reasoning": OPENAI_REASONING}
     option_names = frozenset({"encoding", "max_texts", "stream", "stream_usage"}) | CHAT_OPTIONS

@@ -119,7 +119,11 @@ class TeiServer(Server):
     """
 
     kind = kinds.TEI
-    abilities = {"embedding": TeiEmbedding, "rerank": "hf_gateway.backends.tei_rerank:TeiRerank"}
+    abilities = {
+        "embedding": TeiEmbedding,
+        "rerank": "hf_gateway.backends.tei_rerank:TeiRerank",
+        "classification": "hf_gateway.backends.tei_classification:TeiClassify",
+    }
     option_types = OPTION_TYPES
     option_names = frozenset({"openai", "prompt_names"})
     info: tei.Info | None = None

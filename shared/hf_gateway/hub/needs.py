@@ -37,6 +37,8 @@ _GENERATES = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel", "ForSeq2
 VECTOR_TAGS = frozenset({"feature-extraction", "sentence-similarity"})
 """Pipeline tags of models whose answer is a vector."""
 RANKING_TAGS = frozenset({"text-ranking"})
+CLASSIFICATION_TAGS = frozenset({"text-classification", "zero-shot-classification", "image-classification"})
+"""Pipeline tags of models whose answer is a label with a score."""
 GENERATION_TAGS = frozenset({"text-generation", "image-text-to-text", "text2text-generation"})
 """Pipeline tags of models that write text."""
 _WITHOUT_CACHE = ("mamba", "linear_attention", "recurrent", "conv", "ssm")
@@ -80,7 +82,8 @@ def generates_text(metadata: ModelMetadata) -> bool:
         return metadata.pipeline_tag not in VECTOR_TAGS
     made = [str(each) for each in _architectures(metadata.config)]
     return metadata.pipeline_tag in GENERATION_TAGS or (
-        metadata.pipeline_tag not in VECTOR_TAGS | RANKING_TAGS and any(each.endswith(_GENERATES) for each in made)
+        metadata.pipeline_tag not in VECTOR_TAGS | RANKING_TAGS | CLASSIFICATION_TAGS
+        and any(each.endswith(_GENERATES) for each in made)
     )
 
 

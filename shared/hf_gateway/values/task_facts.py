@@ -59,13 +59,21 @@ IMAGE = TaskFacts(
     metric_group="inference",
     units=("input_tokens", "output_tokens", "images", "seconds"),
 )
+CLASSIFICATION = TaskFacts(
+    name="classification",
+    price_task="text-classification",
+    operation="classify",
+    metric_group="classify",
+    units=("input_tokens", "documents", "images"),
+    aliases=("zero-shot-classification", "image-classification"),
+)
 
 
 def _by_name(tasks: Iterable[TaskFacts]) -> dict[str, TaskFacts]:
     return {name: task for task in tasks for name in (task.name, task.price_task, *task.aliases)}
 
 
-_OURS = _by_name((EMBEDDING, CHAT, RERANK, IMAGE))
+_OURS = _by_name((EMBEDDING, CHAT, RERANK, IMAGE, CLASSIFICATION))
 """Looked up first: a background thread that prices a call of ours has nothing to import."""
 
 

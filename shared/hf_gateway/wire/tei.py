@@ -1,4 +1,4 @@
-"""text-embeddings-inference: `/info` and `/embed` (github.com/huggingface/text-embeddings-inference, docs/openapi.json)."""
+"""text-embeddings-inference: its routes for each task (github.com/huggingface/text-embeddings-inference, docs/openapi.json)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,10 +7,12 @@ from typing import Any
 from hf_gateway.errors import BadResponse
 from hf_gateway.values.embedding import EmbedAnswer
 from hf_gateway.values.http import HttpRequest, HttpResponse
+from hf_gateway.values.labels import ClassifyAnswer
 from hf_gateway.values.rerank import RerankAnswer, Scale
 from hf_gateway.values.usage import Usage, parse_token_count
 from hf_gateway.wire.fields import count_of, object_of, text_of
 from hf_gateway.wire.http import get, post_json, read_json, read_vectors, server_identity
+from hf_gateway.wire.labels import label_lists
 from hf_gateway.wire.ranking import scores_of
 from hf_gateway.wire.rows import rows_of
 
@@ -27,6 +29,8 @@ EMBEDDING_MODEL = "embedding"
 """What `/info` calls the type of a model for embeddings."""
 RERANKER = "reranker"
 """What `/info` calls the type of a model that scores pairs of texts."""
+CLASSIFIER = "classifier"
+"""What `/info` calls the type of a model that labels texts."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,8 @@ class Info:
     """Of the server."""
     precision: str | None
     """As in `VectorSpace`."""
+    labels: tuple[str, ...] = ()
+    """The labels of a classifier, in the order of its outputs."""
 
     @property
     def embeds(self) -> bool:
@@ -92,7 +98,13 @@ def decode_info(response: HttpResponse, *, target: str) -> Info:
         max_tokens=count_of(data.get("max_input_length")),
         version=text_of(data.get("version")),
         precision=_precision(data.get("model_dtype")),
+        labels=_labels(object_of(detail).get("id2label")),
     )
+
+
+def _labels(named: Any) -> tuple[str, ...]:
+    numbered = {name: text_of(label) for name, label in object_of(named).items() if name.isdecimal()}
+    return tuple(label for name in sorted(numbered, key=int) if (label := numbered[name]))
 
 
 def _pooling(name: Any) -> str | None:
@@ -166,3 +178,28 @@ def decode_rerank(response: HttpResponse, count: int, scale: Scale, *, target: s
         raise BadResponse("answered with something else than a list of scores", target=target)
     scores = scores_of(entries, count, "score", target=target)
     return RerankAnswer(scores, scale, Usage(parse_token_count(response.headers.get("x-compute-tokens"))))
+
+
+def encode_predict(url: str, inputs: Sequence[Sequence[str]], *, truncate: bool, raw_scores: bool) -> HttpRequest:
+    """Build `POST /predict`.
+
+    Args:
+        url: the server's base URL.
+        inputs: texts as lists of one, or pairs of texts. A plain list of two texts would be read as a pair.
+        truncate: whether inputs that are too long may be truncated.
+        raw_scores: whether the scores are to be logits rather than probabilities.
+    """
+    payload = {"inputs": [list(each) for each in inputs], "truncate": truncate, "raw_scores": raw_scores}
+    return post_json(f"{url}/predict", payload)
+
+
+def decode_predict(response: HttpResponse, count: int, *, target: str) -> ClassifyAnswer:
+    """Read the labels of each input, and the tokens from the `x-compute-tokens` header.
+
+    Args:
+        response: the server's response.
+        count: how many inputs were sent.
+        target: label for errors.
+    """
+    labels = label_lists(read_json(response, target=target), count, target=target)
+    return ClassifyAnswer(labels, Usage(parse_token_count(response.headers.get("x-compute-tokens"))))

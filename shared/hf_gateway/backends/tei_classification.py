@@ -1,0 +1,142 @@
+"""Classification by text-embeddings-inference."""
+
+from collections.abc import Sequence
+
+from hf_gateway.backends.base import ProbeReport
+from hf_gateway.backends.batching import Texts
+from hf_gateway.backends.classification import ClassifyAbility
+from hf_gateway.backends.tei import TeiServer
+from hf_gateway.errors import BadResponse, BatchTooLarge, ModelNotFound, Unsupported
+from hf_gateway.runtime.effects import Effects
+from hf_gateway.values.labels import ClassifyAnswer, ClassifyRequest, Label, entailment, zero_shot_scores
+from hf_gateway.wire import tei
+
+
+class Prediction:
+    """`/predict`, for labels of the model, and for labels of the caller if the model judges entailment.
+
+    Args:
+        ability: sends the requests.
+        url: the server's base URL.
+    """
+
+    def __init__(self, ability: ClassifyAbility, url: str) -> None:
+        self._ability = ability
+        self._url = url
+
+    def of(self, request: ClassifyRequest, info: tei.Info) -> Effects:
+        """Label each text of a batch; returns a `ClassifyAnswer`.
+
+        Args:
+            request: texts.
+            info: the server's report.
+
+        Raises:
+            Unsupported: labels of the caller, and a model without entailment among its labels.
+        """
+        if not request.labels:
+            return (yield from self._predict(request, [(text,) for text in request.texts], raw_scores=False))
+        found, label = entailment(info.labels), self._ability.target.label
+        if found is None:
+            raise Unsupported(
+                f"serves {info.model}, which knows its own labels only ({', '.join(info.labels)}); labels of your own need a "
+                "model for natural language inference",
+                target=label,
+            )
+        names = [info.labels[place] for place in found]
+        pairs = [(text, hypothesis) for text in request.texts for hypothesis in request.hypotheses]
+        answer: ClassifyAnswer = yield from self._predict(request, pairs, raw_scores=True)
+        logits = [_scores_of(labels, names, label) for labels in answer.labels]
+        width = len(request.labels)
+        scored = [
+            zero_shot_scores(logits[start : start + width], multi_label=request.multi_label)
+            for start in range(0, len(logits), width)
+        ]
+        labels = [list(map(Label, request.labels, scores)) for scores in scored]
+        return ClassifyAnswer(labels, answer.usage)
+
+    def _predict(self, request: ClassifyRequest, inputs: Sequence[Sequence[str]], *, raw_scores: bool) -> Effects:
+        message = tei.encode_predict(self._url, inputs, truncate=request.truncate, raw_scores=raw_scores)
+        response = yield from self._ability.ask(message)
+        return tei.decode_predict(response, len(inputs), target=self._ability.target.label)
+
+
+def _scores_of(labels: Sequence[Label], names: Sequence[str], target: str) -> tuple[float, float]:
+    """Return the scores of two labels."""
+    scores = {each.label: each.score for each in labels}
+    if not scores.keys() >= set(names):
+        raise BadResponse(f"answered without the labels {' and '.join(names)}", target=target)
+    first, second = (scores[name] for name in names)
+    return first, second
+
+
+def check_texts_at_once(request: ClassifyRequest, most: int, max_bytes: int) -> None:
+    """Raise BatchTooLarge for more inputs of the model than a server takes: each text counts once for each given label.
+
+    Args:
+        request: texts.
+        most: inputs that the server takes at once.
+        max_bytes: maximum of a request.
+    """
+    texts = max(1, most // max(1, len(request.labels)))
+    if len(request.texts) > texts:
+        raise BatchTooLarge(f"takes {most} inputs at once", max_texts=texts, max_bytes=max_bytes)
+
+
+class TeiClassify(ClassifyAbility):
+    """Calls `/predict`, within the limits of `/info`."""
+
+    server: TeiServer
+    max_bytes = tei.DEFAULT_MAX_BYTES
+
+    @property
+    def context(self) -> int | None:
+        """The server's maximum tokens of a text; None until it was asked."""
+        return self.server.info.max_tokens if self.server.info else None
+
+    @property
+    def most_texts(self) -> int:  # type: ignore[override]
+        """Maximum inputs per request; until the server was asked, its default."""
+        return self.server.info.max_texts if self.server.info else tei.DEFAULT_MAX_TEXTS
+
+    def note_batch_limit(self, limit: BatchTooLarge, request: Texts) -> None:
+        """Ask `/info` again after a refusal: the server must have been replaced.
+
+        Args:
+            limit: the refusal.
+            request: the refused batch.
+        """
+        super().note_batch_limit(limit, request)
+        if limit.status is not None:
+            self.server.info = None
+
+    def classify(self, request: ClassifyRequest) -> Effects:
+        """Label a batch that fits; raises BatchTooLarge, before anything is sent, for one that does not."""
+        self.refuse_images(request)
+        info: tei.Info = yield from self.server.fetch_info(self._check)
+        self.check_count(request)
+        check_texts_at_once(request, self.most_texts, self.max_bytes)
+        return (yield from Prediction(self, self.server.base_url).of(request, info))
+
+    def probe(self) -> Effects:
+        """Ask `/info`; `/health` would answer without a key too."""
+        self.server.info = None
+        info = yield from self.server.fetch_info(self._check)
+        return ProbeReport(
+            [info.model],
+            f"text-embeddings-inference {info.version or ''}, {len(info.labels)} labels, {info.max_texts} texts at once",
+        )
+
+    def _check(self, info: tei.Info) -> None:
+        check_classifier(info, self.target.label)
+
+
+def check_classifier(info: tei.Info, target: str) -> None:
+    """Raise ModelNotFound for a server whose model does not label texts.
+
+    Args:
+        info: the server's report.
+        target: label for errors.
+    """
+    if info.kind != tei.CLASSIFIER:
+        raise ModelNotFound(f"serves {info.model}, whose type is {info.kind}, and not a classifier", target=target)

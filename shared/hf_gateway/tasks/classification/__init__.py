@@ -1,0 +1,1 @@
+"""Labels with scores for texts and images."""

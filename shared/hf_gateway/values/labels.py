@@ -1,0 +1,215 @@
+"""The values of a classification: request, answer of a target, labels with scores."""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from hf_gateway.errors import BatchTooLarge, InvalidRequest
+from hf_gateway.values.image_type import SUPPORTED, image_type
+from hf_gateway.values.result import Result
+from hf_gateway.values.text_batches import checked_texts, iterable, split_texts, text_fault
+from hf_gateway.values.usage import Usage
+from hf_gateway.values.wording import quantity
+
+DEFAULT_TEMPLATE = "This example is {}."
+"""The default of transformers and of the hosted models."""
+CONSEQUENCE = "nothing was classified"
+
+
+@dataclass(frozen=True)
+class Label:
+    """A label of an input."""
+
+    label: str
+    """Its name: the model's own, or one of those that were given."""
+    score: float
+    """Higher is more likely; of most models a probability from 0 to 1."""
+
+
+def template_fault(template: Any) -> str | None:
+    """Return why a text cannot be a hypothesis template, in words that follow its name; None for a valid one."""
+    if not isinstance(template, str) or template.count("{}") != 1 or template.count("{") + template.count("}") != 2:
+        return f"is a text with one {{}} where the label belongs, such as {DEFAULT_TEMPLATE!r}, not {template!r:.80}"
+    return None
+
+
+@dataclass(frozen=True)
+class ClassifyRequest:
+    """Texts or images, and how to label them."""
+
+    texts: Sequence[str] = ()
+    """The texts, checked by `of`; empty for images."""
+    images: Sequence[bytes] = field(default=(), repr=False)
+    """The images, checked by `of`; empty for texts."""
+    labels: tuple[str, ...] = ()
+    """The labels to choose from (zero-shot classification); empty for the model's own."""
+    multi_label: bool = False
+    """Whether each of these labels is scored by itself; otherwise their scores add up to 1."""
+    hypothesis_template: str = DEFAULT_TEMPLATE
+    """The sentence that a model for zero-shot classification judges, with {} for the label."""
+    truncate: bool = False
+    """Whether a text that is too long for the model is truncated rather than refused."""
+    top_k: int | None = None
+    """How many labels are wanted for each input; None for all."""
+
+    @classmethod
+    def of(
+        cls,
+        inputs: Iterable[str] | Iterable[bytes],
+        *,
+        labels: Iterable[str] | None = None,
+        multi_label: bool = False,
+        hypothesis_template: str = DEFAULT_TEMPLATE,
+        truncate: bool = False,
+        top_k: int | None = None,
+    ) -> Self:
+        """Check a caller's arguments before anything is sent.
+
+        Args:
+            inputs: strings, or images as bytes.
+            labels: the labels to choose from, for texts only; None for the model's own.
+            multi_label: whether each label is scored by itself.
+            hypothesis_template: the sentence to judge, with {} for the label.
+            truncate: whether texts that are too long may be truncated.
+            top_k: how many labels are wanted for each input; None for all.
+
+        Raises:
+            InvalidRequest: an argument is invalid; names an input by its index.
+        """
+        if top_k is not None and (type(top_k) is not int or top_k < 1):
+            raise InvalidRequest(f"top_k is a whole number above 0, or None for all, not {top_k!r}; {CONSEQUENCE}")
+        if fault := template_fault(hypothesis_template):
+            raise InvalidRequest(f"hypothesis_template {fault}; {CONSEQUENCE}")
+        listed = list(iterable(inputs, "a list", "inputs"))
+        wanted = None if labels is None else _checked_labels(labels)
+        if listed and isinstance(listed[0], bytes | bytearray | memoryview):
+            if wanted is not None:
+                raise InvalidRequest(f"labels are for texts; an image gets the labels of its model; {CONSEQUENCE}")
+            return cls(images=_checked_images(listed), top_k=top_k)
+        texts = checked_texts(listed, CONSEQUENCE, argument="inputs")
+        return cls(texts, (), wanted or (), multi_label, hypothesis_template, truncate, top_k)
+
+    @property
+    def inputs(self) -> Sequence[str] | Sequence[bytes]:
+        """The texts or the images."""
+        return self.images or self.texts
+
+    @property
+    def hypotheses(self) -> list[str]:
+        """The sentence of each of the given labels."""
+        return [self.hypothesis_template.replace("{}", label) for label in self.labels]
+
+    def split(self, limit: BatchTooLarge) -> list[Self] | None:
+        """Return the fewest parts that respect the limit, in order; None if one input is too large by itself."""
+        if self.images:
+            count = len(self.images)
+            most = min(limit.max_texts or (count + 1) // 2, count - 1)
+            starts = range(0, count, most) if most else ()
+            return [dataclasses.replace(self, images=self.images[start : start + most]) for start in starts] or None
+        parts = split_texts(self.texts, limit)
+        return None if parts is None else [dataclasses.replace(self, texts=part) for part in parts]
+
+
+def _checked_labels(labels: Iterable[str]) -> tuple[str, ...]:
+    listed = tuple(iterable(labels, "a list", "labels"))
+    if not listed:
+        raise InvalidRequest(f"labels is empty; leave it out for the model's own labels; {CONSEQUENCE}")
+    for index, label in enumerate(listed):
+        if fault := text_fault(label):
+            raise InvalidRequest(f"label {index} of {len(listed)} {fault}; {CONSEQUENCE}")
+    if doubled := next((label for label in listed if listed.count(label) > 1), None):
+        raise InvalidRequest(f"the label {doubled[:80]!r} is given twice; {CONSEQUENCE}")
+    return listed
+
+
+def _checked_images(images: Sequence[Any]) -> list[bytes]:
+    found = []
+    for index, image in enumerate(images):
+        place = f"input {index} of {len(images)}"
+        if not isinstance(image, bytes | bytearray | memoryview):
+            raise InvalidRequest(f"{place} is {type(image).__name__}, and others are images; {CONSEQUENCE}")
+        data = bytes(image)
+        if image_type(data) is None:
+            size = quantity(len(data), "byte")
+            raise InvalidRequest(f"{place} ({size}) is not an image of the type {SUPPORTED}; {CONSEQUENCE}")
+        found.append(data)
+    return found
+
+
+@dataclass(frozen=True)
+class ClassifyAnswer:
+    """The answer of a backend to one request."""
+
+    labels: Sequence[Sequence[Label]]
+    """The labels of each input, in the order of the inputs; in any order for each."""
+    usage: Usage = field(default_factory=Usage)
+    """Tokens, as far as the server reported them."""
+    model: str | None = None
+    """The model that served, as the server reports it."""
+    provider: str | None = None
+    """Who ran it, if the server reports that."""
+    request_id: str | None = None
+    """The server's or provider's id of the request."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifyResult(Result):
+    """The labels of n inputs, in their order. A sequence of them."""
+
+    served_by: tuple[str, ...]
+    """Label of the target that classified the inputs; empty for no inputs."""
+    labels: tuple[tuple[Label, ...], ...]
+    """The labels of each input, the most likely first; as many as the target returned, or the first `top_k` of them."""
+
+    def __len__(self) -> int:
+        """Return the number of inputs."""
+        return len(self.labels)
+
+    def __iter__(self) -> Iterator[tuple[Label, ...]]:
+        """Iterate over the inputs' labels."""
+        return iter(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Label, ...]:
+        """Return the labels of an input, the most likely first."""
+        return self.labels[index]
+
+    @property
+    def best(self) -> list[Label]:
+        """The most likely label of each input."""
+        return [labels[0] for labels in self.labels]
+
+
+def entailment(names: Sequence[str]) -> tuple[int, int] | None:
+    """Return the indexes of entailment and contradiction among the labels of a model for natural language inference.
+
+    As transformers finds them: entailment by its name, contradiction as the first of the others, which for models with
+    entailment first is the last one.
+
+    Args:
+        names: the model's labels in the order of its outputs.
+    """
+    found = next((index for index, name in enumerate(names) if name.lower().startswith("entail")), None)
+    if found is None or len(names) < 2:
+        return None
+    return found, (len(names) - 1 if found == 0 else 0)
+
+
+def zero_shot_scores(logits: Sequence[tuple[float, float]], *, multi_label: bool) -> list[float]:
+    """Return the scores of given labels from the judgements of a model for natural language inference.
+
+    Args:
+        logits: those of entailment and contradiction for the sentence of each label.
+        multi_label: whether each label is scored by itself; a single label always is.
+    """
+    if multi_label or len(logits) == 1:
+        return [_share(entails, [entails, contradicts]) for entails, contradicts in logits]
+    entailing = [entails for entails, _ in logits]
+    return [_share(entails, entailing) for entails in entailing]
+
+
+def _share(logit: float, logits: Sequence[float]) -> float:
+    """Return the part of one logit in the softmax of all, without overflow."""
+    highest = max(logits)
+    return math.exp(logit - highest) / math.fsum(math.exp(each - highest) for each in logits)

@@ -1,0 +1,77 @@
+"""`POST /classify` of servers with OpenAI's API: infinity (`/classify` below its prefix), vLLM and SGLang (`/v1/classify`).
+
+Sources: infinity_emb/fastapi_schemas/pymodels.py; docs.sglang.io, "Classification API", whose form is vLLM's.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from hf_gateway.errors import BadResponse
+from hf_gateway.values.http import HttpRequest, HttpResponse
+from hf_gateway.values.labels import ClassifyAnswer, Label
+from hf_gateway.values.usage import Usage, parse_token_count
+from hf_gateway.values.wording import quantity
+from hf_gateway.wire.fields import object_of, text_of
+from hf_gateway.wire.http import post_json, read_json
+from hf_gateway.wire.labels import label_lists
+from hf_gateway.wire.openai import endpoint
+
+
+def encode_classify(url: str, model: str | None, texts: Sequence[str]) -> HttpRequest:
+    """Build the POST.
+
+    Args:
+        url: the server's base URL, or that of the route itself.
+        model: the model's name there.
+        texts: the texts.
+    """
+    named = {} if model is None else {"model": model}
+    return post_json(endpoint(url, "classify"), {**named, "input": list(texts)})
+
+
+def decode_classify(response: HttpResponse, count: int, *, target: str) -> ClassifyAnswer:
+    """Read the labels of each text: all of them (infinity), or the best one, since vLLM names no others.
+
+    Args:
+        response: the server's response.
+        count: how many texts were sent.
+        target: label for errors.
+    """
+    data = read_json(response, target=target)
+    entries = data.get("data") if isinstance(data, dict) else None
+    if not isinstance(entries, list):
+        raise BadResponse("the answer has no list 'data'; does this server classify?", target=target)
+    best = [entry for entry in entries if isinstance(entry, dict) and "probs" in entry]
+    if entries and len(best) == len(entries):
+        found = _best_of_each(best, count, target)
+    else:
+        found = label_lists(entries, count, target=target)
+    usage = object_of(data.get("usage"))
+    tokens = parse_token_count(usage.get("prompt_tokens", usage.get("total_tokens")))
+    return ClassifyAnswer(found, Usage(tokens), text_of(data.get("model")), request_id=text_of(data.get("id")))
+
+
+def _best_of_each(entries: list[dict[str, Any]], count: int, target: str) -> list[list[Label]]:
+    places: dict[int, list[Label]] = {}
+    for place, entry in enumerate(entries):
+        name, scores = text_of(entry.get("label")), entry["probs"]
+        index = entry.get("index", place)
+        if type(index) is not int or not 0 <= index < count or index in places:
+            raise BadResponse(
+                f"the 'index' numbers are not 0 to {count - 1}, each once, so it is not known which label belongs to "
+                "which text",
+                target=target,
+            )
+        if not isinstance(scores, list) or not scores or not all(map(_is_number, scores)) or name is None:
+            raise BadResponse(f"answered for input {index} without a label or its probabilities", target=target)
+        places[index] = [Label(name, float(max(scores)))]
+    if len(places) != count:
+        raise BadResponse(
+            f"answered with labels of {quantity(len(places), 'input')} for {quantity(count, 'input')}", target=target
+        )
+    return [places[index] for index in range(count)]
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
