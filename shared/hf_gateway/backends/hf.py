@@ -228,6 +228,7 @@ class HfServer(Server):
         "embedding": HfEmbedding,
         "chat": HfChat,
         "classification": "hf_gateway.backends.hf_classification:HfClassify",
+        "image": "hf_gateway.backends.hf_image:HfImage",
     }
     option_types = {**OPTION_TYPES, "send_reasoning": OPENAI_REASONING}
     option_names = frozenset({"bill_to", "stream"}) | CHAT_OPTIONS

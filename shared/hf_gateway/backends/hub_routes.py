@@ -1,6 +1,7 @@
 """The Hub's list of the providers of a model, by which `hf` targets choose where a request goes."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from hf_gateway.backends.base import Server
 from hf_gateway.errors import (
@@ -127,7 +128,7 @@ class HubRoutes:
             ):
                 # hf-inference is called by the model's own name.
                 model = self.model if route.provider == "hf-inference" else route.model
-                return Route(route.provider, model, route.pipeline, route.status)
+                return replace(route, model=model)
         listed = ", ".join(f"{route.provider} ({route.pipeline}, {route.status})" for route in routes) or "no provider"
         who = f"provider {wanted!r} does not serve" if wanted else "no provider serves"
         raise ModelNotFound(

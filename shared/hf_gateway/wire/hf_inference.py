@@ -41,6 +41,8 @@ class Route:
     """The task it serves, in the Hub's words: `feature-extraction`."""
     status: str
     """The Hub's word for its state, such as `live`."""
+    adapter: str | None = None
+    """The file with the weights of a LoRA adapter, for a provider that runs its base model."""
 
 
 def feature_extraction_url(router: str, model: str) -> str:
@@ -187,6 +189,7 @@ def decode_routes(response: HttpResponse, *, target: str) -> list[Route]:
             text_of(entry.get("providerId")) or text_of(data.get("id")) or "",
             text_of(entry.get("task")) or "",
             text_of(entry.get("status")) or "",
+            text_of(entry.get("adapterWeightsPath")),
         )
         for entry in map(object_of, list_of(mapping))
         if (provider := text_of(entry.get("provider")))

@@ -36,12 +36,13 @@ def refusal(response: HttpResponse, *, target: str) -> GatewayError:
     return classify(response.status, response.headers, body, target=target)
 
 
-def read_json(response: HttpResponse, *, target: str) -> Any:
+def read_json(response: HttpResponse, *, target: str, job: bool = False) -> Any:
     """Return the JSON of a successful response that has images in it.
 
     Args:
         response: the server's response.
         target: label for errors.
+        job: whether it describes a job, whose own error is for the caller to read.
 
     Raises:
         BadResponse: it is not JSON; the message does not repeat it.
@@ -53,7 +54,7 @@ def read_json(response: HttpResponse, *, target: str) -> Any:
         found = loads(response.body)
     except (ValueError, RecursionError):
         raise _not(response, "JSON", target) from None
-    if isinstance(found, dict) and (error := classify_inside(found, target=target)) is not None:
+    if not job and isinstance(found, dict) and (error := classify_inside(found, target=target)) is not None:
         raise error
     return found
 

@@ -1,6 +1,5 @@
 """Images through the chain: how many requests they take, what is asked for, what is refused, and what is recorded."""
 
-import dataclasses
 import logging
 import traceback
 from collections.abc import Iterator
@@ -10,14 +9,12 @@ from typing import Any
 import pytest
 
 from hf_gateway import Gateway, ImageGateway, Target, errors
-from hf_gateway.http.transport import HttpTransport
 from hf_gateway.ledger.prices import Price, PriceEntry
-from hf_gateway.runtime.effects import Send
-from hf_gateway.values.http import HttpResponse
 from hf_gateway.values.image import GeneratedImage, image_type
 from tests.servers.images import JPEG, WEBP, base64_of, image_list, png
 from tests.servers.loopback import Loopback, Recorded, Reply
 from tests.servers.openai import FakeOpenAI
+from tests.support.elsewhere import Elsewhere
 from tests.support.embedders import chain
 from tests.support.image_callers import FORMS, ImageCaller
 from tests.support.late import COLLECTED
@@ -153,29 +150,6 @@ class TestRequests:
         primary.fail(Reply(200, image_list(png("a cat"), usage=usage)))
         result = ImageCaller(form, chain(primary)).generate("a cat")
         assert (result.usage.input_tokens, result.usage.output_tokens, result.usage.images) == (13, 4160, 1)
-
-
-class Elsewhere:
-    """A transport for which `https://files.test` is a loopback server; everything else is refused a connection there."""
-
-    def __init__(self, server: Loopback) -> None:
-        self._inner: Any = HttpTransport()
-        self._server = server
-        self.headers: list[dict[str, str]] = []
-
-    def _moved(self, send: Send) -> Send:
-        url = send.request.url
-        if not url.startswith("https://files.test/"):
-            return send
-        self.headers.append(send.credential.header_for(url) if send.credential else {})
-        moved = url.replace("https://files.test", self._server.url)
-        return dataclasses.replace(send, request=dataclasses.replace(send.request, url=moved), credential=None)
-
-    def send(self, send: Send, **limits: Any) -> HttpResponse:
-        return self._inner.send(self._moved(send), **limits)
-
-    async def asend(self, send: Send, **limits: Any) -> HttpResponse:
-        return await self._inner.asend(self._moved(send), **limits)
 
 
 class Files(Loopback):

@@ -5,6 +5,7 @@ from hf_gateway.tasks.base import Task
 from hf_gateway.values.hub_model import ModelMetadata
 from hf_gateway.values.hub_task import HubTask
 from hf_gateway.values.task_facts import IMAGE
+from hf_gateway.wire.provider_images import FORMS
 
 PIPELINE_TAGS = frozenset({IMAGE.price_task})
 
@@ -24,7 +25,7 @@ TASK = Task(
         engines=(("diffusers", "transformers", "torch"),),
         needs_safetensors=True,
         loads_folders=True,
-        providers=frozenset(),
+        providers=frozenset(FORMS),
     ),
     settings=ImageSettings,
     gateway="hf_gateway.tasks.image.gateway:ImageGateway",
