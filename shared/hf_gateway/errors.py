@@ -212,18 +212,17 @@ class ContextOverflow(InvalidRequest):
         self.length = length
         self.place = place
 
-    def of_text(self, place: int, count: int) -> Self:
+    def of_text(self, place: int, count: int, noun: str = "text") -> Self:
         """Return the same error for a text of a call.
 
         Args:
             place: the text's index.
             count: how many texts the call has.
+            noun: what a text is called.
         """
-        named = f"text {place} of {count}"
+        named = f"{noun} {place} of {count}"
         words = (
-            self.message
-            if self.place is None
-            else self.message.removeprefix(f"text {self.place} of ").partition(" ")[2]
+            self.message if self.place is None else self.message.partition(f" {self.place} of ")[2].partition(" ")[2]
         )
         found = self.restated(f"{named}: {words}" if self.place is None else f"{named} {words}", self.retry_after)
         found.place = place

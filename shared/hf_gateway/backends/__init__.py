@@ -25,6 +25,7 @@ every part of hf-gateway goes by.
         abilities = {"embedding": MyEmbedding}
 """
 
+import contextlib
 import os
 from collections.abc import Mapping
 from pkgutil import resolve_name
@@ -93,7 +94,8 @@ def open_ability(
     ability = kind.abilities.get(options.task)
     if ability is None:
         raise ConfigError(
-            f"target {target.label!r} does not support {options.task}; it is for {', '.join(kind.abilities)}"
+            f"target {target.label!r} does not support {options.task}; it is for {', '.join(kind.abilities)}. Kinds of target "
+            f"for {options.task}: {', '.join(_kinds_for(options.task)) or 'none is installed'}"
         )
     if isinstance(ability, str):
         ability = resolve_name(ability)
@@ -101,3 +103,15 @@ def open_ability(
     if not isinstance(made, base):
         raise ConfigError(f"what {kind.__name__} has for {options.task} is not derived from {base.__name__}")
     return made
+
+
+def _kinds_for(task: str) -> list[str]:
+    """Return the installed kinds that support a task."""
+    found = []
+    for kind in registered():
+        with contextlib.suppress(
+            Exception
+        ):  # another package's class that cannot be imported is not what is reported here
+            if task in server_class(kind).abilities:
+                found.append(kind)
+    return found

@@ -81,6 +81,7 @@ class EndpointServer(Server):
         "chat": EndpointChat,
         "image": "hf_gateway.backends.endpoint_image:EndpointImage",
         "classification": "hf_gateway.backends.endpoint_classification:EndpointClassify",
+        "rerank": "hf_gateway.backends.tei_rerank:EndpointRerank",
     }
     option_types = {**OPTION_TYPES, "send_reasoning": OPENAI_REASONING}
     option_names = frozenset({"access", "stream", "stream_usage"}) | CHAT_OPTIONS

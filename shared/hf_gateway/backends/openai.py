@@ -72,11 +72,12 @@ class OpenAIServer(Server):
     """A server of vLLM, TGI, llama.cpp, LM Studio, transformers serve, infinity and the like.
 
     A URL without a path gets `/v1/embeddings` (or `/v1/chat/completions`), one with a path `/embeddings`, and one that ends in
-    `/embeddings` is used unchanged. Options: `encoding` ("auto": base64, a quarter of the bytes, unless the server refuses it;
-    "float" and "base64" request only that one), `max_texts` (texts per request, 256); for chat `stream_usage` (False for a server
-    without stream_options), `stream` (False for one that cannot stream), `send_reasoning` ("auto": the reasoning of turns
-    with tool calls is sent back under the name in the server's answers, unless it refuses that; "never"; or the name,
-    "reasoning_content" or "reasoning") and `think_tags` ("auto": `<think>…</think>` at the beginning of an answer is
+    `/embeddings` is used unchanged; for reranking likewise with `/rerank`. Options: `encoding` ("auto": base64, a quarter of the
+    bytes, unless the server refuses it; "float" and "base64" request only that one), `max_texts` (texts per request, 256;
+    documents, 200); for reranking `scores` ("auto": found by their values; "probability" or "logit"); for chat `stream_usage`
+    (False for a server without stream_options), `stream` (False for one that cannot stream), `send_reasoning` ("auto": the
+    reasoning of turns with tool calls is sent back under the name in the server's answers, unless it refuses that; "never"; or
+    the name, "reasoning_content" or "reasoning") and `think_tags` ("auto": `<think>…</think>` at the beginning of an answer is
     reasoning; "opened": the prompt ends with the opening tag; "keep": the text is not changed).
     """
 
@@ -86,9 +87,10 @@ class OpenAIServer(Server):
         "chat": OpenAIChat,
         "image": "hf_gateway.backends.openai_image:OpenAIImage",
         "classification": "hf_gateway.backends.openai_classification:OpenAIClassify",
+        "rerank": "hf_gateway.backends.openai_rerank:OpenAIRerank",
     }
     option_types = {**OPTION_TYPES, "send_reasoning": OPENAI_REASONING}
-    option_names = frozenset({"encoding", "max_texts", "stream", "stream_usage"}) | CHAT_OPTIONS
+    option_names = frozenset({"encoding", "max_texts", "scores", "stream", "stream_usage"}) | CHAT_OPTIONS
     tuning_options = option_names
 
     def list_models(self) -> Effects:

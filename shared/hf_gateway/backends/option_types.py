@@ -23,6 +23,7 @@ OPTION_TYPES: Mapping[str, OptionType] = {
     "openai": "flag",
     "options": "object",
     "prompt_names": "object",
+    "scores": ("auto", "probability", "logit"),
     "stream": "flag",
     "stream_usage": "flag",
     "think_tags": ("auto", "opened", "keep"),

@@ -1,12 +1,14 @@
 """Serves the requests of a task: runs the chain, observes the call, builds the result."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Generic, TypedDict, TypeVar
 
 from hf_gateway.chain.attempt_log import AttemptLog
 from hf_gateway.chain.effects import Steps
-from hf_gateway.chain.fallback import Chain
+from hf_gateway.chain.fallback import Chain, Split
 from hf_gateway.errors import Attempt, BadResponse
 from hf_gateway.observing import observer
 from hf_gateway.observing.observer import ObservedCall
@@ -97,16 +99,42 @@ class TaskService(Generic[RequestT, ResultT]):
             return self._chain.serve(request, attempt_log)  # type: ignore[arg-type] # each task's request is a payload
         return self._by_one_target(request, attempt_log, self.why_one_target)
 
+    def attempt(self, part: Any, request: Any, attempt_log: AttemptLog, first: Any) -> Steps:  # noqa: ARG002 - for errors
+        """Serve one part; returns (answer, candidate), or the `Split` that a target's limit asks for.
+
+        Args:
+            part: of the request.
+            request: the whole request.
+            attempt_log: receives the attempts.
+            first: the candidate to start with; None for the preferred one.
+        """
+        return self._chain.attempt(part, attempt_log, first=first)
+
     def _by_one_target(self, request: RequestT, attempt_log: AttemptLog, why: str) -> Steps:
         """Run the chain until the same target has answered all parts; one that takes over starts again with the first part."""
-        first = None
+        first, in_vain = None, None
         for _ in self._chain.candidates:
-            served = yield from self._chain.serve(request, attempt_log, first=first)  # type: ignore[arg-type] # as above
-            last = served[-1][1]
-            if all(candidate is last for _, candidate in served):
-                return served
-            first = last
+            served = yield from self._until_another_takes_over(request, attempt_log, first)
+            first = served[-1][1]
+            usage = sum_usage([answer.usage for answer, _ in served])
+            if served[0][1] is first:
+                return served if in_vain is None else [_with_usage(served[0], in_vain), *served[1:]]
+            in_vain = usage if in_vain is None else in_vain + usage
         raise BadResponse(f"no target answered all parts of the request, and {why}")
+
+    def _until_another_takes_over(self, request: RequestT, attempt_log: AttemptLog, first: Any) -> Steps:
+        """Serve the parts of a request in order; ends after an answer of another target than that of the first part."""
+        parts: deque[Any] = deque([request])
+        served: list[tuple[Any, Any]] = []
+        while parts and all(candidate is served[0][1] for _, candidate in served[-1:]):
+            outcome = yield from self.attempt(parts.popleft(), request, attempt_log, first)
+            if isinstance(outcome, Split):
+                parts.extendleft(reversed(outcome.parts))
+                first = outcome.candidate
+                continue
+            served.append(outcome)
+            first = outcome[1]
+        return served
 
     def result(self, request: RequestT, served: Sequence[tuple[Any, Any]], common: ResultArguments) -> ResultT:
         """Build the result of a request from the answers of its parts.
@@ -117,3 +145,9 @@ class TaskService(Generic[RequestT, ResultT]):
             common: the fields that all results have.
         """
         raise NotImplementedError
+
+
+def _with_usage(served: tuple[Any, Any], more: Usage) -> tuple[Any, Any]:
+    """Return an answer with its candidate, and with the usage of answers that were given in vain."""
+    answer, candidate = served
+    return replace(answer, usage=answer.usage + more), candidate

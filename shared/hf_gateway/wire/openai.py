@@ -28,7 +28,10 @@ def embeddings_url(url: str) -> str:
 
 def encode_models(url: str) -> HttpRequest:
     """Build `GET /v1/models`."""
-    return get(endpoint(url.removesuffix("/embeddings").removesuffix("/chat/completions"), "models"))
+    base = url
+    for route in ("/embeddings", "/chat/completions", "/rerank"):
+        base = base.removesuffix(route)
+    return get(endpoint(base, "models"))
 
 
 def decode_models(response: HttpResponse, *, target: str) -> list[str]:

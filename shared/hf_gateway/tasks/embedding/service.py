@@ -34,10 +34,11 @@ from hf_gateway.runtime.driver import Driver
 from hf_gateway.runtime.ordered_map import map_ordered, map_ordered_blocking
 from hf_gateway.settings.embedding import EmbedSettings
 from hf_gateway.storage.vector_stores import chunks
+from hf_gateway.tasks.blamed_text import halves, name_text
 from hf_gateway.tasks.embedding.batching import Batch, BatchBuilder, abatched, batched
-from hf_gateway.tasks.embedding.blamed_text import halves, name_text, placed_in_stream
 from hf_gateway.tasks.embedding.cache import CachedSpace, CacheLookup
 from hf_gateway.tasks.embedding.candidate import EmbeddingCandidate
+from hf_gateway.tasks.embedding.stream_place import placed_in_stream
 from hf_gateway.values.embedding import EmbedAnswer, EmbedRequest, EmbedResult, Role
 from hf_gateway.values.usage import Usage
 from hf_gateway.values.vectors import Vectors
