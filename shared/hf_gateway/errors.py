@@ -220,11 +220,11 @@ class ContextOverflow(InvalidRequest):
             count: how many texts the call has.
             noun: what a text is called.
         """
-        named = f"{noun} {place} of {count}"
-        words = (
-            self.message if self.place is None else self.message.partition(f" {self.place} of ")[2].partition(" ")[2]
-        )
-        found = self.restated(f"{named}: {words}" if self.place is None else f"{named} {words}", self.retry_after)
+        named, words = f"{noun} {place} of {count}:", self.message
+        if self.place is not None:  # the message begins with the text's name within a smaller call
+            total, _, words = self.message.partition(f" {self.place} of ")[2].partition(" ")
+            named = named if total.endswith(":") else named.removesuffix(":")
+        found = self.restated(f"{named} {words}", self.retry_after)
         found.place = place
         return found
 

@@ -12,6 +12,9 @@ from tests.servers.chat import Brain, Said, arguments_json, default_brain, piece
 from tests.servers.images import images_answer
 from tests.servers.labels import label_list, logits, softmax
 from tests.servers.loopback import Loopback, Recorded, Reply, Stream
+from tests.servers.rerank import Form as RerankForm
+from tests.servers.rerank import Score, pair_tokens, shared_words
+from tests.servers.rerank import answer as rerank_answer
 
 CREATED = 1763600000
 _numbers = count(1)
@@ -296,6 +299,9 @@ class FakeOpenAI(Loopback):
     by name say; a conversation with more than `max_context` words gets vLLM's 400. It draws images of one pixel; a
     `response_format` that is not among `image_formats` gets OpenAI's 400. It labels texts as infinity does,
     or, with `best_label`, as vLLM does.
+    `response_format` that is not among `image_formats` gets OpenAI's 400. It reranks with `score`, in the form of the server
+    `reranks_like`; a pair over `max_input_length` tokens gets vLLM's 400, unless `truncates` and the request asks for that.
+    A field that is not among `rerank_fields` gets FastAPI's 422, unless that is None.
     """
 
     def __init__(
@@ -317,10 +323,18 @@ class FakeOpenAI(Loopback):
         max_context: int | None = None,
         image_formats: Collection[str] = ("b64_json",),
         best_label: bool = False,
+        score: Score = shared_words,
+        reranks_like: RerankForm = "vllm",
+        rerank_fields: Collection[str] | None = None,
+        truncates: bool = True,
         **form: Any,
     ) -> None:
         """Start it."""
         self.image_formats = image_formats
+        self.score = score
+        self.reranks_like: RerankForm = reranks_like
+        self.rerank_fields = rerank_fields
+        self.truncates = truncates
         self.embed = embed
         self.models = models
         self.prefix = prefix.rstrip("/")
@@ -354,6 +368,8 @@ class FakeOpenAI(Loopback):
             return self._classify(request) if request.method == "POST" else _detail(405, "Method Not Allowed")
         if request.path == f"{self.prefix}/chat/completions":
             return self._chat(request) if request.method == "POST" else _detail(405, "Method Not Allowed")
+        if request.path == f"{self.prefix}/rerank":
+            return self._rerank(request) if request.method == "POST" else _detail(405, "Method Not Allowed")
         if request.path == f"{self.prefix}/images/generations":
             return self._images(request)
         return _detail(404, "Not Found")
@@ -369,6 +385,27 @@ class FakeOpenAI(Loopback):
         if self.models is not None and body.get("model") not in self.models:
             return _no_model(body.get("model"))
         return self.form.answer(body, self.brain(body))
+
+    def _rerank(self, request: Recorded) -> Reply:
+        body = request.json
+        for name in body if self.rerank_fields is not None else ():
+            if name not in (self.rerank_fields or ()):
+                return unprocessable("extra_forbidden", name, "Extra inputs are not permitted", body[name])
+        documents = body["documents"]
+        cuts = self.truncates and body.get("truncate_prompt_tokens") == -1
+        if self.models is not None and body.get("model") not in self.models:
+            return _no_model(body.get("model"))
+        if self.max_inputs is not None and len(documents) > self.max_inputs:
+            message = f"List should have at most {self.max_inputs} items after validation, not {len(documents)}"
+            return unprocessable("too_long", "documents", message, documents)
+        longest = max(pair_tokens(body["query"], document) for document in documents)
+        if self.max_input_length is not None and longest > self.max_input_length and not cuts:
+            message = (
+                f"This model's maximum context length is {self.max_input_length} tokens. However, you requested {longest} "
+                "tokens in the input for score generation. Please reduce the length of the input."
+            )
+            return error(400, message, "BadRequestError", code=400)
+        return Reply(200, rerank_answer(self.reranks_like, body, self.score))
 
     def _images(self, request: Recorded) -> Reply:
         body = request.json

@@ -8,6 +8,7 @@ from tests.servers import Embed, normalized, tokens, truncated, unit_vectors
 from tests.servers.labels import LABELS, label_list
 from tests.servers.loopback import Loopback, Recorded, Reply
 from tests.servers.openai import embedding_list
+from tests.servers.rerank import Score, pair_tokens, probability, shared_words
 
 _STATUS = {"Unhealthy": 503, "Backend": 424, "Overloaded": 429, "Validation": 422, "Tokenizer": 422, "Empty": 400}
 _EMBED = ("/embed", "/")
@@ -47,6 +48,8 @@ class FakeTEI(Loopback):
     `model_type` is "embedding", "reranker" or "classifier" (which refuse to embed, with 424); a classifier has `labels`.
     `auto_truncate` is what happens to a text over `max_input_length` when the request does not
     say; like the real server's, it defaults to True.
+    `model_type` is "embedding" or "reranker" (which refuses to embed, with 424, and reranks with `score`). `auto_truncate` is
+    what happens to a text over `max_input_length` when the request does not say; like the real server's, it defaults to True.
     `prompts` are what `prompt_name` chooses from. With an `api_key` everything but the health routes needs it.
     """
 
@@ -67,8 +70,10 @@ class FakeTEI(Loopback):
         model_type: str = "embedding",
         model_dtype: str = "float32",
         labels: Sequence[str] = LABELS,
+        score: Score = shared_words,
     ) -> None:
         """Start it."""
+        self.score = score
         self.embed = embed
         self.model_id = model_id
         self.model_sha = model_sha
@@ -90,6 +95,7 @@ class FakeTEI(Loopback):
         if request.method == "GET" and request.path in ("/health", "/ping", "/"):
             return Reply(200)
         if request.path not in ("/info", _PREDICT, *_EMBED, *_OPENAI):
+        if request.path not in ("/info", "/rerank", *_EMBED, *_OPENAI):
             return Reply(404)
         if request.method != ("GET" if request.path == "/info" else "POST"):
             return Reply(405)
@@ -133,6 +139,38 @@ class FakeTEI(Loopback):
             if not truncate and given > self.max_input_length:
                 raise _invalid(f"`inputs` must have less than {self.max_input_length} tokens. Given: {given}")
         return ["\n".join([truncated(entry[0], self.max_input_length), *entry[1:]]) for entry in batch]
+        if request.path == "/rerank":
+            return self._rerank(request)
+        return self._embeddings(request, openai=request.path in _OPENAI)
+
+    def _rerank(self, request: Recorded) -> Reply:
+        body = request.json
+        missing = next((name for name in ("query", "texts") if name not in body), None)
+        if missing is not None:
+            fault = f"missing field `{missing}` at line 1 column 2"
+            return Reply(422, f"Failed to deserialize the JSON body into the target type: {fault}")
+        query, texts, limit = body["query"], body["texts"], self.max_input_length
+        if not texts:
+            return error("Empty", "`texts` cannot be empty")
+        if len(texts) > self.max_client_batch_size:
+            most = self.max_client_batch_size
+            return error("Validation", f"batch size {len(texts)} > maximum allowed batch size {most}")
+        if self.model_type != "reranker":
+            return error("Backend", "Backend error: Model is not a re-ranker model")
+        truncate = self.auto_truncate if body.get("truncate") is None else body["truncate"]
+        given = max(pair_tokens(query, text) for text in texts)
+        if given > limit and not truncate:
+            return error(
+                "Validation", f"Input validation error: `inputs` must have less than {limit} tokens. Given: {given}"
+            )
+        logits = [self.score(query, text) for text in texts]
+        scores = logits if body.get("raw_scores") else list(map(probability, logits))
+        ranks = [{"index": index, "score": score} for index, score in enumerate(scores)]
+        for rank in ranks if body.get("return_text") else ():
+            rank["text"] = texts[int(rank["index"])]
+        used = sum(min(pair_tokens(query, text), limit) for text in texts)
+        headers = _compute_headers(characters=sum(map(len, texts)), tokens=used)
+        return Reply(200, sorted(ranks, key=lambda rank: -rank["score"]), headers)
 
     def _embeddings(self, request: Recorded, *, openai: bool) -> Reply:
         try:

@@ -10,21 +10,25 @@ from hf_gateway import errors
 from tests.servers import unit_vectors
 from tests.servers.images import png
 from tests.servers.loopback import Loopback
+from tests.servers.rerank import probability, shared_words
 from tests.support import chatters
 from tests.support.chatters import Chatter
 from tests.support.embedders import Caller
 from tests.support.image_callers import ImageCaller
+from tests.support.rerank_callers import RerankCaller
 
-Task = Literal["embedding", "chat", "image"]
+Task = Literal["embedding", "chat", "image", "rerank"]
 PATHS: dict[Task, str] = {
     "embedding": "/v1/embeddings",
     "chat": "/v1/chat/completions",
     "image": "/v1/images/generations",
+    "rerank": "/v1/rerank",
 }
 FORMS: dict[Task, tuple[str, ...]] = {
     "embedding": ("sync", "async"),
     "chat": chatters.FORMS,
     "image": ("sync", "async"),
+    "rerank": ("sync", "async"),
 }
 TASKS_AND_FORMS = [(task, form) for task, forms in FORMS.items() for form in forms]
 
@@ -92,8 +96,28 @@ class ImageCall(ImageCaller):
         return caught.value
 
 
-Call = EmbeddingCall | ChatCall | ImageCall
-_CALLS: dict[Task, type[Any]] = {"embedding": EmbeddingCall, "chat": ChatCall, "image": ImageCall}
+class RerankCall(RerankCaller):
+    """Ranks, in one of the forms."""
+
+    task: Task = "rerank"
+
+    def served_by(self) -> str:
+        """Call, check that the ranking is right, and return the target that gave it."""
+        result = self.rerank("a cat", ["a cat"])
+        assert [(hit.index, hit.document) for hit in result] == [(0, "a cat")]
+        assert result[0].score == pytest.approx(probability(shared_words("a cat", "a cat")))
+        (label,) = result.served_by
+        return label
+
+    def refused(self, error: type[errors.GatewayError]) -> Any:
+        """Call, and return the error, which is of this class."""
+        with pytest.raises(error) as caught:
+            self.rerank("a cat", ["a cat"])
+        return caught.value
+
+
+Call = EmbeddingCall | ChatCall | ImageCall | RerankCall
+_CALLS: dict[Task, type[Any]] = {"embedding": EmbeddingCall, "chat": ChatCall, "image": ImageCall, "rerank": RerankCall}
 Make = Callable[..., Call]
 
 

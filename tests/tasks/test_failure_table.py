@@ -12,15 +12,17 @@ from tests.servers import unit_vectors
 from tests.servers.images import image_list, png
 from tests.servers.loopback import Fault, Reply, cut, dead_url, disconnect, drip, garbage, hang, html, redirect
 from tests.servers.openai import FakeOpenAI
+from tests.servers.rerank import entries
 from tests.servers.router import loading, rate_limited
 from tests.support.embedders import chain
 from tests.support.task_callers import FORMS, TASKS_AND_FORMS, Make, Task, counts, maker
 
 TOO_LONG = "This model's maximum context length is 256 tokens. However, you requested 812 tokens in the input."
 FILTERED = "The request was rejected by our content policy (violence)"
-ALL: tuple[Task, ...] = ("embedding", "chat", "image")
+ALL: tuple[Task, ...] = ("embedding", "chat", "image", "rerank")
 BOTH: tuple[Task, ...] = ("embedding", "chat")
 IMAGE: tuple[Task, ...] = ("image",)
+RERANK: tuple[Task, ...] = ("rerank",)
 EMBEDDING: tuple[Task, ...] = ("embedding",)
 CHAT: tuple[Task, ...] = ("chat",)
 
@@ -63,6 +65,14 @@ def bad_vectors(name: str, answer: Fault) -> Row:
     return Row(f"BadResponse: {name}", answer, (1, 1), "BadResponse", EMBEDDING, texts=("one", "two"))
 
 
+def bad_ranking(name: str, answer: Fault) -> Row:
+    return Row(f"BadResponse: {name}", answer, (1, 1), "BadResponse", RERANK)
+
+
+def results(*scores: Any) -> Reply:
+    return Reply(200, {"results": entries(scores)})
+
+
 def bad_image(name: str, answer: Fault) -> Row:
     return Row(f"BadResponse: {name}", answer, (1, 1), "BadResponse", IMAGE)
 
@@ -80,6 +90,7 @@ REFUSALS = [
             ("embedding", "input must be a string or an array of strings"),
             ("chat", "messages: content must be a string"),
             ("image", "prompt must be a string"),
+            ("rerank", "documents must be an array of strings"),
         )
     ),
     Row("ContentFiltered", says(FILTERED, 400), (1, 0), "ContentFiltered", words="violence"),
@@ -134,6 +145,8 @@ UNSUPPORTED = [
         ("500 tools", says("tools param requires --jinja flag", 500), CHAT),
         ("500 images", says("image input is not supported", 500), CHAT),
         ("501 images", says("This server does not support images", 501), IMAGE),
+        ("501 reranking", says("This server does not support reranking. Start it with `--reranking`", 501), RERANK),
+        ("400 reranking", says("ModelNotDeployedError: model=`m` does not support `rerank`.", 400), RERANK),
         (
             "422 template",
             Reply(422, {"error": "Template error: template not found", "error_type": "template_error"}),
@@ -164,6 +177,7 @@ SILENT = [
         settings={"attempt_timeout": 0.3},
     ),
     Row("AttemptTimedOut: silent", hang, (1, 1), "AttemptTimedOut", IMAGE, settings={"attempt_timeout": 0.3}),
+    Row("AttemptTimedOut: silent", hang, (1, 1), "AttemptTimedOut", RERANK, settings={"attempt_timeout": 0.3}),
     Row("AttemptTimedOut: silent", hang, (1, 1), None, CHAT, settings={"first_content_timeout": 0.2}),
 ]
 SSE = {"content-type": "text/event-stream"}
@@ -189,6 +203,22 @@ BAD = [
     bad_chat("{}", Reply(200, {})),
     bad_chat("no JSON in SSE", Reply(200, "data: hello\n\n", SSE)),
     bad_chat("empty SSE", Reply(200, "", SSE)),
+    bad_ranking("garbage", garbage()),
+    bad_ranking("HTML", html(200)),
+    bad_ranking("no results", Reply(200, {"ok": True})),
+    bad_ranking("results that are no list", Reply(200, {"results": {"0": 0.5}})),
+    bad_ranking("too few", results()),
+    bad_ranking("too many", results(0.5, 0.5, 0.5)),
+    bad_ranking("NaN", results(float("nan"), 0.5)),
+    bad_ranking("infinity", results(float("inf"), 0.5)),
+    bad_ranking("null", results(None, 0.5)),
+    bad_ranking("a score in words", results("0.9", 0.5)),
+    bad_ranking("true", results(True, 0.5)),
+    bad_ranking("index twice", Reply(200, {"results": entries([0.1])[:1] * 2})),
+    bad_ranking("index of no document", Reply(200, {"results": [{"index": 7, "relevance_score": 0.5}]})),
+    bad_ranking("no index", Reply(200, {"results": [{"relevance_score": 0.5}]})),
+    bad_ranking("numbers alone", Reply(200, [0.5])),
+    bad_ranking("redirect to another host", redirect("http://127.0.0.2:9/")),
     bad_image("garbage", garbage()),
     bad_image("HTML", html(200)),
     bad_image("an empty body", Reply(200, b"")),
