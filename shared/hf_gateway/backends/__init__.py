@@ -112,6 +112,6 @@ def _kinds_for(task: str) -> list[str]:
         with contextlib.suppress(
             Exception
         ):  # another package's class that cannot be imported is not what is reported here
-            if task in server_class(kind).abilities:
+            if server_class(kind).abilities.get(task) is not None:
                 found.append(kind)
     return found

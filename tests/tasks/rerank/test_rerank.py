@@ -119,7 +119,7 @@ class TestInput:
 
     @pytest.mark.parametrize("settings", [{"top_n": 0}, {"scale": "bm25"}, {"scale": "percent"}, {"truncat": True}])
     def test_settings_that_make_no_sense_are_errors(self, settings: Any) -> None:
-        with pytest.raises(ValueError, match="top_n|scale|truncate"):
+        with pytest.raises((errors.ConfigError, ValueError), match=r"top_n|scale|truncate"):
             RerankGateway(MODEL, ["openai:http://127.0.0.1:9"], **settings)
 
     @pytest.mark.parametrize("target", ["hf", "hf:hf-inference", "ollama:m", "hash"])
