@@ -45,11 +45,9 @@ class _Refused(Exception):
 class FakeTEI(Loopback):
     """A TEI that serves `model_id`; its tokens are words, plus two.
 
-    `model_type` is "embedding", "reranker" or "classifier" (which refuse to embed, with 424); a classifier has `labels`.
-    `auto_truncate` is what happens to a text over `max_input_length` when the request does not
+    `model_type` is "embedding", "reranker" or "classifier" (which refuse to embed, with 424); a classifier has `labels`, a
+    reranker has `score`. `auto_truncate` is what happens to a text over `max_input_length` when the request does not
     say; like the real server's, it defaults to True.
-    `model_type` is "embedding" or "reranker" (which refuses to embed, with 424, and reranks with `score`). `auto_truncate` is
-    what happens to a text over `max_input_length` when the request does not say; like the real server's, it defaults to True.
     `prompts` are what `prompt_name` chooses from. With an `api_key` everything but the health routes needs it.
     """
 
@@ -94,8 +92,7 @@ class FakeTEI(Loopback):
         """Route."""
         if request.method == "GET" and request.path in ("/health", "/ping", "/"):
             return Reply(200)
-        if request.path not in ("/info", _PREDICT, *_EMBED, *_OPENAI):
-        if request.path not in ("/info", "/rerank", *_EMBED, *_OPENAI):
+        if request.path not in ("/info", "/rerank", _PREDICT, *_EMBED, *_OPENAI):
             return Reply(404)
         if request.method != ("GET" if request.path == "/info" else "POST"):
             return Reply(405)
@@ -107,6 +104,8 @@ class FakeTEI(Loopback):
             return Reply(413, "Failed to buffer the request body: length limit exceeded")
         if request.path == _PREDICT or (request.path == "/" and self.model_type == "classifier"):
             return self._predictions(request)
+        if request.path == "/rerank":
+            return self._rerank(request)
         return self._embeddings(request, openai=request.path in _OPENAI)
 
     def _predictions(self, request: Recorded) -> Reply:
@@ -139,9 +138,6 @@ class FakeTEI(Loopback):
             if not truncate and given > self.max_input_length:
                 raise _invalid(f"`inputs` must have less than {self.max_input_length} tokens. Given: {given}")
         return ["\n".join([truncated(entry[0], self.max_input_length), *entry[1:]]) for entry in batch]
-        if request.path == "/rerank":
-            return self._rerank(request)
-        return self._embeddings(request, openai=request.path in _OPENAI)
 
     def _rerank(self, request: Recorded) -> Reply:
         body = request.json
