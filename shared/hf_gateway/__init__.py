@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hf_gateway.tasks.embedding.gateway import EmbeddingGateway as EmbeddingGateway
     from hf_gateway.tasks.image.gateway import ImageGateway as ImageGateway
     from hf_gateway.tasks.rerank.gateway import RerankGateway as RerankGateway
+    from hf_gateway.tasks.sparse.gateway import SparseGateway as SparseGateway
     from hf_gateway.values.chat import ChatEvent as ChatEvent
     from hf_gateway.values.chat import ChatRequest as ChatRequest
     from hf_gateway.values.chat import ChatResult as ChatResult
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from hf_gateway.values.labels import Label as Label
     from hf_gateway.values.rerank import RerankHit as RerankHit
     from hf_gateway.values.rerank import RerankResult as RerankResult
+    from hf_gateway.values.sparse import SparseResult as SparseResult
+    from hf_gateway.values.sparse import SparseVector as SparseVector
+    from hf_gateway.values.sparse import SparseVectors as SparseVectors
     from hf_gateway.values.target import Target as Target
     from hf_gateway.values.usage import Usage as Usage
     from hf_gateway.values.vector_space import VectorSpace as VectorSpace
@@ -55,6 +59,10 @@ _HOME = {
     "RerankGateway": "tasks.rerank.gateway",
     "RerankHit": "values.rerank",
     "RerankResult": "values.rerank",
+    "SparseGateway": "tasks.sparse.gateway",
+    "SparseResult": "values.sparse",
+    "SparseVector": "values.sparse",
+    "SparseVectors": "values.sparse",
     "Target": "values.target",
     "ToolCall": "values.chat",
     "Usage": "values.usage",
@@ -84,6 +92,10 @@ __all__ = [
     "RerankGateway",
     "RerankHit",
     "RerankResult",
+    "SparseGateway",
+    "SparseResult",
+    "SparseVector",
+    "SparseVectors",
     "Target",
     "ToolCall",
     "Usage",

@@ -1,8 +1,10 @@
 """text-embeddings-inference, HTTP: `router/src/http/server.rs` and `core/src/tokenization.rs` of huggingface/TEI."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from zlib import crc32
 
 from tests.servers import Embed, normalized, tokens, truncated, unit_vectors
 from tests.servers.labels import LABELS, label_list
@@ -14,6 +16,17 @@ _STATUS = {"Unhealthy": 503, "Backend": 424, "Overloaded": 429, "Validation": 42
 _EMBED = ("/embed", "/")
 _OPENAI = ("/v1/embeddings", "/embeddings")
 _PREDICT = "/predict"
+_SPARSE = "/embed_sparse"
+VOCABULARY = 30522
+"""Words that a SPLADE model gives weights to."""
+
+
+def word_weights(texts: list[str]) -> list[list[dict[str, Any]]]:
+    """Return n sparse vectors: one entry for each word, at a hash of it, heavier if it is repeated."""
+    return [
+        [{"index": crc32(word.encode()) % VOCABULARY, "value": 0.5 + count / 4} for word, count in words.items()]
+        for words in (Counter(text.lower().split()) for text in texts)
+    ]
 
 
 def error(kind: str, message: str, *, openai: bool = False) -> Reply:
@@ -48,6 +61,7 @@ class FakeTEI(Loopback):
     `model_type` is "embedding", "reranker" or "classifier" (which refuse to embed, with 424); a classifier has `labels`, a
     reranker has `score`. `auto_truncate` is what happens to a text over `max_input_length` when the request does not
     say; like the real server's, it defaults to True.
+    With `pooling="splade"` it answers `/embed_sparse`, with `sparse`.
     `prompts` are what `prompt_name` chooses from. With an `api_key` everything but the health routes needs it.
     """
 
@@ -55,6 +69,7 @@ class FakeTEI(Loopback):
         self,
         *,
         embed: Embed = unit_vectors,
+        sparse: Callable[[list[str]], Any] = word_weights,
         model_id: str = "sentence-transformers/all-MiniLM-L6-v2",
         model_sha: str | None = None,
         max_client_batch_size: int = 32,
@@ -73,6 +88,7 @@ class FakeTEI(Loopback):
         """Start it."""
         self.score = score
         self.embed = embed
+        self.sparse = sparse
         self.model_id = model_id
         self.model_sha = model_sha
         self.max_client_batch_size = max_client_batch_size
@@ -92,7 +108,7 @@ class FakeTEI(Loopback):
         """Route."""
         if request.method == "GET" and request.path in ("/health", "/ping", "/"):
             return Reply(200)
-        if request.path not in ("/info", "/rerank", _PREDICT, *_EMBED, *_OPENAI):
+        if request.path not in ("/info", "/rerank", _PREDICT, _SPARSE, *_EMBED, *_OPENAI):
             return Reply(404)
         if request.method != ("GET" if request.path == "/info" else "POST"):
             return Reply(405)
@@ -181,15 +197,22 @@ class FakeTEI(Loopback):
         own = {} if openai else body
         try:
             texts = self._texts(inputs, own)
+            if request.path == _SPARSE:
+                if self.pooling != "splade":
+                    raise _Refused("Backend", "Backend error: Model is not an embedding model with SPLADE pooling")
+                return Reply(200, self.sparse(texts), self._headers(inputs, texts))
             vectors = self._vectors(texts, body.get("dimensions"), normalize=own.get("normalize", True))
         except _Refused as refused:
             return error(refused.kind, refused.message, openai=openai)
-        count = sum(len(tokens(text)) for text in texts)
-        headers = _compute_headers(characters=sum(map(len, _batch(inputs))), tokens=count)
+        count, headers = sum(len(tokens(text)) for text in texts), self._headers(inputs, texts)
         if openai:
             form = body.get("encoding_format", "float")
             return Reply(200, embedding_list(vectors, self.model_id, count, form), headers)
         return Reply(200, vectors, headers)
+
+    def _headers(self, inputs: Any, texts: list[str]) -> dict[str, str]:
+        count = sum(len(tokens(text)) for text in texts)
+        return _compute_headers(characters=sum(map(len, _batch(inputs))), tokens=count)
 
     def _texts(self, inputs: Any, body: Mapping[str, Any]) -> list[str]:
         """Return the texts as the model gets them, or raise what the server refuses them with."""

@@ -123,6 +123,7 @@ class TeiServer(Server):
         "embedding": TeiEmbedding,
         "rerank": "hf_gateway.backends.tei_rerank:TeiRerank",
         "classification": "hf_gateway.backends.tei_classification:TeiClassify",
+        "sparse": "hf_gateway.backends.tei_sparse:TeiSparse",
     }
     option_types = OPTION_TYPES
     option_names = frozenset({"openai", "prompt_names"})

@@ -6,14 +6,18 @@ from typing import Any, Generic, TypeVar
 from hf_gateway.backends.vectors import VectorAbility
 from hf_gateway.errors import BadResponse, BatchTooLarge, GatewayError
 from hf_gateway.runtime.effects import Effects
+from hf_gateway.spaces.fingerprint import CANARIES
 from hf_gateway.spaces.guard import Guard
 from hf_gateway.spaces.space_check import SpaceCheck
 from hf_gateway.tasks.candidate import TargetCandidate
 from hf_gateway.values.embedding import EmbedRequest, VectorAnswer
+from hf_gateway.values.text import utf8_bytes
 from hf_gateway.values.usage import Usage
 from hf_gateway.values.vector_space import VectorSpace
 from hf_gateway.values.wording import quantity
 
+CHECK_TOKENS = 2 * sum(map(utf8_bytes, CANARIES))
+"""Tokens of the texts that check a target's vectors, in both roles: any request may be the one that pays for them."""
 AnswerT = TypeVar("AnswerT", bound=VectorAnswer[Any])
 
 

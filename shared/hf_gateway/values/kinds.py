@@ -45,9 +45,9 @@ class Kind:
 
     name: str
     """The kind as written in `targets=[...]`, which is also the name of its entry point."""
-    argument: Literal["model", "url", "provider", "dimension"] = "model"
+    argument: Literal["model", "url", "provider", "dimension", "none"] = "model"
     """What follows the colon in the short form: a model with its revision, a URL, a provider's name, or a dimension of vectors
-    (the option `dim`). A URL is accepted for every kind; with "url" it is required."""
+    (the option `dim`); or nothing. A URL is accepted for every kind; with "url" it is required."""
     example_url: str = "http://localhost:8000"
     """A URL of such a server, for messages."""
     needs_model: bool = False
@@ -80,7 +80,7 @@ class Kind:
     @property
     def has_model(self) -> bool:
         """Whether a model of the Hub, with its tokenizer, is behind it."""
-        return self.argument != "dimension"
+        return self.argument not in ("dimension", "none")
 
     @property
     def routed(self) -> bool:
@@ -145,8 +145,15 @@ HASH = Kind(
     free="always",
     key=KeyRequirement(KeyLevel.NEVER, "the vectors are computed here, from the text alone"),
 )
+BM25 = Kind(
+    "bm25",
+    argument="none",
+    in_process=True,
+    free="always",
+    key=KeyRequirement(KeyLevel.NEVER, "the vectors are computed here, from the text alone"),
+)
 
-_OURS = {kind.name: kind for kind in (LOCAL, HF, ENDPOINT, TEI, OPENAI, OLLAMA, HASH)}
+_OURS = {kind.name: kind for kind in (LOCAL, HF, ENDPOINT, TEI, OPENAI, OLLAMA, HASH, BM25)}
 
 
 def registered() -> dict[str, EntryPoint]:

@@ -6,6 +6,7 @@ Short form `kind`, `kind:argument` or `kind:argument@revision`; the meaning of t
     tei:http://tei:8080                     a URL
     hf:scaleway                             a provider
     hash:512                                a dimension
+    bm25                                    nothing
     local:/home/me@corp/model               a folder; likewise C:\models\m, ./m and ~/m
 
 A Hub id contains no `@`, so the first one begins the revision; a folder's path may contain any number.
@@ -47,7 +48,7 @@ class Target:
     """
 
     kind: str
-    """Name of a backend: local, hf, endpoint, tei, openai, ollama, hash, or one that another package registered."""
+    """Name of a backend: local, hf, endpoint, tei, openai, ollama, hash, bm25, or one that another package registered."""
     model: str | None = None
     """The model's name there; None for the chain's own model."""
     url: str | None = None
@@ -142,6 +143,8 @@ class Target:
                 if not argument.isascii() or not argument.isdigit():
                     raise ConfigError(f"target '{kind}': the argument is a dimension, such as '{kind}:512'")
                 return cls(kind, options={"dim": int(argument)})
+            case "none":
+                raise ConfigError(f"target '{kind}' has no argument; write '{kind}'")
             case "url":
                 # Only a host with its port is repeated: users put keys there.
                 place = argument if _HOST_AND_PORT.fullmatch(argument) else "localhost:8000"
@@ -171,6 +174,8 @@ class Target:
                 argument = self.provider
             case "dimension":
                 argument = self.options.get("dim")
+            case "none":
+                argument = None
             case _:
                 argument = (
                     f"{self.model}{'@' + self.revision if self.revision else ''}" if self.model is not None else None

@@ -67,13 +67,20 @@ CLASSIFICATION = TaskFacts(
     units=("input_tokens", "documents", "images"),
     aliases=("zero-shot-classification", "image-classification"),
 )
+SPARSE = TaskFacts(
+    name="sparse",
+    price_task="sparse",
+    operation="embeddings",
+    metric_group="embeddings",
+    units=("input_tokens",),
+)
 
 
 def _by_name(tasks: Iterable[TaskFacts]) -> dict[str, TaskFacts]:
     return {name: task for task in tasks for name in (task.name, task.price_task, *task.aliases)}
 
 
-_OURS = _by_name((EMBEDDING, CHAT, RERANK, IMAGE, CLASSIFICATION))
+_OURS = _by_name((EMBEDDING, CHAT, RERANK, IMAGE, CLASSIFICATION, SPARSE))
 """Looked up first: a background thread that prices a call of ours has nothing to import."""
 
 

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 from hf_gateway.errors import BadResponse
+from hf_gateway.values.sparse import MAX_INDEX, SparseVectors
 from hf_gateway.values.vectors import Vectors
 from hf_gateway.values.wording import quantity
 
@@ -30,6 +31,43 @@ def rows_of(rows: Any, count: int, *, target: str) -> Vectors:
         return Vectors.of(rows)
     except (TypeError, ValueError, OverflowError) as error:
         raise BadResponse(f"the vectors cannot be read: {error}", target=target) from None
+
+
+def sparse_rows_of(rows: Any, count: int, *, target: str) -> SparseVectors:
+    """Read `count` lists of `{"index": …, "value": …}`, in any order of the indexes.
+
+    Args:
+        rows: the decoded JSON.
+        count: how many vectors are expected.
+        target: label for errors.
+
+    Raises:
+        BadResponse: anything else: another count, an index that is negative or repeated, a value that is not finite.
+    """
+    if not isinstance(rows, list):
+        raise BadResponse(f"answered with {_kind(rows)} where a list of sparse vectors belongs", target=target)
+    if len(rows) != count:
+        raise BadResponse(f"answered with {quantity(len(rows), 'vector')} for {quantity(count, 'text')}", target=target)
+    try:
+        return SparseVectors.of([_sparse_row(place, row, target) for place, row in enumerate(rows)])
+    except OverflowError as error:
+        raise BadResponse(f"the vectors cannot be read: {error}", target=target) from None
+
+
+def _sparse_row(place: int, row: Any, target: str) -> dict[int, float]:
+    if not isinstance(row, list):
+        raise BadResponse(f"vector {place} is {_kind(row)}, not a list of indexes with values", target=target)
+    found: dict[int, float] = {}
+    for entry in row:
+        fields: dict[str, Any] = entry if isinstance(entry, dict) else {}
+        index, value = fields.get("index"), fields.get("value")
+        if type(index) is not int or not 0 <= index <= MAX_INDEX or index in found:
+            what = "is repeated" if index in found else "is not an index"
+            raise BadResponse(f"vector {place} has an entry whose index {index!r:.40} {what}", target=target)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+            raise BadResponse(f"vector {place} has the value {value!r:.40} at {index}, not a number", target=target)
+        found[index] = value
+    return found
 
 
 def pooled(rows: Any, pooling: str | None, *, target: str) -> list[list[float]]:

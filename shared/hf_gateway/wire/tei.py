@@ -9,12 +9,13 @@ from hf_gateway.values.embedding import EmbedAnswer
 from hf_gateway.values.http import HttpRequest, HttpResponse
 from hf_gateway.values.labels import ClassifyAnswer
 from hf_gateway.values.rerank import RerankAnswer, Scale
+from hf_gateway.values.sparse import SparseAnswer
 from hf_gateway.values.usage import Usage, parse_token_count
 from hf_gateway.wire.fields import count_of, object_of, text_of
 from hf_gateway.wire.http import get, post_json, read_json, read_vectors, server_identity
 from hf_gateway.wire.labels import label_lists
 from hf_gateway.wire.ranking import scores_of
-from hf_gateway.wire.rows import rows_of
+from hf_gateway.wire.rows import rows_of, sparse_rows_of
 
 DEFAULT_MAX_TEXTS = 32
 """Default of a server's `--max-client-batch-size`."""
@@ -148,6 +149,30 @@ def decode_embed(response: HttpResponse, count: int, *, target: str) -> EmbedAns
     vectors = rows_of(read_vectors(response, target=target), count, target=target)
     usage = Usage(parse_token_count(response.headers.get("x-compute-tokens")))
     return EmbedAnswer(vectors, usage, server=server_identity(response.headers))
+
+
+def encode_embed_sparse(url: str, texts: Sequence[str], *, truncate: bool) -> HttpRequest:
+    """Build `POST /embed_sparse`. `truncate` is always sent: by default the server truncates silently.
+
+    Args:
+        url: the server's base URL.
+        texts: the texts to embed.
+        truncate: whether a text that is too long may be truncated.
+    """
+    return post_json(f"{url}/embed_sparse", {"inputs": list(texts), "truncate": truncate})
+
+
+def decode_embed_sparse(response: HttpResponse, count: int, *, target: str) -> SparseAnswer:
+    """Read the sparse vectors, and the tokens from the `x-compute-tokens` header.
+
+    Args:
+        response: the server's response.
+        count: how many vectors are expected.
+        target: label for errors.
+    """
+    vectors = sparse_rows_of(read_json(response, target=target), count, target=target)
+    usage = Usage(parse_token_count(response.headers.get("x-compute-tokens")))
+    return SparseAnswer(vectors, usage, server=server_identity(response.headers))
 
 
 def encode_rerank(url: str, query: str, texts: Sequence[str], *, truncate: bool, raw_scores: bool) -> HttpRequest:

@@ -4,14 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from hf_gateway.observing.record import RequestDetails
-from hf_gateway.spaces.fingerprint import CANARIES
+from hf_gateway.tasks.vectors import CHECK_TOKENS
 from hf_gateway.values.embedding import EmbedRequest, EmbedResult
 from hf_gateway.values.task_facts import EMBEDDING
 from hf_gateway.values.text import utf8_bytes
 from hf_gateway.values.usage import Usage
-
-CHECK_TOKENS = 2 * sum(map(utf8_bytes, CANARIES))
-"""Tokens of the texts that check a target's vectors, in both roles: any request may be the one that pays for them."""
 
 
 class EmbeddingDetails(RequestDetails[EmbedRequest, EmbedResult]):

@@ -1,0 +1,60 @@
+"""Reads the vector space of a sparse model from the files that sentence-transformers' SparseEncoder reads."""
+
+from typing import Any
+
+from hf_gateway.engines import sources
+from hf_gateway.engines.sources import ModelFiles
+from hf_gateway.values.vector_space import VectorSpace, canonical
+
+SPLADE = "splade"
+"""The pooling of SPLADE models: for each word of the vocabulary the largest weight that any token gives it."""
+
+
+def space_of(files: ModelFiles, model: str, revision: str | None = None) -> VectorSpace:
+    """Read the space of a model's sparse vectors; None for unknown fields.
+
+    Args:
+        files: the model's files.
+        model: Hub id.
+        revision: revision of the files.
+    """
+    config = _object(files, "config.json")
+    saved = _object(files, "config_sentence_transformers.json")
+    prompts = saved.get("prompts")
+    prompts = prompts if isinstance(prompts, dict) else {}
+    size = config.get("vocab_size")
+    return VectorSpace(
+        canonical(model),
+        revision,
+        dimension=size if type(size) is int and size > 0 else None,
+        pooling=_pooling(files),
+        query_prompt=str(prompts.get("query") or ""),
+        document_prompt=str(prompts.get("document") or ""),
+        precision="float",
+    )
+
+
+def _pooling(files: ModelFiles) -> str:
+    modules = sources.read_json(files.path / "modules.json")
+    for module in modules if isinstance(modules, list) else []:
+        kind, folder = (module.get("type"), module.get("path", "")) if isinstance(module, dict) else (None, None)
+        if not isinstance(kind, str) or not isinstance(folder, str):
+            continue
+        name = kind.rpartition(".")[2]
+        if name == "SpladePooling" and ".." not in folder:
+            return _splade(_object(files, f"{folder}/config.json"))
+        if name in ("SparseStaticEmbedding", "SparseAutoEncoder", "Router"):
+            return name.lower()
+    return SPLADE  # a plain masked language model, which SparseEncoder pools so
+
+
+def _splade(config: dict[str, Any]) -> str:
+    """Return the pooling's name with what differs from that of text-embeddings-inference."""
+    strategy, activation = config.get("pooling_strategy", "max"), config.get("activation_function", "relu")
+    parts = [part for part, usual in ((strategy, "max"), (activation, "relu")) if part != usual]
+    return "-".join([SPLADE, *map(str, parts)])
+
+
+def _object(files: ModelFiles, name: str) -> dict[str, Any]:
+    found = sources.read_json(files.path / name)
+    return found if isinstance(found, dict) else {}
