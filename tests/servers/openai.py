@@ -298,8 +298,9 @@ class FakeOpenAI(Loopback):
     vLLM's 400; without that limit nothing is too long. It chats with `brain`, in the way the fields of `ChatForm` given
     by name say; a conversation with more than `max_context` words gets vLLM's 400. It draws images of one pixel; a
     `response_format` that is not among `image_formats` gets OpenAI's 400. It labels texts as infinity does,
-    or, with `best_label`, as vLLM does. It reranks with `score`, in the form of the server `reranks_like`; a pair over `max_input_length` tokens gets vLLM's 400, unless `truncates` and the request asks for that.
-    A field that is not among `rerank_fields` gets FastAPI's 422, unless that is None.
+    or, with `best_label`, as vLLM does. It reranks with `score`, in the form of the server `reranks_like`; a pair over
+    `max_input_length` tokens gets vLLM's 400, unless `truncates` and the request asks for that. A field that is not among
+    `rerank_fields` gets FastAPI's 422, unless that is None.
     """
 
     def __init__(

@@ -202,7 +202,11 @@ class LocalServer(Server):
     """
 
     kind = kinds.LOCAL
-    abilities = {"embedding": LocalEmbedding, "chat": LocalChat}
+    abilities = {
+        "embedding": LocalEmbedding,
+        "chat": LocalChat,
+        "rerank": "hf_gateway.backends.local_rerank:LocalRerank",
+    }
     option_types = {**OPTION_TYPES, "send_reasoning": PLAIN_REASONING}
     option_names = OPTIONS | {"send_reasoning"}
     tuning_options = frozenset({"engine", "device", "batch_size", "send_reasoning"})

@@ -21,6 +21,7 @@ from hf_gateway.values.chat import ChatRequest
 from hf_gateway.values.embedding import EmbedAnswer, EmbedRequest
 from hf_gateway.values.forks import fork_lock
 from hf_gateway.values.logs import logger
+from hf_gateway.values.rerank import RerankAnswer, RerankRequest
 from hf_gateway.values.vector_space import VectorSpace
 
 log = logger(__name__)
@@ -45,6 +46,23 @@ class EmbeddingEngine(Protocol):
 
     def embed(self, request: EmbedRequest) -> EmbedAnswer:
         """Embed n texts in one role into (n, dim) float32."""
+
+
+class CrossEncoderEngine(Protocol):
+    """A loaded model that scores pairs of texts."""
+
+    name: str
+
+    @property
+    def device(self) -> str:
+        """Device that it runs on."""
+
+    @property
+    def context(self) -> int | None:
+        """Maximum tokens of a query with a document; None without a limit."""
+
+    def rerank(self, request: RerankRequest) -> RerankAnswer:
+        """Return the logit of each document. Raises ContextOverflow, EngineFailed."""
 
 
 class ChatEngine(Protocol):
@@ -193,6 +211,39 @@ def open_chat_engine(
             made = importlib.import_module("hf_gateway.engines.transformers_chat")
             with compute_guard.using(LOADING):
                 engine = _engines[key] = _load_or_fail(made.Engine, files, options, revision=revision, name=name)
+        return engine
+
+
+def require_cross_encoder() -> None:
+    """Raise EngineMissing, with the `pip install` line, if rerankers cannot run in this process."""
+    if not installed("sentence_transformers"):
+        raise EngineMissing(
+            "rerankers in this process need sentence-transformers: pip install 'hf-gateway[torch]'; the target 'lexical' "
+            "needs no model"
+        )
+
+
+def open_cross_encoder(
+    files: ModelFiles, options: Mapping[str, Any], revision: str | None = None
+) -> CrossEncoderEngine:
+    """Return an engine for a reranker; one that is loaded already is shared within the process.
+
+    Args:
+        files: the model's files.
+        options: the target's options.
+        revision: revision of the files.
+
+    Raises:
+        EngineFailed, EngineMissing: the model cannot be loaded, or is not a reranker.
+        ConfigError: invalid options.
+    """
+    key = ("cross-encoder", str(files.path), revision, tuple(sorted(options.items())))
+    with _loading:
+        engine: CrossEncoderEngine | None = _engines.get(key)
+        if engine is None:
+            made = importlib.import_module("hf_gateway.engines.cross_encoder")
+            with compute_guard.using(LOADING):
+                engine = _engines[key] = _load_or_fail(made.Engine, files, options, revision=revision)
         return engine
 
 

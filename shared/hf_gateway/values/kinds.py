@@ -154,6 +154,15 @@ BM25 = Kind(
 )
 
 _OURS = {kind.name: kind for kind in (LOCAL, HF, ENDPOINT, TEI, OPENAI, OLLAMA, HASH, BM25)}
+LEXICAL = Kind(
+    "lexical",
+    argument="none",
+    in_process=True,
+    free="always",
+    key=KeyRequirement(KeyLevel.NEVER, "the scores are computed here, from the texts alone"),
+)
+
+_OURS = {kind.name: kind for kind in (LOCAL, HF, ENDPOINT, TEI, OPENAI, OLLAMA, HASH, LEXICAL)}
 
 
 def registered() -> dict[str, EntryPoint]:

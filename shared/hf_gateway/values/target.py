@@ -7,6 +7,7 @@ Short form `kind`, `kind:argument` or `kind:argument@revision`; the meaning of t
     hf:scaleway                             a provider
     hash:512                                a dimension
     bm25                                    nothing
+    lexical                                 nothing
     local:/home/me@corp/model               a folder; likewise C:\models\m, ./m and ~/m
 
 A Hub id contains no `@`, so the first one begins the revision; a folder's path may contain any number.
