@@ -152,8 +152,6 @@ BM25 = Kind(
     free="always",
     key=KeyRequirement(KeyLevel.NEVER, "the vectors are computed here, from the text alone"),
 )
-
-_OURS = {kind.name: kind for kind in (LOCAL, HF, ENDPOINT, TEI, OPENAI, OLLAMA, HASH, BM25)}
 LEXICAL = Kind(
     "lexical",
     argument="none",
@@ -162,7 +160,7 @@ LEXICAL = Kind(
     key=KeyRequirement(KeyLevel.NEVER, "the scores are computed here, from the texts alone"),
 )
 
-_OURS = {kind.name: kind for kind in (LOCAL, HF, ENDPOINT, TEI, OPENAI, OLLAMA, HASH, LEXICAL)}
+_OURS = {kind.name: kind for kind in (LOCAL, HF, ENDPOINT, TEI, OPENAI, OLLAMA, HASH, BM25, LEXICAL)}
 
 
 def registered() -> dict[str, EntryPoint]:
