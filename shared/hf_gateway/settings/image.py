@@ -20,6 +20,7 @@ class ImageKeywords(ChainKeywords, total=False):
     height: int | None
     steps: int | None
     guidance_scale: float | None
+    truncate: bool
     max_image_bytes: int
     next_on_content_filter: bool
 
@@ -50,6 +51,9 @@ class ImageOptions(ChainOptions):
     """Steps of denoising for calls that do not name them; None for the model's own number."""
     guidance_scale: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(default=None, frozen=True)
     """How closely images follow the prompt, for calls that do not name it; None for the model's own value."""
+    truncate: bool = Field(default=False, frozen=True)
+    """Truncate a prompt that is longer than a model in this process reads; by default that is a `ContextOverflow`. Servers
+    truncate or refuse by rules of their own."""
     max_image_bytes: Annotated[int, Field(gt=0)] = Field(default=DEFAULT_MAX_IMAGE_BYTES, frozen=True, exclude=True)
     """Maximum size of one image; a target that answers with more is at fault."""
     next_on_content_filter: bool = Field(default=False, frozen=True, exclude=True)

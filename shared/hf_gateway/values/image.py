@@ -63,7 +63,7 @@ class ImageRequest:
     seed: int | None = None
     """Seed of the first image, the following ones have the next numbers; None for one that the target chooses."""
     truncate: bool = False
-    """Always False: whether a long prompt is truncated is the model's own matter."""
+    """Whether a model in this process truncates a prompt that is too long for it; servers do as they like."""
 
     def __post_init__(self) -> None:
         """Check the values before anything is sent.

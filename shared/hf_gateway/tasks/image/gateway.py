@@ -148,6 +148,7 @@ class ImageGateway(Gateway):
             own.steps if steps is None else steps,
             own.guidance_scale if guidance_scale is None else guidance_scale,
             seed,
+            own.truncate,
         )
 
     def _finish(self, result: ImageResult, attempt_log: AttemptLog) -> None:
