@@ -150,3 +150,32 @@ def reference(folder: Path) -> Any:
     from sentence_transformers import SentenceTransformer
 
     return SentenceTransformer(str(folder), device="cpu", local_files_only=True, model_kwargs={"dtype": "float32"})
+
+
+def sparse_encoder(
+    folder: Path, *, strategy: str = "max", prompts: Mapping[str, str] | None = None, seed: int = 0
+) -> Path:
+    """Save a SPLADE model with a vocabulary of a few hundred words with sentence-transformers; returns its folder."""
+    import torch
+    import transformers
+    from sentence_transformers import SparseEncoder
+    from sentence_transformers.sparse_encoder.modules import MLMTransformer, SpladePooling
+
+    torch.manual_seed(seed)
+    raw = folder.with_name(f"{folder.name}-raw")
+    made = tokenizer("bert", raw, model_max_length=64)
+    made.save_pretrained(raw)
+    config = transformers.BertConfig(
+        vocab_size=len(made),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        initializer_range=0.4,
+        pad_token_id=made.pad_token_id,
+    )
+    transformers.BertForMaskedLM(config).eval().save_pretrained(raw)
+    modules = [MLMTransformer(str(raw)), SpladePooling(strategy)]
+    SparseEncoder(modules=modules, device="cpu", prompts=dict(prompts or {})).save(str(folder))
+    return folder

@@ -23,6 +23,7 @@ from hf_gateway.values.forks import fork_lock
 from hf_gateway.values.image import ImageAnswer, ImageRequest
 from hf_gateway.values.logs import logger
 from hf_gateway.values.rerank import RerankAnswer, RerankRequest
+from hf_gateway.values.sparse import SparseAnswer
 from hf_gateway.values.vector_space import VectorSpace
 
 log = logger(__name__)
@@ -64,6 +65,19 @@ class CrossEncoderEngine(Protocol):
 
     def rerank(self, request: RerankRequest) -> RerankAnswer:
         """Return the logit of each document. Raises ContextOverflow, EngineFailed."""
+
+
+class SparseEngine(Protocol):
+    """A loaded sparse model, independent of the engine that runs it."""
+
+    name: str
+
+    @property
+    def device(self) -> str:
+        """Device that it runs on."""
+
+    def embed(self, request: EmbedRequest) -> SparseAnswer:
+        """Embed n texts of one role."""
 
 
 class ChatEngine(Protocol):
@@ -287,6 +301,39 @@ def _open_shared(module: str, files: ModelFiles, options: Mapping[str, Any], **n
             made = importlib.import_module(f"hf_gateway.engines.{module}")
             with compute_guard.using(LOADING):
                 engine = _engines[key] = _load_or_fail(made.Engine, files, options, **named)
+        return engine
+
+
+def require_sparse_engine() -> None:
+    """Raise EngineMissing, with the `pip install` line, if no engine for sparse models is installed."""
+    if not installed("sentence_transformers"):
+        raise EngineMissing(
+            "sparse models in this process need torch and sentence-transformers: pip install 'hf-gateway[torch]'"
+        )
+
+
+def open_sparse_engine(
+    files: ModelFiles, space: VectorSpace, options: Mapping[str, Any], revision: str | None = None
+) -> SparseEngine:
+    """Return an engine for a sparse model; one that is loaded already is shared within the process.
+
+    Args:
+        files: the model's files.
+        space: vector space of the model, with its prompts.
+        options: the target's options.
+        revision: revision of the files.
+
+    Raises:
+        EngineFailed, EngineMissing: the model cannot be loaded.
+        ConfigError: invalid options.
+    """
+    key = ("sparse", str(files.path), space, revision, tuple(sorted(options.items())))
+    with _loading:
+        engine: SparseEngine | None = _engines.get(key)
+        if engine is None:
+            made = importlib.import_module("hf_gateway.engines.sparse_encoder")
+            with compute_guard.using(LOADING):
+                engine = _engines[key] = _load_or_fail(made.Engine, files, space, options, revision=revision)
         return engine
 
 

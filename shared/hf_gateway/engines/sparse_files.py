@@ -34,18 +34,32 @@ def space_of(files: ModelFiles, model: str, revision: str | None = None) -> Vect
     )
 
 
+def is_dense(files: ModelFiles) -> bool:
+    """Return whether the files are those of a model for dense vectors, which SparseEncoder would convert without a word."""
+    names = [name for name, _ in _modules(files)]
+    return "Pooling" in names and not _SPARSE_MODULES.intersection(names)
+
+
+_SPARSE_MODULES = frozenset({"SpladePooling", "SparseStaticEmbedding", "SparseAutoEncoder", "Router"})
+
+
 def _pooling(files: ModelFiles) -> str:
-    modules = sources.read_json(files.path / "modules.json")
-    for module in modules if isinstance(modules, list) else []:
-        kind, folder = (module.get("type"), module.get("path", "")) if isinstance(module, dict) else (None, None)
-        if not isinstance(kind, str) or not isinstance(folder, str):
-            continue
-        name = kind.rpartition(".")[2]
+    for name, folder in _modules(files):
         if name == "SpladePooling" and ".." not in folder:
             return _splade(_object(files, f"{folder}/config.json"))
-        if name in ("SparseStaticEmbedding", "SparseAutoEncoder", "Router"):
+        if name in _SPARSE_MODULES:
             return name.lower()
     return SPLADE  # a plain masked language model, which SparseEncoder pools so
+
+
+def _modules(files: ModelFiles) -> list[tuple[str, str]]:
+    """Return the class and the folder of each module; an empty list without modules.json."""
+    found = sources.read_json(files.path / "modules.json")
+    return [
+        (str(module.get("type")).rpartition(".")[2], str(module.get("path", "")))
+        for module in (found if isinstance(found, list) else [])
+        if isinstance(module, dict)
+    ]
 
 
 def _splade(config: dict[str, Any]) -> str:

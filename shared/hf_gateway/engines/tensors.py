@@ -110,21 +110,34 @@ def load_sentence_transformer(folder: Path, **settings: Any) -> Any:
     """Load a model with sentence-transformers, from its folder alone and with all its tensors. Raises EngineFailed."""
     import sentence_transformers
 
+    return _load_encoder(sentence_transformers.SentenceTransformer, folder, {}, settings)
+
+
+def load_sparse_encoder(folder: Path, **settings: Any) -> Any:
+    """Load a sparse model with sentence-transformers, as `load_sentence_transformer` does. Raises EngineFailed."""
+    import sentence_transformers
+
+    return _load_encoder(sentence_transformers.SparseEncoder, folder, {"convert_to_sparse_tensor": False}, settings)
+
+
+def _load_encoder(kind: Any, folder: Path, encoding: Mapping[str, Any], settings: Mapping[str, Any]) -> Any:
+    """Load a model of one of sentence-transformers' classes. encoding: arguments with which it returns dense rows."""
     try:
         with torch_computes(), quiet_loggers(), recorded_loads() as loadings:
-            model: Any = sentence_transformers.SentenceTransformer(str(folder), local_files_only=True, **settings)
+            model: Any = kind(str(folder), local_files_only=True, **settings)
             check_tensors(
-                loadings, folder, lambda: [_encode_names(model.encode_query), _encode_names(model.encode_document)]
+                loadings,
+                folder,
+                lambda: [
+                    encode(list(CANARIES), prompt="", show_progress_bar=False, **encoding)
+                    for encode in (model.encode_query, model.encode_document)
+                ],
             )
     except GatewayError:
         raise
     except Exception as error:  # loaders raise various exceptions
         raise EngineFailed(f"{folder} cannot be loaded: {type(error).__name__}: {error}") from error
     return model
-
-
-def _encode_names(encode: Any) -> Any:
-    return encode(list(CANARIES), prompt="", show_progress_bar=False)
 
 
 def load_causal_model(folder: Path, device: str, **settings: Any) -> Any:
