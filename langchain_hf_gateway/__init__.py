@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from langchain_hf_gateway.indexes import open_lancedb as open_lancedb
     from langchain_hf_gateway.indexes import save_faiss as save_faiss
     from langchain_hf_gateway.registration import register as register
+    from langchain_hf_gateway.sparse_embeddings import HFGatewaySparseEmbeddings as HFGatewaySparseEmbeddings
 
 _HOME = {
     "ChatHFGateway": "chat_models",
     "HFGatewayEmbeddings": "embeddings",
+    "HFGatewaySparseEmbeddings": "sparse_embeddings",
     "cache_backed": "byte_store",
     "load_faiss": "indexes",
     "locked": "indexes",
@@ -35,6 +37,7 @@ _HOME = {
 __all__ = [
     "ChatHFGateway",
     "HFGatewayEmbeddings",
+    "HFGatewaySparseEmbeddings",
     "cache_backed",
     "load_faiss",
     "locked",

@@ -8,10 +8,17 @@ if TYPE_CHECKING:
     from llamaindex_hf_gateway.indexes import load_index as load_index
     from llamaindex_hf_gateway.indexes import persist as persist
     from llamaindex_hf_gateway.llm import HFGatewayLLM as HFGatewayLLM
+    from llamaindex_hf_gateway.sparse_embedding import HFGatewaySparseEmbedding as HFGatewaySparseEmbedding
 
-_HOME = {"HFGatewayEmbedding": "embedding", "HFGatewayLLM": "llm", "load_index": "indexes", "persist": "indexes"}
+_HOME = {
+    "HFGatewayEmbedding": "embedding",
+    "HFGatewayLLM": "llm",
+    "HFGatewaySparseEmbedding": "sparse_embedding",
+    "load_index": "indexes",
+    "persist": "indexes",
+}
 
-__all__ = ["HFGatewayEmbedding", "HFGatewayLLM", "load_index", "persist"]
+__all__ = ["HFGatewayEmbedding", "HFGatewayLLM", "HFGatewaySparseEmbedding", "load_index", "persist"]
 
 
 def __getattr__(name: str) -> Any:

@@ -19,11 +19,14 @@ if TYPE_CHECKING:
     from hf_gateway.spaces.index_lock import IndexLock
     from hf_gateway.tasks.chat.gateway import ChatGateway
     from hf_gateway.tasks.embedding.gateway import EmbeddingGateway
+    from hf_gateway.tasks.sparse.gateway import SparseGateway
     from hf_gateway.tasks.status import TargetStatus
     from hf_gateway.values.embedding import Role
     from hf_gateway.values.vector_space import VectorSpace
+    from hf_gateway.vector_gateway import VectorGateway
 
 GatewayT = TypeVar("GatewayT", bound="Gateway")
+VectorGatewayT = TypeVar("VectorGatewayT", bound="VectorGateway")
 
 
 def build_gateway(options: "ChainOptions", model: str | None) -> Any:
@@ -61,7 +64,21 @@ def refuse_other_task(gateway: "Gateway", task: str, name: str) -> None:
         )
 
 
-class GatewayMixin(Generic[GatewayT]):
+if TYPE_CHECKING:
+
+    class _Over(Generic[GatewayT]):
+        """Names the class of the gateway, for type checkers."""
+
+else:
+
+    class _Over:
+        """At runtime no generic class: pydantic warns of one before its own base class."""
+
+        def __class_getitem__(cls, _gateway: Any) -> type:
+            return cls
+
+
+class GatewayMixin(_Over[GatewayT]):
     """Public members of an instance for the chain behind it, which is in `_gateway`.
 
     A framework's class derives from it, from the settings of its task and from the framework's own base class, declares the
@@ -115,10 +132,8 @@ class ChatMixin(GatewayMixin["ChatGateway"]):
     _gateway: "ChatGateway"
 
 
-class EmbeddingMixin(GatewayMixin["EmbeddingGateway"]):
-    """The same for embeddings."""
-
-    _gateway: "EmbeddingGateway"
+class VectorMixin(GatewayMixin[VectorGatewayT]):
+    """The same for all tasks whose answers are vectors."""
 
     @property
     def space(self) -> "VectorSpace":
@@ -139,6 +154,18 @@ class EmbeddingMixin(GatewayMixin["EmbeddingGateway"]):
         if update:
             copied._gateway.bind_space(self._gateway.space_binding)
         return copied
+
+
+class SparseMixin(VectorMixin["SparseGateway"]):
+    """The same for sparse embeddings."""
+
+    _gateway: "SparseGateway"
+
+
+class EmbeddingMixin(VectorMixin["EmbeddingGateway"]):
+    """The same for embeddings."""
+
+    _gateway: "EmbeddingGateway"
 
     def embed_stream(
         self, texts: "Iterable[str]", *, role: "Role" = "document"

@@ -12,6 +12,8 @@ _PACKAGES = {
     "ChatHFGateway": langchain_hf_gateway,
     "HFGatewayEmbedding": llamaindex_hf_gateway,
     "HFGatewayLLM": llamaindex_hf_gateway,
+    "HFGatewaySparseEmbeddings": langchain_hf_gateway,
+    "HFGatewaySparseEmbedding": llamaindex_hf_gateway,
 }
 
 
