@@ -23,8 +23,6 @@ NOWHERE = ["openai:http://127.0.0.1:9"]
         ("HFGatewayEmbedding", "embedding", "chat"),
         ("ChatHFGateway", "chat", "embedding"),
         ("HFGatewayLLM", "chat", "embedding"),
-        ("HFGatewaySparseEmbeddings", "sparse", "embedding"),
-        ("HFGatewaySparseEmbedding", "sparse", "embedding"),
     ],
 )
 def test_a_gateway_for_another_task_is_refused_and_the_error_names_both(name: str, task: str, given: Any) -> None:
