@@ -127,6 +127,28 @@ class TestFigures:
         assert (found[None].requests, found[None].shared, found[None].cached, found[None].attempts) == (2, 1, 1, 0)
         assert found["acme"].cost == Decimal("0.0001")
 
+    def test_by_task_with_the_units_of_each(self, url: str, capsys: pytest.CaptureFixture[str]) -> None:
+        ranked, drawn = row(task="rerank"), row(task="image")
+        found = [
+            ranked,
+            row(ranked["id"], task="rerank", documents=1500, input_tokens=None, cost_usd=Decimal("0.075")),
+            drawn,
+            row(drawn["id"], task="image", images=2, seconds=3.25, cost_usd=Decimal("0.01")),
+        ]
+        filled(url, [*example(), *found])
+        tasks = asked(url, "task")
+        assert list(tasks) == ["chat", "embedding", "image", "rerank"]
+        assert (tasks["rerank"].documents, tasks["rerank"].tokens_unknown) == (1500, 0)
+        assert (tasks["image"].images, tasks["image"].seconds, tasks["image"].requests) == (2, 3.25, 1)
+        assert list(asked(url, "model", task="rerank")) == [None]
+        lines = printed(capsys, "--ledger", url, "--by", "task").splitlines()
+        cells = {line.split()[0]: line.split() for line in lines if line.strip()}
+        assert cells["task"][8:11] == ["documents", "images", "seconds"]
+        assert cells["rerank"][6:10] == ["1,500", "-", "-", "0.075000"]
+        assert cells["image"][6:10] == ["-", "2", "3.25", "0.010000"]
+        only = json.loads(printed(capsys, "--ledger", url, "--task", "image", "--json"))
+        assert (only["task"], only["total"]["images"], only["total"]["documents"]) == ("image", 2, 0)
+
     def test_by_day_in_utc(self, url: str) -> None:
         midnight = dt.datetime(2026, 1, 31, 1, tzinfo=dt.timezone(dt.timedelta(hours=2)))
         filled(url, [row(time=midnight), row(time=midnight + dt.timedelta(hours=2))])

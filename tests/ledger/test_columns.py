@@ -49,7 +49,7 @@ def record(**changes: Any) -> RequestRecord:
         "error_class": "ServerError",
         "http_status": 500,
         "attempts": [FAILED, SERVED],
-        "usage": Usage(7, 6, 5, 4),
+        "usage": SERVED.usage,
         "shared": True,
         "cached_inputs": 1,
         "space_id": "a space",

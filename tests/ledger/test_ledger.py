@@ -440,7 +440,7 @@ class TestTables:
         with store.open_ledger(url) as engine:
             found = {each.model: each for each in models.entries(engine)}
         assert len(found) == 5
-        assert {each.source for each in found.values()} == {"configured"}
+        assert {each.source for each in found.values()} == {"guide"}
         llama, minilm = "meta-llama/Llama-3.2-3B-Instruct", "sentence-transformers/all-MiniLM-L6-v2"
         # Of the issue: 0.0001, 0.0002, 0.00005 USD per thousand tokens; 0.005 and 0.001 an image.
         assert (found[llama].price.input, found[llama].price.output) == (Decimal("0.1"), Decimal("0.1"))

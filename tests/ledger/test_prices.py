@@ -74,12 +74,12 @@ SEEDS = {
 
 
 @pytest.mark.parametrize("model", SEEDS)
-def test_it_begins_with_five_models_whose_prices_are_configured(engine: "sa.Engine", model: str) -> None:
+def test_it_begins_with_five_models_whose_prices_are_marked_as_a_guides(engine: "sa.Engine", model: str) -> None:
     task, prices = SEEDS[model]
     assert {entry.model for entry in models.entries(engine)} == set(SEEDS)
     found = line(engine, model)
     assert found is not None
-    assert (found.task, found.provider, found.source, found.pinned) == (task, None, "configured", False)
+    assert (found.task, found.provider, found.source, found.pinned) == (task, None, "guide", False)
     assert found.price == Price(**{name: Decimal(price) for name, price in prices.items()})
 
 
@@ -119,7 +119,7 @@ def test_the_router_replaces_the_configured_price_of_a_model_that_it_lists_and_n
 ) -> None:
     assert models.replace_router_entries(engine, recorded, NOW).replaced == (SMALL_LLAMA,)
     assert line(engine, SMALL_LLAMA) is None
-    left = {entry.model for entry in models.entries(engine) if entry.source == "configured"}
+    left = {entry.model for entry in models.entries(engine) if entry.source == "guide"}
     assert left == set(SEEDS) - {SMALL_LLAMA}
 
 

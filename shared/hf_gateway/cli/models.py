@@ -29,7 +29,14 @@ _PRICES = {
     "cached": "USD per million tokens of input that the provider had in its cache",
     "image": "USD per image",
     "second": "USD per second",
+    "document": "USD per document",
 }
+
+
+_PER_UNIT = ("image", "second", "document")
+"""Prices that are for one unit, not for a million tokens."""
+THOUSAND_DECIMALS = 3
+"""Decimals by which a price for 1,000 is divided."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,10 +80,18 @@ def database(url: str | None) -> Iterator["sa.Engine"]:
         ) from None
 
 
-def amount(text: str) -> Decimal:
-    """Parse an amount in USD. Raises argparse's error for an invalid amount, or one with more decimals than are stored."""
+def amount(text: str, places: int = 0) -> Decimal:
+    """Parse an amount in USD.
+
+    Args:
+        text: what was typed.
+        places: decimals by which it is divided: 3 if it is for 1,000.
+
+    Raises:
+        ArgumentTypeError: an invalid amount, or one with more decimals than are stored.
+    """
     try:
-        found = Decimal(text.removeprefix("$"))
+        found = Decimal(text.removeprefix("$")).scaleb(-places)
     except InvalidOperation:
         raise argparse.ArgumentTypeError(f"{text!r} is not an amount in USD, such as 0.15") from None
     if not found.is_finite() or found < 0:
@@ -132,6 +147,13 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     for name, unit in _PRICES.items():
         parser.add_argument(f"--{_flag(name)}", dest=name, type=amount, metavar="USD", help=unit)
+    parser.add_argument(
+        "--per-1000-documents",
+        dest="document",
+        type=lambda text: amount(text, THOUSAND_DECIMALS),
+        metavar="USD",
+        help="USD per 1,000 documents",
+    )
     parser.add_argument("--context", type=int, metavar="TOKENS", help="maximum tokens")
     parser.add_argument(
         "--tools", action=argparse.BooleanOptionalAction, default=None, help="whether it supports tool calls"
@@ -145,7 +167,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _flag(price: str) -> str:
-    return {"cached": "cached-input", "image": "per-image", "second": "per-second"}.get(price, price)
+    return {"cached": "cached-input"}.get(price, f"per-{price}" if price in _PER_UNIT else price)
 
 
 def _add(engine: "sa.Engine", arguments: argparse.Namespace, out: Any) -> int:
@@ -262,9 +284,9 @@ def _print_entries(out: Any, entries: Sequence[PriceEntry]) -> None:
 
 
 def _columns(price: Price) -> tuple[str, str]:
-    for each, unit in ((price.image, "per image"), (price.second, "per second")):
-        if each is not None and price.input is None:
-            return f"{format_usd(each)} {unit}", ""
+    units = [f"{format_usd(each)} per {name}" for name in _PER_UNIT if (each := getattr(price, name)) is not None]
+    if units and price.input is None:
+        return " + ".join(units), ""
     shown = ["-" if each is None else format_usd(each) for each in (price.input, price.output)]
     return shown[0], shown[1]
 

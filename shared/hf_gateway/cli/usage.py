@@ -5,12 +5,14 @@ import csv
 import datetime as dt
 import re
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hf_gateway.cli.output import Table, check_text, console, escape_unencodable, literal, print_json
 from hf_gateway.errors import ConfigError, GatewayError, visible
 from hf_gateway.ledger import place, waiting_room
 from hf_gateway.ledger.spill import Spill
+from hf_gateway.tasks.registry import task_names
 from hf_gateway.values.wording import quantity
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 TAKES_A_CHAIN = False
 
 # As in hf_gateway.ledger.usage, whose import needs SQLAlchemy.
-BY = ("model", "provider", "target", "day", "tenant", "user", "chain")
+BY = ("model", "provider", "target", "task", "day", "tenant", "user", "chain")
 IMPORT_TIMEOUT_S = 30.0
 """Seconds for importing spilled rows into the database."""
 
@@ -36,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tenant", help="only this tenant")
     parser.add_argument("--chain", help="only this chain")
     parser.add_argument("--model", help="only this model")
+    parser.add_argument("--task", choices=task_names(), help="only this task")
     parser.add_argument("--ledger", metavar="URL", help="URL of the ledger's database (HF_GATEWAY_LEDGER)")
     parser.add_argument("--plot", action="store_true", help="draw bars")
     parser.add_argument("--migrate", action="store_true", help="create the ledger's tables or migrate them, and exit")
@@ -92,7 +95,7 @@ def _usage_filter(arguments: argparse.Namespace) -> "UsageFilter":
     )
     if since is not None and until is not None and since >= until:
         raise ConfigError(f"--since {arguments.since} is not before --until {arguments.until}")
-    return UsageFilter(since, until, arguments.tenant, arguments.chain, arguments.model)
+    return UsageFilter(since, until, arguments.tenant, arguments.chain, arguments.model, arguments.task)
 
 
 def parse_time(text: str, now: dt.datetime, option: str) -> dt.datetime:
@@ -201,6 +204,7 @@ def _document(url: str, read: "UsageReport", selected: "UsageFilter", waiting: i
         "tenant": selected.tenant,
         "chain": selected.chain,
         "model": selected.model,
+        "task": selected.task,
         "groups": [{"name": name, **_figures_to_dict(figures)} for name, figures in read.groups.items()],
         "total": _figures_to_dict(read.total),
         "lost": dict(read.lost),
@@ -222,6 +226,9 @@ def _figures_to_dict(figures: "Figures") -> dict[str, Any]:
         "output_tokens": figures.output_tokens,
         "cached_tokens": figures.cached_tokens,
         "reasoning_tokens": figures.reasoning_tokens,
+        "documents": figures.documents,
+        "images": figures.images,
+        "seconds": figures.seconds,
         "tokens_unknown": figures.tokens_unknown,
         "cost_usd": f"{figures.cost:f}",
         "cost_unknown": figures.cost_unknown,
@@ -252,10 +259,11 @@ def _print_table(url: str, read: "UsageReport") -> None:
         out.print("  no calls were recorded in this time\n")
         return
     at_least = ">=" if out.ascii_only else "≥"
-    footer = ("total", *_cells(read.total, at_least))
-    table = Table((read.by, *_TITLES), right=frozenset(_TITLES), footer=footer)
+    units = [name for name in _UNITS if getattr(read.total, name)]
+    titles = (*_TITLES[:_UNITS_AT], *units, *_TITLES[_UNITS_AT:])
+    table = Table((read.by, *titles), right=frozenset(titles), footer=("total", *_cells(read.total, units, at_least)))
     for name, figures in read.groups.items():
-        table.add(literal(_group_name(name)), *_cells(figures, at_least))
+        table.add(literal(_group_name(name)), *_cells(figures, units, at_least))
     out.print_table(table)
     out.print()
     for name, figures in read.groups.items():
@@ -269,9 +277,12 @@ def _group_name(name: str | None) -> str:
 
 
 _TITLES = ("calls", "failed", "fell back", "tokens in", "out", "USD", "unknown", "p50", "p95", "p99")
+_UNITS = ("documents", "images", "seconds")
+"""Units that have a column where any were counted."""
+_UNITS_AT = _TITLES.index("USD")
 
 
-def _cells(figures: "Figures", at_least: str) -> tuple[str, ...]:
+def _cells(figures: "Figures", units: Sequence[str], at_least: str) -> tuple[str, ...]:
     failed = figures.failed
     return (
         f"{figures.requests:,}",
@@ -279,6 +290,7 @@ def _cells(figures: "Figures", at_least: str) -> tuple[str, ...]:
         f"[yellow]{figures.fallbacks:,}[/yellow]" if figures.fallbacks else "-",
         _tokens(figures, at_least),
         f"{figures.output_tokens:,}",
+        *(f"{getattr(figures, name):,.10g}" if getattr(figures, name) else "-" for name in units),
         f"{figures.cost:,.6f}",
         f"[yellow]{figures.unknown_share:.1%}[/yellow]" if figures.cost_unknown else "-",
         *(_time(each) for each in (figures.p50, figures.p95, figures.p99)),
@@ -286,7 +298,7 @@ def _cells(figures: "Figures", at_least: str) -> tuple[str, ...]:
 
 
 def _tokens(figures: "Figures", at_least: str) -> str:
-    """Return the count of input tokens, with a mark if some attempts did not report theirs."""
+    """Return the count of input tokens, with a mark if some attempts reported neither theirs nor another unit."""
     if figures.tokens_unknown and figures.tokens_unknown >= figures.attempts:
         return "?"
     return f"{at_least if figures.tokens_unknown else ''}{figures.input_tokens:,}"

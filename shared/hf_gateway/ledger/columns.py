@@ -73,8 +73,9 @@ NAME = ColumnType("text", to_database=_name)
 CONTENT = ColumnType("text", to_database=clean_text)
 WORD_8, WORD_16, WORD_24 = (ColumnType("string", size) for size in (8, 16, 24))
 COUNT = ColumnType("integer")
-TOKENS = ColumnType("bigint", to_database=parse_token_count)
+UNITS = ColumnType("bigint", to_database=parse_token_count)
 FLAG = ColumnType("boolean")
+SECONDS = ColumnType("float")
 MILLISECONDS = ColumnType("float", to_database=_milliseconds)
 HTTP_STATUS = ColumnType("integer", to_database=_http_status)
 MONEY = ColumnType("money")
@@ -98,7 +99,7 @@ class LedgerColumn:
     """Whether it is filled in with the cost, so that lines of JSON do not have it."""
 
 
-_NOTHING_USED = Usage(0, 0, 0, 0)
+_NOTHING_USED = Usage(0, 0, 0, 0, documents=0, images=0, seconds=0.0)
 
 
 def _used_by_request(record: RequestRecord) -> Usage:
@@ -109,10 +110,10 @@ def _used_by_attempt(attempt: AttemptRecord) -> Usage:
     return _NOTHING_USED if attempt.outcome in ("skipped", "split") else attempt.usage
 
 
-def _unit(name: str) -> LedgerColumn:
+def _unit(name: str, kind: ColumnType) -> LedgerColumn:
     return LedgerColumn(
         name,
-        TOKENS,
+        kind,
         lambda record: getattr(_used_by_request(record), name),
         lambda _, attempt: getattr(_used_by_attempt(attempt), name),
     )
@@ -178,10 +179,10 @@ COLUMNS = (
     LedgerColumn("shared", FLAG, lambda record: record.shared, lambda *_: False, nullable=False),
     LedgerColumn("streamed", FLAG, lambda record: record.streamed, nullable=False),
     LedgerColumn("fallback", FLAG, _has_fallen_back, lambda *_: False, nullable=False),
-    _unit("input_tokens"),
-    _unit("output_tokens"),
-    _unit("cached_tokens"),
-    _unit("reasoning_tokens"),
+    _unit("input_tokens", UNITS),
+    _unit("output_tokens", UNITS),
+    _unit("cached_tokens", UNITS),
+    _unit("reasoning_tokens", UNITS),
     LedgerColumn(
         "latency_ms",
         MILLISECONDS,
@@ -215,7 +216,7 @@ COLUMNS = (
         lambda _, attempt: None if attempt.error is None else attempt.error.status,
     ),
     LedgerColumn("cost_usd", MONEY, priced=True),
-    # provider_reported | router_price | configured | unknown; NULL: nothing was used
+    # provider_reported | router_price | configured | guide | unknown; NULL: nothing was used
     LedgerColumn("cost_source", WORD_24, priced=True),
     LedgerColumn(  # the server's own
         "request_id",
@@ -225,6 +226,9 @@ COLUMNS = (
     ),
     LedgerColumn("prompt", CONTENT, lambda record: record.prompt, _unknown),
     LedgerColumn("answer", CONTENT, lambda record: record.answer, _unknown),
+    _unit("documents", UNITS),
+    _unit("images", UNITS),
+    _unit("seconds", SECONDS),  # as the server counts them
 )
 """In the order of the table."""
 

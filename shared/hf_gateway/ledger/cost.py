@@ -1,4 +1,4 @@
-"""Cost of an attempt: as its provider reports it, or else its tokens times the price; unknown if either is missing.
+"""Cost of an attempt: as its provider reports it, or else its units times the price; unknown if either is missing.
 
 Never 0 if it is unknown. 0 is the cost of one's own servers, of attempts that were not sent, and of those that a
 server refused.
@@ -14,7 +14,7 @@ from hf_gateway.observing.observer import Observation
 from hf_gateway.observing.record import AttemptRecord
 from hf_gateway.values.usage import MAX_COST_USD, drop_implausible
 
-CostSource = Literal["provider_reported", "router_price", "configured", "unknown"]
+CostSource = Literal["provider_reported", "router_price", "configured", "guide", "unknown"]
 
 SMALLEST = Decimal("1e-12")
 """USD to which amounts are rounded, half to even, as they are stored."""
@@ -31,7 +31,7 @@ def cost_of(tried: AttemptRecord, task: str, prices: Prices) -> tuple[Decimal | 
 
     Args:
         tried: the attempt.
-        task: "chat" or "embedding".
+        task: name of the task, ours or the Hub's.
         prices: the price list.
 
     Returns:
@@ -66,8 +66,8 @@ def asked_model(tried: AttemptRecord) -> str | None:
 def total(costs: Iterable[tuple[Decimal | None, str]]) -> tuple[Decimal | None, CostSource]:
     """Return the cost of a request from the costs of its attempts; unknown if one of them is.
 
-    The source is the weakest of those of the positive costs: "configured" before "router_price" before
-    "provider_reported".
+    The source is the weakest of those of the positive costs: "guide" before "configured" before "router_price"
+    before "provider_reported".
     """
     amount, sources = Decimal(0), set()
     with localcontext(EXACT):
@@ -77,7 +77,7 @@ def total(costs: Iterable[tuple[Decimal | None, str]]) -> tuple[Decimal | None, 
             amount += cost
             if cost:
                 sources.add(source)
-    order: tuple[CostSource, ...] = ("configured", "router_price", "provider_reported")
+    order: tuple[CostSource, ...] = ("guide", "configured", "router_price", "provider_reported")
     return amount, next((source for source in order if source in sources), "configured")
 
 

@@ -1,7 +1,7 @@
 """The table `huggingface_models`: prices and capabilities of models, from the router's catalogue or set by hand.
 
-It starts with five models whose prices are part of this package. As soon as the router lists a price for one of them,
-the router's is used; prices set by hand are not replaced.
+It starts with five models whose prices are part of this package (source "guide"). As soon as the router lists a price for
+one of them, the router's is used; prices set by hand are not replaced.
 """
 
 import datetime as dt
@@ -19,7 +19,7 @@ import sqlalchemy as sa
 
 from hf_gateway.errors import BadResponse, ConfigError, GatewayError, did_you_mean
 from hf_gateway.hub import router_catalogue
-from hf_gateway.ledger.prices import ANY_MODEL, ROUTER_CHOICES, Price, PriceEntry, Prices
+from hf_gateway.ledger.prices import ANY_MODEL, PARTS, ROUTER_CHOICES, Price, PriceEntry, Prices
 from hf_gateway.ledger.tables import models
 from hf_gateway.values.forks import fork_lock
 from hf_gateway.values.kinds import kind_of, registered
@@ -36,8 +36,6 @@ RETRY_S = 600.0
 """Seconds after a failure until the router is called again."""
 REREAD_S = 30.0
 """Seconds after which changes of other processes are seen."""
-IMAGE_TASKS = frozenset({"text-to-image"})
-"""Tasks of the initial price list that no gateway has."""
 _PROVIDER = re.compile(r"[a-z0-9][\w.-]*", re.ASCII)
 _MAX_TOKENS = 2**31  # the limit of PostgreSQL's integers
 _MAX_USD = 1_000_000
@@ -82,7 +80,7 @@ def set_entry(engine: sa.Engine, entry: PriceEntry, now: dt.datetime | None = No
 def as_looked_up(entry: PriceEntry) -> PriceEntry:
     """Return an entry with the task and provider by which calls are looked up. Raises ConfigError if it can match no call."""
     listed_as = task_of(entry.task)
-    known = known_names() | IMAGE_TASKS
+    known = known_names()
     if listed_as not in known:
         raise ConfigError(f"unknown task {entry.task!r}{did_you_mean(entry.task, set(known))}")
     paid = None if entry.provider is None else payee(entry.provider, entry.model)
@@ -231,15 +229,10 @@ def replace_router_entries(engine: sa.Engine, listed: Iterable[CatalogueEntry], 
         pinned = {entry.key for entry in known if entry.pinned}
         before = {entry.key for entry in known if entry.source == "router"}
         priced = {entry.key[:2] for entry in found.values() if entry.price.is_known}
-        better = {
-            entry.model
-            for entry in known
-            if entry.source == "configured" and not entry.pinned and entry.key[:2] in priced
-        }
+        better = {entry.model for entry in known if entry.source == "guide" and entry.key[:2] in priced}
         connection.execute(sa.delete(models).where(models.c.source == "router"))
         came_with_us = (
-            models.c.source == "configured",
-            models.c.pinned == sa.false(),
+            models.c.source == "guide",
             models.c.task.in_({entry.task for entry in found.values()}),
         )
         connection.execute(sa.delete(models).where(*came_with_us, models.c.model.in_(better)))
@@ -404,6 +397,7 @@ _COLUMNS = {
     "cached": "price_cached_per_mtok",
     "image": "price_per_image",
     "second": "price_per_second",
+    "document": "price_per_document",
 }
 
 
@@ -451,6 +445,11 @@ def _check(entry: PriceEntry) -> None:
         raise ConfigError(f"{entry.context} is not a valid number of tokens; it is from 1 to {_MAX_TOKENS - 1}")
     if not entry.price.is_known:
         raise ConfigError(f"no price is given for {entry.model}; write 0 if it is free")
+    if not entry.price.applies_to(entry.task):
+        units = sorted(name for name, unit in PARTS.items() if unit in facts_of(entry.task).units)
+        raise ConfigError(
+            f"no call of {entry.task} has this price of {entry.model}: it is paid by {', '.join(units)} or second"
+        )
     for name in _COLUMNS:
         price = getattr(entry.price, name)
         if price is not None and not (price.is_finite() and 0 <= price < _MAX_USD):

@@ -3,13 +3,13 @@
 Who is paid: for `hf` the Inference Provider that served; for other targets the target itself, by its label. A price
 for "any provider" is one for `hf`.
 
-Which price applies: a price set by hand (`hf-gateway models add`), then the router's, then the initial ones of this
-package. Among each kind, the provider's own price before the one for any.
+Which price applies: one of the config file (`[prices]`), then one set by hand (`hf-gateway models add`), then the router's,
+then the initial ones of this package ("guide"). Among each kind, the provider's own price before the one for any.
 """
 
 import datetime as dt
 import ipaddress
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Context, Decimal, localcontext
 from typing import Literal
@@ -20,7 +20,7 @@ from hf_gateway.values.target import Target
 from hf_gateway.values.task_facts import CHAT, facts_of
 from hf_gateway.values.usage import Usage
 
-PriceSource = Literal["configured", "router"]
+PriceSource = Literal["file", "configured", "router", "guide"]
 
 TOKENS_PER_PRICE = 1_000_000
 """Number of tokens that a price is for."""
@@ -45,6 +45,8 @@ class Price:
     """USD per image."""
     second: Decimal | None = None
     """USD per second."""
+    document: Decimal | None = None
+    """USD per document."""
 
     @property
     def is_known(self) -> bool:
@@ -54,7 +56,12 @@ class Price:
     @property
     def is_free(self) -> bool:
         """Whether a call costs nothing, whatever its size."""
-        return self.is_known and not any((self.input, self.output, self.cached, self.image, self.second))
+        return self.is_known and not any(getattr(self, part) for part in PARTS)
+
+    def applies_to(self, task: str) -> bool:
+        """Return whether a call of a task can have this price: one by a unit of the task, or by its duration."""
+        units = {*facts_of(task).units, "seconds"}
+        return self.is_free or any(getattr(self, part) is not None and unit in units for part, unit in PARTS.items())
 
     def amount(self, task: str, usage: Usage, seconds: float = 0.0) -> Decimal | None:
         """Return the cost of a call in USD, exactly.
@@ -62,9 +69,9 @@ class Price:
         Cached input costs as other input if it has no price; reasoning tokens are part of the output.
 
         Args:
-            task: "embedding" or "chat".
-            usage: tokens of the call.
-            seconds: duration of the call.
+            task: name of the task, ours or the Hub's.
+            usage: units of the call.
+            seconds: duration of the call, which is paid for if the server does not count the seconds itself.
 
         Returns:
             The cost; None if a needed price or count is unknown.
@@ -74,17 +81,21 @@ class Price:
         if self.is_free:
             return Decimal(0)
         with localcontext(EXACT):
-            return self._amount(task, usage, seconds, usage.images or 0)
+            return self._amount(task, usage, seconds)
 
-    def _amount(self, task: str, usage: Usage, seconds: float, images: int) -> Decimal | None:
-        total = Decimal(0)
+    def _amount(self, task: str, usage: Usage, seconds: float) -> Decimal | None:
+        total, counted = Decimal(0), self.second is not None
         if self.second is not None:
-            total += self.second * Decimal(str(round(seconds, 6)))
-        if images:
+            total += self.second * Decimal(str(round(seconds if usage.seconds is None else usage.seconds, 6)))
+        if images := usage.images or 0:
             if self.image is None:
                 return None
-            total += self.image * images
-        if self.second is not None or (images and self.input is None):
+            total, counted = total + self.image * images, counted or self.input is None
+        if self.document is not None and "documents" in facts_of(task).units:
+            if usage.documents is None:
+                return None
+            total, counted = total + self.document * usage.documents, counted or self.input is None
+        if counted:
             return total
         tokens = self._of_tokens(task, usage)
         return None if tokens is None else total + tokens
@@ -108,6 +119,15 @@ class Price:
         return total / TOKENS_PER_PRICE
 
 
+PARTS = {
+    "input": "input_tokens",
+    "output": "output_tokens",
+    "cached": "cached_tokens",
+    "image": "images",
+    "second": "seconds",
+    "document": "documents",
+}
+"""The fields of `Price`, and the unit that each is for, a field of `Usage`."""
 FREE = Price(Decimal(0), Decimal(0))
 
 
@@ -130,7 +150,7 @@ class PriceEntry:
     structured_output: bool | None = None
     """Whether the model supports JSON schemas; None if unknown."""
     source: PriceSource = "configured"
-    """Whether it is the router's."""
+    """Who set it: the config file, `models add`, the router, or this package with the prices of a guide."""
     pinned: bool = False
     """Whether it was set by hand, so that the router does not replace it."""
     fetched_at: dt.datetime | None = None
@@ -148,7 +168,7 @@ class FoundPrice:
 
     price: Price
     """The prices."""
-    source: Literal["router_price", "configured"]
+    source: Literal["router_price", "configured", "guide"]
     """Where the price comes from."""
 
 
@@ -172,7 +192,7 @@ class Prices:
 
         Args:
             target: the target.
-            task: "chat" or "embedding", or the Hub's name.
+            task: name of the task, ours or the Hub's.
             provider: provider that served, as the answer names it.
             model: model that served, if it is not the target's.
 
@@ -199,7 +219,7 @@ class Prices:
 
         Args:
             target: the target.
-            task: "chat" or "embedding", or the Hub's name.
+            task: name of the task, ours or the Hub's.
             model: model of the call, if it is not the target's.
 
         Returns:
@@ -239,15 +259,24 @@ def _best(lines: Sequence[PriceEntry]) -> FoundPrice | None:
     priced = [line for line in lines if line.price.is_known]
     if not priced:
         return None
-    best = min(priced, key=lambda line: (not line.pinned, line.source != "router", line.provider is None))
-    return FoundPrice(best.price, "router_price" if best.source == "router" else "configured")
+    best = min(priced, key=lambda line: (not line.pinned, _ORDER.index(line.source), line.provider is None))
+    return FoundPrice(best.price, _FOUND[best.source])
+
+
+_ORDER: tuple[PriceSource, ...] = ("file", "router", "configured", "guide")
+_FOUND: Mapping[PriceSource, Literal["router_price", "configured", "guide"]] = {
+    "file": "configured",
+    "configured": "configured",
+    "router": "router_price",
+    "guide": "guide",
+}
 
 
 def _upper(prices: Sequence[Price]) -> Price:
     """Return a price that is at least as high as each of these, in every part."""
     highest = prices[0]
     for price in prices[1:]:
-        for name in ("input", "output", "image", "second"):
+        for name in PARTS:
             mine, other = getattr(highest, name), getattr(price, name)
             if other is not None and (mine is None or other > mine):
                 highest = replace(highest, **{name: other})

@@ -179,10 +179,11 @@ models = Table(
     Column("price_cached_per_mtok", Money),  # input tokens from the provider's cache; NULL: as other input
     Column("price_per_image", Money),
     Column("price_per_second", Money),
+    Column("price_per_document", Money),
     Column("context_length", Integer),
     Column("tools", Boolean),
     Column("structured_output", Boolean),
-    Column("source", String(16), nullable=False),  # configured | router
+    Column("source", String(16), nullable=False),  # configured | router | guide
     Column("pinned", Boolean, nullable=False),  # set by hand, so that the router does not replace it
     Column("fetched_at", UtcTime),
 )

@@ -1,6 +1,6 @@
-"""Reports from the ledger: calls, tokens, costs, latencies and errors, by model, provider, target, day, tenant, user or chain.
+"""Reports from the ledger: calls, units, costs, latencies and errors by model, provider, target, task, day and tags.
 
-Tokens and costs are summed over attempts, so that each attempt is counted once, where it was made. By model, provider
+Units and costs are summed over attempts, so that each attempt is counted once, where it was made. By model, provider
 and target, latencies and errors are of attempts too; by other keys they are of requests. In a report on one model,
 everything is of attempts at it, in the total as well, and requests are those that tried it, whichever model served
 them.
@@ -18,7 +18,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from hf_gateway.ledger.tables import losses, observations
 
-BY = ("model", "provider", "target", "day", "tenant", "user", "chain")
+BY = ("model", "provider", "target", "task", "day", "tenant", "user", "chain")
 OF_ATTEMPTS = ("model", "provider", "target")
 """Keys that belong to an attempt; the others belong to its request."""
 QUANTILES = (0.5, 0.95, 0.99)
@@ -41,6 +41,8 @@ class UsageFilter:
     """Only this chain."""
     model: str | None = None
     """Only this model."""
+    task: str | None = None
+    """Only this task, by our name of it."""
 
     def conditions(self) -> list[sa.ColumnElement[bool]]:
         """Return the conditions on a row."""
@@ -49,7 +51,7 @@ class UsageFilter:
             found.append(_o.time >= self.since)
         if self.until is not None:
             found.append(_o.time < self.until)
-        wanted = {name: getattr(self, name) for name in ("tenant", "chain", "model")}
+        wanted = {name: getattr(self, name) for name in ("tenant", "chain", "model", "task")}
         return [*found, *(_o[name] == value for name, value in wanted.items() if value is not None)]
 
 
@@ -79,8 +81,14 @@ class Figures:
     """Input tokens from providers' caches."""
     reasoning_tokens: int = 0
     """Output tokens of reasoning."""
+    documents: int = 0
+    """Documents, as far as they are known."""
+    images: int = 0
+    """Images, as far as they are known."""
+    seconds: float = 0.0
+    """Seconds that servers counted."""
     tokens_unknown: int = 0
-    """Successful attempts with unknown input tokens."""
+    """Successful attempts with unknown input tokens, of which no other unit was counted."""
     cost: Decimal = Decimal(0)
     """USD, of attempts with a known cost."""
     cost_unknown: int = 0
@@ -168,14 +176,15 @@ def _count(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
 def _token_figures(
     connection: sa.Connection, key: sa.ColumnElement[Any], selected: UsageFilter
 ) -> dict[str | None, Figures]:
-    counts = ("input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens")
+    counts = ("input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens", "documents", "images", "seconds")
+    uncounted = _o.input_tokens.is_(None) & _o.documents.is_(None) & _o.images.is_(None)
     grouped = key.label("name")
     query = (
         sa.select(
             grouped,
             _count(_SENT).label("attempts"),
             *(sa.func.sum(_o[name]).label(name) for name in counts),
-            _count((_o.status == "ok") & _o.input_tokens.is_(None)).label("tokens_unknown"),
+            _count((_o.status == "ok") & uncounted).label("tokens_unknown"),
             sa.func.sum(_o.cost_usd).label("cost"),
             _count(_SENT & _o.cost_usd.is_(None)).label("cost_unknown"),
         )
@@ -189,6 +198,9 @@ def _token_figures(
             output_tokens=int(row["output_tokens"] or 0),
             cached_tokens=int(row["cached_tokens"] or 0),
             reasoning_tokens=int(row["reasoning_tokens"] or 0),
+            documents=int(row["documents"] or 0),
+            images=int(row["images"] or 0),
+            seconds=float(row["seconds"] or 0),
             tokens_unknown=int(row["tokens_unknown"]),
             cost=row["cost"] or Decimal(0),
             cost_unknown=int(row["cost_unknown"]),
