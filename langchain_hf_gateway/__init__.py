@@ -1,4 +1,4 @@
-"""hf-gateway for LangChain: `ChatHFGateway`, `HFGatewayEmbeddings`, and `register` for `init_chat_model` and `init_embeddings`.
+"""hf-gateway for LangChain: `ChatHFGateway`, `HFGatewayEmbeddings`, `HFGatewayReranker`, and `register` for LangChain's `init_…`.
 
 `locked` and the functions for stores open an index only with the vector space it was made with; `with_text` filters documents;
 `cache_backed` keeps LangChain's own cache from mixing spaces and roles.
@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from langchain_hf_gateway.indexes import save_faiss as save_faiss
     from langchain_hf_gateway.registration import register as register
     from langchain_hf_gateway.sparse_embeddings import HFGatewaySparseEmbeddings as HFGatewaySparseEmbeddings
+    from langchain_hf_gateway.reranker import HFGatewayReranker as HFGatewayReranker
 
 _HOME = {
     "ChatHFGateway": "chat_models",
     "HFGatewayEmbeddings": "embeddings",
     "HFGatewaySparseEmbeddings": "sparse_embeddings",
+    "HFGatewayReranker": "reranker",
     "cache_backed": "byte_store",
     "load_faiss": "indexes",
     "locked": "indexes",
@@ -38,6 +40,7 @@ __all__ = [
     "ChatHFGateway",
     "HFGatewayEmbeddings",
     "HFGatewaySparseEmbeddings",
+    "HFGatewayReranker",
     "cache_backed",
     "load_faiss",
     "locked",

@@ -1,4 +1,4 @@
-"""hf-gateway for LlamaIndex: `HFGatewayEmbedding`, `HFGatewayLLM`, `persist` and `load_index`."""
+"""hf-gateway for LlamaIndex: `HFGatewayEmbedding`, `HFGatewayLLM`, `HFGatewayRerank`, `persist` and `load_index`."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -9,16 +9,25 @@ if TYPE_CHECKING:
     from llamaindex_hf_gateway.indexes import persist as persist
     from llamaindex_hf_gateway.llm import HFGatewayLLM as HFGatewayLLM
     from llamaindex_hf_gateway.sparse_embedding import HFGatewaySparseEmbedding as HFGatewaySparseEmbedding
+    from llamaindex_hf_gateway.rerank import HFGatewayRerank as HFGatewayRerank
 
 _HOME = {
     "HFGatewayEmbedding": "embedding",
     "HFGatewayLLM": "llm",
     "HFGatewaySparseEmbedding": "sparse_embedding",
+    "HFGatewayRerank": "rerank",
     "load_index": "indexes",
     "persist": "indexes",
 }
 
 __all__ = ["HFGatewayEmbedding", "HFGatewayLLM", "HFGatewaySparseEmbedding", "load_index", "persist"]
+__all__ = [
+    "HFGatewayEmbedding",
+    "HFGatewayLLM",
+    "HFGatewayRerank",
+    "load_index",
+    "persist",
+]
 
 
 def __getattr__(name: str) -> Any:

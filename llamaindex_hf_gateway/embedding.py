@@ -61,14 +61,14 @@ class HFGatewayEmbedding(EmbeddingMixin, EmbedOptions, BaseEmbedding):  # type: 
         max_retries: how often one target is asked again after a failure that may pass.
         config: the config file whose `[keys]` hold; `from_config` fills it in.
         chain: what the chain is called in ledgers and metrics; `from_config` fills it in.
-        dimensions: keep only the first so many numbers (Matryoshka).
-        normalize: scale vectors to length 1 even where the model does not.
         truncate: cut a text that is longer than the model takes, instead of raising `ContextOverflow`.
         query_prompt: put before a query, instead of the model's own saved prompt.
         document_prompt: put before a document, instead of the model's own saved prompt.
         on_space_change: "refuse" targets of different vector spaces, or keep them "separate".
         check_space: compare a target's first vectors with the fingerprint of the space.
         canary_every: requests to a server after which its space is measured again; 0 for never.
+        dimensions: keep only the first so many numbers (Matryoshka).
+        normalize: scale vectors to length 1 even where the model does not.
         max_concurrency: batches under way at once, at most.
         coalesce: seconds for which a call of one text waits for others to share its request with, at most.
         cache: where vectors are kept: True, a path, or a key-value store of a framework.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from hf_gateway.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
     from typing import Self
@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from hf_gateway.tasks.chat.gateway import ChatGateway
     from hf_gateway.tasks.embedding.gateway import EmbeddingGateway
     from hf_gateway.tasks.sparse.gateway import SparseGateway
+    from hf_gateway.tasks.rerank.gateway import RerankGateway
     from hf_gateway.tasks.status import TargetStatus
     from hf_gateway.values.embedding import Role
+    from hf_gateway.values.rerank import RerankResult, Scale
     from hf_gateway.values.vector_space import VectorSpace
     from hf_gateway.vector_gateway import VectorGateway
 
@@ -79,6 +81,20 @@ else:
 
 
 class GatewayMixin(_Over[GatewayT]):
+    class _OfGateway(Generic[GatewayT]):
+        """Parametrised by the class of the gateway."""
+
+else:
+
+    class _OfGateway:
+        """The same without `Generic`, which pydantic warns of in front of its own base class."""
+
+        def __class_getitem__(cls, gateway: Any) -> type:
+            """Return the class itself."""
+            return cls
+
+
+class GatewayMixin(_OfGateway[GatewayT]):
     """Public members of an instance for the chain behind it, which is in `_gateway`.
 
     A framework's class derives from it, from the settings of its task and from the framework's own base class, declares the
@@ -134,6 +150,51 @@ class ChatMixin(GatewayMixin["ChatGateway"]):
 
 class VectorMixin(GatewayMixin[VectorGatewayT]):
     """The same for all tasks whose answers are vectors."""
+class RerankMixin(GatewayMixin["RerankGateway"]):
+    """The same for reranking."""
+
+    _gateway: "RerankGateway"
+
+    def _rank(self, query: str, texts: "Sequence[str]") -> "tuple[list[tuple[int, float | None]], Scale]":
+        """Rank texts, blank ones last and without a score; returns the index and score of each, best first, and the scale.
+
+        Args:
+            query: what is searched for.
+            texts: the texts; a retriever may have found some without a character.
+        """
+        places = _not_blank(texts)
+        result = self._gateway.rerank(query, [texts[place] for place in places])
+        return _ranks(result, places, len(texts), self._gateway.settings.top_n)
+
+    async def _arank(self, query: str, texts: "Sequence[str]") -> "tuple[list[tuple[int, float | None]], Scale]":
+        """Like `_rank`, without blocking the event loop.
+
+        Args:
+            query: what is searched for.
+            texts: the texts.
+        """
+        places = _not_blank(texts)
+        result = await self._gateway.arerank(query, [texts[place] for place in places])
+        return _ranks(result, places, len(texts), self._gateway.settings.top_n)
+
+
+def _not_blank(texts: "Sequence[str]") -> list[int]:
+    return [place for place, text in enumerate(texts) if text and not text.isspace()]
+
+
+def _ranks(
+    result: "RerankResult", places: list[int], count: int, top_n: int | None
+) -> "tuple[list[tuple[int, float | None]], Scale]":
+    """Return the ranks of all texts: the scored ones, and those that are blank in their order, top_n at most."""
+    scored = [(places[hit.index], hit.score) for hit in result]
+    blank = [(place, None) for place in sorted(set(range(count)) - set(places))]
+    return [*scored, *blank][:top_n], result.scale
+
+
+class EmbeddingMixin(GatewayMixin["EmbeddingGateway"]):
+    """The same for embeddings."""
+
+    _gateway: "EmbeddingGateway"
 
     @property
     def space(self) -> "VectorSpace":

@@ -1,5 +1,7 @@
-"""`from_gateway` of the frameworks' classes: a gateway of the other task is refused at once."""
+"""The frameworks' classes begin alike: `from_gateway` refuses a gateway of another task, and none of them warns when it is made."""
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -7,11 +9,6 @@ import pytest
 from hf_gateway import Gateway
 from hf_gateway.errors import ConfigError
 from tests.support.doors import door
-from tests.support.late import COLLECTED
-
-if COLLECTED:
-    pass
-
 
 NOWHERE = ["openai:http://127.0.0.1:9"]
 
@@ -23,6 +20,8 @@ NOWHERE = ["openai:http://127.0.0.1:9"]
         ("HFGatewayEmbedding", "embedding", "chat"),
         ("ChatHFGateway", "chat", "embedding"),
         ("HFGatewayLLM", "chat", "embedding"),
+        ("HFGatewayReranker", "rerank", "embedding"),
+        ("HFGatewayRerank", "rerank", "chat"),
     ],
 )
 def test_a_gateway_for_another_task_is_refused_and_the_error_names_both(name: str, task: str, given: Any) -> None:
@@ -30,3 +29,13 @@ def test_a_gateway_for_another_task_is_refused_and_the_error_names_both(name: st
         door(name).from_gateway(Gateway("test/model", NOWHERE, task=given))
     right: Any = task
     assert door(name).from_gateway(Gateway("test/model", NOWHERE, task=right)).gateway.task == task
+
+
+def test_no_class_makes_pydantic_warn() -> None:
+    code = "\n".join(
+        f"import {package}; [getattr({package}, name) for name in {package}.__all__]"
+        for package in ("langchain_hf_gateway", "llamaindex_hf_gateway")
+    )
+    warning = "error::pydantic.warnings.GenericBeforeBaseModelWarning"
+    done = subprocess.run([sys.executable, "-W", warning, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, "GenericBeforeBaseModelWarning" in done.stderr) == (0, False), done.stderr

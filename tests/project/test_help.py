@@ -1,4 +1,4 @@
-"""`help` of the four classes and of `Gateway` shows how they are built: our arguments first, each with its type and explained."""
+"""`help` of the frameworks' classes and of `Gateway` shows how they are built: our arguments first, each explained."""
 
 import inspect
 import pydoc
@@ -11,6 +11,7 @@ import pytest
 
 from hf_gateway.settings.chat import ChatSettings
 from hf_gateway.settings.embedding import EmbedSettings
+from hf_gateway.settings.rerank import RerankSettings
 
 CLASSES = {
     "langchain_hf_gateway.HFGatewayEmbeddings": (EmbedSettings, set()),
@@ -23,12 +24,15 @@ CLASSES = {
         ChatSettings,
         {"num_output", "is_function_calling_model", "structured_output"},
     ),
+    "langchain_hf_gateway.HFGatewayReranker": (RerankSettings, set()),
+    "llamaindex_hf_gateway.HFGatewayRerank": (RerankSettings, {"keep_retrieval_score"}),
 }
 """Class → its settings, and what it declares beside them."""
 ARGUMENTS = {
     "langchain_hf_gateway.ChatHFGateway": ("langchain_hf_gateway.chat_models.ChatModelArguments", set()),
     "llamaindex_hf_gateway.HFGatewayEmbedding": ("llamaindex_hf_gateway.embedding.EmbeddingModelArguments", {"model"}),
     "llamaindex_hf_gateway.HFGatewayLLM": ("llamaindex_hf_gateway.llm.LLMArguments", {"model_name"}),
+    "llamaindex_hf_gateway.HFGatewayRerank": ("llamaindex_hf_gateway.rerank.RerankerArguments", set()),
 }
 """Class → the types of what its `from_config` takes, and the other words that it takes for its fields."""
 

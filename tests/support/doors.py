@@ -14,6 +14,8 @@ _PACKAGES = {
     "HFGatewayLLM": llamaindex_hf_gateway,
     "HFGatewaySparseEmbeddings": langchain_hf_gateway,
     "HFGatewaySparseEmbedding": llamaindex_hf_gateway,
+    "HFGatewayReranker": langchain_hf_gateway,
+    "HFGatewayRerank": llamaindex_hf_gateway,
 }
 
 
