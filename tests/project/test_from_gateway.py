@@ -1,4 +1,4 @@
-"""The frameworks' classes begin alike: `from_gateway` refuses a gateway of another task, and none of them warns when it is made."""
+"""The frameworks' classes begin alike: `from_gateway` refuses a gateway of another task, and making one warns of nothing."""
 
 import subprocess
 import sys
