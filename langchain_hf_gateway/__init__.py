@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from langchain_hf_gateway.indexes import open_lancedb as open_lancedb
     from langchain_hf_gateway.indexes import save_faiss as save_faiss
     from langchain_hf_gateway.registration import register as register
-    from langchain_hf_gateway.sparse_embeddings import HFGatewaySparseEmbeddings as HFGatewaySparseEmbeddings
     from langchain_hf_gateway.reranker import HFGatewayReranker as HFGatewayReranker
+    from langchain_hf_gateway.sparse_embeddings import HFGatewaySparseEmbeddings as HFGatewaySparseEmbeddings
 
 _HOME = {
     "ChatHFGateway": "chat_models",
@@ -39,8 +39,8 @@ _HOME = {
 __all__ = [
     "ChatHFGateway",
     "HFGatewayEmbeddings",
-    "HFGatewaySparseEmbeddings",
     "HFGatewayReranker",
+    "HFGatewaySparseEmbeddings",
     "cache_backed",
     "load_faiss",
     "locked",

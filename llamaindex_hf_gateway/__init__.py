@@ -8,8 +8,8 @@ if TYPE_CHECKING:
     from llamaindex_hf_gateway.indexes import load_index as load_index
     from llamaindex_hf_gateway.indexes import persist as persist
     from llamaindex_hf_gateway.llm import HFGatewayLLM as HFGatewayLLM
-    from llamaindex_hf_gateway.sparse_embedding import HFGatewaySparseEmbedding as HFGatewaySparseEmbedding
     from llamaindex_hf_gateway.rerank import HFGatewayRerank as HFGatewayRerank
+    from llamaindex_hf_gateway.sparse_embedding import HFGatewaySparseEmbedding as HFGatewaySparseEmbedding
 
 _HOME = {
     "HFGatewayEmbedding": "embedding",
@@ -20,11 +20,11 @@ _HOME = {
     "persist": "indexes",
 }
 
-__all__ = ["HFGatewayEmbedding", "HFGatewayLLM", "HFGatewaySparseEmbedding", "load_index", "persist"]
 __all__ = [
     "HFGatewayEmbedding",
     "HFGatewayLLM",
     "HFGatewayRerank",
+    "HFGatewaySparseEmbedding",
     "load_index",
     "persist",
 ]

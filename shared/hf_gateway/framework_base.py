@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from hf_gateway.spaces.index_lock import IndexLock
     from hf_gateway.tasks.chat.gateway import ChatGateway
     from hf_gateway.tasks.embedding.gateway import EmbeddingGateway
-    from hf_gateway.tasks.sparse.gateway import SparseGateway
     from hf_gateway.tasks.rerank.gateway import RerankGateway
+    from hf_gateway.tasks.sparse.gateway import SparseGateway
     from hf_gateway.tasks.status import TargetStatus
     from hf_gateway.values.embedding import Role
     from hf_gateway.values.rerank import RerankResult, Scale
@@ -81,20 +81,6 @@ else:
 
 
 class GatewayMixin(_Over[GatewayT]):
-    class _OfGateway(Generic[GatewayT]):
-        """Parametrised by the class of the gateway."""
-
-else:
-
-    class _OfGateway:
-        """The same without `Generic`, which pydantic warns of in front of its own base class."""
-
-        def __class_getitem__(cls, gateway: Any) -> type:
-            """Return the class itself."""
-            return cls
-
-
-class GatewayMixin(_OfGateway[GatewayT]):
     """Public members of an instance for the chain behind it, which is in `_gateway`.
 
     A framework's class derives from it, from the settings of its task and from the framework's own base class, declares the
@@ -148,8 +134,6 @@ class ChatMixin(GatewayMixin["ChatGateway"]):
     _gateway: "ChatGateway"
 
 
-class VectorMixin(GatewayMixin[VectorGatewayT]):
-    """The same for all tasks whose answers are vectors."""
 class RerankMixin(GatewayMixin["RerankGateway"]):
     """The same for reranking."""
 
@@ -191,10 +175,8 @@ def _ranks(
     return [*scored, *blank][:top_n], result.scale
 
 
-class EmbeddingMixin(GatewayMixin["EmbeddingGateway"]):
-    """The same for embeddings."""
-
-    _gateway: "EmbeddingGateway"
+class VectorMixin(GatewayMixin[VectorGatewayT]):
+    """The same for all tasks whose answers are vectors."""
 
     @property
     def space(self) -> "VectorSpace":
