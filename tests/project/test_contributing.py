@@ -60,3 +60,15 @@ def test_each_step_of_the_tour_goes_down_a_floor_or_stays_in_its_room(title: str
 
 def test_there_are_three_tours() -> None:
     assert len(TOURS) == 3
+
+
+def test_the_example_of_a_new_task_names_all_files_that_only_this_task_has() -> None:
+    example = TEXT.partition("### A new task, by the example of `rerank`")[2].partition("\n## ")[0]
+    named = paths(example)
+    own = [
+        path
+        for path in BY_PATH
+        if re.search("rerank|ranking|lexical|cross_encoder", path) and "/tasks/rerank/" not in path
+    ]
+    assert len(own) >= 10
+    assert [path for path in own if path not in named] == []

@@ -17,6 +17,7 @@ COMMANDS = {
     "chat": "ask a model, and show the answer as it arrives and which target gave it",
     "verify": "check whether the targets of a chain are one vector space, and if not, what differs",
     "embed": "embed texts, one JSON object per line",
+    "rerank": "sort the lines of a file by how well they answer a query",
     "models": "prices of models: list, refresh from the router, set by hand",
     "budgets": "budgets of tenants per day or month: list, set, remove",
     "usage": "calls, costs, latencies and failures, from the ledger",

@@ -1,0 +1,120 @@
+"""`hf-gateway rerank`: sort the lines of a file by how well they answer a query."""
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hf_gateway.cli.output import Table, check_text, console, literal, print_json, stdin_text
+from hf_gateway.errors import InvalidRequest, visible
+from hf_gateway.tasks.rerank.gateway import RerankGateway
+from hf_gateway.values.rerank import RerankResult
+from hf_gateway.values.wording import quantity
+
+TEXT_FIELDS = ("text", "document", "page_content", "content")
+"""Names under which an object in a line of JSON may have its text."""
+MAX_SHOWN_CHARS = 160
+"""Characters of a document in the table; --json prints all."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("query", metavar="QUERY", help="what is searched for")
+    parser.add_argument(
+        "file",
+        metavar="FILE",
+        help=f"documents, one per line; or JSON lines, strings or objects with {', '.join(TEXT_FIELDS)}; - for stdin",
+    )
+    parser.add_argument("--chain", help="a chain of the config file, instead of --model and --targets")
+    parser.add_argument("--top-n", type=_count, metavar="N", help="print the N best ones only")
+    parser.add_argument("--scale", choices=["probability", "logit"], help="scale of the scores of models (probability)")
+    parser.add_argument("--truncate", action="store_true", help="truncate documents that are too long for the model")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the documents, best first, and which target scored them on stderr; with --json all as one document."""
+    check_text({"the query": arguments.query})
+    place = "stdin" if arguments.file == "-" else arguments.file
+    lines, documents = _documents(arguments.file, place)
+    if not documents:
+        raise InvalidRequest(f"no documents in {place}; write one per line")
+    given = {"top_n": arguments.top_n, "scale": arguments.scale, "truncate": arguments.truncate or None}
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if arguments.chain:
+        gateway = RerankGateway.from_settings(
+            RerankGateway.settings_class.from_config(arguments.chain, arguments.config, **changes)
+        )
+    else:
+        gateway = RerankGateway(arguments.model, arguments.targets, **changes)
+    with gateway:
+        result = gateway.rerank(arguments.query, documents)
+    if arguments.json:
+        print_json(_as_json(result, lines))
+        return 0
+    _print(result, lines)
+    served = visible(", ".join(result.served_by))
+    sys.stderr.write(f"{quantity(len(documents), 'document')} by {served} in {result.seconds:.2f} s\n")
+    return 0
+
+
+def _count(value: str) -> int:
+    count = int(value)
+    if count < 1:
+        raise ValueError
+    return count
+
+
+_count.__name__ = "whole number above 0"  # argparse names it in its error
+
+
+def _documents(file: str, place: str) -> tuple[list[int], list[str]]:
+    """Return the numbers of the lines with a document, from 1, and the documents; blank lines are skipped.
+
+    Args:
+        file: path of the file, or "-".
+        place: what the file is called in errors.
+    """
+    try:
+        text = stdin_text() if file == "-" else Path(file).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"{place} is not text in UTF-8: {error.reason} at byte {error.start}") from None
+    lines = {number: line for number, line in enumerate(text.split("\n"), 1) if line.strip()}
+    if next(iter(lines.values()), "").lstrip().startswith(("{", '"')):
+        lines = {number: _text_of(line, number, place) for number, line in lines.items()}
+    return list(lines), list(lines.values())
+
+
+def _text_of(line: str, number: int, place: str) -> str:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        raise InvalidRequest(f"line {number} of {place} is not JSON, as its first line is") from None
+    if isinstance(value, dict):
+        value = next((value[name] for name in TEXT_FIELDS if isinstance(value.get(name), str)), None)
+    if not isinstance(value, str):
+        raise InvalidRequest(
+            f"line {number} of {place} has no text: it should be a string, or an object with one of {', '.join(TEXT_FIELDS)}"
+        )
+    return value
+
+
+def _as_json(result: RerankResult, lines: Sequence[int]) -> dict[str, Any]:
+    return {
+        "scale": result.scale,
+        "served_by": result.served_by,
+        "attempts": [dataclasses.asdict(attempt) for attempt in result.attempts],
+        "usage": {"input_tokens": result.usage.input_tokens, "documents": result.usage.documents},
+        "hits": [{**dataclasses.asdict(hit), "line": lines[hit.index]} for hit in result],
+    }
+
+
+def _print(result: RerankResult, lines: Sequence[int]) -> None:
+    table = Table(("score", "line", "document"), right=frozenset({"score", "line"}), fold=frozenset({"document"}))
+    for hit in result:
+        shown = " ".join(hit.document.split())
+        shown = shown if len(shown) <= MAX_SHOWN_CHARS else f"{shown[:MAX_SHOWN_CHARS]}…"
+        table.add(f"{hit.score:.4f}", str(lines[hit.index]), literal(shown))
+    console().print_table(table)
