@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from langchain_hf_gateway.chat_models import ChatHFGateway as ChatHFGateway
     from langchain_hf_gateway.documents import with_text as with_text
     from langchain_hf_gateway.embeddings import HFGatewayEmbeddings as HFGatewayEmbeddings
+    from langchain_hf_gateway.image_tool import HFGatewayImageTool as HFGatewayImageTool
     from langchain_hf_gateway.indexes import load_faiss as load_faiss
     from langchain_hf_gateway.indexes import locked as locked
     from langchain_hf_gateway.indexes import open_chroma as open_chroma
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
 _HOME = {
     "ChatHFGateway": "chat_models",
     "HFGatewayEmbeddings": "embeddings",
-    "HFGatewaySparseEmbeddings": "sparse_embeddings",
+    "HFGatewayImageTool": "image_tool",
     "HFGatewayReranker": "reranker",
+    "HFGatewaySparseEmbeddings": "sparse_embeddings",
     "cache_backed": "byte_store",
     "load_faiss": "indexes",
     "locked": "indexes",
@@ -39,6 +41,7 @@ _HOME = {
 __all__ = [
     "ChatHFGateway",
     "HFGatewayEmbeddings",
+    "HFGatewayImageTool",
     "HFGatewayReranker",
     "HFGatewaySparseEmbeddings",
     "cache_backed",

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llamaindex_hf_gateway.embedding import HFGatewayEmbedding as HFGatewayEmbedding
+    from llamaindex_hf_gateway.image_tool import HFGatewayImageTool as HFGatewayImageTool
     from llamaindex_hf_gateway.indexes import load_index as load_index
     from llamaindex_hf_gateway.indexes import persist as persist
     from llamaindex_hf_gateway.llm import HFGatewayLLM as HFGatewayLLM
@@ -13,15 +14,17 @@ if TYPE_CHECKING:
 
 _HOME = {
     "HFGatewayEmbedding": "embedding",
+    "HFGatewayImageTool": "image_tool",
     "HFGatewayLLM": "llm",
-    "HFGatewaySparseEmbedding": "sparse_embedding",
     "HFGatewayRerank": "rerank",
+    "HFGatewaySparseEmbedding": "sparse_embedding",
     "load_index": "indexes",
     "persist": "indexes",
 }
 
 __all__ = [
     "HFGatewayEmbedding",
+    "HFGatewayImageTool",
     "HFGatewayLLM",
     "HFGatewayRerank",
     "HFGatewaySparseEmbedding",

@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from hf_gateway.spaces.index_lock import IndexLock
     from hf_gateway.tasks.chat.gateway import ChatGateway
     from hf_gateway.tasks.embedding.gateway import EmbeddingGateway
+    from hf_gateway.tasks.image.gateway import ImageGateway
     from hf_gateway.tasks.rerank.gateway import RerankGateway
     from hf_gateway.tasks.sparse.gateway import SparseGateway
     from hf_gateway.tasks.status import TargetStatus
     from hf_gateway.values.embedding import Role
+    from hf_gateway.values.image import ImageResult
     from hf_gateway.values.rerank import RerankResult, Scale
     from hf_gateway.values.vector_space import VectorSpace
     from hf_gateway.vector_gateway import VectorGateway
@@ -132,6 +134,18 @@ class ChatMixin(GatewayMixin["ChatGateway"]):
     """The same for chat."""
 
     _gateway: "ChatGateway"
+
+
+class ImageMixin(GatewayMixin["ImageGateway"]):
+    """The same for images."""
+
+    _gateway: "ImageGateway"
+
+    def _summary(self, result: "ImageResult") -> str:
+        """Return what was made, in words for an agent's model."""
+        made = ", ".join(f"{image.mime}, {len(image.data):,} bytes" for image in result)
+        model = f" with {self._gateway.model}" if self._gateway.model else ""
+        return f"Generated {len(result)} image{'' if len(result) == 1 else 's'}{model}: {made}"
 
 
 class RerankMixin(GatewayMixin["RerankGateway"]):

@@ -108,6 +108,9 @@ WAYS: Ways = {
     "chat": lambda url, _: [["chat", "hi", *targets(url, "openai")], ["chat", "hi", *targets(url, "ollama", "openai")]],
     "verify": lambda url, _: [["verify", *targets(url, "openai", "tei")]],
     "embed": lambda url, _: [["embed", "hi", *targets(url, "openai")], ["embed", "hi", *targets(url, "tei", "ollama")]],
+    "image": lambda url, tmp: [
+        ["image", "hi", "-o", str(tmp / "image"), "--force", *targets(url, "openai", "endpoint")]
+    ],
     "models": lambda _, tmp: on_ledger(tmp, "models", ["refresh"], ["list"], ["remove", f"m{EVIL}"]),
     "budgets": lambda _, tmp: on_ledger(tmp, "budgets", ["set", EVIL, "--per-day", "1"], ["list"], ["remove", EVIL]),
     "usage": lambda _, tmp: on_ledger(tmp, "usage", ["--by", "tenant"], ["--by", "model", "--plot"], ["--csv"]),

@@ -20,6 +20,7 @@ NOWHERE = ["openai:http://127.0.0.1:9"]
         ("HFGatewayEmbedding", "embedding", "chat"),
         ("ChatHFGateway", "chat", "embedding"),
         ("HFGatewayLLM", "chat", "embedding"),
+        ("HFGatewayImageTool", "image", "chat"),
         ("HFGatewayReranker", "rerank", "embedding"),
         ("HFGatewayRerank", "rerank", "chat"),
     ],

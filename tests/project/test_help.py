@@ -11,6 +11,7 @@ import pytest
 
 from hf_gateway.settings.chat import ChatSettings
 from hf_gateway.settings.embedding import EmbedSettings
+from hf_gateway.settings.image import ImageSettings
 from hf_gateway.settings.rerank import RerankSettings
 
 CLASSES = {
@@ -26,6 +27,10 @@ CLASSES = {
     ),
     "langchain_hf_gateway.HFGatewayReranker": (RerankSettings, set()),
     "llamaindex_hf_gateway.HFGatewayRerank": (RerankSettings, {"keep_retrieval_score"}),
+    "llamaindex_hf_gateway.HFGatewayImageTool": (
+        ImageSettings,
+        {"tool_name", "tool_description", "return_direct", "show_images"},
+    ),
 }
 """Class → its settings, and what it declares beside them."""
 ARGUMENTS = {
@@ -33,6 +38,7 @@ ARGUMENTS = {
     "llamaindex_hf_gateway.HFGatewayEmbedding": ("llamaindex_hf_gateway.embedding.EmbeddingModelArguments", {"model"}),
     "llamaindex_hf_gateway.HFGatewayLLM": ("llamaindex_hf_gateway.llm.LLMArguments", {"model_name"}),
     "llamaindex_hf_gateway.HFGatewayRerank": ("llamaindex_hf_gateway.rerank.RerankerArguments", set()),
+    "llamaindex_hf_gateway.HFGatewayImageTool": ("llamaindex_hf_gateway.image_tool.ImageToolArguments", set()),
 }
 """Class → the types of what its `from_config` takes, and the other words that it takes for its fields."""
 

@@ -12,6 +12,7 @@ _PACKAGES = {
     "ChatHFGateway": langchain_hf_gateway,
     "HFGatewayEmbedding": llamaindex_hf_gateway,
     "HFGatewayLLM": llamaindex_hf_gateway,
+    "HFGatewayImageTool": langchain_hf_gateway,
     "HFGatewaySparseEmbeddings": langchain_hf_gateway,
     "HFGatewaySparseEmbedding": llamaindex_hf_gateway,
     "HFGatewayReranker": langchain_hf_gateway,

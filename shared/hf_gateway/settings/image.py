@@ -3,13 +3,26 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Self, Unpack
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from hf_gateway.settings.base import ChainKeywords, ChainOptions, ModelKeywords, NamedSettings
 from hf_gateway.settings.fields import Seconds
 
 DEFAULT_MAX_IMAGE_BYTES = 32 * 2**20
 """A PNG of 3,000 by 3,000 pixels has some 20 MB."""
+
+
+TOOL_NAME = "generate_image"
+"""Name of the tool for agents."""
+TOOL_DESCRIPTION = "Generate an image from a description in words. Describe what the image shows, and its style."
+"""What the tool does, for an agent's model."""
+
+
+class ImagePrompt(BaseModel):
+    """The arguments of the tool, which an agent's model chooses."""
+
+    prompt: str = Field(description="What the image shows, and in which style.")
+    negative_prompt: str | None = Field(default=None, description="What the image must not show.")
 
 
 class ImageKeywords(ChainKeywords, total=False):

@@ -23,7 +23,7 @@ MAX_SEED = 2**63 - 1
 MAX_PROMPT_BYTES = 1_000_000
 """Above any prompt; models truncate or refuse at far less."""
 
-_FORMATS = {
+EXTENSIONS = {
     "image/png": "png",
     "image/jpeg": "jpg",
     "image/webp": "webp",
@@ -147,7 +147,7 @@ class GeneratedImage:
     @property
     def extension(self) -> str:
         """The usual ending of its file, without the dot."""
-        return _FORMATS[self.mime]
+        return EXTENSIONS[self.mime]
 
     def save(self, path: str | Path) -> None:
         """Write the file; an existing one is replaced."""
