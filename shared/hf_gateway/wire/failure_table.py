@@ -237,6 +237,7 @@ _WORD_RULES: tuple[Rule, ...] = (
             r"|too large to process|exceed n_ctx|tokens?\b.{0,20}\bexceed|reduce the length|tokens.{0,40} must be <= \d+"
             r"|current length is \d+|context size .{0,20}exceeded|context shift is disabled|range of input length"
             r"|exceeds? (the )?max(imum)?( allowed)? (length|token)"
+            r"|size of (the )?tensor.{0,40}must match.{0,60}non-singleton dimension"
         ),
     ),
     Rule(
