@@ -208,6 +208,7 @@ class LocalServer(Server):
         "rerank": "hf_gateway.backends.local_rerank:LocalRerank",
         "image": "hf_gateway.backends.local_image:LocalImage",
         "sparse": "hf_gateway.backends.local_sparse:LocalSparse",
+        "classification": "hf_gateway.backends.local_classification:LocalClassify",
     }
     option_types = {**OPTION_TYPES, "send_reasoning": PLAIN_REASONING}
     option_names = OPTIONS | {"send_reasoning"}

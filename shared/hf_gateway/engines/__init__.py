@@ -21,6 +21,7 @@ from hf_gateway.values.chat import ChatRequest
 from hf_gateway.values.embedding import EmbedAnswer, EmbedRequest
 from hf_gateway.values.forks import fork_lock
 from hf_gateway.values.image import ImageAnswer, ImageRequest
+from hf_gateway.values.labels import ClassifyAnswer, ClassifyRequest
 from hf_gateway.values.logs import logger
 from hf_gateway.values.rerank import RerankAnswer, RerankRequest
 from hf_gateway.values.sparse import SparseAnswer
@@ -108,6 +109,23 @@ class ImageEngine(Protocol):
 
     def draw(self, request: ImageRequest) -> ImageAnswer:
         """Make one image. Raises GatewayError."""
+
+
+class ClassifyEngine(Protocol):
+    """A loaded model for labels."""
+
+    name: str
+
+    @property
+    def device(self) -> str:
+        """Device that it runs on."""
+
+    @property
+    def context(self) -> int | None:
+        """Maximum tokens of a text; None for a model for images."""
+
+    def classify(self, request: ClassifyRequest) -> ClassifyAnswer:
+        """Label texts or images. Raises InvalidRequest, ContextOverflow, Unsupported, EngineFailed."""
 
 
 def runnable() -> tuple[str, ...]:
@@ -282,6 +300,30 @@ def open_image_engine(files: ModelFiles, options: Mapping[str, Any], name: str |
         ConfigError: invalid options.
     """
     engine: ImageEngine = _open_shared("diffusion", files, options, name=name)
+    return engine
+
+
+def require_classifier() -> None:
+    """Raise EngineMissing, with the `pip install` line, if what runs models for labels is not installed."""
+    if not (find_spec("torch") and find_spec("transformers")):
+        raise EngineMissing(
+            "models for labels in this process need torch and transformers: pip install 'hf-gateway[torch]'"
+        )
+
+
+def open_classifier(files: ModelFiles, options: Mapping[str, Any], revision: str | None = None) -> ClassifyEngine:
+    """Return an engine for a model for labels; one that is loaded already is shared within the process.
+
+    Args:
+        files: the model's files.
+        options: the target's options.
+        revision: revision of the files.
+
+    Raises:
+        EngineFailed, EngineMissing: the model cannot be loaded.
+        ConfigError: invalid options.
+    """
+    engine: ClassifyEngine = _open_shared("classifier", files, options, revision=revision)
     return engine
 
 

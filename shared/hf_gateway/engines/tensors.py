@@ -151,17 +151,62 @@ def load_causal_model(folder: Path, device: str, **settings: Any) -> Any:
     Raises:
         EngineFailed: tensors are missing or do not match. Other exceptions of transformers are not converted.
     """
+    return _load_network("AutoModelForCausalLM", folder, device, _example_ids, settings)
+
+
+def load_text_classifier(folder: Path, device: str, **settings: Any) -> Any:
+    """Load a model that labels texts with transformers, with all its tensors.
+
+    Args:
+        folder: folder of the model.
+        device: device such as "cpu" or "cuda:0".
+        settings: arguments of `from_pretrained`.
+
+    Raises:
+        EngineFailed: tensors are missing or do not match. Other exceptions of transformers are not converted.
+    """
+    return _load_network("AutoModelForSequenceClassification", folder, device, _example_ids, settings)
+
+
+def load_image_classifier(folder: Path, device: str, pixels: Callable[[], Any], **settings: Any) -> Any:
+    """Load a model that labels images with transformers, with all its tensors.
+
+    Args:
+        folder: folder of the model.
+        device: device such as "cpu" or "cuda:0".
+        pixels: returns the tensor of an example.
+        settings: arguments of `from_pretrained`.
+
+    Raises:
+        EngineFailed: tensors are missing or do not match. Other exceptions of transformers are not converted.
+    """
+
+    def example(model: Any) -> Mapping[str, Any]:
+        return {"pixel_values": pixels().to(model.device, model.dtype)}
+
+    return _load_network("AutoModelForImageClassification", folder, device, example, settings)
+
+
+def _example_ids(model: Any) -> Mapping[str, Any]:
+    import torch
+
+    return {"input_ids": torch.arange(8, device=model.device)[None] % int(model.config.get_text_config().vocab_size)}
+
+
+def _load_network(
+    auto_class: str, folder: Path, device: str, example: Callable[[Any], Mapping[str, Any]], settings: Mapping[str, Any]
+) -> Any:
+    """Load a network by one of transformers' classes that choose by config.json, with all its tensors."""
     import torch
     import transformers
 
     with torch_computes(), quiet_loggers(), recorded_loads() as loadings:
-        model: Any = transformers.AutoModelForCausalLM.from_pretrained(str(folder), **settings)
+        model: Any = getattr(transformers, auto_class).from_pretrained(str(folder), **settings)
         model = model.to(device).eval()
 
         def answers() -> list[Any]:
-            ids = torch.arange(8, device=model.device)[None] % int(model.config.get_text_config().vocab_size)
             with torch.no_grad():
-                return [model(input_ids=ids).logits.float().cpu().numpy()]
+                return [model(**example(model)).logits.float().cpu().numpy()]
 
         check_tensors(loadings, folder, answers)
     return model

@@ -204,12 +204,13 @@ def zero_shot_scores(logits: Sequence[tuple[float, float]], *, multi_label: bool
         multi_label: whether each label is scored by itself; a single label always is.
     """
     if multi_label or len(logits) == 1:
-        return [_share(entails, [entails, contradicts]) for entails, contradicts in logits]
-    entailing = [entails for entails, _ in logits]
-    return [_share(entails, entailing) for entails in entailing]
+        return [softmax(pair)[0] for pair in logits]
+    return softmax([entails for entails, _ in logits])
 
 
-def _share(logit: float, logits: Sequence[float]) -> float:
-    """Return the part of one logit in the softmax of all, without overflow."""
+def softmax(logits: Sequence[float]) -> list[float]:
+    """Return the probabilities of logits, which add up to 1, without overflow."""
     highest = max(logits)
-    return math.exp(logit - highest) / math.fsum(math.exp(each - highest) for each in logits)
+    powers = [math.exp(logit - highest) for logit in logits]
+    whole = math.fsum(powers)
+    return [power / whole for power in powers]

@@ -1,0 +1,308 @@
+"""transformers on torch: labels for texts and for images, in this process, with the scores of transformers' pipelines."""
+
+import io
+import os
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hf_gateway.engines import trusts_remote_code
+from hf_gateway.engines.batches import batches_by_length
+from hf_gateway.engines.choosing import CPU_BATCH_TOKENS, DTYPES, GPU_BATCH_TOKENS
+from hf_gateway.engines.forked import compute_guard, torch_computes
+from hf_gateway.engines.sources import ModelFiles, read_json
+from hf_gateway.engines.tensors import check_device, load_image_classifier, load_text_classifier
+from hf_gateway.errors import ContextOverflow, EngineFailed, EngineMissing, GatewayError, InvalidRequest, Unsupported
+from hf_gateway.values.forks import fork_lock
+from hf_gateway.values.image_type import image_type
+from hf_gateway.values.labels import ClassifyAnswer, ClassifyRequest, Label, entailment, softmax, zero_shot_scores
+from hf_gateway.values.usage import Usage
+from hf_gateway.values.wording import quantity
+
+MAX_PIXELS = 100_000_000
+"""Maximum of an image, before it is decoded: more would take gigabytes."""
+MAX_IMAGES = 16
+"""Maximum per forward pass."""
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
+"""Formats that Pillow may read."""
+_UNLIMITED_TOKENS = 10**9
+"""Some tokenizers write 10**30 for "no limit"."""
+
+
+class Engine:
+    """A loaded model for labels of texts or of images, by the architecture in its config.json."""
+
+    name = "transformers"
+
+    def __init__(self, files: ModelFiles, options: Mapping[str, Any], *, revision: str | None = None) -> None:
+        """Load the model.
+
+        Args:
+            files: the model's files.
+            options: the target's options.
+            revision: revision of the files.
+
+        Raises:
+            EngineMissing, EngineFailed: the model cannot be loaded.
+            ConfigError: invalid options.
+        """
+        config = read_json(files.path / "config.json")
+        named = config.get("architectures") if isinstance(config, dict) else None
+        kinds = [str(name) for name in named] if isinstance(named, list) else []
+        images = any(name.endswith("ForImageClassification") for name in kinds)
+        self._network: _TextClassifier | _ImageClassifier
+        self._network = (_ImageClassifier if images else _TextClassifier)(files, options, revision)
+
+    @property
+    def device(self) -> str:
+        """Device that it runs on, as torch names it."""
+        return self._network.device
+
+    @property
+    def context(self) -> int | None:
+        """Maximum tokens of a text; None for a model for images, or if its files do not say."""
+        return self._network.context
+
+    def classify(self, request: ClassifyRequest) -> ClassifyAnswer:
+        """Label texts or images.
+
+        Args:
+            request: what to label.
+
+        Raises:
+            InvalidRequest: an image cannot be decoded, or is too large.
+            ContextOverflow: a text is too long, unless `truncate`.
+            Unsupported: images for a model for texts, or texts for one for images; or labels of the caller for a model without
+                entailment among its own.
+            EngineFailed: the model failed.
+        """
+        return self._network.classify(request)
+
+
+class _Network:
+    """A loaded network. Thread-safe: calls are serialised, since a tokenizer of `tokenizers` must not be borrowed twice."""
+
+    def __init__(self, files: ModelFiles, options: Mapping[str, Any], revision: str | None) -> None:
+        try:
+            import torch
+            import transformers  # noqa: F401 - whether it can be imported
+        except ImportError as error:
+            raise EngineMissing(
+                f"models for labels in this process need torch and transformers ({error}): pip install 'hf-gateway[torch]'"
+            ) from None
+        trusted = trusts_remote_code(files, options, revision)
+        self._device = str(options.get("device") or ("cuda" if torch.cuda.is_available() else "cpu"))
+        check_device(self._device)
+        wanted = str(options.get("dtype") or ("auto" if self._device.startswith("cuda") else "float32"))
+        self._rows = int(options["batch_size"]) if "batch_size" in options else None
+        self._lock = fork_lock()
+        self._process = os.getpid()
+        settings = {"trust_remote_code": trusted, "local_files_only": True}
+        try:
+            self._model = self._load(files, {**settings, "dtype": DTYPES.get(wanted, wanted)}, settings)
+        except GatewayError:
+            raise
+        except Exception as error:  # loaders raise various exceptions
+            raise EngineFailed(f"{files.path} cannot be loaded: {type(error).__name__}: {error}") from error
+        found = self._model.config.id2label
+        self.labels = [str(found[number]) for number in range(self._model.config.num_labels)]
+
+    def _load(self, files: ModelFiles, network: Mapping[str, Any], common: Mapping[str, Any]) -> Any:
+        """Load what prepares the inputs, and return the network.
+
+        Args:
+            files: the model's files.
+            network: arguments of the network's `from_pretrained`.
+            common: arguments of any other.
+        """
+        raise NotImplementedError
+
+    @property
+    def device(self) -> str:
+        """Device that it runs on, as torch names it."""
+        return str(self._model.device)
+
+    def _logits(self, inputs: Mapping[str, Any]) -> list[list[float]]:
+        """Run the network; returns the logits of each input."""
+        import torch
+
+        try:
+            with torch_computes(self._device, self._process), torch.inference_mode():
+                moved = {name: each.to(self._model.device) for name, each in inputs.items()}
+                rows: list[list[float]] = self._model(**moved).logits.float().cpu().tolist()
+        except GatewayError:
+            raise
+        except Exception as error:  # of torch or the model
+            raise EngineFailed(f"the model failed: {type(error).__name__}: {error}") from error
+        return rows
+
+    def _scored(self, logits: Sequence[float]) -> list[Label]:
+        """Return the labels with the scores that transformers' pipelines compute by the model's configuration."""
+        config = self._model.config
+        if config.problem_type == "regression":
+            scores = list(logits)
+        elif config.problem_type == "multi_label_classification" or len(logits) == 1:
+            scores = [softmax((logit, 0.0))[0] for logit in logits]  # each by itself: the sigmoid
+        else:
+            scores = softmax(logits)
+        return list(map(Label, self.labels, scores))
+
+
+class _TextClassifier(_Network):
+    """A model for labels of texts, or for natural language inference."""
+
+    def _load(self, files: ModelFiles, network: Mapping[str, Any], common: Mapping[str, Any]) -> Any:
+        import transformers
+
+        self._tokenizer = transformers.AutoTokenizer.from_pretrained(str(files.path), **common)
+        model = load_text_classifier(files.path, self._device, use_safetensors=True, **network)
+        if self._tokenizer.pad_token is None:
+            self._tokenizer.pad_token = self._tokenizer.eos_token
+            model.config.pad_token_id = self._tokenizer.pad_token_id
+        self._tokens = GPU_BATCH_TOKENS if self._device.startswith("cuda") else CPU_BATCH_TOKENS
+        self._limit = _limit_of(self._tokenizer, model)
+        return model
+
+    @property
+    def context(self) -> int | None:
+        """Maximum tokens of a text, or of a text with the sentence of a label; None if its files do not say."""
+        return self._limit
+
+    def classify(self, request: ClassifyRequest) -> ClassifyAnswer:
+        if request.images:
+            raise Unsupported("labels texts, and does not accept images")
+        if not request.labels:
+            logits, tokens = self._run(request.texts, None, truncate=request.truncate)
+            return ClassifyAnswer([self._scored(row) for row in logits], Usage(tokens))
+        found = entailment(self.labels)
+        if found is None:
+            raise Unsupported(
+                f"knows its own labels only ({', '.join(self.labels)}); labels of your own need a model for natural language "
+                "inference"
+            )
+        texts = [text for text in request.texts for _ in request.labels]
+        hypotheses = request.hypotheses * len(request.texts)
+        logits, tokens = self._run(texts, hypotheses, truncate=request.truncate)
+        judged = [(row[found[0]], row[found[1]]) for row in logits]
+        width = len(request.labels)
+        scores = [
+            zero_shot_scores(judged[start : start + width], multi_label=request.multi_label)
+            for start in range(0, len(judged), width)
+        ]
+        return ClassifyAnswer([list(map(Label, request.labels, each)) for each in scores], Usage(tokens))
+
+    def _run(
+        self, texts: Sequence[str], pairs: Sequence[str] | None, *, truncate: bool
+    ) -> tuple[list[list[float]], int]:
+        """Return the logits of texts, or of pairs of texts, and the number of tokens."""
+        with self._lock:
+            encoded = self._tokenise(texts, pairs, truncate=truncate)
+            counts = [len(row["input_ids"]) for row in encoded]
+            found: list[list[float]] = [[]] * len(texts)
+            for places in batches_by_length(counts, self._tokens, self._rows):
+                padded = self._tokenizer.pad([encoded[place] for place in places], return_tensors="pt")
+                for place, logits in zip(places, self._logits(padded), strict=True):
+                    found[place] = logits
+        return found, sum(counts)
+
+    def _tokenise(
+        self, texts: Sequence[str], pairs: Sequence[str] | None, *, truncate: bool
+    ) -> list[dict[str, list[int]]]:
+        rows = self._encode(texts, pairs)
+        for place, row in enumerate(rows):
+            if self._limit is None or (length := len(row["input_ids"])) <= self._limit:
+                continue
+            hypothesis = None if pairs is None else pairs[place]
+            if not truncate:
+                wanted = "a text has" if hypothesis is None else f"a text has, with the sentence {hypothesis[:80]!r},"
+                raise ContextOverflow(
+                    f"{wanted} {length} tokens, but the model's limit is {self._limit}; split it, or pass truncate=True to "
+                    "drop the rest",
+                    limit=self._limit,
+                    length=length,
+                )
+            rows[place] = self._encode_within(texts[place], hypothesis, self._limit)
+        return rows
+
+    def _encode(self, texts: Sequence[str], pairs: Sequence[str] | None) -> list[dict[str, list[int]]]:
+        with compute_guard.using("tokenizers"):
+            found = self._tokenizer(
+                list(texts), None if pairs is None else list(pairs), truncation=False, verbose=False
+            )
+        return [{name: each[place] for name, each in found.items()} for place in range(len(texts))]
+
+    def _encode_within(self, text: str, hypothesis: str | None, limit: int) -> dict[str, list[int]]:
+        """Truncate a text, and no part of the sentence of a label, to a limit of tokens."""
+        if hypothesis is not None and len(self._encode([""], [hypothesis])[0]["input_ids"]) >= limit:
+            raise ContextOverflow(
+                f"the sentence {hypothesis[:80]!r} leaves no room for a text within the model's limit of {limit} tokens",
+                limit=limit,
+            )
+        mode = "longest_first" if hypothesis is None else "only_first"
+        with compute_guard.using("tokenizers"):
+            found = self._tokenizer(text, hypothesis, truncation=mode, max_length=limit, verbose=False)
+        return {name: list(each) for name, each in found.items()}
+
+
+def _limit_of(tokenizer: Any, model: Any) -> int | None:
+    """Return the maximum tokens of an input, by the tokenizer and by the network's table of positions."""
+    limits = [tokenizer.model_max_length]
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if isinstance(positions, int) and positions > 0:
+        tables = [each for name, each in model.named_modules() if name.endswith("position_embeddings")]
+        # In RoBERTa's family the positions begin after that of the padding.
+        padding = next((each.padding_idx for each in tables if getattr(each, "padding_idx", None) is not None), -1)
+        limits.append(positions - padding - 1)
+    return min(
+        (int(limit) for limit in limits if isinstance(limit, int) and 0 < limit < _UNLIMITED_TOKENS), default=None
+    )
+
+
+class _ImageClassifier(_Network):
+    """A model for labels of images."""
+
+    context = None
+
+    def _load(self, files: ModelFiles, network: Mapping[str, Any], common: Mapping[str, Any]) -> Any:
+        try:
+            from PIL import Image
+        except ImportError:
+            raise EngineMissing("images in this process need Pillow: pip install pillow") from None
+        import transformers
+
+        self._images = Image
+        self._processor = transformers.AutoImageProcessor.from_pretrained(str(files.path), **common)
+        return load_image_classifier(
+            files.path,
+            self._device,
+            lambda: self._pixels([Image.new("RGB", (64, 64), "gray")])["pixel_values"],
+            use_safetensors=True,
+            **network,
+        )
+
+    def classify(self, request: ClassifyRequest) -> ClassifyAnswer:
+        if not request.images:
+            raise Unsupported("labels images, and does not accept texts")
+        images = [self._decode(image) for image in request.images]
+        found: list[list[Label]] = []
+        most = self._rows or MAX_IMAGES
+        with self._lock:
+            for start in range(0, len(images), most):
+                pixels = self._pixels(images[start : start + most])
+                moved = {name: each.to(self._model.dtype) for name, each in pixels.items()}
+                found += [self._scored(logits) for logits in self._logits(moved)]
+        return ClassifyAnswer(found)
+
+    def _pixels(self, images: Sequence[Any]) -> Any:
+        return self._processor(images=list(images), return_tensors="pt")
+
+    def _decode(self, image: bytes) -> Any:
+        what = f"an image ({image_type(image)}, {quantity(len(image), 'byte')})"
+        try:
+            with self._images.open(io.BytesIO(image), formats=_FORMATS) as opened:
+                width, height = opened.size
+                if width * height > MAX_PIXELS:
+                    raise InvalidRequest(f"{what} has {width:,} x {height:,} pixels, more than {MAX_PIXELS:,}")
+                return opened.convert("RGB")
+        except (OSError, SyntaxError, ValueError, EOFError, struct.error, self._images.DecompressionBombError) as error:
+            raise InvalidRequest(f"{what} cannot be decoded: {type(error).__name__}") from None
