@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from langchain_hf_gateway.byte_store import cache_backed as cache_backed
     from langchain_hf_gateway.chat_models import ChatHFGateway as ChatHFGateway
+    from langchain_hf_gateway.classifier import HFGatewayClassifier as HFGatewayClassifier
     from langchain_hf_gateway.documents import with_text as with_text
     from langchain_hf_gateway.embeddings import HFGatewayEmbeddings as HFGatewayEmbeddings
     from langchain_hf_gateway.image_tool import HFGatewayImageTool as HFGatewayImageTool
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "ChatHFGateway": "chat_models",
+    "HFGatewayClassifier": "classifier",
     "HFGatewayEmbeddings": "embeddings",
     "HFGatewayImageTool": "image_tool",
     "HFGatewayReranker": "reranker",
@@ -40,6 +42,7 @@ _HOME = {
 
 __all__ = [
     "ChatHFGateway",
+    "HFGatewayClassifier",
     "HFGatewayEmbeddings",
     "HFGatewayImageTool",
     "HFGatewayReranker",

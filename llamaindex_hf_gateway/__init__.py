@@ -10,12 +10,15 @@ if TYPE_CHECKING:
     from llamaindex_hf_gateway.indexes import persist as persist
     from llamaindex_hf_gateway.llm import HFGatewayLLM as HFGatewayLLM
     from llamaindex_hf_gateway.rerank import HFGatewayRerank as HFGatewayRerank
+    from llamaindex_hf_gateway.selector import HFGatewaySelector as HFGatewaySelector
     from llamaindex_hf_gateway.sparse_embedding import HFGatewaySparseEmbedding as HFGatewaySparseEmbedding
 
 _HOME = {
     "HFGatewayEmbedding": "embedding",
     "HFGatewayImageTool": "image_tool",
     "HFGatewayLLM": "llm",
+    "HFGatewaySelector": "selector",
+    "HFGatewaySparseEmbedding": "sparse_embedding",
     "HFGatewayRerank": "rerank",
     "HFGatewaySparseEmbedding": "sparse_embedding",
     "load_index": "indexes",
@@ -27,6 +30,7 @@ __all__ = [
     "HFGatewayImageTool",
     "HFGatewayLLM",
     "HFGatewayRerank",
+    "HFGatewaySelector",
     "HFGatewaySparseEmbedding",
     "load_index",
     "persist",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hf_gateway.settings.base import ChainOptions
     from hf_gateway.spaces.index_lock import IndexLock
     from hf_gateway.tasks.chat.gateway import ChatGateway
+    from hf_gateway.tasks.classification.gateway import ClassifyGateway
     from hf_gateway.tasks.embedding.gateway import EmbeddingGateway
     from hf_gateway.tasks.image.gateway import ImageGateway
     from hf_gateway.tasks.rerank.gateway import RerankGateway
@@ -146,6 +147,12 @@ class ImageMixin(GatewayMixin["ImageGateway"]):
         made = ", ".join(f"{image.mime}, {len(image.data):,} bytes" for image in result)
         model = f" with {self._gateway.model}" if self._gateway.model else ""
         return f"Generated {len(result)} image{'' if len(result) == 1 else 's'}{model}: {made}"
+
+
+class ClassifyMixin(GatewayMixin["ClassifyGateway"]):
+    """The same for labels."""
+
+    _gateway: "ClassifyGateway"
 
 
 class RerankMixin(GatewayMixin["RerankGateway"]):

@@ -21,6 +21,8 @@ NOWHERE = ["openai:http://127.0.0.1:9"]
         ("ChatHFGateway", "chat", "embedding"),
         ("HFGatewayLLM", "chat", "embedding"),
         ("HFGatewayImageTool", "image", "chat"),
+        ("HFGatewayClassifier", "classification", "embedding"),
+        ("HFGatewaySelector", "classification", "chat"),
         ("HFGatewayReranker", "rerank", "embedding"),
         ("HFGatewayRerank", "rerank", "chat"),
     ],

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from hf_gateway.settings.chat import ChatSettings
+from hf_gateway.settings.classification import ClassifySettings
 from hf_gateway.settings.embedding import EmbedSettings
 from hf_gateway.settings.image import ImageSettings
 from hf_gateway.settings.rerank import RerankSettings
@@ -24,6 +25,11 @@ CLASSES = {
     "llamaindex_hf_gateway.HFGatewayLLM": (
         ChatSettings,
         {"num_output", "is_function_calling_model", "structured_output"},
+    ),
+    "langchain_hf_gateway.HFGatewayClassifier": (ClassifySettings, set()),
+    "llamaindex_hf_gateway.HFGatewaySelector": (
+        ClassifySettings,
+        {"select_multi", "threshold", "max_outputs", "judge_by"},
     ),
     "langchain_hf_gateway.HFGatewayReranker": (RerankSettings, set()),
     "llamaindex_hf_gateway.HFGatewayRerank": (RerankSettings, {"keep_retrieval_score"}),

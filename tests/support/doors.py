@@ -15,6 +15,8 @@ _PACKAGES = {
     "HFGatewayImageTool": langchain_hf_gateway,
     "HFGatewaySparseEmbeddings": langchain_hf_gateway,
     "HFGatewaySparseEmbedding": llamaindex_hf_gateway,
+    "HFGatewayClassifier": langchain_hf_gateway,
+    "HFGatewaySelector": llamaindex_hf_gateway,
     "HFGatewayReranker": langchain_hf_gateway,
     "HFGatewayRerank": llamaindex_hf_gateway,
 }
