@@ -259,7 +259,7 @@ class TestOneTarget:
             broken = Reply(500, {"error": "no"})
             first.fail(Normal(), broken, broken, path="/predict")
             result = make([f"tei:{first.url}", f"tei:{second.url}"])(texts)
-            assert second.count("/predict") == 5
+            assert second.count("/predict") == 4
         assert result.served_by == (f"tei:{second.url}",)
         assert {each.label for labels in result for each in labels} == {"x", "y"}
 
