@@ -24,6 +24,7 @@ BENCHMARKS = {
     "guard": "what the guard of vector spaces adds to a call",
     "observing": "what the ledger, metrics and traces add to a call",
     "hash": "how well the hash target finds passages, next to BM25",
+    "hybrid": "how well dense, sparse and hybrid retrieval find Python's topics, with and without reranking",
 }
 RESULTS = ROOT / "benchmarks" / "results"
 QUICK_RESULTS = ROOT / "build" / "bench-quick"
