@@ -394,6 +394,19 @@ def test_a_rag_example_finds_the_right_passage_offline_and_without_a_key(name: s
     assert "try statement" in done.stdout.splitlines()[0]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["hybrid_langchain.py", "hybrid_llamaindex.py"])
+def test_a_hybrid_example_finds_a_code_by_its_letters_and_a_question_by_its_meaning(name: str) -> None:
+    done = run(name, dead_url())
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "What does E1042 mean?"
+    assert lines[1].endswith("Error E1042: the disk quota of the project is used up.")
+    assert lines[3] == "How do I handle errors?"
+    assert any("Exceptions are caught" in line for line in lines[4:])
+
+
+
 @pytest.mark.parametrize("name", ["langchain_degrade.py", "llamaindex_degrade.py"])
 def test_a_search_goes_by_words_when_nobody_can_embed(name: str) -> None:
     done = run(name, dead_url())
