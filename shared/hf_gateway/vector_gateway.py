@@ -22,16 +22,17 @@ class VectorGateway(Gateway):
     candidates: tuple[VectorCandidate[Any], ...]
 
     @property
-    def _space_options(self) -> SpaceOptions:
+    def space_options(self) -> SpaceOptions:
+        """The settings of the chain that its vectors depend on."""
         assert isinstance(self.settings, SpaceOptions)
         return self.settings
 
     def _build_guard(self, abilities: Sequence[VectorAbility]) -> Guard:
         """Build the guard of the chain's vectors. Raises SpaceMismatch for targets of different spaces."""
-        one_space = self._space_options.on_space_change == "refuse"
+        one_space = self.space_options.on_space_change == "refuse"
         if len(abilities) > 1 and one_space:
             refuse_mixed_spaces(abilities)
-        self._guard = Guard(self._space_options, declared_space(abilities, merge=one_space))
+        self._guard = Guard(self.space_options, declared_space(abilities, merge=one_space))
         return self._guard
 
     @property
@@ -40,14 +41,14 @@ class VectorGateway(Gateway):
         if (pinned := self._guard.pinned) is not None:
             return pinned
         abilities = [candidate.ability for candidate in self.candidates]
-        return declared_space(abilities, merge=self._space_options.on_space_change == "refuse")
+        return declared_space(abilities, merge=self.space_options.on_space_change == "refuse")
 
     @property
     def final_space(self) -> VectorSpace | None:
         """The space of all further vectors; None while on_space_change="separate" leaves it open."""
         space = self.space
         if self._guard.pinned is None and any(candidate.space.id != space.id for candidate in self.candidates):
-            return space if self._space_options.on_space_change == "refuse" else None
+            return space if self.space_options.on_space_change == "refuse" else None
         return space
 
     @property

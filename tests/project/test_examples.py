@@ -406,7 +406,6 @@ def test_a_hybrid_example_finds_a_code_by_its_letters_and_a_question_by_its_mean
     assert any("Exceptions are caught" in line for line in lines[4:])
 
 
-
 @pytest.mark.parametrize("name", ["langchain_degrade.py", "llamaindex_degrade.py"])
 def test_a_search_goes_by_words_when_nobody_can_embed(name: str) -> None:
     done = run(name, dead_url())

@@ -7,7 +7,8 @@ from typing import Any
 
 from hf_gateway.cli.output import stdin_text
 from hf_gateway.errors import InvalidRequest, visible
-from hf_gateway.gateway import Gateway
+from hf_gateway.tasks.embedding.gateway import EmbeddingGateway
+from hf_gateway.tasks.sparse.gateway import SparseGateway
 from hf_gateway.values.wording import quantity
 
 
@@ -17,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--role", choices=["query", "document"], default="document", help="role of the texts in a search"
     )
+    parser.add_argument("--sparse", action="store_true", help="print sparse vectors: indexes and values")
     parser.add_argument("--chain", help="a chain of the config file, instead of --model and --targets")
     parser.add_argument("--truncate", action="store_true", help="cut texts that are too long for the model")
 
@@ -26,16 +28,22 @@ def run(arguments: argparse.Namespace) -> int:
     texts = arguments.texts or [line for line in stdin_text().split("\n") if line.strip()]
     if not texts:
         raise InvalidRequest("no texts to embed; give texts, or pipe one per line")
+    kind, shown = (SparseGateway, vars) if arguments.sparse else (EmbeddingGateway, _named)
     changes: dict[str, Any] = {"truncate": True} if arguments.truncate else {}
     if arguments.chain:
-        gateway = Gateway.from_config(arguments.chain, arguments.config, **changes)
+        settings = kind.settings_class.from_config(arguments.chain, arguments.config, **changes)
+        gateway: Any = kind.from_settings(settings)
     else:
-        gateway = Gateway(arguments.model, arguments.targets, **changes)
+        gateway = kind(arguments.model, arguments.targets, **changes)
     with gateway:
         result = gateway.embed(texts, role=arguments.role)
     for text, vector in zip(texts, result.vectors, strict=True):
-        sys.stdout.write(json.dumps({"text": text, "embedding": vector}) + "\n")
+        sys.stdout.write(json.dumps({"text": text, **shown(vector)}) + "\n")
     tokens = "" if result.usage.input_tokens is None else f", {quantity(result.usage.input_tokens, 'token')}"
     served = visible(", ".join(result.served_by))
     sys.stderr.write(f"{quantity(len(texts), 'text')} by {served} in {result.seconds:.2f} s{tokens}\n")
     return 0
+
+
+def _named(vector: list[float]) -> dict[str, Any]:
+    return {"embedding": vector}

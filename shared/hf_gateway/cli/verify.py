@@ -8,19 +8,22 @@ from typing import Any
 
 from hf_gateway.cli.output import Table, console, literal, print_json
 from hf_gateway.errors import ConfigError
+from hf_gateway.settings.base import NamedSettings
 from hf_gateway.settings.config_file import config_path, read_config
 from hf_gateway.settings.embedding import EmbedSettings
+from hf_gateway.settings.sparse import SparseSettings
 from hf_gateway.spaces.fingerprint import Fingerprint
 from hf_gateway.tasks.registry import chains_for, find_task
 from hf_gateway.verification.report import IndexReport, Pair, Side, Verification, read_index, ways_out
 from hf_gateway.verification.run import verify
 
-Chain = tuple[str, str, EmbedSettings]
+Chain = tuple[str, str, NamedSettings]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("--chain", metavar="NAME", help="a chain of the config file; by default all of them")
+    parser.add_argument("--sparse", action="store_true", help="chains of sparse embeddings, instead of dense ones")
     parser.add_argument(
         "--accept", metavar="TARGET", help="accept this target's vectors as the same space, whatever they are"
     )
@@ -71,20 +74,21 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _chains(arguments: argparse.Namespace) -> list[Chain]:
     given = {"model": arguments.model, "targets": arguments.targets}
+    kind = SparseSettings if arguments.sparse else EmbedSettings
     changes = {name: value for name, value in given.items() if value is not None}
     if arguments.chain:
-        settings = EmbedSettings.from_config(arguments.chain, arguments.config, **changes)
+        settings = kind.from_config(arguments.chain, arguments.config, **changes)
         return [(arguments.chain, str(settings.config), settings)]
     if changes:
-        return [("given", "the command line", EmbedSettings(**changes, config=arguments.config))]
+        return [("given", "the command line", kind(**changes, config=arguments.config))]
     path, data = read_config(config_path(arguments.config))
-    names = chains_for(data.get("chains", {}), EmbedSettings.task)
+    names = chains_for(data.get("chains", {}), kind.task)
     if names:
-        return [(name, str(path), EmbedSettings.from_config(name, arguments.config)) for name in names]
-    task = find_task(EmbedSettings.task)
+        return [(name, str(path), kind.from_config(name, arguments.config)) for name in names]
+    task = find_task(kind.task)
     named = (os.environ.get(variable) for variable in task.model_variable_names)
     model = next(filter(None, named), task.example_model)
-    return [("default", "the environment and the defaults", EmbedSettings(model=model, config=arguments.config))]
+    return [("default", "the environment and the defaults", kind(model=model, config=arguments.config))]
 
 
 def _command_line(arguments: argparse.Namespace) -> str:
@@ -93,6 +97,7 @@ def _command_line(arguments: argparse.Namespace) -> str:
     for name in ("chain", "model", "targets", "config"):
         if value := getattr(arguments, name):
             words += [f"--{name}", value]
+    words += ["--sparse"] if arguments.sparse else []
     return shlex.join(words)
 
 

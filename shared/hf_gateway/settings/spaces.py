@@ -1,7 +1,7 @@
 """The arguments of every chain that makes vectors, dense or sparse: its vector space, and how that is checked."""
 
 import os
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -28,6 +28,9 @@ class SpaceKeywords(ChainKeywords, total=False):
 
 class SpaceOptions(ChainOptions):
     """The arguments of every class that makes vectors."""
+
+    verify_command: ClassVar[str] = "hf-gateway verify"
+    """The command that measures such a chain."""
 
     truncate: bool = Field(default=False, frozen=True)
     """Truncate a text that is longer than the model accepts; by default that is a `ContextOverflow`, so that no text is lost."""

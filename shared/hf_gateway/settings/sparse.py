@@ -23,6 +23,7 @@ class SparseOptions(SpaceOptions):
     """
 
     task: ClassVar[str] = "sparse"
+    verify_command: ClassVar[str] = "hf-gateway verify --sparse"
 
 
 class SparseSettings(SparseOptions, NamedSettings):

@@ -399,8 +399,9 @@ class Guard:
             + (f" (worst cosine: {worst})" if worst else "")
             + f"; probably {comparison.causes[0]}"
         )
+        command = self._options.verify_command
         error = Quarantined(
-            f"{what}. Nothing of it was used. Look with `hf-gateway verify`; if it is meant to be, accept it: `hf-gateway verify "
+            f"{what}. Nothing of it was used. Look with `{command}`; if it is meant to be, accept it: `{command} "
             f"--accept {target.label}`, with the --model and --targets, or the --chain, of this chain",
             target=target.label,
         )

@@ -1,12 +1,14 @@
 """A target for vectors, dense or sparse, whose vector space is checked before the first one and after each answer."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from hf_gateway.backends.vectors import VectorAbility
+from hf_gateway.engines.sources import ModelFiles
 from hf_gateway.errors import BadResponse, BatchTooLarge, GatewayError
 from hf_gateway.runtime.effects import Effects
-from hf_gateway.spaces.fingerprint import CANARIES
+from hf_gateway.spaces.fingerprint import CANARIES, Rows
 from hf_gateway.spaces.guard import Guard
 from hf_gateway.spaces.space_check import SpaceCheck
 from hf_gateway.tasks.candidate import TargetCandidate
@@ -86,6 +88,24 @@ class VectorCandidate(TargetCandidate, Generic[AnswerT]):
         if self.guard is not None:
             answer = yield from self.guard.check_answer(self, answer)
         return answer
+
+    def rows_by_files(
+        self,
+        files: ModelFiles,  # noqa: ARG002 - for subclasses
+        options: Mapping[str, Any],  # noqa: ARG002
+    ) -> tuple[Rows, Mapping[str, Rows]] | None:
+        """Compute the canaries' vectors with the model's files, and with one setting changed, by the words for that setting.
+
+        None for a task that names no causes.
+
+        Args:
+            files: the model's files.
+            options: options of the engine.
+
+        Raises:
+            GatewayError: the model does not run here.
+        """
+        return None
 
     def served_space(self) -> Effects:
         """Ask the target which space it serves."""

@@ -17,7 +17,7 @@ from hf_gateway.errors import (
     SpaceMismatch,
     did_you_mean,
 )
-from hf_gateway.settings.embedding import EmbedOptions
+from hf_gateway.settings.spaces import SpaceOptions
 from hf_gateway.spaces.fingerprint import (
     CUT_ELSEWHERE,
     FOREIGN,
@@ -155,7 +155,7 @@ class Verification:
 
     model: str | None
     """The chain's model."""
-    options: EmbedOptions
+    options: SpaceOptions
     """The chain's settings."""
     targets: tuple[Side, ...]
     """In chain order."""

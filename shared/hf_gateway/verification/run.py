@@ -8,17 +8,17 @@ import dataclasses
 from collections.abc import Mapping
 from functools import cached_property
 from itertools import combinations
+from typing import Any
 
 from hf_gateway.engines import sources
-from hf_gateway.errors import EngineMissing, GatewayError, SpaceMismatch
+from hf_gateway.errors import ConfigError, EngineMissing, GatewayError, SpaceMismatch
 from hf_gateway.gateway import BaseGateway, Gateway
-from hf_gateway.settings.embedding import EmbedOptions, EmbedSettings
-from hf_gateway.spaces.fingerprint import CUT_ELSEWHERE, Comparison, Row, Rows, Store, compare
-from hf_gateway.tasks.embedding.candidate import EmbeddingCandidate, with_dimensions
-from hf_gateway.tasks.embedding.gateway import EmbeddingGateway
-from hf_gateway.values.embedding import Role
+from hf_gateway.settings.base import NamedSettings
+from hf_gateway.settings.spaces import SpaceOptions
+from hf_gateway.spaces.fingerprint import CUT_ELSEWHERE, Comparison, Rows, Store, compare
+from hf_gateway.tasks.vectors import VectorCandidate
 from hf_gateway.values.vector_space import VectorSpace
-from hf_gateway.values.vectors import Vectors
+from hf_gateway.vector_gateway import VectorGateway
 from hf_gateway.verification.report import FILES, STORED, Pair, Side, Verification
 
 
@@ -42,23 +42,23 @@ def measured_before(gateway: BaseGateway) -> dict[str, str]:
     return found
 
 
-def verify(settings: EmbedSettings) -> Verification:
+def verify(settings: NamedSettings) -> Verification:
     """Measure every target of a chain, and compare. Changes no stored fingerprint.
 
     A chain whose targets declare different spaces is measured all the same. Raises ConfigError for invalid settings.
     """
     gateway, declared = _build_gateway(settings)
     with gateway:
-        return _Comparison(gateway, declared).result()
+        return _Comparison(gateway, gateway.space_options, declared).result()
 
 
 class _Comparison:
     """The work of `verify`."""
 
-    def __init__(self, gateway: EmbeddingGateway, declared: str | None) -> None:
+    def __init__(self, gateway: VectorGateway, options: SpaceOptions, declared: str | None) -> None:
         self.gateway = gateway
         self.declared = declared
-        self.options: EmbedOptions = gateway.settings
+        self.options = options
         self.store = Store()
         self.candidates = gateway.candidates
         self.targets = [
@@ -98,7 +98,7 @@ class _Comparison:
         own = {side.space.id for side in self.targets if side.authority == "files" and side.rows is not None}
         return {name: side for name, side in self.files.items() if name not in own}
 
-    def _target(self, candidate: EmbeddingCandidate, measured: Rows | GatewayError) -> Side:
+    def _target(self, candidate: VectorCandidate[Any], measured: Rows | GatewayError) -> Side:
         space = candidate.required_space
         rows = None if isinstance(measured, GatewayError) else measured
         error = measured if isinstance(measured, GatewayError) else None
@@ -136,7 +136,7 @@ class _Comparison:
         own = [side for side in known if side.space.id == target.space.id and side.authority == "files"]
         return differ or not own
 
-    def _compute(self, candidate: EmbeddingCandidate, target: Side) -> None:
+    def _compute(self, candidate: VectorCandidate[Any], target: Side) -> None:
         space = target.space
         files = sources.find_served(space.model, space.revision)
         if files is None:
@@ -149,24 +149,15 @@ class _Comparison:
             (each for each in self.candidates if each.authoritative and each.required_space.id == space.id), None
         )
         try:
-            from hf_gateway.engines.variants import measured_variants
-
-            own, changed = measured_variants(files, space, local.target.options if local else {}, space.revision)
+            computed = candidate.rows_by_files(files, local.target.options if local else {})
         except GatewayError as error:
             how = "" if isinstance(error, EngineMissing) else f"{space.model} is on this machine, and does not run: "
             self.hints.append(f"{how}{error.message}")
             return
-        side = Side(FILES, "files", space, "files", f"at {files.path}", self._with_dimensions(own, candidate))
-        self.files[space.id] = side
-        self.variants[space.id] = {words: self._with_dimensions(rows, candidate) for words, rows in changed.items()}
-
-    def _with_dimensions(self, rows: Rows, candidate: EmbeddingCandidate) -> Rows:
-        """Truncate and scale rows as the chain does with every target's vectors."""
-        found: dict[Role, tuple[Row | None, ...]] = {}
-        for role, vectors in rows.items():
-            shaped = with_dimensions(Vectors.of(row for row in vectors if row), candidate.ability.options)
-            found[role] = tuple(tuple(row) for row in shaped)
-        return found
+        if computed is None:
+            return
+        own, self.variants[space.id] = computed
+        self.files[space.id] = Side(FILES, "files", space, "files", f"at {files.path}", own)
 
     def _pair(self, one: Side, other: Side) -> Pair:
         # Two different models have no reference: they stay in the chain's order.
@@ -212,10 +203,16 @@ class _Comparison:
         return compare(reference, rows, cut=self.options.truncate)
 
 
-def _build_gateway(settings: EmbedSettings) -> tuple[EmbeddingGateway, str | None]:
+def _build_gateway(settings: NamedSettings) -> tuple[VectorGateway, str | None]:
     """Build the chain; if the spaces of its targets contradict each other, with each target's own space."""
     try:
-        return Gateway.from_settings(settings), None
+        return _of_vectors(Gateway.from_settings(settings)), None
     except SpaceMismatch as error:
         apart = settings.model_copy(update={"on_space_change": "separate"})
-        return Gateway.from_settings(apart), error.message
+        return _of_vectors(Gateway.from_settings(apart)), error.message
+
+
+def _of_vectors(gateway: Gateway) -> VectorGateway:
+    if not isinstance(gateway, VectorGateway):
+        raise ConfigError(f"a chain for {gateway.task} makes no vectors, so that there is nothing to compare")
+    return gateway

@@ -1,13 +1,17 @@
 """A target for embeddings, with the checks of every answer."""
 
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from hf_gateway.backends.embedding import EmbeddingAbility
+from hf_gateway.engines.sources import ModelFiles
 from hf_gateway.errors import BadResponse, InvalidRequest
 from hf_gateway.settings.embedding import EmbedOptions
+from hf_gateway.spaces.fingerprint import Row, Rows
 from hf_gateway.tasks.vectors import VectorCandidate
-from hf_gateway.values.embedding import EmbedAnswer, EmbedRequest
+from hf_gateway.values.embedding import EmbedAnswer, EmbedRequest, Role
 from hf_gateway.values.vectors import Vectors
 
 
@@ -43,6 +47,30 @@ class EmbeddingCandidate(VectorCandidate[EmbedAnswer]):
                 f"vectors of {vectors.dim} numbers, and {self.ability.space_model()} has {expected}", target=self.label
             )
         return replace(answer, vectors=with_dimensions(vectors, self.ability.options))
+
+    def rows_by_files(self, files: ModelFiles, options: Mapping[str, Any]) -> tuple[Rows, Mapping[str, Rows]]:
+        """Compute the canaries' vectors with the model's files, and with one setting changed, by the words for that setting.
+
+        Args:
+            files: the model's files.
+            options: options of the engine.
+
+        Raises:
+            GatewayError: the model does not run here.
+        """
+        from hf_gateway.engines.variants import measured_variants
+
+        space = self.required_space
+        own, changed = measured_variants(files, space, options, space.revision)
+        return self._shaped_rows(own), {words: self._shaped_rows(rows) for words, rows in changed.items()}
+
+    def _shaped_rows(self, rows: Rows) -> Rows:
+        """Truncate and scale rows as the chain does with every target's vectors."""
+        found: dict[Role, tuple[Row | None, ...]] = {}
+        for role, vectors in rows.items():
+            shaped = with_dimensions(Vectors.of(row for row in vectors if row), self.ability.options)
+            found[role] = tuple(tuple(row) for row in shaped)
+        return found
 
     def check(self, answer: EmbedAnswer, request: EmbedRequest) -> None:
         """Check the vectors of one answer together, and their dimension.
