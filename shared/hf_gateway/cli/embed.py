@@ -9,6 +9,7 @@ from hf_gateway.cli.output import stdin_text
 from hf_gateway.errors import InvalidRequest, visible
 from hf_gateway.tasks.embedding.gateway import EmbeddingGateway
 from hf_gateway.tasks.sparse.gateway import SparseGateway
+from hf_gateway.values.sparse import SparseVector
 from hf_gateway.values.wording import quantity
 
 
@@ -28,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     texts = arguments.texts or [line for line in stdin_text().split("\n") if line.strip()]
     if not texts:
         raise InvalidRequest("no texts to embed; give texts, or pipe one per line")
-    kind, shown = (SparseGateway, vars) if arguments.sparse else (EmbeddingGateway, _named)
+    kind, row = (SparseGateway, _sparse_row) if arguments.sparse else (EmbeddingGateway, _dense_row)
     changes: dict[str, Any] = {"truncate": True} if arguments.truncate else {}
     if arguments.chain:
         settings = kind.settings_class.from_config(arguments.chain, arguments.config, **changes)
@@ -38,12 +39,16 @@ def run(arguments: argparse.Namespace) -> int:
     with gateway:
         result = gateway.embed(texts, role=arguments.role)
     for text, vector in zip(texts, result.vectors, strict=True):
-        sys.stdout.write(json.dumps({"text": text, **shown(vector)}) + "\n")
+        sys.stdout.write(json.dumps(row(text, vector)) + "\n")
     tokens = "" if result.usage.input_tokens is None else f", {quantity(result.usage.input_tokens, 'token')}"
     served = visible(", ".join(result.served_by))
     sys.stderr.write(f"{quantity(len(texts), 'text')} by {served} in {result.seconds:.2f} s{tokens}\n")
     return 0
 
 
-def _named(vector: list[float]) -> dict[str, Any]:
-    return {"embedding": vector}
+def _dense_row(text: str, vector: list[float]) -> dict[str, Any]:
+    return {"text": text, "embedding": vector}
+
+
+def _sparse_row(text: str, vector: SparseVector) -> dict[str, Any]:
+    return {"text": text, "indices": vector.indices, "values": vector.values}
