@@ -20,7 +20,6 @@ _HOME = {
     "HFGatewaySelector": "selector",
     "HFGatewaySparseEmbedding": "sparse_embedding",
     "HFGatewayRerank": "rerank",
-    "HFGatewaySparseEmbedding": "sparse_embedding",
     "load_index": "indexes",
     "persist": "indexes",
 }
