@@ -36,7 +36,8 @@ _fresh = count(1000)
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return encoder(tmp_path_factory.mktemp("models") / "bert", prompts={"query": "what is "})
+    # With an activation that no graph is built for from weights, so that it has to be converted.
+    return encoder(tmp_path_factory.mktemp("models") / "bert", prompts={"query": "what is "}, hidden_act="silu")
 
 
 @pytest.fixture(scope="module")
@@ -530,15 +531,17 @@ def test_what_is_measured_once_is_not_measured_again(
 
 
 def test_what_to_download_depends_on_who_can_read_it(
-    original: Path, filled: Path, monkeypatch: pytest.MonkeyPatch
+    original: Path, filled: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from hf_gateway.backends import local
 
-    ability: Any = opened(original).candidates[0].ability
-    assert ability._find_model()[1] == "safetensors"
+    model = Path(shutil.copytree(original, tmp_path / "model"))
+    files = sources.ModelFiles(model, "path")
+    assert local._usable_weights(files) == ("safetensors",)
     monkeypatch.setattr(local, "runnable", lambda: ("openvino",))
-    assert ability._find_model()[1] == "safetensors", "it is converted already"
-    shutil.rmtree(filled)
-    assert ability._find_model()[1] == "graph"
+    assert local._usable_weights(files) == ("safetensors", "graph"), "a graph may be built of them"
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"model_type": "albert"}))
+    assert local._usable_weights(files) == ("graph",)
     assert sources.is_available(sources.ModelFiles(original, "path"), "safetensors")
     assert not sources.is_available(sources.ModelFiles(original, "path"), "graph")

@@ -227,8 +227,9 @@ def test_a_repositorys_graph_of_another_width_is_refused(
 
     graph = Path(shutil.copytree(bert, tmp_path / "model"))
     embed(graph, "onnxruntime")
-    (made,) = (tmp_path / "converted").glob("*-onnxruntime-*/model.onnx")
-    shutil.copy(made, graph / "model.onnx")
+    for made in (tmp_path / "converted").glob("*-onnxruntime-*/model.onnx*"):
+        shutil.copy(made, graph)
+    (graph / "model.safetensors").unlink()
     file = graph / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"hidden_size": 31}))
     monkeypatch.setattr(originals, "torch_is_here", lambda: False)

@@ -85,7 +85,7 @@ def encoder(
     tokenizer_settings: Mapping[str, Any] | None = None,
     **config: Any,
 ) -> Path:
-    """Save a model of 32 dimensions with sentence-transformers; returns its folder.
+    """Save a model, of 32 dimensions by default, with sentence-transformers; returns its folder.
 
     after: modules behind the pooling; shift: what is added to each weight behind a layer norm, where inputs sum to about 0,
     so that it changes little, but leaves few bits for what tells the weights apart.
@@ -109,7 +109,7 @@ def encoder(
     if family == "distilbert":
         built = transformers.DistilBertModel(
             transformers.DistilBertConfig(
-                dim=32, n_layers=2, n_heads=2, hidden_dim=64, max_position_embeddings=64, **sizes
+                **{"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64, "max_position_embeddings": 64, **sizes}
             )
         )
     else:
@@ -120,16 +120,14 @@ def encoder(
             "xlm-roberta": (transformers.XLMRobertaConfig, transformers.XLMRobertaModel),
         }
         settings, network = kinds[family]
-        built = network(
-            settings(
-                hidden_size=32,
-                num_hidden_layers=2,
-                num_attention_heads=2,
-                intermediate_size=64,
-                max_position_embeddings=64 + offset,
-                **sizes,
-            )
-        )
+        usual = {
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 64,
+            "max_position_embeddings": 64 + offset,
+        }
+        built = network(settings(**(usual | sizes)))
     with torch.no_grad():
         for name, layer in built.named_modules():
             if isinstance(layer, torch.nn.Linear) and "output" not in name:

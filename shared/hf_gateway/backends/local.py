@@ -23,6 +23,7 @@ from hf_gateway.engines import (
     sources,
 )
 from hf_gateway.engines.choosing import OPTIONS, check_options
+from hf_gateway.engines.networks.build import is_known_family
 from hf_gateway.errors import AuthenticationFailed, BatchTooLarge, GatewayError, ModelNotFound
 from hf_gateway.runtime.effects import Compute, Effects, Read
 from hf_gateway.settings.chat import ChatOptions
@@ -64,7 +65,7 @@ class LocalEmbedding(EmbeddingAbility):
         """Read the model's description; and find a key, if there is something to download."""
         if self._engine is not None:
             return
-        if self._find_model()[0] is not None:
+        if self._find_model() is not None:
             self.model_space()
             return
         super().prepare()
@@ -103,26 +104,30 @@ class LocalEmbedding(EmbeddingAbility):
                 target = self.target
                 assert target.model is not None
                 require_engine(target.options)  # before a model of gigabytes is downloaded in vain
-                files, weights = self._find_model()
-                if files is None:
-                    trusted = bool(target.options.get("trust_remote_code"))
-                    files = sources.fetch(
-                        target.model, target.revision, self.server.credential(), code=trusted, weights=weights
-                    )
+                files = self._find_model() or self._fetch_model()
                 self._model_space = self.read_model_space()  # the files contain more than was known without them
                 engine = self._engine = open_engine(files, self.space(), target.options, target.revision)
             return engine
 
-    def _find_model(self) -> tuple[sources.ModelFiles | None, sources.Weights]:
-        """Return the model's files, None if something must be downloaded; and what that would be.
-
-        Tensors if torch can load them, or if they were converted before; otherwise a graph.
-        """
+    def _find_model(self) -> sources.ModelFiles | None:
+        """Return the model's files; None if something must be downloaded."""
         assert self.target.model is not None
         files = sources.find(self.target.model, self.target.revision)
-        tensors = "sentence_transformers" in runnable() or (files is not None and converted.is_converted(files))
-        weights: sources.Weights = "safetensors" if tensors else "graph"
-        return files if files is not None and sources.is_complete(files, weights) else None, weights
+        usable = files is not None and any(sources.is_complete(files, form) for form in _usable_weights(files))
+        return files if usable else None
+
+    def _fetch_model(self) -> sources.ModelFiles:
+        """Download the model: what describes it, and its weights in the first form that can be used here."""
+        model, revision, credential = self.target.model, self.target.revision, self.server.credential()
+        assert model is not None
+        trusted = bool(self.target.options.get("trust_remote_code"))
+        if not _torch_runs():
+            files = sources.fetch(model, revision, credential, weights="none")
+        for form in ("safetensors",) if _torch_runs() else _usable_weights(files):
+            files = sources.fetch(model, revision, credential, code=trusted, weights=form)
+            if sources.is_available(files, form):
+                break
+        return files
 
     def _compute(self, request: EmbedRequest) -> EmbedAnswer:
         try:
@@ -130,6 +135,22 @@ class LocalEmbedding(EmbeddingAbility):
         except GatewayError as error:
             error.target = error.target or self.target.label
             raise
+
+
+def _torch_runs() -> bool:
+    return "sentence_transformers" in runnable()
+
+
+def _usable_weights(files: sources.ModelFiles) -> tuple[sources.Weights, ...]:
+    """Return the forms of a model's weights that an engine here can run, the preferred first.
+
+    Tensors if torch is installed, if a graph can be built of them, or if they were converted before; otherwise a graph.
+    """
+    if _torch_runs():
+        return ("safetensors",)
+    if is_known_family(files) or converted.is_converted(files):
+        return ("safetensors", "graph")
+    return ("graph",)
 
 
 class LocalChat(ChatAbility):

@@ -143,7 +143,7 @@ def require_engine(options: Mapping[str, Any] | None = None) -> None:
             raise EngineMissing(f"the engine {named!r} is not installed: pip install 'hf-gateway[{extra}]'")
         raise EngineMissing(
             "models in this process need an engine: pip install 'hf-gateway[local]' for a small and fast one, which runs "
-            "models with an ONNX file or converted ones; pip install 'hf-gateway[torch]' for all models, and to convert them"
+            "BERT-like models, those with an ONNX file and converted ones; pip install 'hf-gateway[torch]' for all models"
         )
 
 

@@ -1,11 +1,12 @@
 """Base of the engines that run a graph: where it comes from, how it is checked, in which precision it runs.
 
-A graph is taken, in this order, from the cache of converted models, from the model's weights if torch is installed to
-convert them, or from the model's own repository. A converted graph is compared with the original on the canary texts
-before it is used.
+A graph is taken, in this order, from the cache, built from the model's weights if its family is known (`networks/`), converted
+from them if torch is installed, or from the model's own repository. A converted graph is compared with the original on the
+canary texts before it is used; the families that are built are compared with transformers in the tests.
 """
 
 import hashlib
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -24,11 +25,12 @@ from hf_gateway.engines.agreement import (
 from hf_gateway.engines.converted import ConvertedModel, Notes
 from hf_gateway.engines.encoder import Encoder, Runner
 from hf_gateway.engines.layout import FAMILIES, read_layout
+from hf_gateway.engines.networks.build import build_refusal
 from hf_gateway.engines.pooling import Head
 from hf_gateway.engines.sources import ModelFiles, read_json, read_space
 from hf_gateway.engines.tokenising import Tokenizer, check_files
 from hf_gateway.errors import EngineFailed, EngineMissing
-from hf_gateway.spaces.fingerprint import Rows
+from hf_gateway.spaces.fingerprint import Fingerprint, Rows
 from hf_gateway.values.embedding import EmbedAnswer, EmbedRequest
 from hf_gateway.values.logs import logger
 from hf_gateway.values.usage import Usage
@@ -122,6 +124,19 @@ class GraphEngine:
         """
         raise NotImplementedError
 
+    def write_network(self, folder: Path, path: Path) -> None:
+        """Write the graph of a network that is built from its weights.
+
+        Args:
+            folder: folder with config.json and safetensors.
+            path: file to write.
+
+        Raises:
+            EngineFailed: the network is not supported, or its files are damaged.
+            OSError: the file cannot be written.
+        """
+        raise NotImplementedError
+
     def convert(self, module: Any, example: Mapping[str, Any], path: Path) -> None:
         """Write the graph of a torch module.
 
@@ -165,15 +180,24 @@ class GraphEngine:
         place = converted.folder_of(key, self.name)
         entry = converted.load(place)
         weights = any(files.path.rglob("*.safetensors"))
+        refused = build_refusal(files.path / self._layout.transformer) if weights else None
+        buildable = weights and refused is None
         convertible = weights and originals.torch_is_here()
         if entry is not None:
             try:
                 return self._serve(entry, Notes(key))
             except EngineFailed as error:
-                if not convertible:  # the entry cannot be made again here, and may work on another machine
+                if not (buildable or convertible):  # it cannot be made again here, and may work on another machine
                     raise
                 log.warning("%s: the converted %s is converted again: %s", self.name, self._space.model, error)
                 converted.discard(place)
+        if buildable:
+            try:
+                return self._serve(self._open_built(files, key, place), Notes(key))
+            except EngineFailed as error:
+                refused = error
+        if refused is not None:
+            log.info("%s: %s is not built from its weights: %s", self.name, self._space.model, refused.message)
         if convertible:
             return self._serve(self._open_converted(files, key, place), Notes(key))
         graph = next(
@@ -191,6 +215,29 @@ class GraphEngine:
             f"{lacks}, and converting its safetensors needs torch, once: pip install 'hf-gateway[torch]', "
             "or set HF_GATEWAY_CONVERTED to the folder of a machine that has done it"
         )
+
+    def _open_built(self, files: ModelFiles, key: str, place: Path) -> ConvertedModel:
+        """Build the graph from the model's weights, without torch, and store it."""
+        tokenizer = check_files(files.path, self._layout)
+        limit = read_space(lambda name: read_json(files.path / name), self._space.model).max_tokens
+        self._refuse_overlong(limit)
+        try:
+            with converted.temporary_entry(place) as temporary:
+                if (entry := converted.load(place)) is not None:
+                    return entry  # built by another process meanwhile
+                graph, copied = temporary / self.entry_file, temporary / tokenizer.name
+                self.write_network(files.path / self._layout.transformer, graph)
+                shutil.copyfile(tokenizer, copied)
+                made = self._encoder_of(graph, copied, limit, "fp32")
+                rows = rows_of(_embedding(made))
+                del made  # so that nothing keeps files open that are about to be moved
+                reference = Fingerprint(VectorSpace(self._space.model), "files", self.name, rows)
+                about = {"model": self._space.model, "engine": self.name, "versions": self._version}
+                entry = converted.keep(temporary, place, about, limit, reference)
+        except OSError as error:
+            raise EngineFailed(f"its graph cannot be stored: {error}") from error
+        Notes(key).write("same", *self._circumstances("fp32"), cosine=1.0)
+        return entry
 
     def _open_converted(self, files: ModelFiles, key: str, place: Path) -> ConvertedModel:
         """Convert the model, compare the result with the original, and store it."""

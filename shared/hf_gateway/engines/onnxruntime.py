@@ -9,6 +9,8 @@ from hf_gateway.engines.choosing import OPTIONS
 from hf_gateway.engines.encoder import Batch
 from hf_gateway.engines.forked import compute_guard
 from hf_gateway.engines.graphs import INPUT_NAMES, GraphEngine, Precision, chosen_output
+from hf_gateway.engines.networks.build import build_network
+from hf_gateway.engines.networks.onnx_writer import OnnxWriter
 from hf_gateway.errors import EngineFailed, EngineMissing
 
 if TYPE_CHECKING:
@@ -57,6 +59,20 @@ class Engine(GraphEngine):
             return Runner(onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"]))
         except Exception as error:  # the library's exceptions have no common base
             raise EngineFailed(f"{path} cannot be loaded: {type(error).__name__}: {error}") from error
+
+    def write_network(self, folder: Path, path: Path) -> None:
+        """Write the graph of a network that is built from its weights.
+
+        Args:
+            folder: folder with config.json and safetensors.
+            path: file to write; large weights are written into a file beside it.
+
+        Raises:
+            EngineFailed: the network is not supported, or its files are damaged.
+            OSError: the file cannot be written.
+        """
+        writer = OnnxWriter()
+        writer.save(build_network(folder, writer), path)
 
     def convert(self, module: Any, example: Mapping[str, Any], path: Path) -> None:
         """Write the graph of a torch module.

@@ -15,6 +15,8 @@ from hf_gateway.engines.choosing import OPTIONS
 from hf_gateway.engines.encoder import Batch
 from hf_gateway.engines.forked import compute_guard
 from hf_gateway.engines.graphs import INPUT_NAMES, GraphEngine, Precision, chosen_output
+from hf_gateway.engines.networks.build import build_network
+from hf_gateway.engines.networks.openvino_writer import OpenVinoWriter
 from hf_gateway.errors import EngineFailed, EngineMissing
 from hf_gateway.values.logs import logger
 
@@ -73,6 +75,25 @@ class Engine(GraphEngine):
             return Runner(core.compile_model(path, "CPU", config))
         except RuntimeError as error:
             raise EngineFailed(f"{path} cannot be loaded: {_last_line(error)}") from error
+
+    def write_network(self, folder: Path, path: Path) -> None:
+        """Write the graph of a network that is built from its weights, in float32.
+
+        Args:
+            folder: folder with config.json and safetensors.
+            path: file to write.
+
+        Raises:
+            EngineFailed: the network is not supported, or its files are damaged.
+            OSError: the file cannot be written.
+        """
+        openvino = _import_openvino()
+        writer = OpenVinoWriter(openvino)
+        try:
+            graph = writer.model(build_network(folder, writer), path.stem)
+            openvino.save_model(graph, path, compress_to_fp16=False)
+        except RuntimeError as error:
+            raise OSError(f"{path.parent}: {_last_line(error)}") from error
 
     def convert(self, module: Any, example: Mapping[str, Any], path: Path) -> None:
         """Write the graph of a torch module, in float32.

@@ -22,9 +22,9 @@ from hf_gateway.values.vector_space import VectorSpace, canonical
 
 GROUP = "hf_gateway.models"
 
-Weights = Literal["safetensors", "graph", "pipeline"]
-"""Form of a model's weights: tensors for torch, a graph (ONNX, OpenVINO's format) that engines can run, or the tensors of several
-models in folders of their own, which a pipeline of diffusers runs."""
+Weights = Literal["safetensors", "graph", "pipeline", "none"]
+"""Form of a model's weights: tensors, a graph (ONNX, OpenVINO's format) that engines can run, the tensors of several models in
+folders of their own, which a pipeline of diffusers runs, or none, only what describes the model."""
 
 # No pickles (*.bin, *.pt) and no code: a model is data.
 _SMALL = ("*.json", "*.txt", "*.model", "*.jinja", "*.vocab")
@@ -38,6 +38,7 @@ _PATTERNS: Mapping[Weights, tuple[str, ...]] = {
     "graph": (*_SMALL, *_GRAPHS, "onnx/model.onnx_data", "model.onnx_data", "*_Dense/*.safetensors"),
     # Not what lies beside the folders: the same weights once more, in one file for other programs.
     "pipeline": (PIPELINE_FILE, *(f"*/{pattern}" for pattern in WANTED)),
+    "none": _SMALL,
 }
 UNWANTED = ("onnx/*", "openvino/*", "*/checkpoint-*", "checkpoint-*", "data_config.json", "*.onnx_data")
 _UNWANTED: Mapping[Weights, tuple[str, ...]] = {
@@ -52,6 +53,7 @@ _UNWANTED: Mapping[Weights, tuple[str, ...]] = {
         "*flax*",
         *UNWANTED,
     ),
+    "none": UNWANTED,
 }
 
 POOLING_FLAGS = {
@@ -138,6 +140,8 @@ def is_available(files: ModelFiles, weights: Weights) -> bool:
         files: the model's files.
         weights: form of the weights.
     """
+    if weights == "none":
+        return _is_model(files.path)
     if weights == "graph":
         return any(_has_bytes(files.path / name) for name in _GRAPHS)
     if weights == "pipeline":

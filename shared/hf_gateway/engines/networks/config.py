@@ -1,0 +1,141 @@
+"""Reads the configuration of a network and its tensors, strictly: what a family does not know is refused, never ignored."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from hf_gateway.engines.networks.safetensors import Tensor
+from hf_gateway.engines.networks.writer import Activation
+from hf_gateway.errors import EngineFailed
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+MAX_COUNT = 10_000_000
+"""Maximum of any number in a configuration: more tokens, layers or values than any model has."""
+_ACTIVATIONS: Mapping[str, Activation] = {
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+}
+"""transformers' names."""
+
+
+@dataclass
+class Config:
+    """The values of a config.json, and which of them were read."""
+
+    values: Mapping[str, Any]
+    """The decoded file."""
+
+    def count(self, name: str, default: int | None = None) -> int:
+        """Return a whole number above 0.
+
+        Args:
+            name: of the setting.
+            default: for a missing setting; None if it is required.
+
+        Raises:
+            EngineFailed: anything else.
+        """
+        value = self.values.get(name, default)
+        if type(value) is not int or not 0 < value <= MAX_COUNT:
+            raise EngineFailed(f"its config.json has {name}={value!r:.60}, not a whole number from 1 to {MAX_COUNT}")
+        return value
+
+    def heads(self, name: str, hidden: int) -> int:
+        """Return the number of attention heads, which divides the values per token.
+
+        Args:
+            name: of the setting.
+            hidden: values per token.
+
+        Raises:
+            EngineFailed: anything else.
+        """
+        heads = self.count(name)
+        if hidden % heads:
+            raise EngineFailed(f"its config.json has {name}={heads}, which does not divide {hidden} values per token")
+        return heads
+
+    def number(self, name: str, default: float) -> float:
+        """Return a finite number above 0.
+
+        Args:
+            name: of the setting.
+            default: for a missing setting.
+
+        Raises:
+            EngineFailed: anything else.
+        """
+        value = self.values.get(name, default)
+        if type(value) not in (int, float) or not 0 < value < 1e6:
+            raise EngineFailed(f"its config.json has {name}={value!r:.60}, not a number above 0")
+        return float(value)
+
+    def activation(self, name: str) -> Activation:
+        """Return the activation function that a setting names. Raises EngineFailed for one that is not known here."""
+        value = self.values.get(name, "gelu")
+        if not isinstance(value, str) or value not in _ACTIVATIONS:
+            raise EngineFailed(
+                f"its config.json has {name}={value!r:.60}, which is not one of {', '.join(_ACTIVATIONS)}"
+            )
+        return _ACTIVATIONS[value]
+
+    def require(self, **wanted: Any) -> None:
+        """Raise EngineFailed for a setting that has another value than the network here computes with; missing ones pass."""
+        for name, value in wanted.items():
+            if self.values.get(name, value) != value:
+                raise EngineFailed(f"its config.json has {name}={self.values[name]!r:.60}, which is not supported here")
+
+
+@dataclass
+class Weights:
+    """The tensors of a network, each with the shape that the configuration asks for."""
+
+    tensors: Mapping[str, Tensor]
+    """By name, without a prefix that all have."""
+    taken: set[str] = field(default_factory=set)
+    """Names of the tensors that were used."""
+
+    def take(self, name: str, *shape: int) -> "Array":
+        """Return a tensor as float32.
+
+        Args:
+            name: its name.
+            shape: the shape that it has by the configuration.
+
+        Raises:
+            EngineFailed: it is missing, or has another shape.
+        """
+        tensor = self.tensors.get(name)
+        if tensor is None:
+            raise EngineFailed(f"the tensor {name!r} is missing in its files")
+        if tensor.shape != shape:
+            raise EngineFailed(f"the tensor {name!r} has the shape {tensor.shape}, but by config.json it is {shape}")
+        self.taken.add(name)
+        return tensor.float32()
+
+    def refuse_rest(self, parts: tuple[str, ...], harmless: tuple[str, ...]) -> None:
+        """Refuse tensors of the network that were not used, since it would compute something else with them.
+
+        Args:
+            parts: the first parts of the names of the network's own tensors.
+            harmless: parts of names of tensors that do not change its output.
+
+        Raises:
+            EngineFailed: there are such tensors.
+        """
+        rest = [
+            name
+            for name in sorted(self.tensors)
+            if name not in self.taken and name.split(".")[0] in parts and not any(each in name for each in harmless)
+        ]
+        if rest:
+            more = f" and {len(rest) - 1} more" if len(rest) > 1 else ""
+            raise EngineFailed(
+                f"its files have the tensor {rest[0]!r}{more}, which the network of config.json does not have"
+            )

@@ -1,0 +1,1 @@
+"""Families of networks, one small pure module each."""

@@ -1,0 +1,287 @@
+"""Writes a network as an ONNX graph, for ONNX Runtime; the few messages of its protobuf format are encoded here.
+
+Source: onnx.proto3 (github.com/onnx/onnx), operator set 20; protobuf's encoding (protobuf.dev/programming-guides/encoding).
+"""
+
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_gateway.engines.networks.writer import MASKING_NUMBER, Activation
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+OPSET = 20
+"""The first operator set with Gelu."""
+IR_VERSION = 9
+"""The version of the format that belongs to it."""
+_FLOAT, _INT64 = 1, 7
+INLINE_BYTES = 1024
+"""Larger weights are written into a file beside the graph."""
+
+
+def _varint(number: int) -> bytes:
+    made = bytearray()
+    while number > 127:
+        made.append(number & 127 | 128)
+        number >>= 7
+    made.append(number)
+    return bytes(made)
+
+
+def _field(number: int, value: bytes | str | int) -> bytes:
+    """Encode one field of a message: text, bytes or a message, or a number above or equal 0."""
+    if isinstance(value, int):
+        return _varint(number << 3) + _varint(value)
+    data = value.encode() if isinstance(value, str) else value
+    return _varint(number << 3 | 2) + _varint(len(data)) + data
+
+
+class OnnxWriter:
+    """A `Writer` for ONNX Runtime."""
+
+    def __init__(self) -> None:
+        self._weights: list[tuple[str, Array]] = []
+        self._nodes: list[bytes] = []
+        self._initializers: list[bytes] = []
+        self._inputs: dict[str, bytes] = {}
+        self._known: dict[tuple[Any, ...], str] = {}
+        self._count = 0
+
+    def save(self, output: str, path: Path) -> None:
+        """Write the finished graph, and its large weights into a file beside it.
+
+        Args:
+            output: the token vectors, (r, t, d).
+            path: file of the graph.
+
+        Raises:
+            OSError: a file cannot be written.
+        """
+        self._node("Identity", [output], outputs=["last_hidden_state"])
+        beside = path.with_name(f"{path.name}_data")
+        offset = 0
+        with beside.open("wb") as file:
+            for name, values in self._weights:
+                data = values.astype("<f4", copy=False).tobytes()
+                place = {"location": beside.name, "offset": str(offset), "length": str(len(data))}
+                self._initializers.append(_external_tensor(name, values.shape, place))
+                file.write(data)
+                offset += len(data)
+        graph = b"".join(
+            [
+                *(_field(1, node) for node in self._nodes),
+                _field(2, path.stem),
+                *(_field(5, each) for each in self._initializers),
+                *(_field(11, each) for each in self._inputs.values()),
+                _field(12, _value("last_hidden_state", _FLOAT, ["texts", "tokens", "values"])),
+            ]
+        )
+        opset = _field(1, "") + _field(2, OPSET)
+        path.write_bytes(_field(1, IR_VERSION) + _field(7, graph) + _field(8, opset))
+
+    def input_ids(self) -> str:
+        """Return the token ids, (r, t) int64."""
+        return self._input("input_ids")
+
+    def attention_mask(self) -> str:
+        """Return 1 for tokens and 0 for padding, (r, t) int64."""
+        return self._input("attention_mask")
+
+    def token_type_ids(self) -> str:
+        """Return the token types, (r, t) int64."""
+        return self._input("token_type_ids")
+
+    def _input(self, name: str) -> str:
+        self._inputs.setdefault(name, _value(name, _INT64, ["texts", "tokens"]))
+        return name
+
+    def rows(self, table: "Array", ids: str) -> str:
+        """Return the rows of a (n, d) table by ids, (…, d).
+
+        Args:
+            table: (n, d).
+            ids: any shape, int64.
+        """
+        return self._node("Gather", [self._weight(table), ids])
+
+    def add(self, one: str, other: str) -> str:
+        """Add, with broadcasting.
+
+        Args:
+            one: a value.
+            other: a value.
+        """
+        return self._node("Add", [one, other])
+
+    def linear(self, value: str, weight: "Array", bias: "Array | None") -> str:
+        """Return value · weightᵀ + bias.
+
+        Args:
+            value: (…, d).
+            weight: (e, d), as torch stores it.
+            bias: (e,), or None.
+        """
+        import numpy as np
+
+        made = self._node("MatMul", [value, self._weight(np.ascontiguousarray(weight.T))])
+        return made if bias is None else self._node("Add", [made, self._weight(bias)])
+
+    def layer_norm(self, value: str, scale: "Array", bias: "Array", epsilon: float) -> str:
+        """Normalise the last axis to mean 0 and variance 1, then scale and shift.
+
+        Args:
+            value: (…, d).
+            scale: (d,).
+            bias: (d,).
+            epsilon: added to the variance.
+        """
+        return self._node(
+            "LayerNormalization", [value, self._weight(scale), self._weight(bias)], axis=-1, epsilon=epsilon
+        )
+
+    def activate(self, value: str, activation: Activation) -> str:
+        """Apply an activation function.
+
+        Args:
+            value: any shape.
+            activation: its name.
+        """
+        if activation == "relu":
+            return self._node("Relu", [value])
+        return self._node("Gelu", [value], approximate="none" if activation == "gelu" else "tanh")
+
+    def attention(self, query: str, key: str, value: str, bias: str, heads: int) -> str:
+        """Return softmax(query · keyᵀ / √k + bias) · value for each head.
+
+        Args:
+            query: (r, t, h·k).
+            key: (r, t, h·k).
+            value: (r, t, h·k).
+            bias: broadcastable to (r, h, t, t).
+            heads: h.
+        """
+        split = self._integers([0, 0, heads, -1])
+        parts = [self._node("Reshape", [each, split]) for each in (query, key, value)]
+        query, content = (self._node("Transpose", [each], perm=[0, 2, 1, 3]) for each in (parts[0], parts[2]))
+        turned = self._node("Transpose", [parts[1]], perm=[0, 2, 3, 1])
+        scores = self._node("MatMul", [query, turned])
+        size = self._node("Gather", [self._node("Shape", [query]), self._integers([3])])
+        root = self._node("Sqrt", [self._node("Cast", [size], to=_FLOAT)])
+        scores = self._node("Add", [self._node("Div", [scores, root]), bias])
+        made = self._node("MatMul", [self._node("Softmax", [scores], axis=-1), content])
+        merged = self._node("Transpose", [made], perm=[0, 2, 1, 3])
+        return self._node("Reshape", [merged, self._integers([0, 0, -1])])
+
+    def mask_bias(self, mask: str) -> str:
+        """Return 0 for tokens and `MASKING_NUMBER` for padding, (r, 1, 1, t), of a mask (r, t)."""
+        inverted = self._node("Sub", [self._number(1.0), self._node("Cast", [mask], to=_FLOAT)])
+        return self._node(
+            "Unsqueeze", [self._node("Mul", [inverted, self._number(MASKING_NUMBER)]), self._integers([1, 2])]
+        )
+
+    def positions(self, ids: str) -> str:
+        """Return 0 … t-1, (1, t) int64, for ids (r, t)."""
+        count = self._node("Squeeze", [self._tokens(ids)])
+        made = self._node("Range", [self._integers(0), count, self._integers(1)])
+        return self._node("Unsqueeze", [made, self._integers([0])])
+
+    def positions_after_padding(self, ids: str, pad: int) -> str:
+        """Return the number of each token that is not padding, counted from pad + 1; pad for padding. (r, t) int64.
+
+        Args:
+            ids: (r, t).
+            pad: the id of the padding.
+        """
+        filled = self._node("Cast", [self._node("Not", [self._node("Equal", [ids, self._integers([pad])])])], to=_INT64)
+        counted = self._node("Mul", [self._node("CumSum", [filled, self._integers(1)]), filled])
+        return self._node("Add", [counted, self._integers([pad])])
+
+    def square_of(self, table: "Array", ids: str) -> str:
+        """Return (1, h, t, t): a (h, n, n) table cut to the number of tokens of ids.
+
+        Args:
+            table: (h, n, n).
+            ids: (r, t).
+        """
+        count = self._tokens(ids)
+        stop = self._node("Concat", [count, count], axis=0)
+        cut = self._node("Slice", [self._weight(table), self._integers([0, 0]), stop, self._integers([1, 2])])
+        return self._node("Unsqueeze", [cut, self._integers([0])])
+
+    def _tokens(self, ids: str) -> str:
+        return self._node("Gather", [self._node("Shape", [ids]), self._integers([1])])
+
+    def _name(self) -> str:
+        self._count += 1
+        return f"v{self._count}"
+
+    def _node(self, operation: str, inputs: list[str], outputs: list[str] | None = None, **attributes: Any) -> str:
+        made = outputs or [self._name()]
+        self._nodes.append(
+            b"".join(
+                [
+                    *(_field(1, each) for each in inputs),
+                    *(_field(2, each) for each in made),
+                    _field(4, operation),
+                    *(_field(5, _attribute(name, value)) for name, value in attributes.items()),
+                ]
+            )
+        )
+        return made[0]
+
+    def _weight(self, values: "Array") -> str:
+        name = self._name()
+        if values.nbytes > INLINE_BYTES:
+            self._weights.append((name, values))
+        else:
+            self._initializers.append(_tensor(name, values.shape, _FLOAT, values.astype("<f4").tobytes()))
+        return name
+
+    def _number(self, value: float) -> str:
+        import numpy as np
+
+        return self._constant(("f", value), (), _FLOAT, np.float32(value).tobytes())
+
+    def _integers(self, values: list[int] | int) -> str:
+        import numpy as np
+
+        listed = np.asarray(values, "<i8")
+        return self._constant(("i", str(values)), listed.shape, _INT64, listed.tobytes())
+
+    def _constant(self, key: tuple[Any, ...], shape: tuple[int, ...], kind: int, data: bytes) -> str:
+        if key not in self._known:
+            self._known[key] = self._name()
+            self._initializers.append(_tensor(self._known[key], shape, kind, data))
+        return self._known[key]
+
+
+def _tensor(name: str, shape: tuple[int, ...], kind: int, data: bytes) -> bytes:
+    return b"".join(_field(1, size) for size in shape) + _field(2, kind) + _field(8, name) + _field(9, data)
+
+
+def _external_tensor(name: str, shape: tuple[int, ...], place: dict[str, str]) -> bytes:
+    about = b"".join(_field(1, size) for size in shape) + _field(2, _FLOAT) + _field(8, name)
+    return (
+        about + b"".join(_field(13, _field(1, key) + _field(2, value)) for key, value in place.items()) + _field(14, 1)
+    )
+
+
+def _value(name: str, kind: int, axes: list[str]) -> bytes:
+    shape = b"".join(_field(1, _field(2, axis)) for axis in axes)
+    return _field(1, name) + _field(2, _field(1, _field(1, kind) + _field(2, shape)))
+
+
+def _attribute(name: str, value: Any) -> bytes:
+    """Encode an attribute: a whole number, a float, a text, or whole numbers."""
+    start = _field(1, name)
+    if isinstance(value, str):
+        return start + _field(4, value) + _field(20, 3)
+    if isinstance(value, float):
+        return start + _varint(2 << 3 | 5) + struct.pack("<f", value) + _field(20, 1)
+    if isinstance(value, int):
+        return start + _field(3, value % 2**64) + _field(20, 2)
+    return start + b"".join(_field(8, each) for each in value) + _field(20, 7)

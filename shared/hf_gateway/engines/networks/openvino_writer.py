@@ -1,0 +1,174 @@
+"""Writes a network as a graph of OpenVINO's operations."""
+
+from typing import TYPE_CHECKING, Any
+
+from hf_gateway.engines.networks.writer import MASKING_NUMBER, Activation
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class OpenVinoWriter:
+    """A `Writer` for OpenVINO. Weights stay in the memory that they are given in."""
+
+    def __init__(self, openvino: Any) -> None:
+        """openvino: the imported package."""
+        from openvino import opset13
+
+        self._ov, self._op = openvino, opset13
+        self._inputs: dict[str, Any] = {}
+
+    def model(self, output: Any, name: str) -> Any:
+        """Return the finished graph.
+
+        Args:
+            output: the token vectors, (r, t, d).
+            name: what the graph is called.
+        """
+        output.output(0).set_names({"last_hidden_state"})
+        return self._ov.Model([output], list(self._inputs.values()), name)
+
+    def input_ids(self) -> Any:
+        """Return the token ids, (r, t) int64."""
+        return self._input("input_ids")
+
+    def attention_mask(self) -> Any:
+        """Return 1 for tokens and 0 for padding, (r, t) int64."""
+        return self._input("attention_mask")
+
+    def token_type_ids(self) -> Any:
+        """Return the token types, (r, t) int64."""
+        return self._input("token_type_ids")
+
+    def _input(self, name: str) -> Any:
+        if name not in self._inputs:
+            made = self._op.parameter([-1, -1], self._ov.Type.i64, name)
+            made.output(0).set_names({name})
+            self._inputs[name] = made
+        return self._inputs[name]
+
+    def rows(self, table: "Array", ids: Any) -> Any:
+        """Return the rows of a (n, d) table by ids, (…, d).
+
+        Args:
+            table: (n, d).
+            ids: any shape, int64.
+        """
+        return self._op.gather(self._weight(table), ids, self._integers([0]))
+
+    def add(self, one: Any, other: Any) -> Any:
+        """Add, with broadcasting.
+
+        Args:
+            one: a value.
+            other: a value.
+        """
+        return self._op.add(one, other)
+
+    def linear(self, value: Any, weight: "Array", bias: "Array | None") -> Any:
+        """Return value · weightᵀ + bias.
+
+        Args:
+            value: (…, d).
+            weight: (e, d), as torch stores it.
+            bias: (e,), or None.
+        """
+        made = self._op.matmul(value, self._weight(weight), transpose_a=False, transpose_b=True)
+        return made if bias is None else self._op.add(made, self._weight(bias))
+
+    def layer_norm(self, value: Any, scale: "Array", bias: "Array", epsilon: float) -> Any:
+        """Normalise the last axis to mean 0 and variance 1, then scale and shift.
+
+        Args:
+            value: (…, d).
+            scale: (d,).
+            bias: (d,).
+            epsilon: added to the variance.
+        """
+        made = self._op.mvn(value, self._integers([-1]), True, epsilon, "inside_sqrt")
+        return self._op.add(self._op.multiply(made, self._weight(scale)), self._weight(bias))
+
+    def activate(self, value: Any, activation: Activation) -> Any:
+        """Apply an activation function.
+
+        Args:
+            value: any shape.
+            activation: its name.
+        """
+        if activation == "relu":
+            return self._op.relu(value)
+        return self._op.gelu(value, "erf" if activation == "gelu" else "tanh")
+
+    def attention(self, query: Any, key: Any, value: Any, bias: Any, heads: int) -> Any:
+        """Return softmax(query · keyᵀ / √k + bias) · value for each head.
+
+        Args:
+            query: (r, t, h·k).
+            key: (r, t, h·k).
+            value: (r, t, h·k).
+            bias: broadcastable to (r, h, t, t).
+            heads: h.
+        """
+        parts = [self._split_heads(each, heads) for each in (query, key, value)]
+        made = self._op.scaled_dot_product_attention(*parts, bias)
+        merged = self._op.transpose(made, self._integers([0, 2, 1, 3]))
+        return self._op.reshape(merged, self._integers([0, 0, -1]), special_zero=True)
+
+    def _split_heads(self, value: Any, heads: int) -> Any:
+        split = self._op.reshape(value, self._integers([0, 0, heads, -1]), special_zero=True)
+        return self._op.transpose(split, self._integers([0, 2, 1, 3]))
+
+    def mask_bias(self, mask: Any) -> Any:
+        """Return 0 for tokens and `MASKING_NUMBER` for padding, (r, 1, t, t), of a mask (r, t)."""
+        op = self._op
+        inverted = op.subtract(op.constant(1.0, self._ov.Type.f32), op.convert(mask, "f32"))
+        bias = op.multiply(inverted, op.constant(MASKING_NUMBER, self._ov.Type.f32))
+        wide = op.unsqueeze(bias, self._integers([1, 2]))
+        count = self._tokens(mask)
+        shape = op.concat([self._integers([1]), self._integers([1]), count, self._integers([1])], 0)
+        return op.broadcast(wide, shape, broadcast_spec="BIDIRECTIONAL")
+
+    def positions(self, ids: Any) -> Any:
+        """Return 0 … t-1, (1, t) int64, for ids (r, t)."""
+        op = self._op
+        count = op.squeeze(self._tokens(ids), self._integers([0]))
+        made = op.range(op.constant(0, self._ov.Type.i64), count, op.constant(1, self._ov.Type.i64), "i64")
+        return op.unsqueeze(made, self._integers([0]))
+
+    def positions_after_padding(self, ids: Any, pad: int) -> Any:
+        """Return the number of each token that is not padding, counted from pad + 1; pad for padding. (r, t) int64.
+
+        Args:
+            ids: (r, t).
+            pad: the id of the padding.
+        """
+        op = self._op
+        filled = op.convert(op.not_equal(ids, self._integers([pad])), "i64")
+        counted = op.multiply(op.cumsum(filled, op.constant(1, self._ov.Type.i64)), filled)
+        return op.add(counted, self._integers([pad]))
+
+    def square_of(self, table: "Array", ids: Any) -> Any:
+        """Return (1, h, t, t): a (h, n, n) table cut to the number of tokens of ids.
+
+        Args:
+            table: (h, n, n).
+            ids: (r, t).
+        """
+        op, count = self._op, self._tokens(ids)
+        stop = op.concat([count, count], 0)
+        cut = op.slice(
+            self._weight(table), self._integers([0, 0]), stop, self._integers([1, 1]), self._integers([1, 2])
+        )
+        return op.unsqueeze(cut, self._integers([0]))
+
+    def _tokens(self, ids: Any) -> Any:
+        """Return t, (1,) int64, of (r, t)."""
+        return self._op.gather(self._op.shape_of(ids, "i64"), self._integers([1]), self._integers([0]))
+
+    def _weight(self, values: "Array") -> Any:
+        return self._ov.op.Constant(values, shared_memory=True)
+
+    def _integers(self, values: list[int]) -> Any:
+        return self._op.constant(values, self._ov.Type.i64)

@@ -1,0 +1,106 @@
+"""Reads tensors from safetensors files, mapped into memory rather than copied.
+
+Source: the format's description at huggingface.co/docs/safetensors: 8 bytes with the length of a header, the header as JSON, then
+the numbers, little-endian.
+"""
+
+import json
+import mmap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_gateway.errors import EngineFailed
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+MAX_HEADER_BYTES = 100_000_000
+"""The format's own limit of a header."""
+DTYPES: Mapping[str, str] = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4"}
+"""numpy's names of the number types that are read; bfloat16, which numpy lacks, as its 16 bits."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor in a file."""
+
+    name: str
+    """Its name."""
+    dtype: str
+    """The format's name of its number type, such as "BF16"."""
+    values: "Array"
+    """Its numbers, read-only, mapped from the file; those of BF16 as 16-bit integers."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its dimensions."""
+        return tuple(self.values.shape)
+
+    def float32(self) -> "Array":
+        """Return the numbers as float32; a copy unless they are float32 in the file."""
+        import numpy as np
+
+        if self.dtype == "BF16":
+            return (self.values.astype(np.uint32) << 16).view(np.float32)
+        return self.values if self.dtype == "F32" else self.values.astype(np.float32)
+
+
+def read_tensors(folder: Path) -> dict[str, Tensor]:
+    """Map the tensors of a model: of `model.safetensors`, or of the files that its index names.
+
+    Args:
+        folder: folder of the network's files.
+
+    Raises:
+        EngineFailed: no such files, or damaged ones; with the file's name.
+    """
+    index = folder / "model.safetensors.index.json"
+    names = ["model.safetensors"]
+    if not (folder / names[0]).is_file() and index.is_file():
+        names = _files_of(index)
+    found: dict[str, Tensor] = {}
+    for name in names:
+        for tensor in _tensors_of(folder / name):
+            if tensor.name in found:
+                raise EngineFailed(f"{folder / name}: the tensor {tensor.name!r} is in two files")
+            found[tensor.name] = tensor
+    return found
+
+
+def _files_of(index: Path) -> list[str]:
+    try:
+        named = json.loads(index.read_bytes())["weight_map"].values()
+        files = sorted(set(named))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise EngineFailed(f"{index} cannot be read: {type(error).__name__}: {error}") from None
+    if bad := [name for name in files if not isinstance(name, str) or Path(name).name != name]:
+        raise EngineFailed(f"{index} names the file {bad[0]!r}, which is not in its folder")
+    return files
+
+
+def _tensors_of(path: Path) -> Iterator[Tensor]:
+    import numpy as np
+
+    try:
+        with path.open("rb") as file:
+            mapped = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+        size = int.from_bytes(mapped[:8], "little")
+        if not 0 < size <= min(MAX_HEADER_BYTES, len(mapped) - 8):
+            raise ValueError(f"a header of {size} bytes")
+        header = json.loads(bytes(mapped[8 : 8 + size]))
+        numbers = mapped[8 + size :]
+        for name, about in header.items():
+            if name == "__metadata__" or about["dtype"] not in DTYPES:
+                continue
+            begin, end = about["data_offsets"]
+            shape = tuple(about["shape"])
+            if not all(type(each) is int and each >= 0 for each in (begin, end, *shape)) or end > len(numbers):
+                raise ValueError(f"the tensor {name!r} has a place or shape that cannot be")
+            flat = np.frombuffer(numbers[begin:end], DTYPES[about["dtype"]])
+            yield Tensor(name, about["dtype"], flat.reshape(shape))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise EngineFailed(f"{path} cannot be read: {error}") from None

@@ -1,0 +1,105 @@
+"""The operations that families of networks are made of, as a runtime's writer offers them."""
+
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+Activation = Literal["gelu", "gelu_tanh", "relu"]
+
+Node = Any
+"""A value of the graph under construction."""
+
+MASKING_NUMBER = -1e30
+"""Added to the scores of padding, so that its share of the attention is 0, in bfloat16 as well."""
+
+
+class Writer(Protocol):
+    """Builds a graph in one runtime's form. Axes: r texts, t tokens, d values per token, h heads of k values."""
+
+    def input_ids(self) -> Node:
+        """Return the token ids, (r, t) int64."""
+
+    def attention_mask(self) -> Node:
+        """Return 1 for tokens and 0 for padding, (r, t) int64."""
+
+    def token_type_ids(self) -> Node:
+        """Return the token types, (r, t) int64."""
+
+    def rows(self, table: "Array", ids: Node) -> Node:
+        """Return the rows of a (n, d) table by ids, (…, d).
+
+        Args:
+            table: (n, d).
+            ids: any shape, int64.
+        """
+
+    def add(self, one: Node, other: Node) -> Node:
+        """Add, with broadcasting.
+
+        Args:
+            one: a value.
+            other: a value.
+        """
+
+    def linear(self, value: Node, weight: "Array", bias: "Array | None") -> Node:
+        """Return value · weightᵀ + bias.
+
+        Args:
+            value: (…, d).
+            weight: (e, d), as torch stores it.
+            bias: (e,), or None.
+        """
+
+    def layer_norm(self, value: Node, scale: "Array", bias: "Array", epsilon: float) -> Node:
+        """Normalise the last axis to mean 0 and variance 1, then scale and shift.
+
+        Args:
+            value: (…, d).
+            scale: (d,).
+            bias: (d,).
+            epsilon: added to the variance.
+        """
+
+    def activate(self, value: Node, activation: Activation) -> Node:
+        """Apply an activation function.
+
+        Args:
+            value: any shape.
+            activation: its name.
+        """
+
+    def attention(self, query: Node, key: Node, value: Node, bias: Node, heads: int) -> Node:
+        """Return softmax(query · keyᵀ / √k + bias) · value for each head, (r, t, h·k).
+
+        Args:
+            query: (r, t, h·k).
+            key: (r, t, h·k).
+            value: (r, t, h·k).
+            bias: broadcastable to (r, h, t, t).
+            heads: h.
+        """
+
+    def mask_bias(self, mask: Node) -> Node:
+        """Return 0 for tokens and `MASKING_NUMBER` for padding, broadcastable to (r, h, t, t), of a mask (r, t)."""
+
+    def positions(self, ids: Node) -> Node:
+        """Return 0 … t-1, (1, t) int64, for ids (r, t)."""
+
+    def positions_after_padding(self, ids: Node, pad: int) -> Node:
+        """Return the number of each token that is not padding, counted from pad + 1; pad for padding. (r, t) int64.
+
+        Args:
+            ids: (r, t).
+            pad: the id of the padding.
+        """
+
+    def square_of(self, table: "Array", ids: Node) -> Node:
+        """Return (1, h, t, t): a (h, n, n) table cut to the number of tokens of ids.
+
+        Args:
+            table: (h, n, n).
+            ids: (r, t).
+        """
