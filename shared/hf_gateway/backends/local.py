@@ -23,7 +23,7 @@ from hf_gateway.engines import (
     sources,
 )
 from hf_gateway.engines.choosing import OPTIONS, check_options
-from hf_gateway.engines.networks.build import is_known_family
+from hf_gateway.engines.layout import is_built
 from hf_gateway.errors import AuthenticationFailed, BatchTooLarge, GatewayError, ModelNotFound
 from hf_gateway.runtime.effects import Compute, Effects, Read
 from hf_gateway.settings.chat import ChatOptions
@@ -148,7 +148,7 @@ def _usable_weights(files: sources.ModelFiles) -> tuple[sources.Weights, ...]:
     """
     if _torch_runs():
         return ("safetensors",)
-    if is_known_family(files) or converted.is_converted(files):
+    if is_built(files) or converted.is_converted(files):
         return ("safetensors", "graph")
     return ("graph",)
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from hf_gateway.engines.networks.build import FAMILIES as BUILT_FAMILIES
 from hf_gateway.engines.sources import TRANSFORMER_FILES, ModelFiles, poolings, read_json
-from hf_gateway.errors import EngineFailed
+from hf_gateway.errors import ConfigError, EngineFailed
 
 Mode = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
 
@@ -85,6 +86,14 @@ def read_layout(files: ModelFiles) -> Layout:
     return _layout(
         files.path, named[0][1], _pooling(files.path / named[1][1]), after, _settings(files.path / named[0][1])
     )
+
+
+def is_built(files: ModelFiles) -> bool:
+    """Return whether graphs of a model's family are built from weights, by the files that describe it."""
+    try:
+        return read_layout(files).family in BUILT_FAMILIES
+    except (EngineFailed, ConfigError):
+        return False
 
 
 def _layout(

@@ -6,13 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from hf_gateway.engines.layout import read_layout
+from hf_gateway.engines.networks import bert, distilbert, mpnet
 from hf_gateway.engines.networks.config import Config, Weights
-from hf_gateway.engines.networks.families import bert, distilbert, mpnet
 from hf_gateway.engines.networks.safetensors import read_tensors
 from hf_gateway.engines.networks.writer import Node, Writer
-from hf_gateway.engines.sources import ModelFiles
-from hf_gateway.errors import ConfigError, EngineFailed
+from hf_gateway.errors import EngineFailed
 
 Build = Callable[[Config, Weights, Writer], Node]
 
@@ -57,14 +55,6 @@ def build_network(folder: Path, writer: Writer) -> Node:
     # Old files have TensorFlow's names of a layer norm's scale and shift.
     tensors = {_torch_name(name): tensor for name, tensor in tensors.items()}
     return build(config, Weights(tensors), writer)
-
-
-def is_known_family(files: ModelFiles) -> bool:
-    """Return whether graphs of a model's family are built here, by the files that describe it."""
-    try:
-        return read_layout(files).family in FAMILIES
-    except (EngineFailed, ConfigError):
-        return False
 
 
 class _NoGraph:

@@ -1,1 +1,0 @@
-"""Families of networks, one small pure module each."""
