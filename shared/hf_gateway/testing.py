@@ -1,6 +1,9 @@
 """Test doubles for programs that use hf-gateway: a clock that does not wait, and servers without sockets."""
 
+import base64
 import json
+import struct
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -64,9 +67,11 @@ class Answering:
             raise ConnectFailed(f"nothing answers at {host}", target=target)
         if send.request.body is None:
             return HttpResponse(404, {}, b"")
-        vectors = self.servers[host](json.loads(send.request.body)["input"])
-        data = [{"index": place, "embedding": list(vector)} for place, vector in enumerate(vectors)]
+        data = self._data(self.servers[host], json.loads(send.request.body))
         return HttpResponse(200, {}, json.dumps({"data": data}).encode())
+
+    def _data(self, server: Any, body: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+        return [{"index": place, "embedding": list(vector)} for place, vector in enumerate(server(body["input"]))]
 
     async def asend(self, send: Send, *, timeout: float, connect_timeout: float, target: str) -> HttpResponse:
         """Answer at once.
@@ -86,3 +91,29 @@ class Answering:
     async def aopen(self, send: Open, **_: Any) -> Opened:
         """Refuse: these servers do not support chat."""
         return self.open(send)
+
+
+class Drawing(Answering):
+    """A transport (`ImageGateway(..., transport=...)`) of OpenAI-compatible servers for images, without a network.
+
+    servers: host → a function from a prompt to the bytes of an image, such as `one_pixel`; an unknown host refuses the
+    connection.
+    """
+
+    def __init__(self, servers: Mapping[str, Callable[[str], bytes]]) -> None:
+        """Use the servers; the mapping may be changed between calls."""
+        super().__init__(servers)  # type: ignore[arg-type] # of other functions
+
+    def _data(self, server: Any, body: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+        image = base64.b64encode(server(body["prompt"])).decode()
+        return [{"b64_json": image}] * int(body.get("n", 1))
+
+
+def one_pixel(prompt: str) -> bytes:
+    """Return a PNG of one pixel, whose colour depends on the prompt."""
+    colour = zlib.crc32(prompt.encode()).to_bytes(4, "big")[:3]
+    head = struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", head), (b"IDAT", zlib.compress(b"\0" + colour)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )

@@ -42,7 +42,7 @@ SIZE_TIMEOUT_S = 1.0
 
 PACKAGES = (
     "huggingface_hub", "httpx", "numpy", "onnxruntime", "openvino", "tokenizers", "torch", "sentence-transformers",
-    "transformers", "peft", "langchain-core", "llama-index-core", "keyring",
+    "transformers", "diffusers", "peft", "langchain-core", "llama-index-core", "keyring",
 )  # fmt: skip
 
 _CACHES = {
