@@ -131,6 +131,27 @@ def test_tei_embeds_as_its_schema_says() -> None:
     assert answer.headers["x-compute-type"] == "cpu"
 
 
+def test_tei_reranks_as_its_schema_says() -> None:
+    body = {"query": "a b", "texts": ["c", "a b"], "raw_scores": False, "truncate": False}
+    conforms_to_tei(body, "RerankRequest")
+    with FakeTEI(model_type="reranker") as server:
+        answer = post(f"{server.url}/rerank", body)
+        with_texts = post(f"{server.url}/rerank", {**body, "return_text": True})
+        logits = post(f"{server.url}/rerank", {**body, "raw_scores": True})
+        refused = [post(f"{server.url}/rerank", {**body, "texts": texts}) for texts in ([], ["a"] * 33, ["a " * 300])]
+    with FakeTEI() as server:
+        refused.append(post(f"{server.url}/rerank", body))
+    for each in (answer, with_texts, logits):
+        conforms_to_tei(each.json(), "RerankResponse")
+        assert [rank["index"] for rank in each.json()] == [1, 0]
+    assert [rank["text"] for rank in with_texts.json()] == ["a b", "c"]
+    assert all(0 < rank["score"] < 1 for rank in answer.json())
+    assert logits.json()[1]["score"] < 0
+    assert (answer.headers["x-compute-tokens"], [each.status_code for each in refused]) == ("13", [400, 422, 422, 424])
+    for each in refused:
+        conforms_to_tei(each.json(), "ErrorResponse")
+
+
 def test_tei_describes_itself_as_its_schema_says() -> None:
     for model_type in ("embedding", "reranker"):
         with FakeTEI(model_type=model_type, max_client_batch_size=8) as server:

@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from hf_gateway import RerankGateway, errors
 from tests.servers.infinity import Infinity, interpreter
 from tests.servers.loopback import dead_url
+from tests.servers.openai import FakeOpenAI
 from tests.support.late import COLLECTED
 from tests.support.tiny_rerankers import cross_encoder
 
@@ -85,6 +87,20 @@ def test_the_live_server_is_described_by_check_and_does_not_embed(live: Infinity
 
     with pytest.raises(errors.GatewayError):
         Gateway(MODEL, [f"openai:{live.url}"]).embed(["a text"])
+
+
+def test_the_fake_answers_in_its_form(live: Infinity) -> None:
+    bodies: list[dict[str, Any]] = [{}, {"documents": []}, {"documents": ["a"] * 2049}, {"top_n": 2}]
+    with FakeOpenAI(models=None, reranks_like="infinity", max_inputs=2048) as fake:
+        for body in bodies:
+            asked = {"model": MODEL, "query": QUERY, "documents": DOCUMENTS, **body}
+            theirs, ours = (httpx.post(f"{each.url}/v1/rerank", json=asked, timeout=60) for each in (live, fake))
+            assert theirs.status_code == ours.status_code, body
+            if theirs.is_success:
+                assert set(ours.json()) <= set(theirs.json())
+                assert set(ours.json()["usage"]) == set(theirs.json()["usage"])
+                assert len(ours.json()["results"]) == len(theirs.json()["results"])
+                assert set(ours.json()["results"][0]) <= set(theirs.json()["results"][0])
 
 
 # The same server's answer from the cassette.

@@ -27,12 +27,12 @@ from typing import assert_type
 
 from pydantic import SecretStr
 
-from hf_gateway import ChatGateway, EmbeddingGateway, Gateway, Target
+from hf_gateway import ChatGateway, EmbeddingGateway, Gateway, RerankGateway, RerankResult, Target
 from hf_gateway.settings.chat import ChatSettings
 from hf_gateway.settings.embedding import EmbedSettings
 from hf_gateway.values.secret import Secret
-from langchain_hf_gateway import ChatHFGateway, HFGatewayEmbeddings
-from llamaindex_hf_gateway import HFGatewayEmbedding, HFGatewayLLM
+from langchain_hf_gateway import ChatHFGateway, HFGatewayEmbeddings, HFGatewayReranker
+from llamaindex_hf_gateway import HFGatewayEmbedding, HFGatewayLLM, HFGatewayRerank
 
 
 class Searching(HFGatewayEmbeddings):
@@ -70,6 +70,12 @@ assert_type(ChatSettings.from_config("talk", path="hf-gateway.toml", temperature
 assert_type(ChatHFGateway.from_config("talk", temperature=0, tags=["a"]), ChatHFGateway)
 assert_type(HFGatewayEmbedding.from_config("docs", embed_batch_size=8), HFGatewayEmbedding)
 assert_type(HFGatewayLLM.from_config("talk", seed=1, num_output=8), HFGatewayLLM)
+assert_type(Gateway("m", task="rerank", top_n=3), RerankGateway)
+assert_type(Gateway.from_config("best", task="rerank", scale="logit"), RerankGateway)
+assert_type(RerankGateway("m", ["tei:http://tei"]).rerank("q", ["a"], top_n=1), RerankResult)
+assert_type(HFGatewayReranker(model="m", targets=["local"], top_n=3), HFGatewayReranker)
+assert_type(HFGatewayReranker.from_gateway(RerankGateway(targets=["lexical"])), HFGatewayReranker)
+assert_type(HFGatewayRerank.from_config("best", keep_retrieval_score=True), HFGatewayRerank)
 """
 
 REFUSED = """

@@ -394,6 +394,9 @@ class FakeOpenAI(Loopback):
         cuts = self.truncates and body.get("truncate_prompt_tokens") == -1
         if self.models is not None and body.get("model") not in self.models:
             return _no_model(body.get("model"))
+        if not documents:
+            message = "List should have at least 1 item after validation, not 0"
+            return unprocessable("too_short", "documents", message, documents)
         if self.max_inputs is not None and len(documents) > self.max_inputs:
             message = f"List should have at most {self.max_inputs} items after validation, not {len(documents)}"
             return unprocessable("too_long", "documents", message, documents)

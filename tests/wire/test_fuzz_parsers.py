@@ -20,6 +20,7 @@ from hf_gateway.wire import (
     ollama_chat,
     openai,
     openai_chat,
+    ranking,
     tei,
 )
 from tests.support.nasty import LONG_NUMBER, all_survive, changed, places, survives
@@ -156,6 +157,18 @@ WIRES: dict[str, tuple[Callable[[HttpResponse], Any], Any]] = {
     "openai base64": (
         lambda response: openai.decode_embeddings(response, 1, target=TARGET),
         {"data": [{"index": 0, "embedding": "AACAPwAAgD8="}]},
+    ),
+    "tei ranks": (
+        lambda response: tei.decode_rerank(response, 2, "logit", target=TARGET),
+        [{"index": 1, "score": 0.5}, {"index": 0, "score": -1}],
+    ),
+    "results of a reranker": (
+        lambda response: ranking.decode_rerank(response, 1, None, target=TARGET),
+        {"id": "r", "model": "m", "results": [{"index": 0, "relevance_score": 0.5}], "usage": {"total_tokens": 3}},
+    ),
+    "results of Cohere": (
+        lambda response: ranking.decode_rerank(response, 1, None, target=TARGET),
+        {"results": [{"index": 0, "relevance_score": 1}], "meta": {"tokens": {"input_tokens": 3}, "billed_units": {}}},
     ),
     "openai chat": (lambda response: openai_chat.decode_chat(response, target=TARGET), WHOLE),
     "openai stream": (streamed(openai_chat.OpenAIStreamDecoder, b"data: "), CHUNK),

@@ -42,15 +42,26 @@ def scores_of(entries: list[Any], count: int, name: str, *, target: str) -> list
                 "which document",
                 target=target,
             )
-        score = entry.get(name)
-        if type(score) not in (int, float) or not math.isfinite(score):
-            raise BadResponse(f"the score of document {index} is {score!r:.40}, not a number", target=target)
-        scores[index] = float(score)
+        score = _finite(entry.get(name))
+        if score is None:
+            found = entry.get(name)  # an int of thousands of digits cannot be written
+            shown = found if isinstance(found, float) else type(found).__name__
+            raise BadResponse(f"the score of document {index} is {shown}, not a finite number", target=target)
+        scores[index] = score
     if len(scores) != count:
         raise BadResponse(
             f"answered with {quantity(len(scores), 'score')} for {quantity(count, 'document')}", target=target
         )
     return [scores[index] for index in range(count)]
+
+
+def _finite(value: Any) -> float | None:
+    """Return a number as a float; None for anything else, including booleans, and for what no float can represent."""
+    try:
+        number = float(value) if type(value) in (int, float) else math.nan
+    except OverflowError:  # JSON has ints of any size
+        return None
+    return number if math.isfinite(number) else None
 
 
 def encode_rerank(

@@ -172,6 +172,18 @@ class TestOneTarget:
             with pytest.raises(errors.GatewayError):
                 RerankCaller(form, chain(one, two)).rerank(QUERY, documents)
 
+    def test_when_each_target_fails_in_the_middle_no_scores_are_mixed(self, form: str) -> None:
+        documents = [f"document {number}" for number in range(400)]
+        gone = Reply(404, {"error": "model 'x' not found"})
+        with FakeOpenAI(models=None) as one, FakeOpenAI(models=None) as two:
+            one.fail(_normal(), gone, _normal())
+            two.fail(_normal(), _normal(), gone)
+            with pytest.raises(
+                errors.BadResponse, match="no target answered all parts of the request, and the scores of"
+            ):
+                RerankCaller(form, chain(one, two)).rerank(QUERY, documents)
+            assert (one.count("/v1/rerank"), two.count("/v1/rerank")) == (3, 3)
+
     def test_a_dead_primary_is_passed_over_with_its_reason(self, form: str, backup: FakeOpenAI) -> None:
         result = RerankCaller(form, [f"openai:{dead_url()}", *chain(backup)]).rerank(QUERY, DOCUMENTS)
         assert [attempt.outcome for attempt in result.attempts] == ["failed", "served"]
