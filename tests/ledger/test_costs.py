@@ -228,7 +228,7 @@ def test_time_is_paid_with_the_images_and_instead_of_the_tokens() -> None:
     assert Price(second=second).amount("chat", Usage(), 2.0000004) == Decimal("1.0")
     assert Price(second=second, input=token).amount("chat", Usage(7, 7), 3.0) == Decimal("1.5")
     assert Price(second=second, image=image).amount("text-to-image", Usage(images=2), 2.0) == Decimal("1.5")
-    assert Price(second=second).amount("text-to-image", Usage(images=2), 2.0) is None
+    assert Price(second=second).amount("text-to-image", Usage(images=2), 2.0) == Decimal("1.0")
     assert Price(second=Decimal("0.000001")).amount("chat", Usage(), 0.3333337) == Decimal("0.000000333334")
 
 

@@ -87,10 +87,10 @@ class Price:
         total, counted = Decimal(0), self.second is not None
         if self.second is not None:
             total += self.second * Decimal(str(round(seconds if usage.seconds is None else usage.seconds, 6)))
-        if images := usage.images or 0:
-            if self.image is None:
-                return None
-            total, counted = total + self.image * images, counted or self.input is None
+        if usage.images and self.image is not None:
+            total, counted = total + self.image * usage.images, counted or self.input is None
+        elif usage.images and not counted:
+            return None
         if self.document is not None and "documents" in facts_of(task).units:
             if usage.documents is None:
                 return None
