@@ -677,8 +677,8 @@ def test_the_library_that_is_required_must_be_the_models(library: str, matches: 
     assert found.ok is matches
 
 
-def test_a_task_that_is_neither_embeddings_nor_chat_is_none_of_ours() -> None:
-    found = judged(model(pipeline_tag="text-to-image"))
+def test_a_task_that_no_gateway_has_is_none_of_ours() -> None:
+    found = judged(model(pipeline_tag="automatic-speech-recognition"))
     assert found.task is None
     assert served(found)["local:org/model"] is False
 

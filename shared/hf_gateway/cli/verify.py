@@ -13,7 +13,7 @@ from hf_gateway.settings.config_file import config_path, read_config
 from hf_gateway.settings.embedding import EmbedSettings
 from hf_gateway.settings.sparse import SparseSettings
 from hf_gateway.spaces.fingerprint import Fingerprint
-from hf_gateway.tasks.registry import chains_for, find_task
+from hf_gateway.tasks.registry import chains_for, find_task, task_of_chain
 from hf_gateway.verification.report import IndexReport, Pair, Side, Verification, read_index, ways_out
 from hf_gateway.verification.run import verify
 
@@ -77,6 +77,7 @@ def _chains(arguments: argparse.Namespace) -> list[Chain]:
     kind = SparseSettings if arguments.sparse else EmbedSettings
     changes = {name: value for name, value in given.items() if value is not None}
     if arguments.chain:
+        _refuse_other_task(kind, arguments.chain, arguments.config)
         settings = kind.from_config(arguments.chain, arguments.config, **changes)
         return [(arguments.chain, str(settings.config), settings)]
     if changes:
@@ -89,6 +90,17 @@ def _chains(arguments: argparse.Namespace) -> list[Chain]:
     named = (os.environ.get(variable) for variable in task.model_variable_names)
     model = next(filter(None, named), task.example_model)
     return [("default", "the environment and the defaults", kind(model=model, config=arguments.config))]
+
+
+def _refuse_other_task(kind: type[NamedSettings], chain: str, config: str | None) -> None:
+    """Raise ConfigError for a chain of the config file that is for another task."""
+    _, data = read_config(config_path(config))
+    task = find_task(task_of_chain(data.get("chains", {}).get(chain)))
+    if task.settings is not kind:
+        raise ConfigError(
+            f"the chain {chain!r} is for {task.hub.title}; verify compares vectors of embeddings, with --sparse of sparse "
+            f"ones, and `hf-gateway doctor --chain {chain}` checks the targets of any chain"
+        )
 
 
 def _command_line(arguments: argparse.Namespace) -> str:

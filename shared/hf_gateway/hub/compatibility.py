@@ -285,7 +285,7 @@ def _targets(
     return [
         _local(metadata, task, verdict, remote_code=remote_code),
         *_hosted(metadata, task, entry),
-        _ollama(metadata),
+        _ollama(metadata, task),
         *_own_servers(metadata, task),
     ]
 
@@ -319,7 +319,7 @@ def _local(metadata: ModelMetadata, task: HubTask | None, verdict: Verdict, *, r
 
 
 def _missing_extra(task: HubTask) -> str | None:
-    return None if any(all(find_spec(name) for name in packages) for packages in task.engines) else "torch"
+    return None if any(all(find_spec(name) for name in packages) for packages in task.engines) else task.extra
 
 
 def _hosted(metadata: ModelMetadata, task: HubTask | None, entry: CatalogueEntry | None) -> list[Serving]:
@@ -352,7 +352,9 @@ def _hosted_at_price(target: str, offer: Offer | None) -> Serving:
     return Serving(target, True, "hosted, with an HF token", offer.price_in, offer.price_out)
 
 
-def _ollama(metadata: ModelMetadata) -> Serving:
+def _ollama(metadata: ModelMetadata, task: HubTask | None) -> Serving:
+    if task is not None and not task.in_ollama:
+        return Serving("ollama", False, f"Ollama does not serve models for {task.title}")
     sizes = quantisations(metadata.files)
     if not _files_are_known(metadata):
         return Serving("ollama", None, "the list of its files is not known yet; Ollama needs GGUF files")

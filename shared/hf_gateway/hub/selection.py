@@ -23,6 +23,8 @@ _SMALL = ("*.json", "*.txt", "*.model", "*.jinja", "*.vocab")
 _TORCH = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _COPIES = ("original", "metal")
 """Folders with a copy of the weights above them for the authors' own programs (Llama, gpt-oss)."""
+_PIPELINE = "model_index.json"
+"""The file that makes a repository a pipeline of diffusers, whose parts are in folders."""
 _NOT_THE_MODEL = (
     "*checkpoint-*/*",
     "openvino/*",
@@ -167,10 +169,21 @@ def weights(files: Sequence[ModelFile], kinds: Sequence[Format]) -> list[ModelFi
             torch = {_folder(file) for file in held if _any(_name(file), _TORCH)}
             # Next to the weights for torch are copies of them for TensorFlow or JAX.
             held = [file for file in held if _folder(file) not in torch or _any(_name(file), _TORCH)]
+        if any(file.path == _PIPELINE for file in files):
+            held = _parts_of_pipeline(held)
         if kind == "gguf" and (usual := usual_quantisation(files)) is not None:
             held = [file for file in held if _quantisation(file) == usual]
         found += held
     return found
+
+
+def _parts_of_pipeline(held: Sequence[ModelFile]) -> list[ModelFile]:
+    """Return the weights that a pipeline of diffusers loads.
+
+    Those in the root are a copy in one file, and those with one more dot (`model.fp16.safetensors`) are variants.
+    """
+    plain = {_folder(file) for file in held if _name(file).count(".") == 1}
+    return [file for file in held if _folder(file) and (_name(file).count(".") == 1 or _folder(file) not in plain)]
 
 
 def match_patterns(files: Sequence[ModelFile], patterns: Sequence[str]) -> list[ModelFile]:

@@ -54,11 +54,16 @@ TARGET, TARGET_KIND, OUTCOME, NUMBER = (
 
 DIRECTIONS = {"input": "input_tokens", "output": "output_tokens"}
 """Directions of tokens that metrics tell apart, and the fields of `Usage` that count them."""
+OTHER_UNITS = ("documents", "images", "seconds")
+"""Fields of `Usage` that count something else than tokens."""
 USAGE = {
     "input_tokens": INPUT_TOKENS,
     "output_tokens": OUTPUT_TOKENS,
     "cached_tokens": CACHED_TOKENS,
     "reasoning_tokens": REASONING_TOKENS,
+    "documents": "hf_gateway.usage.documents",
+    "images": "hf_gateway.usage.images",
+    "seconds": "hf_gateway.usage.seconds",
 }
 """Attributes of a span for fields of `Usage`."""
 
@@ -135,6 +140,7 @@ class Prometheus:
     first_content = "hf_gateway_first_content_seconds"
     tokens = "hf_gateway_tokens_total"
     tokens_unknown = "hf_gateway_tokens_unknown_total"
+    units = "hf_gateway_units_total"
     cost = "hf_gateway_cost_usd_total"
     cost_unknown = "hf_gateway_cost_unknown_total"
     cache = "hf_gateway_cache_texts_total"

@@ -17,7 +17,7 @@ from hf_gateway.observing import observer
 from hf_gateway.observing.observer import Observation
 from hf_gateway.observing.record import AttemptRecord
 from hf_gateway.telemetry import counting
-from hf_gateway.telemetry.names import DIRECTIONS, DURATION_BUCKETS, error_code
+from hf_gateway.telemetry.names import DIRECTIONS, DURATION_BUCKETS, OTHER_UNITS, error_code
 from hf_gateway.telemetry.names import Prometheus as Names
 from hf_gateway.values.forks import fork_lock
 from hf_gateway.values.text import encodable
@@ -43,7 +43,8 @@ class Metrics:
         self._attempts = self._counter(Names.attempts, "Attempts.", ("target", "outcome"))
         self._fallbacks = self._counter(Names.fallbacks, "Calls that another target than the first one served.", target)
         self._tokens = self._counter(Names.tokens, "Tokens, as servers counted them.", ("model", "direction"))
-        self._unknown = self._counter(Names.tokens_unknown, "Attempts whose tokens no server counted.", model)
+        self._unknown = self._counter(Names.tokens_unknown, "Attempts whose units no server counted.", model)
+        self._units = self._counter(Names.units, "Documents, images and seconds.", ("model", "unit"))
         self._cost = self._counter(Names.cost, "USD, of attempts whose cost is known.", ("model", "provider"))
         self._unpriced = self._counter(Names.cost_unknown, "Attempts whose cost is unknown.", ("model", "provider"))
         self._cache = self._counter(Names.cache, "Texts that were looked for in a cache.", ("result",))
@@ -126,8 +127,11 @@ class Metrics:
         model = tried.target.model or observation.model or ""
         counted = [(direction, unit) for direction, unit in DIRECTIONS.items() if unit in observation.task.units]
         counts: dict[str, int | None] = {direction: getattr(tried.usage, unit) for direction, unit in counted}
-        if None in counts.values():
+        others = {unit: count for unit in OTHER_UNITS if (count := getattr(tried.usage, unit))}
+        if None in counts.values() and not others:
             self._child(self._unknown, model=model).inc()
+        for unit, count in others.items():
+            self._child(self._units, model=model, unit=unit).inc(count)
         for direction, count in counts.items():
             if count:
                 self._child(self._tokens, model=model, direction=direction).inc(count)

@@ -44,6 +44,10 @@ class HubTask:
     """Providers whose protocol for this task is spoken here; None for all."""
     in_catalogue: bool = False
     """Whether the router's catalogue lists models of this task."""
+    extra: str = "torch"
+    """The extra of this package that installs what runs its models in this process."""
+    in_ollama: bool = False
+    """Whether Ollama serves models of this task."""
     own_servers: tuple[OwnServer, ...] = ()
     """Servers that a user may run."""
 

@@ -23,6 +23,7 @@ TASK = Task(
         title="chat",
         is_for=chats,
         precedence=10,
+        in_ollama=True,
         provider_tags=frozenset({"conversational", "text-generation"}),
         engines=(("transformers", "torch"),),
         needs_safetensors=True,

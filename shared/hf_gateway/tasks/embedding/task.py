@@ -24,6 +24,7 @@ TASK = Task(
         title="embeddings",
         is_for=embeds,
         precedence=0,
+        in_ollama=True,
         provider_tags=PIPELINE_TAGS,
         engines=(("sentence_transformers",), ("tokenizers", "openvino"), ("tokenizers", "onnxruntime")),
         loads_folders=True,

@@ -25,6 +25,7 @@ TASK = Task(
         engines=(("diffusers", "transformers", "torch"),),
         needs_safetensors=True,
         loads_folders=True,
+        extra="images",
         providers=frozenset(FORMS),
     ),
     settings=ImageSettings,
