@@ -23,12 +23,25 @@ if TYPE_CHECKING:
 _tool_classes: dict[type[GatewayError], type[GatewayError]] = {}
 
 
-def _tool_class(kind: type[GatewayError]) -> type[GatewayError]:
-    """Return the class that is both an error's own and `ToolException`; made once."""
+def as_tool_error(error: GatewayError) -> GatewayError:
+    """Return the same error as a class that is also `ToolException`."""
+    kind = type(error)
     if kind not in _tool_classes:
-        described = {"__doc__": kind.__doc__, "__module__": kind.__module__}
+        described = {
+            "__doc__": kind.__doc__,
+            "__module__": kind.__module__,
+            # Its class is made when it is first needed, which another process has not done.
+            "__reduce__": lambda self: (as_tool_error, (_copy_as(kind, self),)),
+        }
         _tool_classes[kind] = type(kind.__name__, (kind, ToolException), described)
-    return _tool_classes[kind]
+    return _copy_as(_tool_classes[kind], error)
+
+
+def _copy_as(kind: type[GatewayError], error: GatewayError) -> GatewayError:
+    made = kind.__new__(kind, *error.args)
+    Exception.__init__(made, *error.args)
+    made.__dict__.update(error.__dict__)
+    return made
 
 
 @contextlib.contextmanager
@@ -38,11 +51,7 @@ def _as_tool_errors() -> Iterator[None]:
         with as_model_errors():
             yield
     except GatewayError as error:
-        kind = _tool_class(type(error))
-        made: Any = kind.__new__(kind, *error.args)
-        Exception.__init__(made, *error.args)
-        made.__dict__.update(error.__dict__)
-        raise made from error.__cause__
+        raise as_tool_error(error) from error.__cause__
 
 
 class HFGatewayImageTool(ImageMixin, ImageSettings, BaseTool):

@@ -100,6 +100,8 @@ def test_a_refusal_is_an_error_of_both_kinds_and_told_to_the_model_on_demand(
     assert isinstance(caught.value, ToolException)
     assert isinstance(caught.value, ModelInvalidRequestError)
     assert (caught.value.status, caught.value.target) == (400, chain(primary)[0])
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (type(again), again.status, str(again)) == (type(caught.value), 400, str(caught.value))
     handling = HFGatewayImageTool(model="m", targets=chain(primary), handle_tool_error=True)
     message = called(handling, asynchronous, prompt="a cat")
     assert message.status == "error"
