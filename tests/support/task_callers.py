@@ -9,26 +9,30 @@ import pytest
 from hf_gateway import errors
 from tests.servers import unit_vectors
 from tests.servers.images import png
+from tests.servers.labels import expected
 from tests.servers.loopback import Loopback
 from tests.servers.rerank import probability, shared_words
 from tests.support import chatters
 from tests.support.chatters import Chatter
+from tests.support.classifiers import Classifier, same
 from tests.support.embedders import Caller
 from tests.support.image_callers import ImageCaller
 from tests.support.rerank_callers import RerankCaller
 
-Task = Literal["embedding", "chat", "image", "rerank"]
+Task = Literal["embedding", "chat", "image", "rerank", "classification"]
 PATHS: dict[Task, str] = {
     "embedding": "/v1/embeddings",
     "chat": "/v1/chat/completions",
     "image": "/v1/images/generations",
     "rerank": "/v1/rerank",
+    "classification": "/v1/classify",
 }
 FORMS: dict[Task, tuple[str, ...]] = {
     "embedding": ("sync", "async"),
     "chat": chatters.FORMS,
     "image": ("sync", "async"),
     "rerank": ("sync", "async"),
+    "classification": ("blocking", "async"),
 }
 TASKS_AND_FORMS = [(task, form) for task, forms in FORMS.items() for form in forms]
 
@@ -116,8 +120,29 @@ class RerankCall(RerankCaller):
         return caught.value
 
 
-Call = EmbeddingCall | ChatCall | ImageCall | RerankCall
-_CALLS: dict[Task, type[Any]] = {"embedding": EmbeddingCall, "chat": ChatCall, "image": ImageCall, "rerank": RerankCall}
+class ClassifyCall(Classifier):
+    """Classifies, in one of the forms."""
+
+    task: Task = "classification"
+
+    def served_by(self) -> str:
+        """Call, check that the labels are right, and return the target that gave them."""
+        result = self(["a cat"])
+        assert same(result[0], expected("a cat"))
+        (label,) = result.served_by
+        return label
+
+    def refused(self, error: type[errors.GatewayError]) -> Any:
+        """Call, and return the error, which is of this class."""
+        with pytest.raises(error) as caught:
+            self(["a cat"])
+        return caught.value
+
+
+Call = EmbeddingCall | ChatCall | ImageCall | RerankCall | ClassifyCall
+_CALLS: dict[Task, type[Any]] = {
+    each.task: each for each in (EmbeddingCall, ChatCall, ImageCall, RerankCall, ClassifyCall)
+}
 Make = Callable[..., Call]
 
 

@@ -10,6 +10,7 @@ import pytest
 from hf_gateway import errors
 from tests.servers import unit_vectors
 from tests.servers.images import image_list, png
+from tests.servers.labels import label_list
 from tests.servers.loopback import Fault, Reply, cut, dead_url, disconnect, drip, garbage, hang, html, redirect
 from tests.servers.openai import FakeOpenAI
 from tests.servers.rerank import entries
@@ -19,10 +20,11 @@ from tests.support.task_callers import FORMS, TASKS_AND_FORMS, Make, Task, count
 
 TOO_LONG = "This model's maximum context length is 256 tokens. However, you requested 812 tokens in the input."
 FILTERED = "The request was rejected by our content policy (violence)"
-ALL: tuple[Task, ...] = ("embedding", "chat", "image", "rerank")
+ALL: tuple[Task, ...] = ("embedding", "chat", "image", "rerank", "classification")
 BOTH: tuple[Task, ...] = ("embedding", "chat")
 IMAGE: tuple[Task, ...] = ("image",)
 RERANK: tuple[Task, ...] = ("rerank",)
+CLASSIFICATION: tuple[Task, ...] = ("classification",)
 EMBEDDING: tuple[Task, ...] = ("embedding",)
 CHAT: tuple[Task, ...] = ("chat",)
 
@@ -73,6 +75,14 @@ def results(*scores: Any) -> Reply:
     return Reply(200, {"results": entries(scores)})
 
 
+def bad_labels(name: str, answer: Fault) -> Row:
+    return Row(f"BadResponse: {name}", answer, (1, 1), "BadResponse", CLASSIFICATION)
+
+
+def labels(*lists: Any) -> Reply:
+    return Reply(200, {"data": list(lists)})
+
+
 def bad_image(name: str, answer: Fault) -> Row:
     return Row(f"BadResponse: {name}", answer, (1, 1), "BadResponse", IMAGE)
 
@@ -91,6 +101,7 @@ REFUSALS = [
             ("chat", "messages: content must be a string"),
             ("image", "prompt must be a string"),
             ("rerank", "documents must be an array of strings"),
+            ("classification", "input must be an array of strings"),
         )
     ),
     Row("ContentFiltered", says(FILTERED, 400), (1, 0), "ContentFiltered", words="violence"),
@@ -146,6 +157,7 @@ UNSUPPORTED = [
         ("500 images", says("image input is not supported", 500), CHAT),
         ("501 images", says("This server does not support images", 501), IMAGE),
         ("501 reranking", says("This server does not support reranking. Start it with `--reranking`", 501), RERANK),
+        ("400 labels", says("ModelNotDeployedError: model=`m` does not support `classify`.", 400), CLASSIFICATION),
         ("400 reranking", says("ModelNotDeployedError: model=`m` does not support `rerank`.", 400), RERANK),
         (
             "422 template",
@@ -178,6 +190,7 @@ SILENT = [
     ),
     Row("AttemptTimedOut: silent", hang, (1, 1), "AttemptTimedOut", IMAGE, settings={"attempt_timeout": 0.3}),
     Row("AttemptTimedOut: silent", hang, (1, 1), "AttemptTimedOut", RERANK, settings={"attempt_timeout": 0.3}),
+    Row("AttemptTimedOut: silent", hang, (1, 1), "AttemptTimedOut", CLASSIFICATION, settings={"attempt_timeout": 0.3}),
     Row("AttemptTimedOut: silent", hang, (1, 1), None, CHAT, settings={"first_content_timeout": 0.2}),
 ]
 SSE = {"content-type": "text/event-stream"}
@@ -219,6 +232,21 @@ BAD = [
     bad_ranking("no index", Reply(200, {"results": [{"relevance_score": 0.5}]})),
     bad_ranking("numbers alone", Reply(200, [0.5])),
     bad_ranking("redirect to another host", redirect("http://127.0.0.2:9/")),
+    bad_labels("garbage", garbage()),
+    bad_labels("HTML", html(200)),
+    bad_labels("no data", Reply(200, {"ok": True})),
+    bad_labels("an object for data", Reply(200, {"data": {"label": "a", "score": 0.5}})),
+    bad_labels("too few", labels()),
+    bad_labels("too many", labels(label_list("a"), label_list("b"))),
+    bad_labels("no label", labels([])),
+    bad_labels("a label without a name", labels([{"label": "", "score": 0.5}])),
+    bad_labels("names alone", labels(["positive"])),
+    bad_labels("NaN", labels([{"label": "a", "score": float("nan")}])),
+    bad_labels("infinity", labels([{"label": "a", "score": float("inf")}])),
+    bad_labels("null", labels([{"label": "a", "score": None}])),
+    bad_labels("a score in words", labels([{"label": "a", "score": "0.9"}])),
+    bad_labels("true", labels([{"label": "a", "score": True}])),
+    bad_labels("redirect to another host", redirect("http://127.0.0.2:9/")),
     bad_image("garbage", garbage()),
     bad_image("HTML", html(200)),
     bad_image("an empty body", Reply(200, b"")),
