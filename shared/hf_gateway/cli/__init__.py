@@ -18,6 +18,7 @@ COMMANDS = {
     "verify": "check whether the targets of a chain are one vector space, and if not, what differs",
     "embed": "embed texts, one JSON object per line",
     "rerank": "sort the lines of a file by how well they answer a query",
+    "classify": "label texts or images, by a model's own labels or by yours",
     "image": "make an image from a text, and write it to a file",
     "models": "prices of models: list, refresh from the router, set by hand",
     "budgets": "budgets of tenants per day or month: list, set, remove",
