@@ -87,7 +87,11 @@ def test_a_chain_of_the_config_file(tmp_path: Path, capsys: Printed) -> None:
         (["--image", "--model", "m", "page.html"], 1, "input 0 of 1 (6 bytes) is not an image"),
         (["--model", "m", "--labels", "a,,b", "x"], 1, "label 1 of 3 is empty"),
         (["--model", "m", "--multi-label", "x"], 2, "for labels of your own: --labels A,B,C"),
-        (["--model", "m", "--labels", "a", "--template", "no place", "x"], 2, "hypothesis_template is a text with one {}"),
+        (
+            ["--model", "m", "--labels", "a", "--template", "no place", "x"],
+            2,
+            "hypothesis_template is a text with one {}",
+        ),
         (["--model", "m", "--targets", "hf", "x"], 1, "a required key is missing"),
         (["--model", "m", "--targets", "hash", "x"], 2, "does not support classification"),
         (["--chain", "mood", "x"], 2, "there is no hf-gateway.toml here"),
