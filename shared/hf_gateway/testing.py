@@ -67,8 +67,11 @@ class Answering:
             raise ConnectFailed(f"nothing answers at {host}", target=target)
         if send.request.body is None:
             return HttpResponse(404, {}, b"")
-        data = self._data(self.servers[host], json.loads(send.request.body))
-        return HttpResponse(200, {}, json.dumps({"data": data}).encode())
+        answer = self._answer(self.servers[host], json.loads(send.request.body))
+        return HttpResponse(200, {}, json.dumps(answer).encode())
+
+    def _answer(self, server: Any, body: Mapping[str, Any]) -> Any:
+        return {"data": self._data(server, body)}
 
     def _data(self, server: Any, body: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
         return [{"index": place, "embedding": list(vector)} for place, vector in enumerate(server(body["input"]))]
@@ -107,6 +110,22 @@ class Drawing(Answering):
     def _data(self, server: Any, body: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
         image = base64.b64encode(server(body["prompt"])).decode()
         return [{"b64_json": image}] * int(body.get("n", 1))
+
+
+class Labelling(Answering):
+    """A transport (`ClassifyGateway(..., transport=...)`) of dedicated endpoints that label texts, without a network.
+
+    servers: host → a function from a text and the given labels, which are empty for the model's own, to a score for each
+    label; an unknown host refuses the connection.
+    """
+
+    def __init__(self, servers: Mapping[str, Callable[[str, Sequence[str]], Mapping[str, float]]]) -> None:
+        """Use the servers; the mapping may be changed between calls."""
+        super().__init__(servers)  # type: ignore[arg-type] # of other functions
+
+    def _answer(self, server: Any, body: Mapping[str, Any]) -> Any:
+        scores = server(body["inputs"], body["parameters"].get("candidate_labels", []))
+        return [{"label": label, "score": score} for label, score in scores.items()]
 
 
 def one_pixel(prompt: str) -> bytes:
