@@ -113,7 +113,8 @@ class HFGatewayRerank(RerankMixin, RerankSettings, BaseNodePostprocessor):  # ty
     ) -> list[NodeWithScore]:
         query = _query_of(query_bundle)
         with self._reported(nodes, query) as ranked:
-            ranked += self._in_order(nodes, *self._rank(query, list(map(_text_of, nodes))))
+            ranks, _ = self._rank(query, list(map(_text_of, nodes)))
+            ranked += self._in_order(nodes, ranks)
         return ranked
 
     async def _apostprocess_nodes(
@@ -121,7 +122,8 @@ class HFGatewayRerank(RerankMixin, RerankSettings, BaseNodePostprocessor):  # ty
     ) -> list[NodeWithScore]:
         query = _query_of(query_bundle)
         with self._reported(nodes, query) as ranked:
-            ranked += self._in_order(nodes, *(await self._arank(query, list(map(_text_of, nodes)))))
+            ranks, _ = await self._arank(query, list(map(_text_of, nodes)))
+            ranked += self._in_order(nodes, ranks)
         return ranked
 
     @contextlib.contextmanager
@@ -142,10 +144,7 @@ class HFGatewayRerank(RerankMixin, RerankSettings, BaseNodePostprocessor):  # ty
         dispatcher.event(ReRankEndEvent(nodes=ranked))
 
     def _in_order(
-        self,
-        nodes: Sequence[NodeWithScore],
-        ranks: Sequence[tuple[int, float | None]],
-        _scale: str,
+        self, nodes: Sequence[NodeWithScore], ranks: Sequence[tuple[int, float | None]]
     ) -> list[NodeWithScore]:
         return [NodeWithScore(node=self._node_of(nodes[place]), score=score) for place, score in ranks]
 

@@ -180,5 +180,5 @@ def test_doctor_asks_the_hub_where_the_kind_has_to_do_with_it(
 
 
 def test_a_task_without_an_ability_and_an_ability_of_another_task_are_refused(facts: dict[str, Any]) -> None:
-    assert facts["no chat"].endswith("it is for embedding")
+    assert "does not support chat; it is for embedding. Kinds of target for chat: " in facts["no chat"]
     assert facts["mixed up"] == "what Wrong has for chat is not derived from ChatAbility"

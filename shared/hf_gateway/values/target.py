@@ -49,7 +49,7 @@ class Target:
     """
 
     kind: str
-    """Name of a backend: local, hf, endpoint, tei, openai, ollama, hash, bm25, or one that another package registered."""
+    """Name of a backend: local, hf, endpoint, tei, openai, ollama, hash, bm25, lexical, or one of another package."""
     model: str | None = None
     """The model's name there; None for the chain's own model."""
     url: str | None = None
