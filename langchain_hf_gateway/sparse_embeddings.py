@@ -10,16 +10,12 @@ from hf_gateway.values.sparse import SparseVector
 from langchain_hf_gateway.errors import as_model_errors
 
 if TYPE_CHECKING:
+    from langchain_qdrant.sparse_embeddings import SparseEmbeddings
+    from langchain_qdrant.sparse_embeddings import SparseVector as QdrantVector
+
     from hf_gateway.tasks.sparse.gateway import SparseGateway
     from hf_gateway.values.embedding import Role
     from hf_gateway.values.sparse import SparseVectors
-
-    class SparseEmbeddings:
-        """Stands for langchain-qdrant's, which need not be installed."""
-
-    class QdrantVector(SparseVector):
-        """Stands for langchain-qdrant's, which has the same two fields."""
-
 else:
     try:
         from langchain_qdrant.sparse_embeddings import SparseEmbeddings

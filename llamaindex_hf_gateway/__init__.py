@@ -18,7 +18,6 @@ _HOME = {
     "HFGatewayImageTool": "image_tool",
     "HFGatewayLLM": "llm",
     "HFGatewaySelector": "selector",
-    "HFGatewaySparseEmbedding": "sparse_embedding",
     "HFGatewayRerank": "rerank",
     "load_index": "indexes",
     "persist": "indexes",

@@ -105,6 +105,15 @@ def test_a_text_that_is_too_long_is_an_error_unless_it_may_be_cut(make: Make) ->
         assert cut.to_dict() == weights([" ".join(long.split()[:4])])[0]
 
 
+def test_the_error_names_the_text_that_is_too_long_among_many(make: Make) -> None:
+    texts = [f"text {number}" for number in range(50)]
+    texts[41] = "word " * 20
+    with splade(max_input_length=6) as server:
+        error = make(chain(server)).refused(errors.ContextOverflow, ["text 0", *texts])
+        assert error.place == 42
+        assert "text 42 of 51" in str(error)
+
+
 def entry(index: Any, value: Any) -> list[list[dict[str, Any]]]:
     return [[{"index": index, "value": value}], [{"index": 1, "value": 1.0}]]
 
