@@ -26,13 +26,14 @@ class Row:
     alone: str | None = None
     """The error where there is no second server, or none that is asked."""
     timeout: float = 30.0
+    texts: tuple[str, ...] = ("one", "two words")
 
 
 TOO_LONG = error("Validation", "Input validation error: `inputs` must have less than 256 tokens. Given: 812")
 TABLE = [
     Row("InvalidRequest: 400", Reply(400, {"error": "inputs must be strings"}), (1, 0), "InvalidRequest"),
     Row("InvalidRequest: 422", Reply(422, "inputs: data did not match any variant"), (1, 0), "InvalidRequest"),
-    Row("ContextOverflow: 422", TOO_LONG, (1, 1), "ContextOverflow"),
+    Row("ContextOverflow: 422", TOO_LONG, (1, 1), "ContextOverflow", texts=("one",)),
     Row("AuthenticationFailed: 401", Reply(401), (1, 1), "AuthenticationFailed"),
     Row("PermissionDenied: 403", Reply(403, {"error": "insufficient permissions"}), (1, 1), "PermissionDenied"),
     Row("ModelNotFound: 404", Reply(404, {"error": "model 'x' not found"}), (1, 1), "ModelNotFound"),
@@ -72,9 +73,9 @@ def test_row_with_a_second_server(make: Make, servers: tuple[FakeTEI, FakeTEI], 
     primary.always(fault(row), path=PATH)
     call = make(chain(primary, backup), attempt_timeout=row.timeout)
     if row.requests[1]:
-        assert call.served_by() == (f"tei:{backup.url}",)
+        assert call.served_by(row.texts) == (f"tei:{backup.url}",)
     else:
-        call.refused(getattr(errors, row.alone or ""))
+        call.refused(getattr(errors, row.alone or ""), row.texts)
     assert (primary.count(PATH), backup.count(PATH)) == row.requests
 
 
@@ -82,7 +83,7 @@ def test_row_with_a_second_server(make: Make, servers: tuple[FakeTEI, FakeTEI], 
 def test_row_alone(make: Make, servers: tuple[FakeTEI, FakeTEI], row: Row) -> None:
     primary, _ = servers
     primary.always(fault(row), path=PATH)
-    make(chain(primary), attempt_timeout=row.timeout).refused(getattr(errors, row.alone or ""))
+    make(chain(primary), attempt_timeout=row.timeout).refused(getattr(errors, row.alone or ""), row.texts)
     assert primary.count(PATH) == row.requests[0]
 
 
