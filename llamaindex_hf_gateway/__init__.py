@@ -18,6 +18,7 @@ _HOME = {
     "HFGatewayImageTool": "image_tool",
     "HFGatewayLLM": "llm",
     "HFGatewaySelector": "selector",
+    "HFGatewaySparseEmbedding": "sparse_embedding",
     "HFGatewayRerank": "rerank",
     "load_index": "indexes",
     "persist": "indexes",
