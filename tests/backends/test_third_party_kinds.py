@@ -64,7 +64,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from hf_gateway import Gateway, Target
 from hf_gateway.errors import ConfigError
-from hf_gateway.ledger.models import payee
+from hf_gateway.ledger.price_checks import payee
 from hf_gateway.ledger.prices import is_own
 from hf_gateway.settings.env_keys import EnvKeyRules
 from hf_gateway.telemetry import enable_otel

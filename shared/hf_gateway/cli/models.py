@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from hf_gateway.cli.output import Table, check_text, console, literal, print_json
 from hf_gateway.errors import ConfigError, GatewayError, visible
-from hf_gateway.ledger import place
+from hf_gateway.ledger import place, price_checks
 from hf_gateway.ledger.budget_pool import format_usd
+from hf_gateway.ledger.file_prices import read_file_prices
 from hf_gateway.ledger.prices import Price, PriceEntry
 from hf_gateway.settings.config_file import router_url
 from hf_gateway.values.task_facts import CHAT
@@ -117,13 +118,13 @@ def _list(engine: "sa.Engine", arguments: argparse.Namespace, out: Any) -> int:
     providers = {arguments.provider}
     if arguments.provider is not None:
         with contextlib.suppress(ConfigError):
-            providers.add(models.payee(arguments.provider))
-    hub_name = None if arguments.task is None else models.task_of(arguments.task)
+            providers.add(price_checks.payee(arguments.provider))
+    hub_name = None if arguments.task is None else price_checks.task_of(arguments.task)
     found = [
         entry
-        for entry in models.entries(engine)
+        for entry in (*read_file_prices(), *models.entries(engine))
         if all(word.casefold() in entry.model.casefold() for word in arguments.query)
-        and (hub_name is None or models.task_of(entry.task) == hub_name)
+        and (hub_name is None or price_checks.task_of(entry.task) == hub_name)
         and (arguments.provider is None or entry.provider in providers)
     ]
     fetched = models.fetched_at(engine)
@@ -183,7 +184,7 @@ def _add(engine: "sa.Engine", arguments: argparse.Namespace, out: Any) -> int:
         arguments.structured_output,
         pinned=True,
     )
-    entry = models.as_looked_up(entry)
+    entry = price_checks.as_looked_up(entry)
     replaced = models.set_entry(engine, entry)
     if out is None:
         print_json({"replaced": replaced, "model": _entry_to_dict(entry)})
@@ -278,7 +279,7 @@ def _print_entries(out: Any, entries: Sequence[PriceEntry]) -> None:
             *_columns(entry.price),
             "-" if entry.context is None else f"{entry.context:,}",
             ", ".join(each for each in able if each),
-            f"{entry.source}, by hand" if entry.pinned else entry.source,
+            f"{entry.source}, by hand" if entry.pinned and entry.source == "configured" else entry.source,
         )
     out.print_table(table)
 

@@ -5,27 +5,26 @@ one of them, the router's is used; prices set by hand are not replaced.
 """
 
 import datetime as dt
-import re
 import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 import sqlalchemy as sa
 
-from hf_gateway.errors import BadResponse, ConfigError, GatewayError, did_you_mean
+from hf_gateway.errors import BadResponse, ConfigError, GatewayError
 from hf_gateway.hub import router_catalogue
-from hf_gateway.ledger.prices import ANY_MODEL, PARTS, ROUTER_CHOICES, Price, PriceEntry, Prices
+from hf_gateway.ledger.file_prices import read_file_prices
+from hf_gateway.ledger.price_checks import MAX_TOKENS, MAX_USD, as_looked_up, check_entry, is_text, payee, task_of
+from hf_gateway.ledger.prices import Price, PriceEntry, Prices
 from hf_gateway.ledger.tables import models
 from hf_gateway.values.forks import fork_lock
-from hf_gateway.values.kinds import kind_of, registered
 from hf_gateway.values.logs import logger
-from hf_gateway.values.target import Target
-from hf_gateway.values.task_facts import CHAT, facts_of, known_names
+from hf_gateway.values.task_facts import CHAT
 from hf_gateway.wire.hf_router import CatalogueEntry
 
 log = logger(__name__)
@@ -36,9 +35,6 @@ RETRY_S = 600.0
 """Seconds after a failure until the router is called again."""
 REREAD_S = 30.0
 """Seconds after which changes of other processes are seen."""
-_PROVIDER = re.compile(r"[a-z0-9][\w.-]*", re.ASCII)
-_MAX_TOKENS = 2**31  # the limit of PostgreSQL's integers
-_MAX_USD = 1_000_000
 _REFRESH_LOCK_ID = 0x68665F6D64  # for PostgreSQL's advisory lock
 
 
@@ -68,88 +64,13 @@ def set_entry(engine: sa.Engine, entry: PriceEntry, now: dt.datetime | None = No
         SQLAlchemyError: the database cannot be written to.
     """
     entry = as_looked_up(entry)
-    _check(entry)
+    check_entry(entry)
     with engine.begin() as connection:
         _lock(connection)
         replaced = connection.execute(sa.delete(models).where(*_is(entry.key))).rowcount
         kept = _row(entry) | {"source": "configured", "pinned": True, "fetched_at": now or dt.datetime.now(dt.UTC)}
         connection.execute(sa.insert(models).values(kept))
     return bool(replaced)
-
-
-def as_looked_up(entry: PriceEntry) -> PriceEntry:
-    """Return an entry with the task and provider by which calls are looked up. Raises ConfigError if it can match no call."""
-    listed_as = task_of(entry.task)
-    known = known_names()
-    if listed_as not in known:
-        raise ConfigError(f"unknown task {entry.task!r}{did_you_mean(entry.task, set(known))}")
-    paid = None if entry.provider is None else payee(entry.provider, entry.model)
-    if paid is None or ":" not in paid:
-        _check_routed(entry.model, paid)
-    return replace(entry, task=listed_as, provider=paid)
-
-
-def _check_routed(model: str, paid: str | None) -> None:
-    """Refuse an entry that no call through Hugging Face's router would match."""
-    if paid is not None and not kind_of(paid.partition(":")[0]).has_model:
-        return
-    if model == ANY_MODEL:
-        raise ConfigError(
-            "'*' means every model of one server: name it with --provider, such as openai:https://api.example.com/v1"
-        )
-    if ":" in model:
-        raise ConfigError(
-            f"{model!r} is not a model of the Hub: a model of another server needs that server with --provider, such as "
-            "openai:https://api.example.com/v1, and so does a provider of Hugging Face"
-        )
-
-
-def task_of(name: str) -> str:
-    """Return the name by which the Hub and the price list know a task, or the name itself."""
-    return facts_of(name).price_task
-
-
-def payee(provider: str, model: str | None = None) -> str | None:
-    """Return who is paid: an Inference Provider's name, None for any of them, or the label of a target with the model.
-
-    Args:
-        provider: as people write it: 'novita', 'hf:novita', 'hf' for any, 'openai:https://api.example.com/v1/',
-            'ollama'.
-        model: model of the entry.
-
-    Raises:
-        ConfigError: not a provider or target.
-    """
-    kind, colon, _ = provider.strip().partition(":")
-    kinds = registered()
-    if colon and kind not in kinds:
-        raise ConfigError(
-            f"{provider!r} does not begin with a kind of target{did_you_mean(kind, set(kinds))}; write an Inference Provider, "
-            "such as 'novita', or a target, such as 'openai:https://api.example.com/v1'"
-        )
-    if not colon and kind not in kinds:
-        return _inference_provider(kind)
-    target = Target.of(provider)
-    if kind_of(target.kind).routed:
-        if target.url is not None:
-            raise ConfigError(
-                f"{provider!r}: the payee there is an Inference Provider; write its name, such as 'novita'"
-            )
-        return None if target.provider is None else _inference_provider(target.provider)
-    if kind_of(target.kind).argument == "url" and target.url is None:
-        raise ConfigError(f"{provider!r} needs its URL, such as '{kind}:https://api.example.com'")
-    return target.inheriting(None if model == ANY_MODEL else model).label
-
-
-def _inference_provider(name: str) -> str:
-    name = name.strip().lower()
-    if not _PROVIDER.fullmatch(name):
-        raise ConfigError(f"{name!r} is not the name of an Inference Provider, such as 'novita'")
-    if name in ROUTER_CHOICES:
-        raise ConfigError(
-            f"{name!r} is not a provider, but the router's choice of one; write its name, such as 'novita'"
-        )
-    return name
 
 
 def _same_payee(provider: str, model: str) -> sa.ColumnElement[bool]:
@@ -301,6 +222,7 @@ class PriceBook:
         self._asking.set_result(None)
         self._asked: float | None = None
         self._read_at: float | None = None
+        self._fault: str | None = None
         self.latest = Prices()
         """The prices read last."""
 
@@ -309,9 +231,19 @@ class PriceBook:
         with self._lock:
             now = self._clock()
             if self._read_at is None or now - self._read_at >= REREAD_S:
-                self.latest = Prices(entries(self._engine))
+                self.latest = Prices([*entries(self._engine), *self._of_file()])
                 self._read_at = now
             return self.latest
+
+    def _of_file(self) -> list[PriceEntry]:
+        """Return the prices of the config file in force; none, with a warning, if it is invalid."""
+        try:
+            found, self._fault = read_file_prices(), None
+        except ConfigError as error:
+            if error.message != self._fault:
+                log.warning("the prices of the config file are left out: %s", error.message)
+            found, self._fault = [], error.message
+        return found
 
     def expect_router(self, wait: float = 0.0) -> "Future[None]":
         """Refresh the router's prices if they are not of today, since one of its models is called.
@@ -375,15 +307,10 @@ def _is_sound(entry: PriceEntry) -> bool:
     """Return whether the table accepts an entry of the router."""
     prices = [getattr(entry.price, name) for name in _COLUMNS]
     return (
-        all(_is_text(name) for name in (entry.model, entry.provider) if name is not None)
-        and (entry.context is None or 0 <= entry.context < _MAX_TOKENS)
-        and all(price is None or 0 <= price < _MAX_USD for price in prices)
+        all(is_text(name) for name in (entry.model, entry.provider) if name is not None)
+        and (entry.context is None or 0 <= entry.context < MAX_TOKENS)
+        and all(price is None or 0 <= price < MAX_USD for price in prices)
     )
-
-
-def _is_text(name: str) -> bool:
-    # PostgreSQL does not accept NUL characters, and neither database accepts lone surrogates.
-    return bool(name.strip()) and not any(each == "\0" or "\ud800" <= each <= "\udfff" for each in name)
 
 
 def _exact(price: float | None) -> Decimal | None:
@@ -434,28 +361,6 @@ def _row(entry: PriceEntry) -> dict[str, Any]:
 def _is(key: tuple[str, str, str | None]) -> list[sa.ColumnElement[bool]]:
     columns = (models.c.model, models.c.task, models.c.provider)
     return [column.is_not_distinct_from(value) for column, value in zip(columns, key, strict=True)]
-
-
-def _check(entry: PriceEntry) -> None:
-    if not _is_text(entry.model):
-        raise ConfigError("a price needs the id of its model as text")
-    if entry.provider is not None and not _is_text(entry.provider):
-        raise ConfigError(f"{entry.provider!r} is not a valid provider name")
-    if entry.context is not None and not 0 < entry.context < _MAX_TOKENS:
-        raise ConfigError(f"{entry.context} is not a valid number of tokens; it is from 1 to {_MAX_TOKENS - 1}")
-    if not entry.price.is_known:
-        raise ConfigError(f"no price is given for {entry.model}; write 0 if it is free")
-    if not entry.price.applies_to(entry.task):
-        units = sorted(name for name, unit in PARTS.items() if unit in facts_of(entry.task).units)
-        raise ConfigError(
-            f"no call of {entry.task} has this price of {entry.model}: it is paid by {', '.join(units)} or second"
-        )
-    for name in _COLUMNS:
-        price = getattr(entry.price, name)
-        if price is not None and not (price.is_finite() and 0 <= price < _MAX_USD):
-            raise ConfigError(f"{price} is not a price in USD")
-        if price is not None and price != round(price, 12):
-            raise ConfigError(f"{price} has more than 12 decimals")
 
 
 def _lock(connection: sa.Connection) -> None:

@@ -15,6 +15,10 @@ require_for_hosted = false
 [keys.models]
 "meta-llama/Llama-3.1-8B-Instruct" = "required"
 
+[prices."BAAI/bge-reranker-v2-m3"]
+task = "rerank"
+per_1000_documents = 0.02
+
 # in the user's own file only: where files in working folders may send environment variables
 [keys.env]
 VLLM_KEY = ["http://vllm:8000"]
@@ -40,6 +44,7 @@ from hf_gateway.values.redaction import quoted, shown_url
 from hf_gateway.values.target import Target, checked_url, parsed_url
 
 FILE_NAME = "hf-gateway.toml"
+_SECTIONS = ("chains", "keys", "prices")
 DEAD_HOST = "api-inference.huggingface.co"
 
 
@@ -77,9 +82,9 @@ def read_config(path: str | Path | None = None) -> tuple[Path | None, dict[str, 
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists within lists
         raise ConfigError(f"{found}: not a configuration: {error}") from None
     for name in data:
-        if name not in ("chains", "keys"):
+        if name not in _SECTIONS:
             raise ConfigError(
-                f"{found}:{line_of(text, [], name)}: unknown section {name!r}{did_you_mean(name, ['chains', 'keys'])}"
+                f"{found}:{line_of(text, [], name)}: unknown section {name!r}{did_you_mean(name, list(_SECTIONS))}"
             )
     if not isinstance(data.get("chains", {}), dict):
         raise ConfigError(f"{found}:{line_of(text, [], 'chains')}: chains is a section, such as [chains.docs]")
