@@ -285,6 +285,15 @@ class TestJobs:
         with pytest.raises(errors.BadResponse):
             ImageCaller("sync", [target(router, "replicate")]).generate("a cat")
 
+    def test_a_question_has_the_headers_of_its_provider_and_the_payer(
+        self, hub: FakeHub, router: FakeImageRouter
+    ) -> None:
+        ImageCaller("sync", [target(router, "zai-org", bill_to="acme")]).generate("a cat")
+        asked = [request for request in router.requests if "/async-result/" in request.path]
+        assert {(each.headers["x-source-channel"], each.headers["x-hf-bill-to"]) for each in asked} == {
+            ("hugging_face", "acme")
+        }
+
     def test_questions_go_to_the_router_whatever_host_the_job_names(
         self, hub: FakeHub, router: FakeImageRouter
     ) -> None:

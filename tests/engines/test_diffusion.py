@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 import sys
+import threading
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +26,9 @@ from tests.support.tiny_images import MAX_TOKENS, SIDE_PIXELS, pipeline
 if COLLECTED:
     import torch
     from diffusers import StableDiffusionPipeline
+    from diffusers.utils import logging as diffusers_logging
     from PIL import Image
+    from transformers.utils import logging as transformers_logging
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("torch")]
 
@@ -160,6 +163,20 @@ class TestRefusals:
 
 
 class TestLife:
+    def test_the_libraries_logs_are_as_before_after_images_of_several_threads(self, model: Path) -> None:
+        before = diffusers_logging.get_verbosity(), transformers_logging.get_verbosity()
+        engines = [open_image_engine(ModelFiles(model, "path"), {}, name) for name in ("one", "two")]
+        threads = [
+            threading.Thread(target=engine.draw, args=(ImageRequest(PROMPT, steps=2),))
+            for engine in engines
+            for _ in "ab"
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert (diffusers_logging.get_verbosity(), transformers_logging.get_verbosity()) == before
+
     def test_a_model_is_loaded_once_and_released_with_its_last_user(self, model: Path) -> None:
         files = ModelFiles(model, "path")
         engine = open_image_engine(files, {"device": "cpu"}, "tiny")

@@ -27,11 +27,11 @@ from typing import assert_type
 
 from pydantic import SecretStr
 
-from hf_gateway import ChatGateway, EmbeddingGateway, Gateway, RerankGateway, RerankResult, Target
+from hf_gateway import ChatGateway, EmbeddingGateway, Gateway, ImageGateway, ImageResult, RerankGateway, RerankResult, Target
 from hf_gateway.settings.chat import ChatSettings
 from hf_gateway.settings.embedding import EmbedSettings
 from hf_gateway.values.secret import Secret
-from langchain_hf_gateway import ChatHFGateway, HFGatewayEmbeddings, HFGatewayReranker
+from langchain_hf_gateway import ChatHFGateway, HFGatewayEmbeddings, HFGatewayImageTool, HFGatewayReranker
 from llamaindex_hf_gateway import HFGatewayEmbedding, HFGatewayLLM, HFGatewayRerank
 
 
@@ -51,7 +51,9 @@ ChatSettings(targets=Target("hf"), streaming=False)
 Searching(limit=4, targets=["local"])
 Gateway("m", ["local"], timeout=5, dimensions=64, api_key="key")
 Gateway("m", "hf", task="chat", temperature=0, max_tokens=8)
+HFGatewayImageTool(model="m", targets=["hf", "local"], width=64, height=64, handle_tool_error=True, show_images=True)
 
+assert_type(ImageGateway("m", ["hf"], steps=3).generate("a cat", n=2, seed=1), ImageResult)
 assert_type(Gateway("m", ["local"]), EmbeddingGateway)
 assert_type(Gateway("m", "hf", task="chat"), ChatGateway)
 assert_type(EmbeddingGateway("m", timeout=5), EmbeddingGateway)

@@ -10,6 +10,7 @@ from hf_gateway.errors import ConnectFailed, Overloaded, RateLimited, ServerErro
 from hf_gateway.hub import image_requests
 from hf_gateway.runtime.effects import Compute, Effects, Pause
 from hf_gateway.settings.image import ImageOptions
+from hf_gateway.values.http import HttpRequest
 from hf_gateway.values.image import ImageAnswer, ImageRequest
 from hf_gateway.values.task_facts import IMAGE
 from hf_gateway.values.usage import Usage
@@ -24,6 +25,8 @@ FIRST_PAUSE_S = 0.5
 MAX_PAUSE_S = 4.0
 QUESTION_TRIES = 4
 """How often in a row a question about a job may fail: the job goes on, and another request for it would cost again."""
+_ORDERS_OWN = frozenset({"content-type", "accept", "prefer"})
+"""Headers of a request for an image that a question about its job does not have."""
 
 
 class HfImage(ImageAbility):
@@ -53,7 +56,7 @@ class HfImage(ImageAbility):
         message = yield Compute(lambda: image_requests.encode(self.server.url, route, self._model, request))
         message = dataclasses.replace(message, headers={**message.headers, **self.server.headers()})
         response = yield from self.send(message)
-        drawn = yield from self._finished(FORMS[route.provider](response, label), route.provider)
+        drawn = yield from self._finished(FORMS[route.provider](response, label), route.provider, message)
         data = drawn.data
         if data is None:
             assert drawn.url is not None
@@ -66,13 +69,21 @@ class HfImage(ImageAbility):
             request_id=drawn.job or response.headers.get("x-request-id"),
         )
 
-    def _finished(self, step: Step, provider: str) -> Effects:
-        """Ask for a job until it is done, within the attempt's time; returns a `Drawn`."""
+    def _finished(self, step: Step, provider: str, order: HttpRequest) -> Effects:
+        """Ask for a job until it is done, within the attempt's time; returns a `Drawn`.
+
+        Args:
+            step: what the order was answered with.
+            provider: who works on it.
+            order: the request for the image, whose headers of the provider go with each question.
+        """
+        headers = {name: value for name, value in order.headers.items() if name not in _ORDERS_OWN}
         pause, failures = FIRST_PAUSE_S, 0
         while isinstance(step, Pending):
             yield Pause(pause)
             pause = min(pause * 1.5, MAX_PAUSE_S)
             question = get(f"{self.server.url}/{provider}{step.path}")
+            question = dataclasses.replace(question, headers={**question.headers, **headers})
             try:
                 step = FORMS[provider]((yield from self.send(question)), self.target.label)
                 failures = 0

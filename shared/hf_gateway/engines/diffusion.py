@@ -166,17 +166,36 @@ class Engine:
         return file.getvalue()
 
 
+class _Quiet:
+    """What the libraries' logs show while no engine works; they have one setting for all threads."""
+
+    lock = fork_lock()
+    users = 0
+    shown: tuple[int, int, bool]
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide what diffusers logs: progress, and parts of prompts that it truncates."""
-    from diffusers.utils import logging as diffusers_logging
+    """Hide what diffusers and transformers log: progress, missing extras, and parts of prompts that diffusers truncates."""
+    from diffusers.utils import logging as of_diffusers
+    from transformers.utils import logging as of_transformers
 
-    level, shown = diffusers_logging.get_verbosity(), diffusers_logging.is_progress_bar_enabled()
-    diffusers_logging.set_verbosity_error()
-    diffusers_logging.disable_progress_bar()
+    with _Quiet.lock:
+        if _Quiet.users == 0:
+            levels = of_diffusers.get_verbosity(), of_transformers.get_verbosity()
+            _Quiet.shown = (*levels, of_diffusers.is_progress_bar_enabled())
+            of_diffusers.set_verbosity_error()
+            of_transformers.set_verbosity_error()
+            of_diffusers.disable_progress_bar()
+        _Quiet.users += 1
     try:
         yield
     finally:
-        diffusers_logging.set_verbosity(level)
-        if shown:
-            diffusers_logging.enable_progress_bar()
+        with _Quiet.lock:
+            _Quiet.users -= 1
+            if _Quiet.users == 0:
+                level, of_the_other, bar = _Quiet.shown
+                of_diffusers.set_verbosity(level)
+                of_transformers.set_verbosity(of_the_other)
+                if bar:
+                    of_diffusers.enable_progress_bar()

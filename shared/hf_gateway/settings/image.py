@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Self, Unpack
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
+from hf_gateway.errors import ConfigError
 from hf_gateway.settings.base import ChainKeywords, ChainOptions, ModelKeywords, NamedSettings
 from hf_gateway.settings.fields import Seconds
+from hf_gateway.values.image import MAX_GUIDANCE_RATIO, MAX_SIDE_PIXELS, MAX_STEPS
 
 DEFAULT_MAX_IMAGE_BYTES = 32 * 2**20
 """A PNG of 3,000 by 3,000 pixels has some 20 MB."""
@@ -56,13 +58,13 @@ class ImageOptions(ChainOptions):
     """Seconds for one image or batch of a target, the time in a provider's queue and the download included."""
     negative_prompt: str | None = Field(default=None, frozen=True)
     """What images are not to show, for calls that do not name it."""
-    width: Annotated[int, Field(gt=0)] | None = Field(default=None, frozen=True)
+    width: Annotated[int, Field(gt=0, le=MAX_SIDE_PIXELS)] | None = Field(default=None, frozen=True)
     """Width in pixels for calls that name no size; None for the model's own."""
-    height: Annotated[int, Field(gt=0)] | None = Field(default=None, frozen=True)
+    height: Annotated[int, Field(gt=0, le=MAX_SIDE_PIXELS)] | None = Field(default=None, frozen=True)
     """Height in pixels for calls that name no size; None for the model's own."""
-    steps: Annotated[int, Field(gt=0)] | None = Field(default=None, frozen=True)
+    steps: Annotated[int, Field(gt=0, le=MAX_STEPS)] | None = Field(default=None, frozen=True)
     """Steps of denoising for calls that do not name them; None for the model's own number."""
-    guidance_scale: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(default=None, frozen=True)
+    guidance_scale: Annotated[float, Field(ge=0, le=MAX_GUIDANCE_RATIO)] | None = Field(default=None, frozen=True)
     """How closely images follow the prompt, for calls that do not name it; None for the model's own value."""
     truncate: bool = Field(default=False, frozen=True)
     """Truncate a prompt that is longer than a model in this process reads; by default that is a `ContextOverflow`. Servers
@@ -71,6 +73,12 @@ class ImageOptions(ChainOptions):
     """Maximum size of one image; a target that answers with more is at fault."""
     next_on_content_filter: bool = Field(default=False, frozen=True, exclude=True)
     """Whether the next target is asked when a provider's content policy refuses; by default its reason is raised."""
+
+    @model_validator(mode="after")
+    def _know_both_sides(self) -> Self:
+        if (self.width is None) != (self.height is None):
+            raise ConfigError("width and height are given together, or neither")
+        return self
 
 
 class ImageSettings(ImageOptions, NamedSettings):

@@ -18,6 +18,7 @@ MAX_IMAGES = 64
 MAX_SIDE_PIXELS = 16_384
 """Maximum width and height."""
 MAX_STEPS = 1_000
+MAX_GUIDANCE_RATIO = 1_000
 MAX_SEED = 2**63 - 1
 """The largest seed that torch accepts in each of its generators."""
 MAX_PROMPT_BYTES = 1_000_000
@@ -92,8 +93,10 @@ class ImageRequest:
         if self.seed is not None and self.seed + self.n - 1 > MAX_SEED:
             raise InvalidRequest(f"the seeds of {self.n} images would exceed {MAX_SEED}; nothing was sent")
         scale = self.guidance_scale
-        if scale is not None and (type(scale) not in (int, float) or not 0 <= scale <= 1_000):
-            raise InvalidRequest(f"guidance_scale is a number from 0 to 1000, not {scale!r}; nothing was sent")
+        if scale is not None and (type(scale) not in (int, float) or not 0 <= scale <= MAX_GUIDANCE_RATIO):
+            raise InvalidRequest(
+                f"guidance_scale is a number from 0 to {MAX_GUIDANCE_RATIO}, not {scale!r}; nothing was sent"
+            )
 
     @property
     def size(self) -> str | None:

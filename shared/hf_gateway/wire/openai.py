@@ -29,7 +29,7 @@ def embeddings_url(url: str) -> str:
 def encode_models(url: str) -> HttpRequest:
     """Build `GET /v1/models`."""
     base = url
-    for route in ("/embeddings", "/chat/completions", "/rerank"):
+    for route in ("/embeddings", "/chat/completions", "/rerank", "/images/generations"):
         base = base.removesuffix(route)
     return get(endpoint(base, "models"))
 

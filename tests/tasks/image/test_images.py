@@ -133,6 +133,13 @@ class TestRequests:
         assert result.served_by == (target.label, *chain(primary))
         assert (len(toolkit.requests), len(primary.requests)) == (2, 2)
 
+    @pytest.mark.parametrize("path", ["", "/v1", "/v1/images/generations"])
+    def test_a_url_is_completed_and_a_complete_one_is_used(self, form: str, primary: FakeOpenAI, path: str) -> None:
+        call = ImageCaller(form, [f"openai:{primary.url}{path}"])
+        call.generate("a cat")
+        assert call.gateway.check()[0].answers
+        assert [request.path for request in primary.requests] == [PATH, "/v1/models"]
+
     def test_a_model_that_refuses_response_format_is_asked_without_it_from_then_on(self, form: str) -> None:
         with FakeOpenAI(models=None, image_formats=()) as server:
             call = ImageCaller(form, chain(server))
@@ -273,7 +280,20 @@ class TestRefusals:
             ImageCaller(form, chain(primary)).generate(**{"prompt": "a cat", **given})
         assert primary.requests == []
 
-    @pytest.mark.parametrize("setting", [{"steps": 0}, {"max_image_bytes": 0}, {"guidance_scale": -1}, {"stepps": 3}])
+    @pytest.mark.parametrize(
+        "setting",
+        [
+            {"steps": 0},
+            {"steps": 1001},
+            {"width": 64},
+            {"height": 64},
+            {"width": 20_000, "height": 64},
+            {"max_image_bytes": 0},
+            {"guidance_scale": -1},
+            {"stepps": 3},
+        ],
+        ids=str,
+    )
     def test_a_bad_setting_is_refused_when_the_chain_is_built(self, setting: dict[str, Any]) -> None:
         with pytest.raises(Exception, match=next(iter(setting))):
             ImageGateway("m", ["openai:http://127.0.0.1:9"], **setting)
