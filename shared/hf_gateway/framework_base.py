@@ -6,10 +6,10 @@ Importing a class imports only the settings; the rest of the core is imported wi
 import contextlib
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from hf_gateway.errors import ConfigError
+from hf_gateway.errors import ConfigError, GatewayError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
     from typing import Self
@@ -168,7 +168,8 @@ class RerankMixin(GatewayMixin["RerankGateway"]):
             texts: the texts; a retriever may have found some without a character.
         """
         places = _not_blank(texts)
-        result = self._gateway.rerank(query, [texts[place] for place in places])
+        with _named_among(query, texts, places):
+            result = self._gateway.rerank(query, [texts[place] for place in places])
         return _ranks(result, places, len(texts), self._gateway.settings.top_n)
 
     async def _arank(self, query: str, texts: "Sequence[str]") -> "tuple[list[tuple[int, float | None]], Scale]":
@@ -179,12 +180,28 @@ class RerankMixin(GatewayMixin["RerankGateway"]):
             texts: the texts.
         """
         places = _not_blank(texts)
-        result = await self._gateway.arerank(query, [texts[place] for place in places])
+        with _named_among(query, texts, places):
+            result = await self._gateway.arerank(query, [texts[place] for place in places])
         return _ranks(result, places, len(texts), self._gateway.settings.top_n)
 
 
 def _not_blank(texts: "Sequence[str]") -> list[int]:
     return [place for place, text in enumerate(texts) if text and not text.isspace()]
+
+
+@contextlib.contextmanager
+def _named_among(query: str, texts: "Sequence[str]", places: list[int]) -> "Iterator[None]":
+    """Have an error about a text name its index among all texts, blank ones included."""
+    try:
+        yield
+    except GatewayError as failure:
+        if len(places) == len(texts):
+            raise
+        from hf_gateway.tasks.blamed_text import name_text
+        from hf_gateway.values.rerank import RerankRequest
+
+        sent, given = RerankRequest(query, [texts[place] for place in places]), RerankRequest(query, texts)
+        raise name_text(failure, sent, given, "document") from failure.__cause__
 
 
 def _ranks(

@@ -162,3 +162,5 @@ def test_without_sentence_transformers_the_error_says_what_to_install(
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(errors.EngineMissing, match=r"pip install 'hf-gateway\[torch\]'"):
         RerankGateway(str(folder), ["local"]).rerank(QUERY, ["a cat"])
+    result = RerankGateway(str(folder), ["local", "lexical"]).rerank(QUERY, ["a cat", "the capital"])
+    assert (result.scale, result.served_by, result[0].document) == ("bm25", ("lexical",), "the capital")

@@ -99,8 +99,11 @@ def test_errors_are_langchains_too(form: str, primary: FakeOpenAI) -> None:
     with pytest.raises(ModelInvalidRequestError) as caught:
         compress(form, through(primary), documents(), "")
     assert isinstance(caught.value, errors.InvalidRequest)
-    with FakeOpenAI(models=None, max_input_length=8) as small, pytest.raises(ContextOverflowError, match="document 0"):
-        compress(form, through(small), [Document(page_content="word " * 20)])
+    with FakeOpenAI(models=None, max_input_length=8) as small:
+        for found in (["a", "word " * 20, "b"], ["", "word " * 20, "b"]):
+            with pytest.raises(ContextOverflowError, match="document 1 of 3") as overflow:
+                compress(form, through(small), [Document(page_content=text) for text in found])
+            assert overflow.value.place == 1
 
 
 def test_a_lexical_chain_says_that_its_scale_is_bm25(form: str) -> None:
