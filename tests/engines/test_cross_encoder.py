@@ -11,6 +11,7 @@ import pytest
 from hf_gateway import RerankGateway, Target, errors
 from tests.support.late import COLLECTED
 from tests.support.rerank_callers import FORMS, RerankCaller
+from tests.support.tiny import MODEL as CHAT_MODEL
 from tests.support.tiny_encoders import TEXTS
 from tests.support.tiny_rerankers import cross_encoder, reference
 
@@ -97,6 +98,11 @@ def test_a_query_beyond_the_context_is_an_error_too(form: str, folder: Path) -> 
 def test_a_model_of_several_labels_is_no_reranker(form: str, tmp_path: Path) -> None:
     with pytest.raises(errors.EngineFailed, match=r"3 scores for a pair of texts, so it is a classifier"):
         call(form, cross_encoder(tmp_path / "nli", labels=3)).rerank(QUERY, ["a cat"])
+
+
+def test_a_chat_model_is_no_reranker_unless_it_has_tokens_for_yes_and_no() -> None:
+    with pytest.raises(errors.EngineFailed, match="a language model without tokens for yes and no"):
+        call("sync", CHAT_MODEL).rerank(QUERY, ["a cat"])
 
 
 def test_a_model_without_its_head_is_refused_rather_than_filled_with_random_numbers(

@@ -107,6 +107,10 @@ class Engine:
                 f"{files.path} gives {labels} scores for a pair of texts, so it is a classifier, not a reranker "
                 "(num_labels must be 1)"
             )
+        # A language model's score is the difference of two tokens' logits, by default of "yes" and "no".
+        yes, no = (getattr(self._model[-1], f"{name}_token_id", None) for name in ("true", "false"))
+        if yes is not None and yes == no:
+            raise EngineFailed(f"{files.path} is a language model without tokens for yes and no, so it cannot rerank")
 
     def _count_tokens(self, pairs: Sequence[tuple[str, str]]) -> list[int]:
         """Return the tokens of each pair, without truncation, with the model's prompt or template."""
