@@ -152,8 +152,32 @@ def test_tei_reranks_as_its_schema_says() -> None:
         conforms_to_tei(each.json(), "ErrorResponse")
 
 
+def test_tei_labels_as_its_schema_says() -> None:
+    body = {"inputs": [["a b"], ["c", "d e"]], "raw_scores": False, "truncate": False}
+    conforms_to_tei(body, "PredictRequest")
+    with FakeTEI(model_type="classifier") as server:
+        answer = post(f"{server.url}/predict", body)
+        logits = post(f"{server.url}/predict", {**body, "raw_scores": True})
+        single, pair = (post(f"{server.url}/predict", {"inputs": inputs}) for inputs in ("a b", ["a b", "c"]))
+        refused = [
+            post(f"{server.url}/predict", {**body, "inputs": inputs}) for inputs in ([["a"]] * 33, [["a " * 300]])
+        ]
+        conforms_to_tei(httpx.get(f"{server.url}/info").json(), "Info")
+    with FakeTEI() as server:
+        refused.append(post(f"{server.url}/predict", body))
+    for each in (answer, logits, single, pair):
+        conforms_to_tei(each.json(), "PredictResponse")
+    assert [len(labels) for labels in answer.json()] == [3, 3]
+    assert single.json() == answer.json()[0]
+    assert isinstance(pair.json()[0], dict)
+    assert all(sum(label["score"] for label in labels) == pytest.approx(1.0) for labels in answer.json())
+    assert (answer.headers["x-compute-tokens"], [each.status_code for each in refused]) == ("9", [422, 422, 424])
+    for each in refused:
+        conforms_to_tei(each.json(), "ErrorResponse")
+
+
 def test_tei_describes_itself_as_its_schema_says() -> None:
-    for model_type in ("embedding", "reranker"):
+    for model_type in ("embedding", "reranker", "classifier"):
         with FakeTEI(model_type=model_type, max_client_batch_size=8) as server:
             info = httpx.get(f"{server.url}/info").json()
         conforms_to_tei(info, "Info")

@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from hf_gateway import ClassifyGateway, Gateway, errors
 from tests.servers.infinity import Infinity, interpreter
 from tests.servers.loopback import dead_url
+from tests.servers.openai import FakeOpenAI
 from tests.support.classifiers import FORMS, Classifier
 from tests.support.late import COLLECTED
 from tests.support.tiny_classifiers import text_classifier
@@ -78,3 +81,21 @@ def test_the_live_server_routes_in_a_chain(live: Infinity) -> None:
 def test_the_live_servers_refusal_is_an_error(live: Infinity) -> None:
     with pytest.raises(errors.GatewayError):
         Gateway(MODEL, [f"openai:{live.url}"]).embed(["a cat"])
+
+
+def test_the_fake_answers_in_the_form_of_the_live_server(live: Infinity) -> None:
+    questions: list[dict[str, Any]] = [{"input": ["a cat", "a dog"]}, {"input": []}, {"input": [7]}, {}]
+    with FakeOpenAI(models=None) as fake:
+        for question in questions:
+            body = {"model": MODEL, **question}
+            theirs, ours = (httpx.post(f"{server.url}/v1/classify", json=body, timeout=60) for server in (live, fake))
+            assert theirs.status_code == ours.status_code, question
+            if theirs.is_success:
+                assert set(theirs.json()) == set(ours.json())
+                assert set(theirs.json()["usage"]) == set(ours.json()["usage"])
+                assert [[set(label) for label in labels] for labels in theirs.json()["data"]] == [
+                    [{"label", "score"}] * 4
+                ] * 2
+                assert [[set(label) for label in labels] for labels in ours.json()["data"]] == [
+                    [{"label", "score"}] * 3
+                ] * 2

@@ -422,6 +422,8 @@ class FakeOpenAI(Loopback):
     def _classify(self, request: Recorded) -> Reply:
         """Label texts in infinity's form, or in vLLM's with `best_label`."""
         body = request.json
+        if "input" not in body:
+            return unprocessable("missing", "input", "Field required", body)
         texts = body["input"]
         refusal = self._refusal(body.get("model"), texts)
         if refusal is not None:

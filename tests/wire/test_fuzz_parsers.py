@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hf_gateway import VectorSpace
 from hf_gateway.values.http import HttpResponse
 from hf_gateway.wire import (
+    hf_classification,
     hf_inference,
     hf_router,
     hub_account,
@@ -20,6 +21,7 @@ from hf_gateway.wire import (
     ollama_chat,
     openai,
     openai_chat,
+    openai_classification,
     ranking,
     tei,
 )
@@ -169,6 +171,26 @@ WIRES: dict[str, tuple[Callable[[HttpResponse], Any], Any]] = {
     "results of Cohere": (
         lambda response: ranking.decode_rerank(response, 1, None, target=TARGET),
         {"results": [{"index": 0, "relevance_score": 1}], "meta": {"tokens": {"input_tokens": 3}, "billed_units": {}}},
+    ),
+    "tei labels": (
+        lambda response: tei.decode_predict(response, 2, target=TARGET),
+        [[{"label": "a", "score": 0.5}], [{"label": "b", "score": -1}, {"label": "a", "score": 2.0}]],
+    ),
+    "labels of infinity": (
+        lambda response: openai_classification.decode_classify(response, 1, target=TARGET),
+        {"model": "m", "data": [[{"label": "a", "score": 0.5}]], "usage": {"prompt_tokens": 3}, "id": "i"},
+    ),
+    "labels of vLLM": (
+        lambda response: openai_classification.decode_classify(response, 1, target=TARGET),
+        {"data": [{"index": 0, "label": "a", "probs": [0.5, 0.25]}], "usage": {"total_tokens": 3}},
+    ),
+    "labels of a pipeline": (
+        lambda response: hf_classification.decode_labels(response, target=TARGET),
+        [[{"label": "a", "score": 0.5}]],
+    ),
+    "labels of the caller": (
+        lambda response: hf_classification.decode_labels(response, target=TARGET),
+        {"sequence": "s", "labels": ["a", "b"], "scores": [0.75, 0.25]},
     ),
     "openai chat": (lambda response: openai_chat.decode_chat(response, target=TARGET), WHOLE),
     "openai stream": (streamed(openai_chat.OpenAIStreamDecoder, b"data: "), CHUNK),

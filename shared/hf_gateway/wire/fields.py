@@ -1,5 +1,6 @@
 """Type checks for fields of decoded JSON: servers send numbers where strings belong, and any type anywhere."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +22,23 @@ def text_of(value: Any) -> str | None:
 def count_of(value: Any) -> int | None:
     """Return an int above 0; None for anything else, including booleans."""
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MAX_COUNT else None
+
+
+def finite_of(value: Any) -> float | None:
+    """Return a number as a float; None for anything else, including booleans, and for what no float can represent."""
+    try:
+        number = float(value) if type(value) in (int, float) else math.nan
+    except OverflowError:  # JSON has ints of any size
+        return None
+    return number if math.isfinite(number) else None
+
+
+def shown_number(value: Any) -> str:
+    """Return what an error shows of a value that should be a number: a float, or the type of anything else.
+
+    An int of thousands of digits cannot be written.
+    """
+    return repr(value) if value is None or isinstance(value, bool | float) else type(value).__name__
 
 
 def object_of(value: Any) -> Mapping[str, Any]:

@@ -1,13 +1,12 @@
 """Labels with scores in answers of classifiers, in the forms that servers share."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 from hf_gateway.errors import BadResponse
 from hf_gateway.values.labels import Label
 from hf_gateway.values.wording import quantity
-from hf_gateway.wire.fields import text_of
+from hf_gateway.wire.fields import finite_of, shown_number, text_of
 
 
 def label_lists(data: Any, count: int, *, target: str) -> list[list[Label]]:
@@ -55,7 +54,8 @@ def _label(entry: Any, index: int, target: str) -> Label:
     name = text_of(entry.get("label")) if isinstance(entry, dict) else None
     if name is None:
         raise BadResponse(f"answered for input {index} with an entry that has no label", target=target)
-    score: Any = entry.get("score")
-    if type(score) not in (int, float) or not math.isfinite(score):
-        raise BadResponse(f"the score of a label of input {index} is {score!r:.40}, not a number", target=target)
-    return Label(name, float(score))
+    score = finite_of(entry.get("score"))
+    if score is None:
+        shown = shown_number(entry.get("score"))
+        raise BadResponse(f"the score of a label of input {index} is {shown}, not a finite number", target=target)
+    return Label(name, score)

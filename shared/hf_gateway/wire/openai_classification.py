@@ -3,7 +3,6 @@
 Sources: infinity_emb/fastapi_schemas/pymodels.py; docs.sglang.io, "Classification API", whose form is vLLM's.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from hf_gateway.values.http import HttpRequest, HttpResponse
 from hf_gateway.values.labels import ClassifyAnswer, Label
 from hf_gateway.values.usage import Usage, parse_token_count
 from hf_gateway.values.wording import quantity
-from hf_gateway.wire.fields import object_of, text_of
+from hf_gateway.wire.fields import finite_of, object_of, text_of
 from hf_gateway.wire.http import post_json, read_json
 from hf_gateway.wire.labels import label_lists
 from hf_gateway.wire.openai import endpoint
@@ -63,15 +62,13 @@ def _best_of_each(entries: list[dict[str, Any]], count: int, target: str) -> lis
                 "which text",
                 target=target,
             )
-        if not isinstance(scores, list) or not scores or not all(map(_is_number, scores)) or name is None:
+        numbers = [finite_of(score) for score in scores] if isinstance(scores, list) else []
+        known = [number for number in numbers if number is not None]
+        if name is None or not known or len(known) != len(numbers):
             raise BadResponse(f"answered for input {index} without a label or its probabilities", target=target)
-        places[index] = [Label(name, float(max(scores)))]
+        places[index] = [Label(name, max(known))]
     if len(places) != count:
         raise BadResponse(
             f"answered with labels of {quantity(len(places), 'input')} for {quantity(count, 'input')}", target=target
         )
     return [places[index] for index in range(count)]
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)

@@ -4,7 +4,6 @@ Cohere made the API; vLLM, infinity, Jina and llama.cpp have the same request, a
 or `data`, called `relevance_score` or `score`, or in a list by itself.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from hf_gateway.values.http import HttpRequest, HttpResponse
 from hf_gateway.values.rerank import RerankAnswer, Scale
 from hf_gateway.values.usage import Usage, parse_cost, parse_token_count
 from hf_gateway.values.wording import quantity
-from hf_gateway.wire.fields import object_of, text_of
+from hf_gateway.wire.fields import finite_of, object_of, shown_number, text_of
 from hf_gateway.wire.http import post_json, read_json
 
 TRUNCATE_FIELD = "truncate_prompt_tokens"
@@ -42,10 +41,9 @@ def scores_of(entries: list[Any], count: int, name: str, *, target: str) -> list
                 "which document",
                 target=target,
             )
-        score = _finite(entry.get(name))
+        score = finite_of(entry.get(name))
         if score is None:
-            found = entry.get(name)  # an int of thousands of digits cannot be written
-            shown = found if isinstance(found, float) else type(found).__name__
+            shown = shown_number(entry.get(name))
             raise BadResponse(f"the score of document {index} is {shown}, not a finite number", target=target)
         scores[index] = score
     if len(scores) != count:
@@ -53,15 +51,6 @@ def scores_of(entries: list[Any], count: int, name: str, *, target: str) -> list
             f"answered with {quantity(len(scores), 'score')} for {quantity(count, 'document')}", target=target
         )
     return [scores[index] for index in range(count)]
-
-
-def _finite(value: Any) -> float | None:
-    """Return a number as a float; None for anything else, including booleans, and for what no float can represent."""
-    try:
-        number = float(value) if type(value) in (int, float) else math.nan
-    except OverflowError:  # JSON has ints of any size
-        return None
-    return number if math.isfinite(number) else None
 
 
 def encode_rerank(

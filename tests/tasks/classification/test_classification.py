@@ -270,10 +270,10 @@ BAD: list[tuple[str, Any, str]] = [
     ("too few", Reply(200, [label_list("a")]), "labels of 1 input for 2 inputs"),
     ("too many", Reply(200, [label_list("a")] * 3), "labels of 3 inputs for 2 inputs"),
     ("an empty list", Reply(200, [label_list("a"), []]), "without a label for input 1"),
-    ("null", Reply(200, [[{"label": "a", "score": None}]] * 2), "is None, not a number"),
+    ("null", Reply(200, [[{"label": "a", "score": None}]] * 2), "is None, not a finite number"),
     ("NaN", Reply(200, b'[[{"label":"a","score":NaN}],[{"label":"a","score":1}]]'), ""),
     ("Infinity", Reply(200, b'[[{"label":"a","score":1e999}],[{"label":"a","score":1}]]'), ""),
-    ("true", Reply(200, [[{"label": "a", "score": True}]] * 2), "is True, not a number"),
+    ("true", Reply(200, [[{"label": "a", "score": True}]] * 2), "is True, not a finite number"),
     ("no label", Reply(200, [[{"score": 0.5}]] * 2), "an entry that has no label"),
     ("labels without scores", Reply(200, [["a"], ["b"]]), "an entry that has no label"),
 ]
