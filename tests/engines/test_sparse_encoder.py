@@ -13,6 +13,8 @@ from tests.support.tiny_encoders import TEXTS, encoder, sparse_encoder
 if COLLECTED:
     from sentence_transformers import SparseEncoder
 
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("torch")]
+
 PROMPTS = {"query": "query: ", "document": "passage: "}
 FITTING = [text for text in TEXTS if "goes on and on" not in text]
 

@@ -231,6 +231,22 @@ def test_bm25_and_a_model_are_not_mixed(make: Make, server: FakeTEI) -> None:
         make([*chain(server), "bm25"])
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"model": "a/splade"}, {"model": "b/splade"}),
+        ({"space": {"model": MODEL, "dimension": 30522}}, {"space": {"model": MODEL, "dimension": 28996}}),
+        ({"space": {"model": MODEL, "pooling": "splade"}}, {"space": {"model": MODEL, "pooling": "splade-sum"}}),
+    ],
+    ids=["models", "vocabularies", "poolings"],
+)
+def test_targets_of_two_spaces_are_refused_when_the_chain_is_built(one: dict[str, Any], other: dict[str, Any]) -> None:
+    targets = [Target.of({"kind": "tei", "url": "http://127.0.0.1:9", **fields}) for fields in (one, other)]
+    with pytest.raises(errors.SpaceMismatch, match="do not share one vector space"):
+        SparseGateway(MODEL, targets)
+    assert SparseGateway(MODEL, targets, on_space_change="separate").final_space is None
+
+
 # The gateway.
 
 
