@@ -93,6 +93,20 @@ class TestOpenAIForm:
             fake.always(Reply(404, {"detail": "Not Found"}))
             assert [each.answers for each in gateway.check()] == [False]
 
+    def test_check_finds_the_list_of_models_beside_a_complete_url(self) -> None:
+        with FakeOpenAI(models=[MODEL]) as fake:
+            (checked,) = RerankGateway(MODEL, [f"openai:{fake.url}/v1/rerank"]).check()
+            assert (checked.answers, [request.path for request in fake.requests]) == (
+                True,
+                ["/v1/models", "/v1/rerank"],
+            )
+
+    def test_a_document_too_large_for_the_body_is_an_error_and_not_sent(self, form: str) -> None:
+        with FakeOpenAI(models=None) as fake:
+            with pytest.raises(errors.ContextOverflow, match=r"document 1 of 2: too large for this target"):
+                RerankCaller(form, [f"openai:{fake.url}"]).rerank(QUERY, ["short", "x" * 8_000_000])
+            assert [len(request.body) < 1000 for request in fake.requests] in ([], [True])
+
     @pytest.mark.parametrize("scores", ["percent", 3, None])
     def test_an_unknown_scale_is_an_error_when_the_chain_is_built(self, scores: Any) -> None:
         with pytest.raises(errors.ConfigError, match="scores is 'auto', 'probability' or 'logit'"):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_gateway.settings.config_file import read_chain
+from hf_gateway.settings.config_file import read_chain, read_config
 from hf_gateway.settings.embedding import EmbedSettings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -49,9 +49,12 @@ def test_the_commands_of_the_readme_are_real() -> None:
 
 
 def test_the_config_of_the_readme_is_read(tmp_path: Path) -> None:
-    (toml,) = blocks("toml")
-    (tmp_path / "hf-gateway.toml").write_text(toml)
+    first, *others = blocks("toml")
+    (tmp_path / "hf-gateway.toml").write_text(first)
     assert read_chain("docs", EmbedSettings)["model"] == "BAAI/bge-small-en-v1.5"
+    for shown in others:
+        (tmp_path / "shown.toml").write_text(shown)
+        assert read_config(tmp_path / "shown.toml")[1]
 
 
 def test_the_extras_of_the_readme_are_those_of_the_package() -> None:
