@@ -1,6 +1,8 @@
 """Sparse vectors in three arrays, and what they are compared by."""
 
+import copy
 import math
+import pickle
 import random
 from array import array
 
@@ -37,6 +39,12 @@ def test_parts() -> None:
     assert [*VECTORS] != VECTORS
     with pytest.raises(ValueError, match="2 indexes and 1 values"):
         SparseVectors(array("I", [1, 2]), array("f", [1.0]), array("Q", [0, 2]))
+
+
+def test_copies_and_pickles_are_equal() -> None:
+    for copied in (pickle.loads(pickle.dumps(VECTORS)), copy.deepcopy(VECTORS)):
+        assert copied == VECTORS
+        assert copied is not VECTORS
 
 
 def test_the_dot_product() -> None:

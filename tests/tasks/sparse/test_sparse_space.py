@@ -34,6 +34,10 @@ def in_float16(texts: list[str]) -> Any:
     ]
 
 
+def only_ascii(texts: list[str]) -> Any:
+    return [row if text.isascii() else [] for text, row in zip(texts, word_weights(texts), strict=True)]
+
+
 def shuffled(texts: list[str]) -> Any:
     return word_weights([*texts[1:], *texts[:1]])
 
@@ -71,6 +75,17 @@ def test_small_differences_of_computing_are_the_same_space(make: Make, primary: 
         primary.always(Reply(401), path=PATH)
         assert call.embed(["one"]).served_by == (f"tei:{backup.url}",)
         assert 0.999 < (call.gateway.status()[1].worst_cosine or 0) < 1
+
+
+def test_texts_without_entries_are_the_same_on_both_sides_and_differ_from_others(make: Make) -> None:
+    with splade(sparse=only_ascii) as first, splade(sparse=only_ascii) as same, splade() as other:
+        call = make(chain(first, same, other))
+        call.served_by()
+        first.always(Reply(401), path=PATH)
+        assert call.embed(["one"]).served_by == (f"tei:{same.url}",)
+        same.always(Reply(401), path=PATH)
+        call.refused(errors.AllTargetsFailed)
+        assert call.gateway.status()[2].space_check == "quarantined"
 
 
 def test_a_model_that_is_replaced_behind_its_address_is_noticed_in_the_next_answer(
