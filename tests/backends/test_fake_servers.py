@@ -152,6 +152,27 @@ def test_tei_reranks_as_its_schema_says() -> None:
         conforms_to_tei(each.json(), "ErrorResponse")
 
 
+def test_tei_embeds_sparsely_as_its_schema_says() -> None:
+    body = {"inputs": ["a b a", "c"], "truncate": False}
+    conforms_to_tei(body, "EmbedSparseRequest")
+    with FakeTEI(pooling="splade") as server:
+        answer = post(f"{server.url}/embed_sparse", body)
+        single = post(f"{server.url}/embed_sparse", {"inputs": "a b a"})
+        refused = [
+            post(f"{server.url}/embed_sparse", {**body, "inputs": inputs}) for inputs in ([], ["a"] * 33, ["a " * 300])
+        ]
+        conforms_to_tei(httpx.get(f"{server.url}/info").json(), "Info")
+    with FakeTEI() as server:
+        refused.append(post(f"{server.url}/embed_sparse", body))
+    for each in (answer, single):
+        conforms_to_tei(each.json(), "EmbedSparseResponse")
+    assert [len(entries) for entries in answer.json()] == [2, 1]
+    assert single.json() == answer.json()[:1]
+    assert (answer.headers["x-compute-tokens"], [each.status_code for each in refused]) == ("8", [400, 422, 422, 424])
+    for each in refused:
+        conforms_to_tei(each.json(), "ErrorResponse")
+
+
 def test_tei_labels_as_its_schema_says() -> None:
     body = {"inputs": [["a b"], ["c", "d e"]], "raw_scores": False, "truncate": False}
     conforms_to_tei(body, "PredictRequest")

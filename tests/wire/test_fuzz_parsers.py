@@ -172,6 +172,10 @@ WIRES: dict[str, tuple[Callable[[HttpResponse], Any], Any]] = {
         lambda response: ranking.decode_rerank(response, 1, None, target=TARGET),
         {"results": [{"index": 0, "relevance_score": 1}], "meta": {"tokens": {"input_tokens": 3}, "billed_units": {}}},
     ),
+    "tei sparse vectors": (
+        lambda response: tei.decode_embed_sparse(response, 2, target=TARGET),
+        [[{"index": 7, "value": 0.5}, {"index": 0, "value": -1}], []],
+    ),
     "tei labels": (
         lambda response: tei.decode_predict(response, 2, target=TARGET),
         [[{"label": "a", "score": 0.5}], [{"label": "b", "score": -1}, {"label": "a", "score": 2.0}]],

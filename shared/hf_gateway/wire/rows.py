@@ -61,9 +61,10 @@ def _sparse_row(place: int, row: Any, target: str) -> dict[int, float]:
     for entry in row:
         fields: dict[str, Any] = entry if isinstance(entry, dict) else {}
         index, value = fields.get("index"), fields.get("value")
-        if type(index) is not int or not 0 <= index <= MAX_INDEX or index in found:
-            what = "is repeated" if index in found else "is not an index"
-            raise BadResponse(f"vector {place} has an entry whose index {index!r:.40} {what}", target=target)
+        if type(index) is not int or not 0 <= index <= MAX_INDEX:
+            raise BadResponse(f"vector {place} has an entry whose index {index!r:.40} is not an index", target=target)
+        if index in found:
+            raise BadResponse(f"vector {place} has an entry whose index {index} is repeated", target=target)
         if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
             raise BadResponse(f"vector {place} has the value {value!r:.40} at {index}, not a number", target=target)
         found[index] = value

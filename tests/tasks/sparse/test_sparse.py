@@ -125,6 +125,7 @@ def entry(index: Any, value: Any) -> list[list[dict[str, Any]]]:
         (Reply(200, entry(2**32, 1.0)), "index 4294967296"),
         (Reply(200, entry(1.5, 1.0)), "index 1.5"),
         (Reply(200, entry(True, 1.0)), "index True"),
+        (Reply(200, entry([], 1.0)), "index []"),
         (Reply(200, entry(1, None)), "value None"),
         (Reply(200, entry(1, "1")), "value '1'"),
         (Reply(200, entry(1, True)), "value True"),
