@@ -1,6 +1,6 @@
 """Classification by text-embeddings-inference."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from hf_gateway.backends.base import ProbeReport
 from hf_gateway.backends.batching import Texts
@@ -8,8 +8,15 @@ from hf_gateway.backends.classification import ClassifyAbility
 from hf_gateway.backends.tei import TeiServer
 from hf_gateway.errors import BadResponse, BatchTooLarge, ModelNotFound, Unsupported
 from hf_gateway.runtime.effects import Effects
+from hf_gateway.values.http import json_size
 from hf_gateway.values.labels import ClassifyAnswer, ClassifyRequest, Label, entailment, zero_shot_scores
+from hf_gateway.values.usage import sum_usage
 from hf_gateway.wire import tei
+
+Pair = tuple[str, str]
+"""A text, and the sentence of a label."""
+ENVELOPE_BYTES = 4096
+"""Reserved for the rest of a body around the pairs."""
 
 
 class Prediction:
@@ -45,20 +52,36 @@ class Prediction:
             )
         names = [info.labels[place] for place in found]
         pairs = [(text, hypothesis) for text in request.texts for hypothesis in request.hypotheses]
-        answer: ClassifyAnswer = yield from self._predict(request, pairs, raw_scores=True)
-        logits = [_scores_of(labels, names, label) for labels in answer.labels]
+        answers: list[ClassifyAnswer] = []
+        for part in _parts(pairs, info.max_texts, self._ability.max_bytes):  # one text may have more labels than fit
+            answers += [(yield from self._predict(request, part, raw_scores=True))]
+        logits = [_scores_of(labels, names, label) for answer in answers for labels in answer.labels]
         width = len(request.labels)
         scored = [
             zero_shot_scores(logits[start : start + width], multi_label=request.multi_label)
             for start in range(0, len(logits), width)
         ]
         labels = [list(map(Label, request.labels, scores)) for scores in scored]
-        return ClassifyAnswer(labels, answer.usage)
+        return ClassifyAnswer(labels, sum_usage([answer.usage for answer in answers]))
 
     def _predict(self, request: ClassifyRequest, inputs: Sequence[Sequence[str]], *, raw_scores: bool) -> Effects:
         message = tei.encode_predict(self._url, inputs, truncate=request.truncate, raw_scores=raw_scores)
         response = yield from self._ability.ask(message)
         return tei.decode_predict(response, len(inputs), target=self._ability.target.label)
+
+
+def _parts(pairs: Sequence[Pair], most: int, max_bytes: int) -> Iterator[list[Pair]]:
+    """Divide pairs by their number and their bytes; a pair that is too large is a part by itself."""
+    part: list[Pair] = []
+    room = max_bytes - ENVELOPE_BYTES
+    for pair in pairs:
+        size = sum(map(json_size, pair)) + 3
+        if part and (len(part) >= most or size > room):
+            yield part
+            part, room = [], max_bytes - ENVELOPE_BYTES
+        part.append(pair)
+        room -= size
+    yield part
 
 
 def _scores_of(labels: Sequence[Label], names: Sequence[str], target: str) -> tuple[float, float]:

@@ -204,6 +204,24 @@ class TestBatches:
         for text, found in zip(texts, result, strict=True):
             assert {each.label: each.score for each in found} == pytest.approx(zero_shot(text, labels))
 
+    def test_divide_the_labels_of_one_text_that_are_more_than_a_server_takes(self, make: Make) -> None:
+        labels = [f"label {number}" for number in range(40)]
+        with tei(labels=NLI, max_client_batch_size=16, payload_limit=4_000_000) as server:
+            result = make([f"tei:{server.url}"])(["one", "two"], labels)
+            sizes = [len(request.json["inputs"]) for request in server.requests if request.path == "/predict"]
+            assert sizes == [16, 16, 8] * 2
+            assert result.usage.input_tokens == 2 * 40 * 8  # words and marks of a pair
+        for text, found in zip(("one", "two"), result, strict=True):
+            assert {each.label: each.score for each in found} == pytest.approx(zero_shot(text, labels))
+
+    def test_divide_the_labels_of_a_long_text_by_bytes(self, make: Make) -> None:
+        labels, text = ["a", "b", "c", "d", "e"], "word " * 100_000
+        with tei(labels=NLI, max_input_length=1_000_000) as server:
+            (found,) = make([f"tei:{server.url}"])([text], labels)
+            sizes = [len(request.json["inputs"]) for request in server.requests if request.path == "/predict"]
+        assert sizes == [3, 2]
+        assert {each.label: each.score for each in found} == pytest.approx(zero_shot(text, labels))
+
     def test_send_each_text_of_a_call_once(self, make: Make) -> None:
         with tei() as server:
             result = make([f"tei:{server.url}"])(["a", "b", "a", "a"])
