@@ -17,14 +17,18 @@ from hf_gateway.wire import (
     hf_router,
     hub_account,
     hub_models,
+    images,
     ollama,
     ollama_chat,
     openai,
     openai_chat,
     openai_classification,
+    openai_images,
+    provider_images,
     ranking,
     tei,
 )
+from tests.servers.images import base64_of, png
 from tests.support.nasty import LONG_NUMBER, all_survive, changed, places, survives
 
 TARGET = "t"
@@ -148,6 +152,58 @@ def typed_catalogue(response: HttpResponse) -> None:
         hash(entry)
 
 
+def drawn(provider: str) -> Callable[[HttpResponse], Any]:
+    """Return what reads an answer of a provider, and the images in it that are not elsewhere."""
+
+    def read(response: HttpResponse) -> None:
+        found = provider_images.FORMS[provider](response, TARGET)
+        if isinstance(found, provider_images.Pending):
+            assert found.path.isascii()
+        elif found.data is not None:
+            images.image_of(found.data, target=TARGET, seed=found.seed)
+        elif found.url is not None and found.url.startswith("data:"):
+            images.decode_data_url(found.url, target=TARGET)
+
+    return read
+
+
+def listed_images(response: HttpResponse) -> None:
+    found = openai_images.decode(response, 2, target=TARGET)
+    for image in found.images:
+        if image.data is not None:
+            images.image_of(image.data, target=TARGET, seed=image.seed)
+
+
+IMAGE = base64_of(png("x"))
+LISTED = {
+    "data": [{"b64_json": IMAGE, "seed": 1}, {"url": "https://x/a.png"}],
+    "usage": {"input_tokens": 1},
+    "model": "m",
+}
+FAL = {
+    "images": [{"url": f"data:image/png;base64,{IMAGE}"}],
+    "has_nsfw_concepts": [False],
+    "timings": {"inference": 1},
+    "seed": 1,
+}
+QUEUED = {"status": "IN_QUEUE", "request_id": "r", "response_url": "https://queue.fal.run/a/requests/r"}
+PREDICTION = {
+    "id": "i",
+    "status": "succeeded",
+    "output": ["https://x/a.png"],
+    "urls": {"get": "https://x/p"},
+    "metrics": {"predict_time": 1},
+}
+JOB = {
+    "id": "i",
+    "status": "completed",
+    "outputs": ["https://x/a.png"],
+    "has_nsfw_contents": [False],
+    "urls": {"get": "https://x/p"},
+    "timings": {"inference": 1},
+}
+
+
 WIRES: dict[str, tuple[Callable[[HttpResponse], Any], Any]] = {
     "tei info": (typed_info, INFO),
     "tei vectors": (lambda response: tei.decode_embed(response, 2, target=TARGET), [[1.0, 2.0], [3.0, 4.0]]),
@@ -232,6 +288,20 @@ WIRES: dict[str, tuple[Callable[[HttpResponse], Any], Any]] = {
         lambda response: [each.to_dict() for each in hub_models.decode_list(response, NOW)],
         [ON_THE_HUB],
     ),
+    "images of OpenAI's form": (listed_images, LISTED),
+    "an image of together": (drawn("together"), {"id": "i", "data": [{"b64_json": IMAGE}]}),
+    "an image of fal-ai": (drawn("fal-ai"), FAL),
+    "a job of fal-ai": (drawn("fal-ai"), QUEUED),
+    "an image of replicate": (drawn("replicate"), PREDICTION),
+    "a job of replicate": (drawn("replicate"), {**PREDICTION, "status": "processing", "output": None}),
+    "an image of wavespeed": (drawn("wavespeed"), {"code": 200, "data": JOB}),
+    "a job of wavespeed": (drawn("wavespeed"), {"code": 200, "data": {**JOB, "status": "created"}}),
+    "an image of zai-org": (
+        drawn("zai-org"),
+        {"id": "i", "task_status": "SUCCESS", "image_result": [{"url": "https://x/a.png"}]},
+    ),
+    "a job of zai-org": (drawn("zai-org"), {"id": "i", "task_status": "PROCESSING"}),
+    "an image of hf-inference": (drawn("hf-inference"), {"error": "x", "estimated_time": 1}),
     "a tree": (hub_models.decode_tree, [{"type": "file", "path": "a", "size": 1, "lfs": {"size": 1, "oid": "0" * 64}}]),
 }
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from hf_gateway.errors import BadResponse, GatewayError
 from hf_gateway.values.http import HttpResponse
-from hf_gateway.values.image import GeneratedImage, image_type
+from hf_gateway.values.image import MAX_SEED, GeneratedImage, image_type
 from hf_gateway.values.wording import quantity
 from hf_gateway.wire.classify import classify, classify_inside
 from hf_gateway.wire.json import loads
@@ -135,9 +135,14 @@ def compute_seconds(value: Any) -> float | None:
     """Return seconds of computing, a number in JSON or in a header; None for anything else."""
     try:
         found = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return found if 0 <= found < 1e9 and not isinstance(value, bool) else None
+
+
+def reported_seed(value: Any) -> int | None:
+    """Return a seed that an answer reports; None for anything that cannot be one."""
+    return value if type(value) is int and 0 <= value <= MAX_SEED else None
 
 
 def _is_binary(response: HttpResponse) -> bool:

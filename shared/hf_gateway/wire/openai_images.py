@@ -104,7 +104,7 @@ def decode(response: HttpResponse, count: int, *, target: str) -> ImageList:
 
 
 def _image_in(entry: Any, target: str) -> NamedImage:
-    seed = entry.get("seed") if type(entry.get("seed")) is int else None
+    seed = images.reported_seed(entry.get("seed"))
     if entry.get("b64_json"):
         return NamedImage(images.decode_base64(entry["b64_json"], target=target), seed=seed)
     if url := text_of(entry.get("url")):

@@ -81,7 +81,7 @@ def _read_fal(response: HttpResponse, target: str) -> Step:
     timings = object_of(data.get("timings"))
     return Drawn(
         url=_url(_first(data.get("images"), target).get("url"), target),
-        seed=_seed(data.get("seed")),
+        seed=images.reported_seed(data.get("seed")),
         seconds=images.compute_seconds(timings.get("inference")),
         job=text_of(data.get("request_id")),
     )
@@ -168,10 +168,6 @@ def _path(url: Any, target: str) -> str:
     if len(path) < 2 or not _PATH.fullmatch(path) or ".." in path.split("/"):
         raise BadResponse("answered with a job that cannot be asked for: it names no valid URL", target=target)
     return path
-
-
-def _seed(value: Any) -> int | None:
-    return value if type(value) is int and value >= 0 else None
 
 
 def _failed_job(words: Any, target: str) -> GatewayError:
