@@ -40,10 +40,16 @@ from hf_gateway.values.target import Target
 
 # The factory's results are defined on a higher floor, which only a type checker needs to see from here.
 if TYPE_CHECKING:
+    from hf_gateway.settings.classification import ClassifyArguments, ClassifyKeywords, ClassifySettings
+    from hf_gateway.settings.image import ImageArguments, ImageKeywords, ImageSettings
     from hf_gateway.settings.rerank import RerankArguments, RerankKeywords, RerankSettings
+    from hf_gateway.settings.sparse import SparseArguments, SparseKeywords, SparseSettings
     from hf_gateway.tasks.chat.gateway import ChatGateway
+    from hf_gateway.tasks.classification.gateway import ClassifyGateway
     from hf_gateway.tasks.embedding.gateway import EmbeddingGateway
+    from hf_gateway.tasks.image.gateway import ImageGateway
     from hf_gateway.tasks.rerank.gateway import RerankGateway
+    from hf_gateway.tasks.sparse.gateway import SparseGateway
 
 log = logger(__name__)
 
@@ -261,8 +267,8 @@ class BaseGateway:
 class Gateway(BaseGateway):
     """A model, from the first of its targets that can serve it.
 
-    Building one returns the gateway of the task: an `EmbeddingGateway`, a `ChatGateway`, a `RerankGateway`, or that of a task of
-    another package.
+    Building one returns the gateway of the task: an `EmbeddingGateway`, a `ChatGateway`, a `RerankGateway`, an `ImageGateway`, a
+    `ClassifyGateway`, a `SparseGateway`, or that of a task of another package.
 
     Example:
         ```python
@@ -276,7 +282,7 @@ class Gateway(BaseGateway):
     Args:
         model: Hub id of the model, or a folder.
         targets: in order of preference; strings or `Target`s.
-        task: "embedding", "chat" or "rerank"; methods, settings and checks depend on it.
+        task: "embedding", "chat", "rerank", "image", "classification" or "sparse"; methods, settings and checks depend on it.
         transport: sends the requests; by default over HTTP.
         clock: measures the time; by default the machine's.
         settings: the other fields of the task's settings, such as `timeout`, `api_key`, `temperature`.
@@ -319,6 +325,39 @@ class Gateway(BaseGateway):
         clock: Clock | None = None,
         **settings: "Unpack[RerankKeywords]",
     ) -> "RerankGateway": ...
+    @overload
+    def __new__(
+        cls,
+        model: str | None = None,
+        targets: TargetsInput = None,
+        *,
+        task: Literal["image"],
+        transport: Transport | None = None,
+        clock: Clock | None = None,
+        **settings: "Unpack[ImageKeywords]",
+    ) -> "ImageGateway": ...
+    @overload
+    def __new__(
+        cls,
+        model: str | None = None,
+        targets: TargetsInput = None,
+        *,
+        task: Literal["classification"],
+        transport: Transport | None = None,
+        clock: Clock | None = None,
+        **settings: "Unpack[ClassifyKeywords]",
+    ) -> "ClassifyGateway": ...
+    @overload
+    def __new__(
+        cls,
+        model: str | None = None,
+        targets: TargetsInput = None,
+        *,
+        task: Literal["sparse"],
+        transport: Transport | None = None,
+        clock: Clock | None = None,
+        **settings: "Unpack[SparseKeywords]",
+    ) -> "SparseGateway": ...
     def __new__(
         cls,
         model: str | None = None,  # noqa: ARG004 - only the task is used here; `help` shows these
@@ -347,6 +386,21 @@ class Gateway(BaseGateway):
     def from_settings(
         cls, settings: "RerankSettings", *, transport: Transport | None = None, clock: Clock | None = None
     ) -> "RerankGateway": ...
+    @overload
+    @classmethod
+    def from_settings(
+        cls, settings: "ImageSettings", *, transport: Transport | None = None, clock: Clock | None = None
+    ) -> "ImageGateway": ...
+    @overload
+    @classmethod
+    def from_settings(
+        cls, settings: "ClassifySettings", *, transport: Transport | None = None, clock: Clock | None = None
+    ) -> "ClassifyGateway": ...
+    @overload
+    @classmethod
+    def from_settings(
+        cls, settings: "SparseSettings", *, transport: Transport | None = None, clock: Clock | None = None
+    ) -> "SparseGateway": ...
     @overload
     @classmethod
     def from_settings(
@@ -390,6 +444,26 @@ class Gateway(BaseGateway):
     def from_config(
         cls, name: str, path: str | Path | None = None, *, task: Literal["rerank"], **changes: "Unpack[RerankArguments]"
     ) -> "RerankGateway": ...
+    @overload
+    @classmethod
+    def from_config(
+        cls, name: str, path: str | Path | None = None, *, task: Literal["image"], **changes: "Unpack[ImageArguments]"
+    ) -> "ImageGateway": ...
+    @overload
+    @classmethod
+    def from_config(
+        cls,
+        name: str,
+        path: str | Path | None = None,
+        *,
+        task: Literal["classification"],
+        **changes: "Unpack[ClassifyArguments]",
+    ) -> "ClassifyGateway": ...
+    @overload
+    @classmethod
+    def from_config(
+        cls, name: str, path: str | Path | None = None, *, task: Literal["sparse"], **changes: "Unpack[SparseArguments]"
+    ) -> "SparseGateway": ...
     @overload
     @classmethod
     def from_config(cls, name: str, path: str | Path | None = None, *, task: str, **changes: Any) -> "Gateway": ...

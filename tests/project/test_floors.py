@@ -105,6 +105,9 @@ FACTORY = {
     ("hf_gateway.gateway", "hf_gateway.tasks.embedding.gateway", "EmbeddingGateway"),
     ("hf_gateway.gateway", "hf_gateway.tasks.chat.gateway", "ChatGateway"),
     ("hf_gateway.gateway", "hf_gateway.tasks.rerank.gateway", "RerankGateway"),
+    ("hf_gateway.gateway", "hf_gateway.tasks.image.gateway", "ImageGateway"),
+    ("hf_gateway.gateway", "hf_gateway.tasks.classification.gateway", "ClassifyGateway"),
+    ("hf_gateway.gateway", "hf_gateway.tasks.sparse.gateway", "SparseGateway"),
 }
 """What type checkers alone see from below: `Gateway(..., task=...)` is overloaded by what it builds, of a higher floor."""
 

@@ -27,7 +27,8 @@ from typing import assert_type
 
 from pydantic import SecretStr
 
-from hf_gateway import ChatGateway, EmbeddingGateway, Gateway, ImageGateway, ImageResult, RerankGateway, RerankResult, Target
+from hf_gateway import ChatGateway, ClassifyGateway, EmbeddingGateway, Gateway, ImageGateway, ImageResult, RerankGateway
+from hf_gateway import RerankResult, SparseGateway, Target
 from hf_gateway.settings.chat import ChatSettings
 from hf_gateway.settings.embedding import EmbedSettings
 from hf_gateway.values.secret import Secret
@@ -73,6 +74,13 @@ assert_type(ChatHFGateway.from_config("talk", temperature=0, tags=["a"]), ChatHF
 assert_type(HFGatewayEmbedding.from_config("docs", embed_batch_size=8), HFGatewayEmbedding)
 assert_type(HFGatewayLLM.from_config("talk", seed=1, num_output=8), HFGatewayLLM)
 assert_type(Gateway("m", task="rerank", top_n=3), RerankGateway)
+assert_type(Gateway("m", "hf", task="image", timeout=9), ImageGateway)
+assert_type(Gateway("m", "hf", task="image").generate("a cat"), ImageResult)
+assert_type(Gateway("m", task="classification", timeout=9), ClassifyGateway)
+assert_type(Gateway("m", ["bm25"], task="sparse"), SparseGateway)
+assert_type(Gateway.from_config("art", task="image", max_retries=0), ImageGateway)
+assert_type(Gateway.from_config("labels", task="classification"), ClassifyGateway)
+assert_type(Gateway.from_config("words", task="sparse", check_space=False), SparseGateway)
 assert_type(Gateway.from_config("best", task="rerank", scale="logit"), RerankGateway)
 assert_type(RerankGateway("m", ["tei:http://tei"]).rerank("q", ["a"], top_n=1), RerankResult)
 assert_type(HFGatewayReranker(model="m", targets=["local"], top_n=3), HFGatewayReranker)
@@ -97,6 +105,9 @@ Gateway("m", timeout="long")  # refused
 Gateway("m", temperature=0)  # refused
 Gateway("m", task="chat", dimensions=3)  # refused
 Gateway("m", task="rerank", temperature=0)  # refused
+Gateway("m", task="image", dimensions=3)  # refused
+Gateway("m", task="classification", temperature=0)  # refused
+Gateway("m", task="sparse", dimensions=3)  # refused
 Gateway("m", targets=3)  # refused
 Gateway.from_config("docs", temprature=0)  # refused
 EmbedSettings.from_config("docs", timeout="long")  # refused
