@@ -17,7 +17,7 @@ import pytest
 from hf_gateway import ImageGateway, Target, errors
 from hf_gateway.engines import open_image_engine, require_image_engine, sources
 from hf_gateway.engines.sources import ModelFiles
-from hf_gateway.values.image import ImageRequest, image_type
+from hf_gateway.values.image import ImageRequest, file_type
 from tests.servers.router import FakeHub, HubModel
 from tests.support.image_callers import FORMS, ImageCaller
 from tests.support.late import COLLECTED
@@ -101,7 +101,7 @@ class TestSeeds:
         result = call.generate(PROMPT, n=2, seed=5)
         assert [image.seed for image in result] == [5, 6]
         assert call.generate(PROMPT, seed=6)[0].data == result[1].data != result[0].data
-        assert (result.usage.images, result.mime, image_type(result[0].data)) == (2, "image/png", "image/png")
+        assert (result.usage.images, result.mime, file_type(result[0].data)) == (2, "image/png", "image/png")
         assert result.usage.seconds is not None
         assert pixels(result[0].data)[0] == (SIDE_PIXELS, SIDE_PIXELS)
 

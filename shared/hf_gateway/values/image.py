@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from hf_gateway.errors import BatchTooLarge, InvalidRequest
+from hf_gateway.values.image_type import image_type
 from hf_gateway.values.result import Result
 from hf_gateway.values.text import utf8_bytes
 from hf_gateway.values.text_batches import text_fault
@@ -32,15 +33,10 @@ EXTENSIONS = {
 """The media types of images that are accepted, with the endings of their files."""
 
 
-def image_type(data: bytes) -> str | None:
-    """Return the media type of a PNG, JPEG or WebP by its first bytes; None for anything else."""
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "image/png"
-    if data.startswith(b"\xff\xd8\xff"):
-        return "image/jpeg"
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "image/webp"
-    return None
+def file_type(data: bytes) -> str | None:
+    """Return the media type of an image that is accepted, by its first bytes: PNG, JPEG or WebP; None for anything else."""
+    found = image_type(data)
+    return found if found in EXTENSIONS else None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from hf_gateway.errors import BadResponse, GatewayError
 from hf_gateway.values.http import HttpResponse
-from hf_gateway.values.image import MAX_SEED, GeneratedImage, image_type
+from hf_gateway.values.image import MAX_SEED, GeneratedImage, file_type
 from hf_gateway.values.wording import quantity
 from hf_gateway.wire.classify import classify, classify_inside
 from hf_gateway.wire.json import loads
@@ -72,7 +72,7 @@ def decode_image(response: HttpResponse, *, target: str) -> bytes:
     """
     if not 200 <= response.status < 300:
         raise refusal(response, target=target)
-    if image_type(response.body) is None:
+    if file_type(response.body) is None:
         if response.body.lstrip()[:1] == b"{":
             read_json(response, target=target)  # raises the error that it has
         raise _not(response, "an image", target)
@@ -124,7 +124,7 @@ def image_of(data: bytes, *, target: str, seed: int | None = None) -> GeneratedI
     Raises:
         BadResponse: the bytes are not a PNG, JPEG or WebP.
     """
-    mime = image_type(data)
+    mime = file_type(data)
     if mime is None:
         what = "no bytes" if not data else "something else"
         raise BadResponse(f"answered with {what} instead of a PNG, JPEG or WebP", target=target)
@@ -146,7 +146,7 @@ def reported_seed(value: Any) -> int | None:
 
 
 def _is_binary(response: HttpResponse) -> bool:
-    return response.headers.get("content-type", "").startswith("image/") or image_type(response.body) is not None
+    return response.headers.get("content-type", "").startswith("image/") or file_type(response.body) is not None
 
 
 def _not(response: HttpResponse, wanted: str, target: str) -> BadResponse:
@@ -154,7 +154,7 @@ def _not(response: HttpResponse, wanted: str, target: str) -> BadResponse:
     start = response.body[:200].lstrip()
     if not response.body:
         what = "an empty body"
-    elif (mime := image_type(response.body)) is not None:
+    elif (mime := file_type(response.body)) is not None:
         what = f"an image ({mime})"
     elif start[:1] == b"<":
         what = "an HTML page"

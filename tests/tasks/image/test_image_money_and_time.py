@@ -17,7 +17,7 @@ from hf_gateway.ledger.budget_watch import BudgetWatcher
 from hf_gateway.ledger.prices import Price, PriceEntry
 from hf_gateway.observing import observer
 from hf_gateway.testing import Drawing, one_pixel
-from hf_gateway.values.image import image_type
+from hf_gateway.values.image import file_type
 from tests.servers.image_router import TOKEN, FakeImageRouter
 from tests.servers.images import png
 from tests.servers.openai import FakeOpenAI
@@ -162,7 +162,7 @@ def test_the_double_of_a_server_makes_images_and_refuses_unknown_hosts(form: str
     servers = Drawing({"one:80": one_pixel})
     call = ImageCaller(form, ["openai:http://none:80", "openai:http://one:80"], transport=servers, max_retries=0)
     result = call.generate("a cat", n=2)
-    assert [image_type(image.data) for image in result] == ["image/png"] * 2
+    assert [file_type(image.data) for image in result] == ["image/png"] * 2
     assert result[0].data == one_pixel("a cat") != one_pixel("a dog")
     assert servers.requests == ["none:80", "one:80"]
     with pytest.raises(errors.ConnectFailed):

@@ -10,7 +10,7 @@ import pytest
 
 from hf_gateway import Gateway, ImageGateway, Target, errors
 from hf_gateway.ledger.prices import Price, PriceEntry
-from hf_gateway.values.image import GeneratedImage, image_type
+from hf_gateway.values.image import GeneratedImage, file_type
 from tests.servers.images import JPEG, WEBP, base64_of, image_list, png
 from tests.servers.loopback import Loopback, Recorded, Reply
 from tests.servers.openai import FakeOpenAI
@@ -500,7 +500,7 @@ class TestChain:
     ],
 )
 def test_the_type_of_an_image_is_that_of_its_first_bytes(data: bytes, mime: str | None) -> None:
-    assert image_type(data) == mime
+    assert file_type(data) == mime
 
 
 def test_an_image_is_saved_as_it_came(tmp_path: Any) -> None:
