@@ -275,6 +275,11 @@ def test_a_price_counts_for_the_target_that_is_written_the_same(
             "more decimals than are stored; the smallest amount is 0.000000000001 USD",
         ),
         (("models", "list", "--ledger", ""), "--ledger is empty; omit it"),
+        (("models", "list", "--task", "rernk"), "unknown task 'rernk'; did you mean 'rerank'?"),
+        (
+            ("models", "add", "a/m", "--task", "image", "--per-1000-documents", "1"),
+            "it may have a price for input, output, image, second",
+        ),
         (
             ("models", "list", "--ledger", "postgresql://root@127.0.0.1:abc/test"),
             "--ledger has an invalid port",

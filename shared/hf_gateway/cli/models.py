@@ -127,6 +127,8 @@ def _list(engine: "sa.Engine", arguments: argparse.Namespace, out: Any) -> int:
         and (hub_name is None or price_checks.task_of(entry.task) == hub_name)
         and (arguments.provider is None or entry.provider in providers)
     ]
+    if not found and arguments.task is not None:
+        price_checks.check_task(arguments.task)
     fetched = models.fetched_at(engine)
     if out is None:
         print_json(

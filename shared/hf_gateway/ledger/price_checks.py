@@ -18,10 +18,7 @@ _PROVIDER = re.compile(r"[a-z0-9][\w.-]*", re.ASCII)
 
 def as_looked_up(entry: PriceEntry) -> PriceEntry:
     """Return an entry with the task and provider by which calls are looked up. Raises ConfigError if it can match no call."""
-    listed_as = task_of(entry.task)
-    known = known_names()
-    if listed_as not in known:
-        raise ConfigError(f"unknown task {entry.task!r}{did_you_mean(entry.task, set(known))}")
+    listed_as = check_task(entry.task)
     paid = None if entry.provider is None else payee(entry.provider, entry.model)
     if paid is None or ":" not in paid:
         _check_routed(entry.model, paid)
@@ -41,6 +38,14 @@ def _check_routed(model: str, paid: str | None) -> None:
             f"{model!r} is not a model of the Hub: a model of another server needs that server with --provider, such as "
             "openai:https://api.example.com/v1, and so does a provider of Hugging Face"
         )
+
+
+def check_task(name: str) -> str:
+    """Return the name by which the price list knows a task. Raises ConfigError for an unknown one."""
+    listed_as, known = task_of(name), known_names()
+    if listed_as not in known:
+        raise ConfigError(f"unknown task {name!r}{did_you_mean(name, set(known))}")
+    return listed_as
 
 
 def task_of(name: str) -> str:
@@ -102,9 +107,10 @@ def check_entry(entry: PriceEntry) -> None:
     if not entry.price.is_known:
         raise ConfigError(f"no price is given for {entry.model}; write 0 if it is free")
     if not entry.price.applies_to(entry.task):
-        units = sorted(name for name, unit in PARTS.items() if unit in facts_of(entry.task).units)
+        units = {*facts_of(entry.task).units, "seconds"}
+        parts = [name for name, unit in PARTS.items() if unit in units]
         raise ConfigError(
-            f"no call of {entry.task} has this price of {entry.model}: it is paid by {', '.join(units)} or second"
+            f"no call of {entry.task} has this price of {entry.model}; it may have a price for {', '.join(parts)}"
         )
     for name in PARTS:
         price = getattr(entry.price, name)
