@@ -231,6 +231,7 @@ class BaseGateway:
                 streamed=streamed,
                 time=time.time(),
                 began=self._clock.now(),
+                timeout=self.settings.timeout,
                 details=details,
                 **details.request_columns(),
             ),

@@ -174,7 +174,7 @@ def test_an_answer_has_as_many_tokens_as_its_largest_limit_allows(call: dict[str
     assert tokens(ChatRequest.of("abcd", **call)) == 16 + 4 + output
 
 
-def test_where_time_is_paid_for_a_call_is_taken_to_last_a_minute() -> None:
+def test_where_time_is_paid_for_a_call_is_taken_to_last_as_long_as_it_may() -> None:
     prices = Prices([PriceEntry("m", provider="p", price=Price(second=Decimal(2)))])
     assert cost_ceiling(asked("a"), prices) == (Decimal(120), True)
 

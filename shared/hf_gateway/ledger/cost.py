@@ -18,8 +18,6 @@ CostSource = Literal["provider_reported", "router_price", "configured", "guide",
 
 SMALLEST = Decimal("1e-12")
 """USD to which amounts are rounded, half to even, as they are stored."""
-MAX_CALL_S = 60
-"""Assumed maximum duration of a call that is billed by time, in seconds."""
 
 
 def cost_of(tried: AttemptRecord, task: str, prices: Prices) -> tuple[Decimal | None, CostSource]:
@@ -106,7 +104,7 @@ def cost_ceiling(observation: Observation, prices: Prices) -> tuple[Decimal, boo
     if not dearest:
         return Decimal(0), all_known
     usage = observation.details.ceiling()
-    amounts = [price.amount(observation.task.name, usage, MAX_CALL_S) for price in dearest]
+    amounts = [price.amount(observation.task.name, usage, observation.timeout) for price in dearest]
     known = [amount for amount in amounts if amount is not None]
     most = max(known, default=Decimal(0))
     return _round_usd(most, ROUND_CEILING), all_known and len(known) == len(amounts)

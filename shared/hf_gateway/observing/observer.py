@@ -30,6 +30,8 @@ class Observation(RequestRecord):
 
     details: RequestDetails[Any, Any]
     """What the service of the task knows of the request."""
+    timeout: float = 60.0
+    """Seconds that the request may take, over all targets and retries."""
     error: BaseException | None = None
     """The error that the caller received."""
     waits: list[Future[BaseException | None]] = field(default_factory=list)
