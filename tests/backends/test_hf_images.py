@@ -238,6 +238,15 @@ class TestJobs:
         assert ImageCaller(form, [target(router, name)]).generate("a cat")[0].data == png("a cat")
         assert len(router.orders) == 1
 
+    @pytest.mark.parametrize("answer", [Reply(503), Reply(429), disconnect()], ids=str)
+    def test_a_job_that_cannot_be_asked_for_is_not_ordered_again(
+        self, form: str, hub: FakeHub, router: FakeImageRouter, answer: Any
+    ) -> None:
+        router.always(answer, path="/replicate/v1/predictions/job-1")
+        with pytest.raises(errors.BadResponse, match="its job could not be asked for"):
+            ImageCaller(form, [target(router, "replicate")]).generate("a cat")
+        assert len(router.orders) == 1
+
     @pytest.mark.parametrize("name", JOBS)
     def test_a_job_that_fails_is_a_failure_of_the_server(self, form: str, name: str, hub: FakeHub) -> None:
         with FakeImageRouter(failed="the GPU fell over") as router:
@@ -277,13 +286,20 @@ class TestJobs:
 
     @pytest.mark.parametrize(
         "url",
-        [None, "", 7, "https://evil.test/../../secret", "https://evil.test/a b", "not a url", "https://x:port:y"],
+        [
+            *(None, "", 7, "https://evil.test/../../secret", "https://evil.test/a b", "not a url", "https://x:port:y"),
+            *(
+                f"https://evil.test/{dots}/api/whoami-v2"
+                for dots in ("%2e%2e", ".%2E", "a%2F..", "%5c..", "%252e%252e", ".")
+            ),
+        ],
         ids=str,
     )
     def test_a_job_that_names_no_place_is_a_bad_response(self, hub: FakeHub, router: FakeImageRouter, url: Any) -> None:
         router.always(Reply(201, {"status": "processing", "output": None, "urls": {"get": url}}))
         with pytest.raises(errors.BadResponse):
             ImageCaller("sync", [target(router, "replicate")]).generate("a cat")
+        assert len(router.requests) == 1
 
     def test_a_question_has_the_headers_of_its_provider_and_the_payer(
         self, hub: FakeHub, router: FakeImageRouter

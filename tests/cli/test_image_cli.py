@@ -91,7 +91,7 @@ def test_for_machines_it_prints_one_document_without_the_bytes(
 def test_it_reads_the_prompt_from_stdin(primary: FakeOpenAI, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("a cat\n"))
     assert image("-o", "cat.png", server=primary) == 0
-    assert primary.requests[0].json["prompt"] == "a cat\n"
+    assert primary.requests[0].json["prompt"] == "a cat"
 
 
 def test_a_chain_of_the_file_is_used(primary: FakeOpenAI) -> None:

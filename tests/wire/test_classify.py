@@ -1,5 +1,6 @@
 """The failure table against answers of real servers (`data/error_bodies.yaml`), as a body and within a stream."""
 
+import base64
 import json
 import re
 from collections import Counter
@@ -408,3 +409,46 @@ def test_a_body_of_any_kind_has_a_class(status: int, body: bytes) -> None:
     assert len(str(found)) < 1200
     assert found.retry_after is None or 0 <= found.retry_after <= 60
     assert getattr(found, "limit", None) is None
+
+
+PIXELS = bytes(range(256)) * 2
+BASE64 = base64.b64encode(PIXELS).decode()
+LINES = "\n".join(BASE64[start : start + 76] for start in range(0, len(BASE64), 76))
+
+
+@pytest.mark.parametrize(
+    ("repeated", "mark"),
+    [
+        (BASE64, BASE64[60:80]),
+        (f"data:image/png;base64,{BASE64}", BASE64[60:80]),
+        (LINES, BASE64[200:220]),
+        (LINES.replace("\n", "\\n"), BASE64[200:220]),
+        (repr(b"\x89PNG\r\n\x1a\n" + b"SECRET BYTES " * 20), "SECRET"),
+        (repr(PIXELS)[2:-1], "\\xfe"),
+        (PIXELS.decode("latin-1"), "\\x8f"),
+        (PIXELS.decode("utf-8", "replace"), "\ufffd"),
+    ],
+    ids=["base64", "a data URL", "lines", "escaped lines", "a literal", "escaped", "latin-1", "undecodable"],
+)
+def test_a_file_that_a_server_repeats_is_not_in_the_error(repeated: str, mark: str) -> None:
+    words = f"Could not read {repeated} as an image: maximum batch size exceeded"
+    for body in (json.dumps({"error": {"message": words}}).encode(), words.encode()):
+        told = str(classify(400, {}, body))
+        assert told.startswith("Could not read ")
+        assert "[bytes]" in told
+        assert mark not in told
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "see https://huggingface.co/docs/inference-providers/tasks/text-to-image and https://huggingface.co/settings/tokens",
+        f"revision {'0123456789abcdef' * 4} does not exist",
+        "the input b'a cat on the moon' is text, and so is 'b'",
+        "Ошибка: неверный запрос, размер изображения слишком велик для этой модели и этого поставщика",
+        "图像尺寸太大" * 20,
+    ],
+    ids=["URLs", "a hash", "a short literal", "Cyrillic", "Chinese"],
+)
+def test_words_are_no_file(words: str) -> None:
+    assert words in str(classify(400, {}, json.dumps({"error": {"message": words}}).encode()))

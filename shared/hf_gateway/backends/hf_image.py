@@ -6,7 +6,7 @@ from hf_gateway.backends.base import ProbeReport
 from hf_gateway.backends.hf import HfServer
 from hf_gateway.backends.hub_routes import HubRoutes, check_provider
 from hf_gateway.backends.image import ImageAbility
-from hf_gateway.errors import ConnectFailed, Overloaded, RateLimited, ServerError
+from hf_gateway.errors import BadResponse, ConnectFailed, Overloaded, RateLimited, ServerError
 from hf_gateway.hub import image_requests
 from hf_gateway.runtime.effects import Compute, Effects, Pause
 from hf_gateway.settings.image import ImageOptions
@@ -89,8 +89,15 @@ class HfImage(ImageAbility):
                 failures = 0
             except (ConnectFailed, Overloaded, RateLimited, ServerError) as error:
                 failures += 1
-                if (isinstance(error, ServerError) and error.status is None) or failures == QUESTION_TRIES:
-                    raise  # the job itself failed, or the provider does not answer
+                if isinstance(error, ServerError) and error.status is None:
+                    raise  # the job itself failed
+                if failures == QUESTION_TRIES:
+                    # The error of a question is not that of the order, which would be sent again and cost again.
+                    raise BadResponse(
+                        f"its job could not be asked for: {error.message}",
+                        target=self.target.label,
+                        status=error.status,
+                    ) from error
         assert isinstance(step, Drawn)
         return step
 

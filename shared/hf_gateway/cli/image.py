@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not prompt:
         if sys.stdin.isatty():
             sys.stderr.write("type the prompt, and end it with Ctrl-D\n")
-        prompt = stdin_text()
+        prompt = stdin_text().removesuffix("\n")
     if not prompt.strip():
         raise ConfigError("the prompt is empty: hf-gateway image 'a cat on the moon', or pipe it in")
     width, height = _size(arguments.size)

@@ -65,6 +65,18 @@ _ECHO = re.compile(
 """The value that pydantic appends to its message, which may be a whole conversation and contain any kind of error's words."""
 
 
+_BYTES = (
+    re.compile(r"""\bb(["'])(?=[^\n]{0,64}\\x[0-9a-f]{2})(?:\\.|(?!\1)[^\\]){32,}+\1?""", re.DOTALL),
+    re.compile(r"(?:\\(?:x[0-9a-fA-F]{2}|u00[0-9a-fA-F]{2})[^\\\n]{0,12}){8,}+"),
+    re.compile("(?:[\\x00-\\x08\\x0e-\\x1f\\x7f-\\x9f\\ufffd][^\\x00-\\x08\\x0e-\\x1f\\x7f-\\x9f\\ufffd]{0,12}){8,}+"),
+    re.compile(
+        r"(?<![\w+/=-])(?:[A-Za-z0-9+/=_-]{80,}|[A-Za-z0-9+/=_-]{60,79}(?:\\[rn]|\s){1,4}[A-Za-z0-9+/=_-]{60,})"
+        r"(?:(?:\\[rn]|\s){1,4}[A-Za-z0-9+/=_-]{60,})*(?:(?:\\[rn]|\s){1,4}[A-Za-z0-9+/_-]+=+)?"
+    ),
+)
+"""Files that a server repeats, such as an image: a literal of bytes, escaped or undecodable bytes, and base64, also in lines."""
+
+
 @dataclass(frozen=True)
 class _ServerWords:
     """The parts of an error body."""
@@ -177,12 +189,12 @@ def _read_words(body: bytes) -> _ServerWords:
     if isinstance(parsed, dict):
         return _words_in(parsed)
     if parsed is not None:
-        return _ServerWords(_single_line(parsed))
+        return _ServerWords(single_line(parsed))
     text = body[: 4 * MAX_READ_CHARS].decode("utf-8", "replace").strip()
     if text[:1] == "<":
         title = re.search(r"<title>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
         text = f"an HTML page{' titled ' + repr(title[1].strip()) if title else ''} instead of an answer"
-    return _ServerWords(_single_line(text))
+    return _ServerWords(single_line(text))
 
 
 def _words_in(data: Mapping[str, Any]) -> _ServerWords:
@@ -191,7 +203,7 @@ def _words_in(data: Mapping[str, Any]) -> _ServerWords:
     found = next((data[key] for key in _MESSAGE_FIELDS if data.get(key)), data)
     if isinstance(found, dict):
         found = found.get("message", found)
-    words = _single_line(found)
+    words = single_line(found)
     if (behind := _text_after(data)) and behind not in words:
         words = f"{words}: {behind}"
     codes = (
@@ -234,17 +246,20 @@ def _text_after(data: Mapping[str, Any]) -> str:
     error = data.get("error")
     metadata = error.get("metadata") if isinstance(error, dict) else None
     raw = metadata.get("raw") if isinstance(metadata, dict) else None
-    return _single_line(raw) if isinstance(raw, str) else ""
+    return single_line(raw) if isinstance(raw, str) else ""
 
 
-def _single_line(value: Any) -> str:
-    """Return a message on one line, limited in length, without the caller's input that a server repeats."""
+def single_line(value: Any) -> str:
+    """Return a server's message on one line, limited in length, without the caller's input and without files in it."""
     if not isinstance(value, str):
         try:
             value = json.dumps(value)
         except (ValueError, RecursionError):
             value = "an answer that is nested too deeply"
-    return " ".join(_ECHO.sub(r"\1", value[:MAX_SEARCHED_CHARS])[:MAX_READ_CHARS].split())
+    text = _ECHO.sub(r"\1", value[:MAX_SEARCHED_CHARS])
+    for pattern in _BYTES:
+        text = pattern.sub("[bytes]", text)
+    return " ".join(text[:MAX_READ_CHARS].split())
 
 
 def _cut(text: str, most: int) -> str:

@@ -89,12 +89,14 @@ def decode_base64(text: Any, *, target: str) -> bytes:
     Raises:
         BadResponse: it is not base64.
     """
-    if isinstance(text, str) and text.startswith("data:"):
+    if isinstance(text, str) and is_data_url(text):
         return decode_data_url(text, target=target)
-    try:
-        return base64.b64decode(text, validate=True)
-    except (TypeError, ValueError, binascii.Error):
-        raise BadResponse("answered with an image that is not base64", target=target) from None
+    return _decoded(text, target)
+
+
+def is_data_url(url: str) -> bool:
+    """Return whether a URL contains what it names."""
+    return url[:5].lower() == "data:"
 
 
 def decode_data_url(url: str, *, target: str) -> bytes:
@@ -108,9 +110,9 @@ def decode_data_url(url: str, *, target: str) -> bytes:
         BadResponse: it has no base64.
     """
     head, comma, content = url.partition(",")
-    if not comma or not head.endswith(";base64"):
+    if not comma or not head.lower().endswith(";base64"):
         raise BadResponse("answered with an image in a data URL that is not base64", target=target)
-    return decode_base64(content, target=target)
+    return _decoded(content, target)
 
 
 def image_of(data: bytes, *, target: str, seed: int | None = None) -> GeneratedImage:
@@ -145,6 +147,14 @@ def reported_seed(value: Any) -> int | None:
     return value if type(value) is int and 0 <= value <= MAX_SEED else None
 
 
+def _decoded(text: Any, target: str) -> bytes:
+    """Decode base64, which some servers break into lines."""
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (AttributeError, TypeError, ValueError, binascii.Error):
+        raise BadResponse("answered with an image that is not base64", target=target) from None
+
+
 def _is_binary(response: HttpResponse) -> bool:
     return response.headers.get("content-type", "").startswith("image/") or file_type(response.body) is not None
 
@@ -159,7 +169,7 @@ def _not(response: HttpResponse, wanted: str, target: str) -> BadResponse:
     elif start[:1] == b"<":
         what = "an HTML page"
     elif start[:1] in (b"{", b"["):
-        what = "JSON"
+        what = "JSON that is cut off or invalid" if wanted == "JSON" else "JSON"
     else:
         kind = response.headers.get("content-type", "unknown content")[:MAX_TYPE_CHARS]
         what = f"{quantity(len(response.body), 'byte')} of {kind}"

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from hf_gateway.errors import BadResponse, ContentFiltered, GatewayError, ServerError
 from hf_gateway.values.http import HttpResponse
 from hf_gateway.wire import images
+from hf_gateway.wire.classify import single_line
 from hf_gateway.wire.fields import list_of, object_of, text_of
 
 MAX_WORDS_CHARS = 400
@@ -21,7 +22,8 @@ _POLICY = re.compile(
     r"nsfw|safety|sensitive|content (policy|filter|moderation)|moderat|flagged|prohibited", re.IGNORECASE
 )
 """Words of a failed job that blame the prompt or what was drawn."""
-_PATH = re.compile(r"/[\w\-.~%:@/]*", re.ASCII)
+_PATH = re.compile(r"/(?:[\w\-.~:@/]|%(?!2e|2f|5c|25)[0-9a-f]{2})*", re.ASCII | re.IGNORECASE)
+"""A path without encoded dots, slashes and percent signs, which a server may decode to `..`."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -165,13 +167,13 @@ def _path(url: Any, target: str) -> str:
         path = urlsplit(text_of(url) or "").path
     except ValueError:
         path = ""
-    if len(path) < 2 or not _PATH.fullmatch(path) or ".." in path.split("/"):
+    if len(path) < 2 or not _PATH.fullmatch(path) or {".", ".."} & set(path.split("/")):
         raise BadResponse("answered with a job that cannot be asked for: it names no valid URL", target=target)
     return path
 
 
 def _failed_job(words: Any, target: str) -> GatewayError:
     shown = text_of(words)
-    shown = "without a reason" if shown is None else shown[:MAX_WORDS_CHARS]
+    shown = "without a reason" if shown is None else single_line(shown)[:MAX_WORDS_CHARS]
     kind = ContentFiltered if _POLICY.search(shown) else ServerError
     return kind(f"the job failed: {shown}", target=target)

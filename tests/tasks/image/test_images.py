@@ -12,7 +12,7 @@ from hf_gateway import Gateway, ImageGateway, Target, errors
 from hf_gateway.ledger.prices import Price, PriceEntry
 from hf_gateway.values.image import GeneratedImage, file_type
 from tests.servers.images import JPEG, WEBP, base64_of, image_list, png
-from tests.servers.loopback import Loopback, Recorded, Reply
+from tests.servers.loopback import Loopback, Recorded, Reply, disconnect
 from tests.servers.openai import FakeOpenAI
 from tests.support.elsewhere import Elsewhere
 from tests.support.embedders import chain
@@ -232,6 +232,61 @@ class TestDownloads:
         assert (len(primary.requests), len(files.requests)) == (1, 1)
 
     @pytest.mark.parametrize(
+        ("answer", "downloads"),
+        [
+            (Reply(429, b"", {"retry-after": "1"}), 3),
+            (Reply(429, b"", {"retry-after": "3600"}), 1),
+            (Reply(503), 3),
+            (disconnect(), 3),
+        ],
+        ids=["429", "429 for an hour", "503", "no answer"],
+    )
+    def test_a_file_that_cannot_be_fetched_is_not_paid_for_again(
+        self, form: str, primary: FakeOpenAI, files: Files, answer: Any, downloads: int
+    ) -> None:
+        primary.always(Reply(200, {"data": [{"url": "https://files.test/one.png"}]}))
+        files.always(answer)
+        with pytest.raises(errors.BadResponse, match=r"its image at https://files\.test/one\.png could not be fetched"):
+            ImageCaller(form, chain(primary), transport=Elsewhere(files)).generate("a cat")
+        assert (len(primary.requests), len(files.requests)) == (1, downloads)
+
+    @pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 413, 422, 451])
+    def test_a_file_that_is_refused_is_the_targets_fault_and_the_next_one_serves(
+        self, form: str, primary: FakeOpenAI, backup: FakeOpenAI, files: Files, status: int
+    ) -> None:
+        primary.always(Reply(200, {"data": [{"url": "https://files.test/one.png"}]}))
+        files.always(Reply(status, {"error": {"message": "maximum context length"}}))
+        result = ImageCaller(form, chain(primary, backup), transport=Elsewhere(files)).generate("a cat")
+        assert result.served_by == tuple(chain(backup))
+        assert (result.attempts[0].error or "").startswith("BadResponse: ")
+        assert f"HTTP {status}" in (result.attempts[0].error or "")
+        assert (len(primary.requests), len(files.requests)) == (1, 1)
+
+    @pytest.mark.parametrize(
+        "entry",
+        [
+            {"url": "https:///x"},
+            {"url": "https://\u2024/x"},
+            {"url": "https://files.test/a\r\nb: c"},
+            {"url": "data:;base64," * 3000},
+            {"b64_json": "data:;base64," * 3000},
+        ],
+        ids=["no host", "no name", "a line break", "nested in a URL", "nested in base64"],
+    )
+    def test_what_a_target_names_wrongly_is_its_own_fault_and_the_next_one_serves(
+        self, form: str, primary: FakeOpenAI, backup: FakeOpenAI, entry: dict[str, str]
+    ) -> None:
+        primary.always(Reply(200, {"data": [entry]}))
+        result = ImageCaller(form, chain(primary, backup)).generate("a cat")
+        assert result.served_by == tuple(chain(backup))
+        assert (result.attempts[0].error or "").startswith("BadResponse: ")
+
+    def test_base64_may_be_broken_into_lines(self, form: str, primary: FakeOpenAI) -> None:
+        text = base64_of(png("x"))
+        primary.fail(Reply(200, {"data": [{"b64_json": f"{text[:40]}\r\n{text[40:]}\n"}]}))
+        assert ImageCaller(form, chain(primary)).generate("a cat")[0].data == png("x")
+
+    @pytest.mark.parametrize(
         "url", ["http://127.0.0.2:9/a.png", "ftp://files.test/a.png", "https://files.test:port/a.png", "a.png"]
     )
     def test_other_urls_are_not_fetched(self, form: str, primary: FakeOpenAI, url: str) -> None:
@@ -343,6 +398,11 @@ class TestRefusals:
         with pytest.raises(errors.BadResponse, match="instead of an image"):
             ImageCaller(form, [f"endpoint:{toolkit.url}"]).generate("a cat")
         assert len(toolkit.requests) == 1
+
+    def test_json_that_is_cut_off_is_named_so(self, form: str, primary: FakeOpenAI) -> None:
+        primary.always(Reply(200, b'{"data": [', {"content-type": "application/json"}))
+        with pytest.raises(errors.BadResponse, match="JSON that is cut off or invalid instead of JSON"):
+            ImageCaller(form, chain(primary)).generate("a cat")
 
     def test_an_error_in_the_json_of_a_200_is_that_error(self, form: str, toolkit: Toolkit) -> None:
         toolkit.always(Reply(200, {"error": "CUDA out of memory"}))
