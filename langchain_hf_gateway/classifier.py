@@ -1,10 +1,11 @@
 """HFGatewayClassifier: labels with scores as a step of LangChain's chains, for routing."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.runnables import RunnableConfig, RunnableSerializable
 from pydantic import PrivateAttr
+from typing_extensions import TypedDict  # pydantic refuses typing's before Python 3.12
 
 from hf_gateway.framework_base import ClassifyMixin, build_gateway
 from hf_gateway.settings.classification import ClassifySettings

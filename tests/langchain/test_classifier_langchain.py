@@ -146,6 +146,12 @@ class TestInstance:
         with pytest.raises(errors.ConfigError, match="is for classification"):
             HFGatewayClassifier.from_gateway(Gateway(targets=["hash"]))
 
+    def test_describes_its_input_and_output(self, server: FakeOpenAI) -> None:
+        runnable = classifier(server)
+        assert "LabelScore" in runnable.get_output_jsonschema()["$defs"]
+        assert "anyOf" in runnable.get_input_jsonschema()
+        assert (runnable | RunnableLambda(lambda found: found["label"])).get_graph().nodes
+
     def test_shows_no_key(self) -> None:
         made = HFGatewayClassifier(model=MODEL, targets=["hf"], api_key="hf_secret_of_a_test")
         for shown in (repr(made), str(made.to_json()), made.model_dump_json(), str(made.model_dump())):
