@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from hf_gateway.tasks.classification.gateway import ClassifyGateway
     from hf_gateway.values.labels import ClassifyResult
 
-_ONLY_CHOICE = SelectorResult(selections=[SingleSelection(index=0, reason="the only choice")])
-
 
 class HFGatewaySelector(ClassifyMixin, ClassifySettings, BaseSelector):  # type: ignore[misc]
     """Selects tools or query engines for a question, by a model that judges the description of each (zero-shot classification).
@@ -91,14 +89,14 @@ class HFGatewaySelector(ClassifyMixin, ClassifySettings, BaseSelector):  # type:
     def _select(self, choices: Sequence[ToolMetadata], query: QueryBundle) -> SelectorResult:
         labels = self._labels(choices)
         if len(labels) == 1:
-            return _ONLY_CHOICE
+            return _only_choice()
         result = self._gateway.classify([query.query_str], labels, multi_label=self.select_multi)
         return self._selected(labels, result)
 
     async def _aselect(self, choices: Sequence[ToolMetadata], query: QueryBundle) -> SelectorResult:
         labels = self._labels(choices)
         if len(labels) == 1:
-            return _ONLY_CHOICE
+            return _only_choice()
         result = await self._gateway.aclassify([query.query_str], labels, multi_label=self.select_multi)
         return self._selected(labels, result)
 
@@ -128,3 +126,7 @@ class HFGatewaySelector(ClassifyMixin, ClassifySettings, BaseSelector):  # type:
                 for each in found[: self.max_outputs]
             ]
         )
+
+
+def _only_choice() -> SelectorResult:
+    return SelectorResult(selections=[SingleSelection(index=0, reason="the only choice")])

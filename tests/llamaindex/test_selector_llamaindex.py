@@ -97,7 +97,10 @@ class TestSelection:
         ]
 
     def test_of_a_single_choice_asks_nothing(self, server: FakeTEI, form: str) -> None:
-        assert select(selector(server), form, CHOICES[:1], "a question").ind == 0
+        first = select(selector(server), form, CHOICES[:1], "a question")
+        assert first.ind == 0
+        first.selections.clear()
+        assert select(selector(server), form, CHOICES[1:2], "a question").ind == 0  # not the same object
         assert server.requests == []
 
     @pytest.mark.parametrize(
