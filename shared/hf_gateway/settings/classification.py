@@ -7,7 +7,7 @@ from pydantic import Field, field_validator
 
 from hf_gateway.errors import ConfigError
 from hf_gateway.settings.base import ChainKeywords, ChainOptions, ModelKeywords, NamedSettings
-from hf_gateway.values.labels import DEFAULT_TEMPLATE, template_fault
+from hf_gateway.values.labels import DEFAULT_TEMPLATE, labels_fault, template_fault
 
 
 class ClassifyKeywords(ChainKeywords, total=False):
@@ -43,6 +43,13 @@ class ClassifyOptions(ChainOptions):
     """How many labels are returned for each input, the most likely ones; None for all that the target returns."""
     truncate: bool = Field(default=False, frozen=True)
     """Truncate a text that is longer than the model accepts; by default that is a `ContextOverflow`."""
+
+    @field_validator("labels")
+    @classmethod
+    def _can_be_chosen_from(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if value is not None and (fault := labels_fault(value)):
+            raise ConfigError(fault)
+        return value
 
     @field_validator("hypothesis_template")
     @classmethod

@@ -11,7 +11,7 @@ from hf_gateway.values.image_type import SUPPORTED, image_type
 from hf_gateway.values.result import Result
 from hf_gateway.values.text_batches import checked_texts, iterable, split_texts, text_fault
 from hf_gateway.values.usage import Usage
-from hf_gateway.values.wording import quantity
+from hf_gateway.values.wording import preview, quantity
 
 DEFAULT_TEMPLATE = "This example is {}."
 """The default of transformers and of the hosted models."""
@@ -31,7 +31,7 @@ class Label:
 def template_fault(template: Any) -> str | None:
     """Return why a text cannot be a hypothesis template, in words that follow its name; None for a valid one."""
     if not isinstance(template, str) or template.count("{}") != 1 or template.count("{") + template.count("}") != 2:
-        return f"is a text with one {{}} where the label belongs, such as {DEFAULT_TEMPLATE!r}, not {template!r:.80}"
+        return f"is a text with one {{}} where the label belongs, such as {DEFAULT_TEMPLATE!r}, not {preview(template)}"
     return None
 
 
@@ -79,7 +79,7 @@ class ClassifyRequest:
             InvalidRequest: an argument is invalid; names an input by its index.
         """
         if top_k is not None and (type(top_k) is not int or top_k < 1):
-            raise InvalidRequest(f"top_k is a whole number above 0, or None for all, not {top_k!r}; {CONSEQUENCE}")
+            raise InvalidRequest(f"top_k is a whole number above 0, or None for all, not {preview(top_k)}; {CONSEQUENCE}")
         if fault := template_fault(hypothesis_template):
             raise InvalidRequest(f"hypothesis_template {fault}; {CONSEQUENCE}")
         listed = list(iterable(inputs, "a list", "inputs"))
@@ -114,14 +114,23 @@ class ClassifyRequest:
 
 def _checked_labels(labels: Iterable[str]) -> tuple[str, ...]:
     listed = tuple(iterable(labels, "a list", "labels"))
-    if not listed:
-        raise InvalidRequest(f"labels is empty; leave it out for the model's own labels; {CONSEQUENCE}")
-    for index, label in enumerate(listed):
-        if fault := text_fault(label):
-            raise InvalidRequest(f"label {index} of {len(listed)} {fault}; {CONSEQUENCE}")
-    if doubled := next((label for label in listed if listed.count(label) > 1), None):
-        raise InvalidRequest(f"the label {doubled[:80]!r} is given twice; {CONSEQUENCE}")
+    if fault := labels_fault(listed):
+        raise InvalidRequest(f"{fault}; {CONSEQUENCE}")
     return listed
+
+
+def labels_fault(labels: Sequence[Any]) -> str | None:
+    """Return why labels cannot be chosen from, as a sentence; None for valid ones."""
+    if not labels:
+        return "labels is empty; leave it out for the model's own labels"
+    seen: set[str] = set()
+    for index, label in enumerate(labels):
+        if fault := text_fault(label):
+            return f"label {index} of {len(labels)} {fault}"
+        if label in seen:
+            return f"the label {label[:80]!r} is given twice"
+        seen.add(label)
+    return None
 
 
 def _checked_images(images: Sequence[Any]) -> list[bytes]:

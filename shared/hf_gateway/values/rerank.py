@@ -10,6 +10,7 @@ from hf_gateway.errors import BatchTooLarge, InvalidRequest
 from hf_gateway.values.result import Result
 from hf_gateway.values.text_batches import checked_texts, split_texts, text_fault
 from hf_gateway.values.usage import Usage
+from hf_gateway.values.wording import preview
 
 Scale = Literal["probability", "logit", "bm25"]
 """What a score is: a probability from 0 to 1, its logit (any number, 0 for even odds), or a BM25 score (0 and above). Scores of
@@ -45,7 +46,9 @@ class RerankRequest:
         if fault := text_fault(query):
             raise InvalidRequest(f"the query {fault}; nothing was ranked")
         if top_n is not None and (type(top_n) is not int or top_n < 1):
-            raise InvalidRequest(f"top_n is a whole number above 0, or None for all, not {top_n!r}; nothing was ranked")
+            raise InvalidRequest(
+                f"top_n is a whole number above 0, or None for all, not {preview(top_n)}; nothing was ranked"
+            )
         listed = checked_texts(documents, "nothing was ranked", argument="documents", noun="document")
         return cls(query, listed, truncate, top_n)
 

@@ -1,4 +1,4 @@
-"""Counts in sentences."""
+"""Counts and callers' values in sentences."""
 
 
 def quantity(count: int, noun: str, plural: str | None = None) -> str:
@@ -10,3 +10,13 @@ def quantity(count: int, noun: str, plural: str | None = None) -> str:
         plural: if it is not noun + s.
     """
     return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
+
+
+def preview(value: object) -> str:
+    """Return what an error shows of a caller's value: at most 80 characters of it, and of binary data only the type."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        return type(value).__name__
+    try:
+        return f"{value!r:.80}"
+    except ValueError:  # Python writes no int of more than 4,300 digits
+        return f"a number of type {type(value).__name__} that is too long to show"

@@ -72,6 +72,8 @@ class TestInput:
             (["a"], {"multi_label": True}, "multi_label and hypothesis_template are for labels"),
             (["a"], {"top_k": 0}, "top_k is a whole number above 0"),
             (["a"], {"top_k": True}, "top_k is a whole number above 0"),
+            pytest.param(["a"], {"top_k": -(10**5000)}, "top_k is a whole number above 0", id="a huge number"),
+            pytest.param(["a"], {"top_k": png("a")}, "or None for all, not bytes", id="an image"),
         ],
     )
     def test_that_is_invalid_is_named(self, make: Make, inputs: Any, named: dict[str, Any], words: str) -> None:
@@ -86,6 +88,13 @@ class TestInput:
         for wrong in ({"hypothesis_template": "{"}, {"top_k": 0}, {"labels": "a,b"}, {"label": ["a"]}):
             with pytest.raises((errors.ConfigError, ValueError)):
                 ClassifyGateway(MODEL, ["tei:http://tei"], **wrong)
+        for labels, words in (
+            (["a", "a"], "the label 'a' is given twice"),
+            ([], "labels is empty"),
+            (["a", " "], "label 1 of 2 has nothing but blanks"),
+        ):
+            with pytest.raises(errors.ConfigError, match=words):
+                ClassifyGateway(MODEL, ["tei:http://tei"], labels=labels)
 
     def test_that_is_empty_is_an_empty_result_without_a_request(self, make: Make) -> None:
         with tei() as server:

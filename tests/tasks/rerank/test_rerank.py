@@ -108,6 +108,8 @@ class TestInput:
             ("q", ["a"], {"top_n": -1}, "top_n is a whole number above 0"),
             ("q", ["a"], {"top_n": True}, "top_n is a whole number above 0"),
             ("q", ["a"], {"top_n": "3"}, "top_n is a whole number above 0"),
+            pytest.param("q", ["a"], {"top_n": -(10**5000)}, "top_n is a whole number above 0", id="a huge number"),
+            pytest.param("q", ["a"], {"top_n": b"\x89PNG"}, "or None for all, not bytes;", id="binary data"),
         ],
     )
     def test_what_cannot_be_ranked_is_an_error_before_anything_is_sent(
@@ -221,6 +223,28 @@ class TestScales:
             server.always(Reply(200, {"results": entries([0.5])}))
             target = {"kind": "openai", "url": server.url, "options": {"scores": scores}}
             assert RerankCaller(form, [target]).rerank(QUERY, ["a"])[0].score == pytest.approx(expected)
+
+    @pytest.mark.parametrize("scores", [[5.5, 0.5], [0.5, -0.001]])
+    def test_a_declared_probability_outside_of_0_to_1_is_a_bad_answer_that_names_the_option(
+        self, form: str, scores: list[float], backup: FakeOpenAI
+    ) -> None:
+        with FakeOpenAI(models=None) as server:
+            server.always(Reply(200, {"results": entries(scores)}))
+            target = {"kind": "openai", "url": server.url, "options": {"scores": "probability"}}
+            result = RerankCaller(form, [target, *chain(backup)]).rerank(QUERY, DOCUMENTS[:2])
+        assert result.served_by == (f"openai:{backup.url}",)
+        assert "where a probability from 0 to 1 belongs" in (result.attempts[0].error or "")
+        assert "option scores to 'logit'" in (result.attempts[0].error or "")
+
+    @pytest.mark.parametrize("kind", ["tei", "endpoint"])
+    def test_a_server_that_gives_logits_where_probabilities_were_asked_for_is_a_bad_answer(
+        self, form: str, tei: FakeTEI, kind: str
+    ) -> None:
+        tei.always(Reply(200, [{"index": 0, "score": 5.5}]), "/rerank")
+        target = [f"{kind}:{tei.url}"]
+        with pytest.raises(errors.BadResponse, match=r"the score 5.5 where a probability .* scale='logit'"):
+            RerankCaller(form, target, max_retries=0).rerank(QUERY, ["a"])
+        assert RerankCaller(form, target, max_retries=0, scale="logit").rerank(QUERY, ["a"])[0].score == 5.5
 
     def test_logits_that_become_the_same_probability_keep_their_order(self, form: str) -> None:
         with FakeOpenAI(models=None) as server:
