@@ -197,11 +197,11 @@ def _named_among(query: str, texts: "Sequence[str]", places: list[int]) -> "Iter
     except GatewayError as failure:
         if len(places) == len(texts):
             raise
-        from hf_gateway.tasks.blamed_text import name_text
+        from hf_gateway.tasks.blamed_text import name_input
         from hf_gateway.values.rerank import RerankRequest
 
         sent, given = RerankRequest(query, [texts[place] for place in places]), RerankRequest(query, texts)
-        raise name_text(failure, sent, given, "document") from failure.__cause__
+        raise name_input(failure, sent, given, "document") from failure.__cause__
 
 
 def _ranks(

@@ -14,7 +14,7 @@ from hf_gateway.wire.hf_classification import decode_labels, encode_hosted, mode
 from tests.conftest import RECORDINGS
 from tests.servers.images import JPEG, png
 from tests.servers.labels import NLI, FakeToolkit, expected, label_list, paired
-from tests.servers.loopback import Reply
+from tests.servers.loopback import Normal, Reply
 from tests.servers.openai import FakeOpenAI
 from tests.servers.router import FakeHub, FakeRouter, HubModel
 from tests.servers.tei import FakeTEI
@@ -103,6 +103,16 @@ class TestHosted:
             "inputs": base64.b64encode(images[0]).decode(),
             "parameters": {"top_k": 1},
         }
+
+    def test_an_image_that_is_too_large_for_the_server_is_named(
+        self, form: str, hosted: tuple[FakeRouter, FakeHub]
+    ) -> None:
+        router, _ = hosted
+        router.fail(Normal(), Reply(413, "length limit exceeded"))
+        with pytest.raises(errors.ContextOverflow, match="input 1 of 3: too large for this target") as caught:
+            Classifier(form, [hf(router)], model=f"test/{IMAGES}")([png("a"), png("b"), JPEG])
+        assert caught.value.place == 1
+        assert router.count() == 2
 
     def test_a_model_of_another_pipeline_is_not_called(self, form: str, hosted: tuple[FakeRouter, FakeHub]) -> None:
         router, _ = hosted

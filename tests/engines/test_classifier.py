@@ -13,6 +13,7 @@ from hf_gateway import ClassifyGateway, Target, errors
 from hf_gateway.engines.sources import ModelFiles
 from hf_gateway.values.labels import ClassifyRequest, Label
 from tests.servers.images import png
+from tests.support.classifiers import FORMS, Classifier
 from tests.support.late import COLLECTED
 from tests.support.tiny_classifiers import EMOTIONS, JUDGEMENTS, image_classifier, text_classifier
 from tests.support.tiny_encoders import TEXTS
@@ -105,12 +106,20 @@ class TestTexts:
         assert together[60] == together[0]
 
     def test_that_are_too_long_are_refused_or_truncated_as_the_pipeline_does(self, emotions: Path) -> None:
-        with ClassifyGateway(str(emotions)) as gateway, pytest.raises(errors.ContextOverflow) as caught:
-            gateway.classify(["short", LONG])
-        assert caught.value.limit == 64
         pipeline = transformers.pipeline("text-classification", model=str(emotions))
         with ClassifyGateway(str(emotions), truncate=True) as gateway:
             assert_same(gateway.classify([LONG])[0], pipeline(LONG, top_k=None, truncation=True, max_length=64))
+
+    @pytest.mark.parametrize("form", FORMS)
+    def test_that_are_too_long_are_named_with_both_lengths(self, emotions: Path, form: str) -> None:
+        length = len(transformers.AutoTokenizer.from_pretrained(str(emotions))(LONG)["input_ids"])
+        classify = Classifier(form, ["local"], model=str(emotions))
+        with (
+            classify.gateway,
+            pytest.raises(errors.ContextOverflow, match=f"input 3 of 5 has {length} tokens") as caught,
+        ):
+            classify(["a", "b", "a", LONG, "c"])
+        assert (caught.value.place, caught.value.limit, caught.value.length) == (3, 64, length)
 
     async def test_are_answered_without_blocking_the_event_loop(self, emotions: Path) -> None:
         async with ClassifyGateway(str(emotions)) as gateway:
@@ -142,6 +151,19 @@ class TestGivenLabels:
             dict(zip(answer["labels"], answer["scores"], strict=True)), abs=1e-4
         )
 
+    @pytest.mark.parametrize("form", FORMS)
+    def test_are_named_with_the_text_that_is_too_long(self, judgements: Path, form: str) -> None:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(str(judgements))
+        length = len(tokenizer(LONG, "This example is France.")["input_ids"])
+        classify = Classifier(form, ["local"], model=str(judgements))
+        with (
+            classify.gateway,
+            pytest.raises(errors.ContextOverflow, match="with the sentence 'This example is F") as caught,
+        ):
+            classify(["a", "a", LONG], LABELS)
+        assert (caught.value.place, caught.value.limit, caught.value.length) == (2, 64, length)
+        assert "input 2 of 3 has, with" in str(caught.value)
+
     def test_are_truncated_in_the_text_and_not_in_the_label(self, judgements: Path) -> None:
         with (
             ClassifyGateway(str(judgements)) as gateway,
@@ -151,8 +173,9 @@ class TestGivenLabels:
         with ClassifyGateway(str(judgements), truncate=True) as gateway:
             (found,) = gateway.classify([LONG], LABELS)
             assert sorted(each.label for each in found) == sorted(LABELS)
-            with pytest.raises(errors.ContextOverflow, match="leaves no room"):
-                gateway.classify(["a cat"], [LONG])
+            with pytest.raises(errors.ContextOverflow, match=r"input 0 of 2 .* leaves no room") as caught:
+                gateway.classify(["a cat", "a dog"], [LONG])
+            assert caught.value.place == 0
 
     def test_need_a_model_for_natural_language_inference(self, emotions: Path) -> None:
         with (

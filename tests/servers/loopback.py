@@ -92,6 +92,14 @@ class Fault(Protocol):
         """Answer, or fail to."""
 
 
+class Normal:
+    """The server's own answer, for a request before those that a fault is for."""
+
+    def play(self, exchange: "Exchange") -> None:
+        """Answer as usual."""
+        exchange.normal().play(exchange)
+
+
 @dataclass(frozen=True)
 class Reply:
     """A complete answer. A dict or list goes out as JSON, a str as text/plain, unless `headers` says otherwise."""

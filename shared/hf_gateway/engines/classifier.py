@@ -172,7 +172,7 @@ class _TextClassifier(_Network):
         if request.images:
             raise Unsupported("labels texts, and does not accept images")
         if not request.labels:
-            logits, tokens = self._run(request.texts, None, truncate=request.truncate)
+            logits, tokens = self._run(request)
             return ClassifyAnswer([self._scored(row) for row in logits], Usage(tokens))
         found = entailment(self.labels)
         if found is None:
@@ -180,9 +180,7 @@ class _TextClassifier(_Network):
                 f"knows its own labels only ({', '.join(self.labels)}); labels of your own need a model for natural language "
                 "inference"
             )
-        texts = [text for text in request.texts for _ in request.labels]
-        hypotheses = request.hypotheses * len(request.texts)
-        logits, tokens = self._run(texts, hypotheses, truncate=request.truncate)
+        logits, tokens = self._run(request)
         judged = [(row[found[0]], row[found[1]]) for row in logits]
         width = len(request.labels)
         scores = [
@@ -191,37 +189,46 @@ class _TextClassifier(_Network):
         ]
         return ClassifyAnswer([list(map(Label, request.labels, each)) for each in scores], Usage(tokens))
 
-    def _run(
-        self, texts: Sequence[str], pairs: Sequence[str] | None, *, truncate: bool
-    ) -> tuple[list[list[float]], int]:
-        """Return the logits of texts, or of pairs of texts, and the number of tokens."""
+    def _run(self, request: ClassifyRequest) -> tuple[list[list[float]], int]:
+        """Return the logits of the texts, or of each text with the sentence of each label, and the number of tokens."""
         with self._lock:
-            encoded = self._tokenise(texts, pairs, truncate=truncate)
+            encoded = self._tokenise(request)
             counts = [len(row["input_ids"]) for row in encoded]
-            found: list[list[float]] = [[]] * len(texts)
+            found: list[list[float]] = [[]] * len(encoded)
             for places in batches_by_length(counts, self._tokens, self._rows):
                 padded = self._tokenizer.pad([encoded[place] for place in places], return_tensors="pt")
                 for place, logits in zip(places, self._logits(padded), strict=True):
                     found[place] = logits
         return found, sum(counts)
 
-    def _tokenise(
-        self, texts: Sequence[str], pairs: Sequence[str] | None, *, truncate: bool
-    ) -> list[dict[str, list[int]]]:
-        rows = self._encode(texts, pairs)
-        for place, row in enumerate(rows):
+    def _tokenise(self, request: ClassifyRequest) -> list[dict[str, list[int]]]:
+        hypotheses = request.hypotheses
+        sentences: list[str | None] = [*hypotheses] or [None]
+        rows = self._encode(
+            [text for text in request.texts for _ in sentences], hypotheses * len(request.texts) or None
+        )
+        for index, row in enumerate(rows):
             if self._limit is None or (length := len(row["input_ids"])) <= self._limit:
                 continue
-            hypothesis = None if pairs is None else pairs[place]
-            if not truncate:
-                wanted = "a text has" if hypothesis is None else f"a text has, with the sentence {hypothesis[:80]!r},"
+            place, sentence = index // len(sentences), sentences[index % len(sentences)]
+            named = f"input {place} of {len(request.texts)}"
+            if not request.truncate:
+                beside = "" if sentence is None else f", with the sentence {sentence[:80]!r},"
                 raise ContextOverflow(
-                    f"{wanted} {length} tokens, but the model's limit is {self._limit}; split it, or pass truncate=True to "
-                    "drop the rest",
+                    f"{named} has{beside} {length} tokens, but the model's limit is {self._limit}; split it, or pass "
+                    "truncate=True to drop the rest",
                     limit=self._limit,
                     length=length,
+                    place=place,
                 )
-            rows[place] = self._encode_within(texts[place], hypothesis, self._limit)
+            if sentence is not None and len(self._encode([""], [sentence])[0]["input_ids"]) >= self._limit:
+                raise ContextOverflow(
+                    f"{named} cannot be truncated to fit: the sentence {sentence[:80]!r} leaves no room for a text within the "
+                    f"model's limit of {self._limit} tokens",
+                    limit=self._limit,
+                    place=place,
+                )
+            rows[index] = self._encode_within(request.texts[place], sentence, self._limit)
         return rows
 
     def _encode(self, texts: Sequence[str], pairs: Sequence[str] | None) -> list[dict[str, list[int]]]:
@@ -233,11 +240,6 @@ class _TextClassifier(_Network):
 
     def _encode_within(self, text: str, hypothesis: str | None, limit: int) -> dict[str, list[int]]:
         """Truncate a text, and no part of the sentence of a label, to a limit of tokens."""
-        if hypothesis is not None and len(self._encode([""], [hypothesis])[0]["input_ids"]) >= limit:
-            raise ContextOverflow(
-                f"the sentence {hypothesis[:80]!r} leaves no room for a text within the model's limit of {limit} tokens",
-                limit=limit,
-            )
         mode = "longest_first" if hypothesis is None else "only_first"
         with compute_guard.using("tokenizers"):
             found = self._tokenizer(text, hypothesis, truncation=mode, max_length=limit, verbose=False)

@@ -1,59 +1,82 @@
-"""Names the text that an error is about: servers see one batch of a call, and mostly do not report which text of it."""
+"""Names the input that an error is about: servers see one batch of a call, and mostly do not report which text of it."""
 
 from collections.abc import Sequence
-from typing import Protocol, Self, TypeVar
+from typing import Any, Protocol, Self
 
+from hf_gateway.chain.attempt_log import AttemptLog
+from hf_gateway.chain.effects import Steps
+from hf_gateway.chain.fallback import Chain, Split
 from hf_gateway.errors import AllTargetsFailed, BatchTooLarge, ContextOverflow, GatewayError
 
-RequestT = TypeVar("RequestT", bound="TextRequest")
 
-
-class TextRequest(Protocol):
-    """A request of several texts that can be divided."""
+class Inputs(Protocol):
+    """A request of several inputs that can be divided."""
 
     @property
-    def texts(self) -> Sequence[str]:
-        """The texts, in order."""
+    def inputs(self) -> Sequence[Any]:
+        """The inputs that may be too long, in order."""
+
+    @property
+    def truncate(self) -> bool:
+        """Whether inputs that are too long may be truncated."""
 
     def split(self, limit: BatchTooLarge) -> Sequence[Self] | None:
         """Return parts that respect the limit; None if it cannot be divided."""
 
 
-def halves(piece: RequestT, failure: GatewayError) -> Sequence[RequestT] | None:
-    """Divide a batch that contains a text too long for every target, without knowing which; None if that is not needed.
+def attempt_to_name(
+    chain: Chain, part: Inputs, request: Inputs, attempt_log: AttemptLog, first: Any, noun: str = "text"
+) -> Steps:
+    """Serve a part of a request; returns (answer, candidate), or the `Split` that a target's limit or a long input asks for.
+
+    A part with an input that is too long for every target is divided until the error can name the input.
 
     Args:
-        piece: the batch.
-        failure: its error.
+        chain: the targets.
+        part: of the request.
+        request: the whole request.
+        attempt_log: receives the attempts.
+        first: the candidate to start with; None for the preferred one.
+        noun: what an input is called.
     """
-    overflows = _overflows(failure)
-    if not overflows or any(error.place is not None for error in overflows):
-        return None
-    return piece.split(BatchTooLarge("a text is too long"))
+    try:
+        return (yield from chain.attempt(part, attempt_log, first=first))
+    except GatewayError as failure:
+        if parts := _halves(part, failure):
+            return Split(parts, first or chain.candidates[0])
+        raise name_input(failure, part, request, noun) from failure.__cause__
 
 
-def name_text(failure: GatewayError, piece: TextRequest, request: TextRequest, noun: str = "text") -> GatewayError:
-    """Return an overflow with the index of its text in the whole request; other errors are returned unchanged.
+def name_input(failure: GatewayError, part: Inputs, request: Inputs, noun: str = "text") -> GatewayError:
+    """Return an overflow with the index of its input in the whole request; other errors are returned unchanged.
 
     Args:
         failure: the error.
-        piece: the batch.
+        part: the batch that it is about.
         request: the whole request.
-        noun: what a text is called.
+        noun: what an input is called.
     """
     if not _overflows(failure):
         return failure
     if isinstance(failure, ContextOverflow):
-        return _name_overflow(failure, piece, request, noun)
-    told = AllTargetsFailed([_name_overflow(error, piece, request, noun) for error in getattr(failure, "errors", ())])
+        return _name_overflow(failure, part, request, noun)
+    told = AllTargetsFailed([_name_overflow(error, part, request, noun) for error in getattr(failure, "errors", ())])
     told.attempts = failure.attempts
     return told
 
 
-def _name_overflow(error: GatewayError, piece: TextRequest, request: TextRequest, noun: str) -> GatewayError:
-    if not isinstance(error, ContextOverflow) or (error.place is None and len(piece.texts) > 1):
+def _halves(part: Inputs, failure: GatewayError) -> Sequence[Inputs] | None:
+    """Divide a batch with an input that is too long for every target, without knowing which; None if that is not needed."""
+    overflows = _overflows(failure)
+    if not overflows or any(error.place is not None for error in overflows):
+        return None
+    return part.split(BatchTooLarge("an input is too long"))
+
+
+def _name_overflow(error: GatewayError, part: Inputs, request: Inputs, noun: str) -> GatewayError:
+    if not isinstance(error, ContextOverflow) or (error.place is None and len(part.inputs) > 1):
         return error
-    return error.of_text(request.texts.index(piece.texts[error.place or 0]), len(request.texts), noun)
+    return error.of_text(request.inputs.index(part.inputs[error.place or 0]), len(request.inputs), noun)
 
 
 def _overflows(failure: GatewayError) -> list[ContextOverflow]:

@@ -13,6 +13,7 @@ from hf_gateway.errors import Attempt, BadResponse
 from hf_gateway.observing import observer
 from hf_gateway.observing.observer import ObservedCall
 from hf_gateway.observing.record import RequestDetails
+from hf_gateway.tasks.blamed_text import attempt_to_name
 from hf_gateway.values.usage import Usage, sum_usage
 
 RequestT = TypeVar("RequestT")
@@ -53,13 +54,16 @@ def observed_steps(
 class TaskService(Generic[RequestT, ResultT]):
     """Serves the requests of one gateway, each in as many parts as the targets' limits ask for, one after the other.
 
-    A task's class names its `details`, and builds its result in `result`.
+    A task's class names its `details`, and builds its result in `result`. A part with an input that is too long for every target
+    is divided until the error can name the input.
     """
 
     details: ClassVar[type[RequestDetails[Any, Any]]]
     """What watchers may know of a request."""
     why_one_target: ClassVar[str | None] = None
     """Why all parts of a request are answered by the same target, for the error if none does; None if several may share it."""
+    noun: ClassVar[str | None] = None
+    """What one of a request's `inputs` is called where an error names one that is too long; None for requests without several."""
 
     def __init__(self, chain: Chain, watch: Watch, finish: Finish) -> None:
         self._chain = chain
@@ -74,7 +78,7 @@ class TaskService(Generic[RequestT, ResultT]):
 
     def _serve(self, request: RequestT, attempt_log: AttemptLog) -> Steps:
         started = time.perf_counter()
-        served = yield from self.answers(request, attempt_log)
+        served = yield from self._answers(request, attempt_log)
         common = ResultArguments(
             served_by=tuple(dict.fromkeys(candidate.label for _, candidate in served)),
             attempts=tuple(attempt_log.attempts),
@@ -85,36 +89,27 @@ class TaskService(Generic[RequestT, ResultT]):
         self._finish(result, attempt_log)
         return result
 
-    def answers(self, request: RequestT, attempt_log: AttemptLog) -> Steps:
-        """Run the chain; returns [(answer, candidate)] in the order of the request's parts.
+    def distinct(self, request: RequestT) -> RequestT | None:
+        """Return what of a request the targets are asked, such as each different input once; None if nothing is asked."""
+        return request
 
-        Args:
-            request: what to ask.
-            attempt_log: receives the attempts.
+    def _answers(self, request: RequestT, attempt_log: AttemptLog) -> Steps:
+        """Run the chain; returns [(answer, candidate)] in the order of the parts of what is asked.
 
-        Raises:
-            BadResponse: one target has to answer all parts, and the targets took turns in failing.
+        Raises BadResponse if one target has to answer all parts, and the targets took turns in failing.
         """
-        if self.why_one_target is None:
-            return self._chain.serve(request, attempt_log)  # type: ignore[arg-type] # each task's request is a payload
-        return self._by_one_target(request, attempt_log, self.why_one_target)
+        asked = self.distinct(request)
+        if asked is None:
+            return []
+        if self.why_one_target is not None:
+            return (yield from self._by_one_target(asked, request, attempt_log, self.why_one_target))
+        return (yield from self._in_parts(asked, request, attempt_log, None))
 
-    def attempt(self, part: Any, request: Any, attempt_log: AttemptLog, first: Any) -> Steps:  # noqa: ARG002 - for errors
-        """Serve one part; returns (answer, candidate), or the `Split` that a target's limit asks for.
-
-        Args:
-            part: of the request.
-            request: the whole request.
-            attempt_log: receives the attempts.
-            first: the candidate to start with; None for the preferred one.
-        """
-        return self._chain.attempt(part, attempt_log, first=first)
-
-    def _by_one_target(self, request: RequestT, attempt_log: AttemptLog, why: str) -> Steps:
+    def _by_one_target(self, asked: RequestT, request: RequestT, attempt_log: AttemptLog, why: str) -> Steps:
         """Run the chain until the same target has answered all parts; one that takes over starts again with the first part."""
         first, in_vain = None, None
         for _ in self._chain.candidates:
-            served = yield from self._until_another_takes_over(request, attempt_log, first)
+            served = yield from self._in_parts(asked, request, attempt_log, first)
             first = served[-1][1]
             usage = sum_usage([answer.usage for answer, _ in served])
             if served[0][1] is first:
@@ -122,12 +117,15 @@ class TaskService(Generic[RequestT, ResultT]):
             in_vain = usage if in_vain is None else in_vain + usage
         raise BadResponse(f"no target answered all parts of the request, and {why}")
 
-    def _until_another_takes_over(self, request: RequestT, attempt_log: AttemptLog, first: Any) -> Steps:
-        """Serve the parts of a request in order; ends after an answer of another target than that of the first part."""
-        parts: deque[Any] = deque([request])
+    def _in_parts(self, asked: RequestT, request: RequestT, attempt_log: AttemptLog, first: Any) -> Steps:
+        """Serve the parts of what is asked in order, each first by the target that served the previous one.
+
+        If one target has to answer all parts, it ends after an answer of another target than that of the first part.
+        """
+        parts: deque[Any] = deque([asked])
         served: list[tuple[Any, Any]] = []
-        while parts and all(candidate is served[0][1] for _, candidate in served[-1:]):
-            outcome = yield from self.attempt(parts.popleft(), request, attempt_log, first)
+        while parts and not (self.why_one_target and served and served[-1][1] is not served[0][1]):
+            outcome = yield from self._attempt(parts.popleft(), request, attempt_log, first)
             if isinstance(outcome, Split):
                 parts.extendleft(reversed(outcome.parts))
                 first = outcome.candidate
@@ -135,6 +133,12 @@ class TaskService(Generic[RequestT, ResultT]):
             served.append(outcome)
             first = outcome[1]
         return served
+
+    def _attempt(self, part: Any, request: Any, attempt_log: AttemptLog, first: Any) -> Steps:
+        """Serve one part; returns (answer, candidate), or the `Split` that a target's limit or a long input asks for."""
+        if self.noun is None:
+            return self._chain.attempt(part, attempt_log, first=first)
+        return attempt_to_name(self._chain, part, request, attempt_log, first, self.noun)
 
     def result(self, request: RequestT, served: Sequence[tuple[Any, Any]], common: ResultArguments) -> ResultT:
         """Build the result of a request from the answers of its parts.

@@ -47,6 +47,11 @@ class EmbedRequest:
         check_role(role)
         return cls(checked_texts(texts, "nothing was embedded"), role, truncate)
 
+    @property
+    def inputs(self) -> Sequence[str]:
+        """The texts, by the name that all tasks' inputs have."""
+        return self.texts
+
     def split(self, limit: BatchTooLarge) -> list[Self] | None:
         """Return the fewest parts that respect the limit, in order; None if one text is too large by itself."""
         parts = split_texts(self.texts, limit)

@@ -57,6 +57,11 @@ class RerankRequest:
         """The documents, which a server's limit of texts is about."""
         return self.documents
 
+    @property
+    def inputs(self) -> Sequence[str]:
+        """The documents, by the name that all tasks' inputs have."""
+        return self.documents
+
     def split(self, limit: BatchTooLarge) -> list[Self] | None:
         """Return the fewest parts that respect the limit, in order; None if one document is too large by itself."""
         parts = split_texts(self.documents, limit)

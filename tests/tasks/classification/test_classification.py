@@ -10,19 +10,11 @@ from hf_gateway import ClassifyGateway, Gateway, errors
 from hf_gateway.values.labels import ClassifyRequest, Label, entailment, zero_shot_scores
 from tests.servers.images import JPEG, WEBP, png
 from tests.servers.labels import LABELS, NLI, expected, label_list, paired, zero_shot
-from tests.servers.loopback import Exchange, Reply, dead_url, html
+from tests.servers.loopback import Normal, Reply, dead_url, html
 from tests.servers.openai import FakeOpenAI
 from tests.servers.tei import FakeTEI
 from tests.support.classifiers import FORMS, MODEL, Classifier, same
 from tests.support.embedders import chain
-
-
-class Normal:
-    """A request that is answered as usual, before faults that are queued behind it."""
-
-    def play(self, exchange: Exchange) -> None:
-        exchange.normal().play(exchange)
-
 
 GIF = b"GIF89a" + bytes(20)
 Make = Callable[..., Classifier]
@@ -270,6 +262,51 @@ class TestTooLong:
             with pytest.raises(errors.ContextOverflow):
                 make([f"tei:{server.url}"])(["short", self.LONG])
             assert server.requests[-1].json["truncate"] is False
+
+    def test_is_named_as_the_caller_counts_with_both_lengths(self, make: Make) -> None:
+        texts = ["text 0", *(f"text {number}" for number in range(50)), "text 7"]
+        texts[42] = self.LONG
+        with tei(max_input_length=64) as server:
+            with pytest.raises(errors.ContextOverflow, match=r"input 42 of 52: .*less than 64 tokens") as caught:
+                make([f"tei:{server.url}"])(texts)
+            sizes = [len(request.json["inputs"]) for request in server.requests if request.path == "/predict"]
+        assert (caught.value.place, caught.value.limit, caught.value.length) == (42, 64, 302)
+        # 50 different ones, 32 at once; then only the parts with the long one are divided.
+        assert sizes == [32, 18, 9, 9, 5, 3, 2, 1]
+
+    def test_is_named_among_texts_with_given_labels(self, make: Make) -> None:
+        texts = ["one", "two", self.LONG, "three"]
+        with (
+            tei(max_input_length=64, labels=NLI) as server,
+            pytest.raises(errors.ContextOverflow, match="input 2 of 4: ") as caught,
+        ):
+            make([f"tei:{server.url}"])(texts, ["praise", "blame"])
+        assert (caught.value.place, caught.value.limit) == (2, 64)
+        assert (caught.value.length or 0) > 302  # with the label's sentence
+
+    def test_is_named_alone_too(self, make: Make) -> None:
+        with tei(max_input_length=64) as server:
+            with pytest.raises(errors.ContextOverflow, match="input 0 of 1: ") as caught:
+                make([f"tei:{server.url}"])([self.LONG])
+            assert server.count("/predict") == 1
+        assert (caught.value.place, caught.value.limit, caught.value.length) == (0, 64, 302)
+
+    def test_is_named_by_every_target_of_a_chain(self, make: Make) -> None:
+        with (
+            tei(max_input_length=64) as one,
+            tei(max_input_length=100) as other,
+            pytest.raises(errors.AllTargetsFailed, match="input 2 of 3") as caught,
+        ):
+            make([f"tei:{one.url}", f"tei:{other.url}"])(["a", "b", self.LONG])
+        overflows = [error for error in caught.value.errors if isinstance(error, errors.ContextOverflow)]
+        assert [(each.place, each.limit, each.length) for each in overflows] == [(2, 64, 302), (2, 100, 302)]
+
+    def test_is_taken_by_a_target_with_a_larger_context(self, make: Make) -> None:
+        with tei(max_input_length=64) as small, tei(max_input_length=1000) as large:
+            result = make([f"tei:{small.url}", f"tei:{large.url}"])(["a", self.LONG, "b"])
+            assert (small.count("/predict"), large.count("/predict")) == (1, 1)
+        assert result.served_by == (f"tei:{large.url}",)
+        assert all(same(labels, expected(text)) for text, labels in zip(["a", self.LONG, "b"], result, strict=True))
 
     def test_is_truncated_if_that_is_allowed(self, make: Make) -> None:
         with tei(max_input_length=64) as server:

@@ -11,7 +11,7 @@ import pytest
 
 from hf_gateway import Gateway, RerankGateway, errors, ledger
 from hf_gateway.values.rerank import logit_of, probability_of
-from tests.servers.loopback import Reply, dead_url, html
+from tests.servers.loopback import Normal, Reply, dead_url, html
 from tests.servers.openai import FakeOpenAI
 from tests.servers.rerank import answer, entries, pair_tokens, probability, shared_words
 from tests.servers.tei import FakeTEI
@@ -153,7 +153,7 @@ class TestOneTarget:
     def test_when_a_target_dies_between_two_parts_the_next_one_scores_all_documents(self, form: str) -> None:
         documents = [f"document {number}" for number in range(500)]
         with FakeOpenAI(models=None, score=lambda query, document: 9.0) as dying, FakeOpenAI(models=None) as backup:
-            dying.fail(_normal(), _normal())
+            dying.fail(Normal(), Normal())
             dying.always(Reply(404, {"error": "model 'x' not found"}))
             result = RerankCaller(form, chain(dying, backup)).rerank("document 7", documents)
             assert dying.count("/v1/rerank") == 3  # two parts, and the one that failed
@@ -169,7 +169,7 @@ class TestOneTarget:
         documents = [f"document {number}" for number in range(400)]
         with FakeOpenAI(models=None) as one, FakeOpenAI(models=None) as two:
             for server in (one, two):
-                server.fail(_normal())
+                server.fail(Normal())
                 server.always(Reply(404, {"error": "model 'x' not found"}))
             with pytest.raises(errors.GatewayError):
                 RerankCaller(form, chain(one, two)).rerank(QUERY, documents)
@@ -178,8 +178,8 @@ class TestOneTarget:
         documents = [f"document {number}" for number in range(400)]
         gone = Reply(404, {"error": "model 'x' not found"})
         with FakeOpenAI(models=None) as one, FakeOpenAI(models=None) as two:
-            one.fail(_normal(), gone, _normal())
-            two.fail(_normal(), _normal(), gone)
+            one.fail(Normal(), gone, Normal())
+            two.fail(Normal(), Normal(), gone)
             with pytest.raises(
                 errors.BadResponse, match="no target answered all parts of the request, and the scores of"
             ):
@@ -310,13 +310,6 @@ class TestRecords:
         call, seen = RerankCaller(form, chain(primary)), []
         call.gateway.observe(seen.append)
         assert seen == [call.rerank(QUERY, DOCUMENTS)]
-
-
-class _normal:  # noqa: N801 - reads as what it is, an answer
-    """The server's own answer, once."""
-
-    def play(self, exchange: Any) -> None:
-        exchange.normal().play(exchange)
 
 
 def test_the_fake_answers_like_each_server() -> None:

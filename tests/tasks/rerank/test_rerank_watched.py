@@ -1,7 +1,6 @@
 """What ledger, budgets and traces are told of a reranking."""
 
 from decimal import Decimal
-from typing import Any
 
 import pytest
 
@@ -10,7 +9,7 @@ from hf_gateway.ledger.budget import Budget
 from hf_gateway.ledger.budget_watch import BudgetWatcher
 from hf_gateway.ledger.prices import Price, PriceEntry
 from hf_gateway.observing import observer
-from tests.servers.loopback import Reply
+from tests.servers.loopback import Normal, Reply
 from tests.servers.openai import FakeOpenAI
 from tests.servers.rerank import pair_tokens
 from tests.support.embedders import chain
@@ -112,10 +111,3 @@ def test_a_span_has_the_operation_and_no_text(primary: FakeOpenAI) -> None:
     expected = {"gen_ai.operation.name": "rerank", "gen_ai.usage.input_tokens": TOKENS}
     assert expected.items() <= spans["huggingface.generate"].items()
     assert "private" not in str(spans)
-
-
-class Normal:
-    """The server's own answer, once."""
-
-    def play(self, exchange: Any) -> None:
-        exchange.normal().play(exchange)

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from hf_gateway import errors
-from tests.servers.loopback import Fault, Reply, cut, dead_url, disconnect, drip, hang, html, redirect
+from tests.servers.loopback import Fault, Normal, Reply, cut, dead_url, disconnect, drip, hang, html, redirect
 from tests.servers.router import loading, rate_limited
 from tests.servers.tei import FakeTEI, error
-from tests.support.sparse import FORMS, PATH, Make, SparseCall, chain, splade
+from tests.support.sparse import FORMS, PATH, Make, SparseCall, chain, splade, weights
 
 
 @dataclass(frozen=True)
@@ -30,16 +30,27 @@ class Row:
 
 
 TOO_LONG = error("Validation", "Input validation error: `inputs` must have less than 256 tokens. Given: 812")
+TOO_LARGE = Reply(413, "Failed to buffer the request body: length limit exceeded")
+FILTERED = "The request was rejected by our content policy (violence)"
+GATED = "Access to model x is restricted, it is a gated model"
+NO_EMBEDDINGS = "this model does not support embeddings"
 TABLE = [
     Row("InvalidRequest: 400", Reply(400, {"error": "inputs must be strings"}), (1, 0), "InvalidRequest"),
     Row("InvalidRequest: 422", Reply(422, "inputs: data did not match any variant"), (1, 0), "InvalidRequest"),
+    Row("ContentFiltered: 400", Reply(400, {"error": FILTERED}), (1, 0), "ContentFiltered"),
     Row("ContextOverflow: 422", TOO_LONG, (1, 1), "ContextOverflow", texts=("one",)),
+    Row("ContextOverflow: 413, which cannot be cut", TOO_LARGE, (1, 1), "ContextOverflow", texts=("one",)),
     Row("AuthenticationFailed: 401", Reply(401), (1, 1), "AuthenticationFailed"),
     Row("PermissionDenied: 403", Reply(403, {"error": "insufficient permissions"}), (1, 1), "PermissionDenied"),
+    Row("GatedModel: 403", Reply(403, {"error": GATED}), (1, 1), "GatedModel"),
     Row("ModelNotFound: 404", Reply(404, {"error": "model 'x' not found"}), (1, 1), "ModelNotFound"),
     Row("PaymentRequired: 402", Reply(402, {"error": "You have exceeded your credits"}), (1, 1), "PaymentRequired"),
+    Row("Unsupported: 501", Reply(501, {"error": NO_EMBEDDINGS}), (1, 1), "Unsupported"),
+    Row("Unsupported: 500 embeddings", Reply(500, {"error": NO_EMBEDDINGS}), (1, 1), "Unsupported"),
     Row("Overloaded: 503", error("Unhealthy", "no worker"), (2, 1), "Overloaded"),
+    Row("Overloaded: 529", Reply(529, {"error": "no"}), (2, 1), "Overloaded"),
     Row("ServerError: 500", Reply(500, {"error": "no"}), (2, 1), "ServerError"),
+    Row("ServerError: 502", Reply(502, {"error": "no"}), (2, 1), "ServerError"),
     Row("ServerError: 424", error("Backend", "Backend error: out of memory"), (2, 1), "ServerError"),
     Row("ConnectFailed: closed", disconnect(), (2, 1), "ConnectFailed"),
     Row("ConnectFailed: cut short", cut(b'[[{"index":'), (2, 1), "ConnectFailed"),
@@ -87,6 +98,19 @@ def test_row_alone(make: Make, servers: tuple[FakeTEI, FakeTEI], row: Row) -> No
     assert primary.count(PATH) == row.requests[0]
 
 
+@pytest.mark.parametrize("row", [row for row in TABLE if row.name.startswith("Unsupported")], ids=lambda row: row.name)
+def test_what_a_server_cannot_do_does_not_rest_it(make: Make, servers: tuple[FakeTEI, FakeTEI], row: Row) -> None:
+    primary, backup = servers
+    primary.always(fault(row), path=PATH)
+    call = make(chain(primary, backup))
+    for asked in range(1, 6):
+        assert call.served_by() == (f"tei:{backup.url}",)
+        assert (primary.count(PATH), backup.count(PATH)) == (asked, asked)
+    assert call.gateway.status()[0].breaker == "closed"
+    primary.recover()
+    assert call.served_by() == (f"tei:{primary.url}",)
+
+
 def test_a_refused_connection_is_tried_once_more_and_then_the_next(
     make: Make, servers: tuple[FakeTEI, FakeTEI]
 ) -> None:
@@ -124,9 +148,13 @@ def test_a_fallback_in_the_middle_of_a_list_goes_on_there_in_order(
     primary, backup = servers
     texts = [f"text {number}" for number in range(100)]
     call = make(chain(primary, backup), max_retries=0)
-    call.served_by(texts[:1])
-    primary.fail(*[Reply(500, {"error": "no"})] * 1, path=PATH)
-    assert set(call.served_by(texts)) <= {f"tei:{primary.url}", f"tei:{backup.url}"}
+    primary.fail(Normal(), Reply(500, {"error": "no"}), path=PATH)
+    result = call.embed(texts)
+    assert [vector.to_dict() for vector in result.vectors] == weights(texts)
+    assert result.served_by == (f"tei:{primary.url}", f"tei:{backup.url}")
+    sent = [[request.json["inputs"] for request in server.requests if request.path == PATH] for server in servers]
+    assert sent[0] == [texts[:32], texts[32:64]]
+    assert sent[1] == [texts[32:64], texts[64:96], texts[96:]]
 
 
 def test_the_error_of_a_chain_lists_every_server_with_its_reason(make: Make, servers: tuple[FakeTEI, FakeTEI]) -> None:

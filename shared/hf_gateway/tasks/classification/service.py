@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from hf_gateway.chain.attempt_log import AttemptLog
-from hf_gateway.chain.effects import Steps
 from hf_gateway.tasks.classification.record import ClassifyDetails
 from hf_gateway.tasks.service import ResultArguments, TaskService
 from hf_gateway.values.labels import ClassifyRequest, ClassifyResult
@@ -16,18 +14,13 @@ class ClassifyService(TaskService[ClassifyRequest, ClassifyResult]):
 
     details = ClassifyDetails
     why_one_target = "the labels and scores of several models do not belong together"
+    noun = "input"
 
-    def answers(self, request: ClassifyRequest, attempt_log: AttemptLog) -> Steps:
-        """Classify each different input once.
-
-        Args:
-            request: what to classify.
-            attempt_log: receives the attempts.
-        """
+    def distinct(self, request: ClassifyRequest) -> ClassifyRequest | None:
+        """Classify each different input once."""
         if not request.inputs:
-            return []  # nothing is asked
-        texts, images = list(dict.fromkeys(request.texts)), list(dict.fromkeys(request.images))
-        return (yield from super().answers(replace(request, texts=texts, images=images), attempt_log))
+            return None
+        return replace(request, texts=list(dict.fromkeys(request.texts)), images=list(dict.fromkeys(request.images)))
 
     def result(
         self, request: ClassifyRequest, served: Sequence[tuple[Any, Any]], common: ResultArguments

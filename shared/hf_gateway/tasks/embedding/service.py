@@ -34,7 +34,7 @@ from hf_gateway.runtime.driver import Driver
 from hf_gateway.runtime.ordered_map import map_ordered, map_ordered_blocking
 from hf_gateway.settings.embedding import EmbedSettings
 from hf_gateway.storage.vector_stores import chunks
-from hf_gateway.tasks.blamed_text import halves, name_text
+from hf_gateway.tasks.blamed_text import attempt_to_name, name_input
 from hf_gateway.tasks.embedding.batching import Batch, BatchBuilder, abatched, batched
 from hf_gateway.tasks.embedding.cache import CachedSpace, CacheLookup
 from hf_gateway.tasks.embedding.candidate import EmbeddingCandidate
@@ -344,19 +344,14 @@ class EmbeddingService:
 
     def _attempt(self, run: EmbeddingRun, batch: EmbedRequest, attempt_log: AttemptLog) -> Steps:
         """Serve a batch; returns (answer, candidate), or the `Split` that a target's limit or a too long text asks for."""
-        try:
-            return (yield from self._chain.attempt(batch, attempt_log, first=run.job.preferred))
-        except GatewayError as failure:
-            if parts := halves(batch, failure):
-                return Split(parts, run.job.preferred or self._first)
-            raise name_text(failure, batch, run.request) from failure.__cause__
+        return attempt_to_name(self._chain, batch, run.request, attempt_log, run.job.preferred)
 
     def _serve_single(self, coalescer: Coalescer, run: EmbeddingRun, text: str) -> Steps:
         """Serve one text, with others that arrive at the same time; returns its answer, and the candidate."""
         try:
             return (yield from self._serve_coalesced(coalescer, run, text))
         except GatewayError as failure:
-            raise name_text(failure, _with_texts(run, [text]), run.request) from failure.__cause__
+            raise name_input(failure, _with_texts(run, [text]), run.request) from failure.__cause__
 
     def _serve_coalesced(self, coalescer: Coalescer, run: EmbeddingRun, text: str) -> Steps:
         outcome, caller = None, tags()

@@ -4,12 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from hf_gateway.chain.attempt_log import AttemptLog
-from hf_gateway.chain.effects import Steps
-from hf_gateway.chain.fallback import Chain, Split
-from hf_gateway.errors import GatewayError
+from hf_gateway.chain.fallback import Chain
 from hf_gateway.settings.rerank import ModelScale
-from hf_gateway.tasks.blamed_text import halves, name_text
 from hf_gateway.tasks.rerank.record import RerankDetails
 from hf_gateway.tasks.service import Finish, ResultArguments, TaskService, Watch
 from hf_gateway.values.rerank import (
@@ -27,42 +23,18 @@ class RerankService(TaskService[RerankRequest, RerankResult]):
 
     details = RerankDetails
     why_one_target = "the scores of several cannot be compared"
+    noun = "document"
 
     def __init__(self, chain: Chain, watch: Watch, finish: Finish, scale: ModelScale) -> None:
         """scale: of the scores of models."""
         super().__init__(chain, watch, finish)
         self.scale = scale
 
-    def answers(self, request: RerankRequest, attempt_log: AttemptLog) -> Steps:
-        """Score each text once.
-
-        Args:
-            request: what to rank.
-            attempt_log: receives the attempts.
-        """
+    def distinct(self, request: RerankRequest) -> RerankRequest | None:
+        """Score each text once."""
         if not request.documents:
-            return []  # nothing is asked
-        unique = replace(request, documents=list(dict.fromkeys(request.documents)))
-        try:
-            return (yield from super().answers(unique, attempt_log))
-        except GatewayError as failure:
-            raise name_text(failure, unique, request, "document") from failure.__cause__
-
-    def attempt(self, part: RerankRequest, request: RerankRequest, attempt_log: AttemptLog, first: Any) -> Steps:
-        """Serve one part, and divide one with a document that is too long, until the error can name it.
-
-        Args:
-            part: of the request.
-            request: the whole request.
-            attempt_log: receives the attempts.
-            first: the candidate to start with.
-        """
-        try:
-            return (yield from super().attempt(part, request, attempt_log, first))
-        except GatewayError as failure:
-            if parts := halves(part, failure):
-                return Split(parts, first or self._chain.candidates[0])
-            raise name_text(failure, part, request, "document") from failure.__cause__
+            return None
+        return replace(request, documents=list(dict.fromkeys(request.documents)))
 
     def result(
         self, request: RerankRequest, served: Sequence[tuple[Any, Any]], common: ResultArguments
