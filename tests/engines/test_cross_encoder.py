@@ -100,6 +100,11 @@ def test_a_model_of_several_labels_is_no_reranker(form: str, tmp_path: Path) -> 
         call(form, cross_encoder(tmp_path / "nli", labels=3)).rerank(QUERY, ["a cat"])
 
 
+def test_an_embedding_model_is_no_reranker() -> None:
+    with pytest.raises(errors.EngineFailed, match=r"has no weights for scores.*so it is not a reranker"):
+        RerankGateway("sentence-transformers/all-MiniLM-L6-v2", ["local"]).rerank(QUERY, ["a cat"])
+
+
 def test_a_chat_model_is_no_reranker_unless_it_has_tokens_for_yes_and_no() -> None:
     with pytest.raises(errors.EngineFailed, match="a language model without tokens for yes and no"):
         call("sync", CHAT_MODEL).rerank(QUERY, ["a cat"])
@@ -115,7 +120,7 @@ def test_a_model_without_its_head_is_refused_rather_than_filled_with_random_numb
         name: value for name, value in load_file(copied / "model.safetensors").items() if "classifier" not in name
     }
     save_file(tensors, copied / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(errors.EngineFailed, match=r"classifier.*is missing in the files"):
+    with pytest.raises(errors.EngineFailed, match=r"'classifier.bias' is missing.* not a reranker"):
         call("sync", copied).rerank(QUERY, ["a cat"])
 
 

@@ -8,7 +8,7 @@ from hf_gateway.engines import cpus, quiet_loggers, trusts_remote_code
 from hf_gateway.engines.choosing import DTYPES
 from hf_gateway.engines.forked import torch_computes
 from hf_gateway.engines.sources import ModelFiles
-from hf_gateway.engines.tensors import check_device, check_tensors, recorded_loads
+from hf_gateway.engines.tensors import Loading, check_device, check_tensors, recorded_loads
 from hf_gateway.errors import ContextOverflow, EngineFailed, EngineMissing, GatewayError
 from hf_gateway.spaces.fingerprint import CANARIES
 from hf_gateway.values.forks import fork_lock
@@ -66,6 +66,7 @@ class Engine:
                     trust_remote_code=trusted,
                     model_kwargs={"use_safetensors": True, "dtype": dtype},
                 )
+                _require_head(loadings, files)
                 self._require_one_score(files)
                 self._prompt = self._model.prompts.get(self._model.default_prompt_name)
                 check_tensors(loadings, files.path, lambda: [self._predict([(each, each) for each in CANARIES])])
@@ -137,6 +138,16 @@ class Engine:
             raise
         except Exception as error:  # of torch, the tokenizer or the model
             raise EngineFailed(f"the model failed: {type(error).__name__}: {error}") from error
+
+
+def _require_head(loadings: Sequence[Loading], files: ModelFiles) -> None:
+    """Raise EngineFailed for a network whose files have no weights behind its trunk, such as an embedding model."""
+    for loading in loadings:
+        trunk = f"{loading.model.base_model_prefix}."
+        if head := sorted(name for name in loading.info["missing_keys"] if not name.startswith(trunk)):
+            raise EngineFailed(
+                f"{files.path} has no weights for scores ({head[0]!r} is missing in the files), so it is not a reranker"
+            )
 
 
 def _refuse_longer(request: RerankRequest, counts: Sequence[int], limit: int, reach: int | None) -> None:

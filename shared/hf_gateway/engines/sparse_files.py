@@ -1,9 +1,11 @@
 """Reads the vector space of a sparse model from the files that sentence-transformers' SparseEncoder reads."""
 
+import re
 from typing import Any
 
 from hf_gateway.engines import sources
 from hf_gateway.engines.sources import ModelFiles
+from hf_gateway.errors import ConfigError
 from hf_gateway.values.vector_space import VectorSpace, canonical
 
 SPLADE = "splade"
@@ -45,7 +47,7 @@ _SPARSE_MODULES = frozenset({"SpladePooling", "SparseStaticEmbedding", "SparseAu
 
 def _pooling(files: ModelFiles) -> str:
     for name, folder in _modules(files):
-        if name == "SpladePooling" and ".." not in folder:
+        if name == "SpladePooling":
             return _splade(_object(files, f"{folder}/config.json"))
         if name in _SPARSE_MODULES:
             return name.lower()
@@ -53,13 +55,20 @@ def _pooling(files: ModelFiles) -> str:
 
 
 def _modules(files: ModelFiles) -> list[tuple[str, str]]:
-    """Return the class and the folder of each module; an empty list without modules.json."""
+    """Return the class and the folder of each module; an empty list without modules.json. Raises ConfigError."""
     found = sources.read_json(files.path / "modules.json")
-    return [
+    modules = [
         (str(module.get("type")).rpartition(".")[2], str(module.get("path", "")))
         for module in (found if isinstance(found, list) else [])
         if isinstance(module, dict)
     ]
+    for _, folder in modules:
+        if folder and not _INNER_PATH.fullmatch(folder):
+            raise ConfigError(f"modules.json has a path outside of the model's folder: {folder[:80]!r}")
+    return modules
+
+
+_INNER_PATH = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*")
 
 
 def _splade(config: dict[str, Any]) -> str:
