@@ -7,11 +7,10 @@ import logging
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
-from typing import Any
 
+from hf_gateway.cli.chosen_gateway import gateway_of
 from hf_gateway.cli.output import console, escape_unencodable, print_json, stdin_text
 from hf_gateway.errors import ConfigError, visible
-from hf_gateway.gateway import Gateway
 from hf_gateway.tasks.chat.gateway import ChatGateway
 from hf_gateway.values.chat import ChatEvent, ChatResult, Message
 from hf_gateway.values.usage import Usage
@@ -22,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("prompt", nargs="*", metavar="PROMPT", help="the prompt; by default all of stdin")
     parser.add_argument("--system", help="system message before the prompt")
-    parser.add_argument("--chain", help="a chain of the config file, instead of --model and --targets")
+    parser.add_argument("--chain", help="a chain of the config file; --model and --targets replace its own")
     parser.add_argument("--temperature", type=float, help="sampling temperature; 0 for the most likely answer")
     parser.add_argument("--max-tokens", type=int, help="maximum tokens of the answer")
     parser.add_argument("--timeout", type=float, help="seconds for the whole request")
@@ -71,15 +70,8 @@ def _messages(arguments: argparse.Namespace) -> list[Message]:
 
 
 def _gateway(arguments: argparse.Namespace) -> ChatGateway:
-    given = {name: getattr(arguments, name) for name in ("temperature", "max_tokens", "timeout")}
-    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    if arguments.chain:
-        for name in ("model", "targets"):
-            if getattr(arguments, name):
-                changes[name] = getattr(arguments, name)
-        gateway: ChatGateway = Gateway.from_config(arguments.chain, arguments.config, task="chat", **changes)
-        return gateway
-    return ChatGateway(arguments.model, arguments.targets, config=arguments.config, **changes)
+    changes = {name: getattr(arguments, name) for name in ("temperature", "max_tokens", "timeout")}
+    return gateway_of(ChatGateway, arguments, changes)
 
 
 class AnswerPrinter:

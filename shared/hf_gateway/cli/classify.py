@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from hf_gateway.cli.chosen_gateway import gateway_of
 from hf_gateway.cli.output import Table, check_text, console, literal, print_json, stdin_text
 from hf_gateway.errors import ConfigError, InvalidRequest, visible
 from hf_gateway.tasks.classification.gateway import ClassifyGateway
@@ -36,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--top-k", type=_count, metavar="K", help="labels of each input, the most likely ones")
     parser.add_argument("--truncate", action="store_true", help="truncate texts that are too long for the model")
-    parser.add_argument("--chain", help="a chain of the config file, instead of --model and --targets")
+    parser.add_argument("--chain", help="a chain of the config file; --model and --targets replace its own")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -79,21 +80,16 @@ def _images(files: list[str]) -> tuple[list[str], list[bytes]]:
 
 
 def _gateway(arguments: argparse.Namespace) -> ClassifyGateway:
-    given = {
+    changes = {
         "labels": None if arguments.labels is None else [each.strip() for each in arguments.labels.split(",")],
         "multi_label": arguments.multi_label or None,
         "hypothesis_template": arguments.template,
         "top_k": arguments.top_k,
         "truncate": arguments.truncate or None,
     }
-    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if arguments.labels is None and not arguments.chain and (arguments.multi_label or arguments.template):
         raise ConfigError("--multi-label and --template are for labels of your own: --labels A,B,C")
-    if arguments.chain:
-        settings = ClassifyGateway.settings_class.from_config(arguments.chain, arguments.config, **changes)
-        made: Any = ClassifyGateway.from_settings(settings)
-        return made  # type: ignore[no-any-return]
-    return ClassifyGateway(arguments.model, arguments.targets, config=arguments.config, **changes)
+    return gateway_of(ClassifyGateway, arguments, changes)
 
 
 def _as_json(result: ClassifyResult, names: list[str]) -> dict[str, Any]:

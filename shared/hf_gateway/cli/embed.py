@@ -3,8 +3,10 @@
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from typing import Any
 
+from hf_gateway.cli.chosen_gateway import gateway_of
 from hf_gateway.cli.output import stdin_text
 from hf_gateway.errors import InvalidRequest, visible
 from hf_gateway.tasks.embedding.gateway import EmbeddingGateway
@@ -20,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--role", choices=["query", "document"], default="document", help="role of the texts in a search"
     )
     parser.add_argument("--sparse", action="store_true", help="print sparse vectors: indexes and values")
-    parser.add_argument("--chain", help="a chain of the config file, instead of --model and --targets")
+    parser.add_argument("--chain", help="a chain of the config file; --model and --targets replace its own")
     parser.add_argument("--truncate", action="store_true", help="cut texts that are too long for the model")
 
 
@@ -29,14 +31,9 @@ def run(arguments: argparse.Namespace) -> int:
     texts = arguments.texts or [line for line in stdin_text().split("\n") if line.strip()]
     if not texts:
         raise InvalidRequest("no texts to embed; give texts, or pipe one per line")
-    kind, row = (SparseGateway, _sparse_row) if arguments.sparse else (EmbeddingGateway, _dense_row)
-    changes: dict[str, Any] = {"truncate": True} if arguments.truncate else {}
-    if arguments.chain:
-        settings = kind.settings_class.from_config(arguments.chain, arguments.config, **changes)
-        gateway: Any = kind.from_settings(settings)
-    else:
-        gateway = kind(arguments.model, arguments.targets, **changes)
-    with gateway:
+    kind: type[Any] = SparseGateway if arguments.sparse else EmbeddingGateway
+    row: Callable[[str, Any], dict[str, Any]] = _sparse_row if arguments.sparse else _dense_row
+    with gateway_of(kind, arguments, {"truncate": arguments.truncate or None}) as gateway:
         result = gateway.embed(texts, role=arguments.role)
     for text, vector in zip(texts, result.vectors, strict=True):
         sys.stdout.write(json.dumps(row(text, vector)) + "\n")

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from hf_gateway.cli.chosen_gateway import gateway_of
 from hf_gateway.cli.output import print_json, stdin_text
 from hf_gateway.errors import ConfigError, visible
-from hf_gateway.gateway import Gateway
 from hf_gateway.tasks.image.gateway import ImageGateway
 from hf_gateway.values.image import EXTENSIONS, GeneratedImage, ImageResult
 from hf_gateway.values.wording import quantity
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--guidance-scale", type=float, help="how closely the image follows the prompt")
     parser.add_argument("--negative-prompt", metavar="TEXT", help="what the image is not to show")
     parser.add_argument("--seed", type=int, help="seed of the first image; the following ones have the next numbers")
-    parser.add_argument("--chain", help="a chain of the config file, instead of --model and --targets")
+    parser.add_argument("--chain", help="a chain of the config file; --model and --targets replace its own")
     parser.add_argument("--timeout", type=float, help="seconds for the whole request")
 
 
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError("the prompt is empty: hf-gateway image 'a cat on the moon', or pipe it in")
     width, height = _size(arguments.size)
     _check_output(arguments)  # before an image is made, which may cost
-    with _gateway(arguments) as gateway:
+    with gateway_of(ImageGateway, arguments, {"timeout": arguments.timeout}) as gateway:
         result = gateway.generate(
             prompt,
             negative_prompt=arguments.negative_prompt,
@@ -104,19 +104,6 @@ def _check_output(arguments: argparse.Namespace) -> None:
             existing = _numbered(file.with_name(f"{file.stem}{ending}"), place, arguments.n)
             if existing.exists() and not arguments.force:
                 raise ConfigError(f"{str(existing)!r} exists; name another file, or pass --force to replace it")
-
-
-def _gateway(arguments: argparse.Namespace) -> ImageGateway:
-    changes: dict[str, Any] = {} if arguments.timeout is None else {"timeout": arguments.timeout}
-    if arguments.chain:
-        for name in ("model", "targets"):
-            if getattr(arguments, name):
-                changes[name] = getattr(arguments, name)
-        gateway: Any = Gateway.from_config(
-            arguments.chain, arguments.config, task=ImageGateway.settings_class.task, **changes
-        )
-        return gateway  # type: ignore[no-any-return]
-    return ImageGateway(arguments.model, arguments.targets, config=arguments.config, **changes)
 
 
 def _write(result: ImageResult, arguments: argparse.Namespace) -> list[Path]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hf_gateway.cli.chosen_gateway import gateway_of
 from hf_gateway.cli.output import Table, check_text, console, literal, print_json, stdin_text
 from hf_gateway.errors import InvalidRequest, visible
 from hf_gateway.tasks.rerank.gateway import RerankGateway
@@ -28,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help=f"documents, one per line; or JSON lines, strings or objects with {', '.join(TEXT_FIELDS)}; - for stdin",
     )
-    parser.add_argument("--chain", help="a chain of the config file, instead of --model and --targets")
+    parser.add_argument("--chain", help="a chain of the config file; --model and --targets replace its own")
     parser.add_argument("--top-n", type=_count, metavar="N", help="print the N best ones only")
     parser.add_argument("--scale", choices=["probability", "logit"], help="scale of the scores of models (probability)")
     parser.add_argument("--truncate", action="store_true", help="truncate documents that are too long for the model")
@@ -41,15 +42,8 @@ def run(arguments: argparse.Namespace) -> int:
     lines, documents = _documents(arguments.file, place)
     if not documents:
         raise InvalidRequest(f"no documents in {place}; write one per line")
-    given = {"top_n": arguments.top_n, "scale": arguments.scale, "truncate": arguments.truncate or None}
-    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    if arguments.chain:
-        gateway = RerankGateway.from_settings(
-            RerankGateway.settings_class.from_config(arguments.chain, arguments.config, **changes)
-        )
-    else:
-        gateway = RerankGateway(arguments.model, arguments.targets, **changes)
-    with gateway:
+    changes = {"top_n": arguments.top_n, "scale": arguments.scale, "truncate": arguments.truncate or None}
+    with gateway_of(RerankGateway, arguments, changes) as gateway:
         result = gateway.rerank(arguments.query, documents)
     if arguments.json:
         print_json(_as_json(result, lines))

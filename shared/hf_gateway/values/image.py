@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Self
 
@@ -187,6 +188,11 @@ class ImageResult(Result):
     def seed(self) -> int | None:
         """The seed of the first image, if it is known."""
         return self.images[0].seed
+
+    @property
+    def cost(self) -> Decimal | None:
+        """The price in USD as the provider reported it; None if it did not, which is not 0."""
+        return self.usage.cost_usd
 
     def __len__(self) -> int:
         """Return the number of images."""

@@ -28,7 +28,7 @@ class Usage:
     cost_usd: Decimal | None = None
     """The price in USD, as the provider reports it."""
     documents: int | None = None
-    """Documents that were ranked."""
+    """Documents that were ranked or labelled."""
     images: int | None = None
     """Images that were sent or made."""
     seconds: float | None = None

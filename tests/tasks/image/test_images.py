@@ -157,6 +157,7 @@ class TestRequests:
         primary.fail(Reply(200, image_list(png("a cat"), usage=usage)))
         result = ImageCaller(form, chain(primary)).generate("a cat")
         assert (result.usage.input_tokens, result.usage.output_tokens, result.usage.images) == (13, 4160, 1)
+        assert result.cost is None, "not reported, which is not 0"
 
 
 class Files(Loopback):
