@@ -68,6 +68,11 @@ class Hostile(Loopback):
             texts = [given] if isinstance(given, str) else given
             rows = [{"index": index, "embedding": row} for index, row in enumerate(unit_vectors(texts, 8))]
             return Reply(200, {"data": rows, "model": f"m{EVIL}", "usage": {"prompt_tokens": 3}})
+        if path.endswith("/rerank"):
+            results = [{"index": 0, "relevance_score": 0.5, "document": {"text": EVIL}}]
+            return Reply(200, {"results": results, "model": f"m{EVIL}", "id": EVIL})
+        if path.endswith("/classify"):
+            return Reply(200, {"data": [[{"label": f"good{EVIL}", "score": 0.5}]], "model": f"m{EVIL}", "id": EVIL})
         return Reply(404, {"error": EVIL}, {"x-error-code": "EntryNotFound"})
 
     def _hub(self, path: str) -> Reply:
@@ -108,6 +113,10 @@ WAYS: Ways = {
     "chat": lambda url, _: [["chat", "hi", *targets(url, "openai")], ["chat", "hi", *targets(url, "ollama", "openai")]],
     "verify": lambda url, _: [["verify", *targets(url, "openai", "tei")]],
     "embed": lambda url, _: [["embed", "hi", *targets(url, "openai")], ["embed", "hi", *targets(url, "tei", "ollama")]],
+    "rerank": lambda url, tmp: [
+        ["rerank", "hi", str(tmp / "docs" / "a.txt"), *targets(url, "tei", "endpoint", "openai")]
+    ],
+    "classify": lambda url, _: [["classify", "hi", *targets(url, "tei", "endpoint", "openai")]],
     "image": lambda url, tmp: [
         ["image", "hi", "-o", str(tmp / "image"), "--force", *targets(url, "openai", "endpoint")]
     ],

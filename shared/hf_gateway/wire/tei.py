@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hf_gateway.errors import BadResponse
+from hf_gateway.errors import BadResponse, visible
 from hf_gateway.values.embedding import EmbedAnswer
 from hf_gateway.values.http import HttpRequest, HttpResponse
 from hf_gateway.values.labels import ClassifyAnswer
@@ -90,10 +90,10 @@ def decode_info(response: HttpResponse, *, target: str) -> Info:
         else (text_of(model_type) or EMBEDDING_MODEL, {})
     )
     return Info(
-        model=model,
+        model=visible(model),  # quoted in errors
         revision=text_of(data.get("model_sha")),
         served_as=text_of(data.get("served_model_name")),
-        kind=kind.lower(),
+        kind=visible(str(kind).lower()),
         pooling=_pooling(object_of(detail).get("pooling")),
         max_texts=count_of(data.get("max_client_batch_size")) or DEFAULT_MAX_TEXTS,
         max_tokens=count_of(data.get("max_input_length")),
