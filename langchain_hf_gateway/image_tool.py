@@ -95,8 +95,9 @@ class HFGatewayImageTool(ImageMixin, ImageSettings, BaseTool):
         description: what the tool does, for the agent's model.
         show_images: whether the images are in the message for the agent's model, which has to be able to see.
 
-    The message for the agent's model says what was made; the `ImageResult`, with the images, is its artifact. The agent chooses
-    the prompts alone: sizes and steps, which cost money, are arguments of the tool.
+    The message for the agent's model says what was made; the `ImageResult`, with the images, is its artifact; a message
+    that is dumped, as for a history, has a description of it without the images' bytes. The agent chooses the prompts alone:
+    sizes and steps, which cost money, are arguments of the tool.
 
     Errors are hf-gateway's own, the matching subclass of `langchain_core.exceptions.ModelError`, and `ToolException`s: with
     `handle_tool_error=True` the agent's model receives them, a refusal by a content policy among them.

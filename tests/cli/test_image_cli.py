@@ -1,18 +1,21 @@
 """`hf-gateway image` as a stranger meets it."""
 
+import errno
 import io
 import json
 import os
 import pty
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hf_gateway.cli import main
 from tests.servers.images import JPEG, image_list, png
-from tests.servers.loopback import Reply, dead_url
+from tests.servers.loopback import Recorded, Reply, dead_url
 from tests.servers.openai import FakeOpenAI
 
 
@@ -147,6 +150,63 @@ class TestFiles:
         assert words in capsys.readouterr().err
         assert primary.requests == []
 
+    @pytest.mark.parametrize(
+        ("given", "words"),
+        [
+            (["-o", "link.png"], "a link to a file that does not exist"),
+            (["-o", "link.png", "--force"], "a link to a file that does not exist"),
+            (["-o", "folder", "--force"], "'folder.png' is a folder"),
+            (["-o", "cat.png", "--n", "2", "--force"], "'cat-2.png' is a folder"),
+            (["-o", "pipe.png"], "'pipe.png' exists"),
+            (["-o", "pipe.png", "--force"], "'pipe.png' cannot be replaced"),
+            (["-o", "a" * 252], "File name too long"),
+            (["-o", "/proc/cat.png"], "'/proc/cat.png' cannot be written"),
+        ],
+        ids=["a link", "a link by force", "a folder", "a numbered folder", "a pipe", "a pipe by force", "long", "proc"],
+    )
+    def test_an_output_that_cannot_be_written_is_wrong_usage_and_nothing_is_asked(
+        self, primary: FakeOpenAI, capsys: pytest.CaptureFixture[str], given: list[str], words: str
+    ) -> None:
+        Path("link.png").symlink_to("missing/file")
+        Path("folder.png").mkdir()
+        Path("cat-2.png").mkdir()
+        os.mkfifo("pipe.png")
+        before = sorted(Path().iterdir())
+        assert image("a cat", *given, server=primary) == 2
+        assert words in capsys.readouterr().err
+        assert primary.requests == []
+        assert sorted(Path().iterdir()) == before
+
+    def test_a_folder_without_permission_is_wrong_usage(
+        self, primary: FakeOpenAI, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(**_given: object) -> None:
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+        monkeypatch.setattr(tempfile, "TemporaryFile", refuse)  # permissions do not bind root
+        assert image("a cat", "-o", "cat.png", server=primary) == 2
+        assert "'cat.png' cannot be written: Permission denied" in capsys.readouterr().err
+        assert primary.requests == []
+
+    def test_images_that_cannot_be_written_after_all_are_kept_elsewhere(
+        self, primary: FakeOpenAI, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        class Late(FakeOpenAI):
+            def handle(self, request: Recorded) -> Any:
+                Path("cat-2.png").mkdir()  # after the check
+                return super().handle(request)
+
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "elsewhere"))
+        with Late(models=None) as server:
+            assert image("a cat", "--n", "3", "-o", "cat.png", server=server) == 1
+        (folder,) = (tmp_path / "elsewhere").iterdir()
+        assert f"cat-2.png could not be written (File exists); 2 images went to {folder} instead" in (
+            capsys.readouterr().err
+        )
+        assert Path("cat-1.png").read_bytes() == png("a cat")
+        assert [(folder / f"cat-{n}.png").read_bytes() for n in (2, 3)] == [png("a cat")] * 2
+
     @pytest.mark.parametrize("prompt", ["", "  "], ids=["nothing", "blanks"])
     def test_an_empty_prompt_is_wrong_usage(
         self, primary: FakeOpenAI, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, prompt: str
@@ -172,6 +232,18 @@ def test_stdout_gets_the_bytes_unless_it_is_a_terminal(primary: FakeOpenAI) -> N
     assert refused.returncode == 2
     assert b"not written to a terminal" in refused.stderr
     assert len(primary.requests) == 1
+
+
+def test_an_image_that_a_full_stdout_does_not_take_is_kept_elsewhere(
+    primary: FakeOpenAI, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with Path("/dev/full").open("wb") as full:
+        done = run(["--targets", f"openai:{primary.url}", "--model", "m", "-o", "-"], full.fileno())
+    assert done.returncode == 1
+    (kept,) = tmp_path.glob("hf-gateway-*/image.png")
+    assert kept.read_bytes() == png("a cat")
+    assert f"1 image went to {kept.parent} instead".encode() in done.stderr
 
 
 def test_failures_have_their_exit_code_and_no_file(primary: FakeOpenAI, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 import logging
 import pickle
 from typing import Any
@@ -19,7 +20,7 @@ from tests.support.late import COLLECTED
 if COLLECTED:
     from langchain.agents import create_agent
     from langchain_core.exceptions import ModelInvalidRequestError
-    from langchain_core.messages import ToolMessage
+    from langchain_core.messages import ToolMessage, message_to_dict, messages_from_dict
     from langchain_core.tools import ToolException
     from langchain_tests.unit_tests import ToolsUnitTests
 
@@ -151,3 +152,20 @@ def test_it_is_made_from_a_gateway_a_chain_of_the_file_and_a_pickle(primary: Fak
 def test_a_wrong_argument_is_refused_when_the_tool_is_made(given: dict[str, Any]) -> None:
     with pytest.raises(errors.ConfigError):
         HFGatewayImageTool(**{"model": "m", "targets": NOWHERE, **given})
+
+
+def test_a_message_with_images_can_be_stored_as_json_without_their_bytes(
+    asynchronous: bool, primary: FakeOpenAI
+) -> None:
+    usage = {"input_tokens": 3, "output_tokens": 5, "cost": 0.04}
+    primary.always(Reply(200, image_list(png("x") + MARK.encode(), usage=usage)))
+    message = called(HFGatewayImageTool(model="m", targets=chain(primary)), asynchronous, prompt="a cat")
+    for dumped in (message.model_dump_json(), json.dumps(message_to_dict(message))):
+        assert MARK not in dumped
+        assert base64_of(MARK.encode())[4:12] not in dumped
+    (restored,) = messages_from_dict([json.loads(json.dumps(message_to_dict(message)))])
+    artifact = restored.artifact
+    size = len(png("x") + MARK.encode())
+    assert artifact["images"] == [{"mime": "image/png", "bytes": size, "seed": None}]
+    assert (artifact["served_by"], artifact["usage"]["cost_usd"]) == (chain(primary), "0.04")
+    assert message.model_copy(deep=True).artifact[0].data == png("x") + MARK.encode()

@@ -1,6 +1,7 @@
 """HFGatewayImageTool in LlamaIndex: outputs with ImageBlocks, errors and an agent."""
 
 import asyncio
+import json
 import pickle
 from typing import Any
 
@@ -48,6 +49,15 @@ def test_the_output_is_a_text_and_an_image_block(form: str, primary: FakeOpenAI)
     assert output.raw_input == {"prompt": "a cat", "negative_prompt": "a dog"}
     assert output.tool_name == "generate_image"
     assert (primary.requests[0].json["size"], primary.requests[0].json["negative_prompt"]) == ("64x32", "a dog")
+
+
+def test_an_output_can_be_stored_as_json_with_the_result_but_for_its_bytes(form: str, primary: FakeOpenAI) -> None:
+    output = called(HFGatewayImageTool(model="m", targets=chain(primary), show_images=False), form, prompt="a cat")
+    stored = json.loads(output.model_dump_json())["raw_output"]
+    assert (stored["images"], stored["served_by"]) == (
+        [{"mime": "image/png", "bytes": 69, "seed": None}],
+        chain(primary),
+    )
 
 
 def test_a_model_that_cannot_see_gets_the_text_alone(form: str, primary: FakeOpenAI) -> None:

@@ -2,8 +2,10 @@
 
 import argparse
 import dataclasses
+import os
 import re
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from hf_gateway.cli.chosen_gateway import gateway_of
 from hf_gateway.cli.output import print_json, stdin_text
 from hf_gateway.errors import ConfigError, visible
 from hf_gateway.tasks.image.gateway import ImageGateway
-from hf_gateway.values.image import EXTENSIONS, GeneratedImage, ImageResult
+from hf_gateway.values.image import EXTENSIONS, MAX_IMAGES, GeneratedImage, ImageResult
 from hf_gateway.values.wording import quantity
 
 STDOUT = "-"
@@ -99,24 +101,86 @@ def _check_output(arguments: argparse.Namespace) -> None:
     if not file.parent.is_dir():
         raise ConfigError(f"there is no folder {str(file.parent)!r} to write {file.name!r} into")
     endings = [file.suffix] if file.suffix else [f".{ending}" for ending in EXTENSIONS.values()]
-    for place in range(min(arguments.n, 1000)):
-        for ending in endings:
-            existing = _numbered(file.with_name(f"{file.stem}{ending}"), place, arguments.n)
-            if existing.exists() and not arguments.force:
-                raise ConfigError(f"{str(existing)!r} exists; name another file, or pass --force to replace it")
+    targets = [
+        _numbered(file.with_name(f"{file.stem}{ending}"), place, arguments.n)
+        for place in range(min(arguments.n, MAX_IMAGES))
+        for ending in endings
+    ]
+    try:
+        replaceable = [_is_replaceable(target, force=arguments.force) for target in targets]
+        if not all(replaceable):
+            with tempfile.TemporaryFile(dir=file.parent):
+                pass  # only trying shows it: permissions do not bind root, and file systems may be read-only
+    except OSError as error:
+        raise ConfigError(f"{arguments.output!r} cannot be written: {error.strerror}; name another file") from None
+
+
+def _is_replaceable(file: Path, *, force: bool) -> bool:
+    """Return whether a file exists and may be replaced; False if there is none.
+
+    Args:
+        file: where an image may go.
+        force: whether existing files are replaced.
+
+    Raises:
+        ConfigError: there is something that is not replaced.
+        OSError: no file can have this name.
+    """
+    try:
+        file.lstat()
+    except FileNotFoundError:
+        return False
+    if file.is_dir():
+        raise ConfigError(f"{str(file)!r} is a folder; name another file")
+    if not file.exists():
+        raise ConfigError(f"{str(file)!r} is a link to a file that does not exist; name another file")
+    if not force:
+        raise ConfigError(f"{str(file)!r} exists; name another file, or pass --force to replace it")
+    if not (file.is_file() or file.is_char_device()) or not os.access(file, os.W_OK):
+        raise ConfigError(f"{str(file)!r} cannot be replaced; name another file")
+    return True
 
 
 def _write(result: ImageResult, arguments: argparse.Namespace) -> list[Path]:
+    """Write the images, and return their files. What cannot be written goes to a temporary folder: it may have cost.
+
+    Raises:
+        OSError: an image is not where it belongs; the message says where it is.
+    """
     if arguments.output == STDOUT:
-        sys.stdout.buffer.write(result[0].data)
+        try:
+            sys.stdout.buffer.write(result[0].data)
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise _rescued([(Path(f"image.{result[0].extension}"), result[0])], "stdout", error) from error
         return []
     files = [_file_of(Path(arguments.output), image, place, len(result)) for place, image in enumerate(result)]
-    for file, image in zip(files, result, strict=True):
-        with file.open("wb" if arguments.force else "xb") as stream:
-            stream.write(image.data)
+    for place, (file, image) in enumerate(zip(files, result, strict=True)):
+        try:
+            with file.open("wb" if arguments.force else "xb") as stream:
+                stream.write(image.data)
+        except OSError as error:
+            raise _rescued(list(zip(files, result, strict=True))[place:], str(file), error) from error
         if file.suffix.lower().replace("jpeg", "jpg") != f".{image.extension}":
             sys.stderr.write(f"{visible(str(file))} is of the type {image.mime}, whatever its ending says\n")
     return files
+
+
+def _rescued(images: list[tuple[Path, GeneratedImage]], place: str, reason: OSError) -> OSError:
+    """Write images to a temporary folder; returns the error that says so.
+
+    Args:
+        images: those that are not written yet, with the files that they were meant for.
+        place: what could not be written.
+        reason: why.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="hf-gateway-"))
+    for file, image in images:
+        (folder / file.name).write_bytes(image.data)
+    saved = quantity(len(images), "image")
+    return OSError(f"{place} could not be written ({reason.strerror}); {saved} went to {folder} instead")
 
 
 def _file_of(file: Path, image: GeneratedImage, place: int, count: int) -> Path:

@@ -5,7 +5,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
+
+from pydantic_core import SchemaSerializer, core_schema
 
 from hf_gateway.errors import BatchTooLarge, InvalidRequest
 from hf_gateway.values.image_type import image_type
@@ -13,7 +15,7 @@ from hf_gateway.values.result import Result
 from hf_gateway.values.text import utf8_bytes
 from hf_gateway.values.text_batches import text_fault
 from hf_gateway.values.usage import Usage
-from hf_gateway.values.wording import quantity
+from hf_gateway.values.wording import preview, quantity
 
 MAX_IMAGES = 64
 """Maximum per call."""
@@ -92,7 +94,7 @@ class ImageRequest:
         scale = self.guidance_scale
         if scale is not None and (type(scale) not in (int, float) or not 0 <= scale <= MAX_GUIDANCE_RATIO):
             raise InvalidRequest(
-                f"guidance_scale is a number from 0 to {MAX_GUIDANCE_RATIO}, not {scale!r}; nothing was sent"
+                f"guidance_scale is a number from 0 to {MAX_GUIDANCE_RATIO}, not {preview(scale)}; nothing was sent"
             )
 
     @property
@@ -126,7 +128,15 @@ def _negative_fault(text: Any) -> str | None:
 
 def _check_whole(name: str, value: Any, least: int, most: int) -> None:
     if type(value) is not int or not least <= value <= most:
-        raise InvalidRequest(f"{name} is a whole number from {least} to {most}, not {value!r}; nothing was sent")
+        raise InvalidRequest(f"{name} is a whole number from {least} to {most}, not {preview(value)}; nothing was sent")
+
+
+_WITHOUT_BYTES = SchemaSerializer(
+    core_schema.any_schema(
+        serialization=core_schema.plain_serializer_function_ser_schema(lambda value: value.described())
+    )
+)
+"""How pydantic dumps the values below where they are in a field of any type: in messages of LangChain, outputs of LlamaIndex."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -139,6 +149,7 @@ class GeneratedImage:
     """Its media type, by its first bytes: `image/png`, `image/jpeg` or `image/webp`."""
     seed: int | None = None
     """The seed it was made with: the one that was asked for, or that the target reports; None if neither is known."""
+    __pydantic_serializer__: ClassVar[SchemaSerializer] = _WITHOUT_BYTES
 
     def __repr__(self) -> str:
         """Show the type and the size."""
@@ -148,6 +159,10 @@ class GeneratedImage:
     def extension(self) -> str:
         """The usual ending of its file, without the dot."""
         return EXTENSIONS[self.mime]
+
+    def described(self) -> dict[str, Any]:
+        """Return what JSON can hold of it: everything but the bytes, of which only the number."""
+        return {"mime": self.mime, "bytes": len(self.data), "seed": self.seed}
 
     def save(self, path: str | Path) -> None:
         """Write the file; an existing one is replaced."""
@@ -178,6 +193,18 @@ class ImageResult(Result):
     """Labels of the targets that made the images; several if one failed after some of them."""
     images: tuple[GeneratedImage, ...]
     """The images."""
+    __pydantic_serializer__: ClassVar[SchemaSerializer] = _WITHOUT_BYTES
+
+    def described(self) -> dict[str, Any]:
+        """Return what JSON can hold of it: everything but the images' bytes."""
+        usage = dataclasses.asdict(self.usage)
+        return {
+            "images": [image.described() for image in self.images],
+            "served_by": list(self.served_by),
+            "attempts": [dataclasses.asdict(attempt) for attempt in self.attempts],
+            "usage": {**usage, "cost_usd": None if self.usage.cost_usd is None else str(self.usage.cost_usd)},
+            "seconds": self.seconds,
+        }
 
     @property
     def mime(self) -> str:

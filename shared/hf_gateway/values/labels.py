@@ -79,7 +79,9 @@ class ClassifyRequest:
             InvalidRequest: an argument is invalid; names an input by its index.
         """
         if top_k is not None and (type(top_k) is not int or top_k < 1):
-            raise InvalidRequest(f"top_k is a whole number above 0, or None for all, not {preview(top_k)}; {CONSEQUENCE}")
+            raise InvalidRequest(
+                f"top_k is a whole number above 0, or None for all, not {preview(top_k)}; {CONSEQUENCE}"
+            )
         if fault := template_fault(hypothesis_template):
             raise InvalidRequest(f"hypothesis_template {fault}; {CONSEQUENCE}")
         listed = list(iterable(inputs, "a list", "inputs"))

@@ -314,6 +314,7 @@ class TestRefusals:
             ({"n": 65}, "not 65"),
             ({"n": True}, "not True"),
             ({"n": 1.0}, "not 1.0"),
+            ({"n": b"\x89PNG"}, "not bytes"),
             ({"width": 64}, "together"),
             ({"height": 64}, "together"),
             ({"width": -1, "height": 64}, "width is a whole number"),
@@ -353,6 +354,15 @@ class TestRefusals:
     def test_a_bad_setting_is_refused_when_the_chain_is_built(self, setting: dict[str, Any]) -> None:
         with pytest.raises(Exception, match=next(iter(setting))):
             ImageGateway("m", ["openai:http://127.0.0.1:9"], **setting)
+
+    @pytest.mark.parametrize("name", ["n", "width", "steps", "guidance_scale", "seed"])
+    @pytest.mark.parametrize("sign", [1, -1])
+    def test_a_number_that_python_refuses_to_write_is_not_written(
+        self, form: str, primary: FakeOpenAI, name: str, sign: int
+    ) -> None:
+        with pytest.raises(errors.InvalidRequest, match=f"{name} is .* not a number of type int"):
+            ImageCaller(form, chain(primary)).generate("a cat", **{name: sign * 10**5000})
+        assert primary.requests == []
 
     def test_a_kind_without_images_is_refused_when_the_chain_is_built(self) -> None:
         with pytest.raises(errors.ConfigError, match="does not support image"):
