@@ -116,7 +116,7 @@ def _check_output(arguments: argparse.Namespace) -> None:
 
 
 def _is_replaceable(file: Path, *, force: bool) -> bool:
-    """Return whether a file exists and may be replaced; False if there is none.
+    """Return whether a file exists and may be replaced; False if it does not exist.
 
     Args:
         file: where an image may go.

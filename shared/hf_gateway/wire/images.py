@@ -169,7 +169,13 @@ def _not(response: HttpResponse, wanted: str, target: str) -> BadResponse:
     elif start[:1] == b"<":
         what = "an HTML page"
     elif start[:1] in (b"{", b"["):
-        what = "JSON that is cut off or invalid" if wanted == "JSON" else "JSON"
+        if wanted == "JSON":
+            return BadResponse(
+                f"answered {response.status} with JSON that is cut off or invalid",
+                target=target,
+                status=response.status,
+            )
+        what = "JSON"
     else:
         kind = response.headers.get("content-type", "unknown content")[:MAX_TYPE_CHARS]
         what = f"{quantity(len(response.body), 'byte')} of {kind}"
