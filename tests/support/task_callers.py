@@ -10,22 +10,25 @@ from hf_gateway import errors
 from tests.servers import unit_vectors
 from tests.servers.images import png
 from tests.servers.labels import expected
-from tests.servers.loopback import Loopback
+from tests.servers.loopback import Fault, Loopback
+from tests.servers.openai import FakeOpenAI
 from tests.servers.rerank import probability, shared_words
-from tests.support import chatters
+from tests.servers.tei import FakeTEI
+from tests.support import chatters, sparse
 from tests.support.chatters import Chatter
 from tests.support.classifiers import Classifier, same
 from tests.support.embedders import Caller
 from tests.support.image_callers import ImageCaller
 from tests.support.rerank_callers import RerankCaller
 
-Task = Literal["embedding", "chat", "image", "rerank", "classification"]
+Task = Literal["embedding", "chat", "image", "rerank", "classification", "sparse"]
 PATHS: dict[Task, str] = {
     "embedding": "/v1/embeddings",
     "chat": "/v1/chat/completions",
     "image": "/v1/images/generations",
     "rerank": "/v1/rerank",
     "classification": "/v1/classify",
+    "sparse": sparse.PATH,
 }
 FORMS: dict[Task, tuple[str, ...]] = {
     "embedding": ("sync", "async"),
@@ -33,6 +36,7 @@ FORMS: dict[Task, tuple[str, ...]] = {
     "image": ("sync", "async"),
     "rerank": ("sync", "async"),
     "classification": ("blocking", "async"),
+    "sparse": sparse.FORMS,
 }
 TASKS_AND_FORMS = [(task, form) for task, forms in FORMS.items() for form in forms]
 
@@ -139,10 +143,47 @@ class ClassifyCall(Classifier):
         return caught.value
 
 
-Call = EmbeddingCall | ChatCall | ImageCall | RerankCall | ClassifyCall
+class SparseTaskCall:
+    """Makes sparse vectors, in one of the forms."""
+
+    task: Task = "sparse"
+
+    def __init__(self, form: str, targets: Sequence[Any], **settings: Any) -> None:
+        """Build the chain."""
+        self._call = sparse.SparseCall(form, targets, **settings)
+        self.gateway, self.clock = self._call.gateway, self._call.clock
+
+    def served_by(self) -> str:
+        """Call, check that the vector is right, and return the target that made it."""
+        (label,) = self._call.served_by(["a cat"])
+        return label
+
+    def refused(self, error: type[errors.GatewayError]) -> Any:
+        """Call, and return the error, which is of this class."""
+        return self._call.refused(error, ["a cat"])
+
+
+class SpladeServer(FakeTEI):
+    """text-embeddings-inference with a SPLADE model, whose faults are those of the route for vectors unless a path is named."""
+
+    def __init__(self) -> None:
+        """Start it."""
+        super().__init__(pooling="splade", model_id=sparse.MODEL)
+
+    def fail(self, *faults: Fault, path: str | None = sparse.PATH) -> None:
+        """Queue faults, each for one request."""
+        super().fail(*faults, path=path)
+
+    def always(self, fault: Fault, path: str | None = sparse.PATH) -> None:
+        """Answer every request with this fault."""
+        super().always(fault, path=path)
+
+
+Call = EmbeddingCall | ChatCall | ImageCall | RerankCall | ClassifyCall | SparseTaskCall
 _CALLS: dict[Task, type[Any]] = {
-    each.task: each for each in (EmbeddingCall, ChatCall, ImageCall, RerankCall, ClassifyCall)
+    each.task: each for each in (EmbeddingCall, ChatCall, ImageCall, RerankCall, ClassifyCall, SparseTaskCall)
 }
+Server = FakeOpenAI | SpladeServer
 Make = Callable[..., Call]
 
 
@@ -154,3 +195,13 @@ def maker(task: Task, form: str) -> Make:
 def counts(task: Task, *servers: Loopback) -> tuple[int, ...]:
     """Return how many requests of the task reached each server."""
     return tuple(server.count(PATHS[task]) for server in servers)
+
+
+def server_for(task: Task) -> Server:
+    """Start a server that has the task, and takes any model's name."""
+    return SpladeServer() if task == "sparse" else FakeOpenAI(models=None)
+
+
+def target_at(task: Task, url: str) -> str:
+    """Return the target, and so the label, of a task's server."""
+    return f"tei:{url}" if task == "sparse" else f"openai:{url}"

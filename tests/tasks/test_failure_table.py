@@ -1,6 +1,6 @@
 """The failure table, row by row, for every task in every form of a call, counting the requests that reach each server."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FunctionType
 from typing import Any
@@ -12,20 +12,29 @@ from tests.servers import unit_vectors
 from tests.servers.images import image_list, png
 from tests.servers.labels import label_list
 from tests.servers.loopback import Fault, Reply, cut, dead_url, disconnect, drip, garbage, hang, html, redirect
-from tests.servers.openai import FakeOpenAI
 from tests.servers.rerank import entries
 from tests.servers.router import loading, rate_limited
-from tests.support.embedders import chain
-from tests.support.task_callers import FORMS, TASKS_AND_FORMS, Make, Task, counts, maker
+from tests.support.task_callers import (
+    FORMS,
+    TASKS_AND_FORMS,
+    Make,
+    Server,
+    Task,
+    counts,
+    maker,
+    server_for,
+    target_at,
+)
 
 TOO_LONG = "This model's maximum context length is 256 tokens. However, you requested 812 tokens in the input."
 FILTERED = "The request was rejected by our content policy (violence)"
-ALL: tuple[Task, ...] = ("embedding", "chat", "image", "rerank", "classification")
+ALL: tuple[Task, ...] = ("embedding", "chat", "image", "rerank", "classification", "sparse")
 BOTH: tuple[Task, ...] = ("embedding", "chat")
 IMAGE: tuple[Task, ...] = ("image",)
 RERANK: tuple[Task, ...] = ("rerank",)
 CLASSIFICATION: tuple[Task, ...] = ("classification",)
 EMBEDDING: tuple[Task, ...] = ("embedding",)
+SPARSE: tuple[Task, ...] = ("sparse",)
 CHAT: tuple[Task, ...] = ("chat",)
 
 
@@ -102,6 +111,7 @@ REFUSALS = [
             ("image", "prompt must be a string"),
             ("rerank", "documents must be an array of strings"),
             ("classification", "input must be an array of strings"),
+            ("sparse", "inputs must be a string or an array of strings"),
         )
     ),
     Row("ContentFiltered", says(FILTERED, 400), (1, 0), "ContentFiltered", words="violence"),
@@ -146,13 +156,17 @@ OF_ONE_TARGET = [
 UNSUPPORTED = [
     Row(f"Unsupported: {name}", answer, (1, 1), None, tasks)
     for name, answer, tasks in [
-        ("501", says("This server does not support embeddings. Start it with `--embeddings`", 501), EMBEDDING),
+        (
+            "501",
+            says("This server does not support embeddings. Start it with `--embeddings`", 501),
+            (*EMBEDDING, *SPARSE),
+        ),
         (
             "400 pooling",
             says("Pooling type 'none' is not OAI compatible. Please use a different pooling type", 400),
             EMBEDDING,
         ),
-        ("500 embeddings", says("this model does not support embeddings", 500), EMBEDDING),
+        ("500 embeddings", says("this model does not support embeddings", 500), (*EMBEDDING, *SPARSE)),
         ("500 tools", says("tools param requires --jinja flag", 500), CHAT),
         ("500 images", says("image input is not supported", 500), CHAT),
         ("501 images", says("This server does not support images", 501), IMAGE),
@@ -191,6 +205,7 @@ SILENT = [
     Row("AttemptTimedOut: silent", hang, (1, 1), "AttemptTimedOut", IMAGE, settings={"attempt_timeout": 0.3}),
     Row("AttemptTimedOut: silent", hang, (1, 1), "AttemptTimedOut", RERANK, settings={"attempt_timeout": 0.3}),
     Row("AttemptTimedOut: silent", hang, (1, 1), "AttemptTimedOut", CLASSIFICATION, settings={"attempt_timeout": 0.3}),
+    Row("AttemptTimedOut: silent", hang, (1, 1), "AttemptTimedOut", SPARSE, settings={"attempt_timeout": 0.3}),
     Row("AttemptTimedOut: silent", hang, (1, 1), None, CHAT, settings={"first_content_timeout": 0.2}),
 ]
 SSE = {"content-type": "text/event-stream"}
@@ -275,17 +290,48 @@ def cases(rows: list[Row]) -> list[Any]:
     ]
 
 
-def start(task: Task, form: str, row: Row, *servers: FakeOpenAI, **settings: Any) -> Any:
+@pytest.fixture(params=TASKS_AND_FORMS, ids=", ".join)
+def made(request: pytest.FixtureRequest) -> tuple[Task, Make]:
+    task, form = request.param
+    return task, maker(task, form)
+
+
+@pytest.fixture
+def primary(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """The first server of a chain, of a kind that has the test's task."""
+    with server_for(task_of(request)) as server:
+        yield server
+
+
+@pytest.fixture
+def backup(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """The second server of a chain."""
+    with server_for(task_of(request)) as server:
+        yield server
+
+
+def task_of(request: pytest.FixtureRequest) -> Task:
+    """Return the task that a test is about."""
+    named: Task = request.node.callspec.params.get("task") or request.getfixturevalue("made")[0]
+    return named
+
+
+def chain(task: Task, *servers: Server) -> list[str]:
+    """Name servers as targets."""
+    return [target_at(task, server.url) for server in servers]
+
+
+def start(task: Task, form: str, row: Row, *servers: Server, **settings: Any) -> Any:
     given = {"texts": row.texts} if task == "embedding" else {}
-    return maker(task, form)(chain(*servers), **given, **row.settings, **settings)
+    return maker(task, form)(chain(task, *servers), **given, **row.settings, **settings)
 
 
 @pytest.mark.parametrize(("task", "form", "row"), cases(TABLE))
-def test_row_with_a_second_target(primary: FakeOpenAI, backup: FakeOpenAI, task: Task, form: str, row: Row) -> None:
+def test_row_with_a_second_target(primary: Server, backup: Server, task: Task, form: str, row: Row) -> None:
     primary.always(row.fault)
     call = start(task, form, row, primary, backup)
     if row.requests[1]:
-        assert call.served_by() == f"openai:{backup.url}"
+        assert call.served_by() == target_at(task, backup.url)
         assert len(call.clock.waited) == row.requests[0] - 1
         assert all(0 <= seconds <= 0.5 for seconds in call.clock.waited)
     else:
@@ -296,7 +342,7 @@ def test_row_with_a_second_target(primary: FakeOpenAI, backup: FakeOpenAI, task:
 
 
 @pytest.mark.parametrize(("task", "form", "row"), cases([row for row in TABLE if row.alone and row.requests[1]]))
-def test_row_alone(primary: FakeOpenAI, task: Task, form: str, row: Row) -> None:
+def test_row_alone(primary: Server, task: Task, form: str, row: Row) -> None:
     primary.always(row.fault)
     error = start(task, form, row, primary, **row.settings_alone).refused(getattr(errors, row.alone or ""))
     if row not in BAD:  # which has classes of its own
@@ -306,56 +352,50 @@ def test_row_alone(primary: FakeOpenAI, task: Task, form: str, row: Row) -> None
 
 @pytest.mark.parametrize(("task", "form", "row"), cases(UNSUPPORTED))
 def test_what_a_target_cannot_do_does_not_rest_it(
-    primary: FakeOpenAI, backup: FakeOpenAI, task: Task, form: str, row: Row
+    primary: Server, backup: Server, task: Task, form: str, row: Row
 ) -> None:
     primary.always(row.fault)
     call = start(task, form, row, primary, backup)
     for asked in range(1, 6):
-        assert call.served_by() == f"openai:{backup.url}"
+        assert call.served_by() == target_at(task, backup.url)
         assert counts(task, primary, backup) == (asked, asked)
     assert call.gateway.status()[0].breaker == "closed"
     primary.recover()
-    assert call.served_by() == f"openai:{primary.url}"
+    assert call.served_by() == target_at(task, primary.url)
     assert counts(task, backup) == (5,)
 
 
 # What is no answer of a server, or leads to more than one request.
 
 
-@pytest.fixture(params=TASKS_AND_FORMS, ids=", ".join)
-def made(request: pytest.FixtureRequest) -> tuple[Task, Make]:
-    task, form = request.param
-    return task, maker(task, form)
-
-
-def test_a_refused_connection_is_tried_once_more_and_then_the_next(made: tuple[Task, Make], backup: FakeOpenAI) -> None:
+def test_a_refused_connection_is_tried_once_more_and_then_the_next(made: tuple[Task, Make], backup: Server) -> None:
     task, make = made
-    call = make([f"openai:{dead_url()}", *chain(backup)])
+    call = make([target_at(task, dead_url()), *chain(task, backup)])
     seen: list[Any] = []
     call.gateway.observe(seen.append)
-    assert call.served_by() == f"openai:{backup.url}"
+    assert call.served_by() == target_at(task, backup.url)
     assert [(attempt.outcome, attempt.calls) for attempt in seen[0].attempts] == [("failed", 2), ("served", 1)]
     assert len(call.clock.waited) == 1
     assert counts(task, backup) == (1,)
 
 
 def test_a_failure_that_passes_is_not_seen_by_the_caller(
-    made: tuple[Task, Make], primary: FakeOpenAI, backup: FakeOpenAI
+    made: tuple[Task, Make], primary: Server, backup: Server
 ) -> None:
     task, make = made
     primary.fail(Reply(503, {"error": "busy"}))
-    assert make(chain(primary, backup)).served_by() == f"openai:{primary.url}"
+    assert make(chain(task, primary, backup)).served_by() == target_at(task, primary.url)
     assert counts(task, primary, backup) == (2, 0)
 
 
 def test_rate_limited_goes_to_the_next_target_and_rests_until_it_said(
-    made: tuple[Task, Make], primary: FakeOpenAI, backup: FakeOpenAI
+    made: tuple[Task, Make], primary: Server, backup: Server
 ) -> None:
     task, make = made
     # Another target of a chat is another model: up to three seconds are waited for the first.
-    seconds = 20 if task == "embedding" else 4
+    seconds = 20 if task in ("embedding", "sparse") else 4
     primary.fail(rate_limited(seconds))
-    call = make(chain(primary, backup))
+    call = make(chain(task, primary, backup))
     call.served_by()
     call.served_by()
     assert counts(task, primary, backup) == (1, 2)
@@ -368,31 +408,29 @@ def test_rate_limited_goes_to_the_next_target_and_rests_until_it_said(
 
 @pytest.mark.parametrize("waits", [[20], [7, 3]], ids=["once", "twice"])
 def test_rate_limited_is_waited_out_when_nobody_else_can_serve(
-    made: tuple[Task, Make], primary: FakeOpenAI, waits: list[int]
+    made: tuple[Task, Make], primary: Server, waits: list[int]
 ) -> None:
     task, make = made
     primary.fail(*map(rate_limited, waits))
-    call = make(chain(primary))
+    call = make(chain(task, primary))
     call.served_by()
     assert counts(task, primary) == (1 + len(waits),)
     assert call.clock.waited == waits
 
 
-def test_model_loading_goes_to_the_next_target(
-    made: tuple[Task, Make], primary: FakeOpenAI, backup: FakeOpenAI
-) -> None:
+def test_model_loading_goes_to_the_next_target(made: tuple[Task, Make], primary: Server, backup: Server) -> None:
     task, make = made
     primary.fail(loading("m", 20.0))
-    call = make(chain(primary, backup))
-    assert call.served_by() == f"openai:{backup.url}"
+    call = make(chain(task, primary, backup))
+    assert call.served_by() == target_at(task, backup.url)
     assert counts(task, primary, backup) == (1, 1)
     assert call.clock.waited == []
 
 
-def test_model_loading_is_waited_for_when_nobody_else_can_serve(made: tuple[Task, Make], primary: FakeOpenAI) -> None:
+def test_model_loading_is_waited_for_when_nobody_else_can_serve(made: tuple[Task, Make], primary: Server) -> None:
     task, make = made
     primary.fail(loading("m", 20.0))
-    call = make(chain(primary))
+    call = make(chain(task, primary))
     call.served_by()
     assert counts(task, primary) == (2,)
     assert call.clock.waited == [20]
@@ -403,19 +441,19 @@ def test_model_loading_is_waited_for_when_nobody_else_can_serve(made: tuple[Task
 
 @pytest.mark.parametrize(("max_retries", "requests"), [(0, 1), (1, 2), (3, 4)])
 def test_max_retries_is_the_number_of_retries_and_zero_means_zero(
-    made: tuple[Task, Make], primary: FakeOpenAI, max_retries: int, requests: int
+    made: tuple[Task, Make], primary: Server, max_retries: int, requests: int
 ) -> None:
     task, make = made
     primary.always(Reply(503, {"error": "busy"}))
-    make(chain(primary), max_retries=max_retries).refused(errors.Overloaded)
+    make(chain(task, primary), max_retries=max_retries).refused(errors.Overloaded)
     assert counts(task, primary) == (requests,)
 
 
 @pytest.mark.parametrize("answer", [rate_limited(1), loading("m", 1.0)], ids=["429", "loading"])
-def test_max_retries_zero_waits_for_nobody(made: tuple[Task, Make], primary: FakeOpenAI, answer: Reply) -> None:
+def test_max_retries_zero_waits_for_nobody(made: tuple[Task, Make], primary: Server, answer: Reply) -> None:
     task, make = made
     primary.always(answer)
-    call = make(chain(primary), max_retries=0)
+    call = make(chain(task, primary), max_retries=0)
     call.refused(errors.GatewayError)
     assert counts(task, primary) == (1,)
     assert call.clock.waited == []
@@ -430,11 +468,12 @@ def test_max_retries_zero_waits_for_nobody(made: tuple[Task, Make], primary: Fak
     ids=["404", "HTML"],
 )
 def test_the_error_of_a_chain_lists_every_target_with_its_reason(
-    made: tuple[Task, Make], primary: FakeOpenAI, backup: FakeOpenAI, second: Reply, kind: str
+    made: tuple[Task, Make], primary: Server, backup: Server, second: Reply, kind: str
 ) -> None:
+    task, make = made
     primary.always(Reply(401))
     backup.always(second)
-    error = made[1](chain(primary, backup)).refused(errors.AllTargetsFailed)
+    error = make(chain(task, primary, backup)).refused(errors.AllTargetsFailed)
     assert isinstance(error, errors.AllTargetsFailed)
     assert primary.url in str(error)
     assert backup.url in str(error)
