@@ -18,6 +18,7 @@ from hf_gateway import Gateway, Target
 from hf_gateway.cli import main
 from hf_gateway.errors import ConfigError, GatewayError, ServerError, visible
 from hf_gateway.values.redaction import names_key, quoted, shown_url
+from hf_gateway.values.secret import Secret
 from tests.servers.loopback import dead_url
 from tests.support.late import COLLECTED
 
@@ -278,3 +279,18 @@ def test_the_message_of_every_error_is_fit_for_a_log_however_it_was_set() -> Non
             assert not any(line.startswith("2026") for line in text.splitlines())
     assert "\n  - a list of ours" in str(error)
     assert json.dumps(error.message)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("key hf_abcdEFGH1234 is bad", "key *** is bad"),
+        ("'zzz hf_abcdEFG' instead", "'zzz ***' instead"),
+        ("hf_abcdE", "***"),
+        ("hf_abcdE hf_abcdEFGH1234 hf_abcdEFx", "*** *** ***x"),
+        ("hf_abcd and hf_", "hf_abcd and hf_"),
+    ],
+)
+def test_a_key_is_hidden_whole_and_where_its_beginning_is_left(text: str, shown: str) -> None:
+    assert Secret("hf_abcdEFGH1234").scrub(text) == shown
+    assert Secret("short").scrub("a short key, shor") == "a *** key, shor"

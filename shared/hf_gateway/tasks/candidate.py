@@ -1,7 +1,7 @@
 """A target as the chain sees it: its ability for a task, its breaker and its key check."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hf_gateway.backends.base import Ability, Server
@@ -81,9 +81,9 @@ class TargetCandidate:
         return None
 
     def effects(self, payload: Any) -> Effects:
-        """Yield the effects of a call. Removes the key from errors, since servers quote it, also in the body of a 200."""
+        """Yield the effects of a call, without the key in errors and names: servers quote it, also in the body of a 200."""
         try:
-            return (yield from self.answer(payload))
+            return self._with_plain_names((yield from self.answer(payload)))
         except GatewayError as failure:
             if self.on_overload is not None and isinstance(failure, RateLimited | Overloaded):
                 self.on_overload()
@@ -91,6 +91,12 @@ class TargetCandidate:
                 raise
             without_key = failure.restated(message, failure.retry_after).with_traceback(failure.__traceback__)
         raise without_key
+
+    def _with_plain_names(self, answer: Any) -> Any:
+        """Return an answer without the key in what is recorded of it: the model, the provider and the request's id."""
+        names = {name: getattr(answer, name, None) for name in ("model", "provider", "request_id")}
+        quoting = {name: plain for name, text in names.items() if text and (plain := self._without_key(text)) != text}
+        return replace(answer, **quoting) if quoting else answer
 
     def _without_key(self, text: str) -> str:
         credential = self.ability.server.credential()

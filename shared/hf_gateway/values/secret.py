@@ -7,6 +7,9 @@ from typing import Any
 
 from hf_gateway.errors import ConfigError
 
+REVEALING_CHARS = 8
+"""Characters from the beginning of a key that are hidden even without the rest of it."""
+
 
 class Secret:
     """A key that is shown only on request: `***` in text, and absent from pickles (it unpickles to None)."""
@@ -32,8 +35,13 @@ class Secret:
         return hashlib.blake2b(self._value.encode(), digest_size=4, person=b"hf-gateway").hexdigest()
 
     def scrub(self, text: str) -> str:
-        """Return a server's text with the key replaced."""
-        return text.replace(self._value, "***")
+        """Return a server's text with the key replaced, also where only the beginning of it is left of a text that was cut."""
+        text = text.replace(self._value, "***")
+        beginning, rest = self._value[:REVEALING_CHARS], self._value[REVEALING_CHARS:]
+        if not rest or beginning not in text:
+            return text
+        first, *others = text.split(beginning)
+        return first + "".join(f"***{_without_beginning(each, rest)}" for each in others)
 
     def __repr__(self) -> str:
         """Return `***`."""
@@ -58,6 +66,12 @@ class Secret:
     def __reduce__(self) -> tuple[Any, ...]:
         """Leave the key out of pickles."""
         return (_nothing, ())
+
+
+def _without_beginning(text: str, rest: str) -> str:
+    """Return a text without what it has in common with the beginning of another."""
+    pairs = zip(text, rest, strict=False)
+    return text[next((place for place, (one, other) in enumerate(pairs) if one != other), min(len(text), len(rest))) :]
 
 
 def _nothing() -> None:

@@ -197,6 +197,32 @@ class TestOneTarget:
         assert "HTML page" in (result.attempts[0].error or "")
 
 
+class TestKeys:
+    KEY = "sk-abcdefghij1234567890klmnop"
+
+    @pytest.mark.parametrize("before", [0, 50, 60, 70, 72, 200])
+    def test_that_a_server_quotes_are_not_shown_where_the_quotation_is_cut(self, form: str, before: int) -> None:
+        with FakeOpenAI(models=None) as server:
+            server.always(Reply(200, b"z" * before + self.KEY.encode() + b" and more"))
+            with pytest.raises(errors.BadResponse, match="instead of JSON") as caught:
+                RerankCaller(form, chain(server), api_key=self.KEY, max_retries=0).rerank(QUERY, ["a"])
+        assert self.KEY[:8] not in str(caught.value)
+
+    def test_that_a_server_gives_for_its_model_are_not_recorded(self, form: str, tmp_path: Path) -> None:
+        path = tmp_path / "ledger.db"
+        with FakeOpenAI(models=None) as server:
+            server.always(Reply(200, {"results": entries([0.5]), "model": f"m {self.KEY}", "id": self.KEY}))
+            book = ledger.enable(f"sqlite:///{path}")
+            try:
+                RerankCaller(form, chain(server), api_key=self.KEY).rerank(QUERY, ["a"])
+                assert book.flush()
+            finally:
+                ledger.disable()
+        with sqlite3.connect(path) as database:
+            found = set(database.execute("select model, request_id from llm_observations"))
+        assert found == {("m ***", "***")}
+
+
 class TestScales:
     @pytest.mark.parametrize("scale", ["probability", "logit"])
     @pytest.mark.parametrize("like", ["vllm", "llama.cpp"])
