@@ -22,6 +22,7 @@ if COLLECTED:
     import transformers
     from PIL import Image
 
+    from hf_gateway.engines import classifier
     from hf_gateway.engines.classifier import Engine
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("torch")]
@@ -218,10 +219,31 @@ class TestImages:
         bomb[16:24] = (60_000).to_bytes(4, "big") * 2
         with ClassifyGateway(str(vision)) as gateway:
             for broken in (whole[: len(whole) // 2], whole[:40], b"\xff\xd8\xff" + bytes(100)):
-                with pytest.raises(errors.InvalidRequest, match="cannot be decoded"):
-                    gateway.classify([broken])
+                with pytest.raises(errors.InvalidRequest, match=r"image 1 of 2 \((PNG|JPEG|image/).*cannot be decoded"):
+                    gateway.classify([whole, broken])
             with pytest.raises(errors.InvalidRequest, match=r"cannot be decoded|60,000 x 60,000 pixels"):
                 gateway.classify([bytes(bomb)])
+
+    def test_are_decoded_a_batch_at_a_time(self, vision: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        images = [drawing(10, 10 + number, seed=number) for number in range(6)]
+        with ClassifyGateway(str(vision)) as gateway:
+            whole = gateway.classify(images)
+            monkeypatch.setattr(classifier, "MAX_BATCH_PIXELS", 250)
+            engine = gateway.candidates[0].ability.engine()._network  # type: ignore[attr-defined]
+            sizes, passed = [], engine._pixels
+            monkeypatch.setattr(engine, "_pixels", lambda batch: sizes.append(len(batch)) or passed(batch))
+            parts = gateway.classify(images)
+        assert sizes == [2, 2, 1, 1]  # 100 + 110, 120 + 130, 140, 150 pixels
+        for found, wanted in zip(parts, whole, strict=True):
+            assert [each.score for each in found] == pytest.approx([each.score for each in wanted], abs=1e-5)
+
+    def test_of_a_size_that_pillow_warns_of_are_classified_or_refused_without_a_warning(
+        self, vision: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+    ) -> None:
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 64 - 1)
+        with ClassifyGateway(str(vision)) as gateway:
+            gateway.classify([drawing(64, 64)])
+        assert not [each for each in recwarn if each.category is Image.DecompressionBombWarning]
 
     def test_and_texts_need_a_model_of_their_own(self, vision: Path, emotions: Path) -> None:
         for model, inputs in ((vision, ["a cat"]), (emotions, [png("a")])):

@@ -3,7 +3,8 @@
 import io
 import os
 import struct
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hf_gateway.engines import trusts_remote_code
@@ -21,6 +22,8 @@ from hf_gateway.values.wording import quantity
 
 MAX_PIXELS = 100_000_000
 """Maximum of an image, before it is decoded: more would take gigabytes."""
+MAX_BATCH_PIXELS = MAX_PIXELS
+"""Maximum of the images that are decoded at the same time."""
 MAX_IMAGES = 16
 """Maximum per forward pass."""
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
@@ -285,12 +288,11 @@ class _ImageClassifier(_Network):
     def classify(self, request: ClassifyRequest) -> ClassifyAnswer:
         if not request.images:
             raise Unsupported("labels images, and does not accept texts")
-        images = [self._decode(image) for image in request.images]
         found: list[list[Label]] = []
-        most = self._rows or MAX_IMAGES
+        # Decoded a batch at a time: a file of kilobytes may become an image of hundreds of megabytes.
         with self._lock:
-            for start in range(0, len(images), most):
-                pixels = self._pixels(images[start : start + most])
+            for places in self._batches(request.images):
+                pixels = self._pixels([self._opened(request.images, place, _in_colours) for place in places])
                 moved = {name: each.to(self._model.dtype) for name, each in pixels.items()}
                 found += [self._scored(logits) for logits in self._logits(moved)]
         return ClassifyAnswer(found)
@@ -298,13 +300,51 @@ class _ImageClassifier(_Network):
     def _pixels(self, images: Sequence[Any]) -> Any:
         return self._processor(images=list(images), return_tensors="pt")
 
-    def _decode(self, image: bytes) -> Any:
-        what = f"an image ({image_type(image)}, {quantity(len(image), 'byte')})"
+    def _batches(self, images: Sequence[bytes]) -> list[list[int]]:
+        """Return the indexes of the images of each forward pass, by their count and their sizes."""
+        batches: list[list[int]] = []
+        pixels = 0
+        for place in range(len(images)):
+            size: int = self._opened(images, place, _pixel_count)
+            if not batches or len(batches[-1]) == (self._rows or MAX_IMAGES) or pixels + size > MAX_BATCH_PIXELS:
+                batches.append([])
+                pixels = 0
+            batches[-1].append(place)
+            pixels += size
+        return batches
+
+    def _opened(self, images: Sequence[bytes], place: int, read: Callable[[Any], Any]) -> Any:
+        """Return what is read from an image that Pillow has opened.
+
+        Args:
+            images: all images.
+            place: index of the image.
+            read: reads it.
+
+        Raises:
+            InvalidRequest: it cannot be decoded, or is too large.
+        """
+        image = images[place]
+        kind = f"{image_type(image)}, {quantity(len(image), 'byte')}"
+        what = f"image {place} of {len(images)} ({kind})"
         try:
-            with self._images.open(io.BytesIO(image), formats=_FORMATS) as opened:
-                width, height = opened.size
-                if width * height > MAX_PIXELS:
-                    raise InvalidRequest(f"{what} has {width:,} x {height:,} pixels, more than {MAX_PIXELS:,}")
-                return opened.convert("RGB")
+            # Pillow warns from a size on that is below the limit here. The filters are the process's: hold the lock.
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", self._images.DecompressionBombWarning)
+                with self._images.open(io.BytesIO(image), formats=_FORMATS) as opened:
+                    width, height = opened.size
+                    if width * height > MAX_PIXELS:
+                        raise InvalidRequest(f"{what} has {width:,} x {height:,} pixels, more than {MAX_PIXELS:,}")
+                    return read(opened)
         except (OSError, SyntaxError, ValueError, EOFError, struct.error, self._images.DecompressionBombError) as error:
             raise InvalidRequest(f"{what} cannot be decoded: {type(error).__name__}") from None
+
+
+def _pixel_count(image: Any) -> int:
+    """Return the number of pixels, which the header of the file states."""
+    return int(image.width * image.height)
+
+
+def _in_colours(image: Any) -> Any:
+    """Return the decoded image."""
+    return image.convert("RGB")
