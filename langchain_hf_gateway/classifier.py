@@ -7,6 +7,7 @@ from langchain_core.runnables import RunnableConfig, RunnableSerializable
 from pydantic import PrivateAttr
 from typing_extensions import TypedDict  # pydantic refuses typing's before Python 3.12
 
+from hf_gateway.errors import ContentFiltered, GatewayError, InvalidRequest
 from hf_gateway.framework_base import ClassifyMixin, build_gateway
 from hf_gateway.settings.classification import ClassifySettings
 from langchain_hf_gateway.errors import as_model_errors
@@ -130,10 +131,11 @@ class HFGatewayClassifier(ClassifyMixin, ClassifySettings, RunnableSerializable[
         Args:
             inputs: all texts, or all images.
             config: LangChain's own.
-            return_exceptions: return an error in the place of each input instead of raising it.
+            return_exceptions: return the error of an input in its place instead of raising it; inputs that are refused are
+                found by dividing the batch, so that the others are classified.
             kwargs: arguments of `ClassifyGateway.classify`.
         """
-        run: Any = self._many
+        run: Any = self._each if return_exceptions else self._many
         return self._batch_with_config(run, inputs, config, return_exceptions=return_exceptions, **kwargs)
 
     async def abatch(
@@ -149,10 +151,10 @@ class HFGatewayClassifier(ClassifyMixin, ClassifySettings, RunnableSerializable[
         Args:
             inputs: all texts, or all images.
             config: LangChain's own.
-            return_exceptions: return an error in the place of each input instead of raising it.
+            return_exceptions: return the error of an input in its place instead of raising it.
             kwargs: arguments of `ClassifyGateway.classify`.
         """
-        run: Any = self._amany
+        run: Any = self._aeach if return_exceptions else self._amany
         return await self._abatch_with_config(run, inputs, config, return_exceptions=return_exceptions, **kwargs)
 
     def _one(self, value: str | bytes, **arguments: Any) -> Classified:
@@ -168,6 +170,35 @@ class HFGatewayClassifier(ClassifyMixin, ClassifySettings, RunnableSerializable[
     async def _amany(self, values: Sequence[Any], **arguments: Any) -> list[Classified]:
         with as_model_errors():
             return _described(values, await self._gateway.aclassify(values, **arguments))
+
+    def _each(self, values: Sequence[Any], **arguments: Any) -> list[Classified | GatewayError]:
+        """Classify a batch; if some of its inputs are refused, the others by themselves."""
+        try:
+            return list(self._many(values, **arguments))
+        except GatewayError as failure:
+            parts = _divided(values, failure)
+            if not parts:
+                return [failure] * len(values)
+        return [found for part in parts for found in self._each(part, **arguments)]
+
+    async def _aeach(self, values: Sequence[Any], **arguments: Any) -> list[Classified | GatewayError]:
+        """Like `_each`, without blocking the event loop."""
+        try:
+            return list(await self._amany(values, **arguments))
+        except GatewayError as failure:
+            parts = _divided(values, failure)
+            if not parts:
+                return [failure] * len(values)
+        return [found for part in parts for found in await self._aeach(part, **arguments)]
+
+
+def _divided(values: Sequence[Any], failure: GatewayError) -> list[Sequence[Any]]:
+    """Return the halves of a batch if its failure may be about some of its inputs only; otherwise nothing."""
+    reasons = getattr(failure, "errors", (failure,))
+    if len(values) < 2 or not any(isinstance(each, InvalidRequest | ContentFiltered) for each in reasons):
+        return []
+    middle = len(values) // 2
+    return [values[:middle], values[middle:]]
 
 
 def _described(values: Sequence[Any], result: "ClassifyResult") -> list[Classified]:

@@ -124,6 +124,32 @@ class TestErrors:
         assert [type(each).__name__ for each in found] == ["AuthenticationFailed"] * 2
         assert classifier(server).batch([]) == []
 
+    @pytest.mark.parametrize("asynchronous", [False, True])
+    def test_of_some_inputs_leave_the_others_their_labels(self, server: FakeOpenAI, asynchronous: bool) -> None:
+        runnable = classifier(server)
+        texts: list[Any] = ["one", " ", "two", "three", png("a"), "four"]
+        found = (
+            asyncio.run(runnable.abatch(texts, return_exceptions=True))
+            if asynchronous
+            else runnable.batch(texts, return_exceptions=True)
+        )
+        assert [each == described(text) for text, each in zip(texts, found, strict=True)] == [
+            True,
+            False,
+            True,
+            True,
+            False,
+            True,
+        ]
+        assert isinstance(found[1], exceptions.ModelInvalidRequestError)
+        assert "text 0 of 1 has nothing but blanks" in str(found[1])
+        assert isinstance(found[4], errors.GatewayError)
+
+    def test_of_the_service_are_found_by_one_call(self, server: FakeOpenAI) -> None:
+        server.always(Reply(401))
+        assert len(classifier(server).batch(["a", "b", "c", "d"], return_exceptions=True)) == 4
+        assert server.count("/v1/classify") == 1
+
     def test_of_arguments_name_the_nearest_one(self) -> None:
         with pytest.raises(errors.ConfigError, match="did you mean 'labels'"):
             HFGatewayClassifier(model=MODEL, label=["a"])
