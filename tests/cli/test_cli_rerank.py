@@ -82,12 +82,37 @@ def test_json_lines_of_stdin(
     assert [(hit["line"], hit["document"]) for hit in hits] == [(2, "catch an exception"), (1, "one")]
 
 
+def test_text_that_looks_like_json_in_its_first_line_is_text(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for first in ('"Hello," she said', "{curly} text", '"one"', "[1]"):
+        (tmp_path / "documents.txt").write_text(f"{first}\ncatch an exception\n")
+        assert run(QUERY, tmp_path / "documents.txt", *LEXICAL, "--json") == 0
+        assert {hit["document"] for hit in json.loads(capsys.readouterr().out)["hits"]} == {first, "catch an exception"}
+
+
+def test_the_name_of_a_file_promises_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "documents.JSONL").write_text('"one"\ntwo\n')
+    assert run(QUERY, tmp_path / "documents.JSONL", *LEXICAL) == 1
+    assert "line 2 of" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
+def test_stdin_that_is_no_text_is_an_error_like_a_files(
+    errors: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"one\na\xff\n"), "utf-8", errors))
+    assert run(QUERY, "-", *LEXICAL) == 1
+    assert "stdin is not text in UTF-8: invalid start byte at byte 5" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
         (b"", "no documents in"),
         (b" \n\n", "no documents in"),
-        (b'"one"\ntwo\n', "line 2 of"),
+        (b'"one"\n{"text": " "}\n', "line 2 of"),
+        (b'"one"\n"\\ud800"\n', "line 2 of"),
         (b'{"title": "one"}\n', "has no text"),
         (b"\xff\xfe", "is not text in UTF-8"),
     ],

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
-from hf_gateway.errors import ConfigError, visible
+from hf_gateway.errors import ConfigError, InvalidRequest, visible
 
 # As in rich.markup, since Rich may not be installed.
 _TAG = re.compile(r"(\\*)(\[[a-z#/@][^\[]*?\])")
@@ -157,8 +157,26 @@ def escape_unencodable(stream: TextIO) -> None:
 
 
 def stdin_text() -> str:
-    r"""Return all of stdin, without a byte order mark, and with `\n` as the only line break."""
-    return sys.stdin.read().removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    r"""Return all of stdin, without a byte order mark, and with `\n` as the only line break.
+
+    Raises InvalidRequest if it is not text.
+    """
+    try:
+        text = sys.stdin.read()
+        text.encode("utf-8", "surrogateescape").decode()  # some locales read any byte, as a lone surrogate
+    except UnicodeDecodeError as error:
+        raise not_text("stdin", error) from None
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def not_text(place: str, error: UnicodeDecodeError) -> InvalidRequest:
+    """Return the error for a file or stdin that is not text.
+
+    Args:
+        place: what it is called in errors.
+        error: that of decoding it.
+    """
+    return InvalidRequest(f"{place} is not text in UTF-8: {error.reason} at byte {error.start}")
 
 
 def check_text(given: Mapping[str, str | None]) -> None:

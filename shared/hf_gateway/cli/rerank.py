@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from hf_gateway.cli.chosen_gateway import gateway_of
-from hf_gateway.cli.output import Table, check_text, console, literal, print_json, stdin_text
+from hf_gateway.cli.output import Table, check_text, console, literal, not_text, print_json, stdin_text
 from hf_gateway.errors import InvalidRequest, visible
 from hf_gateway.tasks.rerank.gateway import RerankGateway
 from hf_gateway.values.rerank import RerankResult
+from hf_gateway.values.text_batches import text_fault
 from hf_gateway.values.wording import quantity
 
 TEXT_FIELDS = ("text", "document", "page_content", "content")
 """Names under which an object in a line of JSON may have its text."""
+JSON_ENDINGS = (".jsonl", ".ndjson", ".json")
+"""Ends of the names of files whose lines are JSON."""
 MAX_SHOWN_CHARS = 160
 """Characters of a document in the table; --json prints all."""
 
@@ -27,7 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "file",
         metavar="FILE",
-        help=f"documents, one per line; or JSON lines, strings or objects with {', '.join(TEXT_FIELDS)}; - for stdin",
+        help="documents, one per line; or JSON lines, if each of them is a string or an object with "
+        f"{', '.join(TEXT_FIELDS)}, or the name ends in {', '.join(JSON_ENDINGS)}; - for stdin",
     )
     parser.add_argument("--chain", help="a chain of the config file; --model and --targets replace its own")
     parser.add_argument("--top-n", type=_count, metavar="N", help="print the N best ones only")
@@ -74,18 +78,31 @@ def _documents(file: str, place: str) -> tuple[list[int], list[str]]:
     try:
         text = stdin_text() if file == "-" else Path(file).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InvalidRequest(f"{place} is not text in UTF-8: {error.reason} at byte {error.start}") from None
+        raise not_text(place, error) from None
     lines = {number: line for number, line in enumerate(text.split("\n"), 1) if line.strip()}
-    if next(iter(lines.values()), "").lstrip().startswith(("{", '"')):
+    if file.lower().endswith(JSON_ENDINGS) or all(map(_is_document, lines.values())):
         lines = {number: _text_of(line, number, place) for number, line in lines.items()}
+    for number, document in lines.items():
+        if fault := text_fault(document):
+            raise InvalidRequest(f"line {number} of {place} {fault}; nothing was ranked")
     return list(lines), list(lines.values())
+
+
+def _is_document(line: str) -> bool:
+    """Return whether a line is a string or an object in JSON, as text in quotation marks or braces alone may be, too."""
+    if not line.lstrip().startswith(("{", '"')):
+        return False  # most texts, without parsing them
+    try:
+        return isinstance(json.loads(line), str | dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _text_of(line: str, number: int, place: str) -> str:
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):
-        raise InvalidRequest(f"line {number} of {place} is not JSON, as its first line is") from None
+        raise InvalidRequest(f"line {number} of {place} is not JSON, which the file's name promises") from None
     if isinstance(value, dict):
         value = next((value[name] for name in TEXT_FIELDS if isinstance(value.get(name), str)), None)
     if not isinstance(value, str):
