@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from hf_gateway.backends.base import ProbeReport, Server
-from hf_gateway.backends.batching import Texts
+from hf_gateway.backends.batching import BatchingAbility, Texts
 from hf_gateway.backends.embedding import EmbeddingAbility
 from hf_gateway.backends.openai_embeddings import Embeddings
 from hf_gateway.backends.option_types import OPTION_TYPES
@@ -17,35 +17,20 @@ from hf_gateway.values.http import HttpRequest
 from hf_gateway.wire import tei
 
 
-class TeiEmbedding(EmbeddingAbility):
-    """Reads the server's limits from `/info` once, and keeps every request within them: TEI does not divide batches itself."""
+class TeiAbility(BatchingAbility):
+    """Keeps every request within the limits in `/info`, which is read once: TEI does not divide batches itself.
+
+    A task's class implements `check_info`, and overrides `limits` if it counts something else than texts.
+    """
 
     server: "TeiServer"
     max_bytes = tei.DEFAULT_MAX_BYTES
 
-    def __init__(self, server: Server, options: EmbedOptions) -> None:
-        super().__init__(server, options)
-        self._embeddings = Embeddings(self)
-
     @property
     def context(self) -> int | None:
-        """The server's maximum tokens; until it was asked, that of the model's files."""
+        """The server's maximum tokens; until it was asked, that of the model's files, if the task reads them."""
         info = self.server.info
         return info.max_tokens if info and info.max_tokens else super().context
-
-    def served_space(self) -> Effects:
-        """Return the space in `/info`, which every request needs anyway, so that it costs nothing more."""
-        return space_from_info((yield from self.server.fetch_info(self._check)), self)
-
-    @property
-    def one_role(self) -> bool:
-        """Whether queries and documents get the same vectors here; a prompt that the server adds is a difference, too."""
-        return super().one_role and not self.target.options.get("prompt_names")
-
-    @property
-    def mixes_roles(self) -> bool:
-        """Whether one request may contain texts of both roles: a request names one prompt that the server adds."""
-        return not self.target.options.get("prompt_names")
 
     @property
     def most_texts(self) -> int:  # type: ignore[override]
@@ -63,9 +48,50 @@ class TeiEmbedding(EmbeddingAbility):
         if limit.status is not None:
             self.server.info = None
 
+    def fetch_info(self) -> Effects:
+        """Ask `/info`, unless that was done; returns an `Info`. Raises what `check_info` raises."""
+        return self.server.fetch_info(self.check_info)
+
+    def probe(self) -> Effects:
+        """Ask `/info`; `/health` would answer without a key too."""
+        self.server.info = None
+        info = yield from self.fetch_info()
+        return ProbeReport([info.model], f"text-embeddings-inference {info.version or ''}, {self.limits(info)}")
+
+    def limits(self, info: tei.Info) -> str:
+        """Return what the server takes at once, for `doctor`."""
+        limit = f", {info.max_tokens} tokens a text" if info.max_tokens else ""
+        return f"{info.max_texts} texts at once{limit}"
+
+    def check_info(self, info: tei.Info) -> None:
+        """Raise GatewayError for a server that cannot be used for the task."""
+        raise NotImplementedError
+
+
+class TeiEmbedding(TeiAbility, EmbeddingAbility):
+    """Calls `/embed`, or `/v1/embeddings`."""
+
+    def __init__(self, server: Server, options: EmbedOptions) -> None:
+        super().__init__(server, options)
+        self._embeddings = Embeddings(self)
+
+    def served_space(self) -> Effects:
+        """Return the space in `/info`, which every request needs anyway, so that it costs nothing more."""
+        return space_from_info((yield from self.fetch_info()), self)
+
+    @property
+    def one_role(self) -> bool:
+        """Whether queries and documents get the same vectors here; a prompt that the server adds is a difference, too."""
+        return super().one_role and not self.target.options.get("prompt_names")
+
+    @property
+    def mixes_roles(self) -> bool:
+        """Whether one request may contain texts of both roles: a request names one prompt that the server adds."""
+        return not self.target.options.get("prompt_names")
+
     def embed(self, request: EmbedRequest) -> Effects:
         """Embed a batch that fits; raises BatchTooLarge, before anything is sent, for one that does not."""
-        yield from self.server.fetch_info(self._check)
+        yield from self.fetch_info()
         self.check_count(request)
         if self.target.options.get("openai"):
             url = f"{self.server.base_url}/v1/embeddings"
@@ -73,16 +99,8 @@ class TeiEmbedding(EmbeddingAbility):
         response = yield from self.ask(self._message(request))
         return tei.decode_embed(response, len(request.texts), target=self.target.label)
 
-    def probe(self) -> Effects:
-        """Ask `/info`; `/health` would answer without a key too."""
-        self.server.info = None
-        info = yield from self.server.fetch_info(self._check)
-        limit = f", {info.max_tokens} tokens a text" if info.max_tokens else ""
-        return ProbeReport(
-            [info.model], f"text-embeddings-inference {info.version or ''}, {info.max_texts} texts at once{limit}"
-        )
-
-    def _check(self, info: tei.Info) -> None:
+    def check_info(self, info: tei.Info) -> None:
+        """Raise ModelNotFound for a server without an embedding model, SpaceMismatch for one of another model."""
         if not info.embeds:
             raise ModelNotFound(f"serves a {info.kind}, {info.model}, not an embedding model", target=self.target.label)
         if is_other_model(info, self.target):

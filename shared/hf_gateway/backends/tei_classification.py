@@ -2,10 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from hf_gateway.backends.base import ProbeReport
-from hf_gateway.backends.batching import Texts
 from hf_gateway.backends.classification import ClassifyAbility
-from hf_gateway.backends.tei import TeiServer
+from hf_gateway.backends.tei import TeiAbility
 from hf_gateway.errors import BadResponse, BatchTooLarge, ModelNotFound, Unsupported
 from hf_gateway.runtime.effects import Effects
 from hf_gateway.values.http import json_size
@@ -106,51 +104,23 @@ def check_texts_at_once(request: ClassifyRequest, most: int, max_bytes: int) -> 
         raise BatchTooLarge(f"takes {most} inputs at once", max_texts=texts, max_bytes=max_bytes)
 
 
-class TeiClassify(ClassifyAbility):
+class TeiClassify(TeiAbility, ClassifyAbility):
     """Calls `/predict`, within the limits of `/info`."""
-
-    server: TeiServer
-    max_bytes = tei.DEFAULT_MAX_BYTES
-
-    @property
-    def context(self) -> int | None:
-        """The server's maximum tokens of a text; None until it was asked."""
-        return self.server.info.max_tokens if self.server.info else None
-
-    @property
-    def most_texts(self) -> int:  # type: ignore[override]
-        """Maximum inputs per request; until the server was asked, its default."""
-        return self.server.info.max_texts if self.server.info else tei.DEFAULT_MAX_TEXTS
-
-    def note_batch_limit(self, limit: BatchTooLarge, request: Texts) -> None:
-        """Ask `/info` again after a refusal: the server must have been replaced.
-
-        Args:
-            limit: the refusal.
-            request: the refused batch.
-        """
-        super().note_batch_limit(limit, request)
-        if limit.status is not None:
-            self.server.info = None
 
     def classify(self, request: ClassifyRequest) -> Effects:
         """Label a batch that fits; raises BatchTooLarge, before anything is sent, for one that does not."""
         self.refuse_images(request)
-        info: tei.Info = yield from self.server.fetch_info(self._check)
+        info: tei.Info = yield from self.fetch_info()
         self.check_count(request)
         check_texts_at_once(request, self.most_texts, self.max_bytes)
         return (yield from Prediction(self, self.server.base_url).of(request, info))
 
-    def probe(self) -> Effects:
-        """Ask `/info`; `/health` would answer without a key too."""
-        self.server.info = None
-        info = yield from self.server.fetch_info(self._check)
-        return ProbeReport(
-            [info.model],
-            f"text-embeddings-inference {info.version or ''}, {len(info.labels)} labels, {info.max_texts} texts at once",
-        )
+    def limits(self, info: tei.Info) -> str:
+        """Return how many labels the model has, and how many texts the server takes at once."""
+        return f"{len(info.labels)} labels, {info.max_texts} texts at once"
 
-    def _check(self, info: tei.Info) -> None:
+    def check_info(self, info: tei.Info) -> None:
+        """Raise ModelNotFound for a server whose model does not label texts."""
         check_classifier(info, self.target.label)
 
 

@@ -1,11 +1,10 @@
 """Reranking by text-embeddings-inference, on a server of one's own or in a dedicated endpoint."""
 
 from hf_gateway.backends.base import ProbeReport
-from hf_gateway.backends.batching import Texts
 from hf_gateway.backends.endpoint import EndpointServer
 from hf_gateway.backends.rerank import RerankAbility
-from hf_gateway.backends.tei import TeiServer
-from hf_gateway.errors import BatchTooLarge, ModelNotFound
+from hf_gateway.backends.tei import TeiAbility
+from hf_gateway.errors import ModelNotFound
 from hf_gateway.runtime.effects import Effects
 from hf_gateway.values.rerank import RerankRequest
 from hf_gateway.wire import tei
@@ -29,47 +28,21 @@ class _TeiForm(RerankAbility):
         return tei.decode_rerank(response, len(request.documents), scale, target=self.target.label)
 
 
-class TeiRerank(_TeiForm):
+class TeiRerank(TeiAbility, _TeiForm):
     """Calls `/rerank`, within the limits of `/info`."""
-
-    server: TeiServer
-
-    @property
-    def context(self) -> int | None:
-        """The server's maximum tokens of a query with a document; None until it was asked."""
-        return self.server.info.max_tokens if self.server.info else None
-
-    @property
-    def most_texts(self) -> int:  # type: ignore[override]
-        """Maximum documents per request; until the server was asked, its default."""
-        return self.server.info.max_texts if self.server.info else tei.DEFAULT_MAX_TEXTS
-
-    def note_batch_limit(self, limit: BatchTooLarge, request: Texts) -> None:
-        """Ask `/info` again after a refusal: the server must have been replaced.
-
-        Args:
-            limit: the refusal.
-            request: the refused batch.
-        """
-        super().note_batch_limit(limit, request)
-        if limit.status is not None:
-            self.server.info = None
 
     def rerank(self, request: RerankRequest) -> Effects:
         """Score a batch that fits; raises BatchTooLarge, before anything is sent, for one that does not."""
-        yield from self.server.fetch_info(self._check)
+        yield from self.fetch_info()
         self.check_count(request)
         return (yield from self._score(request))
 
-    def probe(self) -> Effects:
-        """Ask `/info`; `/health` would answer without a key too."""
-        self.server.info = None
-        info = yield from self.server.fetch_info(self._check)
-        return ProbeReport(
-            [info.model], f"text-embeddings-inference {info.version or ''}, {info.max_texts} documents at once"
-        )
+    def limits(self, info: tei.Info) -> str:
+        """Return how many documents the server takes at once."""
+        return f"{info.max_texts} documents at once"
 
-    def _check(self, info: tei.Info) -> None:
+    def check_info(self, info: tei.Info) -> None:
+        """Raise ModelNotFound for a server without a reranker."""
         _require_reranker(info, self.target.label)
 
 
