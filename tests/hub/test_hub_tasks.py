@@ -32,8 +32,7 @@ def check(metadata: ModelMetadata) -> Compatibility:
 
 def models_of(task: HubTask) -> list[ModelMetadata]:
     """Return a model for each of the Hub's names of a task; sparse encoders are known by another tag."""
-    names = (task.facts.price_task, *task.facts.aliases)
-    made = [model(pipeline_tag=name) for name in names]
+    made = [model(pipeline_tag=name) for name in task.hub_names]
     return [each for each in [*made, model(tags=("sparse-encoder",))] if task.is_for(each)]
 
 
@@ -48,6 +47,20 @@ def test_a_model_of_each_task_is_known_with_what_serves_it(task: HubTask) -> Non
         assert (local.target, local.serves is False) == ("local:org/model", False), local.why
         (ollama,) = [each for each in others if each.target.startswith("ollama")]
         assert (task.title in ollama.why) is not task.in_ollama
+
+
+@pytest.mark.parametrize("task", hub_tasks(), ids=lambda task: task.name)
+def test_a_cache_of_keys_and_values_is_for_tasks_that_generate_text(task: HubTask) -> None:
+    decoder = {
+        "architectures": ["LlamaForCausalLM"],
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "hidden_size": 64,
+        "model_type": "llama",
+    }
+    for name in task.hub_names:
+        needed = needs(model(pipeline_tag=name, config=decoder))
+        assert bool(needed.kv_cache) is task.generates_text, name
 
 
 @pytest.mark.parametrize("task", hub_tasks(), ids=lambda task: task.name)

@@ -28,6 +28,8 @@ TAGS = {
     "text-classification",
     "zero-shot-classification",
     "image-classification",
+    "sparse-encoder",
+    "splade",
 }
 """The Hub's own words for them."""
 ONE_TASKS_CLASS = re.compile(

@@ -11,6 +11,7 @@ from typing import Any
 from hf_gateway.hub.selection import Format, choose_files, formats, pickled, usual_quantisation
 from hf_gateway.hub.selection import weights as weights_of
 from hf_gateway.values.hub_model import ModelFile, ModelMetadata
+from hf_gateway.values.hub_task import hub_tasks
 
 _BITS = {
     "F64": 64, "I64": 64, "U64": 64, "C64": 64,
@@ -34,13 +35,8 @@ _MAX_LAYERS = 10_000
 _MAX_NUMBER = 10**12
 """Maximum of any number in a configuration that is believed."""
 _GENERATES = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel", "ForSeq2SeqLM")
-VECTOR_TAGS = frozenset({"feature-extraction", "sentence-similarity"})
-"""Pipeline tags of models whose answer is a vector."""
-RANKING_TAGS = frozenset({"text-ranking"})
-CLASSIFICATION_TAGS = frozenset({"text-classification", "zero-shot-classification", "image-classification"})
-"""Pipeline tags of models whose answer is a label with a score."""
-GENERATION_TAGS = frozenset({"text-generation", "image-text-to-text", "text2text-generation"})
-"""Pipeline tags of models that write text."""
+TEXT_TO_TEXT = "text2text-generation"
+"""Pipeline tag of models that generate text and are for no task here."""
 _WITHOUT_CACHE = ("mamba", "linear_attention", "recurrent", "conv", "ssm")
 
 
@@ -78,13 +74,12 @@ class Needs:
 
 def generates_text(metadata: ModelMetadata) -> bool:
     """Return whether the model generates text token by token, and so needs a key-value cache."""
-    if metadata.gguf:
-        return metadata.pipeline_tag not in VECTOR_TAGS
+    tag = metadata.pipeline_tag
+    task = next((each for each in hub_tasks() if tag in each.hub_names), None)
+    if task is not None:
+        return task.generates_text
     made = [str(each) for each in _architectures(metadata.config)]
-    return metadata.pipeline_tag in GENERATION_TAGS or (
-        metadata.pipeline_tag not in VECTOR_TAGS | RANKING_TAGS | CLASSIFICATION_TAGS
-        and any(each.endswith(_GENERATES) for each in made)
-    )
+    return bool(metadata.gguf) or tag == TEXT_TO_TEXT or any(each.endswith(_GENERATES) for each in made)
 
 
 def is_adapter(metadata: ModelMetadata) -> bool:

@@ -50,11 +50,18 @@ class HubTask:
     """Whether Ollama serves models of this task."""
     own_servers: tuple[OwnServer, ...] = ()
     """Servers that a user may run."""
+    generates_text: bool = False
+    """Whether its models generate text token by token, and so need a key-value cache."""
 
     @property
     def name(self) -> str:
         """Our name of the task, as in `Gateway(task=...)`."""
         return self.facts.name
+
+    @property
+    def hub_names(self) -> tuple[str, ...]:
+        """What the Hub calls the task, in pipeline tags among others."""
+        return (self.facts.price_task, *self.facts.aliases)
 
 
 def hub_tasks() -> tuple[HubTask, ...]:

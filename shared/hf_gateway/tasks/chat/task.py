@@ -28,6 +28,7 @@ TASK = Task(
         engines=(("transformers", "torch"),),
         needs_safetensors=True,
         in_catalogue=True,
+        generates_text=True,
         own_servers=(OwnServer("text-generation-inference", "openai:<url>", "vLLM, TGI or the like"),),
     ),
     settings=ChatSettings,

@@ -1,6 +1,5 @@
 """The registered description of classification."""
 
-from hf_gateway.hub.needs import CLASSIFICATION_TAGS
 from hf_gateway.settings.classification import ClassifySettings
 from hf_gateway.tasks.base import Task
 from hf_gateway.values.hub_model import ModelMetadata
@@ -8,10 +7,12 @@ from hf_gateway.values.hub_task import HubTask, OwnServer
 from hf_gateway.values.task_facts import CLASSIFICATION
 from hf_gateway.wire.hf_classification import PROVIDERS
 
+PIPELINE_TAGS = frozenset({"text-classification", "zero-shot-classification", "image-classification"})
+
 
 def classifies(metadata: ModelMetadata) -> bool:
     """Return whether a model returns labels, by its pipeline tag."""
-    return metadata.pipeline_tag in CLASSIFICATION_TAGS
+    return metadata.pipeline_tag in PIPELINE_TAGS
 
 
 TASK = Task(
@@ -20,7 +21,7 @@ TASK = Task(
         title="labels",
         is_for=classifies,
         precedence=30,
-        provider_tags=CLASSIFICATION_TAGS,
+        provider_tags=PIPELINE_TAGS,
         engines=(("transformers", "torch"),),
         needs_safetensors=True,
         providers=frozenset(PROVIDERS),

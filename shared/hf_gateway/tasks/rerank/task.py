@@ -1,16 +1,17 @@
 """The registered description of reranking."""
 
-from hf_gateway.hub.needs import RANKING_TAGS
 from hf_gateway.settings.rerank import RerankSettings
 from hf_gateway.tasks.base import Task
 from hf_gateway.values.hub_model import ModelMetadata
 from hf_gateway.values.hub_task import HubTask, OwnServer
 from hf_gateway.values.task_facts import RERANK
 
+PIPELINE_TAGS = frozenset({RERANK.price_task})
+
 
 def ranks(metadata: ModelMetadata) -> bool:
     """Return whether a model ranks texts, by its pipeline tag."""
-    return metadata.pipeline_tag in RANKING_TAGS
+    return metadata.pipeline_tag in PIPELINE_TAGS
 
 
 TASK = Task(
@@ -19,7 +20,7 @@ TASK = Task(
         title="rankings",
         is_for=ranks,
         precedence=20,
-        provider_tags=RANKING_TAGS,
+        provider_tags=PIPELINE_TAGS,
         engines=(("sentence_transformers",),),
         needs_safetensors=True,
         providers=frozenset(),
