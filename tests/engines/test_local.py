@@ -121,16 +121,16 @@ def test_the_space_is_read_from_the_models_files(gateway: Gateway) -> None:
 async def test_the_async_form_leaves_the_event_loop_free(gateway: Gateway) -> None:
     inside = threading.Event()
     proceed = threading.Event()
-    engine: Any = gateway.candidates[0].ability
-    real = engine._compute
+    ability: Any = gateway.candidates[0].ability
+    real = ability.engine
 
-    def slow(request: Any) -> Any:
+    def slow() -> Any:
         inside.set()
         assert threading.current_thread() is not threading.main_thread()
         proceed.wait(20)
-        return real(request)
+        return real()
 
-    engine._compute = slow
+    ability.engine = slow
     try:
         task = asyncio.create_task(gateway.aembed(["a text"]))
         assert await asyncio.to_thread(inside.wait, 20)  # the loop turns while the model computes
@@ -138,7 +138,7 @@ async def test_the_async_form_leaves_the_event_loop_free(gateway: Gateway) -> No
         proceed.set()
         assert len((await task).vectors) == 1
     finally:
-        engine._compute = real
+        ability.engine = real
 
 
 async def test_a_second_async_call_while_the_model_loads_leaves_the_event_loop_free(

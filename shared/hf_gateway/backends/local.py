@@ -2,18 +2,20 @@
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Unpack
+from typing import Any, Generic, TypeVar, Unpack
 
-from hf_gateway.backends.base import ProbeReport, Server, ServerArguments
+from hf_gateway.backends.base import Ability, ProbeReport, Server, ServerArguments
 from hf_gateway.backends.chat import ChatAbility, emit_content
 from hf_gateway.backends.embedding import EmbeddingAbility
 from hf_gateway.backends.option_types import OPTION_TYPES
 from hf_gateway.backends.thoughts import PLAIN_REASONING
+from hf_gateway.backends.vectors import VectorAbility
 from hf_gateway.engines import (
     ChatEngine,
     EmbeddingEngine,
+    SparseEngine,
     converted,
     open_chat_engine,
     open_engine,
@@ -26,35 +28,117 @@ from hf_gateway.engines.choosing import OPTIONS, check_options
 from hf_gateway.engines.layout import is_built
 from hf_gateway.errors import AuthenticationFailed, BatchTooLarge, GatewayError, ModelNotFound
 from hf_gateway.runtime.effects import Compute, Effects, Read
+from hf_gateway.settings.base import ChainOptions
 from hf_gateway.settings.chat import ChatOptions
 from hf_gateway.settings.config_file import hub_url
-from hf_gateway.settings.embedding import EmbedOptions
 from hf_gateway.storage.notices import notice_once
 from hf_gateway.values import kinds
 from hf_gateway.values.chat import AnswerBuilder, ChatRequest
-from hf_gateway.values.embedding import EmbedAnswer, EmbedRequest
+from hf_gateway.values.embedding import EmbedRequest
 from hf_gateway.values.forks import fork_lock
 from hf_gateway.values.http import json_size
 from hf_gateway.values.reasoning import with_reasoning
 from hf_gateway.values.target import Target
-from hf_gateway.values.vector_space import canonical
+from hf_gateway.values.vector_space import VectorSpace, canonical
 from hf_gateway.wire import hf_inference
 
+EngineT = TypeVar("EngineT")
+VectorEngineT = TypeVar("VectorEngineT", bound=EmbeddingEngine | SparseEngine)
 MAX_TEXTS = 1024
 """Enough to sort by length."""
 MAX_BYTES = 256_000
 """Limits the time between two chances to cancel to a few seconds: some 60,000 tokens."""
 
 
-class LocalEmbedding(EmbeddingAbility):
-    """Embeds in this process."""
+def check_size(texts: Sequence[str], most: int, max_bytes: int, noun: str = "texts") -> None:
+    """Raise BatchTooLarge for more than keeps cancelling quick; one text is never too much.
+
+    Args:
+        texts: what is computed at once.
+        most: how many may be.
+        max_bytes: how many bytes they may have in JSON.
+        noun: what they are, for the error.
+    """
+    if len(texts) > 1 and (len(texts) > most or sum(map(json_size, texts)) > max_bytes):
+        raise BatchTooLarge(f"takes {most} {noun} of {max_bytes:,} bytes at once", max_texts=most, max_bytes=max_bytes)
+
+
+class LocalAbility(Ability, Generic[EngineT]):
+    """Holds one engine, which is loaded when it is first needed.
+
+    A task's class implements `require` and `open`, and overrides what differs.
+    """
 
     server: "LocalServer"
-    most_texts = MAX_TEXTS
 
-    def __init__(self, server: Server, options: EmbedOptions) -> None:
+    def __init__(self, server: Server, options: ChainOptions) -> None:
         super().__init__(server, options)
-        self._engine: EmbeddingEngine | None = None
+        self._engine: EngineT | None = None
+
+    def prepare(self) -> None:
+        """Find a key, if there is something to download."""
+        if self._engine is None and self.find_model() is None:
+            super().prepare()
+
+    def probe(self) -> Effects:
+        """Look for the model and an engine, and ask the Hub about a missing model; loads and downloads nothing."""
+        return self.server.find_model(self.require)
+
+    def close(self) -> None:
+        """Release the model and the thread."""
+        self._engine = None
+        super().close()
+
+    def compute(self, work: Callable[[EngineT], Any]) -> Effects:
+        """Do work with the engine on the server's thread, loading the model first if needed."""
+
+        def run() -> Any:
+            try:
+                return work(self.engine())
+            except GatewayError as error:
+                error.target = error.target or self.target.label
+                raise
+
+        return (yield Compute(run, self.server.executor()))
+
+    def engine(self) -> EngineT:
+        """Return the engine, loading the model first if needed."""
+        with self.server.loading:
+            engine = self._engine
+            if engine is None:
+                self.require()  # before a model of gigabytes is downloaded in vain
+                engine = self._engine = self.open(self.find_model() or self.fetch_model())
+            return engine
+
+    def require(self) -> None:
+        """Raise EngineMissing if no engine is installed that could run the model."""
+        raise NotImplementedError
+
+    def open(self, files: sources.ModelFiles) -> EngineT:
+        """Load the model. Raises GatewayError."""
+        raise NotImplementedError
+
+    def find_model(self) -> sources.ModelFiles | None:
+        """Return the model's files; None if something must be downloaded."""
+        assert self.target.model is not None
+        files = sources.find(self.target.model, self.target.revision)
+        return files if files is not None and self.is_complete(files) else None
+
+    def is_complete(self, files: sources.ModelFiles) -> bool:
+        """Return whether an engine could run a model without a download."""
+        return sources.is_complete(files, "safetensors")
+
+    def fetch_model(self) -> sources.ModelFiles:
+        """Download the model."""
+        assert self.target.model is not None
+        trusted = bool(self.target.options.get("trust_remote_code"))
+        return sources.fetch(self.target.model, self.target.revision, self.server.credential(), code=trusted)
+
+
+class LocalVectors(LocalAbility[VectorEngineT], VectorAbility):
+    """Makes vectors in this process, dense or sparse."""
+
+    most_texts = MAX_TEXTS
 
     @property
     def authoritative(self) -> bool:
@@ -63,60 +147,46 @@ class LocalEmbedding(EmbeddingAbility):
 
     def prepare(self) -> None:
         """Read the model's description; and find a key, if there is something to download."""
-        if self._engine is not None:
-            return
-        if self._find_model() is not None:
-            self.model_space()
-            return
+        self.model_space()
         super().prepare()
-
-    def embed(self, request: EmbedRequest) -> Effects:
-        """Embed in this process."""
-        texts = request.texts
-        if len(texts) > 1 and (len(texts) > MAX_TEXTS or sum(map(json_size, texts)) > MAX_BYTES):
-            raise BatchTooLarge(
-                f"takes {MAX_TEXTS} texts of {MAX_BYTES:,} bytes at once",
-                max_texts=MAX_TEXTS,
-                max_bytes=MAX_BYTES,
-            )
-        return (yield Compute(lambda: self._compute(request), self.server.executor()))
-
-    def probe(self) -> Effects:
-        """Look for the model and an engine, and ask the Hub about a missing model; loads and downloads nothing."""
-        engine = self._engine
-        runs = f", in {engine.precision} on {engine.device} by {engine.name}" if engine is not None else ""
-        return self.server.find_model(lambda: require_engine(self.target.options), runs)
-
-    def close(self) -> None:
-        """Release the model and the thread."""
-        self._engine = None
-        super().close()
 
     def find_files(self, model: str) -> sources.ModelFiles | None:
         """Return the model's files on this machine. Raises ConfigError for a name that neither it nor the Hub can have."""
         return sources.find(model, self.target.revision)
 
-    def engine(self) -> EmbeddingEngine:
-        """Return the engine, loading the model first if needed."""
-        with self.server.loading:
-            engine = self._engine
-            if engine is None:
-                target = self.target
-                assert target.model is not None
-                require_engine(target.options)  # before a model of gigabytes is downloaded in vain
-                files = self._find_model() or self._fetch_model()
-                self._model_space = self.read_model_space()  # the files contain more than was known without them
-                engine = self._engine = open_engine(files, self.space(), target.options, target.revision)
-            return engine
+    def whole_space(self) -> VectorSpace:
+        """Return the space, read again: downloaded files contain more than was known without them."""
+        self._model_space = self.read_model_space()
+        return self.space()
 
-    def _find_model(self) -> sources.ModelFiles | None:
-        """Return the model's files; None if something must be downloaded."""
-        assert self.target.model is not None
-        files = sources.find(self.target.model, self.target.revision)
-        usable = files is not None and any(sources.is_complete(files, form) for form in _usable_weights(files))
-        return files if usable else None
+    def embed(self, request: EmbedRequest) -> Effects:
+        """Embed in this process."""
+        check_size(request.texts, MAX_TEXTS, MAX_BYTES)
+        return (yield from self.compute(lambda engine: engine.embed(request)))
 
-    def _fetch_model(self) -> sources.ModelFiles:
+
+class LocalEmbedding(LocalVectors[EmbeddingEngine], EmbeddingAbility):
+    """Embeds in this process."""
+
+    def probe(self) -> Effects:
+        """Look for the model and an engine, and ask the Hub about a missing model; loads and downloads nothing."""
+        engine = self._engine
+        runs = f", in {engine.precision} on {engine.device} by {engine.name}" if engine is not None else ""
+        return self.server.find_model(self.require, runs)
+
+    def require(self) -> None:
+        """Raise EngineMissing if no engine is installed that the options allow."""
+        require_engine(self.target.options)
+
+    def open(self, files: sources.ModelFiles) -> EmbeddingEngine:
+        """Load the model into the fastest engine that supports it."""
+        return open_engine(files, self.whole_space(), self.target.options, self.target.revision)
+
+    def is_complete(self, files: sources.ModelFiles) -> bool:
+        """Return whether there are weights in a form that can be used here."""
+        return any(sources.is_complete(files, form) for form in _usable_weights(files))
+
+    def fetch_model(self) -> sources.ModelFiles:
         """Download the model: what describes it, and its weights in the first form that can be used here."""
         model, revision, credential = self.target.model, self.target.revision, self.server.credential()
         assert model is not None
@@ -128,13 +198,6 @@ class LocalEmbedding(EmbeddingAbility):
             if sources.is_available(files, form):
                 break
         return files
-
-    def _compute(self, request: EmbedRequest) -> EmbedAnswer:
-        try:
-            return self.engine().embed(request)
-        except GatewayError as error:
-            error.target = error.target or self.target.label
-            raise
 
 
 def _torch_runs() -> bool:
