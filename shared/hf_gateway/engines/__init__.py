@@ -369,14 +369,8 @@ def open_sparse_engine(
         EngineFailed, EngineMissing: the model cannot be loaded.
         ConfigError: invalid options.
     """
-    key = ("sparse", str(files.path), space, revision, tuple(sorted(options.items())))
-    with _loading:
-        engine: SparseEngine | None = _engines.get(key)
-        if engine is None:
-            made = importlib.import_module("hf_gateway.engines.sparse_encoder")
-            with compute_guard.using(LOADING):
-                engine = _engines[key] = _load_or_fail(made.Engine, files, space, options, revision=revision)
-        return engine
+    engine: SparseEngine = _open_shared("sparse_encoder", files, options, space=space, revision=revision)
+    return engine
 
 
 def trusts_remote_code(files: ModelFiles, options: Mapping[str, Any], revision: str | None) -> bool:

@@ -30,14 +30,14 @@ class Engine:
     name = "sentence-transformers"
 
     def __init__(
-        self, files: ModelFiles, space: VectorSpace, options: Mapping[str, Any], *, revision: str | None = None
+        self, files: ModelFiles, options: Mapping[str, Any], *, space: VectorSpace, revision: str | None = None
     ) -> None:
         """Load the model, in float32 unless the option `dtype` names another type.
 
         Args:
             files: the model's files.
-            space: vector space of the model, with its prompts.
             options: the target's options.
+            space: vector space of the model, with its prompts.
             revision: revision of the files.
 
         Raises:
