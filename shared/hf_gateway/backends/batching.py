@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Protocol
 from hf_gateway.backends.base import Ability, Server
 from hf_gateway.errors import BatchTooLarge
 from hf_gateway.keys.credentials import Credential
+from hf_gateway.runtime.effects import Effects
 from hf_gateway.settings.base import ChainOptions
 from hf_gateway.values.http import HttpRequest, HttpResponse, json_size
 from hf_gateway.values.wording import quantity
@@ -105,6 +106,19 @@ class BatchingAbility(Ability):
         """
         if limit.status is not None:
             self._learnt.note_refusal(len(request.texts), _size(request), limit.max_texts)
+
+    def noting_limit(self, request: Texts, answering: Effects) -> Effects:
+        """Yield the effects that answer a request, and record a refused batch.
+
+        Args:
+            request: the request.
+            answering: its effects.
+        """
+        try:
+            return (yield from answering)
+        except BatchTooLarge as limit:
+            self.note_batch_limit(limit, request)
+            raise
 
     def check_count(self, request: Texts) -> None:
         """Raise BatchTooLarge for a batch of more texts than the server accepts at once."""

@@ -6,7 +6,7 @@ from typing import Any, Generic, TypeVar
 
 from hf_gateway.backends.vectors import VectorAbility
 from hf_gateway.engines.sources import ModelFiles
-from hf_gateway.errors import BadResponse, BatchTooLarge, GatewayError
+from hf_gateway.errors import BadResponse, GatewayError
 from hf_gateway.runtime.effects import Effects
 from hf_gateway.spaces.fingerprint import CANARIES, Rows
 from hf_gateway.spaces.guard import Guard
@@ -113,11 +113,7 @@ class VectorCandidate(TargetCandidate, Generic[AnswerT]):
 
     def embed_shaped(self, request: EmbedRequest) -> Effects:
         """Embed, check the answer, and bring its vectors into the form of the chain's settings."""
-        try:
-            answer: AnswerT = yield from self.ability.embed(request)
-        except BatchTooLarge as limit:
-            self.ability.note_batch_limit(limit, request)
-            raise
+        answer: AnswerT = yield from self.ability.noting_limit(request, self.ability.embed(request))
         if len(answer.vectors) != len(request.texts):
             wrong = f"{quantity(len(answer.vectors), 'vector')} for {quantity(len(request.texts), 'text')}"
             raise BadResponse(f"answered with {wrong}", target=self.label)

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, replace
 
 from hf_gateway.backends.classification import ClassifyAbility
-from hf_gateway.errors import BadResponse, BatchTooLarge
+from hf_gateway.errors import BadResponse
 from hf_gateway.runtime.effects import Effects
 from hf_gateway.tasks.candidate import TargetCandidate
 from hf_gateway.values.labels import ClassifyAnswer, ClassifyRequest
@@ -20,11 +20,7 @@ class ClassifyCandidate(TargetCandidate):
 
     def answer(self, request: ClassifyRequest) -> Effects:
         """Classify the inputs; each has to have labels with finite scores: those that were given, or the model's."""
-        try:
-            answer: ClassifyAnswer = yield from self.ability.classify(request)
-        except BatchTooLarge as limit:
-            self.ability.note_batch_limit(limit, request)
-            raise
+        answer: ClassifyAnswer = yield from self.ability.noting_limit(request, self.ability.classify(request))
         if fault := _fault(request, answer):
             raise BadResponse(fault, target=self.label)
         usage = replace(answer.usage, documents=len(request.texts), images=len(request.images))

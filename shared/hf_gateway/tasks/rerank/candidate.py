@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, replace
 
 from hf_gateway.backends.rerank import RerankAbility
-from hf_gateway.errors import BadResponse, BatchTooLarge
+from hf_gateway.errors import BadResponse
 from hf_gateway.runtime.effects import Effects
 from hf_gateway.tasks.candidate import TargetCandidate
 from hf_gateway.values.rerank import RerankAnswer, RerankRequest
@@ -20,11 +20,7 @@ class RerankCandidate(TargetCandidate):
 
     def answer(self, request: RerankRequest) -> Effects:
         """Score the documents; each has to have one finite score."""
-        try:
-            answer: RerankAnswer = yield from self.ability.rerank(request)
-        except BatchTooLarge as limit:
-            self.ability.note_batch_limit(limit, request)
-            raise
+        answer: RerankAnswer = yield from self.ability.noting_limit(request, self.ability.rerank(request))
         count = len(request.documents)
         if len(answer.scores) != count:
             raise BadResponse(
