@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_gateway.cli.chosen_gateway import gateway_of
-from hf_gateway.cli.output import Table, check_text, console, literal, print_json, stdin_text
+from hf_gateway.cli.output import Table, check_text, console, count_above_0, literal, print_json, shortened, stdin_text
 from hf_gateway.errors import ConfigError, InvalidRequest, visible
 from hf_gateway.tasks.classification.gateway import ClassifyGateway
 from hf_gateway.values.labels import ClassifyResult
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--template", metavar="TEXT", help="sentence that the model judges, with {} for each of --labels"
     )
-    parser.add_argument("--top-k", type=_count, metavar="K", help="labels of each input, the most likely ones")
+    parser.add_argument("--top-k", type=count_above_0, metavar="K", help="labels of each input, the most likely ones")
     parser.add_argument("--truncate", action="store_true", help="truncate texts that are too long for the model")
     parser.add_argument("--chain", help="a chain of the config file; --model and --targets replace its own")
 
@@ -53,16 +53,6 @@ def run(arguments: argparse.Namespace) -> int:
     served = visible(", ".join(result.served_by))
     sys.stderr.write(f"{counted} by {served} in {result.seconds:.2f} s\n")
     return 0
-
-
-def _count(value: str) -> int:
-    count = int(value)
-    if count < 1:
-        raise ValueError
-    return count
-
-
-_count.__name__ = "whole number above 0"  # argparse names it in its error
 
 
 def _texts(given: list[str]) -> tuple[list[str], list[str]]:
@@ -111,8 +101,7 @@ def _as_json(result: ClassifyResult, names: list[str]) -> dict[str, Any]:
 def _print(result: ClassifyResult, names: list[str], most: int) -> None:
     table = Table(("input", "label", "score"), right=frozenset({"score"}), fold=frozenset({"input"}))
     for name, labels in zip(names, result, strict=True):
-        shown = " ".join(name.split())
-        shown = shown if len(shown) <= MAX_SHOWN_CHARS else f"{shown[:MAX_SHOWN_CHARS]}…"
+        shown = shortened(name, MAX_SHOWN_CHARS)
         for place, each in enumerate(labels[:most]):
             table.add("" if place else literal(shown), literal(each.label), f"{each.score:.4f}")
     console().print_table(table)

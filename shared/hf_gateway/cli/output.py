@@ -179,6 +179,28 @@ def not_text(place: str, error: UnicodeDecodeError) -> InvalidRequest:
     return InvalidRequest(f"{place} is not text in UTF-8: {error.reason} at byte {error.start}")
 
 
+def shortened(text: str, most_chars: int) -> str:
+    """Return a text in one line, without its end if it is too long.
+
+    Args:
+        text: the text.
+        most_chars: how many characters are kept.
+    """
+    line = " ".join(text.split())
+    return line if len(line) <= most_chars else f"{line[:most_chars]}…"
+
+
+def count_above_0(value: str) -> int:
+    """Return the number that an option was given; raises ValueError for anything but a whole number above 0."""
+    count = int(value)
+    if count < 1:
+        raise ValueError
+    return count
+
+
+count_above_0.__name__ = "whole number above 0"  # argparse names it in its error
+
+
 def check_text(given: Mapping[str, str | None]) -> None:
     """Raise ConfigError for values that were given as bytes which are not text in this locale.
 

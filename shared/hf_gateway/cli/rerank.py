@@ -9,7 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from hf_gateway.cli.chosen_gateway import gateway_of
-from hf_gateway.cli.output import Table, check_text, console, literal, not_text, print_json, stdin_text
+from hf_gateway.cli.output import (
+    Table,
+    check_text,
+    console,
+    count_above_0,
+    literal,
+    not_text,
+    print_json,
+    shortened,
+    stdin_text,
+)
 from hf_gateway.errors import InvalidRequest, visible
 from hf_gateway.tasks.rerank.gateway import RerankGateway
 from hf_gateway.values.rerank import RerankResult
@@ -34,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"{', '.join(TEXT_FIELDS)}, or the name ends in {', '.join(JSON_ENDINGS)}; - for stdin",
     )
     parser.add_argument("--chain", help="a chain of the config file; --model and --targets replace its own")
-    parser.add_argument("--top-n", type=_count, metavar="N", help="print the N best ones only")
+    parser.add_argument("--top-n", type=count_above_0, metavar="N", help="print the N best ones only")
     parser.add_argument("--scale", choices=["probability", "logit"], help="scale of the scores of models (probability)")
     parser.add_argument("--truncate", action="store_true", help="truncate documents that are too long for the model")
 
@@ -56,16 +66,6 @@ def run(arguments: argparse.Namespace) -> int:
     served = visible(", ".join(result.served_by))
     sys.stderr.write(f"{quantity(len(documents), 'document')} by {served} in {result.seconds:.2f} s\n")
     return 0
-
-
-def _count(value: str) -> int:
-    count = int(value)
-    if count < 1:
-        raise ValueError
-    return count
-
-
-_count.__name__ = "whole number above 0"  # argparse names it in its error
 
 
 def _documents(file: str, place: str) -> tuple[list[int], list[str]]:
@@ -125,7 +125,6 @@ def _as_json(result: RerankResult, lines: Sequence[int]) -> dict[str, Any]:
 def _print(result: RerankResult, lines: Sequence[int]) -> None:
     table = Table(("score", "line", "document"), right=frozenset({"score", "line"}), fold=frozenset({"document"}))
     for hit in result:
-        shown = " ".join(hit.document.split())
-        shown = shown if len(shown) <= MAX_SHOWN_CHARS else f"{shown[:MAX_SHOWN_CHARS]}…"
+        shown = shortened(hit.document, MAX_SHOWN_CHARS)
         table.add(f"{hit.score:.4f}", str(lines[hit.index]), literal(shown))
     console().print_table(table)
