@@ -291,6 +291,16 @@ class TestTooLong:
             assert server.count("/predict") == 1
         assert (caught.value.place, caught.value.limit, caught.value.length) == (0, 64, 302)
 
+    def test_is_named_whatever_words_refuse_it(self, make: Make) -> None:
+        with FakeOpenAI(models=None, max_input_length=50) as server:
+            with pytest.raises(errors.ContextOverflow, match="input 2 of 3: ") as caught:
+                make(chain(server))(["a", "b", self.LONG])
+            assert (caught.value.place, caught.value.limit, caught.value.length) == (2, 50, 302)
+        with tei(payload_limit=900) as server:  # fewer bytes than that text has
+            with pytest.raises(errors.ContextOverflow, match="input 1 of 4: too large for this target") as caught:
+                make([f"tei:{server.url}"])(["a", self.LONG, "b", "c"])
+            assert (caught.value.place, caught.value.status) == (1, 413)
+
     def test_is_named_by_every_target_of_a_chain(self, make: Make) -> None:
         with (
             tei(max_input_length=64) as one,

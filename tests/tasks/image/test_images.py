@@ -412,7 +412,7 @@ class TestRefusals:
 
     def test_json_that_is_cut_off_is_named_so(self, form: str, primary: FakeOpenAI) -> None:
         primary.always(Reply(200, b'{"data": [', {"content-type": "application/json"}))
-        with pytest.raises(errors.BadResponse, match="answered 200 with JSON that is cut off or invalid$"):
+        with pytest.raises(errors.BadResponse, match=r"answered 200 with JSON that is cut off or invalid$"):
             ImageCaller(form, chain(primary)).generate("a cat")
 
     def test_an_error_in_the_json_of_a_200_is_that_error(self, form: str, toolkit: Toolkit) -> None:
