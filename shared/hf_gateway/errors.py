@@ -180,10 +180,34 @@ class InvalidRequest(GatewayError):
     """The caller's input is at fault: the same error at every target.
 
     Not a ValueError: frameworks take those for a parser's, and return an empty answer for a refused request.
+
+    Attributes:
+        place: index of the input in the call, if it is known.
     """
 
     try_next = False
     counts = False
+
+    def __init__(self, message: str, *, place: int | None = None, **facts: Any) -> None:
+        """Store the facts."""
+        super().__init__(message, **facts)
+        self.place = place
+
+    def of_input(self, place: int, count: int, noun: str = "text") -> Self:
+        """Return the same error for an input of a call.
+
+        Args:
+            place: the index.
+            count: how many inputs the call has.
+            noun: what an input is called.
+        """
+        named, words = f"{noun} {place} of {count}:", self.message
+        if self.place is not None:  # the message begins with the input's name within a smaller call
+            total, _, words = self.message.partition(f" {self.place} of ")[2].partition(" ")
+            named = named if total.endswith(":") else named.removesuffix(":")
+        found = self.restated(f"{named} {words}", self.retry_after)
+        found.place = place
+        return found
 
 
 class ContextOverflow(InvalidRequest):
@@ -192,7 +216,6 @@ class ContextOverflow(InvalidRequest):
     Attributes:
         limit: tokens that the target accepts, if it reported that.
         length: tokens of the text or conversation, if the target counted them.
-        place: index of the text in the call, if it is known.
     """
 
     try_next = True
@@ -203,30 +226,12 @@ class ContextOverflow(InvalidRequest):
         *,
         limit: int | None = None,
         length: int | None = None,
-        place: int | None = None,
         **facts: Any,
     ) -> None:
         """Store the facts."""
         super().__init__(message, **facts)
         self.limit = limit
         self.length = length
-        self.place = place
-
-    def of_text(self, place: int, count: int, noun: str = "text") -> Self:
-        """Return the same error for a text of a call.
-
-        Args:
-            place: the text's index.
-            count: how many texts the call has.
-            noun: what a text is called.
-        """
-        named, words = f"{noun} {place} of {count}:", self.message
-        if self.place is not None:  # the message begins with the text's name within a smaller call
-            total, _, words = self.message.partition(f" {self.place} of ")[2].partition(" ")
-            named = named if total.endswith(":") else named.removesuffix(":")
-        found = self.restated(f"{named} {words}", self.retry_after)
-        found.place = place
-        return found
 
 
 class ContentFiltered(GatewayError):

@@ -219,10 +219,19 @@ class TestImages:
         bomb[16:24] = (60_000).to_bytes(4, "big") * 2
         with ClassifyGateway(str(vision)) as gateway:
             for broken in (whole[: len(whole) // 2], whole[:40], b"\xff\xd8\xff" + bytes(100)):
-                with pytest.raises(errors.InvalidRequest, match=r"image 1 of 2 \((PNG|JPEG|image/).*cannot be decoded"):
+                with pytest.raises(errors.InvalidRequest, match=r"input 1 of 2 \((PNG|JPEG|image/).*cannot be decoded"):
                     gateway.classify([whole, broken])
             with pytest.raises(errors.InvalidRequest, match=r"cannot be decoded|60,000 x 60,000 pixels"):
                 gateway.classify([bytes(bomb)])
+
+    def test_are_named_as_the_caller_counts(self, vision: Path) -> None:
+        images = [drawing(8, 8, seed=number) for number in range(40)]
+        with (
+            ClassifyGateway(str(vision)) as gateway,
+            pytest.raises(errors.InvalidRequest, match=r"input 42 of 43 \(.*\) cannot be decoded") as caught,
+        ):
+            gateway.classify([*images[:2], *images, images[39][:60]])
+        assert caught.value.place == 42
 
     def test_are_decoded_a_batch_at_a_time(self, vision: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         images = [drawing(10, 10 + number, seed=number) for number in range(6)]

@@ -326,7 +326,7 @@ class _ImageClassifier(_Network):
         """
         image = images[place]
         kind = f"{image_type(image)}, {quantity(len(image), 'byte')}"
-        what = f"image {place} of {len(images)} ({kind})"
+        what = f"input {place} of {len(images)} ({kind})"
         try:
             # Pillow warns from a size on that is below the limit here. The filters are the process's: hold the lock.
             with warnings.catch_warnings():
@@ -334,10 +334,12 @@ class _ImageClassifier(_Network):
                 with self._images.open(io.BytesIO(image), formats=_FORMATS) as opened:
                     width, height = opened.size
                     if width * height > MAX_PIXELS:
-                        raise InvalidRequest(f"{what} has {width:,} x {height:,} pixels, more than {MAX_PIXELS:,}")
+                        raise InvalidRequest(
+                            f"{what} has {width:,} x {height:,} pixels, more than {MAX_PIXELS:,}", place=place
+                        )
                     return read(opened)
         except (OSError, SyntaxError, ValueError, EOFError, struct.error, self._images.DecompressionBombError) as error:
-            raise InvalidRequest(f"{what} cannot be decoded: {type(error).__name__}") from None
+            raise InvalidRequest(f"{what} cannot be decoded: {type(error).__name__}", place=place) from None
 
 
 def _pixel_count(image: Any) -> int:

@@ -6,7 +6,7 @@ from typing import Any, Protocol, Self
 from hf_gateway.chain.attempt_log import AttemptLog
 from hf_gateway.chain.effects import Steps
 from hf_gateway.chain.fallback import Chain, Split
-from hf_gateway.errors import AllTargetsFailed, BatchTooLarge, ContextOverflow, GatewayError
+from hf_gateway.errors import AllTargetsFailed, BatchTooLarge, ContextOverflow, GatewayError, InvalidRequest
 
 
 class Inputs(Protocol):
@@ -48,7 +48,7 @@ def attempt_to_name(
 
 
 def name_input(failure: GatewayError, part: Inputs, request: Inputs, noun: str = "text") -> GatewayError:
-    """Return an overflow with the index of its input in the whole request; other errors are returned unchanged.
+    """Return an error about one input with the index of that input in the whole request; other errors are returned unchanged.
 
     Args:
         failure: the error.
@@ -56,11 +56,11 @@ def name_input(failure: GatewayError, part: Inputs, request: Inputs, noun: str =
         request: the whole request.
         noun: what an input is called.
     """
+    if isinstance(failure, InvalidRequest):
+        return _name_refused(failure, part, request, noun)
     if not _overflows(failure):
         return failure
-    if isinstance(failure, ContextOverflow):
-        return _name_overflow(failure, part, request, noun)
-    told = AllTargetsFailed([_name_overflow(error, part, request, noun) for error in getattr(failure, "errors", ())])
+    told = AllTargetsFailed([_name_refused(error, part, request, noun) for error in getattr(failure, "errors", ())])
     told.attempts = failure.attempts
     return told
 
@@ -73,10 +73,13 @@ def _halves(part: Inputs, failure: GatewayError) -> Sequence[Inputs] | None:
     return part.split(BatchTooLarge("an input is too long"))
 
 
-def _name_overflow(error: GatewayError, part: Inputs, request: Inputs, noun: str) -> GatewayError:
-    if not isinstance(error, ContextOverflow) or (error.place is None and len(part.inputs) > 1):
+def _name_refused(error: GatewayError, part: Inputs, request: Inputs, noun: str) -> GatewayError:
+    if not isinstance(error, InvalidRequest):
         return error
-    return error.of_text(request.inputs.index(part.inputs[error.place or 0]), len(request.inputs), noun)
+    place = 0 if error.place is None and isinstance(error, ContextOverflow) and len(part.inputs) == 1 else error.place
+    if place is None:
+        return error
+    return error.of_input(request.inputs.index(part.inputs[place]), len(request.inputs), noun)
 
 
 def _overflows(failure: GatewayError) -> list[ContextOverflow]:
