@@ -83,10 +83,20 @@ class TargetCandidate:
     def effects(self, payload: Any) -> Effects:
         """Yield the effects of a call, without the key in errors and names: servers quote it, also in the body of a 200."""
         try:
-            return self._with_plain_names((yield from self.answer(payload)))
-        except GatewayError as failure:
-            if self.on_overload is not None and isinstance(failure, RateLimited | Overloaded):
+            return self._with_plain_names((yield from self._without_key_in_errors(self.answer(payload))))
+        except (RateLimited, Overloaded):
+            if self.on_overload is not None:
                 self.on_overload()
+            raise
+
+    def probe(self) -> Effects:
+        """Yield the effects of asking what it serves, without the key in errors."""
+        return (yield from self._without_key_in_errors(self.ability.probe()))
+
+    def _without_key_in_errors(self, effects: Effects) -> Effects:
+        try:
+            return (yield from effects)
+        except GatewayError as failure:
             if (message := self._without_key(failure.message)) == failure.message:
                 raise
             without_key = failure.restated(message, failure.retry_after).with_traceback(failure.__traceback__)

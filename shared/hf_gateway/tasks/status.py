@@ -107,7 +107,7 @@ def check_target(candidate: TargetCandidate, now: float, perform: Callable[[Effe
     if status.fix is not None and _refused_key(candidate) is None:
         return TargetCheck(status, False, ProbeReport(), status.fix)
     try:
-        report: ProbeReport = perform(candidate.ability.probe(), candidate.label)
+        report: ProbeReport = perform(candidate.probe(), candidate.label)
     except GatewayError as error:
         return TargetCheck(status, False, ProbeReport(), error.message)
     if report.access != "unknown":

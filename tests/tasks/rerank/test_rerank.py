@@ -206,7 +206,10 @@ class TestKeys:
             server.always(Reply(200, b"z" * before + self.KEY.encode() + b" and more"))
             with pytest.raises(errors.BadResponse, match="instead of JSON") as caught:
                 RerankCaller(form, chain(server), api_key=self.KEY, max_retries=0).rerank(QUERY, ["a"])
+            (checked,) = RerankCaller(form, chain(server), api_key=self.KEY).gateway.check()
         assert self.KEY[:8] not in str(caught.value)
+        assert "instead of JSON" in (checked.error or "")
+        assert self.KEY[:8] not in repr(checked)
 
     def test_that_a_server_gives_for_its_model_are_not_recorded(self, form: str, tmp_path: Path) -> None:
         path = tmp_path / "ledger.db"
