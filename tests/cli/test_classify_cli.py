@@ -85,7 +85,7 @@ def test_a_chain_of_the_config_file(tmp_path: Path, capsys: Printed) -> None:
         (["--image", "--model", "m"], 2, "--image needs the files of the images"),
         (["--image", "--model", "m", "nowhere.png"], 1, "nowhere.png"),
         (["--image", "--model", "m", "page.html"], 1, "input 0 of 1 (6 bytes) is not an image"),
-        (["--model", "m", "--labels", "a,,b", "x"], 1, "label 1 of 3 is empty"),
+        (["--model", "m", "--labels", "a,,b", "x"], 2, "label 1 of 3 is empty"),
         (["--model", "m", "--multi-label", "x"], 2, "for labels of your own: --labels A,B,C"),
         (
             ["--model", "m", "--labels", "a", "--template", "no place", "x"],

@@ -378,7 +378,7 @@ def _find_cached(model: str, revision: str | None) -> ModelFiles | None:
     # An interrupted download leaves the small files without the weights.
     found = ModelFiles(snapshot, "cache")
     described = commit and ((snapshot / PIPELINE_FILE).is_file() or _is_whole(snapshot, "config.json"))
-    whole = described and any(is_available(found, weights) for weights in _PATTERNS)
+    whole = described and any(is_available(found, weights) for weights in _PATTERNS if weights != "none")
     return found if whole else None
 
 
