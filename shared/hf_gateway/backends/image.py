@@ -107,9 +107,14 @@ class ImageAbility(Ability):
     def _credential_for(self, url: str) -> Credential | None:
         try:
             own = origin_of(url) == origin_of(self.server.base_url)
-            scheme = urlsplit(url).scheme
+            scheme, path = urlsplit(url).scheme, urlsplit(url).path
         except ValueError:
             raise BadResponse("names an image by an invalid URL", target=self.target.label) from None
+        if own and ".." in path.lower().replace("%2e", ".").split("/"):
+            # HTTP libraries resolve it each in its own way, and the key goes with it.
+            raise BadResponse(
+                "names an image by a URL with '..' in its path; it was not fetched", target=self.target.label
+            )
         if not own and scheme != "https":
             raise BadResponse(
                 f"names an image at {shown_url(url)}, which is neither https nor on the target's own server; it was not fetched",

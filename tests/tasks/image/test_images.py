@@ -288,12 +288,17 @@ class TestDownloads:
         assert ImageCaller(form, chain(primary)).generate("a cat")[0].data == png("x")
 
     @pytest.mark.parametrize(
-        "url", ["http://127.0.0.2:9/a.png", "ftp://files.test/a.png", "https://files.test:port/a.png", "a.png"]
+        "url",
+        [
+            *("http://127.0.0.2:9/a.png", "ftp://files.test/a.png", "https://files.test:port/a.png", "a.png"),
+            *("OWN/a/%2e%2e/%2E./v1/models", "OWN/a/../../v1/models", "OWN/a/.%2e"),
+        ],
     )
     def test_other_urls_are_not_fetched(self, form: str, primary: FakeOpenAI, url: str) -> None:
-        primary.always(Reply(200, {"data": [{"url": url}]}))
+        primary.always(Reply(200, {"data": [{"url": url.replace("OWN", primary.url)}]}))
         with pytest.raises(errors.BadResponse, match="names an image"):
             ImageCaller(form, chain(primary)).generate("a cat")
+        assert len(primary.requests) == 1
 
 
 class TestRefusals:
