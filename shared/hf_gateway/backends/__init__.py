@@ -106,9 +106,9 @@ def open_ability(
 
 
 def _kinds_for(task: str) -> list[str]:
-    """Return the installed kinds that support a task."""
+    """Return the installed kinds that support a task, sorted."""
     found = []
-    for kind in registered():
+    for kind in sorted(registered()):
         with contextlib.suppress(
             Exception
         ):  # another package's class that cannot be imported is not what is reported here

@@ -139,7 +139,7 @@ def test_doctor_checks_a_chain_without_making_an_image(
     assert "set HF_TOKEN" in printed
     assert [request.method for request in primary.requests] == ["GET"]
     assert main(["doctor", "--task", "image", "--targets", "tei:http://127.0.0.1:9"]) == 1
-    assert "Kinds of target for image: local, hf, endpoint, openai" in capsys.readouterr().out
+    assert "Kinds of target for image: endpoint, hf, local, openai" in capsys.readouterr().out
 
 
 def test_the_hubs_check_names_the_providers_and_this_process(
