@@ -33,7 +33,6 @@ from tests.servers.loopback import Loopback, Reply
 from tests.servers.openai import FakeOpenAI
 from tests.servers.router import FakeRouter
 from tests.support.databases import a_ledger
-from tests.support.forks import in_child
 from tests.support.late import COLLECTED
 from tests.support.ledgers import ctrl_c
 
@@ -715,11 +714,9 @@ class Told:
 
     def __init__(self) -> None:
         self.heard: list[tuple[str, str]] = []
-        self.begun = threading.Event()
 
     def begin(self, observation: observer.Observation) -> None:
         self.heard.append(("begin", ""))
-        self.begun.set()
 
     def end(self, observation: observer.Observation) -> None:
         self.heard.append(("end", observation.outcome))
@@ -743,47 +740,66 @@ def test_ctrl_c_while_a_call_begins_gives_back_what_was_reserved(one_office: Off
     assert one_office.spent("acme")[0] == Decimal("0.003")
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
-def test_ctrl_c_while_a_call_waits_to_be_admitted_ends_it_for_everybody(
-    one_office: Office, server: Exact, told: Told, monkeypatch: pytest.MonkeyPatch
-) -> None:
+INTERRUPTED = """
+import json, signal, sys, threading
+from hf_gateway import Gateway
+from hf_gateway.ledger import budgets
+from hf_gateway.ledger.budget_watch import BudgetWatcher
+from hf_gateway.observing import observer
+
+ledger, server, model, text = sys.argv[1:]
+begun, interrupted, exchange, heard = threading.Event(), threading.Event(), budgets.exchange_lease, []
+
+class Told:
+    def begin(self, observation):
+        heard.append("begin")
+        begun.set()
+    def end(self, observation):
+        heard.append(observation.outcome)
+
+def slow(*arguments, **amounts):
+    budgets.exchange_lease = exchange
+    assert begun.wait(30)
+    # Again and again: one that comes just before the main thread begins to wait would be seen only when it has waited.
+    while not interrupted.wait(0.05):
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    return exchange(*arguments, **amounts)
+
+def interrupt_once(*_):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # another one may be on its way already
+    raise KeyboardInterrupt
+
+signal.signal(signal.SIGINT, interrupt_once)
+observer.register(Told())
+watcher = BudgetWatcher(ledger)
+assert watcher.sync()
+budgets.exchange_lease = slow
+with Gateway(model, [f"openai:{server}"], task="chat", max_tokens=10) as gateway, observer.tagged(tenant="acme"):
+    try:
+        gateway.chat(text)
+    except KeyboardInterrupt:
+        heard.append("interrupted")
+    finally:
+        interrupted.set()
+    gateway.chat(text)
+watcher.close()
+print(json.dumps(heard))
+"""
+
+
+def test_ctrl_c_while_a_call_waits_to_be_admitted_ends_it_for_everybody(one_office: Office, server: Exact) -> None:
     one_office.price(f"openai:{server.url}", "100")
     one_office.set("acme", "0.003")
-    one_office.engine.dispose()
-    interrupted, exchange = threading.Event(), budgets.exchange_lease
-
-    def slow(*arguments: Any, **amounts: Any) -> Any:
-        monkeypatch.setattr(budgets, "exchange_lease", exchange)
-        assert told.begun.wait(30)
-        # Again and again: one that comes just before the main thread begins to wait would be seen only when it has waited.
-        while not interrupted.wait(0.05):
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-        return exchange(*arguments, **amounts)
-
-    def interrupt_once(*_: Any) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # another one may be on its way already
-        raise KeyboardInterrupt
-
-    def call_twice() -> list[tuple[str, str]]:
-        signal.signal(signal.SIGINT, interrupt_once)
-        observer.register(told)
-        watcher = one_office.watch()
-        monkeypatch.setattr(budgets, "exchange_lease", slow)
-        with gateway(server) as gate, observer.tagged(tenant="acme"):
-            try:
-                gate.chat(TEXT)
-            except KeyboardInterrupt:
-                heard = list(told.heard)
-            else:
-                heard = [("not", "interrupted")]
-            finally:
-                interrupted.set()
-            gate.chat(TEXT)
-        watcher.close()
-        return heard
-
-    # In a child, since a signal that comes a moment later than meant would end this process.
-    assert in_child(call_twice) == [["begin", ""], ["end", "cancelled"]]
+    # In a process of its own, since a signal that comes a moment later than meant would end this one.
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, one_office.url, server.url, MODEL, TEXT],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == ["begin", "cancelled", "interrupted", "begin", "ok"]
     assert server.count() == 1
     assert one_office.spent("acme")[0] == Decimal("0.003")
 

@@ -29,8 +29,8 @@ def in_child(work: Callable[[], Any]) -> Any:
             os.kill(child, signal.SIGKILL)
         with os.fdopen(ours, "rb", closefd=False) as pipe:
             said = pipe.read().decode()
-        assert said, "the child hung or died"
-        return json.loads(said)
     finally:
         os.close(ours)
-        os.waitpid(child, 0)
+        _, status = os.waitpid(child, 0)
+    assert said, f"the child hung or died: {os.waitstatus_to_exitcode(status)}"
+    return json.loads(said)
