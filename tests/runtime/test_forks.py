@@ -368,6 +368,7 @@ def embedding(model: Path, engine: str, **options: Any) -> Callable[[], list[lis
     return lambda: gateway.embed(TEXTS).vectors.tolist()  # type: ignore[no-any-return]
 
 
+@pytest.mark.slow  # they import torch
 class TestEngines:
     @pytest.mark.parametrize("engine", ENGINES)
     def test_a_model_that_the_parent_used_gives_the_child_the_same_vectors(
