@@ -66,8 +66,11 @@ def drawing(width: int, height: int, mode: str = "RGB", form: str = "PNG", seed:
 
 
 def assert_same(found: Sequence[Label], entries: Sequence[dict[str, Any]]) -> None:
-    assert [each.label for each in found] == [entry["label"] for entry in entries]
-    assert [each.score for each in found] == pytest.approx([entry["score"] for entry in entries], abs=1e-4)
+    # By label, since two labels whose scores differ in the last bit only may stand in either order.
+    expected = {entry["label"]: entry["score"] for entry in entries}
+    assert {each.label: each.score for each in found} == pytest.approx(expected, abs=1e-4)
+    assert len(found) == len(entries)
+    assert [each.score for each in found] == sorted((each.score for each in found), reverse=True)
 
 
 class TestTexts:
