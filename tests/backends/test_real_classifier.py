@@ -11,7 +11,7 @@ from hf_gateway import ClassifyGateway, Gateway, errors
 from tests.servers.infinity import Infinity, interpreter
 from tests.servers.loopback import dead_url
 from tests.servers.openai import FakeOpenAI
-from tests.support.classifiers import FORMS, Classifier
+from tests.support.classifiers import FORMS, Classifier, assert_same_labels, pairs
 from tests.support.late import COLLECTED
 from tests.support.tiny_classifiers import text_classifier
 from tests.support.tiny_encoders import TEXTS
@@ -51,8 +51,7 @@ def test_the_live_server_gives_the_labels_of_the_model_in_order(live: Infinity, 
     remote = Classifier(form, [f"openai:{live.url}"], model=MODEL)(texts)
     local = ClassifyGateway(str(folder)).classify(texts)
     for one, other in zip(remote, local, strict=True):
-        assert [each.label for each in one] == [each.label for each in other]
-        assert [each.score for each in one] == pytest.approx([each.score for each in other], abs=1e-4)
+        assert_same_labels(one, pairs(other))
     assert remote.attempts[0].calls == 2  # 256 texts at once
     # infinity leaves the two marks around each text out of its count.
     assert remote.usage.input_tokens == (local.usage.input_tokens or 0) - 2 * len(set(texts))

@@ -13,7 +13,7 @@ from hf_gateway import ClassifyGateway, Target, errors
 from hf_gateway.engines.sources import ModelFiles
 from hf_gateway.values.labels import ClassifyRequest, Label
 from tests.servers.images import png
-from tests.support.classifiers import FORMS, Classifier
+from tests.support.classifiers import FORMS, Classifier, assert_same_labels, pairs
 from tests.support.late import COLLECTED
 from tests.support.tiny_classifiers import EMOTIONS, JUDGEMENTS, image_classifier, text_classifier
 from tests.support.tiny_encoders import TEXTS
@@ -66,11 +66,7 @@ def drawing(width: int, height: int, mode: str = "RGB", form: str = "PNG", seed:
 
 
 def assert_same(found: Sequence[Label], entries: Sequence[dict[str, Any]]) -> None:
-    # By label, since two labels whose scores differ in the last bit only may stand in either order.
-    expected = {entry["label"]: entry["score"] for entry in entries}
-    assert {each.label: each.score for each in found} == pytest.approx(expected, abs=1e-4)
-    assert len(found) == len(entries)
-    assert [each.score for each in found] == sorted((each.score for each in found), reverse=True)
+    assert_same_labels(found, [(entry["label"], entry["score"]) for entry in entries])
 
 
 class TestTexts:
@@ -103,10 +99,7 @@ class TestTexts:
             together = gateway.classify([*texts, texts[0]])
             for place in (0, 17, 59):
                 (alone,) = gateway.classify([texts[place]])
-                assert [each.label for each in alone] == [each.label for each in together[place]]
-                assert [each.score for each in alone] == pytest.approx(
-                    [each.score for each in together[place]], abs=1e-5
-                )
+                assert_same_labels(alone, pairs(together[place]), 1e-5)
         assert together[60] == together[0]
 
     def test_that_are_too_long_are_refused_or_truncated_as_the_pipeline_does(self, emotions: Path) -> None:

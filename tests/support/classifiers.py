@@ -38,3 +38,15 @@ def same(labels: Sequence[Label], expected: Sequence[tuple[str, float]], toleran
     return [each.label for each in labels] == [name for name, _ in expected] and [
         each.score for each in labels
     ] == pytest.approx([score for _, score in expected], abs=tolerance)
+
+
+def assert_same_labels(found: Sequence[Label], expected: Sequence[tuple[str, float]], tolerance: float = 1e-4) -> None:
+    """Compare by name: two labels whose scores differ in the last bit only may stand in either order."""
+    assert len(found) == len(expected)
+    assert {each.label: each.score for each in found} == pytest.approx(dict(expected), abs=tolerance)
+    assert [each.score for each in found] == sorted((each.score for each in found), reverse=True)
+
+
+def pairs(labels: Sequence[Label]) -> list[tuple[str, float]]:
+    """Return labels with their scores."""
+    return [(each.label, each.score) for each in labels]
