@@ -23,10 +23,12 @@ from hf_gateway.values.logs import logger
 
 log = logger(__name__)
 
-HEAD = "0002"
+HEAD = "0003"
 """Revision of the tables that this code uses."""
 VERSION_TABLE = "hf_gateway_version"
 """Not Alembic's default name: the database may belong to another program too."""
+AT_BEGIN = "hf_gateway_at_begin"
+"""Execution option with a function that is called with the connection at the begin of each transaction."""
 _MIGRATION_LOCK_ID = 0x68665F6777  # for PostgreSQL's advisory lock
 
 
@@ -67,6 +69,7 @@ def open_engine(
             cursor.execute(f"SET statement_timeout = {int(2000 * patience)}")
         connection.commit()
 
+    sa.event.listen(engine, "begin", _call_at_begin)
     return engine
 
 
@@ -165,8 +168,14 @@ def _sqlite(parsed: sa.URL, patience: float, read_only: bool) -> sa.Engine:
     def _begin(connection: sa.Connection) -> None:
         reading = read_only or connection.get_execution_options().get("reading", False)
         connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+        _call_at_begin(connection)
 
     return engine
+
+
+def _call_at_begin(connection: sa.Connection) -> None:
+    if (action := connection.get_execution_options().get(AT_BEGIN)) is not None:
+        action(connection)
 
 
 def revision(engine: sa.Engine) -> str | None:

@@ -11,6 +11,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
 
 from sqlalchemy import (
+    JSON,
     BigInteger,
     Boolean,
     Column,
@@ -20,6 +21,7 @@ from sqlalchemy import (
     Float,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Numeric,
     String,
@@ -229,3 +231,35 @@ leases = Table(
     Column("expires", Float, nullable=False),  # seconds since 1970; renewed while the process lives
 )
 """Each process's part of `budget_spending.reserved_usd`, so that the part of a dead process can be freed."""
+
+keys = Table(
+    "gateway_keys",
+    metadata,
+    Column("id", String(12), primary_key=True),  # the public part
+    Column("sha256", LargeBinary, nullable=False),  # of the whole key
+    Column("previous_sha256", LargeBinary),  # of the key that a rotation replaced
+    Column("previous_until", UtcTime),
+    Column("name", Text, nullable=False),
+    Column("tenant", Text),  # NULL: of all tenants, or of a call without one
+    Column("scopes", JSON, nullable=False),
+    Column("chains", JSON(none_as_null=True)),  # NULL: all
+    Column("requests_per_minute", Integer),
+    Column("tokens_per_minute", Integer),
+    Column("parallel", Integer),
+    Column("created", UtcTime, nullable=False),
+    Column("expires", UtcTime),
+    Column("revoked", UtcTime),
+)
+"""Keys of the server's callers; the keys themselves are not stored."""
+
+sessions = Table(
+    "gateway_sessions",
+    metadata,
+    Column("sha256", LargeBinary, primary_key=True),  # of the cookie's value
+    Column("key", String(12)),  # the key that signed in; NULL for a JWT
+    Column("key_sha256", LargeBinary),  # a rotation ends the session
+    Column("caller", JSON(none_as_null=True)),  # what a JWT granted
+    Column("created", UtcTime, nullable=False),
+    Column("expires", UtcTime, nullable=False),
+)
+"""Browsers that are signed in."""
