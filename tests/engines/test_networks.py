@@ -1,12 +1,8 @@
 """Graphs built from config.json and safetensors, without torch: the vectors of transformers, or a refusal by name."""
 
 import json
-import os
 import shutil
 import struct
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +12,11 @@ from hf_gateway.engines.networks.build import build_refusal
 from hf_gateway.engines.networks.safetensors import read_tensors
 from hf_gateway.errors import EngineFailed
 from tests.servers.hub import FakeHub, HubModel
-from tests.support.late import COLLECTED
+from tests.support.graph_vectors import GRAPHS, change, embed, embed_without_torch, rewrite, worst_cosine
 from tests.support.tiny_encoders import FAMILIES, TEXTS, encoder, reference
-
-if COLLECTED:
-    import numpy as np
 
 pytestmark = pytest.mark.xdist_group("torch")
 
-GRAPHS = ("openvino", "onnxruntime")
 SHAPES: dict[str, dict[str, Any]] = {
     "more heads than layers": {"layers": 1, "heads": 8, "hidden": 64, "inner": 48},
     "one head, a narrow middle": {"layers": 3, "heads": 1, "hidden": 24, "inner": 8},
@@ -37,47 +29,6 @@ NAMES = {
     "inner": "intermediate_size",
 }
 DISTILBERTS_NAMES = {"layers": "n_layers", "heads": "n_heads", "hidden": "dim", "inner": "hidden_dim"}
-
-
-WITHOUT_TORCH = """
-import json, logging, sys
-logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
-for name in ("torch", "transformers", "sentence_transformers", "safetensors", "onnx"):
-    sys.modules[name] = None
-from hf_gateway import Gateway, Target
-from tests.support.tiny_encoders import TEXTS
-options = json.loads(sys.argv[2])
-gateway = Gateway(sys.argv[1], [Target("local", options=options)], truncate=True, check_space=False)
-print(json.dumps([gateway.candidates[0].ability.engine().name, gateway.embed(list(TEXTS)).vectors.tolist()]))
-"""
-
-
-def embed_without_torch(model: str, engine: str | None = None, **environment: str) -> tuple[str, Any, str]:
-    """Embed in a process from which torch is hidden; returns the engine, the vectors and the log."""
-    options = {"dtype": "fp32", **({"engine": engine} if engine else {})}
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH, model, json.dumps(options)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2]), **environment},
-    )
-    assert done.returncode == 0, done.stderr
-    name, vectors = json.loads(done.stdout.strip().splitlines()[-1])
-    return name, np.asarray(vectors), done.stderr
-
-
-def embed(model: Path, engine: str) -> Any:
-    from hf_gateway import Gateway, Target
-
-    chosen = Gateway(str(model), [Target("local", options={"engine": engine, "dtype": "fp32"})], truncate=True)
-    return np.asarray(chosen.embed(list(TEXTS)).vectors)
-
-
-def worst_cosine(found: Any, expected: Any) -> float:
-    one, other = np.asarray(found, np.float64), np.asarray(expected, np.float64)
-    return float(((one * other).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)).min())
 
 
 @pytest.fixture(autouse=True)
@@ -96,19 +47,6 @@ def model(bert: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(bert, tmp_path / "model"))
 
 
-def change(model: Path, **values: Any) -> None:
-    path = model / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | values))
-
-
-def rewrite(model: Path, change_tensors: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    """Change the tensors, as torch's, in the model's file."""
-    from safetensors.torch import load_file, save_file
-
-    path = model / "model.safetensors"
-    save_file(change_tensors(load_file(path)), path)
-
-
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_family_in_any_shape_has_the_vectors_of_transformers(family: str, shape: str, tmp_path: Path) -> None:
@@ -121,7 +59,7 @@ def test_a_family_in_any_shape_has_the_vectors_of_transformers(family: str, shap
         assert worst_cosine(embed(folder, engine), expected) >= 0.99999, engine
 
 
-@pytest.mark.parametrize("activation", ["gelu_new", "gelu_pytorch_tanh", "relu"])
+@pytest.mark.parametrize("activation", ["gelu_new", "gelu_pytorch_tanh", "relu", "silu"])
 def test_other_activations_and_epsilons_are_computed(activation: str, tmp_path: Path) -> None:
     folder = encoder(tmp_path / "made", hidden_act=activation, layer_norm_eps=1e-3)
     expected = reference(folder).encode(list(TEXTS))
@@ -193,7 +131,7 @@ def test_weights_in_several_files_are_read_by_their_index(model: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"hidden_act": "silu"}, "hidden_act='silu', which is not one of gelu"),
+        ({"hidden_act": "mish"}, "hidden_act='mish', which is not one of gelu"),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type='relative_key', which is not supported"),
         ({"is_decoder": True}, "is_decoder=True, which is not supported"),
         ({"num_attention_heads": 5}, "num_attention_heads=5, which does not divide 32"),

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 FAMILIES = ("bert", "mpnet", "distilbert", "roberta", "xlm-roberta")
+ROTARY_FAMILIES = ("modernbert",)
+"""Those with rotary positions."""
 
 _TEXT = (
     "The quick brown fox jumps over the lazy dog. What is the capital of France, and how many people live there? "
@@ -32,6 +34,8 @@ def tokenizer(family: str, folder: Path, **settings: Any) -> Any:
     import transformers
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
+    if family in _BYTE_LEVEL:
+        return _byte_level_tokenizer(family, settings)
     if family in ("roberta", "xlm-roberta"):
         special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     elif family == "mpnet":
@@ -70,6 +74,43 @@ def tokenizer(family: str, folder: Path, **settings: Any) -> Any:
     if family == "xlm-roberta":
         given["vocab"] = [tuple(pair) for pair in model["vocab"]]
     return kind(**given, **settings)
+
+
+_BYTE_LEVEL = {"modernbert": (["[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"], "[CLS] $A [SEP]", {})}
+"""Special tokens, what is put around a text, and settings, of families whose tokenizers work on bytes."""
+
+
+def _byte_level_tokenizer(family: str, settings: Mapping[str, Any]) -> Any:
+    import transformers
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+
+    special, around, usual = _BYTE_LEVEL[family]
+    trained = Tokenizer(models.BPE())
+    trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    letters = pre_tokenizers.ByteLevel.alphabet()
+    trained.train_from_iterator(
+        [_TEXT], trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=letters)
+    )
+    tokens = [(token, trained.token_to_id(token)) for token in special if token in around]
+    trained.post_processor = processors.TemplateProcessing(single=around, special_tokens=tokens)
+    names = {
+        "unk_token": "[UNK]",
+        "cls_token": "[CLS]",
+        "sep_token": "[SEP]",
+        "pad_token": "[PAD]",
+        "mask_token": "[MASK]",
+    }
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=trained, **{**names, **usual, **settings})
+
+
+def _random_vectors(network: Any) -> None:
+    """Move the scales from 1 and the shifts from 0, at which a network is made, so that leaving one out shows."""
+    import torch
+
+    with torch.no_grad():
+        for value in network.parameters():
+            if value.ndim == 1:
+                value += 0.3 * torch.randn_like(value)
 
 
 def encoder(
@@ -118,6 +159,7 @@ def encoder(
             "mpnet": (transformers.MPNetConfig, transformers.MPNetModel),
             "roberta": (transformers.RobertaConfig, transformers.RobertaModel),
             "xlm-roberta": (transformers.XLMRobertaConfig, transformers.XLMRobertaModel),
+            "modernbert": (transformers.ModernBertConfig, transformers.ModernBertModel),
         }
         settings, network = kinds[family]
         usual = {
@@ -128,6 +170,8 @@ def encoder(
             "max_position_embeddings": 64 + offset,
         }
         built = network(settings(**(usual | sizes)))
+    if family in ROTARY_FAMILIES:
+        _random_vectors(built)
     with torch.no_grad():
         for name, layer in built.named_modules():
             if isinstance(layer, torch.nn.Linear) and "output" not in name:

@@ -4,8 +4,10 @@ from hf_gateway.engines.networks.config import Weights
 from hf_gateway.engines.networks.writer import Activation, Node, Writer
 
 
-def projected(writer: Writer, weights: Weights, name: str, value: Node, wide: int, made: int) -> Node:
-    """Apply a linear layer with a bias, `<name>.weight` and `<name>.bias`.
+def projected(
+    writer: Writer, weights: Weights, name: str, value: Node, wide: int, made: int, *, bias: bool = True
+) -> Node:
+    """Apply a linear layer, `<name>.weight` and `<name>.bias`.
 
     Args:
         writer: builds the graph.
@@ -14,11 +16,36 @@ def projected(writer: Writer, weights: Weights, name: str, value: Node, wide: in
         value: (…, wide).
         wide: values per token before it.
         made: values per token after it.
+        bias: whether it has one.
     """
-    return writer.linear(value, weights.take(f"{name}.weight", made, wide), weights.take(f"{name}.bias", made))
+    weight = weights.take(f"{name}.weight", made, wide)
+    return writer.linear(value, weight, weights.take(f"{name}.bias", made) if bias else None)
 
 
-def norm(writer: Writer, weights: Weights, name: str, value: Node, wide: int, epsilon: float) -> Node:
+def projected_parts(
+    writer: Writer, weights: Weights, name: str, value: Node, wide: int, made: int, parts: int, *, bias: bool = True
+) -> list[Node]:
+    """Apply several linear layers of one size whose weights are stored one after the other in one tensor.
+
+    Args:
+        writer: builds the graph.
+        weights: the tensors.
+        name: of the layers.
+        value: (…, wide).
+        wide: values per token before them.
+        made: values per token after each.
+        parts: number of layers.
+        bias: whether they have one.
+    """
+    weight = weights.take(f"{name}.weight", parts * made, wide)
+    shift = weights.take(f"{name}.bias", parts * made) if bias else None
+    rows = [slice(part * made, (part + 1) * made) for part in range(parts)]
+    return [writer.linear(value, weight[each], None if shift is None else shift[each]) for each in rows]
+
+
+def norm(
+    writer: Writer, weights: Weights, name: str, value: Node, wide: int, epsilon: float, *, bias: bool = True
+) -> Node:
     """Apply a layer norm, `<name>.weight` and `<name>.bias`.
 
     Args:
@@ -28,8 +55,22 @@ def norm(writer: Writer, weights: Weights, name: str, value: Node, wide: int, ep
         value: (…, wide).
         wide: values per token.
         epsilon: added to the variance.
+        bias: whether it has one.
     """
-    return writer.layer_norm(value, weights.take(f"{name}.weight", wide), weights.take(f"{name}.bias", wide), epsilon)
+    shift = weights.take(f"{name}.bias", wide) if bias else None
+    return writer.layer_norm(value, weights.take(f"{name}.weight", wide), shift, epsilon)
+
+
+def gated(writer: Writer, gate: Node, raised: Node, activation: Activation) -> Node:
+    """Multiply values by an activated gate (GLU).
+
+    Args:
+        writer: builds the graph.
+        gate: (…, n).
+        raised: the values, (…, n).
+        activation: of the gate.
+    """
+    return writer.multiply(writer.activate(gate, activation), raised)
 
 
 def feed_forward(

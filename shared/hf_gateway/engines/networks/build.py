@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from hf_gateway.engines.networks import bert, distilbert, mpnet
+from hf_gateway.engines.networks import bert, distilbert, modernbert, mpnet
 from hf_gateway.engines.networks.config import Config, Weights
 from hf_gateway.engines.networks.safetensors import read_tensors
 from hf_gateway.engines.networks.writer import Node, Writer
@@ -29,6 +29,7 @@ FAMILIES: dict[str, tuple[Build, str]] = {
     "xlm-roberta": (partial(_after_padding, bert.build), "roberta"),
     "camembert": (partial(_after_padding, bert.build), "roberta"),
     "mpnet": (partial(_after_padding, mpnet.build), "mpnet"),
+    "modernbert": (modernbert.build, "model"),
 }
 """For each `model_type`: what builds its graph, and the prefix of its tensors' names in files of a model with a head."""
 
@@ -54,7 +55,7 @@ def build_network(folder: Path, writer: Writer) -> Node:
         tensors = {name[start:]: tensor for name, tensor in tensors.items() if name.startswith(f"{prefix}.")}
     # Old files have TensorFlow's names of a layer norm's scale and shift.
     tensors = {_torch_name(name): tensor for name, tensor in tensors.items()}
-    return build(config, Weights(tensors), writer)
+    return build(config, Weights(tensors, read=not isinstance(writer, _NoGraph)), writer)
 
 
 class _NoGraph:

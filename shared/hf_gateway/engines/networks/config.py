@@ -1,6 +1,6 @@
 """Reads the configuration of a network and its tensors, strictly: what a family does not know is refused, never ignored."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,8 @@ _ACTIVATIONS: Mapping[str, Activation] = {
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
     "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
 }
 """transformers' names."""
 
@@ -76,9 +78,52 @@ class Config:
             raise EngineFailed(f"its config.json has {name}={value!r:.60}, not a number above 0")
         return float(value)
 
-    def activation(self, name: str) -> Activation:
-        """Return the activation function that a setting names. Raises EngineFailed for one that is not known here."""
-        value = self.values.get(name, "gelu")
+    def switch(self, name: str, *, default: bool = False) -> bool:
+        """Return a setting that is true or false.
+
+        Args:
+            name: of the setting.
+            default: for a missing setting.
+
+        Raises:
+            EngineFailed: anything else.
+        """
+        value = self.values.get(name, default)
+        if not isinstance(value, bool):
+            raise EngineFailed(f"its config.json has {name}={value!r:.60}, neither true nor false")
+        return value
+
+    def listed(self, name: str, choices: Container[str], count: int) -> tuple[str, ...] | None:
+        """Return a list of names, one for each layer; None for a missing setting.
+
+        Args:
+            name: of the setting.
+            choices: the names that are known.
+            count: how many there are.
+
+        Raises:
+            EngineFailed: anything else.
+        """
+        value = self.values.get(name)
+        if value is None:
+            return None
+        if not isinstance(value, list) or len(value) != count or not all(isinstance(each, str) for each in value):
+            raise EngineFailed(f"its config.json has {name}={value!r:.60}, not {count} names")
+        if unknown := [each for each in value if each not in choices]:
+            raise EngineFailed(f"its config.json has {unknown[0]!r:.60} in {name}, which is not supported here")
+        return tuple(value)
+
+    def activation(self, name: str, default: str = "gelu") -> Activation:
+        """Return the activation function that a setting names.
+
+        Args:
+            name: of the setting.
+            default: for a missing setting.
+
+        Raises:
+            EngineFailed: one that is not known here.
+        """
+        value = self.values.get(name, default)
         if not isinstance(value, str) or value not in _ACTIVATIONS:
             raise EngineFailed(
                 f"its config.json has {name}={value!r:.60}, which is not one of {', '.join(_ACTIVATIONS)}"
@@ -100,6 +145,8 @@ class Weights:
     """By name, without a prefix that all have."""
     taken: set[str] = field(default_factory=set)
     """Names of the tensors that were used."""
+    read: bool = True
+    """Whether their numbers are needed; if not, zeros that take no memory stand for them."""
 
     def take(self, name: str, *shape: int) -> "Array":
         """Return a tensor as float32.
@@ -117,6 +164,10 @@ class Weights:
         if tensor.shape != shape:
             raise EngineFailed(f"the tensor {name!r} has the shape {tensor.shape}, but by config.json it is {shape}")
         self.taken.add(name)
+        if not self.read:
+            import numpy as np
+
+            return np.broadcast_to(np.float32(0), shape)
         return tensor.float32()
 
     def refuse_rest(self, parts: tuple[str, ...], harmless: tuple[str, ...]) -> None:

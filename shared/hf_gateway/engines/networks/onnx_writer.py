@@ -1,12 +1,14 @@
 """Writes a network as an ONNX graph, for ONNX Runtime; the few messages of its protobuf format are encoded here.
 
-Source: onnx.proto3 (github.com/onnx/onnx), operator set 20; protobuf's encoding (protobuf.dev/programming-guides/encoding).
+Source: onnx.proto3 (github.com/onnx/onnx), operator set 20; protobuf's encoding (protobuf.dev/programming-guides/encoding); ONNX
+Runtime's own operators RotaryEmbedding and SimplifiedLayerNormalization (its docs/ContribOperators.md).
 """
 
 import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_gateway.engines.networks.rotary import tables
 from hf_gateway.engines.networks.writer import MASKING_NUMBER, Activation
 
 if TYPE_CHECKING:
@@ -18,6 +20,8 @@ OPSET = 20
 """The first operator set with Gelu."""
 IR_VERSION = 9
 """The version of the format that belongs to it."""
+OWN_DOMAIN = "com.microsoft"
+"""Domain of ONNX Runtime's own operators."""
 _FLOAT, _INT64 = 1, 7
 INLINE_BYTES = 1024
 """Larger weights are written into a file beside the graph."""
@@ -80,8 +84,8 @@ class OnnxWriter:
                 _field(12, _value("last_hidden_state", _FLOAT, ["texts", "tokens", "values"])),
             ]
         )
-        opset = _field(1, "") + _field(2, OPSET)
-        path.write_bytes(_field(1, IR_VERSION) + _field(7, graph) + _field(8, opset))
+        opsets = (_field(1, domain) + _field(2, version) for domain, version in (("", OPSET), (OWN_DOMAIN, 1)))
+        path.write_bytes(_field(1, IR_VERSION) + _field(7, graph) + b"".join(_field(8, opset) for opset in opsets))
 
     def input_ids(self) -> str:
         """Return the token ids, (r, t) int64."""
@@ -117,6 +121,24 @@ class OnnxWriter:
         """
         return self._node("Add", [one, other])
 
+    def multiply(self, one: str, other: str) -> str:
+        """Multiply value by value, with broadcasting.
+
+        Args:
+            one: a value.
+            other: a value.
+        """
+        return self._node("Mul", [one, other])
+
+    def scale(self, value: str, factor: float) -> str:
+        """Multiply by a number.
+
+        Args:
+            value: any shape.
+            factor: the number.
+        """
+        return self._node("Mul", [value, self._number(factor)])
+
     def linear(self, value: str, weight: "Array", bias: "Array | None") -> str:
         """Return value · weightᵀ + bias.
 
@@ -130,18 +152,27 @@ class OnnxWriter:
         made = self._node("MatMul", [value, self._weight(np.ascontiguousarray(weight.T))])
         return made if bias is None else self._node("Add", [made, self._weight(bias)])
 
-    def layer_norm(self, value: str, scale: "Array", bias: "Array", epsilon: float) -> str:
+    def layer_norm(self, value: str, scale: "Array", bias: "Array | None", epsilon: float) -> str:
         """Normalise the last axis to mean 0 and variance 1, then scale and shift.
 
         Args:
             value: (…, d).
             scale: (d,).
-            bias: (d,).
+            bias: (d,), or None.
             epsilon: added to the variance.
         """
-        return self._node(
-            "LayerNormalization", [value, self._weight(scale), self._weight(bias)], axis=-1, epsilon=epsilon
-        )
+        given = [value, self._weight(scale), *([] if bias is None else [self._weight(bias)])]
+        return self._node("LayerNormalization", given, axis=-1, epsilon=epsilon)
+
+    def rms_norm(self, value: str, scale: "Array", epsilon: float) -> str:
+        """Divide the last axis by its root mean square, then scale.
+
+        Args:
+            value: (…, d).
+            scale: (d,).
+            epsilon: added to the mean square.
+        """
+        return self._node("SimplifiedLayerNormalization", [value, self._weight(scale)], axis=-1, epsilon=epsilon)
 
     def activate(self, value: str, activation: Activation) -> str:
         """Apply an activation function.
@@ -152,6 +183,8 @@ class OnnxWriter:
         """
         if activation == "relu":
             return self._node("Relu", [value])
+        if activation == "silu":
+            return self._node("Mul", [value, self._node("Sigmoid", [value])])
         return self._node("Gelu", [value], approximate="none" if activation == "gelu" else "tanh")
 
     def attention(self, query: str, key: str, value: str, bias: str, heads: int) -> str:
@@ -164,17 +197,89 @@ class OnnxWriter:
             bias: broadcastable to (r, h, t, t).
             heads: h.
         """
-        split = self._integers([0, 0, heads, -1])
-        parts = [self._node("Reshape", [each, split]) for each in (query, key, value)]
-        query, content = (self._node("Transpose", [each], perm=[0, 2, 1, 3]) for each in (parts[0], parts[2]))
-        turned = self._node("Transpose", [parts[1]], perm=[0, 2, 3, 1])
-        scores = self._node("MatMul", [query, turned])
-        size = self._node("Gather", [self._node("Shape", [query]), self._integers([3])])
-        root = self._node("Sqrt", [self._node("Cast", [size], to=_FLOAT)])
-        scores = self._node("Add", [self._node("Div", [scores, root]), bias])
-        made = self._node("MatMul", [self._node("Softmax", [scores], axis=-1), content])
-        merged = self._node("Transpose", [made], perm=[0, 2, 1, 3])
+        query, key, value = (self.split_heads(each, heads) for each in (query, key, value))
+        return self.attend(query, key, value, bias)
+
+    def split_heads(self, value: str, heads: int) -> str:
+        """Return (r, h, t, k) of (r, t, h·k).
+
+        Args:
+            value: (r, t, h·k).
+            heads: h.
+        """
+        split = self._node("Reshape", [value, self._integers([0, 0, heads, -1])])
+        return self._node("Transpose", [split], perm=[0, 2, 1, 3])
+
+    def repeat_heads(self, value: str, heads: int, times: int) -> str:
+        """Return each head several times in a row, (r, h·times, t, k).
+
+        Args:
+            value: (r, h, t, k).
+            heads: h.
+            times: how often.
+        """
+        order = [place // times for place in range(heads * times)]
+        return self._node("Gather", [value, self._integers(order)], axis=1)
+
+    def attend(self, query: str, key: str, value: str, bias: str, scale: float | None = None) -> str:
+        """Return softmax(query · keyᵀ · scale + bias) · value for each head, (r, t, h·k).
+
+        Args:
+            query: (r, h, t, k).
+            key: (r, h, t, k).
+            value: (r, h, t, k).
+            bias: broadcastable to (r, h, t, t).
+            scale: factor of the scores; None for 1 / √k.
+        """
+        scores = self._node("MatMul", [query, self._node("Transpose", [key], perm=[0, 1, 3, 2])])
+        if scale is None:
+            size = self._node("Gather", [self._node("Shape", [query]), self._integers([3])])
+            scores = self._node("Div", [scores, self._node("Sqrt", [self._node("Cast", [size], to=_FLOAT)])])
+        else:
+            scores = self.scale(scores, scale)
+        shares = self._node("Softmax", [self._node("Add", [scores, bias])], axis=-1)
+        merged = self._node("Transpose", [self._node("MatMul", [shares, value])], perm=[0, 2, 1, 3])
         return self._node("Reshape", [merged, self._integers([0, 0, -1])])
+
+    def rotation(self, frequencies: "Array", length: int, ids: str) -> Any:  # noqa: ARG002 - the operator counts itself
+        """Return what `rotate` needs: the tables of cosines and sines.
+
+        Args:
+            frequencies: angle per position of each pair of values, (k / 2,).
+            length: maximum of t.
+            ids: (r, t).
+        """
+        return [self._weight(table) for table in tables(frequencies, length)]
+
+    def rotate(self, value: str, rotation: Any) -> str:
+        """Turn each pair of values i and i + k / 2 by its angle at the position of the token.
+
+        Args:
+            value: (r, h, t, k).
+            rotation: made by `rotation`.
+        """
+        # One position is that of the first token.
+        return self._node("RotaryEmbedding", [value, self._integers([0]), *rotation], domain=OWN_DOMAIN)
+
+    def distance_bias(self, ids: str, before: int | None, after: int | None) -> str:
+        """Return 0 for tokens within a distance and `MASKING_NUMBER` for others, (1, 1, t, t).
+
+        Args:
+            ids: (r, t).
+            before: maximum distance of a token that comes before; None without a limit.
+            after: maximum distance of a token that comes after; None without a limit.
+        """
+        places = self.positions(ids)
+        sides = [self._node("Unsqueeze", [places, self._integers([axis])]) for axis in (1, 2)]
+        ahead = self._node("Sub", sides)
+        outside = []
+        if before is not None:
+            outside.append(self._node("Less", [ahead, self._integers([-before])]))
+        if after is not None:
+            outside.append(self._node("Greater", [ahead, self._integers([after])]))
+        masked = outside[0] if len(outside) == 1 else self._node("Or", outside)
+        bias = self._node("Where", [masked, self._number(MASKING_NUMBER), self._number(0.0)])
+        return self._node("Unsqueeze", [bias, self._integers([1])])
 
     def mask_bias(self, mask: str) -> str:
         """Return 0 for tokens and `MASKING_NUMBER` for padding, (r, 1, 1, t), of a mask (r, t)."""
@@ -219,7 +324,15 @@ class OnnxWriter:
         self._count += 1
         return f"v{self._count}"
 
-    def _node(self, operation: str, inputs: list[str], outputs: list[str] | None = None, **attributes: Any) -> str:
+    def _node(
+        self,
+        operation: str,
+        inputs: list[str],
+        outputs: list[str] | None = None,
+        *,
+        domain: str = "",
+        **attributes: Any,
+    ) -> str:
         made = outputs or [self._name()]
         self._nodes.append(
             b"".join(
@@ -228,6 +341,7 @@ class OnnxWriter:
                     *(_field(2, each) for each in made),
                     _field(4, operation),
                     *(_field(5, _attribute(name, value)) for name, value in attributes.items()),
+                    _field(7, domain),
                 ]
             )
         )

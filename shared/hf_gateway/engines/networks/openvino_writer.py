@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from hf_gateway.engines.networks.rotary import tables
 from hf_gateway.engines.networks.writer import MASKING_NUMBER, Activation
 
 if TYPE_CHECKING:
@@ -67,6 +68,24 @@ class OpenVinoWriter:
         """
         return self._op.add(one, other)
 
+    def multiply(self, one: Any, other: Any) -> Any:
+        """Multiply value by value, with broadcasting.
+
+        Args:
+            one: a value.
+            other: a value.
+        """
+        return self._op.multiply(one, other)
+
+    def scale(self, value: Any, factor: float) -> Any:
+        """Multiply by a number.
+
+        Args:
+            value: any shape.
+            factor: the number.
+        """
+        return self._op.multiply(value, self._number(factor))
+
     def linear(self, value: Any, weight: "Array", bias: "Array | None") -> Any:
         """Return value · weightᵀ + bias.
 
@@ -78,17 +97,31 @@ class OpenVinoWriter:
         made = self._op.matmul(value, self._weight(weight), transpose_a=False, transpose_b=True)
         return made if bias is None else self._op.add(made, self._weight(bias))
 
-    def layer_norm(self, value: Any, scale: "Array", bias: "Array", epsilon: float) -> Any:
+    def layer_norm(self, value: Any, scale: "Array", bias: "Array | None", epsilon: float) -> Any:
         """Normalise the last axis to mean 0 and variance 1, then scale and shift.
 
         Args:
             value: (…, d).
             scale: (d,).
-            bias: (d,).
+            bias: (d,), or None.
             epsilon: added to the variance.
         """
         made = self._op.mvn(value, self._integers([-1]), True, epsilon, "inside_sqrt")
-        return self._op.add(self._op.multiply(made, self._weight(scale)), self._weight(bias))
+        made = self._op.multiply(made, self._weight(scale))
+        return made if bias is None else self._op.add(made, self._weight(bias))
+
+    def rms_norm(self, value: Any, scale: "Array", epsilon: float) -> Any:
+        """Divide the last axis by its root mean square, then scale; in the form that OpenVINO fuses.
+
+        Args:
+            value: (…, d).
+            scale: (d,).
+            epsilon: added to the mean square.
+        """
+        op = self._op
+        mean = op.reduce_mean(op.power(value, self._number(2.0)), self._integers([-1]), keep_dims=True)
+        root = op.sqrt(op.add(mean, self._number(epsilon)))
+        return op.multiply(op.multiply(value, op.divide(self._number(1.0), root)), self._weight(scale))
 
     def activate(self, value: Any, activation: Activation) -> Any:
         """Apply an activation function.
@@ -99,6 +132,8 @@ class OpenVinoWriter:
         """
         if activation == "relu":
             return self._op.relu(value)
+        if activation == "silu":
+            return self._op.swish(value)
         return self._op.gelu(value, "erf" if activation == "gelu" else "tanh")
 
     def attention(self, query: Any, key: Any, value: Any, bias: Any, heads: int) -> Any:
@@ -111,20 +146,99 @@ class OpenVinoWriter:
             bias: broadcastable to (r, h, t, t).
             heads: h.
         """
-        parts = [self._split_heads(each, heads) for each in (query, key, value)]
-        made = self._op.scaled_dot_product_attention(*parts, bias)
+        query, key, value = (self.split_heads(each, heads) for each in (query, key, value))
+        return self.attend(query, key, value, bias)
+
+    def split_heads(self, value: Any, heads: int) -> Any:
+        """Return (r, h, t, k) of (r, t, h·k).
+
+        Args:
+            value: (r, t, h·k).
+            heads: h.
+        """
+        split = self._op.reshape(value, self._integers([0, 0, heads, -1]), special_zero=True)
+        return self._op.transpose(split, self._integers([0, 2, 1, 3]))
+
+    def repeat_heads(self, value: Any, heads: int, times: int) -> Any:
+        """Return each head several times in a row, (r, h·times, t, k).
+
+        Args:
+            value: (r, h, t, k).
+            heads: h.
+            times: how often.
+        """
+        order = [place // times for place in range(heads * times)]
+        return self._op.gather(value, self._integers(order), self._integers([1]))
+
+    def attend(self, query: Any, key: Any, value: Any, bias: Any, scale: float | None = None) -> Any:
+        """Return softmax(query · keyᵀ · scale + bias) · value for each head, (r, t, h·k).
+
+        Args:
+            query: (r, h, t, k).
+            key: (r, h, t, k).
+            value: (r, h, t, k).
+            bias: broadcastable to (r, h, t, t).
+            scale: factor of the scores; None for 1 / √k.
+        """
+        factor = None if scale is None else self._number(scale)
+        made = self._op.scaled_dot_product_attention(query, key, value, bias, factor)
         merged = self._op.transpose(made, self._integers([0, 2, 1, 3]))
         return self._op.reshape(merged, self._integers([0, 0, -1]), special_zero=True)
 
-    def _split_heads(self, value: Any, heads: int) -> Any:
-        split = self._op.reshape(value, self._integers([0, 0, heads, -1]), special_zero=True)
-        return self._op.transpose(split, self._integers([0, 2, 1, 3]))
+    def rotation(self, frequencies: "Array", length: int, ids: Any) -> Any:
+        """Return what `rotate` needs: cosines and sines, each (1, 1, t, k), and k / 2.
+
+        Args:
+            frequencies: angle per position of each pair of values, (k / 2,).
+            length: maximum of t.
+            ids: (r, t).
+        """
+        import numpy as np
+
+        positions = self.positions(ids)
+        parts = (np.concatenate([table, table], axis=1) for table in tables(frequencies, length))
+        rows = [self._op.unsqueeze(self.rows(part, positions), self._integers([1])) for part in parts]
+        return (*rows, len(frequencies))
+
+    def rotate(self, value: Any, rotation: Any) -> Any:
+        """Turn each pair of values i and i + k / 2 by its angle; in the form that OpenVINO fuses.
+
+        Args:
+            value: (r, h, t, k).
+            rotation: made by `rotation`.
+        """
+        op = self._op
+        cosines, sines, half = rotation
+        last, step = self._integers([3]), self._integers([1])
+        first = op.slice(value, self._integers([0]), self._integers([half]), step, last)
+        second = op.slice(value, self._integers([half]), self._integers([2 * half]), step, last)
+        turned = op.concat([op.multiply(second, self._number(-1.0)), first], -1)
+        return op.add(op.multiply(value, cosines), op.multiply(turned, sines))
+
+    def distance_bias(self, ids: Any, before: int | None, after: int | None) -> Any:
+        """Return 0 for tokens within a distance and `MASKING_NUMBER` for others, (1, 1, t, t).
+
+        Args:
+            ids: (r, t).
+            before: maximum distance of a token that comes before; None without a limit.
+            after: maximum distance of a token that comes after; None without a limit.
+        """
+        op = self._op
+        places = self.positions(ids)
+        ahead = op.subtract(op.unsqueeze(places, self._integers([1])), op.unsqueeze(places, self._integers([2])))
+        outside = []
+        if before is not None:
+            outside.append(op.less(ahead, self._integers([-before])))
+        if after is not None:
+            outside.append(op.greater(ahead, self._integers([after])))
+        masked = outside[0] if len(outside) == 1 else op.logical_or(*outside)
+        return op.unsqueeze(op.select(masked, self._number(MASKING_NUMBER), self._number(0.0)), self._integers([1]))
 
     def mask_bias(self, mask: Any) -> Any:
         """Return 0 for tokens and `MASKING_NUMBER` for padding, (r, 1, t, t), of a mask (r, t)."""
         op = self._op
-        inverted = op.subtract(op.constant(1.0, self._ov.Type.f32), op.convert(mask, "f32"))
-        bias = op.multiply(inverted, op.constant(MASKING_NUMBER, self._ov.Type.f32))
+        inverted = op.subtract(self._number(1.0), op.convert(mask, "f32"))
+        bias = op.multiply(inverted, self._number(MASKING_NUMBER))
         wide = op.unsqueeze(bias, self._integers([1, 2]))
         count = self._tokens(mask)
         shape = op.concat([self._integers([1]), self._integers([1]), count, self._integers([1])], 0)
@@ -169,6 +283,9 @@ class OpenVinoWriter:
 
     def _weight(self, values: "Array") -> Any:
         return self._ov.op.Constant(values, shared_memory=True)
+
+    def _number(self, value: float) -> Any:
+        return self._op.constant(value, self._ov.Type.f32)
 
     def _integers(self, values: list[int]) -> Any:
         return self._op.constant(values, self._ov.Type.i64)

@@ -7,7 +7,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-Activation = Literal["gelu", "gelu_tanh", "relu"]
+Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
 
 Node = Any
 """A value of the graph under construction."""
@@ -44,6 +44,22 @@ class Writer(Protocol):
             other: a value.
         """
 
+    def multiply(self, one: Node, other: Node) -> Node:
+        """Multiply value by value, with broadcasting.
+
+        Args:
+            one: a value.
+            other: a value.
+        """
+
+    def scale(self, value: Node, factor: float) -> Node:
+        """Multiply by a number.
+
+        Args:
+            value: any shape.
+            factor: the number.
+        """
+
     def linear(self, value: Node, weight: "Array", bias: "Array | None") -> Node:
         """Return value · weightᵀ + bias.
 
@@ -53,14 +69,23 @@ class Writer(Protocol):
             bias: (e,), or None.
         """
 
-    def layer_norm(self, value: Node, scale: "Array", bias: "Array", epsilon: float) -> Node:
+    def layer_norm(self, value: Node, scale: "Array", bias: "Array | None", epsilon: float) -> Node:
         """Normalise the last axis to mean 0 and variance 1, then scale and shift.
 
         Args:
             value: (…, d).
             scale: (d,).
-            bias: (d,).
+            bias: (d,), or None.
             epsilon: added to the variance.
+        """
+
+    def rms_norm(self, value: Node, scale: "Array", epsilon: float) -> Node:
+        """Divide the last axis by its root mean square, then scale.
+
+        Args:
+            value: (…, d).
+            scale: (d,).
+            epsilon: added to the mean square.
         """
 
     def activate(self, value: Node, activation: Activation) -> Node:
@@ -80,6 +105,60 @@ class Writer(Protocol):
             value: (r, t, h·k).
             bias: broadcastable to (r, h, t, t).
             heads: h.
+        """
+
+    def split_heads(self, value: Node, heads: int) -> Node:
+        """Return (r, h, t, k) of (r, t, h·k).
+
+        Args:
+            value: (r, t, h·k).
+            heads: h.
+        """
+
+    def repeat_heads(self, value: Node, heads: int, times: int) -> Node:
+        """Return each head several times in a row, (r, h·times, t, k).
+
+        Args:
+            value: (r, h, t, k).
+            heads: h.
+            times: how often.
+        """
+
+    def attend(self, query: Node, key: Node, value: Node, bias: Node, scale: float | None = None) -> Node:
+        """Return softmax(query · keyᵀ · scale + bias) · value for each head, (r, t, h·k).
+
+        Args:
+            query: (r, h, t, k).
+            key: (r, h, t, k).
+            value: (r, h, t, k).
+            bias: broadcastable to (r, h, t, t).
+            scale: factor of the scores; None for 1 / √k.
+        """
+
+    def rotation(self, frequencies: "Array", length: int, ids: Node) -> Node:
+        """Return what `rotate` needs for the positions 0 … t-1 of ids.
+
+        Args:
+            frequencies: angle per position, in radians, of each pair of values, (k / 2,).
+            length: maximum of t.
+            ids: (r, t).
+        """
+
+    def rotate(self, value: Node, rotation: Node) -> Node:
+        """Turn each pair of values i and i + k / 2 by its angle at the position of the token (rotary positions).
+
+        Args:
+            value: (r, h, t, k).
+            rotation: made by `rotation`.
+        """
+
+    def distance_bias(self, ids: Node, before: int | None, after: int | None) -> Node:
+        """Return 0 for tokens within a distance and `MASKING_NUMBER` for others, broadcastable to (r, h, t, t).
+
+        Args:
+            ids: (r, t).
+            before: maximum distance of a token that comes before; None without a limit.
+            after: maximum distance of a token that comes after; None without a limit.
         """
 
     def mask_bias(self, mask: Node) -> Node:

@@ -1,0 +1,127 @@
+"""Graphs built from weights for families with rotary positions: the vectors of transformers, or a refusal by name."""
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hf_gateway.engines.networks.build import build_refusal
+from hf_gateway.errors import EngineFailed
+from tests.support.graph_vectors import GRAPHS, change, embed, rewrite, worst_cosine
+from tests.support.tiny_encoders import TEXTS, encoder, reference
+
+pytestmark = pytest.mark.xdist_group("torch")
+
+SHAPES: dict[str, dict[str, dict[str, Any]]] = {
+    "modernbert": {
+        "two windows shorter than the text": {"num_hidden_layers": 5, "local_attention": 6},
+        "biases everywhere, an odd middle": {
+            "hidden_size": 24,
+            "num_attention_heads": 4,
+            "intermediate_size": 9,
+            "norm_bias": True,
+            "attention_bias": True,
+            "mlp_bias": True,
+            "local_attention": 3,
+        },
+        "layers of any kind, other bases": {
+            "num_hidden_layers": 3,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+            "local_attention": 2,
+            "rope_parameters": {
+                "full_attention": {"rope_type": "default", "rope_theta": 500.0},
+                "sliding_attention": {"rope_type": "linear", "rope_theta": 90.0, "factor": 3.0},
+            },
+            "hidden_activation": "silu",
+            "norm_eps": 1e-3,
+        },
+    },
+}
+REFUSALS: dict[str, list[tuple[dict[str, Any], str]]] = {
+    "modernbert": [
+        (
+            {"rope_parameters": {"full_attention": {"rope_type": "yarn", "factor": 2.0}}},
+            "its rotary positions are scaled by 'yarn', which is not one of default, linear",
+        ),
+        ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "are scaled by 'dynamic'"),
+        ({"rope_parameters": {"rope_theta": 5.0}}, "rope_parameters that are not given for each kind of attention"),
+        ({"rope_parameters": [1]}, r"the rotary settings \[1\], which are not a JSON object"),
+        ({"rope_scaling": {"rope_type": "linear"}}, "factor=0.0, not a number above 0"),
+        ({"rope_scaling": {"mrope_section": [4]}}, r"have the setting mrope_section=\[4\], which is not supported"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5, which is not supported"),
+        ({"layer_types": ["full_attention", "chunked_attention"]}, "'chunked_attention' in layer_types, which is not"),
+        ({"layer_types": ["full_attention"]}, r"layer_types=\['full_attention'\], not 2 names"),
+        ({"num_attention_heads": 32}, "its heads have 1 values, an odd number"),
+        ({"head_dim": 8}, "head_dim=8, which is not supported"),
+        ({"max_position_embeddings": 9_999_999}, "max_position_embeddings=9999999, too many for rotary positions"),
+        ({"norm_bias": "no"}, "norm_bias='no', neither true nor false"),
+        ({"norm_bias": True}, "the tensor 'embeddings.norm.bias' is missing"),
+        ({"hidden_activation": "mish"}, "hidden_activation='mish', which is not one of gelu"),
+        ({"num_hidden_layers": 1, "layer_types": None}, "have the tensor 'layers.1.attn.Wo.weight' and 5 more"),
+    ],
+}
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_GATEWAY_CONVERTED", str(tmp_path / "converted"))
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A model of each family."""
+    return {family: encoder(tmp_path_factory.mktemp("rotary") / family, family) for family in SHAPES}
+
+
+@pytest.mark.parametrize(("family", "shape"), [(family, shape) for family in SHAPES for shape in SHAPES[family]])
+def test_a_family_in_any_shape_has_the_vectors_of_transformers(
+    family: str, shape: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "hf_gateway.engines")
+    folder = encoder(tmp_path / "made", family, seed=7, **SHAPES[family][shape])
+    expected = reference(folder).encode(list(TEXTS))
+    for engine in GRAPHS:
+        assert worst_cosine(embed(folder, engine), expected) >= 0.99999, engine
+    assert "converting" not in caplog.text
+
+
+def test_modernbert_files_as_older_transformers_wrote_them_with_a_head_are_known(tmp_path: Path) -> None:
+    folder = encoder(
+        tmp_path / "made",
+        "modernbert",
+        num_hidden_layers=4,
+        local_attention=4,
+        layer_types=["full_attention", "sliding_attention"] * 2,
+        rope_parameters={
+            "full_attention": {"rope_type": "default", "rope_theta": 700.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 30.0},
+        },
+    )
+    expected = reference(folder).encode(list(TEXTS))
+    older = {"global_attn_every_n_layers": 2, "global_rope_theta": 700.0, "local_rope_theta": 30.0}
+    change(folder, layer_types=None, rope_parameters=None, position_embedding_type="absolute", **older)
+    rewrite(
+        folder,
+        lambda found: (
+            {f"model.{name}": each for name, each in found.items()}
+            | {"decoder.bias": found["final_norm.weight"].clone()}
+        ),
+    )
+    for engine in GRAPHS:
+        assert worst_cosine(embed(folder, engine), expected) >= 0.99999, engine
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "reason"),
+    [(family, *case) for family, cases in REFUSALS.items() for case in cases],
+    ids=lambda value: value if isinstance(value, str) and value in REFUSALS else "",
+)
+def test_a_configuration_that_is_not_understood_is_refused_by_name(
+    models: dict[str, Path], tmp_path: Path, family: str, changes: dict[str, Any], reason: str
+) -> None:
+    model = Path(shutil.copytree(models[family], tmp_path / "model"))
+    change(model, **changes)
+    with pytest.raises(EngineFailed, match=reason):
+        raise build_refusal(model) or AssertionError("it was built")
