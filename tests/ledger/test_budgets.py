@@ -446,6 +446,24 @@ def test_a_budget_is_its_tenants_alone_and_that_of_everybody_is_shared(one_offic
     assert one_office.spent("acme")[0] == Decimal("0.003")
 
 
+def test_a_budget_of_a_key_narrows_that_of_its_tenant(one_office: Office, server: Exact) -> None:
+    one_office.price(f"openai:{server.url}", "100")
+    one_office.set("acme", "0.006")
+    one_office.set("key:abcdefghijkm", "0.003")
+    one_office.watch()
+    with gateway(server) as gate:
+        with observer.tagged(tenant="acme", key="abcdefghijkm"):
+            gate.chat(TEXT)
+            with pytest.raises(BudgetExceeded, match="the budget of the key 'abcdefghijkm' for the day"):
+                gate.chat(TEXT)
+        with observer.tagged(tenant="acme", key="another"):
+            gate.chat(TEXT)
+            with pytest.raises(BudgetExceeded, match="the budget of tenant 'acme' for the day"):
+                gate.chat(TEXT)
+    assert one_office.spent("acme")[0] == Decimal("0.006")
+    assert one_office.spent("key:abcdefghijkm")[0] == Decimal("0.003")
+
+
 @pytest.mark.parametrize(
     ("period", "wait"), [("day", 12 * 3600), ("month", 12 * 3600)], ids=["a day begins", "a month begins"]
 )

@@ -38,6 +38,7 @@ FLOORS = (
     tuple(f"tasks/{path.parent.name}" for path in sorted(PACKAGES["hf_gateway"].glob("tasks/*/gateway.py"))),
     ("verification", "framework_base", "testing", "cache"),
     ("langchain_hf_gateway", "llamaindex_hf_gateway"),
+    ("server",),
     ("cli",),
 )
 """From the ground up; a room may import the rooms before its own row, and those of its own folder."""

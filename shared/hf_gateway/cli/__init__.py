@@ -21,6 +21,7 @@ COMMANDS = {
     "classify": "label texts or images, by a model's own labels or by yours",
     "image": "make an image from a text, and write it to a file",
     "models": "prices of models: list, refresh from the router, set by hand",
+    "keys": "keys of the server's callers: create, list, change, rotate, revoke",
     "budgets": "budgets of tenants per day or month: list, set, remove",
     "usage": "calls, costs, latencies and failures, from the ledger",
     "hub": "search the Hub, check a model before downloading it, download it, publish an adapter",
@@ -70,7 +71,7 @@ class _Parser(argparse.ArgumentParser):
                 "unknown option, or invalid value (it is not repeated here, as it may be a key; keys do not "
                 "belong on the command line)"
             )
-        super().error(re.sub(r"hf_\w{8,}", "hf_***", message))
+        super().error(re.sub(r"(hfg?_)[\w-]{8,}", r"\1***", message))
 
 
 def _parser(*, keys_expected: bool = False) -> argparse.ArgumentParser:

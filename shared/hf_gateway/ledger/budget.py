@@ -10,6 +10,8 @@ OnUnknown = Literal["refuse", "allow"]
 
 ALL_CALLS = "*"
 """Tenant of a budget for all calls, those without a tenant included."""
+KEY_BUDGET = "key:"
+"""Beginning of the tenant of a budget for calls with one key of the server; the key's public part follows."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,7 @@ class Budget:
     """A limit on what a tenant may spend."""
 
     tenant: str
-    """The tenant, or "*" for all calls together."""
+    """The tenant, "*" for all calls together, or `key:` with the public part of a key of the server."""
     period: Period
     """Period that the limit applies to."""
     limit: Decimal

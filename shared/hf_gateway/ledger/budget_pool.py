@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from hf_gateway.errors import BudgetExceeded, BudgetUnavailable, GatewayError
-from hf_gateway.ledger.budget import LEASE_S, Budget, Key, LeaseExchange
+from hf_gateway.ledger.budget import ALL_CALLS, KEY_BUDGET, LEASE_S, Budget, Key, LeaseExchange
 
 _RENEW_BEFORE_S = 20.0
 """Seconds before the end of a lease from which on it is renewed."""
@@ -291,7 +291,9 @@ def unavailable(why: str) -> BudgetUnavailable:
 
 def tenant_name(tenant: str) -> str:
     """Return a tenant's name for messages."""
-    return "all calls" if tenant == "*" else f"tenant {tenant!r}"
+    if tenant.startswith(KEY_BUDGET):
+        return f"the key {tenant.removeprefix(KEY_BUDGET)!r}"
+    return "all calls" if tenant == ALL_CALLS else f"tenant {tenant!r}"
 
 
 def format_usd(amount: Decimal) -> str:

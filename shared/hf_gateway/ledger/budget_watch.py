@@ -21,12 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 from hf_gateway.errors import BudgetExceeded
 from hf_gateway.ledger import place
-from hf_gateway.ledger.budget import ALL_CALLS, Budget, Key, LeaseExchange
+from hf_gateway.ledger.budget import ALL_CALLS, KEY_BUDGET, Budget, Key, LeaseExchange
 from hf_gateway.ledger.budget_pool import BudgetPool, Reservation, lease_size, tenant_name, unavailable
 from hf_gateway.ledger.cost import cost_ceiling, cost_of, may_be_billed
 from hf_gateway.ledger.prices import EXACT
 from hf_gateway.observing import observer
 from hf_gateway.observing.observer import Observation
+from hf_gateway.observing.tags import Tags
 from hf_gateway.settings.config_file import router_url
 from hf_gateway.values.forks import fork_lock
 from hf_gateway.values.kinds import kind_of
@@ -139,7 +140,7 @@ class BudgetWatcher:
 
     def begin(self, observation: Observation) -> None:
         """Reserve the maximum cost of a call. Raises BudgetExceeded, BudgetUnavailable."""
-        if self._budgets is not None and not self._budgets_of(observation.tags.tenant):
+        if self._budgets is not None and not self._budgets_of(observation.tags):
             return
         request = observation.notes[self] = Reservation()
         if self._budgets is None:
@@ -170,7 +171,7 @@ class BudgetWatcher:
 
     def _reserve(self, observation: Observation, request: Reservation) -> "Future[None] | None":
         """Admit a request, or return a future to wait for. Raises BudgetExceeded. Does not block."""
-        budgets = self._budgets_of(observation.tags.tenant)
+        budgets = self._budgets_of(observation.tags)
         if not budgets:
             return None
         assert self._book is not None
@@ -204,11 +205,12 @@ class BudgetWatcher:
                     counted &= prices.dearest(tried.target, observation.task.name, model=tried.asked) is None
         return known if counted else max(known, request.needed)
 
-    def _budgets_of(self, tenant: str | None) -> "Sequence[Budget]":
+    def _budgets_of(self, tags: Tags) -> "Sequence[Budget]":
         known = self._budgets or {}
-        if tenant is None or tenant == ALL_CALLS:
-            return known.get(ALL_CALLS, ())
-        return (*known.get(tenant, ()), *known.get(ALL_CALLS, ()))
+        names = [] if tags.tenant is None or tags.tenant == ALL_CALLS else [tags.tenant]
+        if tags.key is not None:
+            names.append(KEY_BUDGET + tags.key)
+        return tuple(budget for name in (*dict.fromkeys(names), ALL_CALLS) for budget in known.get(name, ()))
 
     # Called in the thread
 

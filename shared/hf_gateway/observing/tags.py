@@ -14,6 +14,8 @@ class Tags:
     """Who is billed."""
     user: str | None = None
     """Who called."""
+    key: str | None = None
+    """Public part of the key by which the call reached a server; budgets of the key apply beside the tenant's."""
 
 
 _NO_TAGS = Tags()
@@ -21,13 +23,14 @@ _tags: contextvars.ContextVar[Tags] = contextvars.ContextVar("hf_gateway_tags", 
 
 
 @contextlib.contextmanager
-def tagged(tenant: object = None, user: object = None) -> Iterator[Tags]:
+def tagged(tenant: object = None, user: object = None, *, key: object = None) -> Iterator[Tags]:
     """Attribute every call within to a tenant and a user; a tag that is not given keeps its outer value.
 
     Args:
         tenant: Who is billed. A value that is not a string is used as its `str()`, in the ledger and for budgets: 42 is the
             tenant "42".
         user: Who calls; likewise.
+        key: Public part of the key by which the call reached a server; likewise.
 
     Example:
         ```python
@@ -36,7 +39,11 @@ def tagged(tenant: object = None, user: object = None) -> Iterator[Tags]:
         ```
     """
     outside = _tags.get()
-    tags = Tags(outside.tenant if tenant is None else _name(tenant), outside.user if user is None else _name(user))
+    tags = Tags(
+        outside.tenant if tenant is None else _name(tenant),
+        outside.user if user is None else _name(user),
+        outside.key if key is None else _name(key),
+    )
     token = _tags.set(tags)
     try:
         yield tags

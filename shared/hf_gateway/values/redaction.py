@@ -85,7 +85,7 @@ def quoted(text: str, instead: str) -> str:
 
 def _may_be_key(text: str) -> bool:
     """Whether a text contains anything like a key: a long run of letters and digits, or a password's place."""
-    if "@" in text or "//" in text or re.search(r"\b(?:hf_|sk[_-]|gh[pousr]_|xox[a-z]-)\w", text):
+    if "@" in text or "//" in text or re.search(r"\b(?:hfg?_|sk[_-]|gh[pousr]_|xox[a-z]-)\w", text):
         return True
     runs = re.findall(r"[A-Za-z0-9+/=_~-]{16,}", text)
     return any(re.search(r"\d", run) or run.lower() != run for run in runs) or bool(re.search(r"\w{32}", text))

@@ -356,7 +356,7 @@ class EmbeddingService:
     def _serve_coalesced(self, coalescer: Coalescer, run: EmbeddingRun, text: str) -> Steps:
         outcome, caller = None, tags()
         # Not a task of another loop, which may be paused, as between two cells of a notebook.
-        key = (_running_loop(), run.request.role, caller.tenant, caller.user)
+        key = (_running_loop(), run.request.role, caller)
         while outcome is None:
             group, place, is_leader = coalescer.join(key, text)
             if is_leader:
