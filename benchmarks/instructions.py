@@ -2,8 +2,8 @@
 
 Times of a busy machine differ by more than a change does; valgrind (which must be installed) counts the same number each time.
 Each kind of call is run by a process of its own, with two numbers of calls, so that the start cancels out. The answers come from
-a transport in the same process, with `--http` from a loopback server. `--tree` counts another checkout of this repository by its
-own `.venv`.
+a transport in the same process, with `--http` from a loopback server; then the framework's classes, those that do nothing and
+httpx by hand can be counted, too (`--kinds`). `--tree` counts another checkout of this repository by its own `.venv`.
 """
 
 import argparse
@@ -21,6 +21,14 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 KINDS = ("embed", "aembed", "chat", "achat")
+OVER_HTTP = {
+    "httpx": "httpx",
+    "LangChain": "langchain_gateway",
+    "LangChain-nothing": "langchain_nothing",
+    "LlamaIndex": "llamaindex_gateway",
+    "LlamaIndex-nothing": "llamaindex_nothing",
+}
+"""Contenders for a chat, blocking or (with a "-async" behind their name) async."""
 WATCHERS: dict[str, dict[str, str]] = {
     "no watcher": {},
     "Prometheus": {"HF_GATEWAY_PROMETHEUS": "1"},
@@ -85,6 +93,14 @@ def call(kind: str, count: int) -> None:
     from benchmarks.harness.server import MODEL
     from hf_gateway import Gateway
 
+    name = kind.removesuffix("-async")
+    if name in OVER_HTTP:
+        from benchmarks.contenders import remote
+        from benchmarks.contenders.calls import Timed
+
+        made = getattr(remote, OVER_HTTP[name])(os.environ["BENCH_URL"])
+        Timed(made).carry_out("one", call="achat" if kind.endswith("-async") else "chat", n=count)
+        return
     if os.environ.get("HF_GATEWAY_OTEL"):
         from benchmarks.contenders import observed
 
@@ -130,9 +146,10 @@ def instructions(tree: Path, kind: str, count: int, variables: dict[str, str]) -
 
 def main() -> None:
     """Print the thousands of instructions of each kind of call."""
+    known = [*KINDS, *OVER_HTTP, *(f"{name}-async" for name in OVER_HTTP)]
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tree", type=Path, default=ROOT, help="the checkout to count")
-    parser.add_argument("--kinds", nargs="*", default=KINDS, choices=KINDS)
+    parser.add_argument("--kinds", nargs="*", default=KINDS, choices=known)
     parser.add_argument("--watchers", nargs="*", default=list(WATCHERS), choices=list(WATCHERS))
     parser.add_argument("--http", action="store_true", help="over loopback instead of a transport in the process")
     parser.add_argument("--call", nargs=2, metavar=("KIND", "COUNT"), help=argparse.SUPPRESS)
@@ -145,7 +162,7 @@ def main() -> None:
             variables = WATCHERS[watcher] | {"BENCH_URL": url}
             for kind in chosen.kinds:
                 few, many = (instructions(chosen.tree, kind, count, variables) for count in (FEW, MANY))
-                print(f"{watcher:<16}{kind:<8}{(many - few) / (MANY - FEW) / 1000:>10,.1f} k", flush=True)
+                print(f"{watcher:<16}{kind:<26}{(many - few) / (MANY - FEW) / 1000:>10,.1f} k", flush=True)
     return None
 
 

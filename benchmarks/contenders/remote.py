@@ -306,6 +306,35 @@ def langchain_nothing(url: str) -> Calls:  # noqa: ARG001 - it calls no server
     return Calls(chat=model.invoke, achat=model.ainvoke)
 
 
+def langchain_by_hand(url: str) -> Calls:
+    """The shortest chat model of LangChain over a `Gateway`: what is above the gateway, in a process that works for it, too.
+
+    A class that calls no server is measured in a loop that fits into the processor's caches.
+    """
+    from langchain_core.language_models import BaseChatModel
+    from langchain_core.messages import AIMessage, BaseMessage
+    from langchain_core.outputs import ChatGeneration, ChatResult
+
+    from hf_gateway import Gateway
+
+    chain = Gateway(MODEL, _targets(url, None), task="chat")
+
+    class ByHand(BaseChatModel):
+        @property
+        def _llm_type(self) -> str:
+            return "by-hand"
+
+        def _generate(self, given: list[BaseMessage], *_: Any, **__: Any) -> ChatResult:
+            return ChatResult(generations=[ChatGeneration(message=AIMessage(chain.chat(given[0].text).text))])
+
+        async def _agenerate(self, given: list[BaseMessage], *_: Any, **__: Any) -> ChatResult:
+            answer = await chain.achat(given[0].text)
+            return ChatResult(generations=[ChatGeneration(message=AIMessage(answer.text))])
+
+    model = ByHand()
+    return Calls(chat=model.invoke, achat=model.ainvoke)
+
+
 def llamaindex_nothing(url: str) -> Calls:  # noqa: ARG001 - it calls no server
     """An LLM of LlamaIndex that answers by itself: what its instrumentation costs."""
     from llama_index.core.llms import CompletionResponse, CustomLLM, LLMMetadata
