@@ -347,7 +347,8 @@ class AnswerBuilder:
         Raises BadResponse for an answer of more than MAX_ANSWER_CHARACTERS.
         """
         self._characters += len(event.text) + len(event.reasoning) + len(event.logprobs)
-        self._characters += sum(1 + len(call.name or "") + len(call.arguments) for call in event.tool_calls)
+        if event.tool_calls:
+            self._characters += sum(1 + len(call.name or "") + len(call.arguments) for call in event.tool_calls)
         if self._characters > MAX_ANSWER_CHARACTERS:
             raise BadResponse(f"an answer of more than {MAX_ANSWER_CHARACTERS:,} characters; the rest was not read")
         self._text.append(event.text)

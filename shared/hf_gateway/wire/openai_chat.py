@@ -180,11 +180,13 @@ class OpenAIStreamDecoder:
 
     def _read(self, found: Iterable[bytes]) -> Iterator[ChatEvent]:
         for data in found:
-            if data.strip() == b"[DONE]":
-                self.done = True
-                return
-            if data.strip():
-                yield self._turned(self._message_event(data))
+            if not data.startswith(b"{"):
+                if (other := data.strip()) == b"[DONE]":
+                    self.done = True
+                    return
+                if not other:
+                    continue
+            yield self._turned(self._message_event(data))
 
     def _message_event(self, event_data: bytes) -> ChatEvent:
         data = parse_event(event_data, self._target)
@@ -214,8 +216,10 @@ def _event(
     data: Mapping[str, Any], choice: Mapping[str, Any], message: Any, said_by: tuple[str | None, str | None]
 ) -> ChatEvent:
     message = message if isinstance(message, dict) else {}
-    text, thoughts = _texts(message.get("content"))
-    field = next((name for name in ("reasoning_content", "reasoning") if _string(message.get(name))), None)
+    content = message.get("content")
+    # Plain text is nearly all there is in a stream, and a stream has thousands of events.
+    text, thoughts = (content, "") if isinstance(content, str) else _texts(content)
+    field = _reasoning_field(message)
     calls = message.get("tool_calls")
     calls = [calls] if isinstance(calls, dict) else _list(calls)  # older TGIs stream one call, not a list
     logprobs = choice.get("logprobs")
@@ -224,21 +228,32 @@ def _event(
     return ChatEvent(
         text,
         message[field] if field else thoughts,
-        tuple([_tool_call(call) for call in calls if isinstance(call, dict)]),
+        tuple([_tool_call(call) for call in calls if isinstance(call, dict)]) if calls else (),
         _string(choice.get("finish_reason")),
         usage_of(data.get("usage")),
         _string(data.get("model")),
         provider,
         request_id,
-        tuple(_list(tokens)),
+        tuple(_list(tokens)) if tokens else (),
         _refusal(message),
         field,
     )
 
 
+def _reasoning_field(message: Mapping[str, Any]) -> str | None:
+    """Return the field in which a server sent reasoning."""
+    for name in ("reasoning_content", "reasoning"):
+        if _string(message.get(name)) is not None:
+            return name
+    return None
+
+
 def _refusal(message: Mapping[str, Any]) -> str:
     """Return why the model does not answer: from a field of its own, or a part of the content."""
-    parts = [message, *_list(message.get("content"))]
+    content = message.get("content")
+    if not isinstance(content, list):
+        return _string(message.get("refusal")) or ""
+    parts = [message, *content]
     return "".join(_string(part.get("refusal")) or "" for part in parts if isinstance(part, dict))
 
 

@@ -92,12 +92,12 @@ class EventStream:
 
     def _take(self, line: bytes) -> None:
         field, _, value = line.partition(b":")
-        if field == b"error":
+        if field != b"data":
+            if field in (b"", b"event", b"id", b"retry"):  # comments and these contain nothing of an answer
+                return
+            if field != b"error":
+                raise _garbled(line, self._target)
             value = b'{"error":%b}' % value
-        elif field in (b"", b"event", b"id", b"retry"):  # comments and these contain nothing of an answer
-            return
-        elif field != b"data":
-            raise _garbled(line, self._target)
         self._data.append(value.removeprefix(b" "))
         self._size += len(line)
         if self._size > MAX_EVENT_BYTES:

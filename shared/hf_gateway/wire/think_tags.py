@@ -55,6 +55,11 @@ class ThoughtSplitter:
         self._trimming = False
         self._held = ""
 
+    @property
+    def passes(self) -> bool:
+        """Whether text is passed on as it is from here on: what may be reasoning is over."""
+        return self._settled and not (self.thinking or self._trimming or self._held)
+
     def feed(self, text: str) -> Iterator[tuple[bool, str]]:
         """Add text; yields pieces of it, each with whether it is reasoning."""
         self._held += text
@@ -129,6 +134,8 @@ class ThoughtReader:
             kept = "".join(text for _, text in self._splitter.finish())
             return replace(event, text=kept + event.text)
         self._text.append(event.text)
+        if event.finish_reason is None and self._splitter.passes:
+            return event
         pieces = list(self._splitter.feed(event.text))
         if event.finish_reason is not None:
             self._reason = event.finish_reason
