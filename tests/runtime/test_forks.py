@@ -1,6 +1,8 @@
 """Forks while threads are at work: the child works as well, or is told what to do instead, and never hangs."""
 
 import contextlib
+import gc
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -423,6 +425,41 @@ class TestEngines:
             said = in_child(lambda: embedding(model, engine, batch_size=17)())
         assert said.startswith("EngineFailed")
         assert "spawn" in said
+
+    @pytest.mark.parametrize("engine", ENGINES)
+    def test_a_model_that_the_child_drops_holds_it_up_neither_then_nor_at_its_end(
+        self, model: Path, cache: None, engine: str
+    ) -> None:
+        """The destructors of the runtimes' objects wait for threads that only the parent has."""
+        held = [embedding(model, engine)]
+        held[0]()
+
+        def drop() -> str:
+            held.clear()
+            gc.collect()
+            return "dropped"
+
+        assert in_child(drop) == "dropped"
+        child = multiprocessing.get_context("fork").Process(target=embedding(model, engine))
+        child.start()
+        child.join(PATIENCE_S)
+        try:
+            assert child.exitcode == 0
+        finally:
+            child.kill()
+            child.join()
+
+    @pytest.mark.parametrize("engine", ENGINES)
+    def test_a_child_that_has_embedded_ends_as_any_other(self, model: Path, cache: None, engine: str) -> None:
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.support.forked_end", str(model), engine],
+            cwd=Path(__file__).resolve().parents[2],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
 
     def test_a_model_on_another_device_is_refused_in_the_child(self) -> None:
         from hf_gateway.engines.forked import torch_computes

@@ -1,5 +1,6 @@
 """Runs a part of a test in a forked child, which may be interrupted, hang or die."""
 
+import faulthandler
 import json
 import os
 import select
@@ -16,6 +17,7 @@ def in_child(work: Callable[[], Any]) -> Any:
     ours, theirs = os.pipe()
     child = os.fork()
     if child == 0:
+        faulthandler.dump_traceback_later(PATIENCE_S - 5)  # where it hangs
         try:
             said = json.dumps(work())
         except BaseException as error:

@@ -2,13 +2,17 @@
 
 Their threads do not exist in the child. OpenVINO and ONNX Runtime compute with the calling thread alone; torch, which
 would wait for its threads, is set to one thread. A computation that was running during the fork, or that uses a GPU,
-is refused.
+is refused. A runtime's object that the child inherited is never destroyed there, since its destructor would wait for its
+threads.
 """
 
 import contextlib
+import ctypes
 import os
 import sys
+import weakref
 from collections.abc import Iterator
+from typing import Any
 
 from hf_gateway.errors import EngineFailed
 from hf_gateway.values.forks import ForkGate
@@ -32,6 +36,18 @@ compute_guard = ForkGate(
 
 class _Torch:
     inherited = False
+
+
+_threaded: "weakref.WeakSet[Any]" = weakref.WeakSet()
+
+
+def keep_in_children(threaded: Any) -> None:
+    """Never destroy an object in a child process that inherits it, whatever drops it there.
+
+    Args:
+        threaded: holds objects of a runtime whose destructors wait for threads.
+    """
+    _threaded.add(threaded)
 
 
 @contextlib.contextmanager
@@ -61,6 +77,21 @@ def torch_computes(device: str = "cpu", process: int | None = None) -> Iterator[
 
 def _in_child() -> None:
     _Torch.inherited = "torch" in sys.modules
+    for each in list(_threaded):
+        # One reference more than there are: a list of them would be emptied when the interpreter ends.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(each))
+    if "onnxruntime" in sys.modules:
+        _end_without_destructors()
+
+
+def _end_without_destructors() -> None:
+    """Let this process end before the destructors of libraries' globals: ONNX Runtime's wait for threads that are not here.
+
+    Handlers that are registered later than this still run.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "on_exit"):  # glibc's
+        libc.on_exit(libc._exit, None)
 
 
 if hasattr(os, "register_at_fork"):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from hf_gateway.engines import cpus
 from hf_gateway.engines.choosing import OPTIONS
 from hf_gateway.engines.encoder import Batch
-from hf_gateway.engines.forked import compute_guard
+from hf_gateway.engines.forked import compute_guard, keep_in_children
 from hf_gateway.engines.graphs import INPUT_NAMES, GraphEngine, Precision, chosen_output
 from hf_gateway.engines.networks.build import build_network
 from hf_gateway.engines.networks.onnx_writer import OnnxWriter
@@ -117,6 +117,7 @@ class Runner:
     def __init__(self, session: Any) -> None:
         """Find the graph's inputs and output. Raises EngineFailed if they are not supported."""
         self._session = session
+        keep_in_children(self)
         self._inputs = [port.name for port in session.get_inputs()]
         if not INPUT_NAMES.issuperset(self._inputs):
             raise EngineFailed("its graph has inputs other than tokens and a mask")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from hf_gateway.engines import cpus
 from hf_gateway.engines.choosing import OPTIONS
 from hf_gateway.engines.encoder import Batch
-from hf_gateway.engines.forked import compute_guard
+from hf_gateway.engines.forked import compute_guard, keep_in_children
 from hf_gateway.engines.graphs import INPUT_NAMES, GraphEngine, Precision, chosen_output
 from hf_gateway.engines.networks.build import build_network
 from hf_gateway.engines.networks.openvino_writer import OpenVinoWriter
@@ -171,6 +171,7 @@ class Runner:
     def __init__(self, compiled: Any) -> None:
         """Find the graph's inputs and output. Raises EngineFailed if they are not supported."""
         self._compiled = compiled
+        keep_in_children(self)
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._inputs = [next(iter(INPUT_NAMES & set(port.names)), None) for port in compiled.inputs]
         if None in self._inputs:
