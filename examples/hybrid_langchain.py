@@ -1,6 +1,6 @@
 """Hybrid retrieval through LangChain, on this machine alone: dense and sparse vectors, fused by their ranks, then reranked.
 
-pip install "hf-gateway[langchain,local,torch,offline-model]" langchain-qdrant langchain-classic
+pip install "hf-gateway[langchain,local]" langchain-qdrant langchain-classic && hf-gateway offline-model
 python examples/hybrid_langchain.py
 
 Qdrant runs in this process. The sparse vectors are those of `bm25`, for which Qdrant weighs how rare a word is; the reranker is

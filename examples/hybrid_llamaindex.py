@@ -1,6 +1,6 @@
 """Hybrid retrieval through LlamaIndex, on this machine alone: dense and sparse vectors, fused by their ranks, then reranked.
 
-pip install "hf-gateway[llamaindex,local,torch,offline-model]" && python examples/hybrid_llamaindex.py
+pip install "hf-gateway[llamaindex,local]" && hf-gateway offline-model && python examples/hybrid_llamaindex.py
 
 The sparse vectors are those of `bm25`; the retriever below weighs how rare a word is, as a store of sparse vectors would. The
 reranker is `lexical`, which needs no model. With a cross-encoder, write

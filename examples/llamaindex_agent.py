@@ -1,6 +1,6 @@
 """A LlamaIndex query engine, asked directly, and then as one of two tools of an agent.
 
-pip install "hf-gateway[llamaindex,local,torch,offline-model]" && python examples/llamaindex_agent.py
+pip install "hf-gateway[llamaindex,local]" && hf-gateway offline-model && python examples/llamaindex_agent.py
 
 With HF_TOKEN set a hosted provider answers. Without it Ollama does, if it runs and `ollama pull llama3.1` was done.
 Otherwise a model in this process, which is downloaded once (3 GB). The documents are embedded in this process anyway.

