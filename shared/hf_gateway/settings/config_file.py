@@ -44,7 +44,7 @@ from hf_gateway.values.redaction import quoted, shown_url
 from hf_gateway.values.target import Target, checked_url, parsed_url
 
 FILE_NAME = "hf-gateway.toml"
-_SECTIONS = ("chains", "keys", "prices")
+_SECTIONS = ("chains", "keys", "prices", "server")
 DEAD_HOST = "api-inference.huggingface.co"
 
 

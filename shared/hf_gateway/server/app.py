@@ -1,0 +1,86 @@
+"""The ASGI application: a FastAPI application around the route table."""
+
+import os
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+
+from hf_gateway._version import __version__
+from hf_gateway.server.dispatch.chains import ChainTable
+from hf_gateway.server.dispatch.middleware import GatewayMiddleware
+from hf_gateway.server.dispatch.routing import Route, RouteTable
+from hf_gateway.server.dispatch.state import ServerState
+from hf_gateway.server.surfaces import openai, operation
+from hf_gateway.settings.server import ServerSettings
+
+ROUTES: tuple[Route, ...] = (
+    *operation.ROUTES,
+    *openai.ROUTES,
+)
+"""The route table: the rows of every surface."""
+_NO_TELEMETRY: Any = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "operation_spans": False,
+    "auto_configure": False,
+}
+"""The spans and metrics are the gateways' own; exporters are the operator's choice."""
+
+
+def build_state(settings: ServerSettings, config: str | None = None, routes: Iterable[Route] = ROUTES) -> ServerState:
+    """Build what a server holds: its routes and its chains, none of which is loaded or connected to yet.
+
+    Args:
+        settings: of the server.
+        config: the config file; by default the one in force.
+        routes: the rows of the route table.
+
+    Raises:
+        ConfigError: an invalid chain; with file and line.
+    """
+    return ServerState(settings, ChainTable.build(settings, config), RouteTable(routes), config)
+
+
+def create_app(settings: ServerSettings | None = None, config: str | None = None) -> FastAPI:
+    """Build the application.
+
+    Args:
+        settings: of the server; by default those of the config file and the environment.
+        config: the config file; by default the one in force.
+
+    Raises:
+        ConfigError: an invalid setting or chain; with file and line.
+    """
+    return app_of(build_state(settings or ServerSettings.load(config), config))
+
+
+def app_of(state: ServerState) -> FastAPI:
+    """Return the application of a state, which is its `state.gateway`."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        for chain in state.chains:
+            await chain.gateway.aclose()
+
+    app = FastAPI(
+        title="hf-gateway",
+        version=__version__,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+        telemetry=_NO_TELEMETRY,
+        middleware=[Middleware(GatewayMiddleware, state=state, fallback=operation.SURFACE)],
+    )
+    app.state.gateway = state
+    return app
+
+
+def from_environment() -> FastAPI:
+    """Build the application that `hf_gateway.server:app` is: the file that HF_GATEWAY_CONFIG names or the one in force."""
+    return create_app(config=os.environ.get("HF_GATEWAY_CONFIG"))

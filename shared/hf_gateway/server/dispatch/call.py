@@ -1,0 +1,218 @@
+"""One request on its way through the server, and what a handler returns."""
+
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+from hf_gateway.errors import GatewayError
+from hf_gateway.server import problems
+from hf_gateway.server.access.caller import UNKNOWN, Caller
+from hf_gateway.server.dispatch.chains import Chain, ChainTable, UnknownModel
+from hf_gateway.server.problems import Problem
+from hf_gateway.settings.server import ServerSettings
+from hf_gateway.values.result import Result
+
+if TYPE_CHECKING:
+    from hf_gateway.server.dispatch.routing import Route
+    from hf_gateway.server.dispatch.state import ServerState
+    from hf_gateway.server.dispatch.streams import StreamSender
+
+RawHeaders = list[tuple[bytes, bytes]]
+
+JSON = b"application/json"
+TEXT = b"text/plain; charset=utf-8"
+SPACE = b"x-hf-gateway-space"
+SERVED_BY = b"x-hf-gateway-served-by"
+TARGET = b"x-hf-gateway-target"
+
+
+@dataclass(slots=True)
+class Answer:
+    """A whole answer."""
+
+    body: bytes = b""
+    """Its bytes."""
+    status: int = 200
+    """HTTP status."""
+    media_type: bytes = JSON
+    """Type of the body."""
+    headers: RawHeaders = field(default_factory=list)
+    """More headers, names in lower case."""
+
+    def raw_headers(self) -> RawHeaders:
+        """Return all headers but those that every answer has."""
+        found: RawHeaders = [(b"content-length", b"%d" % len(self.body))]
+        if self.status != 204:
+            found.append((b"content-type", self.media_type))
+        found += self.headers
+        return found
+
+
+@dataclass(slots=True)
+class Stream:
+    """An answer in pieces. Until the first one, an error is a whole answer with its own status."""
+
+    pieces: AsyncIterator[bytes]
+    """Whole events or lines; each is sent at once, and pings only between two of them."""
+    error: Callable[[Problem], bytes]
+    """Writes the event for a failure after the first piece, which ends the stream."""
+    ping: bytes = b": ping\n\n"
+    """What is sent after silence; b"" for nothing."""
+    media_type: bytes = b"text/event-stream; charset=utf-8"
+    """Type of the stream."""
+    headers: RawHeaders = field(default_factory=list)
+    """More headers; read when the first piece is there, so that they may name the target that serves."""
+
+    def raw_headers(self) -> RawHeaders:
+        """Return all headers but those that every answer has."""
+        return [
+            (b"content-type", self.media_type),
+            (b"cache-control", b"no-cache"),
+            (b"x-accel-buffering", b"no"),
+            *self.headers,
+        ]
+
+
+class Call:
+    """One request: who calls, what is wanted, and which chain answers."""
+
+    __slots__ = (
+        "began",
+        "body",
+        "caller",
+        "chain",
+        "extra",
+        "headers",
+        "params",
+        "parsed",
+        "path",
+        "request_id",
+        "route",
+        "scope",
+        "sender",
+        "state",
+        "table",
+    )
+
+    def __init__(self, state: "ServerState", scope: Mapping[str, Any], request_id: str) -> None:
+        """Begin, with the table of chains that is in force now.
+
+        Args:
+            state: of the server.
+            scope: of ASGI.
+            request_id: the id of this request.
+        """
+        self.state, self.scope, self.request_id = state, scope, request_id
+        self.table: ChainTable = state.chains
+        """The chains; the same ones to the request's end, also after a reload."""
+        self.headers: dict[bytes, bytes] = {}
+        """The request's headers by names in lower case; of a repeated one the first."""
+        self.path: str = ""
+        """The decoded path, without the server's root path."""
+        self.extra: RawHeaders = []
+        """Headers that the answer gets whatever it is."""
+        self.sender: StreamSender | None = None
+        """What sends the answer, if it is a stream."""
+        self.params: Mapping[str, str] = {}
+        """What the path's parameters are."""
+        self.caller: Caller = UNKNOWN
+        """Who calls."""
+        self.body: bytes = b""
+        """The request's body."""
+        self.parsed: Any = None
+        """The body, as an instance of the route's `request`."""
+        self.chain: Chain | None = None
+        """The chain that was found, for logs and metrics."""
+        self.route = cast("Route", None)
+        """The route."""
+        self.began = time.monotonic()
+        """When it began."""
+
+    @property
+    def settings(self) -> ServerSettings:
+        """The settings of the server."""
+        return self.state.settings
+
+    def query(self, name: str) -> str | None:
+        """Return the first value of a parameter in the query, or None."""
+        from urllib.parse import parse_qs
+
+        raw: bytes = self.scope.get("query_string", b"")
+        return parse_qs(raw.decode("latin-1"), keep_blank_values=True).get(name, [None])[0]
+
+    def find_chain(self, model: str | None, task: str) -> Chain:
+        """Return the chain that answers, with the target that the header `x-hf-gateway-target` picks.
+
+        Args:
+            model: what the request calls its model; None or "" for nothing.
+            task: the name of the task.
+
+        Raises:
+            Problem: 404 if it does not exist, 403 if the caller may not use it.
+        """
+        try:
+            chain = self.table.find(model, task, may_open="any-model" in self.caller.scopes)
+        except UnknownModel as unknown:
+            raise problems.not_found(unknown.message, "model", "model_not_found") from None
+        return self.use_chain(chain)
+
+    def use_chain(self, chain: Chain) -> Chain:
+        """Return a chain as this caller may use it, and remember it for logs and metrics. Raises Problem."""
+        if not chain.opened and not self.caller.may_use(chain.name):
+            raise Problem(403, "chain_forbidden", f"this key may not use the chain {chain.name!r}", param="model")
+        if (target := self.headers.get(TARGET)) is not None:
+            if "read" not in self.caller.scopes:
+                raise Problem(403, "scope_missing", "the header x-hf-gateway-target needs a key with the scope 'read'")
+            try:
+                chain = chain.with_target(target.decode("latin-1"))
+            except UnknownModel as unknown:
+                raise Problem(400, "target_not_found", unknown.message) from None
+        self.chain = chain
+        return chain
+
+    def demand_space(self, space_id: str) -> None:
+        """Raise Problem 412 if the request demands another vector space than the one that the answer would have."""
+        wanted = self.headers.get(SPACE)
+        if wanted is not None and wanted.decode("latin-1") != space_id:
+            raise Problem(
+                412,
+                "space_mismatch",
+                f"the request demands vectors of the space {wanted.decode('latin-1')!r}, and this chain's are of "
+                f"{space_id!r}; nothing was computed",
+                headers=((SPACE, header_value(space_id)),),
+            )
+
+    def served_headers(self, result: Result, *more: tuple[bytes, bytes]) -> RawHeaders:
+        """Return the header that names the targets of a result, and more headers."""
+        assert self.chain is not None
+        return [(SERVED_BY, header_value(self.chain.served_by(result.served_by))), *more]
+
+    def problem_of(self, error: GatewayError) -> Problem:
+        """Return the problem of a gateway's error, without the addresses of targets."""
+        return problems.of_error(error, self.chain.public if self.chain is not None else str)
+
+    def check_count(self, values: Sequence[Any], most: int, param: str) -> None:
+        """Raise Problem 400 if a list of the body is longer than allowed.
+
+        Args:
+            values: the list.
+            most: how many are allowed.
+            param: its name.
+        """
+        if len(values) > most:
+            raise Problem(
+                400,
+                "too_many",
+                f"{param} has {len(values):,} entries, and this server accepts {most:,} in one request",
+                param=param,
+            )
+
+
+def header_value(text: str) -> bytes:
+    """Return a text as the value of a header: characters that it cannot hold are escaped as in a URL."""
+    if text.isascii() and text.isprintable():
+        return text.encode()
+    from urllib.parse import quote
+
+    return quote(text, safe=" !#$&'()*+,/:;=?@[]~").encode()

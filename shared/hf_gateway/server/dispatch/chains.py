@@ -1,0 +1,362 @@
+"""The chains that the server serves: built once from the configuration, found by what a request calls its model.
+
+A table is never changed: a reload builds another one, takes over the gateways whose settings are equal, and is put in its place
+whole. So a request that began with one table ends with it, and breakers, budgets and loaded models survive.
+"""
+
+import os
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from hf_gateway.errors import ConfigError, did_you_mean
+from hf_gateway.gateway import Gateway
+from hf_gateway.keys.policy import KeyPolicyOverrides
+from hf_gateway.settings.base import NamedSettings
+from hf_gateway.settings.config_file import key_policy_overrides, read_config
+from hf_gateway.settings.server import OpenModels, ServerSettings
+from hf_gateway.tasks.registry import find_task, task_names, task_of_chain
+from hf_gateway.values.target import Target, is_path
+from hf_gateway.values.vector_space import canonical
+
+DEFAULT_CHAIN = "default"
+"""The name of the embedding chain of a server without configuration."""
+MAX_VARIANTS_COUNT = 16
+"""How many variants of one chain are kept: with one of its targets alone, or with shorter vectors."""
+_LATEST = ":latest"
+
+
+class UnknownModel(Exception):
+    """No chain has the model that a request names.
+
+    Attributes:
+        message: what there is instead.
+    """
+
+    def __init__(self, message: str) -> None:
+        """Store the message."""
+        super().__init__(message)
+        self.message = message
+
+
+@dataclass(eq=False)
+class Chain:
+    """One chain, ready to serve."""
+
+    name: str
+    """Its name in the configuration."""
+    task: str
+    """The name of its task."""
+    gateway: Any
+    """The gateway, of the class of its task."""
+    opened: bool = False
+    """Whether it was made for a model that a caller named, by `[server.open]`."""
+    _variants: "OrderedDict[tuple[Any, ...], Chain]" = field(default_factory=OrderedDict)
+
+    @property
+    def settings(self) -> NamedSettings:
+        """The settings of the gateway."""
+        found: NamedSettings = self.gateway.settings
+        return found
+
+    @cached_property
+    def model(self) -> str:
+        """The model's id as callers see it: the chain's own, that of its first target, or the chain's name.
+
+        Of a model in a folder only the last part of the path.
+        """
+        found = self.gateway.model or self.gateway.targets[0].model
+        return _public_model(found) if found else self.name
+
+    @cached_property
+    def labels(self) -> Mapping[str, str]:
+        """The labels of the targets → the same without addresses, by kind and model."""
+        return {target.label: public_label(target, self.model) for target in self.gateway.targets}
+
+    def served_by(self, labels: str | Sequence[str]) -> str:
+        """Return which targets served, by kind and model, for a header.
+
+        Args:
+            labels: `served_by` of a result.
+        """
+        if isinstance(labels, str):
+            return self.labels.get(labels, labels)
+        return ", ".join(self.labels.get(label, label) for label in labels)
+
+    def public(self, text: str) -> str:
+        """Return a text of an error without the addresses of the chain's targets."""
+        for target in self.gateway.targets:
+            text = text.replace(target.label, self.labels[target.label])
+            if target.url is not None:
+                name = self.labels[target.label]
+                text = text.replace(target.url, name).replace(target.url.partition("://")[2].partition("/")[0], name)
+        return text
+
+    def with_target(self, name: str) -> "Chain":
+        """Return the chain with one of its targets alone. Raises UnknownModel for a name that it has not.
+
+        Args:
+            name: of the target, by kind and model as in `x-hf-gateway-served-by`, or its number from 0.
+        """
+        targets = self.gateway.targets
+        names = [self.labels[target.label] for target in targets]
+        if name in names:
+            place = names.index(name)
+        elif name.isascii() and name.isdigit() and int(name) < len(targets):
+            place = int(name)
+        else:
+            raise UnknownModel(f"the chain {self.name!r} has no target {name!r}{did_you_mean(name, names)}")
+        if len(targets) == 1:
+            return self
+        return self._variant(("target", place), {"targets": (targets[place],)})
+
+    def with_dimensions(self, dimensions: int) -> "Chain":
+        """Return the chain with vectors of a smaller dimension, which are of another space."""
+        if dimensions == getattr(self.settings, "dimensions", None):
+            return self
+        return self._variant(("dimensions", dimensions), {"dimensions": dimensions})
+
+    def _variant(self, key: tuple[Any, ...], changes: Mapping[str, Any]) -> "Chain":
+        found = self._variants.pop(key, None)
+        if found is None:
+            found = Chain(self.name, self.task, Gateway.from_settings(self.settings.model_copy(update=changes)))
+            while len(self._variants) >= MAX_VARIANTS_COUNT:
+                self._variants.popitem(last=False)
+        self._variants[key] = found
+        return found
+
+
+class ChainTable:
+    """The chains by task and name."""
+
+    def __init__(
+        self, chains: Sequence[Chain], settings: ServerSettings, rules: KeyPolicyOverrides = KeyPolicyOverrides()
+    ) -> None:
+        """Order them, and check what refers to them.
+
+        Args:
+            chains: with different names.
+            settings: with aliases, defaults, and the targets of open models.
+            rules: the owner's rules about keys, by which the gateways were built.
+
+        Raises:
+            ConfigError: an alias or a default names a chain that does not exist.
+        """
+        self.chains = tuple(chains)
+        self.rules = rules
+        self._by_name = {chain.name: chain for chain in chains}
+        self._by_task: dict[str, dict[str, Chain]] = {}
+        for chain in chains:
+            self._by_task.setdefault(chain.task, {})[chain.name] = chain
+        self._open = OpenChains(settings.open)
+        self._aliases = settings.aliases
+        self._defaults = settings.defaults
+        self._found: dict[tuple[str | None, str], Chain] = {}
+        names = set(self._by_name)
+        for alias, name in settings.aliases.items():
+            if name not in names:
+                raise ConfigError(f"[server.aliases] {alias!r} is for the chain {name!r}{did_you_mean(name, names)}")
+        for task, name in settings.defaults.items():
+            there = self._by_task.get(task, {})
+            if name not in there:
+                raise ConfigError(
+                    f"[server] default_{task} = {name!r} is not the name of a chain for {task}"
+                    f"{did_you_mean(name, set(there)) if there else ''}"
+                )
+
+    @classmethod
+    def build(
+        cls,
+        settings: ServerSettings,
+        config: str | None = None,
+        before: "ChainTable | None" = None,
+        environment: Mapping[str, str] = os.environ,
+    ) -> "ChainTable":
+        """Build every chain of the configuration; nothing is loaded or connected to.
+
+        Args:
+            settings: of the server.
+            config: the config file; by default the one in force.
+            before: the table that is replaced; its gateways are kept where their settings are equal.
+            environment: variables that name models and targets of chains that the file does not have.
+
+        Raises:
+            ConfigError: with file and line.
+        """
+        rules = key_policy_overrides(config, environment)
+        same_rules = before is not None and before.rules == rules
+        kept = {(chain.name, chain.task): chain for chain in before.chains} if before and same_rules else {}
+        made = []
+        for name, wanted in _configured(config, environment):
+            old = kept.get((name, wanted.task))
+            fresh = Chain(name, wanted.task, Gateway.from_settings(wanted))
+            made.append(old if old is not None and _same(old.settings, fresh.settings) else fresh)
+        return cls(made, settings, rules)
+
+    def __iter__(self) -> Iterator[Chain]:
+        """Iterate over the chains in the order of the configuration."""
+        return iter(self.chains)
+
+    def get(self, name: str) -> Chain | None:
+        """Return the chain of a name, or None."""
+        return self._by_name.get(name)
+
+    def of_task(self, task: str) -> tuple[Chain, ...]:
+        """Return the chains of a task."""
+        return tuple(self._by_task.get(task, {}).values())
+
+    def find(self, model: str | None, task: str, *, may_open: bool = False) -> Chain:
+        """Return the chain for what a request calls its model.
+
+        By a chain's name, the model's id of exactly one chain of the task, an alias; of a request without a model the default
+        of the task, or its only chain. Ollama's `:latest` does not count.
+
+        Args:
+            model: what the request names; None or "" for nothing.
+            task: the name of the task.
+            may_open: whether the caller may name models that no chain has.
+
+        Raises:
+            UnknownModel: names the nearest names that there are.
+        """
+        chain = self._found.get((model, task))
+        if chain is not None:
+            return chain
+        chain = self._default(task) if not model else self._search(model, task)
+        if chain is None and model and may_open:
+            return self._open.find(model, task)
+        if chain is None:
+            raise UnknownModel(self._unknown(model, task))
+        if len(self._found) < 4096:  # callers may write one id in many ways
+            self._found[model, task] = chain
+        return chain
+
+    def _default(self, task: str) -> Chain | None:
+        named = self._defaults.get(task)
+        if named is not None:
+            return self._by_name[named]
+        there = self.of_task(task)
+        return there[0] if len(there) == 1 else None
+
+    def _search(self, model: str, task: str) -> Chain | None:
+        there = self._by_task.get(task, {})
+        names = (model, model.removesuffix(_LATEST))
+        for name in names:
+            if (chain := there.get(name)) is not None:
+                return chain
+        ids = {canonical(name).lower() for name in names}
+        same = [chain for chain in there.values() if canonical(chain.model).lower() in ids]
+        if len(same) == 1:
+            return same[0]
+        aliased = (there.get(self._aliases.get(name, "")) for name in names)
+        return next((chain for chain in aliased if chain is not None), None)
+
+    def _unknown(self, model: str | None, task: str) -> str:
+        there = self.of_task(task)
+        title = find_task(task).title
+        if not there:
+            return f"this server has no chain for {title}"
+        if not model:
+            return (
+                f"the request names no model, and there are several chains for {title}: "
+                f"{', '.join(chain.name for chain in there)}"
+            )
+        short = model.removesuffix(_LATEST)
+        same = [chain.name for chain in there if canonical(chain.model).lower() == canonical(short).lower()]
+        if len(same) > 1:
+            return f"several chains have the model {model!r}; name one of them instead: {', '.join(same)}"
+        names = {name for chain in there for name in (chain.name, chain.model)}
+        names |= {alias for alias, name in self._aliases.items() if name in self._by_task[task]}
+        return f"there is no model {model!r} for {title}{did_you_mean(model, names)}"
+
+
+class OpenChains:
+    """Chains for models that no chain of the configuration has: the last ones that were used."""
+
+    def __init__(self, settings: OpenModels) -> None:
+        """settings: the targets that are asked, and how many chains are kept."""
+        self._settings = settings
+        self._kept: OrderedDict[tuple[str, str], Chain] = OrderedDict()
+
+    def find(self, model: str, task: str) -> Chain:
+        """Return the chain of a model, made at its first use. Raises UnknownModel if it cannot be one.
+
+        Args:
+            model: a Hub id.
+            task: the name of the task.
+        """
+        targets = self._settings.targets
+        if not targets:
+            raise UnknownModel(f"there is no model {model!r}, and [server.open] names no targets for other models")
+        if is_path(model) or not _is_hub_id(model):
+            raise UnknownModel(f"{model!r} is not the id of a model on the Hub, such as 'owner/name'")
+        key = (task, model)
+        chain = self._kept.pop(key, None)
+        if chain is None:
+            settings = find_task(task).settings.model_validate({"model": model, "targets": targets, "chain": "open"})
+            try:
+                chain = Chain(model, task, Gateway.from_settings(settings), opened=True)
+            except ConfigError as error:
+                raise UnknownModel(f"the model {model!r} cannot be served: {error.message}") from None
+            while len(self._kept) >= self._settings.max_models:
+                self._kept.popitem(last=False)
+        self._kept[key] = chain
+        return chain
+
+
+def public_label(target: Target, model: str) -> str:
+    """Return a target's name without an address: its kind, and its model or provider.
+
+    Args:
+        target: the target.
+        model: the chain's model.
+    """
+    if target.url is None and target.kind != target.label and not is_path(target.model or ""):
+        return target.label
+    named = _public_model(target.model) if target.model else model
+    return f"{target.kind}:{named}"
+
+
+def _public_model(model: str) -> str:
+    return model.rstrip("/\\").replace("\\", "/").rpartition("/")[2] if is_path(model) else model
+
+
+def _is_hub_id(model: str) -> bool:
+    parts = model.split("/")
+    return len(parts) <= 2 and len(model) <= 200 and all(_is_name(part) for part in parts)
+
+
+def _is_name(part: str) -> bool:
+    return (
+        bool(part)
+        and part.isascii()
+        and part.replace("-", "").replace("_", "").replace(".", "").isalnum()
+        and not part.startswith((".", "-"))
+    )
+
+
+def _configured(config: str | None, environment: Mapping[str, str]) -> Iterator[tuple[str, NamedSettings]]:
+    """Yield the chains of the file, in its order; without any, those that need no configuration or that variables name."""
+    _, data = read_config(config)
+    chains = data.get("chains", {})
+    for name, table in chains.items():
+        task = task_of_chain(table)
+        yield name, find_task(task).settings.from_config(name, config)
+    if chains:
+        return
+    for name in task_names():
+        task = find_task(name)
+        named = any(environment.get(variable) for variable in task.variables)
+        if not named and not task.implied:
+            continue
+        model = None if named else task.example_model
+        chain = DEFAULT_CHAIN if task.implied else name
+        yield chain, task.settings.model_validate({"model": model, "config": config, "chain": chain})
+
+
+def _same(one: NamedSettings, other: NamedSettings) -> bool:
+    return type(one) is type(other) and all(
+        getattr(one, name) == getattr(other, name) for name in type(one).model_fields
+    )

@@ -1,0 +1,203 @@
+"""The one ASGI middleware: ids, bounds, rights, the request's life from its first byte to its last.
+
+It decides by the route table and by `scope["path"]` alone, never by a URL that a Host header has a part in. Routes of the table
+are called from here; what is not in the table is an error in the form of the surface that its path belongs to.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import MutableMapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from hf_gateway.errors import GatewayError
+from hf_gateway.observing.tags import tagged
+from hf_gateway.server import problems
+from hf_gateway.server.access.caller import PUBLIC
+from hf_gateway.server.dispatch.call import Answer, Call, RawHeaders
+from hf_gateway.server.dispatch.routing import Surface
+from hf_gateway.server.dispatch.state import ServerState
+from hf_gateway.server.dispatch.streams import ClientLeft, Receive, Send, StreamSender, until_client_leaves
+from hf_gateway.server.problems import CLIENT_CLOSED_STATUS, Problem
+from hf_gateway.values.logs import logger
+
+log = logger(__name__)
+
+REQUEST_ID = b"x-request-id"
+
+
+class GatewayMiddleware:
+    """Serves the route table; everything that is not an HTTP request goes on to the application."""
+
+    def __init__(self, app: Any, state: ServerState, fallback: Surface) -> None:
+        """Take the state.
+
+        Args:
+            app: the application.
+            state: of the server.
+            fallback: writes the errors of paths that belong to no surface.
+        """
+        self._app, self._state, self._fallback = app, state, fallback
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1000})
+            return
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        state = self._state
+        call = Call(state, scope, f"req_{os.urandom(12).hex()}")
+        state.in_flight[call.request_id] = call
+        status = CLIENT_CLOSED_STATUS
+        try:
+            status = await self._respond(call, receive, send)
+        finally:
+            del state.in_flight[call.request_id]
+            seconds = time.monotonic() - call.began
+            for notify in state.ended:
+                notify(call, status, seconds)
+
+    async def _respond(self, call: Call, receive: Receive, send: Send) -> int:
+        """Answer a request, whatever happens; returns the status."""
+        try:
+            async with asyncio.timeout(self._state.settings.request_seconds):
+                return await self._serve(call, receive, send)
+        except ClientLeft:
+            return CLIENT_CLOSED_STATUS
+        except asyncio.CancelledError:
+            ending = Problem(503, "shutting_down", "the server is shutting down; try again", retry_after=1.0)
+            await self._send_problem(call, ending, send)
+            raise
+        except Exception as error:  # noqa: BLE001 - every fault is an answer
+            problem = self._problem_of(call, error)
+            await self._send_problem(call, problem, send)
+            return problem.status
+
+    async def _serve(self, call: Call, receive: Receive, send: Send) -> int:
+        state, scope = self._state, call.scope
+        raw: list[tuple[bytes, bytes]] = scope["headers"]
+        headers = call.headers
+        size = 0
+        for name, value in raw:
+            size += len(name) + len(value)
+            headers.setdefault(name, value)
+        call.path = _path_of(scope)
+        if size > state.settings.max_header_bytes:
+            raise Problem(
+                431, "headers_too_large", f"the headers have more than {state.settings.max_header_bytes:,} bytes"
+            )
+        for guard in state.guards:
+            if (answered := guard(call)) is not None:
+                return await _send_answer(call, answered, send)
+        call.route, call.params = route, _ = state.routes.find(scope["method"], call.path)
+        if route.scope is not PUBLIC:
+            call.caller = await state.authenticator.caller_of(raw)
+            if route.scope not in call.caller.scopes:
+                raise _forbidden(call)
+        if route.request is not None:
+            call.body = await self._read_body(headers, receive)
+            call.parsed = route.request.model_validate_json(call.body)
+        work = self._work(call, send)
+        caller = call.caller
+        if caller.tenant is None and caller.key is None:
+            return await until_client_leaves(work, receive)
+        with tagged(caller.tenant, key=caller.key):
+            return await until_client_leaves(work, receive)
+
+    async def _work(self, call: Call, send: Send) -> int:
+        answer = await call.route.handler(call)
+        if isinstance(answer, Answer):
+            return await _send_answer(call, answer, send)
+        call.sender = StreamSender(answer, send, _common(call), self._state.settings.ping_seconds)
+        await call.sender.send_all()
+        return 200
+
+    async def _read_body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+        most = self._state.settings.max_body_bytes
+        length = headers.get(b"content-length", b"")
+        if length.isdigit() and len(length) < 20 and int(length) > most:
+            raise _too_large(most)
+        message = await receive()
+        parts: list[bytes] = []
+        size = 0
+        while message["type"] == "http.request":
+            part: bytes = message.get("body", b"")
+            size += len(part)
+            if size > most:
+                raise _too_large(most)
+            if not message.get("more_body", False):
+                return b"".join([*parts, part]) if parts else part
+            parts.append(part)
+            message = await receive()
+        raise ClientLeft
+
+    def _problem_of(self, call: Call, error: Exception) -> Problem:
+        if isinstance(error, Problem):
+            return error
+        if isinstance(error, GatewayError):
+            return call.problem_of(error)
+        if isinstance(error, ValidationError):
+            return problems.of_validation(error)
+        if isinstance(error, TimeoutError):
+            seconds = self._state.settings.request_seconds
+            return Problem(504, "deadline_exceeded", f"the answer took more than {seconds:g} s", should_retry=False)
+        log.error("%s: %s %s failed", call.request_id, call.scope["method"], call.path, exc_info=error)
+        return problems.unexpected(call.request_id)
+
+    async def _send_problem(self, call: Call, problem: Problem, send: Send) -> None:
+        if call.sender is not None and call.sender.started:
+            await call.sender.send_error(problem)
+            return
+        surface = call.route.surface if call.route is not None else self._state.routes.surface_of(call.path)
+        surface = surface or self._fallback
+        answer = Answer(surface.error(problem), problem.status, surface.media_type, problem.raw_headers())
+        if problem.status in (413, 431):
+            # What the client is still sending would be read as its next request.
+            answer.headers.append((b"connection", b"close"))
+        await _send_answer(call, answer, send)
+
+
+def _path_of(scope: Any) -> str:
+    """Return the path without the server's root path, which a proxy may or may not have removed."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    for _ in range(2):
+        if root and path.startswith(f"{root}/"):
+            path = path[len(root) :]
+    return path
+
+
+def _common(call: Call) -> RawHeaders:
+    return [(REQUEST_ID, call.request_id.encode()), *call.extra]
+
+
+async def _send_answer(call: Call, answer: Answer, send: Send) -> int:
+    await send(
+        {
+            "type": "http.response.start",
+            "status": answer.status,
+            "headers": [*answer.raw_headers(), *_common(call)],
+        }
+    )
+    await send({"type": "http.response.body", "body": answer.body})
+    return answer.status
+
+
+def _forbidden(call: Call) -> Problem:
+    scope = call.route.scope
+    if call.caller.key is None:
+        return Problem(
+            401,
+            "key_required",
+            f"this route needs a key with the scope {scope!r}; make one with `hf-gateway keys create`",
+            headers=((b"www-authenticate", b"Bearer"),),
+        )
+    return Problem(403, "scope_missing", f"this route needs a key with the scope {scope!r}, which yours does not have")
+
+
+def _too_large(most: int) -> Problem:
+    return Problem(413, "body_too_large", f"the body has more than {most:,} bytes")

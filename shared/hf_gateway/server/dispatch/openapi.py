@@ -1,0 +1,107 @@
+"""The OpenAPI 3.1 document, made of the route table."""
+
+import re
+from typing import Any
+
+from pydantic.json_schema import models_json_schema
+
+from hf_gateway._version import __version__
+from hf_gateway.server.access.caller import PUBLIC
+from hf_gateway.server.dispatch.routing import Route, RouteTable
+
+_REFERENCE = "#/components/schemas/{model}"
+_COMMON = {400: "the request is invalid", 431: "the headers are too large"}
+_WITH_KEY = {401: "there is no valid credential", 403: "the credential does not have the scope"}
+_WITH_BODY = {413: "the body is too large"}
+_WORDS = {
+    402: "a budget is used up",
+    404: "there is no such model",
+    405: "the method is not allowed",
+    412: "the vectors would be of another space than the request demands",
+    429: "too many requests",
+    500: "the server failed",
+    501: "the model cannot do this",
+    502: "a target failed",
+    503: "nothing can serve the request now",
+    504: "the answer took too long",
+}
+
+
+def openapi_document(table: RouteTable, root_path: str = "") -> dict[str, Any]:
+    """Return the document.
+
+    Args:
+        table: the routes.
+        root_path: the path under which a proxy serves them.
+    """
+    models = [
+        *((route.request, "validation") for route in table if route.request is not None),
+        *((route.answer, "serialization") for route in table if route.answer is not None),
+    ]
+    names, definitions = models_json_schema(list(dict.fromkeys(models)), ref_template=_REFERENCE)  # type: ignore[arg-type]
+    paths: dict[str, Any] = {}
+    for route in table:
+        operation = _operation(route, names)
+        paths.setdefault(re.sub(r":path\}", "}", route.path), {})[route.method.lower()] = operation
+    document: dict[str, Any] = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "hf-gateway",
+            "version": __version__,
+            "description": "Chains of models behind the APIs that clients already speak.",
+        },
+        "paths": paths,
+        "components": {
+            "schemas": definitions.get("$defs", {}),
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+        "tags": [{"name": surface.name} for surface in table.surfaces],
+    }
+    if root_path:
+        document["servers"] = [{"url": root_path}]
+    return document
+
+
+def _operation(route: Route, names: Any) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "summary": route.summary,
+        "tags": [route.surface.name],
+        "operationId": _operation_id(route),
+        "responses": {"200": _success(route, names)},
+    }
+    if parameters := re.findall(r"\{(\w+)(?::path)?\}", route.path):
+        made["parameters"] = [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+            for name in parameters
+        ]
+    if route.scope is not PUBLIC:
+        made["security"] = [{"key": []}]
+        made["description"] = f"Needs the scope `{route.scope}`."
+    if route.request is not None:
+        made["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": names[route.request, "validation"]}},
+        }
+    errors = dict(_COMMON)
+    if route.scope is not PUBLIC:
+        errors |= _WITH_KEY
+    if route.request is not None:
+        errors |= _WITH_BODY | {status: _WORDS[status] for status in (429, 500, 503, 504)}
+    for status in route.statuses:
+        errors[status] = _WORDS[status]
+    media_type = route.surface.media_type.decode().partition(";")[0]
+    for status, words in sorted(errors.items()):
+        made["responses"][str(status)] = {"description": words, "content": {media_type: {"schema": {}}}}
+    return made
+
+
+def _operation_id(route: Route) -> str:
+    return f"{route.method.lower()}_{re.sub(r'[^a-z0-9]+', '_', route.path.lower()).strip('_') or 'root'}"
+
+
+def _success(route: Route, names: Any) -> dict[str, Any]:
+    schema = names[route.answer, "serialization"] if route.answer is not None else {}
+    content: dict[str, Any] = {route.media_type: {"schema": schema}}
+    if route.streams:
+        content["text/event-stream"] = {"schema": {"type": "string"}}
+    return {"description": "the answer", "content": content}

@@ -1,0 +1,143 @@
+"""The route table: what each surface answers, who may call it, and how it is described.
+
+One row decides everything about a route: its path, the scope that it needs, the models of its body and of its answer. Whatever is
+not in the table does not exist, and a row without a scope does not start.
+"""
+
+import re
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from pydantic import BaseModel
+
+from hf_gateway.server.access.caller import PUBLIC, SCOPES
+from hf_gateway.server.dispatch.call import Answer, Call, Stream
+from hf_gateway.server.problems import Problem
+
+Handler = Callable[[Call], Awaitable[Answer | Stream]]
+_PARAMETER = re.compile(r"\{(\w+)(:path)?\}")
+
+
+@dataclass(frozen=True)
+class Surface:
+    """A family of routes that clients of one kind call."""
+
+    name: str
+    """Its name, which is the tag in the OpenAPI document."""
+    error: Callable[[Problem], bytes]
+    """Writes a problem as this surface's body of an error."""
+    prefixes: tuple[str, ...] = ()
+    """Beginnings of paths whose unknown ones answer in this surface's form."""
+    media_type: bytes = b"application/json"
+    """Type of the body of an error."""
+
+
+@dataclass(frozen=True)
+class Route:
+    """One row of the table."""
+
+    method: str
+    """GET, POST and so on; GET answers HEAD, too."""
+    path: str
+    """The path; `{name}` is one segment, `{name:path}` is any number of them."""
+    surface: Surface
+    """The surface, which writes errors in its own form."""
+    scope: str
+    """The scope that a caller needs; PUBLIC for none."""
+    handler: Handler
+    """Answers a call."""
+    summary: str
+    """What it does, for the OpenAPI document."""
+    request: type[BaseModel] | None = None
+    """The model of the body; None if the body is not read."""
+    answer: type[BaseModel] | None = None
+    """The model of the answer; None for one that is not a JSON object."""
+    streams: bool = False
+    """Whether the answer may be a stream."""
+    media_type: str = "application/json"
+    """Type of the answer."""
+    statuses: tuple[int, ...] = ()
+    """Statuses of its answers beside 200 and those that every route has."""
+    browser: bool = False
+    """Whether a browser's page of another origin may call it without being listed."""
+
+
+class RouteTable:
+    """The rows, found by method and path."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        """Check and order the rows. Raises ValueError for a row without a scope, or two rows for the same requests."""
+        self.routes = tuple(routes)
+        self._fixed: dict[str, dict[str, Route]] = {}
+        self._patterns: list[tuple[re.Pattern[str], dict[str, Route]]] = []
+        by_shape: dict[str, dict[str, Route]] = {}
+        for route in self.routes:
+            if route.scope not in (*SCOPES, PUBLIC):
+                raise ValueError(f"the route {route.method} {route.path} has no scope: {route.scope!r}")
+            methods = by_shape.setdefault(route.path, {})
+            for method in (route.method, "HEAD") if route.method == "GET" else (route.method,):
+                if method in methods and method != "HEAD":
+                    raise ValueError(f"the route {route.method} {route.path} is there twice")
+                methods[method] = route
+        for path, methods in by_shape.items():
+            if "{" in path:
+                self._patterns.append((_pattern(path), methods))
+            else:
+                self._fixed[path] = methods
+        self.surfaces = tuple(dict.fromkeys(route.surface for route in self.routes))
+
+    def __iter__(self) -> Iterator[Route]:
+        """Iterate over the rows."""
+        return iter(self.routes)
+
+    def find(self, method: str, path: str) -> tuple[Route, Mapping[str, str]]:
+        """Return the row of a request, and the parameters of its path.
+
+        Args:
+            method: of the request.
+            path: decoded, without the server's root path.
+
+        Raises:
+            Problem: 404 or 405.
+        """
+        methods, params = self._methods(path)
+        if methods is None:
+            raise Problem(404, "not_found", f"there is no route {path[:200]!r}")
+        route = methods.get(method)
+        if route is None:
+            allowed = ", ".join(sorted(methods))
+            raise Problem(
+                405,
+                "method_not_allowed",
+                f"{path[:200]} answers {allowed}, not {method[:20]}",
+                headers=((b"allow", allowed.encode()),),
+            )
+        return route, params
+
+    def surface_of(self, path: str) -> Surface | None:
+        """Return the surface in whose form an error of a path is written: its route's, or that of its beginning."""
+        methods, _ = self._methods(path)
+        if methods:
+            return next(iter(methods.values())).surface
+        for surface in self.surfaces:
+            if path.startswith(surface.prefixes or ("\0",)):
+                return surface
+        return None
+
+    def _methods(self, path: str) -> tuple[dict[str, Route] | None, Mapping[str, str]]:
+        methods = self._fixed.get(path)
+        if methods is not None:
+            return methods, {}
+        for pattern, methods in self._patterns:
+            if (found := pattern.fullmatch(path)) is not None:
+                return methods, found.groupdict()
+        return None, {}
+
+
+def _pattern(path: str) -> re.Pattern[str]:
+    """Return the expression of a path with parameters."""
+    made, end = "", 0
+    for found in _PARAMETER.finditer(path):
+        made += re.escape(path[end : found.start()]) + f"(?P<{found[1]}>{'.+' if found[2] else '[^/]+'})"
+        end = found.end()
+    return re.compile(made + re.escape(path[end:]), re.DOTALL)

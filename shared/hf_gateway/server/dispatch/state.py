@@ -1,0 +1,41 @@
+"""What a running server holds: its settings, the chains in force, who may call, the requests under way."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from hf_gateway.server.access.caller import Anonymous, Authenticator
+from hf_gateway.server.dispatch.call import Answer, Call
+from hf_gateway.server.dispatch.chains import ChainTable
+from hf_gateway.server.dispatch.routing import RouteTable
+from hf_gateway.settings.server import ServerSettings
+
+
+@dataclass(eq=False)
+class ServerState:
+    """The state of one server process."""
+
+    settings: ServerSettings
+    """Its settings."""
+    chains: ChainTable
+    """The chains in force; replaced whole by a reload."""
+    routes: RouteTable
+    """The route table."""
+    config: str | None = None
+    """The config file; None for the one in force."""
+    authenticator: Authenticator = field(default_factory=Anonymous)
+    """Finds the caller of a request."""
+    guards: list[Callable[[Call], Answer | None]] = field(default_factory=list)
+    """Called with each request before its caller is looked up; may raise Problem, answer by itself, or add headers."""
+    unready: dict[str, str] = field(default_factory=dict)
+    """Why the server is not ready, by what is missing; empty for ready."""
+    in_flight: dict[str, Call] = field(default_factory=dict)
+    """The requests under way, by their ids."""
+    ended: list[Callable[[Call, int, float], None]] = field(default_factory=list)
+    """Called with each request that has ended, its HTTP status and its seconds."""
+    draining: bool = False
+    """Whether the server is about to end: it accepts nothing new."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are welcome."""
+        return not self.unready and not self.draining

@@ -1,0 +1,113 @@
+"""Sending answers: whole ones, and streams with pings, while a watcher notices that the client has left.
+
+A client that leaves stops the work at once, also that of a whole answer and before the first piece of a stream: its task is
+cancelled, and with it the request to the target.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from typing import Any, TypeVar
+
+from hf_gateway.server.dispatch.call import RawHeaders, Stream
+from hf_gateway.server.problems import Problem
+
+T = TypeVar("T")
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+class ClientLeft(Exception):
+    """The client has closed the connection before the end of its answer."""
+
+
+async def until_client_leaves(work: Coroutine[Any, Any, T], receive: Receive) -> T:
+    """Return the result of the work of a request; cancel it as soon as its client leaves.
+
+    Args:
+        work: what to do.
+        receive: of ASGI, after the body was read.
+
+    Raises:
+        ClientLeft: the client left, and the work has ended.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    left = False
+
+    async def watch() -> None:
+        nonlocal left
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        left = True
+        task.cancel()
+
+    watcher = asyncio.create_task(watch())
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if not left:
+            raise
+        task.uncancel()
+        raise ClientLeft from None
+    finally:
+        watcher.cancel()
+
+
+class StreamSender:
+    """Sends one stream: its head with the first piece, pings while it is silent, its end."""
+
+    def __init__(self, stream: Stream, send: Send, headers: RawHeaders, ping_seconds: float) -> None:
+        """Begin.
+
+        Args:
+            stream: what to send.
+            send: of ASGI.
+            headers: those that every answer has.
+            ping_seconds: after how many silent seconds a ping is sent.
+        """
+        self._stream, self._send, self._headers = stream, send, headers
+        self._ping_seconds = ping_seconds
+        self._loop = asyncio.get_running_loop()
+        self._last = self._loop.time()
+        self.started = False
+        """Whether the head was sent, so that an error cannot have a status of its own."""
+
+    async def send_all(self) -> None:
+        """Send the stream to its end. Raises what its source raises; `started` says whether an answer has begun."""
+        pings = self._loop.create_task(self._send_pings()) if self._stream.ping else None
+        try:
+            async with contextlib.aclosing(self._stream.pieces) as pieces:  # type: ignore[type-var]
+                async for piece in pieces:
+                    await self._send_piece(piece)
+        finally:
+            if pings is not None:
+                pings.cancel()
+        await self._send_piece(b"", more=False)
+
+    async def send_error(self, problem: Problem) -> None:
+        """End a stream that has begun with the event of an error."""
+        await self._send_piece(self._stream.error(problem))
+        await self._send_piece(b"", more=False)
+
+    async def _send_piece(self, piece: bytes, *, more: bool = True) -> None:
+        if not self.started:
+            self.started = True
+            await self._send(
+                {
+                    "type": "http.response.start",
+                    "status": 200,
+                    "headers": [*self._stream.raw_headers(), *self._headers],
+                }
+            )
+        self._last = self._loop.time()
+        await self._send({"type": "http.response.body", "body": piece, "more_body": more})
+
+    async def _send_pings(self) -> None:
+        while True:
+            silent = self._loop.time() - self._last
+            if silent >= self._ping_seconds:
+                await self._send_piece(self._stream.ping)
+                silent = 0.0
+            await asyncio.sleep(self._ping_seconds - silent)

@@ -1,0 +1,157 @@
+"""Running the application: uvicorn with its settings, one process or several, and how it ends."""
+
+import os
+import signal
+import socket
+import sys
+from importlib.util import find_spec
+from typing import Any
+
+import uvicorn
+
+from hf_gateway.errors import ConfigError
+from hf_gateway.server.app import app_of, build_state
+from hf_gateway.server.dispatch.state import ServerState
+from hf_gateway.settings.server import PREFIX, ServerSettings
+from hf_gateway.values.kinds import kind_of
+from hf_gateway.values.logs import logger
+from hf_gateway.values.target import Target
+
+log = logger(__name__)
+
+_BACKLOG_CONNECTIONS = 2048
+"""How many connections may wait to be accepted."""
+_FOR_WORKERS = ("host", "root_path", "grace", "insecure_no_auth")
+"""Settings that flags may change and that each worker process needs."""
+
+
+class GatewayServer(uvicorn.Server):
+    """uvicorn's server, which reports that it is not ready from the first signal on."""
+
+    def __init__(self, config: uvicorn.Config, state: ServerState) -> None:
+        """state: whose `draining` is set."""
+        super().__init__(config)
+        self._gateway = state
+
+    def handle_exit(self, sig: int, frame: Any) -> None:  # noqa: ARG002
+        """Begin to end: readiness goes at once, requests under way have the time of `grace`; a second SIGINT ends at once.
+
+        uvicorn's own would raise the signal again in the end, so that a process that ended well would seem killed.
+
+        Args:
+            sig: the signal.
+            frame: where it arrived.
+        """
+        self._gateway.draining = True
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
+
+
+def uvicorn_config(app: Any, settings: ServerSettings) -> uvicorn.Config:
+    """Return uvicorn's configuration.
+
+    Args:
+        app: the application, or its import string for several processes.
+        settings: of the server.
+    """
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        workers=settings.workers,
+        loop="uvloop" if find_spec("uvloop") is not None else "asyncio",
+        http="httptools" if find_spec("httptools") is not None else "h11",
+        ws="none",
+        lifespan="on",
+        root_path=settings.root_path,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        date_header=True,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies) or None,
+        timeout_graceful_shutdown=max(1, round(settings.grace)),
+        h11_max_incomplete_event_size=settings.max_header_bytes,
+        backlog=_BACKLOG_CONNECTIONS,
+    )
+
+
+def bound_socket(host: str, port: int) -> socket.socket:
+    """Return a socket that listens at an address. Raises ConfigError if it cannot.
+
+    Args:
+        host: a name or an address.
+        port: 0 for a free one.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listening = socket.socket(family, kind, protocol)
+        if os.name == "posix":
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+    except OSError as error:
+        raise ConfigError(f"cannot listen at {host}:{port}: {error.strerror or error}") from None
+    listening.set_inheritable(True)
+    return listening
+
+
+def shown_address(listening: socket.socket) -> str:
+    """Return the URL of a socket's address."""
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def serve(settings: ServerSettings, config: str | None = None) -> int:
+    """Serve until a signal; returns the exit code.
+
+    Args:
+        settings: of the server.
+        config: the config file; by default the one in force.
+
+    Raises:
+        ConfigError: an invalid chain, or an address that is not free.
+    """
+    state = build_state(settings, config)
+    listening = bound_socket(settings.host, settings.port)
+    with listening:
+        # From here on connections wait for the application rather than being refused.
+        listening.listen(_BACKLOG_CONNECTIONS)
+        _announce(state, shown_address(listening))
+        if settings.workers > 1:
+            return _serve_in_workers(settings, config, listening)
+        GatewayServer(uvicorn_config(app_of(state), settings), state).run(sockets=[listening])
+    return 0
+
+
+def _announce(state: ServerState, url: str) -> None:
+    """Print where the server listens and what it serves; a warning where each worker loads its own model."""
+    chains = ", ".join(f"{chain.name} ({chain.task}: {chain.model})" for chain in state.chains)
+    sys.stderr.write(f"hf-gateway serves {chains or 'no chains'}\n")
+    if state.settings.workers > 1:
+        held = [chain.name for chain in state.chains if any(map(_holds_model, chain.gateway.targets))]
+        if held:
+            sys.stderr.write(
+                f"hf-gateway: warning: {state.settings.workers} workers load the models of {', '.join(held)} "
+                f"{state.settings.workers} times\n"
+            )
+    sys.stdout.write(f"{url}\n")
+    sys.stdout.flush()
+
+
+def _holds_model(target: Target) -> bool:
+    kind = kind_of(target.kind)
+    return kind.in_process and kind.needs_model
+
+
+def _serve_in_workers(settings: ServerSettings, config: str | None, listening: socket.socket) -> int:
+    from uvicorn.supervisors import Multiprocess
+
+    for name in _FOR_WORKERS:
+        os.environ[f"{PREFIX}{name.upper()}"] = str(getattr(settings, name))
+    if config is not None:
+        os.environ["HF_GATEWAY_CONFIG"] = config
+    made = uvicorn_config("hf_gateway.server:app", settings)
+    Multiprocess(made, [listening]).run()
+    return 0

@@ -1,0 +1,88 @@
+"""Operation: whether the process lives, whether it is ready, its version, its metrics, its OpenAPI document."""
+
+from pydantic import BaseModel
+
+from hf_gateway._version import __version__
+from hf_gateway.server import problems
+from hf_gateway.server.access.caller import PUBLIC
+from hf_gateway.server.dispatch.call import TEXT, Answer, Call
+from hf_gateway.server.dispatch.routing import Route, Surface
+from hf_gateway.server.problems import Problem
+from hf_gateway.wire.json import dumps
+
+
+def write_problem(problem: Problem) -> bytes:
+    """Return the body of an error: `{"error": message, "code": code}`."""
+    return dumps(problems.as_dict(problem))
+
+
+SURFACE = Surface("operation", write_problem)
+
+
+class Version(BaseModel):
+    """The version of the server."""
+
+    name: str
+    """Always `hf-gateway`."""
+    version: str
+    """Its version."""
+
+
+async def live(_: Call) -> Answer:
+    """Answer "ok": the process serves requests. Reads no file, sends no request."""
+    return Answer(b"ok", media_type=TEXT)
+
+
+async def ready(call: Call) -> Answer:
+    """Answer in one word whether requests are welcome; a caller who may read learns why not."""
+    state = call.state
+    if state.ready:
+        return Answer(b"ready", media_type=TEXT)
+    word = b"draining" if state.draining else b"unready"
+    return Answer(word, 503, TEXT, [(b"retry-after", b"1")])
+
+
+async def version(_: Call) -> Answer:
+    """Answer with the version."""
+    return Answer(dumps({"name": "hf-gateway", "version": __version__}))
+
+
+async def metrics(_: Call) -> Answer:
+    """Answer with the metrics of this process, in Prometheus's text format."""
+    import asyncio
+
+    from prometheus_client import REGISTRY, exposition
+
+    body = await asyncio.to_thread(exposition.generate_latest, REGISTRY)
+    return Answer(body, media_type=exposition.CONTENT_TYPE_LATEST.encode())
+
+
+async def openapi(call: Call) -> Answer:
+    """Answer with the OpenAPI document."""
+    import json
+
+    from hf_gateway.server.dispatch.openapi import openapi_document
+
+    return Answer(json.dumps(openapi_document(call.state.routes, call.settings.root_path)).encode())
+
+
+ROUTES = (
+    Route("GET", "/livez", SURFACE, PUBLIC, live, "Whether the process lives", media_type="text/plain"),
+    Route("GET", "/health", SURFACE, PUBLIC, live, "Whether the process lives", media_type="text/plain"),
+    Route("GET", "/healthz", SURFACE, PUBLIC, live, "Whether the process lives", media_type="text/plain"),
+    Route(
+        "GET",
+        "/readyz",
+        SURFACE,
+        PUBLIC,
+        ready,
+        "Whether requests are welcome",
+        media_type="text/plain",
+        statuses=(503,),
+    ),
+    Route("GET", "/version", SURFACE, PUBLIC, version, "The version of the server", answer=Version),
+    Route(
+        "GET", "/metrics", SURFACE, "metrics", metrics, "Metrics in Prometheus's text format", media_type="text/plain"
+    ),
+    Route("GET", "/openapi.json", SURFACE, PUBLIC, openapi, "This document"),
+)

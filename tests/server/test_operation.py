@@ -1,0 +1,126 @@
+"""Health, readiness, version, metrics, the OpenAPI document, and the process itself."""
+
+import json
+import signal
+
+import httpx
+import pytest
+
+from tests.support.gateway_server import RunningServer, ServerProcess, gateway_server
+
+
+@pytest.mark.parametrize("path", ["/livez", "/health", "/healthz"])
+def test_a_process_that_lives_says_ok(client: httpx.Client, path: str) -> None:
+    answer = client.get(path)
+    assert (answer.status_code, answer.text) == (200, "ok")
+    assert client.head(path).status_code == 200
+
+
+def test_readiness_is_one_word(server: RunningServer, client: httpx.Client) -> None:
+    assert (client.get("/readyz").status_code, client.get("/readyz").text) == (200, "ready")
+    server.state.unready["database"] = "postgresql://user:secret@db/x does not answer"
+    answer = client.get("/readyz")
+    assert (answer.status_code, answer.text) == (503, "unready")
+    assert client.get("/livez").status_code == 200
+
+
+def test_each_answer_has_an_id_of_its_own(client: httpx.Client) -> None:
+    ids = {client.get(path).headers["x-request-id"] for path in ("/livez", "/livez", "/nowhere", "/v1/models")}
+    assert len(ids) == 4
+
+
+def test_the_version_is_the_packages(client: httpx.Client) -> None:
+    from hf_gateway import __version__
+
+    assert client.get("/version").json() == {"name": "hf-gateway", "version": __version__}
+
+
+def test_metrics_are_in_prometheus_format(client: httpx.Client) -> None:
+    answer = client.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    assert "# HELP python_info" in answer.text
+
+
+def test_the_document_lists_every_route(client: httpx.Client) -> None:
+    from hf_gateway.server.app import ROUTES
+
+    document = client.get("/openapi.json").json()
+    assert document["openapi"] == "3.1.0"
+    listed = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
+    assert listed == {(route.method, route.path.replace(":path}", "}")) for route in ROUTES}
+    ids = [operation["operationId"] for methods in document["paths"].values() for operation in methods.values()]
+    assert len(ids) == len(set(ids))
+
+
+def test_a_proxys_root_path_is_in_the_document_and_cut_from_paths() -> None:
+    with gateway_server(root_path="/ai") as running, running.client() as client:
+        assert client.get("/openapi.json").json()["servers"] == [{"url": "/ai"}]
+        assert client.get("/ai/livez").text == "ok"
+        assert client.get("/livez").text == "ok"
+
+
+def test_headers_that_are_too_large_are_refused(client: httpx.Client) -> None:
+    answer = client.get("/livez", headers={"x-filling": "x" * 40_000})
+    assert answer.status_code == 431
+
+
+def test_a_body_that_is_too_large_is_refused_with_and_without_its_length() -> None:
+    with gateway_server(max_body_bytes=1000) as running, running.client() as client:
+        body = json.dumps({"input": "x" * 2000}).encode()
+        for content in (body, iter([body[:600], body[600:]])):
+            answer = client.post("/v1/embeddings", content=content)
+            assert answer.status_code == 413
+            assert "1,000 bytes" in answer.json()["error"]["message"]
+        assert client.post("/v1/embeddings", json={"input": "short"}).status_code == 200
+
+
+def test_a_fault_of_the_program_shows_its_id_alone(server: RunningServer, client: httpx.Client) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("secret words")
+
+    server.state.chains.find = fail  # type: ignore[method-assign]
+    answer = client.post("/v1/embeddings", json={"input": "x"})
+    assert answer.status_code == 500
+    assert "secret words" not in answer.text
+    assert answer.headers["x-request-id"] in answer.json()["error"]["message"]
+
+
+def test_a_process_prints_its_address_and_ends_with_sigterm() -> None:
+    with ServerProcess() as process, process.client() as client:
+        assert client.get("/readyz").text == "ready"
+        vectors = client.post("/v1/embeddings", json={"input": ["a", "b"]}).json()["data"]
+        assert [len(each["embedding"]) for each in vectors] == [64, 64]
+        process.signal(signal.SIGTERM)
+        assert process.wait() == 0
+    assert "docs (embedding: docs)" in process.log
+    assert "Traceback" not in process.log
+
+
+def test_a_server_without_any_configuration_serves_the_model_in_this_process() -> None:
+    with ServerProcess(None) as process, process.client() as client:
+        (found,) = client.get("/v1/models").json()["data"]
+        assert (found["id"], found["model"]) == ("default", "sentence-transformers/all-MiniLM-L6-v2")
+
+
+def test_workers_share_the_port_and_warn_of_models_that_each_loads() -> None:
+    config = '[chains.here]\ntargets = ["local:sentence-transformers/all-MiniLM-L6-v2"]\n'
+    with ServerProcess(config, "--workers", "2") as process, process.client() as client:
+        assert client.get("/v1/models").json()["data"][0]["id"] == "here"
+        process.signal(signal.SIGTERM)
+        assert process.wait() == 0
+    assert "2 workers load the models of here 2 times" in process.log
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--addr", "8080"), "--addr is [HOST]:PORT"),
+        (("--workers", "0"), "workers: Input should be greater than or equal to 1"),
+        (("--root-path", "ai"), "root_path begins with a slash"),
+    ],
+)
+def test_a_wrong_flag_is_wrong_usage(flags: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from hf_gateway.cli import main
+
+    assert main(["serve", *flags]) == 2
+    assert words in capsys.readouterr().err

@@ -1,0 +1,70 @@
+"""The route table: every row has a scope, paths lead to one row, errors have the form of their surface."""
+
+import contextlib
+import http.client
+
+import httpx
+import pytest
+
+from tests.support.gateway_server import RunningServer
+from tests.support.late import COLLECTED
+
+if COLLECTED:
+    from hf_gateway.server.access.caller import PUBLIC, Caller
+    from hf_gateway.server.app import ROUTES
+    from hf_gateway.server.dispatch.call import Answer, Call
+    from hf_gateway.server.dispatch.routing import Route, RouteTable
+    from hf_gateway.server.surfaces.operation import SURFACE
+
+
+async def nothing(call: "Call") -> "Answer":
+    return Answer()
+
+
+@pytest.mark.parametrize("scope", ["", "everything", None])
+def test_a_route_without_a_scope_does_not_start(scope: str | None) -> None:
+    with pytest.raises(ValueError, match="GET /x has no scope"):
+        RouteTable([Route("GET", "/x", SURFACE, scope, nothing, "x")])  # type: ignore[arg-type]
+
+
+def test_two_rows_for_the_same_requests_do_not_start() -> None:
+    row = Route("GET", "/x", SURFACE, PUBLIC, nothing, "x")
+    with pytest.raises(ValueError, match="GET /x is there twice"):
+        RouteTable([row, row])
+
+
+def test_an_unknown_path_answers_404_in_the_form_of_its_surface(client: httpx.Client) -> None:
+    of_openai = client.post("/v1/responses", json={})
+    assert of_openai.status_code == 404
+    assert of_openai.json()["error"]["type"] == "not_found_error"
+    elsewhere = client.get("/nowhere")
+    assert elsewhere.status_code == 404
+    assert elsewhere.json() == {"error": "there is no route '/nowhere'", "code": "not_found"}
+
+
+def test_a_wrong_method_answers_405_with_the_right_ones(client: httpx.Client) -> None:
+    answer = client.get("/v1/embeddings")
+    assert answer.status_code == 405
+    assert answer.headers["allow"] == "POST"
+
+
+@pytest.mark.parametrize("path", ["/livez/", "//livez", "/LIVEZ", "/v1/../livez", "/livez%00", "/%2e/livez"])
+def test_a_path_that_is_merely_similar_leads_nowhere(server: RunningServer, path: str) -> None:
+    # The library for clients would write some of these in the usual form.
+    connection = http.client.HTTPConnection(server.url.partition("//")[2], timeout=60)
+    with contextlib.closing(connection):
+        connection.request("GET", path)
+        assert connection.getresponse().status == 404
+
+
+def test_every_route_but_the_public_ones_is_refused_to_a_caller_without_its_scope(server: RunningServer) -> None:
+    class Nobody:
+        async def caller_of(self, headers: object) -> Caller:
+            return Caller(key="k", scopes=frozenset())
+
+    server.state.authenticator = Nobody()  # type: ignore[assignment]
+    with server.client() as client:
+        for route in ROUTES:
+            path = route.path.replace("{id:path}", "x").replace("{id}", "x")
+            answer = client.request(route.method, path, content=b"{}")
+            assert (answer.status_code == 403) == (route.scope != PUBLIC), route.path
