@@ -37,7 +37,7 @@ _fresh = count(1000)
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # With an activation that no graph is built for from weights, so that it has to be converted.
-    return encoder(tmp_path_factory.mktemp("models") / "bert", prompts={"query": "what is "}, hidden_act="silu")
+    return encoder(tmp_path_factory.mktemp("models") / "bert", prompts={"query": "what is "}, hidden_act="mish")
 
 
 @pytest.fixture(scope="module")
@@ -241,6 +241,7 @@ def test_a_repositorys_onnx_file_is_run_without_torch_and_the_log_says_that_nobo
         ("config.json", {"model_type": "albert"}, "a graph of the family 'albert' is used only if torch is installed"),
         ("tokenizer_config.json", {"do_lower_case": False}, "its tokenizer.json and its settings differ on lower case"),
         ("tokenizer_config.json", {"padding_side": "left"}, "its tokenizer pads on the left"),
+        ("tokenizer_config.json", {"truncation_side": "left"}, "its tokenizer cuts long texts on the left"),
         (
             "sentence_bert_config.json",
             {"max_seq_length": 1000},

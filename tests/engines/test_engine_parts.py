@@ -231,6 +231,11 @@ def test_dense_layers_are_those_of_sentence_transformers(activation: str, bias: 
     np.testing.assert_allclose(head(hidden, np.ones((3, 2), np.int64)), expected, atol=1e-6)
 
 
+def test_the_last_token_of_a_text_without_tokens_is_zeros(tmp_path: Path) -> None:
+    head = Head(tmp_path, Layout("", "qwen3", 3, ("lasttoken",)))
+    assert head(np.ones((2, 2, 3), np.float32), np.array([[1, 1], [0, 0]])).tolist() == [[1.0] * 3, [0.0] * 3]
+
+
 def test_a_vector_of_zeros_stays_one_when_it_is_normalised(tmp_path: Path) -> None:
     head = Head(tmp_path, Layout("", "bert", 3, ("mean",), ("normalize",)))
     made = head(np.zeros((1, 2, 3), np.float32), np.ones((1, 2), np.int64))

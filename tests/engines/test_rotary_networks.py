@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from hf_gateway import Gateway, Target
 from hf_gateway.engines.networks.build import build_refusal
 from hf_gateway.errors import EngineFailed
-from tests.support.graph_vectors import GRAPHS, change, embed, rewrite, worst_cosine
+from tests.support.graph_vectors import GRAPHS, change, embed, embed_without_torch, rewrite, worst_cosine
 from tests.support.tiny_encoders import TEXTS, encoder, reference
 
 pytestmark = pytest.mark.xdist_group("torch")
@@ -38,6 +39,35 @@ SHAPES: dict[str, dict[str, dict[str, Any]]] = {
             "norm_eps": 1e-3,
         },
     },
+    "qwen3": {
+        "heads of six queries for two keys, wider than the tokens": {
+            "pooling": "lasttoken",
+            "hidden_size": 24,
+            "num_attention_heads": 6,
+            "num_key_value_heads": 2,
+            "head_dim": 10,
+            "num_hidden_layers": 3,
+        },
+        "windows in the last layers, biases": {
+            "pooling": "lasttoken",
+            "num_hidden_layers": 3,
+            "use_sliding_window": True,
+            "sliding_window": 5,
+            "max_window_layers": 1,
+            "attention_bias": True,
+        },
+        "an odd width and middle, scaled positions, the mean": {
+            "hidden_size": 33,
+            "intermediate_size": 7,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 3,
+            "head_dim": 4,
+            "rope_parameters": {"rope_type": "linear", "rope_theta": 50.0, "factor": 1.5},
+            "hidden_act": "gelu",
+            "rms_norm_eps": 1e-2,
+        },
+        "padding on the left": {"pooling": "lasttoken", "tokenizer_settings": {"padding_side": "left"}},
+    },
 }
 REFUSALS: dict[str, list[tuple[dict[str, Any], str]]] = {
     "modernbert": [
@@ -60,6 +90,23 @@ REFUSALS: dict[str, list[tuple[dict[str, Any], str]]] = {
         ({"norm_bias": True}, "the tensor 'embeddings.norm.bias' is missing"),
         ({"hidden_activation": "mish"}, "hidden_activation='mish', which is not one of gelu"),
         ({"num_hidden_layers": 1, "layer_types": None}, "have the tensor 'layers.1.attn.Wo.weight' and 5 more"),
+    ],
+    "qwen3": [
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "are scaled by 'yarn'"),
+        ({"rope_parameters": {"rope_type": "longrope"}}, "are scaled by 'longrope'"),
+        ({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}, "partial_rotary_factor=0.5"),
+        ({"is_causal": False}, "is_causal=False, which is not supported"),
+        ({"use_bidirectional_attention": True}, "use_bidirectional_attention=True, which is not supported"),
+        ({"num_key_value_heads": 3}, "num_key_value_heads=3, which does not divide 2"),
+        ({"head_dim": 10**9}, "head_dim=1000000000, not a whole number from 1 to"),
+        ({"head_dim": 8}, r"the tensor 'layers.0.self_attn.q_proj.weight' has the shape \(32, 32\), but by"),
+        ({"head_dim": 9_999_998}, "max_position_embeddings=64, too many for rotary positions"),
+        ({"attention_bias": True}, "the tensor 'layers.0.self_attn.q_proj.bias' is missing"),
+        ({"layer_types": ["sliding_attention"] * 2}, "use_sliding_window=False, which is not supported"),
+        (
+            {"layer_types": None, "use_sliding_window": True, "max_window_layers": 0},
+            "max_window_layers=0, not a whole number",
+        ),
     ],
 }
 
@@ -111,6 +158,54 @@ def test_modernbert_files_as_older_transformers_wrote_them_with_a_head_are_known
     )
     for engine in GRAPHS:
         assert worst_cosine(embed(folder, engine), expected) >= 0.99999, engine
+
+
+@pytest.fixture(scope="module")
+def qwen3(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As on the Hub: in bfloat16, with the names of a chat model, and padding on the left."""
+    import torch
+    from sentence_transformers.sentence_transformer.modules import Normalize
+
+    settings = {"padding_side": "left"}
+    folder = encoder(
+        tmp_path_factory.mktemp("hub") / "qwen3",
+        "qwen3",
+        pooling="lasttoken",
+        after=[Normalize()],
+        num_hidden_layers=3,
+        tokenizer_settings=settings,
+    )
+    theta = {"rope_theta": 10_000.0, "rope_scaling": None, "rope_parameters": None}
+    change(folder, architectures=["Qwen3ForCausalLM"], layer_types=None, dtype="bfloat16", **theta)
+    rewrite(folder, lambda found: {f"model.{name}": each.to(torch.bfloat16) for name, each in found.items()})
+    return folder
+
+
+@pytest.mark.parametrize("engine", GRAPHS)
+def test_a_causal_model_embeds_by_its_last_token_without_torch(qwen3: Path, engine: str) -> None:
+    name, vectors, log = embed_without_torch(str(qwen3), engine)
+    assert name == engine
+    assert worst_cosine(vectors, reference(qwen3).encode(list(TEXTS))) >= 0.99999
+    assert "its tokenizer pads" not in log
+
+
+def test_a_causal_model_without_modules_is_pooled_as_sentence_transformers_pools_it(
+    qwen3: Path, tmp_path: Path
+) -> None:
+    bare = Path(shutil.copytree(qwen3, tmp_path / "bare"))
+    for name in ("modules.json", "config_sentence_transformers.json"):
+        (bare / name).unlink()
+    expected = reference(bare).encode(list(TEXTS))
+    for engine in GRAPHS:
+        assert worst_cosine(embed(bare, engine), expected) >= 0.99999, engine
+
+
+def test_a_causal_model_that_is_not_built_is_left_to_torch(qwen3: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(qwen3, tmp_path / "scaled"))
+    change(model, rope_scaling={"rope_type": "dynamic", "factor": 2.0})
+    served = Gateway(str(model), [Target("local", options={"dtype": "fp32"})], truncate=True)
+    assert worst_cosine(served.embed(list(TEXTS)).vectors, reference(model).encode(list(TEXTS))) >= 0.99999
+    assert served.candidates[0].ability.engine().name == "sentence-transformers"
 
 
 @pytest.mark.parametrize(

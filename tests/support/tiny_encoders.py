@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 FAMILIES = ("bert", "mpnet", "distilbert", "roberta", "xlm-roberta")
-ROTARY_FAMILIES = ("modernbert",)
+ROTARY_FAMILIES = ("modernbert", "qwen3")
 """Those with rotary positions."""
 
 _TEXT = (
@@ -76,15 +76,28 @@ def tokenizer(family: str, folder: Path, **settings: Any) -> Any:
     return kind(**given, **settings)
 
 
-_BYTE_LEVEL = {"modernbert": (["[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"], "[CLS] $A [SEP]", {})}
-"""Special tokens, what is put around a text, and settings, of families whose tokenizers work on bytes."""
+_BYTE_LEVEL: Mapping[str, tuple[Mapping[str, str], str]] = {
+    "modernbert": (
+        {
+            "unk_token": "[UNK]",
+            "cls_token": "[CLS]",
+            "sep_token": "[SEP]",
+            "pad_token": "[PAD]",
+            "mask_token": "[MASK]",
+        },
+        "[CLS] $A [SEP]",
+    ),
+    "qwen3": ({"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}, "$A <|endoftext|>"),
+}
+"""Special tokens, and what is put around a text, of families whose tokenizers work on bytes."""
 
 
 def _byte_level_tokenizer(family: str, settings: Mapping[str, Any]) -> Any:
     import transformers
     from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
-    special, around, usual = _BYTE_LEVEL[family]
+    names, around = _BYTE_LEVEL[family]
+    special = list(names.values())
     trained = Tokenizer(models.BPE())
     trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     letters = pre_tokenizers.ByteLevel.alphabet()
@@ -93,14 +106,7 @@ def _byte_level_tokenizer(family: str, settings: Mapping[str, Any]) -> Any:
     )
     tokens = [(token, trained.token_to_id(token)) for token in special if token in around]
     trained.post_processor = processors.TemplateProcessing(single=around, special_tokens=tokens)
-    names = {
-        "unk_token": "[UNK]",
-        "cls_token": "[CLS]",
-        "sep_token": "[SEP]",
-        "pad_token": "[PAD]",
-        "mask_token": "[MASK]",
-    }
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=trained, **{**names, **usual, **settings})
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=trained, **{**names, **settings})
 
 
 def _random_vectors(network: Any) -> None:
@@ -160,10 +166,12 @@ def encoder(
             "roberta": (transformers.RobertaConfig, transformers.RobertaModel),
             "xlm-roberta": (transformers.XLMRobertaConfig, transformers.XLMRobertaModel),
             "modernbert": (transformers.ModernBertConfig, transformers.ModernBertModel),
+            "qwen3": (transformers.Qwen3Config, transformers.Qwen3Model),
         }
         settings, network = kinds[family]
         usual = {
             "hidden_size": 32,
+            **({"num_key_value_heads": 1, "head_dim": 16} if family == "qwen3" else {}),
             "num_hidden_layers": 2,
             "num_attention_heads": 2,
             "intermediate_size": 64,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hf_gateway.engines.networks.build import FAMILIES as BUILT_FAMILIES
-from hf_gateway.engines.sources import TRANSFORMER_FILES, ModelFiles, poolings, read_json
+from hf_gateway.engines.sources import TRANSFORMER_FILES, ModelFiles, poolings, read_json, read_space
 from hf_gateway.errors import ConfigError, EngineFailed
 
 Mode = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
@@ -64,13 +64,16 @@ class Layout:
     """Token id of the padding."""
     positions: int | None = None
     """Maximum tokens that the network has positions for; None without a limit."""
+    relative: bool = False
+    """Whether positions count by their distance alone, so that a text has the same vectors with padding on either side."""
 
 
 def read_layout(files: ModelFiles) -> Layout:
     """Read the structure of a model. Raises EngineFailed if it is not supported, ConfigError for broken files."""
     modules = read_json(files.path / "modules.json")
     if modules is None:
-        return _layout(files.path, "", ("mean",), (), {})
+        pooling = read_space(lambda name: read_json(files.path / name), "", cut=False).pooling
+        return _layout(files.path, "", ("lasttoken" if pooling == "lasttoken" else "mean",), (), {})
     if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
         raise EngineFailed("its modules.json is not a list of modules")
     parts = [(str(module.get("type", "")), str(module.get("path", ""))) for module in modules]
@@ -113,7 +116,10 @@ def _layout(
         raise EngineFailed("its weights are quantised")
     named = config.get("architectures")
     architectures = [str(name) for name in named] if isinstance(named, list) else []
-    if config.get("is_decoder") or any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in architectures):
+    known = BUILT_FAMILIES.get(family)
+    relative = known is not None and known.relative
+    causal = config.get("is_decoder") or any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in architectures)
+    if causal and not relative:
         raise EngineFailed("it is a causal model, which pads on the left")
     pad = config.get("pad_token_id")
     pad = pad if isinstance(pad, int) and pad >= 0 else 0
@@ -129,6 +135,7 @@ def _layout(
         bool(settings.get("do_lower_case")),
         pad,
         places if isinstance(places, int) and places > 0 else None,
+        relative,
     )
 
 

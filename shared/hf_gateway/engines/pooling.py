@@ -65,7 +65,9 @@ def _pool(mode: Mode, hidden: "Array", mask: "Array") -> "Array":
     if mode == "cls":
         return np.ascontiguousarray(hidden[:, 0])
     if mode == "lasttoken":
-        return np.ascontiguousarray(hidden[np.arange(len(hidden)), mask.sum(1).astype(np.int64) - 1])
+        count = mask.sum(1).astype(np.int64)
+        last = hidden[np.arange(len(hidden)), count - 1]
+        return np.where(count[:, None] > 0, last, np.float32(0))  # zeros for a text without tokens
     if mode == "max":
         highest: Array = np.max(hidden, axis=1, where=mask[:, :, None] > 0, initial=-np.inf)
         return highest

@@ -260,6 +260,7 @@ def read_space(read: Read, model: str, revision: str | None = None, *, cut: bool
             normalized=False,
             query_prompt="",
             document_prompt="",
+            max_tokens=_max_tokens(read, "") if cut else None,
             precision="float",
         )
     pooling = read(_safe_path(kinds["Pooling"], "config.json")) if "Pooling" in kinds else None

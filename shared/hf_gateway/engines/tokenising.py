@@ -76,8 +76,10 @@ def check_files(folder: Path, layout: Layout) -> Path:
     if not found.is_file():
         raise EngineFailed("it has no tokenizer.json")
     settings = read_json(found.with_name("tokenizer_config.json")) or {}
-    if settings.get("padding_side", "right") != "right":
+    if settings.get("padding_side", "right") != "right" and not layout.relative:
         raise EngineFailed("its tokenizer pads on the left")
+    if settings.get("truncation_side", "right") != "right":
+        raise EngineFailed("its tokenizer cuts long texts on the left")
     normaliser = str((read_json(found) or {}).get("normalizer"))
     lowers = "Lowercase" in normaliser or "'lowercase': True" in normaliser
     wanted = settings.get("do_lower_case")

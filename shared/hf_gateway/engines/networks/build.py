@@ -1,12 +1,13 @@
 """Builds the graph of a network from the folder of its files."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from hf_gateway.engines.networks import bert, distilbert, modernbert, mpnet
+from hf_gateway.engines.networks import bert, distilbert, modernbert, mpnet, qwen3
 from hf_gateway.engines.networks.config import Config, Weights
 from hf_gateway.engines.networks.safetensors import read_tensors
 from hf_gateway.engines.networks.writer import Node, Writer
@@ -22,16 +23,29 @@ def _after_padding(build: Callable[..., Node], config: Config, weights: Weights,
     return build(config, weights, writer, pad=pad)
 
 
-FAMILIES: dict[str, tuple[Build, str]] = {
-    "bert": (partial(bert.build, pad=None), "bert"),
-    "distilbert": (distilbert.build, "distilbert"),
-    "roberta": (partial(_after_padding, bert.build), "roberta"),
-    "xlm-roberta": (partial(_after_padding, bert.build), "roberta"),
-    "camembert": (partial(_after_padding, bert.build), "roberta"),
-    "mpnet": (partial(_after_padding, mpnet.build), "mpnet"),
-    "modernbert": (modernbert.build, "model"),
+@dataclass(frozen=True)
+class Family:
+    """Networks of one structure."""
+
+    build: Build
+    """Builds the graph."""
+    prefix: str
+    """Prefix of its tensors' names in files of a model with a head."""
+    relative: bool = False
+    """Whether positions count by their distance alone, so that a text has the same vectors with padding on either side."""
+
+
+FAMILIES: Mapping[str, Family] = {
+    "bert": Family(partial(bert.build, pad=None), "bert"),
+    "distilbert": Family(distilbert.build, "distilbert"),
+    "roberta": Family(partial(_after_padding, bert.build), "roberta"),
+    "xlm-roberta": Family(partial(_after_padding, bert.build), "roberta"),
+    "camembert": Family(partial(_after_padding, bert.build), "roberta"),
+    "mpnet": Family(partial(_after_padding, mpnet.build), "mpnet"),
+    "modernbert": Family(modernbert.build, "model", relative=True),
+    "qwen3": Family(qwen3.build, "model", relative=True),
 }
-"""For each `model_type`: what builds its graph, and the prefix of its tensors' names in files of a model with a head."""
+"""By `model_type`."""
 
 
 def build_network(folder: Path, writer: Writer) -> Node:
@@ -45,17 +59,17 @@ def build_network(folder: Path, writer: Writer) -> Node:
         EngineFailed: a family or a setting that is not supported here, missing or unexpected tensors; by name.
     """
     config = Config(_config(folder))
-    family = config.values.get("model_type")
-    if not isinstance(family, str) or family not in FAMILIES:
-        raise EngineFailed(f"graphs of the family {family!r:.60} are not built from weights here")
-    build, prefix = FAMILIES[family]
-    tensors = read_tensors(folder)
-    if any(name.startswith(f"{prefix}.") for name in tensors):
-        start = len(prefix) + 1
-        tensors = {name[start:]: tensor for name, tensor in tensors.items() if name.startswith(f"{prefix}.")}
+    named = config.values.get("model_type")
+    if not isinstance(named, str) or named not in FAMILIES:
+        raise EngineFailed(f"graphs of the family {named!r:.60} are not built from weights here")
+    family = FAMILIES[named]
+    tensors, prefix = read_tensors(folder), f"{family.prefix}."
+    if any(name.startswith(prefix) for name in tensors):
+        start = len(prefix)
+        tensors = {name[start:]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     # Old files have TensorFlow's names of a layer norm's scale and shift.
     tensors = {_torch_name(name): tensor for name, tensor in tensors.items()}
-    return build(config, Weights(tensors, read=not isinstance(writer, _NoGraph)), writer)
+    return family.build(config, Weights(tensors, read=not isinstance(writer, _NoGraph)), writer)
 
 
 class _NoGraph:
