@@ -90,8 +90,8 @@ class HFGatewayEmbeddings(EmbeddingMixin, EmbedSettings, Embeddings):
 
     def _embed(self, texts: Iterable[str], role: "Role") -> "Vectors":
         with as_model_errors():
-            return self._gateway.embed(texts, role=role).vectors
+            return self._gateway.embed(texts, role=role, lists=True).vectors
 
     async def _aembed(self, texts: Iterable[str], role: "Role") -> "Vectors":
         with as_model_errors():
-            return (await self._gateway.aembed(texts, role=role)).vectors
+            return (await self._gateway.aembed(texts, role=role, lists=True)).vectors

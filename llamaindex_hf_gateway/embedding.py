@@ -230,10 +230,10 @@ class HFGatewayEmbedding(EmbeddingMixin, EmbedOptions, BaseEmbedding):  # type: 
         return (await self._aget_text_embeddings([text]))[0]
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        return self._gateway.embed(texts).vectors.tolist()
+        return self._gateway.embed(texts, lists=True).vectors.tolist()
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        return (await self._gateway.aembed(texts)).vectors.tolist()
+        return (await self._gateway.aembed(texts, lists=True)).vectors.tolist()
 
 
 def _with_text(nodes: Sequence[BaseNode]) -> list[BaseNode]:

@@ -407,6 +407,16 @@ class TestChains:
         assert result.served_by == (first, second)
         assert result.vectors.tolist() == unit_vectors(texts_of(6))
 
+    @pytest.mark.parametrize("cut_again", [False, True])
+    @pytest.mark.parametrize("alike", [False, True])
+    def test_lists_that_are_made_on_the_way_are_those_of_the_vectors(self, server, form, cut_again, alike):
+        server.max_inputs = 1 if cut_again else None
+        texts = texts_of(5)
+        texts[7] = texts[2] if alike else texts[7]
+        with Callers(form, through(server)) as callers:
+            vectors = callers.begin(*texts, lists=True).result(PATIENCE).vectors
+        assert vectors.tolist() == list(vectors) == unit_vectors(texts)
+
     def test_what_failed_before_a_batch_was_cut_is_told(self, server, form):
         server.max_inputs = 3
         with Callers(form, through(dead_url(), server, at_once=8)) as callers:

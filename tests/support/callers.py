@@ -93,11 +93,11 @@ class Callers:
         self._begun.append(self._threads.submit(work))
         return self._begun[-1]
 
-    def begin(self, *texts: str, role: Role = "document") -> "Future[EmbedResult]":
+    def begin(self, *texts: str, role: Role = "document", lists: bool = False) -> "Future[EmbedResult]":
         """Begin a call."""
         if self._form == "threads":
-            begun = self._threads.submit(self.gateway.embed, texts, role=role)
+            begun = self._threads.submit(self.gateway.embed, texts, role=role, lists=lists)
         else:
-            begun = self.loop.begin(self.gateway.aembed(texts, role=role))
+            begun = self.loop.begin(self.gateway.aembed(texts, role=role, lists=lists))
         self._begun.append(begun)
         return begun

@@ -9,7 +9,7 @@ from array import array
 import pytest
 
 from hf_gateway.values import vectors
-from hf_gateway.values.vectors import Vectors
+from hf_gateway.values.vectors import JoinedVectors, Vectors
 
 
 @pytest.fixture(params=["numpy", "without numpy"])
@@ -79,7 +79,7 @@ def test_numpy_changes_not_one_bit(shape: tuple[int, int], scale: float, monkeyp
 def test_numpy_is_not_imported_for_that() -> None:
     code = """
         import sys
-        from hf_gateway.values.vectors import Vectors
+        from hf_gateway.values.vectors import JoinedVectors, Vectors
         made = Vectors.of([[0.1] * 384] * 100)
         made.fault(), made.norms(), made.normalized(), made.truncated(64)
         assert "numpy" not in sys.modules
@@ -96,3 +96,38 @@ def test_rows_may_be_any_sequence_of_numbers(rows: list[list[float]]) -> None:
 def test_rows_of_anything_else_are_refused(row: list[float]) -> None:
     with pytest.raises(TypeError):
         Vectors.of([[0.1, 0.2], row])
+
+
+def joined(blocks: list[Vectors], *, lists: bool) -> Vectors:
+    made = JoinedVectors(lists=lists)
+    for block in blocks:
+        made.add(block)
+    return made.vectors()
+
+
+@pytest.mark.parametrize("lists", [True, False])
+@pytest.mark.parametrize("sizes", [[], [0], [3], [2, 1], [1, 0, 4, 2]])
+def test_blocks_are_joined_in_order(sizes: list[int], lists: bool) -> None:
+    blocks = [drawn(size, 8) for size in sizes]
+    whole = joined(blocks, lists=lists)
+    assert whole == Vectors.of([row for block in blocks for row in block])
+    assert whole.tolist() == [row for block in blocks for row in block]
+
+
+@pytest.mark.parametrize("lists", [True, False])
+def test_blocks_that_are_joined_stay_as_they_are(lists: bool) -> None:
+    first, second = drawn(2, 8), drawn(3, 8)
+    joined([first, second], lists=lists)
+    assert (first, second) == (drawn(2, 8), drawn(3, 8))
+
+
+def test_lists_that_a_caller_changes_are_not_given_to_the_next_one() -> None:
+    whole = joined([drawn(2, 8), drawn(3, 8)], lists=True)
+    kept = whole[0]
+    whole.tolist()[0].clear()
+    assert whole.tolist()[0] == kept
+
+
+def test_blocks_of_different_dimensions_are_not_joined() -> None:
+    with pytest.raises(ValueError, match=r"vectors of different dimensions: \[4, 8\]"):
+        joined([drawn(2, 8), drawn(2, 4)], lists=False)

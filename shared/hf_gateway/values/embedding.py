@@ -31,21 +31,24 @@ class EmbedRequest:
     """Whether a text that is too long is truncated rather than refused."""
     documents: int = 0
     """How many texts at the end are documents whatever the role: canaries of the space's guard may be."""
+    lists: bool = False
+    """Whether the caller will read the vectors as lists of floats, which are then made while other answers are under way."""
 
     @classmethod
-    def of(cls, texts: Iterable[str], role: Role, truncate: bool) -> Self:
+    def of(cls, texts: Iterable[str], role: Role, truncate: bool, lists: bool = False) -> Self:
         """Check a caller's arguments before anything is sent.
 
         Args:
             texts: any iterable of strings.
             role: "query" or "document".
             truncate: whether a text that is too long is truncated rather than refused.
+            lists: whether the caller will read the vectors as lists of floats.
 
         Raises:
             InvalidRequest: an argument is invalid; names a text by its index.
         """
         check_role(role)
-        return cls(checked_texts(texts, "nothing was embedded"), role, truncate)
+        return cls(checked_texts(texts, "nothing was embedded"), role, truncate, lists=lists)
 
     @property
     def inputs(self) -> Sequence[str]:

@@ -45,7 +45,7 @@ class Vectors(Sequence[list[float]]):
     Iterating or indexing gives plain lists of Python floats, which is what both frameworks want.
     """
 
-    __slots__ = ("data", "dim")
+    __slots__ = ("_lists", "data", "dim")
 
     def __init__(self, data: "array[float]", dim: int) -> None:
         """Store a flat `array('f')` of n*dim numbers; `dim` may be 0 only if there are no numbers."""
@@ -53,6 +53,7 @@ class Vectors(Sequence[list[float]]):
             raise ValueError(f"{len(data)} numbers are not rows of {dim}")
         self.data = data
         self.dim = dim
+        self._lists: list[list[float]] | None = None
 
     @classmethod
     def of(cls, rows: Iterable[Sequence[float]]) -> Self:
@@ -83,18 +84,6 @@ class Vectors(Sequence[list[float]]):
         if sys.byteorder == "big":
             data.byteswap()
         return cls(data, dim)
-
-    @classmethod
-    def concat(cls, blocks: Sequence["Vectors"]) -> Self:
-        """Join blocks in order; raises ValueError when their dimensions differ."""
-        filled = [block for block in blocks if len(block)]
-        dims = {block.dim for block in filled}
-        if len(dims) > 1:
-            raise ValueError(f"vectors of different dimensions: {sorted(dims)}")
-        data: array[float] = array("f")
-        for block in filled:
-            data.extend(block.data)
-        return cls(data, dims.pop() if dims else 0)
 
     def __len__(self) -> int:
         """Return n."""
@@ -139,7 +128,8 @@ class Vectors(Sequence[list[float]]):
 
     def tolist(self) -> list[list[float]]:
         """Return n lists of dim Python floats."""
-        return list(self)
+        made, self._lists = self._lists, None  # given away once, since the caller may change them
+        return list(self) if made is None else made
 
     def numpy(self) -> "np.ndarray[Any, Any]":
         """Return a float32 array of shape (n, dim) over the same memory; needs numpy."""
@@ -200,6 +190,46 @@ class Vectors(Sequence[list[float]]):
     def _rows(self) -> Iterator["array[float]"]:
         for start in range(0, len(self.data), self.dim or 1):
             yield self.data[start : start + self.dim]
+
+
+class JoinedVectors:
+    """Joins blocks in order, each when it arrives: nothing is left to do after the last one."""
+
+    def __init__(self, *, lists: bool = False) -> None:
+        """lists: whether the caller will ask for `Vectors.tolist`, so that the lists are made block by block, too."""
+        self._wants_lists = lists
+        self._first: Vectors | None = None
+        self._data: array[float] | None = None
+        self._lists: list[list[float]] = []
+        self._dims: set[int] = set()
+
+    def add(self, block: Vectors) -> None:
+        """Add the next block."""
+        if not len(block):
+            return
+        self._dims.add(block.dim)
+        if self._first is None:  # the only one of most calls, which needs no copy
+            self._first = block
+            return
+        if self._data is None:
+            self._data = array("f", self._first.data)
+            self._add_lists(self._first)
+        self._data.extend(block.data)
+        self._add_lists(block)
+
+    def _add_lists(self, block: Vectors) -> None:
+        if self._wants_lists:
+            self._lists.extend(block)
+
+    def vectors(self) -> Vectors:
+        """Return all of them. Raises ValueError if their dimensions differ."""
+        if len(self._dims) > 1:
+            raise ValueError(f"vectors of different dimensions: {sorted(self._dims)}")
+        if self._first is None or self._data is None:
+            return self._first or Vectors(array("f"), 0)
+        whole = Vectors(self._data, self._first.dim)
+        whole._lists = self._lists if self._wants_lists else None
+        return whole
 
 
 def _length(row: "array[float]") -> float:

@@ -28,7 +28,7 @@ from hf_gateway.values.embedding import EmbedAnswer, EmbedRequest
 from hf_gateway.values.forks import fork_lock
 from hf_gateway.values.logs import logger
 from hf_gateway.values.vector_space import VectorSpace
-from hf_gateway.values.vectors import Vectors
+from hf_gateway.values.vectors import JoinedVectors, Vectors
 
 if TYPE_CHECKING:
     from hf_gateway.tasks.embedding.candidate import EmbeddingCandidate
@@ -369,6 +369,7 @@ class CacheLookup:
         unique = texts if len(texts) < 2 else dict.fromkeys(texts)
         self._whole = cached is None and len(unique) == len(texts)
         self._left = texts if self._whole else [text for text in unique if text not in self._rows]
+        self._joined = JoinedVectors(lists=request.lists)
         self.looked_up = 0 if cached is None else len(unique)
 
     @staticmethod
@@ -393,10 +394,15 @@ class CacheLookup:
             if self._cached is not None:
                 self._cached.write(self._request, rows)
 
-    def vectors(self, answers: Sequence[EmbedAnswer]) -> Vectors:
+    def add(self, answer: EmbedAnswer) -> None:
+        """Add the answer for the next missing texts, in the order of the call."""
+        if self._whole:
+            self._joined.add(answer.vectors)
+
+    def vectors(self) -> Vectors:
         """Return the vectors of all texts in order. Raises BadResponse if they have different dimensions."""
         if self._whole:
-            return answers[0].vectors if len(answers) == 1 else Vectors.concat([answer.vectors for answer in answers])
+            return self._joined.vectors()
         sizes = {len(row) for row in self._rows.values()}
         if len(sizes) > 1:
             raise BadResponse(

@@ -21,7 +21,8 @@ from hf_gateway.tasks.embedding.cache import CachedSpace, CacheNamespaces
 from hf_gateway.tasks.embedding.candidate import EmbeddingCandidate, SeenDimension
 from hf_gateway.tasks.embedding.index_guard import IndexGuard, lock_index
 from hf_gateway.tasks.embedding.record import EmbeddingDetails
-from hf_gateway.tasks.embedding.service import EmbeddingRun, EmbeddingService, Job
+from hf_gateway.tasks.embedding.run import EmbeddingRun, Job
+from hf_gateway.tasks.embedding.service import EmbeddingService
 from hf_gateway.values.embedding import EmbedRequest, EmbedResult, Role
 from hf_gateway.values.target import Target
 from hf_gateway.vector_gateway import VectorGateway
@@ -82,28 +83,30 @@ class EmbeddingGateway(VectorGateway):
             self._chain, self._driver, self.candidates, self._limiters, settings, self._cache, prepare
         )
 
-    def embed(self, texts: Iterable[str], *, role: Role = "document") -> EmbedResult:
+    def embed(self, texts: Iterable[str], *, role: Role = "document", lists: bool = False) -> EmbedResult:
         """Embed n texts, in order, into (n, dim) float32.
 
         Args:
             texts: any iterable of strings.
             role: "document", or "query" for texts that are searched for.
+            lists: whether you will read `vectors.tolist()`: the lists are then made while other batches are under way.
 
         Raises:
             InvalidRequest: a text is not a string, is empty, or cannot be encoded in UTF-8; nothing was sent.
             ContextOverflow: a text is longer than the model accepts, unless `truncate`.
             GatewayError: the target's error, or AllTargetsFailed with one error per target.
         """
-        return self._serve(EmbedRequest.of(texts, role, self.settings.truncate))
+        return self._serve(EmbedRequest.of(texts, role, self.settings.truncate, lists))
 
-    async def aembed(self, texts: Iterable[str], *, role: Role = "document") -> EmbedResult:
+    async def aembed(self, texts: Iterable[str], *, role: Role = "document", lists: bool = False) -> EmbedResult:
         """Like `embed`, without blocking the event loop.
 
         Args:
             texts: any iterable of strings.
             role: "document", or "query" for texts that are searched for.
+            lists: whether you will read `vectors.tolist()`.
         """
-        return await self._aserve(EmbedRequest.of(texts, role, self.settings.truncate))
+        return await self._aserve(EmbedRequest.of(texts, role, self.settings.truncate, lists))
 
     def embed_stream(self, texts: Iterable[str], *, role: Role = "document") -> Generator[list[float], None, None]:
         """Embed any number of texts as they arrive; yields dim floats for each, in order.

@@ -6,8 +6,6 @@ A call of one text may share its request with others that arrive at the same tim
 import asyncio
 import contextlib
 import copy
-import functools
-import operator
 import time
 from collections.abc import (
     AsyncGenerator,
@@ -19,7 +17,7 @@ from collections.abc import (
     Iterable,
     Sequence,
 )
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from hf_gateway.chain.attempt_log import AttemptLog
@@ -38,10 +36,10 @@ from hf_gateway.tasks.blamed_text import attempt_to_name, name_input
 from hf_gateway.tasks.embedding.batching import Batch, BatchBuilder, abatched, batched
 from hf_gateway.tasks.embedding.cache import CachedSpace, CacheLookup
 from hf_gateway.tasks.embedding.candidate import EmbeddingCandidate
+from hf_gateway.tasks.embedding.run import Add, EmbeddingRun, Job, ServedBatch, usage_of
 from hf_gateway.tasks.embedding.stream_place import placed_in_stream
-from hf_gateway.values.embedding import EmbedAnswer, EmbedRequest, EmbedResult, Role
+from hf_gateway.values.embedding import EmbedRequest, EmbedResult, Role
 from hf_gateway.values.usage import Usage
-from hf_gateway.values.vectors import Vectors
 
 MAX_SHARED_TEXTS = 256
 """Maximum texts that share one request, if the server reports no limit."""
@@ -51,57 +49,8 @@ MAX_STREAM_TEXTS = 512
 """Texts that a stream passes to a model in this process at once: enough to sort by length."""
 
 
-ServedBatch = tuple[EmbedAnswer, EmbeddingCandidate]
-
-
-@dataclass
-class Job:
-    """Calls that belong together, such as all batches of a stream."""
-
-    preferred: EmbeddingCandidate | None = None
-    """The candidate that served last, which is called first."""
-
-
 Serve = Callable[[EmbedRequest, Job], EmbedResult]
 AsyncServe = Callable[[EmbedRequest, Job], Awaitable[EmbedResult]]
-
-
-@dataclass
-class EmbeddingRun:
-    """The state of one call."""
-
-    request: EmbedRequest
-    """What to embed."""
-    lookup: CacheLookup
-    """Its cached and missing texts."""
-    job: Job
-    """The job that it belongs to."""
-    attempt_log: AttemptLog = field(default_factory=AttemptLog)
-    """Its attempts."""
-    answers: list[ServedBatch] = field(default_factory=list)
-    """The answers so far, with their candidates."""
-    shared: bool = False
-    """Whether another call's request brought the vectors; the usage is counted there."""
-    started: float = field(default_factory=time.perf_counter)
-    """When it began, by `time.perf_counter`."""
-    seconds: float = 0.0
-    """Its duration."""
-
-    def vectors(self) -> Vectors:
-        """Return the vectors of all texts, in order."""
-        return self.lookup.vectors([answer for answer, _ in self.answers])
-
-    def usage(self) -> Usage:
-        """Return the sum of the answers' usage."""
-        return _usage_of(self.answers)
-
-    def names(self) -> tuple[str, ...]:
-        """Return the labels of the candidates that served, in order."""
-        return tuple(
-            dict.fromkeys(
-                [*(["cache"] if self.lookup.found else []), *(candidate.label for _, candidate in self.answers)]
-            )
-        )
 
 
 class EmbeddingService:
@@ -186,9 +135,9 @@ class EmbeddingService:
             if len(missing) == 1 and self._coalescer is not None and job is None:
                 served = await self._driver.arun(self._serve_single(self._coalescer, run, missing[0]))
                 await self._acache_batch(run, missing, served)
-                run.answers.append(served)
+                run.add(served)
             else:
-                run.answers += await self._serve_concurrently(run, self._batches(run, missing), run.attempt_log)
+                await self._serve_concurrently(run, self._batches(run, missing), run.attempt_log, run.add)
         run.seconds = time.perf_counter() - run.started
         return run
 
@@ -286,36 +235,42 @@ class EmbeddingService:
             ):
                 self._serve_sequentially(run, missing)
             else:
-                run.answers += self._background_loop().run(self._serve_concurrently(run, missing, run.attempt_log))
+                self._background_loop().run(self._serve_concurrently(run, missing, run.attempt_log, run.add))
             return
 
     async def _serve_concurrently(
-        self, run: EmbeddingRun, batches: Sequence[EmbedRequest], attempt_log: AttemptLog
-    ) -> list[ServedBatch]:
-        """Serve several batches at once, as many as the limiter allows; returns the answers in order.
+        self, run: EmbeddingRun, batches: Sequence[EmbedRequest], attempt_log: AttemptLog, add: Add
+    ) -> None:
+        """Serve several batches at once, as many as the limiter allows.
 
-        attempt_log: receives the attempts, in the order of the batches.
+        Args:
+            run: the call.
+            batches: parts of it.
+            attempt_log: receives the attempts, in the order of the batches.
+            add: called with each answer, in the order of the batches, while later ones are under way.
         """
-        served: list[ServedBatch] = []
         try:
             if len(batches) == 1:
-                outcome, tried = await self._serve_batch(run, batches[0])
-                served += outcome
-                attempt_log.extend(tried.attempts)
-                return served
-            work = map_ordered(_as_async(batches), lambda batch: self._serve_batch(run, batch), self._max_pending)
+                attempt_log.extend((await self._serve_batch(run, batches[0], add)).attempts)
+                return
+
+            async def serve(batch: EmbedRequest) -> tuple[list[ServedBatch], AttemptLog]:
+                served: list[ServedBatch] = []
+                return served, await self._serve_batch(run, batch, served.append)
+
+            work = map_ordered(_as_async(batches), serve, self._max_pending)
             async with contextlib.aclosing(work):
                 async for outcome, tried in work:
-                    served += outcome
+                    for served in outcome:
+                        add(served)
                     attempt_log.extend(tried.attempts)
         except GatewayError as failure:
             attempt_log.extend(failure.attempts)
             failure.attempts = tuple(attempt_log.attempts)
             raise
-        return served
 
-    async def _serve_batch(self, run: EmbeddingRun, batch: EmbedRequest) -> tuple[list[ServedBatch], AttemptLog]:
-        """Serve one batch, or the parts that a server wants; returns the answers in order, and the attempts."""
+    async def _serve_batch(self, run: EmbeddingRun, batch: EmbedRequest, add: Add) -> AttemptLog:
+        """Serve one batch, or the parts that a server wants; calls `add` with the answers in order, and returns the attempts."""
         attempt_log, limiter, quick = AttemptLog(watched=run.attempt_log.watched), self._limiters.current(), None
         await limiter.acquire()
         try:
@@ -326,14 +281,16 @@ class EmbeddingService:
             limiter.release(quick)
         if isinstance(outcome, Split):
             run.job.preferred = outcome.candidate
-            return await self._serve_concurrently(run, outcome.parts, attempt_log), attempt_log
-        run.job.preferred = outcome[1]
-        await self._acache_batch(run, batch.texts, outcome)
-        return [outcome], attempt_log
+            await self._serve_concurrently(run, outcome.parts, attempt_log, add)
+        else:
+            run.job.preferred = outcome[1]
+            await self._acache_batch(run, batch.texts, outcome)
+            add(outcome)
+        return attempt_log
 
     def _add_batch(self, run: EmbeddingRun, batch: EmbedRequest, served: ServedBatch) -> None:
         run.lookup.store(batch.texts, [served[0]])
-        run.answers.append(served)
+        run.add(served)
         run.job.preferred = served[1]
 
     async def _acache_batch(self, run: EmbeddingRun, texts: Sequence[str], served: ServedBatch) -> None:
@@ -375,7 +332,7 @@ class EmbeddingService:
         answer, candidate = _answer_of_text(served, place)
         if is_leader and len(served) == 1:
             return answer, candidate
-        return replace(answer, usage=_usage_of(served) if is_leader else Usage(0)), candidate
+        return replace(answer, usage=usage_of(served) if is_leader else Usage(0)), candidate
 
     def _lead_group(self, coalescer: Coalescer, group: Group, run: EmbeddingRun) -> Steps:
         """Wait for other texts if some may arrive, do the work, and resolve the group; returns the outcome."""
@@ -420,11 +377,6 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
-
-
-def _usage_of(served: Iterable[ServedBatch]) -> Usage:
-    used = [answer.usage for answer, _ in served]
-    return functools.reduce(operator.add, used) if used else Usage(0)
 
 
 def _answer_of_text(served: Sequence[ServedBatch], place: int) -> ServedBatch:
