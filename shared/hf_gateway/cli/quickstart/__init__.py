@@ -5,8 +5,9 @@ import contextlib
 import dataclasses
 import importlib
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -55,27 +56,36 @@ class Passage:
     """The piece, in one line."""
 
 
+Source = tuple[str, str]
+"""The name of a document, and its text or a piece of it."""
+
+
 class FrameworkIndex(Protocol):
     """What the class `Index` of each framework's module does for this command."""
 
     def __init__(self, gateway: EmbeddingGateway) -> None: ...
     def split(
-        self, documents: Iterable[tuple[str, str]], max_tokens: int, overlap: int, tokens: Callable[[str], list[int]]
-    ) -> int:
+        self, documents: Iterable[Source], max_tokens: int, overlap: int, tokens: Callable[[str], list[int]]
+    ) -> list[Source]:
         """Split documents into pieces.
 
         Args:
-            documents: the source and the text of each.
+            documents: the documents.
             max_tokens: tokens of a piece at most.
             overlap: tokens of a piece that the next one repeats.
             tokens: returns the numbers of a text's tokens.
 
         Returns:
-            How many pieces there are.
+            The pieces, with the documents that they are of.
         """
 
-    def build(self, show: ShowProgress | None) -> None:
-        """Embed and index the pieces, and show how many are done."""
+    def build(self, pieces: Sequence[Source], show: ShowProgress | None) -> None:
+        """Embed and index pieces, and show how many are done.
+
+        Args:
+            pieces: the pieces, by whichever framework they were split.
+            show: is called with how many are done, and of how many.
+        """
 
     def ask(self, question: str, count: int) -> list[tuple[float, str, str]]:
         """Search the pieces.
@@ -135,9 +145,18 @@ def run(arguments: argparse.Namespace) -> int:
         raise InvalidRequest(
             f"{arguments.path}: contains no text that could be indexed ({', '.join(SUFFIXES)} are read)"
         )
-    with _ready(arguments, questions[0]) as (gateway, split):
+    with _ready(arguments, questions[0], len(frameworks) > 1) as (gateway, split):
+        pieces: list[Source] = []
         for framework in frameworks:
-            result = _through(framework, gateway, documents, split, questions)
+            index: FrameworkIndex = importlib.import_module(INDEXES[framework]).Index(gateway)
+            if not pieces:
+                pieces = _split_documents(index, documents, split)
+            result = {
+                "framework": framework,
+                "split_by": frameworks[0],
+                "documents": len({source for source, _ in documents}),
+                **_query(index, framework, gateway, pieces, questions),
+            }
             results.append(result)
             if out is not None:
                 _print_answer(out, result)
@@ -157,10 +176,23 @@ def _account(reader: DocumentReader) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _ready(arguments: argparse.Namespace, question: str) -> Iterator[tuple[EmbeddingGateway, Split]]:
-    """Yield a chain whose model is loaded, and how documents are cut for it."""
+def _ready(arguments: argparse.Namespace, question: str, share: bool) -> Iterator[tuple[EmbeddingGateway, Split]]:
+    """Yield a chain whose model is loaded, and how documents are cut for it.
+
+    Args:
+        arguments: model and targets.
+        question: is embedded to load the model.
+        share: whether vectors are kept until the end, for a second framework with the same pieces.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        yield from _chains(arguments, question, Path(folder, "vectors.sqlite") if share else None)
+
+
+def _chains(
+    arguments: argparse.Namespace, question: str, cache: Path | None
+) -> Iterator[tuple[EmbeddingGateway, Split]]:
     model, targets = arguments.model or DEFAULT_MODEL, arguments.targets
-    with Gateway(model, targets) as gateway:
+    with Gateway(model, targets, cache=cache) as gateway:
         gateway.embed([question], role="query")  # downloads the model's files with its tokenizer
         split = _split_for(gateway)
         if split.exact:
@@ -171,7 +203,7 @@ def _ready(arguments: argparse.Namespace, question: str) -> Iterator[tuple[Embed
             f"the tokenizer of {visible(gateway.space.model)} is not on this machine: pieces are cut by an estimate, and "
             "text beyond the model's limit is cut off\n"
         )
-    with Gateway(model, targets, truncate=True) as gateway:
+    with Gateway(model, targets, truncate=True, cache=cache) as gateway:
         yield gateway, split
 
 
@@ -199,18 +231,37 @@ def _frameworks(asked: str | None) -> list[str]:
     return wanted
 
 
-def _through(
-    framework: str, gateway: EmbeddingGateway, documents: list[tuple[str, str]], split: Split, questions: list[str]
+def _split_documents(index: FrameworkIndex, documents: Sequence[Source], split: Split) -> list[Source]:
+    return index.split(documents, split.max_tokens, min(OVERLAP_TOKENS, split.max_tokens // 4), split.tokens)
+
+
+def _query(
+    index: FrameworkIndex,
+    framework: str,
+    gateway: EmbeddingGateway,
+    pieces: Sequence[Source],
+    questions: Sequence[str],
 ) -> dict[str, Any]:
-    index: FrameworkIndex = importlib.import_module(INDEXES[framework]).Index(gateway)
-    overlap = min(OVERLAP_TOKENS, split.max_tokens // 4)
-    pieces = index.split(documents, split.max_tokens, overlap, split.tokens)
+    """Index the pieces and answer the questions.
+
+    Args:
+        index: the index of the framework.
+        framework: name of the framework.
+        gateway: embeds for the index.
+        pieces: what is indexed.
+        questions: what is asked.
+
+    Returns:
+        What was measured, and the answers.
+    """
     seen: list[EmbedResult] = []
     gateway.observe(seen.append)
     started = time.perf_counter()
     with progress_bar(f"{NAMES[framework]}: indexing", counts_bytes=False) as show:
-        index.build(show)
+        index.build(pieces, show)
     seconds = time.perf_counter() - started
+    cached = sum(result.cached for result in seen)
+    served_by = sorted({name for result in seen for name in result.served_by})
     known = [result.usage.input_tokens for result in seen]
     tokens = None if None in known else sum(count or 0 for count in known)
     answers = []
@@ -227,10 +278,9 @@ def _through(
             }
         )
     return {
-        "framework": framework,
-        "documents": len({source for source, _ in documents}),
-        "pieces": pieces,
-        "served_by": sorted({name for result in seen for name in result.served_by}),
+        "pieces": len(pieces),
+        "cached": cached,
+        "served_by": served_by,
         "seconds": seconds,
         "tokens": tokens,
         "tokens_per_second": None if tokens is None else tokens / seconds,
@@ -239,11 +289,12 @@ def _through(
 
 
 def _print_answer(out: Any, result: dict[str, Any]) -> None:
-    rate = (
-        ""
-        if result["tokens"] is None
-        else f", {quantity(result['tokens'], 'token')}, {result['tokens_per_second']:,.0f} tokens/s"
-    )
+    rate = ""
+    if result["cached"] and result["framework"] != result["split_by"]:
+        # Otherwise its seconds, of a few vectors or none, would be taken for the framework's.
+        rate = f", {quantity(result['cached'], 'vector')} from the cache, as {NAMES[result['split_by']]} has the same pieces"
+    elif result["tokens"] is not None:
+        rate = f", {quantity(result['tokens'], 'token')}, {result['tokens_per_second']:,.0f} tokens/s"
     size = f"{quantity(result['documents'], 'document')} in {quantity(result['pieces'], 'piece')}"
     out.print(f"\n[bold]{NAMES[result['framework']]}[/bold]: {size}, indexed in {result['seconds']:.1f} s{rate}, "
               f"served by {literal(', '.join(result['served_by']))}")  # fmt: skip

@@ -1,6 +1,6 @@
 """LangChain's part of `hf-gateway quickstart`: its splitter and its vector store."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from langchain_core.documents import Document
 from langchain_core.vectorstores import InMemoryVectorStore
@@ -18,11 +18,10 @@ class Index:
     def __init__(self, gateway: EmbeddingGateway) -> None:
         """Take the chain that embeds."""
         self._store = InMemoryVectorStore(HFGatewayEmbeddings.from_gateway(gateway))
-        self._pieces: list[Document] = []
 
     def split(
         self, documents: Iterable[tuple[str, str]], max_tokens: int, overlap: int, tokens: Callable[[str], list[int]]
-    ) -> int:
+    ) -> list[tuple[str, str]]:
         """Split documents into pieces.
 
         Args:
@@ -32,7 +31,7 @@ class Index:
             tokens: returns the numbers of a text's tokens.
 
         Returns:
-            How many pieces there are.
+            The source and the text of each piece.
 
         Raises:
             ImportError: the splitter is not installed; with the `pip install` line.
@@ -46,18 +45,21 @@ class Index:
         splitter = RecursiveCharacterTextSplitter(
             chunk_size=max_tokens, chunk_overlap=overlap, length_function=lambda text: len(tokens(text))
         )
-        self._pieces = splitter.split_documents(
-            Document(page_content=text, metadata={"source": source}) for source, text in documents
-        )
-        return len(self._pieces)
+        pieces = splitter.split_documents(_document(*each) for each in documents)
+        return [(piece.metadata["source"], piece.page_content) for piece in pieces]
 
-    def build(self, show: ShowProgress | None) -> None:
-        """Embed and index the pieces, and show how many are done."""
-        for start in range(0, len(self._pieces), BATCH_TEXTS):
-            batch = self._pieces[start : start + BATCH_TEXTS]
+    def build(self, pieces: Sequence[tuple[str, str]], show: ShowProgress | None) -> None:
+        """Embed and index pieces, and show how many are done.
+
+        Args:
+            pieces: the source and the text of each.
+            show: is called with how many are done, and of how many.
+        """
+        for start in range(0, len(pieces), BATCH_TEXTS):
+            batch = [_document(*each) for each in pieces[start : start + BATCH_TEXTS]]
             self._store.add_documents(batch)
             if show is not None:
-                show(start + len(batch), len(self._pieces))
+                show(start + len(batch), len(pieces))
 
     def ask(self, question: str, count: int) -> list[tuple[float, str, str]]:
         """Search the pieces.
@@ -73,3 +75,7 @@ class Index:
         return [
             (float(score), str(document.metadata.get("source", "")), document.page_content) for document, score in found
         ]
+
+
+def _document(source: str, text: str) -> Document:
+    return Document(page_content=text, metadata={"source": source})

@@ -1,11 +1,12 @@
 """LlamaIndex's part of `hf-gateway quickstart`: its splitter and its index."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from llama_index.core import Document, VectorStoreIndex
 from llama_index.core.node_parser import SentenceSplitter
-from llama_index.core.schema import BaseNode
+from llama_index.core.schema import TextNode
 
 from hf_gateway.runtime.progress_bar import ShowProgress
 from hf_gateway.tasks.embedding.gateway import EmbeddingGateway
@@ -25,11 +26,10 @@ class Index:
         self._index = VectorStoreIndex(
             nodes=[], embed_model=HFGatewayEmbedding.from_gateway(gateway, embed_batch_size=BATCH_TEXTS)
         )
-        self._nodes: list[BaseNode] = []
 
     def split(
         self, documents: Iterable[tuple[str, str]], max_tokens: int, overlap: int, tokens: Callable[[str], list[int]]
-    ) -> int:
+    ) -> list[tuple[str, str]]:
         """Split documents into pieces.
 
         Args:
@@ -39,21 +39,26 @@ class Index:
             tokens: returns the numbers of a text's tokens.
 
         Returns:
-            How many pieces there are.
+            The source and the text of each piece.
         """
         splitter = SentenceSplitter(
             chunk_size=max_tokens, chunk_overlap=overlap, tokenizer=tokens, chunking_tokenizer_fn=_SENTENCE.findall
         )
-        self._nodes = list(splitter.get_nodes_from_documents([_document(*each) for each in documents]))
-        return len(self._nodes)
+        nodes = splitter.get_nodes_from_documents([Document(**_fields(*each)) for each in documents])
+        return [(node.metadata["source"], node.get_content()) for node in nodes]
 
-    def build(self, show: ShowProgress | None) -> None:
-        """Embed and index the pieces, and show how many are done."""
-        for start in range(0, len(self._nodes), BATCH_TEXTS):
-            batch = self._nodes[start : start + BATCH_TEXTS]
+    def build(self, pieces: Sequence[tuple[str, str]], show: ShowProgress | None) -> None:
+        """Embed and index pieces, and show how many are done.
+
+        Args:
+            pieces: the source and the text of each.
+            show: is called with how many are done, and of how many.
+        """
+        for start in range(0, len(pieces), BATCH_TEXTS):
+            batch = [TextNode(**_fields(*each)) for each in pieces[start : start + BATCH_TEXTS]]
             self._index.insert_nodes(batch)
             if show is not None:
-                show(start + len(batch), len(self._nodes))
+                show(start + len(batch), len(pieces))
 
     def ask(self, question: str, count: int) -> list[tuple[float, str, str]]:
         """Search the pieces.
@@ -72,11 +77,11 @@ class Index:
         ]
 
 
-def _document(source: str, text: str) -> Document:
+def _fields(source: str, text: str) -> dict[str, Any]:
     # The source's name is shown, not embedded: a file name says little, and a path would fill the model's few tokens.
-    return Document(
-        text=text,
-        metadata={"source": source},
-        excluded_embed_metadata_keys=["source"],
-        excluded_llm_metadata_keys=["source"],
-    )
+    return {
+        "text": text,
+        "metadata": {"source": source},
+        "excluded_embed_metadata_keys": ["source"],
+        "excluded_llm_metadata_keys": ["source"],
+    }
