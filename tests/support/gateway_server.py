@@ -158,3 +158,9 @@ class ServerProcess:
         assert self._process.stdout is not None
         self._process.stdout.close()
         self._log.close()
+
+
+def chat_chain(*urls: str, name: str = "chat", more: str = "") -> str:
+    """Return the configuration of a chat chain over servers of OpenAI's API; `more` are lines of the chain."""
+    targets = ", ".join(f'"openai:{url}"' for url in urls)
+    return f'[chains.{name}]\ntask = "chat"\nmodel = "owner/model"\nmax_retries = 0\ntargets = [{targets}]\n{more}\n'

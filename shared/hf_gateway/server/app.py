@@ -13,12 +13,16 @@ from hf_gateway.server.dispatch.chains import ChainTable
 from hf_gateway.server.dispatch.middleware import GatewayMiddleware
 from hf_gateway.server.dispatch.routing import Route, RouteTable
 from hf_gateway.server.dispatch.state import ServerState
-from hf_gateway.server.surfaces import openai, operation
+from hf_gateway.server.surfaces import openai, openai_chat, openai_completions, openai_images, openai_rerank, operation
 from hf_gateway.settings.server import ServerSettings
 
 ROUTES: tuple[Route, ...] = (
     *operation.ROUTES,
     *openai.ROUTES,
+    *openai_chat.ROUTES,
+    *openai_completions.ROUTES,
+    *openai_rerank.ROUTES,
+    *openai_images.ROUTES,
 )
 """The route table: the rows of every surface."""
 _NO_TELEMETRY: Any = {

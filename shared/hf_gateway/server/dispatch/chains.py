@@ -18,6 +18,7 @@ from hf_gateway.settings.base import NamedSettings
 from hf_gateway.settings.config_file import key_policy_overrides, read_config
 from hf_gateway.settings.server import OpenModels, ServerSettings
 from hf_gateway.tasks.registry import find_task, task_names, task_of_chain
+from hf_gateway.values.kinds import kind_of
 from hf_gateway.values.target import Target, is_path
 from hf_gateway.values.vector_space import canonical
 
@@ -307,16 +308,16 @@ class OpenChains:
 
 
 def public_label(target: Target, model: str) -> str:
-    """Return a target's name without an address: its kind, and its model or provider.
+    """Return a target's name without an address: its kind, the provider if it names one, and its model.
 
     Args:
         target: the target.
         model: the chain's model.
     """
-    if target.url is None and target.kind != target.label and not is_path(target.model or ""):
-        return target.label
+    if not kind_of(target.kind).has_model:
+        return target.label if target.url is None else target.kind
     named = _public_model(target.model) if target.model else model
-    return f"{target.kind}:{named}"
+    return ":".join(filter(None, (target.kind, target.provider, named)))
 
 
 def _public_model(model: str) -> str:

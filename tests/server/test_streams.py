@@ -1,0 +1,134 @@
+"""Pings, clients that leave, and servers that end, in streams and whole answers."""
+
+import json
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from tests.server.test_openai_chat import ASK, events_of
+from tests.servers.loopback import HeldStream, stall_stream
+from tests.servers.openai import FakeOpenAI
+from tests.support.gateway_server import START_S, RunningServer, ServerProcess, chat_chain, gateway_server
+
+WAITS = "attempt_timeout = 300\nfirst_content_timeout = 300\nstall_timeout = 300"
+
+
+def raw_request(url: str, body: object) -> socket.socket:
+    """Send a chat request on a connection of its own, which the test can close at any moment."""
+    host, _, port = url.partition("//")[2].partition(":")
+    connection = socket.create_connection((host, int(port)), timeout=START_S)
+    content = json.dumps(body).encode()
+    connection.sendall(
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
+        % (host.encode(), len(content), content)
+    )
+    return connection
+
+
+def wait_until_idle(server: RunningServer) -> None:
+    """Wait until no request is under way."""
+    ended = threading.Event()
+    server.state.ended.append(lambda *_: ended.set())
+    if server.state.in_flight:
+        assert ended.wait(START_S)
+    assert not server.state.in_flight
+
+
+@pytest.mark.parametrize("after", [0, 3])
+def test_a_silent_stream_sends_pings_between_events(primary: FakeOpenAI, after: int) -> None:
+    stall = stall_stream(after)
+    primary.fail(stall)
+    body = {"messages": ASK, "stream": True}
+    with (
+        gateway_server(chat_chain(primary.url, more=WAITS), ping_seconds=0.05) as server,
+        server.client() as client,
+        client.stream("POST", "/v1/chat/completions", json=body) as answer,
+    ):
+        text, pings = "", 0
+        for piece in answer.iter_text():
+            text += piece
+            pings += piece.count(": ping")
+            if pings >= 3:
+                stall.release()
+    whole = events_of(text)
+    assert pings >= 3
+    assert whole[-1] == "[DONE]"
+    assert all("error" not in event for event in whole[:-1])
+
+
+@pytest.mark.parametrize(("stream", "after"), [(True, 0), (True, 2), (False, 0), (False, 2)])
+def test_a_client_that_leaves_stops_the_work_at_the_target(primary: FakeOpenAI, stream: bool, after: int) -> None:
+    stall = stall_stream(after)
+    primary.always(stall)
+    with gateway_server(chat_chain(primary.url, more=WAITS)) as server:
+        statuses: list[int] = []
+        server.state.ended.append(lambda call, status, seconds: statuses.append(status))
+        connection = raw_request(server.url, {"messages": ASK, "stream": stream})
+        assert stall.reached.wait(START_S)
+        connection.close()
+        assert stall.disconnected.wait(START_S)
+        wait_until_idle(server)
+    assert statuses == [499]
+
+
+def test_an_answer_to_nobody_is_no_fault(primary: FakeOpenAI, caplog: pytest.LogCaptureFixture) -> None:
+    stall = stall_stream(1)
+    primary.fail(stall)
+    with gateway_server(chat_chain(primary.url, more=WAITS)) as server, server.client() as client:
+        connection = raw_request(server.url, {"messages": ASK, "stream": True})
+        assert stall.reached.wait(START_S)
+        connection.close()
+        assert stall.disconnected.wait(START_S)
+        wait_until_idle(server)
+        assert client.post("/v1/chat/completions", json={"messages": ASK}).status_code == 200
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_the_time_of_a_request_is_bounded(primary: FakeOpenAI) -> None:
+    stall = stall_stream(0)
+    primary.always(stall)
+    with gateway_server(chat_chain(primary.url, more=WAITS), request_seconds=0.2) as server, server.client() as client:
+        answer = client.post("/v1/chat/completions", json={"messages": ASK})
+        assert stall.disconnected.wait(START_S)
+    assert answer.status_code == 504
+    assert answer.json()["error"]["code"] == "deadline_exceeded"
+
+
+@pytest.fixture
+def stalled(primary: FakeOpenAI) -> Iterator[HeldStream]:
+    """A target whose streams stop after two events until they are released."""
+    stall = stall_stream(2)
+    primary.always(stall)
+    yield stall
+    stall.release()
+
+
+def test_sigterm_lets_a_stream_end(primary: FakeOpenAI, stalled: HeldStream) -> None:
+    with ServerProcess(chat_chain(primary.url, more=WAITS), "--grace", "60") as process:
+        connection = raw_request(process.url, {"messages": ASK, "stream": True})
+        assert stalled.reached.wait(START_S)
+        process.signal(signal.SIGTERM)
+        stalled.release()
+        received = b""
+        while part := connection.recv(65536):
+            received += part
+        assert process.wait() == 0
+    assert b"data: [DONE]" in received
+    assert received.endswith(b"0\r\n\r\n")
+
+
+def test_a_stream_that_outlives_the_grace_ends_with_an_error(primary: FakeOpenAI, stalled: HeldStream) -> None:
+    with ServerProcess(chat_chain(primary.url, more=WAITS), "--grace", "1") as process:
+        connection = raw_request(process.url, {"messages": ASK, "stream": True})
+        assert stalled.reached.wait(START_S)
+        process.signal(signal.SIGTERM)
+        received = b""
+        while part := connection.recv(65536):
+            received += part
+        assert process.wait() == 0
+        assert stalled.disconnected.wait(START_S)
+    assert b'"code":"shutting_down"' in received
+    assert b"[DONE]" not in received
