@@ -68,6 +68,40 @@ SHAPES: dict[str, dict[str, dict[str, Any]]] = {
         },
         "padding on the left": {"pooling": "lasttoken", "tokenizer_settings": {"padding_side": "left"}},
     },
+    "gemma3": {
+        "all sides, five windows and one without": {
+            "use_bidirectional_attention": True,
+            "num_hidden_layers": 6,
+            "sliding_window": 6,
+        },
+        "causal, six queries for two keys, biases": {
+            "pooling": "lasttoken",
+            "hidden_size": 24,
+            "num_attention_heads": 6,
+            "num_key_value_heads": 2,
+            "head_dim": 10,
+            "num_hidden_layers": 3,
+            "sliding_window": 5,
+            "layer_types": ["full_attention", "sliding_attention", "sliding_attention"],
+            "attention_bias": True,
+            "query_pre_attn_scalar": 7,
+        },
+        "an odd width and middle, positions scaled in one kind": {
+            "use_bidirectional_attention": True,
+            "hidden_size": 33,
+            "intermediate_size": 7,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 1,
+            "head_dim": 4,
+            "sliding_window": 3,
+            "layer_types": ["full_attention", "sliding_attention"],
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "rope_theta": 300.0, "factor": 8.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 20.0},
+            },
+            "hidden_activation": "silu",
+        },
+    },
 }
 REFUSALS: dict[str, list[tuple[dict[str, Any], str]]] = {
     "modernbert": [
@@ -107,6 +141,17 @@ REFUSALS: dict[str, list[tuple[dict[str, Any], str]]] = {
             {"layer_types": None, "use_sliding_window": True, "max_window_layers": 0},
             "max_window_layers=0, not a whole number",
         ),
+    ],
+    "gemma3": [
+        ({"rope_parameters": {"sliding_attention": {"rope_type": "llama3", "factor": 4.0}}}, "are scaled by 'llama3'"),
+        ({"layer_types": ["full_attention"] * 2, "rope_scaling": {"rope_type": "dynamic"}}, "are scaled by 'dynamic'"),
+        ({"attn_logit_softcapping": 50.0}, "attn_logit_softcapping=50.0, which is not supported"),
+        ({"use_bidirectional_attention": "vision"}, "use_bidirectional_attention='vision', neither true nor false"),
+        ({"use_bidirectional_attention": True, "is_causal": True}, "is_causal=True, which is not supported"),
+        ({"sliding_window": None}, "sliding_window=None, not a whole number"),
+        ({"query_pre_attn_scalar": 0}, "query_pre_attn_scalar=0, not a number above 0"),
+        ({"num_hidden_layers": 3, "layer_types": None}, "the tensor 'layers.2.input_layernorm.weight' is missing"),
+        ({"num_hidden_layers": 1, "layer_types": None}, "have the tensor 'layers.1.input_layernorm.weight' and 12"),
     ],
 }
 
@@ -175,7 +220,7 @@ def qwen3(tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_hidden_layers=3,
         tokenizer_settings=settings,
     )
-    theta = {"rope_theta": 10_000.0, "rope_scaling": None, "rope_parameters": None}
+    theta = {"rope_theta": 1_000_000, "rope_scaling": None, "rope_parameters": None}
     change(folder, architectures=["Qwen3ForCausalLM"], layer_types=None, dtype="bfloat16", **theta)
     rewrite(folder, lambda found: {f"model.{name}": each.to(torch.bfloat16) for name, each in found.items()})
     return folder
@@ -206,6 +251,29 @@ def test_a_causal_model_that_is_not_built_is_left_to_torch(qwen3: Path, tmp_path
     served = Gateway(str(model), [Target("local", options={"dtype": "fp32"})], truncate=True)
     assert worst_cosine(served.embed(list(TEXTS)).vectors, reference(model).encode(list(TEXTS))) >= 0.99999
     assert served.candidates[0].ability.engine().name == "sentence-transformers"
+
+
+@pytest.mark.parametrize("engine", GRAPHS)
+def test_gemma_with_layers_after_the_pooling_embeds_without_torch(tmp_path: Path, engine: str) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+    from sentence_transformers.base.modules import Dense
+    from sentence_transformers.sentence_transformer.modules import Normalize
+
+    torch.manual_seed(3)
+    sizes = ((32, 96), (96, 32))
+    dense = [Dense(wide, made, bias=False, activation_function=torch.nn.Identity()) for wide, made in sizes]
+    settings = {"use_bidirectional_attention": True, "sliding_window": 8, "num_hidden_layers": 6}
+    folder = encoder(tmp_path / "made", "gemma3", after=[*dense, Normalize()], **settings)
+    # As on the Hub: the settings' older names, and bfloat16.
+    older = {"rope_theta": 1_000_000.0, "rope_local_base_freq": 10_000.0, "rope_scaling": None}
+    change(folder, rope_parameters=None, layer_types=None, dtype="bfloat16", **older)
+    for path in (folder, folder / "2_Dense", folder / "3_Dense"):
+        halved = {name: each.to(torch.bfloat16) for name, each in load_file(path / "model.safetensors").items()}
+        save_file(halved, path / "model.safetensors")
+    name, vectors, _ = embed_without_torch(str(folder), engine)
+    assert name == engine
+    assert worst_cosine(vectors, reference(folder).encode(list(TEXTS))) >= 0.99999
 
 
 @pytest.mark.parametrize(

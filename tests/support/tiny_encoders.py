@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 FAMILIES = ("bert", "mpnet", "distilbert", "roberta", "xlm-roberta")
-ROTARY_FAMILIES = ("modernbert", "qwen3")
+ROTARY_FAMILIES = ("modernbert", "qwen3", "gemma3")
 """Those with rotary positions."""
 
 _TEXT = (
@@ -36,6 +36,8 @@ def tokenizer(family: str, folder: Path, **settings: Any) -> Any:
 
     if family in _BYTE_LEVEL:
         return _byte_level_tokenizer(family, settings)
+    if family == "gemma3":
+        return _gemma_tokenizer(settings)
     if family in ("roberta", "xlm-roberta"):
         special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     elif family == "mpnet":
@@ -109,6 +111,29 @@ def _byte_level_tokenizer(family: str, settings: Mapping[str, Any]) -> Any:
     return transformers.PreTrainedTokenizerFast(tokenizer_object=trained, **{**names, **settings})
 
 
+def _gemma_tokenizer(settings: Mapping[str, Any]) -> Any:
+    """Train a tokenizer that falls back to bytes for letters that it does not know."""
+    import json
+
+    import transformers
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+
+    trained = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
+    trained.normalizer = normalizers.Replace(" ", "▁")
+    trained.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
+    trained.train_from_iterator([_TEXT], trainers.BpeTrainer(vocab_size=300, special_tokens=special))
+    model = json.loads(trained.to_str())["model"]
+    vocab = dict(model["vocab"])
+    for byte in range(256):
+        vocab.setdefault(f"<0x{byte:02X}>", len(vocab))
+    made = transformers.GemmaTokenizer(vocab=vocab, merges=[tuple(pair) for pair in model["merges"]], **settings)
+    made.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<bos> $A <eos>", special_tokens=[(token, vocab[token]) for token in ("<bos>", "<eos>")]
+    )
+    return made
+
+
 def _random_vectors(network: Any) -> None:
     """Move the scales from 1 and the shifts from 0, at which a network is made, so that leaving one out shows."""
     import torch
@@ -167,11 +192,12 @@ def encoder(
             "xlm-roberta": (transformers.XLMRobertaConfig, transformers.XLMRobertaModel),
             "modernbert": (transformers.ModernBertConfig, transformers.ModernBertModel),
             "qwen3": (transformers.Qwen3Config, transformers.Qwen3Model),
+            "gemma3": (transformers.Gemma3TextConfig, transformers.Gemma3TextModel),
         }
         settings, network = kinds[family]
         usual = {
             "hidden_size": 32,
-            **({"num_key_value_heads": 1, "head_dim": 16} if family == "qwen3" else {}),
+            **({"num_key_value_heads": 1, "head_dim": 16} if family in ("qwen3", "gemma3") else {}),
             "num_hidden_layers": 2,
             "num_attention_heads": 2,
             "intermediate_size": 64,

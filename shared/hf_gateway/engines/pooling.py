@@ -1,10 +1,10 @@
 """Pools token vectors into text vectors, and applies the modules after the pooling, in numpy and float32."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_gateway.engines.layout import Layout, Mode
+from hf_gateway.engines.networks.safetensors import read_tensors
 from hf_gateway.engines.sources import read_json
 from hf_gateway.errors import EngineFailed
 
@@ -100,7 +100,7 @@ def _dense(folder: Path, width: int) -> tuple["Array", "Array"]:
 
     config: dict[str, Any] = read_json(folder / "config.json") or {}
     size = config.get("out_features")
-    found = read_safetensors(folder / "model.safetensors")
+    found = read_tensors(folder)
     shapes: dict[str, tuple[Any, ...]] = {"linear.weight": (size, config.get("in_features", width))}
     if config.get("bias", True):
         shapes["linear.bias"] = (size,)
@@ -111,30 +111,9 @@ def _dense(folder: Path, width: int) -> tuple["Array", "Array"]:
     for name, shape in shapes.items():
         if found[name].shape != shape:
             raise EngineFailed(f"{folder}: the tensor {name!r} has the shape {found[name].shape}, not {shape}")
-    weight: Array = found["linear.weight"]
+    weight: Array = found["linear.weight"].float32()
     if weight.shape[1] != width:
         raise EngineFailed(
             f"{folder}: its layer has {weight.shape[1]} inputs, but the layer before it has {width} outputs"
         )
-    return weight, found.get("linear.bias", np.zeros(len(weight), np.float32))
-
-
-def read_safetensors(path: Path) -> dict[str, "Array"]:
-    """Read a small file of tensors as float32. Raises EngineFailed for a missing or broken file, or another number type."""
-    import numpy as np
-
-    types: dict[str, Any] = {"F32": "<f4", "F16": "<f2", "F64": "<f8"}
-    try:
-        data = path.read_bytes()
-        length = int.from_bytes(data[:8], "little")
-        header: dict[str, Any] = json.loads(data[8 : 8 + length])
-        found = {}
-        for name, about in header.items():
-            if name == "__metadata__":
-                continue
-            start, end = (8 + length + offset for offset in about["data_offsets"])
-            raw: Array = np.frombuffer(memoryview(data)[start:end], types[about["dtype"]])
-            found[name] = raw.reshape(about["shape"]).astype(np.float32)
-        return found
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise EngineFailed(f"{path} cannot be read: {type(error).__name__}: {error}") from None
+    return weight, found["linear.bias"].float32() if "linear.bias" in found else np.zeros(len(weight), np.float32)

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from hf_gateway.engines.networks import bert, distilbert, modernbert, mpnet, qwen3
+from hf_gateway.engines.networks import bert, distilbert, gemma3, modernbert, mpnet, qwen3
 from hf_gateway.engines.networks.config import Config, Weights
 from hf_gateway.engines.networks.safetensors import read_tensors
 from hf_gateway.engines.networks.writer import Node, Writer
@@ -44,6 +44,7 @@ FAMILIES: Mapping[str, Family] = {
     "mpnet": Family(partial(_after_padding, mpnet.build), "mpnet"),
     "modernbert": Family(modernbert.build, "model", relative=True),
     "qwen3": Family(qwen3.build, "model", relative=True),
+    "gemma3_text": Family(gemma3.build, "model", relative=True),
 }
 """By `model_type`."""
 

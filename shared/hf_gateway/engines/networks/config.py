@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 MAX_COUNT = 10_000_000
 """Maximum of any number in a configuration: more tokens, layers or values than any model has."""
+MAX_NUMBER = 1e12
+"""Maximum of other numbers, such as the base of rotary positions."""
 _ACTIVATIONS: Mapping[str, Activation] = {
     "gelu": "gelu",
     "gelu_new": "gelu_tanh",
@@ -74,12 +76,12 @@ class Config:
             EngineFailed: anything else.
         """
         value = self.values.get(name, default)
-        if type(value) not in (int, float) or not 0 < value < 1e6:
+        if type(value) not in (int, float) or not 0 < value < MAX_NUMBER:
             raise EngineFailed(f"its config.json has {name}={value!r:.60}, not a number above 0")
         return float(value)
 
     def switch(self, name: str, *, default: bool = False) -> bool:
-        """Return a setting that is true or false.
+        """Return a setting that is true or false; null is false.
 
         Args:
             name: of the setting.
@@ -89,6 +91,8 @@ class Config:
             EngineFailed: anything else.
         """
         value = self.values.get(name, default)
+        if value is None:
+            return False
         if not isinstance(value, bool):
             raise EngineFailed(f"its config.json has {name}={value!r:.60}, neither true nor false")
         return value
