@@ -62,6 +62,14 @@ def test_calls_whose_instructions_are_counted_run_without_sockets(kind: str) -> 
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("arguments", [["ingest_steps", "--queries"], ["layers", "--calls", "query"]], ids=" ".join)
+def test_the_scripts_that_measure_cpu_time_run(arguments: list[str]) -> None:
+    command_line = [sys.executable, "-m", f"benchmarks.{arguments[0]}", *arguments[1:]]
+    done = subprocess.run(command_line, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("\n") > 1
+
+
 def test_a_peer_that_may_not_run_says_so(tmp_path: Path) -> None:
     with pytest.raises(NotRun, match=r"^--no-peers$"):
         Environments(peers=False, home=tmp_path).python("litellm")

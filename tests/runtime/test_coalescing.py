@@ -88,6 +88,23 @@ class TestGroups:
         coalescer.resolve(third, "served")
         assert fourth.ready.done()
 
+    async def test_tasks_that_begin_in_one_turn_of_the_loop_share_one_request(self, server):
+        texts = [f"text {number}" for number in range(6)]
+        async with through(server) as gateway:
+            await gateway._aprepare()
+            results = await asyncio.gather(*(gateway.aembed([text]) for text in texts))
+        assert [result.vectors[0] for result in results] == unit_vectors(texts)
+        assert sent(server) == [texts]
+
+    async def test_a_leader_that_is_cancelled_within_its_turn_leaves_the_others_served(self, server):
+        async with through(server) as gateway:
+            await gateway._aprepare()
+            leader, *others = (asyncio.create_task(gateway.aembed([text])) for text in ("leader", "a", "b"))
+            await asyncio.sleep(0)
+            leader.cancel()
+            assert [result.vectors[0] for result in await asyncio.gather(*others)] == unit_vectors(["a", "b"])
+            assert (await asyncio.gather(leader, return_exceptions=True))[0].__class__ is asyncio.CancelledError
+
     def test_who_comes_while_one_is_under_way_shares_one_request(self, server, form):
         texts = [f"text {number}" for number in range(6)]
         with Callers(form, through(server, company=6)) as callers:
@@ -443,8 +460,10 @@ class TestLoops:
         server.fail(gate, path=PATH)
         async with through(server, timeout=5) as gateway:
             await gateway._aprepare()
-            first, leader = (asyncio.create_task(gateway.aembed([text])) for text in ("alone", "leader"))
+            first = asyncio.create_task(gateway.aembed(["alone"]))
             await asyncio.to_thread(server.wait_for, 1, PATH)
+            leader = asyncio.create_task(gateway.aembed(["leader"]))
+            await asyncio.sleep(0)
             assert gateway.embed(["blocking"]).vectors.tolist() == unit_vectors(["blocking"])
             assert list(gateway.embed_stream(["streamed"])) == unit_vectors(["streamed"])
             gate.release()

@@ -1,4 +1,4 @@
-"""The effects that the chain yields to its driver: `Call`, `Wait`, `Await`, `Emit`."""
+"""The effects that the chain yields to its driver: `Call`, `Wait`, `Await`, `Turn`, `Emit`."""
 
 from collections.abc import Generator
 from concurrent.futures import Future
@@ -44,4 +44,9 @@ class Await:
     """Seconds to wait at most; None waits without a limit."""
 
 
-Steps = Generator[Call | Wait | Await | Emit, Any, Any]
+@dataclass(frozen=True)
+class Turn:
+    """Let whatever else the event loop has ready go on once; a blocking driver has nothing to let go on."""
+
+
+Steps = Generator[Call | Wait | Await | Turn | Emit, Any, Any]

@@ -1,7 +1,8 @@
 """Coalescing: single texts that are to be embedded at the same time share one request, or one forward pass.
 
-A text that arrives while no request is under way is sent at once and alone. One that arrives during a request waits for others:
-until that request ends, the group is full, or a short delay is over, whichever is first.
+A text that arrives while no request is under way is sent at once: alone from a thread, from an event loop with those that arrive
+within the same turn of it. One that arrives during a request waits for others: until that request ends, the group is full, or a
+short delay is over, whichever is first.
 """
 
 import os
@@ -30,6 +31,8 @@ class Group:
     """The result of the work; None if it was abandoned."""
     texts: dict[str, int] = field(default_factory=dict)
     """The index of each text."""
+    prompt: bool = False
+    """Whether nothing was under way when it began, so that it waits for nothing but the turn of its event loop."""
     over: bool = False
     """Whether the outcome is set."""
 
@@ -57,19 +60,21 @@ class Coalescer:
         self._under_way: dict[Hashable, int] = {}
         self._gathering: dict[Hashable, Group] = {}
 
-    def join(self, key: Hashable, text: str) -> tuple[Group, int, bool]:
+    def join(self, key: Hashable, text: str, *, turn: bool = False) -> tuple[Group, int, bool]:
         """Join a group, or begin one; returns the group, the text's index in it, and whether the caller leads it.
 
         Args:
             key: what texts of one group have in common.
             text: the text.
+            turn: whether the caller can let others of its event loop join, also where nothing is under way.
         """
         with self._lock:
             group = self._gathering.get(key)
             leads = group is None
             if group is None:
-                if self._under_way.get(key):
-                    group = self._gathering[key] = Group(key, Future(), Future())
+                if turn or self._under_way.get(key):
+                    prompt = not self._under_way.get(key)
+                    group = self._gathering[key] = Group(key, Future(), Future(), prompt=prompt)
                 else:
                     self._under_way[key] = 1
                     group = Group(key, _READY, _ABANDONED)

@@ -1,18 +1,20 @@
 """Drivers: perform the effects that a generator yields, blocking or async.
 
-The chain yields `Call`, `Wait`, `Await` and `Emit`; a `Call` contains one effect of a backend: `Send` a request, `Open` one with
-a streamed answer, `Read` its next piece, `Compute` something heavy, `Pause` before a job is asked for again. The result is sent
-into the generator, or the `GatewayError` thrown in.
+The chain yields `Call`, `Wait`, `Await`, `Turn` and `Emit`; a `Call` contains one effect of a backend: `Send` a request, `Open`
+one with a streamed answer, `Read` its next piece, `Compute` something heavy, `Pause` before a job is asked for again. The result
+is sent into the generator, or the `GatewayError` thrown in.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
+from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from hf_gateway.chain.effects import Await, Call, Emit, Wait
+from hf_gateway.chain.effects import Await, Call, Emit, Turn, Wait
 from hf_gateway.errors import AttemptTimedOut, ConfigError, GatewayError
 from hf_gateway.runtime.effects import Compute, Effects, Open, Opened, Pause, Read, Send, StreamSource
 from hf_gateway.values.http import HttpResponse
@@ -183,13 +185,15 @@ class Driver:
             if (source := held.take_all()) is not None:
                 await source.aclose()
 
-    def _step(self, step: Call | Wait | Await, held: "_OpenSources") -> Any:
+    def _step(self, step: Call | Wait | Await | Turn, held: "_OpenSources") -> Any:
         if (source := held.take_finished(step)) is not None:
             source.close()
         if isinstance(step, Wait):
             return self.clock.sleep(step.seconds)
         if isinstance(step, Await):
             return wait_for([step.future], step.timeout)
+        if isinstance(step, Turn):
+            return None
         effect, timeout = step.effect, step.timeout
         match effect:
             case Compute():
@@ -206,13 +210,15 @@ class Driver:
                 return opened
         return self.transport.send(effect, timeout=timeout, connect_timeout=self.connect_timeout, target=step.target)
 
-    async def _astep(self, step: Call | Wait | Await, held: "_OpenSources") -> Any:
+    async def _astep(self, step: Call | Wait | Await | Turn, held: "_OpenSources") -> Any:
         if (source := held.take_finished(step)) is not None:
             await source.aclose()
         if isinstance(step, Wait):
             return await self.clock.asleep(step.seconds)
         if isinstance(step, Await):
-            return await asyncio.wait([asyncio.wrap_future(step.future)], timeout=step.timeout)
+            return await _done(step.future, step.timeout)
+        if isinstance(step, Turn):
+            return await asyncio.sleep(0)
         effect, timeout = step.effect, step.timeout
         match effect:
             case Compute():
@@ -257,7 +263,7 @@ class _OpenSources:
         self._source = source
         return source
 
-    def take_finished(self, step: Call | Wait | Await) -> StreamSource | None:
+    def take_finished(self, step: Call | Wait | Await | Turn) -> StreamSource | None:
         if isinstance(step, Call) and isinstance(step.effect, Read):
             return None
         return self.take_all()
@@ -265,6 +271,43 @@ class _OpenSources:
     def take_all(self) -> StreamSource | None:
         source, self._source = self._source, None
         return source
+
+
+async def _done(future: "Future[Any]", timeout: float | None) -> None:
+    """Wait until a future is done, whatever its result, at most `timeout` seconds.
+
+    Many callers wait for one future, which is mostly done by a task of their own loop: `asyncio.wait` would cost more than the
+    rest of such a call.
+    """
+    loop = asyncio.get_running_loop()
+    waiter: asyncio.Future[None] = loop.create_future()
+
+    def wake() -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
+    def done(_: "Future[Any]") -> None:
+        if _is_running(loop):
+            wake()
+        else:
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+                loop.call_soon_threadsafe(wake)
+
+    future.add_done_callback(done)
+    timer = None if timeout is None else loop.call_later(timeout, wake)
+    try:
+        await waiter
+    finally:
+        if timer is not None:
+            timer.cancel()
+
+
+def _is_running(loop: asyncio.AbstractEventLoop) -> bool:
+    """Return whether an event loop runs on this thread."""
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False
 
 
 def _whole_pause(pause: Pause, timeout: float, target: str) -> float:

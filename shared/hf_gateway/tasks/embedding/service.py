@@ -21,7 +21,7 @@ from dataclasses import replace
 from typing import Any
 
 from hf_gateway.chain.attempt_log import AttemptLog
-from hf_gateway.chain.effects import Await, Steps
+from hf_gateway.chain.effects import Await, Steps, Turn
 from hf_gateway.chain.fallback import Chain, Split
 from hf_gateway.errors import ContextOverflow, GatewayError, InvalidRequest
 from hf_gateway.observing.tags import tags
@@ -313,9 +313,10 @@ class EmbeddingService:
     def _serve_coalesced(self, coalescer: Coalescer, run: EmbeddingRun, text: str) -> Steps:
         outcome, caller = None, tags()
         # Not a task of another loop, which may be paused, as between two cells of a notebook.
-        key = (_running_loop(), run.request.role, caller)
+        loop = _running_loop()
+        key = (loop, run.request.role, caller)
         while outcome is None:
-            group, place, is_leader = coalescer.join(key, text)
+            group, place, is_leader = coalescer.join(key, text, turn=loop is not None)
             if is_leader:
                 outcome = yield from self._lead_group(coalescer, group, run)
             else:
@@ -339,7 +340,7 @@ class EmbeddingService:
         outcome: Any = None
         try:
             if not group.ready.done():
-                yield Await(group.ready, self._settings.coalesce)
+                yield Turn() if group.prompt else Await(group.ready, self._settings.coalesce)
                 coalescer.close(group)
             attempt_log = AttemptLog(watched=run.attempt_log.watched)
             try:
