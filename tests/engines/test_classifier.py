@@ -38,6 +38,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("classifiers")
 
 
+@pytest.fixture(params=["openvino", "onnxruntime", "torch"])
+def local(request: pytest.FixtureRequest) -> Target:
+    return Target("local", options={"engine": request.param})
+
+
 @pytest.fixture(scope="module")
 def emotions(folder: Path) -> Path:
     return text_classifier(folder / "emotions")
@@ -72,10 +77,12 @@ def assert_same(found: Sequence[Label], entries: Sequence[dict[str, Any]]) -> No
 class TestTexts:
     @pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
     @pytest.mark.parametrize("problem", ["single_label_classification", "multi_label_classification"])
-    def test_have_the_labels_of_transformers_pipeline(self, tmp_path: Path, family: str, problem: str) -> None:
+    def test_have_the_labels_of_transformers_pipeline(
+        self, tmp_path: Path, local: Target, family: str, problem: str
+    ) -> None:
         made = text_classifier(tmp_path / family, family, seed=2, problem_type=problem)
         pipeline = transformers.pipeline("text-classification", model=str(made))
-        with ClassifyGateway(str(made), truncate=True) as gateway:
+        with ClassifyGateway(str(made), [local], truncate=True) as gateway:
             result = gateway.classify(SHORT)
         for text, labels in zip(SHORT, result, strict=True):
             assert_same(labels, pipeline(text, top_k=None))
@@ -86,11 +93,11 @@ class TestTexts:
 
     @pytest.mark.parametrize(("labels", "problem"), [(["quality"], None), (["quality"], "regression")])
     def test_of_one_label_have_the_pipelines_score(
-        self, tmp_path: Path, labels: list[str], problem: str | None
+        self, tmp_path: Path, local: Target, labels: list[str], problem: str | None
     ) -> None:
         made = text_classifier(tmp_path / "one", labels=labels, problem_type=problem)
         pipeline = transformers.pipeline("text-classification", model=str(made))
-        with ClassifyGateway(str(made)) as gateway:
+        with ClassifyGateway(str(made), [local]) as gateway:
             assert_same(gateway.classify(["a cat"])[0], pipeline("a cat", top_k=None))
 
     def test_are_answered_in_order_whatever_their_length(self, emotions: Path) -> None:
@@ -102,15 +109,17 @@ class TestTexts:
                 assert_same_labels(alone, pairs(together[place]), 1e-5)
         assert together[60] == together[0]
 
-    def test_that_are_too_long_are_refused_or_truncated_as_the_pipeline_does(self, emotions: Path) -> None:
+    def test_that_are_too_long_are_refused_or_truncated_as_the_pipeline_does(
+        self, emotions: Path, local: Target
+    ) -> None:
         pipeline = transformers.pipeline("text-classification", model=str(emotions))
-        with ClassifyGateway(str(emotions), truncate=True) as gateway:
+        with ClassifyGateway(str(emotions), [local], truncate=True) as gateway:
             assert_same(gateway.classify([LONG])[0], pipeline(LONG, top_k=None, truncation=True, max_length=64))
 
     @pytest.mark.parametrize("form", FORMS)
-    def test_that_are_too_long_are_named_with_both_lengths(self, emotions: Path, form: str) -> None:
+    def test_that_are_too_long_are_named_with_both_lengths(self, emotions: Path, local: Target, form: str) -> None:
         length = len(transformers.AutoTokenizer.from_pretrained(str(emotions))(LONG)["input_ids"])
-        classify = Classifier(form, ["local"], model=str(emotions))
+        classify = Classifier(form, [local], model=str(emotions))
         with (
             classify.gateway,
             pytest.raises(errors.ContextOverflow, match=f"input 3 of 5 has {length} tokens") as caught,
@@ -128,10 +137,10 @@ class TestGivenLabels:
     @pytest.mark.parametrize("multi_label", [False, True])
     @pytest.mark.parametrize("labels", [LABELS, LABELS[:1]])
     def test_have_the_scores_of_transformers_pipeline(
-        self, judgements: Path, labels: list[str], multi_label: bool
+        self, judgements: Path, local: Target, labels: list[str], multi_label: bool
     ) -> None:
         pipeline = transformers.pipeline("zero-shot-classification", model=str(judgements))
-        with ClassifyGateway(str(judgements), labels=labels, multi_label=multi_label) as gateway:
+        with ClassifyGateway(str(judgements), [local], labels=labels, multi_label=multi_label) as gateway:
             result = gateway.classify(SHORT, hypothesis_template="It is {}.")
         for text, found in zip(SHORT, result, strict=True):
             answer = pipeline(text, labels, multi_label=multi_label, hypothesis_template="It is {}.")
@@ -149,10 +158,10 @@ class TestGivenLabels:
         )
 
     @pytest.mark.parametrize("form", FORMS)
-    def test_are_named_with_the_text_that_is_too_long(self, judgements: Path, form: str) -> None:
+    def test_are_named_with_the_text_that_is_too_long(self, judgements: Path, local: Target, form: str) -> None:
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(judgements))
         length = len(tokenizer(LONG, "This example is France.")["input_ids"])
-        classify = Classifier(form, ["local"], model=str(judgements))
+        classify = Classifier(form, [local], model=str(judgements))
         with (
             classify.gateway,
             pytest.raises(errors.ContextOverflow, match="with the sentence 'This example is F") as caught,
@@ -161,13 +170,13 @@ class TestGivenLabels:
         assert (caught.value.place, caught.value.limit, caught.value.length) == (2, 64, length)
         assert "input 2 of 3 has, with" in str(caught.value)
 
-    def test_are_truncated_in_the_text_and_not_in_the_label(self, judgements: Path) -> None:
+    def test_are_truncated_in_the_text_and_not_in_the_label(self, judgements: Path, local: Target) -> None:
         with (
-            ClassifyGateway(str(judgements)) as gateway,
+            ClassifyGateway(str(judgements), [local]) as gateway,
             pytest.raises(errors.ContextOverflow, match="with the sentence"),
         ):
             gateway.classify([LONG], LABELS)
-        with ClassifyGateway(str(judgements), truncate=True) as gateway:
+        with ClassifyGateway(str(judgements), [local], truncate=True) as gateway:
             (found,) = gateway.classify([LONG], LABELS)
             assert sorted(each.label for each in found) == sorted(LABELS)
             with pytest.raises(errors.ContextOverflow, match=r"input 0 of 2 .* leaves no room") as caught:
@@ -298,7 +307,7 @@ class TestLoading:
             one.classify(["a cat"])
             other.classify(["a cat"])
             assert one.candidates[0].ability.engine() is other.candidates[0].ability.engine()  # type: ignore[attr-defined]
-            assert "on cpu by transformers" in one.check()[0].report.detail  # type: ignore[union-attr]
+            assert "on cpu by openvino" in one.check()[0].report.detail  # type: ignore[union-attr]
             assert one.candidates[0].context == 64
 
     def test_options_of_the_target_count(self, emotions: Path) -> None:

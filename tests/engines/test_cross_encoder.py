@@ -39,13 +39,20 @@ def form(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def call(form: str, folder: Path, **settings: Any) -> RerankCaller:
-    target = Target("local", options={"device": "cpu"})
+@pytest.fixture(params=["openvino", "onnxruntime", "torch"])
+def engine(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def call(form: str, folder: Path, engine: str = "torch", **settings: Any) -> RerankCaller:
+    target = Target("local", options={"device": "cpu", "engine": engine})
     return RerankCaller(form, [target], model=str(folder), **settings)
 
 
 @pytest.mark.parametrize("scale", ["logit", "probability"])
-def test_scores_are_those_of_sentence_transformers(form: str, folder: Path, model: Any, scale: Any) -> None:
+def test_scores_are_those_of_sentence_transformers(
+    form: str, engine: str, folder: Path, model: Any, scale: Any
+) -> None:
     words = [
         "the",
         "lazy",
@@ -63,7 +70,7 @@ def test_scores_are_those_of_sentence_transformers(form: str, folder: Path, mode
         "passage",
     ]
     documents = [*TEXTS, *(" ".join(random.Random(seed).choices(words, k=9)) for seed in range(60))]
-    result = call(form, folder, scale=scale, truncate=True).rerank(QUERY, documents)
+    result = call(form, folder, engine, scale=scale, truncate=True).rerank(QUERY, documents)
     activation = torch.nn.Identity() if scale == "logit" else torch.nn.Sigmoid()
     expected = model.predict([(QUERY, text) for text in documents], activation_fn=activation)
     assert result.scale == scale
@@ -72,32 +79,34 @@ def test_scores_are_those_of_sentence_transformers(form: str, folder: Path, mode
     assert len({round(hit.score, 6) for hit in result}) > 40  # the weights tell the documents apart
 
 
-def test_tokens_are_counted_as_the_model_reads_them(form: str, folder: Path, model: Any) -> None:
+def test_tokens_are_counted_as_the_model_reads_them(form: str, engine: str, folder: Path, model: Any) -> None:
     documents = ["The lazy dog", LONG]
-    result = call(form, folder, truncate=True).rerank(QUERY, documents)
+    result = call(form, folder, engine, truncate=True).rerank(QUERY, documents)
     counts = [len(model.tokenizer(QUERY, text, truncation=False)["input_ids"]) for text in documents]
     assert result.usage.input_tokens == counts[0] + 64
     assert (result.usage.documents, counts[1] > 64) == (2, True)
 
 
 @pytest.mark.parametrize("long", [LONG, LONG * 100], ids=["long", "beyond what is tokenised"])
-def test_a_document_beyond_the_context_is_named_and_never_cut_in_silence(form: str, folder: Path, long: str) -> None:
+def test_a_document_beyond_the_context_is_named_and_never_cut_in_silence(
+    form: str, engine: str, folder: Path, long: str
+) -> None:
     documents = [*(f"number {number}" for number in range(40)), long]
     with pytest.raises(
         errors.ContextOverflow, match=r"document 40 of 41 has .*tokens together with the query"
     ) as caught:
-        call(form, folder).rerank(QUERY, documents)
+        call(form, folder, engine).rerank(QUERY, documents)
     assert (caught.value.limit, caught.value.place) == (64, 40)
 
 
-def test_a_query_beyond_the_context_is_an_error_too(form: str, folder: Path) -> None:
+def test_a_query_beyond_the_context_is_an_error_too(form: str, engine: str, folder: Path) -> None:
     with pytest.raises(errors.ContextOverflow, match="document 0 of 1"):
-        call(form, folder).rerank(LONG, ["a cat"])
+        call(form, folder, engine).rerank(LONG, ["a cat"])
 
 
-def test_a_model_of_several_labels_is_no_reranker(form: str, tmp_path: Path) -> None:
+def test_a_model_of_several_labels_is_no_reranker(form: str, engine: str, tmp_path: Path) -> None:
     with pytest.raises(errors.EngineFailed, match=r"3 scores for a pair of texts, so it is a classifier"):
-        call(form, cross_encoder(tmp_path / "nli", labels=3)).rerank(QUERY, ["a cat"])
+        call(form, cross_encoder(tmp_path / "nli", labels=3), engine).rerank(QUERY, ["a cat"])
 
 
 def test_an_embedding_model_is_no_reranker() -> None:
@@ -152,9 +161,9 @@ def test_building_and_checking_load_nothing(folder: Path, tmp_path: Path) -> Non
         RerankGateway(str(tmp_path), ["local"]).rerank(QUERY, ["a cat"])
 
 
-def test_other_engines_are_an_error_when_the_chain_is_built(folder: Path) -> None:
-    with pytest.raises(errors.ConfigError, match="rerankers run on torch only"):
-        RerankGateway(str(folder), [Target("local", options={"engine": "openvino"})])
+def test_an_engine_that_does_not_exist_is_an_error_when_the_chain_is_built(folder: Path) -> None:
+    with pytest.raises(errors.ConfigError, match="unknown engine 'openvin'; did you mean 'openvino'"):
+        RerankGateway(str(folder), [Target("local", options={"engine": "openvin"})])
 
 
 def test_two_gateways_share_a_loaded_model_and_closing_one_leaves_it_to_the_other(folder: Path) -> None:
@@ -165,13 +174,12 @@ def test_two_gateways_share_a_loaded_model_and_closing_one_leaves_it_to_the_othe
     assert len(one.rerank(QUERY, ["a dog"])) == 1
 
 
-def test_without_sentence_transformers_the_error_says_what_to_install(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_any_engine_the_error_says_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
-    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
-    with pytest.raises(errors.EngineMissing, match=r"pip install 'hf-gateway\[torch\]'"):
+    for package in ("openvino", "onnxruntime", "sentence_transformers"):
+        monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(errors.EngineMissing, match=r"pip install 'hf-gateway\[local\]'.*'hf-gateway\[torch\]'"):
         RerankGateway(str(folder), ["local"]).rerank(QUERY, ["a cat"])
     result = RerankGateway(str(folder), ["local", "lexical"]).rerank(QUERY, ["a cat", "the capital"])
     assert (result.scale, result.served_by, result[0].document) == ("bm25", ("lexical",), "the capital")

@@ -19,6 +19,7 @@ import pytest
 
 from hf_gateway import Gateway, Target, errors
 from hf_gateway.engines import converted, sources
+from tests.servers.hub import FakeHub, HubModel
 from tests.support.late import COLLECTED
 from tests.support.tiny_encoders import TEXTS, encoder, reference
 
@@ -115,7 +116,7 @@ TORCH = ("torch", "sentence_transformers", "transformers")
 
 
 def elsewhere(
-    model: Path, hidden: tuple[str, ...] = TORCH, before: str = "", **options: Any
+    model: Path | str, hidden: tuple[str, ...] = TORCH, before: str = "", **options: Any
 ) -> "subprocess.Popen[str]":
     """Embed in a process of its own, with packages hidden from it."""
     code = ELSEWHERE.format(hidden=hidden, before=textwrap.dedent(before))
@@ -233,6 +234,29 @@ def test_a_repositorys_onnx_file_is_run_without_torch_and_the_log_says_that_nobo
     assert name == engine, made
     assert np.abs(np.asarray(made) - expected).max() < 1e-5
     assert "runs onnx/model.onnx from its repository; without torch it cannot be compared" in log
+
+
+@pytest.mark.parametrize("unknown", ["settings", "tensors"])
+def test_a_model_of_the_hub_that_is_not_built_runs_its_onnx_file_without_torch(
+    original: Path, exported: Path, cache: Path, expected: Any, tmp_path: Path, unknown: str
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(original / "model.safetensors")
+    if unknown == "tensors":
+        tensors["encoder.layer.7.output.dense.bias"] = tensors["encoder.layer.1.output.dense.bias"].clone()
+        config = json.loads((exported / "config.json").read_text())
+        (exported / "config.json").write_text(json.dumps(config | {"hidden_act": "gelu"}))
+    save_file(tensors, exported / "model.safetensors")
+    home = tmp_path / "home"
+    with FakeHub({"org/model": HubModel(exported)}) as hub:
+        before = f"import os; os.environ.update(HF_ENDPOINT={hub.url!r}, HF_HOME={str(home)!r})"
+        name, made, _, log = outcome(elsewhere("org/model", before=before))
+        again, _, _, _ = outcome(elsewhere("org/model", before=before))
+    assert name == again == "openvino", made
+    assert np.abs(np.asarray(made) - expected).max() < 1e-5
+    assert "runs onnx/model.onnx from its repository" in log
+    assert bool(list(home.rglob("*.safetensors"))) == (unknown == "tensors")  # what the settings say is known before
 
 
 @pytest.mark.parametrize(

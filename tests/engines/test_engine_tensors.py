@@ -151,11 +151,8 @@ def test_so_is_a_dense_layer_where_torch_does_not_read_it(
 ) -> None:
     from hf_gateway.engines import originals
 
-    embed(with_dense, "onnxruntime")
-    (graph,) = (tmp_path / "converted").glob("*-onnxruntime-*/model.onnx")
     monkeypatch.setattr(originals, "torch_is_here", lambda: False)
     model = with_tensors(with_dense, tmp_path / "model", change, "2_Dense/model.safetensors")
-    shutil.copy(graph, model / "model.onnx")
     file = model / "2_Dense" / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | settings))
     with pytest.raises(errors.EngineFailed, match=name.replace(".", r"\.")):
@@ -220,15 +217,13 @@ def test_so_is_a_model_with_an_adapter(bert: Path, tmp_path: Path, file: str, ch
         embed(tmp_path / "adapted")
 
 
-def test_a_repositorys_graph_of_another_width_is_refused(
-    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_repositorys_graph_of_another_width_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from hf_gateway.engines import originals
 
-    graph = Path(shutil.copytree(bert, tmp_path / "model"))
+    graph = encoder(tmp_path / "model", hidden_act="leaky_relu")  # not built of its weights, but converted
     embed(graph, "onnxruntime")
-    for made in (tmp_path / "converted").glob("*-onnxruntime-*/model.onnx*"):
-        shutil.copy(made, graph)
+    (made,) = (tmp_path / "converted").glob("*-onnxruntime-*/model.onnx")
+    shutil.copy(made, graph)
     (graph / "model.safetensors").unlink()
     file = graph / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"hidden_size": 31}))

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from hf_gateway import Gateway, Target, errors
-from hf_gateway.engines import ChatEngine, open_chat_engine, require_chat_engine
+from hf_gateway.engines import open_chat_engine, require_chat_engine
+from hf_gateway.engines.protocols import ChatEngine
 from hf_gateway.engines.sources import ModelFiles
 from tests.models.dialogues import HELLO, NUMBERS
 from tests.support.tiny import (

@@ -9,49 +9,58 @@ from tests.support.tiny_encoders import tokenizer
 EMOTIONS = ("anger", "joy", "sadness", "fear")
 JUDGEMENTS = ("contradiction", "neutral", "entailment")
 MAX_TOKENS = 64
+FAMILIES = ("bert", "camembert", "distilbert", "mpnet", "roberta", "xlm-roberta")
 
 
 def text_classifier(
-    folder: Path, family: str = "bert", labels: Sequence[str] = EMOTIONS, *, seed: int = 0, **config: Any
+    folder: Path,
+    family: str = "bert",
+    labels: Sequence[str] = EMOTIONS,
+    *,
+    seed: int = 0,
+    model_max_length: int | None = None,
+    **config: Any,
 ) -> Path:
-    """Save a model that labels texts of 64 tokens at most; returns its folder."""
+    """Save a model that labels texts of 64 tokens at most; returns its folder. With one label it is a reranker."""
     import torch
     import transformers
 
     torch.manual_seed(seed)
-    made = tokenizer(family, folder.with_name(f"{folder.name}-raw"))
-    sizes: dict[str, Any] = {
-        "vocab_size": len(made),
-        "pad_token_id": made.pad_token_id,
-        "initializer_range": 0.4,
-        "id2label": dict(enumerate(labels)),
-        "label2id": {label: number for number, label in enumerate(labels)},
-        **config,
+    kind = "xlm-roberta" if family == "camembert" else family
+    made = tokenizer(kind, folder.with_name(f"{folder.name}-raw"), model_max_length=model_max_length)
+    # In RoBERTa's family positions begin after that of the padding.
+    positions = MAX_TOKENS + (0 if family in ("bert", "distilbert") else made.pad_token_id + 1)
+    usual: dict[str, Any] = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
     }
     if family == "distilbert":
-        built: Any = transformers.DistilBertForSequenceClassification(
-            transformers.DistilBertConfig(
-                dim=32, n_layers=2, n_heads=2, hidden_dim=64, max_position_embeddings=MAX_TOKENS, **sizes
-            )
+        usual = {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64}
+    kinds = {
+        "bert": (transformers.BertConfig, transformers.BertForSequenceClassification),
+        "distilbert": (transformers.DistilBertConfig, transformers.DistilBertForSequenceClassification),
+        "roberta": (transformers.RobertaConfig, transformers.RobertaForSequenceClassification),
+        "xlm-roberta": (transformers.XLMRobertaConfig, transformers.XLMRobertaForSequenceClassification),
+        "camembert": (transformers.CamembertConfig, transformers.CamembertForSequenceClassification),
+        "mpnet": (transformers.MPNetConfig, transformers.MPNetForSequenceClassification),
+    }
+    configuration, network = kinds[family]
+    built = network(
+        configuration(
+            **{
+                **usual,
+                "max_position_embeddings": positions,
+                "vocab_size": len(made),
+                "pad_token_id": made.pad_token_id,
+                "initializer_range": 0.4,
+                "id2label": dict(enumerate(labels)),
+                "label2id": {label: number for number, label in enumerate(labels)},
+                **config,
+            }
         )
-    else:
-        # RoBERTa's positions begin after that of the padding.
-        positions = MAX_TOKENS + (made.pad_token_id + 1 if family == "roberta" else 0)
-        kinds = {
-            "bert": (transformers.BertConfig, transformers.BertForSequenceClassification),
-            "roberta": (transformers.RobertaConfig, transformers.RobertaForSequenceClassification),
-        }
-        configuration, network = kinds[family]
-        built = network(
-            configuration(
-                hidden_size=32,
-                num_hidden_layers=2,
-                num_attention_heads=2,
-                intermediate_size=64,
-                max_position_embeddings=positions,
-                **sizes,
-            )
-        )
+    )
     return _saved(built, made, folder)
 
 

@@ -13,9 +13,6 @@ from hf_gateway.backends.option_types import OPTION_TYPES
 from hf_gateway.backends.thoughts import PLAIN_REASONING
 from hf_gateway.backends.vectors import VectorAbility
 from hf_gateway.engines import (
-    ChatEngine,
-    EmbeddingEngine,
-    SparseEngine,
     converted,
     open_chat_engine,
     open_engine,
@@ -26,7 +23,10 @@ from hf_gateway.engines import (
 )
 from hf_gateway.engines.choosing import OPTIONS, check_options
 from hf_gateway.engines.layout import is_built
-from hf_gateway.errors import AuthenticationFailed, BatchTooLarge, GatewayError, ModelNotFound
+from hf_gateway.engines.networks.build import settings_refusal
+from hf_gateway.engines.networks.heads import build_labelled
+from hf_gateway.engines.protocols import ChatEngine, EmbeddingEngine, SparseEngine
+from hf_gateway.errors import AuthenticationFailed, BatchTooLarge, EngineMissing, GatewayError, ModelNotFound
 from hf_gateway.runtime.effects import Compute, Effects, Read
 from hf_gateway.settings.base import ChainOptions
 from hf_gateway.settings.chat import ChatOptions
@@ -195,7 +195,8 @@ class LocalEmbedding(LocalVectors[EmbeddingEngine], EmbeddingAbility):
             files = sources.fetch(model, revision, credential, weights="none")
         for form in ("safetensors",) if _torch_runs() else _usable_weights(files):
             files = sources.fetch(model, revision, credential, code=trusted, weights=form)
-            if sources.is_available(files, form):
+            # Tensors that were downloaded may turn out to be of a network that is not built.
+            if sources.is_available(files, form) and form in _usable_weights(files):
                 break
         return files
 
@@ -214,6 +215,28 @@ def _usable_weights(files: sources.ModelFiles) -> tuple[sources.Weights, ...]:
     if is_built(files) or converted.is_converted(files):
         return ("safetensors", "graph")
     return ("graph",)
+
+
+class LocalLabelled(LocalAbility[EngineT]):
+    """Runs models with a head for labels: as graphs of their weights, or on torch."""
+
+    on_torch: tuple[str, ...]
+    """Packages that run them on torch."""
+
+    def fetch_model(self) -> sources.ModelFiles:
+        """Download the model; without torch, only one whose graph can be built by its settings.
+
+        Raises EngineMissing before its weights are downloaded.
+        """
+        if "sentence_transformers" not in runnable(self.on_torch):
+            model, revision = self.target.model, self.target.revision
+            assert model is not None
+            files = sources.fetch(model, revision, self.server.credential(), weights="none")
+            if refused := settings_refusal(files.path, build_labelled):
+                raise EngineMissing(
+                    f"{model} runs on torch only, since {refused.message}: pip install 'hf-gateway[torch]'"
+                )
+        return super().fetch_model()
 
 
 class LocalChat(ChatAbility):
@@ -279,7 +302,7 @@ class LocalChat(ChatAbility):
 class LocalServer(Server):
     """This process: loads a model when it is first needed; async calls queue on one thread, so the event loop stays free.
 
-    Options: `engine` ("openvino", "onnxruntime" or "torch", for embeddings; by default the fastest that supports the model),
+    Options: `engine` ("openvino", "onnxruntime" or "torch"; by default the fastest that supports the model),
     `device`, `dtype` ("auto", "fp32", "bf16", or torch's names), `batch_size` (texts at once, for embeddings),
     `trust_remote_code` (with a revision that is a whole commit), for chat `send_reasoning` ("auto": the chat template
     receives the reasoning of turns with tool calls, if it supports that; "never").

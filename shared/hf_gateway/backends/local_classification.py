@@ -1,8 +1,10 @@
 """Classification in this process."""
 
 from hf_gateway.backends.classification import ClassifyAbility
-from hf_gateway.backends.local import MAX_BYTES, MAX_TEXTS, LocalAbility, check_size
-from hf_gateway.engines import ClassifyEngine, open_classifier, require_classifier, sources
+from hf_gateway.backends.local import MAX_BYTES, MAX_TEXTS, LocalLabelled, check_size
+from hf_gateway.engines import open_classifier, require_classifier, sources
+from hf_gateway.engines.choosing import CLASSIFIER_PACKAGES
+from hf_gateway.engines.protocols import ClassifyEngine
 from hf_gateway.errors import BatchTooLarge
 from hf_gateway.runtime.effects import Effects
 from hf_gateway.values.labels import ClassifyRequest
@@ -11,8 +13,10 @@ MAX_IMAGES = 32
 """Maximum at once: limits the time between two chances to cancel."""
 
 
-class LocalClassify(LocalAbility[ClassifyEngine], ClassifyAbility):
-    """Labels texts or images in this process, with transformers."""
+class LocalClassify(LocalLabelled[ClassifyEngine], ClassifyAbility):
+    """Labels texts in this process by a graph of the model's weights, or texts and images with transformers."""
+
+    on_torch = CLASSIFIER_PACKAGES
 
     @property
     def context(self) -> int | None:
@@ -31,8 +35,8 @@ class LocalClassify(LocalAbility[ClassifyEngine], ClassifyAbility):
         return self.server.find_model(self.require, runs)
 
     def require(self) -> None:
-        """Raise EngineMissing if transformers or torch is not installed."""
-        require_classifier()
+        """Raise EngineMissing if no engine is installed that the options allow."""
+        require_classifier(self.target.options)
 
     def open(self, files: sources.ModelFiles) -> ClassifyEngine:
         """Load the model."""

@@ -2,7 +2,8 @@
 
 from hf_gateway.backends.image import ImageAbility
 from hf_gateway.backends.local import LocalAbility
-from hf_gateway.engines import ImageEngine, open_image_engine, require_image_engine, sources
+from hf_gateway.engines import open_image_engine, require_image_engine, sources
+from hf_gateway.engines.protocols import ImageEngine
 from hf_gateway.runtime.effects import Effects
 from hf_gateway.values.image import ImageRequest
 

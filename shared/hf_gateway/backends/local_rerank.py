@@ -1,12 +1,11 @@
 """Reranking by a cross-encoder in this process."""
 
-from hf_gateway.backends.base import Server
-from hf_gateway.backends.local import LocalAbility, check_size
+from hf_gateway.backends.local import LocalLabelled, check_size
 from hf_gateway.backends.rerank import RerankAbility
-from hf_gateway.engines import CrossEncoderEngine, open_cross_encoder, require_cross_encoder, sources
-from hf_gateway.errors import ConfigError
+from hf_gateway.engines import open_cross_encoder, require_cross_encoder, sources
+from hf_gateway.engines.choosing import PACKAGES
+from hf_gateway.engines.protocols import CrossEncoderEngine
 from hf_gateway.runtime.effects import Effects
-from hf_gateway.settings.rerank import RerankOptions
 from hf_gateway.values.rerank import RerankRequest
 
 MAX_DOCUMENTS = 32
@@ -15,22 +14,11 @@ MAX_BYTES = 64_000
 """The same for long documents."""
 
 
-class LocalRerank(LocalAbility[CrossEncoderEngine], RerankAbility):
-    """Scores pairs in this process, by sentence-transformers on torch."""
+class LocalRerank(LocalLabelled[CrossEncoderEngine], RerankAbility):
+    """Scores pairs in this process, by a graph of the model's weights, or by sentence-transformers on torch."""
 
     most_texts = MAX_DOCUMENTS
-
-    def __init__(self, server: Server, options: RerankOptions) -> None:
-        super().__init__(server, options)
-        if (named := self.target.options.get("engine")) not in (
-            None,
-            "torch",
-            "sentence-transformers",
-            "sentence_transformers",
-        ):
-            raise ConfigError(
-                f"target {self.target.label!r}: rerankers run on torch only, not on {named!r}; omit the option engine"
-            )
+    on_torch = PACKAGES["sentence_transformers"]
 
     @property
     def context(self) -> int | None:
@@ -43,8 +31,8 @@ class LocalRerank(LocalAbility[CrossEncoderEngine], RerankAbility):
         return (yield from self.compute(lambda engine: engine.rerank(request)))
 
     def require(self) -> None:
-        """Raise EngineMissing if sentence-transformers is not installed."""
-        require_cross_encoder()
+        """Raise EngineMissing if no engine is installed that the options allow."""
+        require_cross_encoder(self.target.options)
 
     def open(self, files: sources.ModelFiles) -> CrossEncoderEngine:
         """Load the model."""

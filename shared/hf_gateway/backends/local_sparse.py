@@ -3,8 +3,9 @@
 from hf_gateway.backends.base import Server
 from hf_gateway.backends.local import LocalVectors
 from hf_gateway.backends.sparse import SparseAbility
-from hf_gateway.engines import SparseEngine, open_sparse_engine, require_sparse_engine, sources
+from hf_gateway.engines import open_sparse_engine, require_sparse_engine, sources
 from hf_gateway.engines.choosing import engine_order
+from hf_gateway.engines.protocols import SparseEngine
 from hf_gateway.errors import ConfigError
 from hf_gateway.runtime.effects import Effects
 from hf_gateway.settings.sparse import SparseOptions

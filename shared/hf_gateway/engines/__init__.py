@@ -8,129 +8,38 @@ import contextlib
 import importlib
 import re
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any, Protocol
+from typing import Any
 
-from hf_gateway.engines.choosing import ENGINES, PACKAGES, cuda_is_here, engine_order, installed
+from hf_gateway.engines.choosing import CLASSIFIER_PACKAGES, ENGINES, PACKAGES, cuda_is_here, engine_order, installed
 from hf_gateway.engines.forked import LOADING, compute_guard
-from hf_gateway.engines.generation import Generation
+from hf_gateway.engines.protocols import (
+    ChatEngine,
+    ClassifyEngine,
+    CrossEncoderEngine,
+    EmbeddingEngine,
+    ImageEngine,
+    SparseEngine,
+)
 from hf_gateway.engines.sources import ModelFiles
 from hf_gateway.errors import ConfigError, EngineFailed, EngineMissing, GatewayError
-from hf_gateway.values.chat import ChatRequest
-from hf_gateway.values.embedding import EmbedAnswer, EmbedRequest
 from hf_gateway.values.forks import fork_lock
-from hf_gateway.values.image import ImageAnswer, ImageRequest
-from hf_gateway.values.labels import ClassifyAnswer, ClassifyRequest
 from hf_gateway.values.logs import logger
-from hf_gateway.values.rerank import RerankAnswer, RerankRequest
-from hf_gateway.values.sparse import SparseAnswer
 from hf_gateway.values.vector_space import VectorSpace
 
 log = logger(__name__)
 
 
-class EmbeddingEngine(Protocol):
-    """A loaded embedding model, independent of the engine that runs it."""
+def runnable(torch: Sequence[str] = PACKAGES["sentence_transformers"]) -> tuple[str, ...]:
+    """Return the engines whose packages are installed, the fastest first.
 
-    name: str
-
-    @property
-    def device(self) -> str:
-        """Device that it runs on."""
-
-    @property
-    def precision(self) -> str:
-        """Number type of its computations: fp32, bf16, fp16."""
-
-    @property
-    def dimension(self) -> int | None:
-        """Values per vector."""
-
-    def embed(self, request: EmbedRequest) -> EmbedAnswer:
-        """Embed n texts in one role into (n, dim) float32."""
-
-
-class CrossEncoderEngine(Protocol):
-    """A loaded model that scores pairs of texts."""
-
-    name: str
-
-    @property
-    def device(self) -> str:
-        """Device that it runs on."""
-
-    @property
-    def context(self) -> int | None:
-        """Maximum tokens of a query with a document; None without a limit."""
-
-    def rerank(self, request: RerankRequest) -> RerankAnswer:
-        """Return the logit of each document. Raises ContextOverflow, EngineFailed."""
-
-
-class SparseEngine(Protocol):
-    """A loaded sparse model, independent of the engine that runs it."""
-
-    name: str
-
-    @property
-    def device(self) -> str:
-        """Device that it runs on."""
-
-    def embed(self, request: EmbedRequest) -> SparseAnswer:
-        """Embed n texts of one role."""
-
-
-class ChatEngine(Protocol):
-    """A loaded chat model, independent of the engine that runs it."""
-
-    name: str
-
-    @property
-    def device(self) -> str:
-        """Device that it runs on."""
-
-    @property
-    def context(self) -> int | None:
-        """Maximum tokens of prompt and answer together; None if the model's files do not say."""
-
-    def start(self, request: ChatRequest) -> Generation:
-        """Prepare an answer, which is generated while it is read. Raises InvalidRequest."""
-
-
-class ImageEngine(Protocol):
-    """A loaded model that makes images, independent of the engine that runs it."""
-
-    name: str
-
-    @property
-    def device(self) -> str:
-        """Device that it runs on."""
-
-    def draw(self, request: ImageRequest) -> ImageAnswer:
-        """Make one image. Raises GatewayError."""
-
-
-class ClassifyEngine(Protocol):
-    """A loaded model for labels."""
-
-    name: str
-
-    @property
-    def device(self) -> str:
-        """Device that it runs on."""
-
-    @property
-    def context(self) -> int | None:
-        """Maximum tokens of a text; None for a model for images."""
-
-    def classify(self, request: ClassifyRequest) -> ClassifyAnswer:
-        """Label texts or images. Raises InvalidRequest, ContextOverflow, Unsupported, EngineFailed."""
-
-
-def runnable() -> tuple[str, ...]:
-    """Return the embedding engines whose packages are installed, the fastest first."""
-    return tuple(name for name in ENGINES if all(installed(package) for package in PACKAGES[name]))
+    Args:
+        torch: packages that a task needs to run models on torch.
+    """
+    packages = {**PACKAGES, "sentence_transformers": torch}
+    return tuple(name for name in ENGINES if all(map(installed, packages[name])))
 
 
 def require_engine(options: Mapping[str, Any] | None = None) -> None:
@@ -166,45 +75,73 @@ def open_engine(
         EngineFailed, EngineMissing: no engine can run the model; with the reason of each engine.
         ConfigError: invalid options.
     """
-    key = (str(files.path), space, revision, tuple(sorted(options.items())))
+    wanted = engine_order(options, cuda=cuda_is_here())
+
+    def load(name: str) -> Any:
+        return importlib.import_module(f"hf_gateway.engines.{name}").Engine(files, space, options, revision=revision)
+
+    key = (str(files.path), space, revision)
+    engine: EmbeddingEngine = _open_first(key, space.model, options, _Candidates(wanted, runnable(), load))
+    return engine
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """Engines that may run a model."""
+
+    wanted: Sequence[str]
+    """Names of those that the options allow, the preferred first."""
+    here: Sequence[str]
+    """Names of those that are installed."""
+    load: Callable[[str], Any]
+    """Loads the model into one of them."""
+
+
+def _open_first(key: tuple[Any, ...], model: str, options: Mapping[str, Any], candidates: _Candidates) -> Any:
+    """Return the first engine that can run the model, loading it if needed, and log why the engines before it cannot.
+
+    Args:
+        key: what the engine depends on, but for the options.
+        model: the model's name, for the log and errors.
+        options: the target's options.
+        candidates: the engines.
+
+    Raises:
+        EngineFailed, EngineMissing: none can run it; with the reason of each engine.
+        ConfigError: invalid options.
+    """
+    key = (*key, tuple(sorted(options.items())))
     with _loading:
-        engine: EmbeddingEngine | None = _engines.get(key)
+        engine = _engines.get(key)
         if engine is None:
-            wanted = engine_order(options, cuda=cuda_is_here())
-            here = runnable()
-            missing = {name: "is not installed" for name in wanted if name not in here}
             with compute_guard.using(LOADING):
-                engine = _engines[key] = _first(
-                    files, space, options, revision, [name for name in wanted if name in here], missing
-                )
+                engine = _engines[key] = _first(model, candidates)
         return engine
 
 
-def _first(
-    files: ModelFiles,
-    space: VectorSpace,
-    options: Mapping[str, Any],
-    revision: str | None,
-    wanted: list[str],
-    missing: Mapping[str, str],
-) -> EmbeddingEngine:
-    """Open the first engine that can run the model, and log why the engines before it cannot."""
+def _first(model: str, candidates: _Candidates) -> Any:
+    missing = [name for name in candidates.wanted if name not in candidates.here]
     failures: dict[str, EngineFailed] = {}
-    for name in wanted:
+    for name in candidates.wanted:
+        if name in missing:
+            continue
         try:
-            module = importlib.import_module(f"hf_gateway.engines.{name}")
-            engine: EmbeddingEngine = _load_or_fail(module.Engine, files, space, options, revision=revision)
+            engine = _load_or_fail(candidates.load, name)
         except EngineFailed as error:
             failures[name] = error
             continue
         if failures:
-            log.info("%s: runs on %s, since %s", space.model, engine.name, _reasons(failures))
+            log.info("%s: runs on %s, since %s", model, engine.name, _reasons(failures))
         return engine
     if len(failures) == 1 and not missing:
         raise next(iter(failures.values()))
     kind = EngineMissing if all(isinstance(error, EngineMissing) for error in failures.values()) else EngineFailed
-    lacking = "".join(f"; {_words(name)} {reason}" for name, reason in missing.items())
-    raise kind(f"no engine can run {space.model}: {_reasons(failures)}{lacking}")
+    lacking = "".join(f"; {_words(name)} is not installed{_INSTALL.get(name, '')}" for name in missing)
+    raise kind(f"no engine can run {model}: {_reasons(failures)}{lacking}")
+
+
+_INSTALL = {"sentence_transformers": " (pip install 'hf-gateway[torch]')"}
+"""How to install an engine that is not there."""
 
 
 def _load_or_fail(engine: Any, *arguments: Any, **named: Any) -> Any:
@@ -254,12 +191,12 @@ def open_chat_engine(
     return engine
 
 
-def require_cross_encoder() -> None:
-    """Raise EngineMissing, with the `pip install` line, if rerankers cannot run in this process."""
-    if not installed("sentence_transformers"):
+def require_cross_encoder(options: Mapping[str, Any]) -> None:
+    """Raise EngineMissing, with the `pip install` line, if no engine that `options` allow is installed for rerankers."""
+    if not _any_runs(options, runnable()):
         raise EngineMissing(
-            "rerankers in this process need sentence-transformers: pip install 'hf-gateway[torch]'; the target 'lexical' "
-            "needs no model"
+            "rerankers in this process need an engine: pip install 'hf-gateway[local]' for BERT-like ones, pip install "
+            "'hf-gateway[torch]' for all; the target 'lexical' needs no model"
         )
 
 
@@ -277,8 +214,31 @@ def open_cross_encoder(
         EngineFailed, EngineMissing: the model cannot be loaded, or is not a reranker.
         ConfigError: invalid options.
     """
-    engine: CrossEncoderEngine = _open_shared("cross_encoder", files, options, revision=revision)
+    engine: CrossEncoderEngine = _open_labelled("cross_encoder", runnable(), files, options, revision)
     return engine
+
+
+def _open_labelled(
+    module: str, here: Sequence[str], files: ModelFiles, options: Mapping[str, Any], revision: str | None
+) -> Any:
+    """Return an engine for a model with a head for labels: a graph built of its weights, or torch.
+
+    Args:
+        module: name of the module that runs it on torch; that for graphs has `graph_` before it.
+        here: names of the engines that are installed.
+        files: the model's files.
+        options: the target's options.
+        revision: revision of the files.
+    """
+
+    def load(name: str) -> Any:
+        if name == "sentence_transformers":
+            return importlib.import_module(f"hf_gateway.engines.{module}").Engine(files, options, revision=revision)
+        graph = importlib.import_module(f"hf_gateway.engines.graph_{module}")
+        return graph.Engine(files, options, name, revision=revision)
+
+    candidates = _Candidates(engine_order(options, cuda=cuda_is_here()), here, load)
+    return _open_first((module, str(files.path), revision), str(files.path), options, candidates)
 
 
 def require_image_engine() -> None:
@@ -303,11 +263,16 @@ def open_image_engine(files: ModelFiles, options: Mapping[str, Any], name: str |
     return engine
 
 
-def require_classifier() -> None:
-    """Raise EngineMissing, with the `pip install` line, if what runs models for labels is not installed."""
-    if not (find_spec("torch") and find_spec("transformers")):
+def _any_runs(options: Mapping[str, Any], here: Sequence[str]) -> bool:
+    return not set(engine_order(options, cuda=False)).isdisjoint(here)
+
+
+def require_classifier(options: Mapping[str, Any]) -> None:
+    """Raise EngineMissing, with the `pip install` line, if no engine that `options` allow is installed for labels."""
+    if not _any_runs(options, runnable(CLASSIFIER_PACKAGES)):
         raise EngineMissing(
-            "models for labels in this process need torch and transformers: pip install 'hf-gateway[torch]'"
+            "models for labels in this process need an engine: pip install 'hf-gateway[local]' for BERT-like ones of texts, pip "
+            "install 'hf-gateway[torch]' for all"
         )
 
 
@@ -323,7 +288,7 @@ def open_classifier(files: ModelFiles, options: Mapping[str, Any], revision: str
         EngineFailed, EngineMissing: the model cannot be loaded.
         ConfigError: invalid options.
     """
-    engine: ClassifyEngine = _open_shared("classifier", files, options, revision=revision)
+    engine: ClassifyEngine = _open_labelled("classifier", runnable(CLASSIFIER_PACKAGES), files, options, revision)
     return engine
 
 

@@ -22,6 +22,8 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "sentence_transformers": ("sentence_transformers",),
 }
 """Packages that each engine needs."""
+CLASSIFIER_PACKAGES = ("torch", "transformers")
+"""Packages that run models for labels on torch."""
 
 _NAMES = {"openvino": "openvino", "onnxruntime": "onnxruntime", "torch": "sentence_transformers"}
 _ALIASES = {"sentence-transformers": "torch", "sentence_transformers": "torch", "onnx": "onnxruntime"}

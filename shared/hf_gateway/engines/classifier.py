@@ -5,6 +5,7 @@ import os
 import struct
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from hf_gateway.engines import trusts_remote_code
@@ -13,11 +14,12 @@ from hf_gateway.engines.choosing import CPU_BATCH_TOKENS, DTYPES, GPU_BATCH_TOKE
 from hf_gateway.engines.forked import compute_guard, torch_computes
 from hf_gateway.engines.sources import ModelFiles, read_json
 from hf_gateway.engines.tensors import check_device, load_image_classifier, load_text_classifier
-from hf_gateway.errors import ContextOverflow, EngineFailed, EngineMissing, GatewayError, InvalidRequest, Unsupported
+from hf_gateway.engines.text_labels import Texts, classify_texts, scored
+from hf_gateway.engines.tokenising import Part
+from hf_gateway.errors import EngineFailed, EngineMissing, GatewayError, InvalidRequest, Unsupported
 from hf_gateway.values.forks import fork_lock
 from hf_gateway.values.image_type import image_type
-from hf_gateway.values.labels import ClassifyAnswer, ClassifyRequest, Label, entailment, softmax, zero_shot_scores
-from hf_gateway.values.usage import Usage
+from hf_gateway.values.labels import ClassifyAnswer, ClassifyRequest, Label
 from hf_gateway.values.wording import quantity
 
 MAX_PIXELS = 100_000_000
@@ -109,6 +111,7 @@ class _Network:
             raise EngineFailed(f"{files.path} cannot be loaded: {type(error).__name__}: {error}") from error
         found = self._model.config.id2label
         self.labels = [str(found[number]) for number in range(self._model.config.num_labels)]
+        self.problem_type: str | None = self._model.config.problem_type
 
     def _load(self, files: ModelFiles, network: Mapping[str, Any], common: Mapping[str, Any]) -> Any:
         """Load what prepares the inputs, and return the network.
@@ -139,17 +142,6 @@ class _Network:
             raise EngineFailed(f"the model failed: {type(error).__name__}: {error}") from error
         return rows
 
-    def _scored(self, logits: Sequence[float]) -> list[Label]:
-        """Return the labels with the scores that transformers' pipelines compute by the model's configuration."""
-        config = self._model.config
-        if config.problem_type == "regression":
-            scores = list(logits)
-        elif config.problem_type == "multi_label_classification" or len(logits) == 1:
-            scores = [softmax((logit, 0.0))[0] for logit in logits]  # each by itself: the sigmoid
-        else:
-            scores = softmax(logits)
-        return list(map(Label, self.labels, scores))
-
 
 class _TextClassifier(_Network):
     """A model for labels of texts, or for natural language inference."""
@@ -163,90 +155,62 @@ class _TextClassifier(_Network):
             self._tokenizer.pad_token = self._tokenizer.eos_token
             model.config.pad_token_id = self._tokenizer.pad_token_id
         self._tokens = GPU_BATCH_TOKENS if self._device.startswith("cuda") else CPU_BATCH_TOKENS
-        self._limit = _limit_of(self._tokenizer, model)
+        self.limit = _limit_of(self._tokenizer, model)
         return model
 
     @property
     def context(self) -> int | None:
         """Maximum tokens of a text, or of a text with the sentence of a label; None if its files do not say."""
-        return self._limit
+        return self.limit
 
     def classify(self, request: ClassifyRequest) -> ClassifyAnswer:
-        if request.images:
-            raise Unsupported("labels texts, and does not accept images")
-        if not request.labels:
-            logits, tokens = self._run(request)
-            return ClassifyAnswer([self._scored(row) for row in logits], Usage(tokens))
-        found = entailment(self.labels)
-        if found is None:
-            raise Unsupported(
-                f"knows its own labels only ({', '.join(self.labels)}); labels of your own need a model for natural language "
-                "inference"
-            )
-        logits, tokens = self._run(request)
-        judged = [(row[found[0]], row[found[1]]) for row in logits]
-        width = len(request.labels)
-        scores = [
-            zero_shot_scores(judged[start : start + width], multi_label=request.multi_label)
-            for start in range(0, len(judged), width)
-        ]
-        return ClassifyAnswer([list(map(Label, request.labels, each)) for each in scores], Usage(tokens))
-
-    def _run(self, request: ClassifyRequest) -> tuple[list[list[float]], int]:
-        """Return the logits of the texts, or of each text with the sentence of each label, and the number of tokens."""
         with self._lock:
-            encoded = self._tokenise(request)
-            counts = [len(row["input_ids"]) for row in encoded]
-            found: list[list[float]] = [[]] * len(encoded)
-            for places in batches_by_length(counts, self._tokens, self._rows):
-                padded = self._tokenizer.pad([encoded[place] for place in places], return_tensors="pt")
-                for place, logits in zip(places, self._logits(padded), strict=True):
-                    found[place] = logits
-        return found, sum(counts)
+            return classify_texts(self, request)
 
-    def _tokenise(self, request: ClassifyRequest) -> list[dict[str, list[int]]]:
-        hypotheses = request.hypotheses
-        sentences: list[str | None] = [*hypotheses] or [None]
-        rows = self._encode(
-            [text for text in request.texts for _ in sentences], hypotheses * len(request.texts) or None
-        )
-        for index, row in enumerate(rows):
-            if self._limit is None or (length := len(row["input_ids"])) <= self._limit:
-                continue
-            place, sentence = index // len(sentences), sentences[index % len(sentences)]
-            named = f"input {place} of {len(request.texts)}"
-            if not request.truncate:
-                beside = "" if sentence is None else f", with the sentence {sentence[:80]!r},"
-                raise ContextOverflow(
-                    f"{named} has{beside} {length} tokens, but the model's limit is {self._limit}; split it, or pass "
-                    "truncate=True to drop the rest",
-                    limit=self._limit,
-                    length=length,
-                    place=place,
-                )
-            if sentence is not None and len(self._encode([""], [sentence])[0]["input_ids"]) >= self._limit:
-                raise ContextOverflow(
-                    f"{named} cannot be truncated to fit: the sentence {sentence[:80]!r} leaves no room for a text within the "
-                    f"model's limit of {self._limit} tokens",
-                    limit=self._limit,
-                    place=place,
-                )
-            rows[index] = self._encode_within(request.texts[place], sentence, self._limit)
-        return rows
-
-    def _encode(self, texts: Sequence[str], pairs: Sequence[str] | None) -> list[dict[str, list[int]]]:
+    def tokens(self, texts: Texts) -> list["_Tokens"]:
+        """Tokenise n texts or pairs, without truncation."""
+        pairs = [(each, None) if isinstance(each, str) else each for each in texts]
+        seconds = [second for _, second in pairs]
         with compute_guard.using("tokenizers"):
             found = self._tokenizer(
-                list(texts), None if pairs is None else list(pairs), truncation=False, verbose=False
+                [first for first, _ in pairs],
+                None if None in seconds else seconds,
+                truncation=False,
+                verbose=False,
             )
-        return [{name: each[place] for name, each in found.items()} for place in range(len(texts))]
+        return [_Tokens({name: each[place] for name, each in found.items()}) for place in range(len(texts))]
 
-    def _encode_within(self, text: str, hypothesis: str | None, limit: int) -> dict[str, list[int]]:
-        """Truncate a text, and no part of the sentence of a label, to a limit of tokens."""
-        mode = "longest_first" if hypothesis is None else "only_first"
+    def cut(self, text: str | tuple[str, str], part: Part = "longest_first") -> "_Tokens":
+        """Tokenise a text or a pair, truncated to the limit.
+
+        Args:
+            text: the text or the pair.
+            part: what of a pair is truncated.
+        """
+        pair = (text, None) if isinstance(text, str) else text
         with compute_guard.using("tokenizers"):
-            found = self._tokenizer(text, hypothesis, truncation=mode, max_length=limit, verbose=False)
-        return {name: list(each) for name, each in found.items()}
+            found = self._tokenizer(*pair, truncation=part, max_length=self.limit, verbose=False)
+        return _Tokens({name: list(each) for name, each in found.items()})
+
+    def logits(self, rows: Sequence["_Tokens"]) -> list[list[float]]:
+        """Return the logits of n tokenised texts."""
+        found: list[list[float]] = [[]] * len(rows)
+        for places in batches_by_length([len(row) for row in rows], self._tokens, self._rows):
+            padded = self._tokenizer.pad([rows[place].values for place in places], return_tensors="pt")
+            for place, logits in zip(places, self._logits(padded), strict=True):
+                found[place] = logits
+        return found
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    """What transformers' tokenizer makes of a text or a pair."""
+
+    values: Mapping[str, list[int]]
+    """The ids, and what goes with them, by name."""
+
+    def __len__(self) -> int:
+        return len(self.values["input_ids"])
 
 
 def _limit_of(tokenizer: Any, model: Any) -> int | None:
@@ -294,7 +258,7 @@ class _ImageClassifier(_Network):
             for places in self._batches(request.images):
                 pixels = self._pixels([self._opened(request.images, place, _in_colours) for place in places])
                 moved = {name: each.to(self._model.dtype) for name, each in pixels.items()}
-                found += [self._scored(logits) for logits in self._logits(moved)]
+                found += [scored(self.labels, self.problem_type, logits) for logits in self._logits(moved)]
         return ClassifyAnswer(found)
 
     def _pixels(self, images: Sequence[Any]) -> Any:

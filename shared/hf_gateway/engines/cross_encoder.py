@@ -19,7 +19,7 @@ BATCH_PAIRS = 32
 """Pairs in one forward pass."""
 _COUNTED_PAIRS = 16
 """Pairs that are tokenised at once to count their tokens; they are padded to the longest."""
-_MAX_CHARS_PER_TOKEN = 100
+MAX_CHARS_PER_TOKEN = 100
 """Upper bound, so that no more of a document is tokenised than could fit."""
 
 
@@ -90,11 +90,11 @@ class Engine:
         """Return the logit of each document. Raises ContextOverflow, naming a document, unless `truncate`; EngineFailed."""
         with self._lock:
             limit = self.context
-            reach = limit * _MAX_CHARS_PER_TOKEN if limit else None
+            reach = limit * MAX_CHARS_PER_TOKEN if limit else None
             pairs = [(request.query[:reach], document[:reach]) for document in request.documents]
             counts = self._count_tokens(pairs)
             if limit and not request.truncate:
-                _refuse_longer(request, counts, limit, reach)
+                refuse_longer(request, counts, limit, reach)
             scores = self._predict(pairs)
         return RerankAnswer(
             [float(score) for score in scores],
@@ -150,7 +150,15 @@ def _require_head(loadings: Sequence[Loading], files: ModelFiles) -> None:
             )
 
 
-def _refuse_longer(request: RerankRequest, counts: Sequence[int], limit: int, reach: int | None) -> None:
+def refuse_longer(request: RerankRequest, counts: Sequence[int], limit: int, reach: int | None) -> None:
+    """Raise ContextOverflow for the first document that is too long together with the query.
+
+    Args:
+        request: query and documents.
+        counts: tokens of each pair.
+        limit: maximum tokens of a pair.
+        reach: characters of a text up to which its tokens were counted; None if all were.
+    """
     for place, (document, count) in enumerate(zip(request.documents, counts, strict=True)):
         cut = reach is not None and max(len(document), len(request.query)) > reach
         if count > limit or cut:

@@ -117,7 +117,7 @@ class Encoder:
                     if len(tokens) > self.limit:
                         found[place] = self.tokeniser.cut(prompt + kept[place])
             for places in batches_by_length([len(tokens) for tokens in found], BATCH_TOKENS, self.rows):
-                yield _padded([start + place for place in places], [found[place] for place in places], self.pad)
+                yield padded([start + place for place in places], [found[place] for place in places], self.pad)
 
 
 def text_windows(texts: Sequence[str]) -> Iterator[tuple[int, Sequence[str]]]:
@@ -132,8 +132,14 @@ def text_windows(texts: Sequence[str]) -> Iterator[tuple[int, Sequence[str]]]:
         yield start, texts[start:]
 
 
-def _padded(places: Sequence[int], tokens: Sequence[Any], pad: int) -> Batch:
-    """Put the tokens of r texts, the longest first, into arrays."""
+def padded(places: Sequence[int], tokens: Sequence[Any], pad: int) -> Batch:
+    """Put the tokens of r texts into arrays.
+
+    Args:
+        places: indexes of the texts.
+        tokens: of each text, the longest first.
+        pad: token id of the padding.
+    """
     import numpy as np
 
     width = max(1, len(tokens[0]))

@@ -1,13 +1,14 @@
 """Base of the engines that run a graph: where it comes from, how it is checked, in which precision it runs.
 
-A graph is taken, in this order, from the cache, built from the model's weights if its family is known (`networks/`), converted
-from them if torch is installed, or from the model's own repository. A converted graph is compared with the original on the
-canary texts before it is used; the families that are built are compared with transformers in the tests.
+A graph is, in this order, built from the model's weights if its family is known (`networks/`), at each start and without a copy
+of them; taken from the cache; converted from the weights if torch is installed; or taken from the model's own repository. A
+converted graph is compared with the original on the canary texts before it is used; the families that are built are compared
+with transformers in the tests.
 """
 
 import hashlib
-import shutil
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -25,12 +26,13 @@ from hf_gateway.engines.agreement import (
 from hf_gateway.engines.converted import ConvertedModel, Notes
 from hf_gateway.engines.encoder import Encoder, Runner
 from hf_gateway.engines.layout import FAMILIES, read_layout
-from hf_gateway.engines.networks.build import build_refusal
+from hf_gateway.engines.networks.build import build_network, build_refusal
+from hf_gateway.engines.networks.writer import Network
 from hf_gateway.engines.pooling import Head
 from hf_gateway.engines.sources import ModelFiles, read_json, read_space
 from hf_gateway.engines.tokenising import Tokenizer, check_files
 from hf_gateway.errors import EngineFailed, EngineMissing
-from hf_gateway.spaces.fingerprint import Fingerprint, Rows
+from hf_gateway.spaces.fingerprint import Rows
 from hf_gateway.values.embedding import EmbedAnswer, EmbedRequest
 from hf_gateway.values.logs import logger
 from hf_gateway.values.usage import Usage
@@ -51,6 +53,8 @@ _DTYPES: Mapping[Any, Precision | None] = {
 }
 
 
+TOKEN_AXES = ("texts", "tokens", "values")
+"""Axes of the output of a graph for token vectors."""
 INPUT_NAMES = frozenset({"input_ids", "attention_mask", "token_type_ids"})
 """Inputs that a graph may have."""
 
@@ -62,6 +66,24 @@ def chosen_output(ports: Sequence[tuple[frozenset[str], int | None]]) -> int:
     if len(named) == 1 or len(deep) == 1:
         return (named or deep)[0]
     raise EngineFailed("it cannot be determined which output of its graph has the token vectors")
+
+
+def wanted_precision(options: Mapping[str, Any], precisions: frozenset[Precision]) -> Precision | None:
+    """Return the precision that the options name, or None.
+
+    Args:
+        options: the target's options.
+        precisions: those that the runtime supports.
+
+    Raises:
+        EngineFailed: a device or a number type that is not supported.
+    """
+    if str(options.get("device") or "cpu") != "cpu":
+        raise EngineFailed(f"it runs on the CPU, not on device={options['device']!r}")
+    wanted = options.get("dtype")
+    if wanted not in _DTYPES or (_DTYPES[wanted] or "fp32") not in precisions:
+        raise EngineFailed(f"it does not support dtype={wanted!r}")
+    return _DTYPES[wanted]
 
 
 class GraphEngine:
@@ -90,24 +112,20 @@ class GraphEngine:
             ConfigError: invalid options.
         """
         trust_of(files, options, revision)
-        if str(options.get("device") or "cpu") != "cpu":
-            raise EngineFailed(f"it runs on the CPU, not on device={options['device']!r}")
-        wanted = options.get("dtype")
-        if wanted not in _DTYPES or (_DTYPES[wanted] or "fp32") not in self.precisions:
-            raise EngineFailed(f"it does not support dtype={wanted!r}")
+        self._wanted = wanted_precision(options, self.precisions)
         self._space = space
         self._layout = read_layout(files)
         self._rows = int(options["batch_size"]) if "batch_size" in options else None
         self._version = self.load_runtime()
-        self._wanted: Precision | None = _DTYPES[wanted]
         self._head = Head(files.path, self._layout)
-        self._source: Literal["converted", "repository"] = "converted"
+        self._source: Literal["built", "converted", "repository"] = "converted"
         self.precision: Precision = "fp32"
         self._encoder = self._open(files)
 
     # Defined by subclasses.
 
-    def load_runtime(self) -> str:
+    @staticmethod
+    def load_runtime() -> str:
         """Import the runtime and return its version. Raises EngineMissing."""
         raise NotImplementedError
 
@@ -124,16 +142,15 @@ class GraphEngine:
         """
         raise NotImplementedError
 
-    def write_network(self, folder: Path, path: Path) -> None:
-        """Write the graph of a network that is built from its weights.
+    def built_runner(self, network: Network, precision: Precision) -> Runner:
+        """Build a network's graph of its weights and load it.
 
         Args:
-            folder: folder with config.json and safetensors.
-            path: file to write.
+            network: builds the graph.
+            precision: number type of the computations.
 
         Raises:
             EngineFailed: the network is not supported, or its files are damaged.
-            OSError: the file cannot be written.
         """
         raise NotImplementedError
 
@@ -178,26 +195,26 @@ class GraphEngine:
 
         key = converted.identity(files)
         place = converted.folder_of(key, self.name)
-        entry = converted.load(place)
         weights = any(files.path.rglob("*.safetensors"))
-        refused = build_refusal(files.path / self._layout.transformer) if weights else None
-        buildable = weights and refused is None
+        if weights:
+            refused = build_refusal(files.path / self._layout.transformer)
+            if refused is None:
+                try:
+                    return self._serve_built(files, Notes(key))
+                except EngineFailed as error:
+                    refused = error
+                    self._source = "converted"
+            log.info("%s: %s is not built from its weights: %s", self.name, self._space.model, refused.message)
         convertible = weights and originals.torch_is_here()
+        entry = converted.load(place)
         if entry is not None:
             try:
                 return self._serve(entry, Notes(key))
             except EngineFailed as error:
-                if not (buildable or convertible):  # it cannot be made again here, and may work on another machine
+                if not convertible:  # it cannot be made again here, and may work on another machine
                     raise
                 log.warning("%s: the converted %s is converted again: %s", self.name, self._space.model, error)
                 converted.discard(place)
-        if buildable:
-            try:
-                return self._serve(self._open_built(files, key, place), Notes(key))
-            except EngineFailed as error:
-                refused = error
-        if refused is not None:
-            log.info("%s: %s is not built from its weights: %s", self.name, self._space.model, refused.message)
         if convertible:
             return self._serve(self._open_converted(files, key, place), Notes(key))
         graph = next(
@@ -215,29 +232,6 @@ class GraphEngine:
             f"{lacks}, and converting its safetensors needs torch, once: pip install 'hf-gateway[torch]', "
             "or set HF_GATEWAY_CONVERTED to the folder of a machine that has done it"
         )
-
-    def _open_built(self, files: ModelFiles, key: str, place: Path) -> ConvertedModel:
-        """Build the graph from the model's weights, without torch, and store it."""
-        tokenizer = check_files(files.path, self._layout)
-        limit = read_space(lambda name: read_json(files.path / name), self._space.model).max_tokens
-        self._refuse_overlong(limit)
-        try:
-            with converted.temporary_entry(place) as temporary:
-                if (entry := converted.load(place)) is not None:
-                    return entry  # built by another process meanwhile
-                graph, copied = temporary / self.entry_file, temporary / tokenizer.name
-                self.write_network(files.path / self._layout.transformer, graph)
-                shutil.copyfile(tokenizer, copied)
-                made = self._encoder_of(graph, copied, limit, "fp32")
-                rows = rows_of(_embedding(made))
-                del made  # so that nothing keeps files open that are about to be moved
-                reference = Fingerprint(VectorSpace(self._space.model), "files", self.name, rows)
-                about = {"model": self._space.model, "engine": self.name, "versions": self._version}
-                entry = converted.keep(temporary, place, about, limit, reference)
-        except OSError as error:
-            raise EngineFailed(f"its graph cannot be stored: {error}") from error
-        Notes(key).write("same", *self._circumstances("fp32"), cosine=1.0)
-        return entry
 
     def _open_converted(self, files: ModelFiles, key: str, place: Path) -> ConvertedModel:
         """Convert the model, compare the result with the original, and store it."""
@@ -262,7 +256,8 @@ class GraphEngine:
                 try:
                     with originals.tracing():
                         self.convert(*original.traceable(), graph)
-                    made = self._encoder_of(graph, temporary / "tokenizer.json", original.max_tokens, "fp32")
+                    tokenizer = temporary / "tokenizer.json"
+                    made = self._encoder_of(tokenizer, original.max_tokens, lambda: self.runner(graph, "fp32"))
                     worst = agreement(reference.rows, _embedding(made), MIN_FLOAT32_COSINE)
                 except EngineMissing:
                     raise
@@ -285,9 +280,22 @@ class GraphEngine:
         def load(precision: Precision) -> Encoder:
             circumstances = "\0".join(self._circumstances(precision)).encode()
             kept = entry.folder / f"{precision}-{hashlib.blake2b(circumstances, digest_size=8).hexdigest()}"
-            return self._encoder_of(entry.folder / self.entry_file, entry.tokenizer, entry.max_tokens, precision, kept)
+            graph = entry.folder / self.entry_file
+            return self._encoder_of(entry.tokenizer, entry.max_tokens, lambda: self.runner(graph, precision, kept))
 
         return self._fastest(load, entry.reference.rows, notes)
+
+    def _serve_built(self, files: ModelFiles, notes: Notes) -> Encoder:
+        """Build the graph of the model's weights, without torch."""
+        tokenizer = check_files(files.path, self._layout)
+        limit = read_space(lambda name: read_json(files.path / name), self._space.model).max_tokens
+        network = partial(build_network, files.path / self._layout.transformer)
+        self._source = "built"
+
+        def load(precision: Precision) -> Encoder:
+            return self._encoder_of(tokenizer, limit, lambda: self.built_runner(network, precision))
+
+        return self._fastest(load, None, notes)
 
     def _serve_unverified(self, files: ModelFiles, graph: Path, notes: Notes) -> Encoder:
         """Load a repository's own graph, without the original to compare it with."""
@@ -306,7 +314,7 @@ class GraphEngine:
         )
 
         def load(precision: Precision) -> Encoder:
-            return self._encoder_of(graph, tokenizer, limit, precision)
+            return self._encoder_of(tokenizer, limit, lambda: self.runner(graph, precision))
 
         return self._fastest(load, None, notes)
 
@@ -367,12 +375,10 @@ class GraphEngine:
                 f"it has positions for {places} tokens, but its tokenizer allows {limit or 'any number'}"
             )
 
-    def _encoder_of(
-        self, graph: Path, tokenizer: Path, limit: int | None, precision: Precision, kept: Path | None = None
-    ) -> Encoder:
+    def _encoder_of(self, tokenizer: Path, limit: int | None, load: Callable[[], Runner]) -> Encoder:
         self._refuse_overlong(limit)
         tokeniser = Tokenizer(tokenizer, limit)
-        return Encoder(tokeniser, self._head, self.runner(graph, precision, kept), limit, self._layout.pad, self._rows)
+        return Encoder(tokeniser, self._head, load(), limit, self._layout.pad, self._rows)
 
 
 def _embedding(encoder: Encoder) -> Embed:

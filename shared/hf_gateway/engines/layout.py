@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hf_gateway.engines.networks.build import FAMILIES as BUILT_FAMILIES
+from hf_gateway.engines.networks.build import build_refusal, settings_refusal
 from hf_gateway.engines.sources import TRANSFORMER_FILES, ModelFiles, poolings, read_json, read_space
 from hf_gateway.errors import ConfigError, EngineFailed
 
@@ -91,12 +92,19 @@ def read_layout(files: ModelFiles) -> Layout:
     )
 
 
+def read_plain_layout(files: ModelFiles) -> Layout:
+    """Read the structure of a network at the top of the files, which has no pooling. Raises as `read_layout` does."""
+    return _layout(files.path, "", (), (), {})
+
+
 def is_built(files: ModelFiles) -> bool:
-    """Return whether graphs of a model's family are built from weights, by the files that describe it."""
+    """Return whether a graph is built of a model's weights, as far as its files on this machine say."""
     try:
-        return read_layout(files).family in BUILT_FAMILIES
+        folder = files.path / read_layout(files).transformer
     except (EngineFailed, ConfigError):
         return False
+    has_weights = any(folder.glob("*.safetensors"))
+    return (build_refusal(folder) if has_weights else settings_refusal(folder)) is None
 
 
 def _layout(

@@ -1,6 +1,6 @@
 """ONNX Runtime: for machines without OpenVINO, and for models that include an ONNX file. In float32."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,9 +8,9 @@ from hf_gateway.engines import cpus
 from hf_gateway.engines.choosing import OPTIONS
 from hf_gateway.engines.encoder import Batch
 from hf_gateway.engines.forked import compute_guard, keep_in_children
-from hf_gateway.engines.graphs import INPUT_NAMES, GraphEngine, Precision, chosen_output
-from hf_gateway.engines.networks.build import build_network
+from hf_gateway.engines.graphs import INPUT_NAMES, TOKEN_AXES, GraphEngine, Precision, chosen_output
 from hf_gateway.engines.networks.onnx_writer import OnnxWriter
+from hf_gateway.engines.networks.writer import Network
 from hf_gateway.errors import EngineFailed, EngineMissing
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ class Engine(GraphEngine):
     files = ("onnx/model.onnx", "model.onnx")
     entry_file = "model.onnx"
 
-    def load_runtime(self) -> str:
+    @staticmethod
+    def load_runtime() -> str:
         """Import ONNX Runtime and return its version. Raises EngineMissing."""
         try:
             import onnxruntime
@@ -49,30 +50,19 @@ class Engine(GraphEngine):
         Raises:
             EngineFailed: the graph cannot be loaded.
         """
-        import onnxruntime
+        return Runner(_session(str(path), path, {}))
 
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        if (threads := cpus.restricted()) is not None:
-            options.intra_op_num_threads = threads
-        try:
-            return Runner(onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"]))
-        except Exception as error:  # the library's exceptions have no common base
-            raise EngineFailed(f"{path} cannot be loaded: {type(error).__name__}: {error}") from error
-
-    def write_network(self, folder: Path, path: Path) -> None:
-        """Write the graph of a network that is built from its weights.
+    def built_runner(self, network: Network, precision: Precision) -> "Runner":
+        """Build a network's graph of its weights and load it; see `built_runner`.
 
         Args:
-            folder: folder with config.json and safetensors.
-            path: file to write; large weights are written into a file beside it.
+            network: builds the graph.
+            precision: ignored; float32 only.
 
         Raises:
             EngineFailed: the network is not supported, or its files are damaged.
-            OSError: the file cannot be written.
         """
-        writer = OnnxWriter()
-        writer.save(build_network(folder, writer), path)
+        return built_runner(network, precision)
 
     def convert(self, module: Any, example: Mapping[str, Any], path: Path) -> None:
         """Write the graph of a torch module.
@@ -111,31 +101,84 @@ class Engine(GraphEngine):
             raise EngineFailed(f"it cannot be converted: {type(error).__name__}: {error}") from error
 
 
+def built_runner(network: Network, precision: Precision, axes: Sequence[str] = TOKEN_AXES) -> "Runner":  # noqa: ARG001 - one
+    """Build a network's graph of its weights, which stay in the memory that they are mapped into, and load it.
+
+    Args:
+        network: builds the graph.
+        precision: ignored; float32 only.
+        axes: names of the axes of its output.
+
+    Raises:
+        EngineFailed: the network is not supported, or its files are damaged.
+    """
+    writer = OnnxWriter()
+    graph = writer.model(network(writer), axes)
+    return Runner(_session(graph, "the graph of its weights", writer.weights), 0, writer.weights)
+
+
+def _session(graph: bytes | str, named: object, weights: Mapping[str, "Array"]) -> Any:
+    """Load a graph. Raises EngineFailed.
+
+    Args:
+        graph: the graph, or the path of its file.
+        named: what it is called in an error.
+        weights: weights that are not in the graph, by name.
+    """
+    import numpy as np
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if (threads := cpus.restricted()) is not None:
+        options.intra_op_num_threads = threads
+    try:
+        if weights:
+            values = [
+                onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(each, np.float32))
+                for each in weights.values()
+            ]
+            options.add_external_initializers(list(weights), values)
+        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the library's exceptions have no common base
+        raise EngineFailed(f"{named} cannot be loaded: {type(error).__name__}: {error}") from error
+
+
 class Runner:
     """A session of ONNX Runtime."""
 
-    def __init__(self, session: Any) -> None:
-        """Find the graph's inputs and output. Raises EngineFailed if they are not supported."""
+    def __init__(self, session: Any, output: int | None = None, weights: Any = None) -> None:
+        """Find the graph's inputs and output. Raises EngineFailed if they are not supported.
+
+        Args:
+            session: the session.
+            output: index of the output; by default that with the token vectors.
+            weights: what the session reads and does not own.
+        """
+        self._weights = weights
         self._session = session
         keep_in_children(self)
-        self._inputs = [port.name for port in session.get_inputs()]
-        if not INPUT_NAMES.issuperset(self._inputs):
+        self.inputs = [port.name for port in session.get_inputs()]
+        if not INPUT_NAMES.issuperset(self.inputs):
             raise EngineFailed("its graph has inputs other than tokens and a mask")
         outputs = session.get_outputs()
-        found = chosen_output([(frozenset({port.name}), len(port.shape) if port.shape else None) for port in outputs])
-        self._output = outputs[found].name
+        if output is None:
+            output = chosen_output(
+                [(frozenset({port.name}), len(port.shape) if port.shape else None) for port in outputs]
+            )
+        self._output = outputs[output].name
 
     def run(self, batch: Batch, take: Callable[["Array"], None]) -> None:
-        """Compute the token vectors; see `encoder.Runner`. Raises EngineFailed.
+        """Compute the output; see `encoder.Runner`. Raises EngineFailed.
 
         Args:
             batch: the texts.
-            take: receives the vectors.
+            take: receives it.
         """
         fed = {"input_ids": batch.ids, "attention_mask": batch.mask, "token_type_ids": batch.types}
         try:
             with compute_guard.using("onnxruntime"):
-                found = self._session.run([self._output], {name: fed[name] for name in self._inputs})
+                found = self._session.run([self._output], {name: fed[name] for name in self.inputs})
         except EngineFailed:
             raise
         except Exception as error:  # the library's exceptions have no common base

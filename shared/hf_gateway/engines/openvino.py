@@ -6,7 +6,7 @@ import os
 import queue
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +14,9 @@ from hf_gateway.engines import cpus
 from hf_gateway.engines.choosing import OPTIONS
 from hf_gateway.engines.encoder import Batch
 from hf_gateway.engines.forked import compute_guard, keep_in_children
-from hf_gateway.engines.graphs import INPUT_NAMES, GraphEngine, Precision, chosen_output
-from hf_gateway.engines.networks.build import build_network
+from hf_gateway.engines.graphs import INPUT_NAMES, TOKEN_AXES, GraphEngine, Precision, chosen_output
 from hf_gateway.engines.networks.openvino_writer import OpenVinoWriter
+from hf_gateway.engines.networks.writer import Network
 from hf_gateway.errors import EngineFailed, EngineMissing
 from hf_gateway.values.logs import logger
 
@@ -39,7 +39,8 @@ class Engine(GraphEngine):
     entry_file = "model.xml"
     precisions = frozenset({"fp32", "bf16"})
 
-    def load_runtime(self) -> str:
+    @staticmethod
+    def load_runtime() -> str:
         """Import OpenVINO and return its version. Raises EngineMissing."""
         try:
             return str(_import_openvino().__version__)
@@ -59,9 +60,7 @@ class Engine(GraphEngine):
         Raises:
             EngineFailed: the graph cannot be loaded.
         """
-        config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _HINTS[precision]}
-        if (threads := cpus.restricted()) is not None:
-            config["INFERENCE_NUM_THREADS"] = threads
+        config = _settings(precision)
         core = _import_openvino().Core()
         try:
             if kept is not None:
@@ -76,24 +75,17 @@ class Engine(GraphEngine):
         except RuntimeError as error:
             raise EngineFailed(f"{path} cannot be loaded: {_last_line(error)}") from error
 
-    def write_network(self, folder: Path, path: Path) -> None:
-        """Write the graph of a network that is built from its weights, in float32.
+    def built_runner(self, network: Network, precision: Precision) -> "Runner":
+        """Build a network's graph of its weights and load it; see `built_runner`.
 
         Args:
-            folder: folder with config.json and safetensors.
-            path: file to write.
+            network: builds the graph.
+            precision: number type of the computations.
 
         Raises:
             EngineFailed: the network is not supported, or its files are damaged.
-            OSError: the file cannot be written.
         """
-        openvino = _import_openvino()
-        writer = OpenVinoWriter(openvino)
-        try:
-            graph = writer.model(build_network(folder, writer), path.stem)
-            openvino.save_model(graph, path, compress_to_fp16=False)
-        except RuntimeError as error:
-            raise OSError(f"{path.parent}: {_last_line(error)}") from error
+        return built_runner(network, precision)
 
     def convert(self, module: Any, example: Mapping[str, Any], path: Path) -> None:
         """Write the graph of a torch module, in float32.
@@ -122,6 +114,33 @@ class Engine(GraphEngine):
             openvino.save_model(graph, path, compress_to_fp16=False)
         except RuntimeError as error:
             raise OSError(f"{path.parent}: {_last_line(error)}") from error
+
+
+def built_runner(network: Network, precision: Precision, axes: Sequence[str] = TOKEN_AXES) -> "Runner":  # noqa: ARG001 - known
+    """Build a network's graph of its weights, which stay in the memory that they are mapped into, and load it.
+
+    Args:
+        network: builds the graph.
+        precision: number type of the computations.
+        axes: ignored; the graph knows those of its output.
+
+    Raises:
+        EngineFailed: the network is not supported, or its files are damaged.
+    """
+    openvino = _import_openvino()
+    writer = OpenVinoWriter(openvino)
+    graph = writer.model(network(writer), "network")
+    try:
+        return Runner(openvino.Core().compile_model(graph, "CPU", _settings(precision)), 0)
+    except RuntimeError as error:
+        raise EngineFailed(f"the graph of its weights cannot be loaded: {_last_line(error)}") from error
+
+
+def _settings(precision: Precision) -> dict[str, Any]:
+    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _HINTS[precision]}
+    if (threads := cpus.restricted()) is not None:
+        settings["INFERENCE_NUM_THREADS"] = threads
+    return settings
 
 
 def _import_openvino() -> Any:
@@ -168,22 +187,29 @@ def _cache_in(folder: Path) -> Iterator[Path]:
 class Runner:
     """A compiled graph and its inference requests, each used by one thread at a time."""
 
-    def __init__(self, compiled: Any) -> None:
-        """Find the graph's inputs and output. Raises EngineFailed if they are not supported."""
+    def __init__(self, compiled: Any, output: int | None = None) -> None:
+        """Find the graph's inputs and output. Raises EngineFailed if they are not supported.
+
+        Args:
+            compiled: the compiled graph.
+            output: index of the output; by default that with the token vectors.
+        """
         self._compiled = compiled
         keep_in_children(self)
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._inputs = [next(iter(INPUT_NAMES & set(port.names)), None) for port in compiled.inputs]
-        if None in self._inputs:
+        self.inputs = [next(iter(INPUT_NAMES & set(port.names)), None) for port in compiled.inputs]
+        if None in self.inputs:
             raise EngineFailed("its graph has inputs other than tokens and a mask")
-        self._output = chosen_output([(frozenset(port.names), _rank(port)) for port in compiled.outputs])
+        if output is None:
+            output = chosen_output([(frozenset(port.names), _rank(port)) for port in compiled.outputs])
+        self._output = output
 
     def run(self, batch: Batch, take: Callable[["Array"], None]) -> None:
-        """Compute the token vectors; see `encoder.Runner`. Raises EngineFailed.
+        """Compute the output; see `encoder.Runner`. Raises EngineFailed.
 
         Args:
             batch: the texts.
-            take: receives the vectors.
+            take: receives it.
         """
         try:
             request = self._idle.get_nowait()
@@ -192,7 +218,7 @@ class Runner:
         fed = {"input_ids": batch.ids, "attention_mask": batch.mask, "token_type_ids": batch.types}
         try:
             with compute_guard.using("openvino"):
-                request.infer([fed[str(name)] for name in self._inputs], share_inputs=True, share_outputs=True)
+                request.infer([fed[str(name)] for name in self.inputs], share_inputs=True, share_outputs=True)
             take(request.get_output_tensor(self._output).data)
         except RuntimeError as error:
             raise EngineFailed(f"the model failed: {_last_line(error)}") from error

@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hf_gateway.engines.forked import compute_guard
 from hf_gateway.engines.layout import Layout
 from hf_gateway.engines.sources import read_json
 from hf_gateway.errors import EngineFailed, EngineMissing
 from hf_gateway.values.forks import fork_lock
+
+Part = Literal["longest_first", "only_first"]
+"""What of a pair is truncated, in the words of `tokenizers`."""
 
 
 class Tokenizer:
@@ -38,26 +41,31 @@ class Tokenizer:
         self._whole.no_truncation()
         self._whole.no_padding()
         self._limit = limit
-        self._truncating: Any = None
+        self._truncating: dict[Part, Any] = {}
         self._lock = fork_lock()
 
-    def tokens(self, texts: Sequence[str]) -> list[Any]:
-        """Tokenise n texts without truncation; each result has `ids`, `type_ids` and a length."""
+    def tokens(self, texts: Sequence[str] | Sequence[tuple[str, str]]) -> list[Any]:
+        """Tokenise n texts or pairs without truncation; each result has `ids`, `type_ids` and a length."""
         with compute_guard.using("tokenizers"):
             found: list[Any] = self._whole.encode_batch_fast(list(texts))
         return found
 
-    def cut(self, text: str) -> Any:
-        """Tokenise a text, truncated to the limit; the special tokens at its end are kept."""
+    def cut(self, text: str | tuple[str, str], part: Part = "longest_first") -> Any:
+        """Tokenise a text or a pair, truncated to the limit; the special tokens at its end are kept.
+
+        Args:
+            text: the text or the pair.
+            part: what of a pair is truncated.
+        """
         assert self._limit is not None
         with self._lock:
-            if self._truncating is None:
+            if part not in self._truncating:
                 # A second tokenizer, since one must not be changed while it is in use.
                 made = type(self._whole).from_str(self._whole.to_str())
-                made.enable_truncation(self._limit)
-                self._truncating = made
+                made.enable_truncation(self._limit, strategy=part)
+                self._truncating[part] = made
         with compute_guard.using("tokenizers"):
-            return self._truncating.encode_batch_fast([text])[0]
+            return self._truncating[part].encode_batch_fast([text])[0]
 
 
 def check_files(folder: Path, layout: Layout) -> Path:

@@ -5,15 +5,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Protocol, cast
 
 from hf_gateway.engines.networks import bert, distilbert, gemma3, modernbert, mpnet, qwen3
-from hf_gateway.engines.networks.config import Config, Weights
-from hf_gateway.engines.networks.safetensors import read_tensors
+from hf_gateway.engines.networks.config import Config, TensorMissing, Weights
+from hf_gateway.engines.networks.safetensors import Tensor, read_tensors
 from hf_gateway.engines.networks.writer import Node, Writer
 from hf_gateway.errors import EngineFailed
 
 Build = Callable[[Config, Weights, Writer], Node]
+ReadTensors = Callable[[Path], Mapping[str, Tensor]]
 
 
 def _after_padding(build: Callable[..., Node], config: Config, weights: Weights, writer: Writer) -> Node:
@@ -49,28 +50,61 @@ FAMILIES: Mapping[str, Family] = {
 """By `model_type`."""
 
 
-def build_network(folder: Path, writer: Writer) -> Node:
+def build_network(folder: Path, writer: Writer, read: ReadTensors = read_tensors) -> Node:
     """Build the graph of a network; returns its token vectors, (r, t, d).
 
     Args:
         folder: folder with config.json and safetensors.
         writer: builds the graph.
+        read: reads the tensors of the folder.
 
     Raises:
         EngineFailed: a family or a setting that is not supported here, missing or unexpected tensors; by name.
     """
-    config = Config(_config(folder))
-    named = config.values.get("model_type")
-    if not isinstance(named, str) or named not in FAMILIES:
-        raise EngineFailed(f"graphs of the family {named!r:.60} are not built from weights here")
-    family = FAMILIES[named]
-    tensors, prefix = read_tensors(folder), f"{family.prefix}."
+    config = read_config(folder)
+    family = family_of(config)
+    tensors, prefix = read(folder), f"{FAMILIES[family].prefix}."
     if any(name.startswith(prefix) for name in tensors):
-        start = len(prefix)
-        tensors = {name[start:]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-    # Old files have TensorFlow's names of a layer norm's scale and shift.
-    tensors = {_torch_name(name): tensor for name, tensor in tensors.items()}
-    return family.build(config, Weights(tensors, read=not isinstance(writer, _NoGraph)), writer)
+        tensors = {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    return FAMILIES[family].build(config, weights_of(tensors, family, writer), writer)
+
+
+def read_config(folder: Path) -> Config:
+    """Return the configuration of a network. Raises EngineFailed for a file that is missing or damaged."""
+    path = folder / "config.json"
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise EngineFailed(f"{path} cannot be read: {error}") from None
+    if not isinstance(found, dict):
+        raise EngineFailed(f"{path} is not a JSON object")
+    return Config(found)
+
+
+def family_of(config: Config) -> str:
+    """Return the family of a network. Raises EngineFailed for one that is not in `FAMILIES`."""
+    family = config.values.get("model_type")
+    if not isinstance(family, str) or family not in FAMILIES:
+        raise EngineFailed(f"graphs of the family {family!r:.60} are not built from weights here")
+    return family
+
+
+def weights_of(tensors: Mapping[str, Tensor], family: str, writer: Writer) -> Weights:
+    """Return tensors by torch's names without the prefix that a model with a head puts before those of its network.
+
+    Args:
+        tensors: by their names in the files.
+        family: the family of the network.
+        writer: builds the graph.
+
+    Raises:
+        EngineFailed: two tensors have one name.
+    """
+    prefix = f"{FAMILIES[family].prefix}."
+    found = {_torch_name(name.removeprefix(prefix)): tensor for name, tensor in tensors.items()}
+    if len(found) < len(tensors):
+        raise EngineFailed("its files have two tensors of the same name")
+    return Weights(found, read=not isinstance(writer, _NoGraph))
 
 
 class _NoGraph:
@@ -81,32 +115,52 @@ class _NoGraph:
         return lambda *_, **__: None
 
 
-def build_refusal(folder: Path) -> EngineFailed | None:
+class BuildGraph(Protocol):
+    """Builds a graph, as `build_network` does."""
+
+    def __call__(self, folder: Path, writer: Writer, read: ReadTensors = ...) -> Node:
+        """Build the graph.
+
+        Args:
+            folder: folder with config.json and safetensors.
+            writer: builds the graph.
+            read: reads the tensors of the folder.
+        """
+
+
+def settings_refusal(folder: Path, build: BuildGraph = build_network) -> EngineFailed | None:
+    """Return why no graph can be built by config.json alone, or None: what the settings say, before weights are downloaded.
+
+    Args:
+        folder: folder with config.json.
+        build: builds the graph.
+    """
+    try:
+        build(folder, cast("Writer", _NoGraph()), lambda _: {})
+    except TensorMissing:
+        return None
+    except EngineFailed as error:
+        return error
+    return None
+
+
+def build_refusal(folder: Path, build: BuildGraph = build_network) -> EngineFailed | None:
     """Return why no graph can be built of a network's files, or None; takes milliseconds, since tensors are only mapped.
 
     Args:
         folder: folder with config.json and safetensors.
+        build: builds the graph.
     """
     try:
-        build_network(folder, cast("Writer", _NoGraph()))
+        build(folder, cast("Writer", _NoGraph()))
     except EngineFailed as error:
         return error
     return None
 
 
 def _torch_name(name: str) -> str:
+    """Return torch's name of a tensor; old files have TensorFlow's names of a layer norm's scale and shift."""
     for old, new in ((".LayerNorm.gamma", ".LayerNorm.weight"), (".LayerNorm.beta", ".LayerNorm.bias")):
         if name.endswith(old):
             return name.removesuffix(old) + new
     return name
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise EngineFailed(f"{path} cannot be read: {error}") from None
-    if not isinstance(found, dict):
-        raise EngineFailed(f"{path} is not a JSON object")
-    return found

@@ -134,11 +134,26 @@ class Config:
             )
         return _ACTIVATIONS[value]
 
+    def labels(self) -> list[str]:
+        """Return the names of a head's labels, with transformers' defaults. Raises EngineFailed for impossible ones."""
+        named, count = self.values.get("id2label"), self.values.get("num_labels")
+        if named is None:
+            return [f"LABEL_{place}" for place in range(self.count("num_labels", 2))]
+        if not isinstance(named, dict) or sorted(named) != sorted(map(str, range(len(named)))) or not named:
+            raise EngineFailed("its config.json has an id2label that does not name the labels from 0 on")
+        if count not in (None, len(named)):
+            raise EngineFailed(f"its config.json has num_labels={count!r:.60}, but names {len(named)} labels")
+        return [str(named[str(place)]) for place in range(len(named))]
+
     def require(self, **wanted: Any) -> None:
         """Raise EngineFailed for a setting that has another value than the network here computes with; missing ones pass."""
         for name, value in wanted.items():
             if self.values.get(name, value) != value:
                 raise EngineFailed(f"its config.json has {name}={self.values[name]!r:.60}, which is not supported here")
+
+
+class TensorMissing(EngineFailed):
+    """A tensor that a network needs is not in its files."""
 
 
 @dataclass
@@ -164,7 +179,7 @@ class Weights:
         """
         tensor = self.tensors.get(name)
         if tensor is None:
-            raise EngineFailed(f"the tensor {name!r} is missing in its files")
+            raise TensorMissing(f"the tensor {name!r} is missing in its files")
         if tensor.shape != shape:
             raise EngineFailed(f"the tensor {name!r} has the shape {tensor.shape}, but by config.json it is {shape}")
         self.taken.add(name)
@@ -174,11 +189,11 @@ class Weights:
             return np.broadcast_to(np.float32(0), shape)
         return tensor.float32()
 
-    def refuse_rest(self, parts: tuple[str, ...], harmless: tuple[str, ...]) -> None:
+    def refuse_rest(self, parts: tuple[str, ...] | None, harmless: tuple[str, ...]) -> None:
         """Refuse tensors of the network that were not used, since it would compute something else with them.
 
         Args:
-            parts: the first parts of the names of the network's own tensors.
+            parts: the first parts of the names of the network's own tensors; None if all in its files are.
             harmless: parts of names of tensors that do not change its output.
 
         Raises:
@@ -187,7 +202,9 @@ class Weights:
         rest = [
             name
             for name in sorted(self.tensors)
-            if name not in self.taken and name.split(".")[0] in parts and not any(each in name for each in harmless)
+            if name not in self.taken
+            and (parts is None or name.split(".")[0] in parts)
+            and not any(each in name for each in harmless)
         ]
         if rest:
             more = f" and {len(rest) - 1} more" if len(rest) > 1 else ""

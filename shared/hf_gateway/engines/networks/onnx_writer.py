@@ -1,11 +1,11 @@
 """Writes a network as an ONNX graph, for ONNX Runtime; the few messages of its protobuf format are encoded here.
 
 Source: onnx.proto3 (github.com/onnx/onnx), operator set 20; protobuf's encoding (protobuf.dev/programming-guides/encoding); ONNX
-Runtime's own operators RotaryEmbedding and SimplifiedLayerNormalization (its docs/ContribOperators.md).
+Runtime's own operators FusedMatMul, RotaryEmbedding and SimplifiedLayerNormalization (its docs/ContribOperators.md).
 """
 
 import struct
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hf_gateway.engines.networks.rotary import tables
@@ -24,7 +24,7 @@ OWN_DOMAIN = "com.microsoft"
 """Domain of ONNX Runtime's own operators."""
 _FLOAT, _INT64 = 1, 7
 INLINE_BYTES = 1024
-"""Larger weights are written into a file beside the graph."""
+"""Larger weights are passed beside the graph."""
 
 
 def _varint(number: int) -> bytes:
@@ -45,47 +45,36 @@ def _field(number: int, value: bytes | str | int) -> bytes:
 
 
 class OnnxWriter:
-    """A `Writer` for ONNX Runtime."""
+    """A `Writer` for ONNX Runtime. Large weights stay in the memory that they are given in, in `weights` by name."""
 
     def __init__(self) -> None:
-        self._weights: list[tuple[str, Array]] = []
+        self.weights: dict[str, Array] = {}
         self._nodes: list[bytes] = []
         self._initializers: list[bytes] = []
         self._inputs: dict[str, bytes] = {}
         self._known: dict[tuple[Any, ...], str] = {}
         self._count = 0
 
-    def save(self, output: str, path: Path) -> None:
-        """Write the finished graph, and its large weights into a file beside it.
+    def model(self, output: str, axes: Sequence[str]) -> bytes:
+        """Return the finished graph, whose large weights are not in it but in `weights`.
 
         Args:
-            output: the token vectors, (r, t, d).
-            path: file of the graph.
-
-        Raises:
-            OSError: a file cannot be written.
+            output: what it computes.
+            axes: names of the axes of the output.
         """
-        self._node("Identity", [output], outputs=["last_hidden_state"])
-        beside = path.with_name(f"{path.name}_data")
-        offset = 0
-        with beside.open("wb") as file:
-            for name, values in self._weights:
-                data = values.astype("<f4", copy=False).tobytes()
-                place = {"location": beside.name, "offset": str(offset), "length": str(len(data))}
-                self._initializers.append(_external_tensor(name, values.shape, place))
-                file.write(data)
-                offset += len(data)
+        self._node("Identity", [output], outputs=["output"])
+        outside = (_external_tensor(name, values.shape, values.nbytes) for name, values in self.weights.items())
         graph = b"".join(
             [
                 *(_field(1, node) for node in self._nodes),
-                _field(2, path.stem),
-                *(_field(5, each) for each in self._initializers),
+                _field(2, "network"),
+                *(_field(5, each) for each in (*self._initializers, *outside)),
                 *(_field(11, each) for each in self._inputs.values()),
-                _field(12, _value("last_hidden_state", _FLOAT, ["texts", "tokens", "values"])),
+                _field(12, _value("output", _FLOAT, axes)),
             ]
         )
         opsets = (_field(1, domain) + _field(2, version) for domain, version in (("", OPSET), (OWN_DOMAIN, 1)))
-        path.write_bytes(_field(1, IR_VERSION) + _field(7, graph) + b"".join(_field(8, opset) for opset in opsets))
+        return _field(1, IR_VERSION) + _field(7, graph) + b"".join(_field(8, opset) for opset in opsets)
 
     def input_ids(self) -> str:
         """Return the token ids, (r, t) int64."""
@@ -111,6 +100,10 @@ class OnnxWriter:
             ids: any shape, int64.
         """
         return self._node("Gather", [self._weight(table), ids])
+
+    def first_token(self, value: str) -> str:
+        """Return the vector of each text's first token, (r, d), of (r, t, d)."""
+        return self._node("Gather", [value, self._integers(0)], axis=1)
 
     def add(self, one: str, other: str) -> str:
         """Add, with broadcasting.
@@ -147,9 +140,8 @@ class OnnxWriter:
             weight: (e, d), as torch stores it.
             bias: (e,), or None.
         """
-        import numpy as np
-
-        made = self._node("MatMul", [value, self._weight(np.ascontiguousarray(weight.T))])
+        # ONNX's own MatMul takes the weight transposed, which would be a copy.
+        made = self._node("FusedMatMul", [value, self._weight(weight)], domain=OWN_DOMAIN, transB=1)
         return made if bias is None else self._node("Add", [made, self._weight(bias)])
 
     def layer_norm(self, value: str, scale: "Array", bias: "Array | None", epsilon: float) -> str:
@@ -181,8 +173,8 @@ class OnnxWriter:
             value: any shape.
             activation: its name.
         """
-        if activation == "relu":
-            return self._node("Relu", [value])
+        if activation in ("relu", "tanh"):
+            return self._node(activation.capitalize(), [value])
         if activation == "silu":
             return self._node("Mul", [value, self._node("Sigmoid", [value])])
         return self._node("Gelu", [value], approximate="none" if activation == "gelu" else "tanh")
@@ -350,7 +342,7 @@ class OnnxWriter:
     def _weight(self, values: "Array") -> str:
         name = self._name()
         if values.nbytes > INLINE_BYTES:
-            self._weights.append((name, values))
+            self.weights[name] = values
         else:
             self._initializers.append(_tensor(name, values.shape, _FLOAT, values.astype("<f4").tobytes()))
         return name
@@ -377,14 +369,16 @@ def _tensor(name: str, shape: tuple[int, ...], kind: int, data: bytes) -> bytes:
     return b"".join(_field(1, size) for size in shape) + _field(2, kind) + _field(8, name) + _field(9, data)
 
 
-def _external_tensor(name: str, shape: tuple[int, ...], place: dict[str, str]) -> bytes:
+def _external_tensor(name: str, shape: tuple[int, ...], size: int) -> bytes:
+    """Describe a tensor whose numbers are passed beside the graph; ONNX Runtime asks for a file's name, but opens none."""
+    place = {"location": name, "offset": "0", "length": str(size)}
     about = b"".join(_field(1, size) for size in shape) + _field(2, _FLOAT) + _field(8, name)
     return (
         about + b"".join(_field(13, _field(1, key) + _field(2, value)) for key, value in place.items()) + _field(14, 1)
     )
 
 
-def _value(name: str, kind: int, axes: list[str]) -> bytes:
+def _value(name: str, kind: int, axes: Sequence[str]) -> bytes:
     shape = b"".join(_field(1, _field(2, axis)) for axis in axes)
     return _field(1, name) + _field(2, _field(1, _field(1, kind) + _field(2, shape)))
 

@@ -25,10 +25,9 @@ class OpenVinoWriter:
         """Return the finished graph.
 
         Args:
-            output: the token vectors, (r, t, d).
+            output: what it computes.
             name: what the graph is called.
         """
-        output.output(0).set_names({"last_hidden_state"})
         return self._ov.Model([output], list(self._inputs.values()), name)
 
     def input_ids(self) -> Any:
@@ -58,6 +57,10 @@ class OpenVinoWriter:
             ids: any shape, int64.
         """
         return self._op.gather(self._weight(table), ids, self._integers([0]))
+
+    def first_token(self, value: Any) -> Any:
+        """Return the vector of each text's first token, (r, d), of (r, t, d)."""
+        return self._op.gather(value, self._op.constant(0, self._ov.Type.i64), self._integers([1]))
 
     def add(self, one: Any, other: Any) -> Any:
         """Add, with broadcasting.
@@ -130,8 +133,8 @@ class OpenVinoWriter:
             value: any shape.
             activation: its name.
         """
-        if activation == "relu":
-            return self._op.relu(value)
+        if activation in ("relu", "tanh"):
+            return getattr(self._op, activation)(value)
         if activation == "silu":
             return self._op.swish(value)
         return self._op.gelu(value, "erf" if activation == "gelu" else "tanh")

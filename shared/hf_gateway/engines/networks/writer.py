@@ -1,5 +1,6 @@
 """The operations that families of networks are made of, as a runtime's writer offers them."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
@@ -7,10 +8,13 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
+Activation = Literal["gelu", "gelu_tanh", "relu", "silu", "tanh"]
 
 Node = Any
 """A value of the graph under construction."""
+
+Network = Callable[["Writer"], Node]
+"""Describes a network to a writer, and returns its output."""
 
 MASKING_NUMBER = -1e30
 """Added to the scores of padding, so that its share of the attention is 0, in bfloat16 as well."""
@@ -35,6 +39,9 @@ class Writer(Protocol):
             table: (n, d).
             ids: any shape, int64.
         """
+
+    def first_token(self, value: Node) -> Node:
+        """Return the vector of each text's first token, (r, d), of (r, t, d)."""
 
     def add(self, one: Node, other: Node) -> Node:
         """Add, with broadcasting.
