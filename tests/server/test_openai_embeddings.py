@@ -224,3 +224,31 @@ def test_retry_after_of_a_target_is_passed_on(primary: FakeOpenAI) -> None:
         answer = client.post("/v1/embeddings", json={"input": "x"})
     assert answer.status_code == 429
     assert 30 <= int(answer.headers["retry-after"]) <= 44
+
+
+def test_a_models_facts_come_from_configuration_and_cache(primary: FakeOpenAI) -> None:
+    config = f"""
+[chains.chat]
+task = "chat"
+model = "owner/name"
+context_window = 4096
+targets = ["openai:{primary.url}"]
+
+[chains.far]
+model = "owner/far"
+targets = ["hf"]
+
+[chains.own]
+targets = ["hash:32"]
+
+[prices."owner/far"]
+task = "embedding"
+input = 0.5
+"""
+    with gateway_server(config) as server, server.client() as client:
+        chat, far, own = client.get("/v1/models").json()["data"]
+    assert chat["context_length"] == 4096
+    assert chat["price"] == {"input_usd_per_million_tokens": 0.0, "output_usd_per_million_tokens": 0.0}
+    assert far["price"] == {"input_usd_per_million_tokens": 0.5}
+    assert own["dimension"] == 32
+    assert primary.requests == []

@@ -2,11 +2,12 @@
 
 import json
 import signal
+import time
 
 import httpx
 import pytest
 
-from tests.support.gateway_server import RunningServer, ServerProcess, gateway_server
+from tests.support.gateway_server import HASH_CHAIN, START_S, RunningServer, ServerProcess, gateway_server
 
 
 @pytest.mark.parametrize("path", ["/livez", "/health", "/healthz"])
@@ -124,3 +125,54 @@ def test_a_wrong_flag_is_wrong_usage(flags: tuple[str, ...], words: str, capsys:
 
     assert main(["serve", *flags]) == 2
     assert words in capsys.readouterr().err
+
+
+def value_of(metrics: str, name: str, **labels: str) -> float:
+    """Return the sum of a metric's samples that have these labels."""
+    from prometheus_client.parser import text_string_to_metric_families
+
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(metrics)
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    )
+
+
+def test_requests_are_counted_by_route_and_never_by_what_a_caller_wrote(client: httpx.Client) -> None:
+    for path in ("/v1/models/secret-name", "/secret-path", "/livez"):
+        client.get(path)
+    client.post("/v1/embeddings", json={"input": "x"})
+    text = client.get("/metrics").text
+    assert "secret" not in text
+    counted = "hf_gateway_server_requests_total"
+    assert value_of(text, counted, route="/v1/models/{id:path}", status="404", surface="openai") == 1
+    assert value_of(text, counted, route="none", status="404") == 1
+    assert value_of(text, counted, route="/v1/embeddings", status="200") == 1
+    assert value_of(text, "hf_gateway_server_request_seconds_count", route="/livez") == 1
+    assert value_of(text, "hf_gateway_server_requests_under_way") == 1  # the one that asks
+
+
+def test_calls_of_the_gateways_are_in_the_same_metrics() -> None:
+    with ServerProcess() as process, process.client() as client:
+        client.post("/v1/embeddings", json={"input": ["a", "b"]})
+        text = client.get("/metrics").text
+    assert value_of(text, "hf_gateway_calls_total", task="embedding", outcome="ok") == 1
+    assert value_of(text, "cmp_hf_inference_latency_seconds_count") == 1
+
+
+def test_the_counts_of_several_workers_are_added_up() -> None:
+    with ServerProcess(HASH_CHAIN, "--workers", "2") as process:
+        for _ in range(20):
+            with process.client() as client:  # a connection each, which either worker may accept
+                assert client.post("/v1/embeddings", json={"input": "x"}).status_code == 200
+        counted: list[float] = []
+        # A worker counts a request right after its answer, when another one may be asked for the counts already.
+        deadline = time.monotonic() + START_S
+        while counted[-4:] != [20.0] * 4:
+            assert time.monotonic() < deadline, counted[-10:]
+            with process.client() as client:
+                text = client.get("/metrics").text
+            counted.append(value_of(text, "hf_gateway_server_requests_total", route="/v1/embeddings"))
+        assert max(counted) == 20
+        assert value_of(text, "hf_gateway_calls_total", task="embedding") == 20

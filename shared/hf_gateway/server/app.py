@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
+from hf_gateway import telemetry
 from hf_gateway._version import __version__
 from hf_gateway.server.dispatch.chains import ChainTable
 from hf_gateway.server.dispatch.middleware import GatewayMiddleware
@@ -59,6 +60,7 @@ def create_app(settings: ServerSettings | None = None, config: str | None = None
     Raises:
         ConfigError: an invalid setting or chain; with file and line.
     """
+    telemetry.enable_prometheus()
     return app_of(build_state(settings or ServerSettings.load(config), config))
 
 

@@ -4,13 +4,16 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 from importlib.util import find_spec
 from typing import Any
 
 import uvicorn
 
+from hf_gateway import telemetry
 from hf_gateway.errors import ConfigError
 from hf_gateway.server.app import app_of, build_state
+from hf_gateway.server.dispatch.metrics import FOLDER_VARIABLE
 from hf_gateway.server.dispatch.state import ServerState
 from hf_gateway.settings.server import PREFIX, ServerSettings
 from hf_gateway.values.kinds import kind_of
@@ -121,6 +124,7 @@ def serve(settings: ServerSettings, config: str | None = None) -> int:
         _announce(state, shown_address(listening))
         if settings.workers > 1:
             return _serve_in_workers(settings, config, listening)
+        telemetry.enable_prometheus()
         GatewayServer(uvicorn_config(app_of(state), settings), state).run(sockets=[listening])
     return 0
 
@@ -153,5 +157,8 @@ def _serve_in_workers(settings: ServerSettings, config: str | None, listening: s
     if config is not None:
         os.environ["HF_GATEWAY_CONFIG"] = config
     made = uvicorn_config("hf_gateway.server:app", settings)
-    Multiprocess(made, [listening]).run()
+    # A folder of this server alone: one that two servers share is wiped by the second one's start.
+    with tempfile.TemporaryDirectory(prefix="hf-gateway-metrics-") as folder:
+        os.environ[FOLDER_VARIABLE] = folder
+        Multiprocess(made, [listening]).run()
     return 0

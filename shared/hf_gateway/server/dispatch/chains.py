@@ -14,6 +14,8 @@ from typing import Any
 from hf_gateway.errors import ConfigError, did_you_mean
 from hf_gateway.gateway import Gateway
 from hf_gateway.keys.policy import KeyPolicyOverrides
+from hf_gateway.ledger.file_prices import read_file_prices
+from hf_gateway.ledger.prices import Prices
 from hf_gateway.settings.base import NamedSettings
 from hf_gateway.settings.config_file import key_policy_overrides, read_config
 from hf_gateway.settings.server import OpenModels, ServerSettings
@@ -133,7 +135,11 @@ class ChainTable:
     """The chains by task and name."""
 
     def __init__(
-        self, chains: Sequence[Chain], settings: ServerSettings, rules: KeyPolicyOverrides = KeyPolicyOverrides()
+        self,
+        chains: Sequence[Chain],
+        settings: ServerSettings,
+        rules: KeyPolicyOverrides = KeyPolicyOverrides(),
+        prices: Prices = Prices(),
     ) -> None:
         """Order them, and check what refers to them.
 
@@ -141,12 +147,14 @@ class ChainTable:
             chains: with different names.
             settings: with aliases, defaults, and the targets of open models.
             rules: the owner's rules about keys, by which the gateways were built.
+            prices: of the configuration.
 
         Raises:
             ConfigError: an alias or a default names a chain that does not exist.
         """
         self.chains = tuple(chains)
         self.rules = rules
+        self.prices = prices
         self._by_name = {chain.name: chain for chain in chains}
         self._by_task: dict[str, dict[str, Chain]] = {}
         for chain in chains:
@@ -194,7 +202,7 @@ class ChainTable:
             old = kept.get((name, wanted.task))
             fresh = Chain(name, wanted.task, Gateway.from_settings(wanted))
             made.append(old if old is not None and _same(old.settings, fresh.settings) else fresh)
-        return cls(made, settings, rules)
+        return cls(made, settings, rules, Prices(read_file_prices(config)))
 
     def __iter__(self) -> Iterator[Chain]:
         """Iterate over the chains in the order of the configuration."""

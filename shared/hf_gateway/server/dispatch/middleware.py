@@ -52,12 +52,14 @@ class GatewayMiddleware:
         state = self._state
         call = Call(state, scope, f"req_{os.urandom(12).hex()}")
         state.in_flight[call.request_id] = call
+        state.metrics.begin()
         status = CLIENT_CLOSED_STATUS
         try:
             status = await self._respond(call, receive, send)
         finally:
             del state.in_flight[call.request_id]
             seconds = time.monotonic() - call.began
+            state.metrics.end(call, status, seconds)
             for notify in state.ended:
                 notify(call, status, seconds)
 

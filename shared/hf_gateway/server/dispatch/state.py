@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from hf_gateway.server.access.caller import Anonymous, Authenticator
 from hf_gateway.server.dispatch.call import Answer, Call
 from hf_gateway.server.dispatch.chains import ChainTable
+from hf_gateway.server.dispatch.metrics import ServerMetrics
 from hf_gateway.server.dispatch.routing import RouteTable
 from hf_gateway.settings.server import ServerSettings
 
@@ -32,6 +33,8 @@ class ServerState:
     """The requests under way, by their ids."""
     ended: list[Callable[[Call, int, float], None]] = field(default_factory=list)
     """Called with each request that has ended, its HTTP status and its seconds."""
+    metrics: ServerMetrics = field(default_factory=ServerMetrics)
+    """Counts of the requests."""
     draining: bool = False
     """Whether the server is about to end: it accepts nothing new."""
 

@@ -3,6 +3,7 @@
 Source: platform.openai.com/docs/api-reference. Unknown parameters are ignored, since clients send many that no open model has.
 """
 
+import asyncio
 import base64
 import sys
 import time
@@ -15,6 +16,7 @@ from hf_gateway.errors import ConfigError, did_you_mean
 from hf_gateway.server import problems
 from hf_gateway.server.dispatch.call import SPACE, Answer, Call, header_value
 from hf_gateway.server.dispatch.chains import Chain
+from hf_gateway.server.dispatch.facts import chain_facts
 from hf_gateway.server.dispatch.routing import Route, Surface
 from hf_gateway.server.problems import Problem
 from hf_gateway.values.embedding import EmbedResult, Role
@@ -124,8 +126,12 @@ class ModelObject(BaseModel):
     """The id of the chain's model."""
     space: str | None = None
     """The id of the vector space, of chains whose answers are vectors."""
+    dimension: int | None = None
+    """Numbers per vector, if known."""
     context_length: int | None = None
-    """Tokens of prompt and answer together, if known."""
+    """Tokens of a text, or of prompt and answer together, if known."""
+    price: dict[str, float] | None = None
+    """The price of the first target by its units, 0 for one's own machines; absent if it is unknown."""
 
 
 class ModelList(BaseModel):
@@ -213,7 +219,7 @@ def base64_rows(vectors: Vectors) -> list[bytes]:
 
 async def models(call: Call) -> Answer:
     """List the chains."""
-    listed = [_model_object(name, chain) for name, chain in _visible(call)]
+    listed = await asyncio.to_thread(lambda: [_model_object(call, name, chain) for name, chain in _visible(call)])
     return Answer(dumps_numbers({"object": "list", "data": listed}))
 
 
@@ -222,7 +228,7 @@ async def model(call: Call) -> Answer:
     wanted = call.params["id"]
     for name, chain in _visible(call):
         if wanted in (name, chain.model):
-            return Answer(dumps_numbers(_model_object(wanted, chain)))
+            return Answer(dumps_numbers(await asyncio.to_thread(_model_object, call, wanted, chain)))
     names = {name for name, _ in _visible(call)}
     raise problems.not_found(
         f"there is no model {wanted[:200]!r}{did_you_mean(wanted, names) if names else ''}", "model", "model_not_found"
@@ -236,19 +242,14 @@ def _visible(call: Call) -> Sequence[tuple[str, Chain]]:
     return [*found, *((alias, named[name]) for alias, name in call.settings.aliases.items() if name in named)]
 
 
-def _model_object(name: str, chain: Chain) -> dict[str, Any]:
-    space = getattr(chain.gateway, "space", None) if hasattr(type(chain.gateway), "space") else None
-    found: dict[str, Any] = {
+def _model_object(call: Call, name: str, chain: Chain) -> dict[str, Any]:
+    return {
         "id": name,
         "object": "model",
         "created": _STARTED_S,
         "owned_by": "hf-gateway",
-        "task": chain.task,
-        "model": chain.model,
+        **chain_facts(chain, call.table.prices),
     }
-    if space is not None:
-        found["space"] = space.id
-    return found
 
 
 ROUTES = (

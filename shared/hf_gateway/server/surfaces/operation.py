@@ -1,5 +1,8 @@
 """Operation: whether the process lives, whether it is ready, its version, its metrics, its OpenAPI document."""
 
+import asyncio
+
+from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 
 from hf_gateway._version import __version__
@@ -47,14 +50,10 @@ async def version(_: Call) -> Answer:
     return Answer(dumps({"name": "hf-gateway", "version": __version__}))
 
 
-async def metrics(_: Call) -> Answer:
-    """Answer with the metrics of this process, in Prometheus's text format."""
-    import asyncio
-
-    from prometheus_client import REGISTRY, exposition
-
-    body = await asyncio.to_thread(exposition.generate_latest, REGISTRY)
-    return Answer(body, media_type=exposition.CONTENT_TYPE_LATEST.encode())
+async def metrics(call: Call) -> Answer:
+    """Answer with the metrics of this server's processes, in Prometheus's text format."""
+    body = await asyncio.to_thread(call.state.metrics.text)
+    return Answer(body, media_type=CONTENT_TYPE_LATEST.encode())
 
 
 async def openapi(call: Call) -> Answer:

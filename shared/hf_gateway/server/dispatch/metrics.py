@@ -1,0 +1,99 @@
+"""Metrics of the server's requests, beside those of the gateways' calls.
+
+Labels are names from the route table, never what a caller wrote. With several worker processes each counts into files of a folder
+that belongs to this server alone and is made at its start, and a scrape of any of them adds all of them up.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import prometheus_client
+from prometheus_client import exposition, multiprocess
+
+from hf_gateway.server.dispatch.call import Call
+from hf_gateway.telemetry.names import DURATION_BUCKETS
+
+FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+"""Names the folder of several processes' counts, which prometheus_client reads when it is imported."""
+NO_ROUTE = "none"
+"""The route of requests that lead nowhere."""
+
+
+class ServerMetrics:
+    """Counts, times and requests under way."""
+
+    def __init__(self) -> None:
+        """Make them, in a registry of their own: a process may have several servers."""
+        self._own = prometheus_client.CollectorRegistry()
+        self._requests = prometheus_client.Counter(
+            "hf_gateway_server_requests_total",
+            "Requests, by route and status.",
+            ("surface", "route", "status"),
+            registry=self._own,
+        )
+        self._seconds = prometheus_client.Histogram(
+            "hf_gateway_server_request_seconds",
+            "Seconds until a request's answer was sent.",
+            ("surface", "route"),
+            registry=self._own,
+            buckets=DURATION_BUCKETS,
+        )
+        self._under_way = prometheus_client.Gauge(
+            "hf_gateway_server_requests_under_way",
+            "Requests under way.",
+            registry=self._own,
+            multiprocess_mode="livesum",
+        )
+        self._children: dict[tuple[str, str, int], tuple[Any, Any]] = {}
+
+    def begin(self) -> None:
+        """Count a request as under way."""
+        self._under_way.inc()
+
+    def end(self, call: Call, status: int, seconds: float) -> None:
+        """Count a request that has ended.
+
+        Args:
+            call: the request.
+            status: of its answer.
+            seconds: its duration.
+        """
+        self._under_way.dec()
+        route = call.route
+        surface, path = (route.surface.name, route.path) if route is not None else (NO_ROUTE, NO_ROUTE)
+        key = (surface, path, status)
+        found = self._children.get(key)
+        if found is None:
+            counter = self._requests.labels(surface, path, str(status))
+            found = self._children[key] = (counter, self._seconds.labels(surface, path))
+        found[0].inc()
+        found[1].observe(seconds)
+
+    def text(self) -> bytes:
+        """Return all metrics of this server's processes in Prometheus's text format. Reads files with several processes."""
+        folder = os.environ.get(FOLDER_VARIABLE)
+        if folder is None:
+            return exposition.generate_latest(self._own) + exposition.generate_latest(prometheus_client.REGISTRY)
+        _forget_dead_processes(Path(folder))
+        registry = prometheus_client.CollectorRegistry()
+        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return exposition.generate_latest(registry)
+
+
+def _forget_dead_processes(folder: Path) -> None:
+    """Remove what processes that were killed had under way; their counts are kept."""
+    for path in folder.glob("gauge_live*_*.db"):
+        pid = path.stem.rpartition("_")[2]
+        if pid.isdigit() and not _is_alive(int(pid)):
+            multiprocess.mark_process_dead(int(pid), str(folder))  # type: ignore[no-untyped-call]
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
