@@ -69,16 +69,22 @@ class JwtIssuer(_Section):
     """The values of `aud` of which a token must have one."""
     jwks_url: str | None = None
     """Where the issuer's public keys are; by default as its OpenID configuration says."""
-    algorithms: tuple[str, ...] = ("RS256", "ES256")
-    """The accepted algorithms, asymmetric ones only."""
+    tenant: str | None = None
+    """The tenant of all its tokens; by default their claim names it."""
     tenant_claim: str = "tenant"
-    """The claim with the name of the tenant."""
+    """The claim with the name of the tenant; a token without it is refused."""
+    scopes: tuple[str, ...] = ("embed", "chat", "rerank", "image", "classify", "read")
+    """The scopes that its tokens can have at most, and those of a token without the claim."""
     scopes_claim: str = "scope"
-    """The claim with the scopes, a list or a text with blanks between them."""
+    """The claim with the scopes, a list or a text with blanks between them; other words in it are ignored."""
     chains_claim: str = "chains"
     """The claim with the names of the chains that may be used; absent for all of them."""
-    scopes: tuple[str, ...] = ()
-    """The scopes of a token that has no such claim."""
+    requests_per_minute: Count | None = None
+    """Maximum requests of one subject in a minute."""
+    tokens_per_minute: Count | None = None
+    """Maximum tokens of one subject in a minute."""
+    parallel: Count | None = None
+    """Maximum requests of one subject under way at one time."""
     leeway: Annotated[float, Field(ge=0, le=300)] = 30.0
     """Seconds by which the clocks of the issuer and the server may differ."""
 
@@ -117,7 +123,8 @@ class ServerSettings(_Section):
     cors_origins: tuple[str, ...] = ()
     """Origins of web pages that may call from a browser; `*` for all, without cookies."""
     allowed_hosts: tuple[str, ...] = ()
-    """Values of the Host header that are accepted; by default those of loopback while callers need no key, otherwise all."""
+    """Names that the Host header may have; by default those of loopback while callers need no key, otherwise all. Addresses may
+    always be named."""
     trusted_proxies: tuple[str, ...] = ()
     """Addresses and networks whose `X-Forwarded-*` headers are believed."""
     ping_seconds: Seconds = 15.0
