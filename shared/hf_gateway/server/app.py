@@ -10,11 +10,24 @@ from starlette.middleware import Middleware
 
 from hf_gateway import telemetry
 from hf_gateway._version import __version__
+from hf_gateway.server.access.authenticator import KeyAuthenticator
+from hf_gateway.server.access.database import ServerDatabase
+from hf_gateway.server.access.origins import OriginRules
 from hf_gateway.server.dispatch.chains import ChainTable
 from hf_gateway.server.dispatch.middleware import GatewayMiddleware
+from hf_gateway.server.dispatch.origin_guard import OriginGuard
 from hf_gateway.server.dispatch.routing import Route, RouteTable
 from hf_gateway.server.dispatch.state import ServerState
-from hf_gateway.server.surfaces import openai, openai_chat, openai_completions, openai_images, openai_rerank, operation
+from hf_gateway.server.surfaces import (
+    keys,
+    openai,
+    openai_chat,
+    openai_completions,
+    openai_images,
+    openai_rerank,
+    operation,
+    session,
+)
 from hf_gateway.settings.server import ServerSettings
 
 ROUTES: tuple[Route, ...] = (
@@ -24,6 +37,8 @@ ROUTES: tuple[Route, ...] = (
     *openai_completions.ROUTES,
     *openai_rerank.ROUTES,
     *openai_images.ROUTES,
+    *keys.ROUTES,
+    *session.ROUTES,
 )
 """The route table: the rows of every surface."""
 _NO_TELEMETRY: Any = {
@@ -45,9 +60,32 @@ def build_state(settings: ServerSettings, config: str | None = None, routes: Ite
         routes: the rows of the route table.
 
     Raises:
-        ConfigError: an invalid chain; with file and line.
+        ConfigError: an invalid chain; with file and line; or the database cannot be used.
     """
-    return ServerState(settings, ChainTable.build(settings, config), RouteTable(routes), config)
+    database = ServerDatabase(settings.database)
+    authenticator = _authenticator(settings, database)
+    rules = OriginRules(
+        cors_origins=settings.cors_origins,
+        allowed_hosts=settings.allowed_hosts,
+        trusted_proxies=settings.trusted_proxies,
+    )
+    state = ServerState(
+        settings, ChainTable.build(settings, config), RouteTable(routes), database, authenticator, config
+    )
+    state.guards.append(OriginGuard(rules, insecure=settings.insecure_no_auth))
+    return state
+
+
+def _authenticator(settings: ServerSettings, database: ServerDatabase) -> KeyAuthenticator:
+    """Return what finds callers, after a look for keys. Raises ConfigError if the database cannot be used."""
+    tokens = None
+    if settings.jwt:
+        from hf_gateway.server.access.jwt import TokenVerifier
+
+        tokens = TokenVerifier(settings.jwt)
+    authenticator = KeyAuthenticator(database, tokens)
+    database.at_start(authenticator.check_keys)
+    return authenticator
 
 
 def create_app(settings: ServerSettings | None = None, config: str | None = None) -> FastAPI:
@@ -72,6 +110,8 @@ def app_of(state: ServerState) -> FastAPI:
         yield
         for chain in state.chains:
             await chain.gateway.aclose()
+        await state.authenticator.aclose()
+        state.database.close()
 
     app = FastAPI(
         title="hf-gateway",

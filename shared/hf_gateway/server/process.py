@@ -12,6 +12,7 @@ import uvicorn
 
 from hf_gateway import telemetry
 from hf_gateway.errors import ConfigError
+from hf_gateway.server.access.bind import check_bind
 from hf_gateway.server.app import app_of, build_state
 from hf_gateway.server.dispatch.metrics import FOLDER_VARIABLE
 from hf_gateway.server.dispatch.state import ServerState
@@ -71,8 +72,8 @@ def uvicorn_config(app: Any, settings: ServerSettings) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         date_header=True,
-        proxy_headers=bool(settings.trusted_proxies),
-        forwarded_allow_ips=list(settings.trusted_proxies) or None,
+        # `access.origins` reads them, by `trusted_proxies`.
+        proxy_headers=False,
         timeout_graceful_shutdown=max(1, round(settings.grace)),
         h11_max_incomplete_event_size=settings.max_header_bytes,
         backlog=_BACKLOG_CONNECTIONS,
@@ -114,9 +115,10 @@ def serve(settings: ServerSettings, config: str | None = None) -> int:
         config: the config file; by default the one in force.
 
     Raises:
-        ConfigError: an invalid chain, or an address that is not free.
+        ConfigError: an invalid chain, an address that is not free, or one beyond loopback without keys.
     """
     state = build_state(settings, config)
+    check_bind(settings.host, needs_key=state.authenticator.needs_key, insecure=settings.insecure_no_auth)
     listening = bound_socket(settings.host, settings.port)
     with listening:
         # From here on connections wait for the application rather than being refused.

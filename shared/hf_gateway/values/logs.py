@@ -1,9 +1,10 @@
-"""Loggers that escape line breaks and control characters in foreign text."""
+"""Loggers that escape line breaks and control characters in foreign text, and hide keys of a server's callers."""
 
 import logging
 from typing import Any
 
 from hf_gateway.errors import GatewayError, visible
+from hf_gateway.values.redaction import without_gateway_keys
 
 
 class _Visible(logging.Filter):
@@ -19,7 +20,7 @@ class _Visible(logging.Filter):
 def _visible_argument(value: Any) -> Any:
     if value is None or isinstance(value, int | float | GatewayError):
         return value  # an error's own message is escaped already
-    return visible(str(value))
+    return without_gateway_keys(visible(str(value)))
 
 
 _VISIBLE = _Visible()

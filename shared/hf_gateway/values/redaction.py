@@ -48,6 +48,14 @@ _SPECIAL_TOKENS = frozenset({
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
 
+_GATEWAY_KEY = re.compile(r"(hfg_[a-z2-9]{12}_)[A-Za-z0-9_-]+")
+
+
+def without_gateway_keys(text: str) -> str:
+    """Return a text with the secret parts of keys of a server's callers hidden, wherever a caller wrote them."""
+    return _GATEWAY_KEY.sub(rf"\1{HIDDEN}", text) if "hfg_" in text else text
+
+
 @lru_cache(256)
 def public_part(url: str) -> str:
     """Return scheme, host, port and path of a checked URL: enough to identify the server, and nothing that may be a key."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from hf_gateway.errors import ConfigError, did_you_mean
 
@@ -75,28 +75,7 @@ UNKNOWN = Caller()
 """The caller of a public route, whose credentials are not read."""
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
-
-
-class Authenticator(Protocol):
-    """Finds the caller of a request."""
-
-    async def caller_of(self, headers: RawHeaders) -> Caller:
-        """Return the caller.
-
-        Args:
-            headers: the request's, names in lower case; a name may stand several times.
-
-        Raises:
-            Problem: there is no credential, or an invalid one.
-        """
-
-
-class Anonymous:
-    """Every request is of the anonymous caller: the server has no keys."""
-
-    async def caller_of(self, headers: RawHeaders) -> Caller:  # noqa: ARG002
-        """Return the anonymous caller."""
-        return ANONYMOUS
+"""Headers of a request, names in lower case; a name may stand several times."""
 
 
 def checked_scopes(given: Iterable[str]) -> frozenset[str]:

@@ -13,7 +13,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from hf_gateway.errors import ConfigError
-from hf_gateway.ledger.tables import keys, sessions
+from hf_gateway.ledger.budget import KEY_BUDGET
+from hf_gateway.ledger.tables import budgets, keys, sessions
 from hf_gateway.server.access.caller import Caller
 from hf_gateway.server.access.keys import is_same, new_key
 from hf_gateway.server.access.rights import KeyRights
@@ -102,10 +103,10 @@ def create_key(engine: sa.Engine, rights: KeyRights, maker: Caller | None = None
         ConfigError: a right is invalid, or not the maker's.
         SQLAlchemyError: the database cannot be written to.
     """
-    _check_maker(maker, rights.checked(_now()))
     text, made = new_key()
-    values = {"id": made.id, "sha256": made.sha256, "created": _now(), **_columns(rights)}
+    values = {"id": made.id, "sha256": made.sha256, "created": _now(), **_columns(rights.checked(_now()))}
     with engine.begin() as connection:
+        _check_maker(connection, maker, rights)
         connection.execute(sa.insert(keys).values(values))
         return text, _read(connection, made.id, None)
 
@@ -165,7 +166,7 @@ def change_key(engine: sa.Engine, key_id: str, changes: Mapping[str, Any], maker
         before = _read(connection, key_id, maker)
         rights = before.rights.changed(changes).checked(_now() if "expires" in changes else None)
         for each in (before.rights, rights):
-            _check_maker(maker, each)
+            _check_maker(connection, maker, each)
         connection.execute(sa.update(keys).where(keys.c.id == key_id).values(_columns(rights)))
         return _read(connection, key_id, maker)
 
@@ -193,7 +194,7 @@ def rotate_key(
         before = _read(connection, key_id, maker)
         if before.revoked is not None:
             raise ConfigError(f"the key {key_id} was revoked; make a new one")
-        _check_maker(maker, before.rights)
+        _check_maker(connection, maker, before.rights)
         connection.execute(
             sa.update(keys)
             .where(keys.c.id == key_id)
@@ -226,8 +227,14 @@ def revoke_key(engine: sa.Engine, key_id: str, maker: Caller | None = None) -> S
         return _read(connection, key_id, maker)
 
 
-def _check_maker(maker: Caller | None, rights: KeyRights) -> None:
-    if maker is not None and (more := list(rights.beyond(maker))):
+def _check_maker(connection: sa.Connection, maker: Caller | None, rights: KeyRights) -> None:
+    if maker is None:
+        return
+    # Another key would not be bound by a budget that is the maker's key's alone.
+    of_key = sa.select(budgets.c.limit_usd).where(budgets.c.tenant == f"{KEY_BUDGET}{maker.key}").limit(1)
+    if connection.execute(of_key).first() is not None:
+        raise NotNarrower("your own key has a budget of its own, which another key would not have")
+    if more := list(rights.beyond(maker)):
         raise NotNarrower(
             f"your own key does not allow {' and '.join(more)}, so it cannot grant or change a key with that"
         )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from hf_gateway.errors import GatewayError
 from hf_gateway.server import problems
 from hf_gateway.server.access.caller import UNKNOWN, Caller
+from hf_gateway.server.access.origins import Source
 from hf_gateway.server.dispatch.chains import Chain, ChainTable, UnknownModel
 from hf_gateway.server.problems import Problem
 from hf_gateway.settings.server import ServerSettings
@@ -84,6 +85,7 @@ class Call:
         "chain",
         "extra",
         "headers",
+        "may_be_anonymous",
         "params",
         "parsed",
         "path",
@@ -91,6 +93,7 @@ class Call:
         "route",
         "scope",
         "sender",
+        "source",
         "state",
         "table",
     )
@@ -116,6 +119,10 @@ class Call:
         """What sends the answer, if it is a stream."""
         self.params: Mapping[str, str] = {}
         """What the path's parameters are."""
+        self.source = Source(None, "http", own_page=False)
+        """From where the request comes."""
+        self.may_be_anonymous = False
+        """Whether its caller needs no key while the server has none."""
         self.caller: Caller = UNKNOWN
         """Who calls."""
         self.body: bytes = b""

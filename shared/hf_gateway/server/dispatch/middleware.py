@@ -97,8 +97,10 @@ class GatewayMiddleware:
                 return await _send_answer(call, answered, send)
         call.route, call.params = route, _ = state.routes.find(scope["method"], call.path)
         if route.scope is not PUBLIC:
-            call.caller = await state.authenticator.caller_of(raw)
-            if route.scope not in call.caller.scopes:
+            call.caller = await state.authenticator.caller_of(
+                raw, cookie=call.source.own_page, anonymous=call.may_be_anonymous
+            )
+            if not call.caller.may(route.scope):
                 raise _forbidden(call)
         if route.request is not None:
             call.body = await self._read_body(headers, receive)

@@ -14,6 +14,7 @@ _COMMON = {400: "the request is invalid", 431: "the headers are too large"}
 _WITH_KEY = {401: "there is no valid credential", 403: "the credential does not have the scope"}
 _WITH_BODY = {413: "the body is too large"}
 _WORDS = {
+    204: "done; there is no content",
     402: "a budget is used up",
     404: "there is no such model",
     405: "the method is not allowed",

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from hf_gateway.server.access.caller import Anonymous, Authenticator
+from hf_gateway.server.access.authenticator import KeyAuthenticator
+from hf_gateway.server.access.database import ServerDatabase
 from hf_gateway.server.dispatch.call import Answer, Call
 from hf_gateway.server.dispatch.chains import ChainTable
 from hf_gateway.server.dispatch.metrics import ServerMetrics
@@ -21,10 +22,12 @@ class ServerState:
     """The chains in force; replaced whole by a reload."""
     routes: RouteTable
     """The route table."""
+    database: ServerDatabase
+    """Keys, sessions, the ledger and budgets."""
+    authenticator: KeyAuthenticator
+    """Finds the caller of a request."""
     config: str | None = None
     """The config file; None for the one in force."""
-    authenticator: Authenticator = field(default_factory=Anonymous)
-    """Finds the caller of a request."""
     guards: list[Callable[[Call], Answer | None]] = field(default_factory=list)
     """Called with each request before its caller is looked up; may raise Problem, answer by itself, or add headers."""
     unready: dict[str, str] = field(default_factory=dict)

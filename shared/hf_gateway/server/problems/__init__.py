@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from hf_gateway import errors
 from hf_gateway.errors import GatewayError, visible
+from hf_gateway.values.redaction import without_gateway_keys
 
 CLIENT_CLOSED_STATUS = 499
 """The status by which a request is counted whose client left before its answer."""
@@ -43,7 +44,7 @@ class Problem(Exception):
         kind: str | None = None,
     ) -> None:
         """Store the facts."""
-        self.message = visible(message, lines=True)
+        self.message = without_gateway_keys(visible(message, lines=True))
         super().__init__(self.message)
         self.status, self.code, self.retry_after, self.param = status, code, retry_after, param
         self.should_retry, self.headers, self.kind = should_retry, headers, kind
