@@ -239,7 +239,7 @@ class TestKeys:
         with ServerProcess(CHAINS, environment={"HF_GATEWAY_SERVER_DATABASE": one_url}) as process:
             with process.client() as client:
                 for each in (key, expired, new_key()[0]):
-                    secret = each.rpartition("_")[2]
+                    secret = each[17:]
                     answers = [
                         client.get("/admin/keys", headers=bearer(each)),
                         client.post("/v1/embeddings", headers=bearer(each), content=each),
@@ -254,7 +254,7 @@ class TestKeys:
                         assert secret not in answer.text
                         assert secret not in str(answer.headers)
             for each in (key, expired):
-                assert each.rpartition("_")[2] not in process.log
+                assert each[17:] not in process.log
 
     def test_callers_keys_do_not_go_upstream(self, one_url: str) -> None:
         from tests.servers.openai import FakeOpenAI

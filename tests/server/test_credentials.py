@@ -29,7 +29,7 @@ def test_each_form_means_the_same(header: tuple[bytes, bytes]) -> None:
     found = read_credential([(b"host", b"localhost"), (name, form % KEY.encode())])
     assert found is not None
     assert (found.kind, found.key) == ("key", KEPT)
-    assert KEY.rpartition("_")[2] not in repr(found)
+    assert KEY[17:] not in repr(found)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_two_different_credentials_are_refused_and_the_same_one_twice_is_not(fir
     with pytest.raises(Problem) as refused:
         read_credential([(first[0], first[1] % KEY.encode()), (second[0], second[1] % OTHER.encode())])
     assert (refused.value.status, refused.value.code) == (400, "several_credentials")
-    assert KEY[20:] not in refused.value.message
+    assert KEY[17:] not in refused.value.message
     found = read_credential([(first[0], first[1] % KEY.encode()), (second[0], second[1] % KEY.encode())])
     assert found is not None
     assert found.key == KEPT
@@ -108,7 +108,7 @@ def test_a_key_in_a_url_is_refused_with_what_to_do(query: str) -> None:
         refuse_key_in_url(query.format(KEY).encode())
     with pytest.raises(Problem, match="keys rotate"):
         refuse_key_in_url(query.format(KEY).upper().encode())
-    assert KEY[20:] not in refused.value.message
+    assert KEY[17:] not in refused.value.message
     with pytest.raises(Problem, match="keys rotate"):
         refuse_key_in_url(b"", f"/v1/models/{KEY}".encode())
     refuse_key_in_url(b"model=hf_gateway&q=hugging+face", b"/v1/models/hfg_small")
