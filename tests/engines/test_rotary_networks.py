@@ -1,5 +1,6 @@
 """Graphs built from weights for families with rotary positions: the vectors of transformers, or a refusal by name."""
 
+import json
 import logging
 import shutil
 from pathlib import Path
@@ -102,6 +103,34 @@ SHAPES: dict[str, dict[str, dict[str, Any]]] = {
             "hidden_activation": "silu",
         },
     },
+    "nomic_bert": {
+        "four heads, an odd middle": {"hidden_size": 24, "num_attention_heads": 4, "intermediate_size": 9},
+        "one head, three layers, another base and gate": {
+            "hidden_size": 22,
+            "num_attention_heads": 1,
+            "num_hidden_layers": 3,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 77.0},
+            "hidden_act": "gelu",
+        },
+        "scaled positions, another epsilon": {
+            "rope_parameters": {"rope_type": "linear", "rope_theta": 50.0, "factor": 2.5},
+            "layer_norm_eps": 1e-3,
+        },
+    },
+    "gte": {
+        "four heads, an odd middle": {"hidden_size": 24, "num_attention_heads": 4, "intermediate_size": 9},
+        "no token types, scaled positions": {
+            "type_vocab_size": 0,
+            "num_hidden_layers": 3,
+            "rope_parameters": {"rope_type": "linear", "rope_theta": 40.0, "factor": 1.3},
+        },
+        "one head, another epsilon and gate": {
+            "hidden_size": 22,
+            "num_attention_heads": 1,
+            "layer_norm_eps": 1e-3,
+            "hidden_act": "silu",
+        },
+    },
 }
 REFUSALS: dict[str, list[tuple[dict[str, Any], str]]] = {
     "modernbert": [
@@ -152,6 +181,35 @@ REFUSALS: dict[str, list[tuple[dict[str, Any], str]]] = {
         ({"query_pre_attn_scalar": 0}, "query_pre_attn_scalar=0, not a number above 0"),
         ({"num_hidden_layers": 3, "layer_types": None}, "the tensor 'layers.2.input_layernorm.weight' is missing"),
         ({"num_hidden_layers": 1, "layer_types": None}, "have the tensor 'layers.1.input_layernorm.weight' and 12"),
+    ],
+    "nomic_bert": [
+        ({"rotary_scaling_factor": 2.0}, "rotary_scaling_factor=2.0, which is not supported"),
+        ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}, "are scaled by 'dynamic'"),
+        ({"num_experts": 8}, "num_experts=8, which is not supported"),
+        ({"prenorm": True}, "prenorm=True, which is not supported"),
+        ({"qkv_proj_bias": True}, "qkv_proj_bias=True, which is not supported"),
+        ({"rotary_emb_interleaved": True}, "rotary_emb_interleaved=True, which is not supported"),
+        ({"n_embd": 64}, "both n_embd=64 and hidden_size=32"),
+        ({"n_embd": 32, "activation_function": "geglu", "rotary_emb_fraction": 1.0}, "'activation_function': 'geglu'"),
+        ({"n_embd": 32, "activation_function": "swiglu"}, "'rotary_emb_fraction': None"),
+        ({"rotary_emb_base": 500}, "both rotary_emb_base=500.0 and rope_theta=1000.0"),
+        ({"num_hidden_layers": 1}, "have the tensor 'encoder.layers.1.attn.Wqkv.weight' and 8 more"),
+    ],
+    "gte": [
+        (
+            {"rope_scaling": {"type": "ntk", "factor": 8.0, "mixed_b": 0.6}},
+            "have the setting mixed_b=0.6, which is not supported",
+        ),
+        (
+            {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}},
+            "are scaled by 'dynamic', which is not one of .* ntk",
+        ),
+        ({"layer_norm_type": "rms_norm"}, "layer_norm_type='rms_norm', which is not supported"),
+        ({"logn_attention_scale": True}, "logn_attention_scale=True, which is not supported"),
+        ({"position_embedding_type": "absolute"}, "position_embedding_type='absolute', which is not supported"),
+        ({"pack_qkv": False}, "the tensor 'encoder.layer.0.attention.q_proj.weight' is missing"),
+        ({"type_vocab_size": 0}, "have the tensor 'embeddings.token_type_embeddings.weight'"),
+        ({"max_position_embeddings": 9_999_999}, "max_position_embeddings=9999999, too many"),
     ],
 }
 
@@ -274,6 +332,78 @@ def test_gemma_with_layers_after_the_pooling_embeds_without_torch(tmp_path: Path
     name, vectors, _ = embed_without_torch(str(folder), engine)
     assert name == engine
     assert worst_cosine(vectors, reference(folder).encode(list(TEXTS))) >= 0.99999
+
+
+CODE = {"AutoConfig": "org/impl--configuration.Own", "AutoModel": "org/impl--modeling.Own"}
+"""As a config.json names code of its own."""
+
+
+@pytest.mark.parametrize("engine", GRAPHS)
+def test_nomics_files_for_its_own_code_embed_without_that_code_and_torch(tmp_path: Path, engine: str) -> None:
+    base = {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}}
+    folder = encoder(tmp_path / "made", "nomic_bert", max_position_embeddings=128, num_hidden_layers=3, **base)
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 100, "do_lower_case": False}))
+    expected = reference(folder).encode(list(TEXTS))
+    path = folder / "config.json"
+    kept = {name: json.loads(path.read_text())[name] for name in ("vocab_size", "type_vocab_size", "pad_token_id")}
+    own = {
+        "model_type": "nomic_bert",
+        "architectures": ["NomicBertModel"],
+        "n_embd": 32,
+        "n_head": 2,
+        "n_inner": 64,
+        "n_layer": 3,
+        "n_positions": 128,
+        "max_position_embeddings": 64,
+        "layer_norm_epsilon": 1e-12,
+        "activation_function": "swiglu",
+        "rotary_emb_base": 500,
+        "rotary_emb_fraction": 1.0,
+        "rotary_scaling_factor": None,
+        "use_rms_norm": None,
+        "causal": False,
+        "auto_map": CODE,
+    }
+    path.write_text(json.dumps(kept | own))
+    rewrite(folder, lambda found: {f"bert.{name}": each for name, each in found.items()})
+    name, vectors, _ = embed_without_torch(str(folder), engine)
+    assert name == engine
+    assert worst_cosine(vectors, expected) >= 0.99999
+
+
+@pytest.mark.parametrize("packed", [True, False], ids=["packed", "apart"])
+@pytest.mark.parametrize("engine", GRAPHS)
+def test_gtes_files_for_its_own_code_embed_without_that_code_and_torch(
+    tmp_path: Path, engine: str, packed: bool
+) -> None:
+    # Its code scales by "ntk" with base · factor and frequencies / factor^(2 / k), of heads with k = 16 values here.
+    scaled = {"rope_type": "linear", "rope_theta": 20.0 * 8.0, "factor": 8.0 ** (2 / 16)}
+    folder = encoder(tmp_path / "made", "gte", pooling="cls", rope_parameters=scaled)
+    expected = reference(folder).encode(list(TEXTS))
+    own = {"rope_parameters": None, "rope_theta": 20.0, "rope_scaling": {"factor": 8.0, "type": "ntk"}}
+    change(folder, model_type="new", auto_map=CODE, pack_qkv=packed, architectures=["NewModel"], **own)
+
+    def named(found: dict[str, Any]) -> dict[str, Any]:
+        made = {}
+        for name, each in found.items():
+            if packed or ".qkv_proj." not in name:
+                made[f"new.{name}"] = each
+            else:
+                parts = zip("qkv", each.chunk(3), strict=True)
+                made |= {f"new.{name.replace('qkv', letter)}": part.clone() for letter, part in parts}
+        return made | {"classifier.weight": found["embeddings.LayerNorm.weight"].clone()}
+
+    rewrite(folder, named)
+    name, vectors, _ = embed_without_torch(str(folder), engine)
+    assert name == engine
+    assert worst_cosine(vectors, expected) >= 0.99999
+
+
+def test_code_of_its_own_in_another_family_is_refused(tmp_path: Path) -> None:
+    model = encoder(tmp_path / "made", "bert")
+    change(model, auto_map=CODE)
+    with pytest.raises(EngineFailed, match="it needs custom code"):
+        embed(model, "openvino")
 
 
 @pytest.mark.parametrize(

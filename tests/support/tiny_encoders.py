@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 FAMILIES = ("bert", "mpnet", "distilbert", "roberta", "xlm-roberta")
-ROTARY_FAMILIES = ("modernbert", "qwen3", "gemma3")
+ROTARY_FAMILIES = ("modernbert", "qwen3", "gemma3", "nomic_bert", "gte")
 """Those with rotary positions."""
 
 _TEXT = (
@@ -34,6 +34,7 @@ def tokenizer(family: str, folder: Path, **settings: Any) -> Any:
     import transformers
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
+    family = {"nomic_bert": "bert", "gte": "xlm-roberta"}.get(family, family)  # the tokenizer that it has
     if family in _BYTE_LEVEL:
         return _byte_level_tokenizer(family, settings)
     if family == "gemma3":
@@ -193,6 +194,8 @@ def encoder(
             "modernbert": (transformers.ModernBertConfig, transformers.ModernBertModel),
             "qwen3": (transformers.Qwen3Config, transformers.Qwen3Model),
             "gemma3": (transformers.Gemma3TextConfig, transformers.Gemma3TextModel),
+            "nomic_bert": (transformers.NomicBertConfig, transformers.NomicBertModel),
+            "gte": (transformers.GteConfig, transformers.GteModel),
         }
         settings, network = kinds[family]
         usual = {

@@ -115,16 +115,18 @@ def _layout(
     settings: Mapping[str, Any],
 ) -> Layout:
     config = _object(folder / transformer / "config.json")
-    family, hidden = config.get("model_type"), config.get("hidden_size") or config.get("dim") or config.get("d_model")
+    family = config.get("model_type")
+    known = BUILT_FAMILIES.get(family) if isinstance(family, str) else None
+    config = known.standard(config) if known else config
+    hidden = config.get("hidden_size") or config.get("dim") or config.get("d_model")
     if not isinstance(family, str) or not isinstance(hidden, int) or isinstance(hidden, bool):
         raise EngineFailed("its config.json has no model_type or no hidden_size")
-    if config.get("auto_map"):
+    if config.get("auto_map") and not (known and known.own_code):
         raise EngineFailed("it needs custom code (auto_map in its config.json)")
     if config.get("quantization_config"):
         raise EngineFailed("its weights are quantised")
     named = config.get("architectures")
     architectures = [str(name) for name in named] if isinstance(named, list) else []
-    known = BUILT_FAMILIES.get(family)
     relative = known is not None and known.relative
     causal = config.get("is_decoder") or any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in architectures)
     if causal and not relative:

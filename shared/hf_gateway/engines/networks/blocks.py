@@ -1,5 +1,7 @@
 """Blocks that families share."""
 
+from collections.abc import Sequence
+
 from hf_gateway.engines.networks.config import Weights
 from hf_gateway.engines.networks.writer import Activation, Node, Writer
 
@@ -96,3 +98,17 @@ def feed_forward(
     up, down = names
     raised = writer.activate(projected(writer, weights, up, value, wide, inner), activation)
     return projected(writer, weights, down, raised, inner, wide)
+
+
+def rotary_attention(writer: Writer, parts: Sequence[Node], heads: int, rotation: Node, bias: Node) -> Node:
+    """Apply an attention with rotary positions, (r, t, d).
+
+    Args:
+        writer: builds the graph.
+        parts: queries, keys and values, each (r, t, d).
+        heads: number of heads.
+        rotation: the rotary positions.
+        bias: broadcastable to (r, h, t, t).
+    """
+    query, key, content = (writer.split_heads(part, heads) for part in parts)
+    return writer.attend(writer.rotate(query, rotation), writer.rotate(key, rotation), content, bias)

@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
-from hf_gateway.engines.networks import bert, distilbert, gemma3, modernbert, mpnet, qwen3
+from hf_gateway.engines.networks import bert, distilbert, gemma3, gte, modernbert, mpnet, nomic_bert, qwen3
 from hf_gateway.engines.networks.config import Config, TensorMissing, Weights
 from hf_gateway.engines.networks.safetensors import Tensor, read_tensors
 from hf_gateway.engines.networks.writer import Node, Writer
@@ -30,22 +30,31 @@ class Family:
 
     build: Build
     """Builds the graph."""
-    prefix: str
-    """Prefix of its tensors' names in files of a model with a head."""
+    prefixes: tuple[str, ...]
+    """Prefixes of its tensors' names in files of a model with a head."""
     relative: bool = False
     """Whether positions count by their distance alone, so that a text has the same vectors with padding on either side."""
+    own_code: bool = False
+    """Whether its files on the Hub name code of their own, whose place the graph takes."""
+    standard: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
+    """Gives a configuration the names of settings that `build` reads."""
 
 
 FAMILIES: Mapping[str, Family] = {
-    "bert": Family(partial(bert.build, pad=None), "bert"),
-    "distilbert": Family(distilbert.build, "distilbert"),
-    "roberta": Family(partial(_after_padding, bert.build), "roberta"),
-    "xlm-roberta": Family(partial(_after_padding, bert.build), "roberta"),
-    "camembert": Family(partial(_after_padding, bert.build), "roberta"),
-    "mpnet": Family(partial(_after_padding, mpnet.build), "mpnet"),
-    "modernbert": Family(modernbert.build, "model", relative=True),
-    "qwen3": Family(qwen3.build, "model", relative=True),
-    "gemma3_text": Family(gemma3.build, "model", relative=True),
+    "bert": Family(partial(bert.build, pad=None), ("bert",)),
+    "distilbert": Family(distilbert.build, ("distilbert",)),
+    "roberta": Family(partial(_after_padding, bert.build), ("roberta",)),
+    "xlm-roberta": Family(partial(_after_padding, bert.build), ("roberta",)),
+    "camembert": Family(partial(_after_padding, bert.build), ("roberta",)),
+    "mpnet": Family(partial(_after_padding, mpnet.build), ("mpnet",)),
+    "modernbert": Family(modernbert.build, ("model",), relative=True),
+    "qwen3": Family(qwen3.build, ("model",), relative=True),
+    "gemma3_text": Family(gemma3.build, ("model",), relative=True),
+    "nomic_bert": Family(
+        nomic_bert.build, ("nomic_bert", "bert"), relative=True, own_code=True, standard=nomic_bert.standard
+    ),
+    "gte": Family(partial(gte.build, base=160_000.0), ("gte", "new"), relative=True, own_code=True),
+    "new": Family(partial(gte.build, base=10_000.0), ("new",), relative=True, own_code=True),
 }
 """By `model_type`."""
 
@@ -63,14 +72,17 @@ def build_network(folder: Path, writer: Writer, read: ReadTensors = read_tensors
     """
     config = read_config(folder)
     family = family_of(config)
-    tensors, prefix = read(folder), f"{FAMILIES[family].prefix}."
-    if any(name.startswith(prefix) for name in tensors):
+    tensors = read(folder)
+    if prefix := _prefix(tensors, family):
         tensors = {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     return FAMILIES[family].build(config, weights_of(tensors, family, writer), writer)
 
 
 def read_config(folder: Path) -> Config:
-    """Return the configuration of a network. Raises EngineFailed for a file that is missing or damaged."""
+    """Return the configuration of a network, with the names of settings that `build` reads.
+
+    Raises EngineFailed for a file that is missing or damaged.
+    """
     path = folder / "config.json"
     try:
         found = json.loads(path.read_bytes())
@@ -78,7 +90,9 @@ def read_config(folder: Path) -> Config:
         raise EngineFailed(f"{path} cannot be read: {error}") from None
     if not isinstance(found, dict):
         raise EngineFailed(f"{path} is not a JSON object")
-    return Config(found)
+    named = found.get("model_type")
+    family = FAMILIES.get(named) if isinstance(named, str) else None
+    return Config(family.standard(found) if family else found)
 
 
 def family_of(config: Config) -> str:
@@ -100,11 +114,17 @@ def weights_of(tensors: Mapping[str, Tensor], family: str, writer: Writer) -> We
     Raises:
         EngineFailed: two tensors have one name.
     """
-    prefix = f"{FAMILIES[family].prefix}."
+    prefix = _prefix(tensors, family)
     found = {_torch_name(name.removeprefix(prefix)): tensor for name, tensor in tensors.items()}
     if len(found) < len(tensors):
         raise EngineFailed("its files have two tensors of the same name")
     return Weights(found, read=not isinstance(writer, _NoGraph))
+
+
+def _prefix(tensors: Mapping[str, Tensor], family: str) -> str:
+    """Return the prefix of the names of the network's own tensors, with its dot; "" without one."""
+    prefixes = (f"{each}." for each in FAMILIES[family].prefixes)
+    return next((each for each in prefixes if any(name.startswith(each) for name in tensors)), "")
 
 
 class _NoGraph:

@@ -97,6 +97,12 @@ class Config:
             raise EngineFailed(f"its config.json has {name}={value!r:.60}, neither true nor false")
         return value
 
+    def require_off(self, *names: str) -> None:
+        """Raise EngineFailed for a setting that is true, or no switch."""
+        for name in names:
+            if self.switch(name):
+                raise EngineFailed(f"its config.json has {name}=True, which is not supported here")
+
     def listed(self, name: str, choices: Container[str], count: int) -> tuple[str, ...] | None:
         """Return a list of names, one for each layer; None for a missing setting.
 

@@ -1,6 +1,6 @@
 """ModernBERT: rotary positions, norms before each part, gated feed-forward, and attention to neighbours alone in most layers."""
 
-from hf_gateway.engines.networks.blocks import gated, norm, projected, projected_parts
+from hf_gateway.engines.networks.blocks import gated, norm, projected, projected_parts, rotary_attention
 from hf_gateway.engines.networks.config import Config, Weights
 from hf_gateway.engines.networks.rotary import frequencies, settings
 from hf_gateway.engines.networks.writer import Node, Writer
@@ -38,9 +38,7 @@ def build(config: Config, weights: Weights, writer: Writer) -> Node:
         if layer:
             normed = norm(writer, weights, f"{name}.attn_norm", value, hidden, epsilon, bias=shifted)
         parts = projected_parts(writer, weights, f"{name}.attn.Wqkv", normed, hidden, hidden, 3, bias=biased)
-        query, key, content = (writer.split_heads(part, heads) for part in parts)
-        query, key = (writer.rotate(each, turns[kind]) for each in (query, key))
-        attended = writer.attend(query, key, content, bias[kind])
+        attended = rotary_attention(writer, parts, heads, turns[kind], bias[kind])
         value = writer.add(value, projected(writer, weights, f"{name}.attn.Wo", attended, hidden, hidden, bias=biased))
         normed = norm(writer, weights, f"{name}.mlp_norm", value, hidden, epsilon, bias=shifted)
         gate, raised = projected_parts(writer, weights, f"{name}.mlp.Wi", normed, hidden, inner, 2, bias=thick)
