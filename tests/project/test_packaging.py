@@ -11,53 +11,14 @@ import pytest
 
 from tests.servers.chat import script
 from tests.servers.openai import FakeOpenAI
-
-REPOSITORY = Path(__file__).resolve().parents[2]
-CONSTRAINTS = REPOSITORY / "constraints.txt"
+from tests.support.environments import empty_environment, run
 
 pytestmark = [pytest.mark.packaging, pytest.mark.xdist_group("packaging")]
 
 
-def run(*command: str | Path) -> str:
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    return done.stdout
-
-
-@pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the wheel and the sdist."""
-    folder = tmp_path_factory.mktemp("dist")
-    run(sys.executable, "-m", "build", "--outdir", folder, REPOSITORY)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def wheel(built: Path) -> Path:
-    return next(built.glob("*.whl"))
-
-
-def empty_environment(folder: Path, *requirements: str) -> Path:
-    """Return the interpreter of a new environment with nothing but the requirements."""
-    run(sys.executable, "-m", "venv", folder)
-    python = folder / "bin" / "python"
-    run(
-        python,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--constraint",
-        CONSTRAINTS,
-        *requirements,
-    )
-    return python
-
-
 @pytest.fixture(scope="session")
 def base(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return empty_environment(tmp_path_factory.mktemp("base") / "venv", str(wheel))
+    return empty_environment(tmp_path_factory.mktemp("base") / "venv", str(wheel), installer="pip")
 
 
 def test_the_wheel_holds_the_three_packages_and_nothing_named_shared(wheel: Path) -> None:

@@ -26,6 +26,7 @@ from hf_gateway.engines.agreement import (
 from hf_gateway.engines.converted import ConvertedModel, Notes
 from hf_gateway.engines.encoder import Encoder, Runner
 from hf_gateway.engines.layout import FAMILIES, read_layout
+from hf_gateway.engines.networks.build import FAMILIES as BUILT_FAMILIES
 from hf_gateway.engines.networks.build import build_network, build_refusal
 from hf_gateway.engines.networks.writer import Network
 from hf_gateway.engines.pooling import Head
@@ -196,14 +197,16 @@ class GraphEngine:
         key = converted.identity(files)
         place = converted.folder_of(key, self.name)
         weights = any(files.path.rglob("*.safetensors"))
-        if weights:
-            refused = build_refusal(files.path / self._layout.transformer)
-            if refused is None:
-                try:
-                    return self._serve_built(files, Notes(key))
-                except EngineFailed as error:
-                    refused = error
-                    self._source = "converted"
+        # Without torch the tensors of another family were not even downloaded: why it is not built is in its config.json.
+        described = weights or self._layout.family not in BUILT_FAMILIES
+        refused = build_refusal(files.path / self._layout.transformer) if described else None
+        if weights and refused is None:
+            try:
+                return self._serve_built(files, Notes(key))
+            except EngineFailed as error:
+                refused = error
+                self._source = "converted"
+        if refused is not None:
             log.info("%s: %s is not built from its weights: %s", self.name, self._space.model, refused.message)
         convertible = weights and originals.torch_is_here()
         entry = converted.load(place)
@@ -223,11 +226,13 @@ class GraphEngine:
         if graph is not None:
             parts = sorted(graph.parent.glob(f"{graph.stem}*"))  # the weights may be in a file beside it
             return self._serve_unverified(files, graph, Notes(" ".join([key, *map(converted.content_of, parts)])))
-        raise EngineMissing(self._no_graph(weights))
+        raise EngineMissing(self._no_graph(refused))
 
-    def _no_graph(self, weights: bool) -> str:
-        """Return what to do about a model without a graph that this machine cannot convert."""
-        lacks = f"{self._space.model} has no ONNX file" if weights else f"{self._space.model} has no weights here"
+    def _no_graph(self, refused: EngineFailed | None) -> str:
+        """Return what to do about a model without a graph that this machine cannot convert, and why none is built."""
+        lacks = f"{self._space.model} has no weights here"
+        if refused is not None:
+            lacks = f"{self._space.model} has no ONNX file, its graph is not built from its weights ({refused.message})"
         return (
             f"{lacks}, and converting its safetensors needs torch, once: pip install 'hf-gateway[torch]', "
             "or set HF_GATEWAY_CONVERTED to the folder of a machine that has done it"
