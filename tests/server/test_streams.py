@@ -16,15 +16,14 @@ from tests.support.gateway_server import START_S, RunningServer, ServerProcess, 
 WAITS = "attempt_timeout = 300\nfirst_content_timeout = 300\nstall_timeout = 300"
 
 
-def raw_request(url: str, body: object) -> socket.socket:
+def raw_request(url: str, body: object, **headers: str) -> socket.socket:
     """Send a chat request on a connection of its own, which the test can close at any moment."""
     host, _, port = url.partition("//")[2].partition(":")
     connection = socket.create_connection((host, int(port)), timeout=START_S)
-    content = json.dumps(body).encode()
-    connection.sendall(
-        b"POST /v1/chat/completions HTTP/1.1\r\nhost: %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
-        % (host.encode(), len(content), content)
-    )
+    content = json.dumps(body)
+    fields = {"host": host, "content-type": "application/json", "content-length": str(len(content)), **headers}
+    head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    connection.sendall(f"POST /v1/chat/completions HTTP/1.1\r\n{head}\r\n{content}".encode())
     return connection
 
 

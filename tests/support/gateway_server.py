@@ -50,7 +50,7 @@ def gateway_server(config: str = HASH_CHAIN, *, folder: Path | None = None, **se
     path = (folder or Path.cwd()) / "hf-gateway.toml"
     path.write_text(config, encoding="utf-8")
     loaded = ServerSettings.load(path, {"port": 0, **settings})
-    with serving(build_state(loaded, str(path))) as server:
+    with serving(build_state(loaded, str(path), {"port": 0, **settings})) as server:
         yield server
 
 

@@ -81,7 +81,7 @@ class ChainReport:
         for each in self.checked:
             found = dataclasses.asdict(each)
             targets.append(
-                {**found.pop("status"), **found, "fix": _fix(each), "vectors": self.vectors.get(each.status.target)}
+                {**found.pop("status"), **found, "fix": each.fix, "vectors": self.vectors.get(each.status.target)}
             )
         return {
             "chain": self.name,
@@ -126,12 +126,6 @@ def _report(name: str, source: str, settings: NamedSettings) -> ChainReport:
         return ChainReport(name, source, settings.task, settings.model, [], str(error))
 
 
-def _fix(checked: TargetCheck) -> str | None:
-    if checked.answers:
-        return None
-    return checked.status.fix or checked.error
-
-
 def _print_chain(out: Any, report: ChainReport) -> None:
     out.print(
         f"\n[bold]chain {literal(report.name)}[/bold] (from {literal(report.source)}), {report.task}, "
@@ -157,7 +151,7 @@ def _print_chain(out: Any, report: ChainReport) -> None:
             out.print(f"    serves {literal(', '.join(each.report.serves[:3]))}{more}")
         if each.report.detail:
             out.print(f"    {literal(each.report.detail)}")
-        if fix := _fix(each):
+        if fix := each.fix:
             out.print(f"    [yellow]fix:[/yellow] {literal(fix, lines=True)}")
     verdict = "[green]works[/green]" if report.works else "[red]no target answers[/red]"
     out.print(f"\n  {verdict}")

@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
         "grace": arguments.grace,
         "insecure_no_auth": arguments.insecure_no_auth,
     }
-    return process.serve(ServerSettings.load(arguments.config, flags), arguments.config)
+    return process.serve(ServerSettings.load(arguments.config, flags), arguments.config, flags)
 
 
 def parse_address(text: str) -> tuple[str | None, int]:

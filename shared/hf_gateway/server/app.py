@@ -1,7 +1,8 @@
 """The ASGI application: a FastAPI application around the route table."""
 
+import functools
 import os
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,11 +15,13 @@ from hf_gateway.server.access.authenticator import KeyAuthenticator
 from hf_gateway.server.access.database import ServerDatabase
 from hf_gateway.server.access.origins import OriginRules
 from hf_gateway.server.dispatch.chains import ChainTable
+from hf_gateway.server.dispatch.lifecycle import Reloader
 from hf_gateway.server.dispatch.middleware import GatewayMiddleware
 from hf_gateway.server.dispatch.origin_guard import OriginGuard
 from hf_gateway.server.dispatch.routing import Route, RouteTable
 from hf_gateway.server.dispatch.state import ServerState
 from hf_gateway.server.surfaces import (
+    admin,
     keys,
     openai,
     openai_chat,
@@ -39,6 +42,7 @@ ROUTES: tuple[Route, ...] = (
     *openai_images.ROUTES,
     *keys.ROUTES,
     *session.ROUTES,
+    *admin.ROUTES,
 )
 """The route table: the rows of every surface."""
 _NO_TELEMETRY: Any = {
@@ -51,12 +55,18 @@ _NO_TELEMETRY: Any = {
 """The spans and metrics are the gateways' own; exporters are the operator's choice."""
 
 
-def build_state(settings: ServerSettings, config: str | None = None, routes: Iterable[Route] = ROUTES) -> ServerState:
+def build_state(
+    settings: ServerSettings,
+    config: str | None = None,
+    flags: Mapping[str, Any] | None = None,
+    routes: Iterable[Route] = ROUTES,
+) -> ServerState:
     """Build what a server holds: its routes and its chains, none of which is loaded or connected to yet.
 
     Args:
         settings: of the server.
         config: the config file; by default the one in force.
+        flags: the command's, which hold over a reloaded file.
         routes: the rows of the route table.
 
     Raises:
@@ -64,16 +74,25 @@ def build_state(settings: ServerSettings, config: str | None = None, routes: Ite
     """
     database = ServerDatabase(settings.database)
     authenticator = _authenticator(settings, database)
+    chains, table = ChainTable.build(settings, config), RouteTable(routes)
+    state = ServerState(settings, chains, table, database, authenticator, config, flags=flags or {})
+    state.guards.append(_origin_guard(settings))
+    state.reloader = Reloader(state)
+    state.on_reload.append(lambda changed: functools.partial(_replace_guard, state, _origin_guard(changed)))
+    return state
+
+
+def _origin_guard(settings: ServerSettings) -> OriginGuard:
     rules = OriginRules(
         cors_origins=settings.cors_origins,
         allowed_hosts=settings.allowed_hosts,
         trusted_proxies=settings.trusted_proxies,
     )
-    state = ServerState(
-        settings, ChainTable.build(settings, config), RouteTable(routes), database, authenticator, config
-    )
-    state.guards.append(OriginGuard(rules, insecure=settings.insecure_no_auth))
-    return state
+    return OriginGuard(rules, insecure=settings.insecure_no_auth)
+
+
+def _replace_guard(state: ServerState, guard: OriginGuard) -> None:
+    state.guards[0] = guard
 
 
 def _authenticator(settings: ServerSettings, database: ServerDatabase) -> KeyAuthenticator:
@@ -109,7 +128,7 @@ def app_of(state: ServerState) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         for chain in state.chains:
-            await chain.gateway.aclose()
+            await chain.aclose()
         await state.authenticator.aclose()
         state.database.close()
 

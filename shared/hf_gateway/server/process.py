@@ -1,10 +1,13 @@
 """Running the application: uvicorn with its settings, one process or several, and how it ends."""
 
+import asyncio
 import os
 import signal
 import socket
 import sys
 import tempfile
+import threading
+from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any
 
@@ -25,7 +28,7 @@ log = logger(__name__)
 
 _BACKLOG_CONNECTIONS = 2048
 """How many connections may wait to be accepted."""
-_FOR_WORKERS = ("host", "root_path", "grace", "insecure_no_auth")
+_FOR_WORKERS = ("host", "root_path", "workers", "grace", "insecure_no_auth")
 """Settings that flags may change and that each worker process needs."""
 
 
@@ -36,6 +39,33 @@ class GatewayServer(uvicorn.Server):
         """state: whose `draining` is set."""
         super().__init__(config)
         self._gateway = state
+        self._reload_early = False
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to serve, and to reload at SIGHUP where there is such a signal."""
+        await super().startup(sockets)
+        if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
+            if self._reload_early:
+                self._reload()
+
+    def catch_reload(self) -> None:
+        """Remember a SIGHUP that arrives before the server has started, which would end the process otherwise."""
+
+        def remember(*_: object) -> None:
+            self._reload_early = True
+
+        if hasattr(signal, "SIGHUP"):
+            signal.signal(signal.SIGHUP, remember)
+
+    def _reload(self) -> None:
+        self._reloading = asyncio.get_running_loop().create_task(self._reload_and_log())
+
+    async def _reload_and_log(self) -> None:
+        try:
+            await self._gateway.reloader.reload()
+        except ConfigError as error:
+            log.error("the configuration is not reloaded, and the old one stays in force: %s", error)
 
     def handle_exit(self, sig: int, frame: Any) -> None:  # noqa: ARG002
         """Begin to end: readiness goes at once, requests under way have the time of `grace`; a second SIGINT ends at once.
@@ -107,27 +137,30 @@ def shown_address(listening: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def serve(settings: ServerSettings, config: str | None = None) -> int:
+def serve(settings: ServerSettings, config: str | None = None, flags: Mapping[str, Any] | None = None) -> int:
     """Serve until a signal; returns the exit code.
 
     Args:
         settings: of the server.
         config: the config file; by default the one in force.
+        flags: the command's, which hold over a reloaded file.
 
     Raises:
         ConfigError: an invalid chain, an address that is not free, or one beyond loopback without keys.
     """
-    state = build_state(settings, config)
+    state = build_state(settings, config, flags)
     check_bind(settings.host, needs_key=state.authenticator.needs_key, insecure=settings.insecure_no_auth)
     listening = bound_socket(settings.host, settings.port)
     with listening:
         # From here on connections wait for the application rather than being refused.
         listening.listen(_BACKLOG_CONNECTIONS)
+        server = GatewayServer(uvicorn_config(app_of(state), settings), state)
+        server.catch_reload()
         _announce(state, shown_address(listening))
         if settings.workers > 1:
             return _serve_in_workers(settings, config, listening)
         telemetry.enable_prometheus()
-        GatewayServer(uvicorn_config(app_of(state), settings), state).run(sockets=[listening])
+        server.run(sockets=[listening])
     return 0
 
 

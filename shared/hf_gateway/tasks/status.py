@@ -54,6 +54,11 @@ class TargetCheck:
     error: str | None
     """Why it did not answer."""
 
+    @property
+    def fix(self) -> str | None:
+        """What to do if it does not answer, or why it does not."""
+        return None if self.answers else self.status.fix or self.error
+
 
 def status_of(candidate: TargetCandidate, now: float, access: Access = "unknown") -> TargetStatus:
     """Return a target's status, without asking it.

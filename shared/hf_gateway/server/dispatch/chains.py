@@ -121,6 +121,11 @@ class Chain:
             return self
         return self._variant(("dimensions", dimensions), {"dimensions": dimensions})
 
+    async def aclose(self) -> None:
+        """Close the gateway, and those of its variants."""
+        for chain in (self, *self._variants.values()):
+            await chain.gateway.aclose()
+
     def _variant(self, key: tuple[Any, ...], changes: Mapping[str, Any]) -> "Chain":
         found = self._variants.pop(key, None)
         if found is None:

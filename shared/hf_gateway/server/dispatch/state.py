@@ -1,7 +1,9 @@
 """What a running server holds: its settings, the chains in force, who may call, the requests under way."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from hf_gateway.server.access.authenticator import KeyAuthenticator
 from hf_gateway.server.access.database import ServerDatabase
@@ -10,6 +12,9 @@ from hf_gateway.server.dispatch.chains import ChainTable
 from hf_gateway.server.dispatch.metrics import ServerMetrics
 from hf_gateway.server.dispatch.routing import RouteTable
 from hf_gateway.settings.server import ServerSettings
+
+if TYPE_CHECKING:
+    from hf_gateway.server.dispatch.lifecycle import Reloader
 
 
 @dataclass(eq=False)
@@ -34,10 +39,20 @@ class ServerState:
     """Why the server is not ready, by what is missing; empty for ready."""
     in_flight: dict[str, Call] = field(default_factory=dict)
     """The requests under way, by their ids."""
+    flags: Mapping[str, Any] = field(default_factory=dict)
+    """Settings from the command's flags, which a reload does not change."""
+    on_reload: list[Callable[[ServerSettings], Callable[[], None]]] = field(default_factory=list)
+    """Called with the new settings before they are in force; may raise ConfigError, and returns what puts them in force."""
     ended: list[Callable[[Call, int, float], None]] = field(default_factory=list)
     """Called with each request that has ended, its HTTP status and its seconds."""
     metrics: ServerMetrics = field(default_factory=ServerMetrics)
     """Counts of the requests."""
+    reloader: "Reloader" = field(init=False)
+    """Reads the configuration again."""
+    health: "tuple[ChainTable, float, Sequence[Mapping[str, Any]]] | None" = None
+    """What the targets of a table answered when they were last asked, and when that was."""
+    started: float = field(default_factory=time.time)
+    """When it was built, in seconds since the epoch."""
     draining: bool = False
     """Whether the server is about to end: it accepts nothing new."""
 

@@ -1,0 +1,103 @@
+"""Reloading the configuration while requests are under way.
+
+Everything is parsed and built first; on any error the old configuration stays whole. Then the settings and the table of chains
+are put in the place of the old ones: requests that have begun end with the old chains, whose gateways are closed after the last
+of them.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hf_gateway.server.dispatch.chains import ChainTable
+from hf_gateway.server.dispatch.state import ServerState
+from hf_gateway.settings.server import ServerSettings
+from hf_gateway.values.logs import logger
+
+log = logger(__name__)
+
+NEEDS_RESTART = (
+    "host",
+    "port",
+    "root_path",
+    "workers",
+    "grace",
+    "insecure_no_auth",
+    "database",
+    "redis",
+    "jwt",
+    "max_header_bytes",
+)
+"""Settings that a running process keeps."""
+
+
+@dataclass(frozen=True)
+class Reloaded:
+    """What a reload has changed."""
+
+    kept: tuple[str, ...]
+    """The chains whose gateways go on, with their breakers, budgets and loaded models."""
+    built: tuple[str, ...]
+    """The chains that are new or have other settings."""
+    removed: tuple[str, ...]
+    """The chains that no longer exist."""
+    needs_restart: tuple[str, ...]
+    """The settings of `[server]` that have changed and hold only after a restart."""
+
+
+class Reloader:
+    """Reloads one server's configuration, one reload at a time."""
+
+    def __init__(self, state: ServerState) -> None:
+        """state: of the server."""
+        self._state = state
+        self._one = asyncio.Lock()
+        self._closing: set[asyncio.Task[None]] = set()
+        state.ended.append(self._close_unused)
+        self._retired: list[ChainTable] = []
+
+    async def reload(self) -> Reloaded:
+        """Read the configuration again, and put it in force.
+
+        Raises:
+            ConfigError: it is invalid; with file and line. Nothing has changed.
+        """
+        async with self._one:
+            settings, table, commits = await asyncio.to_thread(self._build)
+            state, old = self._state, self._state.chains
+            changed = tuple(name for name in NEEDS_RESTART if getattr(settings, name) != getattr(state.settings, name))
+            held = {name: getattr(state.settings, name) for name in changed}
+            state.settings, state.chains = settings.model_copy(update=held), table
+            for commit in commits:
+                commit()
+        before = {chain.name: chain for chain in old}
+        kept = tuple(chain.name for chain in table if before.get(chain.name) is chain)
+        built = tuple(chain.name for chain in table if chain.name not in kept)
+        removed = tuple(name for name in before if table.get(name) is None)
+        self._retired.append(old)
+        self._close_unused()
+        log.info("reloaded: %d chains kept, %d built, %d removed", len(kept), len(built), len(removed))
+        return Reloaded(kept, built, removed, changed)
+
+    def _build(self) -> tuple[ServerSettings, ChainTable, list[Callable[[], None]]]:
+        state = self._state
+        settings = ServerSettings.load(state.config, state.flags)
+        table = ChainTable.build(settings, state.config, state.chains)
+        return settings, table, [prepare(settings) for prepare in state.on_reload]
+
+    def _close_unused(self, *_: object) -> None:
+        """Close the gateways of replaced tables that no request uses any more."""
+        if not self._retired:
+            return
+        used = {id(call.table) for call in self._state.in_flight.values()}
+        over = [table for table in self._retired if id(table) not in used]
+        if not over:
+            return
+        self._retired = [table for table in self._retired if table not in over]
+        alive = {id(chain) for table in (self._state.chains, *self._retired) for chain in table}
+        for table in over:
+            for chain in table:
+                if id(chain) not in alive:
+                    task = asyncio.get_running_loop().create_task(chain.aclose())
+                    self._closing.add(task)
+                    task.add_done_callback(self._closing.discard)
