@@ -494,7 +494,7 @@ class TestWithoutKeys:
             }
 
             async def receive() -> dict[str, Any]:
-                return {"type": "http.request", "body": b""} if not sent else {"type": "http.disconnect"}
+                return {"type": "http.request", "body": b""}
 
             async def send(message: Any) -> None:
                 sent.append(message)
