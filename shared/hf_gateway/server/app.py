@@ -30,6 +30,8 @@ from hf_gateway.server.surfaces import (
     openai_rerank,
     operation,
     session,
+    spaces,
+    tei,
 )
 from hf_gateway.settings.server import ServerSettings
 
@@ -43,6 +45,8 @@ ROUTES: tuple[Route, ...] = (
     *keys.ROUTES,
     *session.ROUTES,
     *admin.ROUTES,
+    *spaces.ROUTES,
+    *tei.ROUTES,
 )
 """The route table: the rows of every surface."""
 _NO_TELEMETRY: Any = {

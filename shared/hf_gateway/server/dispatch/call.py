@@ -148,8 +148,28 @@ class Call:
         raw: bytes = self.scope.get("query_string", b"")
         return parse_qs(raw.decode("latin-1"), keep_blank_values=True).get(name, [None])[0]
 
+    def require_scope(self, scope: str) -> None:
+        """Raise Problem if the caller does not have a scope."""
+        if scope not in self.caller.scopes:
+            raise self.scope_problem(scope)
+
+    def scope_problem(self, scope: str) -> Problem:
+        """Return the problem of a caller without a scope: 401 without a key, 403 with one."""
+        if self.caller.key is None:
+            return Problem(
+                401,
+                "key_required",
+                f"this route needs a key with the scope {scope!r}; make one with `hf-gateway keys create`",
+                headers=((b"www-authenticate", b"Bearer"),),
+            )
+        return Problem(
+            403, "scope_missing", f"this route needs a key with the scope {scope!r}, which yours does not have"
+        )
+
     def find_chain(self, model: str | None, task: str) -> Chain:
         """Return the chain that answers, with the target that the header `x-hf-gateway-target` picks.
+
+        Below `/tei/{chain}` it is that chain, whatever the body names.
 
         Args:
             model: what the request calls its model; None or "" for nothing.
@@ -159,7 +179,7 @@ class Call:
             Problem: 404 if it does not exist, 403 if the caller may not use it.
         """
         try:
-            chain = self.table.find(model, task, may_open="any-model" in self.caller.scopes)
+            chain = self.table.find(self.params.get("chain") or model, task, may_open="any-model" in self.caller.scopes)
         except UnknownModel as unknown:
             raise problems.not_found(unknown.message, "model", "model_not_found") from None
         return self.use_chain(chain)

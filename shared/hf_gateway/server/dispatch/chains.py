@@ -22,7 +22,7 @@ from hf_gateway.settings.server import OpenModels, ServerSettings
 from hf_gateway.tasks.registry import find_task, task_names, task_of_chain
 from hf_gateway.values.kinds import kind_of
 from hf_gateway.values.target import Target, is_path
-from hf_gateway.values.vector_space import canonical
+from hf_gateway.values.vector_space import VectorSpace, canonical
 
 DEFAULT_CHAIN = "default"
 """The name of the embedding chain of a server without configuration."""
@@ -73,6 +73,11 @@ class Chain:
         found = self.gateway.model or self.gateway.targets[0].model
         return _public_model(found) if found else self.name
 
+    @property
+    def space(self) -> VectorSpace | None:
+        """The vector space of its answers; None for a task without vectors."""
+        return self.gateway.space if hasattr(type(self.gateway), "space") else None
+
     @cached_property
     def labels(self) -> Mapping[str, str]:
         """The labels of the targets → the same without addresses, by kind and model."""
@@ -115,11 +120,21 @@ class Chain:
             return self
         return self._variant(("target", place), {"targets": (targets[place],)})
 
-    def with_dimensions(self, dimensions: int) -> "Chain":
-        """Return the chain with vectors of a smaller dimension, which are of another space."""
-        if dimensions == getattr(self.settings, "dimensions", None):
-            return self
-        return self._variant(("dimensions", dimensions), {"dimensions": dimensions})
+    def with_settings(self, **changes: Any) -> "Chain":
+        """Return the chain with other settings; its vectors may then be of another space.
+
+        changes: fields of `settings`, with valid values.
+
+        Raises:
+            ConfigError: the chain cannot have them.
+        """
+        changes = {name: value for name, value in changes.items() if getattr(self.settings, name) != value}
+        return self._variant(tuple(sorted(changes.items())), changes) if changes else self
+
+    @property
+    def variants(self) -> "tuple[Chain, ...]":
+        """The variants of it that are kept."""
+        return tuple(self._variants.values())
 
     async def aclose(self) -> None:
         """Close the gateway, and those of its variants."""

@@ -21,6 +21,7 @@ from hf_gateway.server.dispatch.routing import Surface
 from hf_gateway.server.dispatch.state import ServerState
 from hf_gateway.server.dispatch.streams import ClientLeft, Receive, Send, StreamSender, until_client_leaves
 from hf_gateway.server.problems import CLIENT_CLOSED_STATUS, Problem
+from hf_gateway.values.image_type import image_type
 from hf_gateway.values.logs import logger
 
 log = logger(__name__)
@@ -100,11 +101,12 @@ class GatewayMiddleware:
             call.caller = await state.authenticator.caller_of(
                 raw, cookie=call.source.own_page, anonymous=call.may_be_anonymous
             )
-            if not call.caller.may(route.scope):
-                raise _forbidden(call)
+            if not route.admits(call.caller):
+                raise call.scope_problem(route.scope)
         if route.request is not None:
             call.body = await self._read_body(headers, receive)
-            call.parsed = route.request.model_validate_json(call.body)
+            if not (route.images and image_type(call.body)):
+                call.parsed = route.request.model_validate_json(call.body)
         work = self._work(call, send)
         caller = call.caller
         if caller.tenant is None and caller.key is None:
@@ -189,18 +191,6 @@ async def _send_answer(call: Call, answer: Answer, send: Send) -> int:
     )
     await send({"type": "http.response.body", "body": answer.body})
     return answer.status
-
-
-def _forbidden(call: Call) -> Problem:
-    scope = call.route.scope
-    if call.caller.key is None:
-        return Problem(
-            401,
-            "key_required",
-            f"this route needs a key with the scope {scope!r}; make one with `hf-gateway keys create`",
-            headers=((b"www-authenticate", b"Bearer"),),
-        )
-    return Problem(403, "scope_missing", f"this route needs a key with the scope {scope!r}, which yours does not have")
 
 
 def _too_large(most: int) -> Problem:

@@ -83,7 +83,10 @@ def _operation(route: Route, names: Any) -> dict[str, Any]:
     if route.request is not None:
         made["requestBody"] = {
             "required": True,
-            "content": {"application/json": {"schema": names[route.request, "validation"]}},
+            "content": {
+                "application/json": {"schema": names[route.request, "validation"]},
+                **({"image/*": {"schema": {}}} if route.images else {}),
+            },
         }
     errors = dict(_COMMON)
     if route.scope is not PUBLIC:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
-from hf_gateway.server.access.caller import PUBLIC, SCOPES
+from hf_gateway.server.access.caller import PUBLIC, SCOPES, Caller
 from hf_gateway.server.dispatch.call import Answer, Call, Stream
 from hf_gateway.server.problems import Problem
 
@@ -58,8 +58,16 @@ class Route:
     """Type of the answer."""
     statuses: tuple[int, ...] = ()
     """Statuses of its answers beside 200 and those that every route has."""
+    other_scopes: tuple[str, ...] = ()
+    """Scopes that admit a caller, too; the handler then asks for the right one by `Call.require_scope`."""
+    images: bool = False
+    """Whether the body may also be an image; it is then in `Call.body` alone."""
     browser: bool = False
     """Whether a browser's page of another origin may call it without being listed."""
+
+    def admits(self, caller: Caller) -> bool:
+        """Return whether a caller has a scope that the route asks for."""
+        return any(caller.may(scope) for scope in (self.scope, *self.other_scopes))
 
 
 class RouteTable:
@@ -72,8 +80,9 @@ class RouteTable:
         self._patterns: list[tuple[re.Pattern[str], dict[str, Route]]] = []
         by_shape: dict[str, dict[str, Route]] = {}
         for route in self.routes:
-            if route.scope not in (*SCOPES, PUBLIC):
-                raise ValueError(f"the route {route.method} {route.path} has no scope: {route.scope!r}")
+            for scope in (route.scope, *route.other_scopes):
+                if scope not in (*SCOPES, PUBLIC):
+                    raise ValueError(f"the route {route.method} {route.path} has no scope: {scope!r}")
             methods = by_shape.setdefault(route.path, {})
             for method in (route.method, "HEAD") if route.method == "GET" else (route.method,):
                 if method in methods and method != "HEAD":

@@ -12,14 +12,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from hf_gateway.errors import ConfigError, did_you_mean
+from hf_gateway.errors import did_you_mean
 from hf_gateway.server import problems
-from hf_gateway.server.dispatch.call import SPACE, Answer, Call, header_value
+from hf_gateway.server.dispatch.call import Answer, Call
 from hf_gateway.server.dispatch.chains import Chain
 from hf_gateway.server.dispatch.facts import chain_facts
 from hf_gateway.server.dispatch.routing import Route, Surface
 from hf_gateway.server.problems import Problem
-from hf_gateway.values.embedding import EmbedResult, Role
+from hf_gateway.server.surfaces.vectors import VectorForm, embed, texts_of
+from hf_gateway.values.embedding import Role
 from hf_gateway.values.usage import Usage
 from hf_gateway.values.vectors import Vectors
 from hf_gateway.wire.json import dumps_numbers
@@ -144,43 +145,18 @@ class ModelList(BaseModel):
 
 
 _QUERY_TYPES = ("query", "search_query")
+_SEND_TEXTS = ". In LangChain: OpenAIEmbeddings(..., check_embedding_ctx_length=False)"
 
 
 async def embeddings(call: Call) -> Answer:
     """Embed texts."""
     body: EmbeddingsBody = call.parsed
-    texts = _texts(body.input)
+    texts = texts_of(body.input, "input", _SEND_TEXTS)
     call.check_count(texts, call.settings.max_texts, "input")
-    chain = call.find_chain(body.model, "embedding")
-    if body.dimensions is not None and body.dimensions != chain.gateway.space.dimension:
-        chain = call.chain = _shortened(chain, body.dimensions)
-    call.demand_space(chain.gateway.space.id)
     role: Role = "query" if body.input_type in _QUERY_TYPES else "document"
-    result: EmbedResult = await chain.gateway.aembed(texts, role=role)
-    written = write_embeddings(result.vectors, body.encoding_format, chain.model, result.usage)
-    return Answer(written, headers=call.served_headers(result, (SPACE, header_value(result.space.id))))
-
-
-def _shortened(chain: Chain, dimensions: int) -> Chain:
-    try:
-        return chain.with_dimensions(dimensions)
-    except ConfigError as error:
-        raise Problem(400, "invalid_request", chain.public(error.message), param="dimensions") from None
-
-
-def _texts(given: Any) -> list[str]:
-    if isinstance(given, str):
-        return [given]
-    if given and not isinstance(given[0], str):
-        raise Problem(
-            400,
-            "token_ids",
-            "input has token ids, which mean other texts to this model than to the tokenizer that made them; send texts. "
-            "In LangChain: OpenAIEmbeddings(..., check_embedding_ctx_length=False)",
-            param="input",
-        )
-    texts: list[str] = given
-    return texts
+    chain = call.find_chain(body.model, "embedding")
+    result, headers = await embed(call, chain, texts, VectorForm(role, dimensions=body.dimensions))
+    return Answer(write_embeddings(result.vectors, body.encoding_format, chain.model, result.usage), headers=headers)
 
 
 def write_embeddings(vectors: Vectors, form: str, model: str, usage: Usage) -> bytes:
