@@ -1,7 +1,8 @@
 """The parts of the engines that need no model: processors, choice of an engine, batches, counting, pooling."""
 
+import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_gateway.engines import choosing, cpus
-from hf_gateway.engines.batches import batches_by_length
+from hf_gateway.engines.batches import PASS_SHARE, batches_by_length
 from hf_gateway.engines.choosing import (
     CPU_BATCH_TOKENS,
     GPU_BATCH_TOKENS,
@@ -175,6 +176,27 @@ def test_batches_have_every_text_once_and_keep_to_the_budget(lengths: list[int],
         assert rows is None or len(batch) <= rows
     flat = [lengths[place] for batch in found for place in batch]
     assert flat == sorted(flat, reverse=True)
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=8))
+def test_padding_and_passes_cost_least_together(lengths: list[int]) -> None:
+    tokens = 640  # more than all of them padded, so that nothing else divides them
+
+    def cost(batches: Sequence[Sequence[int]]) -> int:
+        return sum(len(batch) * max(batch) + tokens // PASS_SHARE for batch in batches)
+
+    ordered = sorted(lengths, reverse=True)
+    places = range(1, len(ordered))
+    divisions = itertools.chain.from_iterable(itertools.combinations(places, count) for count in range(len(ordered)))
+    least = min(
+        cost([ordered[start:end] for start, end in itertools.pairwise([0, *cuts, len(ordered)])]) for cuts in divisions
+    )
+    found = batches_by_length(lengths, tokens)
+    assert cost([[lengths[place] for place in batch] for batch in found]) == least
+
+
+def test_texts_of_two_lengths_are_not_padded_to_the_longer() -> None:
+    assert batches_by_length([200, 10] * 5, 2048) == [[0, 2, 4, 6, 8], [1, 3, 5, 7, 9]]
 
 
 @given(st.lists(st.integers(0, WINDOW_CHARS + 10), max_size=12))
