@@ -11,6 +11,7 @@ import pytest
 from hf_gateway import Gateway, Target
 from hf_gateway.engines.networks.build import build_refusal
 from hf_gateway.errors import EngineFailed
+from tests.servers.hub import FakeHub, HubModel
 from tests.support.graph_vectors import GRAPHS, change, embed, embed_without_torch, rewrite, worst_cosine
 from tests.support.tiny_encoders import TEXTS, encoder, reference
 
@@ -369,6 +370,21 @@ def test_nomics_files_for_its_own_code_embed_without_that_code_and_torch(tmp_pat
     name, vectors, _ = embed_without_torch(str(folder), engine)
     assert name == engine
     assert worst_cosine(vectors, expected) >= 0.99999
+
+
+@pytest.mark.parametrize("family", ["qwen3", "gte"])
+def test_a_model_of_the_hub_is_downloaded_as_safetensors_and_embeds_without_torch_and_its_code(
+    models: dict[str, Path], tmp_path: Path, family: str
+) -> None:
+    model = Path(shutil.copytree(models[family], tmp_path / "model"))
+    expected = reference(model).encode(list(TEXTS))
+    change(model, **({"auto_map": CODE} if family == "gte" else {"architectures": ["Qwen3ForCausalLM"]}))
+    (model / "modeling.py").write_text("raise SystemExit('it was run')")
+    with FakeHub({"org/model": HubModel(model)}) as hub:
+        homes = {"HF_HOME": str(tmp_path / "home"), "HF_GATEWAY_HOME": str(tmp_path / "gw")}
+        _, vectors, _ = embed_without_torch("org/model", HF_ENDPOINT=hub.url, **homes)
+    assert worst_cosine(vectors, expected) >= 0.99999
+    assert not list((tmp_path / "home").rglob("*.py"))
 
 
 @pytest.mark.parametrize("packed", [True, False], ids=["packed", "apart"])
