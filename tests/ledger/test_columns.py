@@ -45,7 +45,7 @@ def record(**changes: Any) -> RequestRecord:
         "time": 1_800_000_000.0,
         "began": 20.0,
         "inputs": 2,
-        "tags": Tags("acme", "ann"),
+        "tags": Tags("acme", "ann", "a key", "req_1"),
         "error_class": "ServerError",
         "http_status": 500,
         "attempts": [FAILED, SERVED],

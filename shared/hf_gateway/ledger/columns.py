@@ -229,6 +229,8 @@ COLUMNS = (
     _unit("documents", UNITS),
     _unit("images", UNITS),
     _unit("seconds", SECONDS),  # as the server counts them
+    LedgerColumn("caller_key", NAME, lambda record: record.tags.key),  # its public part
+    LedgerColumn("http_request_id", NAME, lambda record: record.tags.request),  # of hf-gateway's own server
 )
 """In the order of the table."""
 

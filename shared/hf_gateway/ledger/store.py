@@ -23,7 +23,7 @@ from hf_gateway.values.logs import logger
 
 log = logger(__name__)
 
-HEAD = "0003"
+HEAD = "0004"
 """Revision of the tables that this code uses."""
 VERSION_TABLE = "hf_gateway_version"
 """Not Alembic's default name: the database may belong to another program too."""

@@ -3,7 +3,7 @@
 import contextlib
 import contextvars
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,8 @@ class Tags:
     """Who called."""
     key: str | None = None
     """Public part of the key by which the call reached a server; budgets of the key apply beside the tenant's."""
+    request: str | None = field(default=None, compare=False)
+    """Id of the server's request that the call is part of. Calls that differ in it alone are of one caller."""
 
 
 _NO_TAGS = Tags()
@@ -23,7 +25,7 @@ _tags: contextvars.ContextVar[Tags] = contextvars.ContextVar("hf_gateway_tags", 
 
 
 @contextlib.contextmanager
-def tagged(tenant: object = None, user: object = None, *, key: object = None) -> Iterator[Tags]:
+def tagged(tenant: object = None, user: object = None, *, key: object = None, request: object = None) -> Iterator[Tags]:
     """Attribute every call within to a tenant and a user; a tag that is not given keeps its outer value.
 
     Args:
@@ -31,6 +33,7 @@ def tagged(tenant: object = None, user: object = None, *, key: object = None) ->
             tenant "42".
         user: Who calls; likewise.
         key: Public part of the key by which the call reached a server; likewise.
+        request: Id of the server's request that the call is part of; likewise.
 
     Example:
         ```python
@@ -43,6 +46,7 @@ def tagged(tenant: object = None, user: object = None, *, key: object = None) ->
         outside.tenant if tenant is None else _name(tenant),
         outside.user if user is None else _name(user),
         outside.key if key is None else _name(key),
+        outside.request if request is None else _name(request),
     )
     token = _tags.set(tags)
     try:

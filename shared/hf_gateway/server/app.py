@@ -1,5 +1,6 @@
 """The ASGI application: a FastAPI application around the route table."""
 
+import asyncio
 import functools
 import os
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -9,7 +10,7 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
-from hf_gateway import telemetry
+from hf_gateway import ledger, telemetry
 from hf_gateway._version import __version__
 from hf_gateway.server.access.authenticator import KeyAuthenticator
 from hf_gateway.server.access.database import ServerDatabase
@@ -121,8 +122,20 @@ def create_app(settings: ServerSettings | None = None, config: str | None = None
     Raises:
         ConfigError: an invalid setting or chain; with file and line.
     """
+    state = build_state(settings or ServerSettings.load(config), config)
+    enable_watchers(state)
+    return app_of(state)
+
+
+def enable_watchers(state: ServerState) -> None:
+    """Count every call of this process, keep it in the server's database, and enforce the budgets there.
+
+    Raises ConfigError if the database cannot be used.
+    """
     telemetry.enable_prometheus()
-    return app_of(build_state(settings or ServerSettings.load(config), config))
+    ledger.enable(state.database.url)
+    ledger.enable_budgets(state.database.url)
+    state.keeps_ledger = True
 
 
 def app_of(state: ServerState) -> FastAPI:
@@ -133,6 +146,8 @@ def app_of(state: ServerState) -> FastAPI:
         yield
         for chain in state.chains:
             await chain.aclose()
+        if state.keeps_ledger:
+            await asyncio.to_thread(ledger.disable)
         await state.authenticator.aclose()
         state.database.close()
 

@@ -13,10 +13,9 @@ from typing import Any
 
 import uvicorn
 
-from hf_gateway import telemetry
 from hf_gateway.errors import ConfigError
 from hf_gateway.server.access.bind import check_bind
-from hf_gateway.server.app import app_of, build_state
+from hf_gateway.server.app import app_of, build_state, enable_watchers
 from hf_gateway.server.dispatch.metrics import FOLDER_VARIABLE
 from hf_gateway.server.dispatch.state import ServerState
 from hf_gateway.settings.server import PREFIX, ServerSettings
@@ -159,7 +158,7 @@ def serve(settings: ServerSettings, config: str | None = None, flags: Mapping[st
         _announce(state, shown_address(listening))
         if settings.workers > 1:
             return _serve_in_workers(settings, config, listening)
-        telemetry.enable_prometheus()
+        enable_watchers(state)
         server.run(sockets=[listening])
     return 0
 

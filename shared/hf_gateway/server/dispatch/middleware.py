@@ -20,6 +20,7 @@ from hf_gateway.server.dispatch.call import Answer, Call, RawHeaders
 from hf_gateway.server.dispatch.routing import Surface
 from hf_gateway.server.dispatch.state import ServerState
 from hf_gateway.server.dispatch.streams import ClientLeft, Receive, Send, StreamSender, until_client_leaves
+from hf_gateway.server.dispatch.tracing import continued_trace
 from hf_gateway.server.problems import CLIENT_CLOSED_STATUS, Problem
 from hf_gateway.values.image_type import image_type
 from hf_gateway.values.logs import logger
@@ -109,9 +110,7 @@ class GatewayMiddleware:
                 call.parsed = route.request.model_validate_json(call.body)
         work = self._work(call, send)
         caller = call.caller
-        if caller.tenant is None and caller.key is None:
-            return await until_client_leaves(work, receive)
-        with tagged(caller.tenant, key=caller.key):
+        with tagged(caller.tenant, key=caller.key, request=call.request_id), continued_trace(headers):
             return await until_client_leaves(work, receive)
 
     async def _work(self, call: Call, send: Send) -> int:

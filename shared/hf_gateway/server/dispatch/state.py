@@ -51,6 +51,8 @@ class ServerState:
     """Reads the configuration again."""
     health: "tuple[ChainTable, float, Sequence[Mapping[str, Any]]] | None" = None
     """What the targets of a table answered when they were last asked, and when that was."""
+    keeps_ledger: bool = False
+    """Whether the calls of this process are kept in the database, which has them all before the process ends."""
     started: float = field(default_factory=time.time)
     """When it was built, in seconds since the epoch."""
     draining: bool = False
