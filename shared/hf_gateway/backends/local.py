@@ -303,7 +303,8 @@ class LocalServer(Server):
     """This process: loads a model when it is first needed; async calls queue on one thread, so the event loop stays free.
 
     Options: `engine` ("openvino", "onnxruntime" or "torch"; by default the fastest that supports the model),
-    `device`, `dtype` ("auto", "fp32", "bf16", or torch's names), `batch_size` (texts at once, for embeddings),
+    `device`, `dtype` ("auto", "fp32", "bf16", or torch's names), `weights` ("int8": kept in 8 bits in blocks of 64, by
+    graphs that are built from weights), `batch_size` (texts at once, for embeddings),
     `trust_remote_code` (with a revision that is a whole commit), for chat `send_reasoning` ("auto": the chat template
     receives the reasoning of turns with tool calls, if it supports that; "never").
     """

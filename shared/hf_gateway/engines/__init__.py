@@ -78,6 +78,8 @@ def open_engine(
     wanted = engine_order(options, cuda=cuda_is_here())
 
     def load(name: str) -> Any:
+        if name == "sentence_transformers":
+            refuse_blocks(options)
         return importlib.import_module(f"hf_gateway.engines.{name}").Engine(files, space, options, revision=revision)
 
     key = (str(files.path), space, revision)
@@ -142,6 +144,12 @@ def _first(model: str, candidates: _Candidates) -> Any:
 
 _INSTALL = {"sentence_transformers": " (pip install 'hf-gateway[torch]')"}
 """How to install an engine that is not there."""
+
+
+def refuse_blocks(options: Mapping[str, Any]) -> None:
+    """Raise EngineFailed for the option `weights`, which torch does not support here."""
+    if (weights := options.get("weights")) is not None:
+        raise EngineFailed(f"it does not support weights={weights!r}")
 
 
 def _load_or_fail(engine: Any, *arguments: Any, **named: Any) -> Any:
@@ -233,6 +241,7 @@ def _open_labelled(
 
     def load(name: str) -> Any:
         if name == "sentence_transformers":
+            refuse_blocks(options)
             return importlib.import_module(f"hf_gateway.engines.{module}").Engine(files, options, revision=revision)
         graph = importlib.import_module(f"hf_gateway.engines.graph_{module}")
         return graph.Engine(files, options, name, revision=revision)
@@ -305,6 +314,7 @@ def _open_shared(module: str, files: ModelFiles, options: Mapping[str, Any], **n
     with _loading:
         engine = _engines.get(key)
         if engine is None:
+            refuse_blocks(options)
             made = importlib.import_module(f"hf_gateway.engines.{module}")
             with compute_guard.using(LOADING):
                 engine = _engines[key] = _load_or_fail(made.Engine, files, options, **named)

@@ -14,7 +14,7 @@ from hf_gateway.errors import ConfigError, did_you_mean
 
 ENGINES = ("openvino", "onnxruntime", "sentence_transformers")
 """Module names, the fastest on a CPU first."""
-OPTIONS = frozenset({"engine", "device", "dtype", "batch_size", "trust_remote_code"})
+OPTIONS = frozenset({"engine", "device", "dtype", "weights", "batch_size", "trust_remote_code"})
 """Options that every embedding engine receives."""
 PACKAGES: Mapping[str, tuple[str, ...]] = {
     "openvino": ("openvino", "tokenizers", "numpy"),
@@ -64,6 +64,11 @@ def check_options(options: Mapping[str, Any]) -> None:
     dtype = options.get("dtype")
     if dtype is not None and not (isinstance(dtype, str) and dtype in (*DTYPES, "auto")):
         raise ConfigError(f"unknown dtype {dtype!r}{did_you_mean(str(dtype), {*DTYPES, 'auto'})}")
+    weights = options.get("weights")
+    if weights not in (None, "int8"):
+        raise ConfigError(
+            f"the option weights is 'int8', or omitted for weights as they are in the files, not {weights!r}"
+        )
     rows = options.get("batch_size")
     if rows is not None and (not isinstance(rows, int) or isinstance(rows, bool) or rows < 1):
         raise ConfigError(f"the option batch_size is a number of texts, at least 1, not {rows!r}")

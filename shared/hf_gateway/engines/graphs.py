@@ -114,6 +114,7 @@ class GraphEngine:
         """
         trust_of(files, options, revision)
         self._wanted = wanted_precision(options, self.precisions)
+        self._blocks = options.get("weights") == "int8"
         self._space = space
         self._layout = read_layout(files)
         self._rows = int(options["batch_size"]) if "batch_size" in options else None
@@ -143,12 +144,13 @@ class GraphEngine:
         """
         raise NotImplementedError
 
-    def built_runner(self, network: Network, precision: Precision) -> Runner:
+    def built_runner(self, network: Network, precision: Precision, *, blocks: bool = False) -> Runner:
         """Build a network's graph of its weights and load it.
 
         Args:
             network: builds the graph.
             precision: number type of the computations.
+            blocks: whether large weights are in 8 bits.
 
         Raises:
             EngineFailed: the network is not supported, or its files are damaged.
@@ -208,6 +210,9 @@ class GraphEngine:
                 self._source = "converted"
         if refused is not None:
             log.info("%s: %s is not built from its weights: %s", self.name, self._space.model, refused.message)
+        if self._blocks:
+            reason = refused.message if weights and refused else "there are no safetensors"
+            raise EngineFailed(f"it has weights='int8' only for a graph built from weights, and here {reason}")
         convertible = weights and originals.torch_is_here()
         entry = converted.load(place)
         if entry is not None:
@@ -298,9 +303,14 @@ class GraphEngine:
         self._source = "built"
 
         def load(precision: Precision) -> Encoder:
-            return self._encoder_of(tokenizer, limit, lambda: self.built_runner(network, precision))
+            return self._encoder_of(
+                tokenizer, limit, lambda: self.built_runner(network, precision, blocks=self._blocks)
+            )
 
-        return self._fastest(load, None, notes)
+        def whole() -> Rows:
+            return rows_of(_embedding(self._encoder_of(tokenizer, limit, lambda: self.built_runner(network, "fp32"))))
+
+        return self._fastest(load, whole if self._blocks else None, notes)
 
     def _serve_unverified(self, files: ModelFiles, graph: Path, notes: Notes) -> Encoder:
         """Load a repository's own graph, without the original to compare it with."""
@@ -323,12 +333,14 @@ class GraphEngine:
 
         return self._fastest(load, None, notes)
 
-    def _fastest(self, load: Callable[[Precision], Encoder], reference: Rows | None, notes: Notes) -> Encoder:
+    def _fastest(
+        self, load: Callable[[Precision], Encoder], reference: Rows | Callable[[], Rows] | None, notes: Notes
+    ) -> Encoder:
         """Load in the fastest precision in which the canaries have the vectors of `reference`, or else of float32."""
         if self._wanted is not None:
             encoder = load(self._wanted)
-            if self._wanted == "fp32" and reference is not None:
-                self._check(encoder, "fp32", reference, notes)
+            if reference is not None and (self._blocks or self._wanted == "fp32"):
+                self._check(encoder, self._wanted, reference, notes)
             self.precision = self._wanted
             return encoder
         if "bf16" in self.precisions and cpus.has_bf16():
@@ -353,7 +365,7 @@ class GraphEngine:
         All of them the first time with this runtime on this kind of CPU; later one of them, which shows whether the
         files are unchanged and warms up the graph.
         """
-        least = MIN_FLOAT32_COSINE if precision == "fp32" else MIN_HALF_COSINE
+        least = MIN_FLOAT32_COSINE if precision == "fp32" and not self._blocks else MIN_HALF_COSINE
         about = self._circumstances(precision)
         known = notes.read("same", *about)
         if known is None:
@@ -370,7 +382,8 @@ class GraphEngine:
             agreement_of_one(reference, _embedding(encoder), least)
 
     def _circumstances(self, precision: Precision) -> tuple[str, ...]:
-        return self.name, self._version, self._source, cpus.signature(), precision
+        weights = ("int8",) if self._blocks else ()
+        return self.name, self._version, self._source, cpus.signature(), precision, *weights
 
     def _refuse_overlong(self, limit: int | None) -> None:
         """Refuse a model whose tokenizer allows more tokens than it has positions for: a graph would compute wrong vectors."""

@@ -71,7 +71,9 @@ class LabelledGraph:
         limits = [settings.get("model_max_length"), layout.positions]
         self.limit = min((each for each in limits if type(each) is int and 0 < each < _UNLIMITED_TOKENS), default=None)
         self._tokenizer = Tokenizer(tokenizer, self.limit)
-        self._runner = runtime.built_runner(partial(build_labelled, files.path), self.precision, LABEL_AXES)
+        self._runner = runtime.built_runner(
+            partial(build_labelled, files.path), self.precision, LABEL_AXES, blocks=options.get("weights") == "int8"
+        )
         self._check_pairs(layout.family, settings)
 
     def tokens(self, texts: Sequence[str] | Sequence[tuple[str, str]]) -> list[Any]:

@@ -1,6 +1,8 @@
 """ONNX Runtime: for machines without OpenVINO, and for models that include an ONNX file. In float32."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from mmap import mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,14 +11,18 @@ from hf_gateway.engines.choosing import OPTIONS
 from hf_gateway.engines.encoder import Batch
 from hf_gateway.engines.forked import compute_guard, keep_in_children
 from hf_gateway.engines.graphs import INPUT_NAMES, TOKEN_AXES, GraphEngine, Precision, chosen_output
-from hf_gateway.engines.networks.onnx_writer import OnnxWriter
+from hf_gateway.engines.networks.onnx_writer import OnnxWriter, number_type
+from hf_gateway.engines.networks.safetensors import forget_pages, read_tensors
 from hf_gateway.engines.networks.writer import Network
 from hf_gateway.errors import EngineFailed, EngineMissing
+from hf_gateway.values.logs import logger
 
 if TYPE_CHECKING:
     from hf_gateway.engines.encoder import Array
 
 __all__ = ["OPTIONS", "Engine"]
+
+log = logger(__name__)
 
 _OPSET = 17
 
@@ -52,17 +58,18 @@ class Engine(GraphEngine):
         """
         return Runner(_session(str(path), path, {}))
 
-    def built_runner(self, network: Network, precision: Precision) -> "Runner":
+    def built_runner(self, network: Network, precision: Precision, *, blocks: bool = False) -> "Runner":
         """Build a network's graph of its weights and load it; see `built_runner`.
 
         Args:
             network: builds the graph.
             precision: ignored; float32 only.
+            blocks: whether large weights are rounded to 8 bits.
 
         Raises:
             EngineFailed: the network is not supported, or its files are damaged.
         """
-        return built_runner(network, precision)
+        return built_runner(network, precision, blocks=blocks)
 
     def convert(self, module: Any, example: Mapping[str, Any], path: Path) -> None:
         """Write the graph of a torch module.
@@ -101,20 +108,32 @@ class Engine(GraphEngine):
             raise EngineFailed(f"it cannot be converted: {type(error).__name__}: {error}") from error
 
 
-def built_runner(network: Network, precision: Precision, axes: Sequence[str] = TOKEN_AXES) -> "Runner":  # noqa: ARG001 - one
+def built_runner(
+    network: Network,
+    precision: Precision,  # noqa: ARG001 - there is one
+    axes: Sequence[str] = TOKEN_AXES,
+    *,
+    blocks: bool = False,
+) -> "Runner":
     """Build a network's graph of its weights, which stay in the memory that they are mapped into, and load it.
 
     Args:
         network: builds the graph.
         precision: ignored; float32 only.
         axes: names of the axes of its output.
+        blocks: whether large weights are rounded to 8 bits.
 
     Raises:
         EngineFailed: the network is not supported, or its files are damaged.
     """
-    writer = OnnxWriter()
-    graph = writer.model(network(writer), axes)
-    return Runner(_session(graph, "the graph of its weights", writer.weights), 0, writer.weights)
+    writer = OnnxWriter(blocks=blocks)
+    if blocks:
+        log.info(
+            "onnxruntime: weights='int8' gives the vectors of such weights, but takes no less memory; openvino does"
+        )
+    maps: list[mmap] = []
+    graph = writer.model(network(writer, partial(read_tensors, maps=maps)), axes)
+    return Runner(_session(graph, "the graph of its weights", writer.weights), 0, writer.weights, maps)
 
 
 def _session(graph: bytes | str, named: object, weights: Mapping[str, "Array"]) -> Any:
@@ -134,10 +153,8 @@ def _session(graph: bytes | str, named: object, weights: Mapping[str, "Array"]) 
         options.intra_op_num_threads = threads
     try:
         if weights:
-            values = [
-                onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(each, np.float32))
-                for each in weights.values()
-            ]
+            value_of = onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type
+            values = [value_of(np.ascontiguousarray(each), number_type(each)) for each in weights.values()]
             options.add_external_initializers(list(weights), values)
         return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the library's exceptions have no common base
@@ -147,14 +164,16 @@ def _session(graph: bytes | str, named: object, weights: Mapping[str, "Array"]) 
 class Runner:
     """A session of ONNX Runtime."""
 
-    def __init__(self, session: Any, output: int | None = None, weights: Any = None) -> None:
+    def __init__(self, session: Any, output: int | None = None, weights: Any = None, maps: Sequence[mmap] = ()) -> None:
         """Find the graph's inputs and output. Raises EngineFailed if they are not supported.
 
         Args:
             session: the session.
             output: index of the output; by default that with the token vectors.
             weights: what the session reads and does not own.
+            maps: files that were read to load it.
         """
+        self._maps = maps
         self._weights = weights
         self._session = session
         keep_in_children(self)
@@ -184,3 +203,6 @@ class Runner:
         except Exception as error:  # the library's exceptions have no common base
             raise EngineFailed(f"the model failed: {type(error).__name__}: {error}") from error
         take(found[0])
+        if self._maps:  # the runtime has its own form of most of them now
+            forget_pages(self._maps)
+            self._maps = ()

@@ -7,6 +7,8 @@ import queue
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from mmap import mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ from hf_gateway.engines.encoder import Batch
 from hf_gateway.engines.forked import compute_guard, keep_in_children
 from hf_gateway.engines.graphs import INPUT_NAMES, TOKEN_AXES, GraphEngine, Precision, chosen_output
 from hf_gateway.engines.networks.openvino_writer import OpenVinoWriter
+from hf_gateway.engines.networks.safetensors import forget_pages, read_tensors
 from hf_gateway.engines.networks.writer import Network
 from hf_gateway.errors import EngineFailed, EngineMissing
 from hf_gateway.values.logs import logger
@@ -75,17 +78,18 @@ class Engine(GraphEngine):
         except RuntimeError as error:
             raise EngineFailed(f"{path} cannot be loaded: {_last_line(error)}") from error
 
-    def built_runner(self, network: Network, precision: Precision) -> "Runner":
+    def built_runner(self, network: Network, precision: Precision, *, blocks: bool = False) -> "Runner":
         """Build a network's graph of its weights and load it; see `built_runner`.
 
         Args:
             network: builds the graph.
             precision: number type of the computations.
+            blocks: whether large weights are kept in 8 bits.
 
         Raises:
             EngineFailed: the network is not supported, or its files are damaged.
         """
-        return built_runner(network, precision)
+        return built_runner(network, precision, blocks=blocks)
 
     def convert(self, module: Any, example: Mapping[str, Any], path: Path) -> None:
         """Write the graph of a torch module, in float32.
@@ -116,22 +120,33 @@ class Engine(GraphEngine):
             raise OSError(f"{path.parent}: {_last_line(error)}") from error
 
 
-def built_runner(network: Network, precision: Precision, axes: Sequence[str] = TOKEN_AXES) -> "Runner":  # noqa: ARG001 - known
+def built_runner(
+    network: Network,
+    precision: Precision,
+    axes: Sequence[str] = TOKEN_AXES,  # noqa: ARG001 - the graph knows them
+    *,
+    blocks: bool = False,
+) -> "Runner":
     """Build a network's graph of its weights, which stay in the memory that they are mapped into, and load it.
 
     Args:
         network: builds the graph.
         precision: number type of the computations.
         axes: ignored; the graph knows those of its output.
+        blocks: whether large weights are kept in 8 bits.
 
     Raises:
         EngineFailed: the network is not supported, or its files are damaged.
     """
     openvino = _import_openvino()
-    writer = OpenVinoWriter(openvino)
-    graph = writer.model(network(writer), "network")
+    writer = OpenVinoWriter(openvino, blocks=blocks)
+    maps: list[mmap] = []
+    graph = writer.model(network(writer, partial(read_tensors, maps=maps)), "network")
+    settings = _settings(precision)
+    if blocks:
+        settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = 0  # otherwise it rounds the tokens' vectors, too
     try:
-        return Runner(openvino.Core().compile_model(graph, "CPU", _settings(precision)), 0)
+        return Runner(openvino.Core().compile_model(graph, "CPU", settings), 0, maps)
     except RuntimeError as error:
         raise EngineFailed(f"the graph of its weights cannot be loaded: {_last_line(error)}") from error
 
@@ -187,13 +202,15 @@ def _cache_in(folder: Path) -> Iterator[Path]:
 class Runner:
     """A compiled graph and its inference requests, each used by one thread at a time."""
 
-    def __init__(self, compiled: Any, output: int | None = None) -> None:
+    def __init__(self, compiled: Any, output: int | None = None, maps: Sequence[mmap] = ()) -> None:
         """Find the graph's inputs and output. Raises EngineFailed if they are not supported.
 
         Args:
             compiled: the compiled graph.
             output: index of the output; by default that with the token vectors.
+            maps: files that were read to load it.
         """
+        self._maps = maps
         self._compiled = compiled
         keep_in_children(self)
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -220,6 +237,9 @@ class Runner:
             with compute_guard.using("openvino"):
                 request.infer([fed[str(name)] for name in self.inputs], share_inputs=True, share_outputs=True)
             take(request.get_output_tensor(self._output).data)
+            if self._maps:  # the runtime has its own form of most of them now
+                forget_pages(self._maps)
+                self._maps = ()
         except RuntimeError as error:
             raise EngineFailed(f"the model failed: {_last_line(error)}") from error
         finally:

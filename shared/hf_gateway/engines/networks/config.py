@@ -174,7 +174,7 @@ class Weights:
     """Whether their numbers are needed; if not, zeros that take no memory stand for them."""
 
     def take(self, name: str, *shape: int) -> "Array":
-        """Return a tensor as float32.
+        """Return a tensor as float32, or as `Tensor.numbers` does, of which the writers know what to make.
 
         Args:
             name: its name.
@@ -193,7 +193,7 @@ class Weights:
             import numpy as np
 
             return np.broadcast_to(np.float32(0), shape)
-        return tensor.float32()
+        return tensor.numbers()
 
     def refuse_rest(self, parts: tuple[str, ...] | None, harmless: tuple[str, ...]) -> None:
         """Refuse tensors of the network that were not used, since it would compute something else with them.

@@ -8,6 +8,7 @@ import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from hf_gateway.engines.networks.numbers import as_float32, in_blocks, out_of_blocks
 from hf_gateway.engines.networks.rotary import tables
 from hf_gateway.engines.networks.writer import MASKING_NUMBER, Activation
 
@@ -22,7 +23,7 @@ IR_VERSION = 9
 """The version of the format that belongs to it."""
 OWN_DOMAIN = "com.microsoft"
 """Domain of ONNX Runtime's own operators."""
-_FLOAT, _INT64 = 1, 7
+_FLOAT, _INT64, _FLOAT16, _BFLOAT16 = 1, 7, 10, 16
 INLINE_BYTES = 1024
 """Larger weights are passed beside the graph."""
 
@@ -47,7 +48,14 @@ def _field(number: int, value: bytes | str | int) -> bytes:
 class OnnxWriter:
     """A `Writer` for ONNX Runtime. Large weights stay in the memory that they are given in, in `weights` by name."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, blocks: bool = False) -> None:
+        """Begin a graph.
+
+        Args:
+            blocks: whether large weights are rounded to 8 bits; ONNX Runtime's operators for such weights are slow or round the
+                other factor, too, so that they are kept in float32.
+        """
+        self._blocks = blocks
         self.weights: dict[str, Array] = {}
         self._nodes: list[bytes] = []
         self._initializers: list[bytes] = []
@@ -63,7 +71,7 @@ class OnnxWriter:
             axes: names of the axes of the output.
         """
         self._node("Identity", [output], outputs=["output"])
-        outside = (_external_tensor(name, values.shape, values.nbytes) for name, values in self.weights.items())
+        outside = (_external_tensor(name, values) for name, values in self.weights.items())
         graph = b"".join(
             [
                 *(_field(1, node) for node in self._nodes),
@@ -99,7 +107,8 @@ class OnnxWriter:
             table: (n, d).
             ids: any shape, int64.
         """
-        return self._node("Gather", [self._weight(table), ids])
+        name = self._stored(self._rounded(table))
+        return self._float32(self._node("Gather", [name, ids]), name)
 
     def first_token(self, value: str) -> str:
         """Return the vector of each text's first token, (r, d), of (r, t, d)."""
@@ -141,7 +150,7 @@ class OnnxWriter:
             bias: (e,), or None.
         """
         # ONNX's own MatMul takes the weight transposed, which would be a copy.
-        made = self._node("FusedMatMul", [value, self._weight(weight)], domain=OWN_DOMAIN, transB=1)
+        made = self._node("FusedMatMul", [value, self._weight(self._rounded(weight))], domain=OWN_DOMAIN, transB=1)
         return made if bias is None else self._node("Add", [made, self._weight(bias)])
 
     def layer_norm(self, value: str, scale: "Array", bias: "Array | None", epsilon: float) -> str:
@@ -339,12 +348,31 @@ class OnnxWriter:
         )
         return made[0]
 
+    def _rounded(self, values: "Array") -> "Array":
+        """Return a (e, d) weight, rounded to 8 bits if that was asked for."""
+        made = in_blocks(values) if self._blocks else None
+        return values if made is None else out_of_blocks(*made, values.shape[1])
+
     def _weight(self, values: "Array") -> str:
+        name = self._stored(values)
+        return self._float32(name, name)
+
+    def _float32(self, value: str, of: str) -> str:
+        """Return a value as float32, which is of the number type of a weight.
+
+        Args:
+            value: the value.
+            of: name of the weight.
+        """
+        stored = self.weights.get(of)
+        return value if stored is None or number_type(stored) == _FLOAT else self._node("Cast", [value], to=_FLOAT)
+
+    def _stored(self, values: "Array") -> str:
         name = self._name()
         if values.nbytes > INLINE_BYTES:
             self.weights[name] = values
         else:
-            self._initializers.append(_tensor(name, values.shape, _FLOAT, values.astype("<f4").tobytes()))
+            self._initializers.append(_tensor(name, values.shape, _FLOAT, as_float32(values).astype("<f4").tobytes()))
         return name
 
     def _number(self, value: float) -> str:
@@ -369,10 +397,15 @@ def _tensor(name: str, shape: tuple[int, ...], kind: int, data: bytes) -> bytes:
     return b"".join(_field(1, size) for size in shape) + _field(2, kind) + _field(8, name) + _field(9, data)
 
 
-def _external_tensor(name: str, shape: tuple[int, ...], size: int) -> bytes:
+def number_type(values: "Array") -> int:
+    """Return ONNX's number of a weight's number type; 16-bit integers are bfloat16, which numpy lacks."""
+    return {"float16": _FLOAT16, "uint16": _BFLOAT16}.get(values.dtype.name, _FLOAT)
+
+
+def _external_tensor(name: str, values: "Array") -> bytes:
     """Describe a tensor whose numbers are passed beside the graph; ONNX Runtime asks for a file's name, but opens none."""
-    place = {"location": name, "offset": "0", "length": str(size)}
-    about = b"".join(_field(1, size) for size in shape) + _field(2, _FLOAT) + _field(8, name)
+    place = {"location": name, "offset": "0", "length": str(values.nbytes)}
+    about = b"".join(_field(1, size) for size in values.shape) + _field(2, number_type(values)) + _field(8, name)
     return (
         about + b"".join(_field(13, _field(1, key) + _field(2, value)) for key, value in place.items()) + _field(14, 1)
     )

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from hf_gateway.engines.networks.numbers import BLOCK_VALUES, as_float32, in_blocks
 from hf_gateway.engines.networks.rotary import tables
 from hf_gateway.engines.networks.writer import MASKING_NUMBER, Activation
 
@@ -14,8 +15,14 @@ if TYPE_CHECKING:
 class OpenVinoWriter:
     """A `Writer` for OpenVINO. Weights stay in the memory that they are given in."""
 
-    def __init__(self, openvino: Any) -> None:
-        """openvino: the imported package."""
+    def __init__(self, openvino: Any, *, blocks: bool = False) -> None:
+        """Begin a graph.
+
+        Args:
+            openvino: the imported package.
+            blocks: whether large weights are kept in 8 bits.
+        """
+        self._blocks = blocks
         from openvino import opset13
 
         self._ov, self._op = openvino, opset13
@@ -56,7 +63,12 @@ class OpenVinoWriter:
             table: (n, d).
             ids: any shape, int64.
         """
-        return self._op.gather(self._weight(table), ids, self._integers([0]))
+        op, first = self._op, self._integers([0])
+        if self._blocks and (made := in_blocks(table)):
+            integers, scales = (op.gather(self._constant(each), ids, first) for each in made)
+            wide = op.reshape(op.multiply(op.convert(integers, "f32"), scales), self._integers([0, 0, -1]), True)
+            return self._narrow(wide, table.shape[1], 2)
+        return op.gather(self._constant(table), ids, first)
 
     def first_token(self, value: Any) -> Any:
         """Return the vector of each text's first token, (r, d), of (r, t, d)."""
@@ -97,8 +109,8 @@ class OpenVinoWriter:
             weight: (e, d), as torch stores it.
             bias: (e,), or None.
         """
-        made = self._op.matmul(value, self._weight(weight), transpose_a=False, transpose_b=True)
-        return made if bias is None else self._op.add(made, self._weight(bias))
+        made = self._op.matmul(value, self._table(weight), transpose_a=False, transpose_b=True)
+        return made if bias is None else self._op.add(made, self._constant(bias))
 
     def layer_norm(self, value: Any, scale: "Array", bias: "Array | None", epsilon: float) -> Any:
         """Normalise the last axis to mean 0 and variance 1, then scale and shift.
@@ -110,8 +122,8 @@ class OpenVinoWriter:
             epsilon: added to the variance.
         """
         made = self._op.mvn(value, self._integers([-1]), True, epsilon, "inside_sqrt")
-        made = self._op.multiply(made, self._weight(scale))
-        return made if bias is None else self._op.add(made, self._weight(bias))
+        made = self._op.multiply(made, self._constant(scale))
+        return made if bias is None else self._op.add(made, self._constant(bias))
 
     def rms_norm(self, value: Any, scale: "Array", epsilon: float) -> Any:
         """Divide the last axis by its root mean square, then scale; in the form that OpenVINO fuses.
@@ -124,7 +136,7 @@ class OpenVinoWriter:
         op = self._op
         mean = op.reduce_mean(op.power(value, self._number(2.0)), self._integers([-1]), keep_dims=True)
         root = op.sqrt(op.add(mean, self._number(epsilon)))
-        return op.multiply(op.multiply(value, op.divide(self._number(1.0), root)), self._weight(scale))
+        return op.multiply(op.multiply(value, op.divide(self._number(1.0), root)), self._constant(scale))
 
     def activate(self, value: Any, activation: Activation) -> Any:
         """Apply an activation function.
@@ -276,7 +288,7 @@ class OpenVinoWriter:
         op, count = self._op, self._tokens(ids)
         stop = op.concat([count, count], 0)
         cut = op.slice(
-            self._weight(table), self._integers([0, 0]), stop, self._integers([1, 1]), self._integers([1, 2])
+            self._constant(table), self._integers([0, 0]), stop, self._integers([1, 1]), self._integers([1, 2])
         )
         return op.unsqueeze(cut, self._integers([0]))
 
@@ -284,8 +296,26 @@ class OpenVinoWriter:
         """Return t, (1,) int64, of (r, t)."""
         return self._op.gather(self._op.shape_of(ids, "i64"), self._integers([1]), self._integers([0]))
 
-    def _weight(self, values: "Array") -> Any:
-        return self._ov.op.Constant(values, shared_memory=True)
+    def _table(self, values: "Array") -> Any:
+        """Return a (e, d) weight, in 8 bits if that was asked for, in the form that OpenVINO keeps so in memory."""
+        if not (self._blocks and (made := in_blocks(values))):
+            return self._constant(values)
+        op, (integers, scales) = self._op, made
+        wide = op.multiply(op.convert(self._constant(integers), "f32"), self._constant(scales))
+        return self._narrow(op.reshape(wide, self._integers([len(values), -1]), False), values.shape[1], 1)
+
+    def _narrow(self, value: Any, wide: int, axis: int) -> Any:
+        """Cut the zeros after the last block off."""
+        if not wide % BLOCK_VALUES:
+            return value
+        return self._op.slice(value, *(self._integers([each]) for each in (0, wide, 1, axis)))
+
+    def _constant(self, values: "Array") -> Any:
+        """Return numbers that stay in the memory that they are in; 16 bits become float32, as OpenVINO would make of them."""
+        import numpy as np
+
+        whole = values if values.dtype == np.int8 else as_float32(values)
+        return self._ov.op.Constant(np.ascontiguousarray(whole), shared_memory=True)
 
     def _number(self, value: float) -> Any:
         return self._op.constant(value, self._ov.Type.f32)

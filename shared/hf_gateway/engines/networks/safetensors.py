@@ -6,11 +6,12 @@ the numbers, little-endian.
 
 import json
 import mmap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_gateway.engines.networks.numbers import as_float32
 from hf_gateway.errors import EngineFailed
 
 if TYPE_CHECKING:
@@ -42,18 +43,28 @@ class Tensor:
 
     def float32(self) -> "Array":
         """Return the numbers as float32; a copy unless they are float32 in the file."""
-        import numpy as np
+        return as_float32(self.values)
 
-        if self.dtype == "BF16":
-            return (self.values.astype(np.uint32) << 16).view(np.float32)
-        return self.values if self.dtype == "F32" else self.values.astype(np.float32)
+    def numbers(self) -> "Array":
+        """Return the numbers as float32; those of a table in 16 bits as they are, so that they are not copied."""
+        if self.dtype in ("F16", "BF16") and self.values.ndim > 1:
+            return self.values
+        return self.float32()
 
 
-def read_tensors(folder: Path) -> dict[str, Tensor]:
+def forget_pages(maps: Iterable[mmap.mmap]) -> None:
+    """Take the pages of files out of this process's memory; they are read again where they are needed again."""
+    for each in maps:
+        if hasattr(each, "madvise"):  # not on Windows
+            each.madvise(mmap.MADV_DONTNEED)
+
+
+def read_tensors(folder: Path, maps: list[mmap.mmap] | None = None) -> dict[str, Tensor]:
     """Map the tensors of a model: of `model.safetensors`, or of the files that its index names.
 
     Args:
         folder: folder of the network's files.
+        maps: receives the maps of the files.
 
     Raises:
         EngineFailed: no such files, or damaged ones; with the file's name.
@@ -64,7 +75,7 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
         names = _files_of(index)
     found: dict[str, Tensor] = {}
     for name in names:
-        for tensor in _tensors_of(folder / name):
+        for tensor in _tensors_of(folder / name, maps):
             if tensor.name in found:
                 raise EngineFailed(f"{folder / name}: the tensor {tensor.name!r} is in two files")
             found[tensor.name] = tensor
@@ -82,12 +93,15 @@ def _files_of(index: Path) -> list[str]:
     return files
 
 
-def _tensors_of(path: Path) -> Iterator[Tensor]:
+def _tensors_of(path: Path, maps: list[mmap.mmap] | None) -> Iterator[Tensor]:
     import numpy as np
 
     try:
         with path.open("rb") as file:
-            mapped = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+            whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        if maps is not None:
+            maps.append(whole)
+        mapped = memoryview(whole)
         size = int.from_bytes(mapped[:8], "little")
         if not 0 < size <= min(MAX_HEADER_BYTES, len(mapped) - 8):
             raise ValueError(f"a header of {size} bytes")

@@ -13,8 +13,8 @@ Activation = Literal["gelu", "gelu_tanh", "relu", "silu", "tanh"]
 Node = Any
 """A value of the graph under construction."""
 
-Network = Callable[["Writer"], Node]
-"""Describes a network to a writer, and returns its output."""
+Network = Callable[..., Node]
+"""Describes a network to a writer, and returns its output; gets what reads its tensors, too, as `build_network` does."""
 
 MASKING_NUMBER = -1e30
 """Added to the scores of padding, so that its share of the attention is 0, in bfloat16 as well."""
