@@ -128,9 +128,7 @@ def built_runner(
     """
     writer = OnnxWriter(blocks=blocks)
     if blocks:
-        log.info(
-            "onnxruntime: weights='int8' gives the vectors of such weights, but takes no less memory; openvino does"
-        )
+        log.info("onnxruntime: weights='int8' gives the vectors of such weights, but saves memory on openvino only")
     maps: list[mmap] = []
     graph = writer.model(network(writer, partial(read_tensors, maps=maps)), axes)
     return Runner(_session(graph, "the graph of its weights", writer.weights), 0, writer.weights, maps)
