@@ -1,11 +1,24 @@
 """Enables the watchers that environment variables ask for."""
 
+import contextlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 
 _SWITCHES = ("HF_GATEWAY_LEDGER", "HF_GATEWAY_PROMETHEUS", "HF_GATEWAY_OTEL")
 _switched: set[str] = set()
+_paused: ContextVar[bool] = ContextVar("paused", default=False)
+
+
+@contextlib.contextmanager
+def paused() -> Iterator[None]:
+    """Build gateways without what the environment asks for: checking settings opens no database and no port."""
+    before = _paused.set(True)
+    try:
+        yield
+    finally:
+        _paused.reset(before)
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> None:
@@ -13,6 +26,8 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> None:
 
     Imports nothing for the others. Raises ConfigError, with the `pip install` line for a missing package.
     """
+    if _paused.get():
+        return
     for name in _SWITCHES:
         value = environment.get(name, "").strip()
         if not value or name in _switched or re.fullmatch(r"0|off|no|false", value, re.IGNORECASE):

@@ -166,10 +166,18 @@ class ConfigError(GatewayError):
     """The settings, a target or a configuration file are invalid.
 
     Not a ValueError, since pydantic would wrap it in a ValidationError of its own.
+
+    Attributes:
+        together: names of settings of which each alone may be right.
     """
 
     try_next = False
     counts = False
+
+    def __init__(self, message: str, *, together: Sequence[str] = (), **facts: Any) -> None:
+        """Store the facts."""
+        super().__init__(message, **facts)
+        self.together = tuple(together)
 
 
 class SpaceMismatch(ConfigError):

@@ -197,7 +197,7 @@ def test_a_rule_that_is_none_is_named_with_its_line(value: str, primary: FakeOpe
     own = own_file(f"[keys.env]\nCLOUD_SECRET = {value}\n")
     with pytest.raises(ConfigError, match="env has, by the name of each variable") as caught:
         Gateway.from_config("x")
-    assert f"{own}:1:" in str(caught.value)
+    assert f"{own}:2:" in str(caught.value)
 
 
 def test_a_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:

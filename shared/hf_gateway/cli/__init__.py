@@ -21,6 +21,7 @@ COMMANDS = {
     "classify": "label texts or images, by a model's own labels or by yours",
     "image": "make an image from a text, and write it to a file",
     "serve": "serve the chains over HTTP: OpenAI's API and others, to clients of any language",
+    "config": "check hf-gateway.toml, show the settings in force, print the file's JSON schema",
     "models": "prices of models: list, refresh from the router, set by hand",
     "keys": "keys of the server's callers: create, list, change, rotate, revoke",
     "budgets": "budgets of tenants per day or month: list, set, remove",

@@ -80,6 +80,11 @@ class ChainOptions(PlainNumbers):
     """The chain's name in ledgers and metrics. Set by `from_config`."""
 
     @classmethod
+    def file_names(cls) -> set[str]:
+        """Return the names that a chain of a config file may have, besides `task`."""
+        return set(cls.model_fields) - {"config", "chain"}
+
+    @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         """Make `help` show what the constructor accepts, with our own arguments first."""
         super().__pydantic_init_subclass__(**kwargs)

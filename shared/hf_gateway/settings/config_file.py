@@ -26,25 +26,35 @@ VLLM_KEY = ["http://vllm:8000"]
 
 import os
 import re
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
-
-from pydantic import BaseModel
 
 from hf_gateway.errors import ConfigError, did_you_mean
 from hf_gateway.keys.credentials import HUB, ROUTER, TOKEN_VARIABLES, is_dedicated_endpoint, is_hugging_face
 from hf_gateway.keys.policy import KeyPolicyOverrides, parse_flag
 from hf_gateway.settings.env_keys import EnvKeyRules, allowed_in
+from hf_gateway.settings.fields import parse_targets
+from hf_gateway.settings.keys import KeysSection
+from hf_gateway.settings.problems import Problem, problems_of
+from hf_gateway.settings.toml_file import ConfigFile
 from hf_gateway.storage.notices import notice_once
 from hf_gateway.values.kinds import KeyLevel
 from hf_gateway.values.redaction import quoted, shown_url
 from hf_gateway.values.target import Target, checked_url, parsed_url
 
+if TYPE_CHECKING:
+    from hf_gateway.settings.base import ChainOptions
+
 FILE_NAME = "hf-gateway.toml"
-_SECTIONS = ("chains", "keys", "prices", "server")
+EXAMPLES: Mapping[str, str] = {
+    "chains": "[chains.docs]",
+    "keys": "[keys]",
+    "prices": '[prices."org/model"]',
+    "server": "[server]",
+}
+"""The sections of a file, each with an example of its header."""
 DEAD_HOST = "api-inference.huggingface.co"
 
 
@@ -65,33 +75,38 @@ def own_config_path() -> Path:
     return home / "hf-gateway" / FILE_NAME
 
 
+def open_config(path: str | Path | None = None) -> ConfigFile | None:
+    """Read the file in force, or None if no file exists. Raises ConfigError naming file and line.
+
+    Args:
+        path: the file; by default the one in force.
+    """
+    found = config_path(path)
+    return None if found is None else ConfigFile.read(found)
+
+
 def read_config(path: str | Path | None = None) -> tuple[Path | None, dict[str, Any]]:
     """Parse the file in force; an empty dict if there is no file. Raises ConfigError naming file and line."""
-    found = config_path(path)
-    if found is None:
+    file = open_config(path)
+    if file is None:
         return None, {}
-    try:
-        text = found.read_text(encoding="utf-8-sig")
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        where = re.search(r"\(at line (\d+), column (\d+)\)", str(error))
-        line = where[1] if where else len(text.splitlines())
-        raise ConfigError(f"{found}:{line}: not TOML: {error}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{found}: cannot be read: {error}") from None
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists within lists
-        raise ConfigError(f"{found}: not a configuration: {error}") from None
-    for name in data:
-        if name not in _SECTIONS:
-            raise ConfigError(
-                f"{found}:{line_of(text, [], name)}: unknown section {name!r}{did_you_mean(name, list(_SECTIONS))}"
+    file.refuse(section_problems(file))
+    return file.path, file.data
+
+
+def section_problems(file: ConfigFile) -> Iterator[Problem]:
+    """Yield what is wrong with the sections of a file, without looking into them."""
+    for name, value in file.data.items():
+        if name not in EXAMPLES:
+            yield Problem(
+                (name,),
+                f"unknown section {quoted(name, 'whose name may be a key')}{did_you_mean(name, list(EXAMPLES))}",
             )
-    if not isinstance(data.get("chains", {}), dict):
-        raise ConfigError(f"{found}:{line_of(text, [], 'chains')}: chains is a section, such as [chains.docs]")
-    return found, data
+        elif not isinstance(value, dict):
+            yield Problem((name,), f"{name} is a section, such as {EXAMPLES[name]}")
 
 
-def read_chain(name: str, kind: type[BaseModel], path: str | Path | None = None) -> dict[str, Any]:
+def read_chain(name: str, kind: "type[ChainOptions]", path: str | Path | None = None) -> dict[str, Any]:
     """Return `[chains.<name>]`, checked as settings of a class.
 
     Args:
@@ -102,113 +117,109 @@ def read_chain(name: str, kind: type[BaseModel], path: str | Path | None = None)
     Raises:
         ConfigError: with file and line.
     """
-    found, data = read_config(path)
-    if found is None:
+    file = open_config(path)
+    if file is None:
         raise ConfigError(
             f"there is no {FILE_NAME} here, so there is no chain {name!r}; write one, or give model and targets"
         )
-    text = found.read_text(encoding="utf-8-sig")
-    chains = data.get("chains", {})
+    file.refuse(section_problems(file))
+    chains = file.data.get("chains", {})
     if name not in chains:
-        raise ConfigError(f"{found}: there is no [chains.{name}]{did_you_mean(name, set(chains)) if chains else ''}")
-    chain = chains[name]
-    if not isinstance(chain, dict):
-        raise ConfigError(f"{found}:{line_of(text, ['chains'], name)}: {name!r} is a section, [chains.{name}]")
-    declared, expected = chain.pop("task", None), getattr(kind, "task", None)
+        raise ConfigError(
+            f"{file.path}: there is no [chains.{name}]{did_you_mean(name, set(chains)) if chains else ''}"
+        )
+    rules = env_key_rules(file, path)
+    file.refuse(chain_problems(file, name, kind, rules))
+    chain = {setting: value for setting, value in chains[name].items() if setting != "task"}
+    if rules is not None and (targets := parse_targets(chain.get("targets"))) is not None:
+        chain["targets"] = [rules.without_forbidden_key(target) for target in targets]
+    return {"chain": name, **chain, "config": str(file.path.resolve())}
+
+
+def chain_problems(
+    file: ConfigFile, name: str, kind: "type[ChainOptions]", rules: EnvKeyRules | None
+) -> Iterator[Problem]:
+    """Yield what is wrong with `[chains.<name>]`.
+
+    Args:
+        file: the file, which has the chain.
+        name: of the chain.
+        kind: the class of its settings.
+        rules: what the file may read of the environment; None for everything.
+    """
+    place, table = ("chains", name), file.data["chains"][name]
+    if not isinstance(table, dict):
+        yield Problem(place, f"{name!r} is a section, [chains.{name}]")
+        return
+    declared, expected = table.get("task"), kind.task
     if declared not in (None, expected):
-        line = line_of(text, ["chains", name], "task")
-        raise ConfigError(
-            f"{found}:{line}: the chain {name!r} is for {quoted(str(declared), 'something else')}, "
-            f"and was asked for as one for {expected}"
-        )
-    for setting in chain:
-        if setting not in kind.model_fields:
-            line = line_of(text, ["chains", name], setting)
-            raise ConfigError(
-                f"{found}:{line}: unknown setting {setting!r}{did_you_mean(setting, set(kind.model_fields))}"
-            )
-    rules = None if path or os.environ.get("HF_GATEWAY_CONFIG") else _env_key_rules(found)
-    try:
-        settings = kind(**chain)
-        if rules is not None:
-            targets: tuple[Target, ...] | None = getattr(settings, "targets", None)
-            if targets is not None:
-                _check_code(found, targets)
-                chain["targets"] = [rules.without_forbidden_key(target) for target in targets]
-            _check_api_key(rules, chain, targets or (Target("hf"),))
-            _check_endpoints(rules, chain, targets or ())
-    except ValueError as error:  # pydantic's own, for values of the wrong type
-        wrong = str(getattr(error, "errors", list)()[0]["loc"][0]) if hasattr(error, "errors") else ""
-        said = error.errors()[0]["msg"] if hasattr(error, "errors") else error
-        raise ConfigError(f"{found}:{line_of(text, ['chains', name], wrong)}: {wrong}: {said}") from None
-    except ConfigError as error:
-        raise ConfigError(f"{found}:{line_of(text, ['chains', name], 'targets')}: {error.message}") from None
-    return {"chain": name, **chain, "config": str(found.resolve())}
+        named = quoted(str(declared), "something else")
+        yield Problem((*place, "task"), f"the chain {name!r} is for {named}, and was asked for as one for {expected}")
+        return
+    chain = {setting: value for setting, value in table.items() if setting != "task"}
+    found = [problem.below(place) for problem in problems_of(kind, chain, kind.file_names())]
+    yield from found
+    if rules is not None and not found:
+        yield from (problem.below(place) for problem in _forbidden(rules, chain))
 
 
-def _env_key_rules(found: Path) -> EnvKeyRules | None:
-    """Return the rules for a config file that was only found in the working folder; None for the user's own file."""
+def _forbidden(rules: EnvKeyRules, chain: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yield what a file from the working folder may not ask for."""
+    targets = parse_targets(chain.get("targets"))
+    for number, target in enumerate(targets or ()):
+        if target.options.get("trust_remote_code"):
+            place = ("targets", number) if isinstance(chain["targets"], list) else ("targets",)
+            yield Problem(place, _code_refusal(rules.file))
+    if refusal := _api_key_refusal(rules, chain, targets or (Target("hf"),)):
+        yield Problem(("api_key",), refusal)
+    if refusal := _endpoints_refusal(rules, chain, targets or ()):
+        yield Problem(("targets",), refusal)
+
+
+def env_key_rules(file: ConfigFile, path: str | Path | None = None) -> EnvKeyRules | None:
+    """Return what a file may read of the environment; None for one that the user named, and for the user's own.
+
+    Args:
+        file: the file in force.
+        path: how the user named it, if at all.
+    """
     own = own_config_path()
-    if own.is_file() and found.samefile(own):
+    if path or os.environ.get("HF_GATEWAY_CONFIG") or (own.is_file() and file.path.samefile(own)):
         return None
-    _, data = read_config(own) if own.is_file() else (None, {})
-    keys = data.get("keys", {})
+    allowed: dict[str, Any] = {}
     if own.is_file():
-        _check_keys(own, keys)
-    return EnvKeyRules(found, own, allowed_in(keys.get("env", {})), {"router": router_url(), "hub": hub_url()})
+        users = ConfigFile.read(own)
+        users.refuse(keys_problems(users))
+        allowed = users.data.get("keys", {}).get("env", {})
+    return EnvKeyRules(file.path, own, allowed_in(allowed), {"router": router_url(), "hub": hub_url()})
 
 
-def _check_code(found: Path, targets: Sequence[Target]) -> None:
-    """Raise ConfigError if a config file from the working folder would run code of a model's repository."""
-    if any(target.options.get("trust_remote_code") for target in targets):
-        raise ConfigError(
-            f"{found.absolute()} was found in the working folder, and wants the code of a model's repository run "
-            "(trust_remote_code); a file that you did not name may not do that. If it is right, name the file yourself, with "
-            f"HF_GATEWAY_CONFIG={found.absolute()} or --config"
-        )
+def _code_refusal(file: Path) -> str:
+    """Return why a config file from the working folder does not run code of a model's repository."""
+    return (
+        f"{file.absolute()} was found in the working folder, and wants the code of a model's repository run "
+        "(trust_remote_code); a file that you did not name may not do that. If it is right, name the file yourself, with "
+        f"HF_GATEWAY_CONFIG={file.absolute()} or --config"
+    )
 
 
-def _check_api_key(rules: EnvKeyRules, chain: Mapping[str, Any], targets: Sequence[Target]) -> None:
-    """Raise ConfigError for an `api_key` from the environment that must not be sent to one of the chain's targets."""
+def _api_key_refusal(rules: EnvKeyRules, chain: Mapping[str, Any], targets: Sequence[Target]) -> str | None:
+    """Return why an `api_key` from the environment must not be sent to one of the chain's targets."""
     given = chain.get("api_key")
-    if isinstance(given, str) and given.startswith("env:"):
-        keyless = [target for target in targets if target.credential is None]
-        if refusal := rules.refusal(given.removeprefix("env:"), keyless):
-            raise ConfigError(refusal)
+    if not isinstance(given, str) or not given.startswith("env:"):
+        return None
+    keyless = [target for target in targets if target.credential is None]
+    return rules.refusal(given.removeprefix("env:"), keyless)
 
 
-def _check_endpoints(rules: EnvKeyRules, chain: Mapping[str, Any], targets: Sequence[Target]) -> None:
-    """Raise ConfigError for a dedicated endpoint that would get the Hugging Face token without naming a key."""
+def _endpoints_refusal(rules: EnvKeyRules, chain: Mapping[str, Any], targets: Sequence[Target]) -> str | None:
+    """Return why a dedicated endpoint that names no key does not get the Hugging Face token."""
     keyless = [
         target
         for target in targets
         if target.credential is None and target.url is not None and is_dedicated_endpoint(target.url)
     ]
-    if not chain.get("api_key") and (refusal := rules.refusal(TOKEN_VARIABLES[0], keyless)):
-        raise ConfigError(refusal)
-
-
-def line_of(text: str, section: list[str], name: str) -> int:
-    """Return the line, counted from 1, of a key or section in a TOML text; its section's line, or 1, if it is not found.
-
-    Args:
-        text: the file's content.
-        section: the path of the section.
-        name: of the key or section.
-    """
-    header = ".".join(section)
-    here, best = not section, 1
-    for number, line in enumerate(text.splitlines(), 1):
-        if heading := re.fullmatch(r"\[+\s*([^\]]+?)\s*\]+\s*(#.*)?", line.strip()):
-            title = heading[1].replace('"', "").replace("'", "")
-            here = title == header
-            if here or (not section and title.split(".")[0] == name):
-                best = number
-                if not section:
-                    return number
-        elif here and re.match(rf"\s*[\"']?{re.escape(name)}[\"']?\s*=", line):
-            return number
-    return best
+    return None if chain.get("api_key") else rules.refusal(TOKEN_VARIABLES[0], keyless)
 
 
 def key_policy_overrides(
@@ -220,42 +231,22 @@ def key_policy_overrides(
         path: the file; by default the one in force.
         environment: the variables to read.
     """
-    found, data = read_config(path)
-    keys = data.get("keys", {})
-    if found is not None:
-        _check_keys(found, keys)
-    hosted = parse_flag(environment.get("HUGGINGFACE_REQUIRE_API_KEY", "")) or keys.get("require_for_hosted") is True
-    models: dict[str, KeyLevel] = {}
-    levels = {level.value: level for level in KeyLevel}
-    for model, given in keys.get("models", {}).items():
-        if not isinstance(given, str) or given not in levels:
-            assert found is not None
-            line = line_of(found.read_text(encoding="utf-8-sig"), ["keys", "models"], model)
-            named = quoted(str(given), "what was given")
-            raise ConfigError(f"{found}:{line}: {named} is not a level; write never, optional or required")
-        models[model] = levels[given]
-    return KeyPolicyOverrides(hosted, models)
+    file = open_config(path)
+    keys = KeysSection()
+    if file is not None:
+        file.refuse(section_problems(file))
+        file.refuse(keys_problems(file))
+        keys = KeysSection.model_validate(file.data.get("keys", {}))
+    hosted = parse_flag(environment.get("HUGGINGFACE_REQUIRE_API_KEY", "")) or keys.require_for_hosted
+    return KeyPolicyOverrides(hosted, {model: KeyLevel(level) for model, level in keys.models.items()})
 
 
-def _check_keys(found: Path, keys: Any) -> None:
-    text = found.read_text(encoding="utf-8-sig")
-    if not isinstance(keys, dict):
-        raise ConfigError(f"{found}:{line_of(text, [], 'keys')}: keys is a section, [keys]")
-    kinds = {"require_for_hosted": bool, "models": dict, "env": dict}
-    for name, value in keys.items():
-        line = line_of(text, ["keys"], name)
-        if name not in kinds:
-            raise ConfigError(f"{found}:{line}: unknown setting {name!r}{did_you_mean(name, set(kinds))}")
-        if not isinstance(value, kinds[name]):
-            raise ConfigError(f"{found}:{line}: {name} is {'true or false' if kinds[name] is bool else 'a table'}")
-    try:
-        allowed_in(keys.get("env", {}))
-    except ValueError:
-        line = line_of(text, [], "keys.env")
-        raise ConfigError(
-            f"{found}:{line}: env has, by the name of each variable, the servers it may be sent to, such as "
-            '["http://vllm:8000"]'
-        ) from None
+def keys_problems(file: ConfigFile) -> Iterator[Problem]:
+    """Yield what is wrong with `[keys]`."""
+    keys = file.data.get("keys", {})
+    if isinstance(keys, dict):
+        found = problems_of(KeysSection, keys, KeysSection.file_names())
+        yield from (problem.below(("keys",)) for problem in found)
 
 
 def router_url(environment: Mapping[str, str] = os.environ) -> str:

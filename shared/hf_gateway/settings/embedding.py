@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, Unpack
 
-from pydantic import Field
+from pydantic import Field, WithJsonSchema
 
 from hf_gateway.settings.base import ModelKeywords, NamedSettings
 from hf_gateway.settings.spaces import SpaceKeywords, SpaceOptions
+
+_BOOLEAN_OR_PATH = WithJsonSchema({"anyOf": [{"type": "boolean"}, {"type": "string"}]})
 
 
 class EmbeddingKeywords(SpaceKeywords, total=False):
@@ -42,7 +44,7 @@ class EmbedOptions(SpaceOptions):
     coalesce: Annotated[float, Field(ge=0, le=1)] = Field(default=0.002, frozen=True, exclude=True)
     """Seconds that a call of one text waits for others to share its request with, at most, and only while another request is
     under way; 0 for never."""
-    cache: Any = Field(default=None, frozen=True, exclude=True, repr=False)
+    cache: Annotated[Any, _BOOLEAN_OR_PATH] = Field(default=None, frozen=True, exclude=True, repr=False)
     """Cache of vectors, by space and role: True for a file under HF_GATEWAY_HOME, a path, a LangChain ByteStore, a LlamaIndex
     key-value store, or a `VectorCache`; None for no cache."""
 

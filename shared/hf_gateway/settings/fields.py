@@ -88,7 +88,9 @@ else:
         Accepts(ApiKeyInput, ({"type": "string", "format": "password", "writeOnly": True}, _NULL), own=False),
     ]
     Targets = Annotated[
-        tuple[Target, ...] | None, BeforeValidator(parse_targets), Accepts(TargetsInput, ({"type": "string"},))
+        tuple[Target, ...] | None,
+        BeforeValidator(parse_targets),
+        Accepts(TargetsInput, ({"type": "string"}, Target.table_schema())),
     ]
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]

@@ -77,7 +77,7 @@ class ImageOptions(ChainOptions):
     @model_validator(mode="after")
     def _know_both_sides(self) -> Self:
         if (self.width is None) != (self.height is None):
-            raise ConfigError("width and height are given together, or neither")
+            raise ConfigError("width and height are given together, or neither", together=("width", "height"))
         return self
 
 

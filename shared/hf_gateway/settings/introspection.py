@@ -61,7 +61,7 @@ def with_descriptions(
     """
     found: dict[str, str] = {}
     for part in _own_parts(settings):
-        found |= _docstrings_under_fields(part)
+        found |= docstrings_under_fields(part)
     properties = resolve(schema).get("properties", {})
     for name, field in settings.model_fields.items():
         if name in found and (written := properties.get(field.alias or name)) is not None:
@@ -84,7 +84,7 @@ def _accepted_type(field: Any) -> Any:
     return get_type_hints(holder)["field"]
 
 
-def _docstrings_under_fields(settings: type) -> dict[str, str]:
+def docstrings_under_fields(settings: type) -> dict[str, str]:
     """Return field → its docstring; {} where the source is not on this machine."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(settings)))

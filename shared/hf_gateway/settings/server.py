@@ -20,16 +20,20 @@ audience = ["hf-gateway"]
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from hf_gateway.errors import ConfigError, did_you_mean
-from hf_gateway.settings.config_file import line_of, read_config
+from hf_gateway.settings.config_file import open_config, section_problems
 from hf_gateway.settings.fields import Seconds, Targets
-from hf_gateway.values.plain_numbers import PlainNumbers
+from hf_gateway.settings.problems import Problem, problems_of
+from hf_gateway.settings.sections import Section
+from hf_gateway.settings.toml_file import ConfigFile
+from hf_gateway.values.entry_points import installed
+from hf_gateway.values.task_facts import GROUP
 
 SECTION = "server"
 PREFIX = "HF_GATEWAY_SERVER_"
@@ -40,20 +44,7 @@ _DEFAULT = "default_"
 Count = Annotated[int, Field(gt=0)]
 
 
-class _Section(PlainNumbers):
-    """A table of the file: unknown names are errors."""
-
-    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, hide_input_in_errors=True, frozen=True)
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: Any) -> dict[str, Any]:
-        """Describe each setting by the docstring under its field."""
-        from hf_gateway.settings.introspection import with_descriptions
-
-        return with_descriptions(cls, handler(core_schema), handler.resolve_ref_schema)
-
-
-class OpenModels(_Section):
+class OpenModels(Section):
     """`[server.open]`: callers with the scope `any-model` may name models that no chain has."""
 
     targets: Targets = Field(default=(), validate_default=True)
@@ -62,7 +53,7 @@ class OpenModels(_Section):
     """How many of these chains are kept, those that were used last."""
 
 
-class JwtIssuer(_Section):
+class JwtIssuer(Section):
     """`[server.jwt."<issuer>"]`: tokens of one issuer are accepted as credentials."""
 
     audience: tuple[str, ...] = Field(min_length=1)
@@ -89,7 +80,7 @@ class JwtIssuer(_Section):
     """Seconds by which the clocks of the issuer and the server may differ."""
 
 
-class ServerSettings(_Section):
+class ServerSettings(Section):
     """The settings of `hf-gateway serve`."""
 
     host: str = "127.0.0.1"
@@ -145,12 +136,19 @@ class ServerSettings(_Section):
     """Maximum of `max_tokens` that a caller may ask for."""
 
     @classmethod
+    def file_names(cls) -> set[str]:
+        """Return the names that the table may have: a default for each task instead of `defaults`."""
+        return (set(cls.model_fields) - {"defaults"}) | {f"{_DEFAULT}{task}" for task in installed(GROUP)}
+
+    @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: Any, handler: Any) -> dict[str, Any]:
         """Describe the defaults as the keys that a file has."""
         schema = super().__get_pydantic_json_schema__(core_schema, handler)
-        found = handler.resolve_ref_schema(schema)
-        about = found["properties"].pop("defaults", {}).get("description", "")
-        found["patternProperties"] = {f"^{_DEFAULT}[a-z_]+$": {"type": "string", "description": about}}
+        properties = handler.resolve_ref_schema(schema)["properties"]
+        properties.pop("defaults", None)
+        for task in sorted(installed(GROUP)):
+            about = f"The chain of a request for {task} that names no model; by default the only one for it."
+            properties[f"{_DEFAULT}{task}"] = {"type": "string", "description": about}
         return schema
 
     @model_validator(mode="before")
@@ -168,13 +166,19 @@ class ServerSettings(_Section):
             }
         return given
 
-    @model_validator(mode="after")
-    def _check_origins(self) -> Self:
-        if "*" in self.cors_origins and len(self.cors_origins) > 1:
-            raise ValueError("cors_origins is a list of origins, or ['*'] alone")
-        if self.root_path and (not self.root_path.startswith("/") or self.root_path.endswith("/")):
-            raise ValueError("root_path begins with a slash, and does not end with one")
-        return self
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins_or_all(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if "*" in value and len(value) > 1:
+            raise ConfigError("cors_origins is a list of origins, or ['*'] alone")
+        return value
+
+    @field_validator("root_path")
+    @classmethod
+    def _is_a_prefix(cls, value: str) -> str:
+        if value and (not value.startswith("/") or value.endswith("/")):
+            raise ConfigError("root_path begins with a slash, and does not end with one")
+        return value
 
     @classmethod
     def load(
@@ -193,56 +197,85 @@ class ServerSettings(_Section):
         Raises:
             ConfigError: a setting is unknown or invalid; with file and line, or with the variable's name.
         """
-        found, data = read_config(path)
-        table = data.get(SECTION, {})
-        text = found.read_text(encoding="utf-8-sig") if found is not None else ""
-        if not isinstance(table, dict):
-            raise ConfigError(f"{found}:{line_of(text, [], SECTION)}: {SECTION} is a section, [{SECTION}]")
-        given = _own_relative(table, found)
-        _checked(cls, given, lambda loc: f"{found}:{_line(text, loc)}")
-        over = _from_environment(cls, environment)
-        for name, value in over.items():
-            _checked(cls, {name: value}, lambda _, name=name: f"{PREFIX}{name.upper()}")
+        file = open_config(path)
+        given: dict[str, Any] = {}
+        if file is not None:
+            file.refuse(section_problems(file))
+            file.refuse(server_problems(file))
+            given = with_absolute_paths(file.data.get(SECTION, {}), file.path)
+        for variable, message in variable_faults(environment):
+            raise ConfigError(f"{variable}: {message}")
+        over = settings_of_environment(environment)
         chosen = {name: value for name, value in (flags or {}).items() if value is not None}
-        loaded: Self = _checked(cls, {**given, **over, **chosen}, lambda loc: ".".join(map(str, loc)) or SECTION)
-        return loaded
+        for name, value in chosen.items():
+            for message in _faults(name, value):
+                raise ConfigError(message)
+        return cls.model_validate({**given, **over, **chosen})
 
 
-def _checked(kind: type[Any], values: Mapping[str, Any], place: Any) -> Any:
-    """Build settings; an error names the place of the setting, and not its value, which may be a password."""
-    known = {*kind.model_fields} - {"defaults"}
-    for name in values:
-        if name not in known and not name.startswith(_DEFAULT):
-            raise ConfigError(f"{place((name,))}: unknown setting {name!r}{did_you_mean(name, known)}")
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        loc = first["loc"]
-        name = ".".join(map(str, loc))
-        words = first["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"{place(loc)}: {name + ': ' if name else ''}{words}") from None
-    except ConfigError as error:
-        raise ConfigError(f"{place(('open', 'targets'))}: {error.message}") from None
+def server_problems(file: ConfigFile) -> Iterator[Problem]:
+    """Yield what is wrong with `[server]`, as far as it does not depend on the chains."""
+    table = file.data.get(SECTION, {})
+    if isinstance(table, dict):
+        found = problems_of(ServerSettings, table, ServerSettings.file_names())
+        yield from (problem.below((SECTION,)) for problem in found)
 
 
-def _line(text: str, loc: Sequence[Any]) -> int:
-    names = [str(part) for part in loc if not isinstance(part, int)] or [""]
-    *inner, name = names
-    if inner and inner[0] == "defaults":
-        inner, name = [], f"{_DEFAULT}{name}"
-    section = [SECTION, *inner]
-    line = line_of(text, section, name)
-    # The table itself may be what is wrong, or be written inline.
-    return line if line > 1 or not inner else line_of(text, section[:-1], section[-1])
+def name_problems(settings: ServerSettings, chains: Mapping[str, str]) -> Iterator[Problem]:
+    """Yield what is wrong with the names of chains in the settings.
+
+    Args:
+        settings: of the server.
+        chains: the task of each chain, by its name.
+    """
+    for alias, name in settings.aliases.items():
+        if name not in chains:
+            words = f"[server.aliases] {alias!r} is for the chain {name!r}{_nearest(name, set(chains))}"
+            yield Problem((SECTION, "aliases", alias), words)
+    by_task: dict[str, set[str]] = {}
+    for chain, purpose in chains.items():
+        by_task.setdefault(purpose, set()).add(chain)
+    for task, name in settings.defaults.items():
+        there = by_task.get(task, set())
+        if name not in there:
+            words = f"[server] default_{task} = {name!r} is not the name of a chain for {task}{_nearest(name, there)}"
+            yield Problem((SECTION, f"{_DEFAULT}{task}"), words)
 
 
-def _own_relative(table: Mapping[str, Any], found: Path | None) -> dict[str, Any]:
-    """Return the table with its paths relative to the file's own folder."""
+def _nearest(name: str, names: set[str]) -> str:
+    return did_you_mean(name, names) if names else ""
+
+
+def variable_faults(environment: Mapping[str, str] = os.environ) -> Iterator[tuple[str, str]]:
+    """Yield the variables that begin with HF_GATEWAY_SERVER_ and are wrong, each with what is wrong with it."""
+    known = variables()
+    for variable, value in environment.items():
+        if variable.startswith(PREFIX) and value.strip() and variable not in known:
+            yield variable, f"no setting of the server has this variable{did_you_mean(variable, known)}"
+    for name, value in settings_of_environment(environment).items():
+        yield from ((f"{PREFIX}{name.upper()}", message) for message in _faults(name, value))
+
+
+def _faults(name: str, value: Any) -> Iterator[str]:
+    """Yield what is wrong with a setting from the environment or a flag; without its value, which may be a password.
+
+    Args:
+        name: of the setting.
+        value: its value.
+    """
+    for problem in problems_of(ServerSettings, {name: value}, ServerSettings.file_names()):
+        yield problem.message
+
+
+def with_absolute_paths(table: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Return `[server]` with its paths relative to the file's own folder.
+
+    Args:
+        table: the section.
+        path: of the file.
+    """
     made = dict(table)
-    if found is None:
-        return made
-    folder = found.resolve().parent
+    folder = path.resolve().parent
     if isinstance(contexts := made.get("contexts"), str):
         made["contexts"] = str(folder / Path(contexts).expanduser())
     if isinstance(indexes := made.get("indexes"), dict):
@@ -253,21 +286,25 @@ def _own_relative(table: Mapping[str, Any], found: Path | None) -> dict[str, Any
     return made
 
 
-def _from_environment(kind: type[BaseModel], environment: Mapping[str, str]) -> dict[str, Any]:
+def variables() -> set[str]:
+    """Return the environment variables of the server: those of every setting that is a single value or a list."""
+    tables = {name for name, field in ServerSettings.model_fields.items() if _is_table(field.annotation)}
+    return {f"{PREFIX}{name.upper()}" for name in ServerSettings.file_names() - tables}
+
+
+def _is_table(annotation: Any) -> bool:
+    return getattr(annotation, "__origin__", None) is dict or (
+        isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    )
+
+
+def settings_of_environment(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
     """Return the settings that variables name; lists are separated by commas, and an empty variable counts as unset."""
     found: dict[str, Any] = {}
-    for variable, value in environment.items():
-        name = variable.removeprefix(PREFIX).lower()
-        if not variable.startswith(PREFIX) or not value.strip():
-            continue
-        field = kind.model_fields.get(name)
-        if name.startswith(_DEFAULT):
-            found[name] = value
-        elif field is None or name == "defaults":
-            known = {f"{PREFIX}{known.upper()}" for known in kind.model_fields}
-            raise ConfigError(f"{variable} is no setting of the server{did_you_mean(variable, known)}")
-        elif str(field.annotation).startswith("tuple"):
-            found[name] = [part.strip() for part in value.split(",") if part.strip()]
-        else:
-            found[name] = value
+    for variable in variables():
+        if value := environment.get(variable, "").strip():
+            name = variable.removeprefix(PREFIX).lower()
+            field = ServerSettings.model_fields.get(name)
+            is_list = field is not None and getattr(field.annotation, "__origin__", None) is tuple
+            found[name] = [part.strip() for part in value.split(",") if part.strip()] if is_list else value
     return found

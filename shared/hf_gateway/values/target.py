@@ -215,10 +215,14 @@ class Target:
     @classmethod
     def __get_pydantic_json_schema__(cls, _core_schema: Any, _handler: Any) -> dict[str, Any]:
         """Describe what `of` reads from a file: the short form, or the fields by name."""
+        return {"anyOf": [{"type": "string", "pattern": rf"^\s*{KIND.pattern}(:.*|\s*)$"}, cls.table_schema()]}
+
+    @classmethod
+    def table_schema(cls) -> dict[str, Any]:
+        """Return the JSON schema of the fields by name."""
         fields: dict[str, dict[str, Any]] = {item.name: {"type": "string"} for item in dataclasses.fields(cls)}
         fields |= {"options": {"type": "object"}, "space": {"type": "object"}}
-        written_out = {"type": "object", "properties": fields, "required": ["kind"], "additionalProperties": False}
-        return {"anyOf": [{"type": "string"}, written_out]}
+        return {"type": "object", "properties": fields, "required": ["kind"], "additionalProperties": False}
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle by fields; a key is left out (see `Secret`)."""

@@ -11,21 +11,20 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from hf_gateway.configuration.chains import built_chain, configured_chains, refuse_unknown_chains
 from hf_gateway.errors import ConfigError, did_you_mean
 from hf_gateway.gateway import Gateway
 from hf_gateway.keys.policy import KeyPolicyOverrides
 from hf_gateway.ledger.file_prices import read_file_prices
 from hf_gateway.ledger.prices import Prices
 from hf_gateway.settings.base import NamedSettings
-from hf_gateway.settings.config_file import key_policy_overrides, read_config
+from hf_gateway.settings.config_file import key_policy_overrides
 from hf_gateway.settings.server import OpenModels, ServerSettings
-from hf_gateway.tasks.registry import find_task, task_names, task_of_chain
+from hf_gateway.tasks.registry import find_task
 from hf_gateway.values.kinds import kind_of
 from hf_gateway.values.target import Target, is_path
 from hf_gateway.values.vector_space import VectorSpace, canonical
 
-DEFAULT_CHAIN = "default"
-"""The name of the embedding chain of a server without configuration."""
 MAX_VARIANTS_COUNT = 16
 """How many variants of one chain are kept: with one of its targets alone, or with shorter vectors."""
 _LATEST = ":latest"
@@ -161,16 +160,13 @@ class ChainTable:
         rules: KeyPolicyOverrides = KeyPolicyOverrides(),
         prices: Prices = Prices(),
     ) -> None:
-        """Order them, and check what refers to them.
+        """Order them.
 
         Args:
             chains: with different names.
-            settings: with aliases, defaults, and the targets of open models.
+            settings: with aliases and defaults, which name these chains, and the targets of open models.
             rules: the owner's rules about keys, by which the gateways were built.
             prices: of the configuration.
-
-        Raises:
-            ConfigError: an alias or a default names a chain that does not exist.
         """
         self.chains = tuple(chains)
         self.rules = rules
@@ -183,17 +179,6 @@ class ChainTable:
         self._aliases = settings.aliases
         self._defaults = settings.defaults
         self._found: dict[tuple[str | None, str], Chain] = {}
-        names = set(self._by_name)
-        for alias, name in settings.aliases.items():
-            if name not in names:
-                raise ConfigError(f"[server.aliases] {alias!r} is for the chain {name!r}{did_you_mean(name, names)}")
-        for task, name in settings.defaults.items():
-            there = self._by_task.get(task, {})
-            if name not in there:
-                raise ConfigError(
-                    f"[server] default_{task} = {name!r} is not the name of a chain for {task}"
-                    f"{did_you_mean(name, set(there)) if there else ''}"
-                )
 
     @classmethod
     def build(
@@ -218,10 +203,11 @@ class ChainTable:
         same_rules = before is not None and before.rules == rules
         kept = {(chain.name, chain.task): chain for chain in before.chains} if before and same_rules else {}
         made = []
-        for name, wanted in _configured(config, environment):
+        for name, wanted in configured_chains(config, environment):
             old = kept.get((name, wanted.task))
-            fresh = Chain(name, wanted.task, Gateway.from_settings(wanted))
+            fresh = Chain(name, wanted.task, built_chain(wanted))
             made.append(old if old is not None and _same(old.settings, fresh.settings) else fresh)
+        refuse_unknown_chains(settings, {chain.name: chain.task for chain in made}, config)
         return cls(made, settings, rules, Prices(read_file_prices(config)))
 
     def __iter__(self) -> Iterator[Chain]:
@@ -364,25 +350,6 @@ def _is_name(part: str) -> bool:
         and part.replace("-", "").replace("_", "").replace(".", "").isalnum()
         and not part.startswith((".", "-"))
     )
-
-
-def _configured(config: str | None, environment: Mapping[str, str]) -> Iterator[tuple[str, NamedSettings]]:
-    """Yield the chains of the file, in its order; without any, those that need no configuration or that variables name."""
-    _, data = read_config(config)
-    chains = data.get("chains", {})
-    for name, table in chains.items():
-        task = task_of_chain(table)
-        yield name, find_task(task).settings.from_config(name, config)
-    if chains:
-        return
-    for name in task_names():
-        task = find_task(name)
-        named = any(environment.get(variable) for variable in task.variables)
-        if not named and not task.implied:
-            continue
-        model = None if named else task.example_model
-        chain = DEFAULT_CHAIN if task.implied else name
-        yield chain, task.settings.model_validate({"model": model, "config": config, "chain": chain})
 
 
 def _same(one: NamedSettings, other: NamedSettings) -> bool:
