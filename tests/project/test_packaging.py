@@ -7,11 +7,12 @@ import zipfile
 from importlib.metadata import entry_points
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.servers.chat import script
 from tests.servers.openai import FakeOpenAI
-from tests.support.environments import empty_environment, run
+from tests.support.environments import CONSTRAINTS, empty_environment, run, uv
 
 pytestmark = [pytest.mark.packaging, pytest.mark.xdist_group("packaging")]
 
@@ -140,6 +141,32 @@ print(len({embedded}), {asked.format(target="openai:" + primary.url)})
 """
     done = subprocess.run([python, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "16 Blue, mostly.", done.stderr
+
+
+def distributions(python: Path) -> set[str]:
+    listed = uv("pip", "list", "--quiet", "--format", "freeze", "--python", python).split()
+    return {line.partition("==")[0].lower().replace("_", "-") for line in listed}
+
+
+def test_the_server_brings_few_distributions_and_serves(wheel: Path, tmp_path: Path) -> None:
+    named = "hf-gateway[{extras}] @ " + wheel.as_uri()
+    python = empty_environment(tmp_path / "venv", named.format(extras="langchain,fast,ledger"))
+    before = distributions(python)
+    named = named.format(extras="langchain,fast,ledger,server")
+    uv("pip", "install", "--quiet", "--python", python, "--constraint", CONSTRAINTS, named)
+    brought = distributions(python) - before
+    assert {"fastapi", "uvicorn", "prometheus-client"} <= brought
+    assert len(brought) <= 14, sorted(brought)
+    (tmp_path / "hf-gateway.toml").write_text('[chains.docs]\ntargets = ["hash:8"]\n')
+    command = [python.parent / "hf-gateway", "serve", "--port", "0"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            url = process.stdout.readline().strip()
+            answer = httpx.post(f"{url}/v1/embeddings", json={"input": "x"}, timeout=60, trust_env=False)
+        finally:
+            process.terminate()
+    assert len(answer.json()["data"][0]["embedding"]) == 8
 
 
 def test_the_entry_points_name_our_kinds_and_classes() -> None:
