@@ -1,5 +1,6 @@
 """Where the server may listen: without any way to tell callers apart, at loopback alone."""
 
+import functools
 import ipaddress
 
 from hf_gateway.errors import ConfigError
@@ -8,6 +9,7 @@ from hf_gateway.values.logs import logger
 log = logger(__name__)
 
 
+@functools.lru_cache(maxsize=64)  # asked for each request, of the server's own addresses
 def is_loopback(host: str) -> bool:
     """Return whether an address to listen at can be reached from this machine alone."""
     if host == "localhost":
