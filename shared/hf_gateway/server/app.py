@@ -23,6 +23,7 @@ from hf_gateway.server.dispatch.routing import Route, RouteTable
 from hf_gateway.server.dispatch.state import ServerState
 from hf_gateway.server.surfaces import (
     admin,
+    huggingface,
     keys,
     openai,
     openai_chat,
@@ -48,6 +49,7 @@ ROUTES: tuple[Route, ...] = (
     *admin.ROUTES,
     *spaces.ROUTES,
     *tei.ROUTES,
+    *huggingface.ROUTES,
 )
 """The route table: the rows of every surface."""
 _NO_TELEMETRY: Any = {

@@ -289,7 +289,7 @@ def only_chain(call: Call) -> Chain:
     Raises Problem if it does not exist, or if several could be meant.
     """
     tasks = tuple(dict.fromkeys((*_MODEL_TYPES, *task_names())))
-    named = call.params.get("chain") or call.params.get("id")
+    named = (call.params.get("chain") or call.params.get("id") or "").rstrip("/")
     if not named:
         return call.find_chain(None, next(filter(call.table.of_task, tasks), tasks[0]))
     if (chain := call.table.get(named)) is not None:
