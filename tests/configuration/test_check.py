@@ -90,6 +90,15 @@ def test_every_error_is_printed_in_the_order_of_the_lines(capsys: pytest.Capture
         ("[chains.x]\ntask = 'image'\ntargets = 'hf'\nwidth = 512", 4, "width and height are given together"),
         ("[chains.x]\ntargets = 'hash'\n[server.aliases]\ny = 'z'\n", 4, "is for the chain 'z'"),
         ("[chains.x]\ntargets = 'hash'\n[server]\ndefault_chat = 'x'\n", 4, "is not the name of a chain for chat"),
+        ("[server]\ncors_origins = [\n'https://a.example',\n'a.example/x']", 4, "is not an origin"),
+        ("[server]\ntrusted_proxies = ['10.0.0.0/8',\n'proxy']", 3, "neither an address nor a network"),
+        (
+            "[server.jwt.'https://i']\naudience = ['a']\nscopes = ['chta']",
+            3,
+            "unknown scope 'chta'; did you mean 'chat'",
+        ),
+        ("[server.jwt.'https://i']\naudience = ['a']\njwks_url = 'http://i/keys'", 3, "fetched over https"),
+        ("[server.jwt.'http://i']\naudience = ['a']", 1, "fetched over https"),
         ("[chains.x]\nmodel = ", 2, "not TOML"),
     ],
 )
@@ -142,6 +151,20 @@ def test_the_environment_over_the_file_is_checked(
     assert KEY not in printed
 
 
+def test_a_variable_over_the_file_is_named_where_it_is_at_fault(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write("[chains.x]\ntargets = 'hash'\n[server]\ndefault_embedding = 'x'\ntrusted_proxies = ['proxy']")
+    monkeypatch.setenv("HF_GATEWAY_SERVER_DEFAULT_EMBEDDING", "y")
+    monkeypatch.setenv("HF_GATEWAY_SERVER_TRUSTED_PROXIES", "10.0.0.1,gate")
+    code, lines = check("hf-gateway.toml", capsys)
+    assert (code, lines[-1]) == (1, "2 errors")
+    assert {line.partition(":")[0] for line in lines[:2]} == {
+        "HF_GATEWAY_SERVER_DEFAULT_EMBEDDING",
+        "HF_GATEWAY_SERVER_TRUSTED_PROXIES",
+    }
+
+
 def test_without_a_file_the_chains_of_the_environment_are_built(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -190,8 +213,9 @@ def test_a_found_file_is_held_to_the_rules_of_the_users_own(
         ("[chains.x]\nmodel = 'm'\ntargets = [\n'hash',\n'wrong']", 5),
         ("[chains.x]\ntargets = 'hash'\n[server.aliases]\ny = 'z'\n", 4),
         ("[chains.x]\ntargets = 'hash'\n[server.open]\ntargets = [\n'hf',\n'tei:x']\n", 6),
+        ("[chains.x]\ntargets = 'hash'\n[server]\ncors_origins = ['x']\n", 4),
     ],
-    ids=["a target", "a name", "an open target"],
+    ids=["a target", "a name", "an open target", "an origin"],
 )
 def test_serve_names_the_line_before_it_starts(text: str, line: int, capsys: pytest.CaptureFixture[str]) -> None:
     write(text)

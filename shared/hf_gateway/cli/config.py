@@ -32,10 +32,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     from hf_gateway.configuration.check import findings
+    from hf_gateway.server.access.setting_checks import access_problems
     from hf_gateway.settings.config_file import FILE_NAME, config_path
 
     path = config_path(arguments.file)
-    found = findings(arguments.file)
+    found = findings(arguments.file, [access_problems])
     if arguments.json:
         file = None if path is None else str(path)
         print_json({"file": file, "ok": not found, "errors": [each.to_dict() for each in found]})

@@ -5,7 +5,7 @@ Nothing is sent, no model is loaded and no database is opened.
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,7 +31,15 @@ from hf_gateway.settings.config_file import (
 from hf_gateway.settings.env_keys import EnvKeyRules
 from hf_gateway.settings.fields import parse_targets
 from hf_gateway.settings.problems import Problem
-from hf_gateway.settings.server import SECTION, ServerSettings, name_problems, server_problems, variable_faults
+from hf_gateway.settings.server import (
+    PREFIX,
+    SECTION,
+    ServerSettings,
+    name_problems,
+    server_problems,
+    settings_of_environment,
+    variable_faults,
+)
 from hf_gateway.settings.toml_file import ConfigFile, Unreadable
 from hf_gateway.tasks.registry import find_task, task_names, task_of_chain
 
@@ -61,31 +69,60 @@ class Finding:
         return {"file": file, "line": self.line, "setting": self.setting, "message": self.message}
 
 
-def findings(path: str | Path | None = None) -> list[Finding]:
+ServerCheck = Callable[[ServerSettings], Iterable[Problem]]
+"""A check of the server's settings beyond their types, which the server itself makes."""
+
+
+def findings(path: str | Path | None = None, server_checks: Sequence[ServerCheck] = ()) -> list[Finding]:
     """Return what is wrong with the configuration, in the order of the file's lines; the environment's comes last.
 
     Args:
         path: the file; by default the one in force.
+        server_checks: the server's own checks.
 
     Raises:
         ConfigError: there is no such file.
     """
     environment = list(_of_environment(os.environ))
     found = config_path(path)
-    if found is None:
-        return environment or list(_of_default_chains())
-    file = ConfigFile.try_to_read(found)
+    file = None if found is None else ConfigFile.try_to_read(found)
     if isinstance(file, Unreadable):
         return [_unreadable(file), *environment]
-    rules, own = _rules(file, path)
-    inside = [_in(file, problem) for problem in _of_file(file, rules, path, can_build=not environment and not own)]
+    inside: list[Finding] = []
+    own: list[Finding] = []
+    if file is not None:
+        rules, own = _rules(file, path)
+        inside = [_in(file, problem) for problem in _of_file(file, rules, path, can_build=not environment and not own)]
+    elif not environment:
+        inside = list(_of_default_chains())
+    if not environment and not any(each.setting.partition(".")[0] == SECTION for each in inside):
+        inside += _of_server(file, path, server_checks)
     return [*sorted(inside, key=lambda each: each.line or 0), *own, *environment]
+
+
+def _of_server(file: ConfigFile | None, path: str | Path | None, checks: Sequence[ServerCheck]) -> Iterator[Finding]:
+    """Yield what is wrong with the server's settings, of which the file's and the environment's are right by themselves."""
+    if file is not None and list(section_problems(file)):
+        return
+    settings = ServerSettings.load(path)
+    chains = {} if file is None else file.data.get("chains", {})
+    tasks = {name: task_of_chain(table) for name, table in chains.items()} if isinstance(chains, dict) else {}
+    found = [problem for check in checks for problem in check(settings)]
+    if tasks:  # without chains the server makes some of its own
+        found += name_problems(settings, tasks)
+    overriding = settings_of_environment()
+    for problem in found:
+        name = str(problem.place[1])
+        if name in overriding or file is None:
+            yield Finding(problem.message, setting=f"{PREFIX}{name.upper()}")
+        else:
+            yield _in(file, problem)
 
 
 def _of_file(
     file: ConfigFile, rules: EnvKeyRules | None, path: str | Path | None, *, can_build: bool
 ) -> Iterator[Problem]:
-    """Yield what is wrong with a file.
+    """Yield what is wrong with a file, besides what the server checks.
 
     Args:
         file: the file.
@@ -94,17 +131,10 @@ def _of_file(
         can_build: whether nothing outside is wrong, which every chain would show again.
     """
     keys = list(keys_problems(file))
-    server = list(server_problems(file))
-    yield from (*section_problems(file), *keys, *price_problems(file), *server)
+    yield from (*section_problems(file), *keys, *price_problems(file), *server_problems(file))
     chains = file.data.get("chains", {})
-    if not isinstance(chains, dict):
-        return
-    for name in chains:
+    for name in chains if isinstance(chains, dict) else ():
         yield from _of_chain(file, name, rules, path, can_build=can_build and not keys)
-    table = file.data.get(SECTION, {})
-    if chains and not server and isinstance(table, dict):  # without chains the server makes some of its own
-        tasks = {name: task_of_chain(table) for name, table in chains.items()}
-        yield from name_problems(ServerSettings.model_validate(table), tasks)
 
 
 def _unreadable(file: Unreadable) -> Finding:

@@ -15,6 +15,7 @@ from hf_gateway._version import __version__
 from hf_gateway.server.access.authenticator import KeyAuthenticator
 from hf_gateway.server.access.database import ServerDatabase
 from hf_gateway.server.access.origins import OriginRules
+from hf_gateway.server.access.setting_checks import refuse_wrong_access
 from hf_gateway.server.dispatch.chains import ChainTable
 from hf_gateway.server.dispatch.lifecycle import Reloader
 from hf_gateway.server.dispatch.middleware import GatewayMiddleware
@@ -77,8 +78,9 @@ def build_state(
         routes: the rows of the route table.
 
     Raises:
-        ConfigError: an invalid chain; with file and line; or the database cannot be used.
+        ConfigError: an invalid setting or chain, with file and line; or the database cannot be used.
     """
+    refuse_wrong_access(settings, config)
     database = ServerDatabase(settings.database)
     authenticator = _authenticator(settings, database)
     chains, table = ChainTable.build(settings, config), RouteTable(routes)

@@ -69,7 +69,7 @@ class IssuerKeys:
             ConfigError: an address is not https, and not of this machine.
         """
         self._issuer, self._jwks_url = issuer, jwks_url
-        _check_address(jwks_url or issuer, issuer)
+        check_address(jwks_url or issuer, issuer)
         self._transport, self._monotonic = transport, monotonic
         self._keys: Mapping[str | None, list[PublicKey]] = {}
         self._fetched_at: float | None = None
@@ -146,7 +146,7 @@ class IssuerKeys:
                     "its OpenID configuration is of another issuer, or has no jwks_uri", target=self._issuer
                 )
             try:
-                _check_address(url, self._issuer)
+                check_address(url, self._issuer)
             except ConfigError as error:
                 raise BadResponse(error.message, target=self._issuer) from None
         self._keys = _parsed(await self._get(url), self._issuer)
@@ -220,7 +220,13 @@ def _algorithm_of(jwk: Mapping[str, Any]) -> str | None:
     return found if named in (None, found) else None
 
 
-def _check_address(url: str, issuer: str) -> None:
+def check_address(url: str, issuer: str) -> None:
+    """Raise ConfigError for an address of keys that is neither https nor of this machine.
+
+    Args:
+        url: the address.
+        issuer: the value of `iss`, for the message.
+    """
     parts = urlsplit(url)
     if parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or "")):
         return

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from hf_gateway.server.access.setting_checks import refuse_wrong_access
 from hf_gateway.server.dispatch.chains import ChainTable
 from hf_gateway.server.dispatch.state import ServerState
 from hf_gateway.settings.server import ServerSettings
@@ -82,6 +83,7 @@ class Reloader:
     def _build(self) -> tuple[ServerSettings, ChainTable, list[Callable[[], None]]]:
         state = self._state
         settings = ServerSettings.load(state.config, state.flags)
+        refuse_wrong_access(settings, state.config)
         table = ChainTable.build(settings, state.config, state.chains)
         return settings, table, [prepare(settings) for prepare in state.on_reload]
 
