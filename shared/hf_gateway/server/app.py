@@ -24,6 +24,7 @@ from hf_gateway.server.dispatch.routing import Route, RouteTable
 from hf_gateway.server.dispatch.state import ServerState
 from hf_gateway.server.surfaces import (
     admin,
+    guide_a,
     huggingface,
     keys,
     openai,
@@ -51,6 +52,7 @@ ROUTES: tuple[Route, ...] = (
     *spaces.ROUTES,
     *tei.ROUTES,
     *huggingface.ROUTES,
+    *guide_a.ROUTES,
 )
 """The route table: the rows of every surface."""
 _NO_TELEMETRY: Any = {

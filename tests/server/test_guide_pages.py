@@ -1,0 +1,60 @@
+"""The curl lines of docs/server.md about the guides answer as the page shows."""
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.servers.chat import script
+from tests.servers.openai import FakeOpenAI
+from tests.support.gateway_server import HASH_CHAIN, RunningServer, chat_chain, gateway_server
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "server.md").read_text(encoding="utf-8")
+SHOWN = re.findall(r"^```bash\n(curl [^\n]*)\n```\n\n```(json|text)\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+GUIDES = [each for each in SHOWN if "/huggingface/" in each[0]]
+
+
+@pytest.fixture
+def guide_server() -> Iterator[RunningServer]:
+    with (
+        FakeOpenAI(models=None, brain=script("Hello there.")) as fake,
+        gateway_server(HASH_CHAIN + chat_chain(fake.url)) as server,
+    ):
+        yield server
+
+
+def asked(command: str, url: str) -> str:
+    """Run a curl line of the page against a server; returns what it prints."""
+    assert "http://127.0.0.1:8080" in command
+    line = command.replace("http://127.0.0.1:8080", url)
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True, timeout=60)
+    return done.stdout
+
+
+def fields(value: Any) -> Any:
+    """Return the names and types of an answer's fields, and the same of objects in it."""
+    return {name: fields(each) if isinstance(each, dict) else type(each) for name, each in value.items()}
+
+
+@pytest.mark.parametrize(("command", "form", "answer"), GUIDES, ids=[each[0].split()[2] for each in GUIDES])
+def test_a_curl_line_answers_as_the_page_shows(
+    guide_server: RunningServer, command: str, form: str, answer: str
+) -> None:
+    found = asked(command, guide_server.url)
+    if form == "json":
+        assert fields(json.loads(found)) == fields(json.loads(answer))
+        return
+    assert [json.loads(line.removeprefix("data: ")) for line in found.splitlines() if line] == [
+        json.loads(line.removeprefix("data: ")) for line in answer.splitlines()
+    ]
+
+
+def test_each_route_of_the_guides_is_shown() -> None:
+    from hf_gateway.server.surfaces import guide_a
+
+    paths = {route.path for route in guide_a.ROUTES}
+    assert {command.split("http://127.0.0.1:8080")[1].split()[0] for command, _, _ in GUIDES} == paths
