@@ -1,7 +1,9 @@
 """Who may call what, over HTTP: every route of the table, with every kind of credential that is not enough for it."""
 
 import dataclasses
+import json
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -18,14 +20,17 @@ from hf_gateway.server.access.caller import ANONYMOUS_SCOPES, PUBLIC, SCOPES
 from hf_gateway.server.access.keys import new_key
 from tests.servers.issuer import AUDIENCE, JWKS, FakeIssuer
 from tests.support.databases import a_ledger
-from tests.support.gateway_server import RunningServer, ServerProcess, gateway_server
+from tests.support.gateway_server import RunningServer, ServerProcess, gateway_server, serving
 from tests.support.late import COLLECTED
 from tests.support.server_keys import bearer, expire, make_key, public_part, revoke
 
 if COLLECTED:
     from hf_gateway.server.access.authenticator import KeyAuthenticator
-    from hf_gateway.server.app import ROUTES
+    from hf_gateway.server.app import ROUTES, build_state
+    from hf_gateway.server.dispatch.call import Answer
     from hf_gateway.server.dispatch.routing import Route
+    from hf_gateway.server.surfaces.keys import SURFACE
+    from hf_gateway.settings.server import ServerSettings
 
 CHAINS = """
 [chains.docs]
@@ -64,8 +69,9 @@ def statuses(client: httpx.Client, headers: Any) -> dict[str, int]:
     }
 
 
-def without(scope: str) -> frozenset[str]:
-    return frozenset(SCOPES) - {scope}
+def others_of(route: "Route") -> frozenset[str]:
+    """Return the scopes that do not admit to a route."""
+    return frozenset(SCOPES) - {route.scope, *route.other_scopes}
 
 
 class TestEveryRoute:
@@ -93,21 +99,35 @@ class TestEveryRoute:
                 assert set(found.values()) == {401}, (case, found)
 
     def test_is_refused_with_every_scope_but_its_own_and_not_with_its_own(self, url: str) -> None:
-        made = {scope: (make_key(url, scopes={scope}), make_key(url, scopes=without(scope))) for scope in SCOPES}
+        kinds = {
+            scopes
+            for route in ROUTES
+            for scopes in (frozenset({route.scope}), others_of(route))
+            if route.scope != PUBLIC
+        }
+        made = {scopes: make_key(url, scopes=scopes) for scopes in kinds}
         with gateway_server(CHAINS, database=url) as running, running.client() as client:
             for route in ROUTES:
                 if route.scope == PUBLIC:
                     continue
-                enough, others = made[route.scope]
-                if route.other_scopes:
-                    others = make_key(url, scopes=without(route.scope) - {*route.other_scopes})
                 answers = [
-                    client.request(route.method, path_of(route), content=b"{}", headers=bearer(key))
-                    for key in (others, enough)
+                    client.request(route.method, path_of(route), content=b"{}", headers=bearer(made[scopes]))
+                    for scopes in (others_of(route), frozenset({route.scope}))
                 ]
                 assert answers[0].status_code == 403, route.path
                 assert f"needs a key with the scope '{route.scope}'" in answers[0].text
                 assert answers[1].status_code not in (401, 403), (route.path, answers[1].text)
+
+    def test_that_is_about_all_is_refused_to_a_tenant_and_to_a_key_of_some_chains(self, one_url: str) -> None:
+        makers: list[dict[str, Any]] = [{"tenant": "acme"}, {"chains": frozenset({"docs"})}]
+        narrow = [make_key(one_url, **rights) for rights in makers]
+        with gateway_server(CHAINS, database=one_url) as running, running.client() as client:
+            found = [route for route in ROUTES if route.of_all]
+            assert {"/admin/status", "/admin/in-flight", "/metrics"} <= {route.path for route in found}
+            for route in found:
+                for key in narrow:
+                    answer = client.request(route.method, path_of(route), content=b"{}", headers=bearer(key))
+                    assert (answer.status_code, answer.json()["code"]) == (403, "not_of_all"), route.path
 
     def test_that_is_open_shows_nothing_of_the_configuration(self, one_url: str) -> None:
         make_key(one_url)
@@ -366,7 +386,45 @@ class TestTenants:
                 assert (answer.status_code, answer.json()["code"]) == (404, "key_not_found")
             assert client.get("/v1/models", headers=bearer(foreign)).status_code == 200
 
-    def test_calls_are_in_the_ledger_under_tenant_and_key(self, one_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_what_a_tenant_reads_of_the_ledger_is_its_own(self, url: str) -> None:
+        """Whatever a route asks for: the database returns no other rows."""
+        from hf_gateway import Gateway
+        from hf_gateway.ledger.usage import UsageFilter, usage_report
+        from hf_gateway.observing.observer import tagged
+        from tests.support.ledgers import kept
+
+        with kept(url) as book:
+            for tenant in ("acme", "acme", "globex", None):
+                with tagged(tenant=tenant):
+                    Gateway(targets=["hash:8"]).embed(["a text"])
+            assert book.flush()
+        acme, globex, auditor = (make_key(url, tenant=tenant) for tenant in ("acme", "globex", None))
+
+        async def usage(call: Any) -> Answer:
+            asked = UsageFilter(tenant=call.query("tenant"))
+            report = await call.read_ledger(lambda engine: usage_report(engine, "tenant", asked))
+            found = {str(name): figures.requests for name, figures in report.groups.items()}
+            return Answer(json.dumps(found).encode())
+
+        route = Route("GET", "/usage", SURFACE, "read", usage, "Usage, as a new route might read it")
+        state = build_state(ServerSettings(database=url), routes=(route,))
+        with serving(state) as running, running.client() as client:
+            for key, seen in (
+                (acme, {"acme": 2}),
+                (globex, {"globex": 1}),
+                (auditor, {"acme": 2, "globex": 1, "None": 1}),
+            ):
+                assert client.get("/usage", headers=bearer(key)).json() == seen
+            assert client.get("/usage", params={"tenant": "globex"}, headers=bearer(acme)).json() == {}
+
+    def test_a_key_does_not_learn_the_names_of_other_chains(self, one_url: str) -> None:
+        key = make_key(one_url, chains=frozenset({"docs"}))
+        with gateway_server(CHAINS, database=one_url) as running, running.client(headers=bearer(key)) as client:
+            answer = client.post("/v1/embeddings", json={"model": "othe", "input": "x"})
+            assert answer.status_code == 404
+            assert "other" not in answer.text
+
+    def test_calls_are_in_the_ledger_under_tenant_and_key(self, one_url: str) -> None:
         from tests.support.ledgers import kept, rows
 
         key = make_key(one_url, tenant="acme")
@@ -375,7 +433,7 @@ class TestTenants:
             assert client.post("/v1/embeddings", json=body, headers=bearer(key)).status_code == 200
             assert book.flush()
             (row,) = rows(one_url, kind="request")
-            assert row["tenant"] == "acme"
+            assert (row["tenant"], row["caller_key"]) == ("acme", public_part(key))
 
 
 class TestAdministration:
@@ -478,8 +536,7 @@ class TestWithoutKeys:
         """However the application was started: an ASGI server of another make knows nothing of our rules."""
         import asyncio
 
-        from hf_gateway.server.app import app_of, build_state
-        from hf_gateway.settings.server import ServerSettings
+        from hf_gateway.server.app import app_of
 
         async def status(server: tuple[str, int] | None, **settings: Any) -> int:
             app = app_of(build_state(ServerSettings(**settings)))
@@ -497,7 +554,8 @@ class TestWithoutKeys:
             }
 
             async def receive() -> dict[str, Any]:
-                return {"type": "http.request", "body": b""}
+                await asyncio.Event().wait()  # the client has sent all, and stays
+                raise AssertionError
 
             async def send(message: Any) -> None:
                 sent.append(message)
@@ -539,7 +597,7 @@ class TestWithoutKeys:
         """litellm #42019: a known default key opened everything."""
         environment = {"HF_GATEWAY_SERVER_MASTER_KEY": "sk-1234"}
         with (
-            pytest.raises(AssertionError, match="is no setting of the server"),
+            pytest.raises(AssertionError, match="no setting of the server"),
             ServerProcess(CHAINS, environment=environment),
         ):
             pass
@@ -586,6 +644,57 @@ class TestDatabase:
         assert "secret" not in err
 
 
+class TestLedger:
+    def test_a_process_records_calls_and_keeps_to_budgets_of_keys(self, one_url: str) -> None:
+        from decimal import Decimal
+
+        from hf_gateway.ledger import models
+        from hf_gateway.ledger.budget import Budget
+        from hf_gateway.ledger.budgets import set_budget
+        from hf_gateway.ledger.prices import Price, PriceEntry
+        from hf_gateway.ledger.store import open_ledger
+        from tests.servers.openai import FakeOpenAI
+        from tests.support.ledgers import rows
+
+        rich, poor = make_key(one_url, tenant="acme"), make_key(one_url, tenant="acme")
+        with FakeOpenAI(models=None) as upstream:
+            target = f"openai:{upstream.url}"
+            with open_ledger(one_url) as engine:
+                price = PriceEntry("*", "feature-extraction", target, Price(Decimal(1), None))
+                models.set_entry(engine, price)
+                set_budget(engine, Budget(f"key:{public_part(poor)}", "day", Decimal("0.000000001")))
+            chains = f'[chains.up]\nmodel = "org/model"\ntargets = ["{target}"]\n'
+            with ServerProcess(chains, environment={"HF_GATEWAY_SERVER_DATABASE": one_url}) as process:
+                with process.client() as client:
+                    body = {"input": "x"}
+                    assert client.post("/v1/embeddings", json=body, headers=bearer(rich)).status_code == 200
+                    refused = client.post("/v1/embeddings", json=body, headers=bearer(poor))
+                    assert refused.status_code == 402
+                    assert f"the budget of the key '{public_part(poor)}'" in refused.text
+                process.signal(signal.SIGTERM)
+                assert process.wait() == 0
+        found = [(row["tenant"], row["caller_key"], row["status"]) for row in rows(one_url, kind="request")]
+        assert found == [("acme", public_part(rich), "ok"), ("acme", public_part(poor), "failed")]
+
+    def test_a_second_database_is_not_wanted(self, one_url: str, tmp_path: Path) -> None:
+        other = f"sqlite:///{tmp_path / 'other.sqlite'}"
+        environment = {"HF_GATEWAY_SERVER_DATABASE": one_url, "HF_GATEWAY_LEDGER": other}
+        with pytest.raises(AssertionError, match="are in one database"), ServerProcess(CHAINS, environment=environment):
+            pass
+
+    def test_the_command_makes_keys_where_the_server_looks(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        Path("hf-gateway.toml").write_text(
+            f'{CHAINS}[server]\ndatabase = "sqlite:///{tmp_path}/server.sqlite"\n', encoding="utf-8"
+        )
+        assert main(["keys", "create", "--name", "first"]) == 0
+        key = capsys.readouterr().out.strip()
+        with gateway_server(Path("hf-gateway.toml").read_text(encoding="utf-8")) as running, running.client() as client:
+            assert client.get("/v1/models").status_code == 401
+            assert client.get("/v1/models", headers=bearer(key)).status_code == 200
+
+
 class TestTokens:
     @pytest.fixture
     def issuer(self) -> Iterator[FakeIssuer]:
@@ -611,7 +720,7 @@ class TestTokens:
             for route in ROUTES:
                 if route.scope == PUBLIC:
                     continue
-                token = issuer.token(scope=" ".join(without(route.scope)))
+                token = issuer.token(scope=" ".join(others_of(route)))
                 answer = client.request(route.method, path_of(route), content=b"{}", headers=bearer(token))
                 assert answer.status_code == 403, route.path
 
@@ -704,6 +813,29 @@ class TestBrowser:
             for route in ROUTES:
                 answer = client.request(route.method, path_of(route), content=b"{}", headers={"host": "evil.example"})
                 assert answer.status_code == 403, route.path
+
+
+def test_a_reload_puts_origins_and_issuers_in_force_or_nothing(one_url: str) -> None:
+    admin = make_key(one_url)
+    listed = {"origin": "https://app.example.org"}
+    with (
+        FakeIssuer() as issuer,
+        gateway_server(CHAINS, database=one_url) as running,
+        running.client(headers=bearer(admin)) as client,
+    ):
+        token = bearer(issuer.token())
+        file = Path("hf-gateway.toml")
+        jwt = f'[server.jwt."{issuer.url}"]\naudience = ["{AUDIENCE}"]\njwks_url = "{issuer.url}{JWKS}"\n'
+        origins = '[server]\ncors_origins = ["https://app.example.org"]\n'
+        for text, status in (
+            (CHAINS, 403),
+            (CHAINS + origins + jwt, 200),
+            (CHAINS + "[server]\ncors_origins = ['x']", 200),
+        ):
+            file.write_text(text, encoding="utf-8")
+            assert client.post("/admin/reload").status_code == (422 if "'x'" in text else 200)
+            assert client.get("/v1/models", headers=listed).status_code == status
+            assert client.get("/v1/models", headers=token).status_code == (401 if status == 403 else 200)
 
 
 def test_an_authenticated_server_imports_no_jwt_package(one_url: str) -> None:

@@ -12,6 +12,7 @@ from hf_gateway.errors import ConfigError
 from hf_gateway.ledger.budget import KEY_BUDGET, Budget
 from hf_gateway.server.access.caller import ANONYMOUS_SCOPES, SCOPES
 from hf_gateway.server.access.rights import KeyRights
+from hf_gateway.settings.server import ServerSettings
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -48,7 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             command.add_argument(
                 "--grace", metavar="TIME", help="accept the old key too for this time, such as 1h or 7d (0s)"
             )
-        command.add_argument("--database", metavar="URL", help="URL of the server's database (HF_GATEWAY_LEDGER)")
+        command.add_argument("--config", metavar="FILE", help="the hf-gateway.toml that the server reads")
+        command.add_argument("--database", metavar="URL", help="URL of the server's database ([server] database)")
         command.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -84,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
             "ID is the public part of a key: the 12 characters between hfg_ and the next _. What was given is not "
             "repeated here, as it may be a whole key: keys do not belong on the command line"
         )
-    with database(arguments.database) as engine:
+    with database(arguments.database or ServerSettings.load(arguments.config).database) as engine:
         action = {"create": _create, "list": _list, "change": _change, "rotate": _rotate, "revoke": _revoke}
         return action[arguments.action](engine, arguments)
 

@@ -19,7 +19,7 @@ from hf_gateway.server.access.setting_checks import refuse_wrong_access
 from hf_gateway.server.dispatch.chains import ChainTable
 from hf_gateway.server.dispatch.lifecycle import Reloader
 from hf_gateway.server.dispatch.middleware import GatewayMiddleware
-from hf_gateway.server.dispatch.origin_guard import OriginGuard
+from hf_gateway.server.dispatch.origin_guard import check_origin
 from hf_gateway.server.dispatch.routing import Route, RouteTable
 from hf_gateway.server.dispatch.state import ServerState
 from hf_gateway.server.surfaces import (
@@ -84,30 +84,29 @@ def build_state(
     """
     refuse_wrong_access(settings, config)
     database = ServerDatabase(settings.database)
-    authenticator = _authenticator(settings, database)
+    authenticator, origins = build_access(settings, database)
     chains, table = ChainTable.build(settings, config), RouteTable(routes)
-    state = ServerState(settings, chains, table, database, authenticator, config, flags=flags or {})
-    state.guards.append(_origin_guard(settings))
+    state = ServerState(settings, chains, table, database, authenticator, origins, config, flags=flags or {})
+    state.guards.append(check_origin)
     state.reloader = Reloader(state)
-    state.on_reload.append(lambda changed: functools.partial(_replace_guard, state, _origin_guard(changed)))
+    state.on_reload.append(lambda changed: functools.partial(_replace_access, state, *build_access(changed, database)))
     return state
 
 
-def _origin_guard(settings: ServerSettings) -> OriginGuard:
-    rules = OriginRules(
-        cors_origins=settings.cors_origins,
-        allowed_hosts=settings.allowed_hosts,
-        trusted_proxies=settings.trusted_proxies,
-    )
-    return OriginGuard(rules, insecure=settings.insecure_no_auth)
+def _replace_access(state: ServerState, authenticator: KeyAuthenticator, origins: OriginRules) -> None:
+    state.authenticator, state.origins = authenticator, origins
 
 
-def _replace_guard(state: ServerState, guard: OriginGuard) -> None:
-    state.guards[0] = guard
+def build_access(settings: ServerSettings, database: ServerDatabase) -> tuple[KeyAuthenticator, OriginRules]:
+    """Build what finds callers, after a look for keys, and the rules about where requests may come from.
 
+    Args:
+        settings: of the server.
+        database: the server's.
 
-def _authenticator(settings: ServerSettings, database: ServerDatabase) -> KeyAuthenticator:
-    """Return what finds callers, after a look for keys. Raises ConfigError if the database cannot be used."""
+    Raises:
+        ConfigError: a setting is invalid, or the database cannot be used.
+    """
     tokens = None
     if settings.jwt:
         from hf_gateway.server.access.jwt import TokenVerifier
@@ -115,7 +114,12 @@ def _authenticator(settings: ServerSettings, database: ServerDatabase) -> KeyAut
         tokens = TokenVerifier(settings.jwt)
     authenticator = KeyAuthenticator(database, tokens)
     database.at_start(authenticator.check_keys)
-    return authenticator
+    origins = OriginRules(
+        cors_origins=settings.cors_origins,
+        allowed_hosts=settings.allowed_hosts,
+        trusted_proxies=settings.trusted_proxies,
+    )
+    return authenticator, origins
 
 
 def create_app(settings: ServerSettings | None = None, config: str | None = None) -> FastAPI:

@@ -39,6 +39,11 @@ class Caller:
         """Return whether the caller has a scope."""
         return scope == PUBLIC or scope in self.scopes
 
+    @property
+    def sees_all(self) -> bool:
+        """Whether what concerns all tenants and chains may be shown to the caller."""
+        return self.tenant is None and self.chains is None
+
     def may_use(self, chain: str) -> bool:
         """Return whether the caller may use a chain, by its name."""
         return self.chains is None or chain in self.chains

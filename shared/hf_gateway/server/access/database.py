@@ -27,13 +27,19 @@ class ServerDatabase:
     """The database of one server process, used in threads; connected to at the first use."""
 
     def __init__(self, given: str | None = None) -> None:
-        """Choose the database. Raises ConfigError for an invalid URL or a missing package.
+        """Choose the database: the one given, HF_GATEWAY_LEDGER's, or the file in the user's folder.
 
-        Args:
-            given: `[server] database`; by default HF_GATEWAY_LEDGER, or the file in the user's folder.
+        Raises ConfigError for an invalid URL or a missing package, and if HF_GATEWAY_LEDGER names another database: keys,
+        budgets and usage belong together. `given` is `[server] database`.
         """
         self.url = place.choose_url(given, SETTING)
         """Its URL."""
+        other = place.from_environment()
+        if other is not None and other != self.url:
+            raise ConfigError(
+                f"{SETTING} is {place.shown_url(self.url)}, and {place.VARIABLE} names {place.shown_url(other)}: keys, "
+                "budgets and usage are in one database; leave one of the two out"
+            )
         self._engine: sa.Engine | None = None
         self._lock = fork_lock()
         self._threads = ThreadPoolExecutor(_THREADS_COUNT, "hf-gateway-database")

@@ -3,7 +3,7 @@
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from hf_gateway.errors import GatewayError
 from hf_gateway.server import problems
@@ -15,11 +15,15 @@ from hf_gateway.settings.server import ServerSettings
 from hf_gateway.values.result import Result
 
 if TYPE_CHECKING:
+    import sqlalchemy as sa
+
     from hf_gateway.server.dispatch.routing import Route
     from hf_gateway.server.dispatch.state import ServerState
     from hf_gateway.server.dispatch.streams import StreamSender
 
 RawHeaders = list[tuple[bytes, bytes]]
+
+T = TypeVar("T")
 
 JSON = b"application/json"
 TEXT = b"text/plain; charset=utf-8"
@@ -181,7 +185,11 @@ class Call:
         try:
             chain = self.table.find(self.params.get("chain") or model, task, may_open="any-model" in self.caller.scopes)
         except UnknownModel as unknown:
-            raise problems.not_found(unknown.message, "model", "model_not_found") from None
+            # The nearest names may be of chains that this caller does not know of.
+            words = (
+                unknown.message if self.caller.chains is None else f"this key may use no model {(model or '')[:200]!r}"
+            )
+            raise problems.not_found(words, "model", "model_not_found") from None
         return self.use_chain(chain)
 
     def use_chain(self, chain: Chain) -> Chain:
@@ -197,6 +205,27 @@ class Call:
                 raise Problem(400, "target_not_found", unknown.message) from None
         self.chain = chain
         return chain
+
+    async def read_ledger(self, read: "Callable[[sa.Engine], T]") -> T:
+        """Read the ledger or its budgets in a thread: for a caller with a tenant, the rows of this tenant alone.
+
+        Args:
+            read: gets the database, of which it sees what the caller may.
+
+        Raises:
+            Problem: 503 if the database failed.
+        """
+        tenant = self.caller.tenant
+
+        def work(engine: "sa.Engine") -> T:
+            if tenant is None:
+                return read(engine)
+            from hf_gateway.ledger.tenant_reads import check_reader, engine_of_tenant
+
+            check_reader(engine)
+            return read(engine_of_tenant(engine, tenant))
+
+        return await self.state.database.run(work)
 
     def demand_space(self, space_id: str) -> None:
         """Raise Problem 412 if the request demands another vector space than the one that the answer would have."""

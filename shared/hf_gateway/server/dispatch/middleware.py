@@ -104,6 +104,12 @@ class GatewayMiddleware:
             )
             if not route.admits(call.caller):
                 raise call.scope_problem(route.scope)
+            if route.of_all and not call.caller.sees_all:
+                raise Problem(
+                    403,
+                    "not_of_all",
+                    "this route is about all tenants and chains; it needs a key without a tenant and for all chains",
+                )
         if route.request is not None:
             call.body = await self._read_body(headers, receive)
             if not (route.images and image_type(call.body)):

@@ -56,6 +56,8 @@ class Route:
     """Whether the answer may be a stream."""
     media_type: str = "application/json"
     """Type of the answer."""
+    of_all: bool = False
+    """Whether it is about all tenants and chains, so that a caller with a tenant, or with some chains, is refused."""
     statuses: tuple[int, ...] = ()
     """Statuses of its answers beside 200 and those that every route has."""
     other_scopes: tuple[str, ...] = ()

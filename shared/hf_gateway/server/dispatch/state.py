@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_gateway.server.access.authenticator import KeyAuthenticator
 from hf_gateway.server.access.database import ServerDatabase
+from hf_gateway.server.access.origins import OriginRules
 from hf_gateway.server.dispatch.call import Answer, Call
 from hf_gateway.server.dispatch.chains import ChainTable
 from hf_gateway.server.dispatch.metrics import ServerMetrics
@@ -31,6 +32,8 @@ class ServerState:
     """Keys, sessions, the ledger and budgets."""
     authenticator: KeyAuthenticator
     """Finds the caller of a request."""
+    origins: OriginRules
+    """From where requests may come."""
     config: str | None = None
     """The config file; None for the one in force."""
     guards: list[Callable[[Call], Answer | None]] = field(default_factory=list)

@@ -191,9 +191,23 @@ ROUTES = (
         reload,
         "Read the configuration again",
         answer=ReloadAnswer,
+        of_all=True,
         statuses=(409, 422),
     ),
-    Route("GET", "/admin/status", SURFACE, "admin", status, "What the server does now", answer=StatusAnswer),
-    Route("GET", "/admin/in-flight", SURFACE, "admin", in_flight, "The requests under way", answer=UnderWayAnswer),
-    Route("GET", "/admin/health", SURFACE, "admin", health, "Whether the targets answer", answer=HealthAnswer),
+    Route(
+        "GET", "/admin/status", SURFACE, "admin", status, "What the server does now", answer=StatusAnswer, of_all=True
+    ),
+    Route(
+        "GET",
+        "/admin/in-flight",
+        SURFACE,
+        "admin",
+        in_flight,
+        "The requests under way",
+        answer=UnderWayAnswer,
+        of_all=True,
+    ),
+    Route(
+        "GET", "/admin/health", SURFACE, "admin", health, "Whether the targets answer", answer=HealthAnswer, of_all=True
+    ),
 )

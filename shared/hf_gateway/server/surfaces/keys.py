@@ -15,9 +15,9 @@ from hf_gateway.errors import ConfigError
 from hf_gateway.ledger.budget import KEY_BUDGET, Budget, Period
 from hf_gateway.server.access.rights import KeyRights
 from hf_gateway.server.dispatch.call import Answer, Call
-from hf_gateway.server.dispatch.routing import Route, Surface
+from hf_gateway.server.dispatch.routing import Route
 from hf_gateway.server.problems import Problem
-from hf_gateway.server.surfaces.operation import write_problem
+from hf_gateway.server.surfaces.admin import SURFACE
 from hf_gateway.wire.json import dumps
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from hf_gateway.server.access.store import StoredKey
 
-SURFACE = Surface("administration", write_problem, ("/admin/",))
 MAX_GRACE_S = 30 * 86_400
 _NOT_STORED = (b"cache-control", b"no-store")
 

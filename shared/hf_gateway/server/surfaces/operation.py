@@ -81,7 +81,14 @@ ROUTES = (
     ),
     Route("GET", "/version", SURFACE, PUBLIC, version, "The version of the server", answer=Version),
     Route(
-        "GET", "/metrics", SURFACE, "metrics", metrics, "Metrics in Prometheus's text format", media_type="text/plain"
+        "GET",
+        "/metrics",
+        SURFACE,
+        "metrics",
+        metrics,
+        "Metrics in Prometheus's text format",
+        media_type="text/plain",
+        of_all=True,
     ),
     Route("GET", "/openapi.json", SURFACE, PUBLIC, openapi, "This document"),
 )
