@@ -32,6 +32,20 @@ SHAPES: dict[str, dict[str, int]] = {
     "one layer of eight heads": {"layers": 1, "heads": 8, "hidden": 64, "inner": 48},
     "an odd width": {"layers": 2, "heads": 3, "hidden": 33, "inner": 130},
 }
+MODERNBERTS: dict[str, dict[str, Any]] = {
+    "the first token, texts longer than the windows": {"num_hidden_layers": 4, "local_attention": 6},
+    "the mean of the tokens, shifts everywhere": {
+        "num_attention_heads": 4,
+        "hidden_size": 24,
+        "intermediate_size": 9,
+        "classifier_pooling": "mean",
+        "classifier_bias": True,
+        "classifier_activation": "silu",
+        "norm_bias": True,
+        "norm_eps": 1e-3,
+    },
+}
+"""Their heads need an even number of values."""
 NAMES = {
     "layers": "num_hidden_layers",
     "heads": "num_attention_heads",
@@ -106,9 +120,42 @@ def test_a_reranker_of_a_family_in_any_shape_has_the_scores_of_a_cross_encoder(
             assert scores(folder, engine, query) == close_to(expected), engine
 
 
+@pytest.mark.parametrize("shape", MODERNBERTS)
+def test_a_modernbert_has_the_scores_of_a_cross_encoder_and_the_labels_of_transformers(
+    shape: str, tmp_path: Path
+) -> None:
+    folder = reranker(tmp_path / "pairs", "modernbert", seed=5, **MODERNBERTS[shape])
+    model = reference(folder)
+    for query in (QUERY, LONG):
+        expected = logits(model, query)
+        for engine in GRAPHS:
+            assert scores(folder, engine, query) == close_to(expected), engine
+    labelled = text_classifier(tmp_path / "labels", "modernbert", seed=6, **MODERNBERTS[shape])
+    assert_labels_of_pipeline(labelled)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"classifier_pooling": "max"}, "classifier_pooling='max', which is not one of cls, mean"),
+        ({"classifier_activation": "leaky_relu"}, "classifier_activation='leaky_relu', which is not one of gelu"),
+        ({"classifier_bias": True}, "the tensor 'head.dense.bias' is missing"),
+    ],
+)
+def test_a_setting_of_modernberts_head_that_is_not_known_is_refused_by_name(
+    changes: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    folder = reranker(tmp_path / "made", "modernbert")
+    change(folder / "config.json", **changes)
+    assert reason in str(build_refusal(folder, build_labelled))
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_classifier_of_a_family_has_the_labels_of_transformers_pipeline(family: str, tmp_path: Path) -> None:
-    folder = text_classifier(tmp_path / "made", family, seed=6, **sizes(family, "an odd width"))
+    assert_labels_of_pipeline(text_classifier(tmp_path / "made", family, seed=6, **sizes(family, "an odd width")))
+
+
+def assert_labels_of_pipeline(folder: Path) -> None:
     pipeline = transformers.pipeline("text-classification", model=str(folder))
     short = [text for text in TEXTS if len(text) < 60]
     expected = [[(each["label"], each["score"]) for each in pipeline(text, top_k=None)] for text in short]

@@ -21,7 +21,10 @@ def text_classifier(
     model_max_length: int | None = None,
     **config: Any,
 ) -> Path:
-    """Save a model that labels texts of 64 tokens at most; returns its folder. With one label it is a reranker."""
+    """Save a model that labels texts of 64 tokens at most; returns its folder. With one label it is a reranker.
+
+    family: one of FAMILIES, or "modernbert", whose heads have to have an even number of values.
+    """
     import torch
     import transformers
 
@@ -29,7 +32,7 @@ def text_classifier(
     kind = "xlm-roberta" if family == "camembert" else family
     made = tokenizer(kind, folder.with_name(f"{folder.name}-raw"), model_max_length=model_max_length)
     # In RoBERTa's family positions begin after that of the padding.
-    positions = MAX_TOKENS + (0 if family in ("bert", "distilbert") else made.pad_token_id + 1)
+    positions = MAX_TOKENS + (0 if family in ("bert", "distilbert", "modernbert") else made.pad_token_id + 1)
     usual: dict[str, Any] = {
         "hidden_size": 32,
         "num_hidden_layers": 2,
@@ -45,6 +48,7 @@ def text_classifier(
         "xlm-roberta": (transformers.XLMRobertaConfig, transformers.XLMRobertaForSequenceClassification),
         "camembert": (transformers.CamembertConfig, transformers.CamembertForSequenceClassification),
         "mpnet": (transformers.MPNetConfig, transformers.MPNetForSequenceClassification),
+        "modernbert": (transformers.ModernBertConfig, transformers.ModernBertForSequenceClassification),
     }
     configuration, network = kinds[family]
     built = network(
@@ -94,7 +98,8 @@ def _saved(network: Any, preparing: Any, folder: Path) -> Path:
     logging.disable_progress_bar()
     with torch.no_grad():
         for name, tensor in network.named_parameters():
-            if name.startswith(("classifier", "pre_classifier")):  # otherwise all labels score alike
+            # Otherwise all labels score alike, and leaving a norm out would not show.
+            if name.startswith(("classifier", "pre_classifier", "head.")):
                 tensor.normal_(0.0, 1.0)
     network.eval().save_pretrained(folder)
     preparing.save_pretrained(folder)

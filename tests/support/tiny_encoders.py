@@ -108,8 +108,12 @@ def _byte_level_tokenizer(family: str, settings: Mapping[str, Any]) -> Any:
         [_TEXT], trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=letters)
     )
     tokens = [(token, trained.token_to_id(token)) for token in special if token in around]
-    trained.post_processor = processors.TemplateProcessing(single=around, special_tokens=tokens)
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=trained, **{**names, **settings})
+    pair = around.replace("$A", "$A [SEP] $B") if "[SEP]" in around else "$A $B"
+    trained.post_processor = processors.TemplateProcessing(single=around, pair=pair, special_tokens=tokens)
+    inputs = ["input_ids", "attention_mask"]
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=trained, model_input_names=inputs, **{**names, **settings}
+    )
 
 
 def _gemma_tokenizer(settings: Mapping[str, Any]) -> Any:

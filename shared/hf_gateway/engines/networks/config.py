@@ -123,6 +123,21 @@ class Config:
             raise EngineFailed(f"its config.json has {unknown[0]!r:.60} in {name}, which is not supported here")
         return tuple(value)
 
+    def choice(self, name: str, choices: tuple[str, ...]) -> str:
+        """Return one of several names.
+
+        Args:
+            name: of the setting.
+            choices: the names that are known, the default first.
+
+        Raises:
+            EngineFailed: anything else.
+        """
+        value = self.values.get(name, choices[0])
+        if not isinstance(value, str) or value not in choices:
+            raise EngineFailed(f"its config.json has {name}={value!r:.60}, which is not one of {', '.join(choices)}")
+        return value
+
     def activation(self, name: str, default: str = "gelu") -> Activation:
         """Return the activation function that a setting names.
 

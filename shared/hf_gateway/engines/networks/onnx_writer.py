@@ -114,6 +114,20 @@ class OnnxWriter:
         """Return the vector of each text's first token, (r, d), of (r, t, d)."""
         return self._node("Gather", [value, self._integers(0)], axis=1)
 
+    def mean_of_tokens(self, value: str, mask: str) -> str:
+        """Return the mean of the vectors of each text's tokens, (r, d), without the padding.
+
+        Args:
+            value: (r, t, d).
+            mask: (r, t).
+        """
+        kept = self._node("Unsqueeze", [self._node("Cast", [mask], to=_FLOAT), self._integers([2])])
+        whole, count = (
+            self._node("ReduceSum", [each, self._integers([1])], keepdims=0)
+            for each in (self._node("Mul", [value, kept]), kept)
+        )
+        return self._node("Div", [whole, count])
+
     def add(self, one: str, other: str) -> str:
         """Add, with broadcasting.
 

@@ -74,6 +74,17 @@ class OpenVinoWriter:
         """Return the vector of each text's first token, (r, d), of (r, t, d)."""
         return self._op.gather(value, self._op.constant(0, self._ov.Type.i64), self._integers([1]))
 
+    def mean_of_tokens(self, value: Any, mask: Any) -> Any:
+        """Return the mean of the vectors of each text's tokens, (r, d), without the padding.
+
+        Args:
+            value: (r, t, d).
+            mask: (r, t).
+        """
+        op, axis = self._op, self._integers([1])
+        kept = op.unsqueeze(op.convert(mask, "f32"), self._integers([2]))
+        return op.divide(op.reduce_sum(op.multiply(value, kept), axis), op.reduce_sum(kept, axis))
+
     def add(self, one: Any, other: Any) -> Any:
         """Add, with broadcasting.
 

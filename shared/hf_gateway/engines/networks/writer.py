@@ -43,6 +43,14 @@ class Writer(Protocol):
     def first_token(self, value: Node) -> Node:
         """Return the vector of each text's first token, (r, d), of (r, t, d)."""
 
+    def mean_of_tokens(self, value: Node, mask: Node) -> Node:
+        """Return the mean of the vectors of each text's tokens, (r, d), without the padding.
+
+        Args:
+            value: (r, t, d).
+            mask: (r, t).
+        """
+
     def add(self, one: Node, other: Node) -> Node:
         """Add, with broadcasting.
 
