@@ -27,6 +27,8 @@ from hf_gateway.server.surfaces import (
     guide_a,
     huggingface,
     keys,
+    ollama,
+    ollama_chat,
     openai,
     openai_chat,
     openai_completions,
@@ -53,6 +55,8 @@ ROUTES: tuple[Route, ...] = (
     *tei.ROUTES,
     *huggingface.ROUTES,
     *guide_a.ROUTES,
+    *ollama.ROUTES,
+    *ollama_chat.ROUTES,
 )
 """The route table: the rows of every surface."""
 _NO_TELEMETRY: Any = {

@@ -13,8 +13,9 @@ from hf_gateway.wire.fields import count_of, object_of, text_of
 from hf_gateway.wire.http import get, post_json, read_json, read_vectors, server_identity
 from hf_gateway.wire.rows import rows_of
 
-# llama.cpp's numbers; 0 is no pooling, and 4 a reranker's.
-_POOLING = {1: "mean", 2: "cls", 3: "lasttoken"}
+POOLING_NUMBERS = {"mean": 1, "cls": 2, "lasttoken": 3}
+"""llama.cpp's numbers of poolings; 0 is no pooling, and 4 a reranker's."""
+_POOLING = {number: name for name, number in POOLING_NUMBERS.items()}
 _FLOATS = ("f16", "f32", "bf16")
 # The last layer of a model decides; the later keys are those of models without a layer after the pooling.
 _DIMENSION = ("embedding_length_out", "dense_3_feat_out", "dense_2_feat_out", "embedding_length")
