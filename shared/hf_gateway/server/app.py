@@ -25,6 +25,7 @@ from hf_gateway.server.dispatch.state import ServerState
 from hf_gateway.server.surfaces import (
     admin,
     guide_a,
+    guide_b,
     huggingface,
     keys,
     ollama,
@@ -57,6 +58,7 @@ ROUTES: tuple[Route, ...] = (
     *guide_a.ROUTES,
     *ollama.ROUTES,
     *ollama_chat.ROUTES,
+    *guide_b.ROUTES,
 )
 """The route table: the rows of every surface."""
 _NO_TELEMETRY: Any = {

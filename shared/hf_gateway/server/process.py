@@ -156,8 +156,11 @@ def serve(settings: ServerSettings, config: str | None = None, flags: Mapping[st
         server = GatewayServer(uvicorn_config(app_of(state), settings), state)
         server.catch_reload()
         _announce(state, shown_address(listening))
+        if config is not None:
+            # Workers read it, and the ledger takes the prices of the file in force.
+            os.environ["HF_GATEWAY_CONFIG"] = config
         if settings.workers > 1:
-            return _serve_in_workers(settings, config, listening)
+            return _serve_in_workers(settings, listening)
         enable_watchers(state)
         server.run(sockets=[listening])
     return 0
@@ -183,13 +186,11 @@ def _holds_model(target: Target) -> bool:
     return kind.in_process and kind.needs_model
 
 
-def _serve_in_workers(settings: ServerSettings, config: str | None, listening: socket.socket) -> int:
+def _serve_in_workers(settings: ServerSettings, listening: socket.socket) -> int:
     from uvicorn.supervisors import Multiprocess
 
     for name in _FOR_WORKERS:
         os.environ[f"{PREFIX}{name.upper()}"] = str(getattr(settings, name))
-    if config is not None:
-        os.environ["HF_GATEWAY_CONFIG"] = config
     made = uvicorn_config("hf_gateway.server:app", settings)
     # A folder of this server alone: one that two servers share is wiped by the second one's start.
     with tempfile.TemporaryDirectory(prefix="hf-gateway-metrics-") as folder:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from hf_gateway.server.access.authenticator import KeyAuthenticator
@@ -12,9 +13,11 @@ from hf_gateway.server.dispatch.call import Answer, Call
 from hf_gateway.server.dispatch.chains import ChainTable
 from hf_gateway.server.dispatch.metrics import ServerMetrics
 from hf_gateway.server.dispatch.routing import RouteTable
+from hf_gateway.settings.config_file import router_url
 from hf_gateway.settings.server import ServerSettings
 
 if TYPE_CHECKING:
+    from hf_gateway.ledger.models import PriceBook
     from hf_gateway.server.dispatch.lifecycle import Reloader
 
 
@@ -60,6 +63,13 @@ class ServerState:
     """When it was built, in seconds since the epoch."""
     draining: bool = False
     """Whether the server is about to end: it accepts nothing new."""
+
+    @cached_property
+    def price_book(self) -> "PriceBook":
+        """The prices of the database, by which the ledger costs calls; blocks at the first use."""
+        from hf_gateway.ledger.models import PriceBook
+
+        return PriceBook(self.database.engine(), router_url())
 
     @property
     def ready(self) -> bool:
