@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import time
 
 import httpx
@@ -125,6 +126,33 @@ def test_a_wrong_flag_is_wrong_usage(flags: tuple[str, ...], words: str, capsys:
 
     assert main(["serve", *flags]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken_is_wrong_usage_that_names_another_way(
+    server: RunningServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from hf_gateway.cli import main
+
+    address = server.url.removeprefix("http://")
+    assert main(["serve", "--addr", address]) == 2
+    written = capsys.readouterr().err
+    assert f"cannot listen at {address}: " in written
+    assert "give another --port (0 for a free one)" in written
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/embed"])
+def test_an_error_shows_no_address_of_a_target_not_even_what_its_name_resolves_to(host: str, path: str) -> None:
+    with socket.socket() as taken:
+        # Bound, and not listening: whoever connects is refused.
+        taken.bind(("127.0.0.1", 0))
+        port = str(taken.getsockname()[1])
+        chain = f'[chains.docs]\nmodel = "owner/model"\ntargets = ["openai:http://{host}:{port}"]\nmax_retries = 0\n'
+        with gateway_server(chain) as running, running.client() as client:
+            answer = client.post(path, json={"input": "a", "inputs": "a"})
+    assert answer.status_code == 502
+    assert "no connection to openai:owner/model" in answer.text
+    assert [part for part in (host, "127.0.0.1", "::1", port) if part in answer.text] == []
 
 
 def value_of(metrics: str, name: str, **labels: str) -> float:

@@ -1,6 +1,7 @@
 """Running the application: uvicorn with its settings, one process or several, and how it ends."""
 
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -125,7 +126,10 @@ def bound_socket(host: str, port: int) -> socket.socket:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
     except OSError as error:
-        raise ConfigError(f"cannot listen at {host}:{port}: {error.strerror or error}") from None
+        words = f"cannot listen at {host}:{port}: {error.strerror or error}"
+        if error.errno == errno.EADDRINUSE:
+            words += "; end what listens there, or give another --port (0 for a free one)"
+        raise ConfigError(words) from None
     listening.set_inheritable(True)
     return listening
 

@@ -5,6 +5,7 @@ whole. So a request that began with one table ends with it, and breakers, budget
 """
 
 import os
+import re
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ from hf_gateway.values.vector_space import VectorSpace, canonical
 MAX_VARIANTS_COUNT = 16
 """How many variants of one chain are kept: with one of its targets alone, or with shorter vectors."""
 _LATEST = ":latest"
+_ADDRESS = re.compile(r" ?\('[0-9A-Fa-f.:%\w]+', \d+(?:, \d+, \d+)?\)")
+"""An address as asyncio writes it where it cannot connect, such as `('127.0.0.1', 8080)`: of a name, what it resolves to."""
 
 
 class UnknownModel(Exception):
@@ -99,7 +102,7 @@ class Chain:
             if target.url is not None:
                 name = self.labels[target.label]
                 text = text.replace(target.url, name).replace(target.url.partition("://")[2].partition("/")[0], name)
-        return text
+        return _ADDRESS.sub("", text)
 
     def with_target(self, name: str) -> "Chain":
         """Return the chain with one of its targets alone. Raises UnknownModel for a name that it has not.
