@@ -36,7 +36,7 @@ FLOORS = (
     ("gateway",),
     ("vector_gateway",),
     tuple(f"tasks/{path.parent.name}" for path in sorted(PACKAGES["hf_gateway"].glob("tasks/*/gateway.py"))),
-    ("verification", "configuration", "framework_base", "testing", "cache"),
+    ("verification", "configuration", "retrieval", "framework_base", "testing", "cache"),
     ("langchain_hf_gateway", "llamaindex_hf_gateway", "clients"),
     ("server",),
     ("cli",),

@@ -15,6 +15,7 @@ COMMANDS = {
     "quickstart": "index documents and query them, through LangChain and LlamaIndex",
     "doctor": "check every target: whether it needs a key and has one, whether it answers, and what to do",
     "chat": "ask a model, and show the answer as it arrives and which target gave it",
+    "index": "make an index of the passages of files, for retrieval by the server",
     "verify": "check whether the targets of a chain are one vector space, and if not, what differs",
     "embed": "embed texts, one JSON object per line",
     "rerank": "sort the lines of a file by how well they answer a query",

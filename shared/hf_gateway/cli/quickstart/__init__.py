@@ -12,15 +12,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
+from hf_gateway.cli.documents import SUFFIXES, DocumentReader
 from hf_gateway.cli.output import console, literal, print_json
-from hf_gateway.cli.quickstart.documents import SUFFIXES, DocumentReader
-from hf_gateway.engines import token_count
-from hf_gateway.errors import InvalidRequest, visible
+from hf_gateway.cli.splitting import Source, Split, ready_chain
+from hf_gateway.errors import InvalidRequest
 from hf_gateway.gateway import Gateway
 from hf_gateway.runtime.progress_bar import ShowProgress, progress_bar
 from hf_gateway.tasks.embedding.gateway import EmbeddingGateway
 from hf_gateway.values.embedding import EmbedResult
-from hf_gateway.values.kinds import kind_of
 from hf_gateway.values.logs import logger
 from hf_gateway.values.wording import quantity
 
@@ -30,17 +29,6 @@ PASSAGES = 3
 """Number of passages that are shown for a question."""
 SHOWN_CHARS = 110
 """Characters of a passage that are shown."""
-MAX_PIECE_TOKENS = 256
-"""Maximum tokens of a piece, special tokens included; fewer if the model's limit is lower."""
-MARKING_TOKENS = 2
-"""Special tokens that models put before and after a text."""
-OVERLAP_TOKENS = 25
-"""Tokens of a piece that the next one repeats."""
-ESTIMATED_BYTES_PER_TOKEN = 3
-"""Bytes of UTF-8 per token if the model's tokenizer is not on this machine: those of a CJK character, fewer than a
-token of English has.
-"""
-
 log = logger(__name__)
 
 
@@ -54,10 +42,6 @@ class Passage:
     """Name of the document."""
     text: str
     """The piece, in one line."""
-
-
-Source = tuple[str, str]
-"""The name of a document, and its text or a piece of it."""
 
 
 class FrameworkIndex(Protocol):
@@ -99,18 +83,6 @@ class FrameworkIndex(Protocol):
         """
 
 
-@dataclasses.dataclass(frozen=True)
-class Split:
-    """How documents are split into pieces."""
-
-    max_tokens: int
-    """Maximum tokens of a piece."""
-    tokens: Callable[[str], list[int]]
-    """Returns the token ids of a text."""
-    exact: bool
-    """Whether the model's own tokenizer is used; otherwise it is an estimate."""
-
-
 INDEXES = {name: f"hf_gateway.cli.quickstart.{name}_index" for name in ("langchain", "llamaindex")}
 """Modules with a class `Index`, each of which imports its framework."""
 CORES = {"langchain": "langchain_core", "llamaindex": "llama_index"}
@@ -139,7 +111,7 @@ def run(arguments: argparse.Namespace) -> int:
     results = []
     reader = DocumentReader(arguments.path)
     documents = [(document.source, document.text) for document in reader.documents()]
-    for line in _account(reader):
+    for line in reader.account():
         sys.stderr.write(line + "\n")
     if not documents:
         raise InvalidRequest(
@@ -165,16 +137,6 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _account(reader: DocumentReader) -> Iterator[str]:
-    """Yield a line for each text that is missing, or may be read wrongly, and a count where there are several."""
-    for name, reason in reader.skipped.items():
-        yield f"skipped: {visible(name)}: {visible(reason)}"
-    if len(reader.skipped) > 1:
-        yield f"skipped: {len(reader.skipped)} in all"
-    for name, encoding in reader.guessed.items():
-        yield f"read as {encoding}, since it is not UTF-8: {visible(name)}"
-
-
 @contextlib.contextmanager
 def _ready(arguments: argparse.Namespace, question: str, share: bool) -> Iterator[tuple[EmbeddingGateway, Split]]:
     """Yield a chain whose model is loaded, and how documents are cut for it.
@@ -184,43 +146,11 @@ def _ready(arguments: argparse.Namespace, question: str, share: bool) -> Iterato
         question: is embedded to load the model.
         share: whether vectors are kept until the end, for a second framework with the same pieces.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        yield from _chains(arguments, question, Path(folder, "vectors.sqlite") if share else None)
-
-
-def _chains(
-    arguments: argparse.Namespace, question: str, cache: Path | None
-) -> Iterator[tuple[EmbeddingGateway, Split]]:
     model, targets = arguments.model or DEFAULT_MODEL, arguments.targets
-    with Gateway(model, targets, cache=cache) as gateway:
-        gateway.embed([question], role="query")  # downloads the model's files with its tokenizer
-        split = _split_for(gateway)
-        if split.exact:
-            yield gateway, split
-            return
-    if any(kind_of(target.kind).has_model for target in gateway.targets):
-        sys.stderr.write(
-            f"the tokenizer of {visible(gateway.space.model)} is not on this machine: pieces are cut by an estimate, and "
-            "text beyond the model's limit is cut off\n"
-        )
-    with Gateway(model, targets, truncate=True, cache=cache) as gateway:
-        yield gateway, split
-
-
-def _split_for(gateway: EmbeddingGateway) -> Split:
-    space = gateway.space
-
-    def encode(text: str) -> list[int] | None:
-        return token_count.encode_text(text, space.model, space.revision)
-
-    def estimate(text: str) -> list[int]:
-        return list(range(-(-len(text.encode()) // ESTIMATED_BYTES_PER_TOKEN)))
-
-    prompt = space.document_prompt or ""
-    exact = encode(prompt) is not None
-    tokens = (lambda text: encode(text) or []) if exact else estimate
-    most = min(space.max_tokens or MAX_PIECE_TOKENS, MAX_PIECE_TOKENS) - MARKING_TOKENS - len(tokens(prompt))
-    return Split(max(most, 1), tokens, exact)
+    with tempfile.TemporaryDirectory() as folder:
+        cache = Path(folder, "vectors.sqlite") if share else None
+        with ready_chain(lambda truncate: Gateway(model, targets, cache=cache, truncate=truncate), question) as ready:
+            yield ready
 
 
 def _frameworks(asked: str | None) -> list[str]:
@@ -232,7 +162,7 @@ def _frameworks(asked: str | None) -> list[str]:
 
 
 def _split_documents(index: FrameworkIndex, documents: Sequence[Source], split: Split) -> list[Source]:
-    return index.split(documents, split.max_tokens, min(OVERLAP_TOKENS, split.max_tokens // 4), split.tokens)
+    return index.split(documents, split.max_tokens, split.overlap, split.tokens)
 
 
 def _query(

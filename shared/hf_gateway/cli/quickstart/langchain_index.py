@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from langchain_core.documents import Document
 from langchain_core.vectorstores import InMemoryVectorStore
 
+from hf_gateway.cli.splitting import split_documents
 from hf_gateway.runtime.progress_bar import ShowProgress
 from hf_gateway.tasks.embedding.gateway import EmbeddingGateway
 from langchain_hf_gateway.embeddings import HFGatewayEmbeddings
@@ -36,17 +37,7 @@ class Index:
         Raises:
             ImportError: the splitter is not installed; with the `pip install` line.
         """
-        try:
-            from langchain_text_splitters import RecursiveCharacterTextSplitter
-        except ImportError:
-            raise ImportError(
-                "splitting documents needs langchain-text-splitters: pip install 'hf-gateway[loaders]'"
-            ) from None
-        splitter = RecursiveCharacterTextSplitter(
-            chunk_size=max_tokens, chunk_overlap=overlap, length_function=lambda text: len(tokens(text))
-        )
-        pieces = splitter.split_documents(_document(*each) for each in documents)
-        return [(piece.metadata["source"], piece.page_content) for piece in pieces]
+        return split_documents(documents, max_tokens, overlap, tokens)
 
     def build(self, pieces: Sequence[tuple[str, str]], show: ShowProgress | None) -> None:
         """Embed and index pieces, and show how many are done.

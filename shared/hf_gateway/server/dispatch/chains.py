@@ -18,6 +18,7 @@ from hf_gateway.gateway import Gateway
 from hf_gateway.keys.policy import KeyPolicyOverrides
 from hf_gateway.ledger.file_prices import read_file_prices
 from hf_gateway.ledger.prices import Prices
+from hf_gateway.server.dispatch.indexes import ServedIndex, open_indexes
 from hf_gateway.settings.base import NamedSettings
 from hf_gateway.settings.config_file import key_policy_overrides
 from hf_gateway.settings.server import OpenModels, ServerSettings
@@ -163,13 +164,16 @@ class ChainTable:
         rules: KeyPolicyOverrides = KeyPolicyOverrides(),
         prices: Prices = Prices(),
     ) -> None:
-        """Order them.
+        """Order them, and open the indexes that they embed for.
 
         Args:
             chains: with different names.
             settings: with aliases and defaults, which name these chains, and the targets of open models.
             rules: the owner's rules about keys, by which the gateways were built.
             prices: of the configuration.
+
+        Raises:
+            ConfigError: an index cannot be opened, or is of a space that no chain has.
         """
         self.chains = tuple(chains)
         self.rules = rules
@@ -182,6 +186,9 @@ class ChainTable:
         self._aliases = settings.aliases
         self._defaults = settings.defaults
         self._found: dict[tuple[str | None, str], Chain] = {}
+        default = self._defaults.get("embedding")
+        embedding = sorted(self.of_task("embedding"), key=lambda chain: chain.name != default)
+        self.indexes: Mapping[str, ServedIndex] = open_indexes(settings.indexes, embedding)
 
     @classmethod
     def build(

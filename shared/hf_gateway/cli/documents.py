@@ -1,4 +1,4 @@
-"""Documents for `hf-gateway quickstart`: files of a folder as text. What cannot be read is skipped, and said by name."""
+"""Documents for `hf-gateway quickstart` and `hf-gateway index`: files as text. What cannot be read is skipped and named."""
 
 import codecs
 import os
@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
+
+from hf_gateway.errors import visible
 
 T = TypeVar("T")
 
@@ -56,6 +58,15 @@ class DocumentReader:
 
             return [Document(name, text) for name, text in topics.items()]
         return [document for file in self._files(self.path) for document in self._read(file)]
+
+    def account(self) -> Iterator[str]:
+        """Yield a line for each text that is missing, or may be read wrongly, and a count where there are several."""
+        for name, reason in self.skipped.items():
+            yield f"skipped: {visible(name)}: {visible(reason)}"
+        if len(self.skipped) > 1:
+            yield f"skipped: {len(self.skipped)} in all"
+        for name, encoding in self.guessed.items():
+            yield f"read as {encoding}, since it is not UTF-8: {visible(name)}"
 
     def _files(self, path: Path) -> Iterator[Path]:
         if path.is_file():
