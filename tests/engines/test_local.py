@@ -246,6 +246,19 @@ def test_saved_prompts_pooling_length_and_missing_normalisation_are_respected(ti
     assert abs(math.sqrt(sum(value * value for value in query)) - 1) > 0.01
 
 
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime", "torch"])
+def test_a_model_with_a_prompt_for_each_role_embeds_where_long_texts_are_cut(tiny: Path, engine: str) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    gateway = Gateway(str(tiny), [Target("local", options={"engine": engine, "dtype": "fp32"})], truncate=True)
+    reference = SentenceTransformer(str(tiny), device="cpu")
+    long = "abc " * 20
+    assert gateway.embed([long], role="query").vectors[0] == pytest.approx(
+        reference.encode_query(long).tolist(), abs=1e-5
+    )
+    assert gateway.embed([long]).vectors[0] == pytest.approx(reference.encode_document(long).tolist(), abs=1e-5)
+
+
 def test_a_model_with_another_way_for_each_role_takes_it(tiny: Path, tmp_path: Path) -> None:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.base.modules import Router

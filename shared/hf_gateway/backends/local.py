@@ -145,6 +145,11 @@ class LocalVectors(LocalAbility[VectorEngineT], VectorAbility):
         """Always True: the model's own files make the vectors."""
         return True
 
+    @property
+    def mixes_roles(self) -> bool:
+        """Always False: an engine puts the prompt of the request's role before all its texts."""
+        return False
+
     def prepare(self) -> None:
         """Read the model's description; and find a key, if there is something to download."""
         self.model_space()

@@ -23,11 +23,6 @@ class LocalSparse(LocalVectors[SparseEngine], SparseAbility):
         if named is not None and engine_order(self.target.options, cuda=False) != (ENGINE,):
             raise ConfigError(f"target {self.target.label!r}: sparse models run on torch, not on {named}")
 
-    @property
-    def mixes_roles(self) -> bool:
-        """Always False: a request is of one role."""
-        return False
-
     def probe(self) -> Effects:
         """Look for the model and the engine, and ask the Hub about a missing model; loads and downloads nothing."""
         runs = f", on {self._engine.device} by {self._engine.name}" if self._engine is not None else ""
