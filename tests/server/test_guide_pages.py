@@ -65,7 +65,7 @@ def test_a_curl_line_answers_as_the_page_shows(
 
 
 def test_each_route_of_the_guides_is_shown() -> None:
-    from hf_gateway.server.surfaces import guide_a, guide_b, guide_c
+    from hf_gateway.server.surfaces import guide_a, guide_a_reason, guide_b, guide_c
 
-    paths = {route.path for route in (*guide_a.ROUTES, *guide_b.ROUTES, *guide_c.ROUTES)}
+    paths = {route.path for route in (*guide_a.ROUTES, *guide_a_reason.ROUTES, *guide_b.ROUTES, *guide_c.ROUTES)}
     assert {command.split("http://127.0.0.1:8080")[1].split()[0] for command, _, _ in GUIDES} == paths

@@ -25,6 +25,7 @@ from hf_gateway.server.dispatch.state import ServerState
 from hf_gateway.server.surfaces import (
     admin,
     guide_a,
+    guide_a_reason,
     guide_b,
     guide_c,
     huggingface,
@@ -57,6 +58,7 @@ ROUTES: tuple[Route, ...] = (
     *tei.ROUTES,
     *huggingface.ROUTES,
     *guide_a.ROUTES,
+    *guide_a_reason.ROUTES,
     *ollama.ROUTES,
     *ollama_chat.ROUTES,
     *guide_b.ROUTES,

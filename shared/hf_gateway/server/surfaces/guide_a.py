@@ -1,6 +1,6 @@
 """The integration guide for embeddings and chat: `/huggingface/…`, as that guide's front ends call it.
 
-Without a model it is the server's default chain of the task. Its multi-hop reasoning is not among the routes.
+Without a model it is the server's default chain of the task. Its multi-hop reasoning is in the module beside this one.
 """
 
 import asyncio
@@ -27,7 +27,8 @@ from hf_gateway.wire.json import dumps_numbers
 MAX_ANSWER_TOKENS = 4096
 """The guide's default of `max_tokens`; less where the server allows less."""
 DEFAULT_TEMPERATURE_RATIO = 0.7
-_DONE = b'data: {"done": true}\n\n'
+DONE = b'data: {"done": true}\n\n'
+"""The event at the end of a whole answer."""
 _TASKS = ("embedding", "chat")
 
 
@@ -171,7 +172,7 @@ async def chat(call: Call) -> Answer | Stream:
     arguments = with_seed(body.arguments(call), body.seed)
     chain = call.find_chain(body.model, "chat")
     if body.stream is not False:
-        return Stream(_events(chain.gateway.astream(body.messages, **arguments)), _error_event)
+        return Stream(_events(chain.gateway.astream(body.messages, **arguments)), error_event)
     result: ChatResult = await chain.gateway.achat(body.messages, **arguments)
     answer = {"text": result.text, "done": True, "model": chain.model}
     return Answer(dumps_numbers(answer), headers=call.served_headers(result))
@@ -182,10 +183,10 @@ async def _events(stream: AsyncChatStream) -> AsyncIterator[bytes]:
         async for event in stream:
             if event.text:
                 yield b"data: %b\n\n" % dumps_numbers({"text": event.text})
-    yield _DONE
+    yield DONE
 
 
-def _error_event(problem: Problem) -> bytes:
+def error_event(problem: Problem) -> bytes:
     """Return the event of an error, after which no `done` comes: an answer that broke off never looks like a short one."""
     return b"data: %b\n\n" % _write_problem(problem)
 

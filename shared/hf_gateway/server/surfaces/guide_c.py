@@ -19,6 +19,7 @@ from hf_gateway.server.dispatch.indexes import ServedIndex
 from hf_gateway.server.dispatch.routing import Route, Surface
 from hf_gateway.server.problems import Problem
 from hf_gateway.server.surfaces.openai import Tolerant
+from hf_gateway.server.surfaces.passages import MAX_PASSAGES_COUNT, find_passages, require_retrieval
 from hf_gateway.server.surfaces.prompt_templates import (
     DEFAULT_FILE,
     FILE_PATTERN,
@@ -28,8 +29,6 @@ from hf_gateway.server.surfaces.prompt_templates import (
 )
 from hf_gateway.wire.json import dumps_numbers
 
-MAX_PASSAGES = 100
-"""Maximum passages of one prompt."""
 NEW_TOKENS = 256
 """Maximum tokens of an answer, of a chain that has no maximum of its own."""
 _templates = PromptTemplates()
@@ -56,7 +55,7 @@ class PromptBody(Tolerant):
     """Another template of the component than agent_response.md."""
     query: Annotated[str, Field(max_length=100_000)] = ""
     """What passages are looked for."""
-    top_k: Annotated[int, Field(ge=0, le=MAX_PASSAGES)] = 0
+    top_k: Annotated[int, Field(ge=0, le=MAX_PASSAGES_COUNT)] = 0
     """How many passages are looked for, in the index that has the context's name."""
     data: dict[str, Any] = Field(default_factory=dict)
     """Values that the template calls by name."""
@@ -83,7 +82,6 @@ async def chat(call: Call) -> Answer:
     with tagged(tenant=body.tenant_id or None):
         try:
             passages = await _passages(call, body)
-            call.chain = chain
             prompt = await asyncio.to_thread(_templates.render, path, _values(call, body, component, passages))
             if chain is None:
                 return Answer(dumps_numbers({"rendered": prompt}))
@@ -99,13 +97,11 @@ async def _passages(call: Call, body: PromptBody) -> Sequence[Found]:
     served: ServedIndex | None = call.table.indexes.get(body.context)
     if served is None or not (body.top_k and body.component and body.query.strip()):
         return ()
-    call.require_scope("embed")
-    if not call.caller.may_use(served.chain.name):
-        raise Problem(
-            403, "chain_forbidden", f"this key may not use the chain {served.chain.name!r}, which the index needs"
-        )
-    call.chain = served.chain
-    return await served.index.asearch(body.query, body.top_k)
+    require_retrieval(call, served)
+    try:
+        return await find_passages(call, served, body.query, body.top_k)
+    except Problem as problem:
+        raise _failure(problem) from None
 
 
 def _values(call: Call, body: PromptBody, component: str, passages: Sequence[Found]) -> dict[str, Any]:
