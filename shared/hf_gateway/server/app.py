@@ -18,6 +18,7 @@ from hf_gateway.server.access.origins import OriginRules
 from hf_gateway.server.access.setting_checks import refuse_wrong_access
 from hf_gateway.server.dispatch.chains import ChainTable
 from hf_gateway.server.dispatch.lifecycle import Reloader
+from hf_gateway.server.dispatch.limits import Limits
 from hf_gateway.server.dispatch.middleware import GatewayMiddleware
 from hf_gateway.server.dispatch.origin_guard import check_origin
 from hf_gateway.server.dispatch.routing import Route, RouteTable
@@ -97,6 +98,7 @@ def build_state(
     authenticator, origins = build_access(settings, database)
     chains, table = ChainTable.build(settings, config), RouteTable(routes)
     state = ServerState(settings, chains, table, database, authenticator, origins, config, flags=flags or {})
+    state.limits = Limits(settings.redis, state.metrics, state.notes)
     state.guards.append(check_origin)
     state.reloader = Reloader(state)
     state.on_reload.append(lambda changed: functools.partial(_replace_access, state, *build_access(changed, database)))
@@ -168,6 +170,7 @@ def app_of(state: ServerState) -> FastAPI:
             await chain.aclose()
         if state.keeps_ledger:
             await asyncio.to_thread(ledger.disable)
+        await state.limits.aclose()
         await state.authenticator.aclose()
         state.database.close()
 

@@ -173,6 +173,13 @@ class ServerSettings(Section):
             raise ConfigError("cors_origins is a list of origins, or ['*'] alone")
         return value
 
+    @field_validator("redis")
+    @classmethod
+    def _is_of_a_redis(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("redis://", "rediss://", "unix://")):
+            raise ConfigError("redis is the URL of a Redis, such as redis://localhost:6379/0")
+        return value
+
     @field_validator("root_path")
     @classmethod
     def _is_a_prefix(cls, value: str) -> str:

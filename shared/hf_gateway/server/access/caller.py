@@ -40,6 +40,11 @@ class Caller:
         return scope == PUBLIC or scope in self.scopes
 
     @property
+    def is_limited(self) -> bool:
+        """Whether the caller has a limit of its own."""
+        return (self.requests_per_minute or self.tokens_per_minute or self.parallel) is not None
+
+    @property
     def sees_all(self) -> bool:
         """Whether what concerns all tenants and chains may be shown to the caller."""
         return self.tenant is None and self.chains is None

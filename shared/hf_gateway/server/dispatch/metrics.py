@@ -45,6 +45,18 @@ class ServerMetrics:
             registry=self._own,
             multiprocess_mode="livesum",
         )
+        self._refused = prometheus_client.Counter(
+            "hf_gateway_server_limit_refusals_total",
+            "Requests that a limit of their caller has refused, by what it limits.",
+            ("limit",),
+            registry=self._own,
+        )
+        self._per_process = prometheus_client.Gauge(
+            "hf_gateway_server_limits_per_process",
+            "1 while the Redis of limits is away, and each process limits by itself.",
+            registry=self._own,
+            multiprocess_mode="livemax",
+        )
         self._children: dict[tuple[str, str, int], tuple[Any, Any]] = {}
 
     def begin(self) -> None:
@@ -69,6 +81,14 @@ class ServerMetrics:
             found = self._children[key] = (counter, self._seconds.labels(surface, path))
         found[0].inc()
         found[1].observe(seconds)
+
+    def count_refusal(self, limit: str) -> None:
+        """Count a request that a limit has refused: requests, tokens or parallel."""
+        self._refused.labels(limit).inc()
+
+    def set_per_process(self, value: bool) -> None:
+        """Record whether each process limits by itself although there is a Redis."""
+        self._per_process.set(value)
 
     def text(self) -> bytes:
         """Return all metrics of this server's processes in Prometheus's text format. Reads files with several processes."""

@@ -17,6 +17,7 @@ from hf_gateway.observing.tags import tagged
 from hf_gateway.server import problems
 from hf_gateway.server.access.caller import PUBLIC
 from hf_gateway.server.dispatch.call import Answer, Call, RawHeaders
+from hf_gateway.server.dispatch.limits import Admission
 from hf_gateway.server.dispatch.routing import Surface
 from hf_gateway.server.dispatch.state import ServerState
 from hf_gateway.server.dispatch.streams import ClientLeft, Receive, Send, StreamSender, until_client_leaves
@@ -110,10 +111,27 @@ class GatewayMiddleware:
                     "not_of_all",
                     "this route is about all tenants and chains; it needs a key without a tenant and for all chains",
                 )
+        if not call.caller.is_limited:
+            return await self._serve_caller(call, receive, send)
+        async with Admission(state.limits, call) as admission:
+            return await self._serve_caller(call, receive, admission.ending_with(send), admission)
+
+    async def _serve_caller(self, call: Call, receive: Receive, send: Send, admission: Admission | None = None) -> int:
+        """Serve a request whose caller may send it.
+
+        Args:
+            call: the request.
+            receive: of ASGI.
+            send: of ASGI.
+            admission: what it holds of its caller's limits; None for a caller without any.
+        """
+        headers, route = call.headers, call.route
         if route.request is not None:
             call.body = await self._read_body(headers, receive)
             if not (route.images and image_type(call.body)):
                 call.parsed = route.request.model_validate_json(call.body)
+            if admission is not None:
+                await admission.reserve_asked()
         work = self._work(call, send)
         caller = call.caller
         with tagged(caller.tenant, key=caller.key, request=call.request_id), continued_trace(headers):

@@ -11,6 +11,7 @@ from hf_gateway.server.access.database import ServerDatabase
 from hf_gateway.server.access.origins import OriginRules
 from hf_gateway.server.dispatch.call import Answer, Call
 from hf_gateway.server.dispatch.chains import ChainTable
+from hf_gateway.server.dispatch.limits import Limits
 from hf_gateway.server.dispatch.metrics import ServerMetrics
 from hf_gateway.server.dispatch.routing import RouteTable
 from hf_gateway.settings.config_file import router_url
@@ -43,6 +44,8 @@ class ServerState:
     """Called with each request before its caller is looked up; may raise Problem, answer by itself, or add headers."""
     unready: dict[str, str] = field(default_factory=dict)
     """Why the server is not ready, by what is missing; empty for ready."""
+    notes: dict[str, str] = field(default_factory=dict)
+    """What does not work as it is set although the server is ready, by what it is about."""
     in_flight: dict[str, Call] = field(default_factory=dict)
     """The requests under way, by their ids."""
     flags: Mapping[str, Any] = field(default_factory=dict)
@@ -53,6 +56,8 @@ class ServerState:
     """Called with each request that has ended, its HTTP status and its seconds."""
     metrics: ServerMetrics = field(default_factory=ServerMetrics)
     """Counts of the requests."""
+    limits: Limits = field(init=False)
+    """The limits of callers."""
     reloader: "Reloader" = field(init=False)
     """Reads the configuration again."""
     health: "tuple[ChainTable, float, Sequence[Mapping[str, Any]]] | None" = None

@@ -57,6 +57,8 @@ class StatusAnswer(BaseModel):
     """Whether requests are welcome."""
     unready: dict[str, str]
     """Why not."""
+    notes: dict[str, str]
+    """What does not work as it is set although the server is ready."""
     uptime_seconds: float
     """Since this process began to serve."""
     in_flight: int
@@ -130,6 +132,7 @@ async def status(call: Call) -> Answer:
     found = {
         "ready": state.ready,
         "unready": dict(state.unready),
+        "notes": dict(state.notes),
         "uptime_seconds": round(time.time() - state.started, 3),
         "in_flight": len(state.in_flight),
         "chains": [

@@ -37,10 +37,11 @@ async def live(_: Call) -> Answer:
 
 
 async def ready(call: Call) -> Answer:
-    """Answer in one word whether requests are welcome; a caller who may read learns why not."""
+    """Answer whether requests are welcome, and what does not work as it is set; an administrator learns why."""
     state = call.state
     if state.ready:
-        return Answer(b"ready", media_type=TEXT)
+        notes = "".join(f"\nnote: {about}, see /admin/status" for about in sorted(state.notes))
+        return Answer(f"ready{notes}".encode(), media_type=TEXT)
     word = b"draining" if state.draining else b"unready"
     return Answer(word, 503, TEXT, [(b"retry-after", b"1")])
 
