@@ -1,19 +1,23 @@
-"""Writes what is made from the settings' classes: the JSON schema that is shipped, and the tables of docs/configuration.md.
+"""Writes what is made from classes: the JSON schema that is shipped, the tables of docs/configuration.md and docs/server.md.
 
-`python -m tests.config_pages` writes both; tests/configuration/test_schema.py compares them.
+`python -m tests.config_pages` writes them; tests/configuration/test_schema.py and tests/server/test_server_page.py compare them.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from hf_gateway.configuration.schema import file_schema
 from hf_gateway.configuration.variables import variables
+from hf_gateway.server.access.caller import PUBLIC
+from hf_gateway.server.app import ROUTES
+from hf_gateway.server.dispatch.routing import Route
 
 ROOT = Path(__file__).resolve().parents[1]
 SCHEMA = ROOT / "shared" / "hf_gateway" / "configuration" / "hf-gateway.schema.json"
 PAGE = ROOT / "docs" / "configuration.md"
+SERVER_PAGE = ROOT / "docs" / "server.md"
 BEGIN, END = "<!-- made by python -m tests.config_pages -->\n", "<!-- end -->\n"
 
 
@@ -22,8 +26,34 @@ def schema_text() -> str:
 
 
 def page_text(page: str) -> str:
+    return with_lines(page, reference())
+
+
+def server_page_text(page: str) -> str:
+    return with_lines(page, routes())
+
+
+def with_lines(page: str, lines: Iterable[str]) -> str:
     before, _, rest = page.partition(BEGIN)
-    return before + BEGIN + "\n".join(reference()) + "\n" + END + rest.partition(END)[2]
+    return before + BEGIN + "\n".join(lines) + "\n" + END + rest.partition(END)[2]
+
+
+def routes() -> Iterator[str]:
+    """Yield the lines of the route table, a surface after the other."""
+    yield "\n| method | path | scope | |\n|---|---|---|---|"
+    for surface in dict.fromkeys(route.surface for route in ROUTES):
+        yield f"| **{surface.name}** | | | |"
+        for route in ROUTES:
+            if route.surface is surface:
+                path = route.path.replace(":path}", "}")
+                yield f"| {route.method} | `{path}` | {scopes_of(route)} | {cell(route.summary)} |"
+
+
+def scopes_of(route: Route) -> str:
+    if route.scope == PUBLIC:
+        return "none"
+    words = " or ".join(f"`{scope}`" for scope in (route.scope, *route.other_scopes))
+    return f"{words}, of all tenants" if route.of_all else words
 
 
 def reference() -> Iterator[str]:
@@ -108,4 +138,5 @@ def cell(text: str) -> str:
 
 if __name__ == "__main__":
     SCHEMA.write_text(schema_text(), encoding="utf-8")
-    PAGE.write_text(page_text(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for written, text_of in ((PAGE, page_text), (SERVER_PAGE, server_page_text)):
+        written.write_text(text_of(written.read_text(encoding="utf-8")), encoding="utf-8")

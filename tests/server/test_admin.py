@@ -95,6 +95,14 @@ def test_settings_that_need_a_restart_are_named_and_kept() -> None:
         assert server.state.settings.ping_seconds == 3
 
 
+def test_issuers_of_tokens_change_without_a_restart() -> None:
+    with gateway_server(TWO) as server, server.client(headers=rights_of(server)) as client:
+        rewrite(TWO + '[server.jwt."https://login.example.org"]\naudience = ["hf-gateway"]\n')
+        assert client.post("/admin/reload").json()["needs_restart"] == []
+        assert set(server.state.settings.jwt) == {"https://login.example.org"}
+        assert client.get("/v1/models").status_code == 200
+
+
 def test_a_stream_ends_on_the_old_chain_which_is_closed_afterwards(primary: FakeOpenAI, backup: FakeOpenAI) -> None:
     stall = stall_stream(2)
     primary.fail(stall)

@@ -26,7 +26,6 @@ NEEDS_RESTART = (
     "insecure_no_auth",
     "database",
     "redis",
-    "jwt",
     "max_header_bytes",
 )
 """Settings that a running process keeps."""
