@@ -12,6 +12,7 @@ from tests.server.test_openai_chat import ASK, events_of
 from tests.servers.loopback import HeldStream, stall_stream
 from tests.servers.openai import FakeOpenAI
 from tests.support.gateway_server import START_S, RunningServer, ServerProcess, chat_chain, gateway_server
+from tests.support.ways import until
 
 WAITS = "attempt_timeout = 300\nfirst_content_timeout = 300\nstall_timeout = 300"
 
@@ -131,3 +132,29 @@ def test_a_stream_that_outlives_the_grace_ends_with_an_error(primary: FakeOpenAI
         assert stalled.disconnected.wait(START_S)
     assert b'"code":"shutting_down"' in received
     assert b"[DONE]" not in received
+    assert "Traceback" not in process.log
+
+
+def test_a_second_interrupt_ends_streams_at_once_with_an_error(primary: FakeOpenAI, stalled: HeldStream) -> None:
+    with ServerProcess(chat_chain(primary.url, more=WAITS), "--grace", "600") as process:
+        connection = raw_request(process.url, {"messages": ASK, "stream": True})
+        assert stalled.reached.wait(START_S)
+        process.signal(signal.SIGINT)
+        until(lambda: not accepts(process.url))
+        process.signal(signal.SIGINT)
+        received = b""
+        while part := connection.recv(65536):
+            received += part
+        assert process.wait() == 0
+    assert b'"code":"shutting_down"' in received
+    assert b"[DONE]" not in received
+    assert "Traceback" not in process.log
+
+
+def accepts(url: str) -> bool:
+    """Return whether a server accepts connections."""
+    try:
+        raw_request(url, {}).close()
+    except ConnectionError:
+        return False
+    return True

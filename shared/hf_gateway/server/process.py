@@ -67,6 +67,14 @@ class GatewayServer(uvicorn.Server):
         except ConfigError as error:
             log.error("the configuration is not reloaded, and the old one stays in force: %s", error)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End: also without waiting for requests the application closes what it has open, and its ledger gets its last rows."""
+        await super().shutdown(sockets)
+        if self.force_exit:
+            for task in self.server_state.tasks:
+                task.cancel()
+            await self.lifespan.shutdown()
+
     def handle_exit(self, sig: int, frame: Any) -> None:  # noqa: ARG002
         """Begin to end: readiness goes at once, requests under way have the time of `grace`; a second SIGINT ends at once.
 

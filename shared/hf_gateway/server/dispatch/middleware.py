@@ -76,7 +76,8 @@ class GatewayMiddleware:
         except asyncio.CancelledError:
             ending = Problem(503, "shutting_down", "the server is shutting down; try again", retry_after=1.0)
             await self._send_problem(call, ending, send)
-            raise
+            # The request has its answer and ends here; raised again, it would be logged as a fault of the program.
+            return ending.status
         except Exception as error:  # noqa: BLE001 - every fault is an answer
             problem = self._problem_of(call, error)
             await self._send_problem(call, problem, send)
