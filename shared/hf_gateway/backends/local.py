@@ -14,6 +14,7 @@ from hf_gateway.backends.thoughts import PLAIN_REASONING
 from hf_gateway.backends.vectors import VectorAbility
 from hf_gateway.engines import (
     converted,
+    is_static,
     open_chat_engine,
     open_engine,
     require_chat_engine,
@@ -213,9 +214,12 @@ def _torch_runs() -> bool:
 def _usable_weights(files: sources.ModelFiles) -> tuple[sources.Weights, ...]:
     """Return the forms of a model's weights that an engine here can run, the preferred first.
 
-    Tensors if torch is installed, if a graph can be built of them, or if they were converted before; otherwise a graph.
+    Tensors if torch is installed, if the model is a table of vectors, if a graph can be built of them, or if they were converted
+    before; otherwise a graph.
     """
     if _torch_runs():
+        return ("safetensors",)
+    if is_static(files):
         return ("safetensors",)
     if is_built(files) or converted.is_converted(files):
         return ("safetensors", "graph")
@@ -307,7 +311,7 @@ class LocalChat(ChatAbility):
 class LocalServer(Server):
     """This process: loads a model when it is first needed; async calls queue on one thread, so the event loop stays free.
 
-    Options: `engine` ("openvino", "onnxruntime" or "torch"; by default the fastest that supports the model),
+    Options: `engine` ("openvino", "onnxruntime", "torch" or "static"; by default the fastest that supports the model),
     `device`, `dtype` ("auto", "fp32", "bf16", or torch's names), `weights` ("int8": kept in 8 bits in blocks of 64, by
     graphs that are built from weights), `batch_size` (texts at once, for embeddings),
     `trust_remote_code` (with a revision that is a whole commit), for chat `send_reasoning` ("auto": the chat template

@@ -13,7 +13,15 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from hf_gateway.engines.choosing import CLASSIFIER_PACKAGES, ENGINES, PACKAGES, cuda_is_here, engine_order, installed
+from hf_gateway.engines.choosing import (
+    CLASSIFIER_PACKAGES,
+    EMBEDDING_ENGINES,
+    ENGINES,
+    PACKAGES,
+    cuda_is_here,
+    engine_order,
+    installed,
+)
 from hf_gateway.engines.forked import LOADING, compute_guard
 from hf_gateway.engines.protocols import (
     ChatEngine,
@@ -23,7 +31,8 @@ from hf_gateway.engines.protocols import (
     ImageEngine,
     SparseEngine,
 )
-from hf_gateway.engines.sources import ModelFiles
+from hf_gateway.engines.sources import ModelFiles, read_json
+from hf_gateway.engines.static_files import read_static
 from hf_gateway.errors import ConfigError, EngineFailed, EngineMissing, GatewayError
 from hf_gateway.values.forks import fork_lock
 from hf_gateway.values.logs import logger
@@ -32,21 +41,24 @@ from hf_gateway.values.vector_space import VectorSpace
 log = logger(__name__)
 
 
-def runnable(torch: Sequence[str] = PACKAGES["sentence_transformers"]) -> tuple[str, ...]:
+def runnable(
+    torch: Sequence[str] = PACKAGES["sentence_transformers"], engines: Sequence[str] = ENGINES
+) -> tuple[str, ...]:
     """Return the engines whose packages are installed, the fastest first.
 
     Args:
         torch: packages that a task needs to run models on torch.
+        engines: those that a task has.
     """
     packages = {**PACKAGES, "sentence_transformers": torch}
-    return tuple(name for name in ENGINES if all(map(installed, packages[name])))
+    return tuple(name for name in engines if all(map(installed, packages[name])))
 
 
 def require_engine(options: Mapping[str, Any] | None = None) -> None:
     """Raise EngineMissing, with the `pip install` line, if no engine that `options` allow is installed."""
     named = (options or {}).get("engine")
     wanted = engine_order(options or {}, cuda=False) if named is not None else ENGINES
-    if set(wanted).isdisjoint(runnable()):
+    if set(wanted).isdisjoint(runnable(engines=EMBEDDING_ENGINES)):
         if named is not None:
             extra = "torch" if wanted == ("sentence_transformers",) else "local"
             raise EngineMissing(f"the engine {named!r} is not installed: pip install 'hf-gateway[{extra}]'")
@@ -75,7 +87,8 @@ def open_engine(
         EngineFailed, EngineMissing: no engine can run the model; with the reason of each engine.
         ConfigError: invalid options.
     """
-    wanted = engine_order(options, cuda=cuda_is_here())
+    static = is_static(files)
+    wanted = engine_order(options, cuda=not static and cuda_is_here(), static=static)
 
     def load(name: str) -> Any:
         if name == "sentence_transformers":
@@ -83,8 +96,21 @@ def open_engine(
         return importlib.import_module(f"hf_gateway.engines.{name}").Engine(files, space, options, revision=revision)
 
     key = (str(files.path), space, revision)
-    engine: EmbeddingEngine = _open_first(key, space.model, options, _Candidates(wanted, runnable(), load))
+    engine: EmbeddingEngine = _open_first(
+        key, space.model, options, _Candidates(wanted, runnable(engines=EMBEDDING_ENGINES), load)
+    )
     return engine
+
+
+def is_static(files: ModelFiles) -> bool:
+    """Return whether a model is a table of token vectors, as far as its files on this machine say. Raises ConfigError."""
+    return read_static(lambda name: read_json(files.path / name)) is not None
+
+
+def refuse_static(files: ModelFiles) -> None:
+    """Raise EngineFailed for a table of token vectors, of which engines for networks make no vectors."""
+    if is_static(files):
+        raise EngineFailed("it is a static model, a table of token vectors, which runs on the engine 'static' only")
 
 
 @dataclass(frozen=True)

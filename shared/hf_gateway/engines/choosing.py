@@ -13,19 +13,24 @@ from typing import Any, Literal
 from hf_gateway.errors import ConfigError, did_you_mean
 
 ENGINES = ("openvino", "onnxruntime", "sentence_transformers")
-"""Module names, the fastest on a CPU first."""
+"""Module names of those that run networks, the fastest on a CPU first."""
+STATIC = "static"
+"""Module name of the engine for tables of token vectors."""
+EMBEDDING_ENGINES = (STATIC, *ENGINES)
+"""Module names of all engines for embeddings."""
 OPTIONS = frozenset({"engine", "device", "dtype", "weights", "batch_size", "trust_remote_code"})
 """Options that every embedding engine receives."""
 PACKAGES: Mapping[str, tuple[str, ...]] = {
     "openvino": ("openvino", "tokenizers", "numpy"),
     "onnxruntime": ("onnxruntime", "tokenizers", "numpy"),
     "sentence_transformers": ("sentence_transformers",),
+    STATIC: ("tokenizers", "numpy"),
 }
 """Packages that each engine needs."""
 CLASSIFIER_PACKAGES = ("torch", "transformers")
 """Packages that run models for labels on torch."""
 
-_NAMES = {"openvino": "openvino", "onnxruntime": "onnxruntime", "torch": "sentence_transformers"}
+_NAMES = {"openvino": "openvino", "onnxruntime": "onnxruntime", "torch": "sentence_transformers", STATIC: STATIC}
 _ALIASES = {"sentence-transformers": "torch", "sentence_transformers": "torch", "onnx": "onnxruntime"}
 
 Installed = Callable[[str], bool]
@@ -84,12 +89,13 @@ def _engine(named: Any) -> str:
     return _NAMES[name]
 
 
-def engine_order(options: Mapping[str, Any], *, cuda: bool) -> tuple[str, ...]:
+def engine_order(options: Mapping[str, Any], *, cuda: bool, static: bool = False) -> tuple[str, ...]:
     """Return the engines to try: the one that the option `engine` names, torch alone for a device other than the CPU, else all.
 
     Args:
         options: the target's options.
         cuda: whether torch can use an NVIDIA or AMD GPU, on which it is the fastest.
+        static: whether the model is a table of token vectors, which has an engine of its own.
 
     Raises:
         ConfigError: unknown engine.
@@ -97,6 +103,8 @@ def engine_order(options: Mapping[str, Any], *, cuda: bool) -> tuple[str, ...]:
     named = options.get("engine")
     if named is not None:
         return (_engine(named),)
+    if static:
+        return (STATIC,)
     device = str(options.get("device") or ("cuda" if cuda else "cpu"))
     if device == "cpu":
         return ENGINES

@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from hf_gateway.engines import converted, cpus, trust_of
+from hf_gateway.engines import converted, cpus, refuse_static, trust_of
 from hf_gateway.engines.agreement import (
     MIN_FLOAT32_COSINE,
     MIN_HALF_COSINE,
@@ -113,6 +113,7 @@ class GraphEngine:
             ConfigError: invalid options.
         """
         trust_of(files, options, revision)
+        refuse_static(files)
         self._wanted = wanted_precision(options, self.precisions)
         self._blocks = options.get("weights") == "int8"
         self._space = space

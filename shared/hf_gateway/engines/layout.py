@@ -86,7 +86,7 @@ def read_layout(files: ModelFiles) -> Layout:
         raise EngineFailed(
             f"its modules are {', '.join(kind for kind, _ in named)}, not Transformer, Pooling and what follows"
         )
-    after = tuple(_after(files.path, kind, path) for kind, path in named[2:])
+    after = tuple(read_after(files.path, kind, path) for kind, path in named[2:])
     return _layout(
         files.path, named[0][1], _pooling(files.path / named[1][1]), after, _settings(files.path / named[0][1])
     )
@@ -170,7 +170,18 @@ def _pooling(folder: Path) -> tuple[Mode, ...]:
     return tuple(modes)
 
 
-def _after(folder: Path, kind: str, path: str) -> Dense | Literal["normalize"]:
+def read_after(folder: Path, kind: str, path: str) -> Dense | Literal["normalize"]:
+    """Read a module after the pooling.
+
+    Args:
+        folder: folder of the model.
+        kind: name of sentence-transformers' module.
+        path: its folder among the model's files.
+
+    Raises:
+        EngineFailed: a module that is not supported here.
+        ConfigError: its config.json is broken.
+    """
     config = read_json(folder / path / "config.json") or {}
     if not isinstance(config, dict):
         raise EngineFailed(f"the config.json of its module {kind} is not a JSON object")

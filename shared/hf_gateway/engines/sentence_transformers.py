@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hf_gateway.engines import converted, cpus, trusts_remote_code
+from hf_gateway.engines import converted, cpus, refuse_static, trusts_remote_code
 from hf_gateway.engines.agreement import MIN_HALF_COSINE, agreement, rows_of
 from hf_gateway.engines.batches import batches_by_length
 from hf_gateway.engines.choosing import OPTIONS, TorchPlan, installed, torch_plan
@@ -55,6 +55,7 @@ class Engine:
                 f"sentence-transformers is missing or broken here ({error}): pip install 'hf-gateway[torch]'"
             ) from None
         self._trusted = trusts_remote_code(files, options, revision)
+        refuse_static(files)
         self._lock = fork_lock()
         self._process = os.getpid()
         self._rows = int(options["batch_size"]) if "batch_size" in options else None

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from hf_gateway.engines.packaged_model import MINILM
+from hf_gateway.engines.static_files import Read, read_static
 from hf_gateway.errors import ConfigError, Unavailable
 from hf_gateway.hub import cached_files
 from hf_gateway.keys.credentials import Credential
@@ -79,9 +80,6 @@ TRANSFORMER_FILES = (
 
 MAX_SHOWN_CHARS = 200
 """Characters of a model's name that a message repeats."""
-
-Read = Callable[[str], Any]
-"""Returns the JSON of a model's file by its path among the files; None if the file does not exist."""
 
 
 @dataclass(frozen=True)
@@ -246,7 +244,20 @@ def read_space(read: Read, model: str, revision: str | None = None, *, cut: bool
     Raises:
         ConfigError: a file is invalid, or names a path outside of the model's folder.
     """
+    static = read_static(read)
     kinds, read = _modules(read("modules.json")), _objects(read)
+    if static is not None and static.model2vec:
+        # Its hidden_dim stays what it was where the table was cut to fewer values.
+        return VectorSpace(
+            canonical(model),
+            revision,
+            pooling="mean",
+            normalized=static.normalized,
+            query_prompt="",
+            document_prompt="",
+            max_tokens=static.max_tokens,
+            precision=static.precision,
+        )
     if kinds is None:
         # Without modules.json sentence-transformers uses mean pooling, except for causal models.
         config = read("config.json") or {}
@@ -286,12 +297,12 @@ def read_space(read: Read, model: str, revision: str | None = None, *, cut: bool
         canonical(model),
         revision,
         dimension=(dense or {}).get("out_features") or dimension or (read("config.json") or {}).get("hidden_size"),
-        pooling="+".join(poolings(pooling)) or None,
+        pooling="mean" if static else "+".join(poolings(pooling)) or None,
         normalized="Normalize" in kinds,
         query_prompt=prompts.get("query", ""),
         document_prompt=_document_prompt(prompts),
-        max_tokens=_max_tokens(read, kinds.get("Transformer", "")) if cut else None,
-        precision="float",
+        max_tokens=_max_tokens(read, kinds.get("Transformer", "")) if cut and not static else None,
+        precision=static.precision if static else "float",
     )
 
 
@@ -381,7 +392,11 @@ def _find_cached(model: str, revision: str | None) -> ModelFiles | None:
     snapshot = folder / "snapshots" / commit
     # An interrupted download leaves the small files without the weights.
     found = ModelFiles(snapshot, "cache")
-    described = commit and ((snapshot / PIPELINE_FILE).is_file() or _is_whole(snapshot, "config.json"))
+    described = commit and (
+        (snapshot / PIPELINE_FILE).is_file()
+        or _is_whole(snapshot, "config.json")
+        or read_static(lambda name: read_json(snapshot / name)) is not None
+    )
     whole = described and any(is_available(found, weights) for weights in _PATTERNS if weights != "none")
     return found if whole else None
 

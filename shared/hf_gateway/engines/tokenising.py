@@ -1,6 +1,6 @@
 """Tokenises texts with `tokenizers` alone, with the same result as transformers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,12 +17,13 @@ Part = Literal["longest_first", "only_first"]
 class Tokenizer:
     """A tokenizer without automatic truncation and padding. Thread-safe."""
 
-    def __init__(self, path: Path, limit: int | None) -> None:
+    def __init__(self, path: Path, limit: int | None, *, marked: bool = True) -> None:
         """Load a tokenizer.json.
 
         Args:
             path: the file.
             limit: maximum tokens for `cut`.
+            marked: whether `tokens` puts special tokens around a text.
 
         Raises:
             EngineMissing: the package tokenizers is missing.
@@ -41,13 +42,19 @@ class Tokenizer:
         self._whole.no_truncation()
         self._whole.no_padding()
         self._limit = limit
+        self._marked = marked
         self._truncating: dict[Part, Any] = {}
         self._lock = fork_lock()
 
     def tokens(self, texts: Sequence[str] | Sequence[tuple[str, str]]) -> list[Any]:
         """Tokenise n texts or pairs without truncation; each result has `ids`, `type_ids` and a length."""
         with compute_guard.using("tokenizers"):
-            found: list[Any] = self._whole.encode_batch_fast(list(texts))
+            found: list[Any] = self._whole.encode_batch_fast(list(texts), add_special_tokens=self._marked)
+        return found
+
+    def vocabulary(self) -> Mapping[str, int]:
+        """Return all tokens, special ones included, with their ids."""
+        found: dict[str, int] = self._whole.get_vocab()
         return found
 
     def cut(self, text: str | tuple[str, str], part: Part = "longest_first") -> Any:

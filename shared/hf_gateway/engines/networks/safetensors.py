@@ -21,7 +21,15 @@ if TYPE_CHECKING:
 
 MAX_HEADER_BYTES = 100_000_000
 """The format's own limit of a header."""
-DTYPES: Mapping[str, str] = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4"}
+DTYPES: Mapping[str, str] = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "BF16": "<u2",
+    "I64": "<i8",
+    "I32": "<i4",
+    "I8": "i1",
+}
 """numpy's names of the number types that are read; bfloat16, which numpy lacks, as its 16 bits."""
 
 
@@ -42,7 +50,9 @@ class Tensor:
         return tuple(self.values.shape)
 
     def float32(self) -> "Array":
-        """Return the numbers as float32; a copy unless they are float32 in the file."""
+        """Return the numbers as float32; a copy unless they are float32 in the file. Raises EngineFailed for integers."""
+        if self.dtype.startswith("I"):
+            raise EngineFailed(f"the tensor {self.name!r} has integers ({self.dtype}), not weights")
         return as_float32(self.values)
 
     def numbers(self) -> "Array":
