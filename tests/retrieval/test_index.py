@@ -104,6 +104,12 @@ def test_what_cannot_be_indexed_is_said_and_leaves_nothing(
     assert [path.name for path in Path("other").iterdir()] == ["notes.txt"]
 
 
+def test_a_text_may_begin_with_any_blanks(docs: Path, tmp_path: Path) -> None:
+    (docs / "0.md").write_text("\n" * 500 + TEXTS[0])
+    assert main(["index", str(docs), str(tmp_path / "index"), "--targets", "hash:64"]) == 0
+    assert pq.read_table(tmp_path / "index" / "passages.parquet").column("text").to_pylist() == TEXTS
+
+
 def test_a_run_that_failed_can_be_repeated(tmp_path: Path) -> None:
     with Gateway(targets="hash:64") as gateway:
         with pytest.raises(Exception, match="empty"):
@@ -139,6 +145,15 @@ def test_another_space_is_refused(tmp_path: Path) -> None:
     folder = made(tmp_path / "index")
     with Gateway(targets="hash:32") as gateway, pytest.raises(SpaceMismatch):
         PassageIndex.open(folder, gateway)
+
+
+def test_a_space_that_is_replaced_later_is_refused_at_the_next_query(tmp_path: Path) -> None:
+    folder, other = made(tmp_path / "index"), made(tmp_path / "other", targets="hash:32")
+    with Gateway(targets="hash:64") as gateway:
+        index = PassageIndex.open(folder, gateway)
+        (folder / "space.json").write_bytes((other / "space.json").read_bytes())
+        with pytest.raises(SpaceMismatch):
+            index.search("zebras", 1)
 
 
 def _without(name: str) -> Callable[[Path], None]:

@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
             sys.stderr.write(line + "\n")
     if not documents:
         raise InvalidRequest(f"the files contain no text that could be indexed ({', '.join(SUFFIXES)} are read)")
-    with ready_chain(lambda truncate: _gateway(arguments, truncate), documents[0][1][:100]) as (gateway, split):
+    with ready_chain(lambda truncate: _gateway(arguments, truncate), "a passage") as (gateway, split):
         pieces = split_documents(documents, split.max_tokens, split.overlap, split.tokens)
         with progress_bar("indexing", counts_bytes=False) as show:
             make_index(arguments.out, [Passage(*piece) for piece in pieces], gateway, show)
