@@ -49,7 +49,7 @@ def test_the_command_writes_the_three_files(docs: Path, tmp_path: Path, capsys: 
     assert {path.name for path in out.iterdir()} == {"passages.parquet", "vectors.npy", "space.json"}
     table = pq.read_table(out / "passages.parquet").to_pylist()
     assert [row["text"] for row in table] == TEXTS
-    assert [Path(row["source"]).name for row in table] == ["0.md", "1.md", "2.md"]
+    assert [row["source"] for row in table] == ["docs/0.md", "docs/1.md", "docs/2.md"]
     vectors = np.load(out / "vectors.npy")
     assert (vectors.shape, vectors.dtype) == ((3, 64), np.dtype("float32"))
     with Gateway(targets="hash:64") as gateway:
@@ -108,6 +108,15 @@ def test_a_text_may_begin_with_any_blanks(docs: Path, tmp_path: Path) -> None:
     (docs / "0.md").write_text("\n" * 500 + TEXTS[0])
     assert main(["index", str(docs), str(tmp_path / "index"), "--targets", "hash:64"]) == 0
     assert pq.read_table(tmp_path / "index" / "passages.parquet").column("text").to_pylist() == TEXTS
+
+
+@pytest.mark.parametrize(("named", "source"), [("docs/1.md", "1.md"), ("docs", "docs/1.md"), (".", "docs/1.md")])
+def test_a_passage_shows_no_folder_above_what_was_named(
+    docs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str, source: str
+) -> None:
+    monkeypatch.chdir(docs if named == "." else tmp_path)
+    assert main(["index", named, str(tmp_path / "index"), "--targets", "hash:64"]) == 0
+    assert source in pq.read_table(tmp_path / "index" / "passages.parquet").column("source").to_pylist()
 
 
 def test_a_run_that_failed_can_be_repeated(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """`hf-gateway index`: make an index of passages, for the server's retrieval."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
         if not path.exists():
             raise InvalidRequest(f"{path}: no such file or folder")
         reader = DocumentReader(path)
-        documents += [(document.source, document.text) for document in reader.documents()]
+        documents += [(_source(document.source, path), document.text) for document in reader.documents()]
         for line in reader.account():
             sys.stderr.write(line + "\n")
     if not documents:
@@ -63,6 +64,16 @@ def run(arguments: argparse.Namespace) -> int:
         counts = f"{quantity(len(pieces), 'passage')} of {quantity(len({name for name, _ in documents}), 'document')}"
         sys.stdout.write(f"{visible(str(arguments.out))}: {counts}, space {made['space']}\n")
     return 0
+
+
+def _source(file: str, path: Path) -> str:
+    """Return the name of a document for those who are shown its passages: without the folders above what was named.
+
+    Args:
+        file: the document's path.
+        path: the file or folder that was named.
+    """
+    return Path(os.path.relpath(os.path.abspath(file), os.path.dirname(os.path.abspath(path)))).as_posix()  # noqa: PTH100, PTH120 - links stay
 
 
 def _gateway(arguments: argparse.Namespace, truncate: bool) -> EmbeddingGateway:
