@@ -12,7 +12,7 @@ from hf_gateway.values.redaction import quoted
 
 
 def _check_level(value: Any) -> Any:
-    if value not in {level.value for level in KeyLevel}:
+    if not isinstance(value, str) or value not in {level.value for level in KeyLevel}:
         named = quoted(str(value), "what was given")
         raise ConfigError(f"{named} is not a level; write never, optional or required")
     return value
