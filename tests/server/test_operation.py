@@ -111,6 +111,7 @@ def test_workers_share_the_port_and_warn_of_models_that_each_loads() -> None:
         process.signal(signal.SIGTERM)
         assert process.wait() == 0
     assert "2 workers load the models of here 2 times" in process.log
+    assert "2 workers limit callers each by itself" in process.log
 
 
 @pytest.mark.parametrize(

@@ -179,7 +179,7 @@ def serve(settings: ServerSettings, config: str | None = None, flags: Mapping[st
 
 
 def _announce(state: ServerState, url: str) -> None:
-    """Print where the server listens and what it serves; a warning where each worker loads its own model."""
+    """Print where the server listens and what it serves; warnings where each worker loads its own model, or limits by itself."""
     chains = ", ".join(f"{chain.name} ({chain.task}: {chain.model})" for chain in state.chains)
     sys.stderr.write(f"hf-gateway serves {chains or 'no chains'}\n")
     if state.settings.workers > 1:
@@ -188,6 +188,11 @@ def _announce(state: ServerState, url: str) -> None:
             sys.stderr.write(
                 f"hf-gateway: warning: {state.settings.workers} workers load the models of {', '.join(held)} "
                 f"{state.settings.workers} times\n"
+            )
+        if state.settings.redis is None:
+            sys.stderr.write(
+                f"hf-gateway: warning: {state.settings.workers} workers limit callers each by itself; set [server] redis for "
+                "limits that hold for all of them\n"
             )
     sys.stdout.write(f"{url}\n")
     sys.stdout.flush()
