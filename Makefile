@@ -38,7 +38,7 @@ unit: $(VENV)/.ready
 # The same code beside the other major version of huggingface_hub, laid over the environment rather than into it.
 hub1: $(VENV)/.ready $(HUB1)/.ready
 	PYTHONPATH=$(HUB1) $(VENV)/bin/python -m pytest -n 2 --dist loadgroup --max-worker-restart 0 tests/hub tests/cli/test_cli_hub.py tests/engines/test_sources.py \
-	  tests/langchain/test_langchain.py tests/cli/test_cli_login.py tests/cli/test_cli_doctor_hub.py tests/backends/test_hf_images.py
+	  tests/langchain/test_langchain.py tests/cli/test_cli_login.py tests/cli/test_cli_doctor_hub.py tests/backends/test_hf_images.py tests/server/test_inference_client.py
 
 packaging: $(VENV)/.ready
 	$(VENV)/bin/python -m pytest -m packaging

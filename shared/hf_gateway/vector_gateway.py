@@ -32,7 +32,7 @@ class VectorGateway(Gateway):
         one_space = self.space_options.on_space_change == "refuse"
         if len(abilities) > 1 and one_space:
             refuse_mixed_spaces(abilities)
-        self._guard = Guard(self.space_options, declared_space(abilities, merge=one_space))
+        self._guard = Guard(self.space_options, lambda: declared_space(abilities, merge=one_space))
         return self._guard
 
     @property

@@ -2,6 +2,7 @@
 
 from hf_gateway.backends.base import ProbeReport, Server
 from hf_gateway.backends.embedding import EmbeddingAbility
+from hf_gateway.backends.gateway_space import GatewaySpace
 from hf_gateway.backends.openai_chat import OpenAIFormChat
 from hf_gateway.backends.openai_embeddings import Embeddings
 from hf_gateway.backends.option_types import OPTION_TYPES
@@ -14,7 +15,7 @@ from hf_gateway.values import kinds
 from hf_gateway.values.embedding import EmbedRequest
 from hf_gateway.values.http import HttpResponse
 from hf_gateway.values.vector_space import VectorSpace
-from hf_gateway.wire import openai
+from hf_gateway.wire import openai, spaces
 from hf_gateway.wire.http import read_json
 
 DEFAULT_MAX_TEXTS = 256
@@ -33,12 +34,35 @@ class OpenAIEmbedding(EmbeddingAbility):
         self._embeddings = Embeddings(self, self.target.options.get("encoding", "auto"))
         self.most_texts = self.target.options.get("max_texts") or DEFAULT_MAX_TEXTS
         self._asked = ProbeOnce()
+        self._gateway = GatewaySpace(self, self._fetch_reported)
+
+    @property
+    def one_role(self) -> bool:
+        """Whether queries and documents get the same vectors here; not known of a server that has the prompts itself."""
+        return super().one_role and self._gateway.reported is None
+
+    @property
+    def mixes_roles(self) -> bool:
+        """Whether one request may contain texts of both roles: a request to such a server names one."""
+        return self._gateway.reported is None
+
+    @property
+    def reported_space(self) -> VectorSpace | None:
+        """The space that a server of this package has reported."""
+        return self._gateway.comparable()
 
     def served_space(self) -> Effects:
-        """Ask `/v1/models` where texts are truncated, if they may be; these servers report no more about their vectors."""
-        if not self.options.truncate:
-            return None
+        """Return the space that a server of this package has reported with an answer.
+
+        Others are asked at `/v1/models` where texts are truncated, if they may be; they report no more about their vectors.
+        """
+        if (reported := self.reported_space) is not None or not self.options.truncate:
+            return reported
         return (yield from self._asked.run(self._fetch_space, self.target.label))
+
+    def _fetch_reported(self, space_id: str) -> Effects:
+        response = yield from self.ask(spaces.encode_space(self.server.base_url, space_id))
+        return spaces.decode_space(response, target=self.target.label)
 
     def _fetch_space(self) -> Effects:
         response = yield from self.ask(openai.encode_models(self.server.base_url))
@@ -49,7 +73,7 @@ class OpenAIEmbedding(EmbeddingAbility):
         """Embed a batch."""
         self.check_count(request)
         url = openai.embeddings_url(self.server.base_url)
-        return (yield from self._embeddings.of(url, self.add_prompts(request)))
+        return (yield from self._embeddings.in_space(url, request, self._gateway))
 
     def probe(self) -> Effects:
         """List the models, and embed one word, since a list does not show which models support embeddings."""

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from hf_gateway.backends.base import ProbeReport, Server
 from hf_gateway.backends.batching import BatchingAbility, Texts
 from hf_gateway.backends.embedding import EmbeddingAbility
+from hf_gateway.backends.gateway_space import GatewaySpace
 from hf_gateway.backends.openai_embeddings import Embeddings
 from hf_gateway.backends.option_types import OPTION_TYPES
 from hf_gateway.backends.served import is_other_model, space_from_info
@@ -14,6 +15,7 @@ from hf_gateway.settings.embedding import EmbedOptions
 from hf_gateway.values import kinds
 from hf_gateway.values.embedding import EmbedRequest
 from hf_gateway.values.http import HttpRequest
+from hf_gateway.values.vector_space import VectorSpace
 from hf_gateway.wire import tei
 
 
@@ -52,6 +54,16 @@ class TeiAbility(BatchingAbility):
         """Ask `/info`, unless that was done; returns an `Info`. Raises what `check_info` raises."""
         return self.server.fetch_info(self.check_info)
 
+    def fetch_reported(self, space_id: str) -> Effects:  # noqa: ARG002 - /info is about the only one
+        """Ask `/info` again for the space; returns a `ReportedSpace`.
+
+        Args:
+            space_id: the id that an answer had.
+        """
+        self.server.info = None
+        info: tei.Info = yield from self.fetch_info()
+        return info.reported
+
     def probe(self) -> Effects:
         """Ask `/info`; `/health` would answer without a key too."""
         self.server.info = None
@@ -74,20 +86,27 @@ class TeiEmbedding(TeiAbility, EmbeddingAbility):
     def __init__(self, server: Server, options: EmbedOptions) -> None:
         super().__init__(server, options)
         self._embeddings = Embeddings(self)
+        self._gateway = GatewaySpace(self, self.fetch_reported)
+
+    @property
+    def reported_space(self) -> VectorSpace | None:
+        """The space that a server of this package has reported."""
+        return self._gateway.comparable()
 
     def served_space(self) -> Effects:
         """Return the space in `/info`, which every request needs anyway, so that it costs nothing more."""
-        return space_from_info((yield from self.fetch_info()), self)
+        info = yield from self.fetch_info()
+        return self.reported_space or space_from_info(info, self)
 
     @property
     def one_role(self) -> bool:
         """Whether queries and documents get the same vectors here; a prompt that the server adds is a difference, too."""
-        return super().one_role and not self.target.options.get("prompt_names")
+        return super().one_role and self.mixes_roles
 
     @property
     def mixes_roles(self) -> bool:
         """Whether one request may contain texts of both roles: a request names one prompt that the server adds."""
-        return not self.target.options.get("prompt_names")
+        return self._gateway.reported is None and not self.target.options.get("prompt_names")
 
     def embed(self, request: EmbedRequest) -> Effects:
         """Embed a batch that fits; raises BatchTooLarge, before anything is sent, for one that does not."""
@@ -95,8 +114,10 @@ class TeiEmbedding(TeiAbility, EmbeddingAbility):
         self.check_count(request)
         if self.target.options.get("openai"):
             url = f"{self.server.base_url}/v1/embeddings"
+            if self._gateway.reported is not None:
+                return (yield from self._embeddings.in_space(url, request, self._gateway))
             return (yield from self._embeddings.of(url, self._texts_and_prompt(request)[0]))
-        response = yield from self.ask(self._message(request))
+        response = yield from self._gateway.ask(lambda: self._message(request))
         return tei.decode_embed(response, len(request.texts), target=self.target.label)
 
     def check_info(self, info: tei.Info) -> None:
@@ -111,20 +132,25 @@ class TeiEmbedding(TeiAbility, EmbeddingAbility):
                 f"Target('tei', url=..., space=VectorSpace({wanted!r}))",
                 target=self.target.label,
             )
+        self._gateway.note(info.reported)
 
     def _texts_and_prompt(self, request: EmbedRequest) -> tuple[list[str], str | None]:
         """Return the texts to send, and the name of the prompt that the server adds."""
+        if self._gateway.reported is not None:
+            return list(request.texts), request.role
         prompt_name = self.target.options.get("prompt_names", {}).get(request.role)
         return (self.add_prompts(request) if prompt_name is None else list(request.texts)), prompt_name
 
     def _message(self, request: EmbedRequest) -> HttpRequest:
         texts, prompt_name = self._texts_and_prompt(request)
         normalize = self.model_space().normalized
+        # A server of this package answers in its own space, which it reports.
+        own = None if self._gateway.reported is not None else normalize is not False
         return tei.encode_embed(
             self.server.base_url,
             texts,
             truncate=request.truncate,
-            normalize=True if normalize is None else normalize,
+            normalize=own,
             prompt_name=prompt_name,
         )
 

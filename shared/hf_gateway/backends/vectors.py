@@ -53,6 +53,10 @@ class VectorAbility(BatchingAbility):
             self._model_space = self.read_model_space()
         return self._model_space
 
+    def declare(self, space: VectorSpace) -> None:
+        """Take a space that the target's server reports for the one of a target that names no model."""
+        self._model_space = space
+
     def read_model_space(self) -> VectorSpace:
         """Determine the model's space, from the target and from files of this machine."""
         target = self.target
@@ -84,6 +88,11 @@ class VectorAbility(BatchingAbility):
     def mixes_roles(self) -> bool:
         """Whether one request may contain texts of both roles: prompts are added here, not by the server."""
         return True
+
+    @property
+    def reported_space(self) -> VectorSpace | None:
+        """The space that its answers so far have reported, as far as it can be compared; None if they report none."""
+        return None
 
     def served_space(self) -> Effects:
         """Ask the target which space it serves; returns a `VectorSpace` with what it reports, or None."""

@@ -99,6 +99,12 @@ class Fingerprint:
     """Measurements of targets that a user accepted as the same space, by label."""
 
     @property
+    def origin(self) -> str:
+        """What made it, and when, in words."""
+        files = "the model's own files"
+        return f"{files if self.authority == 'files' else f'{self.source}, the first that answered'} (measured {self.taken})"
+
+    @property
     def says_where_texts_are_cut(self) -> bool:
         """Whether the long canary was measured."""
         return self.rows["document"][LONG_CANARIES] is not None

@@ -8,7 +8,7 @@ the error says what probably differs and how to accept it explicitly.
 import dataclasses
 import os
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from hf_gateway.errors import BatchTooLarge, GatewayError, Quarantined, SpaceMis
 from hf_gateway.runtime.effects import Compute
 from hf_gateway.settings.spaces import SpaceOptions
 from hf_gateway.spaces.binding import SpaceBinding, SpaceDecision
-from hf_gateway.spaces.fingerprint import CANARIES, LONG_CANARIES, Comparison, Fingerprint, Row, Rows, Store, compare
+from hf_gateway.spaces.fingerprint import CANARIES, LONG_CANARIES, Comparison, Fingerprint, Rows, Store, compare
 from hf_gateway.spaces.measurement import Measurable, Measuring, all_places, measure
 from hf_gateway.spaces.request_canaries import (
     MAX_IDENTITIES,
@@ -37,7 +37,6 @@ from hf_gateway.values.forks import fork_lock
 from hf_gateway.values.logs import logger
 from hf_gateway.values.usage import Usage
 from hf_gateway.values.vector_space import VectorSpace
-from hf_gateway.values.vectors import Vectors
 
 log = logger(__name__)
 
@@ -54,10 +53,14 @@ ROLES: tuple[Role, ...] = ("document", "query")
 class Guard:
     """Shared by the targets of one chain. Safe for threads: a check by two threads at once is made twice, with one result."""
 
-    def __init__(self, options: SpaceOptions, space: VectorSpace, store: Store | None = None) -> None:
-        """space: the chain's; with on_space_change="separate" each target has its own, and the first that answers is pinned."""
+    def __init__(self, options: SpaceOptions, declare: Callable[[], VectorSpace], store: Store | None = None) -> None:
+        """declare: returns the chain's space as it is declared now; a target without a model learns it from its server.
+
+        With on_space_change="separate" each target has its own, and the first that answers is pinned.
+        """
         self._options = options
-        self._space = space
+        self._declare = declare
+        self._space = declare()
         self._separate = options.on_space_change == "separate"
         self._store = store or Store()
         self._lock = fork_lock()
@@ -137,24 +140,33 @@ class Guard:
         if space_check.state == "same" or not self._options.check_space:
             return None
         used: list[Usage] = []
+        rows = yield from self._measure_served(target, used)
         space = self.space_of(target)
-        served = yield from target.served_space()
-        differences = space.differences(served) if served is not None else []
-        rows = None
-        if not differences or (yield Compute(lambda: self._is_accepted(target, space))):
-            rows = yield from self._measure_places(target, all_places(long=self._options.truncate), used)
-        if rows is None:
-            raise self._quarantine(target, Comparison({}, 0.0, tuple(map(str, differences))), None)
         if not target.authoritative and (yield Compute(lambda: self._store.load(space))) is None:
             used.append((yield from self._check_order(target, rows)))
         comparison, reference = yield Compute(lambda: self._settle(target, space, rows))
         if not comparison.same:
-            raise self._quarantine(target, comparison, _origin(reference))
+            raise self._quarantine(target, comparison, reference.origin)
         with self._lock:
-            space_check.state, space_check.against, space_check.comparison = "same", _origin(reference), comparison
+            space_check.state, space_check.against, space_check.comparison = "same", reference.origin, comparison
             space_check.rows = reference.accepted.get(target.label, reference.rows)
             space_check.reference = reference.rows
         return reduce(_sum_usage, used)
+
+    def _measure_served(self, target: Measurable, used: list[Usage]) -> Measuring:
+        """Measure a target, unless it reports another space, before or with its answers; returns `Rows`."""
+        yield from self._check_reported(target, (yield from target.served_space()))
+        rows = yield from self._measure_places(target, all_places(long=self._options.truncate), used)
+        yield from self._check_reported(target, target.reported_space)
+        return rows
+
+    def _check_reported(self, target: Measurable, reported: VectorSpace | None) -> Measuring:
+        if self._pinned is None:
+            self._space = self._declare()
+        space = self.space_of(target)
+        differences = space.differences(reported) if reported is not None else []
+        if differences and not (yield Compute(lambda: self._is_accepted(target, space))):
+            raise self._quarantine(target, Comparison({}, 0.0, tuple(map(str, differences))), None)
 
     def _check_order(self, target: Measurable, rows: Rows) -> Measuring:
         """Embed one canary alone: the target that makes the fingerprint must give it the same vector as in a batch.
@@ -365,7 +377,7 @@ class Guard:
                     "those is of another space; probably %s",
                     space.model,
                     target.label,
-                    _origin(reference),
+                    reference.origin,
                     comparison.causes[0],
                 )
             self._replace(dataclasses.replace(own, accepted=reference.accepted))
@@ -429,19 +441,5 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork)
 
 
-def _origin(fingerprint: Fingerprint) -> str:
-    what = (
-        "the model's own files"
-        if fingerprint.authority == "files"
-        else f"{fingerprint.source}, the first that answered"
-    )
-    return f"{what} (measured {fingerprint.taken})"
-
-
 def _sum_usage(one: Usage, other: Usage) -> Usage:
     return one + other if one.input_tokens is not None else one
-
-
-def as_rows(vectors: Vectors) -> tuple[Row, ...]:
-    """Return vectors in the form of a fingerprint."""
-    return tuple(tuple(row) for row in vectors)

@@ -39,6 +39,10 @@ class Measurable(Protocol):
     def most_texts(self) -> int | None:
         """Maximum texts per request; None for any number."""
 
+    @property
+    def reported_space(self) -> VectorSpace | None:
+        """The space that its answers so far have reported; None if they report none."""
+
     def embed_shaped(self, request: EmbedRequest) -> Measuring:
         """Embed as for a caller; returns a `VectorAnswer`."""
 
@@ -54,6 +58,8 @@ def all_places(*, long: bool) -> list[list[int]]:
 def measure(target: Measurable, batches: list[list[int]], used: list[Usage], *, repeat: bool) -> Measuring:
     """Embed the canaries at these places in both roles.
 
+    With its first answer a target may report its space, and get other requests from then on: it is then measured again.
+
     Args:
         target: what is measured.
         batches: indexes of canaries that are sent together; a target that accepts fewer at once gets them in parts.
@@ -64,6 +70,14 @@ def measure(target: Measurable, batches: list[list[int]], used: list[Usage], *, 
     Returns:
         `Rows`, or the `Comparison` of the repeated canary if it came back with another vector.
     """
+    while True:
+        reported = target.reported_space
+        rows = yield from _measure(target, batches, used, repeat)
+        if target.reported_space == reported:
+            return rows
+
+
+def _measure(target: Measurable, batches: list[list[int]], used: list[Usage], repeat: bool) -> Measuring:
     found: dict[Role, tuple[Row | None, ...]] = {}
     roles: tuple[Role, ...] = ("document",) if target.one_role else ("document", "query")
     for role in roles:

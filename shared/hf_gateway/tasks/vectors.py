@@ -58,6 +58,11 @@ class VectorCandidate(TargetCandidate, Generic[AnswerT]):
         return self.ability.mixes_roles
 
     @property
+    def reported_space(self) -> VectorSpace | None:
+        """The space that its answers so far have reported; None if they report none."""
+        return self.ability.reported_space
+
+    @property
     def most_texts(self) -> int | None:
         """Maximum texts per request, including canaries; None for any number."""
         return self.ability.batch_texts

@@ -23,6 +23,7 @@ _IDENTITY = (
     "x-model",
     "x-model-id",
     "x-compute-type",
+    "x-hf-gateway-served-by",
 )
 """Headers that are the same in all answers of one server, and differ between servers behind one address."""
 

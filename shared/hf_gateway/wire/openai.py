@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from hf_gateway.errors import BadResponse
-from hf_gateway.values.embedding import EmbedAnswer
+from hf_gateway.values.embedding import EmbedAnswer, Role
 from hf_gateway.values.http import HttpRequest, HttpResponse
 from hf_gateway.values.usage import Usage, parse_cost, parse_token_count
 from hf_gateway.values.vectors import Vectors
@@ -28,10 +28,14 @@ def embeddings_url(url: str) -> str:
 
 def encode_models(url: str) -> HttpRequest:
     """Build `GET /v1/models`."""
-    base = url
+    return get(endpoint(base_url(url), "models"))
+
+
+def base_url(url: str) -> str:
+    """Return a URL without the route that it may end in."""
     for route in ("/embeddings", "/chat/completions", "/rerank", "/images/generations"):
-        base = base.removesuffix(route)
-    return get(endpoint(base, "models"))
+        url = url.removesuffix(route)
+    return url
 
 
 def decode_models(response: HttpResponse, *, target: str) -> list[str]:
@@ -47,7 +51,7 @@ def decode_models(response: HttpResponse, *, target: str) -> list[str]:
 
 
 def encode_embeddings(
-    url: str, model: str | None, texts: Sequence[str], *, encoding: Encoding = "float"
+    url: str, model: str | None, texts: Sequence[str], *, encoding: Encoding = "float", role: Role | None = None
 ) -> HttpRequest:
     """Build the POST. The default model or encoding is left out: some servers refuse a null.
 
@@ -56,8 +60,11 @@ def encode_embeddings(
         model: the model's name there.
         texts: the texts to embed.
         encoding: "float" or "base64".
+        role: the role of the texts, for a server that puts prompts before them.
     """
     payload: dict[str, Any] = {"input": list(texts)}
+    if role is not None:
+        payload["input_type"] = role
     if model is not None:
         payload["model"] = model
     if encoding != "float":

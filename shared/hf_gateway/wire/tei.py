@@ -16,6 +16,7 @@ from hf_gateway.wire.http import get, post_json, read_json, read_vectors, server
 from hf_gateway.wire.labels import label_lists
 from hf_gateway.wire.ranking import scores_of
 from hf_gateway.wire.rows import rows_of, sparse_rows_of
+from hf_gateway.wire.spaces import ReportedSpace, read_space
 
 DEFAULT_MAX_TEXTS = 32
 """Default of a server's `--max-client-batch-size`."""
@@ -58,6 +59,8 @@ class Info:
     """As in `VectorSpace`."""
     labels: tuple[str, ...] = ()
     """The labels of a classifier, in the order of its outputs."""
+    reported: ReportedSpace | None = None
+    """The vector space, if it is a server of this package."""
 
     @property
     def embeds(self) -> bool:
@@ -100,6 +103,7 @@ def decode_info(response: HttpResponse, *, target: str) -> Info:
         version=text_of(data.get("version")),
         precision=_precision(data.get("model_dtype")),
         labels=_labels(object_of(detail).get("id2label")),
+        reported=read_space(data.get("space_id"), data.get("space"), target=target),
     )
 
 
@@ -121,7 +125,7 @@ def _precision(dtype: Any) -> str | None:
 
 
 def encode_embed(
-    url: str, texts: Sequence[str], *, truncate: bool, normalize: bool, prompt_name: str | None = None
+    url: str, texts: Sequence[str], *, truncate: bool, normalize: bool | None, prompt_name: str | None = None
 ) -> HttpRequest:
     """Build `POST /embed`. `truncate` is always sent: by default the server truncates silently.
 
@@ -129,10 +133,12 @@ def encode_embed(
         url: the server's base URL.
         texts: the texts to embed.
         truncate: whether a text that is too long may be truncated.
-        normalize: whether the server scales vectors to length 1.
+        normalize: whether the server scales vectors to length 1; None leaves it to the server.
         prompt_name: name of a prompt in the server's configuration.
     """
-    payload: dict[str, Any] = {"inputs": list(texts), "truncate": truncate, "normalize": normalize}
+    payload: dict[str, Any] = {"inputs": list(texts), "truncate": truncate}
+    if normalize is not None:
+        payload["normalize"] = normalize
     if prompt_name is not None:
         payload["prompt_name"] = prompt_name
     return post_json(f"{url}/embed", payload)
@@ -151,15 +157,21 @@ def decode_embed(response: HttpResponse, count: int, *, target: str) -> EmbedAns
     return EmbedAnswer(vectors, usage, server=server_identity(response.headers))
 
 
-def encode_embed_sparse(url: str, texts: Sequence[str], *, truncate: bool) -> HttpRequest:
+def encode_embed_sparse(
+    url: str, texts: Sequence[str], *, truncate: bool, prompt_name: str | None = None
+) -> HttpRequest:
     """Build `POST /embed_sparse`. `truncate` is always sent: by default the server truncates silently.
 
     Args:
         url: the server's base URL.
         texts: the texts to embed.
         truncate: whether a text that is too long may be truncated.
+        prompt_name: name of a prompt in the server's configuration.
     """
-    return post_json(f"{url}/embed_sparse", {"inputs": list(texts), "truncate": truncate})
+    payload: dict[str, Any] = {"inputs": list(texts), "truncate": truncate}
+    if prompt_name is not None:
+        payload["prompt_name"] = prompt_name
+    return post_json(f"{url}/embed_sparse", payload)
 
 
 def decode_embed_sparse(response: HttpResponse, count: int, *, target: str) -> SparseAnswer:

@@ -13,6 +13,7 @@ from hf_gateway.server.dispatch.chains import Chain, ChainTable, UnknownModel
 from hf_gateway.server.problems import Problem
 from hf_gateway.settings.server import ServerSettings
 from hf_gateway.values.result import Result
+from hf_gateway.wire.spaces import SPACE_HEADER
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -27,7 +28,7 @@ T = TypeVar("T")
 
 JSON = b"application/json"
 TEXT = b"text/plain; charset=utf-8"
-SPACE = b"x-hf-gateway-space"
+SPACE = SPACE_HEADER.encode()
 SERVED_BY = b"x-hf-gateway-served-by"
 TARGET = b"x-hf-gateway-target"
 

@@ -95,5 +95,6 @@ ROUTES = (
         "Describe a vector space",
         answer=SpaceAnswer,
         statuses=(404,),
+        other_scopes=("embed",),
     ),
 )

@@ -371,6 +371,8 @@ def below_chain(*routes: Route) -> tuple[Route, ...]:
     return tuple(replace(route, path=f"{UNDER_CHAIN}{route.path}") for route in routes)
 
 
+_ANY = ("embed", "rerank", "classify", "chat", "image")
+"""Scopes of callers who may ask a chain, and so know which one it is."""
 _STATUSES = (402, 404, 412, 501, 502)
 _OWN = (
     Route("POST", "/embed", SURFACE, "embed", dense, "Embed texts", EmbedBody, EmbedAnswer, statuses=_STATUSES),
@@ -399,7 +401,17 @@ _OWN = (
     Route(
         "POST", "/predict", SURFACE, "classify", predict, "Label texts", PredictBody, PredictAnswer, statuses=_STATUSES
     ),
-    Route("GET", "/info", SURFACE, "read", info, "Describe what is served", answer=InfoAnswer, statuses=(404,)),
+    Route(
+        "GET",
+        "/info",
+        SURFACE,
+        "read",
+        info,
+        "Describe what is served",
+        answer=InfoAnswer,
+        statuses=(404,),
+        other_scopes=_ANY,
+    ),
 )
 _OPENAI = tuple(route for route in (*openai.ROUTES, *openai_chat.ROUTES) if route.method == "POST")
 """What TEI, and the servers of chat models beside it, answer in OpenAI's form."""
