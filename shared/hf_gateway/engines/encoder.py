@@ -9,6 +9,7 @@ from hf_gateway.engines.batches import batches_by_length
 from hf_gateway.engines.fitting import tokenize_within
 from hf_gateway.engines.pooling import Head
 from hf_gateway.engines.tokenising import Tokenizer
+from hf_gateway.errors import EngineFailed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,6 +62,8 @@ class Encoder:
     """Maximum tokens of a text; None without a limit."""
     pad: int = 0
     """Token id of the padding."""
+    vocabulary: int | None = None
+    """Number of token ids that the graph has vectors for; None if that is not known."""
     rows: int | None = None
     """Maximum texts per batch; None without a limit."""
 
@@ -117,7 +120,8 @@ class Encoder:
                     if len(tokens) > self.limit:
                         found[place] = self.tokeniser.cut(prompt + kept[place])
             for places in batches_by_length([len(tokens) for tokens in found], BATCH_TOKENS, self.rows):
-                yield padded([start + place for place in places], [found[place] for place in places], self.pad)
+                tokens = [found[place] for place in places]
+                yield padded([start + place for place in places], tokens, self.pad, self.vocabulary)
 
 
 def text_windows(texts: Sequence[str]) -> Iterator[tuple[int, Sequence[str]]]:
@@ -132,13 +136,17 @@ def text_windows(texts: Sequence[str]) -> Iterator[tuple[int, Sequence[str]]]:
         yield start, texts[start:]
 
 
-def padded(places: Sequence[int], tokens: Sequence[Any], pad: int) -> Batch:
+def padded(places: Sequence[int], tokens: Sequence[Any], pad: int, vocabulary: int | None) -> Batch:
     """Put the tokens of r texts into arrays.
 
     Args:
         places: indexes of the texts.
         tokens: of each text, the longest first.
         pad: token id of the padding.
+        vocabulary: number of token ids that the graph has vectors for; None if that is not known.
+
+    Raises:
+        EngineFailed: a token has no vector; OpenVINO would compute with another one.
     """
     import numpy as np
 
@@ -152,4 +160,8 @@ def padded(places: Sequence[int], tokens: Sequence[Any], pad: int) -> Batch:
         mask[row, :count] = 1
         if any(found.type_ids):
             types[row, :count] = found.type_ids
+    if vocabulary is not None and (highest := int(ids.max())) >= vocabulary:
+        raise EngineFailed(
+            f"its tokenizer gives the token {highest}, but its config.json has vocab_size={vocabulary}: they are not of one model"
+        )
     return Batch(places, ids, mask, types)

@@ -397,7 +397,8 @@ class GraphEngine:
     def _encoder_of(self, tokenizer: Path, limit: int | None, load: Callable[[], Runner]) -> Encoder:
         self._refuse_overlong(limit)
         tokeniser = Tokenizer(tokenizer, limit)
-        return Encoder(tokeniser, self._head, load(), limit, self._layout.pad, self._rows)
+        layout = self._layout
+        return Encoder(tokeniser, self._head, load(), limit, layout.pad, layout.vocabulary, self._rows)
 
 
 def _embedding(encoder: Encoder) -> Embed:

@@ -64,7 +64,7 @@ class LabelledGraph:
         self.labels = config.labels()
         self.problem_type: str | None = config.values.get("problem_type")
         layout = read_plain_layout(files)
-        self._pad = layout.pad
+        self._pad, self._vocabulary = layout.pad, layout.vocabulary
         self._rows = int(options["batch_size"]) if "batch_size" in options else None
         tokenizer = check_files(files.path, layout)
         settings = read_json(tokenizer.with_name("tokenizer_config.json")) or {}
@@ -99,7 +99,7 @@ class LabelledGraph:
             def take(found: "Array", places: list[int] = places) -> None:
                 made[places] = found
 
-            self._runner.run(padded(places, [rows[place] for place in places], self._pad), take)
+            self._runner.run(padded(places, [rows[place] for place in places], self._pad, self._vocabulary), take)
         logits: list[list[float]] = made.tolist()
         return logits
 

@@ -67,6 +67,8 @@ class Layout:
     """Maximum tokens that the network has positions for; None without a limit."""
     relative: bool = False
     """Whether positions count by their distance alone, so that a text has the same vectors with padding on either side."""
+    vocabulary: int | None = None
+    """Number of token ids that the network has vectors for; None if its config does not say."""
 
 
 def read_layout(files: ModelFiles) -> Layout:
@@ -125,14 +127,17 @@ def _layout(
         raise EngineFailed("it needs custom code (auto_map in its config.json)")
     if config.get("quantization_config"):
         raise EngineFailed("its weights are quantised")
+    if (folder / transformer / "adapter_config.json").is_file():
+        raise EngineFailed("it has an adapter beside its weights, which transformers adds to them")
     named = config.get("architectures")
     architectures = [str(name) for name in named] if isinstance(named, list) else []
     relative = known is not None and known.relative
     causal = config.get("is_decoder") or any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in architectures)
     if causal and not relative:
         raise EngineFailed("it is a causal model, which pads on the left")
-    pad = config.get("pad_token_id")
+    pad = config.get("pad_token_id", 1 if family in _COUNTED_FROM_PAD else 0)
     pad = pad if isinstance(pad, int) and pad >= 0 else 0
+    vocabulary = config.get("vocab_size")
     places = config.get("max_position_embeddings")
     if isinstance(places, int) and family in _COUNTED_FROM_PAD:
         places -= pad + 1
@@ -146,6 +151,7 @@ def _layout(
         pad,
         places if isinstance(places, int) and places > 0 else None,
         relative,
+        vocabulary if isinstance(vocabulary, int) and vocabulary > 0 else None,
     )
 
 

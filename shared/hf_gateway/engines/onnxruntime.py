@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from mmap import mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ from hf_gateway.engines.encoder import Batch
 from hf_gateway.engines.forked import compute_guard, keep_in_children
 from hf_gateway.engines.graphs import INPUT_NAMES, TOKEN_AXES, GraphEngine, Precision, chosen_output
 from hf_gateway.engines.networks.onnx_writer import OnnxWriter, number_type
-from hf_gateway.engines.networks.safetensors import forget_pages, read_tensors
+from hf_gateway.engines.networks.safetensors import MappedFiles, read_tensors
 from hf_gateway.engines.networks.writer import Network
 from hf_gateway.errors import EngineFailed, EngineMissing
 from hf_gateway.values.logs import logger
@@ -129,7 +128,7 @@ def built_runner(
     writer = OnnxWriter(blocks=blocks)
     if blocks:
         log.info("onnxruntime: weights='int8' gives the vectors of such weights, but saves memory on openvino only")
-    maps: list[mmap] = []
+    maps = MappedFiles()
     graph = writer.model(network(writer, partial(read_tensors, maps=maps)), axes)
     return Runner(_session(graph, "the graph of its weights", writer.weights), 0, writer.weights, maps)
 
@@ -162,16 +161,18 @@ def _session(graph: bytes | str, named: object, weights: Mapping[str, "Array"]) 
 class Runner:
     """A session of ONNX Runtime."""
 
-    def __init__(self, session: Any, output: int | None = None, weights: Any = None, maps: Sequence[mmap] = ()) -> None:
+    def __init__(
+        self, session: Any, output: int | None = None, weights: Any = None, maps: MappedFiles | None = None
+    ) -> None:
         """Find the graph's inputs and output. Raises EngineFailed if they are not supported.
 
         Args:
             session: the session.
             output: index of the output; by default that with the token vectors.
             weights: what the session reads and does not own.
-            maps: files that were read to load it.
+            maps: files that it reads.
         """
-        self._maps = maps
+        self._maps = maps or MappedFiles()
         self._weights = weights
         self._session = session
         keep_in_children(self)
@@ -192,6 +193,7 @@ class Runner:
             batch: the texts.
             take: receives it.
         """
+        self._maps.check()
         fed = {"input_ids": batch.ids, "attention_mask": batch.mask, "token_type_ids": batch.types}
         try:
             with compute_guard.using("onnxruntime"):
@@ -201,6 +203,4 @@ class Runner:
         except Exception as error:  # the library's exceptions have no common base
             raise EngineFailed(f"the model failed: {type(error).__name__}: {error}") from error
         take(found[0])
-        if self._maps:  # the runtime has its own form of most of them now
-            forget_pages(self._maps)
-            self._maps = ()
+        self._maps.forget_pages()  # the runtime has its own form of most of them now

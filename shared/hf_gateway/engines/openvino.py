@@ -8,7 +8,6 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from mmap import mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from hf_gateway.engines.encoder import Batch
 from hf_gateway.engines.forked import compute_guard, keep_in_children
 from hf_gateway.engines.graphs import INPUT_NAMES, TOKEN_AXES, GraphEngine, Precision, chosen_output
 from hf_gateway.engines.networks.openvino_writer import OpenVinoWriter
-from hf_gateway.engines.networks.safetensors import forget_pages, read_tensors
+from hf_gateway.engines.networks.safetensors import MappedFiles, read_tensors
 from hf_gateway.engines.networks.writer import Network
 from hf_gateway.errors import EngineFailed, EngineMissing
 from hf_gateway.values.logs import logger
@@ -140,7 +139,7 @@ def built_runner(
     """
     openvino = _import_openvino()
     writer = OpenVinoWriter(openvino, blocks=blocks)
-    maps: list[mmap] = []
+    maps = MappedFiles()
     graph = writer.model(network(writer, partial(read_tensors, maps=maps)), "network")
     settings = _settings(precision)
     if blocks:
@@ -202,15 +201,15 @@ def _cache_in(folder: Path) -> Iterator[Path]:
 class Runner:
     """A compiled graph and its inference requests, each used by one thread at a time."""
 
-    def __init__(self, compiled: Any, output: int | None = None, maps: Sequence[mmap] = ()) -> None:
+    def __init__(self, compiled: Any, output: int | None = None, maps: MappedFiles | None = None) -> None:
         """Find the graph's inputs and output. Raises EngineFailed if they are not supported.
 
         Args:
             compiled: the compiled graph.
             output: index of the output; by default that with the token vectors.
-            maps: files that were read to load it.
+            maps: files that it reads.
         """
-        self._maps = maps
+        self._maps = maps or MappedFiles()
         self._compiled = compiled
         keep_in_children(self)
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -228,6 +227,7 @@ class Runner:
             batch: the texts.
             take: receives it.
         """
+        self._maps.check()
         try:
             request = self._idle.get_nowait()
         except queue.Empty:
@@ -237,9 +237,7 @@ class Runner:
             with compute_guard.using("openvino"):
                 request.infer([fed[str(name)] for name in self.inputs], share_inputs=True, share_outputs=True)
             take(request.get_output_tensor(self._output).data)
-            if self._maps:  # the runtime has its own form of most of them now
-                forget_pages(self._maps)
-                self._maps = ()
+            self._maps.forget_pages()  # the runtime has its own form of most of them now
         except RuntimeError as error:
             raise EngineFailed(f"the model failed: {_last_line(error)}") from error
         finally:

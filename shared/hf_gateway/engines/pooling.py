@@ -111,9 +111,12 @@ def _dense(folder: Path, width: int) -> tuple["Array", "Array"]:
     for name, shape in shapes.items():
         if found[name].shape != shape:
             raise EngineFailed(f"{folder}: the tensor {name!r} has the shape {found[name].shape}, not {shape}")
-    weight: Array = found["linear.weight"].float32()
+    # Copies: what lies in the file changes with it.
+    weight: Array = np.array(found["linear.weight"].float32())
     if weight.shape[1] != width:
         raise EngineFailed(
             f"{folder}: its layer has {weight.shape[1]} inputs, but the layer before it has {width} outputs"
         )
-    return weight, found["linear.bias"].float32() if "linear.bias" in found else np.zeros(len(weight), np.float32)
+    return weight, np.array(found["linear.bias"].float32()) if "linear.bias" in found else np.zeros(
+        len(weight), np.float32
+    )

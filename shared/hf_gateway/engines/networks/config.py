@@ -203,6 +203,7 @@ class Weights:
             raise TensorMissing(f"the tensor {name!r} is missing in its files")
         if tensor.shape != shape:
             raise EngineFailed(f"the tensor {name!r} has the shape {tensor.shape}, but by config.json it is {shape}")
+        tensor.require_known()
         self.taken.add(name)
         if not self.read:
             import numpy as np

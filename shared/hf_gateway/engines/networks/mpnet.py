@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 from hf_gateway.engines.networks.blocks import feed_forward, norm, projected
 from hf_gateway.engines.networks.config import Config, Weights
+from hf_gateway.engines.networks.rotary import MAX_TABLE_VALUES
 from hf_gateway.engines.networks.writer import Node, Writer
+from hf_gateway.errors import EngineFailed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +31,8 @@ def build(config: Config, weights: Weights, writer: Writer, *, pad: int) -> Node
     hidden = config.count("hidden_size")
     heads = config.heads("num_attention_heads", hidden)
     inner, length = config.count("intermediate_size"), config.count("max_position_embeddings")
+    if heads * length * length > MAX_TABLE_VALUES:
+        raise EngineFailed(f"its config.json has max_position_embeddings={length}, too many for MPNet's distances here")
     buckets = config.count("relative_attention_num_buckets", 32)
     epsilon, activation = config.number("layer_norm_eps", 1e-12), config.activation("hidden_act")
     ids = writer.input_ids()
