@@ -11,7 +11,11 @@ import pytest
 from hf_gateway import Gateway, Target, errors
 from hf_gateway.engines.networks.build import build_refusal
 from tests.support.graph_vectors import GRAPHS, change, embed, rewrite, worst_cosine
+from tests.support.late import COLLECTED
 from tests.support.tiny_encoders import TEXTS, encoder, reference
+
+if COLLECTED:
+    import numpy as np
 
 pytestmark = pytest.mark.xdist_group("torch")
 
@@ -68,6 +72,38 @@ def test_weights_that_are_replaced_by_a_rename_stay_those_that_were_loaded(model
     other.write_bytes(bytes(reversed((model / "model.safetensors").read_bytes())))
     other.replace(model / "model.safetensors")
     assert gateway.embed(list(TEXTS)).vectors.tolist() == before
+
+
+@pytest.mark.parametrize("engine", [*GRAPHS, "torch"])
+def test_a_model_that_was_trained_again_is_loaded_again_beside_the_old_one(
+    model: Path, engine: str, tmp_path: Path
+) -> None:
+    target = Target("local", options={"engine": engine, "dtype": "fp32"})
+    old = Gateway(str(model), [target], truncate=True, check_space=False)
+    before = old.embed(list(TEXTS)).vectors.tolist()
+    (encoder(tmp_path / "again", seed=3) / "model.safetensors").replace(model / "model.safetensors")
+    new = Gateway(str(model), [target], truncate=True, check_space=False)
+    assert worst_cosine(new.embed(list(TEXTS)).vectors, reference(model).encode(list(TEXTS))) >= 0.99999
+    assert old.embed(list(TEXTS)).vectors.tolist() == before
+
+
+@pytest.mark.parametrize("engine", [*GRAPHS, "torch"])
+def test_vectors_are_cut_to_the_dimension_that_a_model_was_saved_with(model: Path, engine: str) -> None:
+    path = model / "config_sentence_transformers.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"truncate_dim": 8}))
+    gateway = opened(model, engine)
+    assert gateway.space.dimension == 8
+    expected = reference(model).encode(list(TEXTS))
+    assert expected.shape == (len(TEXTS), 8)
+    assert np.allclose(gateway.embed(list(TEXTS)).vectors, expected, atol=1e-5)
+
+
+def test_why_no_graph_is_built_is_told_beside_why_it_cannot_be_converted(model: Path) -> None:
+    change(model, num_attention_heads=5)
+    with pytest.raises(
+        errors.EngineFailed, match=r"cannot be loaded: .*; and its config\.json has num_attention_heads=5"
+    ):
+        embed(model, "openvino")
 
 
 @pytest.mark.parametrize("spaces", [1, 2, 3])

@@ -95,7 +95,7 @@ def open_engine(
             refuse_blocks(options)
         return importlib.import_module(f"hf_gateway.engines.{name}").Engine(files, space, options, revision=revision)
 
-    key = (str(files.path), space, revision)
+    key = (str(files.path), _stamps(files), space, revision)
     engine: EmbeddingEngine = _open_first(
         key, space.model, options, _Candidates(wanted, runnable(engines=EMBEDDING_ENGINES), load)
     )
@@ -111,6 +111,17 @@ def refuse_static(files: ModelFiles) -> None:
     """Raise EngineFailed for a table of token vectors, of which engines for networks make no vectors."""
     if is_static(files):
         raise EngineFailed("it is a static model, a table of token vectors, which runs on the engine 'static' only")
+
+
+def _stamps(files: ModelFiles) -> tuple[tuple[str, int, int, int], ...]:
+    """Return what changes with the files of a user's folder, whose model may be trained again; the Hub's cache keeps its own."""
+    if files.source != "path":
+        return ()
+    found = (
+        path for pattern in ("*.json", "*.safetensors") for at in ("", "*/") for path in files.path.glob(at + pattern)
+    )
+    stamps = ((str(path), path.stat()) for path in sorted(found) if path.is_file())
+    return tuple((name, about.st_mtime_ns, about.st_size, about.st_ino) for name, about in stamps)
 
 
 @dataclass(frozen=True)
@@ -273,7 +284,8 @@ def _open_labelled(
         return graph.Engine(files, options, name, revision=revision)
 
     candidates = _Candidates(engine_order(options, cuda=cuda_is_here()), here, load)
-    return _open_first((module, str(files.path), revision), str(files.path), options, candidates)
+    key = (module, str(files.path), _stamps(files), revision)
+    return _open_first(key, str(files.path), options, candidates)
 
 
 def require_image_engine() -> None:
@@ -336,7 +348,7 @@ def _open_shared(module: str, files: ModelFiles, options: Mapping[str, Any], **n
         options: the target's options.
         named: further arguments of its `Engine`.
     """
-    key = (module, str(files.path), tuple(named.items()), tuple(sorted(options.items())))
+    key = (module, str(files.path), _stamps(files), tuple(named.items()), tuple(sorted(options.items())))
     with _loading:
         engine = _engines.get(key)
         if engine is None:

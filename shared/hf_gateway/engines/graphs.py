@@ -6,8 +6,9 @@ converted graph is compared with the original on the canary texts before it is u
 with transformers in the tests.
 """
 
+import contextlib
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -225,7 +226,9 @@ class GraphEngine:
                 log.warning("%s: the converted %s is converted again: %s", self.name, self._space.model, error)
                 converted.discard(place)
         if convertible:
-            return self._serve(self._open_converted(files, key, place), Notes(key))
+            with _beside(refused):
+                entry = self._open_converted(files, key, place)
+            return self._serve(entry, Notes(key))
         graph = next(
             (path for name in self.files if (path := files.path / self._layout.transformer / name).is_file()), None
         )
@@ -399,6 +402,19 @@ class GraphEngine:
         tokeniser = Tokenizer(tokenizer, limit)
         layout = self._layout
         return Encoder(tokeniser, self._head, load(), limit, layout.pad, layout.vocabulary, self._rows)
+
+
+@contextlib.contextmanager
+def _beside(refused: EngineFailed | None) -> Iterator[None]:
+    """Add to an error of the conversion why no graph is built of the weights: it may be the cause of both."""
+    try:
+        yield
+    except EngineMissing:
+        raise
+    except EngineFailed as error:
+        if refused is None or refused.message in error.message:
+            raise
+        raise EngineFailed(f"{error.message}; and {refused.message}") from error
 
 
 def _embedding(encoder: Encoder) -> Embed:

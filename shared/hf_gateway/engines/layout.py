@@ -5,7 +5,7 @@ refused, so that torch runs it instead of a wrong vector being returned.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -67,6 +67,8 @@ class Layout:
     """Maximum tokens that the network has positions for; None without a limit."""
     relative: bool = False
     """Whether positions count by their distance alone, so that a text has the same vectors with padding on either side."""
+    cut: int | None = None
+    """Number of the first values of a text's vector that are returned; None for all."""
     vocabulary: int | None = None
     """Number of token ids that the network has vectors for; None if its config does not say."""
 
@@ -89,9 +91,11 @@ def read_layout(files: ModelFiles) -> Layout:
             f"its modules are {', '.join(kind for kind, _ in named)}, not Transformer, Pooling and what follows"
         )
     after = tuple(read_after(files.path, kind, path) for kind, path in named[2:])
-    return _layout(
-        files.path, named[0][1], _pooling(files.path / named[1][1]), after, _settings(files.path / named[0][1])
+    transformer = named[0][1]
+    layout = _layout(
+        files.path, transformer, _pooling(files.path / named[1][1]), after, _settings(files.path / transformer)
     )
+    return replace(layout, cut=_cut(files.path))
 
 
 def read_plain_layout(files: ModelFiles) -> Layout:
@@ -151,7 +155,7 @@ def _layout(
         pad,
         places if isinstance(places, int) and places > 0 else None,
         relative,
-        vocabulary if isinstance(vocabulary, int) and vocabulary > 0 else None,
+        vocabulary=vocabulary if isinstance(vocabulary, int) and vocabulary > 0 else None,
     )
 
 
@@ -174,6 +178,14 @@ def _pooling(folder: Path) -> tuple[Mode, ...]:
     if unknown := [mode for mode in modes if mode not in MODES]:
         raise EngineFailed(f"its pooling is {unknown[0]!r}")
     return tuple(modes)
+
+
+def _cut(folder: Path) -> int | None:
+    saved = read_json(folder / "config_sentence_transformers.json") or {}
+    cut = saved.get("truncate_dim") if isinstance(saved, dict) else None
+    if cut is not None and (type(cut) is not int or cut < 1):
+        raise EngineFailed(f"its vectors are cut to truncate_dim={cut!r:.60}, which is not a number of values")
+    return cut
 
 
 def read_after(folder: Path, kind: str, path: str) -> Dense | Literal["normalize"]:

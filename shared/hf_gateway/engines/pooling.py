@@ -33,6 +33,7 @@ class Head:
                 weight, bias = _dense(folder / step.path, self.dimension)
                 self._steps.append((weight, bias, step.activation))
                 self.dimension = len(weight)
+        self._whole, self.dimension = self.dimension, min(layout.cut or self.dimension, self.dimension)
 
     def __call__(self, hidden: "Array", mask: "Array") -> "Array":
         """Return the vectors of n texts, (n, dim) float32. Raises EngineFailed for token vectors of another size.
@@ -56,7 +57,7 @@ class Head:
             else:
                 weight, bias, activation = step
                 made = _activate(made @ weight.T + bias, activation)
-        return made
+        return made if self.dimension == self._whole else made[:, : self.dimension]
 
 
 def _pool(mode: Mode, hidden: "Array", mask: "Array") -> "Array":

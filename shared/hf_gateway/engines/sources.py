@@ -293,12 +293,15 @@ def read_space(read: Read, model: str, revision: str | None = None, *, cut: bool
     dimension = (pooling or {}).get("embedding_dimension") or (pooling or {}).get("word_embedding_dimension")
     if isinstance(dimension, int) and not isinstance(dimension, bool):
         dimension *= len(poolings(pooling)) or 1  # concatenated
+    dimension = (dense or {}).get("out_features") or dimension or (read("config.json") or {}).get("hidden_size")
+    kept = saved.get("truncate_dim")
+    is_cut = type(kept) is int and isinstance(dimension, int) and 0 < kept < dimension
     return VectorSpace(
         canonical(model),
         revision,
-        dimension=(dense or {}).get("out_features") or dimension or (read("config.json") or {}).get("hidden_size"),
+        dimension=kept if is_cut else dimension,
         pooling="mean" if static else "+".join(poolings(pooling)) or None,
-        normalized="Normalize" in kinds,
+        normalized="Normalize" in kinds and not is_cut,
         query_prompt=prompts.get("query", ""),
         document_prompt=_document_prompt(prompts),
         max_tokens=_max_tokens(read, kinds.get("Transformer", "")) if cut and not static else None,

@@ -17,7 +17,7 @@ from hf_gateway.engines.fitting import tokenize_within
 from hf_gateway.engines.graphs import wanted_precision
 from hf_gateway.engines.layout import Layout, read_after
 from hf_gateway.engines.networks.numbers import as_float32
-from hf_gateway.engines.networks.safetensors import Tensor, read_tensors
+from hf_gateway.engines.networks.safetensors import MappedFiles, Tensor, read_tensors
 from hf_gateway.engines.pooling import Head
 from hf_gateway.engines.sources import ModelFiles, read_json
 from hf_gateway.engines.static_files import StaticFiles, read_static
@@ -172,7 +172,8 @@ class _Table:
     """Rows of a table by token ids, mapped from the file."""
 
     def __init__(self, folder: Path, described: StaticFiles) -> None:
-        tensors = read_tensors(folder)
+        self._files = MappedFiles()
+        tensors = read_tensors(folder, self._files)
         names = ("embeddings",) if described.model2vec else ("embedding.weight", "embeddings")
         table = next((tensors[name] for name in names if name in tensors), None)
         if table is None or table.values.ndim != 2 or table.dtype not in ("F64", "F32", "F16", "BF16", "I8"):
@@ -193,10 +194,11 @@ class _Table:
     def mean(self, ids: Sequence[int]) -> "Array":
         """Return the mean of the rows of a text's tokens, (d,) float32; zeros for a text without tokens.
 
-        Raises EngineFailed for a token that the table has no row for.
+        Raises EngineFailed for a token that the table has no row for, or a file that was written to.
         """
         import numpy as np
 
+        self._files.check()
         if ids and max(ids) >= self._count:
             raise EngineFailed(f"its tokenizer has the token {max(ids)}, but its table has rows for {self._count}")
         total = np.zeros(self.width, np.float32)
