@@ -95,7 +95,7 @@ def read_layout(files: ModelFiles) -> Layout:
     layout = _layout(
         files.path, transformer, _pooling(files.path / named[1][1]), after, _settings(files.path / transformer)
     )
-    return replace(layout, cut=_cut(files.path))
+    return replace(layout, cut=read_cut(files.path))
 
 
 def read_plain_layout(files: ModelFiles) -> Layout:
@@ -180,7 +180,8 @@ def _pooling(folder: Path) -> tuple[Mode, ...]:
     return tuple(modes)
 
 
-def _cut(folder: Path) -> int | None:
+def read_cut(folder: Path) -> int | None:
+    """Return to how many of its values a text's vector is cut; None for all. Raises EngineFailed, ConfigError."""
     saved = read_json(folder / "config_sentence_transformers.json") or {}
     cut = saved.get("truncate_dim") if isinstance(saved, dict) else None
     if cut is not None and (type(cut) is not int or cut < 1):

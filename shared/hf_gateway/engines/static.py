@@ -15,7 +15,7 @@ from hf_gateway.engines.choosing import OPTIONS
 from hf_gateway.engines.encoder import text_windows
 from hf_gateway.engines.fitting import tokenize_within
 from hf_gateway.engines.graphs import wanted_precision
-from hf_gateway.engines.layout import Layout, read_after
+from hf_gateway.engines.layout import Layout, read_after, read_cut
 from hf_gateway.engines.networks.numbers import as_float32
 from hf_gateway.engines.networks.safetensors import MappedFiles, Tensor, read_tensors
 from hf_gateway.engines.pooling import Head
@@ -72,7 +72,7 @@ class Engine:
         after = tuple(read_after(files.path, kind, path) for kind, path in described.modules)
         if described.model2vec and described.normalized:
             after = ("normalize",)
-        layout = Layout(described.folder, self.name, self._table.width, ("mean",), after)
+        layout = Layout(described.folder, self.name, self._table.width, ("mean",), after, cut=read_cut(files.path))
         self._head = Head(files.path, layout)
         self._reader = _Reader(files.path / described.folder / "tokenizer.json", described)
 
