@@ -23,7 +23,8 @@ if COLLECTED:
     from langchain_hf_gateway import HFGatewayEmbeddings
 
 MODEL = "owner/prompts"
-KINDS = ("tei", "openai")
+PATHS = {"tei": "/tei/docs", "openai": "/tei/docs/v1"}
+KINDS = tuple(PATHS)
 TEXTS = ["one", "two"]
 
 
@@ -57,7 +58,7 @@ def change(running: RunningServer, config: str) -> None:
 
 
 def target_of(kind: str, running: RunningServer) -> str:
-    return f"{kind}:{running.url}{'/tei/docs' if kind == 'tei' else ''}"
+    return f"{kind}:{running.url}{PATHS[kind]}"
 
 
 def near(rows: Iterable[Iterable[float]], expected: Iterable[Iterable[float]]) -> bool:
