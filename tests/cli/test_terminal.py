@@ -103,6 +103,14 @@ def on_ledger(tmp: Path, command: str, *actions: list[str]) -> list[list[str]]:
     return [[command, *action, "--ledger", f"sqlite:///{tmp / 'ledger.sqlite'}"] for action in actions]
 
 
+def hostile_config(tmp: Path) -> str:
+    """Write a file with the words in names, values and what is unknown; returns its path."""
+    words = json.dumps(EVIL)
+    path = tmp / "hf-gateway.toml"
+    path.write_text(f"[chains.{words}]\nmodel = {words}\n{words} = {words}\n[server.aliases]\n{words} = {words}\n")
+    return str(path)
+
+
 WAYS: Ways = {
     "quickstart": lambda url, tmp: [
         ["quickstart", str(tmp / "docs"), "--framework", "langchain", *targets(url, "openai")]
@@ -133,7 +141,25 @@ WAYS: Ways = {
         ["hub", "search", "--offline"],
         ["hub", "cache"],
         ["hub", "publish", str(tmp / "adapter"), "ada/x", "--dry-run", "--license", "mit"],
+        ["hub", "test-model", "hi"],
     ],
+    "keys": lambda _, tmp: [
+        ["keys", *action, "--database", f"sqlite:///{tmp / 'keys.sqlite'}"]
+        for action in (
+            ["create", "--name", EVIL, "--tenant", EVIL],
+            ["create", "--name", "app", "--chains", EVIL],
+            ["list"],
+            *(
+                [name, "AAAAAAAAAAAA", *more]
+                for name, more in (("change", ["--name", EVIL]), ("rotate", []), ("revoke", []))
+            ),
+        )
+    ],
+    "config": lambda _, tmp: (
+        [["config", "check", hostile_config(tmp)], ["config", "show", hostile_config(tmp)], ["config", "schema"]]
+    ),
+    "index": lambda url, tmp: [["index", str(tmp / "docs"), str(tmp / "index"), *targets(url, "openai", "tei")]],
+    "serve": lambda _, tmp: [["serve", "--port", "0", "--config", hostile_config(tmp)]],
     "offline-model": lambda *_: [["offline-model"]],
     "login": lambda *_: [["login", "--token-stdin"]],
     "whoami": lambda *_: [["login", "--token-stdin"], ["whoami"]],
@@ -197,7 +223,13 @@ def test_the_walk_takes_every_command() -> None:
     assert set(WAYS) == set(COMMANDS)
     nested = {name: set(_choices(parser)) for name, parser in _choices(_parser()).items() if _choices(parser)}
     walked = {name: {words[1] for words in way("http://x", Path())} for name, way in WAYS.items() if name in nested}
-    assert {name: nested[name] - walked[name] for name in nested} == {"hub": set(), "models": {"add"}, "budgets": set()}
+    assert {name: nested[name] - walked[name] for name in nested} == {
+        "hub": set(),
+        "models": {"add"},
+        "budgets": set(),
+        "keys": set(),
+        "config": set(),
+    }
 
 
 def _choices(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
