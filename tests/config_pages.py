@@ -6,13 +6,13 @@
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hf_gateway.configuration.schema import file_schema
 from hf_gateway.configuration.variables import variables
-from hf_gateway.server.access.caller import PUBLIC
-from hf_gateway.server.app import ROUTES
-from hf_gateway.server.dispatch.routing import Route
+
+if TYPE_CHECKING:
+    from hf_gateway.server.dispatch.routing import Route
 
 ROOT = Path(__file__).resolve().parents[1]
 SCHEMA = ROOT / "shared" / "hf_gateway" / "configuration" / "hf-gateway.schema.json"
@@ -40,6 +40,8 @@ def with_lines(page: str, lines: Iterable[str]) -> str:
 
 def routes() -> Iterator[str]:
     """Yield the lines of the route table, a surface after the other."""
+    from hf_gateway.server.app import ROUTES
+
     yield "\n| method | path | scope | |\n|---|---|---|---|"
     for surface in dict.fromkeys(route.surface for route in ROUTES):
         yield f"| **{surface.name}** | | | |"
@@ -49,7 +51,9 @@ def routes() -> Iterator[str]:
                 yield f"| {route.method} | `{path}` | {scopes_of(route)} | {cell(route.summary)} |"
 
 
-def scopes_of(route: Route) -> str:
+def scopes_of(route: "Route") -> str:
+    from hf_gateway.server.access.caller import PUBLIC
+
     if route.scope == PUBLIC:
         return "none"
     words = " or ".join(f"`{scope}`" for scope in (route.scope, *route.other_scopes))

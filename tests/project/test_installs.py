@@ -14,15 +14,18 @@ import pytest
 from packaging.tags import sys_tags
 from packaging.utils import parse_wheel_filename
 
-from benchmarks import install_sizes
 from hf_gateway.engines.packaged_model import MINILM
 from tests.servers.router import FakeHub, HubModel
 from tests.support.environments import REPOSITORY, empty_environment, run, size, uv
+from tests.support.late import COLLECTED
 from tests.support.tiny_encoders import encoder, reference
+
+if COLLECTED:
+    from benchmarks import install_sizes
 
 pytestmark = [pytest.mark.packaging, pytest.mark.xdist_group("packaging")]
 
-EXTRAS = list(install_sizes.project()["optional-dependencies"])
+EXTRAS = list(tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"])
 WITH_TORCH = {"torch", "images", "all", "dev"}
 """The extras that may bring torch: it is in their name, or what they are for."""
 MAX_LIGHT_BYTES = 600_000_000

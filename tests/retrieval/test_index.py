@@ -6,9 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from hf_gateway import Gateway
@@ -16,6 +13,12 @@ from hf_gateway.cli import main
 from hf_gateway.errors import ConfigError, SpaceMismatch
 from hf_gateway.retrieval.files import GROUP_ROWS, Passage
 from hf_gateway.retrieval.index import PassageIndex, make_index
+from tests.support.late import COLLECTED
+
+if COLLECTED:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
 TEXTS = [
     "the zebra crossing is painted in May",

@@ -398,10 +398,18 @@ def _find_cached(model: str, revision: str | None) -> ModelFiles | None:
     described = commit and (
         (snapshot / PIPELINE_FILE).is_file()
         or _is_whole(snapshot, "config.json")
-        or read_static(lambda name: read_json(snapshot / name)) is not None
+        or read_static(lambda name: _whole_json(snapshot / name)) is not None
     )
     whole = described and any(is_available(found, weights) for weights in _PATTERNS if weights != "none")
     return found if whole else None
+
+
+def _whole_json(path: Path) -> Any:
+    """Return a file's JSON; None if the file does not exist or was left short."""
+    try:
+        return read_json(path)
+    except ConfigError:
+        return None
 
 
 def _has_bytes(path: Path) -> bool:
