@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from hf_gateway.cli import hub_publish, hub_test_model
+from hf_gateway.cli import hub_model_check, hub_publish
 from hf_gateway.cli.output import Table, console, literal, print_json
 from hf_gateway.errors import ConfigError, InvalidRequest, ModelNotFound, visible
 from hf_gateway.values.wording import quantity
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         add(command)
         command.add_argument("--json", action="store_true", help="print JSON")
     hub_publish.add_publish(commands)
-    hub_test_model.add_test_model(commands)
+    hub_model_check.add_test_model(commands)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.action == "publish":
         return hub_publish.run(arguments)
     if arguments.action == "test-model":
-        return hub_test_model.run(arguments)
+        return hub_model_check.run(arguments)
     action = next(each for name, _, _, each in _ACTIONS if name == arguments.action)
     out = None if arguments.json else console()
     from hf_gateway.hub import HubConnector
