@@ -81,5 +81,6 @@ def map_ordered_blocking(items: Iterator[Any], start: Start, max_pending: int) -
         if not isinstance(ended, StopIteration):
             raise ended
     finally:
-        for future in started:
+        # The last first: one that is cancelled while it is under way gives its place to one that waits, which would begin.
+        for future in reversed(started):
             future.cancel()
