@@ -64,8 +64,6 @@ class Route:
     """Scopes that admit a caller, too; the handler then asks for the right one by `Call.require_scope`."""
     images: bool = False
     """Whether the body may also be an image; it is then in `Call.body` alone."""
-    browser: bool = False
-    """Whether a browser's page of another origin may call it without being listed."""
 
     def admits(self, caller: Caller) -> bool:
         """Return whether a caller has a scope that the route asks for."""
