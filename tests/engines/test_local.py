@@ -326,7 +326,8 @@ def test_remote_code_needs_a_pinned_commit() -> None:
 
 
 def test_the_files_say_what_the_loaded_model_does(tiny: Path, reference: Any) -> None:
-    from hf_gateway.engines.sources import find, space_of
+    from hf_gateway.engines.saved_space import space_of
+    from hf_gateway.engines.sources import find
 
     for name, pooled in ((str(tiny), "cls"), (MODEL, "mean")):
         files = find(name)

@@ -12,7 +12,7 @@ from hf_gateway.backends.option_types import OPTION_TYPES
 from hf_gateway.backends.served import ProbeOnce
 from hf_gateway.backends.thoughts import OPENAI_REASONING
 from hf_gateway.backends.thoughts import OPTIONS as CHAT_OPTIONS
-from hf_gateway.engines import sources
+from hf_gateway.engines import saved_space, sources
 from hf_gateway.errors import (
     BadResponse,
     ConfigError,
@@ -109,7 +109,7 @@ class HfEmbedding(EmbeddingAbility):
         known: dict[str, Any] = {}
         while True:
             try:
-                found = sources.read_space(known.__getitem__, model, cut=self.options.truncate)
+                found = saved_space.read_space(known.__getitem__, model, cut=self.options.truncate)
                 break
             except KeyError as missing:
                 name = str(missing.args[0])

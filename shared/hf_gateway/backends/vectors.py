@@ -5,7 +5,7 @@ from typing import Any
 
 from hf_gateway.backends.base import Server
 from hf_gateway.backends.batching import BatchingAbility
-from hf_gateway.engines import sources
+from hf_gateway.engines import saved_space, sources
 from hf_gateway.runtime.effects import Effects
 from hf_gateway.settings.spaces import SpaceOptions
 from hf_gateway.storage.notices import notice_once
@@ -62,7 +62,7 @@ class VectorAbility(BatchingAbility):
         target = self.target
         named = VectorSpace(self.space_model(), target.revision)
         if target.model is not None and (files := self.find_files(named.model)) is not None:
-            named = sources.space_of(files, named.model, target.revision)
+            named = saved_space.space_of(files, named.model, target.revision)
         return target.space.merged(named) if target.space is not None else named
 
     def find_files(self, model: str) -> sources.ModelFiles | None:

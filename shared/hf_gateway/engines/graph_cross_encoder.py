@@ -5,7 +5,8 @@ from typing import Any
 
 from hf_gateway.engines.cross_encoder import MAX_CHARS_PER_TOKEN, refuse_longer
 from hf_gateway.engines.labelled import LabelledGraph
-from hf_gateway.engines.sources import TRANSFORMER_FILES, ModelFiles, read_json
+from hf_gateway.engines.saved_space import TRANSFORMER_FILES
+from hf_gateway.engines.sources import ModelFiles, read_json
 from hf_gateway.errors import EngineFailed
 from hf_gateway.values.rerank import RerankAnswer, RerankRequest
 from hf_gateway.values.usage import Usage

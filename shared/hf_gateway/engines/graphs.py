@@ -31,7 +31,8 @@ from hf_gateway.engines.networks.build import FAMILIES as BUILT_FAMILIES
 from hf_gateway.engines.networks.build import build_network, build_refusal
 from hf_gateway.engines.networks.writer import Network
 from hf_gateway.engines.pooling import Head
-from hf_gateway.engines.sources import ModelFiles, read_json, read_space
+from hf_gateway.engines.saved_space import read_space
+from hf_gateway.engines.sources import ModelFiles, read_json
 from hf_gateway.engines.tokenising import Tokenizer, check_files
 from hf_gateway.errors import EngineFailed, EngineMissing
 from hf_gateway.spaces.fingerprint import Rows

@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from hf_gateway.engines.networks.build import FAMILIES as BUILT_FAMILIES
 from hf_gateway.engines.networks.build import build_refusal, settings_refusal
-from hf_gateway.engines.sources import TRANSFORMER_FILES, ModelFiles, poolings, read_json, read_space
+from hf_gateway.engines.saved_space import TRANSFORMER_FILES, poolings, read_space
+from hf_gateway.engines.sources import ModelFiles, read_json
 from hf_gateway.errors import ConfigError, EngineFailed
 
 Mode = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
+from hf_gateway.engines.saved_space import space_of
 from hf_gateway.engines.sentence_transformers import OPTIONS, Engine
-from hf_gateway.engines.sources import ModelFiles, space_of
+from hf_gateway.engines.sources import ModelFiles
 from hf_gateway.errors import EngineFailed
 from hf_gateway.spaces.fingerprint import CANARIES, Row, Rows
 from hf_gateway.values.embedding import EmbedRequest, Role
