@@ -18,7 +18,7 @@ from hf_gateway.engines.networks.heads import build_labelled
 from tests.servers.hub import FakeHub, HubModel
 from tests.support.classifiers import assert_same_labels
 from tests.support.late import COLLECTED
-from tests.support.tiny_classifiers import EMOTIONS, FAMILIES, JUDGEMENTS, text_classifier
+from tests.support.tiny_classifiers import EMOTIONS, EVEN_FAMILIES, FAMILIES, JUDGEMENTS, text_classifier
 from tests.support.tiny_encoders import TEXTS
 from tests.support.tiny_rerankers import reference
 
@@ -32,6 +32,11 @@ SHAPES: dict[str, dict[str, int]] = {
     "one layer of eight heads": {"layers": 1, "heads": 8, "hidden": 64, "inner": 48},
     "an odd width": {"layers": 2, "heads": 3, "hidden": 33, "inner": 130},
 }
+EVEN_SHAPES = {
+    "one layer of eight heads": SHAPES["one layer of eight heads"],
+    "an odd width": {"layers": 2, "heads": 3, "hidden": 30, "inner": 131},
+}
+"""For heads that need an even number of values; the odd width is that between the layers."""
 MODERNBERTS: dict[str, dict[str, Any]] = {
     "the first token, texts longer than the windows": {"num_hidden_layers": 4, "local_attention": 6},
     "the mean of the tokens, shifts everywhere": {
@@ -61,7 +66,8 @@ TOLERANCE = 5e-5
 
 def sizes(family: str, shape: str) -> dict[str, int]:
     names = DISTILBERTS_NAMES if family == "distilbert" else NAMES
-    return {names[name]: value for name, value in SHAPES[shape].items()}
+    shapes = EVEN_SHAPES if family in EVEN_FAMILIES else SHAPES
+    return {names[name]: value for name, value in shapes[shape].items()}
 
 
 def target(engine: str) -> Target:
@@ -108,7 +114,7 @@ def close_to(expected: list[float]) -> Any:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, "nomic_bert", "gte"])
 def test_a_reranker_of_a_family_in_any_shape_has_the_scores_of_a_cross_encoder(
     family: str, shape: str, tmp_path: Path
 ) -> None:
@@ -150,7 +156,7 @@ def test_a_setting_of_modernberts_head_that_is_not_known_is_refused_by_name(
     assert reason in str(build_refusal(folder, build_labelled))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, "nomic_bert", "gte"])
 def test_a_classifier_of_a_family_has_the_labels_of_transformers_pipeline(family: str, tmp_path: Path) -> None:
     assert_labels_of_pipeline(text_classifier(tmp_path / "made", family, seed=6, **sizes(family, "an odd width")))
 

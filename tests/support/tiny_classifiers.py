@@ -10,6 +10,8 @@ EMOTIONS = ("anger", "joy", "sadness", "fear")
 JUDGEMENTS = ("contradiction", "neutral", "entailment")
 MAX_TOKENS = 64
 FAMILIES = ("bert", "camembert", "distilbert", "mpnet", "roberta", "xlm-roberta")
+EVEN_FAMILIES = ("modernbert", "nomic_bert", "gte")
+"""With rotary positions, whose heads have to have an even number of values."""
 
 
 def text_classifier(
@@ -23,7 +25,7 @@ def text_classifier(
 ) -> Path:
     """Save a model that labels texts of 64 tokens at most; returns its folder. With one label it is a reranker.
 
-    family: one of FAMILIES, or "modernbert", whose heads have to have an even number of values.
+    family: one of FAMILIES or EVEN_FAMILIES.
     """
     import torch
     import transformers
@@ -32,7 +34,8 @@ def text_classifier(
     kind = "xlm-roberta" if family == "camembert" else family
     made = tokenizer(kind, folder.with_name(f"{folder.name}-raw"), model_max_length=model_max_length)
     # In RoBERTa's family positions begin after that of the padding.
-    positions = MAX_TOKENS + (0 if family in ("bert", "distilbert", "modernbert") else made.pad_token_id + 1)
+    after_padding = family not in ("bert", "distilbert", *EVEN_FAMILIES)
+    positions = MAX_TOKENS + (made.pad_token_id + 1 if after_padding else 0)
     usual: dict[str, Any] = {
         "hidden_size": 32,
         "num_hidden_layers": 2,
@@ -49,6 +52,8 @@ def text_classifier(
         "camembert": (transformers.CamembertConfig, transformers.CamembertForSequenceClassification),
         "mpnet": (transformers.MPNetConfig, transformers.MPNetForSequenceClassification),
         "modernbert": (transformers.ModernBertConfig, transformers.ModernBertForSequenceClassification),
+        "nomic_bert": (transformers.NomicBertConfig, transformers.NomicBertForSequenceClassification),
+        "gte": (transformers.GteConfig, transformers.GteForSequenceClassification),
     }
     configuration, network = kinds[family]
     built = network(

@@ -64,7 +64,7 @@ def require_engine(options: Mapping[str, Any] | None = None) -> None:
             raise EngineMissing(f"the engine {named!r} is not installed: pip install 'hf-gateway[{extra}]'")
         raise EngineMissing(
             "models in this process need an engine: pip install 'hf-gateway[local]' for a small and fast one, which runs "
-            "BERT-like models, those with an ONNX file and converted ones; pip install 'hf-gateway[torch]' for all models"
+            "most embedding models without torch; pip install 'hf-gateway[torch]' for all models"
         )
 
 
@@ -240,7 +240,7 @@ def require_cross_encoder(options: Mapping[str, Any]) -> None:
     """Raise EngineMissing, with the `pip install` line, if no engine that `options` allow is installed for rerankers."""
     if not _any_runs(options, runnable()):
         raise EngineMissing(
-            "rerankers in this process need an engine: pip install 'hf-gateway[local]' for BERT-like ones, pip install "
+            "rerankers in this process need an engine: pip install 'hf-gateway[local]' for most, without torch, pip install "
             "'hf-gateway[torch]' for all; the target 'lexical' needs no model"
         )
 
@@ -318,8 +318,8 @@ def require_classifier(options: Mapping[str, Any]) -> None:
     """Raise EngineMissing, with the `pip install` line, if no engine that `options` allow is installed for labels."""
     if not _any_runs(options, runnable(CLASSIFIER_PACKAGES)):
         raise EngineMissing(
-            "models for labels in this process need an engine: pip install 'hf-gateway[local]' for BERT-like ones of texts, pip "
-            "install 'hf-gateway[torch]' for all"
+            "models for labels in this process need an engine: pip install 'hf-gateway[local]' for most of texts, "
+            "without torch, pip install 'hf-gateway[torch]' for all"
         )
 
 

@@ -71,16 +71,20 @@ def modernbert_head(config: Config, weights: Weights, writer: Writer, tokens: No
     return projected(writer, weights, "classifier", made, wide, labels)
 
 
+_BERTS: Head = partial(first_token_head, names=("pooler.dense", "classifier"), activation="tanh")
 _ROBERTAS: Head = partial(first_token_head, names=("classifier.dense", "classifier.out_proj"), activation="tanh")
 
 HEADS: dict[str, Head] = {
-    "bert": partial(first_token_head, names=("pooler.dense", "classifier"), activation="tanh"),
+    "bert": _BERTS,
     "distilbert": partial(first_token_head, names=("pre_classifier", "classifier"), activation="relu"),
     "roberta": _ROBERTAS,
     "xlm-roberta": _ROBERTAS,
     "camembert": _ROBERTAS,
     "mpnet": _ROBERTAS,
     "modernbert": modernbert_head,
+    "nomic_bert": _BERTS,
+    "gte": _BERTS,
+    "new": _BERTS,
 }
 """What builds the head, for each `model_type`."""
 UNUSED = ("position_ids", "token_type_ids", "pooler.")
