@@ -27,8 +27,8 @@ _TYPED = frozenset({"BertTokenizer", "ElectraTokenizer"})
 """transformers' tokenizers that give the second text of a pair token types of 1."""
 _TEMPLATED = frozenset({"PreTrainedTokenizer", "TokenizersBackend"})
 """Those that give the token types that tokenizer.json asks for."""
-_TYPED_FAMILIES = frozenset({"bert", "electra"})
-"""Families whose tokenizers give token types other than 0."""
+_TYPED_FAMILIES = frozenset({"bert", "electra", "gte", "new", "nomic_bert"})
+"""Families whose tokenizers may give token types other than 0."""
 _PAIR_MARKS = 3
 """Least number of special tokens around a pair."""
 
