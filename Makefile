@@ -6,10 +6,11 @@ VENV ?= .venv
 QUICKSTART ?= .venv-quickstart
 INFINITY ?= .venv-infinity
 OLAH ?= .venv-olah
+SCHEMATHESIS ?= .venv-schemathesis
 HUB1 ?= build/hub-1.33
 PIP = -m pip --quiet --disable-pip-version-check --no-input
 
-.PHONY: quickstart test fast setup lint types unit hub1 packaging campaign mutation format bench bench-quick clean
+.PHONY: quickstart test soak fast setup lint types unit hub1 packaging campaign mutation format bench bench-quick clean
 
 quickstart: $(QUICKSTART)/.ready
 	$(QUICKSTART)/bin/hf-gateway quickstart
@@ -22,7 +23,7 @@ fast: export PYTHONDONTWRITEBYTECODE :=
 fast: lint
 	$(VENV)/bin/python -m pytest -q -n 2 --dist loadgroup --max-worker-restart 0 -m "not slow" $(FAST:%=tests/%) tests/project/test_floors.py
 
-setup: $(VENV)/.ready $(INFINITY)/.ready $(OLAH)/.ready $(HUB1)/.ready
+setup: $(VENV)/.ready $(INFINITY)/.ready $(OLAH)/.ready $(SCHEMATHESIS)/.ready $(HUB1)/.ready
 
 lint: $(VENV)/.ready
 	$(VENV)/bin/ruff check .
@@ -51,6 +52,10 @@ campaign: $(VENV)/.ready
 mutation: $(VENV)/.ready
 	$(VENV)/bin/python -m tests.mutation
 
+# What takes too long for `make test`: the server's OpenAPI document at length.
+soak: setup
+	$(VENV)/bin/python -m tests.support.contract
+
 format: $(VENV)/.ready
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
@@ -65,8 +70,8 @@ bench-quick: $(VENV)/.ready
 
 # With uv where it is, or can be had from the package index; with pip otherwise. Bytecode is made at once, as by pip, since processes
 # may be told to write none; files are copied, since nltk refuses data that is linked to a cache.
-$(VENV)/.ready $(INFINITY)/.ready $(OLAH)/.ready: export UV_COMPILE_BYTECODE := 1
-$(VENV)/.ready $(INFINITY)/.ready $(OLAH)/.ready: export UV_LINK_MODE := copy
+$(VENV)/.ready $(INFINITY)/.ready $(OLAH)/.ready $(SCHEMATHESIS)/.ready: export UV_COMPILE_BYTECODE := 1
+$(VENV)/.ready $(INFINITY)/.ready $(OLAH)/.ready $(SCHEMATHESIS)/.ready: export UV_LINK_MODE := copy
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) set_up.py $(VENV) --constraint constraints.txt --editable ".[dev]"
@@ -90,6 +95,11 @@ $(OLAH)/.ready: tests/servers/olah-requirements.txt
 	$(PYTHON) set_up.py $(OLAH) --requirement tests/servers/olah-requirements.txt
 	touch $@
 
+# What tries whether the server keeps to its OpenAPI document, likewise.
+$(SCHEMATHESIS)/.ready: tests/server/schemathesis-requirements.txt
+	$(PYTHON) set_up.py $(SCHEMATHESIS) --requirement tests/server/schemathesis-requirements.txt
+	touch $@
+
 $(HUB1)/.ready: Makefile
 	rm -rf $(HUB1)
 	$(VENV)/bin/python $(PIP) install --no-deps --target $(HUB1) huggingface_hub==1.33.0
@@ -98,4 +108,4 @@ $(HUB1)/.ready: Makefile
 $(HUB1)/.ready: $(VENV)/.ready
 
 clean:
-	rm -rf $(VENV) $(QUICKSTART) $(INFINITY) $(OLAH) build dist
+	rm -rf $(VENV) $(QUICKSTART) $(INFINITY) $(OLAH) $(SCHEMATHESIS) build dist

@@ -287,7 +287,7 @@ class TestPredict:
     def test_refuses_logits(self, labels: RunningServer) -> None:
         with labels.client() as client:
             answer = client.post("/predict", json={"inputs": "x", "raw_scores": True})
-        assert (answer.status_code, answer.json()["code"]) == (501, "unsupported")
+        assert (answer.status_code, answer.json()["code"]) == (400, "unsupported")
 
 
 class TestInfo:

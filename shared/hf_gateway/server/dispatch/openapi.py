@@ -6,10 +6,12 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from hf_gateway._version import __version__
-from hf_gateway.server.access.caller import PUBLIC
+from hf_gateway.server.access.caller import ANONYMOUS_SCOPES, PUBLIC
 from hf_gateway.server.dispatch.routing import Route, RouteTable
 
 _REFERENCE = "#/components/schemas/{model}"
+_BINARY = {"type": "string", "format": "binary"}
+_TEXT = "text/plain"
 _COMMON = {400: "the request is invalid", 431: "the headers are too large"}
 _WITH_KEY = {401: "there is no valid credential", 403: "the credential does not have the scope"}
 _WITH_BODY = {413: "the body is too large"}
@@ -30,21 +32,23 @@ _WORDS = {
 }
 
 
-def openapi_document(table: RouteTable, root_path: str = "") -> dict[str, Any]:
+def openapi_document(table: RouteTable, root_path: str = "", *, needs_key: bool = True) -> dict[str, Any]:
     """Return the document.
 
     Args:
         table: the routes.
         root_path: the path under which a proxy serves them.
+        needs_key: whether callers need a key; without, only the routes that always need one ask for it.
     """
     models = [
         *((route.request, "validation") for route in table if route.request is not None),
         *((route.answer, "serialization") for route in table if route.answer is not None),
+        *((surface.problem, "serialization") for surface in table.surfaces if surface.problem is not None),
     ]
     names, definitions = models_json_schema(list(dict.fromkeys(models)), ref_template=_REFERENCE)  # type: ignore[arg-type]
     paths: dict[str, Any] = {}
     for route in table:
-        operation = _operation(route, names)
+        operation = _operation(route, names, needs_key=needs_key)
         paths.setdefault(re.sub(r":path\}", "}", route.path), {})[route.method.lower()] = operation
     document: dict[str, Any] = {
         "openapi": "3.1.0",
@@ -65,12 +69,12 @@ def openapi_document(table: RouteTable, root_path: str = "") -> dict[str, Any]:
     return document
 
 
-def _operation(route: Route, names: Any) -> dict[str, Any]:
+def _operation(route: Route, names: Any, *, needs_key: bool) -> dict[str, Any]:
     made: dict[str, Any] = {
         "summary": route.summary,
         "tags": [route.surface.name],
         "operationId": _operation_id(route),
-        "responses": {"200": _success(route, names)},
+        "responses": {} if route.success is None else {str(route.success): _success(route, names)},
     }
     if parameters := re.findall(r"\{(\w+)(?::path)?\}", route.path):
         made["parameters"] = [
@@ -78,14 +82,17 @@ def _operation(route: Route, names: Any) -> dict[str, Any]:
             for name in parameters
         ]
     if route.scope is not PUBLIC:
-        made["security"] = [{"key": []}]
-        made["description"] = f"Needs the scope `{route.scope}`."
+        if needs_key or not {route.scope, *route.other_scopes} & ANONYMOUS_SCOPES:
+            made["security"] = [{"key": []}]
+        made["description"] = (
+            f"Needs the scope {' or '.join(f'`{each}`' for each in (route.scope, *route.other_scopes))}."
+        )
     if route.request is not None:
         made["requestBody"] = {
             "required": True,
             "content": {
                 "application/json": {"schema": names[route.request, "validation"]},
-                **({"image/*": {"schema": {}}} if route.images else {}),
+                **({"image/*": {"schema": _BINARY}} if route.images else {}),
             },
         }
     errors = dict(_COMMON)
@@ -96,8 +103,12 @@ def _operation(route: Route, names: Any) -> dict[str, Any]:
     for status in route.statuses:
         errors[status] = _WORDS[status]
     media_type = route.surface.media_type.decode().partition(";")[0]
+    problem = names[route.surface.problem, "serialization"] if route.surface.problem is not None else {}
     for status, words in sorted(errors.items()):
-        made["responses"][str(status)] = {"description": words, "content": {media_type: {"schema": {}}}}
+        if status != route.success:
+            made["responses"][str(status)] = {"description": words, "content": {media_type: {"schema": problem}}}
+    if route.media_type == _TEXT and 503 in errors:
+        made["responses"]["503"]["content"][_TEXT] = {"schema": {}}
     return made
 
 
@@ -106,8 +117,10 @@ def _operation_id(route: Route) -> str:
 
 
 def _success(route: Route, names: Any) -> dict[str, Any]:
+    if route.success == 204:
+        return {"description": _WORDS[204]}
     schema = names[route.answer, "serialization"] if route.answer is not None else {}
     content: dict[str, Any] = {route.media_type: {"schema": schema}}
     if route.streams:
-        content["text/event-stream"] = {"schema": {"type": "string"}}
+        content[route.stream_type] = {"schema": {}}
     return {"description": "the answer", "content": content}

@@ -30,6 +30,8 @@ class Surface:
     """Beginnings of paths whose unknown ones answer in this surface's form."""
     media_type: bytes = b"application/json"
     """Type of the body of an error."""
+    problem: type[BaseModel] | None = None
+    """The model of the body of an error."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,10 @@ class Route:
     """Scopes that admit a caller, too; the handler then asks for the right one by `Call.require_scope`."""
     images: bool = False
     """Whether the body may also be an image; it is then in `Call.body` alone."""
+    success: int | None = 200
+    """The status of a request that succeeds; 204 has no content, and None is of a route that refuses every request."""
+    stream_type: str = "text/event-stream"
+    """Type of the answer if it is a stream."""
 
     def admits(self, caller: Caller) -> bool:
         """Return whether a caller has a scope that the route asks for."""

@@ -15,11 +15,11 @@ from hf_gateway.server.dispatch.call import Answer, Call
 from hf_gateway.server.dispatch.chains import Chain
 from hf_gateway.server.dispatch.routing import Route, Surface
 from hf_gateway.server.problems import Problem
-from hf_gateway.server.surfaces.operation import write_problem
+from hf_gateway.server.surfaces.operation import PlainError, write_problem
 from hf_gateway.tasks.status import TargetCheck
 from hf_gateway.wire.json import dumps_numbers
 
-SURFACE = Surface("administration", write_problem, ("/admin/",))
+SURFACE = Surface("administration", write_problem, ("/admin/",), problem=PlainError)
 HEALTH_S = 60.0
 """How long the answers of targets are shown before they are asked again."""
 

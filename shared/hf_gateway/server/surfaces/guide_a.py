@@ -16,7 +16,8 @@ from hf_gateway.server.dispatch.chains import Chain
 from hf_gateway.server.dispatch.routing import Route, Surface
 from hf_gateway.server.problems import Problem
 from hf_gateway.server.surfaces.openai import Tolerant
-from hf_gateway.server.surfaces.openai_chat import SampledBody, with_seed
+from hf_gateway.server.surfaces.openai_chat import EXAMPLE, SampledBody, with_seed
+from hf_gateway.server.surfaces.operation import PlainError
 from hf_gateway.server.surfaces.vectors import VectorForm, embed
 from hf_gateway.tasks.chat.streams import AsyncChatStream
 from hf_gateway.tasks.status import TargetStatus
@@ -36,7 +37,7 @@ def _write_problem(problem: Problem) -> bytes:
     return dumps_numbers(problems.as_dict(problem))
 
 
-SURFACE = Surface("huggingface", _write_problem, ("/huggingface/",))
+SURFACE = Surface("huggingface", _write_problem, ("/huggingface/",), problem=PlainError)
 
 
 class TextBody(Tolerant):
@@ -60,7 +61,7 @@ class TextsBody(Tolerant):
 class GuideChatBody(SampledBody):
     """The body of POST /huggingface/chat."""
 
-    messages: Annotated[list[dict[str, Any]], Field(min_length=1)]
+    messages: Annotated[list[dict[str, Any]], Field(min_length=1, examples=[EXAMPLE])]
     """The conversation: objects with `role` and `content`."""
     temperature: Annotated[float, Field(ge=0, le=100)] | None = DEFAULT_TEMPERATURE_RATIO
     """Sampling temperature."""

@@ -5,7 +5,7 @@ It runs the pipelines that Hugging Face's clients have, and answers in the guide
 
 import base64
 import time
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
@@ -43,7 +43,16 @@ def _write_problem(problem: Problem) -> bytes:
     return dumps_numbers({"success": False, "error": problem.message})
 
 
-SURFACE = Surface("huggingface-inference", _write_problem, ("/functions/v1/",))
+class InferenceError(BaseModel):
+    """The body of an error."""
+
+    success: Literal[False]
+    """Always false."""
+    error: str
+    """What happened, and what to do."""
+
+
+SURFACE = Surface("huggingface-inference", _write_problem, ("/functions/v1/",), problem=InferenceError)
 
 
 class InferenceBody(Tolerant):
@@ -144,5 +153,5 @@ ROUTES = (
         statuses=(402, 404, 412, 501, 502),
         other_scopes=_SCOPES[1:],
     ),
-    Route("OPTIONS", PATH, SURFACE, PUBLIC, allow, "Name what a page may send"),
+    Route("OPTIONS", PATH, SURFACE, PUBLIC, allow, "Name what a page may send", success=204),
 )

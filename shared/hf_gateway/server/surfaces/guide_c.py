@@ -19,6 +19,7 @@ from hf_gateway.server.dispatch.indexes import ServedIndex
 from hf_gateway.server.dispatch.routing import Route, Surface
 from hf_gateway.server.problems import Problem
 from hf_gateway.server.surfaces.openai import Tolerant
+from hf_gateway.server.surfaces.operation import PlainError
 from hf_gateway.server.surfaces.passages import MAX_PASSAGES_COUNT, find_passages, require_retrieval
 from hf_gateway.server.surfaces.prompt_templates import (
     DEFAULT_FILE,
@@ -39,7 +40,7 @@ def write_problem(problem: Problem) -> bytes:
     return dumps_numbers(problems.as_dict(problem))
 
 
-SURFACE = Surface("guide-c", write_problem, ("/api/v1/",))
+SURFACE = Surface("guide-c", write_problem, ("/api/v1/",), problem=PlainError)
 
 
 class PromptBody(Tolerant):

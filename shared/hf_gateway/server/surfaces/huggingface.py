@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from hf_gateway.server import problems
 from hf_gateway.server.dispatch.call import Answer, Call, Stream
@@ -47,7 +47,18 @@ def _error(problem: Problem) -> dict[str, Any]:
     return found
 
 
-SURFACE = Surface("hugging-face", write_problem, ("/models/",))
+class PipelineError(BaseModel):
+    """The body of an error."""
+
+    error: str
+    """What happened, and what to do."""
+    code: str
+    """A short name of it."""
+    estimated_time: float | None = None
+    """Seconds after which the model is likely to be loaded."""
+
+
+SURFACE = Surface("hugging-face", write_problem, ("/models/",), problem=PipelineError)
 
 
 class PipelineBody(Tolerant):

@@ -34,7 +34,7 @@ Usd = Annotated[Decimal, Field(ge=0, lt=1_000_000, max_digits=18, decimal_places
 
 
 class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, strict=True)
 
 
 class _Limits(_Body):

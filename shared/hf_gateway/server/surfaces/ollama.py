@@ -19,6 +19,7 @@ from hf_gateway.server.dispatch.chains import Chain, UnknownModel
 from hf_gateway.server.dispatch.routing import Route, Surface
 from hf_gateway.server.problems import Problem
 from hf_gateway.server.surfaces.openai import Tolerant
+from hf_gateway.server.surfaces.operation import PlainError
 from hf_gateway.server.surfaces.vectors import VectorForm, embed
 from hf_gateway.tasks.registry import find_task, task_names
 from hf_gateway.values.usage import Usage
@@ -39,7 +40,7 @@ def write_problem(problem: Problem) -> bytes:
     return dumps(problems.as_dict(problem))
 
 
-SURFACE = Surface("ollama", write_problem, ("/api/",))
+SURFACE = Surface("ollama", write_problem, ("/api/",), problem=PlainError)
 
 
 class ModelBody(Tolerant):
@@ -301,7 +302,9 @@ ROUTES = (
         statuses=_STATUSES,
     ),
     *(
-        Route(method, f"/api/{name}", SURFACE, "read", refuse, f"Not served: {name} models", statuses=(405,))
+        Route(
+            method, f"/api/{name}", SURFACE, "read", refuse, f"Not served: {name} models", statuses=(405,), success=None
+        )
         for method, name in _UNCHANGEABLE
     ),
 )

@@ -85,7 +85,7 @@ class AnsweredBody(ModelBody):
     def arguments(self, call: Call) -> dict[str, Any]:
         """Return the arguments of the gateway's call. Raises Problem for what this server does not allow."""
         options = {name: value for name, value in (self.options or {}).items() if value is not None}
-        given = {ours: options[theirs] for theirs, ours in _OURS.items() if theirs in options}
+        given = {ours: _whole_number(options[theirs]) for theirs, ours in _OURS.items() if theirs in options}
         most = given.get("max_tokens")
         if isinstance(most, int | float) and most <= 0:  # -1 and -2 are for no limit
             del given["max_tokens"]
@@ -297,6 +297,11 @@ class LineWriter:
         return {name: value for name, value in found.items() if value is not None}
 
 
+def _whole_number(value: Any) -> Any:
+    """Return a number without a fraction as an integer, as Ollama reads its options; anything else as it is."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _chat_form(text: str, reasoning: str, calls: Sequence[ToolCall]) -> dict[str, Any]:
     message: Message = {"role": "assistant", "content": text}
     if reasoning:
@@ -384,6 +389,7 @@ ROUTES = (
         ChatBody,
         ChatAnswer,
         streams=True,
+        stream_type=LINES.decode(),
         statuses=_STATUSES,
     ),
     Route(
@@ -396,6 +402,7 @@ ROUTES = (
         GenerateBody,
         GenerateAnswer,
         streams=True,
+        stream_type=LINES.decode(),
         statuses=_STATUSES,
     ),
 )

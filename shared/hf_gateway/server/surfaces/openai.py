@@ -51,13 +51,33 @@ def write_problem(problem: Problem) -> bytes:
     return dumps_numbers({"error": error_object(problem)})
 
 
-SURFACE = Surface("openai", write_problem, ("/v1/",))
+class ErrorObject(BaseModel):
+    """What went wrong."""
+
+    message: str
+    """What happened, and what to do."""
+    type: str
+    """OpenAI's kind of it."""
+    param: str | None
+    """The field that is at fault."""
+    code: str | None
+    """A short name of it."""
+
+
+class ErrorBody(BaseModel):
+    """The body of an error."""
+
+    error: ErrorObject
+    """What went wrong."""
+
+
+SURFACE = Surface("openai", write_problem, ("/v1/",), problem=ErrorBody)
 
 
 class Tolerant(BaseModel):
-    """A body of which unknown fields are ignored."""
+    """A body of which unknown fields are ignored; known ones have the types of the API: "1" is not a number, 0 is not false."""
 
-    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
+    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True, strict=True)
 
 
 class EmbeddingsBody(Tolerant):

@@ -23,6 +23,8 @@ from hf_gateway.values.usage import Usage
 from hf_gateway.wire.json import dumps_numbers
 
 DONE = b"data: [DONE]\n\n"
+EXAMPLE = [{"role": "user", "content": "Why is the sky blue?"}]
+"""A conversation."""
 MAX_TOOLS_COUNT = 512
 MAX_STOP_COUNT = 64
 _REASONS = {
@@ -127,7 +129,7 @@ class SampledBody(Tolerant):
 class ChatBody(SampledBody):
     """The body of POST /v1/chat/completions."""
 
-    messages: Annotated[list[dict[str, Any]], Field(min_length=1)]
+    messages: Annotated[list[dict[str, Any]], Field(min_length=1, examples=[EXAMPLE])]
     """The conversation."""
     max_completion_tokens: Annotated[int, Field(gt=0)] | None = None
     """Maximum tokens of the answer; the newer name."""

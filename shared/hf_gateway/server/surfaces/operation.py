@@ -19,7 +19,16 @@ def write_problem(problem: Problem) -> bytes:
     return dumps(problems.as_dict(problem))
 
 
-SURFACE = Surface("operation", write_problem)
+class PlainError(BaseModel):
+    """The body of an error."""
+
+    error: str
+    """What happened, and what to do."""
+    code: str
+    """A short name of it."""
+
+
+SURFACE = Surface("operation", write_problem, problem=PlainError)
 
 
 class Version(BaseModel):
@@ -63,7 +72,9 @@ async def openapi(call: Call) -> Answer:
 
     from hf_gateway.server.dispatch.openapi import openapi_document
 
-    return Answer(json.dumps(openapi_document(call.state.routes, call.settings.root_path)).encode())
+    needs_key = call.state.authenticator.needs_key or not call.may_be_anonymous
+    document = openapi_document(call.state.routes, call.settings.root_path, needs_key=needs_key)
+    return Answer(json.dumps(document).encode())
 
 
 ROUTES = (

@@ -9,13 +9,13 @@ from hf_gateway.server.access.credentials import COOKIE, read_credential
 from hf_gateway.server.dispatch.call import Answer, Call
 from hf_gateway.server.dispatch.routing import Route, Surface
 from hf_gateway.server.problems import Problem
-from hf_gateway.server.surfaces.operation import write_problem
+from hf_gateway.server.surfaces.operation import PlainError, write_problem
 from hf_gateway.wire.json import dumps
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-SURFACE = Surface("page", write_problem, ("/ui/",))
+SURFACE = Surface("page", write_problem, ("/ui/",), problem=PlainError)
 _NOT_STORED = (b"cache-control", b"no-store")
 
 
@@ -99,5 +99,5 @@ ROUTES = (
         answer=SessionObject,
         statuses=(503,),
     ),
-    Route("DELETE", "/ui/session", SURFACE, PUBLIC, sign_out, "End a browser's session", statuses=(204, 503)),
+    Route("DELETE", "/ui/session", SURFACE, PUBLIC, sign_out, "End a browser's session", statuses=(503,), success=204),
 )

@@ -8,9 +8,9 @@ vectors names it in `x-hf-gateway-space`.
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, RootModel, StrictBool
+from pydantic import BaseModel, Field, RootModel, StrictBool
 
 from hf_gateway._version import __version__
 from hf_gateway.errors import did_you_mean
@@ -54,7 +54,18 @@ def write_problem(problem: Problem) -> bytes:
     return dumps_numbers({"error": problem.message, "error_type": kind, "code": problem.code})
 
 
-SURFACE = Surface("text-embeddings-inference", write_problem, ("/tei/",))
+class ToolkitError(BaseModel):
+    """The body of an error."""
+
+    error: str
+    """What happened, and what to do."""
+    error_type: Literal["Validation", "Overloaded", "Backend", "Unhealthy"]
+    """TEI's kind of it."""
+    code: str
+    """A short name of it."""
+
+
+SURFACE = Surface("text-embeddings-inference", write_problem, ("/tei/",), problem=ToolkitError)
 
 
 class TextsBody(Tolerant):
@@ -236,7 +247,7 @@ async def predict(call: Call) -> Answer:
     texts, several = _classified(body.inputs)
     call.check_count(texts, call.settings.max_texts, "inputs")
     if body.raw_scores:
-        raise Problem(501, "unsupported", "scores are probabilities here; leave raw_scores out", param="raw_scores")
+        raise Problem(400, "unsupported", "scores are probabilities here; leave raw_scores out", param="raw_scores")
     chain = call.chain = truncating(call.find_chain(None, "classification"), body.truncate)
     result: ClassifyResult = await chain.gateway.aclassify(texts)
     found = [labels_of(labels) for labels in result]
