@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.harness import texts
 from benchmarks.harness.bench import MODEL, Bench, Contender, Field
-from benchmarks.harness.environments import NotRun
+from benchmarks.harness.environments import INFINITY, NotRun
 from benchmarks.harness.measure import Cell, Report, Row, Table, alternate
 from benchmarks.harness.workers import Worker
 
@@ -38,7 +38,18 @@ def folder_of_model() -> str:
     return str(get_model_path())
 
 
-def contenders(folder: str) -> list[Contender]:
+def exported(bench: Bench, folder: str) -> str:
+    """Return the folder of the model as an ONNX file, which torch writes for those who read no other."""
+    made = str(bench.folder / "onnx")
+    if bench.peers:
+        try:
+            bench.worker(Contender("export", "local:exported", arguments={"folder": folder, "to": made})).close()
+        except NotRun as failure:  # who needs it cannot run, which their rows say
+            print(f"  no ONNX file: {failure}")
+    return made
+
+
+def contenders(folder: str, onnx: str) -> list[Contender]:
     """Return all contenders; ours with each engine, and as the frameworks' classes with the engine that they choose."""
     theirs, ours = {"folder": folder}, {"model": MODEL}
 
@@ -50,6 +61,8 @@ def contenders(folder: str) -> list[Contender]:
         Contender(HALF, "local:sentence_transformers", arguments={**theirs, "dtype": "bfloat16"}),
         Contender("HuggingFaceEmbeddings (LangChain)", "local:langchain_huggingface", "frameworks", theirs),
         Contender("HuggingFaceEmbedding (LlamaIndex)", "local:llamaindex_huggingface", "frameworks", theirs),
+        Contender("fastembed", "local:fastembed", "fastembed", {"folder": onnx}),
+        Contender("infinity's engine, torch", "local:infinity", INFINITY, theirs),
         gateway("Gateway, as it comes"),
         gateway("Gateway, openvino fp32", engine="openvino", dtype="fp32"),
         gateway("Gateway, onnxruntime", engine="onnxruntime"),
@@ -68,7 +81,7 @@ def flops(length: int) -> float:
 def run(bench: Bench) -> Report:
     """Measure; a table for each kind of text, one for queries and one for the peak, whose rounds are those of the chunks."""
     folder = folder_of_model()
-    field = bench.workers(contenders(folder))
+    field = bench.workers(contenders(folder, exported(bench, folder)))
     _warm(field)
     cosines = _cosines(field, bench.folder)
     report = Report("Local embedding, all-MiniLM-L6-v2")
@@ -86,7 +99,8 @@ def run(bench: Bench) -> Report:
     report.raw["matmul_peak_gflops"] = {precision: round(value / 1e9, 1) for precision, value in peaks.items()}
     report.notes.append(
         "Each contender runs in a process of its own with its library's own number of threads; texts differ in each round. "
-        "sentence-transformers and the frameworks' classes batch 32 texts, the default of the first."
+        "sentence-transformers, the frameworks' classes and infinity batch 32 texts, the default of the first; "
+        "fastembed batches 256 and runs the graph that torch exports of the model."
     )
     report.notes.append(
         f"Worst cosine: the least similarity to {REFERENCE} in fp32 over {COMPARED} texts of each kind. Share of the peak: the "

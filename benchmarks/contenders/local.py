@@ -85,6 +85,82 @@ def llamaindex_gateway(model: str) -> Calls:
     )
 
 
+def exported(folder: str, to: str) -> Calls:
+    """Write the model as fastembed reads it: its graph by torch's exporter to ONNX, and the tokenizer's files."""
+    import json
+    import shutil
+    from pathlib import Path
+
+    import torch
+    from transformers import AutoModel
+
+    made, source = Path(to), Path(folder)
+    made.mkdir()
+    for path in source.glob("*.json"):
+        shutil.copy(path, made)
+    settings = json.loads((source / "tokenizer_config.json").read_text())
+    length = json.loads((source / "sentence_bert_config.json").read_text())["max_seq_length"]
+    (made / "tokenizer_config.json").write_text(json.dumps({**settings, "model_max_length": length}))
+    names, given = ["input_ids", "attention_mask", "token_type_ids"], torch.ones(2, 8, dtype=torch.long)
+
+    class ByName(torch.nn.Module):  # transformers' own signature begins with other arguments
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = AutoModel.from_pretrained(folder, attn_implementation="eager")
+
+        def forward(self, *inputs: Any) -> Any:
+            return self.model(**dict(zip(names, inputs, strict=True))).last_hidden_state
+
+    torch.onnx.export(
+        ByName().eval(),
+        (given, given, given),
+        str(made / "model.onnx"),
+        dynamo=False,
+        input_names=names,
+        output_names=["last_hidden_state"],
+        dynamic_axes={name: {0: "texts", 1: "tokens"} for name in [*names, "last_hidden_state"]},
+        opset_version=17,
+    )
+    return Calls()
+
+
+def fastembed(folder: str) -> Calls:
+    """The `TextEmbedding` of fastembed over the model's ONNX file, with its own batches of 256 texts."""
+    from fastembed import TextEmbedding
+    from fastembed.common.model_description import ModelSource, PoolingType
+
+    TextEmbedding.add_custom_model(
+        model="local/all-MiniLM-L6-v2",
+        pooling=PoolingType.MEAN,
+        normalization=True,
+        sources=ModelSource(hf="local/all-MiniLM-L6-v2"),
+        dim=384,
+        model_file="model.onnx",
+    )
+    model = TextEmbedding("local/all-MiniLM-L6-v2", specific_model_path=folder)
+    return Calls(
+        query=lambda text: next(iter(model.query_embed(text))),
+        documents=lambda texts: [vector.tolist() for vector in model.embed(texts)],
+        note=lambda: {"engine": "onnxruntime"},
+    )
+
+
+def infinity(folder: str) -> Calls:
+    """The engine of infinity on torch, called from a thread beside its event loop, as its `SyncEngineArray` does."""
+    from infinity_emb import EngineArgs, SyncEngineArray
+
+    engine = SyncEngineArray.from_args(
+        [EngineArgs(model_name_or_path=folder, engine="torch", device="cpu", dtype="float32", batch_size=BATCH_TEXTS)]
+    )
+    name = engine.async_engine_array[0].engine_args.served_model_name
+
+    def embed(texts: list[str]) -> Any:
+        vectors, _ = engine.embed(model=name, sentences=texts).result()
+        return [vector.tolist() for vector in vectors]
+
+    return Calls(query=lambda text: embed([text])[0], documents=embed)
+
+
 def _engine(gateway: Any) -> dict[str, Any]:
     """Return which engine serves, and in which precision; the gateway's public methods do not return it."""
     used = gateway.candidates[0].ability.engine()

@@ -9,8 +9,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 OWN = "own"
-PEERS = ("frameworks", "litellm")
+PEERS = ("fastembed", "frameworks", "litellm")
 """Each is installed from `benchmarks/requirements-<name>.txt` into `build/bench-<name>`."""
+INFINITY = "infinity"
+"""The environment of the tests' server, which `make setup` makes."""
 _INSTALL_TIMEOUT_S = 900
 
 _QUIET = {
@@ -55,6 +57,11 @@ class Environments:
             return sys.executable
         if not self._peers:
             raise NotRun("--no-peers")
+        if name == INFINITY:
+            python = ROOT / ".venv-infinity" / "bin" / "python"
+            if not python.exists():
+                raise NotRun("infinity-emb is not installed; make setup")
+            return str(python)
         with self._making:
             if name in self._failed:
                 raise self._failed[name]
