@@ -8,9 +8,11 @@ INFINITY ?= .venv-infinity
 OLAH ?= .venv-olah
 SCHEMATHESIS ?= .venv-schemathesis
 HUB1 ?= build/hub-1.33
+# Folders with a lock of npm; their packages are installed into build/npm.
+NPM = web/page
 PIP = -m pip --quiet --disable-pip-version-check --no-input
 
-.PHONY: quickstart test soak fast setup lint types unit hub1 packaging campaign mutation format bench bench-quick clean
+.PHONY: quickstart test soak fast setup page lint types unit hub1 packaging campaign mutation format bench bench-quick clean
 
 quickstart: $(QUICKSTART)/.ready
 	$(QUICKSTART)/bin/hf-gateway quickstart
@@ -23,7 +25,11 @@ fast: export PYTHONDONTWRITEBYTECODE :=
 fast: lint
 	$(VENV)/bin/python -m pytest -q -n 2 --dist loadgroup --max-worker-restart 0 -m "not slow" $(FAST:%=tests/%) tests/project/test_floors.py
 
-setup: $(VENV)/.ready $(INFINITY)/.ready $(OLAH)/.ready $(SCHEMATHESIS)/.ready $(HUB1)/.ready
+setup: $(VENV)/.ready $(INFINITY)/.ready $(OLAH)/.ready $(SCHEMATHESIS)/.ready $(HUB1)/.ready $(NPM:%=build/npm/%/.ready)
+
+# The page of web/page into the package, where its built files lie: users need no Node.
+page: $(VENV)/.ready build/npm/web/page/.ready
+	$(VENV)/bin/python -m tests.page_build
 
 lint: $(VENV)/.ready
 	$(VENV)/bin/ruff check .
@@ -98,6 +104,12 @@ $(OLAH)/.ready: tests/servers/olah-requirements.txt
 # What tries whether the server keeps to its OpenAPI document, likewise.
 $(SCHEMATHESIS)/.ready: tests/server/schemathesis-requirements.txt
 	$(PYTHON) set_up.py $(SCHEMATHESIS) --requirement tests/server/schemathesis-requirements.txt
+	touch $@
+
+# Where there is no npm, the tests that need its packages are skipped, and say so.
+build/npm/%/.ready: %/package.json %/package-lock.json %/.npmrc
+	rm -rf $(@D) && mkdir -p $(@D) && cp $^ $(@D)
+	if command -v npm >/dev/null; then cd $(@D) && npm ci; else echo "npm is not installed: $* is not checked"; fi
 	touch $@
 
 $(HUB1)/.ready: Makefile

@@ -151,17 +151,15 @@ class BaseGateway:
         """Return of each target whether it may be called now, why not, and until when. Sends no request."""
         return [status_of(candidate, self._clock.now()) for candidate in self.candidates]
 
-    def check(self) -> list[TargetCheck]:
-        """Ask each target what it serves, without letting it compute."""
+    def check(self, index: int | None = None) -> list[TargetCheck]:
+        """Ask each target what it serves, without letting it compute.
+
+        Args:
+            index: of the only target to ask; None for all.
+        """
         self._prepare()
-        return [
-            check_target(
-                candidate,
-                self._clock.now(),
-                self._ask,
-            )
-            for candidate in self.candidates
-        ]
+        asked = self.candidates if index is None else self.candidates[index : index + 1]
+        return [check_target(candidate, self._clock.now, self._ask) for candidate in asked]
 
     def close(self) -> None:
         """Close connections and release models. The gateway can be used again afterwards."""

@@ -133,7 +133,8 @@ class TestEveryRoute:
         make_key(one_url)
         with gateway_server(CHAINS, database=one_url) as running, running.client() as client:
             for route in ROUTES:
-                if route.scope == PUBLIC and route.path != "/openapi.json":
+                # The page's own files are the same everywhere, and name examples.
+                if route.scope == PUBLIC and route.path != "/openapi.json" and "{name}" not in route.path:
                     answer = client.request(route.method, path_of(route))
                     assert answer.status_code < 400
                     assert "docs" not in answer.text

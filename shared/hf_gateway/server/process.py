@@ -182,6 +182,7 @@ def _announce(state: ServerState, url: str) -> None:
     """Print where the server listens and what it serves; warnings where each worker loads its own model, or limits by itself."""
     chains = ", ".join(f"{chain.name} ({chain.task}: {chain.model})" for chain in state.chains)
     sys.stderr.write(f"hf-gateway serves {chains or 'no chains'}\n")
+    sys.stderr.write(f"its page is at {url}/ui\n")
     if state.settings.workers > 1:
         held = [chain.name for chain in state.chains if any(map(_holds_model, chain.gateway.targets))]
         if held:

@@ -53,6 +53,8 @@ class TargetCheck:
     """What it reports about itself."""
     error: str | None
     """Why it did not answer."""
+    seconds: float | None = None
+    """How long it took to answer, or to fail; None if it was not asked."""
 
     @property
     def fix(self) -> str | None:
@@ -99,22 +101,26 @@ def _refused_key(candidate: TargetCandidate) -> str | None:
     return bound.refusal if isinstance(bound, EnvKey) else None
 
 
-def check_target(candidate: TargetCandidate, now: float, perform: Callable[[Effects, str], Any]) -> TargetCheck:
+def check_target(
+    candidate: TargetCandidate, now: Callable[[], float], perform: Callable[[Effects, str], Any]
+) -> TargetCheck:
     """Ask a target what it serves.
 
     Args:
         candidate: the target.
-        now: the time, by the chain's clock.
+        now: the chain's clock.
         perform: runs effects for a label, and returns their result.
     """
-    status = status_of(candidate, now)
+    began = now()
+    status = status_of(candidate, began)
     # A server whose key is not sent is asked all the same: it may not need one.
     if status.fix is not None and _refused_key(candidate) is None:
         return TargetCheck(status, False, ProbeReport(), status.fix)
     try:
         report: ProbeReport = perform(candidate.probe(), candidate.label)
     except GatewayError as error:
-        return TargetCheck(status, False, ProbeReport(), error.message)
+        return TargetCheck(status, False, ProbeReport(), error.message, now() - began)
+    ended = now()
     if report.access != "unknown":
-        status = status_of(candidate, now, report.access)
-    return TargetCheck(status, status.fix is None, report, status.fix)
+        status = status_of(candidate, ended, report.access)
+    return TargetCheck(status, status.fix is None, report, status.fix, ended - began)

@@ -48,6 +48,8 @@ class Answer:
 
     def raw_headers(self) -> RawHeaders:
         """Return all headers but those that every answer has."""
+        if self.status == 304:
+            return self.headers  # a length here would be taken for that of what the client has already
         found: RawHeaders = [(b"content-length", b"%d" % len(self.body))]
         if self.status != 204:
             found.append((b"content-type", self.media_type))

@@ -70,6 +70,15 @@ class Limits:
         """Whether requests under way are leases in a Redis."""
         return self._shared is not None
 
+    async def ping(self) -> None:
+        """Ask the Redis whether it is there, if the server has one. Raises ConnectionError if it is not."""
+        if self._shared is not None:
+            try:
+                await self._shared.ping()
+            except self._shared.errors as error:
+                # What a driver says may hold the URL, which may hold a password.
+                raise ConnectionError(type(error).__name__) from None
+
     async def ask(self, question: Callable[[LimitStore], Awaitable[T]]) -> T:
         """Return what the store in force answers: the Redis, and this process while that is away."""
         if self._shared is not None and not self._away:

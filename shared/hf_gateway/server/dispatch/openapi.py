@@ -17,6 +17,8 @@ _WITH_KEY = {401: "there is no valid credential", 403: "the credential does not 
 _WITH_BODY = {413: "the body is too large"}
 _WORDS = {
     204: "done; there is no content",
+    304: "the client has it already",
+    308: "it is at another path",
     402: "a budget is used up",
     404: "there is no such model",
     405: "the method is not allowed",
@@ -105,7 +107,9 @@ def _operation(route: Route, names: Any, *, needs_key: bool) -> dict[str, Any]:
     media_type = route.surface.media_type.decode().partition(";")[0]
     problem = names[route.surface.problem, "serialization"] if route.surface.problem is not None else {}
     for status, words in sorted(errors.items()):
-        if status != route.success:
+        if status == 304:
+            made["responses"]["304"] = {"description": words}
+        elif status != route.success:
             made["responses"][str(status)] = {"description": words, "content": {media_type: {"schema": problem}}}
     if route.media_type == _TEXT and 503 in errors:
         made["responses"]["503"]["content"][_TEXT] = {"schema": {}}
@@ -113,12 +117,13 @@ def _operation(route: Route, names: Any, *, needs_key: bool) -> dict[str, Any]:
 
 
 def _operation_id(route: Route) -> str:
-    return f"{route.method.lower()}_{re.sub(r'[^a-z0-9]+', '_', route.path.lower()).strip('_') or 'root'}"
+    folder = "_folder" if len(route.path) > 1 and route.path.endswith("/") else ""
+    return f"{route.method.lower()}_{re.sub(r'[^a-z0-9]+', '_', route.path.lower()).strip('_') or 'root'}{folder}"
 
 
 def _success(route: Route, names: Any) -> dict[str, Any]:
-    if route.success == 204:
-        return {"description": _WORDS[204]}
+    if route.success in (204, 308):
+        return {"description": _WORDS[route.success]}
     schema = names[route.answer, "serialization"] if route.answer is not None else {}
     content: dict[str, Any] = {route.media_type: {"schema": schema}}
     if route.streams:

@@ -14,6 +14,7 @@ from hf_gateway.server.dispatch.chains import ChainTable
 from hf_gateway.server.dispatch.limits import Limits
 from hf_gateway.server.dispatch.metrics import ServerMetrics
 from hf_gateway.server.dispatch.routing import RouteTable
+from hf_gateway.server.dispatch.target_checks import TargetChecks
 from hf_gateway.settings.config_file import router_url
 from hf_gateway.settings.server import ServerSettings
 
@@ -62,6 +63,8 @@ class ServerState:
     """Reads the configuration again."""
     health: "tuple[ChainTable, float, Sequence[Mapping[str, Any]]] | None" = None
     """What the targets of a table answered when they were last asked, and when that was."""
+    target_checks: TargetChecks = field(default_factory=TargetChecks)
+    """What single targets answered when they were last asked, for the page."""
     keeps_ledger: bool = False
     """Whether the calls of this process are kept in the database, which has them all before the process ends."""
     started: float = field(default_factory=time.time)

@@ -5,8 +5,10 @@ clients send beyond the API, and what no chain has a parameter for, is ignored.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
@@ -14,6 +16,7 @@ from pydantic import BaseModel, Field
 from hf_gateway.errors import GatewayError
 from hf_gateway.server.dispatch.call import Answer, Call, Stream
 from hf_gateway.server.dispatch.chains import Chain
+from hf_gateway.server.dispatch.costs import metered
 from hf_gateway.server.dispatch.routing import Route
 from hf_gateway.server.problems import Problem
 from hf_gateway.server.surfaces.openai import SURFACE, Tolerant, error_object
@@ -56,6 +59,8 @@ class StreamOptions(Tolerant):
 
     include_usage: bool | None = None
     """Whether its last piece has the usage."""
+    include_details: bool | None = None
+    """Whether the piece with the end of the answer names the attempts at each target, and the cost."""
 
 
 class SampledBody(Tolerant):
@@ -124,6 +129,11 @@ class SampledBody(Tolerant):
     def wants_usage(self) -> bool:
         """Whether the end of a stream has the usage."""
         return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+    @property
+    def wants_details(self) -> bool:
+        """Whether the end of a stream has the attempts and the cost."""
+        return self.stream_options is not None and bool(self.stream_options.include_details)
 
 
 class ChatBody(SampledBody):
@@ -220,7 +230,8 @@ async def chat(call: Call) -> Answer | Stream:
     if body.stream:
         stream = chain.gateway.astream(body.messages, **with_seed(arguments, body.seed))
         writer = ChunkWriter(call, chain)
-        return Stream(writer.pieces(stream, body.wants_usage), error_event, headers=writer.headers)
+        pieces = writer.pieces(stream, body.wants_usage, details=body.wants_details)
+        return Stream(pieces, error_event, headers=writer.headers)
     results: list[ChatResult] = await several(
         [chain.gateway.achat(body.messages, **with_seed(arguments, body.seed, index)) for index in range(body.n or 1)]
     )
@@ -326,7 +337,7 @@ class ChunkWriter:
             call: the request.
             chain: that answers.
         """
-        self._chain = chain
+        self._call, self._chain = call, chain
         self.headers: list[tuple[bytes, bytes]] = []
         """Headers of the stream."""
         head = dumps_numbers(
@@ -339,33 +350,53 @@ class ChunkWriter:
         )
         self._head = b"data: " + head[:-1]
 
-    async def pieces(self, stream: AsyncChatStream, wants_usage: bool) -> AsyncIterator[bytes]:
+    async def pieces(
+        self, stream: AsyncChatStream, wants_usage: bool, *, details: bool = False
+    ) -> AsyncIterator[bytes]:
         """Yield the events of an answer, to `[DONE]`.
 
         Args:
             stream: the answer.
             wants_usage: whether an event at the end has the tokens.
+            details: whether the last event with a choice has the attempts at each target, and the cost.
         """
         begin, end = self._head + b',"choices":[{"index":0,"delta":', b',"finish_reason":null}]}\n\n'
         first = True
-        async with stream:
-            async for event in stream:
-                delta = _delta(event, first)
-                if not delta:
-                    continue
-                first = False
-                if event.logprobs:
-                    logprobs = dumps_numbers({"content": list(event.logprobs), "refusal": None})
-                    yield b'%b%b,"logprobs":%b%b' % (begin, dumps_numbers(delta), logprobs, end)
-                else:
-                    yield b"%b%b%b" % (begin, dumps_numbers(delta), end)
-            result = stream.result
+        with contextlib.ExitStack() as counting:
+            meter = counting.enter_context(metered(self._call)) if details else None
+            async with stream:
+                async for event in stream:
+                    delta = _delta(event, first)
+                    if not delta:
+                        continue
+                    first = False
+                    if event.logprobs:
+                        logprobs = dumps_numbers({"content": list(event.logprobs), "refusal": None})
+                        yield b'%b%b,"logprobs":%b%b' % (begin, dumps_numbers(delta), logprobs, end)
+                    else:
+                        yield b"%b%b%b" % (begin, dumps_numbers(delta), end)
+                result = stream.result
+        facts: dict[str, Any] = {"served_by": self._chain.served_by(result.served_by)}
+        if meter is not None:
+            facts |= self._details(result, await meter.amount(self._call))
         reason = finish_reason(result.finish_reason)
-        served = dumps_numbers({"served_by": self._chain.served_by(result.served_by)})
-        yield b'%b{},"finish_reason":"%b"}],"hf_gateway":%b}\n\n' % (begin, reason.encode(), served)
+        yield b'%b{},"finish_reason":"%b"}],"hf_gateway":%b}\n\n' % (begin, reason.encode(), dumps_numbers(facts))
         if wants_usage:
             yield b'%b,"choices":[],"usage":%b}\n\n' % (self._head, dumps_numbers(usage_of(result.usage)))
         yield DONE
+
+    def _details(self, result: ChatResult, cost: Decimal | None) -> dict[str, Any]:
+        attempts = [
+            {
+                "target": self._chain.served_by(each.target),
+                "outcome": each.outcome,
+                "error": None if each.error is None else self._chain.public(each.error),
+                "seconds": round(each.seconds, 3),
+                "calls": each.calls,
+            }
+            for each in result.attempts
+        ]
+        return {"attempts": attempts, "cost_usd": None if cost is None else float(cost)}
 
 
 def _delta(event: ChatEvent, first: bool) -> dict[str, Any]:
