@@ -28,6 +28,11 @@ def test_the_wheel_holds_the_three_packages_and_nothing_named_shared(wheel: Path
     assert tops == {"hf_gateway", "langchain_hf_gateway", "llamaindex_hf_gateway", "hf_gateway-0.1.0.dist-info"}
     for package in ("hf_gateway", "langchain_hf_gateway", "llamaindex_hf_gateway"):
         assert f"{package}/py.typed" in names
+    page = {
+        name.removeprefix("hf_gateway/server/page/") for name in names if name.startswith("hf_gateway/server/page/")
+    }
+    assert {"index.html", "THIRD_PARTY_LICENSES.txt"} < page
+    assert {name.rpartition(".")[2] for name in page if name.startswith("assets/")} == {"css", "js", "svg"}
     assert not [
         name for name in names if "shared" in name or "test" in name.rpartition("/")[2].removesuffix("testing.py")
     ]
