@@ -23,6 +23,7 @@ BENCHMARKS = {
     "imports": "how long an import takes next to the framework's own",
     "guard": "what the guard of vector spaces adds to a call",
     "observing": "what the ledger, metrics and traces add to a call",
+    "server": "what a request over HTTP costs the server, next to a minimal forwarder and LiteLLM's proxy",
     "hash": "how well the hash target finds passages, next to BM25",
     "hybrid": "how well dense, sparse and hybrid retrieval find Python's topics, with and without reranking",
 }

@@ -82,6 +82,20 @@ class Timed:
             )  # all threads are there before the time starts
             return {"seconds": self._timed(lambda: list(threads.map(function, inputs)))[0]}
 
+    def _spread(self, call: str, n: int, callers: int) -> dict[str, Any]:
+        """Make n async calls by so many callers, each one after the other; tells the latencies' p50 and p99, too."""
+        function, took = self._call(call), list[float]()
+
+        async def timed(text: str) -> None:
+            started = time.perf_counter()
+            await function(text)
+            took.append(time.perf_counter() - started)
+
+        work = _in_flight(timed, list(self._inputs(call, n)), callers)
+        seconds, _ = self._timed(lambda: self._loop.run_until_complete(work))
+        took.sort()
+        return {"seconds": seconds, "p50": took[len(took) // 2], "p99": took[min(len(took) - 1, len(took) * 99 // 100)]}
+
     def _many(self, call: str, kind: texts.Kind, count: int, seed: int) -> dict[str, Any]:
         """Embed a list of texts in one call."""
         function, given = self._call(call), texts.texts(kind, count, seed)

@@ -238,6 +238,12 @@ class Server(AbstractContextManager["Server"]):
             self._process.kill()
             self._process.join()
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self._process.pid is not None
+        return self._process.pid
+
     def count(self) -> int:
         """Return how many requests were served since this was last asked."""
         import urllib.request
