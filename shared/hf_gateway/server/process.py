@@ -205,7 +205,7 @@ def _holds_model(target: Target) -> bool:
 
 
 def _serve_in_workers(settings: ServerSettings, listening: socket.socket) -> int:
-    from uvicorn.supervisors import Multiprocess
+    from hf_gateway.server.workers import serve_in_workers
 
     for name in _FOR_WORKERS:
         os.environ[f"{PREFIX}{name.upper()}"] = str(getattr(settings, name))
@@ -213,5 +213,4 @@ def _serve_in_workers(settings: ServerSettings, listening: socket.socket) -> int
     # A folder of this server alone: one that two servers share is wiped by the second one's start.
     with tempfile.TemporaryDirectory(prefix="hf-gateway-metrics-") as folder:
         os.environ[FOLDER_VARIABLE] = folder
-        Multiprocess(made, [listening]).run()
-    return 0
+        return 0 if serve_in_workers(made, listening) else 1
