@@ -617,6 +617,12 @@ class Loopback:
         """How many connections were ever accepted."""
         return self._accepted
 
+    @property
+    def open_connections(self) -> int:
+        """How many connections are open now."""
+        with self._arrived:
+            return len(self._connections)
+
     def wait_for(self, n: int, path: str | None = None, timeout: float = 10.0) -> list[Recorded]:
         """Block until `n` requests have arrived (at `path`, if given) and return all requests.
 
