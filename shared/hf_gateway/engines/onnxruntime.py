@@ -10,7 +10,8 @@ from hf_gateway.engines.choosing import OPTIONS
 from hf_gateway.engines.encoder import Batch
 from hf_gateway.engines.forked import compute_guard, keep_in_children
 from hf_gateway.engines.graphs import INPUT_NAMES, TOKEN_AXES, GraphEngine, Precision, chosen_output
-from hf_gateway.engines.networks.onnx_writer import OnnxWriter, number_type
+from hf_gateway.engines.networks.onnx_messages import number_type
+from hf_gateway.engines.networks.onnx_writer import OnnxWriter
 from hf_gateway.engines.networks.safetensors import MappedFiles, read_tensors
 from hf_gateway.engines.networks.writer import Network
 from hf_gateway.errors import EngineFailed, EngineMissing

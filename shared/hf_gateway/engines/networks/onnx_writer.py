@@ -1,14 +1,23 @@
-"""Writes a network as an ONNX graph, for ONNX Runtime; the few messages of its protobuf format are encoded here.
+"""Writes a network as an ONNX graph, for ONNX Runtime; its messages are those of `onnx_messages`.
 
-Source: onnx.proto3 (github.com/onnx/onnx), operator set 20; protobuf's encoding (protobuf.dev/programming-guides/encoding); ONNX
-Runtime's own operators FusedMatMul, RotaryEmbedding and SimplifiedLayerNormalization (its docs/ContribOperators.md).
+Source: onnx.proto3 (github.com/onnx/onnx), operator set 20; ONNX Runtime's own operators FusedMatMul, RotaryEmbedding and
+SimplifiedLayerNormalization (its docs/ContribOperators.md).
 """
 
-import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hf_gateway.engines.networks.numbers import as_float32, in_blocks, out_of_blocks
+from hf_gateway.engines.networks.onnx_messages import (
+    FLOAT,
+    INT64,
+    attribute,
+    external_tensor,
+    field,
+    number_type,
+    tensor,
+    value_info,
+)
 from hf_gateway.engines.networks.rotary import tables
 from hf_gateway.engines.networks.writer import MASKING_NUMBER, Activation
 
@@ -23,26 +32,8 @@ IR_VERSION = 9
 """The version of the format that belongs to it."""
 OWN_DOMAIN = "com.microsoft"
 """Domain of ONNX Runtime's own operators."""
-_FLOAT, _INT64, _FLOAT16, _BFLOAT16 = 1, 7, 10, 16
 INLINE_BYTES = 1024
 """Larger weights are passed beside the graph."""
-
-
-def _varint(number: int) -> bytes:
-    made = bytearray()
-    while number > 127:
-        made.append(number & 127 | 128)
-        number >>= 7
-    made.append(number)
-    return bytes(made)
-
-
-def _field(number: int, value: bytes | str | int) -> bytes:
-    """Encode one field of a message: text, bytes or a message, or a number above or equal 0."""
-    if isinstance(value, int):
-        return _varint(number << 3) + _varint(value)
-    data = value.encode() if isinstance(value, str) else value
-    return _varint(number << 3 | 2) + _varint(len(data)) + data
 
 
 class OnnxWriter:
@@ -71,18 +62,18 @@ class OnnxWriter:
             axes: names of the axes of the output.
         """
         self._node("Identity", [output], outputs=["output"])
-        outside = (_external_tensor(name, values) for name, values in self.weights.items())
+        outside = (external_tensor(name, values) for name, values in self.weights.items())
         graph = b"".join(
             [
-                *(_field(1, node) for node in self._nodes),
-                _field(2, "network"),
-                *(_field(5, each) for each in (*self._initializers, *outside)),
-                *(_field(11, each) for each in self._inputs.values()),
-                _field(12, _value("output", _FLOAT, axes)),
+                *(field(1, node) for node in self._nodes),
+                field(2, "network"),
+                *(field(5, each) for each in (*self._initializers, *outside)),
+                *(field(11, each) for each in self._inputs.values()),
+                field(12, value_info("output", FLOAT, axes)),
             ]
         )
-        opsets = (_field(1, domain) + _field(2, version) for domain, version in (("", OPSET), (OWN_DOMAIN, 1)))
-        return _field(1, IR_VERSION) + _field(7, graph) + b"".join(_field(8, opset) for opset in opsets)
+        opsets = (field(1, domain) + field(2, version) for domain, version in (("", OPSET), (OWN_DOMAIN, 1)))
+        return field(1, IR_VERSION) + field(7, graph) + b"".join(field(8, opset) for opset in opsets)
 
     def input_ids(self) -> str:
         """Return the token ids, (r, t) int64."""
@@ -97,7 +88,7 @@ class OnnxWriter:
         return self._input("token_type_ids")
 
     def _input(self, name: str) -> str:
-        self._inputs.setdefault(name, _value(name, _INT64, ["texts", "tokens"]))
+        self._inputs.setdefault(name, value_info(name, INT64, ["texts", "tokens"]))
         return name
 
     def rows(self, table: "Array", ids: str) -> str:
@@ -121,7 +112,7 @@ class OnnxWriter:
             value: (r, t, d).
             mask: (r, t).
         """
-        kept = self._node("Unsqueeze", [self._node("Cast", [mask], to=_FLOAT), self._integers([2])])
+        kept = self._node("Unsqueeze", [self._node("Cast", [mask], to=FLOAT), self._integers([2])])
         whole, count = (
             self._node("ReduceSum", [each, self._integers([1])], keepdims=0)
             for each in (self._node("Mul", [value, kept]), kept)
@@ -249,7 +240,7 @@ class OnnxWriter:
         scores = self._node("MatMul", [query, self._node("Transpose", [key], perm=[0, 1, 3, 2])])
         if scale is None:
             size = self._node("Gather", [self._node("Shape", [query]), self._integers([3])])
-            scores = self._node("Div", [scores, self._node("Sqrt", [self._node("Cast", [size], to=_FLOAT)])])
+            scores = self._node("Div", [scores, self._node("Sqrt", [self._node("Cast", [size], to=FLOAT)])])
         else:
             scores = self.scale(scores, scale)
         shares = self._node("Softmax", [self._node("Add", [scores, bias])], axis=-1)
@@ -298,7 +289,7 @@ class OnnxWriter:
 
     def mask_bias(self, mask: str) -> str:
         """Return 0 for tokens and `MASKING_NUMBER` for padding, (r, 1, 1, t), of a mask (r, t)."""
-        inverted = self._node("Sub", [self._number(1.0), self._node("Cast", [mask], to=_FLOAT)])
+        inverted = self._node("Sub", [self._number(1.0), self._node("Cast", [mask], to=FLOAT)])
         return self._node(
             "Unsqueeze", [self._node("Mul", [inverted, self._number(MASKING_NUMBER)]), self._integers([1, 2])]
         )
@@ -316,7 +307,7 @@ class OnnxWriter:
             ids: (r, t).
             pad: the id of the padding.
         """
-        filled = self._node("Cast", [self._node("Not", [self._node("Equal", [ids, self._integers([pad])])])], to=_INT64)
+        filled = self._node("Cast", [self._node("Not", [self._node("Equal", [ids, self._integers([pad])])])], to=INT64)
         counted = self._node("Mul", [self._node("CumSum", [filled, self._integers(1)]), filled])
         return self._node("Add", [counted, self._integers([pad])])
 
@@ -352,11 +343,11 @@ class OnnxWriter:
         self._nodes.append(
             b"".join(
                 [
-                    *(_field(1, each) for each in inputs),
-                    *(_field(2, each) for each in made),
-                    _field(4, operation),
-                    *(_field(5, _attribute(name, value)) for name, value in attributes.items()),
-                    _field(7, domain),
+                    *(field(1, each) for each in inputs),
+                    *(field(2, each) for each in made),
+                    field(4, operation),
+                    *(field(5, attribute(name, value)) for name, value in attributes.items()),
+                    field(7, domain),
                 ]
             )
         )
@@ -379,64 +370,29 @@ class OnnxWriter:
             of: name of the weight.
         """
         stored = self.weights.get(of)
-        return value if stored is None or number_type(stored) == _FLOAT else self._node("Cast", [value], to=_FLOAT)
+        return value if stored is None or number_type(stored) == FLOAT else self._node("Cast", [value], to=FLOAT)
 
     def _stored(self, values: "Array") -> str:
         name = self._name()
         if values.nbytes > INLINE_BYTES:
             self.weights[name] = values
         else:
-            self._initializers.append(_tensor(name, values.shape, _FLOAT, as_float32(values).astype("<f4").tobytes()))
+            self._initializers.append(tensor(name, values.shape, FLOAT, as_float32(values).astype("<f4").tobytes()))
         return name
 
     def _number(self, value: float) -> str:
         import numpy as np
 
-        return self._constant(("f", value), (), _FLOAT, np.float32(value).tobytes())
+        return self._constant(("f", value), (), FLOAT, np.float32(value).tobytes())
 
     def _integers(self, values: list[int] | int) -> str:
         import numpy as np
 
         listed = np.asarray(values, "<i8")
-        return self._constant(("i", str(values)), listed.shape, _INT64, listed.tobytes())
+        return self._constant(("i", str(values)), listed.shape, INT64, listed.tobytes())
 
     def _constant(self, key: tuple[Any, ...], shape: tuple[int, ...], kind: int, data: bytes) -> str:
         if key not in self._known:
             self._known[key] = self._name()
-            self._initializers.append(_tensor(self._known[key], shape, kind, data))
+            self._initializers.append(tensor(self._known[key], shape, kind, data))
         return self._known[key]
-
-
-def _tensor(name: str, shape: tuple[int, ...], kind: int, data: bytes) -> bytes:
-    return b"".join(_field(1, size) for size in shape) + _field(2, kind) + _field(8, name) + _field(9, data)
-
-
-def number_type(values: "Array") -> int:
-    """Return ONNX's number of a weight's number type; 16-bit integers are bfloat16, which numpy lacks."""
-    return {"float16": _FLOAT16, "uint16": _BFLOAT16}.get(values.dtype.name, _FLOAT)
-
-
-def _external_tensor(name: str, values: "Array") -> bytes:
-    """Describe a tensor whose numbers are passed beside the graph; ONNX Runtime asks for a file's name, but opens none."""
-    place = {"location": name, "offset": "0", "length": str(values.nbytes)}
-    about = b"".join(_field(1, size) for size in values.shape) + _field(2, number_type(values)) + _field(8, name)
-    return (
-        about + b"".join(_field(13, _field(1, key) + _field(2, value)) for key, value in place.items()) + _field(14, 1)
-    )
-
-
-def _value(name: str, kind: int, axes: Sequence[str]) -> bytes:
-    shape = b"".join(_field(1, _field(2, axis)) for axis in axes)
-    return _field(1, name) + _field(2, _field(1, _field(1, kind) + _field(2, shape)))
-
-
-def _attribute(name: str, value: Any) -> bytes:
-    """Encode an attribute: a whole number, a float, a text, or whole numbers."""
-    start = _field(1, name)
-    if isinstance(value, str):
-        return start + _field(4, value) + _field(20, 3)
-    if isinstance(value, float):
-        return start + _varint(2 << 3 | 5) + struct.pack("<f", value) + _field(20, 1)
-    if isinstance(value, int):
-        return start + _field(3, value % 2**64) + _field(20, 2)
-    return start + b"".join(_field(8, each) for each in value) + _field(20, 7)
