@@ -103,7 +103,7 @@ class ServerProcess:
 
     def __enter__(self) -> Self:
         """Start it, and wait until it has printed its address."""
-        self._log = Path("server.log").open("w+", encoding="utf-8")
+        self._log = (Path.cwd() / "server.log").open("w+", encoding="utf-8")
         self._process = subprocess.Popen(
             [sys.executable, "-m", "hf_gateway", "serve", "--port", "0", *self._flags],
             stdin=subprocess.DEVNULL,

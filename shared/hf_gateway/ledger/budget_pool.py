@@ -285,7 +285,8 @@ class BudgetPool:
 def unavailable(why: str) -> BudgetUnavailable:
     """Return the failure for a budget that cannot be checked."""
     return BudgetUnavailable(
-        f"there is a budget, but the database that records its use cannot be reached: {why}; nothing was sent"
+        f"there is a budget, but the database that records its use cannot be reached: {why}; "
+        "nothing was sent; try again once the database answers"
     )
 
 

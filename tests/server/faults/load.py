@@ -29,7 +29,10 @@ def wait_until(condition: Any, what: str, seconds: float = START_S) -> None:
 
 
 def ask(client: httpx.Client, kind: tuple[str, Any], key: str | None = None) -> str:
-    """Send a request; returns its status, with a mark where the answer has no end, or what became of the connection."""
+    """Send a request; returns its status, or what is wrong with the answer, or what became of the connection.
+
+    Wrong are an answer without an end, and one of 500 and more that does not say what to do.
+    """
     headers = {"authorization": f"Bearer {key}"} if key else {}
     try:
         answer = client.post(kind[0], json=kind[1], headers=headers)
@@ -39,6 +42,8 @@ def ask(client: httpx.Client, kind: tuple[str, Any], key: str | None = None) -> 
         return type(error).__name__
     if answer.status_code == 200 and not any(end in answer.text for end in ENDS):
         return "200 without an end"
+    if answer.status_code >= 500 and "try again" not in answer.text:
+        return f"{answer.status_code}: {answer.text[:300]}"
     return str(answer.status_code)
 
 
