@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,6 +102,19 @@ def test_issuers_of_tokens_change_without_a_restart() -> None:
         assert client.post("/admin/reload").json()["needs_restart"] == []
         assert set(server.state.settings.jwt) == {"https://login.example.org"}
         assert client.get("/v1/models").status_code == 200
+
+
+def test_connections_of_replaced_rules_are_closed_after_their_last_request() -> None:
+    with gateway_server(TWO) as server, server.client(headers=rights_of(server)) as client:
+        old, closed = server.state.authenticator, threading.Event()
+
+        async def aclose() -> None:
+            closed.set()
+
+        old.aclose = aclose  # type: ignore[method-assign]
+        assert client.post("/admin/reload").status_code == 200
+        assert server.state.authenticator is not old
+        assert closed.wait(START_S)
 
 
 def test_a_stream_ends_on_the_old_chain_which_is_closed_afterwards(primary: FakeOpenAI, backup: FakeOpenAI) -> None:

@@ -3,7 +3,6 @@
 import argparse
 import csv
 import datetime as dt
-import re
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from hf_gateway.cli.output import Table, check_text, console, escape_unencodable
 from hf_gateway.errors import ConfigError, GatewayError, visible
 from hf_gateway.ledger import place, waiting_room
 from hf_gateway.ledger.spill import Spill
+from hf_gateway.ledger.times import parse_time
 from hf_gateway.tasks.registry import task_names
 from hf_gateway.values.wording import quantity
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 TAKES_A_CHAIN = False
 
 # As in hf_gateway.ledger.usage, whose import needs SQLAlchemy.
-BY = ("model", "provider", "target", "task", "day", "tenant", "user", "chain")
+BY = ("model", "provider", "target", "task", "day", "tenant", "user", "chain", "key")
 IMPORT_TIMEOUT_S = 30.0
 """Seconds for importing spilled rows into the database."""
 
@@ -38,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tenant", help="only this tenant")
     parser.add_argument("--chain", help="only this chain")
     parser.add_argument("--model", help="only this model")
+    parser.add_argument("--provider", help="only this provider")
     parser.add_argument("--task", choices=task_names(), help="only this task")
     parser.add_argument("--ledger", metavar="URL", help="URL of the ledger's database (HF_GATEWAY_LEDGER)")
     parser.add_argument("--plot", action="store_true", help="draw bars")
@@ -51,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the report; return 0, or 1 if there is no ledger or it cannot be read."""
     if arguments.plot and (arguments.json or arguments.csv):
         raise ConfigError("--plot is for people; leave --json and --csv out")
-    check_text({f"--{name}": getattr(arguments, name) for name in ("tenant", "chain", "model")})
+    check_text({f"--{name}": getattr(arguments, name) for name in ("tenant", "chain", "model", "provider")})
     url = place.choose_url(arguments.ledger)
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -95,35 +96,15 @@ def _usage_filter(arguments: argparse.Namespace) -> "UsageFilter":
     )
     if since is not None and until is not None and since >= until:
         raise ConfigError(f"--since {arguments.since} is not before --until {arguments.until}")
-    return UsageFilter(since, until, arguments.tenant, arguments.chain, arguments.model, arguments.task)
-
-
-def parse_time(text: str, now: dt.datetime, option: str) -> dt.datetime:
-    """Parse a time as people write it.
-
-    Args:
-        text: an ISO date or time, UTC without a zone, or `today`, or a duration ago such as `7d`.
-        now: the current time.
-        option: name of the option, for errors.
-
-    Raises:
-        ConfigError: invalid time.
-    """
-    if ago := re.fullmatch(r"(\d{1,5})([dhm])", text):
-        unit = {"d": "days", "h": "hours", "m": "minutes"}[ago[2]]
-        return now - dt.timedelta(**{unit: int(ago[1])})
-    if text == "today":
-        return now.replace(hour=0, minute=0, second=0, microsecond=0)
-    try:
-        found = dt.datetime.fromisoformat(text)
-        found = found.replace(tzinfo=dt.UTC) if found.tzinfo is None else found
-        # A time in the first or last year of all may not exist in UTC.
-        found.astimezone(dt.UTC)
-    except (ValueError, OverflowError):
-        raise ConfigError(
-            f"{option} {text!r} is not a time; write 2026-01-31, '2026-01-31 12:00', today, 7d, 24h or 30m"
-        ) from None
-    return found
+    return UsageFilter(
+        since,
+        until,
+        tenant=arguments.tenant,
+        chain=arguments.chain,
+        model=arguments.model,
+        provider=arguments.provider,
+        task=arguments.task,
+    )
 
 
 def _print_report(url: str, arguments: argparse.Namespace, selected: "UsageFilter") -> int:
@@ -204,48 +185,21 @@ def _document(url: str, read: "UsageReport", selected: "UsageFilter", waiting: i
         "tenant": selected.tenant,
         "chain": selected.chain,
         "model": selected.model,
+        "provider": selected.provider,
         "task": selected.task,
-        "groups": [{"name": name, **_figures_to_dict(figures)} for name, figures in read.groups.items()],
-        "total": _figures_to_dict(read.total),
+        "groups": [{"name": name, **figures.to_json()} for name, figures in read.groups.items()],
+        "total": read.total.to_json(),
         "lost": dict(read.lost),
         "waiting_bytes": waiting,
     }
 
 
-def _figures_to_dict(figures: "Figures") -> dict[str, Any]:
-    """Return the fields as JSON types; money as text, since most readers parse JSON's numbers as floats."""
-    return {
-        "requests": figures.requests,
-        "failed": figures.failed,
-        "cancelled": figures.cancelled,
-        "fallbacks": figures.fallbacks,
-        "shared": figures.shared,
-        "cached": figures.cached,
-        "attempts": figures.attempts,
-        "input_tokens": figures.input_tokens,
-        "output_tokens": figures.output_tokens,
-        "cached_tokens": figures.cached_tokens,
-        "reasoning_tokens": figures.reasoning_tokens,
-        "documents": figures.documents,
-        "images": figures.images,
-        "seconds": figures.seconds,
-        "tokens_unknown": figures.tokens_unknown,
-        "cost_usd": f"{figures.cost:f}",
-        "cost_unknown": figures.cost_unknown,
-        "cost_unknown_share": round(figures.unknown_share, 6),
-        "p50_ms": figures.p50,
-        "p95_ms": figures.p95,
-        "p99_ms": figures.p99,
-        "errors": dict(figures.errors),
-    }
-
-
 def _print_csv(read: "UsageReport") -> None:
     lines = [
-        {read.by: visible(name or ""), **_figures_to_dict(figures), "errors": _errors(figures)}
+        {read.by: visible(name or ""), **figures.to_json(), "errors": _errors(figures)}
         for name, figures in read.groups.items()
     ]
-    names = [read.by, *_figures_to_dict(read.total)]
+    names = [read.by, *read.total.to_json()]
     escape_unencodable(sys.stdout)
     writer = csv.DictWriter(sys.stdout, names, lineterminator="\n")
     writer.writeheader()
@@ -291,7 +245,7 @@ def _cells(figures: "Figures", units: Sequence[str], at_least: str) -> tuple[str
         _tokens(figures, at_least),
         f"{figures.output_tokens:,}",
         *(f"{getattr(figures, name):,.10g}" if getattr(figures, name) else "-" for name in units),
-        f"{figures.cost:,.6f}",
+        "?" if figures.known_cost is None else f"{figures.cost:,.6f}",
         f"[yellow]{figures.unknown_share:.1%}[/yellow]" if figures.cost_unknown else "-",
         *(_time(each) for each in (figures.p50, figures.p95, figures.p99)),
     )

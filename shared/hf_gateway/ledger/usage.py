@@ -18,9 +18,10 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from hf_gateway.ledger.tables import losses, observations
 
-BY = ("model", "provider", "target", "task", "day", "tenant", "user", "chain")
+BY = ("model", "provider", "target", "task", "day", "tenant", "user", "chain", "key")
 OF_ATTEMPTS = ("model", "provider", "target")
 """Keys that belong to an attempt; the others belong to its request."""
+_COLUMN_OF = {"user": "user_tag", "key": "caller_key"}
 QUANTILES = (0.5, 0.95, 0.99)
 
 _o = observations.c
@@ -41,8 +42,18 @@ class UsageFilter:
     """Only this chain."""
     model: str | None = None
     """Only this model."""
+    provider: str | None = None
+    """Only this provider."""
     task: str | None = None
     """Only this task, by our name of it."""
+    chains: frozenset[str] | None = None
+    """Only these chains; None for all, and for calls without one."""
+
+    @property
+    def of_attempts(self) -> bool:
+        """Whether it selects attempts rather than requests."""
+        # A request's own model is the one that served it at last: by it, attempts at others would be missed.
+        return self.model is not None or self.provider is not None
 
     def conditions(self) -> list[sa.ColumnElement[bool]]:
         """Return the conditions on a row."""
@@ -51,7 +62,9 @@ class UsageFilter:
             found.append(_o.time >= self.since)
         if self.until is not None:
             found.append(_o.time < self.until)
-        wanted = {name: getattr(self, name) for name in ("tenant", "chain", "model", "task")}
+        if self.chains is not None:
+            found.append(_o.chain.in_(sorted(self.chains)))
+        wanted = {name: getattr(self, name) for name in ("tenant", "chain", "model", "provider", "task")}
         return [*found, *(_o[name] == value for name, value in wanted.items() if value is not None)]
 
 
@@ -107,6 +120,38 @@ class Figures:
         """Share of the attempts with an unknown cost, from 0 to 1."""
         return self.cost_unknown / self.attempts if self.attempts else 0.0
 
+    @property
+    def known_cost(self) -> Decimal | None:
+        """The cost in USD; None if it is unknown for every attempt, which is not 0."""
+        return None if self.attempts and self.cost_unknown >= self.attempts else self.cost
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON types; money as text, since most readers parse JSON's numbers as floats."""
+        return {
+            "requests": self.requests,
+            "failed": self.failed,
+            "cancelled": self.cancelled,
+            "fallbacks": self.fallbacks,
+            "shared": self.shared,
+            "cached": self.cached,
+            "attempts": self.attempts,
+            "input_tokens": self.input_tokens,
+            "output_tokens": self.output_tokens,
+            "cached_tokens": self.cached_tokens,
+            "reasoning_tokens": self.reasoning_tokens,
+            "documents": self.documents,
+            "images": self.images,
+            "seconds": self.seconds,
+            "tokens_unknown": self.tokens_unknown,
+            "cost_usd": None if self.known_cost is None else f"{self.cost:f}",
+            "cost_unknown": self.cost_unknown,
+            "cost_unknown_share": round(self.unknown_share, 6),
+            "p50_ms": self.p50,
+            "p95_ms": self.p95,
+            "p99_ms": self.p99,
+            "errors": dict(self.errors),
+        }
+
 
 @dataclass(frozen=True)
 class UsageReport:
@@ -138,8 +183,7 @@ def usage_report(engine: sa.Engine, by: str, selected: UsageFilter) -> UsageRepo
         SQLAlchemyError: the database cannot be read.
     """
     with engine.connect() as connection:
-        # A request's own model is the one that served it at last: by it, attempts at others would be missed.
-        alone = selected.model is not None
+        alone = selected.of_attempts
         of_attempts = alone or by in OF_ATTEMPTS
         groups = _groups(connection, _key(by, connection), of_attempts, selected)
         total = _groups(connection, sa.literal("total"), alone, selected).get("total", Figures())
@@ -151,7 +195,7 @@ def _key(by: str, connection: sa.Connection) -> sa.ColumnElement[Any]:
         if connection.dialect.name == "sqlite":
             return sa.func.date(_o.time, type_=sa.Text)
         return sa.func.to_char(sa.func.timezone("UTC", _o.time), "YYYY-MM-DD")
-    return _o["user_tag" if by == "user" else by]
+    return _o[_COLUMN_OF.get(by, by)]
 
 
 def _groups(

@@ -17,7 +17,7 @@ from hf_gateway.server.access.database import ServerDatabase
 from hf_gateway.server.access.origins import OriginRules
 from hf_gateway.server.access.setting_checks import refuse_wrong_access
 from hf_gateway.server.dispatch.chains import ChainTable
-from hf_gateway.server.dispatch.lifecycle import Reloader
+from hf_gateway.server.dispatch.lifecycle import Close, Reloader
 from hf_gateway.server.dispatch.limits import Limits
 from hf_gateway.server.dispatch.middleware import GatewayMiddleware
 from hf_gateway.server.dispatch.origin_guard import check_origin
@@ -25,6 +25,7 @@ from hf_gateway.server.dispatch.routing import Route, RouteTable
 from hf_gateway.server.dispatch.state import ServerState
 from hf_gateway.server.surfaces import (
     admin,
+    catalogue,
     guide_a,
     guide_a_reason,
     guide_b,
@@ -45,6 +46,7 @@ from hf_gateway.server.surfaces import (
     session,
     spaces,
     tei,
+    usage,
 )
 from hf_gateway.settings.server import ServerSettings
 
@@ -61,6 +63,8 @@ ROUTES: tuple[Route, ...] = (
     *session.ROUTES,
     *page_health.ROUTES,
     *admin.ROUTES,
+    *usage.ROUTES,
+    *catalogue.ROUTES,
     *spaces.ROUTES,
     *tei.ROUTES,
     *huggingface.ROUTES,
@@ -111,8 +115,10 @@ def build_state(
     return state
 
 
-def _replace_access(state: ServerState, authenticator: KeyAuthenticator, origins: OriginRules) -> None:
+def _replace_access(state: ServerState, authenticator: KeyAuthenticator, origins: OriginRules) -> Close:
+    old = state.authenticator
     state.authenticator, state.origins = authenticator, origins
+    return old.aclose
 
 
 def build_access(settings: ServerSettings, database: ServerDatabase) -> tuple[KeyAuthenticator, OriginRules]:

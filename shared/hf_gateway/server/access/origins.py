@@ -20,7 +20,16 @@ _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([^/?#@\s]+)")
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _PORTS = {"http": "80", "https": "443"}
 ANY_ORIGIN = "*"
-EXPOSED = b"x-request-id, x-hf-gateway-served-by, x-hf-gateway-space, retry-after, x-should-retry"
+EXPOSED = b", ".join(
+    [
+        b"x-request-id, x-hf-gateway-served-by, x-hf-gateway-space, retry-after, x-should-retry",
+        *(
+            b"x-ratelimit-%b-%b" % (part, unit)
+            for part in (b"limit", b"remaining", b"reset")
+            for unit in (b"requests", b"tokens")
+        ),
+    ]
+)
 """Headers of an answer that a listed page may read."""
 ALLOWED_HEADERS = (
     b"authorization, content-type, x-api-key, api-key, apikey, x-client-info, traceparent, x-request-id, "

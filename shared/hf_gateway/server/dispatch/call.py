@@ -155,6 +155,28 @@ class Call:
         raw: bytes = self.scope.get("query_string", b"")
         return parse_qs(raw.decode("latin-1"), keep_blank_values=True).get(name, [None])[0]
 
+    def parse_query(self) -> Any:
+        """Return the query's parameters as an instance of the route's `query`.
+
+        Raises:
+            Problem: 400 if one is there twice or is not text.
+            ValidationError: one is unknown or invalid.
+        """
+        from urllib.parse import parse_qsl
+
+        assert self.route.query is not None
+        raw: bytes = self.scope.get("query_string", b"")
+        found: dict[str, str] = {}
+        try:
+            pairs = parse_qsl(raw.decode("latin-1"), keep_blank_values=True, errors="strict", max_num_fields=100)
+        except ValueError:
+            raise Problem(400, "invalid_request", "the query has bytes that are not text, or too many parts") from None
+        for name, value in pairs:
+            if name in found:
+                raise Problem(400, "invalid_request", f"{name[:50]} is in the query twice", param=name[:50])
+            found[name] = value
+        return self.route.query.model_validate(found)
+
     def require_scope(self, scope: str) -> None:
         """Raise Problem if the caller does not have a scope."""
         if scope not in self.caller.scopes:

@@ -6,8 +6,9 @@ of them.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 from hf_gateway.server.access.setting_checks import refuse_wrong_access
 from hf_gateway.server.dispatch.chains import ChainTable
@@ -17,6 +18,8 @@ from hf_gateway.values.logs import logger
 
 log = logger(__name__)
 
+Close = Callable[[], Coroutine[Any, Any, None]]
+"""Closes what a reload has replaced, after the last request that used it."""
 NEEDS_RESTART = (
     "host",
     "port",
@@ -54,7 +57,7 @@ class Reloader:
         self._one = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
         state.ended.append(self._close_unused)
-        self._retired: list[ChainTable] = []
+        self._retired: list[tuple[ChainTable, list[Close]]] = []
 
     async def reload(self) -> Reloaded:
         """Read the configuration again, and put it in force.
@@ -68,18 +71,17 @@ class Reloader:
             changed = tuple(name for name in NEEDS_RESTART if getattr(settings, name) != getattr(state.settings, name))
             held = {name: getattr(state.settings, name) for name in changed}
             state.settings, state.chains = settings.model_copy(update=held), table
-            for commit in commits:
-                commit()
+            closing = [close for commit in commits if (close := commit()) is not None]
         before = {chain.name: chain for chain in old}
         kept = tuple(chain.name for chain in table if before.get(chain.name) is chain)
         built = tuple(chain.name for chain in table if chain.name not in kept)
         removed = tuple(name for name in before if table.get(name) is None)
-        self._retired.append(old)
+        self._retired.append((old, closing))
         self._close_unused()
         log.info("reloaded: %d chains kept, %d built, %d removed", len(kept), len(built), len(removed))
         return Reloaded(kept, built, removed, changed)
 
-    def _build(self) -> tuple[ServerSettings, ChainTable, list[Callable[[], None]]]:
+    def _build(self) -> tuple[ServerSettings, ChainTable, list[Callable[[], Close | None]]]:
         state = self._state
         settings = ServerSettings.load(state.config, state.flags)
         refuse_wrong_access(settings, state.config)
@@ -87,18 +89,17 @@ class Reloader:
         return settings, table, [prepare(settings) for prepare in state.on_reload]
 
     def _close_unused(self, *_: object) -> None:
-        """Close the gateways of replaced tables that no request uses any more."""
+        """Close the gateways of replaced tables that no request uses any more, and what was replaced with them."""
         if not self._retired:
             return
         used = {id(call.table) for call in self._state.in_flight.values()}
-        over = [table for table in self._retired if id(table) not in used]
+        over = [each for each in self._retired if id(each[0]) not in used]
         if not over:
             return
-        self._retired = [table for table in self._retired if table not in over]
-        alive = {id(chain) for table in (self._state.chains, *self._retired) for chain in table}
-        for table in over:
-            for chain in table:
-                if id(chain) not in alive:
-                    task = asyncio.get_running_loop().create_task(chain.aclose())
-                    self._closing.add(task)
-                    task.add_done_callback(self._closing.discard)
+        self._retired = [each for each in self._retired if id(each[0]) in used]
+        alive = {id(chain) for table in (self._state.chains, *(each for each, _ in self._retired)) for chain in table}
+        for table, closing in over:
+            for close in (*closing, *(chain.aclose for chain in table if id(chain) not in alive)):
+                task = asyncio.get_running_loop().create_task(close())
+                self._closing.add(task)
+                task.add_done_callback(self._closing.discard)

@@ -78,11 +78,12 @@ def _operation(route: Route, names: Any, *, needs_key: bool) -> dict[str, Any]:
         "operationId": _operation_id(route),
         "responses": {} if route.success is None else {str(route.success): _success(route, names)},
     }
-    if parameters := re.findall(r"\{(\w+)(?::path)?\}", route.path):
-        made["parameters"] = [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
-            for name in parameters
-        ]
+    parameters: list[dict[str, Any]] = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+        for name in re.findall(r"\{(\w+)(?::path)?\}", route.path)
+    ]
+    if parameters := parameters + _query_parameters(route):
+        made["parameters"] = parameters
     if route.scope is not PUBLIC:
         if needs_key or not {route.scope, *route.other_scopes} & ANONYMOUS_SCOPES:
             made["security"] = [{"key": []}]
@@ -114,6 +115,24 @@ def _operation(route: Route, names: Any, *, needs_key: bool) -> dict[str, Any]:
     if route.media_type == _TEXT and 503 in errors:
         made["responses"]["503"]["content"][_TEXT] = {"schema": {}}
     return made
+
+
+def _query_parameters(route: Route) -> list[dict[str, Any]]:
+    if route.query is None:
+        return []
+    schema = route.query.model_json_schema()
+    required = schema.get("required", ())
+    return [
+        {"name": name, "in": "query", "required": name in required, "schema": _without_null(each)}
+        for name, each in schema["properties"].items()
+    ]
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of an optional parameter: a query has no null, the parameter is left out."""
+    kinds = [each for each in schema.get("anyOf", ()) if each != {"type": "null"}]
+    rest = {name: value for name, value in schema.items() if name not in ("anyOf", "title") and value is not None}
+    return {**rest, **kinds[0]} if len(kinds) == 1 else {**rest, **({"anyOf": kinds} if kinds else {})}
 
 
 def _operation_id(route: Route) -> str:

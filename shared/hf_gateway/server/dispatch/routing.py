@@ -70,6 +70,8 @@ class Route:
     """The status of a request that succeeds; 204 has no content, and None is of a route that refuses every request."""
     stream_type: str = "text/event-stream"
     """Type of the answer if it is a stream."""
+    query: type[BaseModel] | None = None
+    """The model of the query's parameters, which the handler reads by `Call.parse_query`."""
 
     def admits(self, caller: Caller) -> bool:
         """Return whether a caller has a scope that the route asks for."""

@@ -20,7 +20,7 @@ from hf_gateway.settings.server import ServerSettings
 
 if TYPE_CHECKING:
     from hf_gateway.ledger.models import PriceBook
-    from hf_gateway.server.dispatch.lifecycle import Reloader
+    from hf_gateway.server.dispatch.lifecycle import Close, Reloader
 
 
 @dataclass(eq=False)
@@ -51,8 +51,9 @@ class ServerState:
     """The requests under way, by their ids."""
     flags: Mapping[str, Any] = field(default_factory=dict)
     """Settings from the command's flags, which a reload does not change."""
-    on_reload: list[Callable[[ServerSettings], Callable[[], None]]] = field(default_factory=list)
-    """Called with the new settings before they are in force; may raise ConfigError, and returns what puts them in force."""
+    on_reload: "list[Callable[[ServerSettings], Callable[[], Close | None]]]" = field(default_factory=list)
+    """Called with the new settings before they are in force; may raise ConfigError, and returns what puts them in force, which
+    returns what closes the parts that were replaced."""
     ended: list[Callable[[Call, int, float], None]] = field(default_factory=list)
     """Called with each request that has ended, its HTTP status and its seconds."""
     metrics: ServerMetrics = field(default_factory=ServerMetrics)
