@@ -130,6 +130,10 @@ WAYS: Ways = {
         ["image", "hi", "-o", str(tmp / "image"), "--force", *targets(url, "openai", "endpoint")]
     ],
     "models": lambda _, tmp: on_ledger(tmp, "models", ["refresh"], ["list"], ["remove", f"m{EVIL}"]),
+    "db": lambda _, tmp: [
+        ["db", *action, "--database", f"sqlite:///{tmp / 'db.sqlite'}"]
+        for action in (["check"], ["upgrade"], ["prune", "--older-than", "90d", "--tenant", EVIL])
+    ],
     "budgets": lambda _, tmp: on_ledger(tmp, "budgets", ["set", EVIL, "--per-day", "1"], ["list"], ["remove", EVIL]),
     "usage": lambda _, tmp: on_ledger(tmp, "usage", ["--by", "tenant"], ["--by", "model", "--plot"], ["--csv"]),
     "hub": lambda _, tmp: [
@@ -228,6 +232,7 @@ def test_the_walk_takes_every_command() -> None:
         "models": {"add"},
         "budgets": set(),
         "keys": set(),
+        "db": set(),
         "config": set(),
     }
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from hf_gateway.cli import main
 from tests.config_pages import ROOT, SERVER_PAGE, server_page_text
 from tests.servers.chat import script
 from tests.servers.openai import FakeOpenAI
@@ -156,11 +157,13 @@ def test_the_deployment_starts_with_its_configuration_and_a_postgresql(database:
     file = re.findall(r"--config (\S+)", deployment)[0]
     (config,) = re.findall(r"^```toml\n(.*?)^```", deployment, re.DOTALL | re.MULTILINE)
     Path("hf-gateway.toml").write_text(config.replace(shown, database), encoding="utf-8")
-    with pytest.raises(AssertionError, match="hf-gateway usage --migrate"), ServerProcess(None):
+    with pytest.raises(AssertionError, match="hf-gateway db upgrade"), ServerProcess(None):
         pass
     commands = re.findall(r"^\$ (.*)$", deployment, re.MULTILINE)
     assert len(commands) == 2
+    assert main(["db", "check"]) == 1
     in_shell("\n".join(commands).replace(shown, shlex.quote(database)).replace(file, "hf-gateway.toml"))
+    assert main(["db", "check"]) == 0
     (line,) = re.findall(r"^ExecStart=(.*)$", deployment, re.MULTILINE)
     program, command, *flags = shlex.split(line.replace(file, "hf-gateway.toml"))
     assert (Path(program).name, command) == ("hf-gateway", "serve")

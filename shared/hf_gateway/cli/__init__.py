@@ -25,6 +25,7 @@ COMMANDS = {
     "config": "check hf-gateway.toml, show the settings in force, print the file's JSON schema",
     "models": "prices of models: list, refresh from the router, set by hand",
     "keys": "keys of the server's callers: create, list, change, rotate, revoke",
+    "db": "the server's database: upgrade its tables, check them, remove old rows",
     "budgets": "budgets of tenants per day or month: list, set, remove",
     "usage": "calls, costs, latencies and failures, from the ledger",
     "hub": "search the Hub, check a model before downloading it, download it, test it, publish an adapter",

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
+from hf_gateway.cli.database_url import configured_url
 from hf_gateway.cli.output import Table, check_text, console, literal, print_json
 from hf_gateway.errors import ConfigError, GatewayError, visible
 from hf_gateway.ledger import place, price_checks
@@ -61,13 +62,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def database(url: str | None) -> Iterator["sa.Engine"]:
-    """Open the ledger's database, with its tables: at a URL, or HF_GATEWAY_LEDGER's, or the file in the user's folder.
+    """Open the ledger's database, with its tables: at a URL, or the one that the server uses.
 
     Raises:
         ConfigError: invalid URL, or missing package.
         GatewayError: the database cannot be used.
     """
-    found = place.choose_url(url)
+    found = configured_url(url)
     from sqlalchemy.exc import SQLAlchemyError
 
     from hf_gateway.ledger.store import open_ledger

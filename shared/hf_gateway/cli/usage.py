@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from hf_gateway.cli.database_url import configured_url
 from hf_gateway.cli.output import Table, check_text, console, escape_unencodable, literal, print_json
 from hf_gateway.errors import ConfigError, GatewayError, visible
 from hf_gateway.ledger import place, waiting_room
@@ -53,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.plot and (arguments.json or arguments.csv):
         raise ConfigError("--plot is for people; leave --json and --csv out")
     check_text({f"--{name}": getattr(arguments, name) for name in ("tenant", "chain", "model", "provider")})
-    url = place.choose_url(arguments.ledger)
+    url = configured_url(arguments.ledger)
     from sqlalchemy.exc import SQLAlchemyError
 
     selected = _usage_filter(arguments)

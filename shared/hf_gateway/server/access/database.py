@@ -23,23 +23,32 @@ _THREADS_COUNT = 4
 T = TypeVar("T")
 
 
+def server_url(given: str | None) -> str:
+    """Return the URL of a server's database: the one given, HF_GATEWAY_LEDGER's, or that of the file in the user's folder.
+
+    Args:
+        given: `[server] database`.
+
+    Raises:
+        ConfigError: an invalid URL or a missing package; or HF_GATEWAY_LEDGER names another database: keys, budgets and usage
+            belong together.
+    """
+    url, other = place.choose_url(given, SETTING), place.from_environment()
+    if other is not None and other != url:
+        raise ConfigError(
+            f"{SETTING} is {place.shown_url(url)}, and {place.VARIABLE} names {place.shown_url(other)}: keys, "
+            "budgets and usage are in one database; leave one of the two out"
+        )
+    return url
+
+
 class ServerDatabase:
     """The database of one server process, used in threads; connected to at the first use."""
 
     def __init__(self, given: str | None = None) -> None:
-        """Choose the database: the one given, HF_GATEWAY_LEDGER's, or the file in the user's folder.
-
-        Raises ConfigError for an invalid URL or a missing package, and if HF_GATEWAY_LEDGER names another database: keys,
-        budgets and usage belong together. `given` is `[server] database`.
-        """
-        self.url = place.choose_url(given, SETTING)
+        """Choose the database, as `server_url` does. Raises ConfigError."""
+        self.url = server_url(given)
         """Its URL."""
-        other = place.from_environment()
-        if other is not None and other != self.url:
-            raise ConfigError(
-                f"{SETTING} is {place.shown_url(self.url)}, and {place.VARIABLE} names {place.shown_url(other)}: keys, "
-                "budgets and usage are in one database; leave one of the two out"
-            )
         self._engine: sa.Engine | None = None
         self._lock = fork_lock()
         self._threads = ThreadPoolExecutor(_THREADS_COUNT, "hf-gateway-database")
@@ -116,7 +125,7 @@ def _open(url: str) -> "sa.Engine":
         elif (found := store.revision(engine)) != store.HEAD:
             raise ConfigError(
                 f"the tables in {place.shown_url(url)} have revision {found or 'none'}, and this hf-gateway needs "
-                f"{store.HEAD}; `hf-gateway usage --migrate --ledger URL` creates or upgrades them"
+                f"{store.HEAD}; `hf-gateway db upgrade` with the same --config, or --database URL, creates or upgrades them"
             )
     except BaseException:
         engine.dispose()
