@@ -8,7 +8,7 @@ import base64
 import binascii
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
@@ -18,6 +18,7 @@ from hf_gateway.server.dispatch.call import Answer, Call, Stream
 from hf_gateway.server.dispatch.chains import Chain
 from hf_gateway.server.dispatch.routing import Route, Surface
 from hf_gateway.server.problems import Problem
+from hf_gateway.server.surfaces import openai_chat, openai_completions
 from hf_gateway.server.surfaces.openai import Tolerant
 from hf_gateway.server.surfaces.openai_chat import SampledBody, finish_reason, several, with_seed
 from hf_gateway.server.surfaces.tei import EmbedBody, below_chain, compute_headers, labels_of, only_chain
@@ -367,6 +368,11 @@ def _of_model(path: str) -> Route:
 
 
 ROUTES = (
+    # @huggingface/inference and huggingface_hub ask a model that is a URL for these below it.
+    *(
+        replace(route, path=f"/models/{{chain:path}}{route.path}")
+        for route in (*openai_chat.ROUTES, *openai_completions.ROUTES)
+    ),
     *(
         Route(
             "POST",

@@ -19,7 +19,7 @@ from hf_gateway.server.dispatch.call import SPACE, Answer, Call, RawHeaders, hea
 from hf_gateway.server.dispatch.chains import Chain, UnknownModel
 from hf_gateway.server.dispatch.routing import Route, Surface
 from hf_gateway.server.problems import Problem
-from hf_gateway.server.surfaces import openai, openai_chat, spaces
+from hf_gateway.server.surfaces import openai, openai_chat, openai_completions, spaces
 from hf_gateway.server.surfaces.openai import Tolerant
 from hf_gateway.server.surfaces.vectors import VectorForm, embed, embed_sparse, texts_of, truncating
 from hf_gateway.tasks.registry import task_names
@@ -425,7 +425,9 @@ _OWN = (
     ),
 )
 _OPENAI = tuple(
-    route for route in (*openai.ROUTES, *openai_chat.ROUTES, *spaces.ROUTES) if "/models/" not in route.path
+    route
+    for route in (*openai.ROUTES, *openai_chat.ROUTES, *openai_completions.ROUTES, *spaces.ROUTES)
+    if "/models/" not in route.path
 )
 """What TEI, and the servers of chat models beside it, answer in OpenAI's form; and what the space of an answer is."""
 ROUTES = (*_OWN, *below_chain(*_OPENAI, *_OWN))
