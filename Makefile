@@ -9,7 +9,7 @@ OLAH ?= .venv-olah
 SCHEMATHESIS ?= .venv-schemathesis
 HUB1 ?= build/hub-1.33
 # Folders with a lock of npm; their packages are installed into build/npm.
-NPM = web/page tests/clients_npm
+NPM = web/page web/client tests/clients_npm
 PIP = -m pip --quiet --disable-pip-version-check --no-input
 
 .PHONY: quickstart test soak fast setup page lint types unit hub1 packaging campaign mutation format bench bench-quick clean

@@ -1,0 +1,1 @@
+"""Tests of the TypeScript client against a real server."""
