@@ -58,9 +58,10 @@ campaign: $(VENV)/.ready
 mutation: $(VENV)/.ready
 	$(VENV)/bin/python -m tests.mutation
 
-# What takes too long for `make test`: the server's OpenAPI document at length.
+# What takes too long for `make test`: the server's OpenAPI document at length, and 100,000 requests to one process.
 soak: setup
 	$(VENV)/bin/python -m tests.support.contract
+	$(VENV)/bin/python -m tests.soak
 
 format: $(VENV)/.ready
 	$(VENV)/bin/ruff check --fix .

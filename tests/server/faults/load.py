@@ -16,7 +16,7 @@ STREAM = ("/v1/chat/completions", {**WHOLE[1], "stream": True})
 NDJSON = ("/api/chat", {"model": "chat", "messages": ASK})
 KINDS = (EMBEDDING, WHOLE, STREAM, NDJSON)
 """Requests of each kind: a path and a body."""
-ENDS = ("[DONE]", '"done":true', "error", '"usage"')
+ENDS = ("[DONE]", '"done":true', "error", '"usage"', '"results"')
 """One of these is in the body of each answer that has ended as its surface says."""
 
 
@@ -72,6 +72,11 @@ class Load:
         """Return how many requests had a status so far."""
         with self._lock:
             return self.seen[status]
+
+    def total(self) -> int:
+        """Return how many requests were answered, whatever with."""
+        with self._lock:
+            return sum(self.seen.values())
 
     def more(self, number: int) -> None:
         """Wait until so many further requests were answered."""
