@@ -12,7 +12,7 @@ HUB1 ?= build/hub-1.33
 NPM = web/page web/client tests/clients_npm
 PIP = -m pip --quiet --disable-pip-version-check --no-input
 
-.PHONY: quickstart test soak fast setup page lint types unit hub1 packaging campaign mutation format bench bench-quick clean
+.PHONY: quickstart test soak fast setup page lint types unit hub1 packaging campaign corpus-kills mutation format bench bench-quick clean
 
 quickstart: $(QUICKSTART)/.ready
 	$(QUICKSTART)/bin/hf-gateway quickstart
@@ -53,6 +53,10 @@ packaging: $(VENV)/.ready
 # The fault campaign of the vector spaces' guard, at length; `make unit` plays 2,000 of the same schedules.
 campaign: $(VENV)/.ready
 	$(VENV)/bin/python -m tests.campaign 50000
+
+# 200 kills of drivers, workers and process groups over a corpus of a million rows; `make unit` plays 20.
+corpus-kills: $(VENV)/.ready
+	$(VENV)/bin/python -m tests.corpus.kills 200 1000000
 
 # Small changes to the rules of the chain, keys, spaces, transport and money, each of which a test has to notice; an hour.
 mutation: $(VENV)/.ready

@@ -111,6 +111,16 @@ def hostile_config(tmp: Path) -> str:
     return str(path)
 
 
+def hostile_corpus(tmp: Path) -> str:
+    """Write a Parquet file with the words in an id and a text, under a name with them; returns its path."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = tmp / f"corpus{EVIL.replace('/', '')}.parquet"
+    pq.write_table(pa.table({"id": [EVIL], "text": [EVIL]}), path)
+    return str(path)
+
+
 WAYS: Ways = {
     "quickstart": lambda url, tmp: [
         ["quickstart", str(tmp / "docs"), "--framework", "langchain", *targets(url, "openai")]
@@ -163,6 +173,10 @@ WAYS: Ways = {
         [["config", "check", hostile_config(tmp)], ["config", "show", hostile_config(tmp)], ["config", "schema"]]
     ),
     "index": lambda url, tmp: [["index", str(tmp / "docs"), str(tmp / "index"), *targets(url, "openai", "tei")]],
+    "embed-corpus": lambda url, tmp: [
+        ["embed-corpus", hostile_corpus(tmp), str(tmp / EVIL / "parts"), *targets(url, "openai", "tei")],
+        ["embed-corpus", str(tmp / EVIL), str(tmp / "parts"), *targets(url, "openai", "tei")],
+    ],
     "serve": lambda _, tmp: [["serve", "--port", "0", "--config", hostile_config(tmp)]],
     "offline-model": lambda *_: [["offline-model"]],
     "login": lambda *_: [["login", "--token-stdin"]],

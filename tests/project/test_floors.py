@@ -38,7 +38,7 @@ FLOORS = (
     tuple(f"tasks/{path.parent.name}" for path in sorted(PACKAGES["hf_gateway"].glob("tasks/*/gateway.py"))),
     ("verification", "configuration", "retrieval", "framework_base", "testing", "cache"),
     ("langchain_hf_gateway", "llamaindex_hf_gateway", "clients"),
-    ("server",),
+    ("server", "corpus"),
     ("cli",),
 )
 """From the ground up; a room may import the rooms before its own row, and those of its own folder."""

@@ -1,0 +1,5 @@
+"""Bulk embedding: the texts of Parquet files into parts with their vectors, by worker processes; a stopped job is resumed."""
+
+from hf_gateway.corpus.job import CorpusReport, embed_dataset
+
+__all__ = ["CorpusReport", "embed_dataset"]

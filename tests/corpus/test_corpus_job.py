@@ -1,0 +1,114 @@
+"""Bulk embedding: every row once whatever is killed, a resume of another job refused, another space refused."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from hf_gateway.cli import main
+from hf_gateway.errors import ConfigError, GatewayError, SpaceMismatch
+from tests.corpus.kills import corpus, ids_of, play
+from tests.servers import unit_vectors
+from tests.servers.openai import FakeOpenAI
+from tests.support.late import COLLECTED
+from tests.support.ways import until
+
+if COLLECTED:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from hf_gateway.corpus import embed_dataset
+    from hf_gateway.tasks.embedding.gateway import EmbeddingGateway
+    from langchain_hf_gateway import HFGatewayEmbeddings
+    from llamaindex_hf_gateway import HFGatewayEmbedding
+
+
+def test_parts_have_each_row_with_its_own_vector_and_the_space(tmp_path: Path) -> None:
+    report = embed_dataset(corpus(tmp_path, 1000), tmp_path / "out", targets=["hash:64"], shard_rows=300)
+    assert (report.rows, report.parts, report.resumed) == (1000, 4, 0)
+    assert ids_of(tmp_path / "out") == [f"d{row}" for row in range(1000)]
+    table = pq.read_table(tmp_path / "out" / "part-000002.parquet")
+    with EmbeddingGateway(targets=["hash:64"]) as gateway:
+        assert table["vector"][5].as_py() == pytest.approx(list(gateway.embed(["text 605"]).vectors[0]))
+    assert b"hf_gateway.space" in table.schema.metadata
+    assert embed_dataset(tmp_path / "docs.parquet", tmp_path / "out", targets=["hash:64"], shard_rows=300).resumed == 4
+
+
+def test_another_job_or_space_is_refused(tmp_path: Path) -> None:
+    source, out = corpus(tmp_path, 10), tmp_path / "out"
+    embed_dataset(source, out, targets=["hash:64"])
+    with pytest.raises(ConfigError, match="differs in shard_rows"):
+        embed_dataset(source, out, targets=["hash:64"], shard_rows=5)
+    with pytest.raises(SpaceMismatch):
+        embed_dataset(source, out, targets=["hash:32"])
+
+
+def test_a_text_that_cannot_be_embedded_fails_the_job(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["a", ""]}), tmp_path / "docs.parquet")
+    with pytest.raises(GatewayError, match="part-000000"):
+        embed_dataset(tmp_path / "docs.parquet", tmp_path / "out", targets=["hash:64"])
+    assert not (tmp_path / "out" / "_SUCCESS").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+def test_twenty_kills_lose_and_double_nothing_and_leave_no_process(tmp_path: Path) -> None:
+    made = play(corpus(tmp_path, 50_000), tmp_path / "out", kills=20, shard_rows=500, seed=7)
+    assert made.kills.total() == 20
+    assert set(made.kills) == {"driver", "worker", "group"}
+    assert ids_of(tmp_path / "out") == [f"d{row}" for row in range(50_000)]
+    assert max(made.parts.values()) == 1  # what is finished is not made again
+    until(lambda: not [pid for pid in made.seen if Path(f"/proc/{pid}").exists()])
+
+
+def test_a_row_without_a_text_is_named(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"id": ["a", "b"], "text": ["one", None]}), tmp_path / "docs.parquet")
+    with pytest.raises(GatewayError, match=r"row 1 of .*docs.parquet has no text in the column 'text'"):
+        embed_dataset(tmp_path / "docs.parquet", tmp_path / "out", targets=["hash:64"])
+
+
+def test_servers_of_different_spaces_are_not_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_GATEWAY_CHECK_SPACE", "1")
+    source, out = corpus(tmp_path, 100), tmp_path / "out"
+
+    def swapped(texts: Sequence[str]) -> list[list[float]]:
+        return [row[::-1] for row in unit_vectors(texts)]
+
+    with FakeOpenAI(models=None) as first, FakeOpenAI(models=None, embed=swapped) as second:
+        embed_dataset(source, out, model="owner/model", targets=[f"openai:{first.url}"], shard_rows=10)
+        (out / "_SUCCESS").unlink()
+        for part in list(out.glob("part-*"))[:5]:
+            part.unlink()
+        with pytest.raises(GatewayError):
+            embed_dataset(source, out, model="owner/model", targets=[f"openai:{second.url}"], shard_rows=10)
+    assert not (out / "_SUCCESS").exists()
+
+
+def test_langchain_and_llamaindex_refuse_the_folder_in_another_space(tmp_path: Path) -> None:
+    embed_dataset(corpus(tmp_path, 10), tmp_path / "out", targets=["hash:64"])
+    HFGatewayEmbeddings(targets=["hash:64"]).lock_index(tmp_path / "out")
+    HFGatewayEmbedding(targets=["hash:64"]).lock_index(tmp_path / "out")
+    for other in (HFGatewayEmbeddings(targets=["hash:32"]), HFGatewayEmbedding(targets=["hash:32"])):
+        with pytest.raises(SpaceMismatch):
+            other.lock_index(tmp_path / "out")
+
+
+def test_the_command_reads_a_chain_and_says_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "hf-gateway.toml"
+    config.write_text('[chains.docs]\ntargets = ["hash:64"]\n')
+    words = [
+        "embed-corpus",
+        str(corpus(tmp_path, 30)),
+        str(tmp_path / "out"),
+        "--chain",
+        "docs",
+        "--config",
+        str(config),
+    ]
+    assert main([*words, "--shard-rows", "10"]) == 0
+    assert "30 rows in 3 parts" in capsys.readouterr().out
+    assert main([*words, "--shard-rows", "10", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["resumed"] == 3
+    assert main([*words, "--shard-rows", "20"]) == 2
+    assert "differs in shard_rows" in capsys.readouterr().err

@@ -1,0 +1,32 @@
+"""Every command of docs/corpus.md runs, and prints what stands there."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "corpus.md"
+
+
+def test_the_pages_commands_print_what_it_says(tmp_path: Path) -> None:
+    blocks = re.findall(r"```(bash|text)\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    printed = ""
+    for kind, content in blocks:
+        if kind == "bash":
+            done = subprocess.run(
+                ["bash", "-euc", content],
+                cwd=tmp_path,
+                env={**os.environ, "PATH": path},
+                capture_output=True,
+                text=True,
+                timeout=300,
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr
+            printed = done.stdout
+        else:
+            for line in content.splitlines():
+                assert line in printed
+    assert [kind for kind, _ in blocks] == ["bash", "text"] * 3
