@@ -63,9 +63,12 @@ mutation: $(VENV)/.ready
 	$(VENV)/bin/python -m tests.mutation
 
 # What takes too long for `make test`: the server's OpenAPI document at length, and 100,000 requests to one process.
+EXAMPLES ?= 100
+SEED ?=
+REQUESTS ?= 100000
 soak: setup
-	$(VENV)/bin/python -m tests.support.contract
-	$(VENV)/bin/python -m tests.soak
+	$(VENV)/bin/python -m tests.support.contract $(EXAMPLES) $(SEED)
+	$(VENV)/bin/python -m tests.soak $(REQUESTS)
 
 format: $(VENV)/.ready
 	$(VENV)/bin/ruff check --fix .

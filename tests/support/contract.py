@@ -1,6 +1,6 @@
 """schemathesis, which tries whether a server keeps to its OpenAPI document, from an environment of its own.
 
-python -m tests.support.contract [EXAMPLES]     # the whole document at length, without and with keys; prints the counts
+python -m tests.support.contract [EXAMPLES [SEED]]     # the whole document at length, without and with keys; prints the counts
 """
 
 import contextlib
@@ -103,15 +103,20 @@ def summary(report: dict[str, Any]) -> str:
     )
 
 
-def main(examples: int = ALL_EXAMPLES) -> int:
-    """Play everything at length; returns the exit status."""
-    status = 0
+def main(examples: int = ALL_EXAMPLES, seed: int | None = None) -> int:
+    """Play everything at length; returns the exit status.
+
+    Args:
+        examples: random requests an operation.
+        seed: of the random requests; None for other ones each time.
+    """
+    status, drawn = 0, () if seed is None else ("--seed", str(seed))
     for kind in ("unkeyed", "keyed", "token"):
         with tempfile.TemporaryDirectory() as name:
             os.environ |= {"HF_GATEWAY_HOME": f"{name}/home", "HF_HOME": f"{name}/hub", "HF_GATEWAY_CHECK_SPACE": "0"}
             os.chdir(name)
             with contract_server(Path(name), kind) as (process, credential, flags):
-                report = play(process.url, credential, "--max-examples", str(examples), *flags)
+                report = play(process.url, credential, "--max-examples", str(examples), *drawn, *flags)
                 log = process.log
             os.chdir(ROOT)
         sys.stdout.write(f"{kind}: {summary(report)}\n")
