@@ -178,9 +178,8 @@ def test_a_text_of_few_tokens_with_more_characters_than_model2vec_reads_is_refus
 
 def test_without_a_limit_model2vec_reads_all(tmp_path: Path) -> None:
     folder = model2vec(tmp_path / "made", max_length=None)
-    assert_vectors(
-        folder, StaticModel.from_pretrained(folder).encode([TEXTS[7] * 20, TEXTS[0]]), (TEXTS[7] * 20, "cat")
-    )
+    texts = (TEXTS[7] * 20, TEXTS[7])  # a single word is not in every vocabulary that is trained on so few sentences
+    assert_vectors(folder, StaticModel.from_pretrained(folder).encode(list(texts)), texts)
 
 
 def test_its_space_is_that_of_the_files_and_the_guard_knows_it(tmp_path: Path) -> None:
