@@ -1,4 +1,4 @@
-"""One browser for all tests of the page, and a page for each."""
+"""One browser for the tests of a file, and a page for each."""
 
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the tests of this folder in one process, which starts the browser once."""
+    """Run the tests of this folder in one process, which starts few browsers."""
     for item in items:
         if "tests/page/" in item.nodeid:
             item.add_marker(pytest.mark.xdist_group("page"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator["Browser"]:
-    """Chromium."""
+    """Chromium; no longer than a file, since playwright's event loop counts as running, so that no other test could have one."""
     with browser_for_views() as started:
         yield started
 

@@ -48,7 +48,7 @@ def test_a_target_that_dies_and_comes_back(primary: FakeOpenAI, backup: FakeOpen
         asked = (primary.count(), backup.count())
         primary.recover()
         views.button("Refresh openai:owner/model of chat").first.click()
-        views.text("3 of 3 targets answer")
+        views.text("All 3 targets answer")
         assert "Answers" in row(views, 0)
         assert (primary.count() > asked[0], backup.count()) == (True, asked[1])
 
