@@ -113,6 +113,8 @@ def uvicorn_config(app: Any, settings: ServerSettings) -> uvicorn.Config:
         # `access.origins` reads them, by `trusted_proxies`.
         proxy_headers=False,
         timeout_graceful_shutdown=max(1, round(settings.grace)),
+        # A worker that loads a model, or a machine with much to do, is silent for longer than uvicorn's 5 seconds.
+        timeout_worker_healthcheck=60,
         h11_max_incomplete_event_size=settings.max_header_bytes,
         backlog=_BACKLOG_CONNECTIONS,
     )
