@@ -9,6 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -59,11 +60,10 @@ class ServedProcess:
             text=True,
             start_new_session=True,
         )
-        try:
+        with ExitStack() as ends:
+            ends.callback(self.close)
             self._wait()
-        except BaseException:
-            self.close()
-            raise
+            ends.pop_all()
         return self
 
     def _wait(self) -> None:

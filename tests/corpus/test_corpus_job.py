@@ -36,6 +36,17 @@ def test_parts_have_each_row_with_its_own_vector_and_the_space(tmp_path: Path) -
     assert embed_dataset(tmp_path / "docs.parquet", tmp_path / "out", targets=["hash:64"], shard_rows=300).resumed == 4
 
 
+def test_a_part_that_was_taken_away_is_made_again_and_until_then_the_job_is_not_done(tmp_path: Path) -> None:
+    source, out = corpus(tmp_path, 30), tmp_path / "out"
+    embed_dataset(source, out, targets=["hash:64"], shard_rows=10)
+    (out / "part-000001.parquet").unlink()
+    done_before: list[bool] = []
+    told = lambda *_: done_before.append((out / "_SUCCESS").exists())  # noqa: E731
+    assert embed_dataset(source, out, targets=["hash:64"], shard_rows=10, on_part=told).resumed == 2
+    assert done_before == [False]
+    assert ids_of(out) == [f"d{row}" for row in range(30)]
+
+
 def test_another_job_or_space_is_refused(tmp_path: Path) -> None:
     source, out = corpus(tmp_path, 10), tmp_path / "out"
     embed_dataset(source, out, targets=["hash:64"])

@@ -86,7 +86,9 @@ def embed_dataset(
             passing.unlink(missing_ok=True)
         done = _finished(folder)
         job = {"chain": chain, "config": config, "settings": settings, "out": str(folder), "text": text, "id": id}
-        written = sum(done.values())
+        written, rows = sum(done.values()), sum(shard.rows for shard in shards)
+        if written < rows:  # a part was taken away since: readers go by the list of parts
+            (folder / SUCCESS).unlink(missing_ok=True)
         with (folder / JOURNAL).open("a", encoding="utf-8") as journal:
             journal.write("\n")  # ends a line that a kill has cut
             for shard in _embedded([each for each in shards if each.index not in done], job, workers):
@@ -95,9 +97,8 @@ def embed_dataset(
                 os.fsync(journal.fileno())
                 written += shard.rows
                 if on_part is not None:
-                    on_part(shard.part, written, sum(each.rows for each in shards))
+                    on_part(shard.part, written, rows)
         _succeed(folder, shards)
-    rows = sum(shard.rows for shard in shards)
     return CorpusReport(rows, len(shards), len(done), time.monotonic() - begun)
 
 
