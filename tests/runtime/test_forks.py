@@ -409,6 +409,30 @@ class TestEngines:
             for thread in threads:
                 thread.join()
 
+    def test_a_child_never_computes_with_an_inherited_session_of_onnxruntime(
+        self, model: Path, cache: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It hangs in some forks only: where a thread of the pool held the lock of a queue at that moment."""
+        import onnxruntime
+
+        loaded: dict[int, int] = {}  # session → process
+        load, run = onnxruntime.InferenceSession.__init__, onnxruntime.InferenceSession.run
+
+        def loading(self: Any, *given: Any, **named: Any) -> None:
+            load(self, *given, **named)
+            loaded[id(self)] = os.getpid()
+
+        def running(self: Any, *given: Any, **named: Any) -> Any:
+            assert loaded[id(self)] == os.getpid(), "a session of another process"
+            return run(self, *given, **named)
+
+        monkeypatch.setattr(onnxruntime.InferenceSession, "__init__", loading)
+        monkeypatch.setattr(onnxruntime.InferenceSession, "run", running)
+        embed = embedding(model, "onnxruntime", batch_size=13)
+        expected = embed()
+        assert in_child(lambda: [embed(), embed()][1]) == [pytest.approx(row, abs=1e-5) for row in expected]
+        assert embed() == expected
+
     @pytest.mark.parametrize("engine", ENGINES)
     def test_what_takes_too_long_is_an_error_with_a_remedy(
         self, model: Path, cache: None, engine: str, no_patience: None

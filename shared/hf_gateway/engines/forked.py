@@ -1,9 +1,9 @@
 """Engines in a process that was forked from one in which they ran.
 
-Their threads do not exist in the child. OpenVINO and ONNX Runtime compute with the calling thread alone; torch, which
-would wait for its threads, is set to one thread. A computation that was running during the fork, or that uses a GPU,
-is refused. A runtime's object that the child inherited is never destroyed there, since its destructor would wait for its
-threads.
+Their threads do not exist in the child. OpenVINO computes with the calling thread alone; torch, which would wait for its
+threads, is set to one thread; a session of ONNX Runtime is loaded again. A computation that was running during the fork, or
+that uses a GPU, is refused. A runtime's object that the child inherited is never destroyed there, since its destructor would
+wait for its threads.
 """
 
 import contextlib

@@ -1,5 +1,6 @@
 """ONNX Runtime: for machines without OpenVINO, and for models that include an ONNX file. In float32."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from hf_gateway.engines.networks.onnx_writer import OnnxWriter
 from hf_gateway.engines.networks.safetensors import MappedFiles, read_tensors
 from hf_gateway.engines.networks.writer import Network
 from hf_gateway.errors import EngineFailed, EngineMissing
+from hf_gateway.values.forks import fork_lock
 from hf_gateway.values.logs import logger
 
 if TYPE_CHECKING:
@@ -56,7 +58,16 @@ class Engine(GraphEngine):
         Raises:
             EngineFailed: the graph cannot be loaded.
         """
-        return Runner(_session(str(path), path, {}))
+        loaded = _identity(path)
+
+        def load() -> Any:
+            if _identity(path) != loaded:
+                raise EngineFailed(
+                    f"{path} changed after the process that this one was forked from loaded it: open the model again"
+                )
+            return _session(str(path), path, {})
+
+        return Runner(load)
 
     def built_runner(self, network: Network, precision: Precision, *, blocks: bool = False) -> "Runner":
         """Build a network's graph of its weights and load it; see `built_runner`.
@@ -131,7 +142,7 @@ def built_runner(
         log.info("onnxruntime: weights='int8' gives the vectors of such weights, but saves memory on openvino only")
     maps = MappedFiles()
     graph = writer.model(network(writer, partial(read_tensors, maps=maps)), axes)
-    return Runner(_session(graph, "the graph of its weights", writer.weights), 0, writer.weights, maps)
+    return Runner(partial(_session, graph, "the graph of its weights", writer.weights), 0, maps)
 
 
 def _session(graph: bytes | str, named: object, weights: Mapping[str, "Array"]) -> Any:
@@ -159,24 +170,35 @@ def _session(graph: bytes | str, named: object, weights: Mapping[str, "Array"]) 
         raise EngineFailed(f"{named} cannot be loaded: {type(error).__name__}: {error}") from error
 
 
-class Runner:
-    """A session of ONNX Runtime."""
+def _identity(path: Path) -> tuple[int, int, int]:
+    try:
+        about = path.stat()
+    except OSError as error:
+        raise EngineFailed(f"{path} cannot be loaded: {type(error).__name__}: {error}") from error
+    return about.st_ino, about.st_mtime_ns, about.st_size
 
-    def __init__(
-        self, session: Any, output: int | None = None, weights: Any = None, maps: MappedFiles | None = None
-    ) -> None:
-        """Find the graph's inputs and output. Raises EngineFailed if they are not supported.
+
+class Runner:
+    """A session of ONNX Runtime, loaded again in a process that was forked from the one that loaded it.
+
+    An inherited session may hang: a thread of the parent that was about to take work from a queue holds the queue's lock in
+    the child for ever.
+    """
+
+    def __init__(self, load: Callable[[], Any], output: int | None = None, maps: MappedFiles | None = None) -> None:
+        """Load the session and find its inputs and output. Raises EngineFailed if they are not supported.
 
         Args:
-            session: the session.
+            load: loads it; also called in a forked process, at its first use there.
             output: index of the output; by default that with the token vectors.
-            weights: what the session reads and does not own.
             maps: files that it reads.
         """
         self._maps = maps or MappedFiles()
-        self._weights = weights
-        self._session = session
-        keep_in_children(self)
+        self._load = load
+        self._loading = fork_lock()
+        self._session, self._process = load(), os.getpid()
+        keep_in_children(self._session)
+        session = self._session
         self.inputs = [port.name for port in session.get_inputs()]
         if not INPUT_NAMES.issuperset(self.inputs):
             raise EngineFailed("its graph has inputs other than tokens and a mask")
@@ -198,10 +220,20 @@ class Runner:
         fed = {"input_ids": batch.ids, "attention_mask": batch.mask, "token_type_ids": batch.types}
         try:
             with compute_guard.using("onnxruntime"):
-                found = self._session.run([self._output], {name: fed[name] for name in self.inputs})
+                found = self._of_this_process().run([self._output], {name: fed[name] for name in self.inputs})
         except EngineFailed:
             raise
         except Exception as error:  # the library's exceptions have no common base
             raise EngineFailed(f"the model failed: {type(error).__name__}: {error}") from error
         take(found[0])
         self._maps.forget_pages()  # the runtime has its own form of most of them now
+
+    def _of_this_process(self) -> Any:
+        if self._process != os.getpid():
+            with self._loading:
+                if self._process != os.getpid():
+                    # What it reads through its maps did not change; see `MappedFiles.check`.
+                    self._session = self._load()
+                    self._process = os.getpid()
+                    keep_in_children(self._session)
+        return self._session
