@@ -4,6 +4,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,8 @@ def _nobodys_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         basis = tmp_path_factory.getbasetemp()
         shared = basis.parent if os.environ.get("PYTEST_XDIST_WORKER") else basis
         patch.setenv("HF_GATEWAY_CONVERTED", str(shared / "converted"))
+        # Now, since the test that imports it first may have variables of its own set, which would hold for all after it.
+        import_module("huggingface_hub.constants")
         yield home
 
 

@@ -41,6 +41,12 @@ targets = ["hash:32"]
 """
 
 
+@pytest.fixture(autouse=True)
+def _without_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep walks over all routes from asking the Hub."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     with a_ledger(request.param, tmp_path) as made:

@@ -91,7 +91,8 @@ def contract_server(folder: Path, kind: str) -> Iterator[tuple[ServerProcess, st
             more += f'[server.jwt."{issuer.url}"]\naudience = ["{AUDIENCE}"]\njwks_url = "{issuer.url}{JWKS}"\n'
             more += 'scopes = ["admin", "read"]\n'
         chains = stack.enter_context(every_chain(folder, more))
-        yield stack.enter_context(ServerProcess(chains.config)), credential, flags
+        process = ServerProcess(chains.config, environment={"HF_HUB_OFFLINE": "1"})
+        yield stack.enter_context(process), credential, flags
 
 
 def summary(report: dict[str, Any]) -> str:

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 MAX_MODELS = 100
 """Maximum number of models of one search."""
-MAX_CHECKED = 20
+MAX_CHECKED_MODELS = 20
 """Maximum number of models whose files are looked at for one search: each takes up to four requests to the Hub."""
-CHECKS_AT_ONCE = 4
+PARALLEL_CHECKS_COUNT = 4
 """How many models are looked at at the same time."""
 CHECKS_S = 30.0
 """Maximum seconds for looking at all of them."""
@@ -191,7 +191,7 @@ async def search(call: Call) -> Answer:
         found = await hub.asearch_models(asked.query, tags, asked.sort, asked.limit)
         shown = [each for each in found if not each.private or "admin" in call.caller.scopes]
         machine = await asyncio.to_thread(lambda: this_machine(default_cache()))
-        checked = await _check(hub, [each.id for each in shown[:MAX_CHECKED]]) if asked.check else {}
+        checked = await _check(hub, [each.id for each in shown[:MAX_CHECKED_MODELS]]) if asked.check else {}
     rows = [_row(each, machine, checked.get(each.id)) for each in shown]
     answer = {"source": found.source, "reason": found.reason, "machine": machine.to_dict(), "models": rows}
     return Answer(dumps_numbers(answer), headers=[(b"cache-control", b"no-store")])
@@ -200,7 +200,7 @@ async def search(call: Call) -> Answer:
 async def _check(hub: "HubConnector", models: Sequence[str]) -> dict[str, Compatibility]:
     """Look at the files of models; those that fail, or are not done in time, are left out."""
     found: dict[str, Compatibility] = {}
-    free = asyncio.Semaphore(CHECKS_AT_ONCE)
+    free = asyncio.Semaphore(PARALLEL_CHECKS_COUNT)
 
     async def check(model: str) -> None:
         async with free:
@@ -254,13 +254,13 @@ ROUTES = (
         "GET",
         "/admin/hub/search",
         SURFACE,
-        "admin",
+        "read",
         search,
         "Search the Hub, with licences and whether models fit this machine",
         query=HubQuery,
         answer=HubSearchAnswer,
         of_all=True,
         statuses=(500, 502),
-        other_scopes=("read",),
+        other_scopes=("admin",),
     ),
 )
