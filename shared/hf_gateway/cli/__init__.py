@@ -18,7 +18,7 @@ COMMANDS = {
     "index": "make an index of the passages of files, for retrieval by the server",
     "verify": "check whether the targets of a chain are one vector space, and if not, what differs",
     "embed": "embed texts, one JSON object per line",
-    "embed-corpus": "embed the texts of Parquet files into Parquet files, by several processes; a stopped job is resumed",
+    "embed-corpus": "embed the texts of many files into Parquet files, by several processes; a stopped job is resumed",
     "rerank": "sort the lines of a file by how well they answer a query",
     "classify": "label texts or images, by a model's own labels or by yours",
     "image": "make an image from a text, and write it to a file",

@@ -1,65 +1,109 @@
-"""`hf-gateway embed-corpus`: embed the texts of Parquet files into parts; run again with the same arguments, it resumes."""
+"""`hf-gateway embed-corpus`: embed the texts of files into parts; run again with the same arguments, it resumes."""
 
 import argparse
 import json
 import sys
 from collections.abc import Callable
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from hf_gateway.cli.output import print_json
 from hf_gateway.errors import visible
 from hf_gateway.runtime.progress_bar import ShowProgress, progress_bar
 from hf_gateway.values.wording import quantity
 
+if TYPE_CHECKING:
+    from hf_gateway.corpus import CorpusReport
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("source", type=Path, metavar="IN", help="a Parquet file, or a folder of them")
-    parser.add_argument("out", type=Path, metavar="OUT", help="the folder of the parts: new, or of the same job")
+    parser.add_argument(
+        "source",
+        metavar="IN",
+        help="files: a path, a folder, a glob or a URL; Parquet, Arrow, JSONL, CSV or lines of text",
+    )
+    parser.add_argument("out", metavar="OUT", help="the folder of the parts: new, or of the same job")
     parser.add_argument("--chain", help="the chain of the config file that embeds")
-    parser.add_argument("--text", default="text", metavar="COLUMN", help="the column of the texts (text)")
+    parser.add_argument(
+        "--text",
+        default="text",
+        metavar="COLUMN",
+        help="the column of the texts (text), or a template: '{title}: {body}'",
+    )
     parser.add_argument(
         "--id", default="id", metavar="COLUMN", help="the column of the ids (id); without one they are file#row"
     )
+    parser.add_argument("--columns", default="", metavar="NAMES", help="columns that are copied, separated by commas")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes, each with the model (1)")
     parser.add_argument("--shard-rows", type=int, default=10_000, metavar="N", help="rows of a part at most (10000)")
+    parser.add_argument(
+        "--shard-bytes", type=int, default=64 * 2**20, metavar="N", help="bytes of a part's texts at most (67108864)"
+    )
+    parser.add_argument(
+        "--on-bad-row",
+        choices=["fail", "dead-letter"],
+        default="fail",
+        help="a row that cannot be embedded ends the job (fail), or is named beside the part",
+    )
+    parser.add_argument("--max-bad", type=int, default=1000, metavar="N", help="rows that are left out at most (1000)")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Embed; returns 0 when all parts are written, 130 after Ctrl-C."""
     from hf_gateway.corpus import embed_dataset
 
-    settings = {name: value for name in ("model", "targets") if (value := getattr(arguments, name))}
     try:
         with progress_bar("embedding", counts_bytes=False, wanted=not arguments.json) as show:
             report = embed_dataset(
-                arguments.source,
-                arguments.out,
-                text=arguments.text,
-                id=arguments.id,
-                workers=arguments.workers,
-                shard_rows=arguments.shard_rows,
-                chain=arguments.chain,
-                config=arguments.config,
-                on_part=_part_report(show, json_lines=arguments.json),
-                **settings,
+                arguments.source, arguments.out, **_options(arguments), on_part=_part_report(show, arguments.json)
             )
     except KeyboardInterrupt:
         sys.stderr.write("stopped; the finished parts are kept: run the same command again to go on\n")
         return 130
     if arguments.json:
-        print_json({"out": str(arguments.out), "rows": report.rows, "parts": report.parts, "resumed": report.resumed,
-                    "seconds": round(report.seconds, 3)})  # fmt: skip
+        print_json({"out": arguments.out, **_facts(report)})
         return 0
-    resumed = f", {quantity(report.resumed, 'part')} of an earlier run" if report.resumed else ""
-    sys.stdout.write(
-        f"{visible(str(arguments.out))}: {quantity(report.rows, 'row')} in {quantity(report.parts, 'part')}{resumed}, "
-        f"{report.seconds:.1f} s\n"
-    )
+    sys.stdout.write(f"{visible(arguments.out)}: {_summary(report)}\n")
     return 0
 
 
-def _part_report(show: ShowProgress | None, *, json_lines: bool) -> Callable[[str, int, int], None]:
+def _options(arguments: argparse.Namespace) -> dict[str, Any]:
+    names = ("text", "id", "workers", "shard_rows", "shard_bytes", "on_bad_row", "max_bad", "chain", "config")
+    options = {name: getattr(arguments, name) for name in names}
+    options["keep"] = [name for name in arguments.columns.split(",") if name]
+    return options | {name: value for name in ("model", "targets") if (value := getattr(arguments, name))}
+
+
+def _facts(report: "CorpusReport") -> dict[str, Any]:
+    return {
+        "rows": report.rows,
+        "of": report.total,
+        "dead": report.dead,
+        "vectors": report.vectors,
+        "parts": report.parts,
+        "resumed": report.resumed,
+        "tokens": report.tokens,
+        "cost_usd": None if report.cost_usd is None else str(report.cost_usd),
+        "seconds": round(report.seconds, 3),
+    }
+
+
+def _summary(report: "CorpusReport") -> str:
+    said = [f"{quantity(report.rows, 'row')} in {quantity(report.parts, 'part')}"]
+    if report.vectors != report.rows - report.dead:
+        said.append(quantity(report.vectors, "passage"))
+    if report.dead:
+        said.append(f"{quantity(report.dead, 'dead letter')} beside them")
+    if report.resumed:
+        said.append(f"{quantity(report.resumed, 'part')} of an earlier run")
+    if report.tokens:
+        said.append(quantity(report.tokens, "token"))
+    if report.cost_usd:
+        said.append(f"{report.cost_usd.normalize():f} USD")
+    return ", ".join([*said, f"{report.seconds:.1f} s"])
+
+
+def _part_report(show: ShowProgress | None, json_lines: bool) -> Callable[["CorpusReport"], None]:
     """Return what reports each part: a line of JSON on stderr, or the progress bar.
 
     Args:
@@ -67,11 +111,18 @@ def _part_report(show: ShowProgress | None, *, json_lines: bool) -> Callable[[st
         json_lines: whether a program reads along.
     """
 
-    def tell(part: str, rows: int, total: int) -> None:
+    def tell(report: "CorpusReport") -> None:
         if json_lines:
-            sys.stderr.write(json.dumps({"part": part, "rows": rows, "of": total}) + "\n")
+            sys.stderr.write(json.dumps({"part": report.part, **_facts(report)}) + "\n")
             sys.stderr.flush()
         elif show is not None:
-            show(rows, total)
+            show(report.rows, report.total, _step(report))
 
     return tell
+
+
+def _step(report: "CorpusReport") -> str:
+    said = [f"{report.dead} bad"] if report.dead else []
+    if report.cost_usd:
+        said.append(f"{report.cost_usd:.4f} USD")
+    return ", ".join(said)

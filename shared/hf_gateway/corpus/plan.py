@@ -3,12 +3,15 @@
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hf_gateway.corpus.inputs import InputFile
+from hf_gateway.corpus.line_files import header, records, size_of
+from hf_gateway.corpus.table_files import table_blocks, table_columns
 from hf_gateway.errors import ConfigError, visible
-from hf_gateway.retrieval.files import arrow
 from hf_gateway.storage.files import write_atomically
 
 PLAN = "plan.json"
@@ -20,86 +23,144 @@ class Shard:
 
     index: int
     """The number of the part, from 0."""
-    file: str
-    """Path of the file."""
+    file: int
+    """The file's place in the plan."""
     start: int
     """The first row in the file."""
     rows: int
     """How many rows."""
+    offset: int = 0
+    """Of a file of lines, the byte at which the first row begins, once decompressed."""
 
     @property
-    def part(self) -> str:
-        """The part's file name."""
-        return f"part-{self.index:06}.parquet"
+    def name(self) -> str:
+        """What the names of the part's files begin with."""
+        return f"part-{self.index:06}"
 
 
-def input_files(source: Path) -> list[Path]:
-    """Return the Parquet files that a path stands for, sorted. Raises ConfigError if a file does not exist."""
-    files = sorted(source.rglob("*.parquet")) if source.is_dir() else [source]
-    if not files or not all(file.is_file() for file in files):
-        raise ConfigError(f"{visible(str(source))}: there is no Parquet file")
-    return [file.resolve() for file in files]
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The files of a job and its shards."""
+
+    digest: str
+    """Of all that the parts depend on."""
+    files: Sequence[InputFile]
+    """In their order."""
+    shards: Sequence[Shard]
+    """In the order of their parts."""
+
+    @property
+    def rows(self) -> int:
+        """Rows of all files."""
+        return sum(shard.rows for shard in self.shards)
 
 
-def make_shards(files: list[Path], text: str, id_column: str, shard_rows: int) -> list[Shard]:
+def make_shards(
+    files: Sequence[InputFile], needed: Sequence[str], optional: str, shard_rows: int, shard_bytes: int
+) -> list[Shard]:
     """Cut files into shards; no shard goes over the end of a file.
 
     Args:
         files: in order.
-        text: the column of the texts, which every file must have.
-        id_column: the column of the ids; ids are made where it is missing.
+        needed: columns that every file must have; JSONL says it row by row.
+        optional: the column of the ids.
         shard_rows: rows of a shard at most.
+        shard_bytes: bytes of a shard's texts at most, but for a shard of one row; of Parquet by the mean of each row group.
 
     Raises:
-        ConfigError: a file is not Parquet, or lacks the column.
+        ConfigError: a file cannot be read, or lacks a column.
     """
-    pa, pq = arrow()
     shards: list[Shard] = []
-    for file in files:
+    for place, file in enumerate(files):
         try:
-            with pq.ParquetFile(file) as opened:
-                names, rows = opened.schema_arrow.names, opened.metadata.num_rows
-        except (OSError, pa.ArrowInvalid) as error:
-            raise ConfigError(f"{visible(str(file))} cannot be read as Parquet: {error}") from None
-        if text not in names:
-            raise ConfigError(f"{visible(str(file))} has no column {text!r}; it has {', '.join(names)}")
-        if text == id_column:
-            raise ConfigError(f"the texts and the ids cannot both be the column {text!r}")
-        shards += [
-            Shard(len(shards) + number, str(file), start, min(shard_rows, rows - start))
-            for number, start in enumerate(range(0, rows, shard_rows))
-        ]
+            names = _columns(file)
+            if names is not None and (missing := [name for name in needed if name not in names]):
+                raise ConfigError(
+                    f"{visible(file.path)} has no column {', '.join(map(repr, missing))}; it has {visible(', '.join(names))}"
+                )
+            if file.form in ("parquet", "arrow"):
+                sized: Iterator[tuple[int, float, int]] = (
+                    (rows, size, 0) for rows, size in table_blocks(file, [*needed, optional])
+                )
+            else:
+                sized = ((1, size_of(record), end) for record, end in records(file))
+            shards += _cut(sized, place, len(shards), shard_rows, shard_bytes)
+        except OSError as error:
+            raise ConfigError(f"{visible(file.path)} cannot be read: {error}") from None
     return shards
 
 
-def keep_plan(out: Path, facts: dict[str, Any], shards: list[Shard]) -> None:
-    """Write the plan once; compare with the one that is there.
+def _columns(file: InputFile) -> list[str] | None:
+    if file.form in ("parquet", "arrow"):
+        return table_columns(file)
+    if file.form in ("csv", "tsv"):
+        return header(file)
+    return ["text"] if file.form == "text" else None
+
+
+def _cut(
+    blocks: Iterator[tuple[int, float, int]], file: int, index: int, shard_rows: int, shard_bytes: int
+) -> Iterator[Shard]:
+    """Yield shards of blocks of rows.
+
+    Args:
+        blocks: of each, how many rows it has, the bytes of a row and the byte at which it ends.
+        file: the file's place.
+        index: the number of the first shard.
+        shard_rows: rows of a shard at most.
+        shard_bytes: bytes of a shard at most.
+    """
+    start, rows, size, offset, end = 0, 0, 0.0, 0, 0
+    for count, row_size, block_end in blocks:
+        left = count
+        while left:
+            room = shard_rows - rows
+            if row_size:
+                room = min(room, int((shard_bytes - size) // row_size))
+            if room <= 0 and rows:
+                yield Shard(index, file, start, rows, offset)
+                start, rows, size, offset, index = start + rows, 0, 0.0, end, index + 1
+                continue
+            taken = min(left, max(room, 1))
+            rows, left, size = rows + taken, left - taken, size + taken * row_size
+        end = block_end
+    if rows:
+        yield Shard(index, file, start, rows, offset)
+
+
+def keep_plan(out: Path, facts: dict[str, Any], files: Sequence[InputFile], make: Callable[[], list[Shard]]) -> Plan:
+    """Make and write the plan once; compare with the one that is there.
 
     Args:
         out: the folder of the parts.
         facts: what the parts depend on.
-        shards: the parts.
+        files: the inputs.
+        make: makes the shards.
 
     Raises:
         ConfigError: the folder has another job's plan; the message names what differs.
     """
-    file = out / PLAN
+    path = out / PLAN
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-    if file.exists():
+    if path.exists():
         try:
-            there = json.loads(file.read_bytes())
-            differing = [name for name in facts if there["facts"].get(name) != facts[name]]
+            there = json.loads(path.read_bytes())
+            differing = [name for name in {**facts, **there["facts"]} if there["facts"].get(name) != facts.get(name)]
+            found = Plan(there["digest"], files, [Shard(number, *each) for number, each in enumerate(there["shards"])])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ConfigError(f"{visible(str(file))} is damaged ({error}); embed into a new folder") from None
-        if there["digest"] != digest:
+            raise ConfigError(f"{visible(str(path))} is damaged ({error}); embed into a new folder") from None
+        if found.digest != digest:
             raise ConfigError(
                 f"{visible(str(out))} has the parts of another job, which differs in {', '.join(differing) or 'its version'}: "
                 "resume it with the same inputs and arguments, or embed into a new folder"
             )
-        return
-    content = {"digest": digest, "facts": facts, "shards": [asdict(shard) for shard in shards]}
-    write_atomically(file, json.dumps(content).encode())
+        return found
+    shards = make()
+    rows = [[shard.file, shard.start, shard.rows, shard.offset] for shard in shards]
+    content = {"digest": digest, "facts": facts, "shards": rows}
+    write_atomically(path, json.dumps(content, separators=(",", ":")).encode())
     keep_names(out)
+    return Plan(digest, files, shards)
 
 
 def keep_names(folder: Path) -> None:

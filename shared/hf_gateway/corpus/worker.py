@@ -7,45 +7,73 @@ import signal
 import sys
 import threading
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
-from hf_gateway.corpus.plan import Shard, keep_names
-from hf_gateway.errors import GatewayError, visible
-from hf_gateway.retrieval.files import arrow, numpy
+from hf_gateway import ledger
+from hf_gateway.corpus.inputs import InputFile
+from hf_gateway.corpus.job_settings import JobSettings
+from hf_gateway.corpus.plan import Shard
+from hf_gateway.corpus.shard_embedding import ShardResult, embed_shard
+from hf_gateway.corpus.worker_errors import pack
+from hf_gateway.errors import GatewayError
 from hf_gateway.tasks.embedding.gateway import EmbeddingGateway
 
-BATCH_TEXTS = 4096
-"""Texts that are embedded together; their vectors are in memory until the part is written."""
+END = "end"
+"""The line after which a worker writes what it still has to write, and ends."""
 
 
-def _read_lines(lines: "queue.SimpleQueue[str]") -> None:
-    for line in sys.stdin:
-        lines.put(line)
-    os._exit(0)  # the driver has ended: so does the shard under way
+class ShardWorker:
+    """Embeds shards of one job, with one gateway."""
+
+    def __init__(self, job: JobSettings) -> None:
+        """Nothing is loaded before the first shard."""
+        self._job = job
+        self._gateway: EmbeddingGateway | None = None
+
+    def embed(self, file: InputFile, shard: Shard) -> ShardResult:
+        """Write the part of a shard. Raises GatewayError, OSError."""
+        if self._gateway is None:
+            self._gateway = gateway_of(self._job.chain, self._job.config, self._job.settings)
+            self._gateway.lock_index(self._job.out, adopt=True)
+        result = embed_shard(self._gateway, file, shard, self._job)
+        if (kept := ledger.enabled()) is not None:  # a part is not recorded before its calls are
+            kept.flush()
+        return result
+
+    def close(self) -> None:
+        """Close connections, and write what the ledger still holds."""
+        if self._gateway is not None:
+            self._gateway.close()
+        ledger.disable_budgets()
+        ledger.disable()
 
 
 def serve() -> None:
-    """Make the gateway that the first line describes, and the parts of all lines after it."""
+    """Make the parts of all lines, by the settings that the first line has."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver decides what Ctrl-C means
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print is no answer
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_read_lines, args=(lines,), daemon=True).start()
-    job = json.loads(lines.get())
-    gateway: EmbeddingGateway | None = None
-    while True:
-        shard = Shard(**json.loads(lines.get()))
+    worker = ShardWorker(JobSettings(**json.loads(lines.get())))
+    while (line := lines.get().strip()) != END:
+        given = json.loads(line)
         try:
-            if gateway is None:
-                gateway = gateway_of(job["chain"], job["config"], job["settings"])
-                gateway.lock_index(job["out"], adopt=True)
-            embed_shard(gateway, shard, Path(job["out"]), job["text"], job["id"])
-            answer: dict[str, Any] = {"rows": shard.rows}
-        except (GatewayError, OSError, ValueError, TypeError) as error:
-            answer = {"error": f"{type(error).__name__}: {error}"}
+            answer: dict[str, Any] = asdict(worker.embed(InputFile(**given["file"]), Shard(**given["shard"])))
+        except (GatewayError, ImportError, OSError, ValueError, TypeError) as error:
+            answer = {"error": pack(error)}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
+    worker.close()
+
+
+def _read_lines(lines: "queue.SimpleQueue[str]") -> None:
+    for line in sys.stdin:
+        lines.put(line)
+        if line.strip() == END:
+            return
+    os._exit(0)  # the driver has ended: so does the shard under way
 
 
 def gateway_of(chain: str | None, config: str | None, settings: Mapping[str, Any]) -> EmbeddingGateway:
@@ -64,59 +92,3 @@ def gateway_of(chain: str | None, config: str | None, settings: Mapping[str, Any
     named = EmbeddingGateway.settings_class.from_config(chain, config, **settings)
     made: EmbeddingGateway = EmbeddingGateway.from_settings(named)
     return made
-
-
-def embed_shard(gateway: EmbeddingGateway, shard: Shard, out: Path, text: str, id_column: str) -> None:
-    """Write the part of a shard under its fixed name, whole and on disk, or not at all.
-
-    Args:
-        gateway: embeds the texts; it is locked to the space of the folder.
-        shard: what to embed.
-        out: the folder.
-        text: the column of the texts.
-        id_column: the column of the ids.
-    """
-    pa, pq = arrow()
-    np = numpy()
-    ids, texts = _rows(pq, shard, text, id_column)
-    blocks = [
-        gateway.embed(texts[start : start + BATCH_TEXTS]).vectors.numpy() for start in range(0, len(texts), BATCH_TEXTS)
-    ]
-    vectors = np.concatenate(blocks).astype("f4", copy=False)
-    column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
-    table = pa.table({id_column: pa.array(ids), "vector": column})
-    table = table.replace_schema_metadata({"hf_gateway.space": json.dumps(gateway.space.to_dict())})
-    passing = out / f".{shard.part}.{os.getpid()}"
-    with passing.open("wb") as file:
-        pq.write_table(table, file)
-        file.flush()
-        os.fsync(file.fileno())
-    passing.replace(out / shard.part)
-    keep_names(out)
-
-
-def _rows(pq: Any, shard: Shard, text: str, id_column: str) -> tuple[list[Any], list[str]]:
-    """Read only the row groups that a shard touches."""
-    with pq.ParquetFile(shard.file) as file:
-        columns = [name for name in (id_column, text) if name in file.schema_arrow.names]
-        first, skipped = 0, 0
-        groups: list[int] = []
-        for group in range(file.metadata.num_row_groups):
-            end = first + file.metadata.row_group(group).num_rows
-            if first < shard.start + shard.rows and end > shard.start:
-                skipped = skipped if groups else shard.start - first
-                groups.append(group)
-            first = end
-        table = file.read_row_groups(groups, columns=columns).slice(skipped, shard.rows)
-    name = Path(shard.file).name
-    made = [f"{name}#{row}" for row in range(shard.start, shard.start + shard.rows)]
-    ids, texts = (table[id_column].to_pylist() if id_column in columns else made), table[text].to_pylist()
-    for place, (found, value) in enumerate(zip(ids, texts, strict=True)):
-        if found is None or not isinstance(value, str):
-            kind = "id" if found is None else f"text in the column {text!r}"
-            raise ValueError(f"row {shard.start + place} of {visible(str(shard.file))} has no {kind}")
-    return ids, texts
-
-
-if __name__ == "__main__":
-    serve()

@@ -37,7 +37,7 @@ def numpy() -> Any:
     try:
         import numpy as np
     except ImportError as error:
-        raise ConfigError(f"an index of passages needs numpy: {_INSTALL} ({error})") from None
+        raise ConfigError(f"Parquet files and vectors need numpy: {_INSTALL} ({error})") from None
     return np
 
 
@@ -47,7 +47,7 @@ def arrow() -> tuple[Any, Any]:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as error:
-        raise ConfigError(f"an index of passages needs pyarrow: {_INSTALL} ({error})") from None
+        raise ConfigError(f"Parquet files and vectors need pyarrow: {_INSTALL} ({error})") from None
     return pa, pq
 
 

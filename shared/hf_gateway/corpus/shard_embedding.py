@@ -1,0 +1,148 @@
+"""Embeds the documents of one shard, and finds those that cannot be embedded."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hf_gateway.corpus.dead_letters import DeadLetter, letter_of, reason, row_fault
+from hf_gateway.corpus.documents import Documents, read_documents
+from hf_gateway.corpus.inputs import InputFile
+from hf_gateway.corpus.job_settings import JobSettings
+from hf_gateway.corpus.parts import PartRows, write_part
+from hf_gateway.corpus.plan import Shard
+from hf_gateway.errors import GatewayError, InvalidRequest, visible
+from hf_gateway.retrieval.files import numpy
+from hf_gateway.tasks.embedding.gateway import EmbeddingGateway
+
+BATCH_TEXTS = 4096
+"""Texts that are embedded together; their vectors are in memory until the part is written."""
+SEARCH_TEXTS = 64
+"""Into how small batches one with a refused text is divided before it is halved."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardResult:
+    """What came of a shard."""
+
+    index: int
+    """Its number."""
+    rows: int
+    """Documents that were embedded."""
+    dead: int
+    """Documents that were not."""
+    vectors: int
+    """Rows of the part."""
+    tokens: int | None
+    """Tokens that the targets counted; None if one did not."""
+    cost_usd: str | None
+    """What they cost; None if that is unknown."""
+    seconds: float
+    """How long it took."""
+
+
+@dataclass
+class _Work:
+    """The texts of a shard while they are embedded."""
+
+    gateway: EmbeddingGateway
+    documents: Documents
+    job: JobSettings
+    texts: list[str]
+    owners: list[int]
+    """The place of each text's document."""
+    vectors: list[Any]
+    """The row of numbers of each text; None until there is one."""
+    letters: dict[int, DeadLetter] = field(default_factory=dict)
+    """By the place of the document."""
+    tokens: int | None = 0
+
+    def refuse(self, owner: int, error: GatewayError) -> None:
+        """Take a document out, or raise the error that ends the job."""
+        document, file = self.documents.rows[owner], self.documents.file
+        if self.job.on_bad_row == "fail":
+            where = f"row {document.row} of {visible(file.path)} (id {visible(str(document.id))})"
+            raise error.restated(f"{where}: {reason(error)}", error.retry_after)
+        self.letters[owner] = letter_of(document, file.name, error)
+        if len(self.letters) > self.job.max_bad:
+            raise InvalidRequest(
+                f"more than {self.job.max_bad} rows cannot be embedded; of {visible(file.path)} the last is row "
+                f"{document.row}: {self.letters[owner].error}: {self.letters[owner].message}. If the rows are at fault, "
+                "allow more of them (--max-bad)"
+            )
+
+    def embed(self, places: Sequence[int]) -> None:
+        """Embed texts; a batch with a text that is refused is divided until the text is found."""
+        places = [place for place in places if self.owners[place] not in self.letters]
+        if not places:
+            return
+        try:
+            result = self.gateway.embed([self.texts[place] for place in places])
+        except GatewayError as error:
+            fault = row_fault(error)
+            if fault is None or (self.job.on_bad_row == "fail" and len(places) > 1 and _place(error) is None):
+                raise
+            self._divide(places, fault, _place(error))
+            return
+        used = result.usage.input_tokens
+        self.tokens = None if self.tokens is None or (used is None and not result.shared) else self.tokens + (used or 0)
+        for place, vector in zip(places, result.vectors.numpy(), strict=True):
+            self.vectors[place] = vector
+
+    def _divide(self, places: list[int], fault: GatewayError, named: int | None) -> None:
+        if len(places) == 1 or (named is not None and named < len(places)):
+            self.refuse(self.owners[places[named or 0]], fault)
+        if len(places) == 1:
+            return
+        size = SEARCH_TEXTS if len(places) > SEARCH_TEXTS else -(-len(places) // 2)
+        for start in range(0, len(places), size):
+            self.embed(places[start : start + size])
+
+
+def _place(error: GatewayError) -> int | None:
+    return getattr(error, "place", None)
+
+
+def embed_shard(gateway: EmbeddingGateway, file: InputFile, shard: Shard, job: JobSettings) -> ShardResult:
+    """Write the part of a shard under its fixed name, whole and on disk, or not at all.
+
+    Args:
+        gateway: embeds the texts; it is locked to the space of the folder.
+        file: the shard's.
+        shard: what to embed.
+        job: how.
+
+    Raises:
+        GatewayError: a text cannot be embedded, and rows may not be left out.
+        OSError: the part cannot be written.
+    """
+    begun = time.monotonic()
+    documents = read_documents(file, shard, job)
+    texts = [document.text for document in documents.rows]
+    work = _Work(gateway, documents, job, texts, list(range(len(texts))), [None] * len(texts))
+    for owner, document in enumerate(documents.rows):
+        if document.fault is not None:
+            work.refuse(owner, InvalidRequest(document.fault))
+    for start in range(0, len(texts), BATCH_TEXTS):
+        work.embed(range(start, min(start + BATCH_TEXTS, len(texts))))
+    kept = [place for place, owner in enumerate(work.owners) if owner not in work.letters]
+    owners = [work.owners[place] for place in kept]
+    ids = [documents.rows[owner].id for owner in owners]
+    rows = PartRows(
+        ids, documents.id_type, _stacked(gateway, [work.vectors[place] for place in kept]), documents.kept.take(owners)
+    )
+    letters = [work.letters[owner] for owner in sorted(work.letters)]
+    written = write_part(Path(job.out), shard.name, job, rows, letters, gateway.space)
+    return ShardResult(
+        shard.index, len(texts) - len(letters), len(letters), written, work.tokens, None, time.monotonic() - begun
+    )
+
+
+def _stacked(gateway: EmbeddingGateway, vectors: list[Any]) -> Any:
+    """Return rows as one array; with no row it has the dimension of the space all the same."""
+    np = numpy()
+    if vectors:
+        return np.stack(vectors).astype("f4", copy=False)
+    dimension = gateway.space.dimension or gateway.embed(["a text"]).vectors.dim
+    return np.empty((0, dimension), "f4")
