@@ -88,12 +88,8 @@ class _CountedLines:
 
 def _skip(stream: BinaryIO, offset: int, file: InputFile) -> None:
     if file.compression is None:
-        try:
-            stream.seek(offset)
-        except ValueError:  # a server that sends files from their beginning only
-            pass
-        else:
-            return
+        stream.seek(offset)
+        return
     while offset:
         passed = len(stream.read(min(offset, _SKIP_BYTES)))
         if not passed:
