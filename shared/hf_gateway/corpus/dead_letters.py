@@ -9,7 +9,7 @@ from hf_gateway.corpus.documents import Document
 from hf_gateway.errors import AllTargetsFailed, ContentFiltered, GatewayError, InvalidRequest
 
 _MESSAGE_CHARACTERS = 500
-_WINDOW = 12
+_WINDOW_CHARACTERS = 12
 """A message may repeat as many characters of the text, but not more: a word, and no sentence."""
 _PLACE = re.compile(r"^text \d+ of [\d,]+:? ")
 
@@ -78,8 +78,8 @@ def without_text(message: str, text: str) -> str:
         text: what must not be in it.
     """
     message = message[:_MESSAGE_CHARACTERS]
-    window = min(_WINDOW, len(text))
-    if not window or (len(text) < _WINDOW and len(text) < 4):
+    window = min(_WINDOW_CHARACTERS, len(text))
+    if not window or (len(text) < _WINDOW_CHARACTERS and len(text) < 4):
         return message
     hidden = bytearray(len(message))
     for start in range(len(message) - window + 1):

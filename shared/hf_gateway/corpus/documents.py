@@ -23,7 +23,7 @@ class Document:
     row: int
     """Its place in the file, from 0."""
     text: str
-    """What is embedded; "" if there is none."""
+    """What is embedded; "" if it has no text."""
     fault: str | None
     """Why it cannot be embedded, in words that follow "row 3 of file"."""
 

@@ -180,7 +180,7 @@ def _remote_file(filesystem: Any, path: str, root: str) -> InputFile:
 
 
 def write_given_rows(source: Any, folder: Path, columns: Iterable[str]) -> list[InputFile]:
-    """Write rows that Python gives into the job's folder, whence its workers read them; only the columns that are needed.
+    """Write rows that Python gives into the job's folder, where its workers read them; only the columns that are needed.
 
     Args:
         source: an Arrow table or reader, a dataset of `datasets`, or an iterable of strings (the column "text") or of mappings.

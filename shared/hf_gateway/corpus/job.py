@@ -1,4 +1,4 @@
-"""A job: its plan, its workers, the journal of finished parts and `_SUCCESS`."""
+"""A job: its plan, its workers, the records of finished parts and `_SUCCESS`."""
 
 import contextlib
 import time
@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from hf_gateway.corpus.inputs import find_files, keep_memory_files, write_given_rows
-from hf_gateway.corpus.job_settings import MAX_BAD, JobSettings, OnBadRow
-from hf_gateway.corpus.journal import SUCCESS, Totals, open_journal, read_journal, succeed
+from hf_gateway.corpus.job_settings import MAX_BAD_ROWS, JobSettings, OnBadRow
 from hf_gateway.corpus.local_engine import embed_locally
+from hf_gateway.corpus.part_records import SUCCESS, Totals, open_records, read_records, succeed
 from hf_gateway.corpus.parts import dead_file
 from hf_gateway.corpus.plan import Plan, keep_plan, make_shards
 from hf_gateway.corpus.worker import gateway_of
@@ -62,7 +62,7 @@ def embed_dataset(
     shard_rows: int = SHARD_ROWS,
     shard_bytes: int = SHARD_BYTES,
     on_bad_row: OnBadRow = "fail",
-    max_bad: int = MAX_BAD,
+    max_bad: int = MAX_BAD_ROWS,
     chain: str | None = None,
     config: str | None = None,
     on_part: Callable[[CorpusReport], None] | None = None,
@@ -137,7 +137,7 @@ class _Run:
         self._folder, self._job, self._plan, self._begun = folder, job, plan, begun
         for passing in folder.glob(".part-*"):
             passing.unlink(missing_ok=True)
-        self._totals, done = Totals(), read_journal(folder)
+        self._totals, done = Totals(), read_records(folder)
         for result in done.values():
             self._totals.add(result)
         self._resumed = len(done)
@@ -148,9 +148,9 @@ class _Run:
         self._check_dead()
         if self._missing:  # a part was taken away since: readers go by the list of parts
             (self._folder / SUCCESS).unlink(missing_ok=True)
-        with open_journal(self._folder) as journal:
+        with open_records(self._folder) as records:
             for result in embed_locally(self._plan, self._missing, self._job, workers):
-                journal.add(result)
+                records.add(result)
                 self._totals.add(result)
                 if on_part is not None:
                     on_part(self._report(self._plan.shards[result.index].name))

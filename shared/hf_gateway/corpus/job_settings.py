@@ -1,4 +1,4 @@
-"""What a job is told to do, in a form that goes to its workers as JSON."""
+"""The settings of a job, in a form that goes to its workers as JSON."""
 
 import string
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any, Literal
 from hf_gateway.errors import ConfigError
 
 OnBadRow = Literal["fail", "dead-letter"]
-MAX_BAD = 1000
+MAX_BAD_ROWS = 1000
 """Dead letters of a job, if nothing else is said: more of them speak for a fault that is not the rows'."""
 
 
@@ -32,7 +32,7 @@ class JobSettings:
     """Of the gateway."""
     on_bad_row: OnBadRow = "fail"
     """What a row means that cannot be embedded by its own fault."""
-    max_bad: int = MAX_BAD
+    max_bad: int = MAX_BAD_ROWS
     """Dead letters at most."""
 
     @property

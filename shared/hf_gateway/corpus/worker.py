@@ -32,7 +32,16 @@ class ShardWorker:
         self._gateway: EmbeddingGateway | None = None
 
     def embed(self, file: InputFile, shard: Shard) -> ShardResult:
-        """Write the part of a shard. Raises GatewayError, OSError."""
+        """Write the part of a shard.
+
+        Args:
+            file: the shard's.
+            shard: what to embed.
+
+        Raises:
+            GatewayError: a text cannot be embedded.
+            OSError: a file cannot be read or written.
+        """
         if self._gateway is None:
             self._gateway = gateway_of(self._job.chain, self._job.config, self._job.settings)
             self._gateway.lock_index(self._job.out, adopt=True)

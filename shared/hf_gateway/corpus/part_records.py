@@ -1,4 +1,4 @@
-"""The journal of finished parts, and `_SUCCESS`, which lists them."""
+"""The records of finished parts, and `_SUCCESS`, which lists them."""
 
 import contextlib
 import json
@@ -15,11 +15,11 @@ from hf_gateway.corpus.shard_embedding import ShardResult
 from hf_gateway.errors import GatewayError, visible
 from hf_gateway.storage.files import write_atomically
 
-JOURNAL = "parts.jsonl"
+RECORDS = "parts.jsonl"
 SUCCESS = "_SUCCESS"
 
 
-def read_journal(folder: Path) -> dict[int, ShardResult]:
+def read_records(folder: Path) -> dict[int, ShardResult]:
     """Return the results of the parts that are recorded and there, by their numbers.
 
     Args:
@@ -27,10 +27,10 @@ def read_journal(folder: Path) -> dict[int, ShardResult]:
     """
     there = {entry.name for entry in os.scandir(folder)}
     found: dict[int, ShardResult] = {}
-    if JOURNAL not in there:
+    if RECORDS not in there:
         return found
-    with (folder / JOURNAL).open(encoding="utf-8") as journal:
-        for line in journal:
+    with (folder / RECORDS).open(encoding="utf-8") as lines:
+        for line in lines:
             with contextlib.suppress(ValueError, TypeError):  # a line that a kill has cut
                 record = ShardResult(**json.loads(line))
                 if part_file(f"part-{record.index:06}") in there:
@@ -39,15 +39,15 @@ def read_journal(folder: Path) -> dict[int, ShardResult]:
 
 
 @contextlib.contextmanager
-def open_journal(folder: Path) -> Iterator["Journal"]:
-    """Yield the journal of a folder, to which results are appended."""
-    with (folder / JOURNAL).open("a", encoding="utf-8") as file:
+def open_records(folder: Path) -> Iterator["PartRecords"]:
+    """Yield the records of a folder, to which results are appended."""
+    with (folder / RECORDS).open("a", encoding="utf-8") as file:
         file.write("\n")  # ends a line that a kill has cut
-        yield Journal(file)
+        yield PartRecords(file)
 
 
-class Journal:
-    """An open journal."""
+class PartRecords:
+    """The open file of records."""
 
     def __init__(self, file: TextIO) -> None:
         """file: opened for appending."""
@@ -70,7 +70,7 @@ def succeed(folder: Path, plan: Plan) -> None:
     Raises:
         GatewayError: a part is missing, or rows are.
     """
-    done = read_journal(folder)
+    done = read_records(folder)
     wrong = [shard for shard in plan.shards if not _is_whole(done.get(shard.index), shard.rows)]
     if wrong:
         raise GatewayError(
