@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -122,6 +123,10 @@ def hostile_corpus(tmp: Path) -> str:
 
 
 WAYS: Ways = {
+    "init": lambda url, tmp: [
+        ["init", str(tmp / f"{EVIL.replace('/', '')}.toml"), "--yes", "--ports", str(urlsplit(url).port)],
+        ["init", str(tmp / EVIL / "x.toml"), "--yes", "--ports", str(urlsplit(url).port)],
+    ],
     "quickstart": lambda url, tmp: [
         ["quickstart", str(tmp / "docs"), "--framework", "langchain", *targets(url, "openai")]
     ],

@@ -12,6 +12,7 @@ from hf_gateway._version import __version__
 from hf_gateway.errors import ConfigError, GatewayError, visible
 
 COMMANDS = {
+    "init": "write an hf-gateway.toml for the servers and keys at hand, after three questions, and check it",
     "quickstart": "index documents and query them, through LangChain and LlamaIndex",
     "doctor": "check every target: whether it needs a key and has one, whether it answers, and what to do",
     "chat": "ask a model, and show the answer as it arrives and which target gave it",

@@ -9,6 +9,22 @@ from hf_gateway.values.hub_task import HubTask
 
 
 @dataclass(frozen=True)
+class FirstChain:
+    """How `hf-gateway init` begins a chain of a task."""
+
+    name: str
+    """Name of the chain."""
+    purpose: str
+    """What it is for, in the words of the question."""
+    model: str
+    """Its model, where no server that was found has one."""
+    setting: str
+    """A setting that many need, as a comment in the file."""
+    use: str
+    """How a program opens it."""
+
+
+@dataclass(frozen=True)
 class Task:
     """A task that a gateway can be built for. Packages register one under the entry-point group `hf_gateway.tasks`.
 
@@ -30,6 +46,8 @@ class Task:
     """Other environment variables that may name the model, after HF_GATEWAY_<prefix>_MODEL."""
     example_model: str | None = None
     """The model with which `doctor` tries the task if none is configured; None if it does not try."""
+    first_chain: FirstChain | None = None
+    """What `hf-gateway init` writes for it; None if it does not offer the task."""
     implied: bool = False
     """Whether it is the task of a gateway whose caller names none."""
 

@@ -48,6 +48,12 @@ class HubTask:
     """The extra of this package that installs what runs its models in this process."""
     in_ollama: bool = False
     """Whether Ollama serves models of this task."""
+    capability: str = ""
+    """What Ollama calls the capability of its models."""
+    info_type: str = ""
+    """What text-embeddings-inference calls the type of its models."""
+    name_parts: tuple[str, ...] = ()
+    """Parts of names that tell its models, in small letters, where a server lists nothing but names."""
     own_servers: tuple[OwnServer, ...] = ()
     """Servers that a user may run."""
     generates_text: bool = False

@@ -9,7 +9,7 @@ from hf_gateway.errors import BadResponse
 from hf_gateway.values.embedding import EmbedAnswer
 from hf_gateway.values.http import HttpRequest, HttpResponse
 from hf_gateway.values.usage import Usage, parse_token_count
-from hf_gateway.wire.fields import count_of, object_of, text_of
+from hf_gateway.wire.fields import count_of, list_of, object_of, text_of
 from hf_gateway.wire.http import get, post_json, read_json, read_vectors, server_identity
 from hf_gateway.wire.rows import rows_of
 
@@ -35,6 +35,8 @@ class Shown:
     """The context length of the model's file."""
     num_ctx: int | None
     """The context length of its Modelfile."""
+    capabilities: tuple[str, ...] = ()
+    """What it can do: "embedding", "completion", "tools" and others; older versions do not say."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ def decode_show(response: HttpResponse, *, target: str) -> Shown:
         precision=_precision(details.get("quantization_level")),
         max_tokens=count_of(info.get(f"{family}.context_length")),
         num_ctx=int(number[1]) if number else None,
+        capabilities=tuple(word for each in list_of(data.get("capabilities")) if (word := text_of(each))),
     )
 
 

@@ -2,7 +2,7 @@
 
 from hf_gateway.hub.needs import generates_text
 from hf_gateway.settings.chat import ChatSettings
-from hf_gateway.tasks.base import Task
+from hf_gateway.tasks.base import FirstChain, Task
 from hf_gateway.values.hub_model import ModelMetadata
 from hf_gateway.values.hub_task import HubTask, OwnServer
 from hf_gateway.values.task_facts import CHAT
@@ -24,6 +24,7 @@ TASK = Task(
         is_for=chats,
         precedence=10,
         in_ollama=True,
+        capability="completion",
         provider_tags=frozenset({"conversational", "text-generation"}),
         engines=(("transformers", "torch"),),
         needs_safetensors=True,
@@ -36,4 +37,11 @@ TASK = Task(
     environment_prefix="CHAT",
     default_targets="hf",
     model_variables=("HF_MODEL_ID",),
+    first_chain=FirstChain(
+        name="talk",
+        purpose="chat",
+        model="meta-llama/Llama-3.1-8B-Instruct",
+        setting="temperature = 0.2",
+        use='ChatHFGateway.from_config("talk") of langchain_hf_gateway',
+    ),
 )

@@ -1,13 +1,14 @@
 """The registered description of embeddings."""
 
 from hf_gateway.settings.embedding import EmbedSettings
-from hf_gateway.tasks.base import Task
+from hf_gateway.tasks.base import FirstChain, Task
 from hf_gateway.values.hub_model import ModelMetadata
 from hf_gateway.values.hub_task import HubTask, OwnServer
 from hf_gateway.values.task_facts import EMBEDDING
 from hf_gateway.wire.hf_inference import EMBEDDING_PROVIDERS
 
 SIMILARITY = "sentence-similarity"
+_EXAMPLE = "sentence-transformers/all-MiniLM-L6-v2"
 PIPELINE_TAGS = frozenset({"feature-extraction", SIMILARITY})
 
 
@@ -25,6 +26,9 @@ TASK = Task(
         is_for=embeds,
         precedence=0,
         in_ollama=True,
+        capability="embedding",
+        info_type="embedding",
+        name_parts=("embed", "minilm", "bge", "e5-", "gte-", "mpnet", "arctic"),
         provider_tags=PIPELINE_TAGS,
         engines=(("sentence_transformers",), ("tokenizers", "openvino"), ("tokenizers", "onnxruntime")),
         loads_folders=True,
@@ -36,5 +40,12 @@ TASK = Task(
     environment_prefix="EMBED",
     default_targets="local",
     implied=True,
-    example_model="sentence-transformers/all-MiniLM-L6-v2",
+    example_model=_EXAMPLE,
+    first_chain=FirstChain(
+        name="docs",
+        purpose="embeddings, for search and retrieval",
+        model=_EXAMPLE,
+        setting='query_prompt = "query: "   # for models that were trained with a prompt, such as e5',
+        use='HFGatewayEmbeddings.from_config("docs") of langchain_hf_gateway',
+    ),
 )
