@@ -126,7 +126,7 @@ def run(bench: Bench) -> Report:
 def _parties(bench: Bench, ends: ExitStack, upstream: Server) -> tuple[list[Party], dict[str, str]]:
     """Start all servers; returns those that run, and why others do not."""
     parties, failures = [Party(DIRECT, upstream.pid, upstream.url, ANY_KEY)], dict[str, str]()
-    for name, start in ((THIN, _thin), (OURS, _ours), (LITELLM, _litellm)):
+    for name, start in ((THIN, start_thin), (OURS, start_ours), (LITELLM, _litellm)):
         try:
             parties.append(start(bench, ends, upstream.url))
         except NotRun as failure:
@@ -138,18 +138,32 @@ def _parties(bench: Bench, ends: ExitStack, upstream: Server) -> tuple[list[Part
     return [*parties, *whole], failures
 
 
-def _thin(bench: Bench, ends: ExitStack, url: str) -> Party:
+def start_thin(bench: Bench, ends: ExitStack, url: str) -> Party:
+    """Start the minimal forwarder, for as long as `ends` is open. url: of the upstream."""
     command = [sys.executable, "-m", "benchmarks.contenders.thin", url, ANY_KEY]
     root = Path(__file__).resolve().parents[1]
     served = ends.enter_context(ServedProcess(command, bench.environments.variables(), root))
     return Party(THIN, served.pid, served.url, ANY_KEY)
 
 
-def _ours(bench: Bench, ends: ExitStack, url: str, chains: str = CHAINS) -> Party:
+def start_ours(bench: Bench, ends: ExitStack, url: str, chains: str = CHAINS, *, checkout: Path | None = None) -> Party:
+    """Start our server with a key.
+
+    Args:
+        bench: the run.
+        ends: ends it.
+        url: of the upstream.
+        chains: of its configuration.
+        checkout: folder of another checkout, whose server it is; None for this one's.
+
+    Raises:
+        NotRun: it did not start.
+    """
     folder = bench.folder / f"ours-{len(list(bench.folder.glob('ours-*')))}"
     folder.mkdir()
     (folder / "hf-gateway.toml").write_text(chains.replace("{model}", UPSTREAM_MODEL).replace("{url}", url))
-    variables = bench.environments.variables({"HF_GATEWAY_HOME": str(folder / "home")})
+    other = {} if checkout is None else {"PYTHONPATH": str(checkout.resolve() / "shared")}
+    variables = bench.environments.variables({"HF_GATEWAY_HOME": str(folder / "home"), **other})
     flags = ["--config", str(folder / "hf-gateway.toml")]
     limits = ["--requests-per-minute", "100000000", "--tokens-per-minute", "1000000000"]
     command = [sys.executable, "-m", "hf_gateway", "keys", "create", "--name", "bench", "--scopes", "embed,chat,read"]
@@ -238,7 +252,7 @@ def _in_process(bench: Bench, ends: ExitStack) -> Table:
     own, through = "Gateway in this process, 64 tasks", "hf-gateway serve, 64 callers"
     table = Table("Single queries, all-MiniLM-L6-v2", "queries/s", own, more=True)
     count = QUERIES // 4 if bench.quick else QUERIES
-    party = _ours(bench, ends, "", LOCAL_CHAIN)
+    party = start_ours(bench, ends, "", LOCAL_CHAIN)
     local = bench.worker(Contender(own, "local:gateway", arguments={"model": MODEL}, ours=True))
     rows = [Row(own, ours=True), Row(through, ours=True)]
     cells = []
