@@ -6,6 +6,7 @@ import signal
 import socket
 import sys
 import threading
+from multiprocessing import connection
 from types import FrameType
 from typing import Any
 
@@ -23,6 +24,17 @@ log = logger(__name__)
 
 class Worker(Process):
     """One process with a server of its own on the shared socket."""
+
+    def ping(self, timeout: float = 5) -> bool:
+        """Return whether the worker answers within `timeout` seconds; one that ends meanwhile is not waited for."""
+        try:
+            self.parent_conn.send(b"ping")
+            if self.parent_conn in connection.wait([self.parent_conn, self.process.sentinel], timeout):
+                self.parent_conn.recv()
+                return True
+        except (OSError, EOFError):
+            pass
+        return False
 
     def pong(self) -> None:
         """Answer the supervisor, also while the application is still being built."""
