@@ -16,7 +16,7 @@ from uvicorn.supervisors.multiprocess import Process
 
 from hf_gateway.errors import GatewayError
 from hf_gateway.server.app import from_environment
-from hf_gateway.server.process import GatewayServer
+from hf_gateway.server.process import GatewayServer, spare_collector
 from hf_gateway.values.logs import logger
 
 log = logger(__name__)
@@ -57,6 +57,7 @@ class Worker(Process):
         self.config.app = application
         server = self._server = GatewayServer(self.config, application.state.gateway)
         server.catch_reload()
+        spare_collector()
         server.run(sockets)
 
 
