@@ -129,6 +129,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     try:
-        sys.exit(main())
+        main()
     except NotRun as failure:
         sys.exit(str(failure))

@@ -1,6 +1,8 @@
 """Limits of callers: requests and tokens a minute, requests under way; in one process, and over replicas by a real Redis."""
 
+import asyncio
 import contextlib
+import functools
 import signal
 import socket
 import threading
@@ -15,6 +17,7 @@ import httpx
 import pytest
 
 from hf_gateway.errors import ConfigError
+from hf_gateway.server.dispatch.limit_stores import MemoryStore
 from tests.server.test_openai_chat import ASK, sdk
 from tests.server.test_streams import WAITS, raw_request, wait_until_idle
 from tests.servers.chat import script
@@ -80,6 +83,64 @@ def metric(server: RunningServer, line: str, key: str) -> str | None:
     with server.client() as client:
         text = client.get("/metrics", headers=bearer(key)).text
     return next((each.rpartition(" ")[2] for each in text.splitlines() if each.startswith(f"{line} ")), None)
+
+
+def _has_no_notes(server: RunningServer) -> bool:
+    return not server.state.notes
+
+
+class TestCountsOfOneProcess:
+    """Over minutes, which a server's test cannot wait for: by a clock of the test's own."""
+
+    def test_no_minute_ever_has_more_than_the_limit(self) -> None:
+        clock = [1000.0]
+        store, admitted = MemoryStore(lambda: clock[0]), list[float]()
+        for step in range(2000):
+            clock[0] += step % 7 / 10
+            window = asyncio.run(store.count_request("caller", 50))
+            if window.admitted:
+                admitted.append(clock[0])
+            within = sum(clock[0] - 60 < each for each in admitted)
+            assert within <= 50
+            assert window.remaining == 50 - within
+            assert window.admitted or within == 50
+        assert len(admitted) > 400
+
+    def test_a_refusal_says_when_there_is_room_again(self) -> None:
+        clock = [0.0]
+        store = MemoryStore(lambda: clock[0])
+        for second in (0.0, 10.0):
+            clock[0] = second
+            asyncio.run(store.count_request("caller", 2))
+        clock[0] = 25.0
+        assert asyncio.run(store.count_request("caller", 2)) == (False, 0, 35.0)
+        clock[0] = 59.9
+        assert not asyncio.run(store.count_request("caller", 2)).admitted
+        clock[0] = 60.0
+        assert asyncio.run(store.count_request("caller", 2)).admitted
+
+    def test_callers_and_minutes_that_are_over_take_no_memory(self) -> None:
+        clock = [0.0]
+        store = MemoryStore(lambda: clock[0])
+
+        async def use(minute: int) -> None:
+            for number in range(300):
+                await store.count_request(f"caller {minute} {number}", 5)
+                assert await store.add_tokens(f"caller {minute} {number}", minute, 7) == 7
+
+        for minute in range(9):
+            clock[0] = minute * 60.0
+            asyncio.run(use(minute))
+        assert len(store) <= 2 * 2 * 300
+
+    def test_a_reservation_is_settled_in_the_minute_before(self) -> None:
+        async def tokens() -> list[int]:
+            store = MemoryStore()
+            await store.add_tokens("caller", 7, 100)
+            await store.add_tokens("caller", 8, 5)
+            return [await store.add_tokens("caller", *each) for each in ((7, -100), (8, 0), (9, 0))]
+
+        assert asyncio.run(tokens()) == [0, 5, 0]
 
 
 class TestRequests:
@@ -417,7 +478,7 @@ class TestReplicas:
                 assert str(redis.port) not in status["notes"]["limits"]
             redis.start()
             for server in servers:
-                wait_until(lambda server=server: not server.state.notes, "the servers do not see that Redis is back")
+                wait_until(functools.partial(_has_no_notes, server), "the servers do not see that Redis is back")
                 assert metric(server, gauge, administrator) == "0.0"
             with servers[0].client() as client:
                 assert client.get("/readyz").text == "ready"

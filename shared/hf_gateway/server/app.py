@@ -3,12 +3,11 @@
 import asyncio
 import functools
 import os
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
-from starlette.middleware import Middleware
 
 from hf_gateway import ledger, telemetry
 from hf_gateway._version import __version__
@@ -23,6 +22,7 @@ from hf_gateway.server.dispatch.middleware import GatewayMiddleware
 from hf_gateway.server.dispatch.origin_guard import check_origin
 from hf_gateway.server.dispatch.routing import Route, RouteTable
 from hf_gateway.server.dispatch.state import ServerState
+from hf_gateway.server.dispatch.streams import Receive, Send
 from hf_gateway.server.surfaces import (
     admin,
     catalogue,
@@ -148,6 +148,20 @@ def build_access(settings: ServerSettings, database: ServerDatabase) -> tuple[Ke
     return authenticator, origins
 
 
+class Application(FastAPI):
+    """FastAPI's application behind the middleware that serves the route table.
+
+    FastAPI would put four layers of its own around it, which find nothing to do and cost each request some 30 µs.
+    """
+
+    outermost: GatewayMiddleware
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Serve a request, or take part in the server's start and end."""
+        scope["app"] = self
+        await self.outermost(scope, receive, send)
+
+
 def create_app(settings: ServerSettings | None = None, config: str | None = None) -> FastAPI:
     """Build the application.
 
@@ -188,7 +202,7 @@ def app_of(state: ServerState) -> FastAPI:
         await state.authenticator.aclose()
         state.database.close()
 
-    app = FastAPI(
+    app = Application(
         title="hf-gateway",
         version=__version__,
         openapi_url=None,
@@ -196,9 +210,9 @@ def app_of(state: ServerState) -> FastAPI:
         redoc_url=None,
         lifespan=lifespan,
         telemetry=_NO_TELEMETRY,
-        middleware=[Middleware(GatewayMiddleware, state=state, fallback=operation.SURFACE)],
     )
     app.state.gateway = state
+    app.outermost = GatewayMiddleware(super(Application, app).__call__, state, operation.SURFACE)
     return app
 
 

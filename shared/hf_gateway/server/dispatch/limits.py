@@ -17,11 +17,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from pydantic import BaseModel
+
 from hf_gateway.observing import observer
 from hf_gateway.observing.observer import Observation
 from hf_gateway.server.access.caller import Caller
 from hf_gateway.server.dispatch.call import Call
-from hf_gateway.server.dispatch.limit_stores import LEASE_S, MINUTE_S, LimitStore, RedisStore, WindowStore
+from hf_gateway.server.dispatch.limit_stores import LEASE_S, MINUTE_S, LimitStore, MemoryStore, RedisStore
 from hf_gateway.server.dispatch.metrics import ServerMetrics
 from hf_gateway.server.problems import Problem
 from hf_gateway.values.logs import logger
@@ -37,6 +39,15 @@ RETRY_S = 1.0
 """After how many seconds a Redis that is away is asked again."""
 SLOT_RETRY_S = 1.0
 """After how many seconds a caller with too many requests under way may try again."""
+_HEADERS = {
+    unit: (
+        f"x-ratelimit-limit-{unit}".encode(),
+        f"x-ratelimit-remaining-{unit}".encode(),
+        f"x-ratelimit-reset-{unit}".encode(),
+    )
+    for unit in ("requests", "tokens")
+}
+"""The headers that tell of a limit, by its unit."""
 _ASKED_TOKENS = ("max_completion_tokens", "max_tokens", "max_new_tokens", "num_predict")
 _WITH_PARAMETERS = ("parameters", "options")
 
@@ -66,8 +77,8 @@ class Limits:
         self._usage: TokenWatcher | None = None
 
     @property
-    def leases(self) -> bool:
-        """Whether requests under way are leases in a Redis."""
+    def is_shared(self) -> bool:
+        """Whether limits are counted in a Redis, and requests under way are leases there."""
         return self._shared is not None
 
     async def ping(self) -> None:
@@ -87,7 +98,7 @@ class Limits:
             except self._shared.errors as error:
                 self._lost(error)
         if self._local is None:
-            self._local = WindowStore()
+            self._local = MemoryStore()
         return await question(self._local)
 
     async def take_slot(self, caller: str, limit: int, request: str) -> bool:
@@ -295,8 +306,11 @@ class Admission:
             self._ended = True
             if self._has_slot:
                 self._limits.free_slot(self._key, self._call.request_id)
-            if self._caller.tokens_per_minute is not None or (self._has_slot and self._limits.leases):
-                self._ending = self._limits.start(self._settle())
+            if self._limits.is_shared:
+                if self._has_slot or self._caller.tokens_per_minute is not None:
+                    self._ending = self._limits.start(self._settle())
+            elif self._caller.tokens_per_minute is not None:
+                await self._settle()  # it waits for nothing here, so that nothing can interrupt it
         if self._ending is not None:
             await asyncio.shield(self._ending)
 
@@ -371,10 +385,11 @@ class Admission:
             remaining: how many more there may be now.
             reset_s: seconds until there may be more again.
         """
+        most, left, reset = _HEADERS[unit]
         self._call.extra += [
-            (b"x-ratelimit-limit-%b" % unit.encode(), b"%d" % limit),
-            (b"x-ratelimit-remaining-%b" % unit.encode(), b"%d" % remaining),
-            (b"x-ratelimit-reset-%b" % unit.encode(), b"%ds" % math.ceil(reset_s)),
+            (most, b"%d" % limit),
+            (left, b"%d" % remaining),
+            (reset, b"%ds" % math.ceil(reset_s)),
         ]
 
     def _refusal(self, limit: str, words: str, retry_s: float | None) -> Problem:
@@ -400,13 +415,20 @@ class Admission:
 
 def asked_tokens(body: Any) -> int:
     """Return the tokens that a body asks for at most, under any of the names that surfaces have for it; 0 for no limit."""
-    holders = [body, *(_value(body, name) for name in _WITH_PARAMETERS)]
-    found = [_value(holder, name) for holder in holders for name in _ASKED_TOKENS]
-    return max((each for each in found if isinstance(each, int) and each > 0), default=0)
+    most, values = 0, _values(body)
+    for holder in (values, *(_values(values.get(name)) for name in _WITH_PARAMETERS)):
+        if holder:
+            for name in _ASKED_TOKENS:
+                if isinstance(asked := holder.get(name), int) and asked > most:
+                    most = asked
+    return most
 
 
-def _value(holder: Any, name: str) -> Any:
-    return holder.get(name) if isinstance(holder, Mapping) else getattr(holder, name, None)
+def _values(holder: Any) -> Mapping[str, Any]:
+    """Return the fields of a model by their names, or a mapping as it is; for anything else an empty one."""
+    if isinstance(holder, BaseModel):
+        return holder.__dict__  # asking a model for a field that it does not have raises twice, twelve times a request
+    return holder if isinstance(holder, Mapping) else {}
 
 
 def _minute() -> int:
