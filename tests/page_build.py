@@ -3,6 +3,7 @@
 The same source gives the same bytes, in any folder and at any time; tests/project/test_page_build.py compares them.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -22,6 +23,11 @@ def missing() -> str | None:
         return "npm is not installed (Debian: apt-get install nodejs npm)"
     if not (WORK / "node_modules" / "vite").is_dir():
         return "the packages of npm are not installed: run `make setup`"
+    installed = json.loads((WORK / "node_modules" / ".package-lock.json").read_text(encoding="utf-8"))["packages"]
+    for place, wanted in json.loads((SOURCE / "package-lock.json").read_text(encoding="utf-8"))["packages"].items():
+        found = installed.get(place)
+        if place and not wanted.get("optional") and (found is None or found["version"] != wanted["version"]):
+            return f"{place} {wanted['version']} of npm is not installed: run `make setup`"
     return None
 
 

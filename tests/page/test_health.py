@@ -86,8 +86,7 @@ def signed_in(server: RunningServer, open_page: Open) -> Views:
     key = make_key(server.state.database.url)
     server.state.authenticator.forget()
     views = open_page(server.url)
-    views.page.get_by_label("Key, or token of your identity provider").fill(key)
-    views.button("Sign in").click()
+    views.sign_in(key)
     return views
 
 

@@ -28,11 +28,6 @@ def new(server: RunningServer, **rights: Any) -> str:
     return made
 
 
-def sign_in(views: Views, key: str) -> None:
-    views.page.get_by_label("Key, or token of your identity provider").fill(key)
-    views.button("Sign in").click()
-
-
 @pytest.mark.complaints("status of 401", "status of 403")
 def test_a_key_is_exchanged_for_a_cookie_and_the_page_goes_on(server: RunningServer, open_page: Open) -> None:
     key = new(server, tenant="acme")
@@ -41,11 +36,11 @@ def test_a_key_is_exchanged_for_a_cookie_and_the_page_goes_on(server: RunningSer
     views.picture("sign-in")
     views.page.get_by_text("I have no key").click()
     views.check("signed out")
-    sign_in(views, new_key()[0])
+    views.sign_in(new_key()[0])
     views.text("Not signed in")
     views.text("Check that the whole key was pasted")
     views.check("signed out, refused")
-    sign_in(views, key)
+    views.sign_in(key)
     views.text("The only target answers")
     assert views.page.get_by_text("acme").is_visible()
     assert key not in views.page.content()
@@ -64,7 +59,7 @@ def test_a_key_is_exchanged_for_a_cookie_and_the_page_goes_on(server: RunningSer
 def test_a_key_that_is_revoked_while_the_page_is_open(server: RunningServer, open_page: Open) -> None:
     key = new(server)
     views = open_page(server.url)
-    sign_in(views, key)
+    views.sign_in(key)
     views.text("The only target answers")
     revoke(server.state.database.url, key)
     server.state.authenticator.forget()
@@ -72,7 +67,7 @@ def test_a_key_that_is_revoked_while_the_page_is_open(server: RunningServer, ope
     views.text("You were signed out")
     views.text("Sign in again to go on")
     views.check("signed out, revoked")
-    sign_in(views, new(server))
+    views.sign_in(new(server))
     views.text("The only target answers")
 
 
@@ -80,9 +75,9 @@ def test_a_key_that_is_revoked_while_the_page_is_open(server: RunningServer, ope
 def test_a_key_of_few_rights_is_told_what_it_lacks(server: RunningServer, open_page: Open) -> None:
     reads = new(server, scopes={"read"}, chains=frozenset({"another"}))
     views = open_page(server.url)
-    sign_in(views, new(server, scopes={"embed"}))
+    views.sign_in(new(server, scopes={"embed"}))
     views.text("Signing in needs the scope read")
-    sign_in(views, reads)
+    views.sign_in(reads)
     views.text("There is no chain to look at")
     assert views.page.get_by_text(f"hf-gateway keys change {public_part(reads)} --chains NAME").is_visible()
     views.check("health, no chain")
@@ -98,7 +93,7 @@ def test_a_key_of_few_rights_is_told_what_it_lacks(server: RunningServer, open_p
 def test_views_without_a_chain_of_their_task_for_this_key(server: RunningServer, open_page: Open) -> None:
     key = new(server, chains=frozenset({"another"}))
     views = open_page(server.url)
-    sign_in(views, key)
+    views.sign_in(key)
     views.text("There is no chain to look at")
     views.show("Search")
     views.text("Your key may use no chain for embeddings")

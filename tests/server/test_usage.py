@@ -16,6 +16,7 @@ from tests.support.databases import a_ledger
 from tests.support.gateway_server import RunningServer, gateway_server
 from tests.support.late import COLLECTED
 from tests.support.server_keys import bearer, make_key, public_part
+from tests.support.usage_rows import call_rows
 
 if COLLECTED:
     import sqlalchemy as sa
@@ -39,34 +40,6 @@ def one_url(tmp_path: Path) -> Iterator[str]:
     with a_ledger("sqlite", tmp_path) as made:
         fill(made)
         yield made
-
-
-def call_rows(tenant: str | None, cost: Decimal | None, **more: Any) -> list[dict[str, Any]]:
-    """Return the rows of a call: its request, and its one attempt."""
-    common: dict[str, Any] = {
-        "time": NOW,
-        "tenant": tenant,
-        "chain": "docs",
-        "task": "chat",
-        "model": "m",
-        "provider": "novita",
-        "status": "ok",
-        "latency_ms": 10.0,
-        "input_tokens": 3,
-        "cost_usd": cost,
-        "caller_key": "k",
-        **more,
-    }
-    request = uuid.uuid4()
-    needed: dict[str, Any] = {}
-    for column in observations.c:
-        if not column.nullable and column.name not in common:
-            kinds = {sa.Boolean: False, sa.Integer: 0, sa.Float: 0.0}
-            needed[column.name] = next((value for kind, value in kinds.items() if isinstance(column.type, kind)), "x")
-    return [
-        {**needed, **common, "id": request, "request": request, "kind": "request"},
-        {**needed, **common, "id": uuid.uuid4(), "request": request, "kind": "attempt"},
-    ]
 
 
 def fill(url: str) -> None:

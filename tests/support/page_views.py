@@ -68,6 +68,11 @@ class Views:
         found.wait_for()
         return found
 
+    def sign_in(self, credential: str) -> None:
+        """Sign in by a key or a token."""
+        self.page.get_by_label("Key, or token of your identity provider").fill(credential)
+        self.button("Sign in").click()
+
     def check(self, state: str) -> None:
         """Look at what is shown now. `state` names it where it is at fault."""
         self.states.append(state)

@@ -137,6 +137,16 @@ async function problemOf(response: Response): Promise<ApiError> {
   return new ApiError(response.status, "foreign", words, retryAfter);
 }
 
+/** Ask whether the server answers, after something failed that was no request of this module. */
+export async function isThere(): Promise<boolean> {
+  try {
+    await send("livez");
+  } catch (thrown) {
+    return !asError(thrown).offline;
+  }
+  return true;
+}
+
 function lose(): void {
   if (!connection.value.there) return;
   connection.set({ there: false });

@@ -1,5 +1,6 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { connection } from "./api";
+import { lazy } from "./parts/lazy";
 import { Busy, Failure } from "./parts/notices";
 import { session, signOut, whoAmI, type Who } from "./session";
 import { useStore } from "./store";
@@ -12,6 +13,7 @@ const VIEWS = [
   { path: "health", title: "Health", View: HealthView },
   { path: "search", title: "Search", View: SearchView },
   { path: "chat", title: "Chat", View: ChatView },
+  { path: "usage", title: "Usage", View: lazy(async () => (await import("./views/usage")).UsageView) },
 ] as const;
 
 /** The name of a view in the address, which is never sent to the server. */

@@ -20,6 +20,13 @@ export function seconds(value: number): string {
   return `${Math.round(value / 86400)} days`;
 }
 
+const SHORT = new Intl.NumberFormat("en-US", { notation: "compact", maximumSignificantDigits: 3 });
+
+/** Return a number in few characters: 12.3K. */
+export function short(value: number): string {
+  return SHORT.format(value);
+}
+
 /** Return an amount; an unknown one is not 0. */
 export function usd(value: number | null): string {
   if (value === null) return "cost unknown";

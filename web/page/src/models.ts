@@ -1,5 +1,5 @@
-import { useEffect, useState } from "preact/hooks";
-import { type ApiError, asError, ask, connection } from "./api";
+import { useAnswer } from "./answer";
+import type { ApiError } from "./api";
 
 /** A chain of the server, as `/v1/models` lists it. */
 export interface Model {
@@ -16,25 +16,9 @@ export type Listed = { kind: "loading" } | { kind: "listed"; models: Model[] } |
 
 /** Return the chains, asked for when a view opens and again when the server is back. */
 export function useModels(): [Listed, () => void] {
-  const [listed, setListed] = useState<Listed>({ kind: "loading" });
-  const [turn, setTurn] = useState(0);
-  useEffect(() => {
-    const stop = new AbortController();
-    ask<{ data: Model[] }>("v1/models", { signal: stop.signal }).then(
-      (answer) => setListed({ kind: "listed", models: answer.data }),
-      (thrown) => {
-        if (!stop.signal.aborted) setListed({ kind: "failed", error: asError(thrown) });
-      },
-    );
-    const unwatch = connection.watch(() => {
-      if (connection.value.there) setTurn((before) => before + 1);
-    });
-    return () => {
-      stop.abort();
-      unwatch();
-    };
-  }, [turn]);
-  return [listed, () => setTurn((before) => before + 1)];
+  const [{ body, error }, again] = useAnswer<{ data: Model[] }>("v1/models");
+  if (error !== null) return [{ kind: "failed", error }, again];
+  return [body === null ? { kind: "loading" } : { kind: "listed", models: body.data }, again];
 }
 
 /** Return the chains of a task. */
