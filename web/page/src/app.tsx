@@ -13,6 +13,7 @@ const VIEWS = [
   { path: "health", title: "Health", View: HealthView },
   { path: "search", title: "Search", View: SearchView },
   { path: "chat", title: "Chat", View: ChatView },
+  { path: "compare", title: "Compare", View: lazy(async () => (await import("./views/compare")).CompareView) },
   { path: "usage", title: "Usage", View: lazy(async () => (await import("./views/usage")).UsageView) },
 ] as const;
 
@@ -70,7 +71,7 @@ export function App() {
           goes on by itself. What you have written stays here.
         </div>
       )}
-      <main ref={main} tabIndex={-1} class={view.path === "chat" && now.kind === "in" ? "wide" : undefined}>
+      <main ref={main} tabIndex={-1} class={["chat", "compare"].includes(view.path) && now.kind === "in" ? "wide" : undefined}>
         {now.kind === "loading" && <Busy>Asking the server who is signed in …</Busy>}
         {now.kind === "failed" && (
           <Failure title={now.error.status === 403 ? "This server does not let you in" : "The server could not be asked"} error={now.error}>

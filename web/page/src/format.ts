@@ -35,10 +35,11 @@ export function usd(value: number | null): string {
   return `$${value.toFixed(2)}`;
 }
 
-/** Return a text that ends in a full stop and begins with a capital, as the server's messages do not. */
+/** Return a text that ends in a full stop and begins with a capital, as the server's messages do not; the name of a target is no word. */
 export function sentence(text: string): string {
   const said = text.trim();
   if (said === "") return "";
   const whole = /[.!?…:)]$/.test(said) ? said : `${said}.`;
+  if (/^\w+:\S/.test(whole)) return whole;
   return whole.charAt(0).toUpperCase() + whole.slice(1);
 }

@@ -86,10 +86,11 @@ function Writing({ busy, blocked, onStop }: { busy: boolean; blocked: boolean; o
         <button type="button" class="quiet" onClick={() => files.current?.click()}>Add picture</button>
         <input ref={files} type="file" accept="image/png,image/jpeg,image/gif,image/webp,image/avif" multiple hidden aria-label="Pictures" onChange={(event) => { void attach(event.currentTarget.files); event.currentTarget.value = ""; }} />
         <span class="muted hint">Enter sends, Shift+Enter is a new line</span>
+        {/* Keys, since a button that became the other within its click would send, too. */}
         {busy ? (
-          <button type="button" class="stop" onClick={onStop}>Stop</button>
+          <button key="stop" type="button" class="stop" onClick={onStop}>Stop</button>
         ) : (
-          <button type="submit" class="main" disabled={blocked || (text.trim() === "" && images.length === 0)}>Send</button>
+          <button key="send" type="submit" class="main" disabled={blocked || (text.trim() === "" && images.length === 0)}>Send</button>
         )}
       </div>
     </form>

@@ -1,5 +1,6 @@
 import { useRef, useState } from "preact/hooks";
 import { CopyButton } from "../parts/copy";
+import { download } from "../parts/download";
 import { type Form, FORMS } from "./export";
 import type { Conversation } from "./types";
 
@@ -9,13 +10,6 @@ export function ExportDialog({ conversation }: { conversation: Conversation }) {
   const [shown, setShown] = useState(false);
   const { title, file, make } = FORMS[form];
   const text = shown ? make(conversation) : "";
-  const download = () => {
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([text], { type: "text/plain" }));
-    link.download = `conversation.${file}`;
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
-  };
   return (
     <>
       <button type="button" class="small" onClick={() => { setShown(true); dialog.current?.showModal(); }}>Export</button>
@@ -36,7 +30,7 @@ export function ExportDialog({ conversation }: { conversation: Conversation }) {
         </pre>
         <div class="row">
           <CopyButton text={text} what="the export" />
-          <button type="button" class="small" onClick={download}>Download</button>
+          <button type="button" class="small" onClick={() => download(`conversation.${file}`, text)}>Download</button>
         </div>
       </dialog>
     </>

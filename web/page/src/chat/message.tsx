@@ -32,9 +32,32 @@ export function MessageCard({ message, answering, last, busy }: Props) {
       </article>
     );
   }
-  const empty = message.content === "" && message.toolCalls === undefined;
   return (
     <article class="message answer" aria-label="Answer" aria-busy={answering}>
+      <AnswerBody message={message} answering={answering} />
+      {!answering && (
+        <footer>
+          {message.facts !== undefined && <FactsLine facts={message.facts} />}
+          <span class="actions">
+            {message.content !== "" && <CopyButton text={message.content} what="the answer" />}
+            {last && (
+              <button type="button" class="quiet small" disabled={busy} onClick={retry}>
+                {message.error !== undefined ? "Try again" : "Retry"}
+              </button>
+            )}
+          </span>
+          {message.facts !== undefined && <Others attempts={message.facts.attempts} />}
+        </footer>
+      )}
+    </article>
+  );
+}
+
+/** What an answer says, how it ended, and why if it broke off. */
+export function AnswerBody({ message, answering }: { message: Message; answering: boolean }) {
+  const empty = message.content === "" && message.toolCalls === undefined;
+  return (
+    <>
       {message.reasoning !== undefined && (
         <details class="reasoning">
           <summary>{answering && empty ? "Reasoning …" : "Reasoning"}</summary>
@@ -63,21 +86,7 @@ export function MessageCard({ message, answering, last, busy }: Props) {
           </p>
         </div>
       )}
-      {!answering && (
-        <footer>
-          {message.facts !== undefined && <FactsLine facts={message.facts} />}
-          <span class="actions">
-            {message.content !== "" && <CopyButton text={message.content} what="the answer" />}
-            {last && (
-              <button type="button" class="quiet small" disabled={busy} onClick={retry}>
-                {message.error !== undefined ? "Try again" : "Retry"}
-              </button>
-            )}
-          </span>
-          {message.facts !== undefined && <Others attempts={message.facts.attempts} />}
-        </footer>
-      )}
-    </article>
+    </>
   );
 }
 
@@ -93,7 +102,7 @@ function FactsLine({ facts }: { facts: Facts }) {
 }
 
 /** Why the targets before the one that served did not. */
-function Others({ attempts }: { attempts: Attempt[] }) {
+export function Others({ attempts }: { attempts: Attempt[] }) {
   const others = attempts.filter((attempt) => attempt.outcome !== "served");
   if (others.length === 0) return null;
   return (

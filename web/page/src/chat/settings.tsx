@@ -7,6 +7,26 @@ const EXAMPLE_TOOL = '[{"type": "function", "function": {"name": "get_weather", 
 
 /** Which model answers, and how. */
 export function Settings({ conversation, models, busy }: { conversation: Conversation; models: Model[]; busy: boolean }) {
+  return (
+    <div class="settings">
+      <label class="field model-field">
+        <span>Model</span>
+        <select value={conversation.model} disabled={busy} onChange={(event) => change({ ...conversation, model: event.currentTarget.value })}>
+          {models.map((model) => (
+            <option key={model.id} value={model.id}>
+              {model.id === model.model ? model.id : `${model.id} · ${model.model}`}
+              {model.context_length !== undefined && ` · ${count(model.context_length)} tokens`}
+            </option>
+          ))}
+        </select>
+      </label>
+      <HowToAnswer conversation={conversation} change={change} tools />
+    </div>
+  );
+}
+
+/** The system prompt and the parameters, folded. */
+export function HowToAnswer({ conversation, change, tools = false }: { conversation: Conversation; change: (conversation: Conversation) => void; tools?: boolean }) {
   const { parameters } = conversation;
   const faults = faultsOf(parameters);
   const set = (changes: Partial<Parameters>) => change({ ...conversation, parameters: { ...parameters, ...changes } });
@@ -28,49 +48,36 @@ export function Settings({ conversation, models, busy }: { conversation: Convers
     </label>
   );
   return (
-    <div class="settings">
-      <label class="field model-field">
-        <span>Model</span>
-        <select value={conversation.model} disabled={busy} onChange={(event) => change({ ...conversation, model: event.currentTarget.value })}>
-          {models.map((model) => (
-            <option key={model.id} value={model.id}>
-              {model.id === model.model ? model.id : `${model.id} · ${model.model}`}
-              {model.context_length !== undefined && ` · ${count(model.context_length)} tokens`}
-            </option>
-          ))}
-        </select>
-      </label>
-      <details>
-        <summary>
-          System prompt and parameters
-          {changed > 0 && <span class="badge">{changed} set</span>}
-        </summary>
-        <div class="parameters">
-          <label class="field whole">
-            <span>System prompt</span>
-            <textarea rows={3} value={conversation.system} placeholder="How the model should answer" onInput={(event) => change({ ...conversation, system: event.currentTarget.value })} />
-          </label>
-          {number("temperature", "Temperature", "model's own", "0.1")}
-          {number("top_p", "Top p", "model's own", "0.05")}
-          {number("max_tokens", "Max tokens", "model's own", "1")}
-          {number("seed", "Seed", "random", "1")}
-          <label class="field">
-            <span>Reasoning</span>
-            <select value={parameters.reasoning_effort} onChange={(event) => set({ reasoning_effort: event.currentTarget.value })}>
-              <option value="">model's own</option>
-              <option value="none">none</option>
-              <option value="low">low</option>
-              <option value="medium">medium</option>
-              <option value="high">high</option>
-            </select>
-          </label>
-          <label class="field whole">
-            <span>Tools (JSON)</span>
-            <textarea class="mono" rows={3} spellcheck={false} value={parameters.tools} placeholder={EXAMPLE_TOOL} aria-invalid={faults.tools !== undefined} onInput={(event) => set({ tools: event.currentTarget.value })} />
-            {faults.tools !== undefined && <span class="fault">Must be {faults.tools}</span>}
-          </label>
-        </div>
-      </details>
-    </div>
+    <details>
+      <summary>
+        System prompt and parameters
+        {changed > 0 && <span class="badge">{changed} set</span>}
+      </summary>
+      <div class="parameters">
+        <label class="field whole">
+          <span>System prompt</span>
+          <textarea rows={3} value={conversation.system} placeholder="How the model should answer" onInput={(event) => change({ ...conversation, system: event.currentTarget.value })} />
+        </label>
+        {number("temperature", "Temperature", "model's own", "0.1")}
+        {number("top_p", "Top p", "model's own", "0.05")}
+        {number("max_tokens", "Max tokens", "model's own", "1")}
+        {number("seed", "Seed", "random", "1")}
+        <label class="field">
+          <span>Reasoning</span>
+          <select value={parameters.reasoning_effort} onChange={(event) => set({ reasoning_effort: event.currentTarget.value })}>
+            <option value="">model's own</option>
+            <option value="none">none</option>
+            <option value="low">low</option>
+            <option value="medium">medium</option>
+            <option value="high">high</option>
+          </select>
+        </label>
+        {tools && <label class="field whole">
+          <span>Tools (JSON)</span>
+          <textarea class="mono" rows={3} spellcheck={false} value={parameters.tools} placeholder={EXAMPLE_TOOL} aria-invalid={faults.tools !== undefined} onInput={(event) => set({ tools: event.currentTarget.value })} />
+          {faults.tools !== undefined && <span class="fault">Must be {faults.tools}</span>}
+        </label>}
+      </div>
+    </details>
   );
 }

@@ -6,6 +6,7 @@ import { Busy, Empty, Failure, Forbidden } from "../parts/notices";
 import { SAMPLE, SAMPLE_QUESTIONS } from "../sample";
 import type { Who } from "../session";
 import { Store, useStore } from "../store";
+import { cosine, embed } from "../vectors";
 
 const BATCH_TEXTS = 64;
 const SHOWN_HITS = 5;
@@ -63,47 +64,6 @@ export function passagesOf(text: string): string[] {
   return [...new Set(parts.filter((part) => part !== ""))];
 }
 
-interface Embedded {
-  rows: Float32Array[];
-  space: string;
-  served: string;
-  tokens: number;
-}
-
-async function embed(texts: string[], model: string, role: "query" | "document", space: string | undefined, signal: AbortSignal): Promise<Embedded> {
-  const { body, headers } = await answered<{ data: { embedding: string }[]; usage: { total_tokens: number } }>("v1/embeddings", {
-    json: { model, input: texts, encoding_format: "base64", input_type: role },
-    // A chain that was changed meanwhile refuses instead of answering in another space.
-    headers: space === undefined ? {} : { "x-hf-gateway-space": space },
-    signal,
-  });
-  return {
-    rows: body.data.map((each) => floats(each.embedding)),
-    space: decodeURIComponent(headers.get("x-hf-gateway-space") ?? ""),
-    served: decodeURIComponent(headers.get("x-hf-gateway-served-by") ?? ""),
-    tokens: body.usage.total_tokens,
-  };
-}
-
-function floats(base64: string): Float32Array {
-  const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
-  return new Float32Array(bytes.buffer);
-}
-
-function cosine(one: Float32Array, other: Float32Array): number {
-  let product = 0;
-  let a = 0;
-  let b = 0;
-  for (let index = 0; index < one.length; index++) {
-    const x = one[index] ?? 0;
-    const y = other[index] ?? 0;
-    product += x * y;
-    a += x * x;
-    b += y * y;
-  }
-  return product / Math.sqrt(a * b || 1);
-}
-
 /** Embed the passages that are new; returns the vectors of all. */
 async function embedPassages(passages: string[], model: string, signal: AbortSignal): Promise<Map<string, Float32Array>> {
   const began = performance.now();
@@ -115,7 +75,7 @@ async function embedPassages(passages: string[], model: string, signal: AbortSig
   for (let start = 0; start < fresh.length; start += BATCH_TEXTS) {
     state.update({ working: fresh.length > BATCH_TEXTS ? `Embedding ${count(start)} of ${many(fresh.length, "passage")} …` : `Embedding ${many(fresh.length, "passage")} …` });
     const batch = fresh.slice(start, start + BATCH_TEXTS);
-    const answer = await embed(batch, model, "document", space, signal);
+    const answer = await embed(batch, { model, role: "document", space }, signal);
     space = answer.space;
     served = answer.served;
     tokens += answer.tokens;
@@ -150,7 +110,7 @@ async function run(model: string, rerankModel: string | null): Promise<void> {
     }
     state.update({ working: "Searching …" });
     const began = performance.now();
-    const asked = await embed([question], model, "query", spaces.get(model), own.signal);
+    const asked = await embed([question], { model, role: "query", space: spaces.get(model) }, own.signal);
     const query = asked.rows[0] ?? new Float32Array();
     let hits = passages
       .map((passage) => ({ text: passage, score: cosine(query, known.get(passage) ?? new Float32Array()) }))
@@ -302,9 +262,9 @@ function Workbench({ embedding, reranking, mayRerank }: { embedding: Model[]; re
         <div class="ask">
           <input id="question" ref={question} type="search" value={now.question} placeholder="How long can I return something?" autocomplete="off" onInput={(event) => state.update({ question: event.currentTarget.value })} />
           {now.working === null ? (
-            <button type="submit" class="main" disabled={passages.length === 0}>{now.question.trim() === "" && passages.length > 0 ? "Embed" : "Search"}</button>
+            <button key="search" type="submit" class="main" disabled={passages.length === 0}>{now.question.trim() === "" && passages.length > 0 ? "Embed" : "Search"}</button>
           ) : (
-            <button type="button" onClick={() => stop?.abort()}>Stop</button>
+            <button key="stop" type="button" onClick={() => stop?.abort()}>Stop</button>
           )}
         </div>
         <Reranking now={now} models={reranking} chosen={reranker} may={mayRerank} />
