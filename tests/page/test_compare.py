@@ -260,7 +260,7 @@ def similarity(server: RunningServer) -> float:
     with server.client() as client:
         answer = client.post("/v1/embeddings", json={"model": "docs", "input": texts}).json()
     one, other = (each["embedding"] for each in answer["data"])
-    return sum(a * b for a, b in zip(one, other, strict=True))
+    return float(sum(a * b for a, b in zip(one, other, strict=True)))
 
 
 def test_comparing_is_done_by_the_keyboard_alone(clouds: tuple[FakeOpenAI, FakeOpenAI], views: Views) -> None:
