@@ -8,6 +8,7 @@ import pytest
 
 from tests.server.test_openai_chat import events_of, sdk
 from tests.servers.chat import script
+from tests.servers.loopback import dead_url
 from tests.servers.openai import FakeOpenAI
 from tests.support.gateway_server import chat_chain, gateway_server
 from tests.support.late import COLLECTED
@@ -137,6 +138,25 @@ def test_a_wrong_wish_for_images_is_400(primary: FakeOpenAI, body: dict[str, Any
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == param
     assert primary.requests == []
+
+
+def test_an_image_comes_with_seed_cost_and_attempts_if_they_are_asked_for(primary: FakeOpenAI) -> None:
+    gone = dead_url()
+    config = (
+        '[chains.painter]\ntask = "image"\nmodel = "owner/art"\nmax_retries = 0\n'
+        f'targets = ["openai:{gone}", "openai:{primary.url}"]\n'
+        f'[prices."owner/art"]\ntask = "image"\nprovider = "openai:{primary.url}"\nper_image = 0.25\n'
+    )
+    body = {"prompt": "a cat", "n": 2, "seed": 7}
+    with gateway_server(config) as server, server.client() as client:
+        plain = client.post("/v1/images/generations", json=body)
+        whole = client.post("/v1/images/generations", json={**body, "include_details": True})
+    assert "hf_gateway" not in plain.json()
+    found = whole.json()["hf_gateway"]
+    assert (found["served_by"], found["cost_usd"], found["seeds"]) == ("openai:owner/art", 0.5, [7, 8])
+    assert [each["outcome"] for each in found["attempts"]] == ["failed", "served"]
+    assert gone not in whole.text
+    ImagesResponse.model_validate(whole.json())
 
 
 def test_chains_of_one_task_do_not_answer_for_another(client: httpx.Client) -> None:

@@ -14,6 +14,7 @@ const VIEWS = [
   { path: "search", title: "Search", View: SearchView },
   { path: "chat", title: "Chat", View: ChatView },
   { path: "compare", title: "Compare", View: lazy(async () => (await import("./views/compare")).CompareView) },
+  { path: "images", title: "Images", View: lazy(async () => (await import("./views/images")).ImagesView) },
   { path: "usage", title: "Usage", View: lazy(async () => (await import("./views/usage")).UsageView) },
 ] as const;
 

@@ -3,13 +3,16 @@
 import contextlib
 from collections.abc import Iterator
 from decimal import Decimal
+from typing import Any
 
 from hf_gateway.ledger.cost import cost_of, total
 from hf_gateway.observing import observer
 from hf_gateway.observing.observer import Observation
 from hf_gateway.observing.record import RequestRecord
 from hf_gateway.server.dispatch.call import Call
+from hf_gateway.server.dispatch.chains import Chain
 from hf_gateway.server.problems import Problem
+from hf_gateway.values.result import Result
 
 
 class CostMeter:
@@ -50,3 +53,24 @@ def metered(call: Call) -> Iterator[CostMeter]:
         yield meter
     finally:
         observer.unregister(meter)
+
+
+def details_of(chain: Chain, result: Result, cost: Decimal | None) -> dict[str, Any]:
+    """Return what `include_details` adds to an answer: the attempts at each target, without addresses, and the cost.
+
+    Args:
+        chain: that answered.
+        result: of its call.
+        cost: in USD; None if it is unknown.
+    """
+    attempts = [
+        {
+            "target": chain.served_by(each.target),
+            "outcome": each.outcome,
+            "error": None if each.error is None else chain.public(each.error),
+            "seconds": round(each.seconds, 3),
+            "calls": each.calls,
+        }
+        for each in result.attempts
+    ]
+    return {"attempts": attempts, "cost_usd": None if cost is None else float(cost)}

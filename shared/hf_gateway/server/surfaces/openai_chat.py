@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
-from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
@@ -16,7 +15,7 @@ from pydantic import BaseModel, Field
 from hf_gateway.errors import GatewayError
 from hf_gateway.server.dispatch.call import Answer, Call, Stream
 from hf_gateway.server.dispatch.chains import Chain
-from hf_gateway.server.dispatch.costs import metered
+from hf_gateway.server.dispatch.costs import details_of, metered
 from hf_gateway.server.dispatch.routing import Route
 from hf_gateway.server.problems import Problem
 from hf_gateway.server.surfaces.openai import SURFACE, Tolerant, error_object
@@ -378,25 +377,12 @@ class ChunkWriter:
                 result = stream.result
         facts: dict[str, Any] = {"served_by": self._chain.served_by(result.served_by)}
         if meter is not None:
-            facts |= self._details(result, await meter.amount(self._call))
+            facts |= details_of(self._chain, result, await meter.amount(self._call))
         reason = finish_reason(result.finish_reason)
         yield b'%b{},"finish_reason":"%b"}],"hf_gateway":%b}\n\n' % (begin, reason.encode(), dumps_numbers(facts))
         if wants_usage:
             yield b'%b,"choices":[],"usage":%b}\n\n' % (self._head, dumps_numbers(usage_of(result.usage)))
         yield DONE
-
-    def _details(self, result: ChatResult, cost: Decimal | None) -> dict[str, Any]:
-        attempts = [
-            {
-                "target": self._chain.served_by(each.target),
-                "outcome": each.outcome,
-                "error": None if each.error is None else self._chain.public(each.error),
-                "seconds": round(each.seconds, 3),
-                "calls": each.calls,
-            }
-            for each in result.attempts
-        ]
-        return {"attempts": attempts, "cost_usd": None if cost is None else float(cost)}
 
 
 def _delta(event: ChatEvent, first: bool) -> dict[str, Any]:

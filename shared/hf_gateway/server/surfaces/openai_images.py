@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from hf_gateway.server.dispatch.call import Answer, Call
+from hf_gateway.server.dispatch.costs import details_of, metered
 from hf_gateway.server.dispatch.routing import Route
 from hf_gateway.server.problems import Problem
 from hf_gateway.server.surfaces.openai import SURFACE, Tolerant
@@ -45,6 +46,8 @@ class ImagesBody(Tolerant):
     """Steps of denoising."""
     guidance_scale: float | None = None
     """How closely the image follows the prompt."""
+    include_details: bool | None = None
+    """Whether the answer has the attempts at each target, the cost and the seeds."""
 
 
 class ImageObject(BaseModel):
@@ -56,6 +59,34 @@ class ImageObject(BaseModel):
     """The file as a data URL."""
 
 
+class ImageAttempt(BaseModel):
+    """A try at one target."""
+
+    target: str
+    """Its kind and model."""
+    outcome: str
+    """"served", "failed" or "skipped"."""
+    error: str | None
+    """Why it failed."""
+    seconds: float
+    """How long it took."""
+    calls: int
+    """How often it was called."""
+
+
+class ImagesDetails(BaseModel):
+    """What `include_details` adds."""
+
+    served_by: str
+    """The targets that made the images, by kind and model."""
+    attempts: list[ImageAttempt]
+    """The tries at each target."""
+    cost_usd: float | None
+    """The cost; null if it is unknown, which is not 0."""
+    seeds: list[int | None]
+    """The seed of each image; null for one that is not known."""
+
+
 class ImagesAnswer(BaseModel):
     """The answer of POST /v1/images/generations."""
 
@@ -65,6 +96,8 @@ class ImagesAnswer(BaseModel):
     """The images."""
     output_format: Literal["png", "webp", "jpeg"] | None = None
     """Their format."""
+    hf_gateway: ImagesDetails | None = None
+    """What `include_details` adds; absent without it."""
 
 
 async def generate(call: Call) -> Answer:
@@ -77,16 +110,17 @@ async def generate(call: Call) -> Answer:
         raise Problem(400, "unsupported", "images are not streamed", param="stream")
     width, height = _size(body.size)
     chain = call.find_chain(body.model, "image")
-    result: ImageResult = await chain.gateway.agenerate(
-        body.prompt,
-        negative_prompt=body.negative_prompt,
-        n=count,
-        width=width,
-        height=height,
-        steps=body.steps,
-        guidance_scale=body.guidance_scale,
-        seed=body.seed,
-    )
+    with metered(call) as meter:
+        result: ImageResult = await chain.gateway.agenerate(
+            body.prompt,
+            negative_prompt=body.negative_prompt,
+            n=count,
+            width=width,
+            height=height,
+            steps=body.steps,
+            guidance_scale=body.guidance_scale,
+            seed=body.seed,
+        )
     answer: dict[str, Any] = {
         "created": int(time.time()),
         "data": [_image(each, body.response_format) for each in result.images],
@@ -95,6 +129,12 @@ async def generate(call: Call) -> Answer:
     if len(kinds) == 1:
         kind = kinds.pop()
         answer["output_format"] = _FORMATS.get(kind, kind)
+    if body.include_details:
+        answer["hf_gateway"] = {
+            "served_by": chain.served_by(result.served_by),
+            **details_of(chain, result, await meter.amount(call)),
+            "seeds": [image.seed for image in result.images],
+        }
     return Answer(dumps_numbers(answer), headers=call.served_headers(result))
 
 
