@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Mapping
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -18,6 +19,7 @@ import uvicorn
 from hf_gateway.errors import ConfigError
 from hf_gateway.server.access.bind import check_bind
 from hf_gateway.server.app import app_of, build_state, enable_watchers
+from hf_gateway.server.connections import BoundedProtocol, ConnectionBounds, check_connections
 from hf_gateway.server.dispatch.metrics import FOLDER_VARIABLE
 from hf_gateway.server.dispatch.state import ServerState
 from hf_gateway.settings.server import PREFIX, ServerSettings
@@ -70,6 +72,19 @@ class GatewayServer(uvicorn.Server):
         except ConfigError as error:
             log.error("the configuration is not reloaded, and the old one stays in force: %s", error)
 
+    async def on_tick(self, counter: int) -> bool:
+        """Do what is to be done ten times a second, and each second end the connections whose clients take too long.
+
+        Args:
+            counter: of these calls.
+
+        Returns:
+            Whether to end.
+        """
+        if counter % 10 == 0:
+            check_connections(self.server_state.connections, asyncio.get_running_loop().time())
+        return await super().on_tick(counter)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End: also without waiting for requests the application closes what it has open, and its ledger gets its last rows."""
         await super().shutdown(sockets)
@@ -115,7 +130,7 @@ def uvicorn_config(app: Any, settings: ServerSettings) -> uvicorn.Config:
         port=settings.port,
         workers=settings.workers,
         loop="uvloop" if find_spec("uvloop") is not None else "asyncio",
-        http="httptools" if find_spec("httptools") is not None else "h11",
+        http=partial(BoundedProtocol, bounds=ConnectionBounds.of(settings)),  # type: ignore[arg-type]
         ws="none",
         lifespan="on",
         root_path=settings.root_path,
@@ -128,7 +143,6 @@ def uvicorn_config(app: Any, settings: ServerSettings) -> uvicorn.Config:
         timeout_graceful_shutdown=max(1, round(settings.grace)),
         # A worker that loads a model, or a machine with much to do, is silent for longer than uvicorn's 5 seconds.
         timeout_worker_healthcheck=60,
-        h11_max_incomplete_event_size=settings.max_header_bytes,
         backlog=_BACKLOG_CONNECTIONS,
     )
 

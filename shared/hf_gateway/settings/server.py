@@ -125,7 +125,19 @@ class ServerSettings(Section):
     max_body_bytes: Count = 32 * 2**20
     """Maximum size of a request's body."""
     max_header_bytes: Count = 32 * 2**10
-    """Maximum size of a request's headers together."""
+    """Maximum size of a request's headers together, with its path and query."""
+    max_header_count: Count = 100
+    """Maximum number of a request's headers."""
+    header_seconds: Seconds = 20.0
+    """Maximum seconds until the headers of a request are complete, also of the first one of a connection."""
+    body_seconds: Seconds = 30.0
+    """Maximum seconds until a request's body is complete, and one second more for each `min_body_rate` bytes of it."""
+    min_body_rate: Count = 1024
+    """Bytes per second at which a body must arrive after `body_seconds`."""
+    unread_seconds: Seconds = 60.0
+    """Maximum seconds for which a client may take nothing of its answer."""
+    keep_alive_seconds: Seconds = 65.0
+    """For how many seconds a connection waits for its next request; longer than a proxy keeps one."""
     max_texts: Count = 2048
     """Maximum texts or documents in one request."""
     max_messages: Count = 2048

@@ -30,6 +30,11 @@ NEEDS_RESTART = (
     "database",
     "redis",
     "max_header_bytes",
+    "max_header_count",
+    "header_seconds",
+    "body_seconds",
+    "unread_seconds",
+    "keep_alive_seconds",
 )
 """Settings that a running process keeps."""
 

@@ -23,6 +23,7 @@ from hf_gateway.server.dispatch.state import ServerState
 from hf_gateway.server.dispatch.streams import ClientLeft, Receive, Send, StreamSender, until_client_leaves
 from hf_gateway.server.dispatch.tracing import continued_trace
 from hf_gateway.server.problems import CLIENT_CLOSED_STATUS, Problem
+from hf_gateway.settings.server import ServerSettings
 from hf_gateway.values.image_type import image_type
 from hf_gateway.values.logs import logger
 
@@ -87,15 +88,18 @@ class GatewayMiddleware:
         state, scope = self._state, call.scope
         raw: list[tuple[bytes, bytes]] = scope["headers"]
         headers = call.headers
-        size = 0
+        size = len(scope.get("raw_path") or b"") + len(scope.get("query_string") or b"")
         for name, value in raw:
             size += len(name) + len(value)
             headers.setdefault(name, value)
         call.path = _path_of(scope)
-        if size > state.settings.max_header_bytes:
-            raise Problem(
-                431, "headers_too_large", f"the headers have more than {state.settings.max_header_bytes:,} bytes"
-            )
+        if size > state.settings.max_header_bytes or len(raw) > state.settings.max_header_count:
+            raise _headers_too_large(state.settings)
+        if headers.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
+            raise Problem(400, "unknown_encoding", "a body may be sent in chunks, and is not read in another encoding")
+        if b"websocket" in headers.get(b"upgrade", b"").lower():
+            # A client that is answered otherwise would take it for a fault of what it speaks, and try again.
+            raise Problem(400, "no_websockets", "this server has no WebSockets; streams are answers to HTTP requests")
         for guard in state.guards:
             if (answered := guard(call)) is not None:
                 return await _send_answer(call, answered, send)
@@ -147,22 +151,29 @@ class GatewayMiddleware:
         return 200
 
     async def _read_body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
-        most = self._state.settings.max_body_bytes
+        settings = self._state.settings
+        most = settings.max_body_bytes
         length = headers.get(b"content-length", b"")
         if length.isdigit() and len(length) < 20 and int(length) > most:
             raise _too_large(most)
-        message = await receive()
         parts: list[bytes] = []
         size = 0
-        while message["type"] == "http.request":
-            part: bytes = message.get("body", b"")
-            size += len(part)
-            if size > most:
-                raise _too_large(most)
-            if not message.get("more_body", False):
-                return b"".join([*parts, part]) if parts else part
-            parts.append(part)
-            message = await receive()
+        try:
+            async with asyncio.timeout(settings.body_seconds) as limit:
+                latest = limit.when() or 0.0
+                message = await receive()
+                while message["type"] == "http.request":
+                    part: bytes = message.get("body", b"")
+                    size += len(part)
+                    if size > most:
+                        raise _too_large(most)
+                    if not message.get("more_body", False):
+                        return b"".join([*parts, part]) if parts else part
+                    parts.append(part)
+                    limit.reschedule(latest + size / settings.min_body_rate)
+                    message = await receive()
+        except TimeoutError:
+            raise Problem(408, "body_too_slow", "the body of the request arrives too slowly") from None
         raise ClientLeft
 
     def _problem_of(self, call: Call, error: Exception) -> Problem:
@@ -185,7 +196,7 @@ class GatewayMiddleware:
         surface = call.route.surface if call.route is not None else self._state.routes.surface_of(call.path)
         surface = surface or self._fallback
         answer = Answer(surface.error(problem), problem.status, surface.media_type, problem.raw_headers())
-        if problem.status in (413, 431):
+        if problem.status in (408, 413, 431):
             # What the client is still sending would be read as its next request.
             answer.headers.append((b"connection", b"close"))
         await _send_answer(call, answer, send)
@@ -215,6 +226,15 @@ async def _send_answer(call: Call, answer: Answer, send: Send) -> int:
     )
     await send({"type": "http.response.body", "body": answer.body})
     return answer.status
+
+
+def _headers_too_large(settings: ServerSettings) -> Problem:
+    return Problem(
+        431,
+        "headers_too_large",
+        f"the request has more than {settings.max_header_count:,} headers, or they have more than "
+        f"{settings.max_header_bytes:,} bytes with its path and query",
+    )
 
 
 def _too_large(most: int) -> Problem:

@@ -14,7 +14,7 @@ _BINARY = {"type": "string", "format": "binary"}
 _TEXT = "text/plain"
 _COMMON = {400: "the request is invalid", 431: "the headers are too large"}
 _WITH_KEY = {401: "there is no valid credential", 403: "the credential does not have the scope"}
-_WITH_BODY = {413: "the body is too large"}
+_WITH_BODY = {408: "the body arrives too slowly", 413: "the body is too large"}
 _WORDS = {
     204: "done; there is no content",
     304: "the client has it already",

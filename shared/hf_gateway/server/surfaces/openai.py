@@ -33,6 +33,7 @@ _TYPES = {
     403: "permission_error",
     404: "not_found_error",
     405: "invalid_request_error",
+    408: "invalid_request_error",
     412: "invalid_request_error",
     413: "invalid_request_error",
     429: "rate_limit_error",
