@@ -5,7 +5,7 @@ are looked at once a second, for all connections together: a request that arrive
 has no route yet, so the answer is plain text.
 
 Requests that are sent before the answer to the one before (pipelining) are not read: the connection ends with that answer. No
-client needs them, and they would wait unbounded in number, while nobody notices that their client has left.
+client needs them, and they would wait unbounded in number, while it goes unnoticed that their client has left.
 """
 
 import os
@@ -25,7 +25,7 @@ _NO_LINGER = struct.pack("ii" if os.name == "posix" else "hh", 1, 0)
 """SO_LINGER for no time at all."""
 _LINGER_S = 2.0
 """Seconds for which a connection that is refused stays open, so that its client can read why."""
-_FRAMING = 8
+_FRAMING_BYTES = 8
 """Bytes that may be spent on each byte of a body, itself among them: chunks of one byte take 6."""
 _IDLE, _HEAD, _BODY, _REFUSED = range(4)
 """What arrives: nothing, the head of a request, its body, what is not read any more."""
@@ -114,7 +114,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(refused)
         except httptools.HttpParserError as error:
             cause = error.__context__
-            self._refuse(cause if isinstance(cause, _Refused) else _Refused(400, "this is no valid HTTP/1.1 request"))
+            self._refuse(cause if isinstance(cause, _Refused) else _Refused(400, "the request is not valid HTTP/1.1"))
         else:
             if self._arriving == _BODY and self.cycle.transport is self.transport:
                 self.cycle.transport = _Lingering(self)  # type: ignore[assignment]
@@ -162,14 +162,14 @@ class BoundedProtocol(HttpToolsProtocol):
             self.headers += self._offered
             self._offered = ()
         super().on_headers_complete()
-        # Lines of a trailer do not come among the headers: nobody has checked them.
+        # Lines of a trailer do not come among the headers: they are not checked.
         self.headers = []
         self._arriving, self._spent = _BODY, 0
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body."""
         if self._arriving == _BODY:
-            self._spent = max(0, self._spent - _FRAMING * len(body))
+            self._spent = max(0, self._spent - _FRAMING_BYTES * len(body))
             super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -231,7 +231,7 @@ class BoundedProtocol(HttpToolsProtocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def _is_stuck(self, now: float) -> bool:
-        """Return whether the client takes nothing of what was written."""
+        """Return whether the client has stopped reading what was written."""
         unsent = self.transport.get_write_buffer_size()
         if not unsent or unsent != self._unsent:
             self._unsent, self._unsent_since = unsent, now
@@ -254,7 +254,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
         Raises:
             _Refused: it names another one.
-            HttpParserError: it is none.
+            HttpParserError: it is not a URL.
         """
         target = httptools.parse_url(self.url)
         host = (target.host or b"").lower()
