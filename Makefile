@@ -8,6 +8,8 @@ INFINITY ?= .venv-infinity
 OLAH ?= .venv-olah
 SCHEMATHESIS ?= .venv-schemathesis
 HUB1 ?= build/hub-1.33
+# Clients of the server that require that huggingface_hub, or an older openai.
+OLDER = langchain-huggingface==1.2.1 llama-index-llms-openai-like==0.8.1 llama-index-llms-openai==0.8.3 openai==2.54.0
 # Folders with a lock of npm; their packages are installed into build/npm.
 NPM = web/page web/client tests/clients_npm
 PIP = -m pip --quiet --disable-pip-version-check --no-input
@@ -45,7 +47,7 @@ unit: $(VENV)/.ready
 # The same code beside the other major version of huggingface_hub, laid over the environment rather than into it.
 hub1: $(VENV)/.ready $(HUB1)/.ready
 	PYTHONPATH=$(HUB1) $(VENV)/bin/python -m pytest -n 2 --dist loadgroup --max-worker-restart 0 tests/hub tests/cli/test_cli_hub.py tests/engines/test_sources.py \
-	  tests/langchain/test_langchain.py tests/cli/test_cli_login.py tests/cli/test_cli_doctor_hub.py tests/backends/test_hf_images.py tests/server/test_inference_client.py
+	  tests/langchain/test_langchain.py tests/cli/test_cli_login.py tests/cli/test_cli_doctor_hub.py tests/backends/test_hf_images.py tests/server/test_inference_client.py tests/server/test_older_clients.py
 
 packaging: $(VENV)/.ready
 	$(VENV)/bin/python -m pytest -m packaging
@@ -62,13 +64,15 @@ corpus-kills: $(VENV)/.ready
 mutation: $(VENV)/.ready
 	$(VENV)/bin/python -m tests.mutation
 
-# What takes too long for `make test`: the server's OpenAPI document at length, and 100,000 requests to one process.
+# What takes too long for `make test`: the server's OpenAPI document at length, 100,000 requests to one process, and 1,000 clients that leave.
 EXAMPLES ?= 100
 SEED ?=
 REQUESTS ?= 100000
+CLIENTS ?= 1000
 soak: setup
 	$(VENV)/bin/python -m tests.support.contract $(EXAMPLES) $(SEED)
 	$(VENV)/bin/python -m tests.soak $(REQUESTS)
+	$(VENV)/bin/python -m tests.server.faults.leaving $(CLIENTS)
 
 format: $(VENV)/.ready
 	$(VENV)/bin/ruff check --fix .
@@ -122,7 +126,7 @@ build/npm/%/.ready: %/package.json %/package-lock.json %/.npmrc
 
 $(HUB1)/.ready: Makefile
 	rm -rf $(HUB1)
-	$(VENV)/bin/python $(PIP) install --no-deps --target $(HUB1) huggingface_hub==1.33.0
+	$(VENV)/bin/python $(PIP) install --no-deps --target $(HUB1) huggingface_hub==1.33.0 $(OLDER)
 	touch $@
 
 $(HUB1)/.ready: $(VENV)/.ready

@@ -40,7 +40,7 @@ def with_lines(page: str, lines: Iterable[str]) -> str:
 
 def routes() -> Iterator[str]:
     """Yield the lines of the route table, a surface after the other."""
-    from hf_gateway.server.app import ROUTES
+    from hf_gateway.server.application import ROUTES
 
     yield "\n| method | path | scope | |\n|---|---|---|---|"
     for surface in dict.fromkeys(route.surface for route in ROUTES):

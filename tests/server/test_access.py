@@ -26,10 +26,10 @@ from tests.support.server_keys import bearer, expire, make_key, public_part, rev
 
 if COLLECTED:
     from hf_gateway.server.access.authenticator import KeyAuthenticator
-    from hf_gateway.server.app import ROUTES, build_state
+    from hf_gateway.server.application import ROUTES, build_state
     from hf_gateway.server.dispatch.call import Answer
     from hf_gateway.server.dispatch.routing import Route
-    from hf_gateway.server.surfaces.keys import SURFACE
+    from hf_gateway.server.surfaces.admin import SURFACE
     from hf_gateway.settings.server import ServerSettings
 
 CHAINS = """
@@ -543,7 +543,7 @@ class TestWithoutKeys:
         """However the application was started: an ASGI server of another make knows nothing of our rules."""
         import asyncio
 
-        from hf_gateway.server.app import app_of
+        from hf_gateway.server.application import app_of
 
         async def status(server: tuple[str, int] | None, **settings: Any) -> int:
             app = app_of(build_state(ServerSettings(**settings)))
@@ -848,7 +848,7 @@ def test_a_reload_puts_origins_and_issuers_in_force_or_nothing(one_url: str) -> 
 def test_an_authenticated_server_imports_no_jwt_package(one_url: str) -> None:
     program = (
         "import sys\n"
-        "from hf_gateway.server.app import build_state\n"
+        "from hf_gateway.server.application import build_state\n"
         "from hf_gateway.settings.server import ServerSettings\n"
         "state = build_state(ServerSettings(database=sys.argv[1]))\n"
         "assert state.authenticator.needs_key\n"

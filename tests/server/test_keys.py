@@ -114,7 +114,7 @@ class TestStore:
 
     def test_rights_come_back_as_they_were_stored(self, engine: "sa.Engine") -> None:
         expires = dt.datetime(2090, 1, 31, 12, tzinfo=dt.UTC)
-        limits = {"requests_per_minute": 60, "tokens_per_minute": 10_000, "parallel": 4}
+        limits: dict[str, Any] = {"requests_per_minute": 60, "tokens_per_minute": 10_000, "parallel": 4}
         rights = replace(MINE, chains=frozenset({"docs", "chat"}), expires=expires, **limits)
         _, made = store.create_key(engine, rights)
         found = store.find_key(engine, made.id)
@@ -174,7 +174,8 @@ class TestStore:
         ({"tenant": ""}, "tenant is 1 to 200"),
         ({"name": "two\nlines"}, "name is 1 to 200"),
         ({"chains": frozenset()}, "could use no chain"),
-        ({"parallel": 0}, "parallel is a number above 0"),
+        ({"parallel": 0}, "parallel is a number from 1 to 2,147,483,647, not 0"),
+        ({"tokens_per_minute": 10**12}, "from 1 to 2,147,483,647, not 1,000,000,000,000"),
         ({"expires": dt.datetime(2020, 1, 1, tzinfo=dt.UTC)}, "in the past"),
         ({"expires": dt.datetime(2090, 1, 1)}, "needs its time zone"),  # noqa: DTZ001 - that is the point
     ],

@@ -3,12 +3,23 @@
 import json
 import signal
 import socket
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.support.gateway_server import HASH_CHAIN, START_S, RunningServer, ServerProcess, gateway_server
+
+FOUND_BY_UVICORN = """
+from fastapi import FastAPI
+from uvicorn.importer import import_from_string
+
+app = import_from_string("hf_gateway.server:app")
+print(isinstance(app, FastAPI), [chain.name for chain in app.state.gateway.chains])
+"""
 
 
 @pytest.mark.parametrize("path", ["/livez", "/health", "/healthz"])
@@ -44,7 +55,7 @@ def test_metrics_are_in_prometheus_format(client: httpx.Client) -> None:
 
 
 def test_the_document_lists_every_route(client: httpx.Client) -> None:
-    from hf_gateway.server.app import ROUTES
+    from hf_gateway.server.application import ROUTES
 
     document = client.get("/openapi.json").json()
     assert document["openapi"] == "3.1.0"
@@ -80,7 +91,7 @@ def test_a_fault_of_the_program_shows_its_id_alone(server: RunningServer, client
     def fail(*_: object) -> None:
         raise RuntimeError("secret words")
 
-    server.state.chains.find = fail  # type: ignore[method-assign]
+    server.state.chains.find = fail  # type: ignore[method-assign, assignment]
     answer = client.post("/v1/embeddings", json={"input": "x"})
     assert answer.status_code == 500
     assert "secret words" not in answer.text
@@ -102,6 +113,15 @@ def test_a_server_without_any_configuration_serves_the_model_in_this_process() -
     with ServerProcess(None) as process, process.client() as client:
         (found,) = client.get("/v1/models").json()["data"]
         assert (found["id"], found["model"]) == ("default", "sentence-transformers/all-MiniLM-L6-v2")
+
+
+@pytest.mark.parametrize("first", ["", "import hf_gateway.server.application, hf_gateway.server.process"])
+def test_any_asgi_server_finds_the_application_whatever_was_imported_before(first: str) -> None:
+    Path("hf-gateway.toml").write_text(HASH_CHAIN, encoding="utf-8")
+    run = subprocess.run(
+        [sys.executable, "-c", f"{first}\n{FOUND_BY_UVICORN}"], capture_output=True, text=True, check=False
+    )
+    assert (run.stdout.split(), run.returncode) == (["True", "['docs']"], 0), run.stderr
 
 
 def test_workers_share_the_port_and_warn_of_models_that_each_loads() -> None:

@@ -20,7 +20,7 @@ from tests.support.route_walk import Request, chain_for, plain_path, requests, w
 from tests.support.server_keys import bearer, make_key
 
 if COLLECTED:
-    from hf_gateway.server.app import ROUTES
+    from hf_gateway.server.application import ROUTES
 
 pytestmark = [pytest.mark.xdist_group("server_side_requests")]
 

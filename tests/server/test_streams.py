@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.server.test_openai_chat import ASK, events_of
-from tests.servers.loopback import HeldStream, stall_stream
+from tests.servers.loopback import HeldStream, Reply, stall_stream
 from tests.servers.openai import FakeOpenAI
 from tests.support.gateway_server import START_S, RunningServer, ServerProcess, chat_chain, gateway_server
 from tests.support.ways import until
@@ -57,6 +57,31 @@ def test_a_silent_stream_sends_pings_between_events(primary: FakeOpenAI, after: 
     assert pings >= 3
     assert whole[-1] == "[DONE]"
     assert all("error" not in event for event in whole[:-1])
+    assert after or "x-hf-gateway-served-by" not in answer.headers, "the ping went first, when no target was sure"
+
+
+STREAMED = {
+    "/v1/chat/completions": {"messages": ASK, "stream": True},
+    "/v1/completions": {"prompt": "count", "stream": True, "echo": True},
+    "/models/chat/pipeline/text-generation": {"inputs": "count", "stream": True},
+    "/api/chat": {"model": "chat", "messages": ASK},
+    "/api/generate": {"model": "chat", "prompt": "count"},
+    "/huggingface/chat": {"messages": ASK},
+}
+
+
+@pytest.mark.parametrize("path", STREAMED)
+def test_the_head_of_a_stream_names_the_target_that_serves(path: str, primary: FakeOpenAI, backup: FakeOpenAI) -> None:
+    primary.always(Reply(503, {"error": {"message": "busy"}}))
+    other = f'{{kind = "openai", url = "{backup.url}", model = "owner/backup"}}'
+    config = chat_chain(primary.url, backup.url).replace(f'"openai:{backup.url}"', other)
+    with gateway_server(config) as server, server.client() as client:
+        answer = client.post(path, json=STREAMED[path])
+        primary.recover()
+        first = client.post(path, json=STREAMED[path], headers={"x-hf-gateway-target": "0"})
+    assert answer.status_code == first.status_code == 200
+    names = [each.headers["x-hf-gateway-served-by"] for each in (first, answer)]
+    assert names == ["openai:owner/model", "openai:owner/backup"]
 
 
 @pytest.mark.parametrize(("stream", "after"), [(True, 0), (True, 2), (False, 0), (False, 2)])

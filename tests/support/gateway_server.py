@@ -44,7 +44,7 @@ def gateway_server(config: str = HASH_CHAIN, *, folder: Path | None = None, **se
     config: the text of hf-gateway.toml, written into `folder`, by default the working folder; settings: as flags would
     give them.
     """
-    from hf_gateway.server.app import build_state
+    from hf_gateway.server.application import build_state
     from hf_gateway.settings.server import ServerSettings
 
     path = (folder or Path.cwd()) / "hf-gateway.toml"
@@ -57,7 +57,7 @@ def gateway_server(config: str = HASH_CHAIN, *, folder: Path | None = None, **se
 @contextmanager
 def serving(state: "ServerState") -> Iterator[RunningServer]:
     """Serve a state in a thread."""
-    from hf_gateway.server.app import app_of
+    from hf_gateway.server.application import app_of
     from hf_gateway.server.process import GatewayServer, bound_socket, shown_address, uvicorn_config
 
     listening = bound_socket("127.0.0.1", 0)

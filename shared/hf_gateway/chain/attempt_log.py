@@ -19,6 +19,8 @@ class AttemptLog:
     """The merged entries, oldest first."""
     first_content: float | None = None
     """When the first content of the last call arrived, in seconds of the chain's clock."""
+    begun: Callable[[str], None] | None = None
+    """Called with the label of the target whose first content is delivered; no other one can take over from then on."""
     watched: Callable[..., None] | None = None
     """Called for every single attempt with candidate, outcome, error, started, seconds, first_content and answer."""
 

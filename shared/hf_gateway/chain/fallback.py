@@ -261,6 +261,8 @@ class _Run:
                     if self.attempt_log.first_content is None:
                         self.attempt_log.first_content = pace.last_content
                     if self.deliver:
+                        if not self.delivered and self.attempt_log.begun is not None:
+                            self.attempt_log.begun(label)
                         self.delivered.append(effect.event.text)
                         yield effect
                         pace.content()  # the caller may take its time

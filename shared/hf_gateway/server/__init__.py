@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from hf_gateway.server.app import create_app as create_app
+    from hf_gateway.server.application import create_app as create_app
 
     app: FastAPI
 
@@ -22,13 +22,13 @@ __all__ = ["app", "create_app"]
 
 
 def __getattr__(name: str) -> Any:
-    """Build the application when an ASGI server asks for it."""
+    """Build the application when an ASGI server asks for it: no submodule may be called `app`, which would stand in its place."""
     if name == "create_app":
-        from hf_gateway.server.app import create_app
+        from hf_gateway.server.application import create_app
 
         return create_app
     if name == "app":
-        from hf_gateway.server.app import from_environment
+        from hf_gateway.server.application import from_environment
 
         globals()["app"] = made = from_environment()
         return made

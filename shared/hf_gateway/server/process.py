@@ -18,7 +18,7 @@ import uvicorn
 
 from hf_gateway.errors import ConfigError
 from hf_gateway.server.access.bind import check_bind
-from hf_gateway.server.app import app_of, build_state, enable_watchers
+from hf_gateway.server.application import app_of, build_state, enable_watchers
 from hf_gateway.server.connections import BoundedProtocol, ConnectionBounds, check_connections
 from hf_gateway.server.dispatch.metrics import FOLDER_VARIABLE
 from hf_gateway.server.dispatch.state import ServerState

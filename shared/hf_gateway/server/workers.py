@@ -15,7 +15,7 @@ from uvicorn.supervisors import Multiprocess
 from uvicorn.supervisors.multiprocess import Process
 
 from hf_gateway.errors import GatewayError
-from hf_gateway.server.app import from_environment
+from hf_gateway.server.application import from_environment
 from hf_gateway.server.process import GatewayServer, spare_collector
 from hf_gateway.values.logs import logger
 

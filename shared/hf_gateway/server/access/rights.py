@@ -11,6 +11,8 @@ from hf_gateway.ledger.budget import ALL_CALLS, KEY_BUDGET
 from hf_gateway.server.access.caller import Caller, checked_scopes
 
 MAX_NAME_CHARS = 200
+MAX_LIMIT_COUNT = 2**31 - 1
+"""Maximum of a limit: what every database stores."""
 _LIMITS = ("requests_per_minute", "tokens_per_minute", "parallel")
 
 
@@ -57,8 +59,8 @@ class KeyRights:
                 _check_text("chains", chain)
         for limit in _LIMITS:
             value = getattr(self, limit)
-            if value is not None and not 0 < value < 2**31:
-                raise ConfigError(f"{limit} is a number above 0, not {value}")
+            if value is not None and not 0 < value <= MAX_LIMIT_COUNT:
+                raise ConfigError(f"{limit} is a number from 1 to {MAX_LIMIT_COUNT:,}, not {value:,}")
         if self.expires is not None:
             if self.expires.tzinfo is None:
                 raise ConfigError("expires needs its time zone, such as 2030-01-31T12:00:00Z")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hf_gateway.server.dispatch.routing import Route
     from hf_gateway.server.dispatch.state import ServerState
     from hf_gateway.server.dispatch.streams import StreamSender
+    from hf_gateway.tasks.chat.streams import AsyncChatStream
 
 RawHeaders = list[tuple[bytes, bytes]]
 
@@ -69,8 +70,8 @@ class Stream:
     """What is sent after silence; b"" for nothing."""
     media_type: bytes = b"text/event-stream; charset=utf-8"
     """Type of the stream."""
-    headers: RawHeaders = field(default_factory=list)
-    """More headers; read when the first piece is there, so that they may name the target that serves."""
+    headers: Callable[[], RawHeaders] = list
+    """Returns more headers; called when the first piece is there, so that they may name the target that serves."""
 
     def raw_headers(self) -> RawHeaders:
         """Return all headers but those that every answer has."""
@@ -78,7 +79,7 @@ class Stream:
             (b"content-type", self.media_type),
             (b"cache-control", b"no-cache"),
             (b"x-accel-buffering", b"no"),
-            *self.headers,
+            *self.headers(),
         ]
 
 
@@ -268,6 +269,17 @@ class Call:
         """Return the header that names the targets of a result, and more headers."""
         assert self.chain is not None
         return [(SERVED_BY, header_value(self.chain.served_by(result.served_by))), *more]
+
+    def serving_headers(self, stream: "AsyncChatStream") -> Callable[[], RawHeaders]:
+        """Return what makes the headers of a streamed answer: its target, unless a ping has to go first."""
+        chain = self.chain
+        assert chain is not None
+
+        def headers() -> RawHeaders:
+            target = stream.served_by
+            return [] if target is None else [(SERVED_BY, header_value(chain.served_by(target)))]
+
+        return headers
 
     def problem_of(self, error: GatewayError) -> Problem:
         """Return the problem of a gateway's error, without the addresses of targets."""

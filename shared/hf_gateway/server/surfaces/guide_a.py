@@ -173,7 +173,8 @@ async def chat(call: Call) -> Answer | Stream:
     arguments = with_seed(body.arguments(call), body.seed)
     chain = call.find_chain(body.model, "chat")
     if body.stream is not False:
-        return Stream(_events(chain.gateway.astream(body.messages, **arguments)), error_event)
+        stream = chain.gateway.astream(body.messages, **arguments)
+        return Stream(_events(stream), error_event, headers=call.serving_headers(stream))
     result: ChatResult = await chain.gateway.achat(body.messages, **arguments)
     answer = {"text": result.text, "done": True, "model": chain.model}
     return Answer(dumps_numbers(answer), headers=call.served_headers(result))

@@ -224,7 +224,8 @@ async def _generate(call: Call, chain: Chain) -> Answer | Stream:
         if len(prompts) != 1:
             raise Problem(400, "unsupported", "a stream answers one prompt", param="inputs")
         stream = chain.gateway.astream(prompts[0], **with_seed(arguments, parameters.seed))
-        return Stream(_events(stream, prompts[0] if before else ""), _error_event)
+        events = _events(stream, prompts[0] if before else "")
+        return Stream(events, _error_event, headers=call.serving_headers(stream))
     if not prompts:
         return Answer(b"[]")
     results: list[ChatResult] = await several(

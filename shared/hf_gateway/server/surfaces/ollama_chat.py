@@ -225,7 +225,8 @@ async def _answer(
         return Answer(line, media_type=LINES) if streamed else Answer(line)
     if streamed:
         stream = chain.gateway.astream(messages, **arguments)
-        return Stream(writer.lines(stream), error_line, ping=b"", media_type=LINES)
+        headers = call.serving_headers(stream)
+        return Stream(writer.lines(stream), error_line, ping=b"", media_type=LINES, headers=headers)
     return await _whole(call, chain, messages, arguments, writer)
 
 

@@ -230,7 +230,7 @@ async def chat(call: Call) -> Answer | Stream:
         stream = chain.gateway.astream(body.messages, **with_seed(arguments, body.seed))
         writer = ChunkWriter(call, chain)
         pieces = writer.pieces(stream, body.wants_usage, details=body.wants_details)
-        return Stream(pieces, error_event, headers=writer.headers)
+        return Stream(pieces, error_event, headers=call.serving_headers(stream))
     results: list[ChatResult] = await several(
         [chain.gateway.achat(body.messages, **with_seed(arguments, body.seed, index)) for index in range(body.n or 1)]
     )
@@ -337,8 +337,6 @@ class ChunkWriter:
             chain: that answers.
         """
         self._call, self._chain = call, chain
-        self.headers: list[tuple[bytes, bytes]] = []
-        """Headers of the stream."""
         head = dumps_numbers(
             {
                 "id": answer_id(call),

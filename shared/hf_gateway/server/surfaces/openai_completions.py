@@ -80,7 +80,8 @@ async def completions(call: Call) -> Answer | Stream:
     if body.stream:
         stream = chain.gateway.astream(prompts[0], **with_seed(arguments, body.seed))
         before = prompts[0] if body.echo else ""
-        return Stream(_pieces(stream, b"data: " + dumps_numbers(head)[:-1], before, body.wants_usage), error_event)
+        pieces = _pieces(stream, b"data: " + dumps_numbers(head)[:-1], before, body.wants_usage)
+        return Stream(pieces, error_event, headers=call.serving_headers(stream))
     count = body.n or 1
     results: list[ChatResult] = await several(
         [

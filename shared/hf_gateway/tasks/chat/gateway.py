@@ -79,12 +79,16 @@ class ChatGateway(Gateway):
         looks like a short one.
         """
         stream = ChatStream()
-        return stream.begin(self._streamed(self._service.steps(messages, call, stream.set_result)))
+        return stream.begin(
+            self._streamed(self._service.steps(messages, call, stream.set_result, stream.set_served_by))
+        )
 
     def astream(self, messages: str | Iterable[Message] | ChatRequest, **call: Any) -> AsyncChatStream:
         """Like `stream`, without blocking the event loop."""
         stream = AsyncChatStream()
-        return stream.begin(self._astreamed(self._service.steps(messages, call, stream.set_result)))
+        return stream.begin(
+            self._astreamed(self._service.steps(messages, call, stream.set_result, stream.set_served_by))
+        )
 
     def capabilities(self, *, look_up: bool = False) -> Capabilities:
         """Return what is known about the model at the first target; None for what is unknown.

@@ -42,6 +42,7 @@ class ChatService:
         messages: str | Iterable[Message] | ChatRequest,
         call: dict[str, Any],
         ended: Callable[[ChatResult], None] | None = None,
+        begun: Callable[[str], None] | None = None,
     ) -> Steps:
         """Check a request at once, and return the steps that serve it.
 
@@ -49,6 +50,7 @@ class ChatService:
             messages: the conversation; a string is one user message.
             call: the call's own arguments.
             ended: called with the result at the end of a stream.
+            begun: called with the label of the target before the first piece of a stream.
         """
         settings = self._settings
         request = (
@@ -64,13 +66,18 @@ class ChatService:
         return observed_steps(
             self._watch,
             lambda: ChatDetails(whole),
-            lambda attempt_log: self._answer(whole, ended, attempt_log),
+            lambda attempt_log: self._answer(whole, ended, begun, attempt_log),
             ended is not None,
         )
 
     def _answer(
-        self, request: ChatRequest, ended: Callable[[ChatResult], None] | None, attempt_log: AttemptLog
+        self,
+        request: ChatRequest,
+        ended: Callable[[ChatResult], None] | None,
+        begun: Callable[[str], None] | None,
+        attempt_log: AttemptLog,
     ) -> Steps:
+        attempt_log.begun = begun
         started, began = time.perf_counter(), self._chain.clock()
         ((answer, candidate),) = yield from self._chain.serve(request, attempt_log, deliver=ended is not None)
         result = ChatResult(

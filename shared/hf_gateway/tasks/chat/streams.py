@@ -12,6 +12,16 @@ class _StreamResult:
 
     def __init__(self) -> None:
         self._result: ChatResult | None = None
+        self._served_by: str | None = None
+
+    @property
+    def served_by(self) -> str | None:
+        """The target that gives the answer; None before the first piece, until which another one may take over."""
+        return self._served_by
+
+    def set_served_by(self, target: str) -> None:
+        """Store the target."""
+        self._served_by = target
 
     @property
     def result(self) -> ChatResult:
