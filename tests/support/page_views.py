@@ -80,7 +80,9 @@ class Views:
             for width in (WIDE, NARROW):
                 self.page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
                 self.page.set_viewport_size({"width": width, "height": HEIGHT})
-                overflow = self.page.evaluate("document.documentElement.scrollWidth - innerWidth")
+                overflow = self.page.evaluate(
+                    "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+                )
                 assert overflow <= 0, f"{state}, {scheme}, {width}: {overflow} pixels too wide"
                 if AXE.is_file():
                     self._run_axe(f"{state}, {scheme}, {width}")

@@ -15,7 +15,9 @@ const VIEWS = [
   { path: "chat", title: "Chat", View: ChatView },
   { path: "compare", title: "Compare", View: lazy(async () => (await import("./views/compare")).CompareView) },
   { path: "images", title: "Images", View: lazy(async () => (await import("./views/images")).ImagesView) },
+  { path: "models", title: "Models", View: lazy(async () => (await import("./views/models")).ModelsView) },
   { path: "usage", title: "Usage", View: lazy(async () => (await import("./views/usage")).UsageView) },
+  { path: "keys", title: "Keys", View: lazy(async () => (await import("./views/keys")).KeysView) },
 ] as const;
 
 /** The name of a view in the address, which is never sent to the server. */

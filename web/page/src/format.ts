@@ -20,6 +20,13 @@ export function seconds(value: number): string {
   return `${Math.round(value / 86400)} days`;
 }
 
+const MOMENT = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit", timeZone: "UTC" });
+
+/** Return a time in UTC: 30 Nov 2026, 09:55 UTC. */
+export function moment(iso: string): string {
+  return `${MOMENT.format(Date.parse(iso))} UTC`;
+}
+
 const SHORT = new Intl.NumberFormat("en-US", { notation: "compact", maximumSignificantDigits: 3 });
 
 /** Return a number in few characters: 12.3K. */

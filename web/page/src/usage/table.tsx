@@ -7,7 +7,7 @@ export function GroupTable({ report, by, group, only }: { report: Report; by: Gr
   const documents = groups.some((each) => each.documents > 0);
   const images = groups.some((each) => each.images > 0);
   return (
-    <section class="card groups" aria-labelledby="groups">
+    <section class="card sheet groups" aria-labelledby="groups">
       <div class="card-head">
         <h2 id="groups">By {GROUPINGS[by].toLowerCase()}</h2>
         <label class="grouping">

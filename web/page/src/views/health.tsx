@@ -1,6 +1,7 @@
 import { useEffect } from "preact/hooks";
 import { type ApiError, asError, ask, connection } from "../api";
 import { many, seconds, sentence } from "../format";
+import { Fact } from "../parts/fact";
 import { Away, Words } from "../parts/markdown";
 import { Busy, Empty, Failure } from "../parts/notices";
 import { session, type Who } from "../session";
@@ -325,15 +326,6 @@ function Key({ target }: { target: Target }) {
       {target.answers && from !== null && ": "}
       {target.answers && from !== null && <strong class="valid">Valid</strong>}
     </span>
-  );
-}
-
-function Fact({ name, tone, children }: { name: string; tone?: "bad" | "warn" | undefined; children: preact.ComponentChildren }) {
-  return (
-    <div class={tone}>
-      <dt>{name}</dt>
-      <dd>{children}</dd>
-    </div>
   );
 }
 

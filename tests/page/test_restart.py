@@ -1,0 +1,52 @@
+"""A server that is restarted while views of its administration are open: each says so, and goes on without signing in again."""
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.databases import a_ledger
+from tests.support.gateway_server import HASH_CHAIN, ServerProcess
+from tests.support.page_views import Views
+from tests.support.server_keys import make_key
+
+Open = Callable[[str], Views]
+
+
+@pytest.mark.complaints("status of 401", "ERR_CONNECTION", "ERR_EMPTY_RESPONSE", "Failed to fetch")
+def test_usage_keys_and_models_go_on_after_a_restart(open_page: Open, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    with a_ledger("sqlite", tmp_path) as database:
+        key = make_key(database)
+        config = f'{HASH_CHAIN}[server]\ndatabase = "{database}"\n'
+        environment = {"HF_HUB_OFFLINE": "1"}
+        with ServerProcess(config, "--port", port, environment=environment) as first:
+            views = open_page(first.url)
+            views.sign_in(key)
+            for view, words in (
+                ("Usage", "No calls yet"),
+                ("Keys", "You are signed in with it"),
+                ("Models", "hash:64"),
+            ):
+                views.show(view)
+                views.text(words)
+        views.button("Search the Hub").click()
+        views.text("The server does not answer.")
+        views.text("The Hub was not searched")
+        views.check("models, offline")
+        views.show("Keys")
+        views.text("The keys could not be listed")
+        views.check("keys, offline")
+        views.show("Usage")
+        views.text("The usage could not be summed up")
+        views.check("usage, offline")
+        with ServerProcess(config, "--port", port, environment=environment):
+            views.page.get_by_text("The server does not answer.").wait_for(state="detached")
+            views.text("No calls yet")
+            views.show("Keys")
+            views.text("You are signed in with it")
+            views.show("Models")
+            views.text("hash:64")
