@@ -27,7 +27,7 @@ fast: export PYTHONDONTWRITEBYTECODE :=
 fast: lint
 	$(VENV)/bin/python -m pytest -q -n 2 --dist loadgroup --max-worker-restart 0 -m "not slow" $(FAST:%=tests/%) tests/project/test_floors.py
 
-setup: $(VENV)/.ready $(INFINITY)/.ready $(OLAH)/.ready $(SCHEMATHESIS)/.ready $(HUB1)/.ready $(NPM:%=build/npm/%/.ready)
+setup: $(VENV)/.ready $(INFINITY)/.ready $(OLAH)/.ready $(SCHEMATHESIS)/.ready $(HUB1)/.ready $(NPM:%=build/npm/%/.ready) build/browser-runtime/.ready
 
 # The page of web/page into the package, where its built files lie: users need no Node.
 page: $(VENV)/.ready build/npm/web/page/.ready
@@ -122,6 +122,12 @@ $(SCHEMATHESIS)/.ready: tests/server/schemathesis-requirements.txt
 build/npm/%/.ready: %/package.json %/package-lock.json %/.npmrc
 	rm -rf $(@D) && mkdir -p $(@D) && cp $^ $(@D)
 	if command -v npm >/dev/null; then cd $(@D) && npm ci; else echo "npm is not installed: $* is not checked"; fi
+	touch $@
+
+# What runs models in a browser, as users fetch it: HF_GATEWAY_HOME is a folder of which this is a part.
+build/browser-runtime/.ready: shared/hf_gateway/engines/browser_runtime.py $(VENV)/.ready
+	mkdir -p $(@D)
+	if command -v npm >/dev/null; then HF_GATEWAY_HOME=build $(VENV)/bin/hf-gateway browser-runtime; else echo "npm is not installed: models in browsers are not checked"; fi
 	touch $@
 
 $(HUB1)/.ready: Makefile

