@@ -12,6 +12,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "web" / "page"
+CLIENT = ROOT / "web" / "client" / "src"
+"""The TypeScript client, whose part for models in browsers the page uses."""
 BUILT = ROOT / "shared" / "hf_gateway" / "server" / "page"
 WORK = ROOT / "build" / "npm" / "web" / "page"
 """Where `make setup` installs the packages of npm; the source is copied beside them, so that the checkout stays as it is."""
@@ -45,6 +47,9 @@ def build(out: Path) -> None:
             shutil.copytree(path, copied)
         else:
             shutil.copyfile(path, copied)
+    client = WORK.parent / "client" / "src"
+    shutil.rmtree(client, ignore_errors=True)
+    shutil.copytree(CLIENT, client)
     subprocess.run(["npm", "run", "--silent", "build"], cwd=WORK, env={**os.environ, "PAGE_OUT": str(out)}, check=True)
 
 

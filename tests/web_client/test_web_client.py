@@ -95,7 +95,13 @@ def test_the_module_is_small(package: Package) -> None:
 def test_the_package_has_its_files_and_no_dependency(package: Package) -> None:
     with tarfile.open(package.tarball) as archive:
         names = {name.removeprefix("package/") for name in archive.getnames()}
-    assert names == {"README.md", "package.json", "dist/index.js", "dist/index.d.ts", "dist/openapi.d.ts"}
+    modules = (
+        "index",
+        "browser",
+        *(f"browser/{name}" for name in ("embedder", "hybrid", "intents", "space", "worker")),
+    )
+    built = {f"dist/{name}.{kind}" for name in modules for kind in ("js", "d.ts")}
+    assert names == {"README.md", "package.json", "dist/openapi.d.ts", *built}
     folders = {path.name for path in (package.installed / "node_modules").iterdir() if not path.name.startswith(".")}
     assert folders == {"hf-gateway-client"}
     assert "dependencies" not in json.loads((SOURCE / "package.json").read_text("utf-8"))

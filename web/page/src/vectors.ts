@@ -8,7 +8,7 @@ export interface Embedded {
   tokens: number;
 }
 
-interface Asking {
+export interface Asking {
   model: string;
   role: "query" | "document";
   /** The space that the vectors have to be of; a chain that was changed meanwhile refuses instead of answering in another. */

@@ -1,12 +1,13 @@
 import { useEffect, useRef } from "preact/hooks";
 import { type ApiError, answered, asError, isAbort } from "../api";
 import { count, many, seconds } from "../format";
+import { embedInBrowser, forget, type Placed } from "../in-browser";
 import { type Model, ofTask, useModels } from "../models";
 import { Busy, Empty, Failure, Forbidden } from "../parts/notices";
 import { SAMPLE, SAMPLE_QUESTIONS } from "../sample";
 import type { Who } from "../session";
 import { Store, useStore } from "../store";
-import { cosine, embed } from "../vectors";
+import { type Asking, cosine, embed } from "../vectors";
 
 const BATCH_TEXTS = 64;
 const SHOWN_HITS = 5;
@@ -25,10 +26,12 @@ interface State {
   text: string;
   question: string;
   model: string;
+  /** Whether texts are embedded in this browser where it can. */
+  browser: boolean;
   rerank: boolean;
   rerankModel: string;
   working: string | null;
-  embedded: { passages: number; space: string; dimension: number; served: string; seconds: number; tokens: number } | null;
+  embedded: { passages: number; space: string; dimension: number; served: string; why: string; seconds: number; tokens: number } | null;
   hits: Hit[] | null;
   /** The question that the hits are for, which may have been changed since. */
   asked: string;
@@ -41,6 +44,7 @@ const state = new Store<State>({
   text: "",
   question: "",
   model: "",
+  browser: false,
   rerank: false,
   rerankModel: "",
   working: null,
@@ -64,20 +68,26 @@ export function passagesOf(text: string): string[] {
   return [...new Set(parts.filter((part) => part !== ""))];
 }
 
+/** Embed texts where the user wants it. */
+async function place(texts: string[], asked: Asking, signal: AbortSignal): Promise<Placed> {
+  if (state.value.browser) return embedInBrowser(texts, asked, signal, (working) => state.update({ working }));
+  return { ...(await embed(texts, asked, signal)), why: "" };
+}
+
 /** Embed the passages that are new; returns the vectors of all. */
 async function embedPassages(passages: string[], model: string, signal: AbortSignal): Promise<Map<string, Float32Array>> {
   const began = performance.now();
   let known = vectors.get(spaces.get(model) ?? "") ?? new Map<string, Float32Array>();
   const fresh = passages.filter((passage) => !known.has(passage));
   let space = spaces.get(model);
-  let served = state.value.embedded?.served ?? "";
+  let { served, why } = state.value.embedded ?? { served: "", why: "" };
   let tokens = 0;
   for (let start = 0; start < fresh.length; start += BATCH_TEXTS) {
     state.update({ working: fresh.length > BATCH_TEXTS ? `Embedding ${count(start)} of ${many(fresh.length, "passage")} …` : `Embedding ${many(fresh.length, "passage")} …` });
     const batch = fresh.slice(start, start + BATCH_TEXTS);
-    const answer = await embed(batch, { model, role: "document", space }, signal);
+    const answer = await place(batch, { model, role: "document", space }, signal);
     space = answer.space;
-    served = answer.served;
+    ({ served, why } = answer);
     tokens += answer.tokens;
     spaces.set(model, space);
     known = vectors.get(space) ?? new Map<string, Float32Array>();
@@ -90,7 +100,7 @@ async function embedPassages(passages: string[], model: string, signal: AbortSig
   if (fresh.length > 0 || state.value.embedded === null) {
     const dimension = known.values().next().value?.length ?? 0;
     const spent = (performance.now() - began) / 1000;
-    state.update({ embedded: { passages: passages.length, space: space ?? "", dimension, served, seconds: spent, tokens } });
+    state.update({ embedded: { passages: passages.length, space: space ?? "", dimension, served, why, seconds: spent, tokens } });
   }
   return known;
 }
@@ -110,7 +120,7 @@ async function run(model: string, rerankModel: string | null): Promise<void> {
     }
     state.update({ working: "Searching …" });
     const began = performance.now();
-    const asked = await embed([question], { model, role: "query", space: spaces.get(model) }, own.signal);
+    const asked = await place([question], { model, role: "query", space: spaces.get(model) }, own.signal);
     const query = asked.rows[0] ?? new Float32Array();
     let hits = passages
       .map((passage) => ({ text: passage, score: cosine(query, known.get(passage) ?? new Float32Array()) }))
@@ -142,6 +152,7 @@ async function run(model: string, rerankModel: string | null): Promise<void> {
     if (error.status === 412) {
       // The chain answers in another space now: what was embedded before is of no use with it.
       spaces.delete(model);
+      forget(model);
       state.update({ embedded: null });
     }
     state.update({ error: { title: error.status === 412 ? "The model's vector space has changed; search again to embed the passages anew" : "The search failed", error } });
@@ -247,10 +258,15 @@ function Workbench({ embedding, reranking, mayRerank }: { embedding: Model[]; re
           {now.text !== "" && <button type="button" class="quiet" onClick={() => state.update({ text: "", hits: null, embedded: null })}>Clear</button>}
         </div>
         <Chooser label="Embedding model" models={embedding} value={model} onChange={(chosen) => state.update({ model: chosen, hits: null, embedded: null })} />
+        <label class="check">
+          <input type="checkbox" checked={now.browser} onChange={(event) => state.update({ browser: event.currentTarget.checked })} />
+          Embed in this browser
+        </label>
         {now.embedded !== null && (
           <p class="muted embedded">
             {many(now.embedded.passages, "passage")} embedded by {now.embedded.served} in {seconds(now.embedded.seconds)}
             {now.embedded.tokens > 0 && `, ${many(now.embedded.tokens, "token")}`}. Space <code>{now.embedded.space}</code>, {many(now.embedded.dimension, "number")} a vector.
+            {now.embedded.why !== "" && ` Why there: ${now.embedded.why}.`}
           </p>
         )}
       </section>
