@@ -116,6 +116,16 @@ class TestTexts:
         with ClassifyGateway(str(emotions), [local], truncate=True) as gateway:
             assert_same(gateway.classify([LONG])[0], pipeline(LONG, top_k=None, truncation=True, max_length=64))
 
+    @pytest.mark.parametrize("second", ["a dog", LONG], ids=["short", "too long"])
+    def test_in_pairs_have_the_labels_of_transformers_pipeline(
+        self, judgements: Path, local: Target, second: str
+    ) -> None:
+        pipeline = transformers.pipeline("text-classification", model=str(judgements))
+        given = {"text": "the fox is quick", "text_pair": second}
+        with ClassifyGateway(str(judgements), [local], truncate=True) as gateway:
+            (found,) = gateway.classify([("the fox is quick", second)])
+        assert_same(found, pipeline(given, top_k=None, truncation=True, max_length=64))
+
     @pytest.mark.parametrize("form", FORMS)
     def test_that_are_too_long_are_named_with_both_lengths(self, emotions: Path, local: Target, form: str) -> None:
         length = len(transformers.AutoTokenizer.from_pretrained(str(emotions))(LONG)["input_ids"])
@@ -245,7 +255,7 @@ class TestImages:
             monkeypatch.setattr(classifier, "MAX_BATCH_PIXELS", 250)
             engine = gateway.candidates[0].ability.engine()._network  # type: ignore[attr-defined]
             sizes, passed = [], engine._pixels
-            monkeypatch.setattr(engine, "_pixels", lambda batch: sizes.append(len(batch)) or passed(batch))
+            monkeypatch.setattr(engine, "_pixels", lambda batch: sizes.append(len(batch)) or passed(batch))  # type: ignore[func-returns-value]
             parts = gateway.classify(images)
         assert sizes == [2, 2, 1, 1]  # 100 + 110, 120 + 130, 140, 150 pixels
         for found, wanted in zip(parts, whole, strict=True):
@@ -303,11 +313,11 @@ class TestLoading:
 
     def test_a_loaded_model_is_shared_and_described(self, emotions: Path) -> None:
         with ClassifyGateway(str(emotions)) as one, ClassifyGateway(str(emotions)) as other:
-            assert "on this machine" in one.check()[0].report.detail  # type: ignore[union-attr]
+            assert "on this machine" in one.check()[0].report.detail
             one.classify(["a cat"])
             other.classify(["a cat"])
             assert one.candidates[0].ability.engine() is other.candidates[0].ability.engine()  # type: ignore[attr-defined]
-            assert "on cpu by openvino" in one.check()[0].report.detail  # type: ignore[union-attr]
+            assert "on cpu by openvino" in one.check()[0].report.detail
             assert one.candidates[0].context == 64
 
     def test_options_of_the_target_count(self, emotions: Path) -> None:

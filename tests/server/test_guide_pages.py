@@ -10,12 +10,27 @@ from typing import Any
 import pytest
 
 from tests.servers.chat import script
+from tests.servers.labels import FakeToolkit
 from tests.servers.openai import FakeOpenAI
 from tests.support.gateway_server import HASH_CHAIN, RunningServer, chat_chain, gateway_server
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "server.md").read_text(encoding="utf-8")
 SHOWN = re.findall(r"^```bash\n(curl [^\n]*)\n```\n\n```(json|text)\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
 GUIDES = [each for each in SHOWN if re.search(r":8080/(huggingface|functions|api/v1)/", each[0])]
+MORE = """
+[chains.painter]
+task = "image"
+model = "owner/painter"
+targets = ["openai:{}"]
+
+[chains.judge]
+task = "classification"
+model = "owner/judge"
+targets = ["endpoint:{}"]
+
+[server]
+contexts = "contexts"
+"""
 TEMPLATE = re.search(r"^```jinja\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
 
 
@@ -27,7 +42,8 @@ def guide_server() -> Iterator[RunningServer]:
     (folder / "agent_response.md").write_text(TEMPLATE[1], encoding="utf-8")
     with (
         FakeOpenAI(models=None, brain=script("Hello there.")) as fake,
-        gateway_server(HASH_CHAIN + chat_chain(fake.url) + '[server]\ncontexts = "contexts"\n') as server,
+        FakeToolkit("image-classification") as toolkit,
+        gateway_server(HASH_CHAIN + chat_chain(fake.url) + MORE.format(fake.url, toolkit.url)) as server,
     ):
         yield server
 
@@ -41,8 +57,12 @@ def asked(command: str, url: str) -> str:
 
 
 def fields(value: Any) -> Any:
-    """Return the names and types of an answer's fields, and the same of objects in it."""
-    return {name: fields(each) if isinstance(each, dict) else type(each) for name, each in value.items()}
+    """Return the names and types of an answer's fields, of objects and of a list's first one in it, too; of errors the words."""
+    if isinstance(value, list):
+        return [fields(each) for each in value[:1]]
+    if not isinstance(value, dict):
+        return type(value)
+    return {name: each if name == "error" else fields(each) for name, each in value.items()}
 
 
 def value_of(line: str) -> Any:

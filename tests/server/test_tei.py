@@ -277,8 +277,17 @@ class TestPredict:
         assert one.json() == listed.json() == expected[0]
         assert one.headers["x-hf-gateway-served-by"] == "tei:m"
 
-    @pytest.mark.parametrize("inputs", [["a", "b"], [["a", "b"]], [["a"], []], ["a", "b", "c"]])
-    def test_refuses_pairs(self, labels: RunningServer, inputs: object) -> None:
+    @pytest.mark.parametrize("base", ["", "/tei/feel"])
+    def test_labels_pairs_of_texts(self, labels: RunningServer, base: str) -> None:
+        with httpx.Client(base_url=self.target, trust_env=False) as toolkit, labels.client() as client:
+            for inputs in (["a b", "c"], [["a b", "c"]], [["a b", "c"], ["d", "e"], ["a b", "c"]]):
+                expected = toolkit.post("/predict", json={"inputs": inputs})
+                answer = client.post(f"{base}/predict", json={"inputs": inputs})
+                assert answer.json() == expected.json()
+        assert answer.headers["x-compute-characters"] == "10"
+
+    @pytest.mark.parametrize("inputs", [[["a"], []], [[]], ["a", "b", "c"], [["a", "b", "c"]], [["a"], ["b", "c"]]])
+    def test_refuses_other_lists(self, labels: RunningServer, inputs: object) -> None:
         with labels.client() as client:
             answer = client.post("/predict", json={"inputs": inputs})
         assert answer.status_code == 400

@@ -31,6 +31,11 @@ class ClassifyAbility(BatchingAbility):
         if request.images:
             raise Unsupported("does not accept images", target=self.target.label)
 
+    def refuse_pairs(self, request: ClassifyRequest) -> None:
+        """Raise Unsupported for pairs of texts, which this kind does not accept."""
+        if request.seconds:
+            raise Unsupported("does not label pairs of texts; 'tei' and 'local' do", target=self.target.label)
+
     def refuse_labels(self, request: ClassifyRequest, instead: str) -> None:
         """Raise Unsupported for labels of the caller, which this kind does not accept.
 

@@ -42,6 +42,7 @@ class HfClassify(ClassifyAbility):
 
     def classify(self, request: ClassifyRequest) -> Effects:
         """Label one input by the provider that serves the model."""
+        self.refuse_pairs(request)
         self.check_one(request)
         pipeline = pipeline_of(request)
         route = yield from self._routes.choose({PROVIDERS[0]: (pipeline,)}, f"{TITLE} ({pipeline})")

@@ -47,4 +47,4 @@ class LocalClassify(LocalLabelled[ClassifyEngine], ClassifyAbility):
         if len(request.images) > MAX_IMAGES:
             raise BatchTooLarge(f"takes {MAX_IMAGES} images at once", max_texts=MAX_IMAGES)
         width = max(1, len(request.labels))
-        check_size(request.texts, max(1, MAX_TEXTS // width), max(1, MAX_BYTES // width))
+        check_size(request.joined, max(1, MAX_TEXTS // width), max(1, MAX_BYTES // width))

@@ -24,6 +24,7 @@ class OpenAIClassify(ClassifyAbility):
     def classify(self, request: ClassifyRequest) -> Effects:
         """Label each text of a batch."""
         self.refuse_images(request)
+        self.refuse_pairs(request)
         self.refuse_labels(request, "'hf', 'tei' or 'local'")
         self.check_count(request)
         return (yield from self._classify(request.texts))

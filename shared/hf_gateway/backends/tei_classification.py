@@ -12,7 +12,7 @@ from hf_gateway.values.usage import sum_usage
 from hf_gateway.wire import tei
 
 Pair = tuple[str, str]
-"""A text, and the sentence of a label."""
+"""Two texts, such as a text and the sentence of a label."""
 ENVELOPE_BYTES = 4096
 """Reserved for the rest of a body around the pairs."""
 
@@ -30,17 +30,18 @@ class Prediction:
         self._url = url
 
     def of(self, request: ClassifyRequest, info: tei.Info) -> Effects:
-        """Label each text of a batch; returns a `ClassifyAnswer`.
+        """Label each text or pair of a batch; returns a `ClassifyAnswer`.
 
         Args:
-            request: texts.
+            request: texts or pairs.
             info: the server's report.
 
         Raises:
             Unsupported: labels of the caller, and a model without entailment among its labels.
         """
         if not request.labels:
-            return (yield from self._predict(request, [(text,) for text in request.texts], raw_scores=False))
+            given: Sequence[Sequence[str]] = request.pairs or [(text,) for text in request.texts]
+            return (yield from self._predict(request, given, raw_scores=False))
         found, label = entailment(info.labels), self._ability.target.label
         if found is None:
             raise Unsupported(

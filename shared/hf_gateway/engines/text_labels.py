@@ -9,7 +9,7 @@ from hf_gateway.values.labels import ClassifyAnswer, ClassifyRequest, Label, ent
 from hf_gateway.values.usage import Usage
 
 Texts = Sequence[str] | Sequence[tuple[str, str]]
-"""Texts, or pairs of a text and the sentence of a label."""
+"""Texts, or pairs of texts, such as a text and the sentence of a label."""
 
 
 class TextModel(Protocol):
@@ -89,9 +89,9 @@ def scored(labels: Sequence[str], problem_type: str | None, logits: Sequence[flo
 
 
 def _tokenised(model: TextModel, request: ClassifyRequest) -> list[Any]:
-    """Return the tokens of the texts, or of each text with the sentence of each label."""
+    """Return the tokens of the texts or pairs, or of each text with the sentence of each label."""
     sentences: list[str | None] = [*request.hypotheses] or [None]
-    inputs = [_pair(text, sentence) for text in request.texts for sentence in sentences]
+    inputs = request.pairs or [_pair(text, sentence) for text in request.texts for sentence in sentences]
     rows = model.tokens(inputs)
     limit = model.limit
     for index, row in enumerate(rows):

@@ -1,6 +1,7 @@
 """The values of a classification: request, answer of a target, labels with scores."""
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -37,12 +38,14 @@ def template_fault(template: Any) -> str | None:
 
 @dataclass(frozen=True)
 class ClassifyRequest:
-    """Texts or images, and how to label them."""
+    """Texts, pairs of texts or images, and how to label them."""
 
     texts: Sequence[str] = ()
-    """The texts, checked by `of`; empty for images."""
+    """The texts, or the first of each pair, checked by `of`; empty for images."""
+    seconds: Sequence[str] = ()
+    """The second text of each pair, for a model that judges pairs; empty for single texts."""
     images: Sequence[bytes] = field(default=(), repr=False)
-    """The images, checked by `of`; empty for texts."""
+    """The images, checked by `of`; empty for texts and pairs."""
     labels: tuple[str, ...] = ()
     """The labels to choose from (zero-shot classification); empty for the model's own."""
     multi_label: bool = False
@@ -57,7 +60,7 @@ class ClassifyRequest:
     @classmethod
     def of(
         cls,
-        inputs: Iterable[str] | Iterable[bytes],
+        inputs: Iterable[str] | Iterable[tuple[str, str]] | Iterable[bytes],
         *,
         labels: Iterable[str] | None = None,
         multi_label: bool = False,
@@ -68,8 +71,8 @@ class ClassifyRequest:
         """Check a caller's arguments before anything is sent.
 
         Args:
-            inputs: strings, or images as bytes.
-            labels: the labels to choose from, for texts only; None for the model's own.
+            inputs: strings, pairs of strings, or images as bytes.
+            labels: the labels to choose from, for single texts only; None for the model's own.
             multi_label: whether each label is scored by itself.
             hypothesis_template: the sentence to judge, with {} for the label.
             truncate: whether texts that are too long may be truncated.
@@ -90,13 +93,28 @@ class ClassifyRequest:
             if wanted is not None:
                 raise InvalidRequest(f"labels are for texts; an image gets the labels of its model; {CONSEQUENCE}")
             return cls(images=_checked_images(listed), top_k=top_k)
+        if listed and isinstance(listed[0], tuple | list):
+            if wanted is not None:
+                raise InvalidRequest(f"labels are for single texts; a pair gets the labels of its model; {CONSEQUENCE}")
+            firsts, seconds = _checked_pairs(listed)
+            return cls(firsts, seconds, truncate=truncate, top_k=top_k)
         texts = checked_texts(listed, CONSEQUENCE, argument="inputs")
-        return cls(texts, (), wanted or (), multi_label, hypothesis_template, truncate, top_k)
+        return cls(texts, (), (), wanted or (), multi_label, hypothesis_template, truncate, top_k)
 
     @property
-    def inputs(self) -> Sequence[str] | Sequence[bytes]:
-        """The texts or the images."""
-        return self.images or self.texts
+    def inputs(self) -> Sequence[str] | Sequence[tuple[str, str]] | Sequence[bytes]:
+        """The texts, the pairs of texts, or the images."""
+        return self.images or self.pairs or self.texts
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """The pairs of texts; empty for single texts."""
+        return list(zip(self.texts, self.seconds, strict=True)) if self.seconds else []
+
+    @property
+    def joined(self) -> Sequence[str]:
+        """The text of each input, of a pair both, for its size."""
+        return [first + second for first, second in self.pairs] or self.texts
 
     @property
     def hypotheses(self) -> list[str]:
@@ -110,8 +128,16 @@ class ClassifyRequest:
             most = min(limit.max_texts or (count + 1) // 2, count - 1)
             starts = range(0, count, most) if most else ()
             return [dataclasses.replace(self, images=self.images[start : start + most]) for start in starts] or None
-        parts = split_texts(self.texts, limit)
-        return None if parts is None else [dataclasses.replace(self, texts=part) for part in parts]
+        parts = split_texts(self.joined, limit)
+        if parts is None:
+            return None
+        ends = list(itertools.accumulate(map(len, parts)))
+        return [
+            dataclasses.replace(
+                self, texts=self.texts[end - len(part) : end], seconds=self.seconds[end - len(part) : end]
+            )
+            for part, end in zip(parts, ends, strict=True)
+        ]
 
 
 def _checked_labels(labels: Iterable[str]) -> tuple[str, ...]:
@@ -133,6 +159,16 @@ def labels_fault(labels: Sequence[Any]) -> str | None:
             return f"the label {label[:80]!r} is given twice"
         seen.add(label)
     return None
+
+
+def _checked_pairs(pairs: Sequence[Any]) -> tuple[list[str], list[str]]:
+    for index, pair in enumerate(pairs):
+        place = f"input {index} of {len(pairs)}"
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise InvalidRequest(f"{place} is not a pair of texts, and others are; {CONSEQUENCE}")
+        if fault := next(filter(None, map(text_fault, pair)), None):
+            raise InvalidRequest(f"a text of {place} {fault}; {CONSEQUENCE}")
+    return [first for first, _ in pairs], [second for _, second in pairs]
 
 
 def _checked_images(images: Sequence[Any]) -> list[bytes]:

@@ -50,6 +50,10 @@ class TestInput:
                 "input 0 of 1 (21 bytes) is not an image of the type PNG, JPEG, WebP or GIF",
             ),
             ([png("a"), b""], {}, "input 1 of 2 (0 bytes) is not an image"),
+            ([("a", "b"), "c"], {}, "input 1 of 2 is not a pair of texts"),
+            ([("a", "b", "c")], {}, "input 0 of 1 is not a pair of texts"),
+            ([("a", "b"), ("c", "")], {}, "a text of input 1 of 2 is empty"),
+            ([("a", "b")], {"labels": ["cat"]}, "labels are for single texts"),
             ([png("a")], {"labels": ["cat", "dog"]}, "labels are for texts"),
             (["a"], {"labels": []}, "labels is empty"),
             (["a"], {"labels": "cat,dog"}, "labels is one str"),
@@ -96,7 +100,7 @@ class TestInput:
     def test_of_any_iterable_and_buffer_counts(self, make: Make) -> None:
         with tei() as server:
             assert len(make([f"tei:{server.url}"])(text for text in ("a", "b"))) == 2
-        kinds = [JPEG, bytearray(WEBP), memoryview(GIF)]
+        kinds: list[Any] = [JPEG, bytearray(WEBP), memoryview(GIF)]
         assert ClassifyRequest.of(kinds).images == [JPEG, WEBP, GIF]
         assert "PNG" not in repr(ClassifyRequest.of([png("a")]))
 
@@ -174,6 +178,24 @@ class TestScoresOfGivenLabels:
         assert entailment(("contradiction", "entailment")) == (1, 0)
         assert entailment(LABELS) is None
         assert entailment(("entailment",)) is None
+
+
+class TestPairs:
+    def test_are_sent_once_in_parts_and_answered_in_order(self, make: Make) -> None:
+        inputs = [(f"text {number % 50}", "another") for number in range(60)]
+        with tei(max_client_batch_size=20) as server:
+            result = make([f"tei:{server.url}"])(inputs)
+            sent = [pair for request in server.requests[1:] for pair in request.json["inputs"]]
+        assert sent == [list(pair) for pair in inputs[:50]]
+        assert all(same(labels, expected("\n".join(pair))) for pair, labels in zip(inputs, result, strict=True))
+        assert result.usage.documents == 50
+
+    def test_go_to_a_target_that_labels_them(self, make: Make) -> None:
+        with FakeOpenAI(models=None) as other, tei() as server:
+            result = make([f"openai:{other.url}", f"tei:{server.url}"])([("one", "two")])
+            assert other.requests == []
+        assert result.attempts[0].error is not None
+        assert "does not label pairs" in result.attempts[0].error
 
 
 class TestBatches:
@@ -400,7 +422,7 @@ def test_check_and_status(primary: FakeOpenAI) -> None:
         gateway = ClassifyGateway(MODEL, [f"tei:{server.url}", *chain(primary), f"openai:{dead_url()}"])
         checked = gateway.check()
         assert [each.answers for each in checked] == [True, True, False]
-        assert "3 labels" in checked[0].report.detail  # type: ignore[union-attr]
+        assert "3 labels" in checked[0].report.detail
         assert [each.breaker for each in gateway.status()] == ["closed"] * 3
 
 

@@ -155,7 +155,7 @@ class PredictBody(Tolerant):
     """The body of POST /predict."""
 
     inputs: str | list[str] | list[list[str]]
-    """A text, or several as lists of one text each. Pairs of texts are refused."""
+    """A text or a pair of texts, or lists of one text or a pair each."""
     truncate: StrictBool | None = None
     """Whether texts that are too long are truncated; by default the chain's setting."""
     raw_scores: StrictBool = False
@@ -244,29 +244,30 @@ async def rerank(call: Call) -> Answer:
 async def predict(call: Call) -> Answer:
     """Label texts."""
     body: PredictBody = call.parsed
-    texts, several = _classified(body.inputs)
-    call.check_count(texts, call.settings.max_texts, "inputs")
+    inputs, several = _classified(body.inputs)
+    call.check_count(inputs, call.settings.max_texts, "inputs")
     if body.raw_scores:
         raise Problem(400, "unsupported", "scores are probabilities here; leave raw_scores out", param="raw_scores")
     chain = call.chain = truncating(call.find_chain(None, "classification"), body.truncate)
-    result: ClassifyResult = await chain.gateway.aclassify(texts)
+    result: ClassifyResult = await chain.gateway.aclassify(inputs)
     found = [labels_of(labels) for labels in result]
-    headers = call.served_headers(result, *compute_headers(result.usage, texts))
+    headers = call.served_headers(result, *compute_headers(result.usage, ["".join(each) for each in inputs]))
     return Answer(dumps_numbers(found if several else found[0]), headers=headers)
 
 
-def _classified(given: str | list[str] | list[list[str]]) -> tuple[list[str], bool]:
-    """Return the texts to label, and whether they are several. A list of two texts is a pair, as at TEI."""
+def _classified(given: str | list[str] | list[list[str]]) -> tuple[list[Any], bool]:
+    """Return the texts or pairs to label, and whether they are several. A list of two texts is a pair, as at TEI."""
     several = isinstance(given, list) and (not given or isinstance(given[0], list))
     inputs: Any = given if several else [[given] if isinstance(given, str) else given]
-    if any(len(each) != 1 for each in inputs):
+    count = len(inputs[0]) if inputs else 1
+    if count not in (1, 2) or any(len(each) != count for each in inputs):
         raise Problem(
             400,
-            "unsupported",
-            "each input is one text; pairs of texts are not labelled here. Several texts are lists of one: [[text], [text]]",
+            "invalid_request",
+            "each input is one text, or each is a pair of texts. Several texts are lists of one: [[text], [text]]",
             param="inputs",
         )
-    return [text for (text,) in inputs], several
+    return [tuple(each) if count == 2 else each[0] for each in inputs], several
 
 
 def labels_of(labels: tuple[Label, ...]) -> list[dict[str, Any]]:

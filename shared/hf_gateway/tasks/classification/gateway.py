@@ -57,7 +57,7 @@ class ClassifyGateway(Gateway):
 
     def classify(
         self,
-        inputs: Iterable[str] | Iterable[bytes],
+        inputs: Iterable[str] | Iterable[tuple[str, str]] | Iterable[bytes],
         labels: Iterable[str] | None = None,
         *,
         multi_label: bool | None = None,
@@ -69,7 +69,8 @@ class ClassifyGateway(Gateway):
         All inputs of one call are classified by the same target. Each argument has the setting of the same name as its default.
 
         Args:
-            inputs: any iterable of strings, or of images as bytes (PNG, JPEG, WebP, GIF); nothing is fetched from addresses.
+            inputs: any iterable of strings, of pairs of strings for a model that judges pairs, or of images as bytes (PNG, JPEG,
+                WebP, GIF); nothing is fetched from addresses.
             labels: the labels to choose from, for texts and a model for zero-shot classification.
             multi_label: whether each of `labels` is scored by itself; otherwise their scores add up to 1.
             hypothesis_template: the sentence that such a model judges, with {} for the label.
@@ -86,7 +87,7 @@ class ClassifyGateway(Gateway):
 
     async def aclassify(
         self,
-        inputs: Iterable[str] | Iterable[bytes],
+        inputs: Iterable[str] | Iterable[tuple[str, str]] | Iterable[bytes],
         labels: Iterable[str] | None = None,
         *,
         multi_label: bool | None = None,
@@ -96,7 +97,7 @@ class ClassifyGateway(Gateway):
         """Like `classify`, without blocking the event loop.
 
         Args:
-            inputs: any iterable of strings, or of images as bytes.
+            inputs: any iterable of strings, of pairs of strings, or of images as bytes.
             labels: the labels to choose from.
             multi_label: whether each of `labels` is scored by itself.
             hypothesis_template: the sentence to judge, with {} for the label.
@@ -108,7 +109,7 @@ class ClassifyGateway(Gateway):
 
     def _request(
         self,
-        inputs: Iterable[str] | Iterable[bytes],
+        inputs: Iterable[str] | Iterable[tuple[str, str]] | Iterable[bytes],
         labels: Iterable[str] | None,
         multi_label: bool | None,
         hypothesis_template: str | None,

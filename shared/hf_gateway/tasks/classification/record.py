@@ -11,7 +11,7 @@ from hf_gateway.values.text import utf8_bytes
 from hf_gateway.values.usage import Usage
 
 SPECIAL_TOKENS = 8
-"""Maximum that a model puts around a text, or around a text and a hypothesis."""
+"""Maximum that a model puts around a text, or around a pair of texts."""
 
 
 class ClassifyDetails(RequestDetails[ClassifyRequest, ClassifyResult]):
@@ -24,9 +24,9 @@ class ClassifyDetails(RequestDetails[ClassifyRequest, ClassifyResult]):
         return {"inputs": len(self.request.inputs)}
 
     def ceiling(self) -> Usage:
-        """Count the images, or the texts' bytes: each text is read once, or once with the sentence of each given label."""
+        """Count the images, or the texts' bytes: each input is read once, or once with the sentence of each given label."""
         texts, hypotheses = self.request.texts, self.request.hypotheses or [""]
-        read = len(hypotheses) * sum(map(utf8_bytes, texts))
+        read = len(hypotheses) * sum(map(utf8_bytes, (*texts, *self.request.seconds)))
         around = len(texts) * sum(utf8_bytes(each) + SPECIAL_TOKENS for each in hypotheses)
         return Usage(read + around, documents=len(texts), images=len(self.request.images))
 
@@ -35,7 +35,10 @@ class ClassifyDetails(RequestDetails[ClassifyRequest, ClassifyResult]):
         request = self.request
         if request.images:
             return {"images": [{"type": image_type(image), "bytes": len(image)} for image in request.images]}
-        return {"texts": list(request.texts), **({"labels": list(request.labels)} if request.labels else {})}
+        return {
+            "texts": list(request.pairs or request.texts),
+            **({"labels": list(request.labels)} if request.labels else {}),
+        }
 
     def answer(self) -> Any:
         """Return the labels and scores of each input, the most likely first."""

@@ -20,6 +20,9 @@ class ClassifyService(TaskService[ClassifyRequest, ClassifyResult]):
         """Classify each different input once."""
         if not request.inputs:
             return None
+        if request.seconds:
+            firsts, seconds = zip(*dict.fromkeys(request.pairs), strict=True)
+            return replace(request, texts=firsts, seconds=seconds)
         return replace(request, texts=list(dict.fromkeys(request.texts)), images=list(dict.fromkeys(request.images)))
 
     def result(
