@@ -1,5 +1,6 @@
 """A server that is restarted while views of its administration are open: each says so, and goes on without signing in again."""
 
+import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,9 @@ Open = Callable[[str], Views]
 
 
 @pytest.mark.complaints("status of 401", "ERR_CONNECTION", "ERR_EMPTY_RESPONSE", "Failed to fetch")
-def test_usage_keys_and_models_go_on_after_a_restart(open_page: Open, tmp_path: Path) -> None:
+def test_usage_keys_and_models_wait_for_a_slow_server_and_go_on_after_a_restart(
+    open_page: Open, tmp_path: Path
+) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -33,10 +36,25 @@ def test_usage_keys_and_models_go_on_after_a_restart(open_page: Open, tmp_path: 
             ):
                 views.show(view)
                 views.text(words)
+            first.signal(signal.SIGSTOP)
+            for view, words in (
+                ("Keys", "Asking for the keys …"),
+                ("Usage", "Asking the ledger …"),
+                ("Compare", "Loading the view …"),
+                ("Models", "Asking for the models …"),
+            ):
+                views.show(view)
+                views.text(words)
+                views.check(f"{view}, loading")
+            first.signal(signal.SIGCONT)
+            views.text("hash:64")
         views.button("Search the Hub").click()
         views.text("The server does not answer.")
         views.text("The Hub was not searched")
         views.check("models, offline")
+        views.show("Images")
+        views.text("This part of the page could not be loaded")
+        views.check("a view that was not loaded, offline")
         views.show("Keys")
         views.text("The keys could not be listed")
         views.check("keys, offline")
@@ -50,3 +68,5 @@ def test_usage_keys_and_models_go_on_after_a_restart(open_page: Open, tmp_path: 
             views.text("You are signed in with it")
             views.show("Models")
             views.text("hash:64")
+            views.show("Images")
+            views.page.get_by_role("heading", name="Images", exact=True).wait_for()

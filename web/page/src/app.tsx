@@ -13,11 +13,11 @@ const VIEWS = [
   { path: "health", title: "Health", View: HealthView },
   { path: "search", title: "Search", View: SearchView },
   { path: "chat", title: "Chat", View: ChatView },
-  { path: "compare", title: "Compare", View: lazy(async () => (await import("./views/compare")).CompareView) },
-  { path: "images", title: "Images", View: lazy(async () => (await import("./views/images")).ImagesView) },
-  { path: "models", title: "Models", View: lazy(async () => (await import("./views/models")).ModelsView) },
-  { path: "usage", title: "Usage", View: lazy(async () => (await import("./views/usage")).UsageView) },
-  { path: "keys", title: "Keys", View: lazy(async () => (await import("./views/keys")).KeysView) },
+  { path: "compare", title: "Compare", View: lazy("Compare", async () => (await import("./views/compare")).CompareView) },
+  { path: "images", title: "Images", View: lazy("Images", async () => (await import("./views/images")).ImagesView) },
+  { path: "models", title: "Models", View: lazy("Models", async () => (await import("./views/models")).ModelsView) },
+  { path: "usage", title: "Usage", View: lazy("Usage", async () => (await import("./views/usage")).UsageView) },
+  { path: "keys", title: "Keys", View: lazy("Keys", async () => (await import("./views/keys")).KeysView) },
 ] as const;
 
 /** The name of a view in the address, which is never sent to the server. */

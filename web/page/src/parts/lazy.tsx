@@ -3,8 +3,8 @@ import { useEffect, useState } from "preact/hooks";
 import { asError, connection, isThere } from "../api";
 import { Busy, Failure } from "./notices";
 
-/** Return a component whose code is loaded when it is shown for the first time, so that the first load has only what it shows. */
-export function lazy<P extends object>(load: () => Promise<ComponentType<P>>): ComponentType<P> {
+/** Return a view of a title whose code is loaded when it is shown for the first time, so that the first load has only what it shows. */
+export function lazy<P extends object>(title: string, load: () => Promise<ComponentType<P>>): ComponentType<P> {
   let found: ComponentType<P> | null = null;
   return function Lazy(props: P) {
     const [error, setError] = useState<unknown>(null);
@@ -39,13 +39,21 @@ export function lazy<P extends object>(load: () => Promise<ComponentType<P>>): C
       const Component = found;
       return <Component {...props} />;
     }
-    if (error === null) return <Busy>Loading the view …</Busy>;
     return (
-      <Failure title="This part of the page could not be loaded" error={asError(new Error("its files did not come; after an update of the server they have other names"))}>
-        <button type="button" onClick={() => location.reload()}>
-          Load the page again
-        </button>
-      </Failure>
+      <>
+        <h1>{title}</h1>
+        {error === null ? <Busy>Loading the view …</Busy> : <NotLoaded />}
+      </>
     );
   };
+}
+
+function NotLoaded() {
+  return (
+    <Failure title="This part of the page could not be loaded" error={asError(new Error("its files did not come; after an update of the server they have other names"))}>
+      <button type="button" onClick={() => location.reload()}>
+        Load the page again
+      </button>
+    </Failure>
+  );
 }

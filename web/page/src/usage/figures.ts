@@ -131,7 +131,7 @@ export const MEASURES = {
   latency: {
     title: "Latency",
     bars: false,
-    write: (value) => seconds(value / 1000),
+    write: (value) => (value === 0 ? "0" : seconds(value / 1000)),
     lines: [
       { title: "p50", tone: "main", of: (figures) => figures.p50_ms },
       { title: "p95", tone: "second", of: (figures) => figures.p95_ms },
