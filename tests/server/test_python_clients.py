@@ -1,6 +1,8 @@
-"""The openai package and LangChain's classes, against a real process: plain, streamed, failing, broken off, aborted."""
+"""The openai package, LangChain's classes and curl, against a real process: plain, streamed, failing, broken off, aborted."""
 
 import contextlib
+import json
+import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -140,4 +142,15 @@ def test_who_leaves_a_stream_stops_the_work(name: str, url: str, fake: FakeOpenA
     stream = CLIENTS[name](url, "chat").streamed()
     assert next(stream) == "One"
     stream.close()
+    assert stall.disconnected.wait(START_S)
+
+
+def test_who_ends_curl_in_a_stream_stops_the_work(url: str, fake: FakeOpenAI) -> None:
+    stall = stall_stream(2)
+    fake.always(stall)
+    body = json.dumps({"model": "chat", "messages": ASK, "stream": True})
+    with subprocess.Popen(["curl", "-sN", f"{url}{PATH}", "-d", body], stdout=subprocess.PIPE, text=True) as curl:
+        assert curl.stdout is not None
+        assert '"One"' in curl.stdout.readline()
+        curl.terminate()
     assert stall.disconnected.wait(START_S)

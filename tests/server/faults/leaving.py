@@ -198,7 +198,7 @@ def main(clients: int = CLIENTS) -> int:
             os.environ |= {"HF_GATEWAY_HOME": f"{name}/home", "HF_HOME": f"{name}/hub", "HF_GATEWAY_CHECK_SPACE": "0"}
             held = disconnects(Path(name), upstream, clients, shared=kept != "one process")
         sys.stdout.write(
-            f"{clients:,} clients left, {kept}: {held[0]} USD and {held[1]} leases are held, 0 connections\n"
+            f"{clients:,} clients left, {kept}: {float(held[0]):g} USD and {held[1]} leases are held, 0 connections\n"
         )
         well = well and held == NOTHING
     with tempfile.TemporaryDirectory() as name, FakeOpenAI(models=None) as upstream, contextlib.chdir(name):
