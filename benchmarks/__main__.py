@@ -24,6 +24,7 @@ BENCHMARKS = {
     "guard": "what the guard of vector spaces adds to a call",
     "observing": "what the ledger, metrics and traces add to a call",
     "server": "what a request over HTTP costs the server, next to a minimal forwarder and LiteLLM's proxy",
+    "usage": "a report of a ledger with 1,000,000 rows",
     "hash": "how well the hash target finds passages, next to BM25",
     "hybrid": "how well dense, sparse and hybrid retrieval find Python's topics, with and without reranking",
 }

@@ -92,7 +92,7 @@ def test_nothing_is_written_for_a_tenant(engine: "sa.Engine") -> None:
 
 def test_tables_about_all_tenants_show_a_tenant_nothing(engine: "sa.Engine") -> None:
     mine = engine_of_tenant(engine, "acme")
-    open_to_tenants = {"llm_observations", "budgets", "budget_spending", "huggingface_models"}
+    open_to_tenants = {"llm_observations", "llm_usage_days", "budgets", "budget_spending", "huggingface_models"}
     for table in metadata.sorted_tables:
         if table.name in open_to_tenants:
             continue

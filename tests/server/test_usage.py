@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from time import process_time
 from typing import Any
 
 import httpx
@@ -15,6 +14,7 @@ from hf_gateway.cli import main
 from tests.support.databases import a_ledger
 from tests.support.gateway_server import RunningServer, gateway_server
 from tests.support.late import COLLECTED
+from tests.support.ledgers import requests_last
 from tests.support.server_keys import bearer, make_key, public_part
 from tests.support.usage_rows import call_rows
 
@@ -51,7 +51,7 @@ def fill(url: str) -> None:
         *call_rows(None, Decimal(900), status="failed", error_class="RateLimited"),
     ]
     with open_ledger(url) as engine, engine.begin() as connection:
-        connection.execute(sa.insert(observations), rows)
+        connection.execute(sa.insert(observations), requests_last(rows))
         connection.execute(sa.insert(losses), [{"id": uuid.uuid4(), "time": NOW, "rows": 3, "reason": "full"}])
 
 
@@ -156,6 +156,10 @@ def asked_of(server: RunningServer, query: str) -> httpx.Response:
     ("query", "param"),
     [
         ("by=target", "by"),
+        ("by=", "by"),
+        ("by=model,", "by"),
+        ("by=day,target", "by"),
+        ("by=day,day", "by"),
         ("by=model&by=day", "by"),
         ("since=yesterday", "since"),
         ("since=1d&until=2d", "since"),
@@ -182,31 +186,26 @@ def test_the_document_describes_the_query(one_url: str) -> None:
     assert all("anyOf" not in each["schema"] for each in found)
 
 
+def test_several_keys_group_together(url: str) -> None:
+    answer = asked(url, "/admin/usage?by=tenant,model", scopes={"admin"})
+    found = {tuple(each["keys"].values()): each["cost_usd"] for each in answer.json()["groups"]}
+    assert list(found)[:3] == [("acme", "m"), ("acme", "old"), ("acme", "unpriced")]
+    assert found["acme", "old"] == "1.000000000000"
+    assert found["acme", "unpriced"] is None
+    assert found[None, "m"] == "900.000000000000"
+    assert answer.json()["by"] == "tenant,model"
+    assert {each["name"] for each in answer.json()["groups"]} == {None}
+    assert answer.json()["of_attempts"] is True
+
+
+def test_a_limit_on_groups_by_day_and_model_keeps_the_last(one_url: str) -> None:
+    answer = asked(one_url, "/admin/usage?by=day,model&limit=1", scopes={"admin"}, tenant="acme").json()
+    assert [each["keys"] for each in answer["groups"]] == [{"day": NOW.date().isoformat(), "model": "unpriced"}]
+    assert answer["left_out"] == 2
+
+
 def test_the_command_has_the_same_sums(one_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["usage", "--ledger", one_url, "--by", "key", "--provider", "novita", "--csv"]) == 0
     assert capsys.readouterr().out.splitlines()[1].startswith("k,5,")
     assert main(["usage", "--ledger", one_url, "--model", "unpriced", "--json"]) == 0
     assert '"cost_usd": null' in capsys.readouterr().out
-
-
-def test_many_rows_are_summed_in_the_database(tmp_path: Path) -> None:
-    """No row is loaded: the time of this process does not grow with them."""
-    with a_ledger("postgresql", tmp_path) as url, open_ledger(url, patience=60.0) as engine:
-        one = call_rows("acme", Decimal("0.001"))[1]
-        with engine.begin() as connection:
-            connection.execute(sa.insert(observations), [one])
-            names = [column.name for column in observations.c]
-            values = {"id": "gen_random_uuid()", "request": "gen_random_uuid()", "model": "'m' || mod(n, 20)"}
-            chosen = ", ".join(values.get(name, name) for name in names)
-            connection.exec_driver_sql(
-                f"INSERT INTO llm_observations ({', '.join(names)}) SELECT {chosen} "
-                "FROM llm_observations CROSS JOIN generate_series(1, 100000) n"
-            )
-        from hf_gateway.ledger.usage import UsageFilter, usage_report
-
-        began = process_time()
-        found = usage_report(engine, "model", UsageFilter(tenant="acme"))
-        spent = process_time() - began
-    assert found.total.attempts == 100_001
-    assert len(found.groups) == 21
-    assert spent < 2.0

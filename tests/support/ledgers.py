@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -101,7 +101,7 @@ def sqlite(tmp_path: Path) -> str:
 @pytest.fixture(params=["sqlite", "postgres"])
 def url(request: pytest.FixtureRequest) -> str:
     """The URL of an empty ledger, of both kinds in turn."""
-    return request.getfixturevalue(request.param)
+    return str(request.getfixturevalue(request.param))
 
 
 @contextmanager
@@ -124,6 +124,11 @@ def rows(url: str, **where: Any) -> list[dict[str, Any]]:
             return [dict(row) for row in connection.execute(query).mappings()]
     finally:
         engine.dispose()
+
+
+def requests_last(found: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows in the order in which they are inserted: with a request's own row, all its rows are added up."""
+    return sorted(found, key=lambda row: row["kind"] == "request")
 
 
 def lost(url: str) -> dict[str, int]:

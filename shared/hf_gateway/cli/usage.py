@@ -12,7 +12,7 @@ from hf_gateway.cli.output import Table, check_text, console, escape_unencodable
 from hf_gateway.errors import ConfigError, GatewayError, visible
 from hf_gateway.ledger import place, waiting_room
 from hf_gateway.ledger.spill import Spill
-from hf_gateway.ledger.times import parse_time
+from hf_gateway.ledger.times import parse_keys, parse_since
 from hf_gateway.tasks.registry import task_names
 from hf_gateway.values.wording import quantity
 
@@ -29,7 +29,9 @@ IMPORT_TIMEOUT_S = 30.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("--by", choices=BY, default="model", help="what to group by (model)")
+    parser.add_argument(
+        "--by", type=_keys, default=("model",), metavar="KEY[,KEY]", help=f"what to group by: {', '.join(BY)} (model)"
+    )
     parser.add_argument(
         "--since",
         metavar="WHEN",
@@ -47,6 +49,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON")
     form.add_argument("--csv", action="store_true", help="print CSV, one line per group")
+
+
+def _keys(text: str) -> tuple[str, ...]:
+    try:
+        return parse_keys(text, BY, "--by")
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(error.message) from None
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -92,7 +101,7 @@ def _usage_filter(arguments: argparse.Namespace) -> "UsageFilter":
 
     now = dt.datetime.now(dt.UTC)
     since, until = (
-        None if text is None else parse_time(text, now, option)
+        None if text is None else parse_since(text, now, option)
         for option, text in (("--since", arguments.since), ("--until", arguments.until))
     )
     if since is not None and until is not None and since >= until:
@@ -180,7 +189,7 @@ def _document(url: str, read: "UsageReport", selected: "UsageFilter", waiting: i
     return {
         "ledger": place.shown_url(url),
         "there": True,
-        "by": read.by,
+        "by": ",".join(read.by),
         "since": selected.since.isoformat() if selected.since else None,
         "until": selected.until.isoformat() if selected.until else None,
         "tenant": selected.tenant,
@@ -188,7 +197,7 @@ def _document(url: str, read: "UsageReport", selected: "UsageFilter", waiting: i
         "model": selected.model,
         "provider": selected.provider,
         "task": selected.task,
-        "groups": [{"name": name, **figures.to_json()} for name, figures in read.groups.items()],
+        "groups": [{**read.group_json(names), **figures.to_json()} for names, figures in read.named.items()],
         "total": read.total.to_json(),
         "lost": dict(read.lost),
         "waiting_bytes": waiting,
@@ -197,33 +206,38 @@ def _document(url: str, read: "UsageReport", selected: "UsageFilter", waiting: i
 
 def _print_csv(read: "UsageReport") -> None:
     lines = [
-        {read.by: visible(name or ""), **figures.to_json(), "errors": _errors(figures)}
-        for name, figures in read.groups.items()
+        {**_cells_of_keys(read.by, names), **figures.to_json(), "errors": _errors(figures)}
+        for names, figures in read.named.items()
     ]
-    names = [read.by, *read.total.to_json()]
     escape_unencodable(sys.stdout)
-    writer = csv.DictWriter(sys.stdout, names, lineterminator="\n")
+    writer = csv.DictWriter(sys.stdout, [*read.by, *read.total.to_json()], lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
 
 
+def _cells_of_keys(by: Sequence[str], names: Sequence[str | None]) -> dict[str, str]:
+    return {key: visible(name or "") for key, name in zip(by, names, strict=True)}
+
+
 def _print_table(url: str, read: "UsageReport") -> None:
     out = console()
-    out.print(f"\n[bold]{literal(place.shown_url(url))}[/bold], by {read.by}\n")
-    if not read.total.requests and not read.groups:
+    out.print(f"\n[bold]{literal(place.shown_url(url))}[/bold], by {', '.join(read.by)}\n")
+    if not read.total.requests and not read.named:
         out.print("  no calls were recorded in this time\n")
         return
     at_least = ">=" if out.ascii_only else "≥"
     units = [name for name in _UNITS if getattr(read.total, name)]
     titles = (*_TITLES[:_UNITS_AT], *units, *_TITLES[_UNITS_AT:])
-    table = Table((read.by, *titles), right=frozenset(titles), footer=("total", *_cells(read.total, units, at_least)))
-    for name, figures in read.groups.items():
-        table.add(literal(_group_name(name)), *_cells(figures, units, at_least))
+    footer = ("total", *[""] * (len(read.by) - 1), *_cells(read.total, units, at_least))
+    table = Table((*read.by, *titles), right=frozenset(titles), footer=footer)
+    for names, figures in read.named.items():
+        table.add(*(literal(_group_name(name)) for name in names), *_cells(figures, units, at_least))
     out.print_table(table)
     out.print()
-    for name, figures in read.groups.items():
+    for names, figures in read.named.items():
         if figures.errors:
-            out.print(f"  {literal(_group_name(name))}: [red]{literal(_errors(figures))}[/red]")
+            group = ", ".join(_group_name(name) for name in names)
+            out.print(f"  {literal(group)}: [red]{literal(_errors(figures))}[/red]")
     out.print(f"  {_in_words(read)}\n")
 
 

@@ -24,7 +24,7 @@ def draw(read: "UsageReport", out: "Console") -> None:
         read: the report.
         out: the console.
     """
-    if not read.groups:
+    if not read.named:
         out.print("no calls were recorded in this time")
         return
     parts: tuple[tuple[str, Callable[[Figures], float], Callable[[Figures], str]], ...] = (
@@ -35,8 +35,8 @@ def draw(read: "UsageReport", out: "Console") -> None:
     )
     plain = out.ascii_only
     for title, value, words in parts:
-        out.print(f"\n[bold]{title}[/bold], by {read.by}")
-        lines = [(_name(name, plain=plain), value(each), words(each)) for name, each in read.groups.items()]
+        out.print(f"\n[bold]{title}[/bold], by {', '.join(read.by)}")
+        lines = [(_names(names, plain=plain), value(each), words(each)) for names, each in read.named.items()]
         for line in bars(lines, plain=plain):
             out.print(line, markup=False)
 
@@ -60,6 +60,10 @@ def _bar(part: float, plain: bool) -> str:
     if part > 0:
         eighths = max(1, eighths)
     return ("█" * (eighths // 8) + _EIGHTHS[eighths % 8]).rstrip() or "·"
+
+
+def _names(names: Sequence[str | None], *, plain: bool) -> str:
+    return ", ".join(_name(name, plain=plain) for name in names)
 
 
 def _name(name: str | None, *, plain: bool) -> str:

@@ -17,13 +17,13 @@ from sqlalchemy.dialects import sqlite
 from hf_gateway.errors import ConfigError
 from hf_gateway.ledger.place import database_words as database_words
 from hf_gateway.ledger.place import shown_url
-from hf_gateway.ledger.tables import observations, tenant_roles
+from hf_gateway.ledger.tables import observations, tenant_roles, usage_days
 from hf_gateway.storage.sqlite import gate, set_wal_mode
 from hf_gateway.values.logs import logger
 
 log = logger(__name__)
 
-HEAD = "0004"
+HEAD = "0005"
 """Revision of the tables that this code uses."""
 VERSION_TABLE = "hf_gateway_version"
 """Not Alembic's default name: the database may belong to another program too."""
@@ -215,6 +215,8 @@ def upgrade(engine: sa.Engine) -> bool:
     config.set_main_option("script_location", "hf_gateway.ledger:migrations")
     with engine.begin() as connection:
         if connection.dialect.name == "postgresql":
+            # Adding up the rows of a large ledger takes longer than any other statement.
+            connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK_ID})")
         # SQLite's transaction holds the write lock already, so a second process sees the tables of the first.
         if _revision(connection) != HEAD:
@@ -267,7 +269,7 @@ def grant(url: str, role: str, tenant: str) -> None:
                 f"{role} has no access to the schema {schema}, and this user may not grant it; its owner can: "
                 f"GRANT USAGE ON SCHEMA {quoted_schema} TO {quoted}"
             )
-        for table in (observations.name, tenant_roles.name, VERSION_TABLE):
+        for table in (observations.name, usage_days.name, tenant_roles.name, VERSION_TABLE):
             connection.exec_driver_sql(f"GRANT SELECT ON {table} TO {quoted}")
         known = connection.execute(
             sa.select(tenant_roles).where(tenant_roles.c.role == role, tenant_roles.c.tenant == tenant)

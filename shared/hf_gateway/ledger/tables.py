@@ -33,6 +33,7 @@ from sqlalchemy import (
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from hf_gateway.ledger.columns import COLUMNS, LedgerColumn
+from hf_gateway.ledger.latency_buckets import BUCKETS
 
 DIGITS = 12
 """Decimals of a dollar that are stored: a millionth of what a million tokens cost, for one token."""
@@ -160,6 +161,38 @@ losses = Table(
     Column("reason", Text, nullable=False),
 )
 """Number of requests that could not be recorded: nothing is dropped without a row here."""
+
+usage_days = Table(
+    "llm_usage_days",
+    metadata,
+    Column("id", Text, primary_key=True),  # made of the columns up to `error_class`
+    Column("day", Date, nullable=False),  # in UTC
+    Column("kind", String(8), nullable=False),  # request | attempt
+    *(Column(name, Text) for name in ("tenant", "chain", "caller_key", "task", "model", "provider")),
+    Column("error_class", Text),  # of failed and cancelled ones
+    *(
+        Column(name, Integer, nullable=False)
+        for name in (
+            *("rows", "failed", "cancelled", "sent", "fallbacks", "shared", "cached", "tokens_unknown", "cost_unknown"),
+            # Attempts that are the first of their request at their model, at their provider, and at both together.
+            *("tried_by_model", "tried_by_provider", "tried_by_both"),
+            # Likewise, of attempts after which the request went on to a later target.
+            *("left_by_model", "left_by_provider", "left_by_both"),
+        )
+    ),
+    *(
+        Column(name, BigInteger, nullable=False)
+        for name in ("input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens", "documents", "images")
+    ),
+    Column("seconds", Float, nullable=False),
+    Column("cost_usd", Money, nullable=False),  # of attempts with a known cost
+    Column("latency_min_ms", Float),  # of successes, as all latencies
+    Column("latency_max_ms", Float),
+    *(Column(name, Integer) for name in BUCKETS),  # NULL is none
+    Index("ix_llm_usage_days_day", "day"),
+    Index("ix_llm_usage_days_tenant_day", "tenant", "day"),
+)
+"""Sums of the table of requests by day, which triggers keep; they stay when its rows are pruned."""
 
 tenant_roles = Table(
     "llm_tenant_roles",

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from hf_gateway.errors import ConfigError
 from hf_gateway.ledger.place import database_words, shown_url
 from hf_gateway.ledger.store import AT_BEGIN
-from hf_gateway.ledger.tables import budgets, metadata, models, observations, spending, tenant_roles
+from hf_gateway.ledger.tables import budgets, metadata, models, observations, spending, tenant_roles, usage_days
 from hf_gateway.values.logs import logger
 
 log = logger(__name__)
@@ -19,7 +19,7 @@ log = logger(__name__)
 READER = "hf_gateway_reader"
 """The role of PostgreSQL by which the rows of one tenant are read; it cannot log in."""
 TENANT_SETTING = "hf_gateway.tenant"
-_OF_TENANTS = (observations, budgets, spending)
+_OF_TENANTS = (observations, usage_days, budgets, spending)
 
 
 def engine_of_tenant(engine: sa.Engine, tenant: str) -> sa.Engine:
@@ -113,7 +113,8 @@ def check_reader(engine: sa.Engine) -> None:
         return
     try:
         with engine_of_tenant(engine, "no tenant").connect() as connection:
-            connection.execute(sa.select(observations.c.id).limit(1))
+            for table in (observations, usage_days):
+                connection.execute(sa.select(table.c.id).limit(1))
             return
     except sa.exc.ProgrammingError:
         pass

@@ -1,7 +1,8 @@
-"""Times and durations as people write them. Imports no third-party package."""
+"""Times, durations and keys of reports as people write them. Imports no third-party package."""
 
 import datetime as dt
 import re
+from collections.abc import Collection
 
 from hf_gateway.errors import ConfigError
 
@@ -32,3 +33,39 @@ def parse_time(text: str, now: dt.datetime, option: str) -> dt.datetime:
             f"{option} {text!r} is not a time; write 2026-01-31, '2026-01-31 12:00', today, 7d, 24h or 30m"
         ) from None
     return found
+
+
+def parse_since(text: str, now: dt.datetime, option: str) -> dt.datetime:
+    """Parse a limit of a report: as `parse_time`, and a number of days begins with a whole day (UTC).
+
+    Sums are stored by day: a report over whole days reads no rows.
+
+    Args:
+        text: what was written.
+        now: the current time.
+        option: name of the option, for errors.
+
+    Raises:
+        ConfigError: invalid time.
+    """
+    found = parse_time(text, now, option)
+    return parse_time("today", found, option) if re.fullmatch(r"\d+d", text) else found
+
+
+def parse_keys(text: str, known: Collection[str], option: str) -> tuple[str, ...]:
+    """Parse the keys of a report, such as "day,model".
+
+    Args:
+        text: what was written.
+        known: the keys that there are.
+        option: name of the option, for errors.
+
+    Raises:
+        ConfigError: an unknown key, or one twice.
+    """
+    keys = tuple(part.strip() for part in text.split(","))
+    if len(set(keys)) < len(keys) or not set(keys) <= set(known):
+        raise ConfigError(
+            f"{option} {text!r} is not a list of different keys; write one or several of {', '.join(known)}, such as day,model"
+        )
+    return keys

@@ -5,12 +5,13 @@ figures are of all tenants, so that the scope `admin` is needed. A key for some 
 """
 
 import datetime as dt
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from hf_gateway.errors import ConfigError
-from hf_gateway.ledger.times import parse_time
+from hf_gateway.ledger.times import parse_keys, parse_since
 from hf_gateway.server.dispatch.call import Answer, Call
 from hf_gateway.server.dispatch.routing import Route
 from hf_gateway.server.problems import Problem
@@ -22,9 +23,11 @@ if TYPE_CHECKING:
 
     from hf_gateway.ledger.usage import UsageReport
 
+BY = ("model", "provider", "task", "day", "tenant", "user", "chain", "key")
 MAX_GROUPS_COUNT = 1000
 _NOT_STORED = (b"cache-control", b"no-store")
 
+Parsed = TypeVar("Parsed")
 Name = Annotated[str, Field(min_length=1, max_length=500)]
 When = Annotated[str, Field(min_length=1, max_length=40)]
 
@@ -34,10 +37,10 @@ class UsageQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    by: Literal["model", "provider", "task", "day", "tenant", "user", "chain", "key"] = "model"
-    """What to group by."""
+    by: Annotated[str, Field(min_length=1, max_length=100)] = "model"
+    """What to group by: model, provider, task, day, tenant, user, chain, key, or several of them, such as day,model."""
     since: When = "30d"
-    """First time to include: a date or time (UTC), `today`, or how long ago, such as 7d, 24h, 30m."""
+    """First time to include: a date or time (UTC), `today`, or how long ago, such as 24h, 30m, or 7d: whole days."""
     until: When | None = None
     """First time to exclude; by default none is."""
     tenant: Name | None = None
@@ -51,7 +54,7 @@ class UsageQuery(BaseModel):
     task: Name | None = None
     """Only this task."""
     limit: Annotated[int, Field(ge=1, le=MAX_GROUPS_COUNT)] = 100
-    """How many groups there are at most: of days the last ones, else those with the most attempts."""
+    """How many groups there are at most: by day first the last ones, else those with the most attempts."""
 
 
 class UsageFigures(BaseModel):
@@ -107,7 +110,9 @@ class UsageGroup(UsageFigures):
     """A group and its figures."""
 
     name: str | None
-    """Its day, model, provider and so on; null for rows without one."""
+    """Its day, model, provider and so on; null for rows without one, and where several keys are asked for."""
+    keys: dict[str, str | None]
+    """Its name by each key."""
 
 
 class UsageAnswer(BaseModel):
@@ -142,6 +147,7 @@ async def usage(call: Call) -> Answer:
         call.require_scope("admin")
     asked: UsageQuery = call.parse_query()
     now = dt.datetime.now(dt.UTC)
+    by = _parsed("by", lambda: parse_keys(asked.by, BY, "by"))
     since = _time(asked.since, now, "since")
     until = None if asked.until is None else _time(asked.until, now, "until")
     if until is not None and since >= until:
@@ -165,20 +171,20 @@ async def usage(call: Call) -> Answer:
             task=asked.task,
             chains=caller.chains,
         )
-        return usage_report(engine.execution_options(reading=True), asked.by, selected)
+        return usage_report(engine.execution_options(reading=True), by, selected)
 
     report = await call.read_ledger(work)
-    names = list(report.groups)
-    if asked.by == "day":
+    names = list(report.named)
+    if by[0] == "day":
         kept = set(names[-asked.limit :])
     else:
-        kept = set(sorted(names, key=lambda name: -report.groups[name].attempts)[: asked.limit])
+        kept = set(sorted(names, key=lambda name: -report.named[name].attempts)[: asked.limit])
     found = {
-        "by": asked.by,
+        "by": ",".join(by),
         "since": since.isoformat(),
         "until": until and until.isoformat(),
         "tenant": tenant,
-        "groups": [{"name": name, **report.groups[name].to_json()} for name in names if name in kept],
+        "groups": [{**report.group_json(each), **report.named[each].to_json()} for each in names if each in kept],
         "left_out": len(names) - len(kept),
         "total": report.total.to_json(),
         "of_attempts": report.of_attempts,
@@ -189,8 +195,12 @@ async def usage(call: Call) -> Answer:
 
 
 def _time(text: str, now: dt.datetime, name: str) -> dt.datetime:
+    return _parsed(name, lambda: parse_since(text, now, name))
+
+
+def _parsed(name: str, parse: Callable[[], Parsed]) -> Parsed:
     try:
-        return parse_time(text, now, name)
+        return parse()
     except ConfigError as error:
         raise Problem(400, "invalid_request", error.message, param=name) from None
 

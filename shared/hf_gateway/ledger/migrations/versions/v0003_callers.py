@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 from hf_gateway.ledger.tables import UtcTime
-from hf_gateway.ledger.tenant_reads import READER, TENANT_SETTING, prepare_reader
+from hf_gateway.ledger.tenant_reads import READER, TENANT_SETTING
 
 revision = "0003"
 down_revision = "0002"
@@ -52,7 +52,6 @@ def upgrade() -> None:
             op.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
         for table in _TENANT_TABLES:
             op.execute(_NAMED_TENANT.format(table=table, reader=READER, setting=TENANT_SETTING))
-        prepare_reader(op.get_bind())
 
 
 def downgrade() -> None:
