@@ -87,6 +87,7 @@ def reference() -> Iterator[str]:
     for title, name in (
         ("[keys]", "keys"),
         ('[prices."<model>"]', "price"),
+        ("[ledger]", "ledger"),
         ("[server]", "server"),
         ("[server.open]", "OpenModels"),
         ('[server.jwt."<issuer>"]', "JwtIssuer"),

@@ -103,6 +103,27 @@ def test_an_age_that_is_none_is_refused(age: str, tmp_path: Path) -> None:
     assert main(["db", "prune", f"--older-than={age}", "--database", f"sqlite:///{tmp_path / 'x.sqlite'}"]) == 2
 
 
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (("usage", "--by", "tenant", "--csv"), "globex,2,"),
+        (("budgets", "set", "acme", "--per-day", "1", "--json"), '"tenant": "acme"'),
+        (("budgets", "list", "--json"), '"budgets": []'),
+        (("budgets", "remove", "acme", "--json"), '"removed": 0'),
+        (("models", "list", "--json"), "per-file/model"),
+        (("models", "add", "own/model", "--input", "1", "--json"), "own/model"),
+        (("models", "remove", "nobody/nothing", "--json"), '"removed": []'),
+    ],
+)
+def test_commands_read_the_file_that_the_server_reads(
+    words: tuple[str, ...], answer: str, url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = f'[server]\ndatabase = "{url}"\n[prices."per-file/model"]\ninput = 1\n'
+    Path("served.toml").write_text(text, encoding="utf-8")
+    main([*words, "--config", "served.toml"])
+    assert answer in capsys.readouterr().out
+
+
 def test_commands_use_the_database_of_the_server(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("hf-gateway.toml").write_text(f'[server]\ndatabase = "{url}"\n', encoding="utf-8")
     assert printed(capsys, "prune", "--older-than", "90d", "--dry-run").startswith("4 rows")

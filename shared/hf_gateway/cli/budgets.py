@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         if name == "remove":
             command.add_argument("--period", choices=_PERIODS, help="remove only the budget for this period")
         command.add_argument("--ledger", metavar="URL", help="URL of the ledger's database (HF_GATEWAY_LEDGER)")
+        command.add_argument("--config", metavar="FILE", help="the hf-gateway.toml that the server reads")
         command.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -46,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run a subcommand; return 0 on success, 1 if it failed or found nothing, 2 for wrong usage."""
     check_text({"tenant": getattr(arguments, "tenant", None)})
     out = None if arguments.json else console()
-    with database(arguments.ledger) as engine:
+    with database(arguments.ledger, arguments.config) as engine:
         from hf_gateway.ledger import budgets
 
         if arguments.action == "set":

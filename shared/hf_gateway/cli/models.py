@@ -48,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
         add(command)
         command.add_argument("--ledger", metavar="URL", help="URL of the ledger's database (HF_GATEWAY_LEDGER)")
+        command.add_argument("--config", metavar="FILE", help="the hf-gateway.toml that the server reads")
         command.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -56,19 +57,23 @@ def run(arguments: argparse.Namespace) -> int:
     action = next(each for name, _, _, each in _ACTIONS if name == arguments.action)
     check_text({name: getattr(arguments, name.lstrip("-"), None) for name in ("model", "--provider", "--task")})
     out = None if arguments.json else console()
-    with database(arguments.ledger) as engine:
+    with database(arguments.ledger, arguments.config) as engine:
         return action(engine, arguments, out)
 
 
 @contextlib.contextmanager
-def database(url: str | None) -> Iterator["sa.Engine"]:
+def database(url: str | None, config: str | None = None) -> Iterator["sa.Engine"]:
     """Open the ledger's database, with its tables: at a URL, or the one that the server uses.
+
+    Args:
+        url: the URL.
+        config: the config file; by default the one in force.
 
     Raises:
         ConfigError: invalid URL, or missing package.
         GatewayError: the database cannot be used.
     """
-    found = configured_url(url)
+    found = configured_url(url, config=config)
     from sqlalchemy.exc import SQLAlchemyError
 
     from hf_gateway.ledger.store import open_ledger
@@ -123,7 +128,7 @@ def _list(engine: "sa.Engine", arguments: argparse.Namespace, out: Any) -> int:
     hub_name = None if arguments.task is None else price_checks.task_of(arguments.task)
     found = [
         entry
-        for entry in (*read_file_prices(), *models.entries(engine))
+        for entry in (*read_file_prices(arguments.config), *models.entries(engine))
         if all(word.casefold() in entry.model.casefold() for word in arguments.query)
         and (hub_name is None or price_checks.task_of(entry.task) == hub_name)
         and (arguments.provider is None or entry.provider in providers)

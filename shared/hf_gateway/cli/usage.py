@@ -44,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--provider", help="only this provider")
     parser.add_argument("--task", choices=task_names(), help="only this task")
     parser.add_argument("--ledger", metavar="URL", help="URL of the ledger's database (HF_GATEWAY_LEDGER)")
+    parser.add_argument("--config", metavar="FILE", help="the hf-gateway.toml that the server reads")
     parser.add_argument("--plot", action="store_true", help="draw bars")
     parser.add_argument("--migrate", action="store_true", help="create the ledger's tables or migrate them, and exit")
     form = parser.add_mutually_exclusive_group()
@@ -63,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.plot and (arguments.json or arguments.csv):
         raise ConfigError("--plot is for people; leave --json and --csv out")
     check_text({f"--{name}": getattr(arguments, name) for name in ("tenant", "chain", "model", "provider")})
-    url = configured_url(arguments.ledger)
+    url = configured_url(arguments.ledger, config=arguments.config)
     from sqlalchemy.exc import SQLAlchemyError
 
     selected = _usage_filter(arguments)

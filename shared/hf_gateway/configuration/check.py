@@ -30,6 +30,7 @@ from hf_gateway.settings.config_file import (
 )
 from hf_gateway.settings.env_keys import EnvKeyRules
 from hf_gateway.settings.fields import parse_targets
+from hf_gateway.settings.ledger import ledger_problems
 from hf_gateway.settings.problems import Problem
 from hf_gateway.settings.server import (
     PREFIX,
@@ -131,7 +132,7 @@ def _of_file(
         can_build: whether nothing outside is wrong, which every chain would show again.
     """
     keys = list(keys_problems(file))
-    yield from (*section_problems(file), *keys, *price_problems(file), *server_problems(file))
+    yield from (*section_problems(file), *keys, *price_problems(file), *ledger_problems(file), *server_problems(file))
     chains = file.data.get("chains", {})
     for name in chains if isinstance(chains, dict) else ():
         yield from _of_chain(file, name, rules, path, can_build=can_build and not keys)

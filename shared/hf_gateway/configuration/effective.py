@@ -20,6 +20,8 @@ from hf_gateway.ledger.place import shown_url as shown_database
 from hf_gateway.settings.base import NamedSettings
 from hf_gateway.settings.config_file import key_policy_overrides, open_config
 from hf_gateway.settings.keys import KeysSection
+from hf_gateway.settings.ledger import SECTION as LEDGER
+from hf_gateway.settings.ledger import LedgerSection
 from hf_gateway.settings.server import PREFIX, SECTION, ServerSettings, settings_of_environment
 from hf_gateway.settings.toml_file import ConfigFile
 from hf_gateway.settings.toml_lines import Place
@@ -66,12 +68,14 @@ def effective(path: str | Path | None = None) -> list[Table]:
     key_policy_overrides(path)
     read_file_prices(path)
     chains = dict(configured_chains(path))
+    ledger = LedgerSection.load(path)
     server = ServerSettings.load(path)
     refuse_unknown_chains(server, {name: settings.task for name, settings in chains.items()}, path)
     return [
         *(_of_chain(name, settings, file) for name, settings in chains.items()),
         *_of_keys(file),
         *_of_prices(file),
+        *_of_ledger(ledger, file),
         *_of_server(server, file),
         _of_environment(os.environ),
     ]
@@ -136,6 +140,11 @@ def _of_prices(file: ConfigFile | None) -> Iterator[Table]:
     for model, tables in (file.data if file is not None else {}).get("prices", {}).items():
         for number, table in enumerate(tables if isinstance(tables, list) else [tables]):
             yield _of_names(("prices", model, number) if isinstance(tables, list) else ("prices", model), table, file)
+
+
+def _of_ledger(ledger: LedgerSection, file: ConfigFile | None) -> Iterator[Table]:
+    if values := ledger.model_dump(exclude_none=True):
+        yield _of_names((LEDGER,), values, file)
 
 
 def _of_server(server: ServerSettings, file: ConfigFile | None) -> Iterator[Table]:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, TypeAdapter
 from hf_gateway.ledger.file_prices import PriceSection
 from hf_gateway.settings.introspection import docstrings_under_fields
 from hf_gateway.settings.keys import KeysSection
+from hf_gateway.settings.ledger import LedgerSection
 from hf_gateway.settings.server import ServerSettings
 from hf_gateway.tasks.base import Task
 from hf_gateway.tasks.registry import DEFAULT_TASK, find_task, task_names
@@ -26,19 +27,22 @@ def file_schema() -> dict[str, Any]:
     tasks = [find_task(name) for name in sorted(task_names())]
     definitions: dict[str, Any] = {}
     chains = {task.name: _of_chain(task, definitions) for task in tasks}
-    price, keys, server = (_of_class(kind, definitions) for kind in (PriceSection, KeysSection, ServerSettings))
+    kinds = (PriceSection, KeysSection, LedgerSection, ServerSettings)
+    price, keys, ledger, server = (_of_class(kind, definitions) for kind in kinds)
     definitions |= {f"{name}_chain": written for name, written in chains.items()}
-    definitions |= {"chain": _any_chain(tasks), "price": price, "keys": keys, "server": server, **_target()}
+    definitions |= {"chain": _any_chain(tasks), "price": price, "keys": keys, "ledger": ledger, "server": server}
+    definitions |= _target()
     return {
         "$schema": DIALECT,
         "$id": ID,
         "title": "hf-gateway.toml",
-        "description": "The configuration of hf-gateway: chains, keys, prices, and the server.",
+        "description": "The configuration of hf-gateway: chains, keys, prices, the ledger, and the server.",
         "type": "object",
         "additionalProperties": False,
         "properties": {
             "chains": _table_of("[chains.<name>]: a model, and where it can be had.", _link("chain")),
             "keys": _link("keys"),
+            "ledger": _link("ledger"),
             "prices": _table_of(
                 '[prices."<model>"], or [[prices."<model>"]] for each provider: what calls of a model cost.',
                 {"anyOf": [_link("price"), {"type": "array", "items": _link("price")}]},

@@ -1,9 +1,10 @@
 """Removes old rows of the ledger, in batches, so that calls are written in between.
 
-Spending and budgets are tables of their own: they do not change when rows are removed.
+Spending, budgets and the sums by day are tables of their own: they do not change when rows are removed.
 """
 
 import datetime as dt
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -52,7 +53,7 @@ def count_old(engine: sa.Engine, old: OldRows) -> int:
         )
 
 
-def prune(engine: sa.Engine, old: OldRows, batch: int = BATCH_ROWS) -> int:
+def prune(engine: sa.Engine, old: OldRows, batch: int = BATCH_ROWS, stopped: Callable[[], bool] = lambda: False) -> int:
     """Remove old rows for good, the oldest first, and return how many there were.
 
     Several processes may do it at the same time: on PostgreSQL an advisory lock lets one of them work at a time.
@@ -61,6 +62,7 @@ def prune(engine: sa.Engine, old: OldRows, batch: int = BATCH_ROWS) -> int:
         engine: the database.
         old: which rows.
         batch: rows of one transaction.
+        stopped: asked after each transaction whether to leave the rest.
 
     Raises:
         SQLAlchemyError: the database failed; the batches before that are removed.
@@ -74,6 +76,6 @@ def prune(engine: sa.Engine, old: OldRows, batch: int = BATCH_ROWS) -> int:
                     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_PRUNE_LOCK_ID)))
                 count = connection.execute(sa.delete(table).where(table.c.id.in_(oldest))).rowcount
             removed += count
-            if count < batch:
+            if count < batch or stopped():
                 break
     return removed

@@ -20,6 +20,7 @@ from hf_gateway.server.dispatch.lifecycle import Close, Reloader
 from hf_gateway.server.dispatch.limits import Limits
 from hf_gateway.server.dispatch.middleware import GatewayMiddleware
 from hf_gateway.server.dispatch.origin_guard import check_origin
+from hf_gateway.server.dispatch.retention import Retention
 from hf_gateway.server.dispatch.routing import Route, RouteTable
 from hf_gateway.server.dispatch.state import ServerState
 from hf_gateway.server.dispatch.streams import Receive, Send
@@ -50,6 +51,7 @@ from hf_gateway.server.surfaces import (
     tei,
     usage,
 )
+from hf_gateway.settings.ledger import LedgerSection
 from hf_gateway.settings.server import ServerSettings
 
 ROUTES: tuple[Route, ...] = (
@@ -112,11 +114,17 @@ def build_state(
     authenticator, origins = build_access(settings, database)
     chains, table = ChainTable.build(settings, config), RouteTable(routes)
     state = ServerState(settings, chains, table, database, authenticator, origins, config, flags=flags or {})
+    state.retention = Retention(database, LedgerSection.load(config).keep_days)
     state.limits = Limits(settings.redis, state.metrics, state.notes)
     state.guards.append(check_origin)
     state.reloader = Reloader(state)
     state.on_reload.append(lambda changed: functools.partial(_replace_access, state, *build_access(changed, database)))
+    state.on_reload.append(lambda _: functools.partial(_keep_days, state, LedgerSection.load(config).keep_days))
     return state
+
+
+def _keep_days(state: ServerState, keep_days: int | None) -> None:
+    state.retention.set_days(keep_days)
 
 
 def _replace_access(state: ServerState, authenticator: KeyAuthenticator, origins: OriginRules) -> Close:
@@ -195,7 +203,10 @@ def app_of(state: ServerState) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        pruning = asyncio.create_task(state.retention.run())
         yield
+        pruning.cancel()
+        await asyncio.wait([pruning])
         for chain in state.chains:
             await chain.aclose()
         if state.keeps_ledger:

@@ -51,6 +51,7 @@ FILE_NAME = "hf-gateway.toml"
 EXAMPLES: Mapping[str, str] = {
     "chains": "[chains.docs]",
     "keys": "[keys]",
+    "ledger": "[ledger]",
     "prices": '[prices."org/model"]',
     "server": "[server]",
 }

@@ -13,6 +13,7 @@ from hf_gateway.server.dispatch.call import Answer, Call
 from hf_gateway.server.dispatch.chains import ChainTable
 from hf_gateway.server.dispatch.limits import Limits
 from hf_gateway.server.dispatch.metrics import ServerMetrics
+from hf_gateway.server.dispatch.retention import Retention
 from hf_gateway.server.dispatch.routing import RouteTable
 from hf_gateway.server.dispatch.target_checks import TargetChecks
 from hf_gateway.settings.config_file import router_url
@@ -62,6 +63,8 @@ class ServerState:
     """The limits of callers."""
     reloader: "Reloader" = field(init=False)
     """Reads the configuration again."""
+    retention: Retention = field(init=False)
+    """Removes old rows of the ledger."""
     health: "tuple[ChainTable, float, Sequence[Mapping[str, Any]]] | None" = None
     """What the targets of a table answered when they were last asked, and when that was."""
     target_checks: TargetChecks = field(default_factory=TargetChecks)
