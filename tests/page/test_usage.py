@@ -23,7 +23,7 @@ if COLLECTED:
     import sqlalchemy as sa
 
     from hf_gateway.ledger.store import open_ledger
-    from hf_gateway.ledger.tables import losses, observations
+    from hf_gateway.ledger.tables import losses, observations, usage_days
 
 Open = Callable[[str], Views]
 OLD_DAYS = 60
@@ -249,11 +249,11 @@ def test_a_ledger_that_cannot_be_read(server: RunningServer, open_page: Open) ->
     views.show("Usage")
     views.text("No calls yet")
     with open_ledger(server.state.database.url) as engine, engine.begin() as connection:
-        connection.execute(sa.text(f"ALTER TABLE {observations.name} RENAME TO away"))
+        connection.execute(sa.text(f"ALTER TABLE {usage_days.name} RENAME TO away"))
     views.button("Refresh").click()
     views.text("The usage could not be summed up")
     views.check("usage, failed")
     with open_ledger(server.state.database.url) as engine, engine.begin() as connection:
-        connection.execute(sa.text(f"ALTER TABLE away RENAME TO {observations.name}"))
+        connection.execute(sa.text(f"ALTER TABLE away RENAME TO {usage_days.name}"))
     views.button("Try again").click()
     views.page.get_by_text("The usage could not be summed up").wait_for(state="detached")

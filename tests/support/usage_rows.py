@@ -14,7 +14,7 @@ if COLLECTED:
 
 
 def call_rows(tenant: str | None, cost: Decimal | None, **more: Any) -> list[dict[str, Any]]:
-    """Return the rows of a call: its request, and its one attempt."""
+    """Return the rows of a call: its one attempt, and its request, which comes last."""
     common: dict[str, Any] = {
         "time": datetime.now(UTC),
         "tenant": tenant,
@@ -39,6 +39,6 @@ def call_rows(tenant: str | None, cost: Decimal | None, **more: Any) -> list[dic
             kinds = {sa.Boolean: False, sa.Integer: 0, sa.Float: 0.0}
             needed[column.name] = next((value for kind, value in kinds.items() if isinstance(column.type, kind)), "x")
     return [
-        {**needed, **common, "id": request, "request": request, "kind": "request"},
         {**needed, **common, "id": uuid.uuid4(), "request": request, "kind": "attempt"},
+        {**needed, **common, "id": request, "request": request, "kind": "request"},
     ]
