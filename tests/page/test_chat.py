@@ -187,8 +187,12 @@ def test_an_answer_is_stopped_and_asked_for_again(primary: FakeOpenAI, views: Vi
     assert stall.reached.wait(START_S)
     views.text("One two")
     views.check("chat, answering")
+    views.page.get_by_label("Message").fill("What comes next")
     views.button("Stop").click()
     views.text("You stopped this answer.")
+    # The button that sends stands where the one that stops was, and the same click is none on it.
+    assert views.page.get_by_label("Message").input_value() == "What comes next"
+    assert primary.count("/v1/chat/completions") == 1
     assert stall.disconnected.wait(START_S)
     assert "One two" in answer(views)
     views.check("chat, stopped")
