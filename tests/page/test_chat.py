@@ -21,6 +21,8 @@ from tests.support.page_views import Views, picture_bytes
 from tests.support.tiny import MODEL, PARIS, WEATHER
 
 Open = Callable[[str], Views]
+CHAT = "/v1/chat/completions"
+"""Where faults are put, which what Health asks for must not use up."""
 
 
 @pytest.fixture(autouse=True)
@@ -169,7 +171,7 @@ def test_parameters_the_system_prompt_tools_and_pictures_are_sent(
     views.page.get_by_label("Result of get_weather").fill("rain")
     views.button("Send results").click()
     views.text("It rains.")
-    first, second = (request.json for request in primary.requests if request.path == "/v1/chat/completions")
+    first, second = (request.json for request in primary.requests if request.path == CHAT)
     assert first["messages"][0] == {"role": "system", "content": "Answer in one word."}
     assert (first["temperature"], first["max_tokens"], first["tools"]) == (0.5, 64, [WEATHER])
     kinds = [part["type"] for part in first["messages"][1]["content"]]
@@ -182,7 +184,7 @@ def test_parameters_the_system_prompt_tools_and_pictures_are_sent(
 def test_an_answer_is_stopped_and_asked_for_again(primary: FakeOpenAI, views: Views) -> None:
     stall = stall_stream(4)
     primary.brain = script("One two three four five six.")
-    primary.fail(stall)
+    primary.fail(stall, path=CHAT)
     say(views, "Count")
     assert stall.reached.wait(START_S)
     views.text("One two")
@@ -192,7 +194,7 @@ def test_an_answer_is_stopped_and_asked_for_again(primary: FakeOpenAI, views: Vi
     views.text("You stopped this answer.")
     # The button that sends stands where the one that stops was, and the same click is none on it.
     assert views.page.get_by_label("Message").input_value() == "What comes next"
-    assert primary.count("/v1/chat/completions") == 1
+    assert primary.count(CHAT) == 1
     assert stall.disconnected.wait(START_S)
     assert "One two" in answer(views)
     views.check("chat, stopped")
@@ -203,7 +205,7 @@ def test_an_answer_is_stopped_and_asked_for_again(primary: FakeOpenAI, views: Vi
 
 def test_an_answer_that_breaks_off_keeps_what_came_and_says_why(primary: FakeOpenAI, views: Views) -> None:
     primary.brain = script("One two three four five six.")
-    primary.fail(cut_stream(4))
+    primary.fail(cut_stream(4), path=CHAT)
     say(views, "Count")
     views.text("The answer broke off")
     assert "One two" in answer(views)

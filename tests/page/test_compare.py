@@ -21,6 +21,7 @@ from tests.support.server_keys import make_key
 from tests.support.tiny import MODEL
 
 Open = Callable[[str], Views]
+CHAT = "/v1/chat/completions"
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 LOCAL = "talk · local:tiny-chat"
 PROMPT = "Count to ten"
@@ -159,8 +160,8 @@ def test_a_target_that_dies_while_comparing_is_told_and_the_others_go_on(
     dying, slow = clouds
     dying.brain = slow.brain = script("=One two three four five six.")
     stall = stall_stream(4)
-    slow.fail(stall)
-    dying.fail(cut_stream(4))
+    slow.fail(stall, path=CHAT)
+    dying.fail(cut_stream(4), path=CHAT)
     choose(views, CLOUDS[0], CLOUDS[1])
     compare(views, "Count")
     assert stall.reached.wait(START_S)
@@ -189,7 +190,7 @@ def test_one_is_stopped_and_all_get_the_same_parameters(clouds: tuple[FakeOpenAI
     first.brain = second.brain = script("One two three four five six.")
     stalls = [stall_stream(4), stall_stream(4)]
     for each, stall in zip(clouds, stalls, strict=True):
-        each.fail(stall)
+        each.fail(stall, path=CHAT)
     choose(views, *CLOUDS)
     views.button("Remove model 3").click()
     views.page.get_by_text("System prompt and parameters").click()
