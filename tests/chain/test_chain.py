@@ -61,7 +61,7 @@ class Scripted:
         outcomes = self._outcomes.popleft() if len(self._outcomes) > 1 else self._outcomes[0]
         for outcome in outcomes if isinstance(outcomes, list) else [outcomes]:
             if isinstance(outcome, Piece):
-                yield Emit(outcome)
+                yield Emit((outcome,))
                 continue
             yield Effect(outcome.seconds if isinstance(outcome, Takes) else 0.0)
             ends = outcome.outcome if isinstance(outcome, Takes) else outcome
@@ -69,7 +69,7 @@ class Scripted:
                 raise ends.restated(ends.message, ends.retry_after)
             if not isinstance(ends, Piece):
                 return ends
-            yield Emit(ends)
+            yield Emit((ends,))
         return None
 
     def opened(self, now: float) -> "Scripted":
@@ -361,7 +361,7 @@ def test_a_watcher_is_told_of_each_attempt_when_it_began_how_long_it_took_and_wh
 def test_a_watcher_is_told_of_a_call_that_was_given_up(clock: Clock) -> None:
     request = Request(clock, candidate := Scripted("first", clock, [Piece("Once"), "done"]))
     steps = request.chain.serve(Texts("one"), request.attempt_log, deliver=True)
-    assert next(steps) == Emit(Piece("Once"))
+    assert next(steps) == Emit((Piece("Once"),))
     clock.now += 3.0
     steps.close()
     assert request.watched == [(candidate, "cancelled", None, clock.now - 3.0, 3.0, clock.now - 3.0, None)]

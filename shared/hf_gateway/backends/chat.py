@@ -86,7 +86,8 @@ class ChatAbility(Ability):
                 if builder.has_content or not refuses_stream(failure):
                     raise
                 self._streams.note_whole_answer(request)
-        response = yield from self.ask(encode(dataclasses.replace(request, stream=False)))
+        whole_request = dataclasses.replace(request, stream=False) if request.stream else request
+        response = yield from self.ask(encode(whole_request))
         yield from emit_content(builder, [whole(response)])
         builder.closed = True
 
@@ -132,13 +133,24 @@ class ChatAbility(Ability):
 
 
 def emit_content(builder: AnswerBuilder, events: Iterable[ChatEvent]) -> Generator[Emit, None, None]:
-    """Collect events, and emit those with content.
+    """Collect events, and emit those with content: all at once, also those before an error among them.
 
     Args:
         builder: collects the answer.
-        events: pieces of it.
+        events: pieces of it that arrived together.
+
+    Raises:
+        GatewayError: the one that reading the events raises.
     """
-    for event in events:
-        piece = builder.add(event)
-        if piece.has_content:
-            yield Emit(piece)
+    pieces: list[ChatEvent] = []
+    try:
+        for event in events:
+            piece = builder.add(event)
+            if piece.has_content:
+                pieces.append(piece)
+    except GatewayError:
+        if pieces:
+            yield Emit(tuple(pieces))
+        raise
+    if pieces:
+        yield Emit(tuple(pieces))

@@ -81,4 +81,5 @@ class OpenAIFormChat(ChatAbility):
             stream_usage=self.target.options.get("stream_usage", True),
             dialect=dialect,
         )
-        return dataclasses.replace(message, headers={**message.headers, **self.chat_headers()})
+        more = self.chat_headers()
+        return dataclasses.replace(message, headers={**message.headers, **more}) if more else message

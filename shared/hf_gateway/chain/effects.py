@@ -20,10 +20,10 @@ class Call:
 
 @dataclass(frozen=True)
 class Emit:
-    """Deliver a piece of content to the caller."""
+    """Deliver content to the caller."""
 
-    event: Any
-    """A piece of an answer."""
+    events: tuple[Any, ...]
+    """Pieces of an answer that arrived together, in order; at least one."""
 
 
 @dataclass(frozen=True)

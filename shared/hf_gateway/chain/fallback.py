@@ -1,6 +1,6 @@
 """The fallback chain, without I/O: a generator that yields effects and is resumed with their results.
 
-It yields `Call(effect, timeout, target)`, `Wait(seconds)` and `Emit(event)`; a driver performs them and sends the result back or
+It yields `Call(effect, timeout, target)`, `Wait(seconds)` and `Emit(events)`; a driver performs them and sends the result back or
 throws the `GatewayError` in. What may be done after a failure is declared on the failure's class (`errors.py`); this module holds
 the order: key → breaker → call → decision, and how long each step of a call may take.
 """
@@ -263,7 +263,7 @@ class _Run:
                     if self.deliver:
                         if not self.delivered and self.attempt_log.begun is not None:
                             self.attempt_log.begun(label)
-                        self.delivered.append(effect.event.text)
+                        self.delivered += [event.text for event in effect.events]
                         yield effect
                         pace.content()  # the caller may take its time
                     continue

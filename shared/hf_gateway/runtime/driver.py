@@ -142,7 +142,7 @@ class Driver:
                     return done.value
                 resume, value = steps.send, None
                 if isinstance(step, Emit):
-                    yield step.event
+                    yield from step.events
                     continue
                 try:
                     value = self._step(step, held)
@@ -153,8 +153,10 @@ class Driver:
             if (source := held.take_all()) is not None:
                 source.close()
 
-    async def astream(self, steps: Generator[Any, Any, Any], ended: Callable[[Any], None]) -> AsyncGenerator[Any, None]:
-        """Run a generator, async; yields the events it emits.
+    async def astream(
+        self, steps: Generator[Any, Any, Any], ended: Callable[[Any], None]
+    ) -> AsyncGenerator[tuple[Any, ...], None]:
+        """Run a generator, async; yields the events it emits, those together that arrived together.
 
         Args:
             steps: the generator.
@@ -174,7 +176,7 @@ class Driver:
                     return
                 resume, value = steps.send, None
                 if isinstance(step, Emit):
-                    yield step.event
+                    yield step.events
                     continue
                 try:
                     value = await self._astep(step, held)

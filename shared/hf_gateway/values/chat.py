@@ -209,6 +209,12 @@ class ChatEvent:
     reasoning_field: str | None = None
     """The name under which the server sent the reasoning, so that it is sent back under the same name."""
 
+    def with_text(self, text: str) -> Self:
+        """Return the event with another text, in a tenth of the time of `replace`: a stream has thousands of events."""
+        made = object.__new__(type(self))
+        made.__dict__.update(self.__dict__, text=text)
+        return made
+
     @property
     def has_content(self) -> bool:
         """Whether it contains text, reasoning or a tool call; an event with only a role does not."""
@@ -308,6 +314,10 @@ MAX_ANSWER_CHARACTERS = 10_000_000
 """Maximum of one answer's text, reasoning and tool calls together: several times what any model writes at once."""
 
 
+_FACTS = ("finish_reason", "usage", "model", "provider", "request_id")
+"""Fields of events that the answer has, too; of several values the last."""
+
+
 class AnswerBuilder:
     """Joins events into an answer, and assigns each piece of a tool call its index and id."""
 
@@ -352,11 +362,15 @@ class AnswerBuilder:
         if self._characters > MAX_ANSWER_CHARACTERS:
             raise BadResponse(f"an answer of more than {MAX_ANSWER_CHARACTERS:,} characters; the rest was not read")
         self._text.append(event.text)
-        self._reasoning.append(event.reasoning)
-        self._logprobs.extend(event.logprobs)
-        self.refusal += event.refusal
-        for name in ("finish_reason", "usage", "model", "provider", "request_id"):
-            if (value := getattr(event, name)) is not None:
+        if event.reasoning:
+            self._reasoning.append(event.reasoning)
+        if event.logprobs:
+            self._logprobs.extend(event.logprobs)
+        if event.refusal:
+            self.refusal += event.refusal
+        values = event.__dict__
+        for name in _FACTS:
+            if (value := values[name]) is not None:
                 self._facts[name] = value
         self.has_content = self.has_content or event.has_content
         if not event.tool_calls:

@@ -7,6 +7,7 @@ variant. A name without any of these (`default`, `fast`, a path on the server) m
 
 import re
 from collections.abc import Collection
+from functools import lru_cache
 
 _FAMILIES = (
     "aya|baichuan|bloom|claude|codestral|command|dbrx|deepseek|devstral|dialogpt|ernie|falcon|gemini|gemma|glm|gpt|granite|grok|hermes|"
@@ -20,6 +21,7 @@ _VARIANT = re.compile(
 )
 
 
+@lru_cache(256)
 def contradict(named: str, served: str) -> bool:
     """Return whether two names cannot denote the same model; unknown names contradict nothing.
 

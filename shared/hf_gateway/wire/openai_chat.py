@@ -163,6 +163,7 @@ class OpenAIStreamDecoder:
         self._events = EventStream(target)
         self._said_by = _message_of(headers)
         self._target = target
+        self._plain: ChatEvent | None = None
 
     def feed(self, data: bytes) -> Iterator[ChatEvent]:
         """Decode more bytes; yields events. Raises the error that the stream reports, or BadResponse for an invalid stream."""
@@ -190,6 +191,8 @@ class OpenAIStreamDecoder:
 
     def _message_event(self, event_data: bytes) -> ChatEvent:
         data = parse_event(event_data, self._target)
+        if (plain := self._plain_event(data)) is not None:
+            return plain
         _raise_error(data, self._target)
         choice = _choice(data) or {}
         _raise_error(choice, self._target)  # OpenRouter puts its provider's error there
@@ -197,6 +200,39 @@ class OpenAIStreamDecoder:
         if event.finish_reason is not None:
             self.finished = True
         return event
+
+    def _plain_event(self, data: Mapping[str, Any]) -> ChatEvent | None:
+        """Return the event of a piece of text and nothing else, as nearly all of a stream are; None for any other."""
+        choices = data.get("choices")
+        if type(choices) is not list or len(choices) != 1 or data.get("error") or data.get("usage"):
+            return None
+        choice = choices[0]
+        # No other choice, no end, no log probabilities, no error.
+        if (
+            type(choice) is not dict
+            or not _has_only(choice, ("delta", "object"))
+            or "error" in (data.get("object"), choice.get("object"))
+        ):
+            return None
+        delta = choice.get("delta")
+        # No reasoning, no refusal, no tool call.
+        if type(delta) is not dict or not _has_only(delta, ("content", "role")):
+            return None
+        text, model = delta.get("content"), _string(data.get("model"))
+        if type(text) is not str:
+            return None
+        if self._plain is None or self._plain.model != model:
+            provider, request_id = self._said_by
+            self._plain = ChatEvent(model=model, provider=provider, request_id=request_id)
+        return self._plain.with_text(text)
+
+
+def _has_only(fields: Mapping[str, Any], names: tuple[str, ...]) -> bool:
+    """Return whether all other fields are empty."""
+    for name, value in fields.items():  # noqa: SIM110 - a generator takes twice as long
+        if value and name not in names:
+            return False
+    return True
 
 
 def _message_of(headers: Mapping[str, str]) -> tuple[str | None, str | None]:

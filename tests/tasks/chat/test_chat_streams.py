@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import gc
+import json
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,9 +13,11 @@ import pytest
 from hf_gateway import Gateway, Target, errors
 from hf_gateway.backends import chat as chat_backend
 from hf_gateway.runtime.effects import Opened
+from hf_gateway.tasks.chat.streams import AsyncChatStream
 from tests.servers.chat import Said, script
 from tests.servers.loopback import (
     Loopback,
+    Reply,
     cut_stream,
     end_stream,
     error_in_stream,
@@ -224,6 +227,28 @@ def test_closing_a_stream_closes_the_connection(teller: Loopback) -> None:
     assert stall.disconnected.wait(10)
 
 
+async def test_pieces_that_arrive_together_are_read_together_also_before_an_error(other: FakeOpenAI) -> None:
+    chunks: list[Any] = [{"choices": [{"index": 0, "delta": {"content": word}}]} for word in ("Once", " upon", " a")]
+    events = [*chunks, {"error": {"message": "the engine has died", "code": 500}}]
+    body = b"".join(b"data: %b\n\n" % json.dumps(event).encode() for event in events)
+    other.always(Reply(200, body, {"content-type": "text/event-stream"}))
+    arrived: list[str] = []
+
+    async def read(stream: AsyncChatStream) -> None:
+        async for pieces in stream.together():
+            arrived.append("".join([piece.text for piece in pieces]))  # noqa: PERF401 - what came before the error counts
+
+    async with (
+        Gateway(MODEL, [at(other)], task="chat") as gateway,
+        gateway.astream("Tell me a story") as stream,
+    ):
+        assert (await anext(stream)).text == "Once"
+        with pytest.raises(errors.StreamInterrupted) as caught:
+            await read(stream)
+    assert arrived == [" upon a"]
+    assert caught.value.partial == "Once upon a"
+
+
 def test_a_stream_that_is_simply_dropped_closes_the_connection(teller: Loopback) -> None:
     stall = stall_stream(contents_before(teller, 1))
     teller.always(stall)
@@ -347,8 +372,8 @@ class Endless:
 
 async def test_leaving_closes_the_source_itself_and_does_not_wait_for_the_garbage_collector() -> None:
     for asynchronous in (False, True):
-        endless = Endless()
-        gateway = Gateway(MODEL, ["openai:http://endless"], task="chat", transport=endless)  # type: ignore[arg-type]
+        endless: Any = Endless()
+        gateway = Gateway(MODEL, ["openai:http://endless"], task="chat", transport=endless)
         if asynchronous:
             async with gateway.astream("x") as pieces:
                 assert (await anext(pieces)).text

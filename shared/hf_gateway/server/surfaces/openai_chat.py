@@ -362,16 +362,20 @@ class ChunkWriter:
         with contextlib.ExitStack() as counting:
             meter = counting.enter_context(metered(self._call)) if details else None
             async with stream:
-                async for event in stream:
-                    delta = _delta(event, first)
-                    if not delta:
-                        continue
-                    first = False
-                    if event.logprobs:
-                        logprobs = dumps_numbers({"content": list(event.logprobs), "refusal": None})
-                        yield b'%b%b,"logprobs":%b%b' % (begin, dumps_numbers(delta), logprobs, end)
-                    else:
-                        yield b"%b%b%b" % (begin, dumps_numbers(delta), end)
+                async for events in stream.together():
+                    written: list[bytes] = []
+                    for event in events:
+                        delta = _delta(event, first)
+                        if not delta:
+                            continue
+                        first = False
+                        if event.logprobs:
+                            logprobs = dumps_numbers({"content": list(event.logprobs), "refusal": None})
+                            written.append(b'%b%b,"logprobs":%b%b' % (begin, dumps_numbers(delta), logprobs, end))
+                        else:
+                            written.append(b"%b%b%b" % (begin, dumps_numbers(delta), end))
+                    if written:
+                        yield b"".join(written)
                 result = stream.result
         facts: dict[str, Any] = {"served_by": self._chain.served_by(result.served_by)}
         if meter is not None:

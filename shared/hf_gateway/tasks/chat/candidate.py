@@ -41,4 +41,4 @@ class ChatCandidate(TargetCandidate):
         notes = tuple(map(self._without_key, notes_on(answer, model, streamed=request.stream)))
         for note in notes:
             notice_once(f"{self.label}: {note}")
-        return replace(answer, model=answer.model or model, notes=notes)
+        return answer if answer.model and not notes else replace(answer, model=answer.model or model, notes=notes)

@@ -105,8 +105,8 @@ class ChatGateway(Gateway):
         self._prepare()
         return (yield from self._driver.stream(steps))
 
-    async def _astreamed(self, steps: Steps) -> AsyncGenerator[ChatEvent, None]:
+    async def _astreamed(self, steps: Steps) -> AsyncGenerator[tuple[ChatEvent, ...], None]:
         await self._aprepare()
-        async with contextlib.aclosing(self._driver.astream(steps, lambda _: None)) as events:
-            async for event in events:
-                yield event
+        async with contextlib.aclosing(self._driver.astream(steps, lambda _: None)) as arrivals:
+            async for events in arrivals:
+                yield events

@@ -62,7 +62,7 @@ class ChatService:
             )
         # Only a stream shows early that an answer stalls or was cut, and stops the server when its caller cancels.
         streamed = ended is not None or settings.streaming is not False or len(self._candidates) > 1
-        whole = dataclasses.replace(request, stream=streamed)
+        whole = request if request.stream == streamed else dataclasses.replace(request, stream=streamed)
         return observed_steps(
             self._watch,
             lambda: ChatDetails(whole),
@@ -81,7 +81,7 @@ class ChatService:
         started, began = time.perf_counter(), self._chain.clock()
         ((answer, candidate),) = yield from self._chain.serve(request, attempt_log, deliver=ended is not None)
         result = ChatResult(
-            **{item.name: getattr(answer, item.name) for item in dataclasses.fields(answer)},
+            **vars(answer),
             served_by=candidate.label,
             attempts=tuple(attempt_log.attempts),
             seconds=time.perf_counter() - started,

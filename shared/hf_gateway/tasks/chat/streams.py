@@ -1,6 +1,6 @@
 """The streams that `ChatGateway.stream` and `ChatGateway.astream` return."""
 
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from typing import Any, Self
 
 from hf_gateway.errors import InvalidRequest
@@ -75,11 +75,12 @@ class AsyncChatStream(_StreamResult):
     def __init__(self) -> None:
         """Wait for `begin`."""
         super().__init__()
-        self._events: AsyncGenerator[ChatEvent, None]
+        self._arrivals: AsyncGenerator[tuple[ChatEvent, ...], None]
+        self._arrived: Iterator[ChatEvent] = iter(())
 
-    def begin(self, events: AsyncGenerator[ChatEvent, None]) -> Self:
+    def begin(self, arrivals: AsyncGenerator[tuple[ChatEvent, ...], None]) -> Self:
         """Set the source of the events; no request is sent before the first one is read."""
-        self._events = events
+        self._arrivals = arrivals
         return self
 
     def __aiter__(self) -> Self:
@@ -88,11 +89,22 @@ class AsyncChatStream(_StreamResult):
 
     async def __anext__(self) -> ChatEvent:
         """Wait for the next piece."""
-        return await anext(self._events)
+        for event in self._arrived:
+            return event
+        self._arrived = iter(await anext(self._arrivals))
+        return next(self._arrived)
+
+    async def together(self) -> AsyncIterator[tuple[ChatEvent, ...]]:
+        """Iterate over the pieces, those together that have arrived together."""
+        if rest := tuple(self._arrived):
+            yield rest
+        async for events in self._arrivals:
+            yield events
 
     async def aclose(self) -> None:
         """Stop reading, and close the connection."""
-        await self._events.aclose()
+        self._arrived = iter(())
+        await self._arrivals.aclose()
 
     async def __aenter__(self) -> Self:
         """Use as `async with gateway.astream(...) as stream`."""
