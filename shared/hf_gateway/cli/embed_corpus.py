@@ -34,6 +34,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--id", default="id", metavar="COLUMN", help="the column of the ids (id); without one they are file#row"
     )
     parser.add_argument("--columns", default="", metavar="NAMES", help="columns that are copied, separated by commas")
+    parser.add_argument(
+        "--split",
+        type=int,
+        nargs="?",
+        const=256,
+        metavar="TOKENS",
+        help="cut documents into passages of so many tokens at most (256), with ids of the form doc#n",
+    )
+    parser.add_argument(
+        "--format", choices=["parquet", "arrow", "npy"], default="parquet", help="of the parts (parquet)"
+    )
+    parser.add_argument("--dtype", choices=["float32", "float16"], default="float32", help="of the vectors (float32)")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes, each with the model (1)")
     parser.add_argument("--shard-rows", type=int, default=10_000, metavar="N", help="rows of a part at most (10000)")
     parser.add_argument(
@@ -46,6 +58,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a row that cannot be embedded ends the job (fail), or is named beside the part",
     )
     parser.add_argument("--max-bad", type=int, default=1000, metavar="N", help="rows that are left out at most (1000)")
+    parser.add_argument(
+        "--limit-rps", type=float, metavar="N", help="requests a second that all workers send to a server at most"
+    )
+    parser.add_argument(
+        "--limit-tps", type=float, metavar="N", help="tokens a second that all workers send to a server at most"
+    )
+    parser.add_argument(
+        "--redis", metavar="URL", help="keep the limits in a Redis, also with other jobs; without it they are divided"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -68,8 +89,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _options(arguments: argparse.Namespace) -> dict[str, Any]:
-    names = ("text", "id", "workers", "shard_rows", "shard_bytes", "on_bad_row", "max_bad", "chain", "config")
-    options = {name: getattr(arguments, name) for name in names}
+    names = ["text", "id", "workers", "shard_rows", "shard_bytes", "on_bad_row", "max_bad", "chain", "config"]
+    names += ["split", "dtype", "limit_rps", "limit_tps", "redis"]
+    options = {name: getattr(arguments, name) for name in names} | {"form": arguments.format}
     options["keep"] = [name for name in arguments.columns.split(",") if name]
     return options | {name: value for name in ("model", "targets") if (value := getattr(arguments, name))}
 

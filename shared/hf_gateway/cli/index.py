@@ -9,9 +9,10 @@ from typing import Any
 from hf_gateway.cli.chosen_gateway import gateway_of
 from hf_gateway.cli.documents import SUFFIXES, DocumentReader
 from hf_gateway.cli.output import print_json
-from hf_gateway.cli.splitting import ready_chain, split_documents
+from hf_gateway.cli.splitting import ready_chain
 from hf_gateway.configuration.chains import configured_chains
 from hf_gateway.errors import ConfigError, InvalidRequest, visible
+from hf_gateway.retrieval.splitting import split_documents
 from hf_gateway.runtime.progress_bar import progress_bar
 from hf_gateway.settings.base import NamedSettings
 from hf_gateway.settings.server import ServerSettings

@@ -3,18 +3,19 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from hf_gateway.corpus.inputs import find_files, keep_memory_files, write_given_rows
-from hf_gateway.corpus.job_settings import MAX_BAD_ROWS, JobSettings, OnBadRow
+from hf_gateway.corpus.job_settings import MAX_BAD_ROWS, Dtype, Form, JobSettings, OnBadRow
 from hf_gateway.corpus.local_engine import embed_locally
 from hf_gateway.corpus.part_records import SUCCESS, Totals, open_records, read_records, succeed
 from hf_gateway.corpus.parts import dead_file
+from hf_gateway.corpus.passages import splitting_of
 from hf_gateway.corpus.plan import Plan, keep_plan, make_shards
-from hf_gateway.corpus.worker import gateway_of
+from hf_gateway.corpus.worker import gateway_of, limited_transport
 from hf_gateway.errors import ConfigError, InvalidRequest
 from hf_gateway.storage.files import interprocess_lock
 
@@ -63,6 +64,12 @@ def embed_dataset(
     shard_bytes: int = SHARD_BYTES,
     on_bad_row: OnBadRow = "fail",
     max_bad: int = MAX_BAD_ROWS,
+    split: int | None = None,
+    form: Form = "parquet",
+    dtype: Dtype = "float32",
+    limit_rps: float | None = None,
+    limit_tps: float | None = None,
+    redis: str | None = None,
     chain: str | None = None,
     config: str | None = None,
     on_part: Callable[[CorpusReport], None] | None = None,
@@ -83,6 +90,12 @@ def embed_dataset(
         on_bad_row: what a row means that cannot be embedded by its own fault: "fail" ends the job, "dead-letter" writes its id
             and the error beside the part.
         max_bad: dead letters at most.
+        split: cut documents into passages of so many tokens at most, special tokens included; their ids are `doc#n`.
+        form: the format of the parts: "parquet", "arrow", or "npy" with a file of the other columns beside it.
+        dtype: of the vectors in the parts: "float32" or "float16".
+        limit_rps: requests a second that all workers send to a server at most.
+        limit_tps: tokens a second that all workers send to a server at most.
+        redis: URL of a Redis in which the limits are kept, also with other jobs; without it each worker has its share.
         chain: name of a chain of the config file, whose settings the others override.
         config: path of the config file.
         on_part: called when a part is written.
@@ -107,12 +120,20 @@ def embed_dataset(
         settings=settings,
         on_bad_row=on_bad_row,
         max_bad=max_bad,
+        form=form,
+        dtype=dtype,
+        limit_rps=limit_rps,
+        limit_tps=limit_tps,
+        redis=redis,
+        workers=workers,
     )
     job.check()
     begun = time.monotonic()
     files = find_files(source) if isinstance(source, str | Path) else None
-    with contextlib.closing(gateway_of(chain, config, settings)) as gateway:
+    with contextlib.closing(gateway_of(job, limited_transport(job))) as gateway:
         gateway.lock_index(folder)
+        if split is not None:
+            job = replace(job, split=asdict(splitting_of(gateway, split)))
         space = gateway.space.id
     with interprocess_lock(folder / ".job.lock"):
         files = keep_memory_files(files, folder) if files else write_given_rows(source, folder, job.columns)
@@ -123,10 +144,14 @@ def embed_dataset(
             "keep": list(keep),
             "shard_rows": shard_rows,
             "shard_bytes": shard_bytes,
+            "split": job.split,
+            "form": form,
+            "dtype": dtype,
             "space": space,
         }
         needed = [*job.text_columns, *job.keep]
         plan = keep_plan(folder, facts, files, lambda: make_shards(files, needed, job.id, shard_rows, shard_bytes))
+        job = replace(job, name=f"corpus-{plan.digest[:16]}")
         return _Run(folder, job, plan, begun).finish(workers, on_part)
 
 
@@ -137,7 +162,7 @@ class _Run:
         self._folder, self._job, self._plan, self._begun = folder, job, plan, begun
         for passing in folder.glob(".part-*"):
             passing.unlink(missing_ok=True)
-        self._totals, done = Totals(), read_records(folder)
+        self._totals, done = Totals(), read_records(folder, job.form)
         for result in done.values():
             self._totals.add(result)
         self._resumed = len(done)
@@ -155,7 +180,7 @@ class _Run:
                 if on_part is not None:
                     on_part(self._report(self._plan.shards[result.index].name))
                 self._check_dead()
-        succeed(self._folder, self._plan)
+        succeed(self._folder, self._plan, self._job.form)
         return self._report(None)
 
     def _check_dead(self) -> None:

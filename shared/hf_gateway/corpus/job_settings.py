@@ -3,11 +3,14 @@
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from hf_gateway.corpus.rate_limit import RateLimits
 from hf_gateway.errors import ConfigError
 
 OnBadRow = Literal["fail", "dead-letter"]
+Form = Literal["parquet", "arrow", "npy"]
+Dtype = Literal["float32", "float16"]
 MAX_BAD_ROWS = 1000
 """Dead letters of a job, if nothing else is said: more of them speak for a fault that is not the rows'."""
 
@@ -34,6 +37,22 @@ class JobSettings:
     """What a row means that cannot be embedded by its own fault."""
     max_bad: int = MAX_BAD_ROWS
     """Dead letters at most."""
+    split: Mapping[str, Any] | None = None
+    """The fields of a `Splitting`; None if documents are embedded whole."""
+    form: Form = "parquet"
+    """The format of the parts."""
+    dtype: Dtype = "float32"
+    """Of the vectors in the parts."""
+    limit_rps: float | None = None
+    """Requests a second of all workers, towards each server."""
+    limit_tps: float | None = None
+    """Tokens a second of all workers, towards each server."""
+    redis: str | None = None
+    """URL of the Redis in which the limits are kept; None to divide them."""
+    workers: int = 1
+    """By how many workers limits are divided."""
+    name: str = ""
+    """What the ledger's rows have as the request."""
 
     @property
     def text_columns(self) -> list[str]:
@@ -82,8 +101,13 @@ class JobSettings:
             raise ConfigError(f"the template {self.text!r} names no column")
         if self.id in columns and not self.is_template:
             raise ConfigError(f"the texts and the ids cannot both be the column {self.id!r}")
-        if self.id in self.keep or "vector" in (self.id, *self.keep):
-            raise ConfigError("the columns to keep are others than the ids, and none is named 'vector'")
+        if self.id in self.keep or {"vector", "text_hash"} & {self.id, *self.keep}:
+            raise ConfigError("the columns to keep are others than the ids, and none is named 'vector' or 'text_hash'")
+        if self.form not in get_args(Form) or self.dtype not in get_args(Dtype):
+            raise ConfigError(f"parts are {', '.join(get_args(Form))} of {', '.join(get_args(Dtype))}")
+        RateLimits(self.limit_rps, self.limit_tps)
+        if self.redis is not None and self.limit_rps is None and self.limit_tps is None:
+            raise ConfigError("a Redis is for limits: name requests or tokens a second, too")
         if self.on_bad_row not in ("fail", "dead-letter"):
             raise ConfigError(f"on_bad_row is 'fail' or 'dead-letter', not {self.on_bad_row!r}")
         if self.max_bad < 0:

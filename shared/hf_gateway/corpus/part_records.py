@@ -9,6 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TextIO
 
+from hf_gateway.corpus.job_settings import Form
 from hf_gateway.corpus.parts import part_file
 from hf_gateway.corpus.plan import Plan, keep_names
 from hf_gateway.corpus.shard_embedding import ShardResult
@@ -19,11 +20,12 @@ RECORDS = "parts.jsonl"
 SUCCESS = "_SUCCESS"
 
 
-def read_records(folder: Path) -> dict[int, ShardResult]:
+def read_records(folder: Path, form: Form) -> dict[int, ShardResult]:
     """Return the results of the parts that are recorded and there, by their numbers.
 
     Args:
         folder: of the job.
+        form: of its parts.
     """
     there = {entry.name for entry in os.scandir(folder)}
     found: dict[int, ShardResult] = {}
@@ -33,7 +35,7 @@ def read_records(folder: Path) -> dict[int, ShardResult]:
         for line in lines:
             with contextlib.suppress(ValueError, TypeError):  # a line that a kill has cut
                 record = ShardResult(**json.loads(line))
-                if part_file(f"part-{record.index:06}") in there:
+                if part_file(f"part-{record.index:06}", form) in there:
                     found[record.index] = record
     return found
 
@@ -60,17 +62,18 @@ class PartRecords:
         os.fsync(self._file.fileno())
 
 
-def succeed(folder: Path, plan: Plan) -> None:
+def succeed(folder: Path, plan: Plan, form: Form) -> None:
     """Write `_SUCCESS`, if each part is there and has its rows but for those that are dead.
 
     Args:
         folder: of the job.
         plan: the parts.
+        form: their format.
 
     Raises:
         GatewayError: a part is missing, or rows are.
     """
-    done = read_records(folder)
+    done = read_records(folder, form)
     wrong = [shard for shard in plan.shards if not _is_whole(done.get(shard.index), shard.rows)]
     if wrong:
         raise GatewayError(
@@ -85,7 +88,7 @@ def succeed(folder: Path, plan: Plan) -> None:
         "embedded": totals.rows,
         "dead": totals.dead,
         "vectors": totals.vectors,
-        "parts": [part_file(shard.name) for shard in plan.shards],
+        "parts": [part_file(shard.name, form) for shard in plan.shards],
     }
     write_atomically(folder / SUCCESS, json.dumps(content).encode())
     keep_names(folder)

@@ -1,19 +1,21 @@
 """The files of a part: rows with their vectors, and dead letters beside them."""
 
+import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hf_gateway.corpus.dead_letters import DeadLetter
-from hf_gateway.corpus.job_settings import JobSettings
+from hf_gateway.corpus.job_settings import Form, JobSettings
 from hf_gateway.corpus.plan import keep_names
 from hf_gateway.errors import GatewayError
-from hf_gateway.retrieval.files import arrow
+from hf_gateway.retrieval.files import arrow, numpy
 from hf_gateway.values.vector_space import VectorSpace
 
+HASH_BYTES = 16
 SPACE = "hf_gateway.space"
 """The key of the vector space in the metadata of a part."""
 
@@ -28,13 +30,30 @@ class PartRows:
     """Their Arrow type."""
     vectors: Any
     """(n, dim) float32."""
+    hashes: Sequence[bytes]
+    """Of the text of each row."""
     kept: Any
     """An Arrow table of the other columns."""
 
 
-def part_file(name: str) -> str:
-    """Return the file name of a part."""
-    return f"{name}.parquet"
+def text_hash(text: str) -> bytes:
+    """Return the 16 bytes by which a text is known again."""
+    return hashlib.blake2b(text.encode(), digest_size=HASH_BYTES).digest()
+
+
+def part_file(name: str, form: Form) -> str:
+    """Return the file name of a part.
+
+    Args:
+        name: of the part.
+        form: its format.
+    """
+    return f"{name}.{form}"
+
+
+def rows_file(name: str) -> str:
+    """Return the file name of the rows beside a part of .npy."""
+    return f"{name}.rows.jsonl"
 
 
 def dead_file(name: str) -> str:
@@ -67,22 +86,65 @@ def write_part(
         _write(dead, lambda path: path.write_text("".join(letter.line() for letter in letters), encoding="utf-8"))
     else:
         dead.unlink(missing_ok=True)
-    written = _write(out / part_file(name), lambda path: _write_parquet(path, job, rows, space))
+    if job.form == "npy":
+        _write(out / rows_file(name), lambda path: _write_rows(path, job, rows))
+    written = _write(out / part_file(name, job.form), lambda path: _FORMS[job.form](path, job, rows, space))
     keep_names(out)
     if written != len(rows.ids):
         raise GatewayError(f"{name} has {written} rows on the disk, and not {len(rows.ids)}")
     return written
 
 
-def _write_parquet(path: Path, job: JobSettings, rows: PartRows, space: VectorSpace) -> int:
-    pa, pq = arrow()
-    vectors = pa.FixedSizeListArray.from_arrays(pa.array(rows.vectors.reshape(-1)), rows.vectors.shape[1])
-    columns = {job.id: pa.array(rows.ids, rows.id_type), "vector": vectors}
+def _table(job: JobSettings, rows: PartRows, space: VectorSpace) -> Any:
+    pa, _ = arrow()
+    numbers = pa.array(rows.vectors.astype(job.dtype, copy=False).reshape(-1))
+    columns = {
+        job.id: pa.array(rows.ids, rows.id_type),
+        "vector": pa.FixedSizeListArray.from_arrays(numbers, rows.vectors.shape[1]),
+        "text_hash": pa.array(rows.hashes, pa.binary(HASH_BYTES)),
+    }
     columns |= {name: rows.kept[name] for name in rows.kept.column_names}
-    table = pa.table(columns).replace_schema_metadata({SPACE: json.dumps(space.to_dict())})
-    pq.write_table(table, path)
+    return pa.table(columns).replace_schema_metadata({SPACE: json.dumps(space.to_dict())})
+
+
+def _write_parquet(path: Path, job: JobSettings, rows: PartRows, space: VectorSpace) -> int:
+    _, pq = arrow()
+    pq.write_table(_table(job, rows, space), path)
     found: int = pq.read_metadata(path).num_rows
     return found
+
+
+def _write_arrow(path: Path, job: JobSettings, rows: PartRows, space: VectorSpace) -> int:
+    pa, _ = arrow()
+    table = _table(job, rows, space)
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    with pa.memory_map(str(path)) as source:
+        found: int = pa.ipc.open_file(source).read_all().num_rows
+    return found
+
+
+def _write_npy(path: Path, job: JobSettings, rows: PartRows, space: VectorSpace) -> int:  # noqa: ARG001 - as the others
+    np = numpy()
+    with path.open("wb") as file:
+        np.save(file, rows.vectors.astype(job.dtype, copy=False), allow_pickle=False)
+    return len(np.load(path, mmap_mode="r", allow_pickle=False))
+
+
+_FORMS: Mapping[Form, Callable[[Path, JobSettings, PartRows, VectorSpace], int]] = {
+    "parquet": _write_parquet,
+    "arrow": _write_arrow,
+    "npy": _write_npy,
+}
+
+
+def _write_rows(path: Path, job: JobSettings, rows: PartRows) -> int:
+    """Write the ids and the other columns of a part of .npy, a line of JSON each."""
+    columns = rows.kept.to_pylist() or [{}] * len(rows.ids)
+    with path.open("w", encoding="utf-8") as file:
+        for name, hashed, others in zip(rows.ids, rows.hashes, columns, strict=True):
+            file.write(json.dumps({job.id: name, "text_hash": hashed.hex(), **others}, default=str) + "\n")
+    return len(rows.ids)
 
 
 def _write(target: Path, write: Callable[[Path], int]) -> int:

@@ -1,7 +1,7 @@
 """Embeds the documents of one shard, and finds those that cannot be embedded."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,17 @@ from hf_gateway.corpus.dead_letters import DeadLetter, letter_of, reason, row_fa
 from hf_gateway.corpus.documents import Documents, read_documents
 from hf_gateway.corpus.inputs import InputFile
 from hf_gateway.corpus.job_settings import JobSettings
-from hf_gateway.corpus.parts import PartRows, write_part
+from hf_gateway.corpus.parts import PartRows, text_hash, write_part
+from hf_gateway.corpus.passages import cut
 from hf_gateway.corpus.plan import Shard
 from hf_gateway.errors import GatewayError, InvalidRequest, visible
-from hf_gateway.retrieval.files import numpy
+from hf_gateway.retrieval.files import arrow, numpy
 from hf_gateway.tasks.embedding.gateway import EmbeddingGateway
 
 BATCH_TEXTS = 4096
 """Texts that are embedded together; their vectors are in memory until the part is written."""
+LIMITED_BATCH_TEXTS = 256
+"""The same for a job with limits, whose estimates of tokens are corrected after each batch."""
 SEARCH_TEXTS = 64
 """Into how small batches one with a refused text is divided before it is halved."""
 
@@ -54,6 +57,8 @@ class _Work:
     """The place of each text's document."""
     vectors: list[Any]
     """The row of numbers of each text; None until there is one."""
+    settle: Callable[[int | None], None] | None = None
+    """Takes the tokens of each batch."""
     letters: dict[int, DeadLetter] = field(default_factory=dict)
     """By the place of the document."""
     tokens: int | None = 0
@@ -86,6 +91,8 @@ class _Work:
             self._divide(places, fault, _place(error))
             return
         used = result.usage.input_tokens
+        if self.settle is not None:
+            self.settle(used)
         self.tokens = None if self.tokens is None or (used is None and not result.shared) else self.tokens + (used or 0)
         for place, vector in zip(places, result.vectors.numpy(), strict=True):
             self.vectors[place] = vector
@@ -104,7 +111,13 @@ def _place(error: GatewayError) -> int | None:
     return getattr(error, "place", None)
 
 
-def embed_shard(gateway: EmbeddingGateway, file: InputFile, shard: Shard, job: JobSettings) -> ShardResult:
+def embed_shard(
+    gateway: EmbeddingGateway,
+    file: InputFile,
+    shard: Shard,
+    job: JobSettings,
+    settle: Callable[[int | None], None] | None = None,
+) -> ShardResult:
     """Write the part of a shard under its fixed name, whole and on disk, or not at all.
 
     Args:
@@ -112,6 +125,7 @@ def embed_shard(gateway: EmbeddingGateway, file: InputFile, shard: Shard, job: J
         file: the shard's.
         shard: what to embed.
         job: how.
+        settle: of a job with limits, takes the tokens that the targets counted for each batch.
 
     Raises:
         GatewayError: a text cannot be embedded, and rows may not be left out.
@@ -119,24 +133,56 @@ def embed_shard(gateway: EmbeddingGateway, file: InputFile, shard: Shard, job: J
     """
     begun = time.monotonic()
     documents = read_documents(file, shard, job)
-    texts = [document.text for document in documents.rows]
-    work = _Work(gateway, documents, job, texts, list(range(len(texts))), [None] * len(texts))
+    if job.split is None:
+        owners, texts = list(range(len(documents.rows))), [document.text for document in documents.rows]
+    else:
+        owners, texts = cut(gateway, documents.rows, job.split)
+    work = _Work(gateway, documents, job, texts, owners, [None] * len(texts), settle)
     for owner, document in enumerate(documents.rows):
         if document.fault is not None:
             work.refuse(owner, InvalidRequest(document.fault))
-    for start in range(0, len(texts), BATCH_TEXTS):
-        work.embed(range(start, min(start + BATCH_TEXTS, len(texts))))
-    kept = [place for place, owner in enumerate(work.owners) if owner not in work.letters]
-    owners = [work.owners[place] for place in kept]
-    ids = [documents.rows[owner].id for owner in owners]
-    rows = PartRows(
-        ids, documents.id_type, _stacked(gateway, [work.vectors[place] for place in kept]), documents.kept.take(owners)
-    )
+    size = BATCH_TEXTS if settle is None else LIMITED_BATCH_TEXTS
+    for start in range(0, len(texts), size):
+        work.embed(range(start, min(start + size, len(texts))))
+    rows = _part_rows(work)
     letters = [work.letters[owner] for owner in sorted(work.letters)]
     written = write_part(Path(job.out), shard.name, job, rows, letters, gateway.space)
     return ShardResult(
-        shard.index, len(texts) - len(letters), len(letters), written, work.tokens, None, time.monotonic() - begun
+        shard.index,
+        len(documents.rows) - len(letters),
+        len(letters),
+        written,
+        work.tokens,
+        None,
+        time.monotonic() - begun,
     )
+
+
+def _part_rows(work: _Work) -> PartRows:
+    """Return what the part contains, without the documents that are dead."""
+    pa, _ = arrow()
+    documents, job = work.documents, work.job
+    kept = [place for place, owner in enumerate(work.owners) if owner not in work.letters]
+    owners = [work.owners[place] for place in kept]
+    texts = [work.texts[place] for place in kept]
+    columns = documents.kept.take(pa.array(owners, pa.int64()))
+    ids, id_type = [documents.rows[owner].id for owner in owners], documents.id_type
+    if job.split is not None:
+        ids, id_type = [f"{name}#{number}" for name, number in zip(ids, _numbers(owners), strict=True)], pa.string()
+        if job.text in columns.column_names:  # of a document the parts have what was embedded
+            place = columns.column_names.index(job.text)
+            columns = columns.set_column(place, job.text, pa.array(texts, pa.string()))
+    hashes = [text_hash(text) for text in texts]
+    return PartRows(ids, id_type, _stacked(work.gateway, [work.vectors[place] for place in kept]), hashes, columns)
+
+
+def _numbers(owners: Sequence[int]) -> Iterator[int]:
+    """Number the passages of each document from 0."""
+    last, number = -1, 0
+    for owner in owners:
+        number = number + 1 if owner == last else 0
+        last = owner
+        yield number
 
 
 def _stacked(gateway: EmbeddingGateway, vectors: list[Any]) -> Any:

@@ -6,17 +6,25 @@ import queue
 import signal
 import sys
 import threading
-from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from hf_gateway import ledger
+from hf_gateway.corpus.costs import CostCounter, known_prices
 from hf_gateway.corpus.inputs import InputFile
 from hf_gateway.corpus.job_settings import JobSettings
 from hf_gateway.corpus.plan import Shard
+from hf_gateway.corpus.rate_limit import (
+    WAIT_TIMEOUT_S,
+    LimitedTransport,
+    LocalTurns,
+    RateLimits,
+    RedisTurns,
+)
 from hf_gateway.corpus.shard_embedding import ShardResult, embed_shard
 from hf_gateway.corpus.worker_errors import pack
 from hf_gateway.errors import GatewayError
+from hf_gateway.observing import observer
 from hf_gateway.tasks.embedding.gateway import EmbeddingGateway
 
 END = "end"
@@ -30,6 +38,8 @@ class ShardWorker:
         """Nothing is loaded before the first shard."""
         self._job = job
         self._gateway: EmbeddingGateway | None = None
+        self._transport: LimitedTransport | None = None
+        self._costs: CostCounter
 
     def embed(self, file: InputFile, shard: Shard) -> ShardResult:
         """Write the part of a shard.
@@ -43,9 +53,15 @@ class ShardWorker:
             OSError: a file cannot be read or written.
         """
         if self._gateway is None:
-            self._gateway = gateway_of(self._job.chain, self._job.config, self._job.settings)
+            self._transport = limited_transport(self._job)
+            self._gateway = gateway_of(self._job, self._transport)
             self._gateway.lock_index(self._job.out, adopt=True)
-        result = embed_shard(self._gateway, file, shard, self._job)
+            self._costs = CostCounter(known_prices(self._job.config))
+            observer.register(self._costs)
+        settle = None if self._transport is None else self._transport.settle
+        with observer.tagged(request=self._job.name):
+            result = embed_shard(self._gateway, file, shard, self._job, settle)
+        result = replace(result, cost_usd=self._costs.take())
         if (kept := ledger.enabled()) is not None:  # a part is not recorded before its calls are
             kept.flush()
         return result
@@ -54,6 +70,7 @@ class ShardWorker:
         """Close connections, and write what the ledger still holds."""
         if self._gateway is not None:
             self._gateway.close()
+            observer.unregister(self._costs)
         ledger.disable_budgets()
         ledger.disable()
 
@@ -85,19 +102,30 @@ def _read_lines(lines: "queue.SimpleQueue[str]") -> None:
     os._exit(0)  # the driver has ended: so does the shard under way
 
 
-def gateway_of(chain: str | None, config: str | None, settings: Mapping[str, Any]) -> EmbeddingGateway:
+def gateway_of(job: JobSettings, transport: LimitedTransport | None = None) -> EmbeddingGateway:
     """Build the gateway of a job.
 
     Args:
-        chain: name of a chain of the config file.
-        config: path of the config file.
-        settings: of the gateway, which override those of the chain.
+        job: names a chain of the config file, and settings that override those of the chain.
+        transport: keeps the job's limits; None for no limits.
 
     Raises:
         ConfigError: invalid settings; of a chain with file and line.
     """
-    if chain is None:
-        return EmbeddingGateway(**settings, config=config)
-    named = EmbeddingGateway.settings_class.from_config(chain, config, **settings)
-    made: EmbeddingGateway = EmbeddingGateway.from_settings(named)
+    waiting = {} if transport is None else {"timeout": WAIT_TIMEOUT_S, "attempt_timeout": WAIT_TIMEOUT_S}
+    settings = {**waiting, **job.settings}
+    if job.chain is None:
+        return EmbeddingGateway(**settings, config=job.config, transport=transport)
+    named = EmbeddingGateway.settings_class.from_config(job.chain, job.config, **settings)
+    made: EmbeddingGateway = EmbeddingGateway.from_settings(named, transport=transport)
     return made
+
+
+def limited_transport(job: JobSettings) -> LimitedTransport | None:
+    """Return what keeps a job's limits; None if it has none. Raises ConfigError if the Redis does not answer."""
+    if job.limit_rps is None and job.limit_tps is None:
+        return None
+    if job.redis is not None:
+        return LimitedTransport(RateLimits(job.limit_rps, job.limit_tps), RedisTurns(job.redis))
+    shares = (None if limit is None else limit / job.workers for limit in (job.limit_rps, job.limit_tps))
+    return LimitedTransport(RateLimits(*shares), LocalTurns())

@@ -14,9 +14,10 @@ from typing import Any, Protocol
 
 from hf_gateway.cli.documents import SUFFIXES, DocumentReader
 from hf_gateway.cli.output import console, literal, print_json
-from hf_gateway.cli.splitting import Source, Split, ready_chain
+from hf_gateway.cli.splitting import ready_chain
 from hf_gateway.errors import InvalidRequest
 from hf_gateway.gateway import Gateway
+from hf_gateway.retrieval.splitting import Source, Split
 from hf_gateway.runtime.progress_bar import ShowProgress, progress_bar
 from hf_gateway.tasks.embedding.gateway import EmbeddingGateway
 from hf_gateway.values.embedding import EmbedResult

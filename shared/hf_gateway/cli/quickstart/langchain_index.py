@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from langchain_core.documents import Document
 from langchain_core.vectorstores import InMemoryVectorStore
 
-from hf_gateway.cli.splitting import split_documents
+from hf_gateway.retrieval.splitting import split_documents
 from hf_gateway.runtime.progress_bar import ShowProgress
 from hf_gateway.tasks.embedding.gateway import EmbeddingGateway
 from langchain_hf_gateway.embeddings import HFGatewayEmbeddings

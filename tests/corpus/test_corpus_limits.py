@@ -1,0 +1,159 @@
+"""Limits and budgets that all workers keep together, by the count of the server."""
+
+import time
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hf_gateway.errors import BudgetExceeded, ConfigError
+from hf_gateway.ledger.budget import Budget
+from hf_gateway.ledger.prices import Price, PriceEntry
+from tests.corpus.kills import ids_of
+from tests.servers import tokens
+from tests.servers.loopback import Recorded, Reply
+from tests.servers.openai import FakeOpenAI
+from tests.support.databases import a_ledger
+from tests.support.late import COLLECTED
+from tests.support.redis_servers import RedisServer, redis_server
+
+if COLLECTED:
+    from hf_gateway.corpus import embed_dataset
+    from hf_gateway.corpus.job_settings import JobSettings
+    from hf_gateway.corpus.rate_limit import LocalTurns, RedisTurns, Turns
+    from hf_gateway.corpus.worker import gateway_of, limited_transport
+    from hf_gateway.ledger import budgets, models, store
+
+TOLERANCE = 1.02
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with redis_server(tmp_path_factory.mktemp("redis")) as made:
+        yield made
+
+
+class CountingServer(FakeOpenAI):
+    """Notes when each request arrives, and the tokens in it."""
+
+    def __init__(self) -> None:
+        super().__init__(models=None)
+        self.arrivals: list[tuple[float, int]] = []
+        self.on_request = self._note
+
+    def _note(self, request: Recorded) -> None:
+        texts = request.json["input"]
+        self.arrivals.append((time.monotonic(), sum(len(tokens(text)) + 2 for text in texts)))
+
+    @property
+    def seconds(self) -> float:
+        """From the first request to the last."""
+        times = sorted(arrived for arrived, _ in self.arrivals)
+        return times[-1] - times[0]
+
+
+def at(server: FakeOpenAI) -> dict[str, Any]:
+    return {"model": "owner/model", "targets": [f"openai:{server.url}"]}
+
+
+def test_eight_workers_keep_one_limit_of_requests(tmp_path: Path, redis: RedisServer) -> None:
+    rate, requests = 20.0, 200
+    with CountingServer() as server:
+        report = embed_dataset(
+            [f"text {row}" for row in range(requests)],
+            tmp_path / "out",
+            workers=8,
+            shard_rows=1,
+            limit_rps=rate,
+            redis=redis.url,
+            **at(server),
+        )
+        assert report.rows == requests == len(server.arrivals)
+        assert requests - 1 <= TOLERANCE * rate * server.seconds
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_limit_of_tokens_is_kept_by_what_the_server_counts(tmp_path: Path, redis: RedisServer, shared: bool) -> None:
+    rate = 1500.0
+    texts = [" ".join(["word"] * (3 + row % 40)) for row in range(400)]
+    with CountingServer() as server:
+        job = JobSettings(
+            out=str(tmp_path), settings=at(server), limit_tps=rate, redis=redis.url if shared else None, workers=1
+        )
+        transport = limited_transport(job)
+        assert transport is not None
+        with gateway_of(job, transport) as gateway:
+            for start in range(0, len(texts), 10):
+                result = gateway.embed(texts[start : start + 10])
+                transport.settle(result.usage.input_tokens)
+        counts = [count for _, count in server.arrivals]
+        # What the last request used is paid for by the time after it.
+        assert sum(counts) - max(counts) <= TOLERANCE * rate * server.seconds
+
+
+def test_a_server_that_asks_to_wait_gets_no_request_of_any_worker(tmp_path: Path, redis: RedisServer) -> None:
+    with CountingServer() as server:
+        job = JobSettings(out=str(tmp_path), settings=at(server), limit_rps=1000.0, redis=redis.url)
+        server.fail(Reply(429, {"error": {"message": "slow down"}}, {"retry-after": "1"}))
+        with gateway_of(job, limited_transport(job)) as first, gateway_of(job, limited_transport(job)) as second:
+            refused = JobSettings(
+                out=job.out, settings={**job.settings, "timeout": 0.5}, limit_rps=1000.0, redis=redis.url
+            )
+            with (
+                gateway_of(refused, limited_transport(refused)) as impatient,
+                pytest.raises(Exception, match="slow down"),
+            ):
+                impatient.embed(["a"])
+            second.embed(["b"])
+            first.embed(["c"])
+        times = [arrived for arrived, _ in server.arrivals]
+        assert len(times) == 3
+        assert times[1] - times[0] >= 0.9
+
+
+@pytest.mark.parametrize("kind", ["local", "redis"])
+def test_a_turn_comes_after_the_turns_before_it(kind: str, redis: RedisServer) -> None:
+    turns: Turns = LocalTurns() if kind == "local" else RedisTurns(redis.url)
+    waits = [turns.take("http://turns", (20.0, 0.0)) for _ in range(4)]
+    assert waits == pytest.approx([0.0, 20.0, 40.0, 60.0], abs=5.0)
+    turns.move("http://turns", 100.0)
+    assert turns.take("http://turns", (0.0, 0.0)) == pytest.approx(160.0, abs=70.0)
+    assert turns.held_seconds("http://turns") == 0.0
+    turns.hold("http://turns", 500.0)
+    assert turns.held_seconds("http://turns") == pytest.approx(500.0, abs=5.0)
+    assert turns.take("http://turns", (0.0, 0.0)) == pytest.approx(500.0, abs=5.0)
+    assert turns.take("http://others", (1.0, 1.0)) == 0.0
+
+
+def test_limits_that_cannot_be_kept_are_refused(tmp_path: Path) -> None:
+    for wrong, words in (
+        ({"limit_rps": 0.0}, "above 0"),
+        ({"redis": "redis://127.0.0.1:1"}, "is for limits"),
+        ({"limit_rps": 1.0, "redis": "redis://127.0.0.1:1"}, "does not answer"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            embed_dataset(["a"], tmp_path / "out", targets=["hash:64"], **wrong)  # type: ignore[arg-type]
+
+
+def test_all_workers_together_keep_a_budget_and_a_resume_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [" ".join(["word"] * 200) for _ in range(240)]
+    with a_ledger("sqlite", tmp_path) as url, CountingServer() as server:
+        monkeypatch.setenv("HF_GATEWAY_LEDGER", url)
+        with store.open_ledger(url) as engine:
+            models.set_entry(engine, PriceEntry("*", "embedding", f"openai:{server.url}", Price(input=Decimal(100))))
+            budgets.set_budget(engine, Budget("*", "day", Decimal(5)))
+        settings: dict[str, Any] = {"workers": 3, "shard_rows": 8, **at(server)}
+        with pytest.raises(BudgetExceeded, match="part-"):
+            embed_dataset(texts, tmp_path / "out", **settings)
+        spent = sum(count for _, count in server.arrivals) * Decimal("0.0001")
+        assert 0 < spent <= 5 * Decimal(str(TOLERANCE))
+        with store.open_ledger(url) as engine:
+            budgets.set_budget(engine, Budget("*", "day", Decimal(50)))
+        report = embed_dataset(texts, tmp_path / "out", **settings)
+        assert report.cost_usd == 240 * 202 * Decimal("0.0001")
+        assert report.tokens == 240 * 202
+        assert len(ids_of(tmp_path / "out")) == 240
