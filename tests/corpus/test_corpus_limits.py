@@ -59,7 +59,7 @@ def at(server: FakeOpenAI) -> dict[str, Any]:
 
 
 def test_eight_workers_keep_one_limit_of_requests(tmp_path: Path, redis: RedisServer) -> None:
-    rate, requests = 20.0, 200
+    rate, requests = 20.0, 160
     with CountingServer() as server:
         report = embed_dataset(
             [f"text {row}" for row in range(requests)],
@@ -146,7 +146,7 @@ def test_all_workers_together_keep_a_budget_and_a_resume_goes_on(
         with store.open_ledger(url) as engine:
             models.set_entry(engine, PriceEntry("*", "embedding", f"openai:{server.url}", Price(input=Decimal(100))))
             budgets.set_budget(engine, Budget("*", "day", Decimal(5)))
-        settings: dict[str, Any] = {"workers": 3, "shard_rows": 8, **at(server)}
+        settings: dict[str, Any] = {"workers": 3, "shard_rows": 4, **at(server)}
         with pytest.raises(BudgetExceeded, match="part-"):
             embed_dataset(texts, tmp_path / "out", **settings)
         spent = sum(count for _, count in server.arrivals) * Decimal("0.0001")
