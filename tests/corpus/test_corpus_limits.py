@@ -134,7 +134,7 @@ def test_limits_that_cannot_be_kept_are_refused(tmp_path: Path) -> None:
         ({"limit_rps": 1.0, "redis": "redis://127.0.0.1:1"}, "does not answer"),
     ):
         with pytest.raises(ConfigError, match=words):
-            embed_dataset(["a"], tmp_path / "out", targets=["hash:64"], **wrong)  # type: ignore[arg-type]
+            embed_dataset(["a"], tmp_path / "out", targets=["hash:64"], **wrong)
 
 
 def test_all_workers_together_keep_a_budget_and_a_resume_goes_on(
