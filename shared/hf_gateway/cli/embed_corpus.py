@@ -1,6 +1,7 @@
 """`hf-gateway embed-corpus`: embed the texts of files into parts; run again with the same arguments, it resumes."""
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Callable
@@ -57,6 +58,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="fail",
         help="a row that cannot be embedded ends the job (fail), or is named beside the part",
     )
+    parser.add_argument(
+        "--since", metavar="OUT", help="the folder of an earlier job: texts that it has are not embedded again"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="estimate rows, tokens, price, time and disk by a sample; write nothing"
+    )
     parser.add_argument("--max-bad", type=int, default=1000, metavar="N", help="rows that are left out at most (1000)")
     parser.add_argument(
         "--limit-rps", type=float, metavar="N", help="requests a second that all workers send to a server at most"
@@ -73,13 +80,17 @@ def run(arguments: argparse.Namespace) -> int:
     """Embed; returns 0 when all parts are written, 130 after Ctrl-C."""
     from hf_gateway.corpus import embed_dataset
 
+    if arguments.dry_run:
+        return _estimate(arguments)
     try:
         with progress_bar("embedding", counts_bytes=False, wanted=not arguments.json) as show:
             report = embed_dataset(
                 arguments.source, arguments.out, **_options(arguments), on_part=_part_report(show, arguments.json)
             )
     except KeyboardInterrupt:
-        sys.stderr.write("stopped; the finished parts are kept: run the same command again to go on\n")
+        sys.stderr.write(
+            f"stopped; the finished parts are kept in {visible(arguments.out)}: run the same command again to go on\n"
+        )
         return 130
     if arguments.json:
         print_json({"out": arguments.out, **_facts(report)})
@@ -90,10 +101,39 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _options(arguments: argparse.Namespace) -> dict[str, Any]:
     names = ["text", "id", "workers", "shard_rows", "shard_bytes", "on_bad_row", "max_bad", "chain", "config"]
-    names += ["split", "dtype", "limit_rps", "limit_tps", "redis"]
+    names += ["split", "dtype", "limit_rps", "limit_tps", "redis", "since"]
     options = {name: getattr(arguments, name) for name in names} | {"form": arguments.format}
     options["keep"] = [name for name in arguments.columns.split(",") if name]
     return options | {name: value for name in ("model", "targets") if (value := getattr(arguments, name))}
+
+
+def _estimate(arguments: argparse.Namespace) -> int:
+    from hf_gateway.corpus.estimate import estimate_dataset
+
+    names = ("text", "id", "keep", "shard_rows", "shard_bytes", "split", "dtype", "chain", "config", "model", "targets")
+    options = _options(arguments)
+    found = estimate_dataset(arguments.source, **{name: options[name] for name in names if name in options})
+    cost = None if found.cost_usd is None else f"{found.cost_usd.normalize():f}"
+    if arguments.json:
+        print_json({**dataclasses.asdict(found), "cost_usd": cost})
+        return 0
+    counted = {"embedded": "by embedding", "tokenizer": "by the model's tokenizer from", "estimate": "by the bytes of"}
+    sample = f"{counted[found.counted]} {quantity(found.sample_rows, 'row')}"
+    passages = "" if found.vectors == found.rows else f", {quantity(found.vectors, 'passage')}"
+    seconds = (
+        "unknown: the target was sent nothing" if found.seconds is None else f"{found.seconds:,.1f} s with one worker"
+    )
+    disk = "unknown" if found.disk_bytes is None else f"{found.disk_bytes / 1e6:,.1f} MB"
+    sys.stdout.write(
+        f"{quantity(found.rows, 'row')} in {quantity(found.parts, 'part')}{passages}\n"
+        f"tokens: {found.tokens:,} ± {found.tokens_error:.1%}, {sample}\n"
+        f"price: {'unknown' if cost is None else f'{cost} USD'}\n"
+        f"time: {seconds}\n"
+        f"disk: {disk}\n"
+    )
+    if found.bad_rows:
+        sys.stdout.write(f"bad: {quantity(found.bad_rows, 'row')} of the sample cannot be embedded\n")
+    return 0
 
 
 def _facts(report: "CorpusReport") -> dict[str, Any]:
@@ -102,6 +142,7 @@ def _facts(report: "CorpusReport") -> dict[str, Any]:
         "of": report.total,
         "dead": report.dead,
         "vectors": report.vectors,
+        "reused": report.reused,
         "parts": report.parts,
         "resumed": report.resumed,
         "tokens": report.tokens,
@@ -114,6 +155,8 @@ def _summary(report: "CorpusReport") -> str:
     said = [f"{quantity(report.rows, 'row')} in {quantity(report.parts, 'part')}"]
     if report.vectors != report.rows - report.dead:
         said.append(quantity(report.vectors, "passage"))
+    if report.reused:
+        said.append(f"{quantity(report.reused, 'vector')} of the earlier job")
     if report.dead:
         said.append(f"{quantity(report.dead, 'dead letter')} beside them")
     if report.resumed:
@@ -145,6 +188,8 @@ def _part_report(show: ShowProgress | None, json_lines: bool) -> Callable[["Corp
 
 def _step(report: "CorpusReport") -> str:
     said = [f"{report.dead} bad"] if report.dead else []
+    if report.tokens:
+        said.append(f"{report.tokens / report.seconds:,.0f} tokens/s")
     if report.cost_usd:
         said.append(f"{report.cost_usd:.4f} USD")
     return ", ".join(said)

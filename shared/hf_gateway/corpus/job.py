@@ -11,10 +11,11 @@ from typing import Any
 from hf_gateway.corpus.inputs import find_files, keep_memory_files, write_given_rows
 from hf_gateway.corpus.job_settings import MAX_BAD_ROWS, Dtype, Form, JobSettings, OnBadRow
 from hf_gateway.corpus.local_engine import embed_locally
-from hf_gateway.corpus.part_records import SUCCESS, Totals, open_records, read_records, succeed
-from hf_gateway.corpus.parts import dead_file
+from hf_gateway.corpus.part_records import Totals, open_records, read_records, succeed
+from hf_gateway.corpus.parts import SUCCESS, dead_file
 from hf_gateway.corpus.passages import splitting_of
 from hf_gateway.corpus.plan import Plan, keep_plan, make_shards
+from hf_gateway.corpus.reuse import INDEX, earlier_job, write_index
 from hf_gateway.corpus.worker import gateway_of, limited_transport
 from hf_gateway.errors import ConfigError, InvalidRequest
 from hf_gateway.storage.files import interprocess_lock
@@ -38,6 +39,8 @@ class CorpusReport:
     """Rows that could not be embedded, each with a dead letter."""
     vectors: int
     """Rows of all parts."""
+    reused: int
+    """Of these, rows whose vectors an earlier job had."""
     parts: int
     """Parts that are done."""
     resumed: int
@@ -70,6 +73,7 @@ def embed_dataset(
     limit_rps: float | None = None,
     limit_tps: float | None = None,
     redis: str | None = None,
+    since: str | Path | None = None,
     chain: str | None = None,
     config: str | None = None,
     on_part: Callable[[CorpusReport], None] | None = None,
@@ -96,6 +100,7 @@ def embed_dataset(
         limit_rps: requests a second that all workers send to a server at most.
         limit_tps: tokens a second that all workers send to a server at most.
         redis: URL of a Redis in which the limits are kept, also with other jobs; without it each worker has its share.
+        since: the folder of an earlier job of the same space: texts that it has are not embedded again.
         chain: name of a chain of the config file, whose settings the others override.
         config: path of the config file.
         on_part: called when a part is written.
@@ -126,15 +131,19 @@ def embed_dataset(
         limit_tps=limit_tps,
         redis=redis,
         workers=workers,
+        since=None if since is None else str(Path(since).resolve()),
     )
     job.check()
     begun = time.monotonic()
     files = find_files(source) if isinstance(source, str | Path) else None
     with contextlib.closing(gateway_of(job, limited_transport(job))) as gateway:
         gateway.lock_index(folder)
+        if gateway.final_space is None:
+            gateway.embed(["a text"])  # decides for all workers which of the spaces it is
         if split is not None:
             job = replace(job, split=asdict(splitting_of(gateway, split)))
         space = gateway.space.id
+        earlier = None if job.since is None else earlier_job(Path(job.since), job, gateway.space)
     with interprocess_lock(folder / ".job.lock"):
         files = keep_memory_files(files, folder) if files else write_given_rows(source, folder, job.columns)
         facts = {
@@ -148,9 +157,12 @@ def embed_dataset(
             "form": form,
             "dtype": dtype,
             "space": space,
+            "since": earlier,
         }
         needed = [*job.text_columns, *job.keep]
         plan = keep_plan(folder, facts, files, lambda: make_shards(files, needed, job.id, shard_rows, shard_bytes))
+        if job.since is not None:
+            write_index(Path(job.since), folder)
         job = replace(job, name=f"corpus-{plan.digest[:16]}")
         return _Run(folder, job, plan, begun).finish(workers, on_part)
 
@@ -180,6 +192,7 @@ class _Run:
                 if on_part is not None:
                     on_part(self._report(self._plan.shards[result.index].name))
                 self._check_dead()
+        (self._folder / INDEX).unlink(missing_ok=True)
         succeed(self._folder, self._plan, self._job.form)
         return self._report(None)
 
@@ -198,6 +211,7 @@ class _Run:
             total=self._plan.rows,
             dead=done.dead,
             vectors=done.vectors,
+            reused=done.reused,
             parts=done.parts,
             resumed=self._resumed,
             tokens=done.tokens,

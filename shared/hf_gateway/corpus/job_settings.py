@@ -51,6 +51,8 @@ class JobSettings:
     """URL of the Redis in which the limits are kept; None to divide them."""
     workers: int = 1
     """By how many workers limits are divided."""
+    since: str | None = None
+    """The folder of an earlier job, whose vectors are used again."""
     name: str = ""
     """What the ledger's rows have as the request."""
 

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import TextIO
 
 from hf_gateway.corpus.job_settings import Form
-from hf_gateway.corpus.parts import part_file
+from hf_gateway.corpus.parts import SUCCESS, part_file
 from hf_gateway.corpus.plan import Plan, keep_names
 from hf_gateway.corpus.shard_embedding import ShardResult
 from hf_gateway.errors import GatewayError, visible
 from hf_gateway.storage.files import write_atomically
 
 RECORDS = "parts.jsonl"
-SUCCESS = "_SUCCESS"
 
 
 def read_records(folder: Path, form: Form) -> dict[int, ShardResult]:
@@ -108,6 +107,8 @@ class Totals:
     """Documents that were not."""
     vectors: int = 0
     """Rows of the parts."""
+    reused: int = 0
+    """Of these, rows whose vectors an earlier job had."""
     parts: int = 0
     """How many parts."""
     tokens: int | None = 0
@@ -120,6 +121,7 @@ class Totals:
         self.rows += result.rows
         self.dead += result.dead
         self.vectors += result.vectors
+        self.reused += result.reused
         self.parts += 1
         self.tokens = None if self.tokens is None or result.tokens is None else self.tokens + result.tokens
         cost = None if result.cost_usd is None else Decimal(result.cost_usd)

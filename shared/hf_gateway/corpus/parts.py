@@ -15,6 +15,8 @@ from hf_gateway.errors import GatewayError
 from hf_gateway.retrieval.files import arrow, numpy
 from hf_gateway.values.vector_space import VectorSpace
 
+SUCCESS = "_SUCCESS"
+"""The file that lists the parts of a finished job."""
 HASH_BYTES = 16
 SPACE = "hf_gateway.space"
 """The key of the vector space in the metadata of a part."""
@@ -54,6 +56,51 @@ def part_file(name: str, form: Form) -> str:
 def rows_file(name: str) -> str:
     """Return the file name of the rows beside a part of .npy."""
     return f"{name}.rows.jsonl"
+
+
+def read_hashes(folder: Path, file: str) -> list[bytes]:
+    """Return the hashes of the texts of a part.
+
+    Args:
+        folder: of its job.
+        file: its file name.
+
+    Raises:
+        OSError, ValueError, KeyError: it cannot be read.
+    """
+    name, _, form = file.rpartition(".")
+    if form == "npy":
+        with (folder / rows_file(name)).open(encoding="utf-8") as lines:
+            return [bytes.fromhex(json.loads(line)["text_hash"]) for line in lines]
+    found: list[bytes] = _read_column(folder / file, form, "text_hash").to_pylist()
+    return found
+
+
+def read_vectors(folder: Path, file: str) -> Any:
+    """Return the vectors of a part, (n, dim) float32.
+
+    Args:
+        folder: of its job.
+        file: its file name.
+
+    Raises:
+        OSError, ValueError, KeyError: it cannot be read.
+    """
+    np = numpy()
+    form = file.rpartition(".")[2]
+    if form == "npy":
+        return np.load(folder / file, allow_pickle=False).astype("f4", copy=False)
+    column = _read_column(folder / file, form, "vector").combine_chunks()
+    numbers = column.flatten().to_numpy(zero_copy_only=False)
+    return numbers.reshape(-1, column.type.list_size).astype("f4", copy=False)
+
+
+def _read_column(path: Path, form: str, name: str) -> Any:
+    pa, pq = arrow()
+    if form == "parquet":
+        return pq.read_table(path, columns=[name])[name]
+    with pa.memory_map(str(path)) as source:
+        return pa.ipc.open_file(source).read_all()[name]
 
 
 def dead_file(name: str) -> str:

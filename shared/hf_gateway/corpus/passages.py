@@ -1,8 +1,7 @@
 """Cuts the documents of a shard into passages, by the tokenizer of the chain's own model."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from hf_gateway.corpus.documents import Document
 from hf_gateway.errors import ConfigError
@@ -22,12 +21,13 @@ class Splitting:
     """Whether the model's own tokenizer counts; otherwise it is an estimate."""
 
 
-def splitting_of(gateway: EmbeddingGateway, max_tokens: int) -> Splitting:
+def splitting_of(gateway: EmbeddingGateway, max_tokens: int, *, send: bool = True) -> Splitting:
     """Return how documents are cut for a chain; loads its model, or sends its first target a text.
 
     Args:
         gateway: the chain.
         max_tokens: tokens of a passage at most, special tokens included.
+        send: whether a text may be embedded for it, which brings the model's files to this machine.
 
     Raises:
         ConfigError: max_tokens is too small.
@@ -35,20 +35,19 @@ def splitting_of(gateway: EmbeddingGateway, max_tokens: int) -> Splitting:
     """
     if max_tokens < 8:
         raise ConfigError(f"a passage has at least 8 tokens, not {max_tokens}")
-    gateway.embed(["a passage"])  # brings the model's files with its tokenizer
+    if send:
+        gateway.embed(["a passage"])
     split = split_for(gateway, max_tokens)
     return Splitting(split.max_tokens, split.overlap, split.exact)
 
 
-def cut(
-    gateway: EmbeddingGateway, documents: Sequence[Document], splitting: Mapping[str, Any]
-) -> tuple[list[int], list[str]]:
+def cut(gateway: EmbeddingGateway, documents: Sequence[Document], plan: Splitting) -> tuple[list[int], list[str]]:
     """Cut documents into passages.
 
     Args:
         gateway: the chain.
         documents: those that can be embedded are cut.
-        splitting: the fields of the job's `Splitting`.
+        plan: how the job cuts.
 
     Returns:
         For each passage the place of its document, and the passage; those of a document in order.
@@ -57,7 +56,6 @@ def cut(
         ConfigError: the tokenizer of the plan is not on this machine.
         ImportError: the splitter is not installed.
     """
-    plan = Splitting(**splitting)
     split = split_for(gateway, plan.tokens)
     if plan.exact and not split.exact:
         gateway.embed(["a passage"])

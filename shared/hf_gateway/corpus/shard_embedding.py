@@ -11,8 +11,9 @@ from hf_gateway.corpus.documents import Documents, read_documents
 from hf_gateway.corpus.inputs import InputFile
 from hf_gateway.corpus.job_settings import JobSettings
 from hf_gateway.corpus.parts import PartRows, text_hash, write_part
-from hf_gateway.corpus.passages import cut
+from hf_gateway.corpus.passages import Splitting, cut
 from hf_gateway.corpus.plan import Shard
+from hf_gateway.corpus.reuse import EarlierVectors
 from hf_gateway.errors import GatewayError, InvalidRequest, visible
 from hf_gateway.retrieval.files import arrow, numpy
 from hf_gateway.tasks.embedding.gateway import EmbeddingGateway
@@ -43,6 +44,8 @@ class ShardResult:
     """What they cost; None if that is unknown."""
     seconds: float
     """How long it took."""
+    reused: int = 0
+    """Vectors that an earlier job had."""
 
 
 @dataclass
@@ -79,7 +82,7 @@ class _Work:
 
     def embed(self, places: Sequence[int]) -> None:
         """Embed texts; a batch with a text that is refused is divided until the text is found."""
-        places = [place for place in places if self.owners[place] not in self.letters]
+        places = [place for place in places if self.vectors[place] is None and self.owners[place] not in self.letters]
         if not places:
             return
         try:
@@ -117,6 +120,7 @@ def embed_shard(
     shard: Shard,
     job: JobSettings,
     settle: Callable[[int | None], None] | None = None,
+    earlier: EarlierVectors | None = None,
 ) -> ShardResult:
     """Write the part of a shard under its fixed name, whole and on disk, or not at all.
 
@@ -126,6 +130,7 @@ def embed_shard(
         shard: what to embed.
         job: how.
         settle: of a job with limits, takes the tokens that the targets counted for each batch.
+        earlier: vectors of texts that need not be embedded again.
 
     Raises:
         GatewayError: a text cannot be embedded, and rows may not be left out.
@@ -136,11 +141,14 @@ def embed_shard(
     if job.split is None:
         owners, texts = list(range(len(documents.rows))), [document.text for document in documents.rows]
     else:
-        owners, texts = cut(gateway, documents.rows, job.split)
+        owners, texts = cut(gateway, documents.rows, Splitting(**job.split))
     work = _Work(gateway, documents, job, texts, owners, [None] * len(texts), settle)
     for owner, document in enumerate(documents.rows):
         if document.fault is not None:
             work.refuse(owner, InvalidRequest(document.fault))
+    reused = {} if earlier is None else earlier.find([text_hash(text) for text in texts])
+    for place, vector in reused.items():
+        work.vectors[place] = vector
     size = BATCH_TEXTS if settle is None else LIMITED_BATCH_TEXTS
     for start in range(0, len(texts), size):
         work.embed(range(start, min(start + size, len(texts))))
@@ -155,6 +163,7 @@ def embed_shard(
         work.tokens,
         None,
         time.monotonic() - begun,
+        len(reused),
     )
 
 

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from hf_gateway import ledger
@@ -21,6 +22,7 @@ from hf_gateway.corpus.rate_limit import (
     RateLimits,
     RedisTurns,
 )
+from hf_gateway.corpus.reuse import EarlierVectors
 from hf_gateway.corpus.shard_embedding import ShardResult, embed_shard
 from hf_gateway.corpus.worker_errors import pack
 from hf_gateway.errors import GatewayError
@@ -40,6 +42,7 @@ class ShardWorker:
         self._gateway: EmbeddingGateway | None = None
         self._transport: LimitedTransport | None = None
         self._costs: CostCounter
+        self._earlier: EarlierVectors | None = None
 
     def embed(self, file: InputFile, shard: Shard) -> ShardResult:
         """Write the part of a shard.
@@ -56,11 +59,13 @@ class ShardWorker:
             self._transport = limited_transport(self._job)
             self._gateway = gateway_of(self._job, self._transport)
             self._gateway.lock_index(self._job.out, adopt=True)
+            if self._job.since is not None:
+                self._earlier = EarlierVectors(Path(self._job.since), Path(self._job.out))
             self._costs = CostCounter(known_prices(self._job.config))
             observer.register(self._costs)
         settle = None if self._transport is None else self._transport.settle
         with observer.tagged(request=self._job.name):
-            result = embed_shard(self._gateway, file, shard, self._job, settle)
+            result = embed_shard(self._gateway, file, shard, self._job, settle, self._earlier)
         result = replace(result, cost_usd=self._costs.take())
         if (kept := ledger.enabled()) is not None:  # a part is not recorded before its calls are
             kept.flush()
