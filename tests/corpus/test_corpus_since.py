@@ -39,7 +39,7 @@ def rows_of(out: Path) -> dict[str, list[float]]:
 
 @pytest.mark.parametrize("form", ["parquet", "arrow", "npy"])
 def test_only_new_and_changed_texts_are_embedded_and_what_is_gone_is_gone(
-    tmp_path: Path, server: FakeOpenAI, form: str
+    tmp_path: Path, server: FakeOpenAI, form: Any
 ) -> None:
     at: dict[str, Any] = {"model": "owner/model", "targets": [f"openai:{server.url}"], "shard_rows": 15}
     old = [{"id": f"d{row}", "text": f"text {row}"} for row in range(40)]

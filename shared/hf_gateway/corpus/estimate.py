@@ -28,10 +28,8 @@ from hf_gateway.values.kinds import kind_of
 from hf_gateway.values.usage import Usage
 
 SAMPLE_ROWS = 1000
-SAMPLE_SHARDS = 20
-"""From how many shards the sample is taken."""
-_CONFIDENCE = 1.96
-"""Standard errors on each side of a mean, within which 95 % of all samples are."""
+SAMPLE_PARTS = 20
+"""Of how many parts the sample's rows are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,13 +112,13 @@ def estimate_dataset(
     plan = Plan("", files, make_shards(files, [*job.text_columns, *keep], id, shard_rows, shard_bytes))
     samples = _samples(plan, job, sample_rows)
     with contextlib.closing(gateway_of(job)) as gateway:
-        return _Estimate(gateway, plan, samples, dtype, split).made(config)
+        return _Estimate(gateway, plan, samples, dtype, split).result(config)
 
 
 def _samples(plan: Plan, job: JobSettings, rows: int) -> list[_Sample]:
     """Take the rows of several shards, the same ones each time."""
     dice = random.Random(0)  # noqa: S311 - no secret
-    shards = plan.shards if plan.rows <= rows else dice.sample(plan.shards, min(SAMPLE_SHARDS, len(plan.shards)))
+    shards = plan.shards if plan.rows <= rows else dice.sample(plan.shards, min(SAMPLE_PARTS, len(plan.shards)))
     found = []
     for shard in shards:
         documents = read_documents(plan.files[shard.file], shard, job)
@@ -143,7 +141,7 @@ class _Estimate:
             self._splitting = splitting_of(gateway, split, send=self._local)
         self._seconds = 0.0
 
-    def made(self, config: str | None) -> CorpusEstimate:
+    def result(self, config: str | None) -> CorpusEstimate:
         documents = [document for sample in self._samples for document in sample.documents]
         if not documents:
             raise InvalidRequest("there are no rows to embed")
@@ -161,14 +159,14 @@ class _Estimate:
             bad_rows=sum(document.fault is not None for document in documents),
             tokens=tokens,
             tokens_error=self._error(counts),
-            counted=self._counted,
+            counted=self._way_of_counting,
             cost_usd=self._cost(config, tokens),
             seconds=self._seconds * scale if self._local else None,
             disk_bytes=self._disk(documents, vectors),
         )
 
     @property
-    def _counted(self) -> str:
+    def _way_of_counting(self) -> str:
         space = self._gateway.space
         exact = encode_text("a", space.model, space.revision) is not None
         return "embedded" if self._local else "tokenizer" if exact else "estimate"
@@ -201,7 +199,8 @@ class _Estimate:
             means = [float(len(text.encode())) for text in texts]  # within one shard, rows are compared by their bytes
         if len(means) < 2:
             return 1.0
-        return _CONFIDENCE * statistics.stdev(means) / len(means) ** 0.5 / statistics.mean(means)
+        # 1.96 standard errors on each side: within them are 95 % of all samples.
+        return 1.96 * statistics.stdev(means) / float(len(means)) ** 0.5 / statistics.mean(means)
 
     def _cost(self, config: str | None, tokens: int) -> Decimal | None:
         prices = known_prices(config)
