@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import math
 import random
 import statistics
 import time
@@ -200,7 +201,7 @@ class _Estimate:
         if len(means) < 2:
             return 1.0
         # 1.96 standard errors on each side: within them are 95 % of all samples.
-        return 1.96 * statistics.stdev(means) / float(len(means)) ** 0.5 / statistics.mean(means)
+        return 1.96 * statistics.stdev(means) / math.sqrt(len(means)) / statistics.mean(means)
 
     def _cost(self, config: str | None, tokens: int) -> Decimal | None:
         prices = known_prices(config)
