@@ -156,7 +156,8 @@ def _table(job: JobSettings, rows: PartRows, space: VectorSpace) -> Any:
 
 def _write_parquet(path: Path, job: JobSettings, rows: PartRows, space: VectorSpace) -> int:
     _, pq = arrow()
-    pq.write_table(_table(job, rows, space), path)
+    # A dictionary of numbers that hardly repeat would add half to the size.
+    pq.write_table(_table(job, rows, space), path, use_dictionary=rows.kept.column_names)
     found: int = pq.read_metadata(path).num_rows
     return found
 
