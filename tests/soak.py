@@ -42,6 +42,8 @@ def soak(folder: Path, requests: int) -> bool:
     Args:
         folder: an empty folder.
         requests: how many.
+
+    litellm #12685, #27954, #38193: memory that grew until the server was killed.
     """
     with contextlib.ExitStack() as stack:
         database = stack.enter_context(a_ledger("sqlite", folder))

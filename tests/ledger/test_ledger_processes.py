@@ -159,6 +159,7 @@ def _child(number: int) -> None:
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
 def test_tables_are_made_once_whoever_tries_at_the_same_time(kind: str, request: pytest.FixtureRequest) -> None:
+    """litellm #14400: replicas that start together raced to create the tables."""
     where = request.getfixturevalue(kind)
     engines = [store.open_engine(where, patience=PATIENCE) for _ in range(6)]
     together = threading.Barrier(len(engines))

@@ -84,6 +84,7 @@ class TestEveryRoute:
     """Denied by default (CVE-2026-35029, vLLM #58144): the table is walked, so that a new route is in the test by itself."""
 
     def test_is_refused_without_a_valid_key(self, url: str) -> None:
+        """Bifrost #937: the password protected one path alone."""
         good, expired, revoked = (make_key(url) for _ in range(3))
         expire(url, expired)
         revoke(url, revoked)
@@ -633,6 +634,7 @@ class TestDatabase:
                 assert client.get("/v1/models").status_code == 200
 
     def test_a_postgresql_is_not_changed_unasked(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """litellm #23257, #39365: served with a schema whose migration had failed."""
         from tests.support.ledgers import in_schema, schema
 
         with schema() as name:

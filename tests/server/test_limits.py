@@ -426,6 +426,7 @@ class TestParallel:
 
 class TestReplicas:
     def test_exactly_the_limit_is_admitted_by_both_together(self, redis: RedisServer, database: str) -> None:
+        """litellm #2730, #16011, #27900: each replica counted by itself."""
         key = make_key(database, requests_per_minute=10)
         with replicas(database, redis) as servers:
             assert embed_many(servers, key, 60) == {200: 10, 429: 50}

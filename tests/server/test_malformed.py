@@ -1,5 +1,6 @@
 """Requests that two servers could read differently, and other protocols: each is refused, or means one thing."""
 
+import gzip
 from collections.abc import Iterator
 
 import pytest
@@ -126,6 +127,13 @@ def test_lines_of_a_trailer_are_no_headers(url: str) -> None:
         connection.sendall(POST + PIECES + b"\r\nd\r\n" + BODY + b"\r\n")
         connection.sendall(b"0\r\n" + trailer)
         assert received(connection).statuses == [200]
+
+
+def test_a_compressed_body_is_not_unpacked(url: str) -> None:
+    """A few bytes would be a body of any size."""
+    body = gzip.compress(BODY)
+    head = b"connection: close\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(body)
+    assert exchange(url, POST + head + body).statuses == [400]
 
 
 def test_a_target_on_this_host_is_its_path(url: str) -> None:

@@ -211,6 +211,7 @@ def test_calls_of_the_gateways_are_in_the_same_metrics() -> None:
 
 
 def test_the_counts_of_several_workers_are_added_up() -> None:
+    """litellm #10595, #14929: each worker showed its own counts."""
     with ServerProcess(HASH_CHAIN, "--workers", "2") as process:
         for _ in range(20):
             with process.client() as client:  # a connection each, which either worker may accept

@@ -39,6 +39,7 @@ def wait_until_idle(server: RunningServer) -> None:
 
 @pytest.mark.parametrize("after", [0, 3])
 def test_a_silent_stream_sends_pings_between_events(primary: FakeOpenAI, after: int) -> None:
+    """litellm #37322, #31865: load balancers cut silent streams; suna #3696: pings broke events in two."""
     stall = stall_stream(after)
     primary.fail(stall)
     body = {"messages": ASK, "stream": True}
@@ -86,6 +87,7 @@ def test_the_head_of_a_stream_names_the_target_that_serves(path: str, primary: F
 
 @pytest.mark.parametrize(("stream", "after"), [(True, 0), (True, 2), (False, 0), (False, 2)])
 def test_a_client_that_leaves_stops_the_work_at_the_target(primary: FakeOpenAI, stream: bool, after: int) -> None:
+    """litellm #37140 (whole answers), #31499 (before the first token), #3341: the target went on, and was paid."""
     stall = stall_stream(after)
     primary.always(stall)
     with gateway_server(chat_chain(primary.url, more=WAITS)) as server:
