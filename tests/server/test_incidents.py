@@ -88,7 +88,7 @@ COMPLAINTS = {
 
 
 @cache
-def tests_of(file: str) -> set[str]:
+def functions_of(file: str) -> set[str]:
     """Return the names of the functions of a file."""
     tree = ast.parse((TESTS / file).read_text(encoding="utf-8"))
     return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
@@ -97,7 +97,7 @@ def tests_of(file: str) -> set[str]:
 @pytest.mark.parametrize("name", [*INCIDENTS, *COMPLAINTS])
 def test_has_a_test(name: str) -> None:
     file, test = INCIDENTS.get(name) or COMPLAINTS[name]
-    assert test in tests_of(file)
+    assert test in functions_of(file)
 
 
 @pytest.fixture(scope="module")
