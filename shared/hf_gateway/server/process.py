@@ -31,8 +31,10 @@ log = logger(__name__)
 
 _BACKLOG_CONNECTIONS = 2048
 """How many connections may wait to be accepted."""
-YOUNG_OBJECTS_COUNT = 50_000
+YOUNG_OBJECTS_COUNT = 10_000
 """How many more objects there may be before cycles among the new ones are looked for. Requests under way hold thousands each."""
+COLLECTIONS_COUNT = 4
+"""After how many looks at new objects those that outlived one are looked at, too. With the usual 10 memory grows for longer."""
 _FOR_WORKERS = ("host", "root_path", "workers", "grace", "insecure_no_auth")
 """Settings that flags may change and that each worker process needs."""
 
@@ -114,7 +116,7 @@ def spare_collector() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(YOUNG_OBJECTS_COUNT, *gc.get_threshold()[1:])
+    gc.set_threshold(YOUNG_OBJECTS_COUNT, COLLECTIONS_COUNT, COLLECTIONS_COUNT)
 
 
 def uvicorn_config(app: Any, settings: ServerSettings) -> uvicorn.Config:
