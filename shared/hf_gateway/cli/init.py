@@ -96,7 +96,8 @@ class _Questions:
 
     def chains(self) -> list[_Chain]:
         """Ask for the purpose, and for each task for the places and the model."""
-        offered = [(task, task.first_chain) for task in map(find_task, task_names()) if task.first_chain is not None]
+        tasks = sorted(map(find_task, task_names()), key=lambda task: task.hub.precedence)
+        offered = [(task, task.first_chain) for task in tasks if task.first_chain is not None]
         for server in self._servers:
             models = [name for task, _ in offered for name in server.models.get(task.name, ())]
             self._out.print(f"found {literal(server.title)}: {literal(', '.join(models) or 'no model for this')}")
