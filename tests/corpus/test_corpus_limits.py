@@ -45,7 +45,7 @@ class CountingServer(FakeOpenAI):
 
     def _note(self, request: Recorded) -> None:
         texts = request.json["input"]
-        self.arrivals.append((time.monotonic(), sum(len(tokens(text)) + 2 for text in texts)))
+        self.arrivals.append((time.monotonic(), sum(len(tokens(text)) for text in texts)))
 
     def rate(self) -> float:
         """Return the requests a second, from the one of the first that was delayed least on its way."""

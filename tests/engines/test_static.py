@@ -89,7 +89,9 @@ def engine_of(chain: Any) -> str:
     return name
 
 
-def assert_vectors(folder: Path, expected: Any, texts: tuple[str, ...] = TEXTS) -> None:
+def assert_vectors(
+    folder: Path, expected: Any, texts: tuple[str, ...] = TEXTS, tolerance: float = TOLERANCE
+) -> None:
     """Compare with the vectors of another library for all texts of which it knows a token."""
     known = [place for place, row in enumerate(expected) if np.any(row)]
     assert len(known) > len(texts) // 2
@@ -97,7 +99,7 @@ def assert_vectors(folder: Path, expected: Any, texts: tuple[str, ...] = TEXTS) 
     found = np.asarray(chain.embed([texts[place] for place in known]).vectors)
     assert engine_of(chain) == "static"
     wanted = np.asarray(expected, np.float32)[known]
-    assert found == pytest.approx(wanted, abs=TOLERANCE * float(np.abs(wanted).max()))
+    assert found == pytest.approx(wanted, abs=tolerance * float(np.abs(wanted).max()))
     for place in set(range(len(texts))) - set(known):
         with pytest.raises(errors.BadResponse, match="row 0 is all zeros"):
             chain.embed([texts[place]])
@@ -179,7 +181,8 @@ def test_a_text_of_few_tokens_with_more_characters_than_model2vec_reads_is_refus
 def test_without_a_limit_model2vec_reads_all(tmp_path: Path) -> None:
     folder = model2vec(tmp_path / "made", max_length=None)
     texts = (TEXTS[7] * 20, TEXTS[7])  # a single word is not in every vocabulary that is trained on so few sentences
-    assert_vectors(folder, StaticModel.from_pretrained(folder).encode(list(texts)), texts)
+    # Sums of hundreds of rows, in another order: ten times the rounding of a short text.
+    assert_vectors(folder, StaticModel.from_pretrained(folder).encode(list(texts)), texts, 10 * TOLERANCE)
 
 
 def test_its_space_is_that_of_the_files_and_the_guard_knows_it(tmp_path: Path) -> None:
