@@ -145,7 +145,7 @@ class TestTheDatabaseIsAway:
             engine = store.open_engine(postgres)
             with engine.begin() as connection:
                 for table in metadata.sorted_tables:
-                    connection.exec_driver_sql(f"DROP TABLE {table.name}")
+                    connection.exec_driver_sql(f"DROP TABLE {table.name} CASCADE")
                 connection.exec_driver_sql(f"DROP TABLE {store.VERSION_TABLE}")
             engine.dispose()
             tags = call(range(5, 10))
