@@ -89,7 +89,7 @@ def _postgresql() -> None:
     connection = op.get_bind()
     of_requests = "added AS r JOIN llm_observations AS o ON o.request = r.id WHERE r.kind = 'request'"
     connection.exec_driver_sql(
-        "CREATE FUNCTION llm_usage_add() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $add$ "
+        "CREATE OR REPLACE FUNCTION llm_usage_add() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $add$ "
         f"BEGIN {_add_up(of_requests, True)}; RETURN NULL; END $add$"
     )
     connection.exec_driver_sql(
