@@ -80,7 +80,13 @@ def test_the_command_estimates_and_writes_nothing(tmp_path: Path, capsys: pytest
 
 def test_ctrl_c_keeps_the_finished_parts_and_says_how_to_go_on(tmp_path: Path) -> None:
     source, out = corpus(tmp_path, 20_000), tmp_path / "out"
-    command = [*COMMAND, "--shard-rows", "100", str(source), str(out)]
+    command = [
+        *COMMAND,
+        "--shard-rows",
+        "4",
+        str(source),
+        str(out),
+    ]  # thousands of parts, so that it does not end first
     job = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     assert job.stderr is not None
     first = job.stderr.readline()

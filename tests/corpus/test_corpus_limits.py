@@ -20,6 +20,7 @@ from tests.support.late import COLLECTED
 from tests.support.redis_servers import RedisServer, redis_server
 
 if COLLECTED:
+    from hf_gateway import activation, ledger
     from hf_gateway.corpus import embed_dataset
     from hf_gateway.corpus.job_settings import JobSettings
     from hf_gateway.corpus.rate_limit import LocalTurns, RedisTurns, Turns
@@ -33,6 +34,17 @@ TOLERANCE = 1.02
 def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     with redis_server(tmp_path_factory.mktemp("redis")) as made:
         yield made
+
+
+@pytest.fixture
+def ledger_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The ledger of this process and its children, by the environment, until the test ends."""
+    with a_ledger("sqlite", tmp_path) as url:
+        monkeypatch.setenv("HF_GATEWAY_LEDGER", url)
+        monkeypatch.setattr(activation, "_switched", set())
+        yield url
+        ledger.disable_budgets()
+        ledger.disable()
 
 
 class CountingServer(FakeOpenAI):
@@ -136,13 +148,10 @@ def test_limits_that_cannot_be_kept_are_refused(tmp_path: Path) -> None:
             embed_dataset(["a"], tmp_path / "out", targets=["hash:64"], **wrong)
 
 
-def test_all_workers_together_keep_a_budget_and_a_resume_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_workers_together_keep_a_budget_and_a_resume_goes_on(tmp_path: Path, ledger_url: str) -> None:
     texts = [" ".join([str(row), *["word"] * 199]) for row in range(240)]
-    with a_ledger("sqlite", tmp_path) as url, CountingServer() as server:
-        monkeypatch.setenv("HF_GATEWAY_LEDGER", url)
-        with store.open_ledger(url) as engine:
+    with CountingServer() as server:
+        with store.open_ledger(ledger_url) as engine:
             models.set_entry(engine, PriceEntry("*", "embedding", f"openai:{server.url}", Price(input=Decimal(100))))
             budgets.set_budget(engine, Budget("*", "day", Decimal(5)))
         settings: dict[str, Any] = {"workers": 3, "shard_rows": 4, **at(server)}
@@ -150,7 +159,7 @@ def test_all_workers_together_keep_a_budget_and_a_resume_goes_on(
             embed_dataset(texts, tmp_path / "out", **settings)
         spent = sum(count for _, count in server.arrivals) * Decimal("0.0001")
         assert 0 < spent <= 5 * Decimal(str(TOLERANCE))
-        with store.open_ledger(url) as engine:
+        with store.open_ledger(ledger_url) as engine:
             budgets.set_budget(engine, Budget("*", "day", Decimal(50)))
         report = embed_dataset(texts, tmp_path / "out", **settings)
         assert report.cost_usd == 240 * 202 * Decimal("0.0001")

@@ -89,9 +89,7 @@ def engine_of(chain: Any) -> str:
     return name
 
 
-def assert_vectors(
-    folder: Path, expected: Any, texts: tuple[str, ...] = TEXTS, tolerance: float = TOLERANCE
-) -> None:
+def assert_vectors(folder: Path, expected: Any, texts: tuple[str, ...] = TEXTS, tolerance: float = TOLERANCE) -> None:
     """Compare with the vectors of another library for all texts of which it knows a token."""
     known = [place for place, row in enumerate(expected) if np.any(row)]
     assert len(known) > len(texts) // 2
