@@ -85,6 +85,19 @@ def test_eight_workers_keep_one_limit_of_requests(tmp_path: Path, redis: RedisSe
         assert server.rate() <= TOLERANCE * rate
 
 
+def test_a_redis_that_goes_away_ends_the_job_and_the_resume_goes_on(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"workers": 2, "shard_rows": 1, "limit_rps": 1000.0}
+    texts = [f"text {row}" for row in range(20)]
+    (tmp_path / "redis").mkdir()
+    with redis_server(tmp_path / "redis") as redis, CountingServer() as server:
+        server.on_request = lambda _: redis.stop() if len(server.requests) == 3 else None
+        with pytest.raises(ConfigError, match=r"the Redis of --redis answers no more .* run the same command again"):
+            embed_dataset(texts, tmp_path / "out", redis=redis.url, **settings, **at(server))
+        server.on_request = None
+        redis.start()
+        assert embed_dataset(texts, tmp_path / "out", redis=redis.url, **settings, **at(server)).rows == 20
+
+
 @pytest.mark.parametrize("shared", [True, False])
 def test_a_limit_of_tokens_is_kept_by_what_the_server_counts(tmp_path: Path, redis: RedisServer, shared: bool) -> None:
     rate = 1500.0

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -166,6 +167,7 @@ class RedisTurns:
         except (redis.exceptions.RedisError, ValueError, OSError) as error:
             raise ConfigError(f"the Redis of --redis does not answer: {type(error).__name__}") from None
         self._client = client
+        self._failure: type[Exception] = redis.exceptions.RedisError
         self._take, self._hold, self._move = (client.register_script(script) for script in (_TAKE, _HOLD, _MOVE))
 
     def take(self, origin: str, costs: tuple[float, float]) -> float:
@@ -175,7 +177,8 @@ class RedisTurns:
             origin: the server.
             costs: of the two limits, in seconds.
         """
-        return float(self._take(keys=[_key(origin, kind) for kind in range(3)], args=list(costs)))
+        with self._named_failure():
+            return float(self._take(keys=[_key(origin, kind) for kind in range(3)], args=list(costs)))
 
     def move(self, origin: str, seconds: float) -> None:
         """Move the limit of tokens.
@@ -184,7 +187,8 @@ class RedisTurns:
             origin: the server.
             seconds: by how much.
         """
-        self._move(keys=[_key(origin, 1)], args=[seconds])
+        with self._named_failure():
+            self._move(keys=[_key(origin, 1)], args=[seconds])
 
     def hold(self, origin: str, seconds: float) -> None:
         """Let no request begin.
@@ -193,13 +197,26 @@ class RedisTurns:
             origin: the server.
             seconds: for how long.
         """
-        self._hold(keys=[_key(origin, 2)], args=[seconds])
+        with self._named_failure():
+            self._hold(keys=[_key(origin, 2)], args=[seconds])
 
     def held_seconds(self, origin: str) -> float:
         """Return for how many seconds the server wants no request."""
-        seconds, fraction = map(int, self._client.time())
-        till = float(self._client.get(_key(origin, 2)) or 0.0)
+        with self._named_failure():
+            seconds, fraction = map(int, self._client.time())
+            till = float(self._client.get(_key(origin, 2)) or 0.0)
         return max(0.0, till - (seconds + fraction / 1e6))
+
+    @contextlib.contextmanager
+    def _named_failure(self) -> Iterator[None]:
+        """Raise ConfigError for a failure of Redis: without it the limit cannot be kept, so nothing more is sent."""
+        try:
+            yield
+        except self._failure as error:
+            raise ConfigError(
+                f"the Redis of --redis answers no more ({type(error).__name__}), and without it no limit can be kept: nothing "
+                "more is sent; run the same command again when it is back"
+            ) from None
 
 
 def _key(origin: str, kind: int) -> str:
@@ -290,8 +307,7 @@ class LimitedTransport(HttpTransport):
 
     def _learn(self, origin: str, answer: HttpResponse) -> None:
         if answer.status in (429, 503) and (seconds := retry_after_seconds(answer.headers)):
-            with contextlib.suppress(OSError):
-                self._turns.hold(origin, seconds)
+            self._turns.hold(origin, seconds)
 
 
 def _origin(send: Send) -> str:
