@@ -148,7 +148,7 @@ def test_lines_that_cannot_be_read_are_rows_with_a_fault(tmp_path: Path) -> None
 
 
 WRONG: dict[str, tuple[str, str, str]] = {
-    "a missing file": ("none.parquet", "", "there is no file"),
+    "a missing file": ("none.parquet", "", "there is no file or folder of this name"),
     "an unknown suffix": ("docs.xlsx", "x", "no known format"),
     "a compressed Parquet file": ("docs.parquet.gz", "x", "no known format"),
     "no Parquet": ("docs.parquet", "x" * 50, "cannot be read"),

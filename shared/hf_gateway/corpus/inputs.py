@@ -96,7 +96,9 @@ def find_files(source: str | Path) -> list[InputFile]:
     text = os.fspath(source)
     found = _remote_files(text) if _URL.match(text) else _local_files(text)
     if not found:
-        raise ConfigError(f"{visible(text)}: there is no file of {', '.join(FORMATS)}")
+        if Path(text).is_dir() or any(each in text for each in "*?["):
+            raise ConfigError(f"{visible(text)}: there is no file of {', '.join(FORMATS)}")
+        raise ConfigError(f"{visible(text)}: there is no file or folder of this name")
     for file in found:
         file.form  # noqa: B018 - raises for an unknown one
     return found
