@@ -591,6 +591,23 @@ class TestWithoutKeys:
             assert answer.status_code == 200
         assert "NO AUTHENTICATION" in process.log
 
+    def test_a_server_that_requires_keys_starts_without_one(self, one_url: str) -> None:
+        """In a container it starts before anybody can make a key in it; until then it answers no caller."""
+        own = {"HF_GATEWAY_SERVER_DATABASE": one_url, "HF_GATEWAY_SERVER_REQUIRE_KEY": "true"}
+        with ServerProcess(CHAINS, "--host", "0.0.0.0", environment=own) as process:
+            base = f"http://127.0.0.1:{process.url.rpartition(':')[2]}"
+            assert httpx.get(f"{base}/readyz", trust_env=False).status_code == 200
+            assert httpx.get(f"{base}/v1/models", trust_env=False).status_code == 401
+            key = make_key(one_url)
+            assert httpx.get(f"{base}/v1/models", headers=bearer(key), trust_env=False).status_code == 200
+
+    def test_it_is_not_closed_and_open(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HF_GATEWAY_SERVER_REQUIRE_KEY", "true")
+        assert main(["serve", "--insecure-no-auth", "--port", "0"]) == 2
+        assert "require_key and insecure_no_auth contradict each other" in capsys.readouterr().err
+
     def test_with_a_key_it_listens_anywhere(self, one_url: str) -> None:
         key = make_key(one_url)
         with ServerProcess(CHAINS, "--host", "0.0.0.0", environment={"HF_GATEWAY_SERVER_DATABASE": one_url}) as process:

@@ -148,7 +148,7 @@ def build_access(settings: ServerSettings, database: ServerDatabase) -> tuple[Ke
         from hf_gateway.server.access.jwt import TokenVerifier
 
         tokens = TokenVerifier(settings.jwt)
-    authenticator = KeyAuthenticator(database, tokens)
+    authenticator = KeyAuthenticator(database, tokens, anonymous=not settings.require_key)
     database.at_start(authenticator.check_keys)
     origins = OriginRules(
         cors_origins=settings.cors_origins,

@@ -84,7 +84,7 @@ class ServerSettings(Section):
     """The settings of `hf-gateway serve`."""
 
     host: str = "127.0.0.1"
-    """The address to listen at; one beyond loopback needs keys, or `insecure_no_auth`."""
+    """The address to listen at; one beyond loopback needs keys, `require_key` or `insecure_no_auth`."""
     port: Annotated[int, Field(ge=0, le=65535)] = DEFAULT_PORT
     """The port to listen at; 0 for a free one, which is printed."""
     root_path: str = ""
@@ -95,6 +95,8 @@ class ServerSettings(Section):
     """Seconds that requests under way have to end after SIGTERM."""
     insecure_no_auth: bool = False
     """Whether callers without a key are served beyond loopback."""
+    require_key: bool = False
+    """Whether callers need a key also before the first one is made: until then every caller is refused."""
     database: str | None = Field(default=None, repr=False)
     """SQLAlchemy URL of the database of keys and usage; by default a file under HF_GATEWAY_HOME."""
     redis: str | None = Field(default=None, repr=False)
@@ -177,6 +179,12 @@ class ServerSettings(Section):
                 **{name.removeprefix(_DEFAULT): value for name, value in named.items()},
             }
         return given
+
+    @model_validator(mode="after")
+    def _is_closed_or_open(self) -> Self:
+        if self.require_key and self.insecure_no_auth:
+            raise ConfigError("require_key and insecure_no_auth contradict each other; leave one of them out")
+        return self
 
     @field_validator("cors_origins")
     @classmethod

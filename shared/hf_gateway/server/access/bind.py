@@ -25,7 +25,7 @@ def check_bind(host: str, *, needs_key: bool, insecure: bool) -> None:
 
     Args:
         host: the address to listen at.
-        needs_key: whether there are keys, or issuers of tokens.
+        needs_key: whether callers need a key or a token.
         insecure: whether callers without a key are to be served anyway.
 
     Raises:
@@ -36,7 +36,7 @@ def check_bind(host: str, *, needs_key: bool, insecure: bool) -> None:
     if not insecure:
         raise ConfigError(
             f"listening at {host} would serve every machine that can reach it, without a key: make one first with "
-            "`hf-gateway keys create --name NAME`, listen at 127.0.0.1, or say --insecure-no-auth"
+            "`hf-gateway keys create --name NAME`, set require_key in [server], listen at 127.0.0.1, or say --insecure-no-auth"
         )
     log.warning(
         "NO AUTHENTICATION: every machine that can reach %s may use all chains, at your cost, and read their usage "
