@@ -126,3 +126,13 @@ def test_removing_chooses_by_task_and_provider(admin: httpx.Client) -> None:
     assert admin.delete("/admin/models/org/talk", params={"task": "' OR 1=1"}).status_code == 404
     assert admin.delete("/admin/models/org/talk", params={"nothing": "x"}).status_code == 400
     assert len(found(admin, "org/talk")) == 1
+
+
+def test_the_row_for_any_provider_is_removed_alone(admin: httpx.Client) -> None:
+    for provider in (None, "novita"):
+        admin.post("/admin/models", json={"model": "org/talk", "provider": provider, "usd": PRICES})
+    again = admin.post("/admin/models", json={"model": "org/talk", "provider": "hf", "usd": PRICES})
+    assert (again.json()["replaced"], again.json()["model"]["provider"]) == (True, None)
+    gone = admin.delete("/admin/models/org/talk", params={"provider": "hf"}).json()["models"]
+    assert [row["provider"] for row in gone] == [None]
+    assert [row["provider"] for row in found(admin, "org/talk")] == ["novita"]

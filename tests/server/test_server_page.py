@@ -75,23 +75,25 @@ def assert_shown(found: Any, shown: Any) -> None:
 
 
 @pytest.fixture
-def page_server() -> Iterator[ServerProcess]:
-    """A process with the page's first configuration, whose chat target is a fake."""
+def addresses() -> Iterator[dict[str, str]]:
+    """The addresses of the page → those of a process with the page's first configuration, and of a fake as its chat target."""
     with FakeOpenAI(models=None, brain=script("Hello there.")) as fake:
         config = TOML[0].replace(CHAT_TARGET, fake.url)
         Path("hf-gateway.toml").write_text(config, encoding="utf-8")
         with ServerProcess(config, environment=environment()) as process:
-            yield process
+            yield {ADDRESS: process.url, CHAT_TARGET: fake.url}
 
 
 @pytest.mark.xdist_group("torch")
-def test_the_commands_of_the_page_run_one_after_the_other_and_answer_as_shown(page_server: ServerProcess) -> None:
+def test_the_commands_of_the_page_run_one_after_the_other_and_answer_as_shown(addresses: dict[str, str]) -> None:
     assert CHAT_TARGET in TOML[0]
     commands = []
     for block, _, _ in BLOCKS:
         lines = [line for line in block.splitlines() if not line.startswith(SERVE)]
         commands += [*lines, f"echo; echo '{MARK}'"]
-    printed = in_shell("\n".join(commands).replace(ADDRESS, page_server.url)).split(MARK)
+    for of_page, real in addresses.items():
+        commands = [line.replace(of_page, real) for line in commands]
+    printed = in_shell("\n".join(commands)).split(MARK)
     assert len(printed) == len(BLOCKS) + 1
     shown = [(kind, answer, text) for (_, kind, answer), text in zip(BLOCKS, printed, strict=False) if kind]
     assert len(shown) >= 8

@@ -64,7 +64,7 @@ class NewModelBody(BaseModel):
     task: Text = CHAT.price_task
     """The task."""
     provider: Text | None = None
-    """Who is paid: an Inference Provider (null for any), or a target of the configuration, such as openai:https://api.example.com."""
+    """Who is paid: an Inference Provider (null or hf for any), or a target of the configuration, such as openai:https://api.example.com."""
     usd: GivenPrices
     """The prices."""
     context_length: Annotated[int, Field(gt=0, lt=2**31, strict=True)] | None = None
@@ -90,7 +90,7 @@ class RemoveQuery(BaseModel):
     task: Text | None = None
     """Only the row for this task."""
     provider: Text | None = None
-    """Only the row of this provider."""
+    """Only the row of this provider; hf for the row that is for any."""
 
 
 class ModelPrices(BaseModel):
