@@ -67,6 +67,15 @@ def test_old_rows_of_one_tenant_are_removed(url: str, capsys: pytest.CaptureFixt
     assert requests(url) == ["acme", "globex"]
 
 
+def test_reports_forget_a_tenant_whose_rows_are_removed(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = printed(capsys, "prune", "--older-than", "0d", "--tenant", "acme", "--database", url)
+    assert words.startswith("4 rows of acme, with their sums by day, from before")
+    assert main(["usage", "--by", "tenant", "--csv", "--ledger", url]) == 0
+    report = capsys.readouterr().out
+    assert "globex,2," in report
+    assert "acme" not in report
+
+
 @pytest.mark.parametrize("tenant", ["' OR '1'='1", "*", "%", "nobody"])
 def test_no_name_of_a_tenant_means_more_rows(url: str, tenant: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert printed(capsys, "prune", "--older-than", "0d", "--tenant", tenant, "--database", url).startswith("0 rows")

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             command.add_argument(
                 "--older-than", required=True, metavar="AGE", help="90d, 24h, or a date (UTC): rows from before it"
             )
-            command.add_argument("--tenant", help="only the rows of this tenant")
+            command.add_argument("--tenant", help="only the rows of this tenant, and its sums by day")
             command.add_argument("--dry-run", action="store_true", help="count the rows, and remove none")
         command.add_argument("--config", metavar="FILE", help="the hf-gateway.toml that the server reads")
         command.add_argument("--database", metavar="URL", help="URL of the server's database ([server] database)")
@@ -138,7 +138,7 @@ def _prune(url: str, arguments: argparse.Namespace) -> int:
             }
         )
         return 0
-    whose = "" if arguments.tenant is None else f" of {visible(arguments.tenant)}"
+    whose = "" if arguments.tenant is None else f" of {visible(arguments.tenant)}, with their sums by day,"
     done = "would be removed" if arguments.dry_run else "removed"
     sys.stdout.write(f"{quantity(count, 'row')}{whose} from before {before:%Y-%m-%d %H:%M} UTC {done}\n")
     return 0

@@ -1,6 +1,7 @@
 """Removes old rows of the ledger, in batches, so that calls are written in between.
 
-Spending, budgets and the sums by day are tables of their own: they do not change when rows are removed.
+Spending, budgets and the sums by day are tables of their own: they do not change when rows are removed for their age. Where it is
+one tenant whose rows are removed, its sums go with them.
 """
 
 import datetime as dt
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from hf_gateway.ledger.daily_sums import add_up_again
 from hf_gateway.ledger.tables import losses, observations
 
 BATCH_ROWS = 5_000
@@ -23,7 +25,7 @@ class OldRows:
     before: dt.datetime
     """Rows from before this time."""
     tenant: str | None = None
-    """Only this tenant's; None for all rows, and for the counts of lost requests."""
+    """Only this tenant's, and its sums by day; None for all rows, and for the counts of lost requests."""
 
     def tables(self) -> list[tuple[sa.Table, list[sa.ColumnElement[bool]]]]:
         """Return the tables with the conditions on their rows."""
@@ -56,6 +58,9 @@ def count_old(engine: sa.Engine, old: OldRows) -> int:
 def prune(engine: sa.Engine, old: OldRows, batch: int = BATCH_ROWS, stopped: Callable[[], bool] = lambda: False) -> int:
     """Remove old rows for good, the oldest first, and return how many there were.
 
+    The sums of one tenant are removed with its rows: those of the days before `before`; those of that day become what its
+    remaining rows add up to.
+
     Several processes may do it at the same time: on PostgreSQL an advisory lock lets one of them work at a time.
 
     Args:
@@ -72,10 +77,18 @@ def prune(engine: sa.Engine, old: OldRows, batch: int = BATCH_ROWS, stopped: Cal
         oldest = sa.select(table.c.id).where(*conditions).order_by(table.c.time).limit(batch)
         while True:
             with engine.begin() as connection:
-                if connection.dialect.name == "postgresql":
-                    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_PRUNE_LOCK_ID)))
+                _lock(connection)
                 count = connection.execute(sa.delete(table).where(table.c.id.in_(oldest))).rowcount
             removed += count
             if count < batch or stopped():
                 break
+    if old.tenant is not None:
+        with engine.begin() as connection:
+            _lock(connection)
+            add_up_again(connection, old.tenant, old.before.astimezone(dt.UTC).date())
     return removed
+
+
+def _lock(connection: sa.Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_PRUNE_LOCK_ID)))
