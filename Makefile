@@ -8,8 +8,9 @@ INFINITY ?= .venv-infinity
 OLAH ?= .venv-olah
 SCHEMATHESIS ?= .venv-schemathesis
 HUB1 ?= build/hub-1.33
-# Clients of the server that require that huggingface_hub, or an older openai.
-OLDER = langchain-huggingface==1.2.1 llama-index-llms-openai-like==0.8.1 llama-index-llms-openai==0.8.3 openai==2.54.0
+# Clients of the server that require that huggingface_hub, or an older openai; the last two are read by tests/migration_page.py only.
+OLDER = langchain-huggingface==1.2.1 llama-index-llms-openai-like==0.8.1 llama-index-llms-openai==0.8.3 openai==2.54.0 \
+  llama-index-embeddings-huggingface==0.8.0 llama-index-llms-huggingface-api==0.8.0
 # Folders with a lock of npm; their packages are installed into build/npm.
 NPM = web/page web/client tests/clients_npm
 PIP = -m pip --quiet --disable-pip-version-check --no-input

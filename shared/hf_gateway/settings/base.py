@@ -49,8 +49,8 @@ class _OwnSignature:
 class ChainOptions(PlainNumbers):
     """The arguments of every chain, whatever its task.
 
-    Unknown arguments are errors that name the nearest known one. The fields are frozen, since the chain is built from them:
-    assigning to one would have no effect on it.
+    Unknown arguments are errors that name what replaces an argument of another library's class, or the nearest known one. The
+    fields are frozen, since the chain is built from them: assigning to one would have no effect on it.
     """
 
     model_config = ConfigDict(
@@ -116,7 +116,11 @@ class ChainOptions(PlainNumbers):
             names = {field.alias or name for name, field in cls.model_fields.items()} | set(cls.model_fields)
             for name in values:
                 if name not in names:
-                    raise ConfigError(f"{cls.__name__} has no argument {name!r}{did_you_mean(name, names)}")
+                    from hf_gateway.settings.foreign_arguments import hint_for
+
+                    hint = hint_for(name, names) if isinstance(name, str) else None
+                    advice = f"; {hint}" if hint else did_you_mean(name, names)
+                    raise ConfigError(f"{cls.__name__} has no argument {name!r}{advice}")
         return values
 
 
