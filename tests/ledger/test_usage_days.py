@@ -237,7 +237,7 @@ def test_sums_of_one_tenant_go_with_its_rows(kind: str, tmp_path: Path) -> None:
 ANEW = """
 import sqlalchemy as sa
 from alembic import op
-revision, down_revision, branch_labels, depends_on = "0006", "0005", None, None
+revision, down_revision, branch_labels, depends_on = "0007", "0006", None, None
 def upgrade():
     for table in ("llm_observations", "llm_usage_days"):
         with op.batch_alter_table(table) as batch:
@@ -252,12 +252,12 @@ def downgrade():
 def test_sums_go_on_after_a_table_was_made_anew(kind: str, tmp_path: Path) -> None:
     folder = tmp_path / "versions"
     folder.mkdir()
-    (folder / "v0006_anew.py").write_text(ANEW, encoding="utf-8")
+    (folder / "v0007_anew.py").write_text(ANEW, encoding="utf-8")
     with a_ledger(kind, tmp_path) as url, open_ledger(url) as engine:
         with engine.begin() as connection:
             insert_new(connection, observations, some_rows(7, 10))
-        _at_revision(engine, "0006", folder)
-        assert store.revision(engine) == "0006"
+        _at_revision(engine, "0007", folder)
+        assert store.revision(engine) == "0007"
         with engine.begin() as connection:
             insert_new(connection, observations, some_rows(8, 10))
         assert usage_report(engine, "day", UsageFilter()).total.requests == 20
@@ -285,7 +285,7 @@ def test_a_ledger_of_an_earlier_version_is_summed_by_its_upgrade(kind: str, tmp_
             admin(f"CREATE ROLE {role} LOGIN")
             admin(f"INSERT INTO {name}.llm_tenant_roles VALUES ('{role}', 'acme'), ('gone', 'acme')")
         with engine.begin() as connection:
-            insert_new(connection, observations, some_rows(4, 80))
+            connection.execute(sa.insert(observations), some_rows(4, 80))
         assert store.upgrade(engine)
         with engine.begin() as connection:
             insert_new(connection, observations, some_rows(5, 20))
@@ -356,3 +356,31 @@ def test_reports_of_a_million_rows_take_less_than_ten_times_what_is_promised() -
                 took.append(time.perf_counter() - began)
             assert report.total.requests == calls
             assert min(took) < 2.0
+
+
+def test_rows_of_one_transaction_are_added_to_the_sums_at_once_in_sqlite(tmp_path: Path) -> None:
+    with a_ledger("sqlite", tmp_path) as url, open_ledger(url) as engine, engine.begin() as connection:
+        rows = []
+        for _ in range(200):
+            one = some_request(random.Random(6))
+            ids = {row["id"]: uuid.uuid4() for row in one}
+            rows += [row | {"id": ids[row["id"]], "request": ids[row["request"]]} for row in one]
+        driver: Any = connection.connection.driver_connection
+        before = driver.total_changes
+        insert_new(connection, observations, rows)
+        after = driver.total_changes
+        sums = connection.execute(sa.select(sa.func.count()).select_from(usage_days)).scalar_one()
+        # The rows, the number of the last one before them and its end, and each sum once.
+        assert after - before == len(rows) + 2 + sums
+
+
+def test_rows_of_an_earlier_versions_process_are_counted_once_in_sqlite(tmp_path: Path) -> None:
+    with a_ledger("sqlite", tmp_path) as url, open_ledger(url) as engine:
+        for seed in (7, 8):
+            with engine.begin() as connection:
+                connection.execute(sa.insert(observations), some_rows(seed, 20))
+            with engine.begin() as connection:
+                insert_new(connection, observations, some_rows(seed + 10, 30))
+        assert usage_report(engine, "tenant", UsageFilter()).total.requests == 100
+        day = UsageFilter(DAY - dt.timedelta(days=3), DAY - dt.timedelta(days=2))
+        assert without_latencies(usage_report(engine, BY, day)) == without_latencies(of_rows(engine, BY))

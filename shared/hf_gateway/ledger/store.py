@@ -17,13 +17,13 @@ from sqlalchemy.dialects import sqlite
 from hf_gateway.errors import ConfigError
 from hf_gateway.ledger.place import database_words as database_words
 from hf_gateway.ledger.place import shown_url
-from hf_gateway.ledger.tables import observations, tenant_roles, usage_days
+from hf_gateway.ledger.tables import observations, tenant_roles, usage_batches, usage_days
 from hf_gateway.storage.sqlite import gate, set_wal_mode
 from hf_gateway.values.logs import logger
 
 log = logger(__name__)
 
-HEAD = "0005"
+HEAD = "0006"
 """Revision of the tables that this code uses."""
 VERSION_TABLE = "hf_gateway_version"
 """Not Alembic's default name: the database may belong to another program too."""
@@ -311,7 +311,11 @@ def insert_new(connection: sa.Connection, table: sa.Table, rows: Sequence[Mappin
         # The transaction holds the write lock, so the rows after the last one are those that were inserted.
         rowid = sa.literal_column("rowid", sa.Integer)
         last = connection.execute(sa.select(sa.func.max(rowid)).select_from(table)).scalar() or 0
+        if table is observations:
+            connection.execute(sa.insert(usage_batches).values(last_row=last))
         done = connection.execute(sqlite.insert(table).on_conflict_do_nothing(), list(rows))
+        if table is observations:
+            connection.execute(sa.delete(usage_batches))  # which adds the rows to the sums by day
         if done.rowcount == len(rows):
             return {row["id"] for row in rows}
         return set(connection.execute(sa.select(table.c.id).where(rowid > last)).scalars())

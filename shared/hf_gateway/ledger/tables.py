@@ -194,6 +194,13 @@ usage_days = Table(
 )
 """Sums of the table of requests by day, which triggers keep; they stay when its rows are pruned."""
 
+usage_batches = Table(
+    "llm_usage_batches",
+    metadata,
+    Column("last_row", BigInteger, primary_key=True, autoincrement=False),
+)
+"""Number of the last row before those of a transaction that are to be added to the sums together; not used in PostgreSQL."""
+
 tenant_roles = Table(
     "llm_tenant_roles",
     metadata,
