@@ -69,7 +69,7 @@ class OpenAIFormChat(ChatAbility):
             builder,
             functools.partial(self._message, dialect),
             lambda response: read(openai_chat.decode_chat(response, target=label)),
-            lambda headers: openai_chat.OpenAIStreamDecoder(headers, label, read),
+            lambda headers: openai_chat.OpenAIStreamDecoder(headers, label, read, joins=not request.in_pieces),
         )
         yield from self._tags.finish(request, thoughts, builder)
 

@@ -101,6 +101,8 @@ class ChatRequest:
     """The model for this call; None for the chain's model."""
     stream: bool = False
     """Whether the server is asked to stream."""
+    in_pieces: bool = True
+    """Whether the caller takes a streamed answer in pieces; otherwise those that arrive together may be joined."""
     truncate: ClassVar[bool] = False
     """A conversation that is too long is refused, never truncated."""
 
@@ -212,7 +214,7 @@ class ChatEvent:
     def with_text(self, text: str) -> Self:
         """Return the event with another text, in a tenth of the time of `replace`: a stream has thousands of events."""
         made = object.__new__(type(self))
-        made.__dict__.update(self.__dict__, text=text)
+        object.__setattr__(made, "__dict__", {**self.__dict__, "text": text})
         return made
 
     @property

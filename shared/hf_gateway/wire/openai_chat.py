@@ -3,6 +3,7 @@
 Source: platform.openai.com/docs/api-reference/chat; deviations from recorded traffic of eight providers and TGI.
 """
 
+import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -24,6 +25,9 @@ BEYOND_FORM = ("repeat_penalty", "chat_template_kwargs")
 """Fields sent in addition to OpenAI's, and left out if a server refuses them."""
 STREAM_OPTIONS = "stream_options"
 """Requests the count of tokens at the end of a stream; left out if a server refuses it."""
+MAX_FORMS_COUNT = 4
+"""How often the bytes around a stream's texts are looked at: some servers put other ones into every piece."""
+_CONTENT = b'"content"'
 REQUEST_IDS = ("x-request-id", "inference-id", "x-inference-id")
 
 
@@ -155,19 +159,30 @@ class OpenAIStreamDecoder:
         headers: Mapping[str, str],
         target: str,
         turned: Callable[[ChatEvent], ChatEvent] = lambda event: event,
+        *,
+        joins: bool = False,
     ) -> None:
-        """headers: of the response; turned: applied to every event."""
+        """Begin.
+
+        Args:
+            headers: of the response.
+            target: label for errors.
+            turned: applied to every event.
+            joins: whether texts that arrive together become one event.
+        """
         self.finished = False
         self.done = False
         self._turned = turned
+        self._joins = joins
         self._events = EventStream(target)
         self._said_by = _message_of(headers)
         self._target = target
         self._plain: ChatEvent | None = None
+        self._form = _TextForm()
 
     def feed(self, data: bytes) -> Iterator[ChatEvent]:
         """Decode more bytes; yields events. Raises the error that the stream reports, or BadResponse for an invalid stream."""
-        return iter(()) if self.done else self._read(self._events.feed(data))
+        return iter(()) if self.done else self._decode(data)
 
     def end(self) -> Iterator[ChatEvent]:
         """Handle the end of the stream; yields the events of an incomplete last line."""
@@ -179,7 +194,26 @@ class OpenAIStreamDecoder:
             if not self.finished:
                 raise
 
-    def _read(self, found: Iterable[bytes]) -> Iterator[ChatEvent]:
+    def _decode(self, data: bytes) -> Iterator[ChatEvent]:
+        place = 0
+        while place < len(data) and not self.done:
+            if self._plain is not None and self._events.is_between and (found := self._form.texts(data, place)):
+                texts, place = found
+                for text in ("".join(texts),) if self._joins else texts:
+                    yield self._turned(self._plain.with_text(text))
+                continue
+            end = data.find(b"\n\n", place) + 2
+            event = data[place:end] if end > 1 else data[place:]
+            place += len(event)
+            yield from self._read(self._events.feed(event), event)
+
+    def _read(self, found: Iterable[bytes], received: bytes = b"") -> Iterator[ChatEvent]:
+        """Decode events.
+
+        Args:
+            found: their data.
+            received: the bytes that they were received in, if it is one event.
+        """
         for data in found:
             if not data.startswith(b"{"):
                 if (other := data.strip()) == b"[DONE]":
@@ -187,12 +221,15 @@ class OpenAIStreamDecoder:
                     return
                 if not other:
                     continue
-            yield self._turned(self._message_event(data))
+            message = parse_event(data, self._target)
+            text = self._plain_text(message)
+            if text is not None and self._plain is not None:
+                self._form.learn(received, data, text)
+                yield self._turned(self._plain.with_text(text))
+            else:
+                yield self._turned(self._other_event(message))
 
-    def _message_event(self, event_data: bytes) -> ChatEvent:
-        data = parse_event(event_data, self._target)
-        if (plain := self._plain_event(data)) is not None:
-            return plain
+    def _other_event(self, data: Mapping[str, Any]) -> ChatEvent:
         _raise_error(data, self._target)
         choice = _choice(data) or {}
         _raise_error(choice, self._target)  # OpenRouter puts its provider's error there
@@ -201,8 +238,11 @@ class OpenAIStreamDecoder:
             self.finished = True
         return event
 
-    def _plain_event(self, data: Mapping[str, Any]) -> ChatEvent | None:
-        """Return the event of a piece of text and nothing else, as nearly all of a stream are; None for any other."""
+    def _plain_text(self, data: Mapping[str, Any]) -> str | None:
+        """Return the text of a piece of text and nothing else, as nearly all of a stream are; None for any other.
+
+        The rest of such an event is `_plain`.
+        """
         choices = data.get("choices")
         if type(choices) is not list or len(choices) != 1 or data.get("error") or data.get("usage"):
             return None
@@ -224,7 +264,71 @@ class OpenAIStreamDecoder:
         if self._plain is None or self._plain.model != model:
             provider, request_id = self._said_by
             self._plain = ChatEvent(model=model, provider=provider, request_id=request_id)
-        return self._plain.with_text(text)
+        return text
+
+
+class _TextForm:
+    """The bytes around the text of a piece of a stream, which are the same in nearly all pieces and then parsed once."""
+
+    def __init__(self) -> None:
+        self._before, self._after, self._between = b"", b"", b""
+        self._tries = MAX_FORMS_COUNT
+
+    def texts(self, data: bytes, place: int) -> tuple[list[str], int] | None:
+        """Return the texts of events that differ in them alone, and the place behind these events; None for no such event.
+
+        Args:
+            data: of the stream.
+            place: of the beginning of an event.
+        """
+        if not self._before or not data.startswith(self._before, place):
+            return None
+        found = data[place + len(self._before) :].split(self._between)
+        text, end, _ = found.pop().partition(self._after)
+        if end:
+            found.append(text)
+        # Another event between two of them, and an escape in a text, have quotes or backslashes.
+        joined = b'"'.join(found)
+        if joined.count(b'"') >= max(len(found), 1) or b"\\" in joined:
+            found = list(itertools.takewhile(_is_plain, found))
+            joined = b'"'.join(found)
+        # A character that is divided between two texts is no character in either.
+        try:
+            plain = joined.decode()
+        except UnicodeDecodeError:
+            return None
+        if not found or not plain.isprintable():  # a control character is invalid in JSON
+            return None
+        return plain.split('"'), place + len(joined) + 1 + len(found) * (len(self._between) - 1)
+
+    def learn(self, received: bytes, data: bytes, text: str) -> None:
+        """Remember the bytes around the text of an event.
+
+        Args:
+            received: the event as it was received.
+            data: its data.
+            text: its text, beside which it has nothing of the answer.
+        """
+        if not self._tries:
+            return
+        self._tries -= 1
+        before, name, after = received.partition(_CONTENT)
+        colon, quote, after = after.partition(b'"')
+        raw = text.encode(errors="replace")
+        if (
+            received in (b"data: %b\n\n" % data, b"data:%b\n\n" % data)
+            and _CONTENT not in after
+            and b"\\" not in received
+            and colon.strip() == b":"
+            and after.startswith(raw + quote)
+        ):
+            self._before, self._after = before + name + colon + quote, after[len(raw) :]
+            self._between = self._after + self._before
+
+
+def _is_plain(text: bytes) -> bool:
+    """Return whether a part of a string in JSON is the text itself, to its end."""
+    return b'"' not in text and b"\\" not in text
 
 
 def _has_only(fields: Mapping[str, Any], names: tuple[str, ...]) -> bool:

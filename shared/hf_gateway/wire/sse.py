@@ -25,6 +25,11 @@ class Lines:
         self._rest = bytearray()
         self._after_cr = False
 
+    @property
+    def is_within(self) -> bool:
+        """Whether a line, or its end, may be incomplete."""
+        return self._after_cr or bool(self._rest)
+
     def feed(self, data: bytes) -> list[bytes]:
         """Add bytes; returns the complete lines, without their ends."""
         if self._after_cr and data:
@@ -69,6 +74,11 @@ class EventStream:
         self._data: list[bytes] = []
         self._size = 0
         self._first = True
+
+    @property
+    def is_between(self) -> bool:
+        """Whether the bytes so far end with an event: the next ones begin another."""
+        return not (self._first or self._data or self._lines.is_within)
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Add bytes; yields the data of complete events. Later events are parsed only when they are requested."""

@@ -62,7 +62,7 @@ class ChatService:
             )
         # Only a stream shows early that an answer stalls or was cut, and stops the server when its caller cancels.
         streamed = ended is not None or settings.streaming is not False or len(self._candidates) > 1
-        whole = request if request.stream == streamed else dataclasses.replace(request, stream=streamed)
+        whole = dataclasses.replace(request, stream=streamed, in_pieces=ended is not None)
         return observed_steps(
             self._watch,
             lambda: ChatDetails(whole),
