@@ -1,6 +1,7 @@
 """Budgets over HTTP while what keeps them cannot be written: nothing is sent that they could not count."""
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -17,6 +18,7 @@ from tests.support.server_keys import bearer, make_key, public_part
 if COLLECTED:
     import sqlite3
 
+    from hf_gateway.ledger import budget_watch
     from hf_gateway.ledger.budget import Budget
     from hf_gateway.ledger.budgets import set_budget
     from hf_gateway.ledger.models import set_entry
@@ -66,3 +68,23 @@ def test_a_budget_that_cannot_be_counted_lets_nothing_through_and_others_go_on(
                 assert len(primary.requests) == asked
                 assert ask(free, max_tokens=4_000) == 200
             assert ask(limited, max_tokens=4_000) == 200
+
+
+def test_a_file_that_is_held_by_another_process_at_the_start_holds_no_answer_and_its_budgets_count(
+    primary: FakeOpenAI, tmp_path: Path
+) -> None:
+    with a_ledger("sqlite", tmp_path) as url:
+        limited, free = make_key(url), make_key(url)
+        with open_ledger(url) as engine:
+            set_budget(engine, Budget(f"key:{public_part(limited)}", "day", Decimal(1000)))
+            # Without a price of what is generated, a call under a budget is refused before anything is written.
+            set_entry(engine, PriceEntry("*", "text-generation", f"openai:{primary.url}", Price(Decimal(1))))
+        config = f'{chat_chain(primary.url)}[server]\ndatabase = "{url}"\n'
+        with locked(url), ServerProcess(config) as process, process.client() as client:
+            began = time.monotonic()
+            answer = client.post("/v1/chat/completions", json=CHAT, headers=bearer(free))
+            assert (answer.status_code, time.monotonic() - began < budget_watch.DATABASE_TIMEOUT_S * 0.9) == (200, True)
+            asked = len(primary.requests)
+            refused = client.post("/v1/chat/completions", json=CHAT, headers=bearer(limited))
+            assert (refused.status_code, len(primary.requests)) == (402, asked), refused.text
+            assert "budgets are not enforced" not in process.log

@@ -15,6 +15,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from hf_gateway.errors import ConfigError, did_you_mean
 from hf_gateway.ledger.budget import LEASE_S, Budget, BudgetStatus, Key, LeaseExchange, OnUnknown, Period, period_of
+from hf_gateway.ledger.store import reading
 from hf_gateway.ledger.tables import budgets, leases, spending
 
 
@@ -73,7 +74,7 @@ def remove_budget(engine: sa.Engine, tenant: str, period: Period | None = None) 
 
 def all_budgets(engine: sa.Engine) -> list[Budget]:
     """Return all budgets, by tenant and period. Raises SQLAlchemyError."""
-    with engine.connect() as connection:
+    with reading(engine).connect() as connection:
         found = connection.execute(sa.select(budgets).order_by(budgets.c.tenant, budgets.c.period))
         return [Budget(row.tenant, row.period, row.limit_usd, row.on_unknown) for row in found]
 
@@ -90,7 +91,7 @@ def budget_statuses(engine: sa.Engine, now: float) -> list[BudgetStatus]:
     """
     found = []
     known = all_budgets(engine)
-    with engine.connect() as connection:
+    with reading(engine).connect() as connection:
         for budget in known:
             starts, resets = period_of(budget.period, now)
             row = connection.execute(

@@ -21,6 +21,7 @@ from hf_gateway.hub import router_catalogue
 from hf_gateway.ledger.file_prices import read_file_prices
 from hf_gateway.ledger.price_checks import MAX_TOKENS, MAX_USD, as_looked_up, check_entry, is_text, payee, task_of
 from hf_gateway.ledger.prices import Price, PriceEntry, Prices
+from hf_gateway.ledger.store import reading
 from hf_gateway.ledger.tables import models
 from hf_gateway.values.forks import fork_lock
 from hf_gateway.values.logs import logger
@@ -41,7 +42,7 @@ _REFRESH_LOCK_ID = 0x68665F6D64  # for PostgreSQL's advisory lock
 def entries(engine: sa.Engine) -> list[PriceEntry]:
     """Return all entries, by model, task and provider. Raises SQLAlchemyError."""
     order = (models.c.model, models.c.task, sa.func.coalesce(models.c.provider, ""))
-    with engine.connect() as connection:
+    with reading(engine).connect() as connection:
         return [_entry(row._mapping) for row in connection.execute(sa.select(models).order_by(*order))]
 
 
@@ -181,7 +182,7 @@ def refresh(engine: sa.Engine, router: str) -> Replaced:
 
 def fetched_at(engine: sa.Engine) -> dt.datetime | None:
     """Return when the router's entries were fetched; None without such entries. Raises SQLAlchemyError."""
-    with engine.connect() as connection:
+    with reading(engine).connect() as connection:
         found: dt.datetime | None = connection.execute(
             sa.select(sa.func.max(models.c.fetched_at, type_=models.c.fetched_at.type)).where(
                 models.c.source == "router"

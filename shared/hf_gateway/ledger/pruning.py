@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from hf_gateway.ledger.daily_sums import add_up_again
+from hf_gateway.ledger.store import reading
 from hf_gateway.ledger.tables import losses, observations
 
 BATCH_ROWS = 5_000
@@ -48,7 +49,7 @@ def count_old(engine: sa.Engine, old: OldRows) -> int:
     Raises:
         SQLAlchemyError: the database failed.
     """
-    with engine.execution_options(reading=True).connect() as connection:
+    with reading(engine).connect() as connection:
         return sum(
             int(connection.execute(sa.select(sa.func.count()).select_from(table).where(*conditions)).scalar() or 0)
             for table, conditions in old.tables()

@@ -38,7 +38,7 @@ def open_engine(
     """Return an engine for the ledger's database; nothing is connected yet.
 
     A SQLite transaction takes the write lock when it begins, so that two transactions that read and then write cannot
-    deadlock; not with `read_only`, nor with the execution option `reading` on its connection.
+    deadlock; not with `read_only`, nor through `reading`.
 
     Args:
         url: URL of the database.
@@ -71,6 +71,11 @@ def open_engine(
 
     sa.event.listen(engine, "begin", _call_at_begin)
     return engine
+
+
+def reading(engine: sa.Engine) -> sa.Engine:
+    """Return a view of an engine whose transactions only read: on SQLite they wait for no process that writes."""
+    return engine.execution_options(reading=True)
 
 
 class _Idle:
@@ -166,8 +171,8 @@ def _sqlite(parsed: sa.URL, patience: float, read_only: bool) -> sa.Engine:
 
     @sa.event.listens_for(engine, "begin")
     def _begin(connection: sa.Connection) -> None:
-        reading = read_only or connection.get_execution_options().get("reading", False)
-        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+        reads = read_only or connection.get_execution_options().get("reading", False)
+        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
         _call_at_begin(connection)
 
     return engine
@@ -180,8 +185,8 @@ def _call_at_begin(connection: sa.Connection) -> None:
 
 def revision(engine: sa.Engine) -> str | None:
     """Return the revision of the database's tables; None if they do not exist. Raises SQLAlchemyError, OSError."""
-    with engine.connect() as connection:
-        return _revision(connection.execution_options(reading=True))
+    with reading(engine).connect() as connection:
+        return _revision(connection)
 
 
 def _revision(connection: sa.Connection) -> str | None:

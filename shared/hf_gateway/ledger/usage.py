@@ -18,6 +18,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from hf_gateway.ledger.latency_buckets import BUCKETS, quantiles
+from hf_gateway.ledger.store import reading
 from hf_gateway.ledger.tables import losses
 from hf_gateway.ledger.usage_sums import UNITS, Names, UsageGroups, sums
 from hf_gateway.ledger.usage_sums import UsageFilter as UsageFilter
@@ -156,7 +157,7 @@ def usage_report(engine: sa.Engine, by: str | Sequence[str], selected: UsageFilt
     """
     keys = (by,) if isinstance(by, str) else tuple(by)
     groups = UsageGroups(keys, selected)
-    with engine.connect() as connection:
+    with reading(engine).connect() as connection:
         found = sums(connection, groups)
         lost = _losses(connection, selected)
     of_groups: dict[Names, list[Mapping[str, Any]]] = {}

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from hf_gateway.ledger.store import reading
 from hf_gateway.ledger.tables import sessions
 from hf_gateway.server.access.caller import Caller
 from hf_gateway.server.access.credentials import SESSION_PREFIX
@@ -84,7 +85,7 @@ def find_session(engine: sa.Engine, sha256: bytes) -> Session | None:
     Raises:
         SQLAlchemyError: the database cannot be read.
     """
-    with engine.execution_options(reading=True).connect() as connection:
+    with reading(engine).connect() as connection:
         row = connection.execute(sa.select(sessions).where(sessions.c.sha256 == sha256)).first()
     if row is None:
         return None

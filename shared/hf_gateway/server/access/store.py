@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from hf_gateway.errors import ConfigError
 from hf_gateway.ledger.budget import KEY_BUDGET
+from hf_gateway.ledger.store import reading
 from hf_gateway.ledger.tables import budgets, keys, sessions
 from hf_gateway.server.access.caller import Caller
 from hf_gateway.server.access.keys import is_same, new_key
@@ -124,13 +125,13 @@ def all_keys(engine: sa.Engine, tenant: str | None = None) -> list[StoredKey]:
     query = sa.select(keys).order_by(keys.c.created, keys.c.id)
     if tenant is not None:
         query = query.where(keys.c.tenant == tenant)
-    with _reading(engine).connect() as connection:
+    with reading(engine).connect() as connection:
         return [_stored(row) for row in connection.execute(query)]
 
 
 def has_keys(engine: sa.Engine) -> bool:
     """Return whether any key was ever made: without one, callers on loopback need none. Raises SQLAlchemyError."""
-    with _reading(engine).connect() as connection:
+    with reading(engine).connect() as connection:
         return connection.execute(sa.select(keys.c.id).limit(1)).first() is not None
 
 
@@ -144,7 +145,7 @@ def find_key(engine: sa.Engine, key_id: str) -> StoredKey | None:
     Raises:
         SQLAlchemyError: the database cannot be read.
     """
-    with _reading(engine).connect() as connection:
+    with reading(engine).connect() as connection:
         row = connection.execute(sa.select(keys).where(keys.c.id == key_id)).first()
     return None if row is None else _stored(row)
 
@@ -259,10 +260,6 @@ def _stored(row: Any) -> StoredKey:
 def _columns(rights: KeyRights) -> dict[str, Any]:
     values = {name: getattr(rights, name) for name in _RIGHTS}
     return {**values, **{name: None if values[name] is None else sorted(values[name]) for name in _SETS}}
-
-
-def _reading(engine: sa.Engine) -> sa.Engine:
-    return engine.execution_options(reading=True)
 
 
 def _now() -> dt.datetime:

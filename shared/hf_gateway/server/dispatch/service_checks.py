@@ -130,7 +130,9 @@ async def _check_database(database: ServerDatabase) -> ServiceCheck:
     def ask(engine: "sa.Engine") -> None:
         import sqlalchemy as sa
 
-        with engine.connect() as connection:
+        from hf_gateway.ledger.store import reading
+
+        with reading(engine).connect() as connection:
             connection.execute(sa.select(1))
 
     try:

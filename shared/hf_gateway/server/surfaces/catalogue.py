@@ -157,7 +157,7 @@ async def list_models(call: Call) -> Answer:
     def work(engine: "sa.Engine") -> list[PriceEntry]:
         from hf_gateway.ledger import models
 
-        found = models.entries(engine.execution_options(reading=True))
+        found = models.entries(engine)
         return [entry for entry in found if words in entry.model.casefold()]
 
     found = await call.state.database.run(work)

@@ -171,7 +171,7 @@ async def usage(call: Call) -> Answer:
             task=asked.task,
             chains=caller.chains,
         )
-        return usage_report(engine.execution_options(reading=True), by, selected)
+        return usage_report(engine, by, selected)
 
     report = await call.read_ledger(work)
     names = list(report.named)
