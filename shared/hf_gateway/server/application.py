@@ -207,8 +207,7 @@ def app_of(state: ServerState) -> FastAPI:
         yield
         pruning.cancel()
         await asyncio.wait([pruning])
-        for chain in state.chains:
-            await chain.aclose()
+        await state.reloader.aclose()
         if state.keeps_ledger:
             await asyncio.to_thread(ledger.disable)
         await state.limits.aclose()

@@ -87,10 +87,10 @@ class Call:
     """One request: who calls, what is wanted, and which chain answers."""
 
     __slots__ = (
+        "_chain",
         "began",
         "body",
         "caller",
-        "chain",
         "extra",
         "headers",
         "may_be_anonymous",
@@ -104,6 +104,7 @@ class Call:
         "source",
         "state",
         "table",
+        "used",
     )
 
     def __init__(self, state: "ServerState", scope: Mapping[str, Any], request_id: str) -> None:
@@ -137,12 +138,24 @@ class Call:
         """The request's body."""
         self.parsed: Any = None
         """The body, as an instance of the route's `request`."""
-        self.chain: Chain | None = None
-        """The chain that was found, for logs and metrics."""
+        self._chain: Chain | None = None
+        self.used: list[Chain] = []
+        """Every chain that it has used, which no one closes before its end."""
         self.route = cast("Route", None)
         """The route."""
         self.began = time.monotonic()
         """When it began."""
+
+    @property
+    def chain(self) -> Chain | None:
+        """The chain that was found, for logs and metrics."""
+        return self._chain
+
+    @chain.setter
+    def chain(self, chain: Chain | None) -> None:
+        self._chain = chain
+        if chain is not None:
+            self.used.append(chain)
 
     @property
     def settings(self) -> ServerSettings:

@@ -59,6 +59,8 @@ class Chain:
     """The gateway, of the class of its task."""
     opened: bool = False
     """Whether it was made for a model that a caller named, by `[server.open]`."""
+    dropped: "list[Chain]" = field(default_factory=list, repr=False)
+    """Where variants go that are no longer kept, to be closed after the last request that uses them."""
     _variants: "OrderedDict[tuple[Any, ...], Chain]" = field(default_factory=OrderedDict)
 
     @property
@@ -141,15 +143,17 @@ class Chain:
 
     async def aclose(self) -> None:
         """Close the gateway, and those of its variants."""
-        for chain in (self, *self._variants.values()):
-            await chain.gateway.aclose()
+        await self.gateway.aclose()
+        for chain in self.variants:
+            await chain.aclose()
 
     def _variant(self, key: tuple[Any, ...], changes: Mapping[str, Any]) -> "Chain":
         found = self._variants.pop(key, None)
         if found is None:
-            found = Chain(self.name, self.task, Gateway.from_settings(self.settings.model_copy(update=changes)))
+            gateway = Gateway.from_settings(self.settings.model_copy(update=changes))
+            found = Chain(self.name, self.task, gateway, dropped=self.dropped)
             while len(self._variants) >= MAX_VARIANTS_COUNT:
-                self._variants.popitem(last=False)
+                self.dropped.append(self._variants.popitem(last=False)[1])
         self._variants[key] = found
         return found
 
@@ -163,6 +167,7 @@ class ChainTable:
         settings: ServerSettings,
         rules: KeyPolicyOverrides = KeyPolicyOverrides(),
         prices: Prices = Prices(),
+        opened: "OpenChains | None" = None,
     ) -> None:
         """Order them, and open the indexes that they embed for.
 
@@ -171,18 +176,20 @@ class ChainTable:
             settings: with aliases and defaults, which name these chains, and the targets of open models.
             rules: the owner's rules about keys, by which the gateways were built.
             prices: of the configuration.
+            opened: the chains for models that none of these has; by default none yet.
 
         Raises:
             ConfigError: an index cannot be opened, or is of a space that no chain has.
         """
         self.chains = tuple(chains)
+        self.opened = opened or OpenChains(settings.open)
+        """The chains for models that no chain of the configuration has."""
         self.rules = rules
         self.prices = prices
         self._by_name = {chain.name: chain for chain in chains}
         self._by_task: dict[str, dict[str, Chain]] = {}
         for chain in chains:
             self._by_task.setdefault(chain.task, {})[chain.name] = chain
-        self._open = OpenChains(settings.open)
         self._aliases = settings.aliases
         self._defaults = settings.defaults
         self._found: dict[tuple[str | None, str], Chain] = {}
@@ -203,7 +210,7 @@ class ChainTable:
         Args:
             settings: of the server.
             config: the config file; by default the one in force.
-            before: the table that is replaced; its gateways are kept where their settings are equal.
+            before: the table that is replaced; its gateways are kept where their settings are equal, those of open models, too.
             environment: variables that name models and targets of chains that the file does not have.
 
         Raises:
@@ -212,13 +219,14 @@ class ChainTable:
         rules = key_policy_overrides(config, environment)
         same_rules = before is not None and before.rules == rules
         kept = {(chain.name, chain.task): chain for chain in before.chains} if before and same_rules else {}
+        opened = OpenChains(settings.open, before.opened if before else None, same_rules=same_rules)
         made = []
         for name, wanted in configured_chains(config, environment):
             old = kept.get((name, wanted.task))
-            fresh = Chain(name, wanted.task, built_chain(wanted))
+            fresh = Chain(name, wanted.task, built_chain(wanted), dropped=opened.dropped)
             made.append(old if old is not None and _same(old.settings, fresh.settings) else fresh)
         refuse_unknown_chains(settings, {chain.name: chain.task for chain in made}, config)
-        return cls(made, settings, rules, Prices(read_file_prices(config)))
+        return cls(made, settings, rules, Prices(read_file_prices(config)), opened)
 
     def __iter__(self) -> Iterator[Chain]:
         """Iterate over the chains in the order of the configuration."""
@@ -251,7 +259,7 @@ class ChainTable:
             return chain
         chain = self._default(task) if not model else self._search(model, task)
         if chain is None and model and may_open:
-            return self._open.find(model, task)
+            return self.opened.find(model, task)
         if chain is None:
             raise UnknownModel(self._unknown(model, task))
         if len(self._found) < 4096:  # callers may write one id in many ways
@@ -300,10 +308,23 @@ class ChainTable:
 class OpenChains:
     """Chains for models that no chain of the configuration has: the last ones that were used."""
 
-    def __init__(self, settings: OpenModels) -> None:
-        """settings: the targets that are asked, and how many chains are kept."""
+    def __init__(self, settings: OpenModels, before: "OpenChains | None" = None, *, same_rules: bool = True) -> None:
+        """Take over what was there.
+
+        Args:
+            settings: the targets that are asked, and how many chains are kept.
+            before: what is replaced; its chains are kept, and shared with it, if the targets are the same.
+            same_rules: whether gateways would be built as before.
+        """
         self._settings = settings
-        self._kept: OrderedDict[tuple[str, str], Chain] = OrderedDict()
+        is_same = before is not None and same_rules and before._settings.targets == settings.targets
+        self._kept: OrderedDict[tuple[str, str], Chain] = before._kept if before and is_same else OrderedDict()
+        self.dropped: list[Chain] = before.dropped if before else []
+        """Chains that are no longer kept, and are to be closed after the last request that uses them."""
+
+    def __iter__(self) -> Iterator[Chain]:
+        """Iterate over the chains that are kept."""
+        return iter(tuple(self._kept.values()))
 
     def find(self, model: str, task: str) -> Chain:
         """Return the chain of a model, made at its first use. Raises UnknownModel if it cannot be one.
@@ -322,11 +343,11 @@ class OpenChains:
         if chain is None:
             settings = find_task(task).settings.model_validate({"model": model, "targets": targets, "chain": "open"})
             try:
-                chain = Chain(model, task, Gateway.from_settings(settings), opened=True)
+                chain = Chain(model, task, Gateway.from_settings(settings), opened=True, dropped=self.dropped)
             except ConfigError as error:
                 raise UnknownModel(f"the model {model!r} cannot be served: {error.message}") from None
             while len(self._kept) >= self._settings.max_models:
-                self._kept.popitem(last=False)
+                self.dropped.append(self._kept.popitem(last=False)[1])
         self._kept[key] = chain
         return chain
 

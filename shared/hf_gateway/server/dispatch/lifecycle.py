@@ -6,12 +6,12 @@ of them.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable, Set
 from dataclasses import dataclass
 from typing import Any
 
 from hf_gateway.server.access.setting_checks import refuse_wrong_access
-from hf_gateway.server.dispatch.chains import ChainTable
+from hf_gateway.server.dispatch.chains import Chain, ChainTable
 from hf_gateway.server.dispatch.state import ServerState
 from hf_gateway.settings.server import ServerSettings
 from hf_gateway.values.logs import logger
@@ -93,18 +93,43 @@ class Reloader:
         table = ChainTable.build(settings, state.config, state.chains)
         return settings, table, [prepare(settings) for prepare in state.on_reload]
 
+    async def aclose(self) -> None:
+        """Close all chains, after the last request."""
+        self._close_dropped(frozenset())
+        for chain in all_chains((self._state.chains, *(table for table, _ in self._retired))):
+            self._close(chain.aclose)
+        if self._closing:
+            await asyncio.wait(self._closing)
+
     def _close_unused(self, *_: object) -> None:
-        """Close the gateways of replaced tables that no request uses any more, and what was replaced with them."""
-        if not self._retired:
+        """Close what no request uses any more: dropped chains, and replaced tables with what was replaced with them."""
+        dropped = self._state.chains.opened.dropped
+        if not self._retired and not dropped:
             return
-        used = {id(call.table) for call in self._state.in_flight.values()}
+        calls = self._state.in_flight.values()
+        if dropped:
+            self._close_dropped({id(chain) for call in calls for chain in call.used})
+        used = {id(call.table) for call in calls}
         over = [each for each in self._retired if id(each[0]) not in used]
-        if not over:
-            return
         self._retired = [each for each in self._retired if id(each[0]) in used]
-        alive = {id(chain) for table in (self._state.chains, *(each for each, _ in self._retired)) for chain in table}
+        alive = {id(chain) for chain in all_chains((self._state.chains, *(table for table, _ in self._retired)))}
         for table, closing in over:
-            for close in (*closing, *(chain.aclose for chain in table if id(chain) not in alive)):
-                task = asyncio.get_running_loop().create_task(close())
-                self._closing.add(task)
-                task.add_done_callback(self._closing.discard)
+            for close in (*closing, *(chain.aclose for chain in all_chains((table,)) if id(chain) not in alive)):
+                self._close(close)
+
+    def _close_dropped(self, used: Set[int]) -> None:
+        dropped = self._state.chains.opened.dropped
+        over = [chain for chain in dropped if id(chain) not in used]
+        dropped[:] = [chain for chain in dropped if id(chain) in used]
+        for chain in over:
+            self._close(chain.aclose)
+
+    def _close(self, close: Close) -> None:
+        task = asyncio.get_running_loop().create_task(close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+
+def all_chains(tables: Iterable[ChainTable]) -> tuple[Chain, ...]:
+    """Return the chains of tables, each once, with those for models that no chain of the configuration has."""
+    return tuple(dict.fromkeys(chain for table in tables for chain in (*table, *table.opened)))
