@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 from hf_gateway import ClassifyGateway, Target, errors
 from hf_gateway.values.http import HttpResponse
 from hf_gateway.values.labels import ClassifyRequest
+from hf_gateway.values.secret import Secret
 from hf_gateway.wire.hf_classification import decode_labels, encode_hosted, model_url
 from tests.conftest import RECORDINGS
 from tests.servers.images import JPEG, png
@@ -26,7 +27,7 @@ MODELS = {f"test/{pipeline}": pipeline for pipeline in (TEXTS, ZERO_SHOT, IMAGES
 
 @pytest.fixture(params=FORMS)
 def form(request: pytest.FixtureRequest) -> str:
-    return request.param
+    return str(request.param)
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def hosted(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[FakeRouter, FakeHu
 
 
 def hf(router: FakeRouter, **fields: Any) -> Target:
-    return Target("hf", url=router.url, credential="hf_test", **fields)
+    return Target("hf", url=router.url, credential=Secret("hf_test"), **fields)
 
 
 class TestHosted:
@@ -150,14 +151,14 @@ class TestHosted:
         router, _ = hosted
         (checked,) = ClassifyGateway(f"test/{ZERO_SHOT}", [hf(router)]).check()
         assert checked.answers
-        assert f"served by hf-inference ({ZERO_SHOT})" in checked.report.detail  # type: ignore[union-attr]
+        assert f"served by hf-inference ({ZERO_SHOT})" in checked.report.detail
         assert router.requests == []
 
 
 class TestEndpoint:
     def test_with_the_toolkit_gets_one_text_in_a_request(self, form: str) -> None:
         with FakeToolkit(token="hf_test") as server:
-            target = Target("endpoint", url=server.url, credential="hf_test")
+            target = Target("endpoint", url=server.url, credential=Secret("hf_test"))
             result = Classifier(form, [target])(["one", "two"])
             assert all(same(labels, expected(text)) for text, labels in zip(("one", "two"), result, strict=True))
             assert [(request.method, request.path) for request in server.requests] == [
@@ -166,6 +167,17 @@ class TestEndpoint:
                 ("POST", "/"),
             ]
             assert server.requests[1].json["inputs"] == "one"
+
+    def test_with_the_toolkit_gets_a_pair_as_its_pipeline_takes_it(self, form: str) -> None:
+        with FakeToolkit() as server:
+            result = Classifier(form, [f"endpoint:{server.url}"])([("one", "two"), ("three", "four")])
+            assert all(map(same, result, [expected("one\ntwo"), expected("three\nfour")]))
+            assert server.requests[1].json["inputs"] == {"text": "one", "text_pair": "two"}
+
+    def test_with_tei_labels_pairs(self, form: str) -> None:
+        with FakeTEI(model_type="classifier", model_id=MODEL) as server:
+            result = Classifier(form, [f"endpoint:{server.url}"])([("one", "two")])
+        assert same(result[0], expected("one\ntwo"))
 
     def test_with_the_toolkit_takes_labels_of_the_caller(self, form: str) -> None:
         with FakeToolkit(ZERO_SHOT) as server:
@@ -251,6 +263,37 @@ class TestOpenAICompatible:
                 with pytest.raises(errors.Unsupported):
                     Classifier(form, [f"openai:{server.url}"])(inputs, labels)
             assert server.requests == []
+
+
+class TestLogits:
+    def test_are_asked_for_in_the_form_of_each_kind(self, form: str, hosted: tuple[FakeRouter, FakeHub]) -> None:
+        router, _ = hosted
+        tei = FakeTEI(model_type="classifier", model_id=MODEL)
+        with tei, FakeOpenAI(models=None) as infinity, FakeToolkit() as toolkit, FakeToolkit(IMAGES) as pictures:
+            targets = [f"tei:{tei.url}", f"endpoint:{tei.url}", f"openai:{infinity.url}", f"endpoint:{toolkit.url}"]
+            for target in targets:
+                assert same(Classifier(form, [target], scale="logit")(["one"])[0], expected("one", raw=True))
+            image = Classifier(form, [f"endpoint:{pictures.url}"], scale="logit")([JPEG])
+            assert same(image[0], expected(JPEG, raw=True))
+            for model, given in ((TEXTS, "one"), (IMAGES, JPEG)):
+                found = Classifier(form, [hf(router)], model=f"test/{model}", scale="logit")([given])
+                assert same(found[0], expected(given, raw=True))
+            assert toolkit.requests[-1].json["parameters"]["function_to_apply"] == "none"
+            assert pictures.requests[-1].query["function_to_apply"] == ["none"]
+            assert infinity.requests[-1].json["raw_scores"] is True
+            assert router.requests[0].json["parameters"] == {"function_to_apply": "none"}
+
+    def test_are_not_what_a_server_answers_that_does_not_know_the_parameter(self, form: str) -> None:
+        with FakeOpenAI(models=None, best_label=True) as vllm, FakeOpenAI(models=None) as other:
+            with pytest.raises(errors.Unsupported, match="reports probabilities"):
+                Classifier(form, [f"openai:{vllm.url}"], scale="logit")(["one"])
+            other.always(Reply(200, {"data": [label_list("one")]}))
+            with pytest.raises(errors.BadResponse, match="probabilities where logits"):
+                Classifier(form, [f"openai:{other.url}"], scale="logit")(["one"])
+
+    def test_of_labels_of_the_caller_are_refused(self, form: str) -> None:
+        with pytest.raises(errors.InvalidRequest, match="probabilities"):
+            Classifier(form, ["tei:http://127.0.0.1:9"], scale="logit")(["one"], ["a", "b"])
 
 
 # What the hosted pipelines really answered.

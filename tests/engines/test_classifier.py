@@ -100,6 +100,11 @@ class TestTexts:
         with ClassifyGateway(str(made), [local]) as gateway:
             assert_same(gateway.classify(["a cat"])[0], pipeline("a cat", top_k=None))
 
+    def test_have_the_logits_of_transformers_pipeline(self, emotions: Path, local: Target) -> None:
+        pipeline = transformers.pipeline("text-classification", model=str(emotions))
+        with ClassifyGateway(str(emotions), [local], scale="logit") as gateway:
+            assert_same(gateway.classify(["a cat"])[0], pipeline("a cat", top_k=None, function_to_apply="none"))
+
     def test_are_answered_in_order_whatever_their_length(self, emotions: Path) -> None:
         texts = [("fox " * (1 + number * 7 % 30)) + str(number) for number in range(60)]
         with ClassifyGateway(str(emotions)) as gateway:

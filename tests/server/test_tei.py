@@ -293,10 +293,13 @@ class TestPredict:
         assert answer.status_code == 400
         assert "[[text], [text]]" in answer.json()["error"]
 
-    def test_refuses_logits(self, labels: RunningServer) -> None:
-        with labels.client() as client:
-            answer = client.post("/predict", json={"inputs": "x", "raw_scores": True})
-        assert (answer.status_code, answer.json()["code"]) == (400, "unsupported")
+    @pytest.mark.parametrize("inputs", ["a b", ["a b", "c"], [["a b"], ["d"]]])
+    def test_returns_logits_if_they_are_asked_for(self, labels: RunningServer, inputs: object) -> None:
+        body = {"inputs": inputs, "raw_scores": True}
+        with httpx.Client(base_url=self.target, trust_env=False) as toolkit, labels.client() as client:
+            answer, expected = client.post("/predict", json=body), toolkit.post("/predict", json=body)
+            assert answer.json() == expected.json()
+            assert client.post("/predict", json={"inputs": inputs}).json() != expected.json()
 
 
 class TestInfo:

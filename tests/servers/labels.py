@@ -33,9 +33,9 @@ def label_list(text: str | bytes, labels: Sequence[str] = LABELS, *, raw: bool =
     return sorted(entries, key=lambda entry: -float(entry["score"]))
 
 
-def expected(text: str | bytes, labels: Sequence[str] = LABELS) -> list[tuple[str, float]]:
+def expected(text: str | bytes, labels: Sequence[str] = LABELS, *, raw: bool = False) -> list[tuple[str, float]]:
     """Return what a gateway makes of the labels of a text."""
-    return [(str(entry["label"]), entry["score"]) for entry in label_list(text, labels)]
+    return [(str(entry["label"]), entry["score"]) for entry in label_list(text, labels, raw=raw)]
 
 
 def zero_shot(text: str, labels: Sequence[str], template: str = "This example is {}.") -> dict[str, float]:
@@ -55,7 +55,13 @@ def run_pipeline(kind: str, body: dict[str, Any], default: int | None) -> Any:
     parameters = body.get("parameters") or {}
     if kind == "zero-shot-classification":
         return paired(body["inputs"], parameters["candidate_labels"], parameters.get("hypothesis_template", ""))
-    return label_list(body["inputs"])[: parameters.get("top_k", default)]
+    raw = parameters.get("function_to_apply") == "none"
+    return label_list(_joined(body["inputs"]), raw=raw)[: parameters.get("top_k", default)]
+
+
+def _joined(inputs: Any) -> Any:
+    """Return what a pipeline labels: a pair on two lines."""
+    return f"{inputs['text']}\n{inputs['text_pair']}" if isinstance(inputs, dict) else inputs
 
 
 class FakeToolkit(Loopback):
@@ -80,10 +86,11 @@ class FakeToolkit(Loopback):
         if request.path not in ("/", "/predict"):
             return Reply(404, "Not Found")
         if request.headers["content-type"].startswith("image/"):
-            parameters = {name: int(values[0]) for name, values in request.query.items()}
+            query = {name: values[0] for name, values in request.query.items()}
+            parameters = {name: int(value) if name == "top_k" else value for name, value in query.items()}
             return Reply(200, run_pipeline(self.pipeline, {"inputs": request.body, "parameters": parameters}, 5))
         body = request.json
-        given = len(tokens(body["inputs"]))
+        given = len(tokens(_joined(body["inputs"])))
         if given > self.limit and not (body.get("parameters") or {}).get("truncation") and "zero" not in self.pipeline:
             message = f"The size of tensor a ({given}) must match the size of tensor b ({self.limit}) at non-singleton "
             return Reply(400, {"error": f"{message}dimension 1"})

@@ -432,7 +432,8 @@ class FakeOpenAI(Loopback):
         facts = {"id": "classify-1", "model": body.get("model") or "", "created": CREATED}
         usage = {"usage": {"prompt_tokens": count, "total_tokens": count}}
         if not self.best_label:
-            return Reply(200, {**facts, **usage, "object": "classify", "data": [label_list(text) for text in texts]})
+            found = [label_list(text, raw=body.get("raw_scores", False)) for text in texts]
+            return Reply(200, {**facts, **usage, "object": "classify", "data": found})
         data = [
             {"index": i, "label": label_list(text)[0]["label"], "probs": softmax(logits(text)), "num_classes": 3}
             for i, text in enumerate(texts)

@@ -32,9 +32,11 @@ class ClassifyAbility(BatchingAbility):
             raise Unsupported("does not accept images", target=self.target.label)
 
     def refuse_pairs(self, request: ClassifyRequest) -> None:
-        """Raise Unsupported for pairs of texts, which this kind does not accept."""
+        """Raise Unsupported for pairs of texts, for which this kind's API has no form."""
         if request.seconds:
-            raise Unsupported("does not label pairs of texts; 'tei' and 'local' do", target=self.target.label)
+            raise Unsupported(
+                "does not label pairs of texts; 'tei', 'endpoint' and 'local' do", target=self.target.label
+            )
 
     def refuse_labels(self, request: ClassifyRequest, instead: str) -> None:
         """Raise Unsupported for labels of the caller, which this kind does not accept.

@@ -32,7 +32,6 @@ class EndpointClassify(ClassifyAbility):
             check_classifier(info, self.target.label)
             check_texts_at_once(request, info.max_texts, tei.DEFAULT_MAX_BYTES)
             return (yield from Prediction(self, self.server.base_url).of(request, info))
-        self.refuse_pairs(request)
         self.check_one(request)
         response = yield from self.ask(encode_toolkit(f"{self.server.base_url}/", request))
         return decode_labels(response, target=self.target.label)

@@ -27,11 +27,12 @@ class OpenAIClassify(ClassifyAbility):
         self.refuse_pairs(request)
         self.refuse_labels(request, "'hf', 'tei' or 'local'")
         self.check_count(request)
-        return (yield from self._classify(request.texts))
+        return (yield from self._classify(request.texts, request.scale == "logit"))
 
-    def _classify(self, texts: Sequence[str]) -> Effects:
-        response = yield from self.ask(encode_classify(self.server.base_url, self.target.model, texts))
-        return decode_classify(response, len(texts), target=self.target.label)
+    def _classify(self, texts: Sequence[str], raw_scores: bool = False) -> Effects:
+        message = encode_classify(self.server.base_url, self.target.model, texts, raw_scores=raw_scores)
+        response = yield from self.ask(message)
+        return decode_classify(response, len(texts), target=self.target.label, raw_scores=raw_scores)
 
     def probe(self) -> Effects:
         """List the models, and classify one word, since a list does not show which models have labels."""

@@ -41,7 +41,7 @@ class Prediction:
         """
         if not request.labels:
             given: Sequence[Sequence[str]] = request.pairs or [(text,) for text in request.texts]
-            return (yield from self._predict(request, given, raw_scores=False))
+            return (yield from self._predict(request, given, raw_scores=request.scale == "logit"))
         found, label = entailment(info.labels), self._ability.target.label
         if found is None:
             raise Unsupported(

@@ -258,7 +258,8 @@ class _ImageClassifier(_Network):
             for places in self._batches(request.images):
                 pixels = self._pixels([self._opened(request.images, place, _in_colours) for place in places])
                 moved = {name: each.to(self._model.dtype) for name, each in pixels.items()}
-                found += [scored(self.labels, self.problem_type, logits) for logits in self._logits(moved)]
+                logits = self._logits(moved)
+                found += [scored(self.labels, self.problem_type, each, request.scale) for each in logits]
         return ClassifyAnswer(found)
 
     def _pixels(self, images: Sequence[Any]) -> Any:

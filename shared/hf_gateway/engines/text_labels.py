@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from hf_gateway.engines.tokenising import Part
 from hf_gateway.errors import ContextOverflow, Unsupported
 from hf_gateway.values.labels import ClassifyAnswer, ClassifyRequest, Label, entailment, softmax, zero_shot_scores
+from hf_gateway.values.rerank import ModelScale
 from hf_gateway.values.usage import Usage
 
 Texts = Sequence[str] | Sequence[tuple[str, str]]
@@ -52,7 +53,7 @@ def classify_texts(model: TextModel, request: ClassifyRequest) -> ClassifyAnswer
         raise Unsupported("labels texts, and does not accept images")
     if not request.labels:
         rows = _tokenised(model, request)
-        named = [scored(model.labels, model.problem_type, logits) for logits in model.logits(rows)]
+        named = [scored(model.labels, model.problem_type, logits, request.scale) for logits in model.logits(rows)]
         return ClassifyAnswer(named, Usage(sum(map(len, rows))))
     found = entailment(model.labels)
     if found is None:
@@ -70,16 +71,17 @@ def classify_texts(model: TextModel, request: ClassifyRequest) -> ClassifyAnswer
     return ClassifyAnswer([list(map(Label, request.labels, each)) for each in scores], Usage(sum(map(len, rows))))
 
 
-def scored(labels: Sequence[str], problem_type: str | None, logits: Sequence[float]) -> list[Label]:
+def scored(labels: Sequence[str], problem_type: str | None, logits: Sequence[float], scale: ModelScale) -> list[Label]:
     """Return the labels with the scores that transformers' pipelines compute by the model's configuration.
 
     Args:
         labels: the names of the labels.
         problem_type: the setting of config.json.
         logits: one for each label.
+        scale: what the scores are to be.
     """
     values = list(map(float, logits))
-    if problem_type == "regression":
+    if problem_type == "regression" or scale == "logit":
         scores = values
     elif problem_type == "multi_label_classification" or len(values) == 1:
         scores = [softmax((value, 0.0))[0] for value in values]  # each by itself: the sigmoid

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 from hf_gateway.errors import ConfigError
 from hf_gateway.settings.base import ChainKeywords, ChainOptions, ModelKeywords, NamedSettings
 from hf_gateway.values.labels import DEFAULT_TEMPLATE, labels_fault, template_fault
+from hf_gateway.values.rerank import ModelScale
 
 
 class ClassifyKeywords(ChainKeywords, total=False):
@@ -17,6 +18,7 @@ class ClassifyKeywords(ChainKeywords, total=False):
     multi_label: bool
     hypothesis_template: str
     top_k: int | None
+    scale: ModelScale
     truncate: bool
 
 
@@ -41,6 +43,8 @@ class ClassifyOptions(ChainOptions):
     """The sentence that a model for zero-shot classification judges for each of `labels`, with {} for the label."""
     top_k: Annotated[int, Field(gt=0)] | None = Field(default=None, frozen=True)
     """How many labels are returned for each input, the most likely ones; None for all that the target returns."""
+    scale: ModelScale = Field(default="probability", frozen=True)
+    """The scale of the scores of a model's own labels: probabilities from 0 to 1, or the logits that they are made of."""
     truncate: bool = Field(default=False, frozen=True)
     """Truncate a text that is longer than the model accepts; by default that is a `ContextOverflow`."""
 

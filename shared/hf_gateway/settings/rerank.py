@@ -1,13 +1,12 @@
 """The arguments of a rerank chain."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self, Unpack
+from typing import TYPE_CHECKING, Annotated, ClassVar, Self, Unpack
 
 from pydantic import Field
 
 from hf_gateway.settings.base import ChainKeywords, ChainOptions, ModelKeywords, NamedSettings
-
-ModelScale = Literal["probability", "logit"]
+from hf_gateway.values.rerank import ModelScale as ModelScale
 
 
 class RerankKeywords(ChainKeywords, total=False):

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from hf_gateway.errors import BatchTooLarge, InvalidRequest
 from hf_gateway.values.image_type import SUPPORTED, image_type
+from hf_gateway.values.rerank import ModelScale
 from hf_gateway.values.result import Result
 from hf_gateway.values.text_batches import checked_texts, iterable, split_texts, text_fault
 from hf_gateway.values.usage import Usage
@@ -56,6 +57,8 @@ class ClassifyRequest:
     """Whether a text that is too long for the model is truncated rather than refused."""
     top_k: int | None = None
     """How many labels are wanted for each input; None for all."""
+    scale: ModelScale = "probability"
+    """What the scores are to be."""
 
     @classmethod
     def of(
@@ -67,6 +70,7 @@ class ClassifyRequest:
         hypothesis_template: str = DEFAULT_TEMPLATE,
         truncate: bool = False,
         top_k: int | None = None,
+        scale: ModelScale = "probability",
     ) -> Self:
         """Check a caller's arguments before anything is sent.
 
@@ -77,6 +81,7 @@ class ClassifyRequest:
             hypothesis_template: the sentence to judge, with {} for the label.
             truncate: whether texts that are too long may be truncated.
             top_k: how many labels are wanted for each input; None for all.
+            scale: what the scores are to be; probabilities for labels of the caller.
 
         Raises:
             InvalidRequest: an argument is invalid; names an input by its index.
@@ -89,17 +94,21 @@ class ClassifyRequest:
             raise InvalidRequest(f"hypothesis_template {fault}; {CONSEQUENCE}")
         listed = list(iterable(inputs, "a list", "inputs"))
         wanted = None if labels is None else _checked_labels(labels)
+        if wanted is not None and scale == "logit":
+            raise InvalidRequest(
+                f"labels of your own get probabilities: logits are of the labels of a model; {CONSEQUENCE}"
+            )
         if listed and isinstance(listed[0], bytes | bytearray | memoryview):
             if wanted is not None:
                 raise InvalidRequest(f"labels are for texts; an image gets the labels of its model; {CONSEQUENCE}")
-            return cls(images=_checked_images(listed), top_k=top_k)
+            return cls(images=_checked_images(listed), top_k=top_k, scale=scale)
         if listed and isinstance(listed[0], tuple | list):
             if wanted is not None:
                 raise InvalidRequest(f"labels are for single texts; a pair gets the labels of its model; {CONSEQUENCE}")
             firsts, seconds = _checked_pairs(listed)
-            return cls(firsts, seconds, truncate=truncate, top_k=top_k)
+            return cls(firsts, seconds, truncate=truncate, top_k=top_k, scale=scale)
         texts = checked_texts(listed, CONSEQUENCE, argument="inputs")
-        return cls(texts, (), (), wanted or (), multi_label, hypothesis_template, truncate, top_k)
+        return cls(texts, (), (), wanted or (), multi_label, hypothesis_template, truncate, top_k, scale)
 
     @property
     def inputs(self) -> Sequence[str] | Sequence[tuple[str, str]] | Sequence[bytes]:

@@ -12,6 +12,8 @@ from hf_gateway.values.text_batches import checked_texts, split_texts, text_faul
 from hf_gateway.values.usage import Usage
 from hf_gateway.values.wording import preview
 
+ModelScale = Literal["probability", "logit"]
+"""What a score of a model is: a probability from 0 to 1, or its logit."""
 Scale = Literal["probability", "logit", "bm25"]
 """What a score is: a probability from 0 to 1, its logit (any number, 0 for even odds), or a BM25 score (0 and above). Scores of
 different models, or of BM25 for different lists of documents, cannot be compared whatever their scale."""

@@ -7,7 +7,7 @@ huggingface_hub/inference/_generated/types; recordings of the router; the toolki
 
 import base64
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from hf_gateway.values.http import HttpRequest, HttpResponse
 from hf_gateway.values.image_type import image_type
@@ -46,13 +46,13 @@ def encode_hosted(url: str, request: ClassifyRequest) -> HttpRequest:
         url: of the model.
         request: one text or image.
     """
-    top_k = {} if request.top_k is None else {"top_k": request.top_k}
+    parameters = {**_scale_of(request), **({} if request.top_k is None else {"top_k": request.top_k})}
     if not request.images:
-        return _post_text(url, request, top_k)
+        return _post_text(url, request, parameters)
     (image,) = request.images
-    if not top_k:
+    if not parameters:
         return _post_image(url, image)
-    return post_json(url, {"inputs": base64.b64encode(image).decode(), "parameters": top_k})
+    return post_json(url, {"inputs": base64.b64encode(image).decode(), "parameters": parameters})
 
 
 def encode_toolkit(url: str, request: ClassifyRequest) -> HttpRequest:
@@ -60,17 +60,25 @@ def encode_toolkit(url: str, request: ClassifyRequest) -> HttpRequest:
 
     Args:
         url: the endpoint's root.
-        request: one text or image.
+        request: one text, pair of texts or image.
     """
-    most = request.top_k or MOST_LABELS
+    parameters: dict[str, Any] = {"top_k": request.top_k or MOST_LABELS, **_scale_of(request)}
     if request.images:
         # Beside the bytes of an image, the toolkit takes parameters from the query.
-        return _post_image(f"{url}?top_k={most}", request.images[0])
-    return _post_text(url, request, {"top_k": most})
+        return _post_image(f"{url}?{urlencode(parameters)}", request.images[0])
+    return _post_text(url, request, parameters)
+
+
+def _scale_of(request: ClassifyRequest) -> dict[str, Any]:
+    """Return the parameter by which a pipeline returns logits."""
+    return {"function_to_apply": "none"} if request.scale == "logit" else {}
 
 
 def _post_text(url: str, request: ClassifyRequest, parameters: dict[str, Any]) -> HttpRequest:
     (text,) = request.texts
+    inputs: Any = text
+    for first, second in request.pairs:
+        inputs = {"text": first, "text_pair": second}
     if request.labels:
         parameters = {
             "candidate_labels": list(request.labels),
@@ -79,7 +87,7 @@ def _post_text(url: str, request: ClassifyRequest, parameters: dict[str, Any]) -
         }
     elif request.truncate:
         parameters = {**parameters, "truncation": True}
-    return post_json(url, {"inputs": text, "parameters": parameters})
+    return post_json(url, {"inputs": inputs, "parameters": parameters})
 
 
 def _post_image(url: str, image: bytes) -> HttpRequest:

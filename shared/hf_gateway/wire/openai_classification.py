@@ -6,7 +6,7 @@ Sources: infinity_emb/fastapi_schemas/pymodels.py; docs.sglang.io, "Classificati
 from collections.abc import Sequence
 from typing import Any
 
-from hf_gateway.errors import BadResponse
+from hf_gateway.errors import BadResponse, Unsupported
 from hf_gateway.values.http import HttpRequest, HttpResponse
 from hf_gateway.values.labels import ClassifyAnswer, Label
 from hf_gateway.values.usage import Usage, parse_token_count
@@ -17,25 +17,33 @@ from hf_gateway.wire.labels import label_lists
 from hf_gateway.wire.openai import endpoint
 
 
-def encode_classify(url: str, model: str | None, texts: Sequence[str]) -> HttpRequest:
+def encode_classify(url: str, model: str | None, texts: Sequence[str], *, raw_scores: bool = False) -> HttpRequest:
     """Build the POST.
 
     Args:
         url: the server's base URL, or that of the route itself.
         model: the model's name there.
         texts: the texts.
+        raw_scores: whether the scores are to be logits, a field of infinity's.
     """
-    named = {} if model is None else {"model": model}
+    named: dict[str, Any] = {} if model is None else {"model": model}
+    if raw_scores:
+        named["raw_scores"] = True
     return post_json(endpoint(url, "classify"), {**named, "input": list(texts)})
 
 
-def decode_classify(response: HttpResponse, count: int, *, target: str) -> ClassifyAnswer:
+def decode_classify(response: HttpResponse, count: int, *, target: str, raw_scores: bool = False) -> ClassifyAnswer:
     """Read the labels of each text: all of them (infinity), or the best one, since vLLM names no others.
 
     Args:
         response: the server's response.
         count: how many texts were sent.
         target: label for errors.
+        raw_scores: whether logits were asked for.
+
+    Raises:
+        Unsupported: a server that reports probabilities only was asked for logits.
+        BadResponse: not the labels of each text.
     """
     data = read_json(response, target=target)
     entries = data.get("data") if isinstance(data, dict) else None
@@ -43,6 +51,8 @@ def decode_classify(response: HttpResponse, count: int, *, target: str) -> Class
         raise BadResponse("the answer has no list 'data'; does this server classify?", target=target)
     best = [entry for entry in entries if isinstance(entry, dict) and "probs" in entry]
     if entries and len(best) == len(entries):
+        if raw_scores:
+            raise Unsupported("reports probabilities, and no logits", target=target)
         found = _best_of_each(best, count, target)
     else:
         found = label_lists(entries, count, target=target)

@@ -159,7 +159,7 @@ class PredictBody(Tolerant):
     truncate: StrictBool | None = None
     """Whether texts that are too long are truncated; by default the chain's setting."""
     raw_scores: StrictBool = False
-    """Refused: scores are probabilities."""
+    """Whether scores are logits rather than probabilities."""
 
 
 class Prediction(Tolerant):
@@ -246,9 +246,8 @@ async def predict(call: Call) -> Answer:
     body: PredictBody = call.parsed
     inputs, several = _classified(body.inputs)
     call.check_count(inputs, call.settings.max_texts, "inputs")
-    if body.raw_scores:
-        raise Problem(400, "unsupported", "scores are probabilities here; leave raw_scores out", param="raw_scores")
-    chain = call.chain = truncating(call.find_chain(None, "classification"), body.truncate)
+    chain = truncating(call.find_chain(None, "classification"), body.truncate)
+    chain = call.chain = chain.with_settings(scale="logit" if body.raw_scores else "probability")
     result: ClassifyResult = await chain.gateway.aclassify(inputs)
     found = [labels_of(labels) for labels in result]
     headers = call.served_headers(result, *compute_headers(result.usage, ["".join(each) for each in inputs]))

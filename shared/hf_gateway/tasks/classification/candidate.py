@@ -1,6 +1,7 @@
 """A target for classification, with the checks of every answer."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from hf_gateway.backends.classification import ClassifyAbility
@@ -9,6 +10,9 @@ from hf_gateway.runtime.effects import Effects
 from hf_gateway.tasks.candidate import TargetCandidate
 from hf_gateway.values.labels import ClassifyAnswer, ClassifyRequest
 from hf_gateway.values.wording import quantity
+
+_ROUNDING = 1e-4
+"""By how much the sum of probabilities may differ from 1."""
 
 
 @dataclass(eq=False)
@@ -41,4 +45,11 @@ def _fault(request: ClassifyRequest, answer: ClassifyAnswer) -> str | None:
             return f"answered for input {index} with other labels than the {quantity(len(wanted), 'label')} given"
         if not all(math.isfinite(each.score) for each in labels):
             return f"answered for input {index} with a score that is not a number"
+        if request.scale == "logit" and _are_probabilities([each.score for each in labels]):
+            return f"answered for input {index} with probabilities where logits were asked for"
     return None
+
+
+def _are_probabilities(scores: Sequence[float]) -> bool:
+    """Return whether scores add up to 1, as logits of several labels do by chance only."""
+    return len(scores) > 1 and min(scores) >= 0 and abs(sum(scores) - 1) < _ROUNDING

@@ -128,6 +128,7 @@ class ClassifyGateway(Gateway):
             hypothesis_template=settings.hypothesis_template if hypothesis_template is None else hypothesis_template,
             truncate=settings.truncate,
             top_k=settings.top_k if top_k is None else top_k,
+            scale=settings.scale,
         )
 
     def _finish(self, result: ClassifyResult, attempt_log: AttemptLog) -> None:
