@@ -1,6 +1,7 @@
 """Each security incident and each loud complaint of servers of this kind, by its id, and the test that would find it here."""
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -25,9 +26,15 @@ ACCESS, WALK, FAULTS = "server/test_access.py", "server/test_server_side_request
 HERE = "server/test_incidents.py"
 INCIDENTS = {
     "CVE-2026-42208": (ACCESS, "test_a_credential_is_never_part_of_a_statement"),
+    "GHSA-r75f-5x8p-qvmc": (ACCESS, "test_a_credential_is_never_part_of_a_statement"),
     "CVE-2026-49468": (ACCESS, "test_is_chosen_by_the_path_and_never_by_the_host"),
+    "GHSA-4xpc-pv4p-pm3w": (ACCESS, "test_is_chosen_by_the_path_and_never_by_the_host"),
     "CVE-2026-48710": (ACCESS, "test_is_chosen_by_the_path_and_never_by_the_host"),
     "CVE-2026-35030": (
+        "server/test_jwt.py",
+        "test_what_is_remembered_of_a_token_is_not_given_for_another_with_the_same_beginning",
+    ),
+    "GHSA-jjhc-v7c2-5hh6": (
         "server/test_jwt.py",
         "test_what_is_remembered_of_a_token_is_not_given_for_another_with_the_same_beginning",
     ),
@@ -41,6 +48,7 @@ INCIDENTS = {
     "CVE-2025-54121": (HERE, "test_no_route_reads_a_form"),
     "CVE-2026-54283": (HERE, "test_no_route_reads_a_form"),
     "CVE-2025-66405": (WALK, "test_no_field_no_header_and_no_path_makes_it_ask_an_address"),
+    "Portkey #1718": (WALK, "test_no_field_no_header_and_no_path_makes_it_ask_an_address"),
     "Portkey #1597": (WALK, "test_no_field_no_header_and_no_path_makes_it_ask_an_address"),
     "CVE-2025-48956": ("server/test_arriving.py", "test_what_never_ends_is_refused_before_its_end"),
     "CVE-2026-22778": (WALK, "test_no_field_no_header_and_no_path_makes_it_ask_an_address"),
@@ -53,6 +61,7 @@ INCIDENTS = {
     "GHSA-57q6-fvp4-pqmm": (ACCESS, "test_a_second_header_does_not_skip_the_first_ones_restrictions"),
     "CVE-2026-25253": ("page/test_addresses.py", "test_an_address_in_the_pages_own_is_not_asked"),
     "CVE-2025-62727": (HERE, "test_parts_of_a_file_are_not_served"),
+    "litellm #24518": ("project/test_packaging.py", "test_the_server_brings_few_distributions_and_serves"),
     "litellm #24512": ("project/test_packaging.py", "test_the_server_brings_few_distributions_and_serves"),
 }
 COMPLAINTS = {
@@ -98,6 +107,17 @@ def functions_of(file: str) -> set[str]:
 def test_has_a_test(name: str) -> None:
     file, test = INCIDENTS.get(name) or COMPLAINTS[name]
     assert test in functions_of(file)
+
+
+def test_every_incident_of_the_notes_is_here() -> None:
+    notes = TESTS.parent.parent / "shared" / "notes" / "server.md"
+    if not notes.exists():
+        pytest.skip("the notes lie beside the repository only on the project's own machines")
+    section = notes.read_text(encoding="utf-8").partition("\n## 3 ")[2].partition("\n## ")[0]
+    found = re.findall(r"CVE-\d+-\d+|GHSA-[a-z0-9-]+|#\d+", section)
+    assert len(found) > 25
+    known = " ".join(INCIDENTS)
+    assert [each for each in found if each not in known] == []
 
 
 @pytest.fixture(scope="module")

@@ -70,7 +70,7 @@ async def refused(made: TokenVerifier, token: str) -> str:
 class TestGranted:
     @pytest.mark.parametrize("kid", ["rsa", "ec", "ed"])
     async def test_a_token_of_each_kind_of_key(self, kid: str, issuer: FakeIssuer) -> None:
-        claims = {"scope": "openid embed chat admin", "chains": ["docs"]}
+        claims: dict[str, Any] = {"scope": "openid embed chat admin", "chains": ["docs"]}
         token = issuer.token(kid, **claims)
         exp = issuer.claims()["exp"]
         caller = await verifier(issuer, requests_per_minute=7).caller_of(token)
@@ -78,19 +78,20 @@ class TestGranted:
         assert (caller.tenant, caller.requests_per_minute) == ("acme", 7)
         # What the issuer may grant is the operator's to say; a claim only narrows it.
         assert caller.scopes == {"embed", "chat"}
-        assert caller.chains == {"docs"}
+        assert caller.chains == frozenset({"docs"})
         assert caller.expires is not None
         assert abs(caller.expires - (exp + 30)) < 5
 
     async def test_without_claims_of_its_own_it_has_the_issuers_scopes_and_all_chains(self, issuer: FakeIssuer) -> None:
         caller = await verifier(issuer, scopes=("embed", "admin")).caller_of(issuer.token())
-        assert (caller.scopes, caller.chains) == ({"embed", "admin"}, None)
+        assert (caller.scopes, caller.chains) == (frozenset({"embed", "admin"}), None)
 
     async def test_claims_may_have_other_names_and_the_tenant_may_be_fixed(self, issuer: FakeIssuer) -> None:
-        named = {"tenant_claim": "org", "scopes_claim": "roles", "chains_claim": "models"}
+        named: dict[str, Any] = {"tenant_claim": "org", "scopes_claim": "roles", "chains_claim": "models"}
         token = issuer.token(org="globex", roles=["embed", 7], models="docs images")
         caller = await verifier(issuer, **named).caller_of(token)
-        assert (caller.tenant, caller.scopes, caller.chains) == ("globex", {"embed"}, {"docs", "images"})
+        assert (caller.tenant, caller.scopes) == ("globex", frozenset({"embed"}))
+        assert caller.chains == frozenset({"docs", "images"})
         assert (await verifier(issuer, tenant="fixed").caller_of(token)).tenant == "fixed"
 
     @pytest.mark.parametrize("given", [{"scope": {}}, {"scope": 5}, {"scope": ""}, {"scope": []}])
@@ -139,9 +140,17 @@ def with_header(issuer: FakeIssuer, header: Any, signature: str | None = None) -
     return f"{encoded(header)}.{claims}.{given if signature is None else signature}"
 
 
+def with_zeros(issuer: FakeIssuer, kid: str, size: int) -> str:
+    """Return a token whose signature has zeros alone.
+
+    CVE-2022-21449: with a key of a curve, a check that does not refuse zero finds such a signature equal to anything.
+    """
+    return f"{issuer.token(kid).rpartition('.')[0]}.{encoded(bytes(size))}"
+
+
 def hmac_with(issuer: FakeIssuer, form: str, **header: Any) -> str:
     """Return a token signed by HMAC with the issuer's public key as its secret."""
-    public = issuer.signing["rsa"][1]
+    public: Any = issuer.signing["rsa"][1]
     secret = {
         "PEM": public.as_pem(private=False),
         "JWK": json.dumps(public.as_dict(private=False)).encode(),
@@ -157,6 +166,10 @@ ATTACKS: Mapping[str, Callable[[FakeIssuer], str]] = {
     "no alg": lambda issuer: with_header(issuer, {"kid": "rsa"}),
     "alg is a list": lambda issuer: with_header(issuer, {"alg": ["RS256"], "kid": "rsa"}),
     "no signature": lambda issuer: issuer.token().rpartition(".")[0] + ".",
+    "signature of zeros": lambda issuer: with_zeros(issuer, "rsa", 256),
+    "signature of zeros of ES256": lambda issuer: with_zeros(issuer, "ec", 64),
+    "signature of zeros of EdDSA": lambda issuer: with_zeros(issuer, "ed", 64),
+    "empty signature of ES256": lambda issuer: with_zeros(issuer, "ec", 0),
     "signature of another token": lambda issuer: (
         issuer.token(sub="bob").rpartition(".")[0] + "." + issuer.token().rpartition(".")[2]
     ),
@@ -361,7 +374,7 @@ class TestKeys:
         for kid in ("for encryption", "for signing", "hmac", "short", "broken", "nonsense"):
             await refused(made, issuer.token(header={"kid": kid}))
         await refused(made, issuer.token("ec", {"kid": "wrong alg"}))
-        raw = base64.urlsafe_b64decode(secret.as_dict()["k"] + "==")
+        raw = base64.urlsafe_b64decode(f"{secret.as_dict()['k']}==")
         await refused(made, hmac_token(raw, {"alg": "HS256", "kid": "secret"}, issuer.claims()))
 
     async def test_a_key_with_an_algorithm_of_its_own_is_for_that_alone(self, issuer: FakeIssuer) -> None:

@@ -218,18 +218,24 @@ def put(body: Any, path: Path, value: Any) -> Any:
     return {**found, first: put(found.get(first), tuple(rest), value)}
 
 
-def requests(routes: Iterable["Route"], forms: Sequence[str], each: int = 2) -> Iterator[Request]:
+def requests(routes: Iterable["Route"], forms: Sequence[str]) -> Iterator[Request]:
     """Yield the requests of the whole walk.
+
+    Every field of a body gets every form. A route that has its handler and its body from one before, under another path, gets
+    one form in each field: its fields are read by the same code.
 
     Args:
         routes: that are asked.
-        forms: the values, which take turns.
-        each: how many of them each field gets.
+        forms: the values; where a place gets one of them alone, they take turns.
     """
     values = cycle(forms)
+    walked = set()
     for route in routes:
         plain = plain_path(route)
         base = b""
+        reader = (route.handler, route.request)
+        each = 1 if reader in walked else len(forms)
+        walked.add(reader)
         for body in bodies(route, values, each):
             yield Request(route.method, plain, body)
             base = body

@@ -11,9 +11,6 @@ from hf_gateway.tasks.candidate import TargetCandidate
 from hf_gateway.values.labels import ClassifyAnswer, ClassifyRequest
 from hf_gateway.values.wording import quantity
 
-_ROUNDING = 1e-4
-"""By how much the sum of probabilities may differ from 1."""
-
 
 @dataclass(eq=False)
 class ClassifyCandidate(TargetCandidate):
@@ -52,4 +49,4 @@ def _fault(request: ClassifyRequest, answer: ClassifyAnswer) -> str | None:
 
 def _are_probabilities(scores: Sequence[float]) -> bool:
     """Return whether scores add up to 1, as logits of several labels do by chance only."""
-    return len(scores) > 1 and min(scores) >= 0 and abs(sum(scores) - 1) < _ROUNDING
+    return len(scores) > 1 and min(scores) >= 0 and math.isclose(sum(scores), 1, abs_tol=1e-4)
