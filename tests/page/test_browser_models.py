@@ -2,22 +2,22 @@
 
 import contextlib
 import json
-import re
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from hf_gateway.cli import main
-from tests.page_build import BUILT, ROOT
+from tests.page_build import ROOT
 from tests.servers.loopback import dead_url
 from tests.support.browser_runtime import place_browser_runtime
 from tests.support.default_q8 import default_q8
 from tests.support.gateway_server import ServerProcess
 from tests.support.graph_vectors import worst_cosine
 from tests.support.late import COLLECTED
+from tests.support.page_library import library_block, load_library, run
 from tests.support.page_views import Views
 from tests.support.scripts_texts import hundred_texts
 from tests.support.web_client import blocks
@@ -77,29 +77,11 @@ def server(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
 def lab(server: ServerProcess, browser: "Browser", _late_imports: None) -> Iterator[Views]:
     """The page, in whose console the library is at hand as `lib`, and a loaded model as `model`."""
     views = Views(browser, server.url)
-    views.page.evaluate(LIBRARY)
+    load_library(views)
     options = "{ baseUrl: root, model: 'here', threads: 1, truncate: true }"
     run(views, f"globalThis.model = await lib.BrowserEmbedder.load({options});")
     yield views
     views.close("Failed to load resource")
-
-
-(CHUNK,) = (path.name for path in (BUILT / "assets").glob("browser-*.js"))
-LIBRARY = f"""import(new URL("assets/{CHUNK}", document.baseURI)).then((lib) => {{
-  globalThis.lib = lib;
-  globalThis.root = new URL("..", document.baseURI).href;
-  globalThis.failure = (work) => work.then(() => null, (error) => ({{ code: error.code, message: error.message }}));
-}})"""
-
-
-def library_block(code: str) -> str:
-    """Return JavaScript of the documentation, as it runs where the library is `lib`."""
-    return re.sub(r'import (\{[^}]*\}) from "hf-gateway-client/browser";', r"const \1 = lib;", code)
-
-
-def run(views: Views, code: str) -> Any:
-    """Run the body of an async function in the page."""
-    return views.page.evaluate(f"(async () => {{ {code} }})()")
 
 
 def server_vectors(server: ServerProcess, texts: list[str]) -> list[list[float]]:
@@ -297,7 +279,7 @@ def test_without_the_runtime_the_server_embeds_and_the_reason_names_the_command(
 
 
 def test_the_documentation_runs(lab: Views, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (code,) = blocks(DOCS, "js")
+    code, _ = blocks(DOCS, "js")
     console = "const said = []; const console = { log: (...words) => said.push(words) };"
     lines = run(lab, f"{console} {library_block(code)}; return said;")
     (worst, device), (by, reason), (intent, unknown, why) = lines

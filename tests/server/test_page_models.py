@@ -12,9 +12,12 @@ from tests.support.databases import a_ledger
 from tests.support.gateway_server import RunningServer, gateway_server
 from tests.support.graph_vectors import worst_cosine
 from tests.support.server_keys import bearer, make_key
+from tests.support.tiny_classifiers import EMOTIONS, text_classifier
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 CONFIG = f'[chains.here]\ntargets = ["local:{MINILM}"]\ntruncate = true\n[chains.docs]\ntargets = ["hash:64"]\n'
+OWN = ("config.json", "preprocessor_config.json", "onnx/encoder_model.onnx", "onnx/decoder_model_merged.onnx_data")
+"""Files of a model of the operator's."""
 TEXTS = (
     "a",
     "The weather is nice today.",
@@ -147,3 +150,84 @@ def test_a_folder_is_named_by_its_chain_and_never_by_its_path(tmp_path: Path) ->
     assert (named.status_code, by_path.status_code) == (404, 404)
     assert "no files for browsers" in named.text
     assert "secret-folder" not in named.text
+
+
+@pytest.fixture(scope="module")
+def operators(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server with a model of the operator's beside other files, a link out of its folder among them."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "ears" / "onnx").mkdir(parents=True)
+    for name in OWN:
+        (folder / "ears" / name).write_bytes(f'{{"name": "{name}"}}'.encode())
+    (folder / "ears" / "notes.txt").write_text("root: private")
+    (folder / "secret.json").write_text('"root: private"')
+    (folder / "ears" / "linked.json").symlink_to(folder / "secret.json")
+    config = f'[chains.docs]\ntargets = ["hash:8"]\n[server.browser_models]\nears = "{folder / "ears"}"\n'
+    with (
+        a_ledger("sqlite", folder) as url,
+        gateway_server(config, folder=folder, database=url) as running,
+    ):
+        yield running
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_model_of_the_operators_is_served_by_its_name_and_kept_until_it_changes(
+    name: str, operators: RunningServer
+) -> None:
+    with operators.client(headers=rights(operators)) as client:
+        first = client.get(f"/ui/models/ears/{name}")
+        assert (first.status_code, first.json()) == (200, {"name": name})
+        again = client.get(f"/ui/models/ears/{name}", headers={"if-none-match": first.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+        assert first.headers["cache-control"] == "private, no-cache"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "ears/notes.txt",
+        "ears/linked.json",
+        "ears/../secret.json",
+        "ears/%2e%2e/secret.json",
+        "ears/onnx/../../secret.json",
+        "ears//config.json",
+        "ears/onnx/config.json",
+        "ears/encoder_model.onnx",
+        "ears",
+        "ears/",
+        "Ears/config.json",
+        "other/config.json",
+    ],
+)
+def test_nothing_else_of_an_operators_folder_is_served(path: str, operators: RunningServer) -> None:
+    with operators.client(headers=rights(operators)) as client:
+        answer = client.get(f"/ui/models/{path}")
+    assert answer.status_code in (400, 404), answer.text
+    assert "private" not in answer.text
+
+
+def test_an_operators_model_is_for_keys_that_read_and_may_use_all_chains(operators: RunningServer) -> None:
+    with operators.client() as client:
+        for given, status in (
+            ({"scopes": {"read"}}, 200),
+            ({"scopes": {"classify"}}, 404),
+            ({"scopes": {"chat"}}, 403),
+            ({"scopes": {"read"}, "chains": frozenset({"docs"})}, 404),
+        ):
+            answer = client.get("/ui/models/ears/config.json", headers=rights(operators, **given))
+            assert answer.status_code == status, (given, answer.text)
+
+
+def test_a_model_for_labels_is_for_keys_that_read_or_classify(tmp_path: Path) -> None:
+    folder = text_classifier(tmp_path / "moods")
+    config = f'[chains.moods]\ntask = "classification"\ntargets = ["local:{folder}"]\n'
+    with (
+        a_ledger("sqlite", tmp_path) as url,
+        gateway_server(config, folder=tmp_path, database=url) as server,
+        server.client() as client,
+    ):
+        for scopes, status in (({"read"}, 200), ({"classify"}, 200), ({"embed"}, 404), ({"chat"}, 403)):
+            answer = client.get("/ui/models/moods/config.json", headers=rights(server, scopes=scopes))
+            assert answer.status_code == status, (scopes, answer.text)
+            if status == 200:
+                assert answer.json()["hf_gateway"] == {"labels": list(EMOTIONS), "problem_type": None}

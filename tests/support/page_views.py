@@ -128,14 +128,14 @@ class Views:
 
 
 @contextlib.contextmanager
-def browser_for_views() -> Iterator["Browser"]:
-    """Start Chromium for playwright; skips where one of the two is not installed."""
+def browser_for_views(*flags: str) -> Iterator["Browser"]:
+    """Start Chromium for playwright; skips where one of the two is not installed. `flags` are more of its command line."""
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     from tests.support.chromium import chromium
     from tests.support.late import run_late_imports
 
     run_late_imports("tests.support.chromium")
-    with chromium() as running, api.sync_playwright() as driver:
+    with chromium(*flags) as running, api.sync_playwright() as driver:
         browser = driver.chromium.connect_over_cdp(running.endpoint)
         yield browser
         browser.close()

@@ -3,13 +3,14 @@
 import importlib
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_gateway.engines import trust_of
 from hf_gateway.engines.batches import batches_by_length
 from hf_gateway.engines.encoder import BATCH_TOKENS, padded
 from hf_gateway.engines.graphs import wanted_precision
-from hf_gateway.engines.layout import read_plain_layout
+from hf_gateway.engines.layout import Layout, read_plain_layout
 from hf_gateway.engines.networks.build import build_refusal, read_config
 from hf_gateway.engines.networks.heads import build_labelled
 from hf_gateway.engines.sources import ModelFiles, read_json
@@ -31,6 +32,18 @@ _TYPED_FAMILIES = frozenset({"bert", "electra", "gte", "new", "nomic_bert"})
 """Families whose tokenizers may give token types other than 0."""
 _PAIR_MARKS = 3
 """Least number of special tokens around a pair."""
+
+
+def text_limit(tokenizer: Path, layout: Layout) -> int | None:
+    """Return the maximum tokens of a text, by the tokenizer's settings and by the network; None without a limit.
+
+    Args:
+        tokenizer: the model's tokenizer.json, with the settings beside it.
+        layout: structure of the model.
+    """
+    settings = read_json(tokenizer.with_name("tokenizer_config.json")) or {}
+    limits = [settings.get("model_max_length"), layout.positions]
+    return min((each for each in limits if type(each) is int and 0 < each < _UNLIMITED_TOKENS), default=None)
 
 
 class LabelledGraph:
@@ -68,8 +81,7 @@ class LabelledGraph:
         self._rows = int(options["batch_size"]) if "batch_size" in options else None
         tokenizer = check_files(files.path, layout)
         settings = read_json(tokenizer.with_name("tokenizer_config.json")) or {}
-        limits = [settings.get("model_max_length"), layout.positions]
-        self.limit = min((each for each in limits if type(each) is int and 0 < each < _UNLIMITED_TOKENS), default=None)
+        self.limit = text_limit(tokenizer, layout)
         self._tokenizer = Tokenizer(tokenizer, self.limit)
         self._runner = runtime.built_runner(
             partial(build_labelled, files.path), self.precision, LABEL_AXES, blocks=options.get("weights") == "int8"

@@ -109,6 +109,8 @@ class ServerSettings(Section):
     """Models that no chain has."""
     indexes: dict[str, Path] = Field(default_factory=dict)
     """Folders with passages and their vectors, by the name of the index."""
+    browser_models: dict[str, Path] = Field(default_factory=dict)
+    """Folders with models for browsers that no chain runs, such as Whisper as ONNX, by the name of the model."""
     contexts: Path | None = None
     """Folder with the prompt templates of `/api/v1/chat`."""
     jwt: dict[str, JwtIssuer] = Field(default_factory=dict)
@@ -305,11 +307,12 @@ def with_absolute_paths(table: Mapping[str, Any], path: Path) -> dict[str, Any]:
     folder = path.resolve().parent
     if isinstance(contexts := made.get("contexts"), str):
         made["contexts"] = str(folder / Path(contexts).expanduser())
-    if isinstance(indexes := made.get("indexes"), dict):
-        made["indexes"] = {
-            name: str(folder / Path(place).expanduser()) if isinstance(place, str) else place
-            for name, place in indexes.items()
-        }
+    for table_of_paths in ("indexes", "browser_models"):
+        if isinstance(named := made.get(table_of_paths), dict):
+            made[table_of_paths] = {
+                name: str(folder / Path(place).expanduser()) if isinstance(place, str) else place
+                for name, place in named.items()
+            }
     return made
 
 

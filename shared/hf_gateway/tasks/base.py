@@ -25,6 +25,16 @@ class FirstChain:
 
 
 @dataclass(frozen=True)
+class ForBrowsers:
+    """How browsers get the models that chains of a task run in this process."""
+
+    make: str
+    """What makes the files of a model, as `module:function`: gets `ModelFiles`, returns a `BrowserFile` for each name."""
+    scope: str
+    """The scope of the server's callers that get them, besides `read`."""
+
+
+@dataclass(frozen=True)
 class Task:
     """A task that a gateway can be built for. Packages register one under the entry-point group `hf_gateway.tasks`.
 
@@ -48,6 +58,8 @@ class Task:
     """The model with which `doctor` tries the task if none is configured; None if it does not try."""
     first_chain: FirstChain | None = None
     """What `hf-gateway init` writes for it; None if it does not offer the task."""
+    for_browsers: ForBrowsers | None = None
+    """How browsers get models of its `local` targets; None if they do not."""
     implied: bool = False
     """Whether it is the task of a gateway whose caller names none."""
 

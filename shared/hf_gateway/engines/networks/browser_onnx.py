@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 OPSET = 17
 IR_VERSION = 8
 """The version of the format that belongs to it."""
-OUTPUT = "last_hidden_state"
-"""The name by which transformers.js finds the token vectors."""
+TOKENS, LOGITS = "last_hidden_state", "logits"
+"""The names by which transformers.js finds the token vectors, and what a head for labels computes."""
 _ERF_FACTOR = 0.7071067811865476
 _TANH_FACTORS = (0.7978845608028654, 0.044715)
 
@@ -31,21 +31,22 @@ _TANH_FACTORS = (0.7978845608028654, 0.044715)
 class BrowserWriter(OnnxWriter):
     """A `Writer` for onnxruntime-web. All weights are in the graph."""
 
-    def model(self, output: str, axes: Sequence[str]) -> bytes:
+    def model(self, output: str, axes: Sequence[str], name: str = TOKENS) -> bytes:
         """Return the finished file.
 
         Args:
             output: what it computes.
             axes: names of the axes of the output.
+            name: of the output in the file.
         """
-        self._node("Identity", [output], outputs=[OUTPUT])
+        self._node("Identity", [output], outputs=[name])
         graph = b"".join(
             [
                 *(field(1, node) for node in self._nodes),
                 field(2, "network"),
                 *(field(5, each) for each in self._initializers),
                 *(field(11, each) for each in self._inputs.values()),
-                field(12, value_info(OUTPUT, FLOAT, axes)),
+                field(12, value_info(name, FLOAT, axes)),
             ]
         )
         opset = field(1, "") + field(2, OPSET)

@@ -1,7 +1,7 @@
 """The registered description of classification."""
 
 from hf_gateway.settings.classification import ClassifySettings
-from hf_gateway.tasks.base import Task
+from hf_gateway.tasks.base import ForBrowsers, Task
 from hf_gateway.values.hub_model import ModelMetadata
 from hf_gateway.values.hub_task import HubTask, OwnServer
 from hf_gateway.values.task_facts import CLASSIFICATION
@@ -31,4 +31,5 @@ TASK = Task(
     gateway="hf_gateway.tasks.classification.gateway:ClassifyGateway",
     environment_prefix="CLASSIFY",
     default_targets="local",
+    for_browsers=ForBrowsers("hf_gateway.engines.browser_files:browser_label_files", "classify"),
 )

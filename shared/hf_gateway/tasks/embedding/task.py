@@ -1,7 +1,7 @@
 """The registered description of embeddings."""
 
 from hf_gateway.settings.embedding import EmbedSettings
-from hf_gateway.tasks.base import FirstChain, Task
+from hf_gateway.tasks.base import FirstChain, ForBrowsers, Task
 from hf_gateway.values.hub_model import ModelMetadata
 from hf_gateway.values.hub_task import HubTask, OwnServer
 from hf_gateway.values.task_facts import EMBEDDING
@@ -40,6 +40,7 @@ TASK = Task(
     environment_prefix="EMBED",
     default_targets="local",
     implied=True,
+    for_browsers=ForBrowsers("hf_gateway.engines.browser_files:browser_files", "embed"),
     example_model=_EXAMPLE,
     first_chain=FirstChain(
         name="docs",

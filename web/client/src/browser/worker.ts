@@ -2,8 +2,12 @@ import { problemOf } from "./space.js";
 
 // Runs a model in a worker, so that the page goes on meanwhile. All that it loads comes from the server that the page names.
 
+/** What a model gives: vectors of texts, labels of texts, or the text of speech. */
+export type Kind = "vectors" | "labels" | "speech";
+
 /** What the worker is told before its first text. */
 export interface Setup {
+  kind: Kind;
   /** Address of the server's runtime, with a slash at its end. */
   runtime: string;
   /** Name of each file of the runtime → its digest. */
@@ -16,6 +20,8 @@ export interface Setup {
   headers: Record<string, string>;
   device: "wasm" | "webgpu";
   threads: number;
+  /** The library's name of the weights' type, of a model of the operator's; undefined for what the model's own config.json says. */
+  dtype: string | undefined;
 }
 
 /** What the worker says of the model that it has loaded. */
@@ -24,19 +30,39 @@ export interface Loaded {
   threads: number;
   /** Maximum tokens of a text; those behind are cut. */
   maxTokens: number;
+  /** What the server says of the model. */
+  about: About;
 }
 
-export type Request = { id: number; setup: Setup } | { id: number; texts: string[] } | { id: number; count: string[] };
+interface About {
+  pooling?: "mean" | "cls" | "last_token";
+  normalize?: boolean;
+  dimension?: number | null;
+  /** Names of the labels, in the order of the network's numbers. */
+  labels?: string[];
+  problem_type?: string | null;
+}
+
+/** What was heard. */
+export interface Heard {
+  text: string;
+  /** The ids of the tokens that the model has generated, with the special ones. */
+  tokens: number[];
+}
+
+export interface Spoken {
+  /** Samples at 16 kHz, of at most 30 seconds. */
+  samples: Float32Array;
+  /** Settings of the generation, such as `language`. */
+  settings: Record<string, unknown>;
+}
+
+export type Value = Loaded | Float32Array[] | number[] | Heard;
+export type Request = { id: number; setup: Setup } | { id: number; texts: string[] } | { id: number; count: string[] } | { id: number; spoken: Spoken };
 export type Reply =
-  | { id: number; value: Loaded | Float32Array[] | number[] }
+  | { id: number; value: Value }
   | { id: number; error: string }
   | { progress: { loaded: number; total: number } };
-
-interface Pooling {
-  pooling: "mean" | "cls" | "last_token";
-  normalize: boolean;
-  dimension: number | null;
-}
 
 /** The kind that the library gives to each of a device's files. */
 const BUILDS = { wasm: "ort-wasm-simd-threaded", webgpu: "ort-wasm-simd-threaded.asyncify" };
@@ -44,10 +70,11 @@ const BUILDS = { wasm: "ort-wasm-simd-threaded", webgpu: "ort-wasm-simd-threaded
 let library: any;
 let tokenizer: any;
 let network: any;
-let pooling: Pooling;
+let features: any;
+let about: About;
 let maxTokens = Infinity;
 
-async function load({ runtime, files, models, model, headers, device, threads }: Setup): Promise<Loaded> {
+async function load({ kind, runtime, files, models, model, headers, device, threads, dtype }: Setup): Promise<Loaded> {
   const address = (name: string) => `${runtime}${name}?v=${files[name]}`;
   library = await import(/* @vite-ignore */ address("transformers.min.js"));
   const { env } = library;
@@ -63,16 +90,24 @@ async function load({ runtime, files, models, model, headers, device, threads }:
   env.backends.onnx.wasm.numThreads = threads;
   const answer = await env.fetch(`${localModelPath}${model}/config.json`);
   if (!answer.ok) throw problemOf(await answer.json().catch(() => undefined), answer.status);
-  pooling = (await answer.json()).hf_gateway;
+  const config = await answer.json();
+  about = config.hf_gateway ?? {};
+  if (kind == "labels" && !about.labels) throw new Error(`'${model}' has no labels: it is not the model of a chain for classification`);
   const progress_callback = ({ status, file, loaded, total }: any) => {
     if (status == "progress" && file.endsWith(".onnx") && total) postMessage({ progress: { loaded, total } } satisfies Reply);
   };
   tokenizer = await library.AutoTokenizer.from_pretrained(model);
-  // Weights become float32 once, when the model is loaded, and not for each text: three times faster for one text.
-  const session_options = { extra: { session: { disable_quant_qdq: "1" } } };
-  network = await library.AutoModel.from_pretrained(model, { dtype: "q8", device, progress_callback, session_options });
-  maxTokens = tokenizer.model_max_length ?? Infinity;
-  return { threads: env.backends.onnx.wasm.numThreads, maxTokens };
+  if (kind == "speech") {
+    features = await library.AutoFeatureExtractor.from_pretrained(model);
+    const wanted = dtype ?? config["transformers.js_config"]?.dtype ?? "fp32";
+    network = await library.AutoModelForSpeechSeq2Seq.from_pretrained(model, { dtype: wanted, device, progress_callback });
+  } else {
+    // Weights become float32 once, when the model is loaded, and not for each text: three times faster for one text.
+    const session_options = { extra: { session: { disable_quant_qdq: "1" } } };
+    network = await library.AutoModel.from_pretrained(model, { dtype: "q8", device, progress_callback, session_options });
+    maxTokens = tokenizer.model_max_length ?? Infinity;
+  }
+  return { threads: env.backends.onnx.wasm.numThreads, maxTokens, about };
 }
 
 /**
@@ -89,8 +124,8 @@ function encode(text: string): number[] {
   return [...ids.slice(0, maxTokens - behind.length), ...behind];
 }
 
-/** Return the vectors of texts that are computed at once. */
-async function embed(texts: string[]): Promise<Float32Array[]> {
+/** Return the vectors, or what the network says to each label, of texts that are computed at once. */
+async function rowsOf(texts: string[]): Promise<Float32Array[]> {
   const rows = texts.map(encode);
   const longest = Math.max(...rows.map((row) => row.length));
   const [ids, mask] = [new BigInt64Array(rows.length * longest), new BigInt64Array(rows.length * longest)];
@@ -100,28 +135,38 @@ async function embed(texts: string[]): Promise<Float32Array[]> {
     mask.fill(1n, text * longest, text * longest + row.length);
   }
   const tensor = (data: BigInt64Array) => new library.Tensor("int64", data, [rows.length, longest]);
-  const { last_hidden_state: states } = await network({ input_ids: tensor(ids), attention_mask: tensor(mask) });
-  const width: number = states.dims[2];
+  const { last_hidden_state: states, logits } = await network({ input_ids: tensor(ids), attention_mask: tensor(mask) });
+  const width: number = (logits ?? states).dims.at(-1);
+  if (logits) return rows.map((_, text) => logits.data.slice(text * width, (text + 1) * width));
   return rows.map((row, text) => pooled(states.data, text * longest * width, row.length, width));
 }
 
 /** Return the vector of `count` tokens' states of `width` numbers each, which begin at `start`. */
 function pooled(states: Float32Array, start: number, count: number, width: number): Float32Array {
-  const [first, end] = { mean: [0, count], cls: [0, 1], last_token: [count - 1, count] }[pooling.pooling] as [number, number];
+  const [first, end] = { mean: [0, count], cls: [0, 1], last_token: [count - 1, count] }[about.pooling!] as [number, number];
   const vector = new Float32Array(width);
   for (let token = first; token < end; token++) {
     for (let index = 0; index < width; index++) vector[index]! += states[start + token * width + index]! / (end - first);
   }
-  const kept = pooling.dimension ? vector.slice(0, pooling.dimension) : vector;
-  if (!pooling.normalize) return kept;
+  const kept = about.dimension ? vector.slice(0, about.dimension) : vector;
+  if (!about.normalize) return kept;
   const norm = Math.hypot(...kept) || 1;
   return kept.map((each) => each / norm);
 }
 
-async function answer(request: Request): Promise<Loaded | Float32Array[] | number[]> {
+/** Return what a model for speech hears. */
+async function hear({ samples, settings }: Spoken): Promise<Heard> {
+  const inputs = await features(samples);
+  const found = await network.generate({ ...inputs, ...settings });
+  const tokens = [...found.data].map(Number);
+  return { text: tokenizer.decode(tokens, { skip_special_tokens: true }), tokens };
+}
+
+async function answer(request: Request): Promise<Value> {
   if ("setup" in request) return load(request.setup);
   if ("count" in request) return request.count.map((text) => tokenizer.encode(text).length as number);
-  return embed(request.texts);
+  if ("spoken" in request) return hear(request.spoken);
+  return rowsOf(request.texts);
 }
 
 let last: Promise<unknown> = Promise.resolve();
