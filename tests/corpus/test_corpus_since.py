@@ -61,6 +61,39 @@ def test_only_new_and_changed_texts_are_embedded_and_what_is_gone_is_gone(
     assert not list((tmp_path / "new").glob(".earlier*"))
 
 
+def test_a_folder_is_brought_up_to_date_in_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    job: dict[str, Any] = {"targets": ["hash:64"], "shard_rows": 15}
+    old = [{"id": f"d{row}", "text": f"text {row}"} for row in range(40)]
+    embed_dataset(old, out, **job)
+    before = (out / "_SUCCESS").read_bytes()
+    new = [{**row, "text": "changed"} if row["id"] == "d7" else row for row in old[5:]]
+
+    def check(_: Any) -> None:
+        assert (out / "_SUCCESS").read_bytes() == before
+        assert ids_of(out) == [row["id"] for row in old]
+
+    # A kill between two steps of the exchange: the new parts are there, the old `_SUCCESS` is still valid.
+    real = Path.replace
+
+    def killed(self: Path, target: Path) -> Path:
+        if self == out / ".next" / "_SUCCESS":
+            check(None)
+            raise KeyboardInterrupt
+        return real(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            embed_dataset(new, out, since=out, on_part=check, **job)
+    check(None)
+    report = embed_dataset(new, out, since=out, **job)
+    assert (report.rows, report.reused, report.resumed) == (35, 34, 3)
+    assert ids_of(out) == [row["id"] for row in new]
+    assert sorted(each.name for each in out.glob("part-*")) == [f"part-00000{number}-g1.parquet" for number in range(3)]
+    assert not (out / ".next").exists()
+
+
 def test_what_cannot_be_taken_over_is_refused(tmp_path: Path) -> None:
     embed_dataset(["a"], tmp_path / "old", targets=["hash:64"])
     with pytest.raises(ConfigError, match="no finished job"):
@@ -69,5 +102,5 @@ def test_what_cannot_be_taken_over_is_refused(tmp_path: Path) -> None:
         embed_dataset(["a"], tmp_path / "new", since=tmp_path / "old", targets=["hash:64"], dtype="float16")
     with pytest.raises(SpaceMismatch):
         embed_dataset(["a"], tmp_path / "other", since=tmp_path / "old", targets=["hash:32"])
-    with pytest.raises(ConfigError, match="the same folder"):
-        embed_dataset(["a"], tmp_path / "old", since=tmp_path / "old", targets=["hash:64"])
+    with pytest.raises(ConfigError, match="vectors are not read from a store"):
+        embed_dataset(["a"], tmp_path / "new", since="lancedb:store#docs", targets=["hash:64"])

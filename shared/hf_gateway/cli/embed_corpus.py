@@ -23,7 +23,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="IN",
         help="files: a path, a folder, a glob or a URL; Parquet, Arrow, JSONL, CSV or lines of text",
     )
-    parser.add_argument("out", metavar="OUT", help="the folder of the parts: new, or of the same job")
+    parser.add_argument(
+        "out",
+        metavar="OUT",
+        help="the folder of the parts: new, or of the same job; or a collection of a store: qdrant:WHERE#COLLECTION, "
+        "lancedb:WHERE#TABLE, chroma:WHERE#COLLECTION, postgresql://USER@HOST/DATABASE#TABLE; WHERE is a folder or a URL",
+    )
+    parser.add_argument(
+        "--job-folder",
+        metavar="FOLDER",
+        help="where the plan and the records of a job are that writes into a store (the collection's name with .job)",
+    )
     parser.add_argument("--chain", help="the chain of the config file that embeds")
     parser.add_argument(
         "--text",
@@ -59,7 +69,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a row that cannot be embedded ends the job (fail), or is named beside the part",
     )
     parser.add_argument(
-        "--since", metavar="OUT", help="the folder of an earlier job: texts that it has are not embedded again"
+        "--since",
+        metavar="OUT",
+        help="the folder of an earlier job: texts that it has are not embedded again; OUT itself is brought up to date",
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="estimate rows, tokens, price, time and disk by a sample; write nothing"
@@ -89,19 +101,27 @@ def run(arguments: argparse.Namespace) -> int:
             )
     except KeyboardInterrupt:
         sys.stderr.write(
-            f"stopped; the finished parts are kept in {visible(arguments.out)}: run the same command again to go on\n"
+            f"stopped; the finished parts are kept in {_name(arguments.out)}: run the same command again to go on\n"
         )
         return 130
     if arguments.json:
-        print_json({"out": arguments.out, **_facts(report)})
+        print_json({"out": _name(arguments.out), **_facts(report)})
         return 0
-    sys.stdout.write(f"{visible(arguments.out)}: {_summary(report)}\n")
+    sys.stdout.write(f"{_name(arguments.out)}: {_summary(report)}\n")
     return 0
+
+
+def _name(out: str) -> str:
+    """Return OUT as it is shown: without the password of a database."""
+    from hf_gateway.corpus.stores.base import parse_place
+
+    place = parse_place(out)
+    return visible(out if place is None else place.public_name)
 
 
 def _options(arguments: argparse.Namespace) -> dict[str, Any]:
     names = ["text", "id", "workers", "shard_rows", "shard_bytes", "on_bad_row", "max_bad", "chain", "config"]
-    names += ["split", "dtype", "limit_rps", "limit_tps", "redis", "since"]
+    names += ["split", "dtype", "limit_rps", "limit_tps", "redis", "since", "job_folder"]
     options = {name: getattr(arguments, name) for name in names} | {"form": arguments.format}
     options["keep"] = [name for name in arguments.columns.split(",") if name]
     return options | {name: value for name in ("model", "targets") if (value := getattr(arguments, name))}

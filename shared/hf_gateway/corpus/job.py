@@ -8,17 +8,21 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from hf_gateway.corpus.inputs import find_files, keep_memory_files, write_given_rows
+from hf_gateway.corpus.beginning import Beginning
+from hf_gateway.corpus.collection import Collection
+from hf_gateway.corpus.folders import JobFolders, finish_update, folders_of
+from hf_gateway.corpus.inputs import find_files
 from hf_gateway.corpus.job_settings import MAX_BAD_ROWS, Dtype, Form, JobSettings, OnBadRow
 from hf_gateway.corpus.local_engine import embed_locally
-from hf_gateway.corpus.part_records import Totals, open_records, read_records, succeed
+from hf_gateway.corpus.part_records import RECORDS, Totals, open_records, read_records, succeed
 from hf_gateway.corpus.parts import SUCCESS, dead_file
 from hf_gateway.corpus.passages import splitting_of
-from hf_gateway.corpus.plan import Plan, keep_plan, make_shards
-from hf_gateway.corpus.reuse import INDEX, earlier_job, write_index
+from hf_gateway.corpus.plan import Plan
+from hf_gateway.corpus.reuse import INDEX
 from hf_gateway.corpus.worker import gateway_of, limited_transport
 from hf_gateway.errors import ConfigError, InvalidRequest
 from hf_gateway.storage.files import interprocess_lock
+from hf_gateway.tasks.embedding.gateway import EmbeddingGateway
 
 SHARD_ROWS = 10_000
 SHARD_BYTES = 64 * 2**20
@@ -74,6 +78,7 @@ def embed_dataset(
     limit_tps: float | None = None,
     redis: str | None = None,
     since: str | Path | None = None,
+    job_folder: str | Path | None = None,
     chain: str | None = None,
     config: str | None = None,
     on_part: Callable[[CorpusReport], None] | None = None,
@@ -84,7 +89,8 @@ def embed_dataset(
     Args:
         source: a file, a folder, a glob or a URL of fsspec; or an Arrow table, a dataset of `datasets`, an iterable of
             texts or of mappings, which are written into the folder first.
-        out: the folder: new, empty, or of the same job.
+        out: the folder: new, empty, or of the same job; or a collection of a store: "qdrant:WHERE#COLLECTION", "lancedb:…",
+            "chroma:…", "postgresql://USER@HOST/DATABASE#TABLE", WHERE being a folder or a URL.
         text: the column of the texts, or a template over several: "{title}: {body}".
         id: the column of the ids; without one the ids are `file#row`.
         keep: columns that are copied into the parts.
@@ -100,7 +106,9 @@ def embed_dataset(
         limit_rps: requests a second that all workers send to a server at most.
         limit_tps: tokens a second that all workers send to a server at most.
         redis: URL of a Redis in which the limits are kept, also with other jobs; without it each worker has its share.
-        since: the folder of an earlier job of the same space: texts that it has are not embedded again.
+        since: the folder of an earlier job of the same space: texts that it has are not embedded again. If it is `out`, that is
+            brought up to date.
+        job_folder: what is kept of a job that writes into a store; the collection's name with `.job` by default.
         chain: name of a chain of the config file, whose settings the others override.
         config: path of the config file.
         on_part: called when a part is written.
@@ -114,9 +122,10 @@ def embed_dataset(
     """
     if workers < 1 or shard_rows < 1 or shard_bytes < 1:
         raise ConfigError("workers, shard_rows and shard_bytes are at least 1")
-    folder = Path(out).resolve()
+    folders = folders_of(out, since, job_folder)
     job = JobSettings(
-        out=str(folder),
+        out=str(folders.work),
+        store=None if folders.store is None else folders.store.url,
         text=text,
         id=id,
         keep=tuple(keep),
@@ -125,60 +134,54 @@ def embed_dataset(
         settings=settings,
         on_bad_row=on_bad_row,
         max_bad=max_bad,
-        form=form,
+        form=form if folders.store is None or form != "parquet" else "store",
         dtype=dtype,
         limit_rps=limit_rps,
         limit_tps=limit_tps,
         redis=redis,
         workers=workers,
-        since=None if since is None else str(Path(since).resolve()),
+        since=None if folders.earlier is None else str(folders.earlier),
+        updates_store=folders.store is not None and folders.in_place,
     )
     job.check()
     begun = time.monotonic()
     files = find_files(source) if isinstance(source, str | Path) else None
-    with contextlib.closing(gateway_of(job, limited_transport(job))) as gateway:
-        gateway.lock_index(folder)
-        if gateway.final_space is None:
-            gateway.embed(["a text"])  # decides for all workers which of the spaces it is
-        if split is not None:
-            job = replace(job, split=asdict(splitting_of(gateway, split)))
-        space = gateway.space.id
-        earlier = None if job.since is None else earlier_job(Path(job.since), job, gateway.space)
-    with interprocess_lock(folder / ".job.lock"):
-        files = keep_memory_files(files, folder) if files else write_given_rows(source, folder, job.columns)
-        facts = {
-            "inputs": [[file.path, file.stamp] for file in files],
-            "text": text,
-            "id": id,
-            "keep": list(keep),
-            "shard_rows": shard_rows,
-            "shard_bytes": shard_bytes,
-            "split": job.split,
-            "form": form,
-            "dtype": dtype,
-            "space": space,
-            "since": earlier,
-        }
-        needed = [*job.text_columns, *job.keep]
-        plan = keep_plan(folder, facts, files, lambda: make_shards(files, needed, job.id, shard_rows, shard_bytes))
-        if job.since is not None:
-            write_index(Path(job.since), folder)
-        job = replace(job, name=f"corpus-{plan.digest[:16]}")
-        return _Run(folder, job, plan, begun).finish(workers, on_part)
+    with contextlib.ExitStack() as held:
+        with contextlib.closing(gateway_of(job, limited_transport(job))) as gateway:
+            gateway.lock_index(folders.folder)
+            if gateway.final_space is None:
+                gateway.embed(["a text"])  # decides for all workers which of the spaces it is
+            if split is not None:
+                job = replace(job, split=asdict(splitting_of(gateway, split)))
+            held.enter_context(interprocess_lock(folders.folder / ".job.lock"))
+            begin = Beginning(folders, job, gateway.space)
+            gateway.lock_index(folders.work)
+            plan = begin.plan(source, files, shard_rows, shard_bytes)
+            run = _Run(begin.folders, begin.job, plan, begun)
+            run.prepare_collection(gateway)
+        return run.finish(workers, on_part)
 
 
 class _Run:
     """One run of a job."""
 
-    def __init__(self, folder: Path, job: JobSettings, plan: Plan, begun: float) -> None:
-        self._folder, self._job, self._plan, self._begun = folder, job, plan, begun
-        for passing in folder.glob(".part-*"):
+    def __init__(self, folders: JobFolders, job: JobSettings, plan: Plan, begun: float) -> None:
+        self._folders, self._job, self._plan, self._begun = folders, job, plan, begun
+        self._collection = None if folders.store is None else Collection(folders.store, job)
+        self._folder = folders.work
+        for passing in self._folder.glob(".part-*"):
             passing.unlink(missing_ok=True)
-        self._totals, done = Totals(), read_records(folder, job.form)
+        self._totals, done = Totals(), read_records(self._folder, job.form, plan.generation)
         for result in done.values():
             self._totals.add(result)
         self._resumed = len(done)
         self._missing = [shard for shard in plan.shards if shard.index not in done]
+
+    def prepare_collection(self, gateway: EmbeddingGateway) -> None:
+        """Make the collection of a job that writes into a store, or check it; a job that is done only counts its rows."""
+        if self._collection is not None and self._missing:
+            is_new = not self._folders.in_place and not (self._folder / RECORDS).exists()
+            self._collection.prepare(gateway, self._plan, is_new=is_new)
 
     def finish(self, workers: int, on_part: Callable[[CorpusReport], None] | None) -> CorpusReport:
         """Embed what is missing, and write `_SUCCESS`."""
@@ -193,7 +196,10 @@ class _Run:
                     on_part(self._report(self._plan.shards[result.index].name))
                 self._check_dead()
         (self._folder / INDEX).unlink(missing_ok=True)
+        if self._collection is not None:
+            self._collection.finish(self._folder, self._plan, self._folders.earlier)
         succeed(self._folder, self._plan, self._job.form)
+        finish_update(self._folders.folder)
         return self._report(None)
 
     def _check_dead(self) -> None:

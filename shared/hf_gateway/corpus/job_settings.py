@@ -9,7 +9,8 @@ from hf_gateway.corpus.rate_limit import RateLimits
 from hf_gateway.errors import ConfigError
 
 OnBadRow = Literal["fail", "dead-letter"]
-Form = Literal["parquet", "arrow", "npy"]
+Form = Literal["parquet", "arrow", "npy", "store"]
+"""Of the parts; "store" for those of a job that writes into one, whose files have the ids alone."""
 Dtype = Literal["float32", "float16"]
 MAX_BAD_ROWS = 1000
 """Dead letters of a job, if nothing else is said: more of them speak for a fault that is not the rows'."""
@@ -20,7 +21,9 @@ class JobSettings:
     """Where a job writes, which columns it reads, and by which gateway it embeds."""
 
     out: str
-    """The folder of the parts."""
+    """The folder of the parts, or of what is kept of a job that writes into a store."""
+    store: str | None = None
+    """The collection that the rows are written into, as `stores.base` names one; None for a folder."""
     text: str = "text"
     """The column of the texts, or a template over several: "{title}: {body}"."""
     id: str = "id"
@@ -53,6 +56,8 @@ class JobSettings:
     """By how many workers limits are divided."""
     since: str | None = None
     """The folder of an earlier job, whose vectors are used again."""
+    updates_store: bool = False
+    """Whether `since` is the job that wrote the same collection, whose unchanged rows are left as they are."""
     name: str = ""
     """What the ledger's rows have as the request."""
 
@@ -106,7 +111,9 @@ class JobSettings:
         if self.id in self.keep or {"vector", "text_hash"} & {self.id, *self.keep}:
             raise ConfigError("the columns to keep are others than the ids, and none is named 'vector' or 'text_hash'")
         if self.form not in get_args(Form) or self.dtype not in get_args(Dtype):
-            raise ConfigError(f"parts are {', '.join(get_args(Form))} of {', '.join(get_args(Dtype))}")
+            raise ConfigError(f"parts are {', '.join(get_args(Form)[:-1])} of {', '.join(get_args(Dtype))}")
+        if (self.store is None) == (self.form == "store"):
+            raise ConfigError("a store has a format of its own: name no --format")
         RateLimits(self.limit_rps, self.limit_tps)
         if self.redis is not None and self.limit_rps is None and self.limit_tps is None:
             raise ConfigError("a Redis is for limits: name requests or tokens a second, too")

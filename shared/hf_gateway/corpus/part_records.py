@@ -11,7 +11,7 @@ from typing import TextIO
 
 from hf_gateway.corpus.job_settings import Form
 from hf_gateway.corpus.parts import SUCCESS, part_file
-from hf_gateway.corpus.plan import Plan, keep_names
+from hf_gateway.corpus.plan import Plan, keep_names, part_name
 from hf_gateway.corpus.shard_embedding import ShardResult
 from hf_gateway.errors import GatewayError, visible
 from hf_gateway.storage.files import write_atomically
@@ -19,12 +19,13 @@ from hf_gateway.storage.files import write_atomically
 RECORDS = "parts.jsonl"
 
 
-def read_records(folder: Path, form: Form) -> dict[int, ShardResult]:
+def read_records(folder: Path, form: Form, generation: int = 0) -> dict[int, ShardResult]:
     """Return the results of the parts that are recorded and there, by their numbers.
 
     Args:
         folder: of the job.
         form: of its parts.
+        generation: of its folder.
     """
     there = {entry.name for entry in os.scandir(folder)}
     found: dict[int, ShardResult] = {}
@@ -34,7 +35,7 @@ def read_records(folder: Path, form: Form) -> dict[int, ShardResult]:
         for line in lines:
             with contextlib.suppress(ValueError, TypeError):  # a line that a kill has cut
                 record = ShardResult(**json.loads(line))
-                if part_file(f"part-{record.index:06}", form) in there:
+                if part_file(part_name(record.index, generation), form) in there:
                     found[record.index] = record
     return found
 
@@ -72,7 +73,7 @@ def succeed(folder: Path, plan: Plan, form: Form) -> None:
     Raises:
         GatewayError: a part is missing, or rows are.
     """
-    done = read_records(folder, form)
+    done = read_records(folder, form, plan.generation)
     wrong = [shard for shard in plan.shards if not _is_whole(done.get(shard.index), shard.rows)]
     if wrong:
         raise GatewayError(

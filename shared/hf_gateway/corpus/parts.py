@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +12,16 @@ from typing import Any
 from hf_gateway.corpus.dead_letters import DeadLetter
 from hf_gateway.corpus.job_settings import Form, JobSettings
 from hf_gateway.corpus.plan import keep_names
-from hf_gateway.errors import GatewayError
+from hf_gateway.corpus.stores.base import SPACE, StoreColumns, open_store, parse_place
+from hf_gateway.errors import GatewayError, InvalidRequest, visible
 from hf_gateway.retrieval.files import arrow, numpy
 from hf_gateway.values.vector_space import VectorSpace
 
 SUCCESS = "_SUCCESS"
 """The file that lists the parts of a finished job."""
 HASH_BYTES = 16
-SPACE = "hf_gateway.space"
-"""The key of the vector space in the metadata of a part."""
+ROW_HASH = "row_hash"
+"""The column of the files of ids with the hashes of whole rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +33,24 @@ class PartRows:
     id_type: Any
     """Their Arrow type."""
     vectors: Any
-    """(n, dim) float32."""
+    """(n, dim) float32; of the rows that are `fresh`."""
     hashes: Sequence[bytes]
     """Of the text of each row."""
     kept: Any
     """An Arrow table of the other columns."""
+    row_hashes: Sequence[bytes] = ()
+    """Of all that a store has of each row; empty for a job that writes files."""
+    fresh: Sequence[int] | None = None
+    """The places of the rows that `vectors` is of; None for all. The store has the others as they are."""
+
+    def to_write(self) -> "PartRows":
+        """Return the rows that have vectors."""
+        if self.fresh is None:
+            return self
+        pa, _ = arrow()
+        kept = self.kept.take(pa.array(self.fresh, pa.int64()))
+        ids, hashes = [self.ids[place] for place in self.fresh], [self.hashes[place] for place in self.fresh]
+        return PartRows(ids, self.id_type, self.vectors, hashes, kept)
 
 
 def text_hash(text: str) -> bytes:
@@ -50,7 +65,7 @@ def part_file(name: str, form: Form) -> str:
         name: of the part.
         form: its format.
     """
-    return f"{name}.{form}"
+    return f"{name}.{'ids.parquet' if form == 'store' else form}"
 
 
 def rows_file(name: str) -> str:
@@ -58,12 +73,13 @@ def rows_file(name: str) -> str:
     return f"{name}.rows.jsonl"
 
 
-def read_hashes(folder: Path, file: str) -> list[bytes]:
-    """Return the hashes of the texts of a part.
+def read_hashes(folder: Path, file: str, column: str = "text_hash") -> list[bytes]:
+    """Return the hashes of the texts of a part, or of its rows.
 
     Args:
         folder: of its job.
         file: its file name.
+        column: of the hashes.
 
     Raises:
         OSError, ValueError, KeyError: it cannot be read.
@@ -72,7 +88,7 @@ def read_hashes(folder: Path, file: str) -> list[bytes]:
     if form == "npy":
         with (folder / rows_file(name)).open(encoding="utf-8") as lines:
             return [bytes.fromhex(json.loads(line)["text_hash"]) for line in lines]
-    found: list[bytes] = _read_column(folder / file, form, "text_hash").to_pylist()
+    found: list[bytes] = _read_column(folder / file, form, column).to_pylist()
     return found
 
 
@@ -142,7 +158,14 @@ def write_part(
     return written
 
 
-def _table(job: JobSettings, rows: PartRows, space: VectorSpace) -> Any:
+def part_table(job: JobSettings, rows: PartRows, space: VectorSpace) -> Any:
+    """Return the rows of a part as an Arrow table.
+
+    Args:
+        job: the columns.
+        rows: what it contains.
+        space: of the vectors.
+    """
     pa, _ = arrow()
     numbers = pa.array(rows.vectors.astype(job.dtype, copy=False).reshape(-1))
     columns = {
@@ -157,14 +180,14 @@ def _table(job: JobSettings, rows: PartRows, space: VectorSpace) -> Any:
 def _write_parquet(path: Path, job: JobSettings, rows: PartRows, space: VectorSpace) -> int:
     _, pq = arrow()
     # A dictionary of numbers that hardly repeat would add half to the size.
-    pq.write_table(_table(job, rows, space), path, use_dictionary=rows.kept.column_names)
+    pq.write_table(part_table(job, rows, space), path, use_dictionary=rows.kept.column_names)
     found: int = pq.read_metadata(path).num_rows
     return found
 
 
 def _write_arrow(path: Path, job: JobSettings, rows: PartRows, space: VectorSpace) -> int:
     pa, _ = arrow()
-    table = _table(job, rows, space)
+    table = part_table(job, rows, space)
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
     with pa.memory_map(str(path)) as source:
@@ -179,10 +202,33 @@ def _write_npy(path: Path, job: JobSettings, rows: PartRows, space: VectorSpace)
     return len(np.load(path, mmap_mode="r", allow_pickle=False))
 
 
+def _write_store(path: Path, job: JobSettings, rows: PartRows, space: VectorSpace) -> int:
+    """Write the rows into the store, and then their ids and hashes into the file."""
+    pa, pq = arrow()
+    if len(set(rows.ids)) != len(rows.ids):
+        ((twice, _),) = Counter(rows.ids).most_common(1)
+        raise InvalidRequest(f"the id {visible(str(twice))} is there twice: in a store an id has one row")
+    place = parse_place(job.store or "")
+    assert place is not None
+    fresh = rows.to_write()
+    if fresh.ids:
+        with open_store(place, StoreColumns(job.id, job.text)) as store:
+            store.upsert(part_table(job, fresh, space))
+    columns = {
+        job.id: pa.array(rows.ids, rows.id_type),
+        "text_hash": pa.array(rows.hashes, pa.binary(HASH_BYTES)),
+        ROW_HASH: pa.array(rows.row_hashes, pa.binary(HASH_BYTES)),
+    }
+    pq.write_table(pa.table(columns), path, use_dictionary=False)
+    found: int = pq.read_metadata(path).num_rows
+    return found
+
+
 _FORMS: Mapping[Form, Callable[[Path, JobSettings, PartRows, VectorSpace], int]] = {
     "parquet": _write_parquet,
     "arrow": _write_arrow,
     "npy": _write_npy,
+    "store": _write_store,
 }
 
 

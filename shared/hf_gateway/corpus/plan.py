@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,23 @@ class Shard:
     """How many rows."""
     offset: int = 0
     """Of a file of lines, the byte at which the first row begins, once decompressed."""
+    generation: int = 0
+    """How often its job's folder was brought up to date: parts of two generations lie side by side for a moment."""
 
     @property
     def name(self) -> str:
         """What the names of the part's files begin with."""
-        return f"part-{self.index:06}"
+        return part_name(self.index, self.generation)
+
+
+def part_name(index: int, generation: int) -> str:
+    """Return what the names of a part's files begin with.
+
+    Args:
+        index: the number of the part.
+        generation: of its job's folder.
+    """
+    return f"part-{index:06}" + (f"-g{generation}" if generation else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +60,11 @@ class Plan:
     """In their order."""
     shards: Sequence[Shard]
     """In the order of their parts."""
+
+    @property
+    def generation(self) -> int:
+        """That of its shards."""
+        return self.shards[0].generation if self.shards else 0
 
     @property
     def rows(self) -> int:
@@ -146,7 +163,7 @@ def keep_plan(out: Path, facts: dict[str, Any], files: Sequence[InputFile], make
         try:
             there = json.loads(path.read_bytes())
             differing = [name for name in {**facts, **there["facts"]} if there["facts"].get(name) != facts.get(name)]
-            found = Plan(there["digest"], files, [Shard(number, *each) for number, each in enumerate(there["shards"])])
+            found = Plan(there["digest"], files, _numbered(there["shards"], facts))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"{visible(str(path))} is damaged ({error}); embed into a new folder") from None
         if found.digest != digest:
@@ -155,12 +172,20 @@ def keep_plan(out: Path, facts: dict[str, Any], files: Sequence[InputFile], make
                 "resume it with the same inputs and arguments, or embed into a new folder"
             )
         return found
-    shards = make()
+    shards = [replace(shard, generation=facts.get("generation", 0)) for shard in make()]
     rows = [[shard.file, shard.start, shard.rows, shard.offset] for shard in shards]
     content = {"digest": digest, "facts": facts, "shards": rows}
     write_atomically(path, json.dumps(content, separators=(",", ":")).encode())
     keep_names(out)
     return Plan(digest, files, shards)
+
+
+def _numbered(rows: Sequence[Sequence[int]], facts: dict[str, Any]) -> list[Shard]:
+    generation = facts.get("generation", 0)
+    return [
+        Shard(number, file, start, count, offset, generation)
+        for number, (file, start, count, offset) in enumerate(rows)
+    ]
 
 
 def keep_names(folder: Path) -> None:

@@ -41,10 +41,6 @@ def earlier_job(folder: Path, job: JobSettings, space: VectorSpace) -> str:
         raise ConfigError(
             f"{visible(str(folder))} has no finished job ({type(error).__name__}): nothing can be taken from it"
         ) from None
-    if folder == Path(job.out):
-        raise ConfigError(
-            "the earlier job is in the same folder: embed into a new one, and remove the old one afterwards"
-        )
     if dtype != job.dtype:
         raise ConfigError(
             f"{visible(str(folder))} has vectors of {dtype}, and not of {job.dtype}: name the same --dtype"
@@ -56,12 +52,13 @@ def earlier_job(folder: Path, job: JobSettings, space: VectorSpace) -> str:
     return digest
 
 
-def write_index(earlier: Path, out: Path) -> None:
+def write_index(earlier: Path, out: Path, column: str) -> None:
     """Write the places of all texts of an earlier job, sorted by their hashes: 24 bytes of memory and disk a row.
 
     Args:
         earlier: the folder of the earlier job.
         out: the folder of this job.
+        column: of the hashes: those of the texts, or of whole rows.
 
     Raises:
         ConfigError: a part of the earlier job cannot be read.
@@ -70,7 +67,7 @@ def write_index(earlier: Path, out: Path) -> None:
     blocks = []
     for number, name in enumerate(_parts(earlier)):
         try:
-            hashes = read_hashes(earlier, name)
+            hashes = read_hashes(earlier, name, column)
         except (OSError, ValueError, KeyError) as error:
             raise ConfigError(f"{visible(str(earlier / name))} cannot be read: {error}") from None
         block = np.empty(len(hashes), _ROW)
@@ -113,26 +110,37 @@ class EarlierVectors:
         Args:
             hashes: of the texts.
         """
-        np = numpy()
-        if not len(self._index) or not hashes:
-            return {}
-        halves = np.frombuffer(b"".join(hashes), ">u8").reshape(-1, 2).astype("u8")
-        starts = np.searchsorted(self._keys, halves[:, 0])
         wanted: dict[int, list[tuple[int, int]]] = {}
-        for place, (first, second) in enumerate(halves.tolist()):
-            at = int(starts[place])
-            while at < len(self._index) and int(self._index[at]["first"]) == first:
-                if int(self._index[at]["second"]) == second:
-                    found = self._index[at]
-                    wanted.setdefault(int(found["part"]), []).append((place, int(found["row"])))
-                    break
-                at += 1
+        for place, (part, row) in self.places(hashes).items():
+            wanted.setdefault(part, []).append((place, row))
         return {
             place: vectors[row]
             for part, rows in sorted(wanted.items())
             for vectors in (self._vectors(part),)
             for place, row in rows
         }
+
+    def places(self, hashes: Sequence[bytes]) -> dict[int, tuple[int, int]]:
+        """Return the part and row of each hash that the earlier job has, by its place.
+
+        Args:
+            hashes: of the column that the index was made of.
+        """
+        np = numpy()
+        if not len(self._index) or not hashes:
+            return {}
+        halves = np.frombuffer(b"".join(hashes), ">u8").reshape(-1, 2).astype("u8")
+        starts = np.searchsorted(self._keys, halves[:, 0])
+        wanted: dict[int, tuple[int, int]] = {}
+        for place, (first, second) in enumerate(halves.tolist()):
+            at = int(starts[place])
+            while at < len(self._index) and int(self._index[at]["first"]) == first:
+                if int(self._index[at]["second"]) == second:
+                    found = self._index[at]
+                    wanted[place] = (int(found["part"]), int(found["row"]))
+                    break
+                at += 1
+        return wanted
 
     def _vectors(self, part: int) -> Any:
         if part not in self._open:

@@ -1,5 +1,6 @@
 """Embeds the documents of one shard, and finds those that cannot be embedded."""
 
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ LIMITED_BATCH_TEXTS = 256
 """The same for a job with limits, whose estimates of tokens are corrected after each batch."""
 SEARCH_TEXTS = 64
 """Into how small batches one with a refused text is divided before it is halved."""
+UNCHANGED = object()
+"""Stands for the vector of a row that the store has already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,15 +149,21 @@ def embed_shard(
     for owner, document in enumerate(documents.rows):
         if document.fault is not None:
             work.refuse(owner, InvalidRequest(document.fault))
-    reused = {} if earlier is None else earlier.find([text_hash(text) for text in texts])
+    rows = _rows(documents, job, texts, owners)
+    if earlier is None:
+        reused: dict[int, Any] = {}
+    elif job.updates_store:
+        reused = dict.fromkeys(earlier.places(rows.row_hashes), UNCHANGED)
+    else:
+        reused = earlier.find(rows.hashes)
     for place, vector in reused.items():
         work.vectors[place] = vector
     size = BATCH_TEXTS if settle is None else LIMITED_BATCH_TEXTS
     for start in range(0, len(texts), size):
         work.embed(range(start, min(start + size, len(texts))))
-    rows = _part_rows(work)
+    part = _part_rows(work, rows)
     letters = [work.letters[owner] for owner in sorted(work.letters)]
-    written = write_part(Path(job.out), shard.name, job, rows, letters, gateway.space)
+    written = write_part(Path(job.out), shard.name, job, part, letters, gateway.space)
     return ShardResult(
         shard.index,
         len(documents.rows) - len(letters),
@@ -167,22 +176,55 @@ def embed_shard(
     )
 
 
-def _part_rows(work: _Work) -> PartRows:
-    """Return what the part contains, without the documents that are dead."""
+def _rows(documents: Documents, job: JobSettings, texts: Sequence[str], owners: Sequence[int]) -> PartRows:
+    """Return all rows of a part but for their vectors.
+
+    Args:
+        documents: of the shard.
+        job: the columns.
+        texts: of each row.
+        owners: the place of each text's document.
+    """
     pa, _ = arrow()
-    documents, job = work.documents, work.job
-    kept = [place for place, owner in enumerate(work.owners) if owner not in work.letters]
-    owners = [work.owners[place] for place in kept]
-    texts = [work.texts[place] for place in kept]
-    columns = documents.kept.take(pa.array(owners, pa.int64()))
-    ids, id_type = [documents.rows[owner].id for owner in owners], documents.id_type
+    columns, ids, id_type = documents.kept, [documents.rows[owner].id for owner in owners], documents.id_type
     if job.split is not None:
+        columns = columns.take(pa.array(owners, pa.int64()))
         ids, id_type = [f"{name}#{number}" for name, number in zip(ids, _numbers(owners), strict=True)], pa.string()
         if job.text in columns.column_names:  # of a document the parts have what was embedded
             place = columns.column_names.index(job.text)
             columns = columns.set_column(place, job.text, pa.array(texts, pa.string()))
     hashes = [text_hash(text) for text in texts]
-    return PartRows(ids, id_type, _stacked(work.gateway, [work.vectors[place] for place in kept]), hashes, columns)
+    row_hashes = [] if job.store is None else _row_hashes(ids, hashes, columns)
+    return PartRows(ids, id_type, None, hashes, columns, row_hashes)
+
+
+def _row_hashes(ids: Sequence[Any], hashes: Sequence[bytes], columns: Any) -> list[bytes]:
+    others = columns.to_pylist() or [{}] * len(ids)
+    return [
+        text_hash(json.dumps([str(name), hashed.hex(), kept], sort_keys=True, default=str))
+        for name, hashed, kept in zip(ids, hashes, others, strict=True)
+    ]
+
+
+def _part_rows(work: _Work, rows: PartRows) -> PartRows:
+    """Return what the part contains, without the documents that are dead.
+
+    Args:
+        work: done.
+        rows: all, but for their vectors.
+    """
+    pa, _ = arrow()
+    kept = [place for place, owner in enumerate(work.owners) if owner not in work.letters]
+    fresh = [number for number, place in enumerate(kept) if work.vectors[place] is not UNCHANGED]
+    return PartRows(
+        [rows.ids[place] for place in kept],
+        rows.id_type,
+        _stacked(work, [work.vectors[kept[number]] for number in fresh]),
+        [rows.hashes[place] for place in kept],
+        rows.kept.take(pa.array(kept, pa.int64())),
+        [rows.row_hashes[place] for place in kept] if rows.row_hashes else (),
+        None if len(fresh) == len(kept) else fresh,
+    )
 
 
 def _numbers(owners: Sequence[int]) -> Iterator[int]:
@@ -194,10 +236,12 @@ def _numbers(owners: Sequence[int]) -> Iterator[int]:
         yield number
 
 
-def _stacked(gateway: EmbeddingGateway, vectors: list[Any]) -> Any:
-    """Return rows as one array; with no row it has the dimension of the space all the same."""
+def _stacked(work: _Work, vectors: list[Any]) -> Any:
+    """Return rows as one array; with no row it has the dimension of the space all the same, which a file wants to know."""
     np = numpy()
     if vectors:
         return np.stack(vectors).astype("f4", copy=False)
-    dimension = gateway.space.dimension or gateway.embed(["a text"]).vectors.dim
+    if work.job.store is not None:
+        return np.empty((0, 0), "f4")
+    dimension = work.gateway.space.dimension or work.gateway.embed(["a text"]).vectors.dim
     return np.empty((0, dimension), "f4")
