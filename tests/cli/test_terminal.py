@@ -175,6 +175,8 @@ WAYS: Ways = {
             ),
         )
     ],
+    "completion": lambda *_: [["completion", shell] for shell in ("bash", "zsh", "fish")],
+    "explain": lambda *_: [["explain"], ["explain", EVIL], ["explain", f"KeyMissing: {EVIL}"]],
     "config": lambda _, tmp: (
         [["config", "check", hostile_config(tmp)], ["config", "show", hostile_config(tmp)], ["config", "schema"]]
     ),

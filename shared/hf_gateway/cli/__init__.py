@@ -15,6 +15,8 @@ COMMANDS = {
     "init": "write an hf-gateway.toml for the servers and keys at hand, after three questions, and check it",
     "quickstart": "index documents and query them, through LangChain and LlamaIndex",
     "doctor": "check every target: whether it needs a key and has one, whether it answers, and what to do",
+    "completion": "print the completion of this command for bash, zsh or fish",
+    "explain": "what an error means, what the chain does about it, and what to do",
     "chat": "ask a model, and show the answer as it arrives and which target gave it",
     "index": "make an index of the passages of files, for retrieval by the server",
     "verify": "check whether the targets of a chain are one vector space, and if not, what differs",
@@ -48,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 0
     try:
+        if arguments.env_file is not None:
+            _load_env_file(arguments.env_file)
         code: int = _module(arguments.command).run(arguments)
         sys.stdout.flush()
         return code
@@ -64,6 +68,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (GatewayError, ImportError, OSError) as error:
         sys.stderr.write(f"hf-gateway: {visible(str(error), lines=True)}\n")
         return 1
+
+
+def _add_env_file(parser: argparse.ArgumentParser, default: str | None) -> None:
+    """Add `--env-file`, before the command and after it; a default of the second would replace the value of the first."""
+    about = "a file of variables (NAME=value); those of the environment go before it"
+    parser.add_argument("--env-file", metavar="FILE", default=default, help=about)
+
+
+def _load_env_file(path: str) -> None:
+    from pathlib import Path
+
+    from hf_gateway.settings.env_file import load_env_file
+
+    load_env_file(Path(path), os.environ)
 
 
 def _module(command: str) -> Any:
@@ -90,11 +108,13 @@ def _parser(*, keys_expected: bool = False) -> argparse.ArgumentParser:
     parser = _Parser(prog="hf-gateway", description="Any Hugging Face model, from wherever it can be had.")
     parser.keys_expected = keys_expected
     parser.add_argument("--version", action="version", version=f"hf-gateway {__version__}")
+    _add_env_file(parser, default=None)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, summary in COMMANDS.items():
         module = _module(name)
         command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
         command.keys_expected = name == "login"
+        _add_env_file(command, default=argparse.SUPPRESS)
         if not getattr(module, "TAKES_A_CHAIN", True):
             module.add_arguments(command)
             continue

@@ -1,6 +1,7 @@
 """The configuration in force: the file, the environment over it, the defaults under it; each value with where it is from.
 
-No key is shown: of `env:NAME` the name, of a URL no password, and of everything else that is or may be a key `***`.
+No key is shown: of `env:NAME` and `file:/PATH` the name, of a URL no password, and of everything else that is or may be a key
+`***`.
 """
 
 import os
@@ -199,7 +200,7 @@ def redacted(name: str, value: Any) -> Any:
         return value
     text = str(value)
     if name == "credential" or may_name_key(name):
-        return text if re.fullmatch(r"env:\w+", text) else HIDDEN
+        return text if re.fullmatch(r"env:\w+|file:/[ -~]+", text) else HIDDEN
     return _without_key(text)
 
 

@@ -10,11 +10,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from hf_gateway.keys import os_keyring
 from hf_gateway.storage.notices import notice_once
-from hf_gateway.values.secret import EnvKey, Secret
+from hf_gateway.values.secret import EnvKey, FileKey, Secret
 
 HUB = "https://huggingface.co"
 ROUTER = "https://router.huggingface.co"
@@ -24,6 +25,9 @@ TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACEHUB_API_TOK
 
 KEYRING = "the keyring of the operating system (`hf-gateway login`)"
 """The `source` of a key that was found there."""
+
+MAX_KEY_FILE_CHARS = 65_536
+"""How much of a file with a key is read; keys are far shorter."""
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -74,7 +78,7 @@ def is_dedicated_endpoint(url: str) -> bool:
 def find_credential(
     url: str | None,
     *,
-    bound: Secret | EnvKey | None = None,
+    bound: Secret | EnvKey | FileKey | None = None,
     given: Secret | None = None,
     environment: Mapping[str, str] = os.environ,
 ) -> Credential | None:
@@ -96,6 +100,8 @@ def find_credential(
             if value
             else None
         )
+    if isinstance(bound, FileKey):
+        return None if bound.refusal else _in_file(bound.path, origin)
     if bound is not None:
         return Credential(bound, origin, "the target's own credential")
     if given is not None:
@@ -107,6 +113,25 @@ def find_credential(
     if _no_implicit_token():
         return None
     return _in_keyring(origin, origin) or _in_keyring(origin_of(HUB), origin) or _logged_in(origin)
+
+
+def _in_file(path: str, origin: str) -> Credential | None:
+    value = read_key_file(path)
+    return Credential(Secret(value, f"the key in {path}"), origin, f"the file {path}") if value else None
+
+
+def read_key_file(path: str) -> str:
+    """Return the content of a file with a key, without blanks around it; empty if there is no such file, or it cannot be read.
+
+    Args:
+        path: absolute path of the file.
+    """
+    try:
+        with Path(path).open(encoding="utf-8", errors="replace") as file:
+            return file.read(MAX_KEY_FILE_CHARS).strip()
+    except OSError as error:
+        notice_once(f"the key in {path} cannot be read: {error.strerror}")
+        return ""
 
 
 def _in_environment(origin: str, environment: Mapping[str, str]) -> Credential | None:

@@ -70,7 +70,7 @@ def _how_to_give(target: Target, url: str | None) -> str:
         )
     if kind.default_origin is not None:
         return "set HF_TOKEN (https://huggingface.co/settings/tokens) or pass api_key="
-    return f"give it as Target({target.kind!r}, url=..., credential='env:NAME')"
+    return f"give it as Target({target.kind!r}, url=..., credential='env:NAME') or 'file:/run/secrets/name'"
 
 
 def parse_flag(value: str) -> bool:

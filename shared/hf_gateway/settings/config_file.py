@@ -207,7 +207,7 @@ def _code_refusal(file: Path) -> str:
 def _api_key_refusal(rules: EnvKeyRules, chain: Mapping[str, Any], targets: Sequence[Target]) -> str | None:
     """Return why an `api_key` from the environment must not be sent to one of the chain's targets."""
     given = chain.get("api_key")
-    if not isinstance(given, str) or not given.startswith("env:"):
+    if not isinstance(given, str) or not given.startswith(("env:", "file:")):
         return None
     keyless = [target for target in targets if target.credential is None]
     return rules.refusal(given.removeprefix("env:"), keyless)

@@ -1,4 +1,4 @@
-"""Which environment variables a config file may send to which server.
+"""Which environment variables, and which files with keys, a config file may send to which server.
 
 A file that the user named, or that is in the user's own configuration folder, may name any. One that was only found in the
 working folder may be a stranger's: it gets the keys that the user's own file allows for an origin, in its `[keys.env]`, and
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from hf_gateway.keys.credentials import TOKEN_VARIABLES, is_dedicated_endpoint, is_hugging_face, origin_of
 from hf_gateway.values.kinds import kind_of
-from hf_gateway.values.secret import EnvKey
+from hf_gateway.values.secret import KeyReference
 from hf_gateway.values.target import Target
 
 
@@ -32,7 +32,7 @@ class EnvKeyRules:
 
     def without_forbidden_key(self, target: Target) -> Target:
         """Return the target, without its key if the file must not read it."""
-        if not isinstance(target.credential, EnvKey):
+        if not isinstance(target.credential, KeyReference):
             return target
         refusal = self.refusal(target.credential.name, [target])
         if refusal is None:
@@ -43,7 +43,7 @@ class EnvKeyRules:
         """Return why a variable is not sent to targets, and how to allow it; None if it may be sent.
 
         Args:
-            name: of the variable.
+            name: of the variable; of a file its short form, `file:/PATH`.
             targets: those that would receive it.
         """
         urls = [target.url or self.origins.get(kind_of(target.kind).default_origin or "") for target in targets]
@@ -56,10 +56,16 @@ class EnvKeyRules:
         if not missing:
             return None
         listed = ", ".join(f'"{place}"' for place in missing)
+        path = name.removeprefix("file:")
+        what, shown, written = (
+            (f"the environment variable {name}", name, name)
+            if path == name
+            else (f"the key in {path}", path, f'"{name}"')
+        )
         return (
-            f"{self.file.absolute()} was found in the working folder, and wants the environment variable {name} sent to "
-            f"{' and '.join(missing)}; a file that you did not name may not do that, so {name} was not read. If it is right, "
-            f"allow it in {self.own}:\n  [keys.env]\n  {name} = [{listed}]\n  or name the file yourself, with "
+            f"{self.file.absolute()} was found in the working folder, and wants {what} sent to "
+            f"{' and '.join(missing)}; a file that you did not name may not do that, so {shown} was not read. If it is right, "
+            f"allow it in {self.own}:\n  [keys.env]\n  {written} = [{listed}]\n  or name the file yourself, with "
             f"HF_GATEWAY_CONFIG={self.file.absolute()} or --config"
         )
 

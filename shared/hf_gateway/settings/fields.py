@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, Protocol, TypeVar
 from pydantic import BeforeValidator, Field
 
 from hf_gateway.errors import ConfigError
-from hf_gateway.values.secret import EnvKey, Secret, parse_key
+from hf_gateway.keys.credentials import read_key_file
+from hf_gateway.values.secret import EnvKey, FileKey, Secret, parse_key
 from hf_gateway.values.target import Target
 
 
@@ -24,7 +25,7 @@ TargetsInput = str | Target | Iterable[str | Target | Mapping[str, Any]] | None
 
 
 def parse_api_key(value: Any) -> Secret | None:
-    """Parse a key; `env:NAME` is read from the environment. Raises ConfigError."""
+    """Parse a key; `env:NAME` is read from the environment, `file:/PATH` from the file, once. Raises ConfigError."""
     if hasattr(value, "get_secret_value"):
         value = value.get_secret_value()
     if value is None or isinstance(value, Secret):
@@ -35,6 +36,8 @@ def parse_api_key(value: Any) -> Secret | None:
     if isinstance(found, EnvKey):
         named = os.environ.get(found.name, "")
         return Secret(named, f"api_key, read from {found.name},")
+    if isinstance(found, FileKey):
+        return Secret(read_key_file(found.path), f"api_key, read from {found.path},")
     return found
 
 

@@ -16,7 +16,7 @@ from hf_gateway.keys.policy import missing_key_hint
 from hf_gateway.runtime.effects import Effects
 from hf_gateway.spaces.space_check import SpaceCheck
 from hf_gateway.values.kinds import KeyLevel
-from hf_gateway.values.secret import EnvKey
+from hf_gateway.values.secret import KeyReference
 from hf_gateway.values.target import Target
 from hf_gateway.values.vector_space import VectorSpace
 
@@ -72,7 +72,7 @@ class TargetCandidate:
     def refusal(self) -> GatewayError | None:
         """Return why no request may be sent to it, or None."""
         server = self.ability.server
-        if isinstance(bound := server.target.credential, EnvKey) and bound.refusal:
+        if isinstance(bound := server.target.credential, KeyReference) and bound.refusal:
             return KeyMissing(bound.refusal, target=self.label)
         needed = server.key_requirement()
         credential = server.credential() if needed.level is KeyLevel.REQUIRED else None

@@ -10,7 +10,7 @@ from hf_gateway.keys.policy import missing_key_hint
 from hf_gateway.runtime.effects import Effects
 from hf_gateway.tasks.candidate import TargetCandidate
 from hf_gateway.values.kinds import Access
-from hf_gateway.values.secret import EnvKey
+from hf_gateway.values.secret import KeyReference
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def status_of(candidate: TargetCandidate, now: float, access: Access = "unknown"
 
 def _refused_key(candidate: TargetCandidate) -> str | None:
     bound = candidate.target.credential
-    return bound.refusal if isinstance(bound, EnvKey) else None
+    return bound.refusal if isinstance(bound, KeyReference) else None
 
 
 def check_target(

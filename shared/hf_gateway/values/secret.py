@@ -92,8 +92,31 @@ class EnvKey:
         return f"env:{self.name}"
 
 
-def parse_key(value: str, what: str = "the key") -> Secret | EnvKey:
-    """Parse a key as users write it: the key itself, or `env:NAME`.
+@dataclass(frozen=True)
+class FileKey:
+    """A key that is read from a file, as containers mount secrets; a new content counts without a restart."""
+
+    path: str
+    """Absolute path of the file."""
+    refusal: str | None = field(default=None, compare=False, repr=False)
+    """Why it must not be read: the config file that names it is not trusted with it."""
+
+    @property
+    def name(self) -> str:
+        """The name under which a user's own file allows it."""
+        return str(self)
+
+    def __str__(self) -> str:
+        """Return the short form."""
+        return f"file:{self.path}"
+
+
+KeyReference = EnvKey | FileKey
+"""Where a key is, instead of the key itself."""
+
+
+def parse_key(value: str, what: str = "the key") -> Secret | EnvKey | FileKey:
+    """Parse a key as users write it: the key itself, `env:NAME`, or `file:/PATH`.
 
     Args:
         value: the text.
@@ -107,4 +130,11 @@ def parse_key(value: str, what: str = "the key") -> Secret | EnvKey:
         if not re.fullmatch(r"[A-Za-z_]\w*", name):
             raise ConfigError(f"{what}: 'env:' needs the name of an environment variable after it")
         return EnvKey(name)
+    path = value.removeprefix("file:")
+    if path != value:
+        if not path.startswith("/") or not path.isprintable():
+            raise ConfigError(
+                f"{what}: 'file:' needs the absolute path of a file after it, such as file:/run/secrets/name"
+            )
+        return FileKey(path)
     return Secret(value, what)

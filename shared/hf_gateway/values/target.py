@@ -26,7 +26,7 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit, urlunsplit
 from hf_gateway.errors import ConfigError, did_you_mean
 from hf_gateway.values.kinds import kind_of
 from hf_gateway.values.redaction import may_name_key, public_part, quoted, shown_url
-from hf_gateway.values.secret import EnvKey, Secret, parse_key
+from hf_gateway.values.secret import EnvKey, FileKey, KeyReference, Secret, parse_key
 
 if TYPE_CHECKING:
     from hf_gateway.values.vector_space import VectorSpace
@@ -58,8 +58,8 @@ class Target:
     """Commit, branch or tag of the model, for the kinds that load it themselves."""
     provider: str | None = None
     """The Inference Provider, for `hf`; or `cheapest` or `fastest`."""
-    credential: Secret | EnvKey | None = field(default=None, repr=False)
-    """A key for this server only: the key itself, or `env:NAME` to read it from the environment when needed."""
+    credential: Secret | EnvKey | FileKey | None = field(default=None, repr=False)
+    """A key for this server only: the key itself, `env:NAME` to read it from the environment when needed, or `file:/PATH`."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Options of this kind; its backend refuses unknown names."""
     space: "VectorSpace | None" = None
@@ -96,7 +96,7 @@ class Target:
             value = getattr(self, name)
             if not isinstance(value, str) and (value is not None or name == "kind"):
                 raise ConfigError(f"a target's {name} is a text, not {type(value).__name__}")
-        if not isinstance(self.credential, str | Secret | EnvKey | None):
+        if not isinstance(self.credential, str | Secret | EnvKey | FileKey | None):
             raise ConfigError(f"a target's credential is a text, not {type(self.credential).__name__}")
         if not isinstance(self.options, Mapping):
             raise ConfigError(f"a target's options are names and values, not {type(self.options).__name__}")
@@ -194,8 +194,8 @@ class Target:
         for item in dataclasses.fields(self):
             value = getattr(self, item.name)
             if item.name == "credential":
-                # The name of a variable is not secret, and without it the target could not be rebuilt.
-                value = str(value) if isinstance(value, EnvKey) and value.refusal is None else None
+                # The name of a variable or file is not secret, and without it the target could not be rebuilt.
+                value = str(value) if isinstance(value, KeyReference) and value.refusal is None else None
             elif item.name == "options":
                 value = dict(value)
             elif item.name == "space" and value is not None:
