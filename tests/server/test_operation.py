@@ -138,6 +138,7 @@ def test_workers_share_the_port_and_warn_of_models_that_each_loads() -> None:
     ("flags", "words"),
     [
         (("--addr", "8080"), "--addr is [HOST]:PORT"),
+        (("--addr", ":8080", "--port", "9"), "give --addr, or --host and --port"),
         (("--workers", "0"), "workers: Input should be greater than or equal to 1"),
         (("--root-path", "ai"), "root_path begins with a slash"),
     ],

@@ -2,7 +2,7 @@
 
 import argparse
 
-from hf_gateway.errors import ConfigError, InvalidRequest
+from hf_gateway.errors import ConfigError
 
 TAKES_A_CHAIN = False
 
@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     host, port = arguments.host, arguments.port
     if arguments.addr is not None:
         if host is not None or port is not None:
-            raise InvalidRequest("give --addr, or --host and --port")
+            raise ConfigError("give --addr, or --host and --port")
         host, port = parse_address(arguments.addr)
     flags = {
         "host": host,
