@@ -37,7 +37,7 @@ def rows_of(out: Path) -> dict[str, list[float]]:
     }
 
 
-@pytest.mark.parametrize("form", ["parquet", "arrow", "npy"])
+@pytest.mark.parametrize("form", ["parquet", "arrow", "npy", "lance"])
 def test_only_new_and_changed_texts_are_embedded_and_what_is_gone_is_gone(
     tmp_path: Path, server: FakeOpenAI, form: Any
 ) -> None:

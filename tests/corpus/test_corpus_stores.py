@@ -241,3 +241,27 @@ def test_frameworks_open_the_collection_in_its_space_and_refuse_another(
     for other in (HFGatewayEmbeddings(targets=["hash:32"]), HFGatewayEmbedding(targets=["hash:32"])):
         with pytest.raises(SpaceMismatch):
             other.lock_index("docs.job")
+
+
+def test_a_lance_dataset_is_committed_once_with_the_parts_that_are_recorded(tmp_path: Path) -> None:
+    import lance
+    import lancedb
+
+    out = tmp_path / "out"
+    job: dict[str, Any] = {"form": "lance", "dtype": "float16", "keep": ["year"], "shard_rows": 20, **HASH}
+    seen: list[bool] = []
+    embed_dataset(corpus(50), out, on_part=lambda _: seen.append((out / "vectors.lance" / "_versions").exists()), **job)
+    assert seen == [False, False, False]
+    success = json.loads((out / "_SUCCESS").read_bytes())
+    assert (success["dataset"], success["version"]) == ("vectors.lance", 1)
+    # A part is made again, as if its worker had been killed before it was recorded: nothing of the first try stays.
+    (out / "part-000001.lance.json").unlink()
+    embed_dataset(corpus(50), out, **job)
+    table = lancedb.connect(out).open_table("vectors").to_arrow()
+    assert table["id"].to_pylist() == [f"d{row}" for row in range(50)]
+    assert table["year"].to_pylist() == [1900 + row for row in range(50)]
+    assert str(table.schema.field("vector").type) == "fixed_size_list<item: halffloat>[64]"
+    assert b"hf_gateway.space" in lance.dataset(out / "vectors.lance").schema.metadata
+    assert len(list((out / "vectors.lance" / "data").iterdir())) == 3
+    with pytest.raises(ConfigError, match="not brought up to date in its place"):
+        embed_dataset(corpus(50), out, since=out, **job)

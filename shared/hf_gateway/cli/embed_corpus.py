@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="cut documents into passages of so many tokens at most (256), with ids of the form doc#n",
     )
     parser.add_argument(
-        "--format", choices=["parquet", "arrow", "npy"], default="parquet", help="of the parts (parquet)"
+        "--format", choices=["parquet", "arrow", "npy", "lance"], default="parquet", help="of the parts (parquet)"
     )
     parser.add_argument("--dtype", choices=["float32", "float16"], default="float32", help="of the vectors (float32)")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes, each with the model (1)")

@@ -13,9 +13,10 @@ from hf_gateway.corpus.collection import Collection
 from hf_gateway.corpus.folders import JobFolders, finish_update, folders_of
 from hf_gateway.corpus.inputs import find_files
 from hf_gateway.corpus.job_settings import MAX_BAD_ROWS, Dtype, Form, JobSettings, OnBadRow
+from hf_gateway.corpus.lance_files import commit_fragments, lance
 from hf_gateway.corpus.local_engine import embed_locally
 from hf_gateway.corpus.part_records import RECORDS, Totals, open_records, read_records, succeed
-from hf_gateway.corpus.parts import SUCCESS, dead_file
+from hf_gateway.corpus.parts import SUCCESS, dead_file, part_file
 from hf_gateway.corpus.passages import splitting_of
 from hf_gateway.corpus.plan import Plan
 from hf_gateway.corpus.reuse import INDEX
@@ -101,7 +102,7 @@ def embed_dataset(
             and the error beside the part.
         max_bad: dead letters at most.
         split: cut documents into passages of so many tokens at most, special tokens included; their ids are `doc#n`.
-        form: the format of the parts: "parquet", "arrow", or "npy" with a file of the other columns beside it.
+        form: the format of the parts: "parquet", "arrow", "npy" with a file of the other columns beside it, or "lance".
         dtype: of the vectors in the parts: "float32" or "float16".
         limit_rps: requests a second that all workers send to a server at most.
         limit_tps: tokens a second that all workers send to a server at most.
@@ -144,6 +145,10 @@ def embed_dataset(
         updates_store=folders.store is not None and folders.in_place,
     )
     job.check()
+    if form == "lance":
+        lance()  # raises if the package is missing
+        if folders.in_place:
+            raise ConfigError("a Lance dataset is not brought up to date in its place: embed into a new folder")
     begun = time.monotonic()
     files = find_files(source) if isinstance(source, str | Path) else None
     with contextlib.ExitStack() as held:
@@ -198,7 +203,11 @@ class _Run:
         (self._folder / INDEX).unlink(missing_ok=True)
         if self._collection is not None:
             self._collection.finish(self._folder, self._plan, self._folders.earlier)
-        succeed(self._folder, self._plan, self._job.form)
+        facts = {}
+        if self._job.form == "lance":
+            files = [part_file(shard.name, "lance") for shard in self._plan.shards]
+            facts = commit_fragments(self._folder, files)
+        succeed(self._folder, self._plan, self._job.form, **facts)
         finish_update(self._folders.folder)
         return self._report(None)
 

@@ -9,7 +9,7 @@ from hf_gateway.corpus.rate_limit import RateLimits
 from hf_gateway.errors import ConfigError
 
 OnBadRow = Literal["fail", "dead-letter"]
-Form = Literal["parquet", "arrow", "npy", "store"]
+Form = Literal["parquet", "arrow", "npy", "lance", "store"]
 """Of the parts; "store" for those of a job that writes into one, whose files have the ids alone."""
 Dtype = Literal["float32", "float16"]
 MAX_BAD_ROWS = 1000

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from hf_gateway.corpus.job_settings import Form
 from hf_gateway.corpus.parts import SUCCESS, part_file
@@ -62,13 +62,14 @@ class PartRecords:
         os.fsync(self._file.fileno())
 
 
-def succeed(folder: Path, plan: Plan, form: Form) -> None:
+def succeed(folder: Path, plan: Plan, form: Form, **facts: Any) -> None:
     """Write `_SUCCESS`, if each part is there and has its rows but for those that are dead.
 
     Args:
         folder: of the job.
         plan: the parts.
         form: their format.
+        **facts: what the file says besides.
 
     Raises:
         GatewayError: a part is missing, or rows are.
@@ -89,6 +90,7 @@ def succeed(folder: Path, plan: Plan, form: Form) -> None:
         "dead": totals.dead,
         "vectors": totals.vectors,
         "parts": [part_file(shard.name, form) for shard in plan.shards],
+        **facts,
     }
     write_atomically(folder / SUCCESS, json.dumps(content).encode())
     keep_names(folder)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hf_gateway.corpus import lance_files
 from hf_gateway.corpus.dead_letters import DeadLetter
 from hf_gateway.corpus.job_settings import Form, JobSettings
 from hf_gateway.corpus.plan import keep_names
@@ -22,6 +23,10 @@ SUCCESS = "_SUCCESS"
 HASH_BYTES = 16
 ROW_HASH = "row_hash"
 """The column of the files of ids with the hashes of whole rows."""
+
+
+_SUFFIXES: Mapping[Form, str] = {"store": "ids.parquet", "lance": "lance.json"}
+"""Of the files of parts whose rows lie elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +70,7 @@ def part_file(name: str, form: Form) -> str:
         name: of the part.
         form: its format.
     """
-    return f"{name}.{'ids.parquet' if form == 'store' else form}"
+    return f"{name}.{_SUFFIXES.get(form, form)}"
 
 
 def rows_file(name: str) -> str:
@@ -113,6 +118,8 @@ def read_vectors(folder: Path, file: str) -> Any:
 
 def _read_column(path: Path, form: str, name: str) -> Any:
     pa, pq = arrow()
+    if form == "json":
+        return lance_files.read_column(path, name)
     if form == "parquet":
         return pq.read_table(path, columns=[name])[name]
     with pa.memory_map(str(path)) as source:
@@ -228,6 +235,7 @@ _FORMS: Mapping[Form, Callable[[Path, JobSettings, PartRows, VectorSpace], int]]
     "parquet": _write_parquet,
     "arrow": _write_arrow,
     "npy": _write_npy,
+    "lance": lambda path, job, rows, space: lance_files.write_fragments(path, part_table(job, rows, space)),
     "store": _write_store,
 }
 
