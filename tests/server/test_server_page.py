@@ -159,8 +159,9 @@ def test_the_deployment_starts_with_its_configuration_and_a_postgresql(database:
     file = re.findall(r"--config (\S+)", deployment)[0]
     (config,) = re.findall(r"^```toml\n(.*?)^```", deployment, re.DOTALL | re.MULTILINE)
     Path("hf-gateway.toml").write_text(config.replace(shown, database), encoding="utf-8")
-    with pytest.raises(AssertionError, match="hf-gateway db upgrade"), ServerProcess(None):
-        pass
+    for more in ({}, {"HF_GATEWAY_SERVER_REQUIRE_KEY": "true"}):
+        with pytest.raises(AssertionError, match="hf-gateway db upgrade"), ServerProcess(None, environment=more):
+            pass
     commands = re.findall(r"^\$ (.*)$", deployment, re.MULTILINE)
     assert len(commands) == 2
     assert main(["db", "check"]) == 1

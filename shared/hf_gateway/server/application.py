@@ -150,6 +150,9 @@ def build_access(settings: ServerSettings, database: ServerDatabase) -> tuple[Ke
         tokens = TokenVerifier(settings.jwt)
     authenticator = KeyAuthenticator(database, tokens, anonymous=not settings.require_key)
     database.at_start(authenticator.check_keys)
+    if settings.require_key and database.exists:
+        # Keys were not looked for, and other tables would be noticed with the first caller alone.
+        database.at_start(database.engine)
     origins = OriginRules(
         cors_origins=settings.cors_origins,
         allowed_hosts=settings.allowed_hosts,

@@ -1,0 +1,114 @@
+"""Building the image here: a base by mmdebstrap, since no registry can be asked, and deploy/Dockerfile by podman."""
+
+import functools
+import json
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.deploy.tools import ROOT, run
+
+BASE = "localhost/hf-gateway-base:bookworm"
+EPOCH_S = "1767225600"
+BUILD = ROOT / "build" / "deploy"
+BUILD_S = 600.0
+PACKAGES = "python3,python3-venv,ca-certificates"
+
+
+@dataclass(frozen=True)
+class Image:
+    """A built image."""
+
+    name: str
+    """Its name and tag."""
+    digest: str
+    """Of its manifest."""
+    bytes: int
+    """Its size without compression."""
+
+    @functools.cached_property
+    def config(self) -> dict[str, Any]:
+        """Its environment, entrypoint and so on."""
+        found: dict[str, Any] = _inspected(self.name)["Config"]
+        return found
+
+    @functools.cached_property
+    def root(self) -> Path:
+        """The folder with its files; mounted until the machine is restarted, or `podman image umount` is called."""
+        done = run("podman", "image", "mount", self.name)
+        assert done.returncode == 0, done.stderr
+        return Path(done.stdout.strip())
+
+
+def _inspected(name: str) -> dict[str, Any]:
+    done = run("podman", "image", "inspect", name)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)[0]
+    return found
+
+
+def need(*programs: str) -> None:
+    """Skip the test where a program is missing, or where it may not be used."""
+    if missing := [program for program in programs if shutil.which(program) is None]:
+        pytest.skip(f"{', '.join(missing)} is not installed: the image is not built and not run here")
+    if os.geteuid() != 0:
+        pytest.skip("not root: the image is not built and not run here")
+
+
+@functools.cache
+def base() -> str:
+    """Make the base: Debian 12 with its Python; return its name."""
+    need("podman", "mmdebstrap")
+    if sys.version_info[:2] != (3, 11):
+        pytest.skip("the base made here has Python 3.11, and wheels are fetched for the Python that runs this")
+    if run("podman", "image", "exists", BASE).returncode != 0:
+        BUILD.mkdir(parents=True, exist_ok=True)
+        archive = BUILD / "base.tar"
+        options = ["--quiet", "--variant=minbase", f"--include={PACKAGES}"]
+        made = run("mmdebstrap", *options, "bookworm", archive, timeout=BUILD_S)
+        if made.returncode != 0:
+            pytest.skip(f"no base image can be made here: {made.stderr[-300:]}")
+        done = run("podman", "import", archive, BASE, timeout=BUILD_S)
+        archive.unlink()
+        if done.returncode != 0:
+            pytest.skip(f"podman cannot keep images here: {done.stderr[-300:]}")
+    return BASE
+
+
+@functools.cache
+def context(flavour: str) -> Path:
+    """Fill the context of a flavour; return its folder."""
+    folder = BUILD / flavour
+    done = run(sys.executable, ROOT / "deploy" / "wheels.py", folder, "--flavour", flavour, timeout=BUILD_S)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@functools.cache
+def built(flavour: str, *, again: bool = False) -> Image:
+    """Build a flavour.
+
+    Args:
+        flavour: plain or cpu.
+        again: build it a second time, under another name, without what the first build has left.
+    """
+    name = f"localhost/hf-gateway:{flavour}{'-again' if again else ''}"
+    options = [
+        "--quiet",
+        "--isolation=chroot",
+        "--network=host",
+        "--timestamp",
+        EPOCH_S,
+        "--build-arg",
+        f"BASE={base()}",
+    ]
+    options += ["--file", str(ROOT / "deploy" / "Dockerfile"), "--tag", name, *(["--no-cache"] if again else [])]
+    done = run("podman", "build", *options, context(flavour), timeout=2 * BUILD_S)
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}"[-2000:]
+    found = _inspected(name)
+    return Image(name, found["Digest"], found["Size"])
