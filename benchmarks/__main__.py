@@ -25,6 +25,7 @@ BENCHMARKS = {
     "observing": "what the ledger, metrics and traces add to a call",
     "server": "what a request over HTTP costs the server, next to a minimal forwarder and LiteLLM's proxy",
     "usage": "a report of a ledger with 1,000,000 rows",
+    "browser": "texts/s and the time of a question in Chromium, next to the server and this process",
     "hash": "how well the hash target finds passages, next to BM25",
     "hybrid": "how well dense, sparse and hybrid retrieval find Python's topics, with and without reranking",
 }

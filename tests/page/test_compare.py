@@ -17,7 +17,7 @@ from tests.servers.openai import FakeOpenAI
 from tests.support.databases import a_ledger
 from tests.support.gateway_server import HASH_CHAIN, START_S, RunningServer, chat_chain, gateway_server
 from tests.support.page_views import NARROW, Views
-from tests.support.server_keys import make_key
+from tests.support.server_keys import make_key, revoke
 from tests.support.tiny import MODEL
 
 Open = Callable[[str], Views]
@@ -277,6 +277,40 @@ def test_comparing_is_done_by_the_keyboard_alone(clouds: tuple[FakeOpenAI, FakeO
     views.page.keyboard.type("Say something")
     press("Control+Enter")
     assert "A short answer." in whole(views, CLOUDS[0])
+
+
+@pytest.mark.complaints("status of 401", "ERR_ABORTED")
+def test_a_key_that_is_revoked_while_comparing_ends_the_session_and_keeps_what_was_written(
+    clouds: tuple[FakeOpenAI, FakeOpenAI], open_page: Open, tmp_path: Path
+) -> None:
+    first, second = clouds
+    first.brain = second.brain = script("One two three four five six.")
+    config = chat_chain(first.url, second.url, name="clouds", more=WAITS)
+    with a_ledger("sqlite", tmp_path) as url, gateway_server(config, database=url) as server:
+        key, next_key = (make_key(url, scopes={"read", "chat"}) for _ in range(2))
+        server.state.authenticator.forget()
+        views = open_page(server.url)
+        sign_in(views, key)
+        views.show("Compare")
+        choose(views, *CLOUDS[:2])
+        stall = stall_stream(4)
+        second.fail(stall, path=CHAT)
+        compare(views, "Count to six")
+        assert stall.reached.wait(START_S)
+        whole(views, CLOUDS[0])
+        revoke(url, key)
+        server.state.authenticator.forget()
+        views.button(f"Ask again {CLOUDS[0]}").click()
+        views.text("You were signed out")
+        views.text("Sign in again to go on")
+        views.check("signed out while comparing")
+        assert stall.disconnected.wait(START_S), "an answer that goes on for who was signed out"
+        sign_in(views, next_key)
+        place_of(views, 2).wait_for()
+        assert views.page.get_by_label("Prompt", exact=True).input_value() == "Count to six"
+        assert views.page.get_by_role("article").count() == 0, "answers of who was signed in before"
+        views.button("Compare", exact=True).click()
+        assert "One two three four five six." in whole(views, CLOUDS[1])
 
 
 def sign_in(views: Views, key: str) -> None:

@@ -11,14 +11,21 @@ from tests.servers.images import image_list
 from tests.servers.loopback import Reply, dead_url, hang
 from tests.servers.openai import FakeOpenAI
 from tests.support.databases import a_ledger
-from tests.support.gateway_server import HASH_CHAIN, RunningServer, gateway_server
+from tests.support.gateway_server import HASH_CHAIN, RunningServer, ServerProcess, gateway_server
 from tests.support.page_views import NARROW, Views
-from tests.support.server_keys import make_key
+from tests.support.server_keys import make_key, revoke
+from tests.support.tiny_images import SIDE_PIXELS, pipeline
 from tests.support.ways import until
 
 Open = Callable[[str], Views]
 PROMPT = "A lighthouse at dusk"
 DRAWS = "/v1/images/generations"
+PIXELS = """() => [...document.querySelectorAll("li.picture img")].map((picture) => {
+  const canvas = new OffscreenCanvas(picture.naturalWidth, picture.naturalHeight).getContext("2d");
+  canvas.drawImage(picture, 0, 0);
+  return [...canvas.getImageData(0, 0, picture.naturalWidth, picture.naturalHeight).data].join();
+})"""
+"""Return what the pictures show, the last one first."""
 
 
 def lighthouse(width: int = 512, height: int = 384) -> bytes:
@@ -166,6 +173,63 @@ def test_no_picture_says_why_and_drawing_is_stopped(artist: FakeOpenAI, views: V
     views.page.get_by_label("Prompt", exact=True).focus()
     views.page.keyboard.press("Control+Enter")
     picture(views)
+
+
+def test_a_pipeline_in_the_servers_process_draws_the_same_picture_by_the_same_seed(
+    open_page: Open, tmp_path: Path
+) -> None:
+    config = f'[chains.tiny]\ntask = "image"\ntargets = ["local:{pipeline(tmp_path / "tiny")}"]\n'
+    with ServerProcess(config, environment={"HF_GATEWAY_HOME": str(tmp_path / "home")}) as process:
+        views = open_page(process.url)
+        views.show("Images")
+        views.page.get_by_label("Prompt", exact=True).wait_for()
+        for name, value in (("Size", f"{SIDE_PIXELS}x{SIDE_PIXELS}"), ("Steps", "2"), ("Guidance", "5"), ("Seed", "7")):
+            views.page.get_by_label(name).fill(value)
+        draw(views, "a cat on the moon")
+        about = picture(views)
+        assert re.search(r"Seed\s+7\n", about)
+        assert "local:" in about
+        views.text(f"{SIDE_PIXELS} × {SIDE_PIXELS}")
+        views.button("Draw", exact=True).click()
+        picture(views, 1)
+        views.button("Another seed").first.click()
+        picture(views, 2)
+        pixels = views.page.evaluate(PIXELS)
+    third, second, first = pixels
+    assert first == second
+    assert first != third
+
+
+@pytest.mark.complaints("status of 401")
+def test_a_key_that_is_revoked_while_drawing_ends_the_session_and_keeps_what_was_written(
+    artist: FakeOpenAI, open_page: Open, tmp_path: Path
+) -> None:
+    config = f'[chains.art]\ntask = "image"\nmodel = "owner/art"\nmax_retries = 0\ntargets = ["openai:{artist.url}"]\n'
+    with a_ledger("sqlite", tmp_path) as url, gateway_server(config, database=url) as server:
+        key, other = make_key(url), make_key(url)
+        server.state.authenticator.forget()
+        views = open_page(server.url)
+        sign_in(views, key)
+        views.show("Images")
+        views.page.get_by_label("Prompt", exact=True).wait_for()
+        held, asked = hang(), artist.count(DRAWS)
+        artist.fail(held, path=DRAWS)
+        draw(views)
+        until(lambda: artist.count(DRAWS) > asked)
+        revoke(url, key)
+        server.state.authenticator.forget()
+        views.show("Health")
+        views.text("You were signed out")
+        views.text("Sign in again to go on")
+        views.check("signed out while drawing")
+        held.release()
+        artist.recover()
+        sign_in(views, other)
+        views.show("Images")
+        views.text("The picture comes here, with its seed")
+        assert views.page.get_by_label("Prompt", exact=True).input_value() == PROMPT
+        views.button("Draw", exact=True).click()
+        picture(views)
 
 
 def sign_in(views: Views, key: str) -> None:

@@ -191,6 +191,31 @@ def test_the_hub_is_searched_and_a_model_said_to_fit_or_not(world: World, open_p
     views.text("No model has these words and tags")
 
 
+@pytest.mark.complaints("status of 401")
+def test_without_the_hub_what_this_machine_knows_is_found_and_the_page_says_so(open_page: Open, tmp_path: Path) -> None:
+    config = '[chains.docs]\ntargets = ["hash:64"]\n'
+    with a_ledger("sqlite", tmp_path) as database, ReadHub(HUB) as hub:
+        key = make_key(database)
+        asked = {"HF_ENDPOINT": hub.url, "HF_GATEWAY_HOME": str(tmp_path / "home")}
+        with ServerProcess(f'{config}[server]\ndatabase = "{database}"\n', environment=asked) as process:
+            views = shown(open_page, World(process.url, database, {"admin": key}), "admin")
+            views.page.get_by_label("Words in the name").fill("org/embedder")
+            views.page.get_by_label("Look at the files").check()
+            views.button("Search the Hub").click()
+            views.text("1 model found")
+            hub.close()
+            views.page.get_by_label("Words in the name").fill("embedder")
+            views.button("Search the Hub").click()
+            views.text("The Hub was not reached; these are models that this machine knows already")
+            assert "org/embedder" in views.page.locator(".found").inner_text()
+            views.page.get_by_label("Words in the name").fill("no such model")
+            views.button("Search the Hub").click()
+            views.text("The Hub was not reached, and this machine knows no such model")
+            assert views.page.get_by_text("Fewer of them find more").count() == 0
+            views.button("Try again").scroll_into_view_if_needed()
+            views.check("models, the Hub is away")
+
+
 @pytest.mark.complaints("status of 401", "status of 503")
 def test_a_catalogue_that_cannot_be_read(world: World, open_page: Open) -> None:
     with open_ledger(world.database) as engine, engine.begin() as connection:

@@ -14,8 +14,9 @@ from tests.support.databases import a_ledger
 from tests.support.every_chain import EveryChain, every_chain
 from tests.support.gateway_server import START_S, ServerProcess
 from tests.support.late import COLLECTED
-from tests.support.npm_clients import packages, result, running
+from tests.support.npm_clients import ROOT, packages, printed, result, running
 from tests.support.server_keys import make_key
+from tests.support.web_client import blocks
 
 if COLLECTED:
     from hf_gateway import Gateway
@@ -130,6 +131,15 @@ def test_who_aborts_a_whole_answer_stops_the_work(client: str, case: str, url: s
         assert process.stdout.readline(), process.communicate()[1]
         assert stall.disconnected.wait(START_S)
         assert process.poll() is None
+
+
+@pytest.mark.parametrize("package", ["openai", "ai"])
+def test_the_recipe_of_a_package_runs(package: str, url: str) -> None:
+    (recipe,) = (each for each in blocks(ROOT / "docs" / "typescript.md", "js") if f'from "{package}"' in each)
+    vectors, text, tokens = printed(recipe.replace("http://127.0.0.1:8080", url)).splitlines()
+    assert vectors.startswith("64 ")
+    assert text == TEXT
+    assert int(tokens) > 0
 
 
 def test_ollama_plain(url: str) -> None:

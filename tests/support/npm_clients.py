@@ -33,6 +33,29 @@ def packages() -> Path:
     return found
 
 
+def _placed(name: str, content: bytes) -> Path:
+    """Write a script beside the packages, in a folder of the test's own; returns its path."""
+    folder = Path.cwd() / "npm"
+    folder.mkdir(exist_ok=True)
+    if not (folder / "node_modules").exists():
+        (folder / "node_modules").symlink_to(packages())
+    (folder / name).write_bytes(content)
+    return folder / name
+
+
+def _environment() -> dict[str, str]:
+    return {"PATH": os.environ["PATH"], "NO_COLOR": "1", "AI_SDK_LOG_WARNINGS": "false"}
+
+
+def printed(code: str) -> str:
+    """Return what a program of the documentation prints."""
+    command = ["node", str(_placed("recipe.mjs", code.encode()))]
+    done = subprocess.run(command, capture_output=True, text=True, env=_environment(), timeout=2 * START_S, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
 @contextmanager
 def running(client: str, case: str, url: str, *more: str) -> Iterator["subprocess.Popen[str]"]:
     """Run a case of cases.mjs; its first line is at `stdout`, and it ends at the end of its stdin.
@@ -43,18 +66,13 @@ def running(client: str, case: str, url: str, *more: str) -> Iterator["subproces
         url: of the server.
         more: its other arguments.
     """
-    folder = Path.cwd() / "npm"
-    folder.mkdir(exist_ok=True)
-    (folder / "cases.mjs").write_bytes(CASES.read_bytes())
-    if not (folder / "node_modules").exists():
-        (folder / "node_modules").symlink_to(packages())
     process = subprocess.Popen(
-        ["node", str(folder / "cases.mjs"), client, case, url, *more],
+        ["node", str(_placed("cases.mjs", CASES.read_bytes())), client, case, url, *more],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={"PATH": os.environ["PATH"], "NO_COLOR": "1", "AI_SDK_LOG_WARNINGS": "false"},
+        env=_environment(),
     )
     try:
         yield process

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 AXE = WORK / "node_modules" / "axe-core" / "axe.min.js"
 PICTURES = ROOT / "docs" / "screenshots"
+STATES = ROOT / "build" / "page-states"
+"""Where every state that is looked at is kept as pictures, if HF_GATEWAY_TEST_SCREENSHOTS is set."""
 WIDE, NARROW = 1200, 390
 HEIGHT = 850
 PATIENCE_MS = 1000 * float(os.environ.get("HF_GATEWAY_TEST_PATIENCE") or START_S)
@@ -84,6 +86,10 @@ class Views:
                     "document.documentElement.scrollWidth - document.documentElement.clientWidth"
                 )
                 assert overflow <= 0, f"{state}, {scheme}, {width}: {overflow} pixels too wide"
+                if os.environ.get("HF_GATEWAY_TEST_SCREENSHOTS"):
+                    STATES.mkdir(parents=True, exist_ok=True)
+                    name = f"{state.lower().replace(', ', '-').replace(' ', '-')}-{scheme}-{width}.png"
+                    self._save(STATES / name, self.page.screenshot(full_page=True))
                 if AXE.is_file():
                     self._run_axe(f"{state}, {scheme}, {width}")
         self.page.emulate_media(color_scheme="light", reduced_motion="no-preference")

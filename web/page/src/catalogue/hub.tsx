@@ -94,20 +94,27 @@ export function HubSearch({ who, price }: { who: Who; price: ((model: string) =>
           </button>
         </Failure>
       )}
-      {body !== null && error === null && <Results found={body} price={price} />}
+      {body !== null && error === null && <Results found={body} price={price} again={again} />}
     </section>
   );
 }
 
-function Results({ found, price }: { found: Found; price: ((model: string) => void) | null }) {
+function Results({ found, price, again }: { found: Found; price: ((model: string) => void) | null; again: () => void }) {
+  const none = found.models.length === 0;
   return (
     <>
       {found.source === "cache" && (
-        <p class="notice warn">
-          The Hub was not reached; these are models that this machine knows already. {found.reason !== null && <Words text={sentence(found.reason)} />}
-        </p>
+        <div class="notice warn">
+          <p>
+            <strong>{none ? "The Hub was not reached, and this machine knows no such model." : "The Hub was not reached; these are models that this machine knows already."}</strong>
+          </p>
+          {found.reason !== null && <p><Words text={sentence(found.reason)} /></p>}
+          <button type="button" onClick={again}>
+            Try again
+          </button>
+        </div>
       )}
-      {found.models.length === 0 && <p>No model has these words and tags. Fewer of them find more.</p>}
+      {none && found.source === "hub" && <p>No model has these words and tags. Fewer of them find more.</p>}
       <ul class="found">
         {found.models.map((model) => (
           <Result key={model.id} model={model} price={price} />

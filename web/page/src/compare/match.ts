@@ -1,6 +1,7 @@
 import { streamed } from "../chat/stream";
 import { bodyOf, type Conversation, type Facts, type Message, newConversation, newId } from "../chat/types";
 import { many } from "../format";
+import { session } from "../session";
 import { Store } from "../store";
 import { pick } from "../vectors";
 import type { Choice } from "./choices";
@@ -31,6 +32,13 @@ interface State {
 export const match = new Store<State>({ how: newConversation(""), prompt: "", chosen: ["", ""], columns: [], asked: null, said: "" });
 
 const stops = new Map<string, AbortController>();
+
+session.watch(() => {
+  if (session.value.kind !== "out") return;
+  halt();
+  // The prompt and what was chosen stay; answers are for who asked.
+  match.update({ columns: [], asked: null, said: "" });
+});
 
 export function promptOf(asked: Conversation): string {
   return asked.messages[0]?.content ?? "";

@@ -1,4 +1,5 @@
 import { type ApiError, asError, ask, isAbort } from "../api";
+import { session } from "../session";
 import { Store } from "../store";
 import { cosine, embed } from "../vectors";
 import type { Choice } from "./choices";
@@ -45,6 +46,12 @@ interface State {
 export const spaces = new Store<State>({ text: "", chosen: ["", ""], working: false, found: null, said: "" });
 
 let stop: AbortController | null = null;
+
+session.watch(() => {
+  if (session.value.kind !== "out") return;
+  halt();
+  spaces.update({ found: null, said: "" });
+});
 
 export function halt(): void {
   stop?.abort();
