@@ -114,18 +114,21 @@ class AiohttpPool:
 
     async def open(self, exchange: Exchange) -> Opened:
         """Send and wait for the answer's headers."""
-        async with contextlib.AsyncExitStack() as closing:
-            await closing.enter_async_context(self._places)
+        await self._places.acquire()
+        response: aiohttp.ClientResponse | None = None
+        try:
             while True:
                 response = await self._send_request(exchange)
-                with contextlib.ExitStack() as leaving:
-                    leaving.callback(response.close)
-                    headers = lowercase_names(_readable(response))
-                    if exchange.redirected(response.status, headers):
-                        continue
+                headers = lowercase_names(_readable(response))
+                if not exchange.redirected(response.status, headers):
                     decoder = exchange.decoder(response.status, headers)
-                    leaving.pop_all()
-                return Opened(response.status, headers, _Body(response, exchange, decoder, closing.pop_all()))
+                    return Opened(response.status, headers, _Body(response, exchange, decoder, self._places))
+                response.close()
+        except BaseException:
+            if response is not None:
+                response.close()
+            self._places.release()
+            raise
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -225,10 +228,11 @@ class _Body:
         response: aiohttp.ClientResponse,
         exchange: Exchange,
         decoder: Decoder,
-        place: contextlib.AsyncExitStack,
+        places: asyncio.Semaphore,
     ) -> None:
-        """place: closed when the connection is free."""
-        self._response, self._exchange, self._decoder, self._place = response, exchange, decoder, place
+        """places: has one more when the connection is free."""
+        self._response, self._exchange, self._decoder = response, exchange, decoder
+        self._places: asyncio.Semaphore | None = places
         self._unpacked: Iterator[bytes] = iter(())
         self._size = 0
 
@@ -263,7 +267,9 @@ class _Body:
         connection = self._response.connection
         transport = connection.transport if connection is not None else None
         self._response.close()
-        await self._place.aclose()
+        places, self._places = self._places, None
+        if places is not None:
+            places.release()
         if transport is not None:
             transport.abort()
             await asyncio.sleep(0)  # lets the loop close the socket, even if nothing else runs on it

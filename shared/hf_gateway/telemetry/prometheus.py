@@ -35,6 +35,7 @@ class Metrics:
         """Register all metrics; None for prometheus_client's own registry."""
         self.registry = registry if registry is not None else prometheus_client.REGISTRY
         self._made: list[Any] = []
+        self._labels: dict[Any, tuple[str, ...]] = {}
         model, target = ("model",), ("target",)
         self._latency = self._histogram(Names.latency, "Seconds of a call, with its retries and fallbacks.", model)
         self._first = self._histogram(Names.first_content, "Seconds to the first content of a stream.", model)
@@ -48,10 +49,10 @@ class Metrics:
         self._cost = self._counter(Names.cost, "USD, of attempts whose cost is known.", ("model", "provider"))
         self._unpriced = self._counter(Names.cost_unknown, "Attempts whose cost is unknown.", ("model", "provider"))
         self._cache = self._counter(Names.cache, "Texts that were looked for in a cache.", ("result",))
-        self._under_way = prometheus_client.Gauge(
+        gauge = prometheus_client.Gauge(
             Names.under_way, "Calls under way.", ("task",), registry=self.registry, multiprocess_mode="livesum"
         )
-        self._made.append(self._under_way)
+        self._under_way = self._register(gauge, ("task",))
         self._children: dict[tuple[Any, ...], Any] = {}
         self._values: dict[str, set[str]] = {}
         self._lock = fork_lock()
@@ -60,20 +61,21 @@ class Metrics:
         self._made.append(self._reader)
 
     def _counter(self, name: str, about: str, labels: tuple[str, ...]) -> Any:
-        return self._register(prometheus_client.Counter(name, about, labels, registry=self.registry))
+        return self._register(prometheus_client.Counter(name, about, labels, registry=self.registry), labels)
 
     def _histogram(self, name: str, about: str, labels: tuple[str, ...]) -> Any:
         made = prometheus_client.Histogram(name, about, labels, registry=self.registry, buckets=DURATION_BUCKETS)
-        return self._register(made)
+        return self._register(made, labels)
 
-    def _register(self, metric: Any) -> Any:
+    def _register(self, metric: Any, labels: tuple[str, ...]) -> Any:
         self._made.append(metric)
+        self._labels[metric] = labels
         return metric
 
     def begin(self, observation: Observation) -> None:
         """Count a call as under way."""
         with counting.using("prometheus_client"):
-            self._child(self._under_way, task=observation.task.name).inc()
+            self._child(self._under_way, observation.task.name).inc()
         observation.notes[self] = True
 
     def end(self, observation: Observation) -> None:
@@ -83,25 +85,25 @@ class Metrics:
 
     def _count(self, observation: Observation) -> None:
         if observation.notes.pop(self, None):
-            self._child(self._under_way, task=observation.task.name).dec()
+            self._child(self._under_way, observation.task.name).dec()
         model = observation.model or ""
-        self._child(self._calls, task=observation.task.name, outcome=observation.outcome).inc()
-        self._child(self._latency, model=model).observe(observation.seconds)
+        self._child(self._calls, observation.task.name, observation.outcome).inc()
+        self._child(self._latency, model).observe(observation.seconds)
         if observation.first_content_seconds is not None:
-            self._child(self._first, model=model).observe(observation.first_content_seconds)
+            self._child(self._first, model).observe(observation.first_content_seconds)
         if observation.error is not None and observation.outcome == "failed":
-            self._child(self._errors, code=error_code(observation.error)).inc()
+            self._child(self._errors, error_code(observation.error)).inc()
         for tried in observation.attempts:
-            self._child(self._attempts, target=tried.target.label, outcome=tried.outcome).inc()
+            self._child(self._attempts, tried.target.label, tried.outcome).inc()
             if tried.outcome == "served":
                 self._count_tokens(observation, tried)
         served = observation.attempts[-1] if observation.attempts else None
         if served is not None and served.outcome == "served" and served.target != observation.targets[0]:
-            self._child(self._fallbacks, target=served.target.label).inc()
+            self._child(self._fallbacks, served.target.label).inc()
         if observation.looked_up:
             cached = observation.cached_inputs or 0
-            self._child(self._cache, result="hit").inc(cached)
-            self._child(self._cache, result="miss").inc(observation.looked_up - cached)
+            self._child(self._cache, "hit").inc(cached)
+            self._child(self._cache, "miss").inc(observation.looked_up - cached)
 
     def record_cost(self, provider: str, model: str, cost: Decimal | None) -> None:
         """Count the cost of an attempt.
@@ -113,9 +115,9 @@ class Metrics:
         """
         with counting.using("prometheus_client"):
             if cost is None:
-                self._child(self._unpriced, model=model, provider=provider).inc()
+                self._child(self._unpriced, model, provider).inc()
             else:
-                self._child(self._cost, model=model, provider=provider).inc(float(cost))
+                self._child(self._cost, model, provider).inc(float(cost))
 
     def close(self) -> None:
         """Remove all metrics from the registry."""
@@ -129,22 +131,25 @@ class Metrics:
         counts: dict[str, int | None] = {direction: getattr(tried.usage, unit) for direction, unit in counted}
         others = {unit: count for unit in OTHER_UNITS if (count := getattr(tried.usage, unit))}
         if None in counts.values() and not others:
-            self._child(self._unknown, model=model).inc()
+            self._child(self._unknown, model).inc()
         for unit, count in others.items():
-            self._child(self._units, model=model, unit=unit).inc(count)
+            self._child(self._units, model, unit).inc(count)
         for direction, count in counts.items():
             if count:
-                self._child(self._tokens, model=model, direction=direction).inc(count)
+                self._child(self._tokens, model, direction).inc(count)
 
-    def _child(self, metric: Any, **labels: str) -> Any:
+    def _child(self, metric: Any, *values: str) -> Any:
         """Return the child of a metric, made once; a label that has too many values already gets "other"."""
-        key = (metric, *labels.values())
+        key = (metric, *values)
         child = self._children.get(key)
         if child is None:
             with self._lock:
-                bounded = {name: self._bounded(name, encodable(value)) for name, value in labels.items()}
-                child = metric.labels(**bounded)
-                if bounded == labels:
+                names = self._labels[metric]
+                bounded = tuple(
+                    self._bounded(name, encodable(value)) for name, value in zip(names, values, strict=True)
+                )
+                child = metric.labels(*bounded)
+                if bounded == values:
                     self._children[key] = child
         return child
 

@@ -4,11 +4,11 @@ A `fork_lock` is free in the child. A `ForkGate` delays a fork while a library i
 could neither finish nor undo.
 """
 
-import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Protocol, TypeVar
 
 _Key = TypeVar("_Key", int, str)
@@ -93,16 +93,12 @@ class ForkGate:
         with self._lock:
             _count_down(self._threads, thread)
             _count_down(self._names, name)
-            self.changed.notify_all()
+            if self.forks:
+                self.changed.notify_all()
 
-    @contextlib.contextmanager
-    def using(self, name: str) -> Iterator[None]:
-        """Use a resource. Raises the refusal."""
-        thread = self.enter(name)
-        try:
-            yield
-        finally:
-            self.leave(name, thread)
+    def using(self, name: str) -> "AbstractContextManager[None]":
+        """Return a context in which a resource is used. Entering it raises the refusal."""
+        return _Use(self, name)
 
     def pause(self, name: str) -> None:
         """Let a waiting fork proceed, at a place in a long use where no operation is under way."""
@@ -135,6 +131,21 @@ class ForkGate:
             self._carried = {*self._names, *idle}
         self._unusable |= self._carried
         self._reset()
+
+
+class _Use:
+    """A use of a resource: twice in every request, where a generator would take half of the time."""
+
+    __slots__ = ("_gate", "_name", "_thread")
+
+    def __init__(self, gate: ForkGate, name: str) -> None:
+        self._gate, self._name = gate, name
+
+    def __enter__(self) -> None:
+        self._thread = self._gate.enter(self._name)
+
+    def __exit__(self, *raised: object) -> None:
+        self._gate.leave(self._name, self._thread)
 
 
 _gates: "weakref.WeakSet[ForkGate]" = weakref.WeakSet()

@@ -58,7 +58,17 @@ def dumps(payload: Mapping[str, Any]) -> bytes:
 def _simple(value: Any) -> bool:
     """Whether orjson writes the same bytes: it also accepts NaN and enumerations, and writes floats in another form."""
     kind = type(value)
-    return kind in _SIMPLE or (kind is list and set(map(type, value)) <= {str})
+    if kind in _SIMPLE:
+        return True
+    if kind is list:
+        kinds = set(map(type, value))
+        return kinds <= {str} or (kinds == {dict} and all(map(_is_flat, value)))
+    return kind is dict and _is_flat(value)
+
+
+def _is_flat(value: Mapping[Any, Any]) -> bool:
+    """Return whether an object has nothing but simple values, as the messages of most conversations."""
+    return set(map(type, value.values())) <= _SIMPLE and set(map(type, value)) == {str}
 
 
 _SIMPLE = {str, int, bool, type(None)}

@@ -5,6 +5,7 @@ Source: platform.openai.com/docs/api-reference/embeddings.
 
 import base64
 import binascii
+import functools
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -137,6 +138,7 @@ def _from_base64(rows: list[Any], target: str) -> Vectors:
         raise BadResponse(f"the base64 vectors cannot be read: {error}", target=target) from None
 
 
+@functools.lru_cache(256)
 def endpoint(url: str, name: str) -> str:
     """Complete a base URL: without a path with `/v1/<name>`, with one with `/<name>`; a complete one is unchanged.
 

@@ -21,6 +21,7 @@ from hf_gateway.wire.sse import EVENT_STARTS, EventStream, parse_event
 
 STANDARD = ("temperature", "top_p", "max_tokens", "seed", "frequency_penalty", "presence_penalty", "logprobs")
 BEYOND = ("top_k", "min_p", "repetition_penalty", "top_logprobs")
+_SAMPLED = (*STANDARD, *BEYOND)
 BEYOND_FORM = ("repeat_penalty", "chat_template_kwargs")
 """Fields sent in addition to OpenAI's, and left out if a server refuses them."""
 STREAM_OPTIONS = "stream_options"
@@ -101,7 +102,7 @@ def encode_chat(
 
 def _sampled(request: ChatRequest, dialect: Dialect) -> dict[str, Any]:
     sampling = request.sampling
-    made = {name: value for name in (*STANDARD, *BEYOND) if (value := getattr(sampling, name)) is not None}
+    made = {name: value for name in _SAMPLED if (value := getattr(sampling, name)) is not None}
     if request.stop:
         made["stop"] = request.stop
     if sampling.reasoning_effort is not None and sampling.reasoning_effort is not True:

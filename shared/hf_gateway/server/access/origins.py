@@ -141,7 +141,7 @@ class OriginRules:
         return any(address in network for network in self._proxies)
 
     def _host(self, headers: RawHeaders, *, trusted: bool) -> tuple[str, str | None]:
-        values = [value for name, value in headers if name == b"host"]
+        values = _values(headers, b"host")
         if trusted and (forwarded := [value for name, value in headers if name == b"x-forwarded-host"]):
             values = [forwarded[-1].rpartition(b",")[2].strip()]
         found = _HOST.fullmatch(values[0]) if len(values) == 1 else None
@@ -183,8 +183,8 @@ class OriginRules:
         self, headers: RawHeaders, method: str, host: str, port: str | None
     ) -> tuple[bool, tuple[tuple[bytes, bytes], ...]]:
         """Return whether the request may be of this server's own page, and the headers for that of a listed origin."""
-        origins = {value.decode("latin-1") for name, value in headers if name == b"origin"}
-        sites = {value for name, value in headers if name == b"sec-fetch-site"}
+        origins = {value.decode("latin-1") for value in _values(headers, b"origin")}
+        sites = _values(headers, b"sec-fetch-site")
         if len(origins) > 1:
             raise Problem(400, "invalid_origin", "the request has two different Origin headers")
         if origins:
@@ -205,6 +205,10 @@ class OriginRules:
         if b"cross-site" in sites or (b"same-site" in sites and method not in _SAFE):
             raise _foreign(None)
         return b"same-site" not in sites, ()
+
+
+def _values(headers: RawHeaders, wanted: bytes) -> list[bytes]:
+    return [value for name, value in headers if name == wanted]
 
 
 def _network(text: str) -> Network:

@@ -6,6 +6,7 @@ parameter.
 
 import dataclasses
 import datetime as dt
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,9 +50,9 @@ class StoredKey:
     _sha256: bytes = field(repr=False)
     _previous_sha256: bytes | None = field(repr=False)
 
-    @property
+    @functools.cached_property
     def caller(self) -> Caller:
-        """The caller who presents it."""
+        """The caller who presents it: one for all requests for which the key is remembered."""
         return self.rights.caller(self.id)
 
     def accepts(self, sha256: bytes, now: float) -> bool:

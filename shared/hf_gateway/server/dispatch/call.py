@@ -1,5 +1,6 @@
 """One request on its way through the server, and what a handler returns."""
 
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ TEXT = b"text/plain; charset=utf-8"
 SPACE = SPACE_HEADER.encode()
 SERVED_BY = b"x-hf-gateway-served-by"
 TARGET = b"x-hf-gateway-target"
+_ID_BYTES = 12
+_IDS_PER_DRAW = 256
 
 
 @dataclass(slots=True)
@@ -81,6 +84,22 @@ class Stream:
             (b"x-accel-buffering", b"no"),
             *self.headers(),
         ]
+
+
+class RequestIds:
+    """Makes the ids of requests."""
+
+    def __init__(self) -> None:
+        """Draw none yet."""
+        self._drawn, self._place, self._pid = "", 0, 0
+
+    def next(self) -> str:
+        """Return a new id."""
+        # To draw the bytes of each by itself releases the interpreter's lock, and a busy server waits to get it back.
+        if self._place >= len(self._drawn) or self._pid != os.getpid():
+            self._drawn, self._place, self._pid = os.urandom(_ID_BYTES * _IDS_PER_DRAW).hex(), 0, os.getpid()
+        self._place += 2 * _ID_BYTES
+        return f"req_{self._drawn[self._place - 2 * _ID_BYTES : self._place]}"
 
 
 class Call:

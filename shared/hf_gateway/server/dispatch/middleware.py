@@ -5,7 +5,6 @@ are called from here; what is not in the table is an error in the form of the su
 """
 
 import asyncio
-import os
 import time
 from collections.abc import MutableMapping
 from typing import Any
@@ -16,7 +15,7 @@ from hf_gateway.errors import GatewayError
 from hf_gateway.observing.tags import tagged
 from hf_gateway.server import problems
 from hf_gateway.server.access.caller import PUBLIC
-from hf_gateway.server.dispatch.call import Answer, Call, RawHeaders
+from hf_gateway.server.dispatch.call import Answer, Call, RawHeaders, RequestIds
 from hf_gateway.server.dispatch.limits import Admission
 from hf_gateway.server.dispatch.routing import Surface
 from hf_gateway.server.dispatch.state import ServerState
@@ -44,6 +43,7 @@ class GatewayMiddleware:
             fallback: writes the errors of paths that belong to no surface.
         """
         self._app, self._state, self._fallback = app, state, fallback
+        self._request_ids = RequestIds()
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -54,7 +54,7 @@ class GatewayMiddleware:
             await self._app(scope, receive, send)
             return
         state = self._state
-        call = Call(state, scope, f"req_{os.urandom(12).hex()}")
+        call = Call(state, scope, self._request_ids.next())
         state.in_flight[call.request_id] = call
         state.metrics.begin()
         status = CLIENT_CLOSED_STATUS

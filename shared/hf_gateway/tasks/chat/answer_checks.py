@@ -42,14 +42,15 @@ TOKEN_LIMITS = ("max_completion_tokens", "max_new_tokens", "num_predict")
 """Other names of `max_tokens`, which callers pass in `extra_body`."""
 
 
-def answer_failure(request: ChatRequest, builder: AnswerBuilder) -> GatewayError | None:
+def answer_failure(request: ChatRequest, builder: AnswerBuilder, answer: ChatAnswer) -> GatewayError | None:
     """Return what is wrong with a finished answer; None for one that may be returned.
 
     Args:
         request: the conversation.
-        builder: the answer.
+        builder: what the answer was made of.
+        answer: the answer.
     """
-    answer, reason = builder.answer(), builder.finish_reason
+    reason = builder.finish_reason
     if request.stream and not builder.finished and not (builder.closed and _is_whole(answer)):
         return StreamBroken("the stream ended without a finish reason, so the answer may be cut")
     if builder.refusal:

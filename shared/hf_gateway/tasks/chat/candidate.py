@@ -29,15 +29,16 @@ class ChatCandidate(TargetCandidate):
         builder = AnswerBuilder()
         model = request.model if self.inherits and request.model else self.target.model
         try:
-            yield from self.ability.chat(replace(request, model=model), builder)
+            own = request if request.model == model else replace(request, model=model)
+            yield from self.ability.chat(own, builder)
         except (AttemptTimedOut, ConnectFailed) as failure:
             if builder.has_content:
                 raise StreamBroken(f"the answer broke off: {failure.message}", target=self.label) from None
             raise
-        if (failed := answer_failure(request, builder)) is not None:
+        answer = builder.answer()
+        if (failed := answer_failure(request, builder, answer)) is not None:
             failed.target = self.label
             raise failed
-        answer = builder.answer()
         notes = tuple(map(self._without_key, notes_on(answer, model, streamed=request.stream)))
         for note in notes:
             notice_once(f"{self.label}: {note}")

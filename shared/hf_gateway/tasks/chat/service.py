@@ -33,7 +33,7 @@ class ChatService:
         """watch: observes a request, streamed to its caller or not; told: called with each result before its caller gets it."""
         self._chain = chain
         self._candidates = candidates
-        self._settings = settings
+        self._streaming, self._sampling = settings.streaming, settings.sampling()
         self._watch = watch
         self._told = told
 
@@ -52,16 +52,13 @@ class ChatService:
             ended: called with the result at the end of a stream.
             begun: called with the label of the target before the first piece of a stream.
         """
-        settings = self._settings
-        request = (
-            messages if isinstance(messages, ChatRequest) else ChatRequest.of(messages, settings.sampling(), **call)
-        )
+        request = messages if isinstance(messages, ChatRequest) else ChatRequest.of(messages, self._sampling, **call)
         if request.model is not None and not any(candidate.inherits for candidate in self._candidates):
             raise InvalidRequest(
                 f"model={request.model!r} would change nothing: every target of this chain names a model of its own"
             )
         # Only a stream shows early that an answer stalls or was cut, and stops the server when its caller cancels.
-        streamed = ended is not None or settings.streaming is not False or len(self._candidates) > 1
+        streamed = ended is not None or self._streaming is not False or len(self._candidates) > 1
         whole = dataclasses.replace(request, stream=streamed, in_pieces=ended is not None)
         return observed_steps(
             self._watch,
