@@ -10,16 +10,17 @@ from typing import Any
 
 from hf_gateway.corpus.beginning import Beginning
 from hf_gateway.corpus.collection import Collection
+from hf_gateway.corpus.engine import open_engine
 from hf_gateway.corpus.folders import JobFolders, finish_update, folders_of
 from hf_gateway.corpus.inputs import find_files
 from hf_gateway.corpus.job_settings import MAX_BAD_ROWS, Dtype, Form, JobSettings, OnBadRow
 from hf_gateway.corpus.lance_files import commit_fragments, lance
-from hf_gateway.corpus.local_engine import embed_locally
 from hf_gateway.corpus.part_records import RECORDS, Totals, open_records, read_records, succeed
 from hf_gateway.corpus.parts import SUCCESS, dead_file, part_file
 from hf_gateway.corpus.passages import splitting_of
 from hf_gateway.corpus.plan import Plan
 from hf_gateway.corpus.reuse import INDEX
+from hf_gateway.corpus.shard_queue import embed_shards
 from hf_gateway.corpus.worker import gateway_of, limited_transport
 from hf_gateway.errors import ConfigError, InvalidRequest
 from hf_gateway.storage.files import interprocess_lock
@@ -193,8 +194,8 @@ class _Run:
         self._check_dead()
         if self._missing:  # a part was taken away since: readers go by the list of parts
             (self._folder / SUCCESS).unlink(missing_ok=True)
-        with open_records(self._folder) as records:
-            for result in embed_locally(self._plan, self._missing, self._job, workers):
+        with contextlib.closing(open_engine("local", self._job)) as engine, open_records(self._folder) as records:
+            for result in embed_shards(engine, self._plan, self._missing, workers):
                 records.add(result)
                 self._totals.add(result)
                 if on_part is not None:

@@ -6,6 +6,7 @@ import queue
 import signal
 import sys
 import threading
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,17 @@ class ShardWorker:
             kept.flush()
         return result
 
+    def answer(self, task: Mapping[str, Any]) -> dict[str, Any]:
+        """Write the part of a shard; return its result, or the error that ends the job.
+
+        Args:
+            task: the shard, as `engine.task_of` describes it.
+        """
+        try:
+            return asdict(self.embed(InputFile(**task["file"]), Shard(**task["shard"])))
+        except (GatewayError, ImportError, OSError, ValueError, TypeError) as error:
+            return {"error": pack(error)}
+
     def close(self) -> None:
         """Close connections, and write what the ledger still holds."""
         if self._gateway is not None:
@@ -89,12 +101,7 @@ def serve() -> None:
     threading.Thread(target=_read_lines, args=(lines,), daemon=True).start()
     worker = ShardWorker(JobSettings(**json.loads(lines.get())))
     while (line := lines.get().strip()) != END:
-        given = json.loads(line)
-        try:
-            answer: dict[str, Any] = asdict(worker.embed(InputFile(**given["file"]), Shard(**given["shard"])))
-        except (GatewayError, ImportError, OSError, ValueError, TypeError) as error:
-            answer = {"error": pack(error)}
-        answers.write(json.dumps(answer) + "\n")
+        answers.write(json.dumps(worker.answer(json.loads(line))) + "\n")
         answers.flush()
     worker.close()
 
