@@ -62,9 +62,10 @@ deploy: $(DEPLOY)/.ready build/npm/tests/deploy/npm/.ready
 campaign: $(VENV)/.ready
 	$(VENV)/bin/python -m tests.campaign 50000
 
-# 200 kills of drivers, workers and process groups over a corpus of a million rows; `make unit` plays 20.
+# 200 kills of drivers, workers, process groups and Ray nodes over a corpus of a million rows, on each engine; `make unit` plays 24.
 corpus-kills: $(VENV)/.ready
-	$(VENV)/bin/python -m tests.corpus.kills 200 1000000
+	$(VENV)/bin/python -m tests.corpus.kills 200 1000000 local
+	$(VENV)/bin/python -m tests.corpus.kills 200 1000000 ray
 
 # Small changes to the rules of the chain, keys, spaces, transport and money, each of which a test has to notice; an hour.
 mutation: $(VENV)/.ready

@@ -70,7 +70,9 @@ def test_twenty_kills_lose_and_double_nothing_and_leave_no_process(tmp_path: Pat
     assert set(made.kills) == {"driver", "worker", "group"}
     assert ids_of(tmp_path / "out") == [f"d{row}" for row in range(50_000)]
     assert max(made.parts.values()) == 1  # what is finished is not made again
-    until(lambda: not [pid for pid in made.seen if Path(f"/proc/{pid}").exists()])
+    assert max(made.repeated) <= 2  # what was in flight
+    until(lambda: not made.alive())
+    assert not made.late
 
 
 def test_servers_of_different_spaces_are_not_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,4 +29,4 @@ def test_the_pages_commands_print_what_it_says(tmp_path: Path) -> None:
         else:
             for line in content.splitlines():
                 assert line in printed
-    assert [kind for kind, _ in blocks] == ["bash", "text"] * 11
+    assert [kind for kind, _ in blocks] == ["bash", "text"] * 12

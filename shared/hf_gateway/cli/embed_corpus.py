@@ -1,6 +1,7 @@
 """`hf-gateway embed-corpus`: embed the texts of files into parts; run again with the same arguments, it resumes."""
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import sys
@@ -58,6 +59,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--dtype", choices=["float32", "float16"], default="float32", help="of the vectors (float32)")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes, each with the model (1)")
+    parser.add_argument(
+        "--engine",
+        choices=["local", "ray"],
+        default="local",
+        help="run the workers on this machine (local), or as actors of the Ray cluster that RAY_ADDRESS names; without one Ray "
+        "runs on this machine",
+    )
+    parser.add_argument(
+        "--gpus", type=float, default=0.0, metavar="F", help="GPUs, or the share of one, of each worker of Ray (0)"
+    )
     parser.add_argument("--shard-rows", type=int, default=10_000, metavar="N", help="rows of a part at most (10000)")
     parser.add_argument(
         "--shard-bytes", type=int, default=64 * 2**20, metavar="N", help="bytes of a part's texts at most (67108864)"
@@ -95,7 +106,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         return _estimate(arguments)
     try:
-        with progress_bar("embedding", counts_bytes=False, wanted=not arguments.json) as show:
+        with (
+            contextlib.redirect_stdout(sys.stderr),  # Ray prints what it has to say of its nodes
+            progress_bar("embedding", counts_bytes=False, wanted=not arguments.json) as show,
+        ):
             report = embed_dataset(
                 arguments.source, arguments.out, **_options(arguments), on_part=_part_report(show, arguments.json)
             )
@@ -121,7 +135,7 @@ def _name(out: str) -> str:
 
 def _options(arguments: argparse.Namespace) -> dict[str, Any]:
     names = ["text", "id", "workers", "shard_rows", "shard_bytes", "on_bad_row", "max_bad", "chain", "config"]
-    names += ["split", "dtype", "limit_rps", "limit_tps", "redis", "since", "job_folder"]
+    names += ["split", "dtype", "limit_rps", "limit_tps", "redis", "since", "job_folder", "engine", "gpus"]
     options = {name: getattr(arguments, name) for name in names} | {"form": arguments.format}
     options["keep"] = [name for name in arguments.columns.split(",") if name]
     return options | {name: value for name in ("model", "targets") if (value := getattr(arguments, name))}

@@ -13,7 +13,7 @@ from hf_gateway.corpus.job_settings import JobSettings
 from hf_gateway.corpus.plan import Shard
 from hf_gateway.errors import ConfigError
 
-ENGINES = {"local": "hf_gateway.corpus.local_engine:LocalEngine"}
+ENGINES = {"local": "hf_gateway.corpus.local_engine:LocalEngine", "ray": "hf_gateway.corpus.ray_engine:RayEngine"}
 """Where each engine's class is; it is called with the job's settings."""
 
 

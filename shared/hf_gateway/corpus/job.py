@@ -69,6 +69,8 @@ def embed_dataset(
     id: str = "id",  # noqa: A002 - what the column is called
     keep: Sequence[str] = (),
     workers: int = 1,
+    engine: str = "local",
+    gpus: float = 0.0,
     shard_rows: int = SHARD_ROWS,
     shard_bytes: int = SHARD_BYTES,
     on_bad_row: OnBadRow = "fail",
@@ -97,6 +99,8 @@ def embed_dataset(
         id: the column of the ids; without one the ids are `file#row`.
         keep: columns that are copied into the parts.
         workers: processes, each with the model.
+        engine: what runs them: "local" on this machine, or "ray" on the cluster that `RAY_ADDRESS` names or that the job starts.
+        gpus: GPUs, or the share of one, of each worker; only with "ray".
         shard_rows: rows of a part at most; a worker holds their texts and vectors in memory.
         shard_bytes: bytes of a part's texts at most.
         on_bad_row: what a row means that cannot be embedded by its own fault: "fail" ends the job, "dead-letter" writes its id
@@ -124,6 +128,8 @@ def embed_dataset(
     """
     if workers < 1 or shard_rows < 1 or shard_bytes < 1:
         raise ConfigError("workers, shard_rows and shard_bytes are at least 1")
+    if gpus and engine == "local":
+        raise ConfigError("workers are given shares of GPUs by Ray: name engine 'ray', too")
     folders = folders_of(out, since, job_folder)
     job = JobSettings(
         out=str(folders.work),
@@ -142,6 +148,7 @@ def embed_dataset(
         limit_tps=limit_tps,
         redis=redis,
         workers=workers,
+        gpus=gpus,
         since=None if folders.earlier is None else str(folders.earlier),
         updates_store=folders.store is not None and folders.in_place,
     )
@@ -165,7 +172,7 @@ def embed_dataset(
             plan = begin.plan(source, files, shard_rows, shard_bytes)
             run = _Run(begin.folders, begin.job, plan, begun)
             run.prepare_collection(gateway)
-        return run.finish(workers, on_part)
+        return run.finish(engine, on_part)
 
 
 class _Run:
@@ -175,8 +182,7 @@ class _Run:
         self._folders, self._job, self._plan, self._begun = folders, job, plan, begun
         self._collection = None if folders.store is None else Collection(folders.store, job)
         self._folder = folders.work
-        for passing in self._folder.glob(".part-*"):
-            passing.unlink(missing_ok=True)
+        self._remove_passing_files()
         self._totals, done = Totals(), read_records(self._folder, job.form, plan.generation)
         for result in done.values():
             self._totals.add(result)
@@ -189,18 +195,13 @@ class _Run:
             is_new = not self._folders.in_place and not (self._folder / RECORDS).exists()
             self._collection.prepare(gateway, self._plan, is_new=is_new)
 
-    def finish(self, workers: int, on_part: Callable[[CorpusReport], None] | None) -> CorpusReport:
+    def finish(self, engine: str, on_part: Callable[[CorpusReport], None] | None) -> CorpusReport:
         """Embed what is missing, and write `_SUCCESS`."""
         self._check_dead()
         if self._missing:  # a part was taken away since: readers go by the list of parts
             (self._folder / SUCCESS).unlink(missing_ok=True)
-        with contextlib.closing(open_engine("local", self._job)) as engine, open_records(self._folder) as records:
-            for result in embed_shards(engine, self._plan, self._missing, workers):
-                records.add(result)
-                self._totals.add(result)
-                if on_part is not None:
-                    on_part(self._report(self._plan.shards[result.index].name))
-                self._check_dead()
+            self._embed_missing(engine, on_part)
+        self._remove_passing_files()
         (self._folder / INDEX).unlink(missing_ok=True)
         if self._collection is not None:
             self._collection.finish(self._folder, self._plan, self._folders.earlier)
@@ -211,6 +212,20 @@ class _Run:
         succeed(self._folder, self._plan, self._job.form, **facts)
         finish_update(self._folders.folder)
         return self._report(None)
+
+    def _embed_missing(self, engine: str, on_part: Callable[[CorpusReport], None] | None) -> None:
+        with contextlib.closing(open_engine(engine, self._job)) as started, open_records(self._folder) as records:
+            for result in embed_shards(started, self._plan, self._missing, self._job.workers):
+                records.add(result)
+                self._totals.add(result)
+                if on_part is not None:
+                    on_part(self._report(self._plan.shards[result.index].name))
+                self._check_dead()
+
+    def _remove_passing_files(self) -> None:
+        """Remove what workers that were killed have left; none is at work."""
+        for passing in self._folder.glob(".part-*"):
+            passing.unlink(missing_ok=True)
 
     def _check_dead(self) -> None:
         if self._totals.dead > self._job.max_bad:

@@ -54,6 +54,8 @@ class JobSettings:
     """URL of the Redis in which the limits are kept; None to divide them."""
     workers: int = 1
     """By how many workers limits are divided."""
+    gpus: float = 0.0
+    """GPUs, or the share of one, that each worker is given by the engine."""
     since: str | None = None
     """The folder of an earlier job, whose vectors are used again."""
     updates_store: bool = False
@@ -119,5 +121,7 @@ class JobSettings:
             raise ConfigError("a Redis is for limits: name requests or tokens a second, too")
         if self.on_bad_row not in ("fail", "dead-letter"):
             raise ConfigError(f"on_bad_row is 'fail' or 'dead-letter', not {self.on_bad_row!r}")
+        if not 0 <= self.gpus < float("inf"):
+            raise ConfigError(f"the GPUs of a worker are a number from 0, not {self.gpus}")
         if self.max_bad < 0:
             raise ConfigError("max_bad is at least 0")

@@ -47,7 +47,7 @@ class _Exchange:
         self.any_ready = False
 
     def note_waiting(self) -> None:
-        """Say once that no worker is ready for long."""
+        """Log once that no worker is ready for long."""
         if not self.any_ready and time.monotonic() - self.begun > WAIT_NOTICE_S:
             self.any_ready = True
             log.warning(
@@ -133,6 +133,7 @@ class _WorkerThread:
 
     def _ready_worker(self) -> Worker | None:
         """Return a worker that can take a shard; None if the job ends before there is one."""
+        why = ""
         for _ in range(MAX_TRIES):
             with self._lock:
                 if self._stopped:
@@ -145,9 +146,10 @@ class _WorkerThread:
                         return None
                 self._exchange.any_ready = True
                 return worker
-            except WorkerDied:
+            except WorkerDied as death:
+                why = str(death)
                 self._drop()
-        raise GatewayError(f"{MAX_TRIES} workers one after the other died before they could take a part")
+        raise GatewayError(f"{MAX_TRIES} workers one after the other died before they could take a part: {why}")
 
     def _hand_over(self, worker: Worker, waiting: _Waiting) -> None:
         shard = waiting.shard

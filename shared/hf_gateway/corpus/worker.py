@@ -29,6 +29,7 @@ from hf_gateway.corpus.worker_errors import pack
 from hf_gateway.errors import GatewayError
 from hf_gateway.observing import observer
 from hf_gateway.tasks.embedding.gateway import EmbeddingGateway
+from hf_gateway.values.kinds import kind_of
 
 END = "end"
 """The line after which a worker writes what it still has to write, and ends."""
@@ -45,6 +46,29 @@ class ShardWorker:
         self._costs: CostCounter
         self._earlier: EarlierVectors | None = None
 
+    def load(self) -> None:
+        """Load the model before the first shard; what a server has is loaded there.
+
+        Raises:
+            GatewayError: it cannot be loaded, or is of another space.
+        """
+        gateway = self._opened()
+        if kind_of(gateway.targets[0].kind).in_process:
+            with observer.tagged(request=self._job.name):
+                gateway.embed(["a text"])
+            self._costs.take()
+
+    def _opened(self) -> EmbeddingGateway:
+        if self._gateway is None:
+            self._transport = limited_transport(self._job)
+            self._gateway = gateway_of(self._job, self._transport)
+            self._gateway.lock_index(self._job.out, adopt=True)
+            if self._job.since is not None:
+                self._earlier = EarlierVectors(Path(self._job.since), Path(self._job.out))
+            self._costs = CostCounter(known_prices(self._job.config))
+            observer.register(self._costs)
+        return self._gateway
+
     def embed(self, file: InputFile, shard: Shard) -> ShardResult:
         """Write the part of a shard.
 
@@ -56,17 +80,10 @@ class ShardWorker:
             GatewayError: a text cannot be embedded.
             OSError: a file cannot be read or written.
         """
-        if self._gateway is None:
-            self._transport = limited_transport(self._job)
-            self._gateway = gateway_of(self._job, self._transport)
-            self._gateway.lock_index(self._job.out, adopt=True)
-            if self._job.since is not None:
-                self._earlier = EarlierVectors(Path(self._job.since), Path(self._job.out))
-            self._costs = CostCounter(known_prices(self._job.config))
-            observer.register(self._costs)
+        gateway = self._opened()
         settle = None if self._transport is None else self._transport.settle
         with observer.tagged(request=self._job.name):
-            result = embed_shard(self._gateway, file, shard, self._job, settle, self._earlier)
+            result = embed_shard(gateway, file, shard, self._job, settle, self._earlier)
         result = replace(result, cost_usd=self._costs.take())
         if (kept := ledger.enabled()) is not None:  # a part is not recorded before its calls are
             kept.flush()
