@@ -1,16 +1,18 @@
 """The CPU of a request, while it is worked on: `python -m benchmarks.server_steps [--before CHECKOUT] [--py-spy PROGRAM]`.
 
 The minimal forwarder, the server of another checkout and that of this one are measured in turns, so that ratios hold on a machine
-that does other things too. With py-spy, where ours spends it: a tree of calls with the share of the samples in each, and in the
-function itself.
+that does other things too. Beside the whole stands what the first thread of each takes of it: the rest is the ledger's. With
+py-spy, where ours spends it: a tree of calls with the share of the samples in each, and in the function itself.
 """
 
 import argparse
 import collections
 import re
+import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,10 +20,12 @@ from pathlib import Path
 from benchmarks.harness.bench import Bench
 from benchmarks.harness.environments import NotRun
 from benchmarks.harness.measure import Cell, Row, Table, alternate
-from benchmarks.harness.processes import cpu_seconds
+from benchmarks.harness.processes import cpu_seconds, main_thread_seconds
 from benchmarks.server import CHAT, EVENTS, KINDS, Kind, Party, start_ours, start_thin
 
 REQUESTS = 512
+LEDGER_S = 0.8
+"""After how many seconds the ledger has what was asked before."""
 LEAST_SHOWN = 0.008
 """Share of the samples below which a function is not shown."""
 BEFORE, NOW, WHOLE = "before", "now", "now, streaming = false"
@@ -45,7 +49,7 @@ _LINE = re.compile(r"(:\d+)?\)?$")
 
 def measure(bench: Bench, parties: list[Party], kind: Kind, callers: int, rounds: int) -> Table:
     """Return the microseconds of CPU of a request to each server."""
-    table = Table(f"{kind.title}; {callers} callers", "µs of CPU a request", parties[0].name)
+    table = Table(f"{kind.title}; {callers} callers", "µs of CPU a request", parties[0].name, columns=["first thread"])
     cells = []
     for party in parties:
         if party.name == WHOLE and kind is not CHAT:
@@ -53,12 +57,17 @@ def measure(bench: Bench, parties: list[Party], kind: Kind, callers: int, rounds
         worker = party.caller(bench, kind.encoding)
         worker.ask("spread", call=kind.call, n=callers * 2, callers=callers)
 
-        def spent(_: int, party: Party = party) -> float:
-            began = cpu_seconds(party.pid)
+        row = Row(party.name, ours=party.ours)
+        firsts: list[float] = []
+
+        def spent(_: int, party: Party = party, row: Row = row, firsts: list[float] = firsts) -> float:
+            began, first = cpu_seconds(party.pid), main_thread_seconds(party.pid)
             party.caller(bench, kind.encoding).ask("spread", call=kind.call, n=REQUESTS, callers=callers)
+            firsts.append((main_thread_seconds(party.pid) - first) / REQUESTS * 1e6)
+            row.extra["first thread"] = f"{statistics.median(firsts):,.0f}"
+            time.sleep(LEDGER_S)  # what was asked is then written, and counted here rather than with the next server
             return (cpu_seconds(party.pid) - began) / REQUESTS * 1e6
 
-        row = Row(party.name, ours=party.ours)
         table.rows.append(row)
         cells.append(Cell(row, spent))
     alternate(cells, rounds)
@@ -122,7 +131,10 @@ def main() -> None:
             table = measure(bench, [*parties, ours, whole], NAMES[name], chosen.callers, chosen.rounds)
             print(table.title)
             for row in table.rows:
-                print(f"  {row.name:<32}{row.median:>8,.0f} µs{table.times(row):>8}", flush=True)
+                of_it = row.extra["first thread"]
+                print(
+                    f"  {row.name:<32}{row.median:>8,.0f} µs{table.times(row):>8}, first thread {of_it} µs", flush=True
+                )
             if chosen.py_spy is not None:
                 functions(bench, ours, NAMES[name], chosen.callers, chosen.py_spy, 10)
 

@@ -120,6 +120,14 @@ def cpu_seconds(pid: int) -> float:
     return sum(time.clock_gettime((~each << 3) | 2) for each in _processes(pid))
 
 
+def main_thread_seconds(pid: int) -> float:
+    """Return the processor time that the first thread of a process has used so far; 0 where the system does not say it."""
+    try:
+        return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[0]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0
+
+
 def resident_mb(pid: int) -> float:
     """Return the resident memory of a process and of those in its session, in MB."""
     pages = sum(int(fields[_RESIDENT_FIELD]) for fields in _processes(pid).values())
