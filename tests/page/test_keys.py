@@ -80,7 +80,7 @@ def make(views: Views, name: str) -> str:
 
 def secret(views: Views, name: str) -> str:
     """Return the secret that is shown, and put it away."""
-    views.text(f"Copy the key {name} now")
+    views.text(f"Copy the key “{name}” now")
     found = views.page.get_by_role("group", name="Key", exact=True).inner_text().strip()
     views.button("I have it").click()
     views.page.get_by_text("It is shown this once").wait_for(state="detached")
@@ -112,7 +112,7 @@ def test_a_key_is_made_narrowed_rotated_and_revoked(world: World, open_page: Ope
     views.check("keys, the form")
     views.picture("keys-form", width=NARROW)
     views.button("Make the key").click()
-    views.text("Copy the key nightly job now")
+    views.text("Copy the key “nightly job” now")
     views.check("keys, the secret")
     views.picture("keys")
     key = secret(views, "nightly job")
@@ -123,7 +123,7 @@ def test_a_key_is_made_narrowed_rotated_and_revoked(world: World, open_page: Ope
     views.button("Change nightly job").click()
     row.get_by_label("embed", exact=False).first.uncheck()
     views.button("Save").click()
-    views.text("The key nightly job was changed")
+    views.text("The key “nightly job” was changed")
     assert world.embeds(key) == 403
 
     views.button("Change nightly job").click()
@@ -140,7 +140,7 @@ def test_a_key_is_made_narrowed_rotated_and_revoked(world: World, open_page: Ope
     views.page.locator("button:focus", has_text="Keep it").wait_for()
     views.check("keys, revoking")
     views.button("Revoke the key").click()
-    views.text("The key nightly job was revoked")
+    views.text("The key “nightly job” was revoked")
     assert world.embeds(fresh) == 401
     views.text("2 keys that have ended").click()
     assert "Revoked" in row.inner_text()
@@ -181,7 +181,7 @@ def test_a_page_whose_key_is_revoked_says_so_and_asks_for_another(world: World, 
     other.text("Answers")
     views.button("Revoke the other page's").click()
     views.button("Revoke the key").click()
-    views.text("The key the other page's was revoked")
+    views.text("The key “the other page's” was revoked")
     other.show("Search")
     other.text("You were signed out")
     other.text("Sign in again to go on")

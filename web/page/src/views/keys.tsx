@@ -33,12 +33,12 @@ export function KeysView({ who }: { who: Who }) {
   }
   const made = (key: NewKey) => {
     secret.set({ name: key.name, key: key.key });
-    setSaid(`The key ${key.name} was made`);
+    setSaid(`The key “${key.name}” was made`);
     setMaking(false);
     again();
   };
   const changed = async (change: Change) => {
-    setSaid(`The key ${change.key.name} was ${change.kind}`);
+    setSaid(`The key “${change.key.name}” was ${change.kind}`);
     const own = change.key.id === who.key;
     if (change.kind === "rotated") {
       secret.set({ name: change.key.name, key: change.key.key });
@@ -111,7 +111,7 @@ function Secret({ name, text }: { name: string; text: string }) {
   useEffect(() => place.current?.focus(), [text]);
   return (
     <section class="card secret" ref={place} tabIndex={-1} aria-labelledby="secret">
-      <h2 id="secret">Copy the key {name} now</h2>
+      <h2 id="secret">Copy the key “{name}” now</h2>
       <p>It is shown this once: the server keeps no copy from which it could be read again.</p>
       <div class="secret-line">
         <pre class="command" tabIndex={0} role="group" aria-label="Key">
