@@ -26,6 +26,7 @@ if COLLECTED:
 
     from hf_gateway.corpus import embed_dataset
     from hf_gateway.corpus.documents import read_documents
+    from hf_gateway.corpus.estimate import estimate_dataset
     from hf_gateway.corpus.plan import make_shards
 
 TEXTS = [
@@ -226,3 +227,30 @@ def test_other_rows_than_before_are_refused(tmp_path: Path) -> None:
     for wrong, words in (([1, 2], "a string or a mapping"), ([], "no rows"), (5, "an iterable")):
         with pytest.raises(InvalidRequest, match=words):
             embed_dataset(wrong, tmp_path / "new", targets=["hash:64"])  # type: ignore[arg-type]
+
+
+def test_a_dataset_of_the_hub_is_read_by_its_tables(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    rows = datasets.Dataset.from_dict({"id": list("abcd"), "text": ["one", "two", "three", "four"]})
+    for number, source in enumerate([rows.select([3, 1]), rows.to_iterable_dataset()]):
+        embed_dataset(source, tmp_path / f"out{number}", targets=["hash:64"])
+        assert ids_of(tmp_path / f"out{number}") == [["d", "b"], ["a", "b", "c", "d"]][number]
+
+
+def test_a_dry_run_counts_rows_that_python_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    rows = [{"id": row, "text": f"text {row}"} for row in range(30)]
+    for source in (rows, (row["text"] for row in rows), pa.Table.from_pylist(rows)):
+        found = estimate_dataset(source, shard_rows=20, shard_bytes=10**6, targets=["hash:64"])
+        assert (found.rows, found.parts, found.tokens_error) == (30, 2, 0.0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_parts_are_not_written_into_a_folder_with_the_name_of_a_url(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="a folder of this machine"):
+        embed_dataset(["a"], "s3://bucket/out", targets=["hash:64"])
+    assert not list(tmp_path.iterdir())

@@ -6,6 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.support.late import COLLECTED
+
+if COLLECTED:
+    from benchmarks import capacity
+
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "corpus.md"
 
 
@@ -30,3 +35,12 @@ def test_the_pages_commands_print_what_it_says(tmp_path: Path) -> None:
             for line in content.splitlines():
                 assert line in printed
     assert [kind for kind, _ in blocks] == ["bash", "text"] * 12
+
+
+def test_the_arithmetic_follows_the_measured_figures() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert capacity.written_table(page) == capacity.table(), "run python -m benchmarks.capacity"
+    _, tokens = capacity.measured()
+    assert f"Passages of {tokens} tokens with vectors of {capacity.DIMENSION} numbers" in page
+    assert f"{10**8 * capacity.DIMENSION * 4 / 1e9:.0f} GB as float32" in page
+    assert f"{10**9 * (capacity.DIMENSION * 4 + capacity.ROW_BYTES) / 1e12:.1f} TB" in page

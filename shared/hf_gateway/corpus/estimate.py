@@ -5,6 +5,7 @@ import io
 import math
 import random
 import statistics
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any
 
 from hf_gateway.corpus.costs import known_prices
 from hf_gateway.corpus.documents import Document, read_documents
-from hf_gateway.corpus.inputs import find_files
+from hf_gateway.corpus.inputs import find_files, write_given_rows
 from hf_gateway.corpus.job_settings import JobSettings
 from hf_gateway.corpus.parts import HASH_BYTES
 from hf_gateway.corpus.passages import cut, splitting_of
@@ -71,7 +72,7 @@ class _Sample:
 
 
 def estimate_dataset(
-    source: str | Path,
+    source: Any,
     *,
     text: str = "text",
     id: str = "id",  # noqa: A002 - what the column is called
@@ -90,7 +91,7 @@ def estimate_dataset(
     A model in this process embeds the sample, which gives its tokens and the time.
 
     Args:
-        source: a file, folder, glob or URL.
+        source: as of `embed_dataset`; rows that Python gives are copied into a temporary folder, so give what can be read again.
         text: the column of the texts, or a template.
         id: the column of the ids.
         keep: columns that are copied.
@@ -109,10 +110,15 @@ def estimate_dataset(
     """
     job = JobSettings(out="", text=text, id=id, keep=tuple(keep), chain=chain, config=config, settings=settings)
     job.check()
-    files = find_files(source)
-    plan = Plan("", files, make_shards(files, [*job.text_columns, *keep], id, shard_rows, shard_bytes))
-    samples = _samples(plan, job, sample_rows)
-    with contextlib.closing(gateway_of(job)) as gateway:
+    with contextlib.ExitStack() as held:
+        if isinstance(source, str | Path):
+            files = find_files(source)
+        else:
+            folder = held.enter_context(tempfile.TemporaryDirectory(prefix="hf-gateway-"))
+            files = write_given_rows(source, Path(folder), job.columns)
+        plan = Plan("", files, make_shards(files, [*job.text_columns, *keep], id, shard_rows, shard_bytes))
+        samples = _samples(plan, job, sample_rows)
+        gateway = held.enter_context(contextlib.closing(gateway_of(job)))
         return _Estimate(gateway, plan, samples, dtype, split).result(config)
 
 

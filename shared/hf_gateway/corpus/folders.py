@@ -14,7 +14,7 @@ from typing import Any
 
 from hf_gateway.corpus.parts import SUCCESS
 from hf_gateway.corpus.plan import PLAN, keep_names
-from hf_gateway.corpus.stores.base import StorePlace, parse_place
+from hf_gateway.corpus.stores.base import GRAMMAR, StorePlace, parse_place
 from hf_gateway.errors import ConfigError, visible
 
 NEXT = ".next"
@@ -64,6 +64,11 @@ def folders_of(out: str | Path, since: str | Path | None, job_folder: str | Path
     place = parse_place(str(out))
     if place is None and job_folder is not None:
         raise ConfigError("a job that writes into a folder has its plan and records there: name no other one")
+    if place is None and "://" in str(out):
+        raise ConfigError(
+            f"{visible(str(out))}: parts are written into a folder of this machine, or of a file system that is mounted; or name "
+            f"a store: {GRAMMAR}"
+        )
     folder = Path(out) if place is None else Path(job_folder or f"{place.collection}.job")
     earlier = None
     if since is not None:
