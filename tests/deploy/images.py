@@ -17,6 +17,8 @@ BASE = "localhost/hf-gateway-base:bookworm"
 EPOCH_S = "1767225600"
 BUILD = ROOT / "build" / "deploy"
 BUILD_S = 600.0
+NAMES: set[str] = set()
+"""The images of this run whose files are mounted."""
 PACKAGES = "python3,python3-venv,ca-certificates"
 
 
@@ -39,9 +41,10 @@ class Image:
 
     @functools.cached_property
     def root(self) -> Path:
-        """The folder with its files; mounted until the machine is restarted, or `podman image umount` is called."""
+        """The folder with its files; mounted until the end of the tests."""
         done = run("podman", "image", "mount", self.name)
         assert done.returncode == 0, done.stderr
+        NAMES.add(self.name)
         return Path(done.stdout.strip())
 
 

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -187,12 +188,13 @@ class Pod:
         return self.process.wait(300)
 
     def kill(self) -> None:
-        """End it at once."""
+        """End it at once, and forget what it wrote."""
         if self.process is not None and self.process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
             self.process.kill()
             self.process.wait(30)
+        shutil.rmtree(self.place, ignore_errors=True)
 
     def __repr__(self) -> str:
         """Show what is run."""
