@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups, also where only this folder is run
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the tests of this folder in one process, which starts few browsers."""
     for item in items:
