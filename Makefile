@@ -160,4 +160,4 @@ $(HUB1)/.ready: Makefile
 $(HUB1)/.ready: $(VENV)/.ready
 
 clean:
-	rm -rf $(VENV) $(QUICKSTART) $(INFINITY) $(OLAH) $(SCHEMATHESIS) $(DEPLOY) build dist
+	rm -rf $(VENV) $(QUICKSTART) $(INFINITY) $(OLAH) $(SCHEMATHESIS) $(DEPLOY) $(DOCS) build dist
