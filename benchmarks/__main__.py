@@ -24,6 +24,8 @@ BENCHMARKS = {
     "guard": "what the guard of vector spaces adds to a call",
     "observing": "what the ledger, metrics and traces add to a call",
     "server": "what a request over HTTP costs the server, next to a minimal forwarder and LiteLLM's proxy",
+    "corpus": "bulk embedding by each engine next to peers, what a kill leaves, and a resume",
+    "corpus-memory": "memory of bulk embedding's workers from 100,000 to 10,000,000 rows",
     "usage": "a report of a ledger with 1,000,000 rows",
     "browser": "texts/s and the time of a question in Chromium, next to the server and this process",
     "hash": "how well the hash target finds passages, next to BM25",
@@ -44,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     if chosen.list:
         for name, told in BENCHMARKS.items():
-            print(f"{name:<12}{told}")
+            print(f"{name:<15}{told}")
         return 0
     if unknown := [name for name in chosen.names if name not in BENCHMARKS]:
         parser.error(f"there is no benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS)}")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 OWN = "own"
-PEERS = ("fastembed", "frameworks", "litellm", "litellm-proxy")
+PEERS = ("corpus", "fastembed", "frameworks", "litellm", "litellm-proxy")
 """Each is installed from `benchmarks/requirements-<name>.txt` into `build/bench-<name>`."""
 INFINITY = "infinity"
 """The environment of the tests' server, which `make setup` makes."""

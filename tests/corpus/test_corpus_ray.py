@@ -13,7 +13,7 @@ import pytest
 from hf_gateway.cli import main
 from tests.corpus.kills import COMMAND, corpus, ids_of, play
 from tests.support.late import COLLECTED
-from tests.support.processes import Process, children, title
+from tests.support.processes import family, title
 from tests.support.ray_cluster import RayCluster, ray_cluster
 from tests.support.ways import until
 
@@ -62,16 +62,6 @@ class Job:
         return self.process.returncode, out, err
 
 
-def family(job: Job) -> list[Process]:
-    """Return the processes of a job and all that they have started."""
-    found, todo = [], [job.process.pid]
-    while todo:
-        pid = todo.pop()
-        found.append(Process.of(pid))
-        todo += children(pid)
-    return found
-
-
 def check(out: Path) -> None:
     assert ids_of(out) == [f"d{row}" for row in range(ROWS)]
     assert not list(out.glob(".part-*"))
@@ -114,7 +104,7 @@ def test_a_cluster_that_the_job_started_is_on_loopback_and_ends_with_its_driver(
     source, out = corpus(tmp_path, ROWS), tmp_path / "out"
     job = Job(source, out, {"RAY_ADDRESS": ""})
     job.wait_for_parts(1)
-    processes = family(job)
+    processes = family(job.process.pid)
     names = " ".join(title(process.pid) for process in processes)
     assert "raylet" in names
     assert "gcs_server" in names

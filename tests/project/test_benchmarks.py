@@ -20,7 +20,7 @@ if COLLECTED:
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = {
     "local", "cold-start", "overhead", "stream", "ingest", "concurrent", "cache", "growth", "imports", "guard", "observing",
-    "server", "usage", "browser", "hash", "hybrid",
+    "server", "usage", "corpus", "corpus-memory", "browser", "hash", "hybrid",
 }  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """Processes, as Linux lists them in /proc."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -52,3 +53,22 @@ def title(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
+
+
+def family(pid: int) -> list[Process]:
+    """Return a process and all that it has started, directly or not."""
+    found, todo = [], [pid]
+    while todo:
+        each = todo.pop()
+        found.append(Process.of(each))
+        todo += children(each)
+    return found
+
+
+def resident_bytes(pid: int) -> int:
+    """Return the memory of a process; 0 if it has ended."""
+    try:
+        pages = Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1]
+    except OSError:
+        return 0
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
