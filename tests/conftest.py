@@ -1,6 +1,7 @@
 """What holds for every test: no key, no home, no network but loopback, and nothing of the machine's own settings."""
 
 import os
+import signal
 import socket
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,10 @@ import pytest
 
 from tests.servers.openai import FakeOpenAI
 from tests.support.late import run_late_imports
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As a shell starts what it puts into the background: the programs that the tests interrupt would inherit it, and go on.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 RECORDINGS = Path(__file__).resolve().parents[2] / "shared" / "recordings"
 """Real traffic that other projects recorded; beside the repository, and not everywhere."""
