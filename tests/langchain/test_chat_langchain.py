@@ -113,7 +113,7 @@ class TestArguments:
 
     @pytest.mark.parametrize(
         ("wrong", "right"),
-        [("time_out", "timeout"), ("model_name", "model"), ("temprature", "temperature"), ("callback", "callbacks")],
+        [("time_out", "timeout"), ("modell", "model"), ("temprature", "temperature"), ("callback", "callbacks")],
     )
     def test_an_unknown_argument_is_an_error_that_names_the_nearest(self, wrong, right):
         # ChatHuggingFace ignores timeout, max_retries and api_key without a word.

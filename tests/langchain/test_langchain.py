@@ -152,7 +152,7 @@ class TestConstructor:
 
     @pytest.mark.parametrize(
         ("wrong", "right"),
-        [("time_out", "timeout"), ("model_name", "model"), ("normalise", "normalize"), ("apikey", "api_key")],
+        [("time_out", "timeout"), ("modell", "model"), ("normalise", "normalize"), ("apikey", "api_key")],
     )
     def test_an_unknown_argument_is_an_error_that_names_the_nearest(self, wrong, right):
         # langchain-huggingface ignores timeout, max_retries and api_key without a word.
