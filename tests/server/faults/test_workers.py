@@ -61,12 +61,14 @@ def test_sighup_reloads_every_worker_without_a_failed_request_and_keeps_the_proc
         before = children(process.pid)
         with Load([process.url], 4, kinds=[EMBEDDING]) as load:
             load.more(20)
-            Path("served.toml").write_text(HASH_CHAIN + ANOTHER)
-            process.signal(signal.SIGHUP)
-            wait_until(lambda: {models(process) for _ in range(20)} == {2}, "not every worker has the new chain")
+            # The mistake first, since each worker says that it read it: one that is late for a right file would read the next.
             Path("served.toml").write_text("[chains.docs")
             process.signal(signal.SIGHUP)
             wait_until(lambda: process.log.count("the old one stays in force") >= 2, "the mistake is not logged")
+            assert {models(process) for _ in range(20)} == {1}
+            Path("served.toml").write_text(HASH_CHAIN + ANOTHER)
+            process.signal(signal.SIGHUP)
+            wait_until(lambda: {models(process) for _ in range(20)} == {2}, "not every worker has the new chain")
             load.more(20)
         assert set(load.seen) == {"200"}
         assert {models(process) for _ in range(20)} == {2}
