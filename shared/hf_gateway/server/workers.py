@@ -57,8 +57,15 @@ class Worker(Process):
         self.config.app = application
         server = self._server = GatewayServer(self.config, application.state.gateway)
         server.catch_reload()
+        _hold_reloads(False)
         spare_collector()
         server.run(sockets)
+
+
+def _hold_reloads(held: bool) -> None:
+    """Let SIGHUP wait, also in processes started meanwhile: it would end one that has yet to say what to do at it."""
+    if hasattr(signal, "SIGHUP"):
+        signal.pthread_sigmask(signal.SIG_BLOCK if held else signal.SIG_UNBLOCK, [signal.SIGHUP])
 
 
 def _end_with_parent() -> None:
@@ -118,7 +125,11 @@ class WorkerSupervisor(Multiprocess):
 
     def _started(self) -> Process:
         process = Worker(self.config, self.sockets)
-        process.start()
+        _hold_reloads(True)
+        try:
+            process.start()
+        finally:
+            _hold_reloads(False)
         return process
 
     def _pass_on(self, number: int, _: FrameType | None) -> None:

@@ -75,6 +75,20 @@ def test_sighup_reloads_every_worker_without_a_failed_request_and_keeps_the_proc
         assert children(process.pid) == before
 
 
+def test_a_reload_does_not_end_a_worker_that_still_starts() -> None:
+    with ServerProcess(HASH_CHAIN, "--workers", "2") as process:
+        assert models(process) == 1
+        first, second = children(process.pid)
+        os.kill(second, signal.SIGKILL)
+        wait_until(lambda: len(set(children(process.pid)) - {first, second}) == 1, "the worker is not replaced")
+        (third,) = set(children(process.pid)) - {first, second}
+        os.kill(third, signal.SIGHUP)
+        Path("served.toml").write_text(HASH_CHAIN + ANOTHER)
+        process.signal(signal.SIGHUP)
+        wait_until(lambda: {models(process) for _ in range(20)} == {2}, "not every worker has the new chain")
+        assert third in children(process.pid)
+
+
 def test_sigterm_ends_all_workers_and_no_connection_waits_for_nobody(primary: FakeOpenAI) -> None:
     stall = stall_stream(2)
     primary.always(stall)
