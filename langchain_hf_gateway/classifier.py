@@ -82,7 +82,7 @@ class HFGatewayClassifier(ClassifyMixin, ClassifySettings, RunnableSerializable[
         multi_label: whether each of `labels` is scored by itself; otherwise their scores add up to 1.
         hypothesis_template: the sentence that such a model judges, with {} for the label.
         top_k: how many labels are returned for each input; None for all.
-        scale: the scale of the scores of the model's own labels: `"probability"`, or `"logit"` for what probabilities are made of.
+        scale: the scale of the scores of the model's own labels: `"probability"`, or `"logit"`, from which it is made.
         truncate: truncate a text that is longer than the model accepts, instead of raising `ContextOverflow`.
 
     Errors are hf-gateway's own, and at the same time the matching subclass of `langchain_core.exceptions.ModelError`.

@@ -49,7 +49,7 @@ class HFGatewaySelector(ClassifyMixin, ClassifySettings, BaseSelector):  # type:
         multi_label: refused; see `select_multi`.
         hypothesis_template: the sentence that the model judges for each choice, with {} for its description or name.
         top_k: refused; see `max_outputs`.
-        scale: the scale of the scores of the model's own labels: `"probability"`, or `"logit"` for what probabilities are made of.
+        scale: the scale of the scores of the model's own labels: `"probability"`, or `"logit"`, from which it is made.
         truncate: truncate a question that is longer than the model accepts, instead of raising `ContextOverflow`.
         select_multi: select every choice with a score of at least `threshold`, and at least the best one.
         threshold: the lowest score of a choice that is selected besides the best one.
