@@ -10,6 +10,7 @@ from hf_gateway import errors
 from hf_gateway.cli import COMMANDS, main
 from hf_gateway.cli.explain import explanations, find_error
 from tests.config_pages import ROOT
+from tests.deploy.chart_files import SCHEMA, schema_text
 from tests.reference_pages import COMPLETIONS, FILES, PAGES
 
 MADE = "run python -m tests.reference_pages"
@@ -23,6 +24,11 @@ def test_a_page_is_made_from_what_it_is_about(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_a_file_is_made_from_what_it_is_about(path: Path) -> None:
     assert path.read_text("utf-8") == FILES[path](), MADE
+
+
+def test_the_charts_schema_has_the_settings_of_today() -> None:
+    # The other checks of the chart are run by `make deploy`, which those who change a setting need not have at hand.
+    assert SCHEMA.read_text("utf-8") == schema_text(), "run python -m tests.deploy.chart_files"
 
 
 def test_every_public_error_is_explained() -> None:
