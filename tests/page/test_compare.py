@@ -129,7 +129,10 @@ def test_answers_stand_side_by_side_with_speed_cost_and_error(
     compare(views, PROMPT)
     local, priced, dead = whole(views, LOCAL), whole(views, CLOUDS[0]), whole(views, CLOUDS[2])
     assert re.search(r"First token\s+\d", local)
-    assert re.search(r"Speed\s+[\d.,]+ tokens/s", local)
+    for shown in (local, priced):  # twenty tokens in a millisecond say nothing of how fast a model is
+        speed = re.search(r"Speed\s+(?:came at once|([\d.,]+) tokens/s)", shown)
+        assert speed
+        assert float((speed[1] or "0").replace(",", "")) < 1000
     assert re.search(r"Cost\s+no cost\s+cheapest", local)
     assert re.search(r"Cost\s+\$0\.\d+", priced)
     assert column(views, CLOUDS[0]).locator(".markdown strong").inner_text() == "ten"

@@ -8,7 +8,7 @@ import { download } from "../parts/download";
 import { useStore } from "../store";
 import { type Choice, chosenOf } from "./choices";
 import { answersCsv, answersJson } from "./export";
-import { again, begin, bestOf, type Column, halt, LEAST_CHOICES, match, MOST_CHOICES, promptOf, speedOf } from "./match";
+import { again, begin, bestOf, cameAtOnce, type Column, halt, LEAST_CHOICES, match, MOST_CHOICES, promptOf, speedOf } from "./match";
 import { Picker } from "./picker";
 
 /** One prompt, several answers. */
@@ -86,7 +86,7 @@ interface Row {
 
 const ROWS: Row[] = [
   { title: "First token", shown: (facts) => (facts.firstSeconds === null ? null : seconds(facts.firstSeconds)), best: ["first", (facts) => facts.firstSeconds, false] },
-  { title: "Speed", shown: (facts) => perSecond(speedOf(facts)), best: ["fastest", speedOf, true] },
+  { title: "Speed", shown: (facts) => perSecond(speedOf(facts)) ?? (cameAtOnce(facts) ? "came at once" : null), best: ["fastest", speedOf, true] },
   { title: "Tokens", shown: (facts) => (facts.inputTokens === null || facts.outputTokens === null ? null : `${count(facts.inputTokens)} → ${count(facts.outputTokens)}`) },
   { title: "Cost", shown: (facts) => (facts.costUsd === null ? null : usd(facts.costUsd)), best: ["cheapest", (facts) => facts.costUsd, false] },
   { title: "In all", shown: (facts) => seconds(facts.seconds) },

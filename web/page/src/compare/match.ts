@@ -96,11 +96,18 @@ function rest(): string {
   return waiting === 0 ? "; all are done" : `; ${waiting} still answering`;
 }
 
-/** Return the tokens a second from the first token on; null where they were not counted or there was one alone. */
+/** Seconds below which the time between the first token and the last is the network's and the browser's, not the model's. */
+const MEASURABLE_S = 0.05;
+
+/** Return the tokens a second from the first token on; null where they were not counted, came at once, or there was one alone. */
 export function speedOf(facts: Facts | undefined): number | null {
   if (facts === undefined || facts.outputTokens === null || facts.outputTokens < 2 || facts.firstSeconds === null) return null;
-  const spent = facts.seconds - facts.firstSeconds;
-  return spent > 0 ? (facts.outputTokens - 1) / spent : null;
+  return cameAtOnce(facts) ? null : (facts.outputTokens - 1) / (facts.seconds - facts.firstSeconds);
+}
+
+/** Return whether the answer came in too short a time to tell how fast it was made. */
+export function cameAtOnce(facts: Facts): boolean {
+  return facts.firstSeconds !== null && facts.seconds - facts.firstSeconds < MEASURABLE_S;
 }
 
 /** Return the ids of the columns that are best at something; none where they do not differ. */
