@@ -1,6 +1,6 @@
 """Writes what is made in the chart: the schema of hf-gateway.toml in values.schema.json, and the README's table of values.
 
-`python -m tests.deploy.chart_files` writes them; test_chart_files.py compares them.
+`python -m tests.deploy.chart_files` writes them; test_values.py compares them.
 """
 
 import json
