@@ -211,13 +211,15 @@ def test_a_missing_package_is_named_with_its_extra(
         embed_dataset(["a"], out, **HASH)
 
 
+@pytest.mark.parametrize(
+    "url", ["postgresql://me:s3cret@127.0.0.1:1/none", "postgresql://me@127.0.0.1:1/none?password=s3cret"]
+)
 def test_a_server_that_does_not_answer_ends_the_job_without_the_password(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], url: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("texts.txt").write_text("one\n")
-    out = "postgresql://me:s3cret@127.0.0.1:1/none#docs"
-    assert main(["embed-corpus", "texts.txt", out, "--targets", "hash:64"]) != 0
+    assert main(["embed-corpus", "texts.txt", f"{url}#docs", "--targets", "hash:64"]) != 0
     told = capsys.readouterr()
     assert "127.0.0.1:1/none#docs" in told.err
     assert "s3cret" not in told.out + told.err + Path("docs.job/plan.json").read_text()

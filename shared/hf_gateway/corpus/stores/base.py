@@ -8,9 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from hf_gateway.errors import ConfigError, GatewayError, SpaceMismatch, visible
+from hf_gateway.ledger.place import shown_url as shown_database
+from hf_gateway.storage.files import interprocess_lock
+from hf_gateway.values.redaction import shown_url
 from hf_gateway.values.vector_space import VectorSpace
 
 SPACE = "hf_gateway.space"
@@ -41,9 +44,11 @@ class StorePlace:
 
     @property
     def public_name(self) -> str:
-        """Return its name for messages and for the plan, without a password."""
-        password = urlsplit(self.where).password if self.is_remote else None
-        return self.url if password is None else self.url.replace(f":{password}@", "@", 1)
+        """Return its name for messages and for the plan, without a password, which may stand in a query, too."""
+        if not self.is_remote:
+            return self.url
+        where = shown_database(self.where) if self.kind == "postgresql" else shown_url(self.where)
+        return StorePlace(self.kind, where, self.collection).url
 
     @property
     def is_remote(self) -> bool:
@@ -119,6 +124,17 @@ def parse_place(out: str) -> StorePlace | None:
     return StorePlace(kind, where, collection)
 
 
+def hold_folder(folder: str, resources: contextlib.ExitStack) -> None:
+    """Make a store's folder, and wait until no other process has it open.
+
+    Args:
+        folder: of a store that one process at a time may open.
+        resources: give it up.
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    resources.enter_context(interprocess_lock(Path(folder) / ".hf-gateway.lock"))
+
+
 @contextlib.contextmanager
 def open_store(place: StorePlace, columns: StoreColumns) -> Iterator[Store]:
     """Yield a store while the block runs.
@@ -146,8 +162,9 @@ def open_store(place: StorePlace, columns: StoreColumns) -> Iterator[Store]:
         raise
     except Exception as error:
         message = f"{visible(place.public_name)}: {type(error).__name__}: {error}"
-        if place.is_remote and (password := urlsplit(place.where).password):
-            message = message.replace(password, "…")
+        url = urlsplit(place.where)
+        for secret in [url.password, *parse_qs(url.query).get("password", [])] if place.is_remote else []:
+            message = message.replace(secret, "…") if secret else message
         raise GatewayError(message) from error
 
 
@@ -176,7 +193,7 @@ def prepare_collection(store: Store, place: StorePlace, rows: Any, space: Vector
     if is_new and (count := store.count()):
         raise ConfigError(
             f"{name} has {count:,} rows already, which this job did not write: name the folder of the job that wrote them "
-            "(--job), bring them up to date with --since, or write into a new collection"
+            "(--job-folder), bring them up to date with --since, or write into a new collection"
         )
 
 

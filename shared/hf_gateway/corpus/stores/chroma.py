@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,10 +11,9 @@ import chromadb
 from chromadb.config import Settings
 from chromadb.errors import NotFoundError
 
-from hf_gateway.corpus.stores.base import SPACE, StoreColumns, StorePlace
+from hf_gateway.corpus.stores.base import SPACE, StoreColumns, StorePlace, hold_folder
 from hf_gateway.errors import ConfigError
 from hf_gateway.retrieval.files import numpy
-from hf_gateway.storage.files import interprocess_lock
 from hf_gateway.values.vector_space import VectorSpace
 
 
@@ -39,8 +37,7 @@ def open_collection(place: StorePlace, columns: StoreColumns) -> "ChromaCollecti
                 settings=settings,
             )
         else:
-            Path(place.where).mkdir(parents=True, exist_ok=True)
-            resources.enter_context(interprocess_lock(Path(place.where) / ".hf-gateway.lock"))
+            hold_folder(place.where, resources)
             client = chromadb.PersistentClient(place.where, settings)
         resources.callback(client.close)  # type: ignore[attr-defined]
         return ChromaCollection(client, place.collection, columns, resources.pop_all())

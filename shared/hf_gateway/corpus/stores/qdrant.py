@@ -4,13 +4,11 @@ import contextlib
 import os
 import uuid
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from qdrant_client import QdrantClient, models
 
-from hf_gateway.corpus.stores.base import SPACE, StoreColumns, StorePlace, json_value
-from hf_gateway.storage.files import interprocess_lock
+from hf_gateway.corpus.stores.base import SPACE, StoreColumns, StorePlace, hold_folder, json_value
 from hf_gateway.values.vector_space import VectorSpace
 
 NAMESPACE = uuid.UUID("5b0f4c1c-9f7a-5d0e-8a3b-0d5d4d0f2a61")
@@ -36,8 +34,7 @@ def open_collection(place: StorePlace, columns: StoreColumns) -> "QdrantCollecti
         if place.is_remote:
             client = QdrantClient(url=place.where, api_key=os.environ.get("QDRANT_API_KEY"), timeout=TIMEOUT_S)
         else:
-            Path(place.where).mkdir(parents=True, exist_ok=True)
-            resources.enter_context(interprocess_lock(Path(place.where) / ".hf-gateway.lock"))
+            hold_folder(place.where, resources)
             client = QdrantClient(path=place.where)
         resources.callback(client.close)
         return QdrantCollection(client, place.collection, columns, resources.pop_all())
