@@ -97,7 +97,8 @@ class RayEngine:
         self._connected = False
         self._cluster: OwnCluster | None = None
         cpus, cpus_each = usable(), 1
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.close)
             self._set_environment()
             self._ray = _ray()
             if not self._ray.is_initialized():
@@ -107,9 +108,7 @@ class RayEngine:
                     self._cluster = OwnCluster(max(cpus, job.workers))
                     address = self._cluster.address
                 self._connect(address, job.gpus)
-        except BaseException:
-            self.close()
-            raise
+            undo.pop_all()
         self._actor = self._ray.remote(ShardActor).options(
             num_cpus=cpus_each, num_gpus=job.gpus, max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD"
         )

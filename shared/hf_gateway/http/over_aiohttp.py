@@ -124,7 +124,7 @@ class AiohttpPool:
                     decoder = exchange.decoder(response.status, headers)
                     return Opened(response.status, headers, _Body(response, exchange, decoder, self._places))
                 response.close()
-        except BaseException:
+        except BaseException:  # a cancellation, too; no exit stack: every request passes here
             if response is not None:
                 response.close()
             self._places.release()
