@@ -6,7 +6,14 @@ from collections.abc import Iterator
 import pytest
 
 from tests.deploy.images import NAMES
-from tests.deploy.tools import run
+from tests.deploy.tools import HELMS, run, unpack
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _helms() -> None:
+    """Unpack the helms before any test renders in several threads."""
+    for major in HELMS:
+        unpack(major)
 
 
 @pytest.fixture(scope="session", autouse=True)

