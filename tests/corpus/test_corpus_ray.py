@@ -108,6 +108,8 @@ def test_a_cluster_that_the_job_started_is_on_loopback_and_ends_with_its_driver(
     names = " ".join(title(process.pid) for process in processes)
     assert "raylet" in names
     assert "gcs_server" in names
+    until(lambda: actors(job))
+    assert {os.getpriority(os.PRIO_PROCESS, pid) for pid in actors(job)} == {os.getpriority(os.PRIO_PROCESS, 0)}
     assert not [address for process in processes for address in listening(process.pid) if address != "127.0.0.1"]
     if number == signal.SIGKILL:
         os.kill(job.process.pid, number)
@@ -121,6 +123,11 @@ def test_a_cluster_that_the_job_started_is_on_loopback_and_ends_with_its_driver(
     report = embed_dataset(source, out, targets=["hash:64"], shard_rows=SHARD_ROWS)
     assert report.resumed >= 1
     check(out)
+
+
+def actors(job: Job) -> list[int]:
+    """Return the processes of a job's own cluster that embed."""
+    return [each.pid for each in family(job.process.pid) if title(each.pid).startswith("ray::ShardActor")]
 
 
 def listening(pid: int) -> set[str]:
