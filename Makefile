@@ -24,9 +24,12 @@ quickstart: $(QUICKSTART)/.ready
 
 test: setup lint types unit hub1 packaging
 
-# The floors on which all others stand, without what takes seconds; bytecode is kept, since rewriting all assertions takes some, too.
+# Bytecode is kept whatever the environment says: a run starts hundreds of processes, and each would compile the package again;
+# rewriting the tests' assertions takes half a minute of each process that collects them.
+fast unit hub1 packaging: export PYTHONDONTWRITEBYTECODE :=
+
+# The floors on which all others stand, without what takes seconds.
 FAST = chain keys runtime settings values wire
-fast: export PYTHONDONTWRITEBYTECODE :=
 fast: lint
 	$(VENV)/bin/python -m pytest -q -n 2 --dist loadgroup --max-worker-restart 0 -m "not slow" $(FAST:%=tests/%) tests/project/test_floors.py
 
@@ -53,7 +56,7 @@ hub1: $(VENV)/.ready $(HUB1)/.ready
 	  tests/langchain/test_langchain.py tests/cli/test_cli_login.py tests/cli/test_cli_doctor_hub.py tests/backends/test_hf_images.py tests/server/test_inference_client.py tests/server/test_older_clients.py
 
 packaging: $(VENV)/.ready
-	$(VENV)/bin/python -m pytest -m packaging
+	$(VENV)/bin/python -m pytest -m packaging tests/project
 
 # The chart and the image without a cluster; CI runs it after `make test`.
 deploy: $(DEPLOY)/.ready build/npm/tests/deploy/npm/.ready

@@ -52,6 +52,20 @@ def test_a_bare_import_of_a_door_imports_not_even_its_framework(door: str) -> No
     assert packages_after(f"import {door}") == {door}
 
 
+@pytest.mark.parametrize("words", [["--version"], ["completion", "bash"], ["config", "schema"]], ids=" ".join)
+def test_a_command_imports_no_other_command(words: list[str]) -> None:
+    script = f"""
+import sys
+from hf_gateway.cli import COMMANDS, main
+try:
+    main({words})
+finally:
+    print([name for name in COMMANDS if f"hf_gateway.cli.{{name.replace('-', '_')}}" in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == str(words[:1] if len(words) > 1 else [])
+
+
 @pytest.mark.parametrize("targets", ["['hash']", "['tei:http://127.0.0.1:9']", "['openai:http://127.0.0.1:9']"])
 def test_building_a_chain_without_a_named_model_pulls_nothing_heavy(targets: str) -> None:
     added = packages_after(f"from hf_gateway import Gateway; Gateway(targets={targets})")

@@ -4,7 +4,7 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -44,7 +44,8 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code."""
     words = sys.argv[1:] if argv is None else list(argv)
-    parser = _parser(keys_expected="login" in words)
+    parser = _parser(words)
+    parser.keys_expected = "login" in words
     arguments = parser.parse_args(words)
     if arguments.command is None:
         parser.print_help()
@@ -104,16 +105,21 @@ class _Parser(argparse.ArgumentParser):
         super().error(re.sub(r"(hfg?_)[\w-]{8,}", r"\1***", message))
 
 
-def _parser(*, keys_expected: bool = False) -> argparse.ArgumentParser:
+def _parser(words: Collection[str] = COMMANDS) -> _Parser:
+    """Make the parser of the commands that these words may name.
+
+    The others are listed, and without arguments: importing the modules of all takes most of the time of a start.
+    """
     parser = _Parser(prog="hf-gateway", description="Any Hugging Face model, from wherever it can be had.")
-    parser.keys_expected = keys_expected
     parser.add_argument("--version", action="version", version=f"hf-gateway {__version__}")
     _add_env_file(parser, default=None)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, summary in COMMANDS.items():
-        module = _module(name)
         command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
         command.keys_expected = name == "login"
+        if name not in words:
+            continue
+        module = _module(name)
         _add_env_file(command, default=argparse.SUPPRESS)
         if not getattr(module, "TAKES_A_CHAIN", True):
             module.add_arguments(command)
