@@ -139,7 +139,7 @@ def test_the_environment_over_the_file_is_checked(
         "HF_GATEWAY_EMBED_TARGETS": ("tei:tei", "needs a whole URL"),
         "HF_GATEWAY_LEDGER": (f"mysql://u:{KEY}@h/d", "names 'mysql'"),
         "HUGGINGFACE_BASE_URL": (f"ftp://u:{KEY}@h", "is not an http or https URL"),
-        "HF_GATEWAY_HTTP": ("curl", "'httptools', 'aiohttp', 'httpx'"),
+        "HF_GATEWAY_HTTP": ("curl", "'aiohttp' or 'httpx'"),
     }
     for name, (value, _) in wrong.items():
         monkeypatch.setenv(name, value)

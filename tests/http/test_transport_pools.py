@@ -95,10 +95,10 @@ async def _asend(way: Way, url: str, timeout: float = 10.0, connect_timeout: flo
 # Many at once.
 
 
-@pytest.mark.parametrize("way", ["async over httptools", "async over aiohttp"], indirect=True)
+@pytest.mark.parametrize("way", ["async over aiohttp"], indirect=True)
 def test_512_requests_are_under_way_at_once(way: Way) -> None:
     async def all_at_once() -> int:
-        everybody, left = asyncio.Barrier(512), asyncio.Barrier(513)
+        everybody = asyncio.Barrier(512)
 
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.readuntil(b"{}")
@@ -107,13 +107,11 @@ def test_512_requests_are_under_way_at_once(way: Way) -> None:
             with contextlib.suppress(OSError):
                 await reader.read()
             writer.close()
-            await left.wait()
 
         listening = await asyncio.start_server(answer, "127.0.0.1", 0, backlog=1024)
         url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
         answers = await asyncio.gather(*(_asend(way, url, 60.0, 60.0) for _ in range(512)))
         await way.transport.aclose()
-        await left.wait()
         listening.close()
         return sum(answer.status == 200 for answer in answers)
 
@@ -124,7 +122,7 @@ def test_512_requests_are_under_way_at_once(way: Way) -> None:
 def test_waiting_for_a_place_is_not_taken_for_connecting(
     way: Way, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("over_httptools", "over_aiohttp", "over_httpx"):
+    for module in ("over_aiohttp", "over_httpx"):
         monkeypatch.setattr(f"hf_gateway.http.{module}.MAX_CONNECTIONS", 2)
     held = hang()
     server.always(held)
@@ -209,7 +207,7 @@ def test_a_request_that_nobody_reads_is_given_up_with_what_is_left_of_it(way: Wa
 
 @pytest.mark.parametrize("way", ASYNC, indirect=True)
 def test_a_call_that_was_cancelled_leaves_its_place(way: Way, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("over_httptools", "over_aiohttp", "over_httpx"):
+    for module in ("over_aiohttp", "over_httpx"):
         monkeypatch.setattr(f"hf_gateway.http.{module}.MAX_CONNECTIONS", 1)
     server.fail(hang())
 
@@ -318,7 +316,7 @@ def test_a_forked_child_has_connections_of_its_own(way: Way, server: Server) -> 
     assert (server.count(), server.connections) == (3, 2)
 
 
-@pytest.mark.parametrize("library", ["httptools", "aiohttp", "httpx"])
+@pytest.mark.parametrize("library", ["aiohttp", "httpx"])
 @pytest.mark.parametrize(
     "ending",
     [
@@ -352,21 +350,9 @@ def test_a_program_that_closes_nothing_ends_in_silence(primary: FakeOpenAI, libr
 # Who carries the calls.
 
 
-@pytest.mark.parametrize(
-    ("missing", "carries"),
-    [((), "httptools"), (("httptools",), "aiohttp"), (("httptools", "aiohttp"), "httpx")],
-    ids=["nothing missing", "no httptools", "neither"],
-)
-def test_the_fastest_library_that_is_installed_carries_async_calls(
-    primary: FakeOpenAI, monkeypatch: pytest.MonkeyPatch, missing: tuple[str, ...], carries: str
-) -> None:
-    for name in missing:
-        monkeypatch.setitem(sys.modules, name, None)
-        monkeypatch.delitem(sys.modules, f"hf_gateway.http.over_{name}", raising=False)
-    transport = HttpTransport()
-    result = asyncio.run(Gateway("m", [f"openai:{primary.url}"], transport=transport).aembed(["one"]))
-    assert len(result.vectors) == 1
-    assert [library for _, library, _ in transport._async] == [carries]
+def test_aiohttp_carries_async_calls_where_it_is_installed(primary: FakeOpenAI) -> None:
+    asyncio.run(Gateway("m", [f"openai:{primary.url}"]).aembed(["one"]))
+    assert "connection" not in primary.requests[0].headers  # which httpx sends, and HTTP/1.1 can do without
 
 
 def test_the_environment_has_async_calls_go_over_httpx(primary: FakeOpenAI, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -375,20 +361,27 @@ def test_the_environment_has_async_calls_go_over_httpx(primary: FakeOpenAI, monk
     assert primary.requests[0].headers["connection"] == "keep-alive"
 
 
-@pytest.mark.parametrize(("library", "extra"), [("httptools", "server"), ("aiohttp", "fast")])
-def test_a_library_that_is_insisted_on_and_missing_is_named_with_its_extra(
-    primary: FakeOpenAI, monkeypatch: pytest.MonkeyPatch, library: str, extra: str
+def test_without_aiohttp_httpx_does_the_same(primary: FakeOpenAI, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "aiohttp", None)
+    monkeypatch.delitem(sys.modules, "hf_gateway.http.over_aiohttp", raising=False)
+    result = asyncio.run(Gateway("m", [f"openai:{primary.url}"]).aembed(["one"]))
+    assert len(result.vectors) == 1
+    assert primary.requests[0].headers["connection"] == "keep-alive"
+
+
+def test_aiohttp_that_is_insisted_on_and_missing_is_named_with_its_extra(
+    primary: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, library, None)
-    monkeypatch.delitem(sys.modules, f"hf_gateway.http.over_{library}", raising=False)
-    monkeypatch.setenv("HF_GATEWAY_HTTP", library)
-    with pytest.raises(errors.ConfigError, match=rf"hf-gateway\[{extra}\]"):
+    monkeypatch.setitem(sys.modules, "aiohttp", None)
+    monkeypatch.delitem(sys.modules, "hf_gateway.http.over_aiohttp", raising=False)
+    monkeypatch.setenv("HF_GATEWAY_HTTP", "aiohttp")
+    with pytest.raises(errors.ConfigError, match=r"hf-gateway\[fast\]"):
         asyncio.run(Gateway("m", [f"openai:{primary.url}"]).aembed(["one"]))
 
 
 def test_a_library_that_nobody_knows_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_GATEWAY_HTTP", "requests")
-    with pytest.raises(errors.ConfigError, match="'httptools', 'aiohttp', 'httpx'"):
+    with pytest.raises(errors.ConfigError, match="'aiohttp' or 'httpx'"):
         Gateway("m", ["openai:http://127.0.0.1:9"])
 
 
@@ -401,7 +394,7 @@ def test_the_first_async_call_reads_no_file_on_the_event_loop(primary: FakeOpenA
         class Seen:
             names = []
             def find_spec(self, name, *_):
-                ours = name.partition(".")[0] in ("httptools", "yarl", "aiohappyeyeballs", "certifi", "orjson")
+                ours = name.partition(".")[0] in ("aiohttp", "yarl", "httpx", "httpcore", "certifi", "orjson")
                 if ours and threading.current_thread() is threading.main_thread():
                     self.names.append(name)
 
@@ -412,8 +405,7 @@ def test_the_first_async_call_reads_no_file_on_the_event_loop(primary: FakeOpenA
                 await gateway.aembed(["one"])
                 await gateway.aclose()
         asyncio.run(ask())
-        assert "httptools" in sys.modules
-        assert "aiohttp" not in sys.modules
+        assert "aiohttp" in sys.modules
         assert Seen.names == [], Seen.names
         """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60)
@@ -447,7 +439,7 @@ def test_a_proxy_is_not_called_for_hosts_that_are_exempt(
     assert way.send(server.url).status == 200
     assert (server.count(), proxy.count()) == (1, 0)
     # And by the quick way, which the header tells that only httpx's client sends and the async one of aiohttp does not.
-    assert ("connection" in server.requests[0].headers) is (way.name in ("blocking", "async over httpx"))
+    assert ("connection" in server.requests[0].headers) is (way.name != "async over aiohttp")
 
 
 def test_a_proxy_that_is_for_another_scheme_is_not_called(
@@ -468,34 +460,6 @@ def test_a_proxy_for_everything_is_called_for_everything(
     monkeypatch.setenv("all_proxy", proxy.url)
     assert way.send(server.url).status == 200
     assert (server.count(), proxy.count()) == (0, 1)
-
-
-@pytest.mark.parametrize(
-    "more",
-    [
-        b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nspoilt",
-        b"HTTP/1.1 200 OK\r\ncontent-le",
-        b"H",
-        b"\0",
-        b"HTTP/1.1 102 Processing\r\n\r\n",
-    ],
-    ids=["whole", "a beginning", "a letter", "no HTTP", "interim"],
-)
-@pytest.mark.parametrize("library", ["httptools"])
-def test_an_answer_more_than_was_asked_for_is_not_that_of_the_next_request(
-    monkeypatch: pytest.MonkeyPatch, library: str, more: bytes
-) -> None:
-    class Talkative:
-        """Answers, and says more at once."""
-
-        def play(self, exchange: Any) -> None:
-            exchange.send(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nright" + more)
-
-    with Server() as server, Way(f"async over {library}", monkeypatch) as way:
-        server.always(Talkative())
-        for _ in range(3):
-            assert way.send(server.url).body == b"right"
-        assert server.connections == 3
 
 
 def test_what_a_closed_pool_says_to_who_is_on_the_way_is_an_error_of_ours(server: Server) -> None:

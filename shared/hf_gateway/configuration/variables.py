@@ -24,9 +24,7 @@ _GENERAL = (
     Variable(
         "HF_GATEWAY_HOME", "The folder of what is found out and kept; by default the user's cache and data folders."
     ),
-    Variable(
-        "HF_GATEWAY_HTTP", "`httptools`, `aiohttp` or `httpx` for async calls; by default the first that is installed."
-    ),
+    Variable("HF_GATEWAY_HTTP", "`httpx` or `aiohttp` for async calls; by default aiohttp if it is installed."),
     Variable("HF_GATEWAY_CHECK_SPACE", "0: believe what targets declare of their vectors (the setting `check_space`)."),
     Variable("HF_GATEWAY_CONVERTED", "The folder of converted models."),
     Variable("HF_GATEWAY_LEDGER", "1, or the database's URL: keep a ledger of calls."),

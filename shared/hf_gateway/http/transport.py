@@ -1,8 +1,7 @@
 """The HTTP transport: keeps connections, limits times, sends keys and texts to the named origin only.
 
-Blocking calls use httpcore's connections; async ones httptools if it and aiohttp are installed, aiohttp if it alone is, and httpx
-otherwise or through a proxy. The rules are the same for all (`http/exchange.py`). `HF_GATEWAY_HTTP` set to one of `LIBRARIES`
-chooses the library of async calls.
+Blocking calls use httpcore's connections; async ones aiohttp if it is installed, and httpx otherwise or through a proxy. The
+rules are the same for all (`http/exchange.py`). `HF_GATEWAY_HTTP` set to `httpx` or `aiohttp` chooses the library of async calls.
 """
 
 import asyncio
@@ -25,10 +24,8 @@ from hf_gateway.values.http import HttpResponse
 if TYPE_CHECKING:
     from hf_gateway.http.over_httpcore import BlockingPool
 
-LIBRARIES = ("httptools", "aiohttp", "httpx")
-"""Values of HF_GATEWAY_HTTP, the fastest first."""
-Maker = Callable[[ssl.SSLContext, Proxy | None], AsyncPool]
-"""Makes the connections of an event loop, through a proxy or none."""
+LIBRARIES = ("aiohttp", "httpx")
+"""Values of HF_GATEWAY_HTTP."""
 
 
 class HttpTransport:
@@ -41,12 +38,11 @@ class HttpTransport:
         """Make no pool yet. Raises ConfigError if HF_GATEWAY_HTTP names an unknown library."""
         self._wanted = os.environ.get("HF_GATEWAY_HTTP", "").strip().lower()
         if self._wanted not in ("", *LIBRARIES):
-            raise ConfigError(f"HF_GATEWAY_HTTP is one of {', '.join(map(repr, LIBRARIES))}, not {self._wanted!r}")
+            raise ConfigError(f"HF_GATEWAY_HTTP is {' or '.join(map(repr, LIBRARIES))}, not {self._wanted!r}")
         self._lock = threading.Lock()
         self._blocking: dict[Proxy | None, BlockingPool] = {}
         self._proxies: Proxies  # read before the first call
-        self._makers: dict[str, Maker] = {}
-        self._direct: str  # the library of calls that go through no proxy
+        self._makers: dict[str, Callable[[ssl.SSLContext, Proxy | None], AsyncPool]] = {}
         self._async: dict[tuple[asyncio.AbstractEventLoop, str, Proxy | None], _KeptConnections] = {}
         _transports.add(self)
 
@@ -178,7 +174,7 @@ class HttpTransport:
         if not self._makers:
             await asyncio.to_thread(self._find_libraries)
         proxy = self._proxies.proxy_for(url)
-        library = self._direct if proxy is None else "httpx"
+        library = "aiohttp" if "aiohttp" in self._makers and proxy is None else "httpx"
         loop = asyncio.get_running_loop()
         kept = self._async.get((loop, library, proxy))
         if kept is None or kept.pool.closed:
@@ -194,39 +190,22 @@ class HttpTransport:
 
     def _find_libraries(self) -> None:
         """Import the library for async calls, and read the certificates and the proxies."""
+        makers: dict[str, Callable[[ssl.SSLContext, Proxy | None], AsyncPool]] = {}
         proxies = Proxies.of_environment()
-        makers: dict[str, Maker] = {}
-        for library in (self._wanted,) if self._wanted else LIBRARIES:
+        if self._wanted != "httpx":
             try:
-                makers[library] = _maker(library)
+                from hf_gateway.http.over_aiohttp import AiohttpPool
+
+                makers["aiohttp"] = AiohttpPool
             except ImportError as error:
                 if self._wanted:
-                    extra = "server" if library == "httptools" else "fast"
-                    raise ConfigError(
-                        f"HF_GATEWAY_HTTP={library}: {error}; pip install 'hf-gateway[{extra}]'"
-                    ) from None
-                continue
-            break
-        self._direct = next(iter(makers))
-        if proxies.proxies and "httpx" not in makers:
-            makers["httpx"] = _maker("httpx")
+                    raise ConfigError(f"HF_GATEWAY_HTTP=aiohttp: {error}; pip install 'hf-gateway[fast]'") from None
+        if proxies.proxies or not makers:
+            from hf_gateway.http.over_httpx import HttpxPool
+
+            makers["httpx"] = HttpxPool
         self.prepare()
         self._proxies, self._makers = proxies, makers
-
-
-def _maker(library: str) -> Maker:
-    """Return what makes the pools of a library. Raises ImportError if it is not installed."""
-    if library == "httptools":
-        from hf_gateway.http.over_httptools import HttptoolsPool
-
-        return HttptoolsPool
-    if library == "aiohttp":
-        from hf_gateway.http.over_aiohttp import AiohttpPool
-
-        return AiohttpPool
-    from hf_gateway.http.over_httpx import HttpxPool
-
-    return HttpxPool
 
 
 _transports: "weakref.WeakSet[HttpTransport]" = weakref.WeakSet()
