@@ -17,6 +17,7 @@ import hf_gateway
 from hf_gateway import Gateway, errors
 from hf_gateway.cli import COMMANDS, _parser, main
 from hf_gateway.cli.output import Console, Table, console, literal
+from hf_gateway.runtime.driver import Clock
 from hf_gateway.values.logs import logger
 from tests.servers import unit_vectors
 from tests.servers.loopback import Loopback, Recorded, Reply, Stream
@@ -280,6 +281,7 @@ def test_no_server_commands_the_terminal_or_starts_a_line(
 ) -> None:
     caplog.set_level(logging.DEBUG, "hf_gateway")
     monkeypatch.setenv("HF_GATEWAY_CHECK_SPACE", "1")
+    monkeypatch.setattr(Clock, "sleep", lambda _, seconds: None)  # a chain pauses before it tries again
     hostile.refuses = status
     for arguments in WAYS[command](hostile.url, tmp_path):
         monkeypatch.setattr(sys, "stdin", io.StringIO("fake-key-of-ada\n"))
