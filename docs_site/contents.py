@@ -27,7 +27,7 @@ CONTENTS: Mapping[str, Mapping[str, str]] = {
         "server.md": "The server: routes, keys, limits, deployment",
         "page.md": "Its page",
         "deploy.md": "Deploy: image, chart",
-        "costs.md": "Costs, budgets, metrics, traces",
+        "costs.md": "Ledger, costs, budgets",
         "networks.md": "Offline, proxies, certificates",
     },
     "Understand": {
@@ -40,6 +40,7 @@ CONTENTS: Mapping[str, Mapping[str, str]] = {
     "Look up": {
         "configuration.md": "Configuration",
         "commands.md": "Commands",
+        "metrics.md": "Metrics and traces",
         "errors.md": "Errors",
         "api.md": "Python",
     },

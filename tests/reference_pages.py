@@ -1,4 +1,4 @@
-"""Writes what is made from the commands, the errors and the variables: two pages, `.env.example` and the shells' completions.
+"""Writes what is made from commands, errors, metrics and variables: three pages, `.env.example` and the shells' completions.
 
 `python -m tests.reference_pages` writes them; tests/project/test_reference_pages.py compares them.
 """
@@ -12,6 +12,7 @@ from hf_gateway.cli import COMMANDS, _parser
 from hf_gateway.cli.explain import behaviour_of, error_class, explanations, page_of
 from hf_gateway.configuration.variables import variables
 from tests.config_pages import END, ROOT, cell
+from tests.metrics_reference import otel_lines, prometheus_lines
 
 BEGIN = "<!-- made by python -m tests.reference_pages -->\n"
 COMPLETIONS = ROOT / "shared" / "hf_gateway" / "cli" / "completions"
@@ -24,6 +25,12 @@ def errors_page(page: str) -> str:
 
 def commands_page(page: str) -> str:
     return _within(page, _commands())
+
+
+def metrics_page(page: str) -> str:
+    """Return docs/metrics.md, which has two made parts: for Prometheus, and for OpenTelemetry."""
+    before, _, after = page.partition("\n## OpenTelemetry\n")
+    return f"{_within(before, prometheus_lines())}\n## OpenTelemetry\n{_within(after, otel_lines())}"
 
 
 def _within(page: str, lines: Iterator[str]) -> str:
@@ -145,6 +152,7 @@ def _quoted(text: str) -> str:
 PAGES: Mapping[Path, Callable[[str], str]] = {
     ROOT / "docs" / "errors.md": errors_page,
     ROOT / "docs" / "commands.md": commands_page,
+    ROOT / "docs" / "metrics.md": metrics_page,
 }
 FILES: Mapping[Path, Callable[[], str]] = {
     ROOT / ".env.example": env_example,

@@ -7,6 +7,7 @@ scrape (the breakers, the ledger's queue) is each process's own, and is not serv
 
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -25,7 +26,8 @@ from hf_gateway.values.text import encodable
 MAX_LABEL_VALUES = 100
 """Maximum number of values of one label."""
 OTHER = "other"
-_STATES = ("closed", "half-open", "open", "resting")
+STATES = ("closed", "half-open", "open", "resting")
+"""Of a breaker, from the best to the worst."""
 
 
 class Metrics:
@@ -71,6 +73,11 @@ class Metrics:
         self._made.append(metric)
         self._labels[metric] = labels
         return metric
+
+    @property
+    def registered(self) -> tuple[Any, ...]:
+        """The metrics that count; what is read at the time of a scrape is in `READINGS`."""
+        return tuple(self._labels)
 
     def begin(self, observation: Observation) -> None:
         """Count a call as under way."""
@@ -163,33 +170,56 @@ class Metrics:
         return value
 
 
+@dataclass(frozen=True)
+class Reading:
+    """A metric whose values are read at the time of a scrape."""
+
+    name: str
+    """Its name."""
+    about: str
+    """What it is, in one sentence."""
+    labels: tuple[str, ...] = ()
+    """The names of its labels."""
+    counted: bool = False
+    """Whether it only grows."""
+
+    def family(self) -> Any:
+        """Return it without a value."""
+        return (CounterMetricFamily if self.counted else GaugeMetricFamily)(self.name, self.about, labels=self.labels)
+
+
+BREAKER = Reading(
+    Names.breaker, "1 for the state that a target's breaker is in; the worst of several.", ("target", "state")
+)
+QUEUE = Reading(Names.queue, "Calls that wait to be written into the ledger.")
+DROPPED = Reading(Names.dropped, "Calls that could not be written down anywhere.", counted=True)
+READINGS = (BREAKER, QUEUE, DROPPED)
+"""All of them; the last two only while there is a ledger."""
+
+
 class _AsItIs:
-    """Values that are read at the time of a scrape rather than counted."""
+    """Reads the breakers, and the ledger's queue."""
 
     def describe(self) -> list[Any]:
         """Return an empty list, so that registering reads nothing."""
         return []
 
     def collect(self) -> Iterator[Any]:
-        """Read the breakers, and the ledger's queue."""
-        breakers = GaugeMetricFamily(
-            Names.breaker,
-            "1 for the state that a target's breaker is in; the worst of several.",
-            labels=("target", "state"),
-        )
+        """Read them."""
+        breakers = BREAKER.family()
         worst: dict[str, str] = {}
         for gateway in list(observer.gateways):
             for status in gateway.status():
                 state, target = status.breaker, encodable(status.target)
-                before = worst.get(target, _STATES[0])
-                worst[target] = max(before, state, key=_STATES.index)
+                before = worst.get(target, STATES[0])
+                worst[target] = max(before, state, key=STATES.index)
         for target, state in sorted(worst.items())[:MAX_LABEL_VALUES]:
-            for each in _STATES:
+            for each in STATES:
                 breakers.add_metric((target, each), 1.0 if each == state else 0.0)
         yield breakers
         ledger = sys.modules.get("hf_gateway.ledger")
         if ledger is not None and (kept := ledger.enabled()) is not None:
-            about = "Calls that wait to be written into the ledger."
-            yield GaugeMetricFamily(Names.queue, about, value=kept.writer.waiting)
-            about = "Calls that could not be written down anywhere."
-            yield CounterMetricFamily(Names.dropped, about, value=kept.writer.dropped)
+            for reading, value in ((QUEUE, kept.writer.waiting), (DROPPED, kept.writer.dropped)):
+                family = reading.family()
+                family.add_metric((), value)
+                yield family

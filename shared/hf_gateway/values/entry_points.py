@@ -13,9 +13,12 @@ def _every_entry_point() -> Any:
 
 @cache
 def installed(group: str) -> dict[str, EntryPoint]:
-    """Return the entry points of a group by name; of two of one name ours wins, so that no package can take `hf` over."""
+    """Return the entry points of a group by name, sorted, since their order is up to the installer.
+
+    Of two of one name ours wins, so that no package can take `hf` over.
+    """
     found: dict[str, EntryPoint] = {}
     for entry in _every_entry_point().select(group=group):
         if entry.name not in found or entry.value.startswith("hf_gateway."):
             found[entry.name] = entry
-    return found
+    return dict(sorted(found.items()))

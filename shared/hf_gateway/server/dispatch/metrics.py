@@ -16,6 +16,8 @@ from hf_gateway.telemetry.names import DURATION_BUCKETS
 
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 """Names the folder of several processes' counts, which prometheus_client reads when it is imported."""
+REFUSING_LIMITS = ("requests", "tokens", "parallel")
+"""What a caller may have too many of: requests and tokens in a minute, and requests at one time."""
 NO_ROUTE = "none"
 """The route of requests that lead nowhere."""
 
@@ -59,6 +61,11 @@ class ServerMetrics:
         )
         self._children: dict[tuple[str, str, int], tuple[Any, Any]] = {}
 
+    @property
+    def registered(self) -> tuple[Any, ...]:
+        """The metrics."""
+        return (self._requests, self._seconds, self._under_way, self._refused, self._per_process)
+
     def begin(self) -> None:
         """Count a request as under way."""
         self._under_way.inc()
@@ -83,7 +90,11 @@ class ServerMetrics:
         found[1].observe(seconds)
 
     def count_refusal(self, limit: str) -> None:
-        """Count a request that a limit has refused: requests, tokens or parallel."""
+        """Count a request that a limit has refused.
+
+        Args:
+            limit: one of `REFUSING_LIMITS`.
+        """
         self._refused.labels(limit).inc()
 
     def set_per_process(self, value: bool) -> None:
