@@ -171,7 +171,10 @@ def llms(folder: Path) -> tuple[str, str]:
                 f"- [{title}]({'' if place == 'index.md' else place.removesuffix('.md') + '/'}): {summary(text)}"
             )
             if place not in ("api.md", "CHANGELOG.md"):
-                whole.append(text)
+                parts = sorted(
+                    (folder / place).with_suffix("").glob("*.md")
+                )  # a page each, such as those of the errors
+                whole += [text, *(part.read_text("utf-8") for part in parts)]
         lines.append("")
     return "\n".join(lines), "\n\n".join(whole)
 

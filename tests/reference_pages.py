@@ -1,4 +1,4 @@
-"""Writes what is made from commands, errors, metrics and variables: three pages, `.env.example` and the shells' completions.
+"""Writes what is made from commands, errors, metrics and variables: pages, `.env.example` and the shells' completions.
 
 `python -m tests.reference_pages` writes them; tests/project/test_reference_pages.py compares them.
 """
@@ -6,6 +6,7 @@
 import argparse
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 from hf_gateway.cli import COMMANDS, _parser
@@ -16,6 +17,7 @@ from tests.metrics_reference import otel_lines, prometheus_lines
 
 BEGIN = "<!-- made by python -m tests.reference_pages -->\n"
 COMPLETIONS = ROOT / "shared" / "hf_gateway" / "cli" / "completions"
+ERRORS = ROOT / "docs" / "errors"
 PROGRAM = "hf-gateway"
 
 
@@ -39,15 +41,28 @@ def _within(page: str, lines: Iterator[str]) -> str:
 
 
 def _errors() -> Iterator[str]:
-    for name in explanations():
-        page = page_of(name)
-        parents = [each.__name__ for each in error_class(name).__mro__[1:] if each.__name__ in explanations()]
-        yield f"\n## {name}\n\n{page['meaning']}\n"
-        yield f"- **Where it comes from.** {page['causes']}"
-        yield f"- **What to do.** {page['advice']}"
-        yield f"- **What the chain does.** {behaviour_of(error_class(name)).capitalize()}"
-        if parents:
-            yield f"- **Also caught as** {', '.join(f'[{each}](#{each.lower()})' for each in parents)}."
+    yield "\n| error | |\n|---|---|"
+    yield from (f"| [{name}](errors/{name}.md) | {cell(page_of(name)['meaning'])} |" for name in explanations())
+
+
+def error_file(name: str) -> str:
+    """Return the page of one error."""
+    page, kind = page_of(name), error_class(name)
+    parents = [each.__name__ for each in kind.__mro__[1:] if each.__name__ in explanations()]
+    children = [each for each in explanations() if kind in error_class(each).__bases__]
+    lines = [
+        f"# {name}\n\n{page['meaning']}\n",
+        f"- **Where it comes from.** {page['causes']}",
+        f"- **What to do.** {page['advice']}",
+        f"- **What the chain does.** {behaviour_of(kind).capitalize()}",
+    ]
+    for title, others in (("Also caught as", parents), ("Catches", children)):
+        if others:
+            lines.append(f"- **{title}** {', '.join(f'[{each}]({each}.md)' for each in others)}.")
+    lines.append(
+        f"\n`{kind.__module__}.{name}`; `{PROGRAM} explain {name}` prints this page. [All errors](../errors.md)"
+    )
+    return "\n".join(lines) + "\n"
 
 
 def subparsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
@@ -159,10 +174,12 @@ FILES: Mapping[Path, Callable[[], str]] = {
     COMPLETIONS / f"{PROGRAM}.bash": bash,
     COMPLETIONS / f"{PROGRAM}.zsh": zsh,
     COMPLETIONS / f"{PROGRAM}.fish": fish,
+    **{ERRORS / f"{name}.md": partial(error_file, name) for name in explanations()},
 }
 
 if __name__ == "__main__":
-    COMPLETIONS.mkdir(exist_ok=True)
+    for folder in (COMPLETIONS, ERRORS):
+        folder.mkdir(exist_ok=True)
     for path, text_of in PAGES.items():
         path.write_text(text_of(path.read_text("utf-8")), "utf-8")
     for path, text in FILES.items():

@@ -1,6 +1,7 @@
-"""What the pods need beside them, started for the test: PostgreSQL, Redis, and a server of models with one answer."""
+"""What the pods need beside them, started for the test: PostgreSQL, Redis, and a server of models with one answer to chats."""
 
 import contextlib
+import hashlib
 import json
 import os
 import pwd
@@ -81,14 +82,38 @@ def _moments() -> Iterator[None]:
     raise AssertionError(f"not started within {START_S} s")
 
 
+EMBEDDING_MODEL, CHAT_MODEL = "owner/embed-small", "owner/talker"
+"""What the server of models lists."""
+DIMENSION = 32
+
+
 class _Model(BaseHTTPRequestHandler):
-    """Answers chats as OpenAI's API does."""
+    """Answers chats and embeds texts as OpenAI's API does."""
 
     protocol_version = "HTTP/1.1"
 
+    def do_GET(self) -> None:
+        """List the models."""
+        if self.path != "/v1/models":
+            self.send_error(404)
+            return
+        listed = [{"id": name, "object": "model"} for name in (EMBEDDING_MODEL, CHAT_MODEL)]
+        self._send(json.dumps({"object": "list", "data": listed}).encode(), "application/json")
+
     def do_POST(self) -> None:
-        """Answer, in pieces if that is wanted."""
+        """Answer; a chat in pieces if that is wanted."""
         asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        if self.path == "/v1/embeddings":
+            texts = [asked["input"]] if isinstance(asked["input"], str) else asked["input"]
+            data = [{"object": "embedding", "index": at, "embedding": _vector(text)} for at, text in enumerate(texts)]
+            told = {
+                "object": "list",
+                "model": asked["model"],
+                "data": data,
+                "usage": {"prompt_tokens": 1, "total_tokens": 1},
+            }
+            self._send(json.dumps(told).encode(), "application/json")
+            return
         base: dict[str, Any] = {"id": "1", "created": 1, "model": asked.get("model", "m")}
         if asked.get("stream"):
             deltas: list[dict[str, Any]] = [
@@ -125,9 +150,17 @@ class _Model(BaseHTTPRequestHandler):
         """Print nothing."""
 
 
+def _vector(text: str) -> list[float]:
+    """Return numbers that depend on the text alone, and are others for another text."""
+    digest = hashlib.sha256(text.encode()).digest()
+    numbers = [byte / 128 - 1 for byte in digest[:DIMENSION]]
+    length = sum(number * number for number in numbers) ** 0.5
+    return [number / length for number in numbers]
+
+
 @contextlib.contextmanager
 def model_server() -> Iterator[str]:
-    """Serve chats at a free port; yield the URL."""
+    """Serve chats and embeddings at a free port; yield the URL."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Model)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:

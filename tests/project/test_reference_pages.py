@@ -1,6 +1,10 @@
 """What is made from commands, errors and variables is current, and every error and every shell is among it."""
 
 import inspect
+import os
+import pty
+import select
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -11,7 +15,7 @@ from hf_gateway.cli import COMMANDS, main
 from hf_gateway.cli.explain import explanations, find_error
 from tests.config_pages import ROOT
 from tests.deploy.chart_files import SCHEMA, schema_text
-from tests.reference_pages import COMPLETIONS, FILES, PAGES
+from tests.reference_pages import COMPLETIONS, ERRORS, FILES, PAGES
 
 MADE = "run python -m tests.reference_pages"
 
@@ -60,7 +64,11 @@ def test_the_address_of_a_page_comes_from_one_constant(
 ) -> None:
     monkeypatch.setattr("hf_gateway.cli.explain.DOCUMENTATION_URL", "https://docs.invalid")
     assert main(["explain", "KeyMissing"]) == 0
-    assert capsys.readouterr().out.endswith("address:\n  https://docs.invalid/errors/#keymissing\n")
+    assert capsys.readouterr().out.endswith("address:\n  https://docs.invalid/errors/KeyMissing/\n")
+
+
+def test_no_page_is_left_of_an_error_that_is_gone() -> None:
+    assert {path.stem for path in ERRORS.iterdir()} == set(explanations())
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -71,9 +79,10 @@ def test_the_completion_of_each_shell_has_every_command(shell: str, capsys: pyte
     assert [name for name in COMMANDS if name not in out] == []
 
 
-@pytest.mark.parametrize(
-    ("typed", "completed"), [("do", "doctor"), ("doctor --targ", "--targets"), ("config ch", "check")]
-)
+COMPLETED = [("do", "doctor"), ("doctor --targ", "--targets"), ("config ch", "check")]
+
+
+@pytest.mark.parametrize(("typed", "completed"), COMPLETED)
 def test_bash_completes(typed: str, completed: str) -> None:
     words = f"hf-gateway {typed}".split()
     script = (
@@ -83,3 +92,52 @@ def test_bash_completes(typed: str, completed: str) -> None:
     )
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False, cwd=ROOT, timeout=60)
     assert completed in done.stdout.split(), done.stderr
+
+
+@pytest.mark.parametrize(("typed", "completed"), COMPLETED)
+def test_fish_completes(typed: str, completed: str) -> None:
+    need_shell("fish")
+    script = f"source {COMPLETIONS}/hf-gateway.fish; complete --do-complete 'hf-gateway {typed}'"
+    done = subprocess.run(
+        ["fish", "--no-config", "-c", script], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert completed in [line.partition("\t")[0] for line in done.stdout.splitlines()], done.stderr
+
+
+@pytest.mark.parametrize(("typed", "completed"), COMPLETED)
+def test_zsh_completes(typed: str, completed: str, tmp_path: Path) -> None:
+    """What is typed before a tab stands completed on the line, in a terminal, as that shell completes nowhere else."""
+    need_shell("zsh")
+    (tmp_path / "_hf-gateway").write_text((COMPLETIONS / "hf-gateway.zsh").read_text("utf-8"))
+    (tmp_path / ".zshrc").write_text(
+        "PS1='ready> '; unset zle_bracketed_paste; fpath=($ZDOTDIR $fpath); autoload -U compinit; compinit -u -D\n"
+    )
+    shell, terminal = pty.openpty()
+    environment = {"PATH": os.environ["PATH"], "TERM": "dumb", "HOME": str(tmp_path), "ZDOTDIR": str(tmp_path)}
+    command = ["zsh", "--no-globalrcs", "-i"]
+    with subprocess.Popen(
+        command, stdin=terminal, stdout=terminal, stderr=terminal, cwd=tmp_path, env=environment, start_new_session=True
+    ) as process:
+        os.close(terminal)
+        try:
+            assert read_until(shell, "ready> ")
+            os.write(shell, f"hf-gateway {typed}\t".encode())
+            assert read_until(shell, f" {completed}")
+        finally:
+            process.kill()
+            os.close(shell)
+
+
+def need_shell(name: str) -> None:
+    if shutil.which(name) is None:
+        pytest.skip(f"{name} is not installed: its completion is not run here")
+
+
+def read_until(terminal: int, words: str) -> bool:
+    """Read what a terminal shows until these words are there; False if it ends, or is silent for long, before."""
+    shown = ""
+    while words not in shown.replace("\r", ""):
+        if not select.select([terminal], [], [], 30.0)[0]:
+            pytest.fail(f"{words!r} is not in {shown!r}")
+        shown += os.read(terminal, 4096).decode(errors="replace")
+    return True

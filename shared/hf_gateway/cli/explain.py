@@ -87,7 +87,7 @@ def page_of(name: str) -> dict[str, str]:
         "causes": " ".join(written["causes"].split()),
         "advice": " ".join(written["advice"].split()),
         "behaviour": behaviour_of(error_class(name)),
-        "address": f"{DOCUMENTATION_URL}/errors/#{name.lower()}" if DOCUMENTATION_URL else "",
+        "address": f"{DOCUMENTATION_URL}/errors/{name}/" if DOCUMENTATION_URL else "",
     }
 
 
