@@ -39,7 +39,22 @@ def configuration(folder: Path) -> str:
             "docs_dir": "sources",
             "site_dir": "site",
             "use_directory_urls": True,
-            "theme": {"name": "material", "font": False, "features": ["navigation.sections", "content.code.copy"]},
+            "theme": {
+                "name": "material",
+                "font": False,
+                "features": ["navigation.sections", "content.code.copy"],
+                "palette": [
+                    {
+                        "media": f"(prefers-color-scheme: {wanted})",
+                        "scheme": scheme,
+                        "toggle": {"icon": icon, "name": f"Switch to {other} mode"},
+                    }
+                    for wanted, scheme, icon, other in (
+                        ("light", "default", "lucide/sun", "dark"),
+                        ("dark", "slate", "lucide/moon", "light"),
+                    )
+                ],
+            },
             "nav": navigation,
             "markdown_extensions": [
                 "tables",
