@@ -1,11 +1,14 @@
-"""Test doubles for programs that use hf-gateway: a clock that does not wait, and servers without sockets."""
+"""Test doubles for programs that use hf-gateway: a clock that does not wait, servers without sockets, and one that chats."""
 
 import base64
 import json
 import struct
+import threading
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 from hf_gateway.errors import ConnectFailed
@@ -126,6 +129,90 @@ class Labelling(Answering):
     def _answer(self, server: Any, body: Mapping[str, Any]) -> Any:
         scores = server(body["inputs"], body["parameters"].get("candidate_labels", []))
         return [{"label": label, "score": score} for label, score in scores.items()]
+
+
+Said = str | Mapping[str, Mapping[str, Any]]
+"""What a model says: a text, or the tools that it calls, by name, each with its arguments."""
+
+
+class TalkingServer:
+    """A server of OpenAI's route for chats at a free port of 127.0.0.1, for programs that use a class of a framework.
+
+    answer: a function from the body of a request, in OpenAI's form, to what the model says; called from many threads. url: where
+    it is. requests: the bodies so far.
+    """
+
+    def __init__(self, answer: Callable[[Mapping[str, Any]], Said]) -> None:
+        """Listen; requests are answered within the `with` block."""
+        self.requests: list[Mapping[str, Any]] = []
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler(answer))
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def __enter__(self) -> Self:
+        """Answer requests from now on."""
+        threading.Thread(target=self._server.serve_forever, name="talking-server", daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop, and close the port."""
+        self._server.shutdown()
+        self._server.server_close()
+
+    def _handler(self, answer: Callable[[Mapping[str, Any]], Said]) -> type[BaseHTTPRequestHandler]:
+        requests = self.requests
+
+        class Handler(BaseHTTPRequestHandler):
+            """Answers one connection."""
+
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                """Answer a chat, in one event if it is to be streamed."""
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                if not self.path.endswith("/chat/completions"):
+                    self.send_error(404)
+                    return
+                requests.append(body)
+                message, reason = _message(answer(body))
+                base = {"id": f"chat-{len(requests)}", "created": 0, "model": body.get("model", "")}
+                choice = {"index": 0, "finish_reason": reason}
+                if not body.get("stream"):
+                    whole = {**base, "object": "chat.completion", "choices": [{**choice, "message": message}]}
+                    self._send(json.dumps(whole), "application/json")
+                    return
+                chunk = {**base, "object": "chat.completion.chunk", "choices": [{**choice, "delta": message}]}
+                self._send(f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n", "text/event-stream")
+
+            def _send(self, text: str, kind: str) -> None:
+                data = text.encode()
+                self.send_response(200)
+                self.send_header("content-type", kind)
+                self.send_header("content-length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *_: Any) -> None:
+                """Print nothing."""
+
+        return Handler
+
+
+def _message(said: Said) -> tuple[Mapping[str, Any], str]:
+    """Return a message in OpenAI's form, and why it ends."""
+    if isinstance(said, str):
+        return {"role": "assistant", "content": said}, "stop"
+    calls = [
+        {
+            "index": place,
+            "id": f"call-{place}",
+            "type": "function",
+            "function": {"name": name, "arguments": json.dumps(arguments)},
+        }
+        for place, (name, arguments) in enumerate(said.items())
+    ]
+    return {"role": "assistant", "content": None, "tool_calls": calls}, "tool_calls"
 
 
 def one_pixel(prompt: str) -> bytes:

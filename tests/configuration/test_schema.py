@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hf_gateway.cli import main
-from tests.config_pages import PAGE, ROOT, page_text, schema_text
+from tests.config_pages import PAGE, ROOT, cell, page_text, schema_text
 from tests.support.late import COLLECTED
 
 if COLLECTED:
@@ -59,6 +59,18 @@ def test_it_is_a_schema_that_refuses_unknown_names_and_describes_all_others() ->
         if "description" in of
     }
     assert {f"{name}.{title}" for name, each in tables.items() for title in each["properties"]} == described
+
+
+def test_every_setting_of_the_schema_is_in_the_reference_with_its_description() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    lines = [line for line in page.splitlines() if line.startswith("| `")]
+    missing = [
+        f"{name}.{title}"
+        for name, each in shipped()["$defs"].items()
+        for title, of in each.get("properties", {}).items()
+        if not any(line.startswith(f"| `{title}` |") and cell(of["description"]) in line for line in lines)
+    ]
+    assert missing == []
 
 
 @pytest.mark.parametrize("text", EXAMPLES)

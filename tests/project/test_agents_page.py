@@ -34,7 +34,7 @@ def test_an_agent_of_the_page_prints_what_is_shown(code: str, printed: str) -> N
     with FakeOllama({"llama3.1": able}, brain=clerk) as ollama:
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OLLAMA_HOST": ollama.url}
         done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment, timeout=120
+            [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment, timeout=300
         )
     assert done.returncode == 0, done.stderr
     assert done.stdout == printed

@@ -49,7 +49,7 @@ def test_a_kind_of_the_page_serves_and_is_checked_by_doctor(tmp_path: Path) -> N
             text=True,
             check=False,
             env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])},
-            timeout=120,
+            timeout=300,
         )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(json.dumps([[1.0, 1.0], [2.0, 1.0]]) + f" ('acme:{server.url}',)")

@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,25 +16,25 @@ from hf_gateway.settings.embedding import EmbedSettings
 REPOSITORY = Path(__file__).resolve().parents[2]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 PAGE_FILES = sorted((REPOSITORY / "docs").rglob("*.md"))
-PAGES = "".join(path.read_text(encoding="utf-8") for path in PAGE_FILES)
 LINKED = [REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")] + PAGE_FILES
 
 pytestmark = pytest.mark.xdist_group("torch")
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", f"{README}\n{PAGES}", re.DOTALL | re.MULTILINE)
+def blocks(language: str, pages: Sequence[Path] = PAGE_FILES) -> list[str]:
+    text = "\n".join([README, *(path.read_text(encoding="utf-8") for path in pages)])
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
-ELSEWHERE = (
-    "from celery",
-    "import streamlit",
-    "hf_gateway.backends import",
-    "import create_agent",
-    "import FunctionAgent",
-)
-"""Imports of blocks that other tests run: tests/deploy/test_stranger.py, test_extending_page.py, test_agents_page.py."""
-ALONE = [code for code in blocks("python") if not any(each in code for each in ELSEWHERE)]
+ELSEWHERE = {"agents.md", "extending.md"}
+"""Pages whose blocks are run by tests of their own: test_agents_page.py, test_extending_page.py."""
+NOT_INSTALLED = ("from celery", "import streamlit")
+"""Imports of blocks that tests/deploy/test_stranger.py runs, in an environment that has those packages."""
+ALONE = [
+    code
+    for code in blocks("python", [path for path in PAGE_FILES if path.name not in ELSEWHERE])
+    if not any(each in code for each in NOT_INSTALLED)
+]
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
