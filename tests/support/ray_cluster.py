@@ -6,7 +6,6 @@ All processes of the cluster end with that process, and it ends with its standar
 import contextlib
 import json
 import os
-import secrets
 import shutil
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from hf_gateway.corpus.ray_cluster import private_environment
 from tests.support.processes import children, title
 
 HEALTH = {"health_check_initial_delay_ms": 500, "health_check_period_ms": 500, "health_check_failure_threshold": 4}
@@ -66,13 +66,7 @@ def ray_cluster(nodes: int = 2) -> Iterator[RayCluster]:
     Args:
         nodes: with the head; each has one CPU.
     """
-    token = secrets.token_hex(32)
-    environment = {
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": token,
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-        "RAY_USAGE_STATS_ENABLED": "0",
-    }
+    environment = private_environment()
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # the paths of its sockets are long
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.support.ray_cluster", folder, str(nodes)],
