@@ -16,6 +16,8 @@ from hf_gateway.errors import ConfigError
 
 STORE_BYTES = 80 * 2**20
 """Of the object store: nearly the least that Ray takes, since only descriptions of shards pass through it."""
+START_S = 120
+"""Seconds for the start of a node, which Ray gives 30: its agents compute for seconds, and share the cores with what else runs."""
 END_S = 8.0
 """Seconds for the end of a cluster."""
 
@@ -30,6 +32,7 @@ def private_environment() -> dict[str, str]:
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # by which Ray takes 127.0.0.1 for the address of the machine
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_raylet_start_wait_time_s": str(START_S),
         "RAY_worker_niceness": "0",  # 15 otherwise: beside other work an actor would get a few per cent of its core
     }
 
