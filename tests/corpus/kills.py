@@ -1,10 +1,13 @@
-"""Kills the processes of a job at random, and runs it again until it is done: `python -m tests.corpus.kills [KILLS ROWS ENGINE]`.
+"""Kills the processes of a job at random, and runs it again until it is done: `python -m tests.corpus.kills [KILLS ROWS ENGINE [MINUTES]]`.
+
+After so many minutes nothing more is killed, and the job runs to its end: a machine may have too much other work for all kills.
 
 A moment is a number of parts that the job says are written; then its driver, one of its workers, its process group or a node of
 its Ray cluster is killed by SIGKILL.
 """
 
 import json
+import math
 import os
 import random
 import signal
@@ -73,7 +76,13 @@ def ids_of(out: Path) -> list[str]:
 
 
 def play(
-    source: Path, out: Path, kills: int, shard_rows: int, seed: int, cluster: RayCluster | None = None
+    source: Path,
+    out: Path,
+    kills: int,
+    shard_rows: int,
+    seed: int,
+    cluster: RayCluster | None = None,
+    seconds: float = math.inf,
 ) -> Campaign:
     """Run the job, with so many kills, to its end.
 
@@ -84,7 +93,9 @@ def play(
         shard_rows: rows of a part.
         seed: of the dice.
         cluster: runs the workers as actors; without one they are processes of the driver.
+        seconds: after which nothing more is killed.
     """
+    end = time.monotonic() + seconds
     dice, made = random.Random(seed), Campaign()
     command = [*COMMAND, "--workers", str(WORKERS), "--shard-rows", str(shard_rows), str(source), str(out)]
     command += [] if cluster is None else ["--engine", "ray"]
@@ -110,7 +121,7 @@ def play(
             made.parts[json.loads(line)["part"]] += 1
             made.alive()
             wait -= 1
-            if wait or made.kills.total() == kills:
+            if wait > 0 or made.kills.total() == kills or time.monotonic() > end:
                 continue
             order = order or dice.sample(kinds, len(kinds))  # each kind as often as the others
             workers = children(job.pid) if cluster is None else cluster.workers()
@@ -159,11 +170,12 @@ def main() -> None:
     """Play a campaign, and print what came of it."""
     kills, rows = (int(each) for each in sys.argv[1:3] or ("200", "1000000"))
     engine = (sys.argv[3:] or ["local"])[0]
+    minutes = float((sys.argv[4:] or ["inf"])[0])
     begun = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, ExitStack() as held:
         out = Path(folder) / "out"
         cluster = held.enter_context(ray_cluster(3)) if engine == "ray" else None
-        made = play(corpus(Path(folder), rows), out, kills, max(1, rows // (kills * 5)), 1, cluster)
+        made = play(corpus(Path(folder), rows), out, kills, max(1, rows // (kills * 5)), 1, cluster, minutes * 60)
         while made.alive() and not made.late:
             time.sleep(0.1)
         found = ids_of(out)

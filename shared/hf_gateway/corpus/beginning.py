@@ -11,7 +11,7 @@ from hf_gateway.corpus.inputs import InputFile, keep_memory_files, write_given_r
 from hf_gateway.corpus.job_settings import JobSettings
 from hf_gateway.corpus.part_records import read_records
 from hf_gateway.corpus.parts import ROW_HASH, SUCCESS
-from hf_gateway.corpus.plan import Plan, keep_plan, make_shards
+from hf_gateway.corpus.plan import Plan, Shards, keep_plan, make_shards
 from hf_gateway.corpus.reuse import earlier_job, write_index
 from hf_gateway.values.vector_space import VectorSpace
 
@@ -85,9 +85,9 @@ class Beginning:
         there = read_facts(folder)
         if any(there.get(name) != value for name, value in facts.items() if name not in passing):
             return False
-        plan = keep_plan(folder, there, [], list)
-        done = read_records(folder, self.job.form, plan.generation)
-        return (folder / SUCCESS).exists() and len(done) == len(plan.shards)
+        plan = keep_plan(folder, there, [], Shards)
+        done = read_records(folder, self.job.form, plan)
+        return (folder / SUCCESS).exists() and done.totals.parts == len(plan.shards)
 
 
 def _below(path: str, folder: Path) -> str:

@@ -70,7 +70,7 @@ class Collection:
         """
         if not plan.shards and earlier is None:
             return
-        names = [part_file(shard.name, "store") for shard in plan.shards]
+        names = [part_file(name, "store") for name in plan.part_names()]
         keys = [_keys(ids) for ids in _ids(folder, names, self._job.id)]
         there = numpy().unique(numpy().concatenate([*keys, _keys([])]))
         with open_store(self._place, self._columns) as store:

@@ -15,10 +15,10 @@ from hf_gateway.corpus.folders import JobFolders, finish_update, folders_of
 from hf_gateway.corpus.inputs import find_files
 from hf_gateway.corpus.job_settings import MAX_BAD_ROWS, Dtype, Form, JobSettings, OnBadRow
 from hf_gateway.corpus.lance_files import commit_fragments, lance
-from hf_gateway.corpus.part_records import RECORDS, Totals, open_records, read_records, succeed
+from hf_gateway.corpus.part_records import RECORDS, open_records, read_records, remove_passing_files, succeed
 from hf_gateway.corpus.parts import SUCCESS, dead_file, part_file
 from hf_gateway.corpus.passages import splitting_of
-from hf_gateway.corpus.plan import Plan
+from hf_gateway.corpus.plan import Plan, Shard
 from hf_gateway.corpus.reuse import INDEX
 from hf_gateway.corpus.shard_queue import embed_shards
 from hf_gateway.corpus.worker import gateway_of, limited_transport
@@ -182,12 +182,10 @@ class _Run:
         self._folders, self._job, self._plan, self._begun = folders, job, plan, begun
         self._collection = None if folders.store is None else Collection(folders.store, job)
         self._folder = folders.work
-        self._remove_passing_files()
-        self._totals, done = Totals(), read_records(self._folder, job.form, plan.generation)
-        for result in done.values():
-            self._totals.add(result)
-        self._resumed = len(done)
-        self._missing = [shard for shard in plan.shards if shard.index not in done]
+        remove_passing_files(self._folder)
+        self._done = read_records(self._folder, job.form, plan)
+        self._totals, self._resumed = replace(self._done.totals), self._done.totals.parts
+        self._missing: list[Shard] = [plan.shards[index] for index in self._done.missing()]
 
     def prepare_collection(self, gateway: EmbeddingGateway) -> None:
         """Make the collection of a job that writes into a store, or check it; a job that is done only counts its rows."""
@@ -201,15 +199,16 @@ class _Run:
         if self._missing:  # a part was taken away since: readers go by the list of parts
             (self._folder / SUCCESS).unlink(missing_ok=True)
             self._embed_missing(engine, on_part)
-        self._remove_passing_files()
+            remove_passing_files(self._folder)
+            self._done = read_records(self._folder, self._job.form, self._plan)
         (self._folder / INDEX).unlink(missing_ok=True)
         if self._collection is not None:
             self._collection.finish(self._folder, self._plan, self._folders.earlier)
         facts = {}
         if self._job.form == "lance":
-            files = [part_file(shard.name, "lance") for shard in self._plan.shards]
+            files = [part_file(name, "lance") for name in self._plan.part_names()]
             facts = commit_fragments(self._folder, files)
-        succeed(self._folder, self._plan, self._job.form, **facts)
+        succeed(self._folder, self._plan, self._job.form, self._done, **facts)
         finish_update(self._folders.folder)
         return self._report(None)
 
@@ -221,11 +220,6 @@ class _Run:
                 if on_part is not None:
                     on_part(self._report(self._plan.shards[result.index].name))
                 self._check_dead()
-
-    def _remove_passing_files(self) -> None:
-        """Remove what workers that were killed have left; none is at work."""
-        for passing in self._folder.glob(".part-*"):
-            passing.unlink(missing_ok=True)
 
     def _check_dead(self) -> None:
         if self._totals.dead > self._job.max_bad:

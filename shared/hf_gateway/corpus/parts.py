@@ -73,6 +73,17 @@ def part_file(name: str, form: Form) -> str:
     return f"{name}.{_SUFFIXES.get(form, form)}"
 
 
+def passing_file(target: Path) -> Path:
+    """Return the name under which a file of a part is written: a new one each time.
+
+    Processes of two machines may have the same number, and write the same part when one of them was taken for dead.
+
+    Args:
+        target: what it is called at last.
+    """
+    return target.with_name(f".{target.name}.{os.urandom(8).hex()}")
+
+
 def rows_file(name: str) -> str:
     """Return the file name of the rows beside a part of .npy."""
     return f"{name}.rows.jsonl"
@@ -251,7 +262,7 @@ def _write_rows(path: Path, job: JobSettings, rows: PartRows) -> int:
 
 def _write(target: Path, write: Callable[[Path], int]) -> int:
     """Write a file under a passing name, flush it to the disk and rename it; returns what `write` returns."""
-    passing = target.with_name(f".{target.name}.{os.getpid()}")
+    passing = passing_file(target)
     written = write(passing)
     with passing.open("rb") as file:
         os.fsync(file.fileno())

@@ -3,8 +3,9 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,54 @@ def part_name(index: int, generation: int) -> str:
     return f"part-{index:06}" + (f"-g{generation}" if generation else "")
 
 
+class Shards(Sequence[Shard]):
+    """Shards in the order of their parts, of which there may be millions: 32 bytes of memory each."""
+
+    def __init__(self, columns: Sequence[Sequence[int]] = ((), (), (), ()), generation: int = 0) -> None:
+        """Take numbers.
+
+        Args:
+            columns: of all shards the file, the first row, the rows and the offset; each as long as the others.
+            generation: of all shards.
+
+        Raises:
+            ValueError, TypeError: these are no such columns.
+        """
+        self._columns = [array("q", column) for column in columns]
+        if len(self._columns) != 4 or len({len(column) for column in self._columns}) != 1:
+            raise ValueError("the columns of its shards do not belong together")
+        self.generation, self.row_count = generation, sum(self._columns[2])
+
+    def extend(self, shards: Iterable[Shard]) -> None:
+        """Append shards, which are those that come next."""
+        for shard in shards:
+            for column, number in zip(self._columns, (shard.file, shard.start, shard.rows, shard.offset), strict=True):
+                column.append(number)
+            self.row_count += shard.rows
+
+    @property
+    def columns(self) -> list[list[int]]:
+        """What a `Shards` is made of."""
+        return [column.tolist() for column in self._columns]
+
+    @property
+    def row_counts(self) -> "array[int]":
+        """The rows of each shard."""
+        return self._columns[2]
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._columns[0])
+
+    def __getitem__(self, place: Any) -> Any:
+        """Return a shard, or a list of those of a slice."""
+        if isinstance(place, slice):
+            return [self[each] for each in range(*place.indices(len(self)))]
+        index = range(len(self))[place]
+        file, start, rows, offset = (column[index] for column in self._columns)
+        return Shard(index, file, start, rows, offset, self.generation)
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """The files of a job and its shards."""
@@ -58,23 +107,27 @@ class Plan:
     """Of all that the parts depend on."""
     files: Sequence[InputFile]
     """In their order."""
-    shards: Sequence[Shard]
+    shards: Shards
     """In the order of their parts."""
 
     @property
     def generation(self) -> int:
         """That of its shards."""
-        return self.shards[0].generation if self.shards else 0
+        return self.shards.generation
 
     @property
     def rows(self) -> int:
         """Rows of all files."""
-        return sum(shard.rows for shard in self.shards)
+        return self.shards.row_count
+
+    def part_names(self) -> Iterator[str]:
+        """Yield what the names of the parts begin with, in their order."""
+        return (part_name(index, self.generation) for index in range(len(self.shards)))
 
 
 def make_shards(
     files: Sequence[InputFile], needed: Sequence[str], optional: str, shard_rows: int, shard_bytes: int
-) -> list[Shard]:
+) -> Shards:
     """Cut files into shards; no shard goes over the end of a file.
 
     Args:
@@ -87,7 +140,7 @@ def make_shards(
     Raises:
         ConfigError: a file cannot be read, or lacks a column.
     """
-    shards: list[Shard] = []
+    shards = Shards()
     for place, file in enumerate(files):
         try:
             names = _columns(file)
@@ -101,7 +154,7 @@ def make_shards(
                 )
             else:
                 sized = ((1, size_of(record), end) for record, end in records(file))
-            shards += _cut(sized, place, len(shards), shard_rows, shard_bytes)
+            shards.extend(_cut(sized, place, len(shards), shard_rows, shard_bytes))
         except OSError as error:
             raise ConfigError(f"{visible(file.path)} cannot be read: {error}") from None
     return shards
@@ -145,7 +198,7 @@ def _cut(
         yield Shard(index, file, start, rows, offset)
 
 
-def keep_plan(out: Path, facts: dict[str, Any], files: Sequence[InputFile], make: Callable[[], list[Shard]]) -> Plan:
+def keep_plan(out: Path, facts: dict[str, Any], files: Sequence[InputFile], make: Callable[[], Shards]) -> Plan:
     """Make and write the plan once; compare with the one that is there.
 
     Args:
@@ -158,12 +211,15 @@ def keep_plan(out: Path, facts: dict[str, Any], files: Sequence[InputFile], make
         ConfigError: the folder has another job's plan; the message names what differs.
     """
     path = out / PLAN
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    digest, generation = (
+        hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest(),
+        facts.get("generation", 0),
+    )
     if path.exists():
         try:
             there = json.loads(path.read_bytes())
             differing = [name for name in {**facts, **there["facts"]} if there["facts"].get(name) != facts.get(name)]
-            found = Plan(there["digest"], files, _numbered(there["shards"], facts))
+            found = Plan(there["digest"], files, Shards(there["shards"], generation))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"{visible(str(path))} is damaged ({error}); embed into a new folder") from None
         if found.digest != digest:
@@ -172,20 +228,11 @@ def keep_plan(out: Path, facts: dict[str, Any], files: Sequence[InputFile], make
                 "resume it with the same inputs and arguments, or embed into a new folder"
             )
         return found
-    shards = [replace(shard, generation=facts.get("generation", 0)) for shard in make()]
-    rows = [[shard.file, shard.start, shard.rows, shard.offset] for shard in shards]
-    content = {"digest": digest, "facts": facts, "shards": rows}
+    columns = make().columns
+    content = {"digest": digest, "facts": facts, "shards": columns}
     write_atomically(path, json.dumps(content, separators=(",", ":")).encode())
     keep_names(out)
-    return Plan(digest, files, shards)
-
-
-def _numbered(rows: Sequence[Sequence[int]], facts: dict[str, Any]) -> list[Shard]:
-    generation = facts.get("generation", 0)
-    return [
-        Shard(number, file, start, count, offset, generation)
-        for number, (file, start, count, offset) in enumerate(rows)
-    ]
+    return Plan(digest, files, Shards(columns, generation))
 
 
 def keep_names(folder: Path) -> None:

@@ -17,7 +17,7 @@ from hf_gateway.errors import ConfigError
 STORE_BYTES = 80 * 2**20
 """Of the object store: nearly the least that Ray takes, since only descriptions of shards pass through it."""
 START_S = 120
-"""Seconds for the start of a node, which Ray gives 30: its agents compute for seconds, and share the cores with what else runs."""
+"""Seconds for the start of a node, which Ray gives 30: its agents compute for some, on cores that other work has, too."""
 END_S = 8.0
 """Seconds for the end of a cluster."""
 
