@@ -1,7 +1,7 @@
 """Kills the processes of a job at random, and runs it again until it is done.
 
-`python -m tests.corpus.kills [KILLS ROWS ENGINE [MINUTES]]`; after so many minutes nothing more is killed, and the job runs to its
-end: a machine may have too much other work for all kills.
+`python -m tests.corpus.kills [KILLS ROWS ENGINE [MINUTES]]`; after so many minutes nothing more is killed, and the job runs
+to its end: a machine may have too much other work for all kills.
 
 A moment is a number of parts that the job says are written; then its driver, one of its workers, its process group or a node of
 its Ray cluster is killed by SIGKILL.
