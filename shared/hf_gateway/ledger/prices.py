@@ -12,6 +12,7 @@ import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Context, Decimal, localcontext
+from functools import lru_cache
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -290,9 +291,14 @@ def is_own(target: Target) -> bool:
     server is if its address is private, since hosted services have the same API; one with a public name needs a
     price, even if it is 0. A dedicated endpoint is not: it is billed by uptime, not by call.
     """
-    kind = kind_of(target.kind)
-    host = (urlsplit(target.url).hostname or "") if target.url is not None else ""
-    if host.endswith(kind.paid_hosts) or (target.model or "").endswith(kind.paid_models):
+    return _is_own(target.kind, target.url, target.model or "")
+
+
+@lru_cache(1024)
+def _is_own(kind_name: str, url: str | None, model: str) -> bool:
+    kind = kind_of(kind_name)
+    host = (urlsplit(url).hostname or "") if url is not None else ""
+    if host.endswith(kind.paid_hosts) or model.endswith(kind.paid_models):
         return False
     return kind.free == "always" or (kind.free == "private addresses" and host != "" and _is_private(host))
 

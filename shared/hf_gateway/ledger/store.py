@@ -301,8 +301,8 @@ def revoke(url: str, role: str, tenant: str | None = None) -> None:
 
 
 @functools.lru_cache(8)
-def _sqlite_insert(table: sa.Table, dialect: sa.Dialect) -> tuple[str, list[tuple[str, Any]]]:
-    """Return the statement that inserts a row whose id does not exist yet, and what converts the value of each column.
+def _sqlite_insert(table: sa.Table, dialect: sa.Dialect) -> tuple[str, list[str], list[tuple[int, Any]]]:
+    """Return the statement that inserts a row whose id does not exist yet, its columns, and what converts values, by place.
 
     SQLAlchemy would build the parameters of each row by name, which takes as long as the insert itself.
 
@@ -311,8 +311,9 @@ def _sqlite_insert(table: sa.Table, dialect: sa.Dialect) -> tuple[str, list[tupl
         dialect: of SQLite.
     """
     statement = str(sqlite.insert(table).on_conflict_do_nothing().compile(dialect=dialect))
-    columns = [(each.key, each.type.dialect_impl(dialect).bind_processor(dialect)) for each in table.columns]
-    return statement, columns
+    converters = [each.type.dialect_impl(dialect).bind_processor(dialect) for each in table.columns]
+    converted = [(place, process) for place, process in enumerate(converters) if process is not None]
+    return statement, [each.key for each in table.columns], converted
 
 
 def insert_new(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> set[uuid.UUID]:
@@ -334,11 +335,14 @@ def insert_new(connection: sa.Connection, table: sa.Table, rows: Sequence[Mappin
         last = connection.execute(sa.select(sa.func.max(rowid)).select_from(table)).scalar() or 0
         if table is observations:
             connection.execute(sa.insert(usage_batches).values(last_row=last))
-        statement, processors = _sqlite_insert(table, connection.dialect)
-        values = [
-            [row.get(key) if process is None else process(row.get(key)) for key, process in processors] for row in rows
-        ]
-        done = connection.exec_driver_sql(statement, [tuple(each) for each in values])
+        statement, names, converted = _sqlite_insert(table, connection.dialect)
+        inserted: list[tuple[Any, ...]] = []
+        for row in rows:
+            values = list(map(row.get, names))
+            for place, process in converted:
+                values[place] = process(values[place])
+            inserted.append(tuple(values))
+        done = connection.exec_driver_sql(statement, inserted)
         if table is observations:
             connection.execute(sa.delete(usage_batches))  # which adds the rows to the sums by day
         if done.rowcount == len(rows):

@@ -97,7 +97,10 @@ class RequestRecord:
     @property
     def served_attempt(self) -> AttemptRecord | None:
         """The attempt that served; of several, the last."""
-        return next((attempt for attempt in reversed(self.attempts) if attempt.outcome == "served"), None)
+        attempts = self.attempts
+        if len(attempts) == 1:  # nearly always, and asked for by many columns of a row
+            return attempts[0] if attempts[0].outcome == "served" else None
+        return next((attempt for attempt in reversed(attempts) if attempt.outcome == "served"), None)
 
 
 RequestT = TypeVar("RequestT")

@@ -64,9 +64,14 @@ def record_cost(rows: Iterable[Mapping[str, Any]]) -> None:
     """Receive the ledger's rows: an attempt's cost is known when its row is made, off the hot path."""
     metrics: Metrics | None = _enabled.get("prometheus")
     if metrics is not None:
+        costs: dict[tuple[str, str, bool], list[Any]] = {}
         for row in rows:
             if row["kind"] == "attempt" and row["status"] not in ("skipped", "split"):
-                metrics.record_cost(row["provider"] or row["target_kind"] or "", row["model"] or "", row["cost_usd"])
+                cost = row["cost_usd"]
+                key = row["provider"] or row["target_kind"] or "", row["model"] or "", cost is None
+                costs.setdefault(key, []).append(cost)
+        for (provider, model, unknown), found in costs.items():
+            metrics.record_cost(provider, model, None if unknown else sum(found), len(found))
 
 
 def disable() -> None:

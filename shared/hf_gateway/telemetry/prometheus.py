@@ -5,6 +5,7 @@ prometheus_client's multiprocess mode counters and histograms are added up over 
 scrape (the breakers, the ledger's queue) is each process's own, and is not served there.
 """
 
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -55,6 +56,8 @@ class Metrics:
             Names.under_way, "Calls under way.", ("task",), registry=self.registry, multiprocess_mode="livesum"
         )
         self._under_way = self._register(gauge, ("task",))
+        self._running: dict[str, int] = {}
+        self._adds_up = "PROMETHEUS_MULTIPROC_DIR" in os.environ  # which prometheus_client reads when it is imported
         self._children: dict[tuple[Any, ...], Any] = {}
         self._values: dict[str, set[str]] = {}
         self._lock = fork_lock()
@@ -81,9 +84,27 @@ class Metrics:
 
     def begin(self, observation: Observation) -> None:
         """Count a call as under way."""
-        with counting.using("prometheus_client"):
-            self._child(self._under_way, observation.task.name).inc()
+        self._change(observation.task.name, 1)
         observation.notes[self] = True
+
+    def _change(self, task: str, by: int) -> None:
+        """Change the number of calls under way, which is counted here, and read at the time of a scrape.
+
+        In the multiprocess mode others read it, so it is written at each change.
+
+        Args:
+            task: of the call.
+            by: 1 or -1.
+        """
+        with self._lock:
+            before = self._running.get(task)
+            self._running[task] = (before or 0) + by
+        if self._adds_up:
+            with counting.using("prometheus_client"):
+                self._child(self._under_way, task).inc(by)
+        elif before is None:
+            with counting.using("prometheus_client"):
+                self._child(self._under_way, task).set_function(lambda: self._running[task])
 
     def end(self, observation: Observation) -> None:
         """Count a finished call."""
@@ -92,7 +113,7 @@ class Metrics:
 
     def _count(self, observation: Observation) -> None:
         if observation.notes.pop(self, None):
-            self._child(self._under_way, observation.task.name).dec()
+            self._change(observation.task.name, -1)
         model = observation.model or ""
         self._child(self._calls, observation.task.name, observation.outcome).inc()
         self._child(self._latency, model).observe(observation.seconds)
@@ -112,17 +133,18 @@ class Metrics:
             self._child(self._cache, "hit").inc(cached)
             self._child(self._cache, "miss").inc(observation.looked_up - cached)
 
-    def record_cost(self, provider: str, model: str, cost: Decimal | None) -> None:
-        """Count the cost of an attempt.
+    def record_cost(self, provider: str, model: str, cost: Decimal | None, attempts: int = 1) -> None:
+        """Count the cost of attempts.
 
         Args:
             provider: who ran the model.
             model: its name.
-            cost: USD; None if it is unknown.
+            cost: USD, of all of them; None if it is unknown.
+            attempts: how many they are.
         """
         with counting.using("prometheus_client"):
             if cost is None:
-                self._child(self._unpriced, model, provider).inc()
+                self._child(self._unpriced, model, provider).inc(attempts)
             else:
                 self._child(self._cost, model, provider).inc(float(cost))
 

@@ -81,6 +81,13 @@ def parse_cost(value: Any) -> Decimal | None:
 
 def drop_implausible(usage: Usage) -> Usage:
     """Return a usage without implausible counts and costs, since a server may send anything."""
+    if usage.cost_usd is None and usage.seconds is None:
+        counts = (usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.reasoning_tokens)
+        for count in (*counts, usage.documents, usage.images):
+            if count is not None and not (type(count) is int and 0 <= count <= MAX_TOKENS):
+                break
+        else:
+            return usage
     found = Usage(
         parse_token_count(usage.input_tokens),
         parse_token_count(usage.output_tokens),

@@ -47,6 +47,11 @@ class ServerMetrics:
             registry=self._own,
             multiprocess_mode="livesum",
         )
+        self._running = 0
+        self._adds_up = FOLDER_VARIABLE in os.environ
+        """Whether other processes read what is under way here, so that it is written at each change."""
+        if not self._adds_up:
+            self._under_way.set_function(lambda: self._running)
         self._refused = prometheus_client.Counter(
             "hf_gateway_server_limit_refusals_total",
             "Requests that a limit of their caller has refused, by what it limits.",
@@ -68,7 +73,9 @@ class ServerMetrics:
 
     def begin(self) -> None:
         """Count a request as under way."""
-        self._under_way.inc()
+        self._running += 1
+        if self._adds_up:
+            self._under_way.inc()
 
     def end(self, call: Call, status: int, seconds: float) -> None:
         """Count a request that has ended.
@@ -78,7 +85,9 @@ class ServerMetrics:
             status: of its answer.
             seconds: its duration.
         """
-        self._under_way.dec()
+        self._running -= 1
+        if self._adds_up:
+            self._under_way.dec()
         route = call.route
         surface, path = (route.surface.name, route.path) if route is not None else (NO_ROUTE, NO_ROUTE)
         key = (surface, path, status)
