@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from hf_gateway.errors import ConfigError
-from hf_gateway.server.access.origins import OriginRules, Source
+from hf_gateway.server.access.origins import MAX_CHECKED_BYTES, MAX_CHECKED_ENTRIES, OriginRules, Source
 from hf_gateway.server.problems import Problem
 
 LISTED = "https://app.example.org"
@@ -190,3 +190,30 @@ class TestProxies:
     def test_an_invalid_network_is_refused_at_start(self) -> None:
         with pytest.raises(ConfigError, match="neither an address"):
             OriginRules(trusted_proxies=["proxy.example"])
+
+
+class TestRemembered:
+    """What was accepted is remembered by all that it depends on."""
+
+    def test_a_request_that_differs_is_looked_at_anew(self) -> None:
+        rules = OriginRules(trusted_proxies=["10.0.0.0/8"], cors_origins=[LISTED])
+        for _ in range(2):
+            assert check(rules, origin=LISTED).cors
+            assert not check(rules).cors
+            assert refusal(rules, host="evil.example")[1] == "host_not_allowed"
+            assert check(rules, any_host=True, host="evil.example").own_page
+            assert refusal(rules, method="POST", sec_fetch_site="same-site")[0] == 403
+            assert check(rules, method="GET", sec_fetch_site="same-site").own_page is False
+            assert check(rules, peer="10.0.0.1", x_forwarded_for="8.8.8.8").address == "8.8.8.8"
+            assert check(rules, peer="127.0.0.1", x_forwarded_for="8.8.8.8").address == "127.0.0.1"
+            assert check(rules, peer="10.0.0.1", x_forwarded_proto="https").scheme == "https"
+            assert refusal(rules, host=["localhost", "localhost"]) == (400, "invalid_host")
+
+    def test_callers_cannot_fill_the_memory(self) -> None:
+        rules = OriginRules(trusted_proxies=["10.0.0.0/8"])
+        for number in range(2 * MAX_CHECKED_ENTRIES):
+            check(rules, peer="10.0.0.1", x_forwarded_for=f"8.8.{number // 256}.{number % 256}")
+            assert rules.remembered <= MAX_CHECKED_ENTRIES
+        before = rules.remembered
+        check(rules, peer="10.0.0.1", x_forwarded_for=f"8.8.8.8{' ' * MAX_CHECKED_BYTES}")
+        assert rules.remembered == before

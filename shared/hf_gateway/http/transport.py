@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from hf_gateway.errors import ConfigError, GatewayError
 from hf_gateway.http.exchange import AsyncPool, Exchange, raise_error, translate
 from hf_gateway.http.proxies import Proxies, Proxy
+from hf_gateway.runtime.deadlines import Deadlines
 from hf_gateway.runtime.effects import Open, Opened, Send
 from hf_gateway.values.http import HttpResponse
 
@@ -106,11 +107,11 @@ class HttpTransport:
         Raises:
             ConnectFailed, AttemptTimedOut, BadResponse: as for `send`.
         """
-        pool = await self._async_pool(send.request.url)
-        exchange = Exchange(send, timeout, connect_timeout, target)
+        kept = await self._async_pool(send.request.url)
+        pool, exchange = kept.pool, Exchange(send, timeout, connect_timeout, target)
         failed: GatewayError | None = None
         try:
-            async with asyncio.timeout(timeout):
+            with kept.deadlines.within(timeout):
                 return await pool.send(exchange)
         except Exception as error:  # noqa: BLE001 - `translate` raises unknown ones
             failed = translate(pool.failure, exchange, error)
@@ -128,11 +129,11 @@ class HttpTransport:
         Raises:
             ConnectFailed, AttemptTimedOut, BadResponse: as for `send`.
         """
-        pool = await self._async_pool(send.request.url)
-        exchange = Exchange(send, timeout, connect_timeout, target)
+        kept = await self._async_pool(send.request.url)
+        pool, exchange = kept.pool, Exchange(send, timeout, connect_timeout, target)
         failed: GatewayError | None = None
         try:
-            async with asyncio.timeout(timeout):
+            with kept.deadlines.within(timeout):
                 return await pool.open(exchange)
         except Exception as error:  # noqa: BLE001 - `translate` raises unknown ones
             failed = translate(pool.failure, exchange, error)
@@ -170,7 +171,7 @@ class HttpTransport:
                 pool = self._blocking[proxy] = BlockingPool(_trusted(), proxy)
             return pool
 
-    async def _async_pool(self, url: str) -> AsyncPool:
+    async def _async_pool(self, url: str) -> "_KeptConnections":
         if not self._makers:
             await asyncio.to_thread(self._find_libraries)
         proxy = self._proxies.proxy_for(url)
@@ -179,7 +180,7 @@ class HttpTransport:
         kept = self._async.get((loop, library, proxy))
         if kept is None or kept.pool.closed:
             kept = await self._new_pool(loop, library, proxy)
-        return kept.pool
+        return kept
 
     async def _new_pool(self, loop: asyncio.AbstractEventLoop, library: str, proxy: Proxy | None) -> "_KeptConnections":
         # A pool refers to its loop, so a weak key would keep both for ever.
@@ -223,6 +224,8 @@ class _KeptConnections:
 
     def __init__(self, pool: AsyncPool) -> None:
         self.pool = pool
+        self.deadlines = Deadlines()
+        """Of its exchanges."""
         self._leaving: list[bool] = []
         self._keeper = _connections_of_loop(pool, self._leaving)
 

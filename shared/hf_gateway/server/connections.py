@@ -19,6 +19,7 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from hf_gateway.server.dispatch.streams import CLIENT_WATCH, ClientWatch
 from hf_gateway.settings.server import ServerSettings
 
 _NO_LINGER = struct.pack("ii" if os.name == "posix" else "hh", 1, 0)
@@ -94,6 +95,13 @@ class BoundedProtocol(HttpToolsProtocol):
         self._since = self._unsent_since = self.loop.time()
         self._spent = self._unsent = 0
         self._offered: tuple[tuple[bytes, bytes], ...] = ()
+        self._client = self._answering = ClientWatch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End the work for the client, unless it has its answer."""
+        super().connection_lost(exc)
+        if self._is_answering():
+            self._answering.leave()
 
     def data_received(self, data: bytes) -> None:
         """Parse what has arrived, within the bounds."""
@@ -142,6 +150,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Begin with a head, which may come in the same data as the end of the request before it."""
         super().on_message_begin()
+        self._client = self.scope[CLIENT_WATCH] = ClientWatch()  # type: ignore[literal-required]
         if self._arriving == _IDLE:
             self._arriving, self._since = _HEAD, self.loop.time()
 
@@ -162,6 +171,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.headers += self._offered
             self._offered = ()
         super().on_headers_complete()
+        self._answering = self._client
         # Lines of a trailer do not come among the headers: they are not checked.
         self.headers = []
         self._arriving, self._spent = _BODY, 0
@@ -177,6 +187,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._arriving == _BODY:
             super().on_message_complete()
             self._arriving, self._spent = _IDLE, 0
+            self._answering.whole = True
             if self.cycle.response_complete:
                 self._since = self.loop.time()
 
@@ -273,6 +284,7 @@ class BoundedProtocol(HttpToolsProtocol):
             begun = cycle.response_started
             cycle.disconnected = True  # so that its work ends
             cycle.message_event.set()
+            self._answering.leave()
             if begun:
                 self._reset()
                 return

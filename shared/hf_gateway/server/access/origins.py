@@ -38,6 +38,14 @@ ALLOWED_HEADERS = (
 """Headers of a request that a listed page may send."""
 PREFLIGHT_AGE_S = 600
 """Seconds for which a browser may remember the answer to a preflight request."""
+MAX_CHECKED_ENTRIES = 1000
+"""How many different requests are remembered that were accepted."""
+MAX_CHECKED_BYTES = 500
+"""Of the headers of one of them."""
+_LOOKED_AT = frozenset(
+    {b"host", b"origin", b"sec-fetch-site", b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-for"}
+)
+"""The headers by which it is decided."""
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -85,8 +93,15 @@ class OriginRules:
                 self._origins.add(origin)
             else:
                 raise ConfigError(f"[server] cors_origins: {each!r} is not an origin, such as https://app.example.org")
+        self._checked: dict[tuple[Any, ...], Source] = {}
+        """What was accepted, by all that the decision depends on: most requests of a client differ in nothing of that."""
         self._hosts = frozenset(host.lower().rstrip(".") for host in allowed_hosts)
         self._proxies = tuple(map(_network, trusted_proxies))
+
+    @property
+    def remembered(self) -> int:
+        """How many different requests are remembered that were accepted."""
+        return len(self._checked)
 
     def check(self, scope: Any, *, any_host: bool) -> Source:
         """Return from where a request comes, if it may come from there.
@@ -98,8 +113,19 @@ class OriginRules:
         Raises:
             Problem: 400 for an invalid Host, 403 for one that is not accepted, and for another origin's page.
         """
-        headers: RawHeaders = scope["headers"]
         peer = scope["client"][0] if scope.get("client") else None
+        found = tuple([each for each in scope["headers"] if each[0] in _LOOKED_AT])
+        key = (found, peer, scope["method"], scope.get("scheme"), any_host)
+        if (known := self._checked.get(key)) is None:
+            known = self._check(scope, found, peer, any_host=any_host)
+            if sum(len(value) for _, value in found) <= MAX_CHECKED_BYTES:
+                if len(self._checked) >= MAX_CHECKED_ENTRIES:
+                    self._checked.clear()
+                self._checked[key] = known
+        return known
+
+    def _check(self, scope: Any, headers: RawHeaders, peer: str | None, *, any_host: bool) -> Source:
+        """Look at a request as `check`, by the headers of `_LOOKED_AT`."""
         trusted = self._is_trusted(peer)
         host, port = self._host(headers, trusted=trusted)
         if not (any_host and not self._hosts) and not self._accepts_host(host):
@@ -122,8 +148,7 @@ class OriginRules:
             method: of the request.
             headers: of the request.
         """
-        wanted = next((value for name, value in headers if name == b"access-control-request-method"), None)
-        if method != "OPTIONS" or wanted is None or not source.cors:
+        if method != "OPTIONS" or not source.cors or not _values(headers, b"access-control-request-method"):
             return None
         return (
             (b"access-control-allow-methods", b"GET, POST, PATCH, DELETE, OPTIONS"),

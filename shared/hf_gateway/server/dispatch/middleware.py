@@ -19,7 +19,15 @@ from hf_gateway.server.dispatch.call import Answer, Call, RawHeaders, RequestIds
 from hf_gateway.server.dispatch.limits import Admission
 from hf_gateway.server.dispatch.routing import Surface
 from hf_gateway.server.dispatch.state import ServerState
-from hf_gateway.server.dispatch.streams import ClientLeft, Receive, Send, StreamSender, until_client_leaves
+from hf_gateway.server.dispatch.streams import (
+    CLIENT_WATCH,
+    ClientLeft,
+    ClientWatch,
+    Receive,
+    Send,
+    StreamSender,
+    until_client_leaves,
+)
 from hf_gateway.server.dispatch.tracing import continued_trace
 from hf_gateway.server.problems import CLIENT_CLOSED_STATUS, Problem
 from hf_gateway.settings.server import ServerSettings
@@ -70,7 +78,7 @@ class GatewayMiddleware:
     async def _respond(self, call: Call, receive: Receive, send: Send) -> int:
         """Answer a request, whatever happens; returns the status."""
         try:
-            async with asyncio.timeout(self._state.settings.request_seconds):
+            with self._state.deadlines.within(self._state.settings.request_seconds):
                 return await self._serve(call, receive, send)
         except ClientLeft:
             return CLIENT_CLOSED_STATUS
@@ -132,15 +140,17 @@ class GatewayMiddleware:
         """
         headers, route = call.headers, call.route
         if route.request is not None:
-            call.body = await self._read_body(headers, receive)
+            call.body = await self._read_body(call, receive)
             if not (route.images and image_type(call.body)):
                 call.parsed = route.request.model_validate_json(call.body)
             if admission is not None:
                 await admission.reserve_asked()
         work = self._work(call, send)
         caller = call.caller
+        # A body that is not read may hold the connection's reading up, so that its end is only seen by who reads on.
+        client: ClientWatch | None = call.scope.get(CLIENT_WATCH) if route.request is not None else None
         with tagged(caller.tenant, key=caller.key, request=call.request_id), continued_trace(headers):
-            return await until_client_leaves(work, receive)
+            return await until_client_leaves(work, receive, client)
 
     async def _work(self, call: Call, send: Send) -> int:
         answer = await call.route.handler(call)
@@ -150,12 +160,19 @@ class GatewayMiddleware:
         await call.sender.send_all()
         return 200
 
-    async def _read_body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+    async def _read_body(self, call: Call, receive: Receive) -> bytes:
         settings = self._state.settings
         most = settings.max_body_bytes
-        length = headers.get(b"content-length", b"")
+        length = call.headers.get(b"content-length", b"")
         if length.isdigit() and len(length) < 20 and int(length) > most:
             raise _too_large(most)
+        client: ClientWatch | None = call.scope.get(CLIENT_WATCH)
+        if client is not None and client.whole:
+            message = await receive()  # which waits for nothing, and needs no timer
+            found: bytes = message.get("body", b"")
+            if message["type"] == "http.request" and not message.get("more_body", False) and len(found) <= most:
+                return found
+            raise ClientLeft if message["type"] != "http.request" else _too_large(most)
         parts: list[bytes] = []
         size = 0
         try:

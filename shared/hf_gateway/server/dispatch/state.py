@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from hf_gateway.runtime.deadlines import Deadlines
 from hf_gateway.server.access.authenticator import KeyAuthenticator
 from hf_gateway.server.access.database import ServerDatabase
 from hf_gateway.server.access.origins import OriginRules
@@ -57,6 +58,8 @@ class ServerState:
     returns what closes the parts that were replaced."""
     ended: list[Callable[[Call, int, float], None]] = field(default_factory=list)
     """Called with each request that has ended, its HTTP status and its seconds."""
+    deadlines: Deadlines = field(default_factory=Deadlines)
+    """The limits of time of the requests."""
     metrics: ServerMetrics = field(default_factory=ServerMetrics)
     """Counts of the requests."""
     limits: Limits = field(init=False)

@@ -18,16 +18,51 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 
+CLIENT_WATCH = "hf_gateway.client_watch"
+"""Where a connection of ours puts its `ClientWatch` in ASGI's scope."""
+
+
+class ClientWatch:
+    """What a connection knows of the client of one request, without a task that waits for it."""
+
+    __slots__ = ("_left", "_notify", "whole")
+
+    def __init__(self) -> None:
+        """Begin with a request whose body has not arrived."""
+        self._left = False
+        self.whole = False
+        """Whether the whole request has arrived."""
+        self._notify: Callable[[], object] | None = None
+
+    def watch(self, notify: Callable[[], object]) -> None:
+        """Call a function once when the client leaves, at once if it has left."""
+        self._notify = notify
+        if self._left:
+            notify()
+
+    def end(self) -> None:
+        """Call nothing any more."""
+        self._notify = None
+
+    def leave(self) -> None:
+        """Record that the client has left."""
+        self._left = True
+        notify, self._notify = self._notify, None
+        if notify is not None:
+            notify()
+
+
 class ClientLeft(Exception):
     """The client has closed the connection before the end of its answer."""
 
 
-async def until_client_leaves(work: Coroutine[Any, Any, T], receive: Receive) -> T:
+async def until_client_leaves(work: Coroutine[Any, Any, T], receive: Receive, client: ClientWatch | None = None) -> T:
     """Return the result of the work of a request; cancel it as soon as its client leaves.
 
     Args:
         work: what to do.
         receive: of ASGI, after the body was read.
+        client: tells when it leaves, if the whole request has arrived; None, or before that, a task waits for it.
 
     Raises:
         ClientLeft: the client left, and the work has ended.
@@ -37,16 +72,24 @@ async def until_client_leaves(work: Coroutine[Any, Any, T], receive: Receive) ->
     left = False
 
     async def watch() -> None:
-        nonlocal left
         whole = False
         while (message := await receive())["type"] != "http.disconnect":
             if whole and not message.get("more_body"):
                 return  # this server repeats the end of the body instead of waiting for the client
             whole = not message.get("more_body")
+        leave()
+
+    def leave() -> None:
+        nonlocal left
         left = True
         task.cancel()
 
-    watcher = asyncio.create_task(watch())
+    stop: Callable[[], object]
+    if client is not None and client.whole:
+        client.watch(leave)
+        stop = client.end
+    else:
+        stop = asyncio.create_task(watch()).cancel
     try:
         return await work
     except asyncio.CancelledError:
@@ -55,7 +98,7 @@ async def until_client_leaves(work: Coroutine[Any, Any, T], receive: Receive) ->
         task.uncancel()
         raise ClientLeft from None
     finally:
-        watcher.cancel()
+        stop()
 
 
 class StreamSender:
