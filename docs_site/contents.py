@@ -52,6 +52,7 @@ CONTENTS: Mapping[str, Mapping[str, str]] = {
         "CONTRIBUTING.md": "Working on it",
         "SECURITY.md": "Security",
         "CHANGELOG.md": "Changes",
+        "deprecations.md": "Versions and deprecations",
     },
 }
 """Heading → page → title. Results of benchmarks have pages that only other pages lead to."""

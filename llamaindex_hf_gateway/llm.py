@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self, Unpack
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar, Unpack
 
 from llama_index.core.base.llms.generic_utils import (
     achat_to_completion_decorator,
@@ -58,6 +58,20 @@ dispatcher = get_dispatcher(__name__)
 
 # Fields that are excluded from dicts because they are secret or of this machine; timeouts and retries of a chat are included.
 _LEFT_OUT = {"api_key", "config"}
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+Output = TypeVar("Output", bound=BaseModel)
+"""What `structured_predict` makes: an instance of the class that it is called with."""
+
+
+def reports_chat(method: Method) -> Method:
+    """Decorate a method with LlamaIndex's callback for chats, which by itself hides the method's types from type checkers."""
+    return llm_chat_callback()(method)  # type: ignore[no-any-return]
+
+
+def reports_completion(method: Method) -> Method:
+    """Decorate a method with LlamaIndex's callback for completions, likewise."""
+    return llm_completion_callback()(method)  # type: ignore[no-any-return]
 
 
 class LLMArguments(ChatArguments, total=False):
@@ -236,7 +250,7 @@ class HFGatewayLLM(ChatMixin, ChatSettings, FunctionCallingLLM):  # type: ignore
         """Build the chain again. The base class would swallow an error of that, and leave an unusable object."""
         self.__init__(**state["__dict__"])  # type: ignore[misc]
 
-    @llm_chat_callback()  # type: ignore[untyped-decorator]
+    @reports_chat
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Answer a conversation.
 
@@ -245,13 +259,13 @@ class HFGatewayLLM(ChatMixin, ChatSettings, FunctionCallingLLM):  # type: ignore
         """
         return self._chat(messages, **kwargs)
 
-    @llm_chat_callback()  # type: ignore[untyped-decorator]
+    @reports_chat
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Like `chat`, without blocking the event loop."""
         return await self._achat(messages, **kwargs)
 
     @closes_what_it_opens
-    @llm_chat_callback()  # type: ignore[untyped-decorator]
+    @reports_chat
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> Generator[ChatResponse, None, None]:
         """Answer piece by piece: each response has the whole text so far, its `delta` the new text, and the last one `raw`.
 
@@ -260,12 +274,12 @@ class HFGatewayLLM(ChatMixin, ChatSettings, FunctionCallingLLM):  # type: ignore
         return self._stream_chat(messages, **kwargs)
 
     @closes_what_it_opens
-    @llm_chat_callback()  # type: ignore[untyped-decorator]
+    @reports_chat
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> AsyncGenerator[ChatResponse, None]:
         """Like `stream_chat`, without blocking the event loop."""
         return await self._astream_chat(messages, **kwargs)
 
-    @llm_completion_callback()  # type: ignore[untyped-decorator]
+    @reports_completion
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """Complete a text.
 
@@ -276,7 +290,7 @@ class HFGatewayLLM(ChatMixin, ChatSettings, FunctionCallingLLM):  # type: ignore
         """
         return chat_to_completion_decorator(self._chat)(self._prompt(prompt, formatted), **kwargs)
 
-    @llm_completion_callback()  # type: ignore[untyped-decorator]
+    @reports_completion
     async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """Complete a text without blocking the event loop.
 
@@ -288,7 +302,7 @@ class HFGatewayLLM(ChatMixin, ChatSettings, FunctionCallingLLM):  # type: ignore
         return await achat_to_completion_decorator(self._achat)(self._prompt(prompt, formatted), **kwargs)
 
     @closes_what_it_opens
-    @llm_completion_callback()  # type: ignore[untyped-decorator]
+    @reports_completion
     def stream_complete(
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> Generator[CompletionResponse, None, None]:
@@ -303,7 +317,7 @@ class HFGatewayLLM(ChatMixin, ChatSettings, FunctionCallingLLM):  # type: ignore
         return stream(self._prompt(prompt, formatted), **kwargs)  # type: ignore[no-any-return]
 
     @closes_what_it_opens
-    @llm_completion_callback()  # type: ignore[untyped-decorator]
+    @reports_completion
     async def astream_complete(
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> AsyncGenerator[CompletionResponse, None]:
@@ -416,11 +430,11 @@ class HFGatewayLLM(ChatMixin, ChatSettings, FunctionCallingLLM):  # type: ignore
 
     def structured_predict(
         self,
-        output_cls: type[BaseModel],
+        output_cls: type[Output],
         prompt: BasePromptTemplate,
         llm_kwargs: dict[str, Any] | None = None,
         **prompt_args: Any,
-    ) -> BaseModel:
+    ) -> Output:
         """Return an instance of a class.
 
         Args:
@@ -439,11 +453,11 @@ class HFGatewayLLM(ChatMixin, ChatSettings, FunctionCallingLLM):  # type: ignore
 
     async def astructured_predict(
         self,
-        output_cls: type[BaseModel],
+        output_cls: type[Output],
         prompt: BasePromptTemplate,
         llm_kwargs: dict[str, Any] | None = None,
         **prompt_args: Any,
-    ) -> BaseModel:
+    ) -> Output:
         """Like `structured_predict`, without blocking the event loop.
 
         Args:

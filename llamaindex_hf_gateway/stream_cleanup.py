@@ -8,8 +8,9 @@ import inspect
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextvars import ContextVar
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
+Method = TypeVar("Method", bound=Callable[..., Any])
 Stream = TypeVar("Stream")
 
 _streams: ContextVar[list[Any] | None] = ContextVar("opened", default=None)
@@ -23,7 +24,7 @@ def closing_with(stream: Stream) -> Stream:
     return stream
 
 
-def closes_what_it_opens(method: Callable[..., Any]) -> Callable[..., Any]:
+def closes_what_it_opens(method: Method) -> Method:
     """Decorate a method that returns a generator of responses, outside of LlamaIndex's own decorator."""
     if inspect.iscoroutinefunction(method):
 
@@ -37,7 +38,7 @@ def closes_what_it_opens(method: Callable[..., Any]) -> Callable[..., Any]:
                 _streams.reset(before)
             return _aclosing(responses, streams)
 
-        return astreams
+        return cast("Method", astreams)
 
     @wraps(method)
     def streams(*args: Any, **named: Any) -> Generator[Any, None, None]:
@@ -49,7 +50,7 @@ def closes_what_it_opens(method: Callable[..., Any]) -> Callable[..., Any]:
             _streams.reset(before)
         return _closing(responses, streams)
 
-    return streams
+    return cast("Method", streams)
 
 
 def _closing(responses: Generator[Any, None, None], streams: list[Any]) -> Generator[Any, None, None]:

@@ -20,8 +20,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 RECORDINGS = Path(__file__).resolve().parents[2] / "shared" / "recordings"
 """Real traffic that other projects recorded; beside the repository, and not everywhere."""
 
-collect_ignore = ["deploy"]
-"""`make deploy` runs them, with an environment of their own."""
+collect_ignore = ["deploy", "release"]
+"""`make deploy` and `make release-check` run them, each with an environment of its own."""
 
 _VARIABLES = (
     "HF_TOKEN",
