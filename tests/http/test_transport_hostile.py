@@ -19,7 +19,8 @@ from tests.servers.loopback import Exchange, Loopback, Recorded, Reply, Silent
 from tests.servers.openai import FakeOpenAI
 from tests.support.ways import WAYS, Way
 
-TIMEOUT_S = 0.4
+TIMEOUT_S = 0.2
+"""Ten times what a server trickles by; most of these tests wait it out."""
 BOUND_S = TIMEOUT_S + 5.0
 """Seconds that such a call may take on a machine that is busy; the servers go on for longer."""
 

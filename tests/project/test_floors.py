@@ -75,6 +75,11 @@ def modules(packages: dict[str, Path] = PACKAGES) -> dict[str, Path]:
 MODULES = modules()
 
 
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def imports_for_types(tree: ast.AST) -> Iterator[ast.AST]:
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
@@ -84,7 +89,7 @@ def imports_for_types(tree: ast.AST) -> Iterator[ast.AST]:
 
 def arrows(there: dict[str, Path] = MODULES) -> Iterator[Arrow]:
     for module, path in there.items():
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = tree_of(path)
         typed = set(map(id, imports_for_types(tree)))
         for node in ast.walk(tree):
             types_only = id(node) in typed
@@ -118,9 +123,14 @@ def is_of_the_factory(arrow: Arrow) -> bool:
 
 
 @functools.cache
+def all_arrows() -> list[Arrow]:
+    return list(arrows())
+
+
+@functools.cache
 def house() -> list[Arrow]:
     """Return every arrow of the project but the factory's."""
-    return [arrow for arrow in arrows() if not is_of_the_factory(arrow)]
+    return [arrow for arrow in all_arrows() if not is_of_the_factory(arrow)]
 
 
 def room(module: str) -> str:
@@ -195,7 +205,7 @@ def private_reaches() -> Iterator[str]:
         if is_private(arrow.name):
             yield str(arrow)
     for module, path in MODULES.items():
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = tree_of(path)
         taken = {
             alias.asname or alias.name
             for node in ast.walk(tree)
@@ -224,7 +234,7 @@ def test_decisions_and_wires_import_no_http_library(core: str) -> None:
     found = {
         name.partition(".")[0]
         for path in folder.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in ast.walk(tree_of(path))
         for name in (
             [alias.name for alias in node.names]
             if isinstance(node, ast.Import)
@@ -240,11 +250,7 @@ def module_cycles() -> list[list[str]]:
     """Return the groups of modules that import each other when they are loaded."""
     direct: dict[str, set[str]] = {module: set() for module in MODULES}
     for module, path in MODULES.items():
-        loaded = (
-            node
-            for node in ast.parse(path.read_text(encoding="utf-8")).body
-            if isinstance(node, ast.Import | ast.ImportFrom)
-        )
+        loaded = (node for node in tree_of(path).body if isinstance(node, ast.Import | ast.ImportFrom))
         lines = {node.lineno for node in loaded}
         direct[module] |= {arrow.target for arrow in house() if arrow.source == module and arrow.line in lines}
     sorter = graphlib.TopologicalSorter(direct)
@@ -260,7 +266,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 
 
 def test_what_the_factory_builds_is_seen_by_type_checkers_alone() -> None:
-    seen = {(arrow.source, arrow.target, arrow.name) for arrow in arrows() if is_of_the_factory(arrow)}
+    seen = {(arrow.source, arrow.target, arrow.name) for arrow in all_arrows() if is_of_the_factory(arrow)}
     assert seen == FACTORY
     source, target, name = next(iter(FACTORY))
     assert not is_of_the_factory(Arrow(source, 1, target, name))
