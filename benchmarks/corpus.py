@@ -22,11 +22,14 @@ from benchmarks.harness.texts import texts
 from benchmarks.local import folder_of_model
 from tests.support.processes import Process, family
 
-ROWS, QUICK_ROWS, ROUNDS = 1024, 256, 2
+ROWS, QUICK_ROWS = 1024, 256
+ROUNDS, PAIR_ROUNDS = 3, 2
+"""Rounds of one worker of ours, whose ratio is to the stream; of two; the peers, which take as long as all of ours, have one."""
 RESUMED_PARTS, QUICK_RESUMED_PARTS = 1_000_000, 20_000
 KILL_WAIT_S = 10.0
 LEAST_LIMIT_S = 600.0
 """Seconds that a run may take, at least; a second a row otherwise."""
+TO_ONE = "to one worker"
 STREAM, LOCAL, RAY = "Gateway.embed_stream, no files", "local engine", "Ray engine"
 
 
@@ -75,6 +78,8 @@ class Corpus:
         chunks = texts("chunk", rows)
         pq.write_table(pa.table({"id": [f"c{row}" for row in range(rows)], "text": chunks}), self._source)
         self._runs = 0
+        self.finished: Path | None = None
+        """The folder of a finished job of the local engine."""
 
     def start(self, job: Job) -> "Run":
         """Start a job over all chunks. Raises NotRun."""
@@ -102,6 +107,8 @@ class Corpus:
         """Return the rows a second after the warm-up. Raises NotRun."""
         run = self.start(job)
         run.wait()
+        if job.contender == "local":
+            self.finished = run.out
         lines = run.lines()
         warm, timed = lines[: job.warm_lines], lines[job.warm_lines :]
         if not timed:
@@ -144,9 +151,9 @@ class Run:
 
     def kill_after(self, rows: int, seconds: float) -> tuple[int, list[Process]]:
         """Kill the driver after so many rows, or seconds of a pool, which does not tell; return rows done and all processes."""
-        begun, pause = time.monotonic(), threading.Event()
+        pause = threading.Event()
         while sum(count for _, count in self.lines()) < rows and not (
-            self.job.contender == "pool" and time.monotonic() - begun > seconds
+            self.job.contender == "pool" and any(time.time() - warm > seconds for warm, _ in self.lines())
         ):
             if self.process.poll() is not None:
                 raise NotRun("it ended before it was killed")
@@ -170,15 +177,18 @@ def run(bench: Bench) -> Report:
     rows = int(os.environ.get("BENCH_CORPUS_ROWS") or (QUICK_ROWS if bench.quick else ROWS))
     report = Report(f"Bulk embedding of {rows:,} chunks with all-MiniLM-L6-v2")
     corpus = Corpus(bench, rows)
-    speed = Table("Embedding", "rows/s", JOBS[0].title, more=True, digits=1)
+    speed = Table("Embedding", "rows/s", JOBS[0].title, more=True, digits=1, columns=[TO_ONE])
     cells = []
     for job in JOBS:
         row = Row(job.title, job.ours)
         speed.rows.append(row)
-        # Two rounds for the ratio to the stream; the others take as long as all of ours.
-        cells.append(Cell.of(row, corpus.rows_per_s, job, rounds=None if job.ours and job.workers == 1 else 1))
+        rounds = 1 if not job.ours else None if job.workers == 1 else PAIR_ROUNDS
+        cells.append(Cell.of(row, corpus.rows_per_s, job, rounds=rounds))
     alternate(cells, bench.rounds(ROUNDS))
+    _compare_workers(speed)
     report.tables += [speed, _kills(corpus, speed), _resume(bench)]
+    if corpus.finished is not None:
+        report.raw |= _sizes(corpus.finished, bench.folder / "one-part")
     report.notes += [
         f"Chunks of about 240 tokens; parts of ours and batches of the others have {BATCH_TEXTS} rows.",
         "The first part or batch of each worker, with its model, is the warm-up; the rows after it are counted.",
@@ -187,6 +197,14 @@ def run(bench: Bench) -> Report:
         "A resume: a job whose parts are all there, run again by `embed_dataset`: plan, records and `_SUCCESS`.",
     ]
     return report
+
+
+def _compare_workers(speed: Table) -> None:
+    """Write the ratio of two workers to one of the same engine, within a round."""
+    alone = {job.name: row for job, row in zip(JOBS, speed.rows, strict=True) if job.workers == 1}
+    for job, row in zip(JOBS, speed.rows, strict=True):
+        if job.workers > 1 and job.name in alone and (ratio := row.ratio(alone[job.name])) is not None:
+            row.extra[TO_ONE] = f"{ratio:.2f}"
 
 
 def _kills(corpus: Corpus, speed: Table) -> Table:
@@ -204,14 +222,14 @@ def _kills(corpus: Corpus, speed: Table) -> Table:
 
 def _kept(corpus: Corpus, job: Job, rows_per_s: float, row: Row) -> float:
     run = corpus.start(job)
-    done, processes = run.kill_after(corpus.rows // 2, 20 + corpus.rows / 2 / rows_per_s)
+    done, processes = run.kill_after(corpus.rows // 2, corpus.rows / 2 / rows_per_s)
     threading.Event().wait(KILL_WAIT_S)
     left = [process for process in processes if process.is_alive]
     row.extra["processes left"] = str(len(left))
     end(left)
     kept = _rows_on_disk(run.out)
     row.extra["rows on disk"] = f"{kept:,}"
-    return 100 * kept / (done or corpus.rows // 2)
+    return 100 * kept / max(done or corpus.rows // 2, kept)  # a worker may finish a part after its driver
 
 
 def _rows_on_disk(out: Path) -> int:
@@ -224,6 +242,37 @@ def _rows_on_disk(out: Path) -> int:
         with contextlib.suppress(pa.ArrowInvalid, OSError):
             found += pq.read_metadata(path).num_rows
     return found
+
+
+def _sizes(finished: Path, folder: Path) -> dict[str, Any]:
+    """Return what the capacity arithmetic needs: tokens of a text, and bytes of a row in one Parquet part of all rows.
+
+    Args:
+        finished: of a job.
+        folder: for the parts that are weighed.
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    from hf_gateway.corpus.job_settings import JobSettings
+    from hf_gateway.corpus.part_records import read_records
+    from hf_gateway.corpus.parts import PartRows, part_file, read_hashes, read_vectors, write_part
+    from hf_gateway.values.vector_space import VectorSpace
+
+    done = read_records(finished, "parquet")
+    files = sorted(path.name for path in finished.glob("part-*.parquet"))
+    vectors = np.concatenate([read_vectors(finished, file) for file in files])
+    hashes = [each for file in files for each in read_hashes(finished, file)]
+    ids = [f"doc-{row:08}" for row in range(len(vectors))]
+    rows = PartRows(ids, pa.string(), vectors, hashes, pa.table({}))
+    weighed = {}
+    for dtype in ("float32", "float16"):
+        (out := folder / dtype).mkdir(parents=True)
+        space = VectorSpace(MODEL, dimension=vectors.shape[1])
+        write_part(out, "part", JobSettings(out=str(out), dtype=dtype), rows, [], space)
+        weighed[dtype] = round((out / part_file("part", "parquet")).stat().st_size / len(vectors), 1)
+    tokens = sum(each.tokens or 0 for each in done.values()) / sum(each.vectors for each in done.values())
+    return {"tokens_a_text": round(tokens, 1), "dimension": vectors.shape[1], "bytes_a_row": weighed}
 
 
 def _resume(bench: Bench) -> Table:

@@ -14,6 +14,8 @@ from typing import Any
 
 BATCH_TEXTS = 64
 """Rows of a part of ours, and of a batch of the others."""
+READERS = 3
+"""CPUs that Ray Data is told of beside those of its actors: without them its reading and writing would wait for the actors."""
 
 
 def note(progress: str, rows: int) -> None:
@@ -81,14 +83,25 @@ class Encoder:
 def ray_data(source: str, out: str, workers: int, model: str, folder: str, progress: str) -> None:  # noqa: ARG001
     """Ray Data: `read_parquet`, `map_batches` of a class, `write_parquet`."""
     import os
+    import secrets
 
+    os.environ |= {  # as our engine has it: a token, ports on loopback, actors at the driver's priority
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_worker_niceness": "0",
+    }
     import ray
 
-    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    ray.init("local", include_dashboard=False, log_to_driver=False, num_cpus=workers + 3)
+    each = max(1, len(os.sched_getaffinity(0)) // workers)  # Ray gives PyTorch as many threads as the actor has CPUs
+    ray.init("local", include_dashboard=False, log_to_driver=False, num_cpus=each * workers + READERS)
     rows = ray.data.read_parquet(source).repartition(max(8, workers * 4))
     made = rows.map_batches(
-        Encoder, fn_constructor_args=(folder, progress), batch_size=BATCH_TEXTS, concurrency=workers, num_cpus=1
+        Encoder,
+        fn_constructor_args=(folder, progress),
+        batch_size=BATCH_TEXTS,
+        compute=ray.data.ActorPoolStrategy(size=workers),
+        num_cpus=each,
     )
     made.write_parquet(out)
 

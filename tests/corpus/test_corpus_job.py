@@ -1,8 +1,10 @@
 """Bulk embedding: every row once whatever is killed, a resume of another job refused, another space refused."""
 
 import json
+import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,9 @@ if COLLECTED:
     import pyarrow.parquet as pq
 
     from hf_gateway.corpus import embed_dataset
+    from hf_gateway.corpus.job_settings import JobSettings
+    from hf_gateway.corpus.worker import END
+    from hf_gateway.engines import cpus
     from hf_gateway.tasks.embedding.gateway import EmbeddingGateway
     from langchain_hf_gateway import HFGatewayEmbeddings
     from llamaindex_hf_gateway import HFGatewayEmbedding
@@ -119,3 +124,17 @@ def test_the_command_reads_a_chain_and_says_what_it_did(tmp_path: Path, capsys: 
     assert json.loads(capsys.readouterr().out)["resumed"] == 3
     assert main([*words, "--shard-rows", "20"]) == 2
     assert "differs in shard_rows" in capsys.readouterr().err
+
+
+def test_the_workers_of_a_machine_divide_its_processors(tmp_path: Path) -> None:
+    job = JobSettings(out=str(tmp_path), workers=2)
+    code = "from hf_gateway.corpus import worker\nfrom hf_gateway.engines import cpus\nworker.serve()\nprint(cpus.usable())"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        input=json.dumps(asdict(job)) + f"\n{END}\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert int(done.stderr.split()[-1]) == max(1, cpus.usable() // 2)  # a worker's standard output is for answers

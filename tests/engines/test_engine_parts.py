@@ -89,6 +89,18 @@ def test_a_quota_of_half_a_processor_leaves_one_thread_and_one_of_many_leaves_th
     assert cpus.restricted(half) == (1 if (os.cpu_count() or 1) > 1 else None)
 
 
+def test_processes_that_share_the_processors_start_threads_for_their_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpus, "_sharing", 1)
+    all_of_them = cpus.usable(tmp_path)
+    cpus.share(2)
+    assert cpus.usable(tmp_path) == max(1, all_of_them // 2)
+    cpus.share(all_of_them + 1)
+    assert cpus.usable(tmp_path) == 1
+    assert cpus.restricted(tmp_path) == (1 if (os.cpu_count() or 1) > 1 else None)
+
+
 def test_the_flags_of_the_first_processor_are_read_on_both_architectures() -> None:
     assert "avx512_bf16" in cpus.flags_in("processor\t: 0\nflags\t\t: fpu avx512_bf16 sse\n\nflags\t: other\n")
     assert cpus.flags_in("processor : 0\nFeatures\t: fp asimd bf16\n") == {"fp", "asimd", "bf16"}

@@ -213,8 +213,11 @@ class _Run:
         return self._report(None)
 
     def _embed_missing(self, engine: str, on_part: Callable[[CorpusReport], None] | None) -> None:
-        with contextlib.closing(open_engine(engine, self._job)) as started, open_records(self._folder) as records:
-            for result in embed_shards(started, self._plan, self._missing, self._job.workers):
+        job = replace(
+            self._job, workers=min(self._job.workers, len(self._missing))
+        )  # they share the CPUs and the limits
+        with contextlib.closing(open_engine(engine, job)) as started, open_records(self._folder) as records:
+            for result in embed_shards(started, self._plan, self._missing, job.workers):
                 records.add(result)
                 self._totals.add(result)
                 if on_part is not None:

@@ -53,7 +53,7 @@ class JobSettings:
     redis: str | None = None
     """URL of the Redis in which the limits are kept; None to divide them."""
     workers: int = 1
-    """By how many workers limits are divided."""
+    """By how many workers limits are divided, and the CPUs of a machine that has all of them."""
     gpus: float = 0.0
     """GPUs, or the share of one, that each worker is given by the engine."""
     since: str | None = None

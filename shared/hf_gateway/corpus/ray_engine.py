@@ -19,7 +19,7 @@ from hf_gateway.corpus.job_settings import JobSettings
 from hf_gateway.corpus.ray_cluster import OwnCluster, private_environment
 from hf_gateway.corpus.worker import ShardWorker
 from hf_gateway.corpus.worker_errors import pack, unpack
-from hf_gateway.engines.cpus import usable
+from hf_gateway.engines import cpus
 from hf_gateway.errors import ConfigError, GatewayError, visible
 from hf_gateway.storage.files import home, interprocess_lock, write_atomically
 
@@ -30,13 +30,15 @@ _END_S = 30.0
 class ShardActor:
     """What runs in an actor: the worker of one job."""
 
-    def __init__(self, job: Mapping[str, Any], folder: str) -> None:
+    def __init__(self, job: Mapping[str, Any], folder: str, sharing: int = 1) -> None:
         """Load the model; its files are fetched or converted by the first actor of a machine, while the others wait.
 
         Args:
             job: the fields of the settings.
             folder: the driver's, from which relative paths are meant.
+            sharing: how many actors divide the machine's CPUs; 1 if that is not known.
         """
+        cpus.share(sharing)
         with contextlib.suppress(ValueError):  # not in the main thread
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver decides what Ctrl-C means
         if os.path.isdir(folder):  # noqa: PTH112 - of this machine, which may be another one
@@ -96,7 +98,7 @@ class RayEngine:
         self._before: dict[str, str | None] = {}
         self._connected = False
         self._cluster: OwnCluster | None = None
-        cpus, cpus_each = usable(), 1
+        count, cpus_each, sharing = cpus.usable(), 1, 1
         with contextlib.ExitStack() as undo:
             undo.callback(self.close)
             self._set_environment()
@@ -104,15 +106,15 @@ class RayEngine:
             if not self._ray.is_initialized():
                 address = os.environ.get("RAY_ADDRESS")
                 if not address:
-                    cpus_each = max(1, cpus // job.workers)
-                    self._cluster = OwnCluster(max(cpus, job.workers))
+                    cpus_each, sharing = max(1, count // job.workers), job.workers
+                    self._cluster = OwnCluster(max(count, job.workers))
                     address = self._cluster.address
                 self._connect(address, job.gpus)
             undo.pop_all()
         self._actor = self._ray.remote(ShardActor).options(
             num_cpus=cpus_each, num_gpus=job.gpus, max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD"
         )
-        self._arguments = (asdict(job), str(Path.cwd()))
+        self._arguments = (asdict(job), str(Path.cwd()), sharing)
 
     def _connect(self, address: str, gpus: float) -> None:
         self._connected = True

@@ -26,6 +26,7 @@ from hf_gateway.corpus.rate_limit import (
 from hf_gateway.corpus.reuse import EarlierVectors
 from hf_gateway.corpus.shard_embedding import ShardResult, embed_shard
 from hf_gateway.corpus.worker_errors import pack
+from hf_gateway.engines import cpus
 from hf_gateway.errors import GatewayError
 from hf_gateway.observing import observer
 from hf_gateway.tasks.embedding.gateway import EmbeddingGateway
@@ -116,7 +117,9 @@ def serve() -> None:
     os.dup2(2, 1)  # what libraries print is no answer
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_read_lines, args=(lines,), daemon=True).start()
-    worker = ShardWorker(JobSettings(**json.loads(lines.get())))
+    job = JobSettings(**json.loads(lines.get()))
+    cpus.share(job.workers)
+    worker = ShardWorker(job)
     while (line := lines.get().strip()) != END:
         answers.write(json.dumps(worker.answer(json.loads(line))) + "\n")
         answers.flush()
