@@ -154,6 +154,8 @@ def _settings(precision: Precision) -> dict[str, Any]:
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _HINTS[precision]}
     if (threads := cpus.restricted()) is not None:
         settings["INFERENCE_NUM_THREADS"] = threads
+        # It would bind the threads to the first CPUs, and so would every other process with some of the machine's.
+        settings["ENABLE_CPU_PINNING"] = False
     return settings
 
 
