@@ -1,24 +1,21 @@
 """What a corpus takes, from 100,000 to a billion texts: `python -m benchmarks.capacity` writes the table in docs/corpus.md.
 
-Speed and lengths are those of `benchmarks/results/local.json`; a test holds the page to them.
+Speed, lengths and sizes are those of `benchmarks/results/corpus.json`; a test holds the page to them.
 """
 
 import json
-import re
 import sys
+from dataclasses import dataclass
 
 from benchmarks.install_sizes import ROOT
 
 PAGE = ROOT / "docs" / "corpus.md"
-RESULTS = ROOT / "benchmarks" / "results" / "local.json"
+RESULTS = ROOT / "benchmarks" / "results" / "corpus.json"
 HEAD = (
     "| texts | tokens | hours on two cores | GPU hours at 1 M tokens/s | hours at 1 M tokens/min | USD at 0.02 a M tokens | "
     "parts | float32 | float16 | `--since` index |"
 )
-DIMENSION = 384
 SHARD_ROWS = 10_000
-ROW_BYTES = 16 + 12
-"""Of the hash of a text and of an id of twelve characters."""
 INDEX_BYTES = 24
 """Of memory for each text of an earlier job."""
 GPU_TOKENS_PER_S = 1e6
@@ -26,14 +23,37 @@ LIMIT_TOKENS_PER_MIN = 1e6
 USD_PER_MILLION_TOKENS = 0.02
 
 
-def measured() -> tuple[float, int]:
-    """Return texts per second and tokens per text of the model in this process on passages, as measured."""
-    tables = json.loads(RESULTS.read_bytes())["tables"]
-    passages = next(each for each in tables if each["title"].startswith("Chunk texts"))
-    found = re.search(r"(\d+) tokens", passages["title"])
-    assert found is not None
-    row = next(each for each in passages["rows"] if each["name"] == "Gateway, as it comes")
-    return row["median"], int(found[1])
+@dataclass(frozen=True)
+class Measured:
+    """What the benchmark of bulk embedding found."""
+
+    texts_per_s: float
+    """Of the local engine with one worker."""
+    tokens: int
+    """Of a text."""
+    dimension: int
+    """Numbers of a vector."""
+    row_bytes: float
+    """Of a row on the disk, as float32."""
+    half_row_bytes: float
+    """The same as float16."""
+    resume_s: float
+    """Seconds for the resume of a job with a quarter of a million finished parts."""
+
+
+def measured() -> Measured:
+    """Return what was measured."""
+    found = json.loads(RESULTS.read_bytes())
+    tables = {table["title"]: {row["name"]: row for row in table["rows"]} for table in found["tables"]}
+    more = found["more"]
+    return Measured(
+        texts_per_s=tables["Embedding"]["local engine, 1 worker"]["median"],
+        tokens=round(more["tokens_a_text"]),
+        dimension=more["dimension"],
+        row_bytes=more["bytes_a_row"]["float32"],
+        half_row_bytes=more["bytes_a_row"]["float16"],
+        resume_s=tables["Planning a resume"]["250,000 finished parts"]["median"],
+    )
 
 
 def _short(number: float) -> str:
@@ -42,21 +62,21 @@ def _short(number: float) -> str:
 
 def table() -> str:
     """Return the table."""
-    texts_per_s, tokens = measured()
+    found = measured()
     lines = [HEAD, "|" + "---:|" * HEAD.count(" | ") + "---:|"]
     for power in range(5, 10):
         texts = 10**power
-        total = texts * tokens
+        total = texts * found.tokens
         cells = [
             f"{texts:,}",
             f"{_short(total / 1e6)} M",
-            _short(texts / texts_per_s / 3600),
+            _short(texts / found.texts_per_s / 3600),
             _short(total / GPU_TOKENS_PER_S / 3600),
             _short(total / LIMIT_TOKENS_PER_MIN / 60),
             _short(total / 1e6 * USD_PER_MILLION_TOKENS),
             f"{-(-texts // SHARD_ROWS):,}",
-            f"{_short(texts * (DIMENSION * 4 + ROW_BYTES) / 1e9)} GB",
-            f"{_short(texts * (DIMENSION * 2 + ROW_BYTES) / 1e9)} GB",
+            f"{_short(texts * found.row_bytes / 1e9)} GB",
+            f"{_short(texts * found.half_row_bytes / 1e9)} GB",
             f"{_short(texts * INDEX_BYTES / 1e9)} GB",
         ]
         lines.append("| " + " | ".join(cells) + " |")

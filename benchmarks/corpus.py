@@ -191,7 +191,10 @@ def run(bench: Bench) -> Report:
     report.notes += [
         f"Chunks of about 240 tokens; parts of ours and batches of the others have {BATCH_TEXTS} rows.",
         "The first part or batch of each worker, with its model, is the warm-up; the rows after it are counted.",
-        "Ours computes with OpenVINO or ONNX Runtime, the peers with PyTorch. One worker of ours uses all cores: two divide them.",
+        (
+            "Ours computes with OpenVINO or ONNX Runtime, the peers with PyTorch. "
+            "One worker of ours uses all cores: two divide them."
+        ),
         f"Killed by SIGKILL of the driver when half of the rows were embedded; processes are counted {KILL_WAIT_S:.0f} s later.",
         "A resume: a job whose parts are all there, run again by `embed_dataset`: plan, records and `_SUCCESS`.",
     ]

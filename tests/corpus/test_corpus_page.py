@@ -40,7 +40,9 @@ def test_the_pages_commands_print_what_it_says(tmp_path: Path) -> None:
 def test_the_arithmetic_follows_the_measured_figures() -> None:
     page = PAGE.read_text(encoding="utf-8")
     assert capacity.written_table(page) == capacity.table(), "run python -m benchmarks.capacity"
-    _, tokens = capacity.measured()
-    assert f"Passages of {tokens} tokens with vectors of {capacity.DIMENSION} numbers" in page
-    assert f"{10**8 * capacity.DIMENSION * 4 / 1e9:.0f} GB as float32" in page
-    assert f"{10**9 * (capacity.DIMENSION * 4 + capacity.ROW_BYTES) / 1e12:.1f} TB" in page
+    found = capacity.measured()
+    assert f"Passages of {found.tokens} tokens with vectors of {found.dimension} numbers" in page
+    assert f"{found.texts_per_s:.1f} passages a second" in page
+    assert f"{found.resume_s:.1f} seconds for 250,000 finished parts" in page
+    assert f"{10**8 * found.dimension * 4 / 1e9:.0f} GB as float32" in page
+    assert f"{10**9 * found.row_bytes / 1e12:.1f} TB" in page

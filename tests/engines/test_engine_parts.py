@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_gateway.engines import choosing, cpus
+from hf_gateway.engines import choosing, cpus, openvino
 from hf_gateway.engines.batches import PASS_SHARE, batches_by_length
 from hf_gateway.engines.choosing import (
     CPU_BATCH_TOKENS,
@@ -99,6 +99,16 @@ def test_processes_that_share_the_processors_start_threads_for_their_part(
     cpus.share(all_of_them + 1)
     assert cpus.usable(tmp_path) == 1
     assert cpus.restricted(tmp_path) == (1 if (os.cpu_count() or 1) > 1 else None)
+
+
+@pytest.mark.skipif(os.cpu_count() == 1, reason="one processor cannot be shared")
+def test_openvino_binds_no_threads_where_other_processes_have_the_other_processors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cpus, "_sharing", 2)
+    engine_settings = openvino._settings("fp32")
+    assert engine_settings["INFERENCE_NUM_THREADS"] == cpus.usable()
+    assert engine_settings["ENABLE_CPU_PINNING"] is False
 
 
 def test_the_flags_of_the_first_processor_are_read_on_both_architectures() -> None:

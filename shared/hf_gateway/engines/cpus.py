@@ -15,8 +15,7 @@ _sharing = 1
 def share(processes: int) -> None:
     """Take a share of the CPUs from now on: models loaded later start as many threads less.
 
-    With the threads of all CPUs in each of them, processes that compute the same get into each other's way: two on two CPUs
-    make 8 % less.
+    With the threads of all CPUs in each of them, processes that compute the same would get into each other's way.
 
     Args:
         processes: how many there are, this one included.
