@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import Any, get_args, get_type_hints
 
+import prometheus_client
+
 from hf_gateway.observing.observer import Observation
 from hf_gateway.observing.record import AttemptRecord
 from hf_gateway.server.dispatch.metrics import REFUSING_LIMITS, ServerMetrics
@@ -89,8 +91,6 @@ OF_ATTEMPTS = {
 
 def prometheus_lines() -> Iterator[str]:
     """Yield the tables of the metrics for Prometheus, and of their labels."""
-    import prometheus_client
-
     counted = Metrics(prometheus_client.CollectorRegistry())
     yield from _table("Of calls and attempts, in every program", [*counted.registered, *READINGS])
     yield from _table("Of the server's requests, beside those", ServerMetrics().registered)
