@@ -117,6 +117,27 @@ def test_a_limit_of_tokens_is_kept_by_what_the_server_counts(tmp_path: Path, red
         assert sum(count for _, count in paid) <= TOLERANCE * rate * (last[0] - begun)
 
 
+@pytest.mark.parametrize(("workers", "shared"), [(8, True), (3, False)])
+def test_several_workers_keep_one_limit_of_tokens_by_what_the_server_counts(
+    tmp_path: Path, redis: RedisServer, workers: int, shared: bool
+) -> None:
+    rate = 1500.0
+    texts = [" ".join(["a"] * (3 + row % 40)) for row in range(400)]  # the first estimates are half of the tokens
+    with CountingServer() as server:
+        embed_dataset(
+            texts,
+            tmp_path / "out",
+            workers=workers,
+            shard_rows=5,
+            limit_tps=rate,
+            redis=redis.url if shared else None,
+            **at(server),
+        )
+        *paid, (end, _) = sorted(server.arrivals)
+        assert len(paid) >= 79
+        assert sum(count for _, count in paid) <= TOLERANCE * rate * (end - paid[0][0])
+
+
 def test_a_server_that_asks_to_wait_gets_no_request_of_any_worker(tmp_path: Path, redis: RedisServer) -> None:
     with CountingServer() as server:
         job = JobSettings(out=str(tmp_path), settings=at(server), limit_rps=1000.0, redis=redis.url)
