@@ -136,6 +136,67 @@ def test_a_template_joins_columns_and_null_is_nothing() -> None:
             JobSettings(out="out", text=wrong).check()
 
 
+def test_a_row_without_any_value_of_a_template_has_no_text(tmp_path: Path) -> None:
+    source = tmp_path / "docs.jsonl"
+    source.write_text('{"title": null, "body": null}\n{}\n{"title": "A"}\n{"title": "", "body": "b"}\n')
+    (file,) = find_files(source)
+    job = JobSettings(out="out", text="{title}: {body}")
+    (shard,) = make_shards([file], job.needed_columns, "id", 100, 10**6)
+    rows = read_documents(file, shard, job).rows
+    assert [row.fault for row in rows] == ["has no text in the columns of '{title}: {body}'"] * 2 + [None] * 2
+    assert [row.text for row in rows] == ["", "", "A: ", ": b"]
+
+
+def test_a_csv_row_with_more_fields_than_the_header_is_not_cut(tmp_path: Path) -> None:
+    source = tmp_path / "docs.csv"
+    source.write_text('id,text\n1,hello, world\n2,"hello, world"\n3,there,,\n')
+    (file,) = find_files(source)
+    (shard,) = make_shards([file], ["text"], "id", 100, 10**6)
+    rows = read_documents(file, shard, JobSettings(out="out")).rows
+    assert [row.fault for row in rows] == ["has 3 fields, and the header 2", None, None]
+    assert [row.text for row in rows] == ["", "hello, world", "there"]
+
+
+MISSPELT: dict[str, dict[str, Any]] = {
+    "'titel'": {"text": "{titel}: {body}"},
+    "'docid'": {"id": "docid"},
+    "'yaer'": {"keep": ["yaer"]},
+}
+
+
+@pytest.mark.parametrize("name", ["docs.jsonl", "docs.jsonl.gz", "docs.csv", "docs.parquet", "rows"])
+@pytest.mark.parametrize("column", MISSPELT)
+def test_a_column_that_is_named_and_nowhere_there_is_refused(tmp_path: Path, name: str, column: str) -> None:
+    rows = [{"title": f"T{row}", "body": "b", "year": "1", "text": "t"} for row in range(3)]
+    source: Any = tmp_path / name
+    if name == "rows":
+        source = rows
+    elif name == "docs.parquet":
+        pq.write_table(pa.Table.from_pylist(rows), source)
+    elif name == "docs.csv":
+        source.write_text("title,body,year,text\n" + "T,b,1,t\n" * 3)
+    else:
+        content = "".join(json.dumps(row) + "\n" for row in rows).encode()
+        source.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    with pytest.raises(ConfigError, match=f"{column}.* has .*(body|text)"):
+        embed_dataset(source, tmp_path / "out", targets=["hash:64"], **MISSPELT[column])
+
+
+def test_jsonl_may_leave_out_what_another_row_has(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"body": "one"}\n')
+    (tmp_path / "b.jsonl").write_text('{"body": "two"}\n{"title": "T", "body": "three", "größe": 1}\n')
+    files = find_files(tmp_path)
+    assert len(make_shards(files, ["title", "body", "größe"], "id", 100, 10**6)) == 2
+    with pytest.raises(
+        ConfigError, match=r"no row of the JSONL in .*a.jsonl, or after it, has 'year'; the first row has body"
+    ):
+        make_shards(files, ["title", "year"], "id", 100, 10**6)
+    (shard, _) = make_shards(files, ["body"], "id", 100, 10**6)
+    job = JobSettings(out="out", text="body", id="docid")
+    (row,) = read_documents(files[0], shard, job).rows
+    assert row.fault == "has no id in the column 'docid'"
+
+
 def test_lines_that_cannot_be_read_are_rows_with_a_fault(tmp_path: Path) -> None:
     (tmp_path / "docs.jsonl").write_bytes(b'{"text": "a"}\n{"text": \n[1]\n{"text": 5}\n\xff\xfe\n{"other": 1}\n')
     (file,) = find_files(tmp_path / "docs.jsonl")

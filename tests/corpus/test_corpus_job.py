@@ -1,6 +1,8 @@
 """Bulk embedding: every row once whatever is killed, a resume of another job refused, another space refused."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,6 +17,7 @@ from tests.corpus.kills import corpus, ids_of, play
 from tests.servers import unit_vectors
 from tests.servers.openai import FakeOpenAI
 from tests.support.late import COLLECTED
+from tests.support.processes import children
 from tests.support.ways import until
 
 if COLLECTED:
@@ -23,6 +26,7 @@ if COLLECTED:
 
     from hf_gateway.corpus import embed_dataset
     from hf_gateway.corpus.job_settings import JobSettings
+    from hf_gateway.corpus.local_engine import LocalEngine
     from hf_gateway.corpus.worker import END
     from hf_gateway.engines import cpus
     from hf_gateway.tasks.embedding.gateway import EmbeddingGateway
@@ -59,6 +63,56 @@ def test_another_job_or_space_is_refused(tmp_path: Path) -> None:
         embed_dataset(source, out, targets=["hash:64"], shard_rows=5)
     with pytest.raises(SpaceMismatch):
         embed_dataset(source, out, targets=["hash:32"])
+
+
+def test_a_refused_resume_says_what_was_and_what_is(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    source, out = corpus(tmp_path / "in", 10), tmp_path / "out"
+    job = {"targets": ["hash:64"], "shard_rows": 5}
+    embed_dataset(tmp_path / "in", out, **job)
+    for settings, words in (
+        ({"shard_rows": 4}, r"differs in shard_rows \(5, now 4\): resume it"),
+        ({"keep": ["text"]}, r'differs in keep or --columns \(\[\], now \["text"\]\)'),
+        ({"form": "arrow"}, r'differs in form or --format \("parquet", now "arrow"\)'),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            embed_dataset(tmp_path / "in", out, **{**job, **settings})
+    (tmp_path / "in" / "more.txt").write_text("one\n")
+    with pytest.raises(ConfigError, match=r"differs in inputs \(.*more.txt is new\)"):
+        embed_dataset(tmp_path / "in", out, **job)
+    source.rename(tmp_path / "docs.parquet")
+    with pytest.raises(ConfigError, match=r"inputs \(.*docs.parquet is gone, as 1 more are or have\)"):
+        embed_dataset(tmp_path / "in", out, **job)
+    source.write_bytes((tmp_path / "docs.parquet").read_bytes())
+    (tmp_path / "in" / "more.txt").unlink()
+    with pytest.raises(ConfigError, match=r"inputs \(.*docs.parquet has changed\)"):
+        embed_dataset(tmp_path / "in", out, **job)
+
+
+def test_a_plan_of_another_version_is_refused_as_one(tmp_path: Path) -> None:
+    source, out = corpus(tmp_path, 10), tmp_path / "out"
+    embed_dataset(source, out, targets=["hash:64"])
+    plan = json.loads((out / "plan.json").read_bytes())
+    shards = [{"index": 0, "file": 0, "start": 0, "rows": 10}]  # as plans were before they had columns of numbers
+    for other, words in (
+        ({"shards": shards}, "of another version of hf-gateway"),
+        ({"digest": "0"}, "the version that planned"),
+    ):
+        (out / "plan.json").write_text(json.dumps({**plan, **other}))
+        with pytest.raises(ConfigError, match=words):
+            embed_dataset(source, out, targets=["hash:64"])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+def test_a_worker_that_is_just_starting_leaves_ctrl_c_to_its_driver(tmp_path: Path) -> None:
+    worker = LocalEngine(JobSettings(out=str(tmp_path))).start_worker()
+    try:
+        (pid,) = children(os.getpid())
+        facts = dict(line.split(":\t") for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+        assert (int(facts["SigBlk"], 16) | int(facts["SigIgn"], 16)) >> (signal.SIGINT - 1) & 1
+    finally:
+        worker.kill()
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 def test_a_text_that_cannot_be_embedded_fails_the_job(tmp_path: Path) -> None:

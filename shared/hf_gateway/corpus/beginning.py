@@ -70,9 +70,11 @@ class Beginning:
             facts = read_facts(self.folders.folder)
             self.folders = replace(self.folders, earlier=None)
             self.job = replace(job, out=str(self.folders.folder), since=None, updates_store=False)
-        needed = [*job.text_columns, *job.keep]
         plan = keep_plan(
-            self.folders.work, facts, found, lambda: make_shards(found, needed, job.id, shard_rows, shard_bytes)
+            self.folders.work,
+            facts,
+            found,
+            lambda: make_shards(found, job.needed_columns, job.id, shard_rows, shard_bytes),
         )
         if self.job.since is not None:
             write_index(Path(self.job.since), work, ROW_HASH if job.updates_store else "text_hash")

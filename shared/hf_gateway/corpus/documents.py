@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hf_gateway.corpus.inputs import InputFile
-from hf_gateway.corpus.job_settings import JobSettings
+from hf_gateway.corpus.job_settings import DEFAULT_ID, JobSettings
 from hf_gateway.corpus.line_files import as_string, header, records, row_of
 from hf_gateway.corpus.plan import Shard
 from hf_gateway.corpus.table_files import table_rows
@@ -90,7 +90,8 @@ def _of_lines(pa: Any, file: InputFile, shard: Shard, job: JobSettings) -> Docum
         for name, values in kept.items():
             values.append(as_string(columns.get(name)))
         own = as_string(columns.get(job.id))
-        document = _document(job, f"{file.name}#{number}" if own is None else own, number, job.text_of(columns))
+        made_id = f"{file.name}#{number}" if isinstance(row, str) or job.id == DEFAULT_ID else None
+        document = _document(job, made_id if own is None else own, number, job.text_of(columns))
         if isinstance(row, str):
             document.fault = row
         made.append(document)
@@ -103,5 +104,5 @@ def _document(job: JobSettings, name: Any, row: int, text: Any) -> Document:
     if name is None:
         fault = f"has no id in the column {job.id!r}"
     elif text is None:
-        fault = f"has no text in the column {job.text!r}"
+        fault = f"has no text in the {'columns of' if job.is_template else 'column'} {job.text!r}"
     return Document(name, row, text if isinstance(text, str) else "", fault)

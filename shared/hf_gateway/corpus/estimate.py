@@ -116,7 +116,7 @@ def estimate_dataset(
         else:
             folder = held.enter_context(tempfile.TemporaryDirectory(prefix="hf-gateway-"))
             files = write_given_rows(source, Path(folder), job.columns)
-        plan = Plan("", files, make_shards(files, [*job.text_columns, *keep], id, shard_rows, shard_bytes))
+        plan = Plan("", files, make_shards(files, job.needed_columns, id, shard_rows, shard_bytes))
         samples = _samples(plan, job, sample_rows)
         gateway = held.enter_context(contextlib.closing(gateway_of(job)))
         return _Estimate(gateway, plan, samples, dtype, split).result(config)

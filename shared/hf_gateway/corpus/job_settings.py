@@ -12,6 +12,8 @@ OnBadRow = Literal["fail", "dead-letter"]
 Form = Literal["parquet", "arrow", "npy", "lance", "store"]
 """Of the parts; "store" for those of a job that writes into one, whose files have the ids alone."""
 Dtype = Literal["float32", "float16"]
+DEFAULT_ID = "id"
+"""The column of the ids, if none is named: inputs may be without it."""
 MAX_BAD_ROWS = 1000
 """Dead letters of a job, if nothing else is said: more of them speak for a fault that is not the rows'."""
 
@@ -26,7 +28,7 @@ class JobSettings:
     """The collection that the rows are written into, as `stores.base` names one; None for a folder."""
     text: str = "text"
     """The column of the texts, or a template over several: "{title}: {body}"."""
-    id: str = "id"
+    id: str = DEFAULT_ID
     """The column of the ids."""
     keep: Sequence[str] = ()
     """Columns that are copied into the parts."""
@@ -80,6 +82,12 @@ class JobSettings:
         return list(dict.fromkeys(name for name, _, _ in fields))
 
     @property
+    def needed_columns(self) -> list[str]:
+        """The columns that inputs must have: that of the ids only if it was named."""
+        named = [] if self.id == DEFAULT_ID else [self.id]
+        return list(dict.fromkeys([*named, *self.text_columns, *self.keep]))
+
+    @property
     def is_template(self) -> bool:
         """Whether `text` is a template."""
         return "{" in self.text
@@ -90,13 +98,15 @@ class JobSettings:
         return list(dict.fromkeys([self.id, *self.text_columns, *self.keep]))
 
     def text_of(self, row: Mapping[str, Any]) -> Any:
-        """Return the text of a row; in a template null is nothing.
+        """Return the text of a row; in a template null is nothing, and without any value there is no text.
 
         Args:
             row: its columns.
         """
         if not self.is_template:
             return row.get(self.text)
+        if all(row.get(name) is None for name in self.text_columns):
+            return None
         made = ""
         for literal, name, _, _ in string.Formatter().parse(self.text):
             value = None if name is None else row.get(name)

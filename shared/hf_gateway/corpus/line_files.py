@@ -106,6 +106,8 @@ def row_of(file: InputFile, record: Any, names: list[str]) -> Row:
         names: the columns of a CSV file.
     """
     if file.form in ("csv", "tsv"):
+        if any(record[len(names) :]):  # a delimiter without quotes, as in a text with a comma, which would be cut there
+            return f"has {len(record)} fields, and the header {len(names)}"
         return dict(zip(names, record, strict=False))
     if file.form == "text":
         try:

@@ -2,9 +2,10 @@
 
 import contextlib
 import json
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -38,9 +39,10 @@ class LocalWorker:
         """job: what the process does."""
         self._first_line = json.dumps(asdict(job)) + "\n"
         command = [sys.executable, "-m", "hf_gateway.corpus"]
-        self._process = subprocess.Popen(  # noqa: S603 - this program
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
-        )
+        with _no_interrupts():
+            self._process = subprocess.Popen(  # noqa: S603 - this program
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
+            )
 
     def is_ready(self, timeout: float) -> bool:  # noqa: ARG002 - shards wait in the pipe
         """Return True."""
@@ -83,3 +85,16 @@ class LocalWorker:
         for pipe in (self._process.stdin, self._process.stdout):
             with contextlib.suppress(OSError):
                 pipe.close()  # type: ignore[union-attr]
+
+
+@contextlib.contextmanager
+def _no_interrupts() -> Iterator[None]:
+    """Have a process that is started meanwhile ignore the terminal's Ctrl-C from its first moment, where the system can."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from hf_gateway.corpus.inputs import InputFile
-from hf_gateway.corpus.line_files import header, records, size_of
+from hf_gateway.corpus.line_files import Record, header, records, size_of
 from hf_gateway.corpus.table_files import table_blocks, table_columns
 from hf_gateway.errors import ConfigError, visible
 from hf_gateway.storage.files import write_atomically
 
 PLAN = "plan.json"
+_PLAIN = re.compile(r"[\w .-]+", re.ASCII)
+_OPTIONS = {"keep": "keep or --columns", "form": "form or --format"}
+_SHOWN_CHARACTERS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +136,7 @@ def make_shards(
 
     Args:
         files: in order.
-        needed: columns that every file must have; JSONL says it row by row.
+        needed: columns that every file must have; of JSONL a row somewhere, as null may be left out of an object.
         optional: the column of the ids.
         shard_rows: rows of a shard at most.
         shard_bytes: bytes of a shard's texts at most, but for a shard of one row; of Parquet by the mean of each row group.
@@ -140,7 +144,7 @@ def make_shards(
     Raises:
         ConfigError: a file cannot be read, or lacks a column.
     """
-    shards = Shards()
+    shards, keys = Shards(), _Keys(needed)
     for place, file in enumerate(files):
         try:
             names = _columns(file)
@@ -153,11 +157,44 @@ def make_shards(
                     (rows, size, 0) for rows, size in table_blocks(file, [*needed, optional])
                 )
             else:
-                sized = ((1, size_of(record), end) for record, end in records(file))
+                read = keys.look(file) if file.form == "jsonl" else records(file)
+                sized = ((1, size_of(record), end) for record, end in read)
             shards.extend(_cut(sized, place, len(shards), shard_rows, shard_bytes))
         except OSError as error:
             raise ConfigError(f"{visible(file.path)} cannot be read: {error}") from None
+    keys.check()
     return shards
+
+
+class _Keys:
+    """Looks in JSONL for columns that no row has, perhaps misspelt ones; a name that JSON can write in two ways is trusted."""
+
+    def __init__(self, needed: Sequence[str]) -> None:
+        self._missing = {name: f'"{name}"'.encode() for name in needed if _PLAIN.fullmatch(name)}
+        self._first: tuple[str, bytes] | None = None
+
+    def look(self, file: InputFile) -> Iterator[Record]:
+        """Yield the records of a file."""
+        for record, end in records(file):
+            if self._missing:
+                self._first = self._first or (file.path, record)
+                for name in [name for name, key in self._missing.items() if key in record]:
+                    del self._missing[name]
+            yield record, end
+
+    def check(self) -> None:
+        """Raise ConfigError if there were rows, and a column in none of them."""
+        if self._first is None or not self._missing:
+            return
+        path, record = self._first
+        try:
+            names = ", ".join(json.loads(record.decode("utf-8-sig")))
+        except (ValueError, TypeError, RecursionError):
+            names = "nothing that can be read"
+        raise ConfigError(
+            f"no row of the JSONL in {visible(path)}, or after it, has {', '.join(map(repr, self._missing))}; the first row "
+            f"has {visible(names)}"
+        )
 
 
 def _columns(file: InputFile) -> list[str] | None:
@@ -218,14 +255,21 @@ def keep_plan(out: Path, facts: dict[str, Any], files: Sequence[InputFile], make
     if path.exists():
         try:
             there = json.loads(path.read_bytes())
-            differing = [name for name in {**facts, **there["facts"]} if there["facts"].get(name) != facts.get(name)]
+            differing = [
+                _difference(name, there["facts"].get(name), facts.get(name))
+                for name in {**facts, **there["facts"]}
+                if there["facts"].get(name) != facts.get(name)
+            ]
             found = Plan(there["digest"], files, Shards(there["shards"], generation))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ConfigError(f"{visible(str(path))} is damaged ({error}); embed into a new folder") from None
-        if found.digest != digest:
             raise ConfigError(
-                f"{visible(str(out))} has the parts of another job, which differs in {', '.join(differing) or 'its version'}: "
-                "resume it with the same inputs and arguments, or embed into a new folder"
+                f"{visible(str(path))} is damaged, or of another version of hf-gateway ({error}); embed into a new folder"
+            ) from None
+        if found.digest != digest:
+            what = ", ".join(differing) or "the version that planned it"
+            raise ConfigError(
+                f"{visible(str(out))} has the parts of another job, which differs in {what}: resume it with the same inputs and "
+                "arguments, or embed into a new folder"
             )
         return found
     columns = make().columns
@@ -233,6 +277,20 @@ def keep_plan(out: Path, facts: dict[str, Any], files: Sequence[InputFile], make
     write_atomically(path, json.dumps(content, separators=(",", ":")).encode())
     keep_names(out)
     return Plan(digest, files, Shards(columns, generation))
+
+
+def _difference(name: str, there: Any, now: Any) -> str:
+    """Return what differs between the plan that is there and the one of now, in words; of inputs the first file."""
+    if name != "inputs":
+        values = (visible(json.dumps(value))[:_SHOWN_CHARACTERS] for value in (there, now))
+        return f"{_OPTIONS.get(name, name)} ({', now '.join(values)})"
+    before, after = dict(there), dict(now)
+    paths = [path for path in {**before, **after} if before.get(path) != after.get(path)]
+    if not paths:
+        return "inputs (their order)"
+    what = "is gone" if paths[0] not in after else "is new" if paths[0] not in before else "has changed"
+    others = f", as {len(paths) - 1} more are or have" if len(paths) > 1 else ""
+    return f"inputs ({visible(paths[0])} {what}{others})"
 
 
 def keep_names(folder: Path) -> None:
