@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from hf_gateway.cli import main
+from hf_gateway.errors import ConfigError
 from tests.corpus.kills import COMMAND, corpus
 from tests.servers.openai import FakeOpenAI
 from tests.support.late import COLLECTED
@@ -76,6 +77,34 @@ def test_the_command_estimates_and_writes_nothing(tmp_path: Path, capsys: pytest
     assert main([*words, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["rows"] == 50
     assert not (tmp_path / "out").exists()
+
+
+def test_an_estimate_since_an_earlier_job_counts_new_texts_alone(tmp_path: Path) -> None:
+    texts = [f"text number {row}" for row in range(30)]
+    at: dict[str, Any] = {"model": MINILM, "shard_rows": 10}
+    with FakeOpenAI(models=None) as server:
+        embed_dataset(texts[:25], tmp_path / "old", targets=[f"openai:{server.url}"], **at)
+        server.requests.clear()
+        found = estimate_dataset(
+            texts, since=tmp_path / "old", shard_bytes=10**6, targets=[f"openai:{server.url}"], **at
+        )
+        assert not server.requests
+        whole = estimate_dataset(texts, shard_bytes=10**6, targets=[f"openai:{server.url}"], **at)
+    assert (found.rows, found.vectors) == (30, 30)
+    assert found.tokens * 6 == whole.tokens > 0
+    with pytest.raises(ConfigError, match="no finished job"):
+        estimate_dataset(texts, since=tmp_path / "none", shard_rows=10, shard_bytes=10**6, targets=["hash:64"])
+
+
+def test_an_estimate_refuses_what_the_job_would(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["embed-corpus", str(skewed(tmp_path, 5)), str(tmp_path / "out"), "--targets", "hash:64", "--dry-run"]
+    for option, value, said in (
+        ("--workers", "-3", "at least 1"),
+        ("--shard-rows", "0", "at least 1"),
+        ("--since", str(tmp_path / "none"), "no finished job"),
+    ):
+        assert main([*words, option, value]) == 2
+        assert said in capsys.readouterr().err
 
 
 def test_ctrl_c_keeps_the_finished_parts_and_says_how_to_go_on(tmp_path: Path) -> None:

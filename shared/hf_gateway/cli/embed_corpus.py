@@ -143,10 +143,16 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _estimate(arguments: argparse.Namespace) -> int:
     from hf_gateway.corpus.estimate import estimate_dataset
+    from hf_gateway.corpus.folders import folders_of
+    from hf_gateway.corpus.job_settings import check_sizes
 
     names = ("text", "id", "keep", "shard_rows", "shard_bytes", "split", "dtype", "chain", "config", "model", "targets")
     options = _options(arguments)
-    found = estimate_dataset(arguments.source, **{name: options[name] for name in names if name in options})
+    check_sizes(options["shard_rows"], options["shard_bytes"], options["workers"])
+    earlier = folders_of(arguments.out, arguments.since, arguments.job_folder).earlier
+    found = estimate_dataset(
+        arguments.source, since=earlier, **{name: options[name] for name in names if name in options}
+    )
     cost = None if found.cost_usd is None else f"{found.cost_usd.normalize():f}"
     if arguments.json:
         print_json({**dataclasses.asdict(found), "cost_usd": cost})

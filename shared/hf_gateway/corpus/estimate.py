@@ -16,10 +16,11 @@ from typing import Any
 from hf_gateway.corpus.costs import known_prices
 from hf_gateway.corpus.documents import Document, read_documents
 from hf_gateway.corpus.inputs import find_files, write_given_rows
-from hf_gateway.corpus.job_settings import JobSettings
-from hf_gateway.corpus.parts import HASH_BYTES
+from hf_gateway.corpus.job_settings import Dtype, JobSettings, check_sizes
+from hf_gateway.corpus.parts import HASH_BYTES, text_hash
 from hf_gateway.corpus.passages import cut, splitting_of
 from hf_gateway.corpus.plan import Plan, make_shards
+from hf_gateway.corpus.reuse import EarlierVectors, earlier_job, write_index
 from hf_gateway.corpus.worker import gateway_of
 from hf_gateway.engines.token_count import count_tokens, encode_text
 from hf_gateway.errors import InvalidRequest
@@ -80,7 +81,8 @@ def estimate_dataset(
     shard_rows: int,
     shard_bytes: int,
     split: int | None = None,
-    dtype: str = "float32",
+    dtype: Dtype = "float32",
+    since: str | Path | None = None,
     chain: str | None = None,
     config: str | None = None,
     sample_rows: int = SAMPLE_ROWS,
@@ -99,17 +101,22 @@ def estimate_dataset(
         shard_bytes: bytes of a part's texts at most.
         split: tokens of a passage at most; None for whole documents.
         dtype: "float32" or "float16".
+        since: the folder of an earlier job; texts that it has take neither tokens nor time.
         chain: name of a chain of the config file.
         config: path of the config file.
         sample_rows: rows of the sample at most.
         **settings: of the gateway.
 
     Raises:
-        ConfigError: the inputs cannot be read, or settings are invalid.
+        ConfigError: the inputs cannot be read, settings are invalid, or the earlier job has nothing to take over.
+        SpaceMismatch: the earlier job is of another space.
         GatewayError: the model in this process cannot embed the sample.
     """
-    job = JobSettings(out="", text=text, id=id, keep=tuple(keep), chain=chain, config=config, settings=settings)
+    job = JobSettings(
+        out="", text=text, id=id, keep=tuple(keep), chain=chain, config=config, settings=settings, dtype=dtype
+    )
     job.check()
+    check_sizes(shard_rows, shard_bytes)
     with contextlib.ExitStack() as held:
         if isinstance(source, str | Path):
             files = find_files(source)
@@ -119,7 +126,15 @@ def estimate_dataset(
         plan = Plan("", files, make_shards(files, job.needed_columns, id, shard_rows, shard_bytes))
         samples = _samples(plan, job, sample_rows)
         gateway = held.enter_context(contextlib.closing(gateway_of(job)))
-        return _Estimate(gateway, plan, samples, dtype, split).result(config)
+        earlier = None
+        if since is not None:
+            earlier_job(Path(since), job, gateway.space)  # raises for one from which nothing can be taken
+            index = Path(
+                held.enter_context(tempfile.TemporaryDirectory(prefix="hf-gateway-", ignore_cleanup_errors=True))
+            )
+            write_index(Path(since), index, "text_hash")
+            earlier = EarlierVectors(Path(since), index)
+        return _Estimate(gateway, plan, samples, dtype, split, earlier).result(config)
 
 
 def _samples(plan: Plan, job: JobSettings, rows: int) -> list[_Sample]:
@@ -139,8 +154,15 @@ class _Estimate:
     """An estimate in the making."""
 
     def __init__(
-        self, gateway: EmbeddingGateway, plan: Plan, samples: Sequence[_Sample], dtype: str, split: int | None
+        self,
+        gateway: EmbeddingGateway,
+        plan: Plan,
+        samples: Sequence[_Sample],
+        dtype: str,
+        split: int | None,
+        earlier: EarlierVectors | None,
     ) -> None:
+        self._earlier = earlier
         self._gateway, self._plan, self._samples, self._dtype = gateway, plan, samples, dtype
         self._local = all(kind_of(target.kind).in_process for target in gateway.targets)
         self._splitting = None
@@ -155,7 +177,7 @@ class _Estimate:
         texts = [self._texts(sample.documents) for sample in self._samples]
         if self._local:
             self._gateway.embed(["a text"])  # loads the model, which is not what the rows take
-        counts = [self._tokens(each) for each in texts]
+        counts = [self._tokens(self._new(each)) for each in texts]
         scale = self._plan.rows / len(documents)
         tokens, vectors = round(sum(counts) * scale), round(sum(map(len, texts)) * scale)
         return CorpusEstimate(
@@ -183,6 +205,11 @@ class _Estimate:
             return [document.text for document in documents if document.fault is None]
         return cut(self._gateway, documents, self._splitting)[1]
 
+    def _new(self, texts: Sequence[str]) -> list[str]:
+        """Return the texts that the earlier job does not have."""
+        known = {} if self._earlier is None else self._earlier.places([text_hash(text) for text in texts])
+        return [text for place, text in enumerate(texts) if place not in known]
+
     def _tokens(self, texts: Sequence[str]) -> int:
         if not texts:
             return 0
@@ -202,7 +229,7 @@ class _Estimate:
             return 0.0
         means = [count / row for count, row in zip(counts, rows, strict=True)]
         if len(means) < 2:
-            texts = self._texts(self._samples[0].documents)
+            texts = self._new(self._texts(self._samples[0].documents))
             means = [float(len(text.encode())) for text in texts]  # within one shard, rows are compared by their bytes
         if len(means) < 2:
             return 1.0

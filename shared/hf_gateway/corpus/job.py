@@ -13,7 +13,7 @@ from hf_gateway.corpus.collection import Collection
 from hf_gateway.corpus.engine import open_engine
 from hf_gateway.corpus.folders import JobFolders, finish_update, folders_of
 from hf_gateway.corpus.inputs import find_files
-from hf_gateway.corpus.job_settings import MAX_BAD_ROWS, Dtype, Form, JobSettings, OnBadRow
+from hf_gateway.corpus.job_settings import MAX_BAD_ROWS, Dtype, Form, JobSettings, OnBadRow, check_sizes
 from hf_gateway.corpus.lance_files import commit_fragments, lance
 from hf_gateway.corpus.part_records import RECORDS, open_records, read_records, remove_passing_files, succeed
 from hf_gateway.corpus.parts import SUCCESS, dead_file, part_file
@@ -126,8 +126,7 @@ def embed_dataset(
         InvalidRequest: a row cannot be embedded, or too many cannot; the finished parts are kept.
         GatewayError: the error of the targets, as a single call would raise it; the finished parts are kept.
     """
-    if workers < 1 or shard_rows < 1 or shard_bytes < 1:
-        raise ConfigError("workers, shard_rows and shard_bytes are at least 1")
+    check_sizes(shard_rows, shard_bytes, workers)
     if gpus and engine == "local":
         raise ConfigError("workers are given shares of GPUs by Ray: name engine 'ray', too")
     folders = folders_of(out, since, job_folder)

@@ -135,3 +135,15 @@ class JobSettings:
             raise ConfigError(f"the GPUs of a worker are a number from 0, not {self.gpus}")
         if self.max_bad < 0:
             raise ConfigError("max_bad is at least 0")
+
+
+def check_sizes(shard_rows: int, shard_bytes: int, workers: int = 1) -> None:
+    """Raise ConfigError for what is less than one.
+
+    Args:
+        shard_rows: rows of a part at most.
+        shard_bytes: bytes of a part's texts at most.
+        workers: processes.
+    """
+    if workers < 1 or shard_rows < 1 or shard_bytes < 1:
+        raise ConfigError("workers, shard_rows and shard_bytes are at least 1")
