@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,10 +66,22 @@ def test_another_job_or_space_is_refused(tmp_path: Path) -> None:
         embed_dataset(source, out, targets=["hash:32"])
 
 
+def test_a_resume_counts_the_tokens_of_its_own_run(tmp_path: Path) -> None:
+    source, out = corpus(tmp_path, 30), tmp_path / "out"
+    with FakeOpenAI(models=None) as server:
+        at: dict[str, Any] = {"model": "owner/model", "targets": [f"openai:{server.url}"], "shard_rows": 10}
+        first = embed_dataset(source, out, **at)
+        (out / "part-000001.parquet").unlink()
+        again = embed_dataset(source, out, **at)
+    assert first.run_tokens == first.tokens == again.tokens
+    assert again.tokens is not None
+    assert again.run_tokens == again.tokens // 3  # what the speed that is shown is of
+
+
 def test_a_refused_resume_says_what_was_and_what_is(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     source, out = corpus(tmp_path / "in", 10), tmp_path / "out"
-    job = {"targets": ["hash:64"], "shard_rows": 5}
+    job: dict[str, Any] = {"targets": ["hash:64"], "shard_rows": 5}
     embed_dataset(tmp_path / "in", out, **job)
     for settings, words in (
         ({"shard_rows": 4}, r"differs in shard_rows \(5, now 4\): resume it"),

@@ -186,6 +186,7 @@ def _facts(report: "CorpusReport") -> dict[str, Any]:
         "parts": report.parts,
         "resumed": report.resumed,
         "tokens": report.tokens,
+        "run_tokens": report.run_tokens,
         "cost_usd": None if report.cost_usd is None else str(report.cost_usd),
         "seconds": round(report.seconds, 3),
     }
@@ -228,8 +229,8 @@ def _part_report(show: ShowProgress | None, json_lines: bool) -> Callable[["Corp
 
 def _step(report: "CorpusReport") -> str:
     said = [f"{report.dead} bad"] if report.dead else []
-    if report.tokens:
-        said.append(f"{report.tokens / report.seconds:,.0f} tokens/s")
+    if report.run_tokens:
+        said.append(f"{report.run_tokens / report.seconds:,.0f} tokens/s")
     if report.cost_usd:
         said.append(f"{report.cost_usd:.4f} USD")
     return ", ".join(said)

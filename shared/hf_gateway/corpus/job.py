@@ -53,6 +53,8 @@ class CorpusReport:
     """Parts that an earlier run had finished."""
     tokens: int | None
     """Tokens of all parts, as the targets counted them; None if one did not."""
+    run_tokens: int | None
+    """Of these, the tokens of this run."""
     cost_usd: Decimal | None
     """What all parts cost; None if that of one is unknown."""
     seconds: float
@@ -184,6 +186,7 @@ class _Run:
         remove_passing_files(self._folder)
         self._done = read_records(self._folder, job.form, plan)
         self._totals, self._resumed = replace(self._done.totals), self._done.totals.parts
+        self._tokens_before = self._done.totals.tokens
         self._missing: list[Shard] = [plan.shards[index] for index in self._done.missing()]
 
     def prepare_collection(self, gateway: EmbeddingGateway) -> None:
@@ -232,7 +235,7 @@ class _Run:
             )
 
     def _report(self, part: str | None) -> CorpusReport:
-        done = self._totals
+        done, before = self._totals, self._tokens_before
         return CorpusReport(
             rows=done.rows + done.dead,
             total=self._plan.rows,
@@ -242,6 +245,7 @@ class _Run:
             parts=done.parts,
             resumed=self._resumed,
             tokens=done.tokens,
+            run_tokens=None if before is None or done.tokens is None else done.tokens - before,
             cost_usd=done.cost_usd,
             seconds=time.monotonic() - self._begun,
             part=part,
