@@ -15,6 +15,8 @@ from tests.deploy.tools import CHART, ROOT
 TOML_SCHEMA = ROOT / "shared" / "hf_gateway" / "configuration" / "hf-gateway.schema.json"
 SCHEMA, VALUES, README = CHART / "values.schema.json", CHART / "values.yaml", CHART / "README.md"
 BEGIN, END = "<!-- made by python -m tests.deploy.chart_files -->\n", "<!-- end -->\n"
+WHOLE = ("updateStrategy", "resources", "podSecurityContext", "securityContext")
+"""Values that have one row each, whatever stands below them."""
 _LINE = re.compile(r"(?P<indent> *)(?P<key>[\w.-]+):(?: (?P<value>.*))?$")
 
 
@@ -54,14 +56,14 @@ def _rows() -> Iterator[str]:
         elif (found := _LINE.match(line)) is not None:
             depth = len(found["indent"]) // 2
             path = [*path[:depth], found["key"]]
-            if (found["value"] or about) and not _is_below_a_value(values, path):
+            if (found["value"] or about or path[0] in WHOLE) and not _is_below_a_value(values, path):
                 yield f"| `{'.'.join(path)}` | {_shown(values, path)} | {about} |"
             about = ""
 
 
 def _is_below_a_value(values: Any, path: list[str]) -> bool:
     """Return whether a line is a part of a default that its parent's row shows, such as a security context."""
-    return path[0] in ("updateStrategy", "resources", "podSecurityContext", "securityContext") and len(path) > 1
+    return path[0] in WHOLE and len(path) > 1
 
 
 def _shown(values: Any, path: list[str]) -> str:

@@ -1,13 +1,15 @@
 """What values do: those that are refused, and what guide C's names and the others render."""
 
 import json
+import re
 import tomllib
 from typing import Any
 
 import pytest
+import yaml  # type: ignore[import-untyped]
 
 from tests.deploy.chart import FRAGMENTS, merged, notes, of_kind, one, refusal, render
-from tests.deploy.chart_files import README, SCHEMA, readme_text, schema_text
+from tests.deploy.chart_files import README, SCHEMA, VALUES, WHOLE, readme_text, schema_text
 from tests.deploy.tools import CHART, helm, run
 
 TOKEN = "hf_a_token_that_is_a_secret"
@@ -36,6 +38,18 @@ def test_the_schema_has_that_of_the_configuration() -> None:
 
 def test_the_readme_has_every_value() -> None:
     assert README.read_text(encoding="utf-8") == readme_text(), "run python -m tests.deploy.chart_files"
+
+
+def test_no_value_is_missing_in_the_readme() -> None:
+    """The table is made line by line, and so is compared with what YAML makes of the file."""
+    rows = set(re.findall(r"^\| `([\w.]+)` \|", README.read_text(encoding="utf-8"), re.MULTILINE))
+    named = {row.split(".")[0] for row in rows} | rows
+    values = yaml.safe_load(VALUES.read_text(encoding="utf-8"))
+    assert sorted(set(values) - named) == []
+    below = {
+        f"{name}.{key}" for name, each in values.items() if isinstance(each, dict) and name not in WHOLE for key in each
+    }
+    assert sorted(each for each in below if not any(f"{row}.".startswith(f"{each}.") for row in rows)) == []
 
 
 def test_the_schema_is_closed() -> None:
