@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -23,7 +24,7 @@ from tests.deploy.services import CHAT_MODEL, DIMENSION, EMBEDDING_MODEL, free_p
 from tests.deploy.tools import ROOT, run
 
 EXTRAS = "langchain,llamaindex,server"
-PROGRAMS = ("celery[redis]", "streamlit")
+PROGRAMS = ("celery[redis]", "gunicorn", "streamlit")
 """What programs of docs/programs.md need besides, which are run here since the environment for development lacks it."""
 INSTALL_S = 900.0
 CLIENTS = Path(__file__).with_name("stranger_clients.py")
@@ -213,6 +214,27 @@ def test_the_tasks_of_the_page_are_run_by_a_celery_worker_that_forks(stranger: S
             finally:
                 worker.terminate()
                 worker.wait(60)
+
+
+def test_the_app_of_the_page_is_served_by_gunicorn_which_loads_it_before_it_forks(stranger: Stranger) -> None:
+    (stranger.folder / "web.py").write_text(program("def app("), encoding="utf-8")
+    page = (ROOT / "docs" / "programs.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^gunicorn .*$", page, re.MULTILINE)
+    command = shlex.split(line.replace("127.0.0.1:8000", "127.0.0.1:0"))
+    command[0] = str(stranger.python.with_name("gunicorn"))
+    with subprocess.Popen(
+        command, cwd=stranger.folder, env=stranger.environment, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stderr is not None
+            listening = (re.search(r"Listening at: (\S+)", said) for said in process.stderr)
+            url = next(found[1] for found in listening if found)
+            asked = [httpx.get(f"{url}/?text{number}", timeout=60, trust_env=False) for number in range(8)]
+            assert {(answer.status_code, len(answer.json())) for answer in asked} == {(200, 64)}
+        finally:
+            process.terminate()
+            process.communicate(timeout=60)  # what it writes at its end needs a reader
+    assert process.returncode == 0
 
 
 ASKED_BY_STREAMLIT = """

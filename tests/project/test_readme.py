@@ -28,12 +28,12 @@ def blocks(language: str, pages: Sequence[Path] = PAGE_FILES) -> list[str]:
 
 ELSEWHERE = {"agents.md", "extending.md"}
 """Pages whose blocks are run by tests of their own: test_agents_page.py, test_extending_page.py."""
-NOT_INSTALLED = ("from celery", "import streamlit")
-"""Imports of blocks that tests/deploy/test_stranger.py runs, in an environment that has those packages."""
+NEED_MORE = ("from celery", "import streamlit", "psycopg.connect(")
+"""Words of blocks that need packages, which tests/deploy/test_stranger.py installs, or a server, as test_rag_page.py has it."""
 ALONE = [
     code
     for code in blocks("python", [path for path in PAGE_FILES if path.name not in ELSEWHERE])
-    if not any(each in code for each in NOT_INSTALLED)
+    if not any(each in code for each in NEED_MORE)
 ]
 
 
