@@ -23,12 +23,11 @@ def test_the_classes_are_made_and_embed(name: str, release: Release, tmp_path: P
     uv("venv", "--quiet", tmp_path / "venv")
     python = tmp_path / "venv" / "bin" / "python"
     install(python, release.wheel, name, "--constraint", ROOT / "constraints.txt")
-    # A requirement that names a pre-release lets uv take one of this package alone.
-    requirement = f"{name}>=0.dev0"
     overrides = tmp_path / "overrides.txt"
-    overrides.write_text(f"{requirement}\n", encoding="utf-8")
+    overrides.write_text(f"{name}\n", encoding="utf-8")
+    newer = ("--upgrade-package", name, "--prerelease-package", f"{name}=allow", "--override", overrides)
     try:
-        install(python, release.wheel, requirement, "--upgrade-package", name, "--override", overrides)
+        install(python, release.wheel, name, *newer)
     except AssertionError as error:
         pytest.skip(f"the newest pre-release of {name} cannot be installed with the rest: {str(error)[-300:]}")
     version = run(python, "-c", VERSION, name).strip()
