@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.xdist_group("floors")  # the modules are parsed once
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = {
     "hf_gateway": ROOT / "shared" / "hf_gateway",

@@ -95,6 +95,7 @@ class Server(Loopback):
         return Reply(200, {"ok": True})
 
 
+@pytest.mark.slow
 def test_wherever_an_interrupt_comes_the_connection_and_its_place_are_given_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -114,6 +115,7 @@ def test_wherever_an_interrupt_comes_the_connection_and_its_place_are_given_back
     assert set(ends) <= {"KeyboardInterrupt", "answered"}
 
 
+@pytest.mark.slow
 def test_a_stream_that_is_interrupted_anywhere_leaves_a_gateway_that_serves() -> None:
     with FakeOpenAI(models=None) as server:
         gateway = Gateway("m", [f"openai:{server.url}"], task="chat")

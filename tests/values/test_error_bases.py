@@ -47,6 +47,7 @@ def family(kind: type) -> Iterator[type]:
         yield from family(each)
 
 
+@pytest.mark.slow  # imports every module
 def test_no_error_of_a_task_is_a_built_in_class() -> None:
     for name in modules():
         try:
