@@ -116,19 +116,21 @@ class AiohttpPool:
         """Send and wait for the answer's headers."""
         await self._places.acquire()
         response: aiohttp.ClientResponse | None = None
+        opened: Opened | None = None
         try:
             while True:
                 response = await self._send_request(exchange)
                 headers = lowercase_names(_readable(response))
                 if not exchange.redirected(response.status, headers):
                     decoder = exchange.decoder(response.status, headers)
-                    return Opened(response.status, headers, _Body(response, exchange, decoder, self._places))
+                    opened = Opened(response.status, headers, _Body(response, exchange, decoder, self._places))
+                    return opened
                 response.close()
-        except BaseException:  # a cancellation, too; no exit stack: every request passes here
-            if response is not None:
-                response.close()
-            self._places.release()
-            raise
+        finally:  # after a cancellation, too; no exit stack: every request passes here
+            if opened is None:
+                if response is not None:
+                    response.close()
+                self._places.release()
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -116,26 +116,10 @@ class Driver:
 
     async def arun(self, steps: Generator[Any, Any, Any]) -> Any:
         """Run a generator to its end, async; returns its result."""
-        # Like `astream`, of which each request would have a generator that the loop has to know of.
-        require_asyncio()
-        resume, value, held = steps.send, None, _OpenSources()
-        try:
-            while True:
-                try:
-                    step = resume(value)
-                except StopIteration as done:
-                    return done.value
-                resume, value = steps.send, None
-                if isinstance(step, Emit):
-                    continue
-                try:
-                    value = await self._astep(step, held)
-                except GatewayError as failure:
-                    resume, value = steps.throw, failure
-        finally:
-            steps.close()
-            if (source := held.take_all()) is not None:
-                await source.aclose()
+        ended: list[Any] = []
+        async for _ in self.astream(steps, ended.append):
+            pass
+        return ended[0]
 
     def perform(self, effects: Effects, *, timeout: float, target: str) -> Any:
         """Run one backend's effects without a chain, blocking.
