@@ -6,7 +6,7 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -340,12 +340,33 @@ def test_whatever_is_printed_is_visible_also_where_nobody_thought_of_it(
 # Without Rich.
 
 
-def test_a_table_without_rich_is_aligned_and_has_no_markup() -> None:
-    table = Table(("name", "number"), right=frozenset({"number"}), footer=("total", "12"))
+NUMBERS = "name            number\na [red]b[/red]       7\ntotal               12\n"
+
+
+def numbers(fold: Sequence[str] = ()) -> Table:
+    """Return a table with a column of numbers, aligned to the right."""
+    table = Table(("name", "number"), right=frozenset({"number"}), fold=frozenset(fold), footer=("total", "12"))
     table.add(f"[bold]{literal('a [red]b[/red]')}[/bold]", "[green]7[/green]")
+    return table
+
+
+def test_a_table_without_rich_is_aligned_and_has_no_markup() -> None:
     out = io.StringIO()
-    Console(out).print_table(table)
-    assert out.getvalue() == "name            number\na [red]b[/red]       7\ntotal               12\n"
+    Console(out).print_table(numbers())
+    assert out.getvalue() == NUMBERS
+
+
+@pytest.mark.parametrize("fold", [(), ("name",)])
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_table_with_rich_is_aligned_as_without(terminal: bool, fold: Sequence[str]) -> None:
+    from rich.console import Console as RichConsole
+
+    out = io.StringIO()
+    plain = RichConsole(
+        file=out, force_terminal=terminal, color_system=None, no_color=True, soft_wrap=True, _environ={"TERM": "dumb"}
+    )
+    Console(out, plain).print_table(numbers(fold))
+    assert [line.rstrip() for line in out.getvalue().splitlines()] == NUMBERS.splitlines()
 
 
 @pytest.mark.parametrize("text", ["a", "[red]", "\\[red]", "\\\\[/]", "C:\\dir\\", "[1]", "[/nonsense]", "x\\"])

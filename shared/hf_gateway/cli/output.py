@@ -7,7 +7,7 @@ import io
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
@@ -117,16 +117,12 @@ def _print_rich(rich: Any, table: Table) -> None:
     from rich.table import Table as RichTable
 
     made = RichTable(box=None, pad_edge=False, padding=(0, table.gap, 0, 0), show_footer=bool(table.footer))
-    for title, last in zip(table.titles, table.footer or ("",) * len(table.titles), strict=True):
+    columns = zip(table.titles, *table.rows, table.footer or ("",) * len(table.titles), strict=True)
+    aligned = [_right_aligned(column) if column[0] in table.right else column for column in columns]
+    for title, column in zip(table.titles, aligned, strict=True):
         folds = title in table.fold
-        made.add_column(
-            title,
-            last,
-            justify="right" if title in table.right else "left",
-            no_wrap=not folds,
-            overflow="fold" if folds else "ignore",
-        )
-    for row in table.rows:
+        made.add_column(column[0], column[-1], no_wrap=not folds, overflow="fold" if folds else "ignore")
+    for row in zip(*(column[1:-1] for column in aligned), strict=True):
         made.add_row(*row)
     # A truncated number would be another number: if the terminal is too narrow, lines wrap.
     natural = Measurement.get(rich, rich.options.update(max_width=100_000), made).maximum
@@ -135,6 +131,14 @@ def _print_rich(rich: Any, table: Table) -> None:
         rich.width = max(natural, before)
     rich.print(made, crop=False)
     rich.width = before
+
+
+def _right_aligned(cells: Sequence[str]) -> tuple[str, ...]:
+    """Pad cells on the left: Rich 15 justifies nothing that may be wider than its column."""
+    from rich.text import Text
+
+    widths = [Text.from_markup(cell).cell_len for cell in cells]
+    return tuple(" " * (max(widths) - width) + cell for cell, width in zip(cells, widths, strict=True))
 
 
 def _plain_lines(table: Table) -> Iterator[str]:
