@@ -7,10 +7,18 @@ import pytest
 from hf_gateway.runtime.deadlines import Deadlines
 
 
+async def never() -> None:
+    """Wait until it is cancelled; a limit that does nothing is a failure, and no test that hangs."""
+    try:
+        await asyncio.wait_for(asyncio.Event().wait(), 30.0)
+    except TimeoutError:
+        pytest.fail("the limit did nothing")
+
+
 async def test_what_takes_too_long_is_a_time_out() -> None:
     deadlines = Deadlines()
     with pytest.raises(TimeoutError), deadlines.within(0.01):
-        await asyncio.Event().wait()
+        await never()
     task = asyncio.current_task()
     assert task is not None
     assert (task.cancelling(), len(deadlines)) == (0, 0)
@@ -30,7 +38,7 @@ async def test_limits_end_in_the_order_of_their_times() -> None:
     async def wait(seconds: float) -> None:
         try:
             with deadlines.within(seconds):
-                await asyncio.Event().wait()
+                await never()
         except TimeoutError:
             ended.append(seconds)
 
@@ -41,9 +49,9 @@ async def test_limits_end_in_the_order_of_their_times() -> None:
 async def test_a_limit_within_another_is_its_own() -> None:
     deadlines = Deadlines()
     with deadlines.within(60.0), pytest.raises(TimeoutError), deadlines.within(0.0):
-        await asyncio.Event().wait()
+        await never()
     with pytest.raises(TimeoutError), deadlines.within(0.0), deadlines.within(60.0):
-        await asyncio.Event().wait()
+        await never()
     assert len(deadlines) == 0
 
 
@@ -53,7 +61,7 @@ async def test_a_task_that_others_have_cancelled_stays_cancelled() -> None:
     async def work() -> None:
         with deadlines.within(60.0):
             begun.set()
-            await asyncio.Event().wait()
+            await never()
 
     task = asyncio.create_task(work())
     await begun.wait()
@@ -72,7 +80,7 @@ async def test_a_task_that_is_cancelled_when_its_time_is_over_stays_cancelled() 
         with deadlines.within(0.0):
             asyncio.get_running_loop().call_later(0.0, task.cancel)
             try:
-                await asyncio.Event().wait()
+                await never()
             finally:
                 task.cancel()
 

@@ -1,6 +1,6 @@
 """Time limits of many tasks of one event loop, for which it has one timer: most work ends long before its limit.
 
-`asyncio.timeout` makes and cancels a timer each time, three of which were a tenth of what a served request took.
+`asyncio.timeout` makes and cancels a timer each time: 8 to 10 µs where this takes 2, and a served request has three.
 """
 
 import asyncio
