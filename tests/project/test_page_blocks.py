@@ -2,19 +2,16 @@
 
 import os
 import re
-import shlex
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterator
-from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hf_gateway.cli import COMMANDS, _parser
+from tests.support.page_commands import assert_whole
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "web" / "client" / "README.md"]
@@ -112,22 +109,7 @@ COMMAND_LINES = [pytest.param(line, id=f"{page}-{number}") for number, (page, li
 @pytest.mark.parametrize("line", COMMAND_LINES)
 def test_a_command_that_needs_what_a_test_has_not_is_one(line: str) -> None:
     """Those need a Hub, an index of packages or a ledger; what they do is tested elsewhere, here that they are taken."""
-    for found in re.findall(r"hf-gateway( [a-z][^#>&)\n]*)", re.sub(r'"hf-gateway\[.*?"', "", line)):
-        words = shlex.split(found)
-        _parser(COMMANDS).parse_args(words)
-    if line.startswith("pip install "):
-        extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-        assert set(re.findall(r"[\w-]+", re.findall(r"\[(.*)\]", line)[0])) <= extras.keys()
-    if line.startswith("python -m "):
-        words = shlex.split(line, comments=True)[2:]
-        assert find_spec(words[0]) is not None
-        if words[0] == "benchmarks":
-            from benchmarks.__main__ import BENCHMARKS
-
-            assert {word for word in words[1:] if not word.startswith("-")} <= set(BENCHMARKS)
-    if line.startswith("make "):
-        target = shlex.split(line, comments=True)[1]
-        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert_whole(line)
 
 
 def test_the_commands_are_found() -> None:
