@@ -3,6 +3,8 @@
 `locked` is for any store; the other functions open FAISS, Chroma and LanceDB, whose packages are imported when one is opened.
 """
 
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,7 +13,8 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
 from hf_gateway.errors import ConfigError
-from hf_gateway.spaces.index_lock import warn_unlocked
+from hf_gateway.spaces.index_lock import needs_adoption, warn_uncompared, warn_unlocked
+from hf_gateway.spaces.stored_vectors import CANDIDATE_TEXTS, StoredVector
 
 Embedder = TypeVar("Embedder", bound=Embeddings)
 
@@ -44,11 +47,38 @@ def locked(folder: str | Path, embeddings: Embedder, *, adopt: bool = False) -> 
     return embeddings
 
 
-def _open_locked(folder: str | Path, embeddings: Embeddings, adopt: bool, lock: bool) -> Embeddings:
-    """Lock the index, or warn that it has no lock; an existing lock is always checked."""
-    if not lock and warn_unlocked(folder):
-        return embeddings
-    return locked(folder, embeddings, adopt=adopt)
+def _open_locked(
+    folder: str | Path,
+    embeddings: Embeddings,
+    adopt: bool,
+    lock: bool,
+    open_store: Callable[[], Any],
+    stored: Callable[[Any], Iterable[StoredVector]],
+) -> VectorStore:
+    """Lock the index and open it, or warn that it has no lock; an existing lock is always checked.
+
+    Args:
+        folder: where the index is.
+        embeddings: what it is opened with.
+        adopt: whether an index without a lock is compared with the embeddings, and then locked.
+        lock: whether an index without a lock is refused otherwise.
+        open_store: opens it.
+        stored: returns texts of the opened store with their vectors.
+    """
+    inner = _lockable(embeddings) if adopt and needs_adoption(folder) else None
+    if inner is None and (lock or not warn_unlocked(folder)):
+        locked(folder, embeddings, adopt=adopt)
+    store: VectorStore = open_store()
+    if inner is not None:
+        _adopt(folder, inner, stored(store))
+    return store
+
+
+def _adopt(folder: str | Path, embeddings: Any, stored: Iterable[StoredVector]) -> None:
+    sample = list(itertools.islice(stored, CANDIDATE_TEXTS))
+    embeddings.lock_index(folder, adopt=True, stored=sample)
+    if not sample:
+        warn_uncompared(folder)
 
 
 def save_faiss(store: Any, folder: str | Path, *, adopt: bool = False, **arguments: Any) -> None:
@@ -59,12 +89,16 @@ def save_faiss(store: Any, folder: str | Path, *, adopt: bool = False, **argumen
     Args:
         store: the store to save.
         folder: where to save it.
-        adopt: accept a folder that has files and no `space.json`, because you know that it was made with this space.
+        adopt: accept a folder that has files and no `space.json`. Up to seven of the store's texts are embedded again and
+            compared with their vectors first.
         arguments: those of its `save_local`.
     """
     if store.embeddings is None:
         raise ConfigError("this store was made with a function, not with Embeddings, so its space is not known")
-    locked(folder, store.embeddings, adopt=adopt)
+    if adopt and needs_adoption(folder):
+        _adopt(folder, _lockable(store.embeddings), _stored_in_faiss(store))
+    else:
+        locked(folder, store.embeddings)
     store.save_local(str(folder), **arguments)
 
 
@@ -76,7 +110,7 @@ def load_faiss(
     Args:
         folder: where it was saved.
         embeddings: what it was made with.
-        adopt: lock an index without a lock, because you know that it was made with this space.
+        adopt: lock an index without a lock. Up to seven of its texts are embedded again and compared with their vectors first.
         lock: False to open an index without a lock, with a warning.
         arguments: those of `FAISS.load_local`; it needs `allow_dangerous_deserialization=True`, since documents are pickled.
 
@@ -87,8 +121,11 @@ def load_faiss(
     store = _store("langchain_community.vectorstores", "FAISS", "langchain-community", "faiss-cpu", needs="faiss")
     if not Path(folder).is_dir() or not any(Path(folder).iterdir()):
         raise FileNotFoundError(f"there is no index in {folder}")
-    opened: VectorStore = store.load_local(str(folder), _open_locked(folder, embeddings, adopt, lock), **arguments)
-    return opened
+
+    def load() -> Any:
+        return store.load_local(str(folder), embeddings, **arguments)
+
+    return _open_locked(folder, embeddings, adopt, lock, load, _stored_in_faiss)
 
 
 def open_chroma(
@@ -99,16 +136,19 @@ def open_chroma(
     Args:
         folder: where it is.
         embeddings: what it is made with.
-        adopt: lock a folder with files and without a lock, because you know that they were made with this space.
+        adopt: lock a folder with files and without a lock. Up to seven of the store's texts are embedded again and compared
+            with their vectors first.
         lock: False to open a store without a lock, with a warning.
         arguments: those of `Chroma`.
 
     Raises ImportError with the `pip install` line if a package is missing; otherwise like `locked`.
     """
     store = _store("langchain_chroma", "Chroma", "langchain-chroma")
-    checked = _open_locked(folder, embeddings, adopt, lock)
-    opened: VectorStore = store(embedding_function=checked, persist_directory=str(folder), **arguments)
-    return opened
+
+    def load() -> Any:
+        return store(embedding_function=embeddings, persist_directory=str(folder), **arguments)
+
+    return _open_locked(folder, embeddings, adopt, lock, load, _stored_in_chroma)
 
 
 def open_lancedb(
@@ -119,7 +159,8 @@ def open_lancedb(
     Args:
         folder: where it is.
         embeddings: what it is made with.
-        adopt: lock a folder with files and without a lock, because you know that they were made with this space.
+        adopt: lock a folder with files and without a lock. Up to seven of the store's texts are embedded again and compared
+            with their vectors first.
         lock: False to open a store without a lock, with a warning.
         arguments: those of LangChain's `LanceDB`; texts are appended unless `mode` is given, since its default "overwrite" would
             delete what is there.
@@ -127,9 +168,29 @@ def open_lancedb(
     Raises ImportError with the `pip install` line if a package is missing; otherwise like `locked`.
     """
     store = _store("langchain_community.vectorstores", "LanceDB", "langchain-community", "lancedb", needs="lancedb")
-    checked = _open_locked(folder, embeddings, adopt, lock)
-    opened: VectorStore = store(embedding=checked, uri=str(folder), **{"mode": "append", **arguments})
-    return opened
+
+    def load() -> Any:
+        return store(embedding=embeddings, uri=str(folder), **{"mode": "append", **arguments})
+
+    def stored(opened: Any) -> Iterable[StoredVector]:
+        table = opened.get_table()
+        rows = [] if table is None else table.head(CANDIDATE_TEXTS).to_pylist()
+        text, vector = arguments.get("text_key", "text"), arguments.get("vector_key", "vector")
+        return [(row[text], row[vector]) for row in rows]
+
+    return _open_locked(folder, embeddings, adopt, lock, load, stored)
+
+
+def _stored_in_faiss(store: Any) -> Iterator[StoredVector]:
+    for place, key in store.index_to_docstore_id.items():
+        found = store.docstore.search(key)  # a text that says so, if it is missing
+        if not isinstance(found, str):
+            yield found.page_content, store.index.reconstruct(place).tolist()
+
+
+def _stored_in_chroma(store: Any) -> Iterable[StoredVector]:
+    found = store.get(limit=CANDIDATE_TEXTS, include=["documents", "embeddings"])
+    return list(zip(found["documents"], found["embeddings"], strict=True))
 
 
 def _store(module: str, name: str, *packages: str, needs: str | None = None) -> Any:

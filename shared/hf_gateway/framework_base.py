@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hf_gateway.gateway import Gateway
     from hf_gateway.settings.base import ChainOptions
     from hf_gateway.spaces.index_lock import IndexLock
+    from hf_gateway.spaces.stored_vectors import StoredVector
     from hf_gateway.tasks.chat.gateway import ChatGateway
     from hf_gateway.tasks.classification.gateway import ClassifyGateway
     from hf_gateway.tasks.embedding.gateway import EmbeddingGateway
@@ -280,15 +281,22 @@ class EmbeddingMixin(VectorMixin["EmbeddingGateway"]):
         """Translate errors to the framework's classes, if it has any."""
         return contextlib.nullcontext()
 
-    def lock_index(self, path: "str | Path", *, adopt: bool = False) -> "IndexLock":
-        """Lock an index, which is a folder, to the vector space: written the first time, compared from then on; sends no request.
+    def lock_index(
+        self, path: "str | Path", *, adopt: bool = False, stored: "Iterable[StoredVector]" = ()
+    ) -> "IndexLock":
+        """Lock an index, which is a folder, to the vector space: written the first time, compared from then on.
+
+        Sends no request, unless `stored` has texts.
 
         Args:
             path: the folder.
             adopt: accept a folder that has files and no `space.json`, because you know that it was made with this space.
+            stored: texts of the index with their vectors there. Up to seven of them are embedded again, as documents, and an
+                index whose vectors are others is not locked.
 
         Raises:
             SpaceMismatch: the index is of another space.
             ConfigError: see `EmbeddingGateway.lock_index`.
+            GatewayError: the texts of `stored` cannot be embedded; nothing was locked.
         """
-        return self._gateway.lock_index(path, adopt=adopt)
+        return self._gateway.lock_index(path, adopt=adopt, stored=stored)

@@ -589,6 +589,30 @@ class TestFolders:
         lock = embedder().lock_index(folder, adopt=True)
         assert embedder().lock_index(folder) == lock
 
+    def test_texts_with_other_vectors_keep_an_index_from_being_adopted(self, primary: FakeOpenAI, folder: Path) -> None:
+        folder.mkdir()
+        (folder / "index.faiss").write_bytes(b"vectors")
+        texts = ["", "x" * 5000, *(f"text {place}" for place in range(20))]
+        theirs = list(zip(texts, other_model(texts), strict=True))
+        with pytest.raises(SpaceMismatch, match=r"7 of its texts were embedded again.*Nothing was locked"):
+            embedder(primary).lock_index(folder, adopt=True, stored=theirs)
+        narrow = list(zip(texts, unit_vectors(texts, 8), strict=True))
+        with pytest.raises(SpaceMismatch, match="another dimension"):
+            embedder(primary).lock_index(folder, adopt=True, stored=narrow)
+        assert IndexLock.read(folder) is None
+        own = list(zip(texts, unit_vectors(texts), strict=True))
+        assert embedder(primary).lock_index(folder, adopt=True, stored=own) == IndexLock.read(folder)
+        assert primary.requests[-1].json["input"] == [f"text {place}" for place in range(7)]
+
+    def test_vectors_that_the_store_scaled_to_length_1_are_the_same(self, primary: FakeOpenAI, folder: Path) -> None:
+        folder.mkdir()
+        (folder / "index.faiss").write_bytes(b"vectors")
+        longer = [("a cat", [2 * number for number in unit_vectors(["a cat"])[0]])]
+        with pytest.raises(SpaceMismatch, match="the directions agree"):
+            embedder(primary).lock_index(folder, adopt=True, stored=longer)
+        primary.embed = lambda texts: [[3 * number for number in row] for row in unit_vectors(texts)]
+        embedder(primary).lock_index(folder, adopt=True, stored=[("a cat", unit_vectors(["a cat"])[0])])
+
     def test_adopting_does_not_get_around_a_lock_that_is_there(self, primary: FakeOpenAI, folder: Path) -> None:
         embedder().lock_index(folder)
         with pytest.raises(SpaceMismatch):

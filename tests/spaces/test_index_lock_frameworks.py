@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +20,7 @@ from tests.servers.openai import FakeOpenAI
 from tests.support.late import COLLECTED
 
 if COLLECTED:
+    import pyarrow as pa
     from langchain_classic.embeddings import CacheBackedEmbeddings
     from langchain_core.documents import Document
     from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
@@ -188,11 +189,13 @@ class TestFaiss:
         assert len(load(folder, langchain(primary)).similarity_search("a house", k=9)) == 4
 
     def test_one_that_was_saved_without_a_lock_is_adopted_on_purpose(
-        self, primary: FakeOpenAI, folder: Path, faiss: Any
+        self, primary: FakeOpenAI, impostor: FakeOpenAI, folder: Path, faiss: Any
     ) -> None:
         faiss.from_texts(TEXTS, langchain(primary)).save_local(str(folder))
         with pytest.raises(ConfigError, match="it is unknown which model made that index"):
             load(folder, langchain(primary))
+        with pytest.raises(SpaceMismatch, match="3 of its texts were embedded again"):
+            load(folder, langchain(impostor), adopt=True)
         assert load(folder, langchain(primary), adopt=True).similarity_search("a cat", k=1)
         assert load(folder, langchain(primary)).similarity_search("a cat", k=1)
 
@@ -250,6 +253,10 @@ if COLLECTED:
             super().__init__(persist_directory or "", embedding_function)
             self.collection_name = collection_name
 
+        def get(self, *, limit: int, include: list[str]) -> dict[str, Any]:
+            found = list(self.store.values())[:limit]
+            return {"documents": [each["text"] for each in found], "embeddings": [each["vector"] for each in found]}
+
     class LanceDBStandIn(Kept):
         """langchain-community 0.4.2; with mode="overwrite" each call of `add_texts` throws away what is there."""
 
@@ -273,6 +280,10 @@ if COLLECTED:
         ) -> None:
             super().__init__(uri or "", embedding)
             self.mode, self.table_name = mode, table_name
+
+        def get_table(self) -> Any:
+            table = pa.Table.from_pylist(list(self.store.values()))
+            return SimpleNamespace(head=lambda limit: table.slice(0, limit)) if self.store else None
 
         def add_texts(self, texts: Any, *arguments: Any, **named: Any) -> list[str]:
             if self.mode == "overwrite":
@@ -332,6 +343,24 @@ class TestStoresThatKeepThemselves:
         with pytest.raises(ConfigError, match="adopt=True"):
             opener(folder, langchain(primary))
         assert opener(folder, langchain(primary), adopt=True).similarity_search("a cat", k=1)
+
+    def test_files_of_another_model_are_not_adopted(
+        self, primary: FakeOpenAI, impostor: FakeOpenAI, folder: Path, opener: Callable[..., Any]
+    ) -> None:
+        opener(folder, langchain(primary)).add_texts(TEXTS)
+        (folder / "space.json").unlink()
+        with pytest.raises(SpaceMismatch, match=r"3 of its texts were embedded again.*rebuild it into another folder"):
+            opener(folder, langchain(impostor), adopt=True)
+        assert not (folder / "space.json").exists()
+
+    def test_a_store_without_texts_is_adopted_with_a_warning(
+        self, primary: FakeOpenAI, folder: Path, opener: Callable[..., Any], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        folder.mkdir()
+        (folder / "notes.txt").write_text("not a store's")
+        opener(folder, langchain(primary), adopt=True)
+        assert "no text with its vector was found in it" in caplog.text
+        assert IndexLock.read(folder) is not None
 
     def test_arguments_reach_the_store(self, primary: FakeOpenAI, folder: Path, opener: Callable[..., Any]) -> None:
         with pytest.raises(TypeError, match="nonsense"):
@@ -413,13 +442,26 @@ class TestLlamaIndex:
         assert len(load_index(folder, llamaindex(primary)).docstore.docs) == 4
 
     def test_one_that_was_persisted_without_a_lock_is_adopted_on_purpose(
-        self, primary: FakeOpenAI, folder: Path
+        self, primary: FakeOpenAI, impostor: FakeOpenAI, folder: Path
     ) -> None:
         self.index(llamaindex(primary)).storage_context.persist(persist_dir=str(folder))
         with pytest.raises(ConfigError, match="it is unknown which model made that index"):
             load_index(folder, llamaindex(primary))
+        with pytest.raises(SpaceMismatch, match="3 of its texts were embedded again"):
+            load_index(folder, llamaindex(impostor), adopt=True)
+        assert not (folder / "space.json").exists()
         load_index(folder, llamaindex(primary), adopt=True)
         assert load_index(folder, llamaindex(primary)).as_retriever().retrieve("a cat")
+
+    def test_persisting_over_files_of_unknown_origin_compares_what_is_persisted(
+        self, primary: FakeOpenAI, impostor: FakeOpenAI, folder: Path
+    ) -> None:
+        index = self.index(llamaindex(primary))
+        index.storage_context.persist(persist_dir=str(folder))
+        with pytest.raises(SpaceMismatch, match="3 of its texts were embedded again"):
+            persist(index, folder, llamaindex(impostor), adopt=True)
+        persist(index, folder, llamaindex(primary), adopt=True)
+        assert IndexLock.read(folder) is not None
 
     def test_several_indexes_share_a_folder_and_its_lock(self, primary: FakeOpenAI, folder: Path) -> None:
         embed_model = llamaindex(primary)

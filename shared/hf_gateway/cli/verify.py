@@ -232,7 +232,13 @@ def _show_index(out: Any, found: IndexReport) -> None:
     lock = found.lock
     if lock is None:
         out.print("  it is not recorded what it was built with (space.json is missing)")
-        out.print(f"  if you know: embeddings.lock_index({str(found.path)!r}, adopt=True); otherwise rebuild it")
+        out.print(
+            "  open it once with adopt=True: load_faiss, open_chroma, open_lancedb (LangChain) and load_index (LlamaIndex)"
+        )
+        out.print(
+            "  embed some of its texts again, compare the vectors, and lock it if they are the same; otherwise rebuild it"
+        )
+        out.print(f"  of another store, if you know: embeddings.lock_index({str(found.path)!r}, adopt=True)")
         return
     out.print(f"  built with {literal(lock.space.model if lock.space else 'an unknown space')}")
     for name, value in (lock.space.to_dict() if lock.space else {}).items():

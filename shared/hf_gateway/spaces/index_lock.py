@@ -219,6 +219,30 @@ def warn_unlocked(folder: str | Path) -> bool:
     return True
 
 
+def is_used(folder: Path) -> bool:
+    """Return whether the folder contains anything but a lock that is being written."""
+    try:
+        return any(not entry.name.startswith(f".{NAME}.") for entry in folder.iterdir())
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise ConfigError(f"the index in {folder} cannot be opened: {error}") from error
+
+
+def needs_adoption(folder: str | Path) -> bool:
+    """Return whether there are files in a folder and no lock. Raises ConfigError."""
+    return is_used(Path(folder)) and IndexLock.read(folder) is None
+
+
+def warn_uncompared(folder: str | Path) -> None:
+    """Warn that an index without a lock was locked on the caller's word, since it has no texts with vectors to compare."""
+    log.warning(
+        "the index in %s is locked as you say, since no text with its vector was found in it to compare; is it the right "
+        "collection, and are its vectors kept in this folder?",
+        folder,
+    )
+
+
 def _best_comparison(one: Fingerprint, other: Fingerprint, cut: bool) -> Comparison:
     """Compare two fingerprints, including the measurements accepted for either; the first agreement counts."""
     first = compare(one.rows, other.rows, cut=cut)

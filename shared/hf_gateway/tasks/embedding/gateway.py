@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self, Unpack
@@ -17,6 +18,7 @@ from hf_gateway.settings.embedding import EmbeddingKeywords, EmbedSettings
 from hf_gateway.settings.fields import TargetsInput
 from hf_gateway.spaces.binding import SpaceBinding
 from hf_gateway.spaces.index_lock import IndexLock
+from hf_gateway.spaces.stored_vectors import CANDIDATE_TEXTS, StoredVector, check_stored, chosen_sample
 from hf_gateway.tasks.embedding.cache import CachedSpace, CacheNamespaces
 from hf_gateway.tasks.embedding.candidate import EmbeddingCandidate, SeenDimension
 from hf_gateway.tasks.embedding.index_guard import IndexGuard, lock_index
@@ -146,22 +148,30 @@ class EmbeddingGateway(VectorGateway):
                 for row in result.vectors:
                     yield row
 
-    def lock_index(self, path: str | Path, *, adopt: bool = False) -> IndexLock:
+    def lock_index(self, path: str | Path, *, adopt: bool = False, stored: Iterable[StoredVector] = ()) -> IndexLock:
         """Lock an index, which is a folder, to this chain's space: `space.json` is written once, and compared from then on.
 
         Each later result is compared, too, before the caller gets it, since a target may be measured only when it answers. A
         chain whose targets are of several spaces is pinned to that of the index; a new index gets that of the first vector, and
-        until then the returned lock has no space. Sends no request.
+        until then the returned lock has no space. Sends no request, unless `stored` has texts.
 
         Args:
             path: the folder.
             adopt: accept a folder that has files and no `space.json`, because you know that it was made with this chain's space.
+            stored: texts of the index with their vectors there. Up to seven of them are embedded again, as documents, and an
+                index whose vectors are others is not locked.
 
         Raises:
             SpaceMismatch: the index was made with another space; the message says what differs and what to do.
+            GatewayError: the texts of `stored` cannot be embedded; nothing was locked.
             ConfigError: a damaged or newer `space.json`, a folder that cannot be written, files of unknown origin in it.
         """
         cut = self.settings.truncate
+        if sample := chosen_sample(itertools.islice(stored, CANDIDATE_TEXTS)):
+            # What made the index may have cut its texts; they are cut here, too, rather than refused.
+            result = self._serve(EmbedRequest.of([text for text, _ in sample], "document", truncate=True))
+            made = [tuple(vector) for vector in result.vectors]
+            check_stored(Path(path), result.space.model or "an unnamed model", sample, made)
         return lock_index(
             self._index_guards,
             self._guard,

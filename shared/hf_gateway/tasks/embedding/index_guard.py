@@ -11,7 +11,7 @@ from hf_gateway.errors import ConfigError
 from hf_gateway.runtime.effects import Compute
 from hf_gateway.spaces.fingerprint import Fingerprint, Store
 from hf_gateway.spaces.guard import Guard
-from hf_gateway.spaces.index_lock import NAME, IndexLock
+from hf_gateway.spaces.index_lock import NAME, IndexLock, is_used
 from hf_gateway.tasks.embedding.candidate import EmbeddingCandidate
 from hf_gateway.values.embedding import EmbedResult
 from hf_gateway.values.forks import fork_lock
@@ -48,14 +48,16 @@ def lock_index(
     if folder.is_file():
         raise ConfigError(f"{folder} is a file; an index is locked by the folder it lies in")
     known = IndexLock.read(folder)
-    if known is None and not adopt and _is_used(folder):
+    if known is None and not adopt and is_used(folder):
         known = IndexLock.read(folder)  # another process may have locked it and begun to fill it just now
         if known is None:
             raise ConfigError(
                 f"there are files in {folder} and no {NAME}, so it is unknown which model made that index; if it was made "
-                f"with the one you are using, say so once with lock_index({str(path)!r}, adopt=True); otherwise rebuild it "
-                "into a new folder. A new index is locked before it is saved: lock_index first, then save_local or persist, "
-                "or save_faiss of langchain_hf_gateway and persist of llamaindex_hf_gateway, which do both"
+                "with the one you are using, open it once with adopt=True: load_faiss, open_chroma, open_lancedb and load_index "
+                f"then compare some of its texts, and lock_index({str(path)!r}, adopt=True) takes your word, unless it is given "
+                "texts and vectors as `stored`; otherwise rebuild it into a new folder. A new index is locked before it is "
+                "saved: lock_index first, then save_local or persist, or save_faiss of langchain_hf_gateway and persist of "
+                "llamaindex_hf_gateway, which do both"
             )
     index = IndexGuard(guard, candidates, IndexLock(folder, None), cut=cut, now=now)
     lock = index.open(known, adopt=adopt)
@@ -208,7 +210,7 @@ class IndexGuard:
 
     def _restore(self) -> None:
         """Write a lock again that was deleted with its index. Raises ConfigError if there are files of unknown origin."""
-        if _is_used(self.folder):
+        if is_used(self.folder):
             raise ConfigError(
                 f"{self.folder / NAME} is gone while this process uses the index, so it is unknown what made the files that are "
                 f"there; if they were made with this chain, call lock_index({str(self.folder)!r}, adopt=True), otherwise rebuild "
@@ -259,13 +261,3 @@ def _sources(space: VectorSpace, served_by: Sequence[str]) -> list[str]:
 
 def _differ(spaces: Sequence[VectorSpace]) -> bool:
     return any(one.differences(other) for one in spaces for other in spaces)
-
-
-def _is_used(folder: Path) -> bool:
-    """Return whether the folder contains anything but a lock that is being written."""
-    try:
-        return any(not entry.name.startswith(f".{NAME}.") for entry in folder.iterdir())
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise ConfigError(f"the index in {folder} cannot be opened: {error}") from error
