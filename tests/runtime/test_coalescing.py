@@ -15,6 +15,7 @@ from hf_gateway.engines.hashing import HashingEngine
 from hf_gateway.http.transport import HttpTransport
 from hf_gateway.observing.observer import tagged
 from hf_gateway.runtime.coalescing import Coalescer
+from hf_gateway.tasks.embedding import service
 from hf_gateway.values.embedding import EmbedResult
 from tests.servers import tokens, unit_vectors
 from tests.servers.loopback import Hang, Reply, hang
@@ -254,6 +255,27 @@ class TestGroups:
         assert found == [embed(HashingEngine(1024), [text])[0] for text in ("alone", *"abcd")]
         if form == "tasks":
             assert sizes == [1, 4]
+
+    def test_texts_wait_for_a_model_in_this_process_as_long_as_it_computes(self, monkeypatch):
+        embed, sizes, arrived, go_on = HashingEngine.embed, [], threading.Semaphore(0), threading.Event()
+
+        def counted(self: HashingEngine, texts: list[str]) -> Any:
+            sizes.append(len(texts))
+            arrived.release()
+            go_on.wait(PATIENCE)
+            return embed(self, texts)
+
+        monkeypatch.setattr(HashingEngine, "embed", counted)
+        monkeypatch.setattr(service, "LOCAL_GATHERING_S", PATIENCE)  # a loaded machine may stand still for a second
+        with Callers("tasks", Gateway(targets=["hash"], coalesce=0.001)) as callers:
+            others = [callers.begin("alone")]
+            assert arrived.acquire(timeout=PATIENCE)
+            for text in "abc":
+                others.append(callers.begin(text))
+                callers.loop.begin(asyncio.sleep(0.01)).result(PATIENCE)  # ten times as long as they wait for a server
+            go_on.set()
+            assert rows(others) == [embed(HashingEngine(1024), [text])[0] for text in ("alone", *"abc")]
+        assert sizes == [1, 3]
 
 
 class TestResults:

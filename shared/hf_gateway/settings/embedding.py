@@ -43,7 +43,7 @@ class EmbedOptions(SpaceOptions):
     overload. Calls of a single text do not count."""
     coalesce: Annotated[float, Field(ge=0, le=1)] = Field(default=0.002, frozen=True, exclude=True)
     """Seconds that a call of one text waits for others to share its request with, at most, and only while another request is
-    under way; 0 for never."""
+    under way; for a model in this process until its pass ends, 1 at most; 0 for never."""
     cache: Annotated[Any, _BOOLEAN_OR_PATH] = Field(default=None, frozen=True, exclude=True, repr=False)
     """Cache of vectors, by space and role: True for a file under HF_GATEWAY_HOME, a path, a LangChain ByteStore, a LlamaIndex
     key-value store, or a `VectorCache`; None for no cache."""

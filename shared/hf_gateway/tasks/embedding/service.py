@@ -43,6 +43,10 @@ from hf_gateway.values.usage import Usage
 
 MAX_SHARED_TEXTS = 256
 """Maximum texts that share one request, if the server reports no limit."""
+LOCAL_GATHERING_S = 1.0
+"""Seconds for which a text waits at most while a model in this process computes: it does one pass at a time, so that a text that
+left sooner would queue for a pass of its own.
+"""
 SHARED_WAIT_FACTOR = 2.0
 """Give up waiting for a shared request after this multiple of `timeout`."""
 MAX_STREAM_TEXTS = 512
@@ -200,6 +204,11 @@ class EmbeddingService:
         return self._first.batch_texts or MAX_STREAM_TEXTS
 
     @property
+    def _gathering_s(self) -> float:
+        """Seconds for which a text waits for others while a request is under way, at most."""
+        return self._settings.coalesce if self.remote else max(self._settings.coalesce, LOCAL_GATHERING_S)
+
+    @property
     def _max_pending(self) -> int:
         """Maximum batches under way or waiting."""
         return 2 * self._settings.max_concurrency if self.remote else 2
@@ -340,7 +349,7 @@ class EmbeddingService:
         outcome: Any = None
         try:
             if not group.ready.done():
-                yield Turn() if group.prompt else Await(group.ready, self._settings.coalesce)
+                yield Turn() if group.prompt else Await(group.ready, self._gathering_s)
                 coalescer.close(group)
             attempt_log = AttemptLog(watched=run.attempt_log.watched)
             try:
