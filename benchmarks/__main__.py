@@ -13,6 +13,7 @@ from benchmarks.harness.environments import ROOT
 
 BENCHMARKS = {
     "local": "texts/s and single-query latency in this process, per engine, next to the machine's matmul peak",
+    "local-memory": "memory of a model in this process, by runtime, file and weights in 8 bits",
     "cold-start": "from the start of a process to its first vector",
     "overhead": "what a call costs over a loopback server, healthy and with the first target dead",
     "stream": "what an event of a long streamed answer costs",
@@ -28,6 +29,10 @@ BENCHMARKS = {
     "corpus-memory": "memory of bulk embedding's workers from 100,000 to 10,000,000 rows",
     "usage": "a report of a ledger with 1,000,000 rows",
     "browser": "texts/s and the time of a question in Chromium, next to the server and this process",
+    "page": "what the page's first load and its views transfer, and when the first load is painted",
+    "quickstart": "setting up `make quickstart` from the package index in a fresh copy, and its index and answers",
+    "install-sizes": "what each extra installs",
+    "model-files": "the files that are fetched or made once to run models, here and in browsers",
     "hash": "how well the hash target finds passages, next to BM25",
     "hybrid": "how well dense, sparse and hybrid retrieval find Python's topics, with and without reranking",
 }

@@ -59,13 +59,19 @@ MEASURE = """async ([name, texts, step, aim]) => {
 }"""
 
 
+def runtime_folder() -> Path:
+    """Return the folder of what runs models in a browser. Raises NotRun where it is not on this machine."""
+    known = (RUNTIME.folder, ROOT / "build" / "browser-runtime" / RUNTIME.name)
+    found = next((folder for folder in known if folder.is_dir()), None)
+    if found is None:
+        raise NotRun(f"nothing to run models in a browser with: `{COMMAND}`")
+    return found
+
+
 @contextmanager
 def served(bench: Bench) -> Iterator[ServedProcess]:
     """Serve the model, with what runs it in a browser. Raises NotRun where that is not on this machine."""
-    known = (RUNTIME.folder, ROOT / "build" / "browser-runtime" / RUNTIME.name)
-    runtime = next((folder for folder in known if folder.is_dir()), None)
-    if runtime is None:
-        raise NotRun(f"nothing to run models in a browser with: `{COMMAND}`")
+    runtime = runtime_folder()
     folder = bench.folder / "served"
     folder.mkdir()
     (folder / "hf-gateway.toml").write_text(CHAIN, encoding="utf-8")
@@ -79,8 +85,8 @@ def served(bench: Bench) -> Iterator[ServedProcess]:
 
 
 @contextmanager
-def opened(url: str) -> Iterator[Any]:
-    """Open the server's page in Chromium. Raises NotRun where Chromium or playwright is missing."""
+def chromium() -> Iterator[Any]:
+    """Start Chromium. Raises NotRun where Chromium or playwright is missing."""
     program = next(filter(None, map(shutil.which, PROGRAMS)), None)
     if program is None:
         raise NotRun("Chromium is not installed")
@@ -92,12 +98,19 @@ def opened(url: str) -> Iterator[Any]:
         flags = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-proxy-server"]
         browser = driver.chromium.launch(executable_path=program, args=flags)
         try:
-            page = browser.new_page()
-            page.set_default_timeout(STEP_MS)
-            page.goto(f"{url}/ui")
-            yield page
+            yield browser
         finally:
             browser.close()
+
+
+@contextmanager
+def opened(url: str) -> Iterator[Any]:
+    """Open the server's page in Chromium. Raises NotRun where Chromium or playwright is missing."""
+    with chromium() as browser:
+        page = browser.new_page()
+        page.set_default_timeout(STEP_MS)
+        page.goto(f"{url}/ui")
+        yield page
 
 
 def run(bench: Bench) -> Report:

@@ -20,7 +20,8 @@ if COLLECTED:
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = {
     "local", "cold-start", "overhead", "stream", "ingest", "concurrent", "cache", "growth", "imports", "guard", "observing",
-    "server", "usage", "corpus", "corpus-memory", "browser", "hash", "hybrid",
+    "server", "usage", "corpus", "corpus-memory", "browser", "hash", "hybrid", "local-memory", "page",
+    "model-files", "install-sizes", "quickstart",
 }  # fmt: skip
 
 
