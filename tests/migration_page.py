@@ -37,6 +37,8 @@ class Incumbent:
     """Its source below a folder of packages."""
     ours: str
     """Module and name of the class here."""
+    base: str | None = None
+    """A base class in the same file, whose arguments it has, too."""
 
     def source(self) -> Path | None:
         """Return the installed source, or None where it is not installed."""
@@ -82,6 +84,19 @@ INCUMBENTS = (
         "OllamaEmbeddings", "langchain-ollama", "langchain_ollama/embeddings.py", f"{LANGCHAIN}.HFGatewayEmbeddings"
     ),
     Incumbent(
+        "ChatOpenAI",
+        "langchain-openai",
+        "langchain_openai/chat_models/base.py",
+        f"{LANGCHAIN}.ChatHFGateway",
+        "BaseChatOpenAI",
+    ),
+    Incumbent(
+        "OpenAIEmbeddings",
+        "langchain-openai",
+        "langchain_openai/embeddings/base.py",
+        f"{LANGCHAIN}.HFGatewayEmbeddings",
+    ),
+    Incumbent(
         "HuggingFaceEmbedding",
         "llama-index-embeddings-huggingface",
         "llama_index/embeddings/huggingface/base.py",
@@ -103,6 +118,12 @@ INCUMBENTS = (
         "OllamaEmbedding",
         "llama-index-embeddings-ollama",
         "llama_index/embeddings/ollama/base.py",
+        f"{LLAMAINDEX}.HFGatewayEmbedding",
+    ),
+    Incumbent(
+        "OpenAILikeEmbedding",
+        "llama-index-embeddings-openai-like",
+        "llama_index/embeddings/openai_like/base.py",
         f"{LLAMAINDEX}.HFGatewayEmbedding",
     ),
     Incumbent("Ollama", "llama-index-llms-ollama", "llama_index/llms/ollama/base.py", f"{LLAMAINDEX}.HFGatewayLLM"),
@@ -134,6 +155,12 @@ def _aliases(value: ast.expr | None) -> Iterator[str]:
                 yield str(keyword.value.value)
 
 
+def arguments_of(incumbent: Incumbent, source: Path) -> list[str]:
+    """Return the arguments of an incumbent, with those of its base class in the same file."""
+    names = [incumbent.name, *([incumbent.base] if incumbent.base else [])]
+    return sorted({argument for name in names for argument in arguments_in(source, name)})
+
+
 def written_arguments() -> dict[str, list[str]]:
     found: dict[str, list[str]] = json.loads(ARGUMENTS.read_text("utf-8"))
     return found
@@ -160,6 +187,6 @@ if __name__ == "__main__":
     missing = [each.package for each in INCUMBENTS if each.source() is None]
     if missing:
         sys.exit(f"not installed: {', '.join(missing)}; run make setup")
-    read = {each.name: arguments_in(source, each.name) for each in INCUMBENTS if (source := each.source())}
+    read = {each.name: arguments_of(each, source) for each in INCUMBENTS if (source := each.source())}
     ARGUMENTS.write_text(json.dumps(read, indent=1) + "\n", "utf-8")
     PAGE.write_text(page_text(PAGE.read_text("utf-8")), "utf-8")

@@ -6,7 +6,7 @@ import pytest
 
 from hf_gateway.errors import ConfigError
 from hf_gateway.settings.foreign_arguments import HINTS, hint_for
-from tests.migration_page import INCUMBENTS, PAGE, Incumbent, arguments_in, page_text, written_arguments
+from tests.migration_page import INCUMBENTS, PAGE, Incumbent, arguments_of, page_text, written_arguments
 
 WRITTEN = written_arguments()
 BY_NAME = {each.name: each for each in INCUMBENTS}
@@ -17,7 +17,7 @@ def test_the_list_is_that_of_the_installed_class(incumbent: Incumbent) -> None:
     source = incumbent.source()
     if source is None:
         pytest.skip(f"{incumbent.package} is not installed")
-    assert WRITTEN[incumbent.name] == arguments_in(source, incumbent.name), "run python -m tests.migration_page"
+    assert WRITTEN[incumbent.name] == arguments_of(incumbent, source), "run python -m tests.migration_page"
 
 
 @pytest.mark.parametrize(("name", "argument"), [(name, each) for name in WRITTEN for each in WRITTEN[name]])
@@ -57,3 +57,18 @@ def test_every_hint_is_for_an_argument_of_some_class() -> None:
 def test_the_page_is_made_from_the_table() -> None:
     page = PAGE.read_text("utf-8")
     assert page == page_text(page), "run python -m tests.migration_page"
+
+
+ROWS = re.findall(r"^\| `[^|]+` \| `(HFGateway\w+|ChatHFGateway)\((.*)\)` \|$", PAGE.read_text("utf-8"), re.M)
+
+
+@pytest.mark.parametrize(("name", "arguments"), ROWS, ids=[f"{name}({given})" for name, given in ROWS])
+def test_what_the_page_writes_instead_of_a_class_can_be_built(name: str, arguments: str) -> None:
+    ours = {each.our_class().__name__: each.our_class() for each in INCUMBENTS}[name]
+    given = arguments.removeprefix("…, ")
+    named = given if "targets=" in given else f"{given}, model='an/model', targets=['local']"
+    ours(**eval(f"dict({named})".replace("…", "'an/model'")))
+
+
+def test_every_row_of_the_page_is_built() -> None:
+    assert len(ROWS) == PAGE.read_text("utf-8").partition("## Every argument")[0].count("\n| `")
