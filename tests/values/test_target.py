@@ -129,6 +129,22 @@ def test_an_unknown_field_or_option_names_the_nearest() -> None:
         Target.of({"model": "m"})
 
 
+@pytest.mark.parametrize(
+    ("written", "advice"),
+    [
+        ("http://localhost:8000/v1", "write|'openai:<url>' for OpenAI's routes"),
+        ("https://api.example.com", "'tei:<url>' for text-embeddings-inference"),
+        ("vllm:http://localhost:8000", "it has OpenAI's routes: write 'openai:<url>'"),
+        ("lm-studio", "write 'openai:<url>'"),
+        ("sentence-transformers", "a model in this process is 'local'"),
+        ("huggingface", "the hosted providers are 'hf'"),
+    ],
+)
+def test_what_is_taken_for_a_kind_is_answered_by_what_to_write(written: str, advice: str) -> None:
+    with pytest.raises(ConfigError, match=advice):
+        Gateway("m", [written])
+
+
 @pytest.mark.parametrize("kind", ["tei", "openai", "endpoint"])
 def test_a_server_kind_without_a_url_says_how_to_write_it(kind: str) -> None:
     with pytest.raises(ConfigError, match="needs its URL, such as"):

@@ -56,6 +56,24 @@ __all__ = [
     "server_class",
 ]
 
+_URL_ADVICE = (
+    "a URL follows the kind of its server: 'openai:<url>' for OpenAI's routes (vLLM, TGI, llama.cpp, LM Studio and others), "
+    "'tei:<url>' for text-embeddings-inference, 'endpoint:<url>' for a dedicated Inference Endpoint"
+)
+_OPENAI_ADVICE = "it has OpenAI's routes: write 'openai:<url>'"
+_LOCAL_ADVICE = "a model in this process is 'local'"
+_HF_ADVICE = "the hosted providers are 'hf', or 'hf:<provider>'"
+_INSTEAD: Mapping[str, str] = {
+    "http": _URL_ADVICE,
+    "https": _URL_ADVICE,
+    **dict.fromkeys(
+        ("infinity", "litellm", "llamacpp", "lmstudio", "openrouter", "sglang", "tgi", "vllm"), _OPENAI_ADVICE
+    ),
+    **dict.fromkeys(("sentencetransformers", "transformers", "torch", "onnx", "openvino"), _LOCAL_ADVICE),
+    **dict.fromkeys(("huggingface", "hfinference", "inferenceproviders"), _HF_ADVICE),
+}
+"""Names that are taken for kinds, in lower case and without signs: what to write instead."""
+
 AbilityType = TypeVar("AbilityType", bound=Ability)
 
 
@@ -63,7 +81,9 @@ def server_class(kind: str) -> type[Server]:
     """Load the class of a kind. Raises ConfigError, naming the nearest kind, for one that is not registered."""
     kinds = registered()
     if kind not in kinds:
-        raise ConfigError(f"there is no kind of target {quoted(kind, 'as was given')}{did_you_mean(kind, set(kinds))}")
+        name = kind.lower().replace("-", "").replace("_", "").replace(".", "")
+        advice = f"; {_INSTEAD[name]}" if name in _INSTEAD else did_you_mean(kind, set(kinds))
+        raise ConfigError(f"there is no kind of target {quoted(kind, 'as was given')}{advice}")
     loaded: type[Server] = kinds[kind].load()
     return loaded
 
