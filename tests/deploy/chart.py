@@ -170,7 +170,7 @@ def render(values: Values, major: str = "4", kube: str = "1.37.0") -> list[dict[
     """Return the chart's objects."""
     code, out, err = _render(major, json.dumps(values), kube)
     assert code == 0, err
-    return [each for each in yaml.safe_load_all(out) if each]
+    return [each for each in yaml.load_all(out, yaml.CSafeLoader) if each]
 
 
 def refusal(values: Values, major: str = "4") -> str:
