@@ -38,7 +38,8 @@ REDUCED = {
 PARTS_OF_THE_QUESTIONS = {"44", "16", "30"}
 """In hybrid.md: questions in own words and by name, of 60, and passages that are reranked."""
 UNITS = "s|ms|µs|seconds?|minutes?|hours?|days?|[kMGT]i?B|%|percent|×|x|times|fold"
-FIGURE = re.compile(rf"(?<![\w.,])(\d[\d,]*(?:\.\d+)?[ -]?(?:{UNITS})|\d+\.\d{{3,}}|\d+e-\d+)(?!\w)")
+RATES = r"(?:\w+ ){0,2}a (?:second|minute|hour)|\w+/s"
+FIGURE = re.compile(rf"(?<![\w.,])(\d[\d,]*(?:\.\d+)?(?: (?:{RATES})|[ -]?(?:{UNITS}))|\d+\.\d{{3,}}|\d+e-\d+)(?!\w)")
 NOT_MEASURED = {
     "browser.md": {"0.999", "2 GiB", "512 MiB", "30 seconds"},
     "classes.md": {"0.002"},
@@ -46,13 +47,13 @@ NOT_MEASURED = {
     "configuration.md": {"10 seconds"},
     "corpus.md": {"64 MiB", "95 %", "10 s"},
     "costs.md": {"0.125 ms", "17 minutes", "19 %", "30 s"},
-    "hub.md": {"20 kB", "60 s", "15 s", "30 s"},
+    "hub.md": {"20 kB a second", "60 s", "15 s", "30 s"},
     "local.md": {"0.999", "0.99999", "5e-5"},
     "metrics.md": {"10 ms", "82 s"},
     "page.md": {"24 hours", "90 days", "5 seconds"},
     "promises.md": {"15 seconds"},
     "server.md": {"0.999", "5 seconds", "12 hours", "5 s"},
-    "targets.md": {"10 seconds", "16 seconds", "4 seconds", "3 seconds"},
+    "targets.md": {"10 requests a minute", "10 seconds", "16 seconds", "4 seconds", "3 seconds"},
     "tasks.md": {"180 s", "600 s", "32 MB"},
     "typescript.md": {"2 kB"},
 }
@@ -181,4 +182,8 @@ def test_a_figure_that_was_never_measured_would_be_found() -> None:
     words = "It takes 123,456 ms and 0.98765 of a `7 s`, 5 seconds at most ([a](../benchmarks/results/usage.md))."
     assert unmeasured(words, {"5 seconds"}) == ["0.98765", "123,456 ms"]
     assert unmeasured("A report takes 82 ms (`python -m benchmarks usage`).", set()) == []
-    assert unmeasured("A report takes 82 ms.", set()) == ["82 ms"]
+    assert unmeasured("A report takes 82 ms, and 1,234 texts a second or 56.7 rows/s.", set()) == [
+        "1,234 texts a second",
+        "56.7 rows/s",
+        "82 ms",
+    ]
