@@ -477,6 +477,10 @@ class AllTargetsFailed(Unavailable):
         self.retry_after = min(waits) if waits else None
 
 
+MAX_COMPARED_CHARS = 1000
+"""Characters of an unknown name up to which the nearest known one is looked for."""
+
+
 def did_you_mean(name: str, names: "set[str] | list[str]") -> str:
     """Return '; did you mean …?' with the nearest known name, or a list of the names if none is near.
 
@@ -484,5 +488,7 @@ def did_you_mean(name: str, names: "set[str] | list[str]") -> str:
         name: the unknown name.
         names: the known names.
     """
-    close = difflib.get_close_matches(name, sorted(names), n=1, cutoff=0.6)
+    # To compare takes time by the length of the name, which a server's caller chooses.
+    near = len(name) <= MAX_COMPARED_CHARS
+    close = difflib.get_close_matches(name, sorted(names), n=1, cutoff=0.6) if near else []
     return f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(sorted(names))}"

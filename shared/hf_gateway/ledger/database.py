@@ -4,13 +4,11 @@ Entries are inserted by id and at most once, so it is safe to insert an entry ag
 is unknown.
 """
 
-import contextlib
 import itertools
 import json
 import logging
 import os
 import queue
-import socket
 import sys
 import threading
 import time
@@ -23,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_gateway.ledger.place import database_words, shown_url
 from hf_gateway.ledger.rows import Ids, Item, LedgerEntry, Loss, read_line
+from hf_gateway.ledger.sockets import shut_down_socket
 from hf_gateway.ledger.spill import Claim, Line, Spill
 from hf_gateway.values.kinds import kind_of
 from hf_gateway.values.logs import logger
@@ -216,11 +215,9 @@ class Inserter:
         self._socket = connection.fileno() if hasattr(connection, "fileno") else None
 
     def _shut_down_socket(self) -> None:
-        """Wake the thread, which waits for a server: shutting a socket down does that, closing it does not."""
         descriptor, self._socket = self._socket, None
         if descriptor is not None:
-            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as connection:
-                connection.shutdown(socket.SHUT_RDWR)
+            shut_down_socket(descriptor)
 
     def _mark_unreachable(self, error: BaseException) -> None:
         """Schedule the next attempt; a failure is logged once, until the database was reachable again."""

@@ -54,6 +54,10 @@ def open_engine(
         "connect_timeout": max(2, round(patience)),
         "application_name": "hf-gateway",
         "tcp_user_timeout": int(2000 * patience),
+        # A server whose machine is gone is noticed also by who only waits for its answer, for two hours otherwise.
+        "keepalives_idle": 30,
+        "keepalives_interval": 10,
+        "keepalives_count": 3,
         # Prepared statements do not survive a pooler that changes connections between transactions.
         "prepare_threshold": None,
     }

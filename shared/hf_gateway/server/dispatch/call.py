@@ -283,7 +283,7 @@ class Call:
             check_reader(engine)
             return read(engine_of_tenant(engine, tenant))
 
-        return await self.state.database.run(work)
+        return await self.state.database.run(work, patient=True)
 
     def demand_space(self, space_id: str) -> None:
         """Raise Problem 412 if the request demands another vector space than the one that the answer would have."""

@@ -67,7 +67,7 @@ class Retention:
             return prune(engine, OldRows(before), stopped=lambda: self._stopped)
 
         try:
-            removed = await self._database.run(work)
+            removed = await self._database.run(work, patient=True)
         except Problem:
             return False  # logged by the database
         if removed:

@@ -13,6 +13,10 @@ from hf_gateway import errors
 from hf_gateway.errors import GatewayError, visible
 from hf_gateway.values.redaction import without_gateway_keys
 
+MAX_MESSAGE_CHARS = 8000
+"""Characters of a message, which may repeat what the caller sent."""
+MAX_FAULTS_COUNT = 100
+"""Faults of a body up to which the first one is looked for: pydantic lists them all."""
 CLIENT_CLOSED_STATUS = 499
 """The status by which a request is counted whose client left before its answer."""
 
@@ -44,7 +48,7 @@ class Problem(Exception):
         kind: str | None = None,
     ) -> None:
         """Store the facts."""
-        self.message = without_gateway_keys(visible(message, lines=True))
+        self.message = without_gateway_keys(visible(_bounded(message), lines=True))
         super().__init__(self.message)
         self.status, self.code, self.retry_after, self.param = status, code, retry_after, param
         self.should_retry, self.headers, self.kind = should_retry, headers, kind
@@ -57,6 +61,13 @@ class Problem(Exception):
         if self.should_retry is not None:
             found.append((b"x-should-retry", b"true" if self.should_retry else b"false"))
         return found
+
+
+def _bounded(message: str) -> str:
+    if len(message) <= MAX_MESSAGE_CHARS:
+        return message
+    # Keys are hidden before the cut: a part of one would not be known for one.
+    return f"{without_gateway_keys(message)[:MAX_MESSAGE_CHARS]} …"
 
 
 STATUSES: tuple[tuple[type[GatewayError], int, str], ...] = (
@@ -123,6 +134,10 @@ def of_error(error: GatewayError, public: Callable[[str], str] = str) -> Problem
 
 def of_validation(error: ValidationError) -> Problem:
     """Return the problem of a body that is invalid: names the first field, and never its value."""
+    if error.error_count() > MAX_FAULTS_COUNT:
+        return Problem(
+            400, "invalid_request", f"the request has {error.error_count():,} fields that are unknown or invalid"
+        )
     first = error.errors(include_input=False, include_url=False, include_context=False)[0]
     # The names of union members are no fields; a caller knows what they sent, not our types.
     place = [str(part) for part in first["loc"] if isinstance(part, int) or part.isidentifier()]

@@ -14,6 +14,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from hf_gateway.errors import ConfigError
 from hf_gateway.ledger.budget import KEY_BUDGET, Budget, Period
 from hf_gateway.server.access.rights import KeyRights
+from hf_gateway.server.dispatch.bodies import Body
 from hf_gateway.server.dispatch.call import Answer, Call
 from hf_gateway.server.dispatch.routing import Route
 from hf_gateway.server.problems import Problem
@@ -33,7 +34,7 @@ Limit = Annotated[int, Field(gt=0, lt=2**31)]
 Usd = Annotated[Decimal, Field(ge=0, lt=1_000_000, max_digits=18, decimal_places=12)]
 
 
-class _Body(BaseModel):
+class _Body(Body):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, strict=True)
 
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from hf_gateway.errors import did_you_mean
 from hf_gateway.server import problems
+from hf_gateway.server.dispatch.bodies import Body
 from hf_gateway.server.dispatch.call import Answer, Call
 from hf_gateway.server.dispatch.chains import Chain
 from hf_gateway.server.dispatch.facts import chain_facts
@@ -75,7 +76,7 @@ class ErrorBody(BaseModel):
 SURFACE = Surface("openai", write_problem, ("/v1/",), problem=ErrorBody)
 
 
-class Tolerant(BaseModel):
+class Tolerant(Body):
     """A body of which unknown fields are ignored; known ones have the types of the API: "1" is not a number, 0 is not false."""
 
     model_config = ConfigDict(extra="ignore", hide_input_in_errors=True, strict=True)
