@@ -308,6 +308,30 @@ class TestTokens:
         assert [asked_tokens(body) for body in bodies] == [7, 7, 7, 7]
         assert [asked_tokens(body) for body in (None, {}, {"options": {"num_predict": -1}})] == [0, 0, 0]
 
+    def test_a_request_for_several_answers_asks_for_the_tokens_of_each(
+        self, primary: FakeOpenAI, database: str
+    ) -> None:
+        """A key with 1,000 tokens a minute got 8 answers of 1,000 tokens each."""
+        primary.brain = script("one two three")
+        with (
+            gateway_server(chat_chain(primary.url, more=WAITS), database=database) as server,
+            server.client() as client,
+        ):
+            headers = bearer(make_key(database, tokens_per_minute=1000))
+
+            def status(path: str, body: dict[str, Any]) -> int:
+                return client.post(path, json=body, headers=headers).status_code
+
+            def work() -> list[int]:
+                return [
+                    status("/v1/chat/completions", {"messages": ASK, "max_tokens": 300, "n": 4}),
+                    status("/v1/completions", {"prompt": ["a", "b", "c", "d"], "max_tokens": 300}),
+                    status("/models/chat", {"inputs": ["a", "b", "c", "d"], "parameters": {"max_new_tokens": 300}}),
+                    status("/v1/chat/completions", {"messages": ASK, "max_tokens": 300, "n": 3}),
+                ]
+
+            assert within_one_minute(work) == [429, 429, 429, 200]
+
 
 @contextlib.contextmanager
 def held_request(server: RunningServer, stall: HeldStream, key: str, *, stream: bool = True) -> Iterator[socket.socket]:

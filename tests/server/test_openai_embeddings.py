@@ -96,6 +96,7 @@ def test_token_ids_are_refused_with_what_to_set(client: httpx.Client, ids: list[
     [
         ({}, "input", "Field required"),
         ({"input": ["a", ""]}, None, "text 1 of 2 is empty"),
+        ({"input": []}, "input", "an empty list"),
         ({"input": "x", "encoding_format": "hex"}, "encoding_format", "'float' or 'base64'"),
         ({"input": "x", "dimensions": 0}, "dimensions", "greater than 0"),
         ({"input": "x", "dimensions": 65}, "dimensions", "hash:64"),

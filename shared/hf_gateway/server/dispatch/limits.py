@@ -5,8 +5,8 @@ itself. While the Redis is away, each process counts for itself too, `/metrics` 
 is sent to it when it is back.
 
 Tokens are counted when an answer has told them, in the minute of the clock in which it ended; a request that says how many it
-wants at most (`max_tokens`) has those reserved until then. Requests that say nothing are refused only while the tokens of this
-minute are over the limit.
+wants at most (`max_tokens`, for each of `n` answers) has those reserved until then. Requests that say nothing are refused only
+while the tokens of this minute are over the limit.
 """
 
 import asyncio
@@ -49,6 +49,7 @@ _HEADERS = {
 }
 """The headers that tell of a limit, by its unit."""
 _ASKED_TOKENS = ("max_completion_tokens", "max_tokens", "max_new_tokens", "num_predict")
+_PROMPTS = ("prompt", "inputs")
 _WITH_PARAMETERS = ("parameters", "options")
 
 
@@ -421,7 +422,17 @@ def asked_tokens(body: Any) -> int:
             for name in _ASKED_TOKENS:
                 if isinstance(asked := holder.get(name), int) and asked > most:
                     most = asked
-    return most
+    return most and most * _answers(values)
+
+
+def _answers(values: Mapping[str, Any]) -> int:
+    """Return how many answers a body asks for, each of which may have the most tokens: `n` to each of its prompts."""
+    count: int = values.get("n") or 1
+    for name in _PROMPTS:
+        prompts = values.get(name)
+        if isinstance(prompts, list) and prompts and isinstance(prompts[0], str):
+            count *= len(prompts)
+    return count
 
 
 def _values(holder: Any) -> Mapping[str, Any]:

@@ -174,6 +174,9 @@ async def embeddings(call: Call) -> Answer:
     """Embed texts."""
     body: EmbeddingsBody = call.parsed
     texts = texts_of(body.input, "input", _SEND_TEXTS)
+    if not texts:
+        # As at OpenAI; from an answer without vectors the client for Python makes a ValueError without a reason.
+        raise Problem(400, "invalid_request", "input is an empty list; send a text, or several", param="input")
     call.check_count(texts, call.settings.max_texts, "input")
     role: Role = "query" if body.input_type in _QUERY_TYPES else "document"
     chain = call.find_chain(body.model, "embedding")
