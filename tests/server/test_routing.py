@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -30,6 +31,19 @@ def test_two_rows_for_the_same_requests_do_not_start() -> None:
     row = Route("GET", "/x", SURFACE, PUBLIC, nothing, "x")
     with pytest.raises(ValueError, match="GET /x is there twice"):
         RouteTable([row, row])
+
+
+def test_a_route_that_is_left_out_does_not_start() -> None:
+    surface = replace(SURFACE, left_out=("/x",))
+    with pytest.raises(ValueError, match="/x is a route, and left out"):
+        RouteTable([Route("GET", "/x", surface, PUBLIC, nothing, "x")])
+
+
+def test_of_two_rows_that_fit_the_one_with_more_text_is_meant_in_whatever_order() -> None:
+    rows = [Route("GET", path, SURFACE, PUBLIC, nothing, path) for path in ("/a/{id:path}", "/a/{id:path}/b")]
+    for table in (RouteTable(rows), RouteTable(reversed(rows))):
+        assert table.find("GET", "/a/x/b") == (rows[1], {"id": "x"})
+        assert table.find("GET", "/a/x/c") == (rows[0], {"id": "x/c"})
 
 
 def test_an_unknown_path_answers_404_in_the_form_of_its_surface(client: httpx.Client) -> None:

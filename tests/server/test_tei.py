@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
 
 from tests.servers.loopback import Reply
+from tests.servers.openai import FakeOpenAI
 from tests.servers.tei import FakeTEI
 from tests.support.gateway_server import RunningServer, gateway_server
 from tests.support.late import COLLECTED
@@ -31,6 +33,12 @@ targets = ["lexical"]
 
 [server]
 default_embedding = "docs"
+"""
+DRAWING = """
+[chains.draw]
+task = "image"
+model = "owner/draw"
+targets = ["openai:{}"]
 """
 TEXTS = ["catch an exception", "list comprehensions", "\N{SNOWMAN} snow"]
 
@@ -327,6 +335,22 @@ class TestInfo:
         answer = client.post("/tei/other/v1/embeddings", json={"input": "x", "model": "docs"})
         assert len(answer.json()["data"][0]["embedding"]) == 32
 
+    def test_an_openai_target_ranks_below_a_chain(self, server: RunningServer) -> None:
+        with RerankGateway(targets=["lexical"]) as here:
+            expected = [hit.index for hit in here.rerank("exception", TEXTS)]
+        with RerankGateway("order", [f"openai:{server.url}/tei/order/v1"]) as there:
+            assert [hit.index for hit in there.rerank("exception", TEXTS)] == expected
+
+    def test_images_are_made_below_a_chain(self) -> None:
+        with (
+            FakeOpenAI(models=None) as fake,
+            gateway_server(DRAWING.format(fake.url)) as running,
+            running.client() as asking,
+        ):
+            answer = asking.post("/tei/draw/v1/images/generations", json={"prompt": "a cat", "model": "docs"})
+        assert answer.headers["x-hf-gateway-served-by"] == "openai:owner/draw"
+        assert len(answer.json()["data"]) == 1
+
     def test_a_chain_is_found_by_its_models_id(self, client: httpx.Client) -> None:
         config = '[chains.a]\nmodel = "owner/name"\ntargets = ["openai:http://127.0.0.1:9"]\n' + CHAINS
         with gateway_server(config) as running, running.client() as asking:
@@ -348,6 +372,21 @@ class TestInfo:
             assert "several chains for embeddings: a, b" in answer.json()["error"]
             assert client.get("/tei/b/info").json()["space"]["dimension"] == 16
 
-    @pytest.mark.parametrize("path", ["/tokenize", "/similarity", "/tei/docs/tokenize", "/tei/docs/similarity"])
-    def test_what_is_left_out_answers_404(self, client: httpx.Client, path: str) -> None:
-        assert client.post(path, json={"inputs": "x"}).status_code == 404
+    @pytest.mark.parametrize("base", ["", "/tei/docs"])
+    @pytest.mark.parametrize("path", ["/tokenize", "/decode", "/similarity", "/embed_all"])
+    @pytest.mark.parametrize("inputs", ["x", {"source_sentence": "x", "sentences": ["y"]}])
+    def test_what_is_left_out_answers_404_in_teis_form(
+        self, client: httpx.Client, base: str, path: str, inputs: Any
+    ) -> None:
+        answer = client.post(f"{base}{path}", json={"inputs": inputs})
+        shown = {"error": f"there is no route '{base}{path}'", "error_type": "Validation", "code": "not_found"}
+        assert (answer.status_code, answer.json()) == (404, shown)
+
+    @pytest.mark.parametrize("path", ["responses", "messages", "audio/speech"])
+    @pytest.mark.parametrize("base", ["/tei/docs", "/tei/sentence-transformers/all-MiniLM-L6-v2", "/models/docs"])
+    def test_what_is_left_out_of_openais_below_a_chain_answers_404_in_openais_form(
+        self, client: httpx.Client, base: str, path: str
+    ) -> None:
+        answer = client.post(f"{base}/v1/{path}", json={"model": "docs", "input": "x"})
+        assert answer.status_code == 404
+        assert answer.json()["error"]["message"] == f"there is no route '{base}/v1/{path}'"

@@ -16,6 +16,8 @@ from hf_gateway.server.problems import Problem
 
 Handler = Callable[[Call], Awaitable[Answer | Stream]]
 _PARAMETER = re.compile(r"\{(\w+)(:path)?\}")
+UNDER_CHAIN = "/tei/{chain:path}"
+"""The base of the URLs that serve one chain."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class Surface:
     """Type of the body of an error."""
     problem: type[BaseModel] | None = None
     """The model of the body of an error."""
+    left_out: tuple[str, ...] = ()
+    """Paths of its API that are not served, written as a route's: 404, though a row that takes any id may fit them, too."""
 
 
 @dataclass(frozen=True)
@@ -82,10 +86,8 @@ class RouteTable:
     """The rows, found by method and path."""
 
     def __init__(self, routes: Iterable[Route]) -> None:
-        """Check and order the rows. Raises ValueError for a row without a scope, or two rows for the same requests."""
+        """Check and order the rows. Raises ValueError for a row without a scope, or two for the same requests."""
         self.routes = tuple(routes)
-        self._fixed: dict[str, dict[str, Route]] = {}
-        self._patterns: list[tuple[re.Pattern[str], dict[str, Route]]] = []
         by_shape: dict[str, dict[str, Route]] = {}
         for route in self.routes:
             for scope in (route.scope, *route.other_scopes):
@@ -96,12 +98,19 @@ class RouteTable:
                 if method in methods and method != "HEAD":
                     raise ValueError(f"the route {route.method} {route.path} is there twice")
                 methods[method] = route
-        for path, methods in by_shape.items():
-            if "{" in path:
-                self._patterns.append((_pattern(path), methods))
-            else:
-                self._fixed[path] = methods
         self.surfaces = tuple(dict.fromkeys(route.surface for route in self.routes))
+        surfaces = {path: next(iter(methods.values())).surface for path, methods in by_shape.items()}
+        for surface in self.surfaces:
+            for path in surface.left_out:
+                if path in by_shape:
+                    raise ValueError(f"{path} is a route, and left out")
+                by_shape[path], surfaces[path] = {}, surface
+        self._fixed = {path: (methods, surfaces[path]) for path, methods in by_shape.items() if "{" not in path}
+        self._patterns = [
+            (_pattern(path), by_shape[path], surfaces[path])
+            for path in sorted(by_shape, key=_fixed_length, reverse=True)
+            if "{" in path
+        ]
 
     def __iter__(self) -> Iterator[Route]:
         """Iterate over the rows."""
@@ -117,8 +126,8 @@ class RouteTable:
         Raises:
             Problem: 404 or 405.
         """
-        methods, params = self._methods(path)
-        if methods is None:
+        methods, _, params = self._row(path)
+        if not methods:
             raise Problem(404, "not_found", f"there is no route {path[:200]!r}")
         route = methods.get(method)
         if route is None:
@@ -133,22 +142,28 @@ class RouteTable:
 
     def surface_of(self, path: str) -> Surface | None:
         """Return the surface in whose form an error of a path is written: its route's, or that of its beginning."""
-        methods, _ = self._methods(path)
-        if methods:
-            return next(iter(methods.values())).surface
-        for surface in self.surfaces:
-            if path.startswith(surface.prefixes or ("\0",)):
-                return surface
+        _, surface, _ = self._row(path)
+        if surface is not None:
+            return surface
+        for each in self.surfaces:
+            if path.startswith(each.prefixes or ("\0",)):
+                return each
         return None
 
-    def _methods(self, path: str) -> tuple[dict[str, Route] | None, Mapping[str, str]]:
-        methods = self._fixed.get(path)
-        if methods is not None:
-            return methods, {}
-        for pattern, methods in self._patterns:
+    def _row(self, path: str) -> tuple[Mapping[str, Route], Surface | None, Mapping[str, str]]:
+        """Return the routes of a path by their methods, their surface, and the path's parameters."""
+        fixed = self._fixed.get(path)
+        if fixed is not None:
+            return *fixed, {}
+        for pattern, methods, surface in self._patterns:
             if (found := pattern.fullmatch(path)) is not None:
-                return methods, found.groupdict()
-        return None, {}
+                return methods, surface, found.groupdict()
+        return {}, None, {}
+
+
+def _fixed_length(path: str) -> int:
+    """Return how much of a path is fixed: of two that fit a request, the one with more is meant."""
+    return len(_PARAMETER.sub("", path))
 
 
 def _pattern(path: str) -> re.Pattern[str]:

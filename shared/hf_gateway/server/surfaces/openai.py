@@ -18,7 +18,7 @@ from hf_gateway.server.dispatch.bodies import Body
 from hf_gateway.server.dispatch.call import Answer, Call
 from hf_gateway.server.dispatch.chains import Chain
 from hf_gateway.server.dispatch.facts import chain_facts
-from hf_gateway.server.dispatch.routing import Route, Surface
+from hf_gateway.server.dispatch.routing import UNDER_CHAIN, Route, Surface
 from hf_gateway.server.problems import Problem
 from hf_gateway.server.surfaces.vectors import VectorForm, embed, texts_of
 from hf_gateway.values.embedding import Role
@@ -73,7 +73,13 @@ class ErrorBody(BaseModel):
     """What went wrong."""
 
 
-SURFACE = Surface("openai", write_problem, ("/v1/",), problem=ErrorBody)
+SURFACE = Surface(
+    "openai",
+    write_problem,
+    ("/v1/",),
+    problem=ErrorBody,
+    left_out=(f"{UNDER_CHAIN}/v1/{{rest:path}}", "/models/{chain:path}/v1/{rest:path}"),
+)
 
 
 class Tolerant(Body):

@@ -17,9 +17,9 @@ from hf_gateway.errors import did_you_mean
 from hf_gateway.server import problems
 from hf_gateway.server.dispatch.call import SPACE, Answer, Call, RawHeaders, header_value
 from hf_gateway.server.dispatch.chains import Chain, UnknownModel
-from hf_gateway.server.dispatch.routing import Route, Surface
+from hf_gateway.server.dispatch.routing import UNDER_CHAIN, Route, Surface
 from hf_gateway.server.problems import Problem
-from hf_gateway.server.surfaces import openai, openai_chat, openai_completions, spaces
+from hf_gateway.server.surfaces import openai, openai_chat, openai_completions, openai_images, openai_rerank, spaces
 from hf_gateway.server.surfaces.openai import Tolerant
 from hf_gateway.server.surfaces.vectors import VectorForm, embed, embed_sparse, texts_of, truncating
 from hf_gateway.tasks.registry import task_names
@@ -31,8 +31,7 @@ from hf_gateway.values.usage import Usage
 from hf_gateway.wire import tei
 from hf_gateway.wire.json import dumps_numbers
 
-UNDER_CHAIN = "/tei/{chain:path}"
-"""The base of the URLs that serve one chain."""
+_LEFT_OUT = ("/tokenize", "/decode", "/similarity", "/embed_all")
 SCALE = b"x-hf-gateway-scale"
 """Header of answers whose scores are neither probabilities nor logits."""
 DTYPES = {"float": "float32"}
@@ -65,7 +64,13 @@ class ToolkitError(BaseModel):
     """A short name of it."""
 
 
-SURFACE = Surface("text-embeddings-inference", write_problem, ("/tei/",), problem=ToolkitError)
+SURFACE = Surface(
+    "text-embeddings-inference",
+    write_problem,
+    ("/tei/",),
+    problem=ToolkitError,
+    left_out=(*_LEFT_OUT, *(f"{UNDER_CHAIN}{path}" for path in _LEFT_OUT)),
+)
 
 
 class TextsBody(Tolerant):
@@ -426,8 +431,15 @@ _OWN = (
 )
 _OPENAI = tuple(
     route
-    for route in (*openai.ROUTES, *openai_chat.ROUTES, *openai_completions.ROUTES, *spaces.ROUTES)
+    for route in (
+        *openai.ROUTES,
+        *openai_chat.ROUTES,
+        *openai_completions.ROUTES,
+        *openai_rerank.ROUTES,
+        *openai_images.ROUTES,
+        *spaces.ROUTES,
+    )
     if "/models/" not in route.path
 )
-"""What TEI, and the servers of chat models beside it, answer in OpenAI's form; and what the space of an answer is."""
+"""What TEI, and servers of other tasks beside it, answer in OpenAI's form; and what the space of an answer is."""
 ROUTES = (*_OWN, *below_chain(*_OPENAI, *_OWN))
