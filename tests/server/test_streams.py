@@ -12,6 +12,8 @@ from tests.server.test_openai_chat import ASK, events_of
 from tests.servers.loopback import HeldStream, Reply, stall_stream
 from tests.servers.openai import FakeOpenAI
 from tests.support.gateway_server import START_S, RunningServer, ServerProcess, chat_chain, gateway_server
+from tests.support.raw_http import connected as raw_connection
+from tests.support.raw_http import exchange, received
 from tests.support.ways import until
 
 WAITS = "attempt_timeout = 300\nfirst_content_timeout = 300\nstall_timeout = 300"
@@ -185,3 +187,23 @@ def accepts(url: str) -> bool:
     except ConnectionError:
         return False
     return True
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/api/chat"])
+def test_a_client_of_http_1_0_gets_no_chunks(path: str, primary: FakeOpenAI) -> None:
+    """Their lengths stood between the lines of the stream, which its client took for lines of it."""
+    content = json.dumps({"model": "chat", "messages": ASK, "stream": True})
+    with gateway_server(chat_chain(primary.url)) as server:
+        with raw_connection(server.url) as connection:
+            fields = f"host: localhost\r\ncontent-length: {len(content)}\r\n"
+            connection.sendall(f"POST {path} HTTP/1.0\r\n{fields}\r\n{content}".encode())
+            head, _, body = received(connection).text.partition("\r\n\r\n")
+        whole = exchange(server.url, b"POST /v1/embeddings HTTP/1.0\r\nhost: localhost\r\ncontent-length: 2\r\n\r\n{}")
+    assert "chunked" not in head
+    assert "connection: close" in head
+    lines = [line.removeprefix("data: ") for line in body.splitlines() if line and line != "data: [DONE]"]
+    assert len(lines) >= 2
+    assert all(isinstance(json.loads(line), dict) for line in lines)
+    assert body.endswith("data: [DONE]\n\n" if path.startswith("/v1") else "}\n")
+    assert whole.statuses == [400]
+    assert "content-length" in whole.text

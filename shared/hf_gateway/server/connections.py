@@ -84,6 +84,21 @@ class _Lingering:
         self._protocol.hang_up()
 
 
+class _AnyLength(int):
+    """The length of an answer that ends with its connection: whatever comes is neither too long nor too short."""
+
+    def __lt__(self, _: int) -> bool:
+        return False
+
+    def __ne__(self, _: object) -> bool:
+        return False
+
+    def __sub__(self, _: int) -> "_AnyLength":
+        return self
+
+    __hash__ = int.__hash__
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """uvicorn's protocol of one connection, with bounds."""
 
@@ -171,6 +186,9 @@ class BoundedProtocol(HttpToolsProtocol):
             self.headers += self._offered
             self._offered = ()
         super().on_headers_complete()
+        if self.parser.get_http_version() == "1.0":
+            # Its clients know no chunks, and would take the lengths of them for a part of a stream.
+            self.cycle.chunked_encoding, self.cycle.expected_content_length = False, _AnyLength()
         self._answering = self._client
         # Lines of a trailer do not come among the headers: they are not checked.
         self.headers = []
