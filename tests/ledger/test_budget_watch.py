@@ -1,5 +1,6 @@
 """The thread that keeps budgets: started once, ended with all written, asking for no more than is needed."""
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from decimal import Decimal
@@ -112,8 +113,9 @@ def test_who_has_no_budget_is_not_held_up_by_a_database_that_does_not_answer(
     assert server.count(CHAT) == 1
 
 
+@pytest.mark.parametrize("on_a_loop", [False, True])
 def test_a_database_that_is_too_slow_ends_the_wait_and_the_request_takes_nothing(
-    office: Office, server: Exact, monkeypatch: pytest.MonkeyPatch
+    on_a_loop: bool, office: Office, server: Exact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     office.set("acme", "0.003")
     office.watch()
@@ -126,8 +128,12 @@ def test_a_database_that_is_too_slow_ends_the_wait_and_the_request_takes_nothing
     with gateway(server) as gate, observer.tagged(tenant="acme"):
         monkeypatch.setattr(budgets, "exchange_lease", slow)
         monkeypatch.setattr(budget_watch, "DATABASE_TIMEOUT_S", 0.05)
+
+        def ask() -> object:
+            return asyncio.run(asyncio.wait_for(gate.achat(TEXT), 30)) if on_a_loop else gate.chat(TEXT)
+
         with pytest.raises(BudgetUnavailable, match="it did not answer in time"):
-            gate.chat(TEXT)
+            ask()
         assert server.count(CHAT) == 0
         assert office.watchers[0].sync(0.05) is False
         go_on.set()

@@ -9,13 +9,14 @@ Importing this module imports no SQLAlchemy; the thread does.
 
 import asyncio
 import atexit
+import contextlib
 import os
 import threading
 import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from decimal import localcontext
 from typing import TYPE_CHECKING, Any
 
@@ -152,8 +153,9 @@ class BudgetWatcher:
         if waiting is None:
             return
         waits = getattr(observation, "waits", None)
-        if waits is not None and _on_a_loop():
-            waits.append(_warned_of(waiting))
+        if waits is not None and (loop := _running_loop()) is not None:
+            waits.append(warned := _warned_of(waiting))
+            loop.call_later(2 * DATABASE_TIMEOUT_S, _end_waiting, warned, request)
             return
         try:
             waiting.result(2 * DATABASE_TIMEOUT_S)
@@ -327,12 +329,18 @@ class BudgetWatcher:
         return reason
 
 
-def _on_a_loop() -> bool:
+def _running_loop() -> asyncio.AbstractEventLoop | None:
     try:
-        asyncio.get_running_loop()
+        return asyncio.get_running_loop()
     except RuntimeError:
-        return False
-    return True
+        return None
+
+
+def _end_waiting(warned: "Future[BaseException | None]", request: Reservation) -> None:
+    """Refuse a request that still waits for a database that accepts everything and answers nothing."""
+    with contextlib.suppress(InvalidStateError):
+        warned.set_result(unavailable("it did not answer in time"))
+        request.over = True
 
 
 def _then(first: "Future[None]", second: "Callable[[], Future[None] | None]") -> "Future[None]":
@@ -365,7 +373,12 @@ def _warned_of(waiting: "Future[None]") -> "Future[BaseException | None]":
     """Return a future whose result is the error: a raised one would be logged by the event loop as well."""
     done: Future[BaseException | None] = Future()
     done.set_running_or_notify_cancel()
-    waiting.add_done_callback(lambda finished: done.set_result(finished.exception()))
+
+    def pass_on(finished: "Future[None]") -> None:
+        with contextlib.suppress(InvalidStateError):
+            done.set_result(finished.exception())
+
+    waiting.add_done_callback(pass_on)
     return done
 
 
