@@ -149,11 +149,11 @@ EVERYTHING = (
 
 
 @functools.cache
-def _render(major: str, values: str, kube: str) -> tuple[int, str, str]:
+def _render(major: str, values: str, kube: str, release: str = RELEASE) -> tuple[int, str, str]:
     command: list[str | Path] = [
         helm(major),
         "template",
-        RELEASE,
+        release,
         CHART,
         "--namespace",
         NAMESPACE,
@@ -166,9 +166,9 @@ def _render(major: str, values: str, kube: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
-def render(values: Values, major: str = "4", kube: str = "1.37.0") -> list[dict[str, Any]]:
+def render(values: Values, major: str = "4", kube: str = "1.37.0", release: str = RELEASE) -> list[dict[str, Any]]:
     """Return the chart's objects."""
-    code, out, err = _render(major, json.dumps(values), kube)
+    code, out, err = _render(major, json.dumps(values), kube, release)
     assert code == 0, err
     return [each for each in yaml.load_all(out, yaml.CSafeLoader) if each]
 

@@ -3,6 +3,8 @@
 import functools
 import json
 import os
+import re
+import shlex
 import shutil
 import sys
 from dataclasses import dataclass
@@ -92,26 +94,30 @@ def context(flavour: str) -> Path:
     return folder
 
 
+def build_commands() -> dict[str, list[str]]:
+    """Return the two commands of docs/deploy.md that build an image, by their program."""
+    page = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
+    return {line.split()[0]: shlex.split(line) for line in re.findall(r"^    (\w+ build .*)$", page, re.MULTILINE)}
+
+
 @functools.cache
 def built(flavour: str, *, again: bool = False) -> Image:
-    """Build a flavour.
+    """Build a flavour, as docs/deploy.md says; podman takes docker's place.
 
     Args:
         flavour: plain or cpu.
-        again: build it a second time, under another name, without what the first build has left.
+        again: build it a second time, under another name, without what the first build has left, by the page's second command.
     """
     name = f"localhost/hf-gateway:{flavour}{'-again' if again else ''}"
-    options = [
-        "--quiet",
-        "--isolation=chroot",
-        "--network=host",
-        "--timestamp",
-        EPOCH_S,
-        "--build-arg",
-        f"BASE={base()}",
-    ]
-    options += ["--file", str(ROOT / "deploy" / "Dockerfile"), "--tag", name, *(["--no-cache"] if again else [])]
-    done = run("podman", "build", *options, context(flavour), timeout=2 * BUILD_S)
+    options = ["--quiet", "--isolation=chroot", "--network=host", "--build-arg", f"BASE={base()}"]
+    words = build_commands()["podman"] if again else [*build_commands()["docker"], "--timestamp", EPOCH_S]
+    here = {
+        "deploy/Dockerfile": ROOT / "deploy" / "Dockerfile",
+        "hf-gateway:0.1.0": name,
+        "build/image": context(flavour),
+    }
+    assert here.keys() <= set(words)
+    done = run("podman", "build", *options, *(here.get(word, word) for word in words[2:]), timeout=2 * BUILD_S)
     assert done.returncode == 0, f"{done.stdout}{done.stderr}"[-2000:]
     found = _inspected(name)
     return Image(name, found["Digest"], found["Size"])

@@ -40,6 +40,8 @@ class Pod:
         self.secrets = {**secrets, **own}
         self.place = Path(tempfile.mkdtemp(prefix="pod-", dir="/var/tmp"))
         self.place.chmod(0o755)
+        self.before: list[str] = []
+        """Words before the command, which say where it runs; nothing for the machine's own network."""
         self.process: subprocess.Popen[bytes] | None = None
         self.pid = 0
 
@@ -84,7 +86,18 @@ class Pod:
     def start(self) -> None:
         """Start the container; its process is the first of its namespace, as in a cluster."""
         assert self.security["readOnlyRootFilesystem"] is True
-        words = ["bwrap", "--ro-bind", str(self.image.root), "/", "--proc", "/proc", "--dev", "/dev", "--unshare-pid"]
+        words = [
+            *self.before,
+            "bwrap",
+            "--ro-bind",
+            str(self.image.root),
+            "/",
+            "--proc",
+            "/proc",
+            "--dev",
+            "/dev",
+            "--unshare-pid",
+        ]
         words += ["--unshare-ipc", "--unshare-uts", "--as-pid-1", "--die-with-parent", "--clearenv", *self._mounts()]
         for name, value in self.env.items():
             words += ["--setenv", name, value]
@@ -140,7 +153,7 @@ class Pod:
 
     def exec(self, *command: str) -> "subprocess.CompletedProcess[str]":
         """Run a command in the container, as its user, with its variables."""
-        words = ["nsenter", "--target", str(self.pid), "--mount", "--pid", "--ipc", "--uts", "--root", "--wd"]
+        words = ["nsenter", "--target", str(self.pid), "--mount", "--pid", "--ipc", "--uts", "--net", "--root", "--wd"]
         words += ["env", "-i", *(f"{name}={value}" for name, value in self.env.items()), *self._user(), *command]
         return subprocess.run(words, capture_output=True, text=True, check=False, timeout=300)
 

@@ -97,8 +97,9 @@ def test_a_model_is_baked_in() -> None:
     assert len(json.loads(line)["embedding"]) == 384
 
 
-def test_the_same_files_make_the_same_image() -> None:
-    assert built("plain").digest == built("plain", again=True).digest
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_the_same_files_make_the_same_image(flavour: str) -> None:
+    assert built(flavour).digest == built(flavour, again=True).digest
 
 
 def test_pods_know_their_image() -> None:

