@@ -80,6 +80,17 @@ def test_every_error_is_printed_in_the_order_of_the_lines(capsys: pytest.Capture
     assert KEY not in "".join(lines)
 
 
+def test_an_unknown_section_hides_no_other_error(capsys: pytest.CaptureFixture[str]) -> None:
+    text = '[chain.docs]\nmodel = "x"\n[chains.right]\ntargets = ["hash"]\n[server]\nprot = 1\n'
+    code, lines = check(write(text, "x.toml"), capsys)
+    assert code == 1
+    assert lines == [
+        "x.toml:1: unknown section 'chain'; did you mean 'chains'?",
+        "x.toml:6: unknown setting 'prot'; did you mean 'port'?",
+        "2 errors",
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "line", "said"),
     [

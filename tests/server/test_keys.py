@@ -272,6 +272,29 @@ class TestCommand:
         assert self.keys(url, "revoke", made["id"], "--json") == 0
         assert json.loads(capsys.readouterr().out)["revoked"] is not None
 
+    def test_lists_the_budgets_of_a_key(self, url: str, capsys: pytest.CaptureFixture[str]) -> None:
+        self.keys(url, "create", "--name", "laptop", "--json", "--per-day", "2.5", "--parallel", "3")
+        made = json.loads(capsys.readouterr().out)
+        self.keys(url, "list", "--json")
+        (listed,) = json.loads(capsys.readouterr().out)["keys"]
+        assert (listed["id"], listed["per_day"], listed["per_month"]) == (made["id"], "2.50", None)
+        self.keys(url, "change", made["id"], "--per-month", "20")
+        shown = " ".join(capsys.readouterr().out.split())
+        assert "$2.50 a day" in shown
+        assert "$20.00 a month" in shown
+
+    def test_says_which_chains_the_configuration_does_not_have(
+        self, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "x.toml").write_text('[chains.docs]\ntargets = ["hash"]\n')
+        create = ("create", "--name", "laptop", "--config", str(tmp_path / "x.toml"), "--chains")
+        assert self.keys(url, *create, "dosc") == 0
+        out, err = capsys.readouterr()
+        assert parse_key(out.strip()) is not None
+        assert "the configuration here has no chain 'dosc'; did you mean 'docs'?" in " ".join(err.split())
+        assert self.keys(url, *create, "docs") == 0
+        assert "has no chain" not in capsys.readouterr().err
+
     def test_sets_budgets_of_the_key(self, url: str, capsys: pytest.CaptureFixture[str]) -> None:
         self.keys(url, "create", "--name", "laptop", "--json", "--per-day", "1.50", "--per-month", "20")
         made = json.loads(capsys.readouterr().out)

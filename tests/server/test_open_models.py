@@ -102,3 +102,21 @@ def test_the_end_of_the_server_closes_them(upstream: FakeOpenAI) -> None:
                 embed(client, f"owner/{name}")
         until(lambda: upstream.open_connections == 4)
     until(lambda: upstream.open_connections == 0)
+
+
+def test_a_chain_of_another_task_is_named_as_such_and_is_no_open_model(
+    client: httpx.Client, upstream: FakeOpenAI
+) -> None:
+    answer = client.post("/v1/chat/completions", json={"messages": ASK, "model": "docs"})
+    assert answer.status_code == 404
+    assert "'docs' is a chain for embeddings, and the request is for chat; of those there are: none" in answer.text
+    assert upstream.count() == 0
+
+
+def test_without_targets_for_them_the_nearest_chain_is_named() -> None:
+    with gateway_server(HASH_CHAIN) as running:
+        headers = bearer(make_key(running.state.database.url, scopes={"embed", "any-model"}))
+        with running.client(headers=headers) as client:
+            answer = client.post("/v1/embeddings", json={"input": "a text", "model": "dosc"})
+    assert answer.status_code == 404
+    assert "there is no model 'dosc' for embeddings; did you mean 'docs'?" in answer.text

@@ -55,6 +55,24 @@ def test_an_unknown_path_answers_404_in_the_form_of_its_surface(client: httpx.Cl
     assert elsewhere.json() == {"error": "there is no route '/nowhere'", "code": "not_found"}
 
 
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("/v1/responses", "which is left out here; ask /v1/chat/completions"),
+        ("/chat/completions", "did you mean '/v1/chat/completions'? The base URL of OpenAI's clients ends with /v1"),
+        ("/embeddings", "did you mean '/v1/embeddings'?"),
+        ("/v1/v1/embeddings", "did you mean '/v1/embeddings'? The base URL of OpenAI's clients ends once with /v1"),
+        ("/tokenize", "GET /v1/models has the length"),
+    ],
+)
+def test_a_path_that_clients_ask_for_by_mistake_is_answered_by_what_to_change(
+    client: httpx.Client, path: str, said: str
+) -> None:
+    answer = client.post(path, json={})
+    assert answer.status_code == 404
+    assert said in answer.text
+
+
 def test_a_wrong_method_answers_405_with_the_right_ones(client: httpx.Client) -> None:
     answer = client.get("/v1/embeddings")
     assert answer.status_code == 405

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from hf_gateway.cli.models import amount, database
 from hf_gateway.cli.output import Table, check_text, console, count_above_0, literal, print_json
-from hf_gateway.errors import ConfigError
+from hf_gateway.errors import ConfigError, did_you_mean
 from hf_gateway.ledger.budget import KEY_BUDGET, Budget
 from hf_gateway.server.access.caller import ANONYMOUS_SCOPES, SCOPES
 from hf_gateway.server.access.rights import KeyRights
+from hf_gateway.settings.config_file import read_config
 from hf_gateway.settings.server import ServerSettings
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ _LIMITS = {
     "parallel": "requests under way at one time",
 }
 _UNITS = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
+KeyBudgets = dict[str, dict[str, str]]
+"""Limits of keys in USD, by the key's public part and the period."""
 _NONE = "none"
 """Value of an option that removes a right's limit."""
 
@@ -98,6 +101,7 @@ def _create(engine: "sa.Engine", arguments: argparse.Namespace) -> int:
     rights = KeyRights(**{"scopes": DEFAULT_SCOPES, **given, "tenant": arguments.tenant})
     text, made = store.create_key(engine, rights)
     _set_budgets(engine, made.id, arguments)
+    _warn_of_unknown_chains(arguments, rights)
     return _print_new(arguments, text, made)
 
 
@@ -105,10 +109,11 @@ def _list(engine: "sa.Engine", arguments: argparse.Namespace) -> int:
     from hf_gateway.server.access import store
 
     found = store.all_keys(engine, arguments.tenant)
+    budgets = _budgets(engine)
     if arguments.json:
-        print_json({"keys": [key.to_json() for key in found]})
+        print_json({"keys": [_with_budgets(key, budgets) for key in found]})
     elif found:
-        _print_keys(found)
+        _print_keys(found, budgets)
     else:
         console().print("there are no keys; make one: hf-gateway keys create --name NAME", markup=False)
     return 0
@@ -123,7 +128,8 @@ def _change(engine: "sa.Engine", arguments: argparse.Namespace) -> int:
         raise ConfigError("say what to change, such as --expires 90d")
     changed = store.change_key(engine, arguments.id, changes)
     _set_budgets(engine, changed.id, arguments)
-    return _print_key(arguments, changed, "changed; servers see it within 5 seconds")
+    _warn_of_unknown_chains(arguments, changed.rights)
+    return _print_key(arguments, changed, "changed; servers see it within 5 seconds", _budgets(engine))
 
 
 def _rotate(engine: "sa.Engine", arguments: argparse.Namespace) -> int:
@@ -136,7 +142,8 @@ def _rotate(engine: "sa.Engine", arguments: argparse.Namespace) -> int:
 def _revoke(engine: "sa.Engine", arguments: argparse.Namespace) -> int:
     from hf_gateway.server.access import store
 
-    return _print_key(arguments, store.revoke_key(engine, arguments.id), "revoked; servers see it within 5 seconds")
+    revoked = store.revoke_key(engine, arguments.id)
+    return _print_key(arguments, revoked, "revoked; servers see it within 5 seconds", _budgets(engine))
 
 
 def _given_rights(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -185,6 +192,39 @@ def _set_budgets(engine: "sa.Engine", key_id: str, arguments: argparse.Namespace
             set_budget(engine, Budget(KEY_BUDGET + key_id, period, limit))  # type: ignore[arg-type]
 
 
+def _budgets(engine: "sa.Engine") -> KeyBudgets:
+    from hf_gateway.ledger.budget_pool import format_usd
+    from hf_gateway.ledger.budgets import all_budgets
+
+    found: KeyBudgets = {}
+    for budget in all_budgets(engine):
+        if budget.tenant.startswith(KEY_BUDGET):
+            found.setdefault(budget.tenant.removeprefix(KEY_BUDGET), {})[budget.period] = format_usd(budget.limit)
+    return found
+
+
+def _with_budgets(key: "StoredKey", budgets: KeyBudgets) -> dict[str, Any]:
+    own = {period: usd.removeprefix("$") for period, usd in budgets.get(key.id, {}).items()}
+    return {**key.to_json(), **{f"per_{period}": own.get(period) for period in _PERIODS}}
+
+
+def _warn_of_unknown_chains(arguments: argparse.Namespace, rights: KeyRights) -> None:
+    """Say which chains of a key are not in the configuration that the command read: such a key may use nothing there."""
+    if arguments.chains is None or rights.chains is None:
+        return
+    try:
+        chains = read_config(arguments.config)[1].get("chains")
+    except ConfigError:
+        return  # `config check` says what is wrong; a key that was made is shown all the same
+    known = set(chains) if isinstance(chains, dict) else set()
+    for name in sorted(rights.chains - known) if known else ():
+        console(stderr=True).print(
+            f"the configuration here has no chain {name!r}{did_you_mean(name, known)}; "
+            "the key may use it where there is one",
+            markup=False,
+        )
+
+
 def _print_new(arguments: argparse.Namespace, text: str, key: "StoredKey") -> int:
     if arguments.json:
         print_json({"key": text, **key.to_json()})
@@ -199,22 +239,23 @@ def _print_new(arguments: argparse.Namespace, text: str, key: "StoredKey") -> in
     return 0
 
 
-def _print_key(arguments: argparse.Namespace, key: "StoredKey", outcome: str) -> int:
+def _print_key(arguments: argparse.Namespace, key: "StoredKey", outcome: str, budgets: KeyBudgets) -> int:
     if arguments.json:
-        print_json(key.to_json())
+        print_json(_with_budgets(key, budgets))
     else:
-        _print_keys([key])
+        _print_keys([key], budgets)
         console().print(f"\n{outcome}", markup=False)
     return 0
 
 
-def _print_keys(found: "list[StoredKey]") -> None:
+def _print_keys(found: "list[StoredKey]", budgets: KeyBudgets) -> None:
     titles = ("id", "name", "tenant", "scopes", "chains", "limits", "state")
     table = Table(titles, fold=frozenset({"name", "scopes", "chains", "limits"}))
     now = dt.datetime.now(dt.UTC).timestamp()
     for key in found:
         rights = key.rights
         limits = [f"{getattr(rights, limit):,} {unit}" for limit, unit in _LIMITS.items() if getattr(rights, limit)]
+        limits += [f"{usd} a {period}" for period, usd in budgets.get(key.id, {}).items()]
         cells = (
             key.id,
             rights.name,

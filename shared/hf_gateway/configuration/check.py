@@ -132,10 +132,11 @@ def _of_file(
         can_build: whether nothing outside is wrong, which every chain would show again.
     """
     keys = list(keys_problems(file))
-    yield from (*section_problems(file), *keys, *price_problems(file), *ledger_problems(file), *server_problems(file))
+    sections = list(section_problems(file))
+    yield from (*sections, *keys, *price_problems(file), *ledger_problems(file), *server_problems(file))
     chains = file.data.get("chains", {})
     for name in chains if isinstance(chains, dict) else ():
-        yield from _of_chain(file, name, rules, path, can_build=can_build and not keys)
+        yield from _of_chain(file, name, rules, path, can_build=can_build and not keys and not sections)
 
 
 def _unreadable(file: Unreadable) -> Finding:

@@ -258,7 +258,7 @@ class ChainTable:
         if chain is not None:
             return chain
         chain = self._default(task) if not model else self._search(model, task)
-        if chain is None and model and may_open:
+        if chain is None and model and may_open and self.opened.has_targets and not self._elsewhere(model, task):
             return self.opened.find(model, task)
         if chain is None:
             raise UnknownModel(self._unknown(model, task))
@@ -286,9 +286,20 @@ class ChainTable:
         aliased = (there.get(self._aliases.get(name, "")) for name in names)
         return next((chain for chain in aliased if chain is not None), None)
 
+    def _elsewhere(self, model: str, task: str) -> str | None:
+        """Return the task of the chain or alias with exactly that name, if it is another one."""
+        name = self._aliases.get(model, model)
+        return next((other for other, chains in self._by_task.items() if other != task and name in chains), None)
+
     def _unknown(self, model: str | None, task: str) -> str:
         there = self.of_task(task)
         title = find_task(task).title
+        if model and (other := self._elsewhere(model, task)):
+            have = ", ".join(chain.name for chain in there) or "none"
+            return (
+                f"{model!r} is a chain for {find_task(other).title}, and the request is for {title}; "
+                f"of those there are: {have}"
+            )
         if not there:
             return f"this server has no chain for {title}"
         if not model:
@@ -325,6 +336,11 @@ class OpenChains:
     def __iter__(self) -> Iterator[Chain]:
         """Iterate over the chains that are kept."""
         return iter(tuple(self._kept.values()))
+
+    @property
+    def has_targets(self) -> bool:
+        """Whether models that no chain has can be asked at all."""
+        return bool(self._settings.targets)
 
     def find(self, model: str, task: str) -> Chain:
         """Return the chain of a model, made at its first use. Raises UnknownModel if it cannot be one.

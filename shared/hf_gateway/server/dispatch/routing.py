@@ -82,6 +82,18 @@ class Route:
         return any(caller.may(scope) for scope in (self.scope, *self.other_scopes))
 
 
+_CHAT_ADVICE = "ask /v1/chat/completions"
+LEFT_OUT: Mapping[str, str] = {
+    "/v1/responses": f"{_CHAT_ADVICE}, by `chat.completions` of the client",
+    "/v1/messages": _CHAT_ADVICE,
+    "/v1/audio/speech": "there is no task for audio over HTTP",
+    "/v1/audio/transcriptions": "there is no task for audio over HTTP",
+    "/tokenize": "GET /v1/models has the length that a chain's model accepts",
+    "/similarity": "compare the vectors of /embed",
+}
+"""Routes of other servers that clients look for, and what takes their place."""
+
+
 class RouteTable:
     """The rows, found by method and path."""
 
@@ -128,7 +140,7 @@ class RouteTable:
         """
         methods, _, params = self._row(path)
         if not methods:
-            raise Problem(404, "not_found", f"there is no route {path[:200]!r}")
+            raise Problem(404, "not_found", f"there is no route {path[:200]!r}{self._advice(path)}")
         route = methods.get(method)
         if route is None:
             allowed = ", ".join(sorted(methods))
@@ -148,7 +160,22 @@ class RouteTable:
         for each in self.surfaces:
             if path.startswith(each.prefixes or ("\0",)):
                 return each
-        return None
+        meant, _ = self._meant(path)
+        return self._row(meant)[1]
+
+    def _advice(self, path: str) -> str:
+        """Return what a client that asked for a path that is not there probably has to change; empty if that is not known."""
+        if path in LEFT_OUT:
+            return f", which is left out here; {LEFT_OUT[path]}"
+        meant, ends = self._meant(path)
+        return f"; did you mean {meant[:200]!r}? The base URL of OpenAI's clients {ends} with /v1" if meant else ""
+
+    def _meant(self, path: str) -> tuple[str, str]:
+        """Return the path that was meant with another base URL, and how that URL ends; both empty for any other path."""
+        for meant, ends in ((f"/v1{path}", "ends"), (path.replace("/v1/v1/", "/v1/", 1), "ends once")):
+            if meant != path and self._row(meant)[0]:
+                return meant, ends
+        return "", ""
 
     def _row(self, path: str) -> tuple[Mapping[str, Route], Surface | None, Mapping[str, str]]:
         """Return the routes of a path by their methods, their surface, and the path's parameters."""
