@@ -60,3 +60,13 @@ def test_targets_of_the_command_line_replace_those_of_the_chain(
     )
     assert main([*COMMANDS[command], "--chain", "mine", "--config", "c.toml", "--targets", "nosuchkind:x"]) == 2
     assert "nosuchkind" in capsys.readouterr().err
+
+
+def test_a_command_without_a_model_names_the_chains_of_the_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "chains.toml"
+    config.write_text('[chains.docs]\ntargets = ["hash"]\n[chains.talk]\ntask = "chat"\ntargets = ["ollama:llama"]\n')
+    for command, chain in ((["chat", "hello"], "talk"), (["embed-corpus", "documents.txt", "out"], "docs")):
+        assert main([*command, "--config", str(config)]) == 2
+        assert f"or use a chain of {config}: --chain {chain}" in " ".join(capsys.readouterr().err.split())

@@ -54,6 +54,21 @@ def test_an_error_is_found_as_users_have_it(written: str, capsys: pytest.Capture
     assert "http" not in out, "an address is printed only when there is one"
 
 
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ("langchain_hf_gateway.errors.AllTargetsFailed_ModelAPIError: none of the 2 targets", "AllTargetsFailed"),
+        ("AllTargetsFailed_ModelAPIError", "AllTargetsFailed"),
+        ("served by local, since tei:http://tei: ConnectFailed: no connection to http://tei", "ConnectFailed"),
+        ('{"error": {"message": "text 0 of 1", "code": "context_length_exceeded"}}', "ContextOverflow"),
+        ("all_targets_failed", "AllTargetsFailed"),
+        ("upstream_unreachable", "ConnectFailed"),
+    ],
+)
+def test_an_error_is_found_in_what_a_program_or_the_server_said(written: str, name: str) -> None:
+    assert find_error(written) == name
+
+
 def test_an_unknown_error_is_answered_by_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", "RateLimitted"]) == 1
     assert "did you mean 'RateLimited'?" in capsys.readouterr().err

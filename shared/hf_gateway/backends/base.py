@@ -19,6 +19,7 @@ from hf_gateway.values.http import HttpRequest, HttpResponse
 from hf_gateway.values.kinds import Access, KeyRequirement, Kind, kind_of
 from hf_gateway.values.secret import Secret
 from hf_gateway.values.target import Target
+from hf_gateway.values.wording import NEEDS_MODEL
 from hf_gateway.wire.hf_router import Capabilities
 
 
@@ -84,7 +85,7 @@ class Server:
         if facts.argument == "url" and target.url is None:
             raise ConfigError(f"target {facts.name!r} needs its URL, such as '{facts.name}:{facts.example_url}'")
         if facts.needs_model and target.model is None:
-            raise ConfigError(f"target {facts.name!r} needs a model: pass model=, or write '{facts.name}:<model>'")
+            raise ConfigError(f"target {facts.name!r} {NEEDS_MODEL}: pass model=, or write '{facts.name}:<model>'")
         self.target = target
         self.environment = environment
         self._given_key = given_key

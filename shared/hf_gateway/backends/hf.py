@@ -29,6 +29,7 @@ from hf_gateway.values.embedding import EmbedRequest
 from hf_gateway.values.logs import logger
 from hf_gateway.values.target import Target
 from hf_gateway.values.vector_space import VectorSpace
+from hf_gateway.values.wording import NEEDS_MODEL
 from hf_gateway.wire import hf_inference, hf_router, openai
 from hf_gateway.wire.hf_inference import EMBEDDING_PROVIDERS, OPENAI_ROUTES
 from hf_gateway.wire.hf_router import Capabilities
@@ -165,7 +166,7 @@ class HfChat(OpenAIFormChat):
     def __init__(self, server: Server, options: ChatOptions) -> None:
         super().__init__(server, options)
         if self.target.model is None:
-            raise ConfigError("target 'hf' needs a model: pass model=, or set HF_MODEL_ID")
+            raise ConfigError(f"target 'hf' {NEEDS_MODEL}: pass model=, or set HF_MODEL_ID")
 
     def prepare(self) -> None:
         """Find the key, and read the catalogue on this machine."""

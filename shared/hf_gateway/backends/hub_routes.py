@@ -19,6 +19,7 @@ from hf_gateway.runtime.driver import Clock
 from hf_gateway.runtime.effects import Effects
 from hf_gateway.values.logs import logger
 from hf_gateway.values.target import Target
+from hf_gateway.values.wording import NEEDS_MODEL
 from hf_gateway.wire import hf_inference
 from hf_gateway.wire.hf_inference import Route
 
@@ -44,7 +45,7 @@ def check_provider(target: Target, providers: tuple[str, ...], title: str) -> No
         ConfigError: no model, a policy of the router, or a provider that does not support the task.
     """
     if target.model is None:
-        raise ConfigError("target 'hf' needs a model: pass model=")
+        raise ConfigError(f"target 'hf' {NEEDS_MODEL}: pass model=")
     if target.provider in POLICIES:
         raise ConfigError(
             f"'hf:{target.provider}' is a policy of the router for chat; for {title} write 'hf', or name a provider: "

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from hf_gateway.cli.chosen_gateway import naming_chains
 from hf_gateway.cli.output import print_json
 from hf_gateway.errors import visible
 from hf_gateway.runtime.progress_bar import ShowProgress, progress_bar
@@ -108,6 +109,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         with (
             contextlib.redirect_stdout(sys.stderr),  # Ray prints what it has to say of its nodes
+            naming_chains("embedding", arguments.config),
             progress_bar("embedding", counts_bytes=False, wanted=not arguments.json) as show,
         ):
             report = embed_dataset(

@@ -2,6 +2,7 @@
 
 import argparse
 import inspect
+import re
 import textwrap
 import tomllib
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from importlib import import_module, resources
 
 from hf_gateway._version import DOCUMENTATION_URL
 from hf_gateway.cli.output import console, print_json
-from hf_gateway.errors import GatewayError, InvalidRequest, did_you_mean
+from hf_gateway.errors import AllTargetsFailed, GatewayError, InvalidRequest, did_you_mean
 
 TAKES_A_CHAIN = False
 _WIDTH_CHARS = 100
@@ -55,16 +56,36 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def find_error(text: str) -> str:
-    """Return the name of an error from how a user writes it: `KeyMissing`, `keymissing`, `KeyMissing: the whole message`.
+    """Return the name of an error from how a user writes it.
+
+    That is `KeyMissing`, `keymissing`, a line that a program printed with the name in it, or the `code` of the server's answer.
 
     Raises:
         InvalidRequest: there is no such error; names the nearest.
     """
     name = text.partition(":")[0].strip().rpartition(".")[2]
     lower = {each.lower(): each for each in explanations()} | {"embeddingunavailable": "Unavailable"}
-    if name.lower() not in lower:
-        raise InvalidRequest(f"there is no error {name[:80]!r}{did_you_mean(name, set(explanations()))}")
-    return lower[name.lower()]
+    if name.lower() in lower:
+        return lower[name.lower()]
+    # LangChain's door adds the framework's class to the name, as in AllTargetsFailed_ModelAPIError.
+    words = [*re.findall(r"[A-Z][A-Za-z]+", text), *re.findall(r"[a-z]+(?:_[a-z]+)+", text)]
+    codes = _codes() if any("_" in word for word in words) else {}
+    for word in words:
+        if word.lower() in lower:
+            return lower[word.lower()]
+        if word in codes:
+            return codes[word]
+    raise InvalidRequest(f"there is no error {name[:80]!r}{did_you_mean(name, set(explanations()))}")
+
+
+def _codes() -> Mapping[str, str]:
+    """Return the errors' names by the codes of the server's answers; none where the server is not installed."""
+    try:
+        from hf_gateway.server.problems import ALL_FAILED, STATUSES
+    except ImportError:
+        return {}
+    found = {code: kind.__name__ for kind, _, code in reversed(STATUSES) if kind.__name__ in explanations()}
+    return {**found, ALL_FAILED[1]: AllTargetsFailed.__name__}
 
 
 def error_class(name: str) -> type[GatewayError]:

@@ -209,7 +209,7 @@ def _with_budgets(key: "StoredKey", budgets: KeyBudgets) -> dict[str, Any]:
 
 
 def _warn_of_unknown_chains(arguments: argparse.Namespace, rights: KeyRights) -> None:
-    """Say which chains of a key are not in the configuration that the command read: such a key may use nothing there."""
+    """Warn of chains of a key that are not in the configuration that the command read: such a key may use nothing there."""
     if arguments.chains is None or rights.chains is None:
         return
     try:

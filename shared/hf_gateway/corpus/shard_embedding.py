@@ -74,7 +74,8 @@ class _Work:
         document, file = self.documents.rows[owner], self.documents.file
         if self.job.on_bad_row == "fail":
             where = f"row {document.row} of {visible(file.path)} (id {visible(str(document.id))})"
-            raise error.restated(f"{where}: {reason(error)}", error.retry_after)
+            way_out = "correct the row, or let the job go on without such rows (--on-bad-row dead-letter)"
+            raise error.restated(f"{where}: {reason(error)}; {way_out}", error.retry_after)
         self.letters[owner] = letter_of(document, file.name, error)
         if len(self.letters) > self.job.max_bad:
             raise InvalidRequest(

@@ -20,3 +20,7 @@ def preview(value: object) -> str:
         return f"{value!r:.80}"
     except ValueError:  # Python writes no int of more than 4,300 digits
         return f"a number of type {type(value).__name__} that is too long to show"
+
+
+NEEDS_MODEL = "needs a model"
+"""In the error of a target for which no model was named."""

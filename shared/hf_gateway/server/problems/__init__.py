@@ -101,14 +101,15 @@ STATUSES: tuple[tuple[type[GatewayError], int, str], ...] = (
     (errors.GatewayError, 500, "error"),
 )
 """Class of error → HTTP status and code; the first row whose class fits."""
-_ALL_FAILED = (503, "all_targets_failed")
+ALL_FAILED = (503, "all_targets_failed")
+"""Of targets that failed for several reasons."""
 
 
 def status_of(error: GatewayError) -> tuple[int, str]:
     """Return the HTTP status and the code of a gateway's error; of several targets, theirs if all failed alike."""
     if isinstance(error, errors.AllTargetsFailed):
         found = {status_of(each) for each in error.errors}
-        return found.pop() if len(found) == 1 else _ALL_FAILED
+        return found.pop() if len(found) == 1 else ALL_FAILED
     return next((status, code) for kind, status, code in STATUSES if isinstance(error, kind))
 
 
