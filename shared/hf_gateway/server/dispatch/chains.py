@@ -258,7 +258,7 @@ class ChainTable:
         if chain is not None:
             return chain
         chain = self._default(task) if not model else self._search(model, task)
-        if chain is None and model and may_open and self.opened.has_targets and not self._elsewhere(model, task):
+        if chain is None and model and may_open and self.opened.has_targets and self._by_name_or_alias(model) is None:
             return self.opened.find(model, task)
         if chain is None:
             raise UnknownModel(self._unknown(model, task))
@@ -286,18 +286,17 @@ class ChainTable:
         aliased = (there.get(self._aliases.get(name, "")) for name in names)
         return next((chain for chain in aliased if chain is not None), None)
 
-    def _elsewhere(self, model: str, task: str) -> str | None:
-        """Return the task of the chain or alias with exactly that name, if it is another one."""
-        name = self._aliases.get(model, model)
-        return next((other for other, chains in self._by_task.items() if other != task and name in chains), None)
+    def _by_name_or_alias(self, model: str) -> Chain | None:
+        """Return the chain with exactly that name or alias, whatever it is for."""
+        return self._by_name.get(self._aliases.get(model, model))
 
     def _unknown(self, model: str | None, task: str) -> str:
         there = self.of_task(task)
         title = find_task(task).title
-        if model and (other := self._elsewhere(model, task)):
+        if model and (other := self._by_name_or_alias(model)):
             have = ", ".join(chain.name for chain in there) or "none"
             return (
-                f"{model!r} is a chain for {find_task(other).title}, and the request is for {title}; "
+                f"{model!r} is a chain for {find_task(other.task).title}, and the request is for {title}; "
                 f"of those there are: {have}"
             )
         if not there:
