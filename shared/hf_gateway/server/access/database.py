@@ -24,6 +24,8 @@ SETTING = "[server] database"
 CLOSE_S = 2.0
 """Seconds for what is under way in the end; then its connections are shut down."""
 _THREADS_COUNT = 4
+_PATIENT_THREADS_COUNT = 2
+"""For what may take any time: reports over a large ledger held up the look-ups of keys, and so all requests."""
 
 T = TypeVar("T")
 
@@ -57,6 +59,7 @@ class ServerDatabase:
         self._engine: sa.Engine | None = None
         self._lock = fork_lock()
         self._threads = ThreadPoolExecutor(_THREADS_COUNT, "hf-gateway-database")
+        self._patient_threads = ThreadPoolExecutor(_PATIENT_THREADS_COUNT, "hf-gateway-reports")
         self.answer_seconds = 20.0
         """Seconds after which it has failed if it does not answer: to connect and one statement may take 15 of them."""
         self._running: set[Future[Any]] = set()
@@ -108,7 +111,7 @@ class ServerDatabase:
         Raises:
             Problem: 503 if the database failed.
         """
-        job = self._threads.submit(work)
+        job = (self._patient_threads if patient else self._threads).submit(work)
         self._running.add(job)
         job.add_done_callback(self._running.discard)
         try:
@@ -139,14 +142,17 @@ class ServerDatabase:
 
     def close(self) -> None:
         """Close the connections: those that wait for a server without an answer, too, which would hold the process."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        pools = (self._threads, self._patient_threads)
+        for threads in pools:
+            threads.shutdown(wait=False, cancel_futures=True)
         self._is_closing = True
         wait(tuple(self._running), CLOSE_S)
         with self._connecting:
             for connection in self._connections:
                 if (descriptor := _descriptor_of(connection)) is not None:
                     shut_down_socket(descriptor)
-        self._threads.shutdown(wait=True)
+        for threads in pools:
+            threads.shutdown(wait=True)
         if self._engine is not None:
             self._engine.dispose()
 
