@@ -46,6 +46,24 @@ def embed(client: httpx.Client, model: str, **more: object) -> None:
     assert answer.status_code == 200, answer.text
 
 
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/v1/chat/completions", "/api/embed"])
+def test_a_key_without_the_scope_names_no_other_model(path: str, server: RunningServer, upstream: FakeOpenAI) -> None:
+    body = {"model": "owner/model", "input": "a text", "messages": ASK}
+    for scopes in ({"embed", "chat", "read", "admin"}, None):
+        key = {} if scopes is None else bearer(make_key(server.state.database.url, scopes=scopes))
+        server.state.authenticator.forget()
+        with server.client(headers=key) as client:
+            assert client.post(path, json=body).status_code == (401 if scopes is None else 404)
+    assert upstream.requests == []
+
+
+def test_a_caller_of_a_server_without_keys_names_no_other_model(server: RunningServer, upstream: FakeOpenAI) -> None:
+    with server.client() as client:
+        answer = client.post("/v1/embeddings", json={"model": "owner/model", "input": "a text"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
+    assert upstream.requests == []
+
+
 def test_connections_of_models_that_are_not_kept_are_closed(client: httpx.Client, upstream: FakeOpenAI) -> None:
     for number in range(8):
         embed(client, f"owner/model-{number}")

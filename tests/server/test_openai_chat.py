@@ -11,6 +11,7 @@ from tests.servers.loopback import Reply, cut_stream, error_in_stream
 from tests.servers.openai import FakeOpenAI
 from tests.support.gateway_server import RunningServer, chat_chain, gateway_server
 from tests.support.late import COLLECTED
+from tests.support.server_keys import bearer, make_key
 
 if COLLECTED:
     import openai
@@ -241,6 +242,18 @@ def test_a_second_target_takes_over_before_the_first_piece(primary: FakeOpenAI, 
     assert picked.status_code == 503
     assert unknown.status_code == 400
     assert backup.count() == 1
+
+
+def test_one_target_is_picked_by_keys_that_may_read_alone(primary: FakeOpenAI, backup: FakeOpenAI) -> None:
+    with gateway_server(chat_chain(primary.url, backup.url)) as server, server.client() as client:
+        database = server.state.database.url
+        for scopes, status in (({"chat"}, 403), ({"chat", "read"}, 200)):
+            headers = {**bearer(make_key(database, scopes=scopes)), "x-hf-gateway-target": "1"}
+            server.state.authenticator.forget()
+            answer = client.post("/v1/chat/completions", json={"messages": ASK}, headers=headers)
+            assert answer.status_code == status, answer.text
+            assert backup.count() == (status == 200)
+    assert primary.count() == 0
 
 
 def test_a_server_without_a_chat_chain_says_so(client: httpx.Client) -> None:

@@ -100,18 +100,8 @@ def _check(url: str, arguments: argparse.Namespace) -> int:
     elif good:
         sys.stdout.write(f"the tables in {place.shown_url(url)} are those of this version (revision {found})\n")
     else:
-        sys.stderr.write(f"{_other(url, found)}\n")
+        sys.stderr.write(f"{store.other_revision(url, found)}\n")
     return 0 if good else 1
-
-
-def _other(url: str, found: str | None) -> str:
-    from hf_gateway.ledger import store
-
-    if found is not None and found > store.HEAD:
-        cure = "they are of a newer hf-gateway: upgrade with `pip install -U hf-gateway`"
-    else:
-        cure = "`hf-gateway db upgrade` creates or upgrades them"
-    return f"the tables in {place.shown_url(url)} have revision {found or 'none'}, and this hf-gateway needs {store.HEAD}; {cure}"
 
 
 def _prune(url: str, arguments: argparse.Namespace) -> int:
@@ -123,7 +113,7 @@ def _prune(url: str, arguments: argparse.Namespace) -> int:
     from hf_gateway.ledger.pruning import OldRows, count_old, prune
 
     if (found := _revision(url)) != store.HEAD:
-        raise GatewayError(_other(url, found))
+        raise GatewayError(store.other_revision(url, found))
     old = OldRows(before, arguments.tenant)
     with _engine(url) as engine:
         count = count_old(engine, old) if arguments.dry_run else prune(engine, old)

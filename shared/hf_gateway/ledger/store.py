@@ -201,6 +201,21 @@ def _revision(connection: sa.Connection) -> str | None:
     return None if found is None else str(found)
 
 
+def other_revision(url: str, found: str | None, upgrade: str = "`hf-gateway db upgrade`") -> str:
+    """Return that a database's tables are not those of this version, and what to do.
+
+    Args:
+        url: URL of the database.
+        found: the revision of its tables; None if it has none.
+        upgrade: what creates or upgrades them.
+    """
+    if found is not None and found > HEAD:
+        cure = "they are of a newer hf-gateway: upgrade with `pip install -U hf-gateway`"
+    else:
+        cure = f"{upgrade} creates or upgrades them"
+    return f"the tables in {shown_url(url)} have revision {found or 'none'}, and this hf-gateway needs {HEAD}; {cure}"
+
+
 def upgrade(engine: sa.Engine) -> bool:
     """Create the tables or migrate them, once, even if several processes try at the same time.
 

@@ -183,10 +183,8 @@ def _open(url: str, connected: Callable[[Any], None]) -> "sa.Engine":
         if engine.dialect.name == "sqlite":
             store.upgrade(engine)
         elif (found := store.revision(engine)) != store.HEAD:
-            raise ConfigError(
-                f"the tables in {place.shown_url(url)} have revision {found or 'none'}, and this hf-gateway needs "
-                f"{store.HEAD}; `hf-gateway db upgrade` with the same --config, or --database URL, creates or upgrades them"
-            )
+            command = "`hf-gateway db upgrade` with the same --config, or --database URL,"
+            raise ConfigError(store.other_revision(url, found, command))
     except BaseException:
         engine.dispose()
         raise
