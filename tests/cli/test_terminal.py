@@ -398,3 +398,22 @@ def test_every_module_logs_through_the_one_that_makes_words_visible() -> None:
         if "getLogger(__name__)" in path.read_text(encoding="utf-8")
     }
     assert asked == set()
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["serve", "--prot", "1"], "--port"),
+        (["keys", "create", "--name", "n", "--tennant", "acme"], "--tenant"),
+        (["int"], "init"),
+        (["keys", "lst"], "list"),
+        (["embed-corpus", "in", "out", "--on-bad-row", "deadletter"], "dead-letter"),
+    ],
+)
+def test_a_misspelt_command_option_or_choice_is_answered_by_the_nearest(
+    words: list[str], meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert f"did you mean '{meant}'?" in " ".join(capsys.readouterr().err.split())

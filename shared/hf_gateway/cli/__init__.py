@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 from hf_gateway._version import __version__
-from hf_gateway.errors import ConfigError, GatewayError, visible
+from hf_gateway.errors import ConfigError, GatewayError, did_you_mean, visible
 
 COMMANDS = {
     "init": "write an hf-gateway.toml for the servers and keys at hand, after three questions, and check it",
@@ -93,6 +93,29 @@ class _Parser(argparse.ArgumentParser):
     """A parser whose errors quote the arguments without tokens; where a key is expected, without any argument."""
 
     keys_expected = False
+    commands: Any = None
+    """What `add_subparsers` returned, if there are subcommands."""
+
+    def add_subparsers(self, **options: Any) -> Any:
+        """Add subcommands, and keep them to be named in errors."""
+        self.commands = super().add_subparsers(**options)
+        return self.commands
+
+    def flags(self) -> list[str]:
+        """Return the options of the parser and of its subcommands."""
+        below = () if self.commands is None else self.commands.choices.values()
+        return [*self._option_string_actions, *(flag for parser in below for flag in parser.flags())]
+
+    def _nearest(self, message: str) -> str:
+        """Return the option or choice that was probably meant, to be added to the message; empty if none is near."""
+        if (flag := re.match(r"unrecognized arguments: (--[\w-]+)", message)) is not None:
+            name, known = flag[1], self.flags()
+        elif (choice := re.search(r"invalid choice: '([^']*)' \(choose from (.+)\)$", message)) is not None:
+            name, known = choice[1], re.findall(r"[\w-]+", choice[2])
+        else:
+            return ""
+        meant = did_you_mean(name, known)
+        return meant if meant.endswith("?") else ""
 
     def error(self, message: str) -> NoReturn:
         """Print the message and exit with 2."""
@@ -102,6 +125,8 @@ class _Parser(argparse.ArgumentParser):
                 "unknown option, or invalid value (it is not repeated here, as it may be a key; keys do not "
                 "belong on the command line)"
             )
+        else:
+            message += self._nearest(message)
         super().error(re.sub(r"(hfg?_)[\w-]{8,}", r"\1***", message))
 
 
