@@ -150,13 +150,17 @@ def test_a_wrong_flag_is_wrong_usage(flags: tuple[str, ...], words: str, capsys:
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "flags", ["--addr {host}:{port}", "--addr :{port}", "--host {host} --port {port}", "--port {port}"]
+)
 def test_a_port_that_is_taken_is_wrong_usage_that_names_another_way(
-    server: RunningServer, capsys: pytest.CaptureFixture[str]
+    flags: str, server: RunningServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from hf_gateway.cli import main
 
     address = server.url.removeprefix("http://")
-    assert main(["serve", "--addr", address]) == 2
+    host, _, port = address.partition(":")
+    assert main(["serve", *flags.format(host=host, port=port).split()]) == 2
     written = capsys.readouterr().err
     assert f"cannot listen at {address}: " in written
     assert "give another --port (0 for a free one)" in written

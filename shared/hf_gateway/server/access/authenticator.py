@@ -129,7 +129,11 @@ class KeyAuthenticator:
             return stored.caller if stored is not None and stored.accepts(key.sha256, now) else None
         sha256 = digest(credential.text)
         session: Session | None = await self._look_up(sha256, lambda engine: _find_session(engine, sha256))
-        return None if session is None else session.caller(now)
+        caller = None if session is None else session.caller(now)
+        if session is None or caller is None or session.token_caller is None:
+            return caller
+        # A reload may have taken its issuer away, or some of its rights, and a token itself would be refused.
+        return None if self._tokens is None else self._tokens.granted_now(caller)
 
     async def _look_up(self, sha256: bytes, find: "Callable[[sa.Engine], Any]") -> Any:
         """Return what the database has of a credential; requests with the same one ask together."""

@@ -11,6 +11,7 @@ import time
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ MAX_REMEMBERED_S = 300.0
 MAX_HEADER_BYTES = 8192
 MAX_TIME_S = 253_402_300_799
 """The end of the year 9999, in seconds since 1970: a later `exp` means the same."""
+_LIMITS = ("requests_per_minute", "tokens_per_minute", "parallel")
 _TYPES = (None, "jwt", "at+jwt", "application/at+jwt")
 """Values of `typ` of tokens that are for access."""
 
@@ -71,6 +73,19 @@ class TokenVerifier:
         self._keys = {name: IssuerKeys(name, issuers[name].jwks_url, self._transport, monotonic) for name in issuers}
         self._now, self._monotonic = now, monotonic
         self._remembered: OrderedDict[bytes, tuple[float, Caller]] = OrderedDict()
+
+    def granted_now(self, caller: Caller) -> Caller | None:
+        """Return what the caller of an earlier token has by the settings of now; None if its issuer is not accepted any more.
+
+        Args:
+            caller: of a token that was valid, and is not over.
+        """
+        of_issuer = (issuer for name, issuer in self._issuers.items() if str(caller.key).startswith(f"{name}#"))
+        settings = next(of_issuer, None)
+        if settings is None or settings.tenant not in (None, caller.tenant):
+            return None
+        limits = {limit: getattr(settings, limit) for limit in _LIMITS}
+        return replace(caller, scopes=caller.scopes & frozenset(settings.scopes), **limits)
 
     async def caller_of(self, token: str) -> Caller:
         """Return the caller of a token.
@@ -167,14 +182,13 @@ class TokenVerifier:
         subject = claims["sub"]
         if not subject.isprintable() or len(subject) > MAX_NAME_CHARS:
             raise _invalid("its subject (sub) is too long, or cannot be printed")
-        limits = ("requests_per_minute", "tokens_per_minute", "parallel")
         return Caller(
             key=f"{issuer}#{subject}",
             tenant=tenant,
             scopes=(allowed if given is None else allowed & given) & frozenset(SCOPES),
             chains=chains,
             expires=float(min(claims["exp"], MAX_TIME_S)) + settings.leeway,
-            **{limit: getattr(settings, limit) for limit in limits},
+            **{limit: getattr(settings, limit) for limit in _LIMITS},
         )
 
 
