@@ -253,3 +253,13 @@ input = 0.5
     assert far["price"] == {"input_usd_per_million_tokens": 0.5}
     assert own["dimension"] == 32
     assert primary.requests == []
+
+
+@pytest.mark.parametrize("others_first", [False, True])
+def test_of_two_demanded_spaces_the_answer_has_to_be_of_both(others_first: bool, client: httpx.Client) -> None:
+    """A proxy's header before the client's own was the only one that was read."""
+    space = client.post("/v1/embeddings", json={"input": "x"}).headers["x-hf-gateway-space"]
+    demands = [("x-hf-gateway-space", each) for each in (space, "another/model#0")]
+    headers = demands[::-1] if others_first else demands
+    assert client.post("/v1/embeddings", json={"input": "x"}, headers=headers).status_code == 412
+    assert client.post("/v1/embeddings", json={"input": "x"}, headers=[demands[0]] * 2).status_code == 200

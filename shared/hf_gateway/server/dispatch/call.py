@@ -287,15 +287,18 @@ class Call:
 
     def demand_space(self, space_id: str) -> None:
         """Raise Problem 412 if the request demands another vector space than the one that the answer would have."""
-        wanted = self.headers.get(SPACE)
-        if wanted is not None and wanted.decode("latin-1") != space_id:
-            raise Problem(
-                412,
-                "space_mismatch",
-                f"the request demands vectors of the space {wanted.decode('latin-1')!r}, and this chain's are of "
-                f"{space_id!r}; nothing was computed",
-                headers=((SPACE, header_value(space_id)),),
-            )
+        if SPACE not in self.headers:
+            return
+        # Each of them, if a proxy has added one to the client's.
+        for name, value in self.scope["headers"]:
+            if name == SPACE and (wanted := value.decode("latin-1")) != space_id:
+                raise Problem(
+                    412,
+                    "space_mismatch",
+                    f"the request demands vectors of the space {wanted!r}, and this chain's are of {space_id!r}; nothing was "
+                    "computed",
+                    headers=((SPACE, header_value(space_id)),),
+                )
 
     def served_headers(self, result: Result, *more: tuple[bytes, bytes]) -> RawHeaders:
         """Return the header that names the targets of a result, and more headers."""
