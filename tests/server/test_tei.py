@@ -379,8 +379,10 @@ class TestInfo:
         self, client: httpx.Client, base: str, path: str, inputs: Any
     ) -> None:
         answer = client.post(f"{base}{path}", json={"inputs": inputs})
-        shown = {"error": f"there is no route '{base}{path}'", "error_type": "Validation", "code": "not_found"}
-        assert (answer.status_code, answer.json()) == (404, shown)
+        found = answer.json()
+        # What there is instead may follow.
+        assert found.pop("error").startswith(f"there is no route '{base}{path}'")
+        assert (answer.status_code, found) == (404, {"error_type": "Validation", "code": "not_found"})
 
     @pytest.mark.parametrize("path", ["responses", "messages", "audio/speech"])
     @pytest.mark.parametrize("base", ["/tei/docs", "/tei/sentence-transformers/all-MiniLM-L6-v2", "/models/docs"])
