@@ -172,6 +172,8 @@ class RouteTable:
 
     def _meant(self, path: str) -> tuple[str, str]:
         """Return the path that was meant with another base URL, and how that URL ends; both empty for any other path."""
+        if self._row(path)[1] is not None:
+            return "", ""  # left out below a chain, whatever its base URL is
         for meant, ends in ((f"/v1{path}", "ends"), (path.replace("/v1/v1/", "/v1/", 1), "ends once")):
             if meant != path and self._row(meant)[0]:
                 return meant, ends
