@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.servers.chat import Said, script
-from tests.servers.loopback import cut_stream, stall_stream
+from tests.servers.loopback import HeldStream, cut_stream, stall_stream
 from tests.servers.openai import FakeOpenAI
 from tests.support.gateway_server import START_S, ServerProcess, chat_chain
 from tests.support.late import COLLECTED
@@ -113,6 +114,50 @@ def test_the_ollama_package_leaves_and_the_work_stops(fake: FakeOpenAI) -> None:
         stream.close()  # type: ignore[attr-defined]
         client.close()
         assert stall.disconnected.wait(START_S)
+
+
+class Watching(httpx.BaseTransport):
+    """Lets a held answer go on once some pings have arrived."""
+
+    def __init__(self, stall: HeldStream) -> None:
+        self._inner, self._stall, self.pings = httpx.HTTPTransport(), stall, 0
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        answer = self._inner.handle_request(request)
+        assert isinstance(answer.stream, httpx.SyncByteStream)
+        return httpx.Response(answer.status_code, headers=answer.headers, stream=Watched(answer.stream, self))
+
+    def saw(self, piece: bytes) -> None:
+        self.pings += piece == b" "
+        if self.pings >= 3:
+            self._stall.release()
+
+
+class Watched(httpx.SyncByteStream):
+    """The pieces of an answer, each shown to a `Watching` first."""
+
+    def __init__(self, pieces: httpx.SyncByteStream, watching: Watching) -> None:
+        self._pieces, self._watching = pieces, watching
+
+    def __iter__(self) -> Iterator[bytes]:
+        for piece in self._pieces:
+            self._watching.saw(piece)
+            yield piece
+
+    def close(self) -> None:
+        self._pieces.close()
+
+
+@pytest.mark.parametrize("after", [0, 2])
+def test_the_ollama_package_reads_over_pings(after: int, fake: FakeOpenAI) -> None:
+    stall = stall_stream(after)
+    fake.always(stall)
+    more = f"{WAITS}\n[server]\nping_seconds = 0.05"
+    with served(fake, more) as url:
+        watching = Watching(stall)
+        pieces = ollama.Client(url, transport=watching).chat("chat", ASK, stream=True)
+        assert "".join(piece.message.content or "" for piece in pieces) == "One two three."
+        assert watching.pings >= 3
 
 
 async def test_the_async_client_of_the_ollama_package(fake: FakeOpenAI) -> None:

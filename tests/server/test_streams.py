@@ -63,6 +63,29 @@ def test_a_silent_stream_sends_pings_between_events(primary: FakeOpenAI, after: 
     assert after or "x-hf-gateway-served-by" not in answer.headers, "the ping went first, when no target was sure"
 
 
+@pytest.mark.parametrize("after", [0, 2])
+@pytest.mark.parametrize("body", [("/api/chat", {"messages": ASK}), ("/api/generate", {"prompt": "count"})])
+def test_a_silent_stream_of_lines_sends_blanks_between_them(
+    body: tuple[str, dict[str, object]], after: int, primary: FakeOpenAI
+) -> None:
+    stall = stall_stream(after)
+    primary.fail(stall)
+    with (
+        gateway_server(chat_chain(primary.url, more=WAITS), ping_seconds=0.05) as server,
+        server.client() as client,
+        client.stream("POST", body[0], json={"model": "chat", **body[1]}) as answer,
+    ):
+        text, pings = "", 0
+        for piece in answer.iter_text():
+            text += piece
+            pings += piece == " "
+            if pings >= 3:
+                stall.release()
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert pings >= 3
+    assert [line["done"] for line in lines] == [False] * (len(lines) - 1) + [True]
+
+
 STREAMED = {
     "/v1/chat/completions": {"messages": ASK, "stream": True},
     "/v1/completions": {"prompt": "count", "stream": True, "echo": True},

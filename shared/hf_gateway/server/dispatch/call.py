@@ -70,7 +70,7 @@ class Stream:
     error: Callable[[Problem], bytes]
     """Writes the event for a failure after the first piece, which ends the stream."""
     ping: bytes = b": ping\n\n"
-    """What is sent after silence; b"" for nothing."""
+    """What is sent after silence."""
     media_type: bytes = b"text/event-stream; charset=utf-8"
     """Type of the stream."""
     headers: Callable[[], RawHeaders] = list

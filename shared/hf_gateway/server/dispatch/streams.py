@@ -122,14 +122,13 @@ class StreamSender:
 
     async def send_all(self) -> None:
         """Send the stream to its end. Raises what its source raises; `started` says whether an answer has begun."""
-        pings = self._loop.create_task(self._send_pings()) if self._stream.ping else None
+        pings = self._loop.create_task(self._send_pings())
         try:
             async with contextlib.aclosing(self._stream.pieces) as pieces:  # type: ignore[type-var]
                 async for piece in pieces:
                     await self._send_piece(piece)
         finally:
-            if pings is not None:
-                pings.cancel()
+            pings.cancel()
         await self._send_piece(b"", more=False)
 
     async def send_error(self, problem: Problem) -> None:

@@ -24,6 +24,8 @@ from hf_gateway.wire.json import dumps_numbers
 from hf_gateway.wire.ollama_chat import OPTIONS
 
 LINES = b"application/x-ndjson"
+PING = b" "
+"""A blank before the next line, which JSON allows there; an empty line is one too many for clients."""
 _OURS = {theirs: ours for ours, theirs in OPTIONS.items()}
 """Ollama's names of options → ours."""
 Message = dict[str, Any]
@@ -226,7 +228,7 @@ async def _answer(
     if streamed:
         stream = chain.gateway.astream(messages, **arguments)
         headers = call.serving_headers(stream)
-        return Stream(writer.lines(stream), error_line, ping=b"", media_type=LINES, headers=headers)
+        return Stream(writer.lines(stream), error_line, ping=PING, media_type=LINES, headers=headers)
     return await _whole(call, chain, messages, arguments, writer)
 
 
