@@ -494,9 +494,10 @@ class TestReplicas:
                 assert embed_many([server], key, 9) == {200: 5, 429: 4}
                 assert metric(server, gauge, administrator) == "1.0"
                 with server.client() as client:
-                    ready = client.get("/readyz")
+                    word = client.get("/readyz")
+                    ready = client.get("/readyz", headers=bearer(administrator))
                     status = client.get("/admin/status", headers=bearer(administrator)).json()
-                assert ready.status_code == 200
+                assert (word.status_code, word.text) == (200, "ready")
                 assert ready.text == "ready\nnote: limits, see /admin/status"
                 assert status["ready"]
                 assert "Redis" in status["notes"]["limits"]

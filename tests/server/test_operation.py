@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from tests.support.gateway_server import HASH_CHAIN, START_S, RunningServer, ServerProcess, gateway_server
+from tests.support.server_keys import bearer, make_key
 
 FOUND_BY_UVICORN = """
 from fastapi import FastAPI
@@ -35,6 +36,18 @@ def test_readiness_is_one_word(server: RunningServer, client: httpx.Client) -> N
     answer = client.get("/readyz")
     assert (answer.status_code, answer.text) == (503, "unready")
     assert client.get("/livez").status_code == 200
+
+
+def test_what_does_not_work_as_it_is_set_is_for_who_may_read(server: RunningServer, client: httpx.Client) -> None:
+    server.state.notes["limits"] = "Redis does not answer"
+    told = "ready\nnote: limits, see /admin/status"
+    assert client.get("/readyz").text == told, "without keys everybody may read"
+    reader, other = (make_key(server.state.database.url, scopes={scope}) for scope in ("read", "embed"))
+    server.state.authenticator.check_keys()
+    assert client.get("/readyz", headers=bearer(reader)).text == told
+    for headers in ({}, bearer(other), bearer("hfg_wrong"), {**bearer(reader), "x-api-key": other}):
+        answer = client.get("/readyz", headers=headers)
+        assert (answer.status_code, answer.text) == (200, "ready")
 
 
 def test_each_answer_has_an_id_of_its_own(client: httpx.Client) -> None:

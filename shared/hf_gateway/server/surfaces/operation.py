@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from hf_gateway._version import __version__
 from hf_gateway.server import problems
 from hf_gateway.server.access.caller import PUBLIC
+from hf_gateway.server.access.credentials import read_credential
 from hf_gateway.server.dispatch.call import TEXT, Answer, Call
 from hf_gateway.server.dispatch.routing import Route, Surface
 from hf_gateway.server.problems import Problem
@@ -46,13 +47,26 @@ async def live(_: Call) -> Answer:
 
 
 async def ready(call: Call) -> Answer:
-    """Answer whether requests are welcome, and what does not work as it is set; an administrator learns why."""
+    """Answer in one word whether requests are welcome; who may read learns, too, what does not work as it is set."""
     state = call.state
     if state.ready:
-        notes = "".join(f"\nnote: {about}, see /admin/status" for about in sorted(state.notes))
-        return Answer(f"ready{notes}".encode(), media_type=TEXT)
+        notes = sorted(state.notes) if state.notes and await _may_read(call) else []
+        told = "".join(f"\nnote: {about}, see /admin/status" for about in notes)
+        return Answer(f"ready{told}".encode(), media_type=TEXT)
     word = b"draining" if state.draining else b"unready"
     return Answer(word, 503, TEXT, [(b"retry-after", b"1")])
+
+
+async def _may_read(call: Call) -> bool:
+    """Return whether the caller may read; a probe without a key waits for no database."""
+    authenticator, cookie = call.state.authenticator, call.source.own_page
+    headers = call.scope["headers"]
+    try:
+        if read_credential(headers, cookie=cookie) is None:
+            return call.may_be_anonymous and not authenticator.needs_key
+        return (await authenticator.caller_of(headers, cookie=cookie, anonymous=call.may_be_anonymous)).may("read")
+    except Problem:
+        return False
 
 
 async def version(_: Call) -> Answer:
