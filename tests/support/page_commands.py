@@ -4,8 +4,10 @@ import argparse
 import json
 import re
 import shlex
+import sys
 import tomllib
 from collections.abc import Iterator
+from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,6 +19,8 @@ MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 ELSEWHERE = {"docker", "helm", "kubectl", "podman"}
 """Programs whose commands tests/deploy/test_page.py runs."""
 FOREIGN = {"ollama", "export"}
+_PATH = tuple(sys.path)
+"""Before any test: OpenVINO adds its tools to it, among them a `benchmark`."""
 _FENCE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 _PLACEHOLDER = re.compile(r"…|\[.*\]|[A-Z_]+|\S*[|]\S*")
 
@@ -82,6 +86,7 @@ def _assert_options(words: list[str]) -> None:
 def _assert_module(words: list[str]) -> None:
     if words[0] != "-m":
         return
+    assert PathFinder.find_spec(words[1].partition(".")[0], _PATH) is not None, words[1]
     assert find_spec(words[1]) is not None, words[1]
     if words[1] == "benchmarks":
         from benchmarks.__main__ import BENCHMARKS
