@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hf_gateway.corpus.ray_cluster import private_environment
@@ -90,6 +91,7 @@ def main() -> None:
     """Run a cluster until standard input ends."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
+    from ray._private.utils import get_ray_address_file
     from ray.cluster_utils import Cluster
 
     folder, nodes = sys.argv[1:]
@@ -101,6 +103,8 @@ def main() -> None:
     }
     # Each process that is not started is a second of a core: what follows logs, and what would ask a cloud for nodes.
     head = {**node, "_system_config": HEALTH, "include_log_monitor": False, "no_monitor": True}
+    # Wherever the nodes have theirs, `Cluster` writes its address there, and does not make it.
+    Path(get_ray_address_file(None)).parent.mkdir(parents=True, exist_ok=True)
     cluster = Cluster(initialize_head=True, head_node_args=head)
 
     def added() -> Any:

@@ -1,6 +1,7 @@
 """Prometheus: what is counted, read the way Prometheus reads it."""
 
 import asyncio
+import gc
 import json
 import subprocess
 import sys
@@ -130,6 +131,7 @@ def test_cache_hits_and_misses_are_counted(scrape, server, tmp_path):
 
 
 def test_a_breaker_shows_its_state_for_as_long_as_its_gateway_lives(scrape, server):
+    gc.collect()  # gateways of earlier tests in this process, of whose targets only so many are shown
     target, clock = f"openai:{server.url}", ManualClock()
     gateway = Gateway("m", [target], max_retries=0, clock=clock)
     gateway.embed(["one"])
@@ -142,6 +144,18 @@ def test_a_breaker_shows_its_state_for_as_long_as_its_gateway_lives(scrape, serv
     assert scrape("hf_gateway_breaker_state", target=target, state="closed") == 0
     clock.advance(60)
     assert scrape("hf_gateway_breaker_state", target=target, state="half-open") == 1
+
+
+def test_of_too_many_targets_those_with_an_open_breaker_are_shown(scrape, server):
+    others = [Gateway("m", [f"openai:http://127.0.0.1:1/{number}"]) for number in range(120)]
+    target = f"openai:{server.url}/z"
+    gateway = Gateway("m", [target], max_retries=0)
+    server.always(DOWN)
+    for _ in range(3):
+        with pytest.raises(errors.Overloaded):
+            gateway.embed(["one"])
+    assert len(others) == 120
+    assert scrape("hf_gateway_breaker_state", target=target, state="open") == 1
 
 
 def test_calls_under_way_go_up_and_down_also_when_they_fail(scrape, server):
