@@ -235,7 +235,7 @@ class _AsItIs:
                 state, target = status.breaker, encodable(status.target)
                 before = worst.get(target, STATES[0])
                 worst[target] = max(before, state, key=STATES.index)
-        # Of too many targets those that need somebody are shown.
+        # Of too many targets, those that fail are shown.
         by_state = sorted(worst.items(), key=lambda each: (-STATES.index(each[1]), each[0]))
         for target, state in by_state[:MAX_LABEL_VALUES]:
             for each in STATES:
