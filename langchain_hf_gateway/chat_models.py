@@ -1,6 +1,5 @@
 """ChatHFGateway: LangChain's `BaseChatModel` over a hf-gateway chain."""
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,6 +27,7 @@ from hf_gateway.framework_base import ChatMixin, build_gateway
 from hf_gateway.settings.chat import ChatArguments, ChatSettings
 from hf_gateway.settings.config_file import read_chain
 from hf_gateway.values.chat import ChatRequest, Sampling
+from hf_gateway.values.event_loops import running_loop
 from langchain_hf_gateway.errors import as_model_errors
 from langchain_hf_gateway.messages import PROVIDER, chunk_of, last_chunk, message_of, to_openai
 from langchain_hf_gateway.structured import Method, structured
@@ -202,7 +202,7 @@ class ChatHFGateway(ChatMixin, ChatSettings, BaseChatModel):
         """Return the known profile of the model at the first target; uses the network only outside of an event loop."""
         # Like BaseChatModel: a model never fails because of an optional field. Monitors of event loops forbid reading a file.
         with contextlib.suppress(Exception):
-            known = self._gateway.capabilities(look_up=not _in_event_loop())
+            known = self._gateway.capabilities(look_up=running_loop() is None)
             said = {
                 "max_input_tokens": known.context,
                 "tool_calling": known.tools,
@@ -384,14 +384,6 @@ class ChatHFGateway(ChatMixin, ChatSettings, BaseChatModel):
         if self.custom_get_token_ids is not None:
             return len(self.custom_get_token_ids(text))
         return token_count.count_tokens(text, self._first_model, self.revision)
-
-
-def _in_event_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
 
 
 def _takes_tokens(handler: BaseCallbackHandler) -> bool:

@@ -5,7 +5,6 @@ secret. So a user who never logged in pays for one look at a missing file, and a
 It is read by a thread of its own for at most LOOKUP_TIMEOUT_S seconds, since a locked keyring waits for a person.
 """
 
-import asyncio
 import functools
 import hashlib
 import json
@@ -24,6 +23,7 @@ from typing import Any, TypeVar
 from hf_gateway.errors import GatewayError
 from hf_gateway.storage.files import data_home, write_atomically
 from hf_gateway.storage.notices import notice_once
+from hf_gateway.values.event_loops import running_loop
 from hf_gateway.values.forks import fork_lock
 from hf_gateway.values.logs import logger
 from hf_gateway.values.secret import Secret
@@ -131,7 +131,7 @@ def load(origin: str) -> Secret | None:
     loop it is not read: the result is what an earlier lookup found.
     """
     mark = _mark(origin)
-    if _on_an_event_loop():
+    if running_loop() is not None:
         with _lock:
             known = _lookups.get(mark)
         return known.answer(0.0) if known is not None else None
@@ -360,14 +360,6 @@ def _start_thread(work: Callable[[], T], secret: Secret | None = None) -> "Futur
     # Not a pool: at its exit the interpreter would wait for a thread that waits for a person.
     threading.Thread(target=ask, name="hf-gateway-keyring", daemon=True).start()
     return future
-
-
-def _on_an_event_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
 
 
 def _folder() -> Path:

@@ -7,7 +7,6 @@ request that is too large for the lease waits for that thread; on an event loop 
 Importing this module imports no SQLAlchemy; the thread does.
 """
 
-import asyncio
 import atexit
 import contextlib
 import os
@@ -30,6 +29,7 @@ from hf_gateway.observing import observer
 from hf_gateway.observing.observer import Observation
 from hf_gateway.observing.tags import Tags
 from hf_gateway.settings.config_file import router_url
+from hf_gateway.values.event_loops import running_loop
 from hf_gateway.values.forks import fork_lock
 from hf_gateway.values.kinds import kind_of
 from hf_gateway.values.logs import logger
@@ -153,7 +153,7 @@ class BudgetWatcher:
         if waiting is None:
             return
         waits = getattr(observation, "waits", None)
-        if waits is not None and (loop := _running_loop()) is not None:
+        if waits is not None and (loop := running_loop()) is not None:
             waits.append(warned := _warned_of(waiting))
             loop.call_later(2 * DATABASE_TIMEOUT_S, _end_waiting, warned, request)
             return
@@ -327,13 +327,6 @@ class BudgetWatcher:
             log.warning("the budgets cannot be enforced: %s", reason)
         self._fault = reason
         return reason
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
 
 
 def _end_waiting(warned: "Future[BaseException | None]", request: Reservation) -> None:

@@ -17,21 +17,17 @@ from typing import Any, Protocol
 from hf_gateway.chain.effects import Await, Call, Emit, Turn, Wait
 from hf_gateway.errors import AttemptTimedOut, ConfigError, GatewayError
 from hf_gateway.runtime.effects import Compute, Effects, Open, Opened, Pause, Read, Send, StreamSource
+from hf_gateway.values.event_loops import running_loop
 from hf_gateway.values.http import HttpResponse
 
 
 def require_asyncio() -> None:
     """Raise ConfigError if no event loop of asyncio is running, as under trio."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        pass
-    else:
-        return
-    raise ConfigError(
-        "async calls need an event loop of asyncio, and none runs here; from another one, such as trio's, call the blocking form "
-        "on a thread: await trio.to_thread.run_sync(gateway.embed, texts)"
-    )
+    if running_loop() is None:
+        raise ConfigError(
+            "async calls need an event loop of asyncio, and none runs here; from another one, such as trio's, call the blocking "
+            "form on a thread: await trio.to_thread.run_sync(gateway.embed, texts)"
+        )
 
 
 class Transport(Protocol):
@@ -289,7 +285,7 @@ async def _done(future: "Future[Any]", timeout: float | None) -> None:
             waiter.set_result(None)
 
     def done(_: "Future[Any]") -> None:
-        if _is_running(loop):
+        if running_loop() is loop:
             wake()
         else:
             with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
@@ -302,14 +298,6 @@ async def _done(future: "Future[Any]", timeout: float | None) -> None:
     finally:
         if timer is not None:
             timer.cancel()
-
-
-def _is_running(loop: asyncio.AbstractEventLoop) -> bool:
-    """Return whether an event loop runs on this thread."""
-    try:
-        return asyncio.get_running_loop() is loop
-    except RuntimeError:
-        return False
 
 
 def _whole_pause(pause: Pause, timeout: float, target: str) -> float:

@@ -39,6 +39,7 @@ from hf_gateway.tasks.embedding.candidate import EmbeddingCandidate
 from hf_gateway.tasks.embedding.run import Add, EmbeddingRun, Job, ServedBatch, usage_of
 from hf_gateway.tasks.embedding.stream_place import placed_in_stream
 from hf_gateway.values.embedding import EmbedRequest, EmbedResult, Role
+from hf_gateway.values.event_loops import running_loop
 from hf_gateway.values.usage import Usage
 
 MAX_SHARED_TEXTS = 256
@@ -104,7 +105,7 @@ class EmbeddingService:
         if missing:
             self._prepare()
             # On a loop's own thread a blocking call must not wait for others: their leader may be a task of that loop.
-            if len(missing) == 1 and self._coalescer is not None and job is None and _running_loop() is None:
+            if len(missing) == 1 and self._coalescer is not None and job is None and running_loop() is None:
                 self._add_batch(
                     run,
                     _with_texts(run, missing),
@@ -322,7 +323,7 @@ class EmbeddingService:
     def _serve_coalesced(self, coalescer: Coalescer, run: EmbeddingRun, text: str) -> Steps:
         outcome, caller = None, tags()
         # Not a task of another loop, which may be paused, as between two cells of a notebook.
-        loop = _running_loop()
+        loop = running_loop()
         key = (loop, run.request.role, caller)
         while outcome is None:
             group, place, is_leader = coalescer.join(key, text, turn=loop is not None)
@@ -379,14 +380,6 @@ async def _serve_in_stream(batch: Batch, job: Job, aserve: AsyncServe) -> EmbedR
 async def _as_async(batches: Iterable[Any]) -> AsyncGenerator[Any, None]:
     for batch in batches:
         yield batch
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    """Return the event loop that runs on this thread, or None."""
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
 
 
 def _answer_of_text(served: Sequence[ServedBatch], place: int) -> ServedBatch:
