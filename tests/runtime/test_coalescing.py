@@ -60,6 +60,37 @@ def held(server: FakeOpenAI, callers: Callers, text: str = "alone") -> tuple[Han
     return gate, first
 
 
+class HeldModel:
+    """The model "hash", whose passes wait for `go_on`."""
+
+    def __init__(self) -> None:
+        self._embed = HashingEngine.embed
+        self.sizes: list[int] = []
+        """Texts of every pass."""
+        self.arrived = threading.Semaphore(0)
+        """Released by every pass that begins."""
+        self.go_on = threading.Event()
+
+    def embed(self, engine: HashingEngine, texts: list[str]) -> Any:
+        """Begin a pass, and end it when it may go on."""
+        self.sizes.append(len(texts))
+        self.arrived.release()
+        self.go_on.wait(PATIENCE)
+        return self._embed(engine, texts)
+
+    def vectors(self, *texts: str) -> list[list[float]]:
+        """Return what the model gives for each text alone."""
+        return [self._embed(HashingEngine(1024), [text])[0] for text in texts]
+
+
+@pytest.fixture
+def held_model(monkeypatch: pytest.MonkeyPatch) -> Iterator[HeldModel]:
+    held = HeldModel()
+    monkeypatch.setattr(HashingEngine, "embed", lambda engine, texts: held.embed(engine, texts))
+    yield held
+    held.go_on.set()
+
+
 def rows(futures: list["Future[EmbedResult]"]) -> list[list[float]]:
     return [row for future in futures for row in future.result(PATIENCE).vectors]
 
@@ -234,48 +265,39 @@ class TestGroups:
                 len(tokens(text)) for text in "abcde"
             )
 
-    def test_a_model_in_this_process_computes_a_group_at_once(self, monkeypatch, form):
-        embed, sizes, arrived, go_on = HashingEngine.embed, [], threading.Semaphore(0), threading.Event()
-
-        def counted(self: HashingEngine, texts: list[str]) -> Any:
-            sizes.append(len(texts))
-            arrived.release()
-            go_on.wait(PATIENCE)
-            return embed(self, texts)
-
-        monkeypatch.setattr(HashingEngine, "embed", counted)
+    def test_a_model_in_this_process_computes_a_group_at_once(self, held_model, form):
         with Callers(form, Gateway(targets=["hash"], coalesce=1)) as callers:
             others = [callers.begin("alone")]
-            assert arrived.acquire(timeout=PATIENCE)
+            assert held_model.arrived.acquire(timeout=PATIENCE)
             # A group for a model in this process is never full, so only tasks are known to have come.
             others += [callers.begin(text) for text in "abcd"]
             callers.loop.settle()
-            go_on.set()
-            found = rows(others)
-        assert found == [embed(HashingEngine(1024), [text])[0] for text in ("alone", *"abcd")]
+            held_model.go_on.set()
+            assert rows(others) == held_model.vectors("alone", *"abcd")
         if form == "tasks":
-            assert sizes == [1, 4]
+            assert held_model.sizes == [1, 4]
 
-    def test_texts_wait_for_a_model_in_this_process_as_long_as_it_computes(self, monkeypatch):
-        embed, sizes, arrived, go_on = HashingEngine.embed, [], threading.Semaphore(0), threading.Event()
-
-        def counted(self: HashingEngine, texts: list[str]) -> Any:
-            sizes.append(len(texts))
-            arrived.release()
-            go_on.wait(PATIENCE)
-            return embed(self, texts)
-
-        monkeypatch.setattr(HashingEngine, "embed", counted)
+    def test_texts_wait_for_a_model_in_this_process_as_long_as_it_computes(self, monkeypatch, held_model):
         monkeypatch.setattr(service, "LOCAL_GATHERING_S", PATIENCE)  # a loaded machine may stand still for a second
         with Callers("tasks", Gateway(targets=["hash"], coalesce=0.001)) as callers:
             others = [callers.begin("alone")]
-            assert arrived.acquire(timeout=PATIENCE)
+            assert held_model.arrived.acquire(timeout=PATIENCE)
             for text in "abc":
                 others.append(callers.begin(text))
                 callers.loop.begin(asyncio.sleep(0.01)).result(PATIENCE)  # ten times as long as they wait for a server
-            go_on.set()
-            assert rows(others) == [embed(HashingEngine(1024), [text])[0] for text in ("alone", *"abc")]
-        assert sizes == [1, 3]
+            held_model.go_on.set()
+            assert rows(others) == held_model.vectors("alone", *"abc")
+        assert held_model.sizes == [1, 3]
+
+    def test_no_text_waits_for_a_model_in_this_process_beyond_its_own_time(self, monkeypatch, held_model, form):
+        monkeypatch.setattr(service, "LOCAL_GATHERING_S", 2 * PATIENCE)
+        with Callers(form, Gateway(targets=["hash"], timeout=0.2, coalesce=0.001)) as callers:
+            alone = callers.begin("alone")
+            assert held_model.arrived.acquire(timeout=PATIENCE)
+            later = callers.begin("later")
+            assert held_model.arrived.acquire(timeout=PATIENCE)
+            held_model.go_on.set()
+            assert rows([alone, later]) == held_model.vectors("alone", "later")
 
 
 class TestResults:

@@ -45,8 +45,8 @@ from hf_gateway.values.usage import Usage
 MAX_SHARED_TEXTS = 256
 """Maximum texts that share one request, if the server reports no limit."""
 LOCAL_GATHERING_S = 1.0
-"""Seconds for which a text waits at most while a model in this process computes: it does one pass at a time, so that a text that
-left sooner would queue for a pass of its own.
+"""Seconds for which a text waits at most while a model in this process computes, and no longer than the time for an attempt: the
+model does one pass at a time, so that a text that left sooner would queue for a pass of its own.
 """
 SHARED_WAIT_FACTOR = 2.0
 """Give up waiting for a shared request after this multiple of `timeout`."""
@@ -207,7 +207,8 @@ class EmbeddingService:
     @property
     def _gathering_s(self) -> float:
         """Seconds for which a text waits for others while a request is under way, at most."""
-        return self._settings.coalesce if self.remote else max(self._settings.coalesce, LOCAL_GATHERING_S)
+        settings = self._settings
+        return settings.coalesce if self.remote else max(settings.coalesce, min(LOCAL_GATHERING_S, settings.timeout))
 
     @property
     def _max_pending(self) -> int:
