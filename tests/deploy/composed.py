@@ -76,7 +76,7 @@ class Network:
         until = time.monotonic() + START_S
         while run(*self.entered, *words).returncode != 0:
             assert time.monotonic() < until, f"{words} does not hold"
-            time.sleep(0.1)
+            time.sleep(0.1)  # a check only tells the state, so the runtime asks it again, and so does this
 
     def close(self) -> None:
         """End all that was started in it."""
@@ -151,7 +151,7 @@ class Container(Pod):
         while not self.healthy():
             assert self.process.poll() is None, self.log
             assert time.monotonic() < until, self.log
-            time.sleep(0.5)
+            time.sleep(0.5)  # as above
 
 
 def start_postgres(network: Network, service: Mapping[str, Any]) -> None:

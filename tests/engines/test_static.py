@@ -26,6 +26,8 @@ TOKENIZERS = ("bert", "xlm-roberta", "modernbert")
 WIDE = 24
 TOLERANCE = 2e-5
 """Of a value, as a share of the largest one of a model: float32, added up in another order."""
+MANY_TOLERANCE = 10 * TOLERANCE
+"""The same for sums of thousands of rows: torch's own is 3e-5 from that in float64, and is another on other processors."""
 
 
 def random(*shape: int, seed: int = 0) -> Any:
@@ -155,7 +157,8 @@ def test_layers_after_the_table_and_prompts_are_those_of_sentence_transformers(t
 def test_a_long_text_without_a_limit_is_read_to_its_end(tmp_path: Path) -> None:
     folder = static_embedding(tmp_path / "made")
     text = TEXTS[7] * 15 + "dog"  # more tokens than are added up at once
-    assert_vectors(folder, SentenceTransformer(str(folder), device="cpu").encode([text, TEXTS[0]]), (text, TEXTS[0]))
+    texts = (text, TEXTS[0])
+    assert_vectors(folder, SentenceTransformer(str(folder), device="cpu").encode(list(texts)), texts, MANY_TOLERANCE)
 
 
 @pytest.mark.parametrize("modules", [False, True])
@@ -179,8 +182,7 @@ def test_a_text_of_few_tokens_with_more_characters_than_model2vec_reads_is_refus
 def test_without_a_limit_model2vec_reads_all(tmp_path: Path) -> None:
     folder = model2vec(tmp_path / "made", max_length=None)
     texts = (TEXTS[7] * 20, TEXTS[7])  # a single word is not in every vocabulary that is trained on so few sentences
-    # Sums of hundreds of rows, in another order: ten times the rounding of a short text.
-    assert_vectors(folder, StaticModel.from_pretrained(folder).encode(list(texts)), texts, 10 * TOLERANCE)
+    assert_vectors(folder, StaticModel.from_pretrained(folder).encode(list(texts)), texts, MANY_TOLERANCE)
 
 
 def test_its_space_is_that_of_the_files_and_the_guard_knows_it(tmp_path: Path) -> None:
