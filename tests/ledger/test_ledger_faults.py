@@ -12,6 +12,7 @@ import pytest
 from hf_gateway import Gateway
 from hf_gateway.errors import DeadlineExceeded
 from hf_gateway.ledger import database, place, waiting_room, writer
+from hf_gateway.ledger import spill as spill_module
 from hf_gateway.ledger.spill import Spill
 from hf_gateway.observing.observer import tagged
 from hf_gateway.testing import ManualClock
@@ -277,6 +278,50 @@ class TestWhatWaitsInFiles:
             assert claim is not None
             assert len(list(claim.lines())) == 1
             claim.close()
+
+    def test_a_file_that_another_process_deletes_before_it_is_locked_is_not_written_to(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The other one finds it empty, and would delete what is written to it later."""
+        mine, other, lock = Spill(tmp_path), Spill(tmp_path), spill_module._try_lock
+
+        def late(descriptor: int) -> bool:
+            monkeypatch.setattr(spill_module, "_try_lock", lock)
+            (path,) = other.waiting()
+            claim = other.claim(path)
+            assert claim is not None
+            claims.append(claim)
+            if delete_first:
+                claim.delete()
+            return lock(descriptor)
+
+        for delete_first in (False, True):
+            claims: list[spill_module.Claim] = []
+            monkeypatch.setattr(spill_module, "_try_lock", late)
+            mine.append(["a row"])
+            if not delete_first:
+                claims[0].delete()
+            (path,) = other.waiting()
+            assert other.claim(path) is None
+            mine.close()
+            claim = other.claim(path)
+            assert claim is not None
+            assert [line.text for line in claim.lines()] == [b'"a row"\n']
+            claim.delete()
+
+    def test_lines_after_a_batch_that_cannot_be_read_are_taken_in(
+        self, sqlite: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(database, "LOCK_TIMEOUT_S", 0.1)
+        monkeypatch.setattr(database, "BATCH_ENTRIES", 3)
+        with locked_from_the_start(sqlite), kept(sqlite):
+            tags = call(range(3))
+        (path,) = Spill(waiting_room(place.check_url(sqlite))).waiting()
+        path.write_bytes(b"{half a line\n" * 3 + path.read_bytes())
+        with kept(sqlite) as book:
+            assert book.flush()
+        assert tags_of(sqlite) == tags
+        assert sum(row["rows"] for row in _losses(sqlite)) == 3
 
     def test_files_take_up_no_more_than_their_limit(self, tmp_path: Path) -> None:
         spill = Spill(tmp_path / "waiting", max_bytes=1000)

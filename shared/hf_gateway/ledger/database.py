@@ -308,11 +308,12 @@ class Inserter:
             if self._claim is None:
                 return False
             claim, lines = self._claim
-            items = [item for line in itertools.islice(lines, BATCH_ENTRIES) if (item := self._read(line)) is not None]
+            batch = list(itertools.islice(lines, BATCH_ENTRIES))
+            items = [item for line in batch if (item := self._read(line)) is not None]
             if items and not self._insert_items(items):
                 self._drop_connection()
                 return False
-            if not items:
+            if not batch:
                 claim.delete()
                 self._claim = None
         except Exception as error:  # noqa: BLE001 - see _connect

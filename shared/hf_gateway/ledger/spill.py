@@ -118,11 +118,11 @@ class Spill:
     def _open(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._others_bytes = sum(_size(path) for path in self.waiting())
-        name = f"{time.time_ns() // 1_000_000:015d}-{os.getpid()}-{os.urandom(4).hex()}{_SUFFIX}"
-        descriptor = os.open(self.folder / name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | _BINARY, 0o600)
-        with contextlib.suppress(OSError):  # some network file systems have no locks
-            _try_lock(descriptor)
-        self._own, self._own_bytes = descriptor, 0
+        own = None
+        while own is None:
+            name = f"{time.time_ns() // 1_000_000:015d}-{os.getpid()}-{os.urandom(4).hex()}{_SUFFIX}"
+            own = _create_locked(self.folder / name)
+        self._own, self._own_bytes = own, 0
         self._written.add(self.folder / name)
 
     def _close(self) -> None:
@@ -158,6 +158,22 @@ class Claim:
     def close(self) -> None:
         """Close the file and keep it."""
         self._file.close()
+
+
+def _create_locked(path: Path) -> int | None:
+    """Create a file and lock it; returns its descriptor, None if another process claimed it before it was locked.
+
+    That process finds no line in it and deletes it, so what is written to it then would be lost.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | _BINARY, 0o600)
+    try:
+        is_locked = _try_lock(descriptor)
+    except OSError:  # some network file systems have no locks
+        is_locked = True
+    if is_locked and _is_ours(path, descriptor):
+        return descriptor
+    os.close(descriptor)
+    return None
 
 
 def _write(descriptor: int, data: bytes) -> None:
