@@ -16,7 +16,7 @@ from hf_gateway import errors
 from hf_gateway.hub import HubConnector, upload
 from hf_gateway.hub.errors import PublishStopped
 from tests.servers.hub_commits import Blob
-from tests.servers.loopback import Reply, drip, hang, html, redirect
+from tests.servers.loopback import Recorded, Reply, drip, hang, html, redirect
 from tests.support.publishing import REPO, TOKEN, Hub, adapter
 
 AT_MOST_S = 30.0
@@ -157,10 +157,16 @@ async def test_cancelled_it_ends_the_process(hub: Hub, folder: Path) -> None:
 def test_stopped_it_ends_the_process(hub: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upload, "STEP_S", 60.0)
     hub.always(hang(), path=PLACES["committing"])
-    stop = threading.Event()
-    hub.on_request = lambda request: stop.set() if request.path == PLACES["committing"] else None
+    stop, told = threading.Event(), threading.Event()
+
+    def on_request(request: Recorded) -> None:
+        if request.path == PLACES["committing"]:
+            assert told.wait(AT_MOST_S)  # the request may be here before its step is told
+            stop.set()
+
+    hub.on_request = on_request
     with pytest.raises(PublishStopped, match="stopped while committing"):
-        hub.publish(folder, stop=stop)
+        hub.publish(folder, stop=stop, progress=lambda step, *_: told.set() if step == "committing" else None)
     assert processes() == []
 
 
