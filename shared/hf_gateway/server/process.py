@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
+from uuid import uuid4
 
 import uvicorn
 
@@ -20,6 +21,7 @@ from hf_gateway.errors import ConfigError
 from hf_gateway.server.access.bind import check_bind
 from hf_gateway.server.application import app_of, build_state, enable_watchers
 from hf_gateway.server.connections import BoundedProtocol, ConnectionBounds, check_connections
+from hf_gateway.server.dispatch.chains import RUN_VARIABLE
 from hf_gateway.server.dispatch.metrics import FOLDER_VARIABLE
 from hf_gateway.server.dispatch.state import ServerState
 from hf_gateway.settings.server import PREFIX, ServerSettings
@@ -241,6 +243,7 @@ def _serve_in_workers(settings: ServerSettings, listening: socket.socket) -> int
 
     for name in _FOR_WORKERS:
         os.environ[f"{PREFIX}{name.upper()}"] = str(getattr(settings, name))
+    os.environ[RUN_VARIABLE] = uuid4().hex
     made = uvicorn_config("hf_gateway.server:app", settings)
     # A folder of this server alone: one that two servers share is wiped by the second one's start.
     with tempfile.TemporaryDirectory(prefix="hf-gateway-metrics-") as folder:

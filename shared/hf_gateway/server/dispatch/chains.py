@@ -4,13 +4,16 @@ A table is never changed: a reload builds another one, takes over the gateways w
 whole. So a request that began with one table ends with it, and breakers, budgets and loaded models survive.
 """
 
+import hashlib
 import os
 import re
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
+from uuid import uuid4
 
 from hf_gateway.configuration.chains import built_chain, configured_chains, refuse_unknown_chains
 from hf_gateway.errors import ConfigError, did_you_mean
@@ -22,13 +25,22 @@ from hf_gateway.server.dispatch.indexes import ServedIndex, open_indexes
 from hf_gateway.settings.base import NamedSettings
 from hf_gateway.settings.config_file import key_policy_overrides
 from hf_gateway.settings.server import OpenModels, ServerSettings
+from hf_gateway.spaces.binding import SpaceBinding, SpaceDecision
 from hf_gateway.tasks.registry import find_task
 from hf_gateway.values.kinds import kind_of
 from hf_gateway.values.target import Target, is_path
 from hf_gateway.values.vector_space import VectorSpace, canonical
+from hf_gateway.vector_gateway import VectorGateway
 
 MAX_VARIANTS_COUNT = 16
 """How many variants of one chain are kept: with one of its targets alone, or with shorter vectors."""
+RUN_VARIABLE = "_HF_GATEWAY_SERVER_RUN"
+"""Names the run of a server to its worker processes, which choose the space of a chain together."""
+_SAME_SPACE = frozenset({"truncate"})
+"""Settings that vectors of different spaces do not come from."""
+_FORMS = frozenset({"dimensions", "normalize", "query_prompt", "document_prompt", "revision"})
+"""Settings with which a chain is another one, that chooses for itself."""
+_MAX_NUMBER_DIGITS = 4
 _LATEST = ":latest"
 _ADDRESS = re.compile(r" ?\('[0-9A-Fa-f.:%\w]+', \d+(?:, \d+, \d+)?\)")
 """An address as asyncio writes it where it cannot connect, such as `('127.0.0.1', 8080)`: of a name, what it resolves to."""
@@ -61,6 +73,10 @@ class Chain:
     """Whether it was made for a model that a caller named, by `[server.open]`."""
     dropped: "list[Chain]" = field(default_factory=list, repr=False)
     """Where variants go that are no longer kept, to be closed after the last request that uses them."""
+    _base: "Chain | None" = field(default=None, repr=False)
+    """The chain of the configuration that it is a variant of; None for that chain itself."""
+    _form: "tuple[int | None, Mapping[str, Any]]" = (None, MappingProxyType({}))
+    """In what it differs from that: the number of its only target, None for all, and other settings."""
     _variants: "OrderedDict[tuple[Any, ...], Chain]" = field(default_factory=OrderedDict)
 
     @property
@@ -117,13 +133,13 @@ class Chain:
         names = [self.labels[target.label] for target in targets]
         if name in names:
             place = names.index(name)
-        elif name.isascii() and name.isdigit() and int(name) < len(targets):
+        elif name.isascii() and name.isdigit() and len(name) <= _MAX_NUMBER_DIGITS and int(name) < len(targets):
             place = int(name)
         else:
             raise UnknownModel(f"the chain {self.name!r} has no target {name!r}{did_you_mean(name, names)}")
         if len(targets) == 1:
             return self
-        return self._variant(("target", place), {"targets": (targets[place],)})
+        return (self._base or self)._variant(place, self._form[1])
 
     def with_settings(self, **changes: Any) -> "Chain":
         """Return the chain with other settings; its vectors may then be of another space.
@@ -133,8 +149,10 @@ class Chain:
         Raises:
             ConfigError: the chain cannot have them.
         """
-        changes = {name: value for name, value in changes.items() if getattr(self.settings, name) != value}
-        return self._variant(tuple(sorted(changes.items())), changes) if changes else self
+        base = self._base or self
+        place, before = self._form
+        wanted = {name: value for name, value in {**before, **changes}.items() if getattr(base.settings, name) != value}
+        return base._variant(place, wanted)
 
     @property
     def variants(self) -> "tuple[Chain, ...]":
@@ -147,15 +165,58 @@ class Chain:
         for chain in self.variants:
             await chain.aclose()
 
-    def _variant(self, key: tuple[Any, ...], changes: Mapping[str, Any]) -> "Chain":
+    def _variant(self, place: int | None, changes: Mapping[str, Any]) -> "Chain":
+        """Return a variant of this chain of the configuration, or itself. Raises ConfigError.
+
+        Args:
+            place: the number of its only target; None for all.
+            changes: other settings.
+        """
+        if place is None and not changes:
+            return self
+        if place is None and chooses_space(self.gateway) and not changes.keys() <= _SAME_SPACE:
+            # The space that the targets chose does not hold for vectors of another form: those are always of the first target.
+            self._refuse_another_space()
+            place = 0
+        key = (place, tuple(sorted(changes.items())))
         found = self._variants.pop(key, None)
         if found is None:
-            gateway = Gateway.from_settings(self.settings.model_copy(update=changes))
-            found = Chain(self.name, self.task, gateway, dropped=self.dropped)
+            found = Chain(self.name, self.task, self._varied(place, changes), dropped=self.dropped)
+            found._base, found._form = self, (place, changes)
             while len(self._variants) >= MAX_VARIANTS_COUNT:
                 self.dropped.append(self._variants.popitem(last=False)[1])
         self._variants[key] = found
         return found
+
+    def _varied(self, place: int | None, changes: Mapping[str, Any]) -> Gateway:
+        targets = {} if place is None else {"targets": (self.gateway.targets[place],)}
+        made: Gateway = Gateway.from_settings(self.settings.model_copy(update={**changes, **targets}))
+        if place is None and chooses_space(self.gateway):
+            assert isinstance(made, VectorGateway)
+            made.bind_space(self.gateway.space_binding)
+        return made
+
+    def _refuse_another_space(self) -> None:
+        """Raise ConfigError if the chain has answered in the space of another target than its first."""
+        final, first = self.gateway.final_space, self.gateway.candidates[0].space
+        if final is not None and final.differences(first):
+            raise ConfigError(
+                f"the chain {self.name!r} gives vectors of {final.model} since its first answer, and vectors in another form "
+                f"would be of its first target, {first.model}; leave out what changes their form"
+            )
+
+
+def chooses_space(gateway: Gateway) -> bool:
+    """Return whether the first target of a gateway that answers fixes the space of its vectors.
+
+    Args:
+        gateway: of any task.
+    """
+    return (
+        isinstance(gateway, VectorGateway)
+        and len(gateway.targets) > 1
+        and gateway.space_options.on_space_change == "separate"
+    )
 
 
 class ChainTable:
@@ -168,6 +229,7 @@ class ChainTable:
         rules: KeyPolicyOverrides = KeyPolicyOverrides(),
         prices: Prices = Prices(),
         opened: "OpenChains | None" = None,
+        run: str = "",
     ) -> None:
         """Order them, and open the indexes that they embed for.
 
@@ -177,6 +239,7 @@ class ChainTable:
             rules: the owner's rules about keys, by which the gateways were built.
             prices: of the configuration.
             opened: the chains for models that none of these has; by default none yet.
+            run: the run of the server that they choose their spaces in.
 
         Raises:
             ConfigError: an index cannot be opened, or is of a space that no chain has.
@@ -184,6 +247,7 @@ class ChainTable:
         self.chains = tuple(chains)
         self.opened = opened or OpenChains(settings.open)
         """The chains for models that no chain of the configuration has."""
+        self.run = run
         self.rules = rules
         self.prices = prices
         self._by_name = {chain.name: chain for chain in chains}
@@ -220,13 +284,15 @@ class ChainTable:
         same_rules = before is not None and before.rules == rules
         kept = {(chain.name, chain.task): chain for chain in before.chains} if before and same_rules else {}
         opened = OpenChains(settings.open, before.opened if before else None, same_rules=same_rules)
+        run = before.run if before else environment.get(RUN_VARIABLE) or uuid4().hex
         made = []
         for name, wanted in configured_chains(config, environment):
             old = kept.get((name, wanted.task))
             fresh = Chain(name, wanted.task, built_chain(wanted), dropped=opened.dropped)
+            _bind_to_run(fresh, run)
             made.append(old if old is not None and _same(old.settings, fresh.settings) else fresh)
         refuse_unknown_chains(settings, {chain.name: chain.task for chain in made}, config)
-        return cls(made, settings, rules, Prices(read_file_prices(config)), opened)
+        return cls(made, settings, rules, Prices(read_file_prices(config)), opened, run)
 
     def __iter__(self) -> Iterator[Chain]:
         """Iterate over the chains in the order of the configuration."""
@@ -365,6 +431,29 @@ class OpenChains:
                 self.dropped.append(self._kept.popitem(last=False)[1])
         self._kept[key] = chain
         return chain
+
+
+def _bind_to_run(chain: Chain, run: str) -> None:
+    """Have a chain whose space is open choose it once in a run of the server: for all workers, and for what a reload builds.
+
+    Args:
+        chain: has returned no vector yet.
+        run: the run.
+    """
+    if not chooses_space(chain.gateway):
+        return
+    settings = chain.gateway.space_options
+    forms = {name: getattr(settings, name) for name in type(settings).model_fields if name in _FORMS}
+    parts = (
+        run,
+        chain.name,
+        chain.task,
+        chain.gateway.model,
+        [target.label for target in chain.gateway.targets],
+        forms,
+    )
+    decision = SpaceDecision(hashlib.sha256(repr(parts).encode()).hexdigest()[:32])
+    chain.gateway.bind_space(SpaceBinding(decision=decision))
 
 
 def public_label(target: Target, model: str) -> str:
