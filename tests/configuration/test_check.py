@@ -151,6 +151,7 @@ def test_the_environment_over_the_file_is_checked(
         "HF_GATEWAY_LEDGER": (f"mysql://u:{KEY}@h/d", "names 'mysql'"),
         "HUGGINGFACE_BASE_URL": (f"ftp://u:{KEY}@h", "is not an http or https URL"),
         "HF_GATEWAY_HTTP": ("curl", "'aiohttp' or 'httpx'"),
+        "SSL_CERT_FILE": ("nowhere.pem", "SSL_CERT_FILE names 'nowhere.pem', which cannot be read"),
     }
     for name, (value, _) in wrong.items():
         monkeypatch.setenv(name, value)

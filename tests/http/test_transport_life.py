@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 
 import certifi
 import pytest
 
+from hf_gateway import Gateway, errors
 from hf_gateway.http import transport
 from hf_gateway.http.transport import HttpTransport
 from tests.servers.loopback import Loopback, Recorded, Reply
@@ -126,3 +128,17 @@ def test_certificates_come_from_where_the_environment_says_or_from_certifi(
 ) -> None:
     monkeypatch.setattr(transport.ssl, "create_default_context", lambda **told: told)
     assert transport._certificates.__wrapped__(*places) == read
+
+
+@pytest.mark.parametrize("content", [None, "", "no certificate"])
+def test_a_file_without_certificates_is_named_with_its_variable(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None
+) -> None:
+    file = tmp_path / "certificates.pem"
+    if content is not None:
+        file.write_text(content, encoding="utf-8")
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    gateway = Gateway("m", [f"tei:{server.url}"])
+    with pytest.raises(errors.ConfigError, match=r"SSL_CERT_FILE names .*certificates.pem.*unset the variable"):
+        gateway.embed(["x"])
+    assert server.count() == 0

@@ -15,7 +15,7 @@ from hf_gateway import activation
 from hf_gateway.configuration.chains import build_problems, configured_chains
 from hf_gateway.errors import ConfigError
 from hf_gateway.gateway import Gateway
-from hf_gateway.http.transport import HttpTransport
+from hf_gateway.http.transport import HttpTransport, trusted_certificates
 from hf_gateway.ledger import place as ledger_place
 from hf_gateway.ledger.file_prices import price_problems
 from hf_gateway.settings.config_file import (
@@ -155,6 +155,7 @@ def _of_environment(environment: Mapping[str, str]) -> Iterator[Finding]:
         "HUGGINGFACE_BASE_URL": lambda: router_url(environment),
         "HF_ENDPOINT": lambda: hub_url(environment),
         "HF_GATEWAY_HTTP": HttpTransport,
+        "SSL_CERT_FILE": trusted_certificates,
         ledger_place.VARIABLE: lambda: ledger_place.from_environment(environment),
     }
     for name in task_names():

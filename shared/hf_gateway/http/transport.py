@@ -48,8 +48,8 @@ class HttpTransport:
         _transports.add(self)
 
     def prepare(self) -> None:
-        """Read the certificates: files, which must not be read on an event loop."""
-        _trusted()
+        """Read the certificates: files, which must not be read on an event loop. Raises ConfigError."""
+        trusted_certificates()
 
     def send(self, send: Send, *, timeout: float, connect_timeout: float, target: str) -> HttpResponse:
         """Send and read the whole answer.
@@ -168,7 +168,7 @@ class HttpTransport:
             if pool is None:
                 from hf_gateway.http.over_httpcore import BlockingPool
 
-                pool = self._blocking[proxy] = BlockingPool(_trusted(), proxy)
+                pool = self._blocking[proxy] = BlockingPool(trusted_certificates(), proxy)
             return pool
 
     async def _async_pool(self, url: str) -> "_KeptConnections":
@@ -185,7 +185,9 @@ class HttpTransport:
     async def _new_pool(self, loop: asyncio.AbstractEventLoop, library: str, proxy: Proxy | None) -> "_KeptConnections":
         # A pool refers to its loop, so a weak key would keep both for ever.
         self._async = {known: kept for known, kept in self._async.items() if not known[0].is_closed()}
-        kept = self._async[loop, library, proxy] = _KeptConnections(self._makers[library](_trusted(), proxy))
+        kept = self._async[loop, library, proxy] = _KeptConnections(
+            self._makers[library](trusted_certificates(), proxy)
+        )
         await kept.begin()
         return kept
 
@@ -262,7 +264,8 @@ def _leave_all() -> None:
         kept.leave()
 
 
-def _trusted() -> ssl.SSLContext:
+def trusted_certificates() -> ssl.SSLContext:
+    """Return what servers are checked against. Raises ConfigError if SSL_CERT_FILE names a file without certificates."""
     return _certificates(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
 
 
@@ -270,7 +273,13 @@ def _trusted() -> ssl.SSLContext:
 def _certificates(file: str | None, folder: str | None) -> ssl.SSLContext:
     """Read the certificates from the place that the environment names; once per process, since it takes 20 ms."""
     if file:
-        return ssl.create_default_context(cafile=file)
+        try:
+            return ssl.create_default_context(cafile=file)
+        except OSError as error:  # SSLError is one: a file without a certificate
+            raise ConfigError(
+                f"SSL_CERT_FILE names {file!r}, which cannot be read as a file of certificates ({error}); name a file in PEM "
+                "format, or unset the variable"
+            ) from None
     if folder:
         return ssl.create_default_context(capath=folder)
     import certifi
