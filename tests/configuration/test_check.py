@@ -151,6 +151,10 @@ def test_the_environment_over_the_file_is_checked(
         "HF_GATEWAY_LEDGER": (f"mysql://u:{KEY}@h/d", "names 'mysql'"),
         "HUGGINGFACE_BASE_URL": (f"ftp://u:{KEY}@h", "is not an http or https URL"),
         "HF_GATEWAY_HTTP": ("curl", "'aiohttp' or 'httpx'"),
+        "HUGGINGFACE_REQUIRE_API_KEY": ("treu", "one of 1, on, yes, true, or one of 0, off, no, false"),
+        "HF_GATEWAY_BUDGETS": (KEY, "one of 1, on, yes, true, require, or one of 0, off, no, false"),
+        "HF_GATEWAY_LEDGER_CONTENT": ("enabled", "one of 1"),
+        "HF_GATEWAY_CHECK_SPACE": ("enabled", "one of 1"),
         "SSL_CERT_FILE": ("nowhere.pem", "SSL_CERT_FILE names 'nowhere.pem', which cannot be read"),
     }
     for name, (value, _) in wrong.items():

@@ -87,6 +87,17 @@ def test_the_house_rule_from_the_environment_refuses_a_hosted_call_without_a_key
         assert server.count("/") == 0
 
 
+@pytest.mark.parametrize("name", ["HUGGINGFACE_REQUIRE_API_KEY", "HF_GATEWAY_CHECK_SPACE"])
+def test_a_misspelt_switch_is_refused_and_not_off(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    for word in ("enabled", "treu"):
+        monkeypatch.setenv(name, word)
+        with pytest.raises(errors.ConfigError, match=f"{name} is one of 1, on, yes, true, or one of 0, off, no, false"):
+            Gateway(targets=["hash"])
+    for word in ("", " ", "0", "Off", "no", "FALSE", "1", " On", "yes", "true"):
+        monkeypatch.setenv(name, word)
+        Gateway(targets=["hash"]).close()
+
+
 # The case that started this project.
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from hf_gateway import Gateway, Target
-from hf_gateway.errors import BudgetExceeded, BudgetUnavailable
-from hf_gateway.ledger import budget_watch
+from hf_gateway.errors import BudgetExceeded, BudgetUnavailable, ConfigError
+from hf_gateway.ledger import budget_watch, enable_budgets
 from hf_gateway.ledger.budget_pool import lease_size
 from hf_gateway.ledger.budget_watch import BudgetWatcher
 from hf_gateway.observing import observer
@@ -294,6 +294,16 @@ async def test_on_an_event_loop_an_error_is_the_requests_and_nobody_elses(office
         await gate.achat(TEXT)
     await gate.aclose()
     assert server.count(CHAT) == 0
+
+
+@pytest.mark.parametrize("value", ["foo", "reqiure", "of"])
+def test_a_misspelt_word_for_budgets_is_refused_and_not_off(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("HF_GATEWAY_BUDGETS", value)
+    for enable in (enable_budgets, budget_watch.enable):
+        with pytest.raises(
+            ConfigError, match="HF_GATEWAY_BUDGETS is one of 1, on, yes, true, require, or one of 0, off"
+        ):
+            enable("sqlite:///never-opened.sqlite")
 
 
 @pytest.mark.parametrize(("value", "strict"), [("require", True), (" Require ", True), ("1", False), ("", False)])

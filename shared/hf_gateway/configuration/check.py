@@ -16,9 +16,12 @@ from hf_gateway.configuration.chains import build_problems, configured_chains
 from hf_gateway.errors import ConfigError
 from hf_gateway.gateway import Gateway
 from hf_gateway.http.transport import HttpTransport, trusted_certificates
+from hf_gateway.keys.policy import read_switch
+from hf_gateway.ledger import CONTENT_VARIABLE, budget_watch
 from hf_gateway.ledger import place as ledger_place
 from hf_gateway.ledger.file_prices import price_problems
 from hf_gateway.settings.config_file import (
+    REQUIRE_KEY_VARIABLE,
     chain_problems,
     config_path,
     env_key_rules,
@@ -41,6 +44,7 @@ from hf_gateway.settings.server import (
     settings_of_environment,
     variable_faults,
 )
+from hf_gateway.settings.spaces import CHECK_VARIABLE
 from hf_gateway.settings.toml_file import ConfigFile, Unreadable
 from hf_gateway.tasks.registry import find_task, task_names, task_of_chain
 
@@ -157,7 +161,10 @@ def _of_environment(environment: Mapping[str, str]) -> Iterator[Finding]:
         "HF_GATEWAY_HTTP": HttpTransport,
         "SSL_CERT_FILE": trusted_certificates,
         ledger_place.VARIABLE: lambda: ledger_place.from_environment(environment),
+        budget_watch.VARIABLE: lambda: budget_watch.mode(environment),
     }
+    for switch in (REQUIRE_KEY_VARIABLE, CONTENT_VARIABLE, CHECK_VARIABLE):
+        checks[switch] = partial(read_switch, switch, environment)
     for name in task_names():
         variable = find_task(name).targets_variable
         checks[variable] = partial(parse_targets, environment.get(variable))

@@ -15,11 +15,11 @@ from pydantic import BaseModel
 
 from hf_gateway.configuration.chains import configured_chains, refuse_unknown_chains
 from hf_gateway.configuration.variables import variables
-from hf_gateway.keys.policy import parse_flag
+from hf_gateway.keys.policy import read_switch
 from hf_gateway.ledger.file_prices import read_file_prices
 from hf_gateway.ledger.place import shown_url as shown_database
 from hf_gateway.settings.base import NamedSettings
-from hf_gateway.settings.config_file import key_policy_overrides, open_config
+from hf_gateway.settings.config_file import REQUIRE_KEY_VARIABLE, key_policy_overrides, open_config
 from hf_gateway.settings.keys import KeysSection
 from hf_gateway.settings.ledger import SECTION as LEDGER
 from hf_gateway.settings.ledger import LedgerSection
@@ -120,8 +120,8 @@ def _target(target: Target) -> str | dict[str, Any]:
 def _of_keys(file: ConfigFile | None) -> Iterator[Table]:
     keys = KeysSection.model_validate((file.data if file is not None else {}).get("keys", {}))
     made = Table(("keys",))
-    required = parse_flag(os.environ.get("HUGGINGFACE_REQUIRE_API_KEY", ""))
-    source = "HUGGINGFACE_REQUIRE_API_KEY" if required else _source(file, ("keys", "require_for_hosted")) or DEFAULT
+    required = read_switch(REQUIRE_KEY_VARIABLE)
+    source = REQUIRE_KEY_VARIABLE if required else _source(file, ("keys", "require_for_hosted")) or DEFAULT
     made.settings.append(Setting("require_for_hosted", required or keys.require_for_hosted, source))
     yield made
     for name in ("models", "env"):

@@ -4,10 +4,12 @@ From each server's own documentation: the router answers no request without a to
 without one; TEI, vLLM, TGI and llama.cpp ask for a key only if they were started with one; Ollama has no keys.
 """
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from hf_gateway.errors import ConfigError
 from hf_gateway.keys.credentials import Credential, is_hugging_face
 from hf_gateway.values.kinds import Access, KeyLevel, KeyRequirement, kind_of
 from hf_gateway.values.redaction import shown_url
@@ -76,3 +78,31 @@ def _how_to_give(target: Target, url: str | None) -> str:
 def parse_flag(value: str) -> bool:
     """Parse a boolean from the environment as huggingface_hub does."""
     return re.fullmatch(r"1|on|yes|true", value.strip(), re.IGNORECASE) is not None
+
+
+def read_switch(
+    variable: str, environment: Mapping[str, str] = os.environ, *, default: bool = False, also: Sequence[str] = ()
+) -> bool:
+    """Read a variable that switches a rule on or off; a misspelt word would leave the rule off without a sign.
+
+    Args:
+        variable: its name.
+        environment: the variables to read.
+        default: the value of an empty or missing variable.
+        also: other words that the variable may have, which count as on.
+
+    Raises:
+        ConfigError: it has another word.
+    """
+    value = environment.get(variable, "").strip().lower()
+    if not value:
+        return default
+    if parse_flag(value) or value in also:
+        return True
+    if value in _OFF:
+        return False
+    words = "".join(f", {word}" for word in also)
+    raise ConfigError(f"{variable} is one of 1, on, yes, true{words}, or one of {', '.join(_OFF)}, or empty")
+
+
+_OFF = ("0", "off", "no", "false")

@@ -5,12 +5,11 @@ package.
 """
 
 import hashlib
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hf_gateway.errors import ConfigError
-from hf_gateway.keys.policy import parse_flag
+from hf_gateway.keys.policy import read_switch
 from hf_gateway.ledger import place
 from hf_gateway.observing import observer
 from hf_gateway.storage.files import data_home
@@ -53,7 +52,7 @@ def enable(url: str | None = None, *, content: bool | None = None) -> "Ledger":
 
     wanted = place.check_url(url) if url is not None else place.from_environment() or place.check_url(place.default())
     if content is None:
-        content = parse_flag(os.environ.get(CONTENT_VARIABLE, ""))
+        content = read_switch(CONTENT_VARIABLE)
     # Imported here although it takes tenths of a second: in a thread of a busy program it would take seconds.
     from hf_gateway.ledger import models, store  # noqa: F401
 
@@ -89,7 +88,7 @@ def enable_budgets(url: str | None = None) -> None:
     """
     from hf_gateway.ledger import budget_watch
 
-    if os.environ.get(budget_watch.VARIABLE, "").strip().lower() not in ("0", "off", "no", "false"):
+    if budget_watch.mode() != "off":
         budget_watch.enable(url)
 
 

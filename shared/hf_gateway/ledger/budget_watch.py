@@ -17,9 +17,10 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from decimal import localcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from hf_gateway.errors import BudgetExceeded
+from hf_gateway.keys.policy import read_switch
 from hf_gateway.ledger import place
 from hf_gateway.ledger.budget import ALL_CALLS, KEY_BUDGET, Budget, Key, LeaseExchange
 from hf_gateway.ledger.budget_pool import BudgetPool, Reservation, lease_size, tenant_name, unavailable
@@ -395,6 +396,13 @@ _lock = fork_lock()
 _watching: dict[str, BudgetWatcher] = {}
 
 
+def mode(environment: Mapping[str, str] = os.environ) -> Literal["off", "on", "require"]:
+    """Return what HF_GATEWAY_BUDGETS asks for; on if it is empty. Raises ConfigError for another word."""
+    if not read_switch(VARIABLE, environment, default=True, also=("require",)):
+        return "off"
+    return "require" if environment.get(VARIABLE, "").strip().lower() == "require" else "on"
+
+
 def enable(url: str | None = None, *, strict: bool | None = None) -> BudgetWatcher:
     """Enforce the budgets of a database in this process; repeated calls return the same watcher.
 
@@ -405,11 +413,11 @@ def enable(url: str | None = None, *, strict: bool | None = None) -> BudgetWatch
         strict: whether to refuse requests until the budgets are read; None for HF_GATEWAY_BUDGETS.
 
     Raises:
-        ConfigError: invalid URL, or missing package.
+        ConfigError: invalid URL, missing package, or HF_GATEWAY_BUDGETS has an unknown word.
     """
     url = place.check_url(url) if url is not None else place.from_environment() or place.check_url(place.default())
     if strict is None:
-        strict = os.environ.get(VARIABLE, "").strip().lower() == "require"
+        strict = mode() == "require"
     with _lock:
         if url not in _watching:
             _watching[url] = BudgetWatcher(url, strict=strict)

@@ -33,7 +33,7 @@ from urllib.parse import urlsplit
 
 from hf_gateway.errors import ConfigError, did_you_mean
 from hf_gateway.keys.credentials import HUB, ROUTER, TOKEN_VARIABLES, is_dedicated_endpoint, is_hugging_face
-from hf_gateway.keys.policy import KeyPolicyOverrides, parse_flag
+from hf_gateway.keys.policy import KeyPolicyOverrides, read_switch
 from hf_gateway.settings.env_keys import EnvKeyRules, allowed_in
 from hf_gateway.settings.fields import parse_targets
 from hf_gateway.settings.keys import KeysSection
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from hf_gateway.settings.base import ChainOptions
 
 FILE_NAME = "hf-gateway.toml"
+REQUIRE_KEY_VARIABLE = "HUGGINGFACE_REQUIRE_API_KEY"
 EXAMPLES: Mapping[str, str] = {
     "chains": "[chains.docs]",
     "keys": "[keys]",
@@ -231,6 +232,9 @@ def key_policy_overrides(
     Args:
         path: the file; by default the one in force.
         environment: the variables to read.
+
+    Raises:
+        ConfigError: the file or the variable is wrong.
     """
     file = open_config(path)
     keys = KeysSection()
@@ -238,7 +242,7 @@ def key_policy_overrides(
         file.refuse(section_problems(file))
         file.refuse(keys_problems(file))
         keys = KeysSection.model_validate(file.data.get("keys", {}))
-    hosted = parse_flag(environment.get("HUGGINGFACE_REQUIRE_API_KEY", "")) or keys.require_for_hosted
+    hosted = read_switch(REQUIRE_KEY_VARIABLE, environment) or keys.require_for_hosted
     return KeyPolicyOverrides(hosted, {model: KeyLevel(level) for model, level in keys.models.items()})
 
 

@@ -1,18 +1,20 @@
 """The arguments of every chain that makes vectors, dense or sparse: its vector space, and how that is checked."""
 
-import os
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from hf_gateway.keys.policy import parse_flag
+from hf_gateway.keys.policy import read_switch
 from hf_gateway.settings.base import ChainKeywords, ChainOptions
 
 OnSpaceChange = Literal["refuse", "separate"]
 
 
+CHECK_VARIABLE = "HF_GATEWAY_CHECK_SPACE"
+
+
 def _checks_spaces() -> bool:
-    return parse_flag(os.environ.get("HF_GATEWAY_CHECK_SPACE", "1"))
+    return read_switch(CHECK_VARIABLE, default=True)
 
 
 class SpaceKeywords(ChainKeywords, total=False):
