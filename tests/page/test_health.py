@@ -7,6 +7,7 @@ import pytest
 
 from hf_gateway.keys import os_keyring
 from hf_gateway.keys.credentials import origin_of
+from hf_gateway.server.dispatch import target_checks
 from hf_gateway.values.secret import Secret
 from tests.servers.hub import ReadHub, whoami
 from tests.servers.loopback import Reply, dead_url
@@ -31,7 +32,10 @@ def row(views: Views, place: int) -> str:
     return views.page.locator("li.target").nth(place).inner_text()
 
 
-def test_a_target_that_dies_and_comes_back(primary: FakeOpenAI, backup: FakeOpenAI, open_page: Open) -> None:
+def test_a_target_that_dies_and_comes_back(
+    primary: FakeOpenAI, backup: FakeOpenAI, open_page: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(target_checks, "REST_S", 0.0)  # a fast machine is here again within the second
     primary.always(Reply(500, "broken"))
     config = chat_chain(primary.url, backup.url) + '[chains.docs]\ntargets = ["hash:64"]\n'
     with gateway_server(config) as server:
