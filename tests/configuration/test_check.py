@@ -101,6 +101,8 @@ def test_an_unknown_section_hides_no_other_error(capsys: pytest.CaptureFixture[s
         ("[chains.x]\ntask = 'image'\ntargets = 'hf'\nwidth = 512", 4, "width and height are given together"),
         ("[chains.x]\ntargets = 'hash'\n[server.aliases]\ny = 'z'\n", 4, "is for the chain 'z'"),
         ("[chains.x]\ntargets = 'hash'\n[server]\ndefault_chat = 'x'\n", 4, "is not the name of a chain for chat"),
+        ("[server]\ndefault_embedding = 'nosuch'\n", 2, "is not the name of a chain for embedding"),
+        ("[server]\nport = 1\n[server.aliases]\na = 'b'\n", 4, "is for the chain 'b'"),
         ("[server]\ncors_origins = [\n'https://a.example',\n'a.example/x']", 4, "is not an origin"),
         ("[server]\ntrusted_proxies = ['10.0.0.0/8',\n'proxy']", 3, "neither an address nor a network"),
         (
@@ -120,6 +122,11 @@ def test_what_only_building_the_chains_shows_has_its_line_too(
     assert (code, lines[-1]) == (1, "1 error")
     assert lines[0].startswith(f"x.toml:{line}: ")
     assert said in lines[0]
+
+
+def test_the_chain_that_the_server_makes_without_any_may_be_named(capsys: pytest.CaptureFixture[str]) -> None:
+    text = "[server]\ndefault_embedding = 'default'\n[server.aliases]\na = 'default'"
+    assert check(write(text, "x.toml"), capsys) == (0, ["x.toml: no errors"])
 
 
 def test_width_and_height_are_both_at_fault_only_by_themselves(capsys: pytest.CaptureFixture[str]) -> None:

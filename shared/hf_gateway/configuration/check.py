@@ -112,9 +112,10 @@ def _of_server(file: ConfigFile | None, path: str | Path | None, checks: Sequenc
     settings = ServerSettings.load(path)
     chains = {} if file is None else file.data.get("chains", {})
     tasks = {name: task_of_chain(table) for name, table in chains.items()} if isinstance(chains, dict) else {}
+    if not tasks:  # the server makes some of its own
+        tasks = {name: wanted.task for name, wanted in configured_chains(path)}
     found = [problem for check in checks for problem in check(settings)]
-    if tasks:  # without chains the server makes some of its own
-        found += name_problems(settings, tasks)
+    found += name_problems(settings, tasks)
     overriding = settings_of_environment()
     for problem in found:
         name = str(problem.place[1])
