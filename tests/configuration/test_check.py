@@ -103,6 +103,11 @@ def test_an_unknown_section_hides_no_other_error(capsys: pytest.CaptureFixture[s
         ("[chains.x]\ntargets = 'hash'\n[server]\ndefault_chat = 'x'\n", 4, "is not the name of a chain for chat"),
         ("[server]\ndefault_embedding = 'nosuch'\n", 2, "is not the name of a chain for embedding"),
         ("[server]\nport = 1\n[server.aliases]\na = 'b'\n", 4, "is for the chain 'b'"),
+        (
+            "[chains.x]\ntargets = 'hash'\n[chains.y]\ntargets = 'hash'\n[server.aliases]\nx = 'y'\n",
+            6,
+            "is the name of a chain already",
+        ),
         ("[server]\ncors_origins = [\n'https://a.example',\n'a.example/x']", 4, "is not an origin"),
         ("[server]\ntrusted_proxies = ['10.0.0.0/8',\n'proxy']", 3, "neither an address nor a network"),
         (

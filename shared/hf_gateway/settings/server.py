@@ -258,7 +258,12 @@ def name_problems(settings: ServerSettings, chains: Mapping[str, str]) -> Iterat
         chains: the task of each chain, by its name.
     """
     for alias, name in settings.aliases.items():
-        if name not in chains:
+        if alias in chains:
+            words = (
+                f"[server.aliases] {alias!r} is the name of a chain already; leave the alias out or rename one of them"
+            )
+            yield Problem((SECTION, "aliases", alias), words)
+        elif name not in chains:
             words = f"[server.aliases] {alias!r} is for the chain {name!r}{_nearest(name, set(chains))}"
             yield Problem((SECTION, "aliases", alias), words)
     by_task: dict[str, set[str]] = {}
