@@ -206,3 +206,25 @@ def test_what_the_hubs_cache_has_twice_is_counted_once(tmp_path: Path, monkeypat
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     (found,) = [each for each in environment_report.caches() if each.name == "models from the Hub, for all tools"]
     assert (found.size, found.whole, found.path) == (700, True, str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("below", ["", "/deeper"])
+def test_a_home_that_is_a_file_is_named_with_its_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], below: str
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    monkeypatch.setenv("HF_GATEWAY_HOME", f"{file}{below}")
+    main(["doctor", "--targets", "hash"])
+    printed = "".join(capsys.readouterr().out.split())
+    assert f"{file}{below}cannotbeused:{file}isnotafolder;setHF_GATEWAY_HOME" in printed
+    assert main(["keys", "list"]) == 1
+    said = capsys.readouterr().err
+    assert f"the database {file}{below}/ledger.sqlite cannot be made: " in said
+    assert "HF_GATEWAY_HOME names the folder" in said
+
+
+def test_a_home_that_can_be_made_is_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_GATEWAY_HOME", str(tmp_path / "a" / "b"))
+    assert environment_report.home_faults() == []
+    assert not (tmp_path / "a").exists()

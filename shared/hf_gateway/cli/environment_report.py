@@ -32,7 +32,7 @@ from hf_gateway.hub.names import token_of_another_hub
 from hf_gateway.keys.credentials import Credential, find_credential
 from hf_gateway.keys.policy import parse_flag
 from hf_gateway.settings.config_file import hub_url
-from hf_gateway.storage.files import home
+from hf_gateway.storage.files import data_home, home
 from hf_gateway.wire.hub_account import HubAccount
 
 HUB_TIMEOUT_S = 4.0
@@ -160,6 +160,20 @@ def caches() -> list[CacheStatus]:
     return [CacheStatus(name, str(path), size, whole) for name, (path, size, whole) in found.items()]
 
 
+def home_faults() -> list[str]:
+    """Return why the folders of what is kept cannot be used; they need not exist yet."""
+    found = []
+    for folder in dict.fromkeys((home(), data_home())):
+        nearest = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+        if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
+            continue
+        why = "cannot be written to" if nearest.is_dir() else "is not a folder"
+        found.append(
+            f"{folder} cannot be used: {nearest} {why}; set HF_GATEWAY_HOME to a folder that can be written to"
+        )
+    return found
+
+
 def versions() -> dict[str, str | None]:
     """Return the versions of installed packages; None for packages that are not installed."""
     found: dict[str, str | None] = {
@@ -201,8 +215,11 @@ def print_environment(out: Any, hub: HubStatus, kept: Sequence[CacheStatus], ins
         out.print(f"  [yellow]token:[/yellow] {literal(hub.key_error)}")
     for model, access in hub.models.items():
         out.print(f"  {literal(model)}: {literal(access)}")
-    if kept:
+    faults = home_faults()
+    if kept or faults:
         out.print("\n[bold]on this machine[/bold]")
+    for fault in faults:
+        out.print(f"  [red]{literal(fault)}[/red]")
     for cache in kept:
         least = "" if cache.whole else "at least "
         out.print(f"  {least}{in_words(cache.size)}  {literal(cache.name)} ({literal(cache.path)})")

@@ -158,9 +158,8 @@ def _sqlite(parsed: sa.URL, patience: float, read_only: bool) -> sa.Engine:
 
     @sa.event.listens_for(engine, "do_connect")
     def _connect(dialect: Any, _record: Any, arguments: Any, options: Any) -> Any:
-        if not read_only and not Path(path).exists():
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-            Path(path).touch(mode=0o600)
+        if not read_only:
+            _make_file(Path(path))
         connection = dialect.connect(*arguments, **options)
         with contextlib.ExitStack() as failing:
             failing.callback(connection.close)
@@ -181,6 +180,20 @@ def _sqlite(parsed: sa.URL, patience: float, read_only: bool) -> sa.Engine:
         _call_at_begin(connection)
 
     return engine
+
+
+def _make_file(path: Path) -> None:
+    """Make the file of a database unless it exists. Raises OSError."""
+    try:
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch(mode=0o600)
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise OSError(
+            f"the database {path} cannot be made: {why}; HF_GATEWAY_HOME names the folder of databases, and HF_GATEWAY_LEDGER or "
+            "[server] database a single one"
+        ) from error
 
 
 def _call_at_begin(connection: sa.Connection) -> None:
