@@ -215,6 +215,15 @@ def test_a_file_that_is_not_there_is_wrong_usage(capsys: pytest.CaptureFixture[s
     assert "nowhere.toml: no such file" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", [["config", "check"], ["serve", "--config"]])
+def test_a_folder_is_not_called_a_file_that_is_not_there(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command, str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert f"{tmp_path}: is a folder; name the file in it, such as {tmp_path / 'hf-gateway.toml'}" in said
+
+
 def test_a_found_file_is_held_to_the_rules_of_the_users_own(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -66,7 +66,10 @@ def config_path(path: str | Path | None = None) -> Path | None:
     if named:
         found = Path(named).expanduser()
         if not found.is_file():
-            raise ConfigError(f"{found}: no such file" + ("" if path else " (HF_GATEWAY_CONFIG names it)"))
+            what = (
+                f"is a folder; name the file in it, such as {found / FILE_NAME}" if found.is_dir() else "no such file"
+            )
+            raise ConfigError(f"{found}: {what}" + ("" if path else " (HF_GATEWAY_CONFIG names it)"))
         return found
     return next((place for place in (Path(FILE_NAME), own_config_path()) if place.is_file()), None)
 
