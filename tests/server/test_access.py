@@ -773,6 +773,35 @@ class TestBrowser:
             client.delete("/ui/session", headers=self.ORIGIN)
             assert client.get("/v1/models", headers=self.ORIGIN).status_code == 401
 
+    def test_a_key_of_some_chains_is_told_no_names_of_others(self, url: str) -> None:
+        key = make_key(url, scopes={"read", "embed", "chat"}, chains={"docs"})
+        with gateway_server(CHAINS, database=url) as running, running.client(headers=bearer(key)) as client:
+            for path in ("/api/show", "/api/chat", "/v1/embeddings"):
+                answer = client.post(
+                    path, json={"model": "zzz", "input": "x", "messages": [{"role": "user", "content": "x"}]}
+                )
+                assert answer.status_code == 404
+                assert "this key may use no model 'zzz'" in answer.text
+                assert "there are" not in answer.text
+
+    def test_the_end_of_an_invented_session_costs_others_nothing(self, url: str) -> None:
+        key = make_key(url, scopes={"read"})
+        with gateway_server(CHAINS, database=url) as running, running.client() as client:
+            asked: list[str] = []
+            run = running.state.database.run
+
+            async def counted(work: Any, *more: Any, **named: Any) -> Any:
+                asked.append("asked")
+                return await run(work, *more, **named)
+
+            assert client.get("/v1/models", headers=bearer(key)).status_code == 200
+            running.state.database.run = counted  # type: ignore[method-assign]
+            for number in range(5):
+                cookie = {"cookie": f"hf_gateway_session=hfs_{number}{'a' * 42}"}
+                assert client.delete("/ui/session", headers={**cookie, **self.ORIGIN}).status_code == 204
+                assert client.get("/v1/models", headers=bearer(key)).status_code == 200
+            assert len(asked) == 5  # each end of a session, and none of the others
+
     def test_the_cookie_ends_with_its_key_and_its_server_side(self, url: str) -> None:
         key = make_key(url)
         with gateway_server(CHAINS, database=url) as running, running.client() as client:

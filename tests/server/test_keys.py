@@ -4,8 +4,10 @@ import datetime as dt
 import inspect
 import json
 import re
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -213,6 +215,43 @@ class TestNeverWider:
         with pytest.raises(store.NotNarrower, match=words):
             store.change_key(engine, made.id, {"name": "taken over"}, maker)
         assert store.find_key(engine, made.id) == before
+
+    @pytest.mark.parametrize("what", ["scopes", "chains"])
+    def test_nor_ends_it_but_for_its_own(self, what: str, engine: "sa.Engine") -> None:
+        maker, words = NARROW[what]
+        _, made = store.create_key(engine, replace(MINE, scopes=ALL))
+        with pytest.raises(store.NotNarrower, match=words):
+            store.revoke_key(engine, made.id, maker)
+        assert store.find_key(engine, made.id) == made
+        assert store.revoke_key(engine, made.id, replace(maker, key=made.id)).revoked is not None
+
+    @pytest.mark.parametrize("what", ["expiry", "requests", "parallel"])
+    def test_but_ends_one_of_more_use(self, what: str, engine: "sa.Engine") -> None:
+        _, made = store.create_key(engine, replace(MINE, scopes=ALL))
+        assert store.revoke_key(engine, made.id, NARROW[what][0]).revoked is not None
+
+    def test_a_change_beside_another_gives_no_right_back(
+        self, engine: "sa.Engine", monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        _, made = store.create_key(engine, replace(MINE, scopes=ALL))
+        check, read, narrowed = store._check_maker, threading.Event(), threading.Event()
+
+        def late(connection: "sa.Connection", maker: Caller | None, rights: KeyRights) -> None:
+            if threading.current_thread().name.startswith("renames"):
+                read.set()
+                narrowed.wait(0.5)  # the other one waits for this one's row meanwhile
+            check(connection, maker, rights)
+
+        monkeypatch.setattr(store, "_check_maker", late)
+        with ThreadPoolExecutor(1, "renames") as first, ThreadPoolExecutor(1) as second:
+            renaming = first.submit(store.change_key, engine, made.id, {"name": "renamed"})
+            assert read.wait(60)
+            narrowing = second.submit(store.change_key, engine, made.id, {"scopes": frozenset({"embed"})})
+            narrowing.add_done_callback(lambda _: narrowed.set())
+            assert (renaming.result(60).rights.name, narrowing.result(60).rights.scopes) == ("renamed", {"embed"})
+        found = store.find_key(engine, made.id)
+        assert found is not None
+        assert (found.rights.name, found.rights.scopes) == ("renamed", {"embed"})
 
     def test_and_of_another_tenant_it_is_not_even_seen(self, engine: "sa.Engine") -> None:
         _, made = store.create_key(engine, MINE)

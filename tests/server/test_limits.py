@@ -304,8 +304,9 @@ class TestTokens:
             {"max_tokens": 3, "max_completion_tokens": 7},
             {"parameters": {"max_new_tokens": 7}},
             {"options": {"num_predict": 7}},
+            {"options": {"num_predict": 7.0}},
         ]
-        assert [asked_tokens(body) for body in bodies] == [7, 7, 7, 7]
+        assert [asked_tokens(body) for body in bodies] == [7] * 5
         assert [asked_tokens(body) for body in (None, {}, {"options": {"num_predict": -1}})] == [0, 0, 0]
 
     def test_a_request_for_several_answers_asks_for_the_tokens_of_each(

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -280,6 +281,28 @@ class TestChat:
         body = {"model": "chat", "messages": asked, "tools": [WEATHER], "stream": False}
         assert client.post("/api/chat", json=body).status_code == 200
         assert [each.get("tool_call_id") for each in target.requests[-1].json["messages"]] == [None, None, "b2", "a1"]
+
+    def test_results_of_very_many_calls_are_matched_in_no_time(self, client: httpx.Client) -> None:
+        count = 40_000
+        calls = [{"function": {"name": "weather"}}] * count
+        results = [
+            {"role": "tool", "content": "", "tool_call_id": f"call_1_{count - 1 - each}"} for each in range(2000)
+        ]
+        asked = [*ASK, {"role": "assistant", "content": "", "tool_calls": calls}, *results]
+        began = time.process_time()
+        assert client.post("/api/chat", json={"model": "nope", "messages": asked}).status_code == 404
+        assert time.process_time() - began < 3  # the server is in this process; a search of each among all took 15
+
+    @pytest.mark.parametrize(
+        "wrong", [{"tool_call_id": "call_9_9"}, {"tool_name": "other"}, {"tool_call_id": "call_1_0"}]
+    )
+    def test_a_result_without_a_call_is_a_400(self, client: httpx.Client, wrong: dict[str, str]) -> None:
+        calls = [{"function": {"name": "weather", "arguments": {}}}]
+        first = {"role": "tool", "content": "sun", "tool_name": "weather"}
+        asked = [*ASK, {"role": "assistant", "tool_calls": calls}, first, {"role": "tool", "content": "x", **wrong}]
+        answer = client.post("/api/chat", json={"model": "chat", "messages": asked, "stream": False})
+        assert answer.status_code == 400
+        assert "message 3 is the result of a tool that no message before it calls" in answer.json()["error"]
 
     def test_images_become_data_urls(self, client: httpx.Client, target: FakeOpenAI) -> None:
         asked = [{"role": "user", "content": "what is it?", "images": [IMAGE]}]

@@ -114,6 +114,14 @@ class KeyAuthenticator:
         self._remembered.clear()
         self._keyless_until = float("-inf")
 
+    def forget_session(self, text: str) -> None:
+        """Ask the database again for one session; what is known of all others stays.
+
+        Args:
+            text: the cookie's value.
+        """
+        self._remembered.pop(digest(text), None)
+
     async def aclose(self) -> None:
         """Close the connections to issuers."""
         if self._tokens is not None:

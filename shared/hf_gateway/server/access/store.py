@@ -165,7 +165,7 @@ def change_key(engine: sa.Engine, key_id: str, changes: Mapping[str, Any], maker
         SQLAlchemyError: the database cannot be written to.
     """
     with engine.begin() as connection:
-        before = _read(connection, key_id, maker)
+        before = _read(connection, key_id, maker, lock=True)
         rights = before.rights.changed(changes).checked(_now() if "expires" in changes else None)
         for each in (before.rights, rights):
             _check_maker(connection, maker, each)
@@ -193,7 +193,7 @@ def rotate_key(
     """
     text, made = new_key(key_id)
     with engine.begin() as connection:
-        before = _read(connection, key_id, maker)
+        before = _read(connection, key_id, maker, lock=True)
         if before.revoked is not None:
             raise ConfigError(f"the key {key_id} was revoked; make a new one")
         _check_maker(connection, maker, before.rights)
@@ -219,10 +219,17 @@ def revoke_key(engine: sa.Engine, key_id: str, maker: Caller | None = None) -> S
 
     Raises:
         UnknownKey: there is no such key.
+        NotNarrower: it is not the maker's own key, and has scopes or chains that the maker does not have.
         SQLAlchemyError: the database cannot be written to.
     """
     with engine.begin() as connection:
-        before = _read(connection, key_id, maker)
+        before = _read(connection, key_id, maker, lock=True)
+        if maker is not None and maker.key != key_id:
+            # A maker whose own key ends sooner, or has lower limits, may end a key all the same: that grants nothing.
+            unlimited = dataclasses.replace(
+                maker, expires=None, requests_per_minute=None, tokens_per_minute=None, parallel=None
+            )
+            _refuse_broader(unlimited, before.rights)
         if before.revoked is None:
             connection.execute(sa.update(keys).where(keys.c.id == key_id).values(revoked=_now()))
         connection.execute(sa.delete(sessions).where(sessions.c.key == key_id))
@@ -236,15 +243,20 @@ def _check_maker(connection: sa.Connection, maker: Caller | None, rights: KeyRig
     of_key = sa.select(budgets.c.limit_usd).where(budgets.c.tenant == f"{KEY_BUDGET}{maker.key}").limit(1)
     if connection.execute(of_key).first() is not None:
         raise NotNarrower("your own key has a budget of its own, which another key would not have")
+    _refuse_broader(maker, rights)
+
+
+def _refuse_broader(maker: Caller, rights: KeyRights) -> None:
     if more := list(rights.beyond(maker)):
         raise NotNarrower(
-            f"your own key does not allow {' and '.join(more)}, so it cannot grant or change a key with that"
+            f"your own key does not allow {' and '.join(more)}, so it cannot grant, change or revoke a key with that"
         )
 
 
-def _read(connection: sa.Connection, key_id: str, maker: Caller | None) -> StoredKey:
-    """Return a key that a maker may see. Raises UnknownKey."""
-    row = connection.execute(sa.select(keys).where(keys.c.id == key_id)).first()
+def _read(connection: sa.Connection, key_id: str, maker: Caller | None, *, lock: bool = False) -> StoredKey:
+    """Return a key that a maker may see; with `lock` no one else changes it before the transaction ends. Raises UnknownKey."""
+    query = sa.select(keys).where(keys.c.id == key_id)
+    row = connection.execute(query.with_for_update() if lock else query).first()
     if row is None or (maker is not None and maker.tenant is not None and row.tenant != maker.tenant):
         raise UnknownKey("there is no key with this public part: the 12 characters between hfg_ and the next _")
     return _stored(row)

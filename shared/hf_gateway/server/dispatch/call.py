@@ -243,12 +243,20 @@ class Call:
         try:
             chain = self.table.find(self.params.get("chain") or model, task, may_open="any-model" in self.caller.scopes)
         except UnknownModel as unknown:
-            # The nearest names may be of chains that this caller does not know of.
-            words = (
-                unknown.message if self.caller.chains is None else f"this key may use no model {(model or '')[:200]!r}"
-            )
-            raise problems.not_found(words, "model", "model_not_found") from None
+            raise self.unknown_model(model, unknown) from None
         return self.use_chain(chain)
+
+    def unknown_model(self, model: str | None, unknown: UnknownModel | None) -> Problem:
+        """Return the 404 for a model that no chain has.
+
+        Args:
+            model: what the request calls its model.
+            unknown: names the nearest ones, which may be of chains that this caller does not know of.
+        """
+        words = unknown.message if unknown else ""
+        if self.caller.chains is not None:
+            words = f"this key may use no model {(model or '')[:200]!r}"
+        return problems.not_found(words, "model", "model_not_found")
 
     def use_chain(self, chain: Chain) -> Chain:
         """Return a chain as this caller may use it, and remember it for logs and metrics. Raises Problem."""

@@ -420,7 +420,10 @@ def asked_tokens(body: Any) -> int:
     for holder in (values, *(_values(values.get(name)) for name in _WITH_PARAMETERS)):
         if holder:
             for name in _ASKED_TOKENS:
-                if isinstance(asked := holder.get(name), int) and asked > most:
+                asked = holder.get(name)
+                if isinstance(asked, float) and asked.is_integer():  # as Ollama's options may be written
+                    asked = int(asked)
+                if isinstance(asked, int) and asked > most:
                     most = asked
     return most and most * _answers(values)
 

@@ -202,7 +202,7 @@ def find_model(call: Call, model: str | None) -> Chain:
             return call.use_chain(call.table.find(model, name))
         except UnknownModel as error:
             unknown = unknown or error
-    raise problems.not_found(unknown.message if unknown else "", "model", "model_not_found")
+    raise call.unknown_model(model, unknown)
 
 
 def _description(chain: Chain) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import binascii
 import datetime as dt
 import json
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -323,7 +324,7 @@ def _generate_form(text: str, reasoning: str, calls: Sequence[ToolCall]) -> dict
 
 def openai_messages(messages: Sequence[OllamaMessage]) -> list[Message]:
     """Return messages in OpenAI's form; the results of tools get the ids of their calls. Raises Problem."""
-    waiting: list[tuple[str, str]] = []  # names and ids of calls without a result
+    waiting = _Waiting([])
     made: list[Message] = []
     for place, message in enumerate(messages):
         found: Message = {"role": message.role, "content": _content(message, place)}
@@ -332,25 +333,51 @@ def openai_messages(messages: Sequence[OllamaMessage]) -> list[Message]:
         if message.tool_calls:
             calls = [_openai_call(each, f"call_{place}_{index}") for index, each in enumerate(message.tool_calls)]
             found["tool_calls"] = calls
-            waiting = [(each["function"]["name"], each["id"]) for each in calls]
+            waiting = _Waiting([(each["function"]["name"], each["id"]) for each in calls])
         if message.role == "tool":
-            found["tool_call_id"] = _result_id(message, waiting, place)
+            found["tool_call_id"] = waiting.take(message, place)
         made.append(found)
     return made
 
 
-def _result_id(message: OllamaMessage, waiting: list[tuple[str, str]], place: int) -> str:
-    """Return the id of the call that a message is the result of: the one it names, or the first of its tool."""
-    for entry in waiting:
-        if message.tool_call_id == entry[1] or (not message.tool_call_id and message.tool_name in (None, entry[0])):
-            waiting.remove(entry)
-            return entry[1]
-    raise Problem(
-        400,
-        "invalid_request",
-        f"message {place} is the result of a tool that no message before it calls",
-        param="messages",
-    )
+class _Waiting:
+    """Calls of tools without a result, in their order. Each is taken once, whatever the number of calls and results costs."""
+
+    def __init__(self, calls: Sequence[tuple[str, str]]) -> None:
+        """calls: names of tools and ids of calls."""
+        self._ids = [id_ for _, id_ in calls]
+        self._open = [True] * len(calls)
+        self._all = deque(range(len(calls)))
+        self._by_name: dict[str, deque[int]] = {}
+        self._by_id: dict[str, deque[int]] = {}
+        for index, (name, id_) in enumerate(calls):
+            self._by_name.setdefault(name, deque()).append(index)
+            self._by_id.setdefault(id_, deque()).append(index)
+
+    def take(self, message: OllamaMessage, place: int) -> str:
+        """Return the id of the call that a message is the result of: the one it names, or the first of its tool. Raises Problem.
+
+        Args:
+            message: of the role "tool".
+            place: its index.
+        """
+        if message.tool_call_id:
+            calls = self._by_id.get(message.tool_call_id, deque())
+        elif message.tool_name is not None:
+            calls = self._by_name.get(message.tool_name, deque())
+        else:
+            calls = self._all
+        while calls:
+            index = calls.popleft()
+            if self._open[index]:
+                self._open[index] = False
+                return self._ids[index]
+        raise Problem(
+            400,
+            "invalid_request",
+            f"message {place} is the result of a tool that no message before it calls",
+            param="messages",
+        )
 
 
 def _openai_call(call: OllamaToolCall, id_: str) -> dict[str, Any]:

@@ -77,7 +77,7 @@ async def sign_out(call: Call) -> Answer:
             end_session(engine, text)
 
         await call.state.database.run(work)
-        call.state.authenticator.forget()
+        call.state.authenticator.forget_session(text)
     return Answer(status=204, headers=[_NOT_STORED, (b"set-cookie", _cookie(call, "", 0))])
 
 
