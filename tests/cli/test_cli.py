@@ -186,6 +186,44 @@ def test_ctrl_c_stops_at_once_and_cleanly() -> None:
     assert (out, err) == ("", "interrupted\n")
 
 
+def test_an_interrupt_before_the_command_begins_is_told_in_a_word_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hf_gateway.cli._parser", interrupted)
+    assert main(["doctor"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+@pytest.mark.parametrize(
+    "words", [("doctor", "--targets", "hash:4"), ("config", "show"), ("embed", "--targets", "hash:4", "x")]
+)
+def test_a_reader_that_leaves_is_no_failure(words: tuple[str, ...]) -> None:
+    with subprocess.Popen(command(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+        assert process.wait(60) == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_a_key_that_cannot_be_shown_is_no_key(more: tuple[str, ...], tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/ledger.sqlite"
+    made = command("keys", "create", "--name", "lost", "--database", url, *more)
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        done = subprocess.run(made, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert re.search("the key [a-z2-9]{12} could not be shown, and was revoked: .*No space left", done.stderr)
+    listed = subprocess.run(
+        command("keys", "list", "--json", "--database", url), capture_output=True, text=True, check=True
+    )
+    assert [each["revoked"] is not None for each in json.loads(listed.stdout)["keys"]] == [True]
+
+
 def pdf(text: str) -> bytes:
     """The smallest PDF with one line of text on one page."""
     content = f"BT /F1 12 Tf 20 100 Td ({text}) Tj ET".encode()

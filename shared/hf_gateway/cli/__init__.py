@@ -44,13 +44,13 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code."""
     words = sys.argv[1:] if argv is None else list(argv)
-    parser = _parser(words)
-    parser.keys_expected = "login" in words
-    arguments = parser.parse_args(words)
-    if arguments.command is None:
-        parser.print_help()
-        return 0
     try:
+        parser = _parser(words)
+        parser.keys_expected = "login" in words
+        arguments = parser.parse_args(words)
+        if arguments.command is None:
+            parser.print_help()
+            return 0
         if arguments.env_file is not None:
             _load_env_file(arguments.env_file)
         code: int = _module(arguments.command).run(arguments)

@@ -3,12 +3,13 @@
 import argparse
 import datetime as dt
 import re
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from hf_gateway.cli.models import amount, database
 from hf_gateway.cli.output import Table, check_text, console, count_above_0, literal, print_json
-from hf_gateway.errors import ConfigError, did_you_mean
+from hf_gateway.errors import ConfigError, GatewayError, did_you_mean
 from hf_gateway.ledger.budget import KEY_BUDGET, Budget
 from hf_gateway.server.access.caller import ANONYMOUS_SCOPES, SCOPES
 from hf_gateway.server.access.rights import KeyRights
@@ -102,7 +103,11 @@ def _create(engine: "sa.Engine", arguments: argparse.Namespace) -> int:
     text, made = store.create_key(engine, rights)
     _set_budgets(engine, made.id, arguments)
     _warn_of_unknown_chains(arguments, rights)
-    return _print_new(arguments, text, made)
+    try:
+        return _print_new(arguments, text, made)
+    except (OSError, AttributeError) as error:  # a full disk, a reader that has gone, no standard output at all
+        store.revoke_key(engine, made.id)
+        raise GatewayError(f"the key {made.id} could not be shown, and was revoked: {error}") from error
 
 
 def _list(engine: "sa.Engine", arguments: argparse.Namespace) -> int:
@@ -136,7 +141,13 @@ def _rotate(engine: "sa.Engine", arguments: argparse.Namespace) -> int:
     from hf_gateway.server.access import store
 
     grace = _duration(arguments.grace, "--grace") if arguments.grace else dt.timedelta(0)
-    return _print_new(arguments, *store.rotate_key(engine, arguments.id, grace))
+    text, rotated = store.rotate_key(engine, arguments.id, grace)
+    try:
+        return _print_new(arguments, text, rotated)
+    except (OSError, AttributeError) as error:
+        raise GatewayError(
+            f"the new key {rotated.id} could not be shown ({error}), and the old one has been replaced; rotate it again"
+        ) from error
 
 
 def _revoke(engine: "sa.Engine", arguments: argparse.Namespace) -> int:
@@ -226,12 +237,15 @@ def _warn_of_unknown_chains(arguments: argparse.Namespace, rights: KeyRights) ->
 
 
 def _print_new(arguments: argparse.Namespace, text: str, key: "StoredKey") -> int:
+    """Print a key that is shown once. Raises OSError or AttributeError where it cannot be shown."""
     if arguments.json:
         print_json({"key": text, **key.to_json()})
+        sys.stdout.flush()
         return 0
     out = console()
     # Alone on its line, so that it can be copied or cut out.
     out.print(text, markup=False)
+    sys.stdout.flush()
     console(stderr=True).print(
         f"this is the only time that the key {key.id} is shown: what is stored cannot be turned back into it",
         markup=False,

@@ -90,7 +90,13 @@ def console(*, stderr: bool = False) -> Console:
         from rich.console import Console as RichConsole
     except ImportError:
         return Console(stream)
-    return Console(stream, RichConsole(stderr=stderr, highlight=False, soft_wrap=True))
+
+    class Lines(RichConsole):
+        def on_broken_pipe(self) -> None:
+            """Leave it to `main`, as for all other output: Rich's own would end the command with 1, as if it had failed."""
+            raise BrokenPipeError
+
+    return Console(stream, Lines(stderr=stderr, highlight=False, soft_wrap=True))
 
 
 def literal(text: object, *, lines: bool = False) -> str:
