@@ -101,9 +101,9 @@ def _create(engine: "sa.Engine", arguments: argparse.Namespace) -> int:
     given = _given_rights(arguments)
     rights = KeyRights(**{"scopes": DEFAULT_SCOPES, **given, "tenant": arguments.tenant})
     text, made = store.create_key(engine, rights)
-    _set_budgets(engine, made.id, arguments)
-    _warn_of_unknown_chains(arguments, rights)
     try:
+        _set_budgets(engine, made.id, arguments)
+        _warn_of_unknown_chains(arguments, rights)
         return _print_new(arguments, text, made)
     except (OSError, AttributeError) as error:  # a full disk, a reader that has gone, no standard output at all
         store.revoke_key(engine, made.id)
@@ -146,7 +146,8 @@ def _rotate(engine: "sa.Engine", arguments: argparse.Namespace) -> int:
         return _print_new(arguments, text, rotated)
     except (OSError, AttributeError) as error:
         raise GatewayError(
-            f"the new key {rotated.id} could not be shown ({error}), and the old one has been replaced; rotate it again"
+            f"the new key {rotated.id} could not be shown ({error}), and the old one holds no longer than --grace said; "
+            "rotate it again"
         ) from error
 
 
