@@ -224,6 +224,29 @@ def test_a_key_that_cannot_be_shown_is_no_key(more: tuple[str, ...], tmp_path: P
     assert [each["revoked"] is not None for each in json.loads(listed.stdout)["keys"]] == [True]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_key_that_was_shown_stays_whatever_becomes_of_the_notice(tmp_path: Path) -> None:
+    made = command("keys", "create", "--name", "shown", "--database", f"sqlite:///{tmp_path}/ledger.sqlite")
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        done = subprocess.run(made, stdout=subprocess.PIPE, stderr=full, text=True, check=False)
+    assert done.stdout.startswith("hfg_")
+    listed = subprocess.run([*made[:-5], "list", "--json", *made[-2:]], capture_output=True, text=True, check=True)
+    assert [each["revoked"] for each in json.loads(listed.stdout)["keys"]] == [None]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_stdin_is_utf_8_in_any_locale(encoding: str) -> None:
+    done = subprocess.run(
+        command("embed", "--targets", "hash:8"),
+        input="héllo\n".encode(),
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+        check=True,
+    )
+    same = subprocess.run(command("embed", "--targets", "hash:8", "héllo"), capture_output=True, check=True)
+    assert done.stdout == same.stdout
+
+
 def pdf(text: str) -> bytes:
     """The smallest PDF with one line of text on one page."""
     content = f"BT /F1 12 Tf 20 100 Td ({text}) Tj ET".encode()

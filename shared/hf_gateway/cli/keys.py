@@ -104,10 +104,14 @@ def _create(engine: "sa.Engine", arguments: argparse.Namespace) -> int:
     try:
         _set_budgets(engine, made.id, arguments)
         _warn_of_unknown_chains(arguments, rights)
-        return _print_new(arguments, text, made)
-    except (OSError, AttributeError) as error:  # a full disk, a reader that has gone, no standard output at all
+        _show_new(arguments, text, made)
+    except Exception as error:
         store.revoke_key(engine, made.id)
-        raise GatewayError(f"the key {made.id} could not be shown, and was revoked: {error}") from error
+        if isinstance(error, OSError):
+            raise GatewayError(f"the key {made.id} could not be shown, and was revoked: {error}") from error
+        raise
+    _tell_once(arguments, made)
+    return 0
 
 
 def _list(engine: "sa.Engine", arguments: argparse.Namespace) -> int:
@@ -143,12 +147,12 @@ def _rotate(engine: "sa.Engine", arguments: argparse.Namespace) -> int:
     grace = _duration(arguments.grace, "--grace") if arguments.grace else dt.timedelta(0)
     text, rotated = store.rotate_key(engine, arguments.id, grace)
     try:
-        return _print_new(arguments, text, rotated)
-    except (OSError, AttributeError) as error:
-        raise GatewayError(
-            f"the new key {rotated.id} could not be shown ({error}), and the old one holds no longer than --grace said; "
-            "rotate it again"
-        ) from error
+        _show_new(arguments, text, rotated)
+    except OSError as error:
+        cure = "the old one is accepted until --grace ends; make another key before" if grace else "rotate it again"
+        raise GatewayError(f"the new key {rotated.id} could not be shown ({error}); {cure}") from error
+    _tell_once(arguments, rotated)
+    return 0
 
 
 def _revoke(engine: "sa.Engine", arguments: argparse.Namespace) -> int:
@@ -237,21 +241,24 @@ def _warn_of_unknown_chains(arguments: argparse.Namespace, rights: KeyRights) ->
         )
 
 
-def _print_new(arguments: argparse.Namespace, text: str, key: "StoredKey") -> int:
-    """Print a key that is shown once. Raises OSError or AttributeError where it cannot be shown."""
+def _show_new(arguments: argparse.Namespace, text: str, key: "StoredKey") -> None:
+    """Print a key that is shown once. Raises OSError if it cannot be: a full disk, a reader that has gone, no output at all."""
+    if sys.stdout is None:
+        raise OSError("there is no standard output")
     if arguments.json:
         print_json({"key": text, **key.to_json()})
-        sys.stdout.flush()
-        return 0
-    out = console()
-    # Alone on its line, so that it can be copied or cut out.
-    out.print(text, markup=False)
+    else:
+        # Alone on its line, so that it can be copied or cut out.
+        console().print(text, markup=False)
     sys.stdout.flush()
-    console(stderr=True).print(
-        f"this is the only time that the key {key.id} is shown: what is stored cannot be turned back into it",
-        markup=False,
-    )
-    return 0
+
+
+def _tell_once(arguments: argparse.Namespace, key: "StoredKey") -> None:
+    if not arguments.json:
+        console(stderr=True).print(
+            f"this is the only time that the key {key.id} is shown: what is stored cannot be turned back into it",
+            markup=False,
+        )
 
 
 def _print_key(arguments: argparse.Namespace, key: "StoredKey", outcome: str, budgets: KeyBudgets) -> int:

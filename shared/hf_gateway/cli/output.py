@@ -171,6 +171,8 @@ def stdin_text() -> str:
 
     Raises InvalidRequest if it is not text.
     """
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8", errors="strict")  # whatever the locale is
     try:
         text = sys.stdin.read()
         text.encode("utf-8", "surrogateescape").decode()  # some locales read any byte, as a lone surrogate
