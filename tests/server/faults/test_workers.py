@@ -46,7 +46,8 @@ def test_a_worker_that_is_killed_is_replaced_while_the_other_goes_on() -> None:
         with Load([process.url], 4, kinds=[EMBEDDING]) as load:
             load.more(50)
             os.kill(before[0], signal.SIGKILL)
-            wait_until(lambda: len(children(process.pid)) == 2 and children(process.pid) != before, "no new worker")
+            # The killed one may still be seen for a moment: only a process that was not there before takes its place.
+            wait_until(lambda: len(set(children(process.pid)) - set(before)) == 1, "no new worker")
             load.more(50)
         # A connection that the killed one held is gone, and no more than those.
         assert sum(count for found, count in load.seen.items() if found != "200") <= 4, load.seen
