@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from hf_gateway.server.dispatch.chains import MAX_VARIANTS_COUNT
+from hf_gateway.server.dispatch.chain import MAX_VARIANTS_COUNT
 from tests.server.test_openai_chat import ASK
 from tests.servers.loopback import stall_stream
 from tests.servers.openai import FakeOpenAI

@@ -8,7 +8,8 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from hf_gateway.server.dispatch.chains import MAX_VARIANTS_COUNT, RUN_VARIABLE
+from hf_gateway.server.dispatch.chain import MAX_VARIANTS_COUNT
+from hf_gateway.server.dispatch.chains import RUN_VARIABLE
 from hf_gateway.spaces import binding
 from tests.servers.loopback import Reply, hang
 from tests.servers.openai import FakeOpenAI

@@ -8,6 +8,7 @@ import pytest
 from hf_gateway.settings.base import NamedSettings
 from hf_gateway.settings.chat import ChatArguments, ChatKeywords, ChatSettings
 from hf_gateway.settings.embedding import EmbeddingArguments, EmbeddingKeywords, EmbedSettings
+from hf_gateway.settings.sparse import SparseSettings
 from tests.support.late import COLLECTED
 
 if COLLECTED:
@@ -83,3 +84,11 @@ def test_a_subclass_of_a_user_describes_its_own_fields_too() -> None:
     assert schema["properties"]["limit"]["description"] == "Passages to return."
     assert list(inspect.signature(Searching).parameters)[:2] == ["model", "targets"]
     assert "limit" in inspect.signature(Searching).parameters
+
+
+@pytest.mark.parametrize("settings", [EmbedSettings, SparseSettings])
+def test_each_setting_that_describes_a_chain_of_vectors_is_known_to_change_their_space_or_not_to(
+    settings: type[EmbedSettings | SparseSettings],
+) -> None:
+    describing = {name for name, field in settings.model_fields.items() if not field.exclude}
+    assert describing == settings.space_fields | {"model", "targets", "truncate", "on_space_change"}

@@ -33,6 +33,7 @@ class EmbedOptions(SpaceOptions):
     """
 
     task: ClassVar[str] = "embedding"
+    space_fields: ClassVar[frozenset[str]] = SpaceOptions.space_fields | {"dimensions", "normalize"}
 
     dimensions: Annotated[int, Field(gt=0)] | None = Field(default=None, frozen=True)
     """Keep only the first numbers of each vector (Matryoshka), scaled back to length 1 if the model's vectors have length 1."""

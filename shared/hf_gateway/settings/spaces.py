@@ -33,6 +33,8 @@ class SpaceOptions(ChainOptions):
 
     verify_command: ClassVar[str] = "hf-gateway verify"
     """The command that measures such a chain."""
+    space_fields: ClassVar[frozenset[str]] = frozenset({"revision", "query_prompt", "document_prompt"})
+    """The fields whose value, beside the model and the targets, changes the vector space."""
 
     truncate: bool = Field(default=False, frozen=True)
     """Truncate a text that is longer than the model accepts; by default that is a `ContextOverflow`, so that no text is lost."""

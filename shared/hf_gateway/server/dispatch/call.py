@@ -10,7 +10,8 @@ from hf_gateway.errors import GatewayError
 from hf_gateway.server import problems
 from hf_gateway.server.access.caller import UNKNOWN, Caller
 from hf_gateway.server.access.origins import Source
-from hf_gateway.server.dispatch.chains import Chain, ChainTable, UnknownModel
+from hf_gateway.server.dispatch.chain import Chain, UnknownModel
+from hf_gateway.server.dispatch.chains import ChainTable
 from hf_gateway.server.problems import Problem
 from hf_gateway.settings.server import ServerSettings
 from hf_gateway.values.result import Result

@@ -10,7 +10,7 @@ from hf_gateway.observing import observer
 from hf_gateway.observing.observer import Observation
 from hf_gateway.observing.record import RequestRecord
 from hf_gateway.server.dispatch.call import Call
-from hf_gateway.server.dispatch.chains import Chain
+from hf_gateway.server.dispatch.chain import Chain
 from hf_gateway.server.problems import Problem
 from hf_gateway.values.result import Result
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from hf_gateway.ledger.prices import PARTS, Prices
-from hf_gateway.server.dispatch.chains import Chain
+from hf_gateway.server.dispatch.chain import Chain
 
 _PRICE_NAMES = {
     "input": "input_usd_per_million_tokens",

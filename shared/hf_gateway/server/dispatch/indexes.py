@@ -9,7 +9,7 @@ from hf_gateway.errors import ConfigError, SpaceMismatch
 from hf_gateway.retrieval.index import PassageIndex
 
 if TYPE_CHECKING:
-    from hf_gateway.server.dispatch.chains import Chain
+    from hf_gateway.server.dispatch.chain import Chain
 
 
 @dataclass(frozen=True)

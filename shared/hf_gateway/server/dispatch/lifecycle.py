@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from hf_gateway.server.access.setting_checks import refuse_wrong_access
-from hf_gateway.server.dispatch.chains import Chain, ChainTable
+from hf_gateway.server.dispatch.chain import Chain
+from hf_gateway.server.dispatch.chains import ChainTable
 from hf_gateway.server.dispatch.state import ServerState
 from hf_gateway.settings.server import ServerSettings
 from hf_gateway.values.logs import logger

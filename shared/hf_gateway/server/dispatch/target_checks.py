@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from hf_gateway.server.dispatch.chains import Chain
+from hf_gateway.server.dispatch.chain import Chain
 from hf_gateway.tasks.status import TargetCheck
 
 LIFETIME_S = 60.0

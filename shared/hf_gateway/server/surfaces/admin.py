@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from hf_gateway.errors import ConfigError
 from hf_gateway.server.dispatch.call import Answer, Call
-from hf_gateway.server.dispatch.chains import Chain
+from hf_gateway.server.dispatch.chain import Chain
 from hf_gateway.server.dispatch.routing import Route, Surface
 from hf_gateway.server.problems import Problem
 from hf_gateway.server.surfaces.operation import PlainError, write_problem

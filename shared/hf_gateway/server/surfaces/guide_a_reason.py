@@ -11,7 +11,7 @@ from hf_gateway.errors import did_you_mean
 from hf_gateway.retrieval.index import Found
 from hf_gateway.server import problems
 from hf_gateway.server.dispatch.call import Call, Stream
-from hf_gateway.server.dispatch.chains import Chain
+from hf_gateway.server.dispatch.chain import Chain
 from hf_gateway.server.dispatch.indexes import ServedIndex
 from hf_gateway.server.dispatch.routing import Route
 from hf_gateway.server.problems import Problem

@@ -14,7 +14,7 @@ from hf_gateway.observing.tags import tagged
 from hf_gateway.retrieval.index import Found
 from hf_gateway.server import problems
 from hf_gateway.server.dispatch.call import Answer, Call
-from hf_gateway.server.dispatch.chains import Chain
+from hf_gateway.server.dispatch.chain import Chain
 from hf_gateway.server.dispatch.indexes import ServedIndex
 from hf_gateway.server.dispatch.routing import Route, Surface
 from hf_gateway.server.problems import Problem

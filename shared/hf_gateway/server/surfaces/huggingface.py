@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 
 from hf_gateway.server import problems
 from hf_gateway.server.dispatch.call import Answer, Call, Stream
-from hf_gateway.server.dispatch.chains import Chain
+from hf_gateway.server.dispatch.chain import Chain
 from hf_gateway.server.dispatch.routing import Route, Surface
 from hf_gateway.server.problems import Problem
 from hf_gateway.server.surfaces import openai_chat, openai_completions

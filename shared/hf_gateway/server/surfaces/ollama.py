@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 from hf_gateway.server import problems
 from hf_gateway.server.access.caller import PUBLIC
 from hf_gateway.server.dispatch.call import TEXT, Answer, Call
-from hf_gateway.server.dispatch.chains import Chain, UnknownModel
+from hf_gateway.server.dispatch.chain import Chain, UnknownModel
 from hf_gateway.server.dispatch.routing import Route, Surface
 from hf_gateway.server.problems import Problem
 from hf_gateway.server.surfaces.openai import Tolerant

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from hf_gateway.server.dispatch.call import Answer, Call, Stream
-from hf_gateway.server.dispatch.chains import Chain
+from hf_gateway.server.dispatch.chain import Chain
 from hf_gateway.server.dispatch.routing import Route
 from hf_gateway.server.problems import Problem
 from hf_gateway.server.surfaces.ollama import NS_PER_S, SURFACE, ModelBody, write_problem

@@ -16,7 +16,7 @@ from hf_gateway.errors import did_you_mean
 from hf_gateway.server import problems
 from hf_gateway.server.dispatch.bodies import Body
 from hf_gateway.server.dispatch.call import Answer, Call
-from hf_gateway.server.dispatch.chains import Chain
+from hf_gateway.server.dispatch.chain import Chain
 from hf_gateway.server.dispatch.facts import chain_facts
 from hf_gateway.server.dispatch.routing import UNDER_CHAIN, Route, Surface
 from hf_gateway.server.problems import Problem

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 
 from hf_gateway.errors import GatewayError
 from hf_gateway.server.dispatch.call import Answer, Call, Stream
-from hf_gateway.server.dispatch.chains import Chain
+from hf_gateway.server.dispatch.chain import Chain
 from hf_gateway.server.dispatch.costs import details_of, metered
 from hf_gateway.server.dispatch.routing import Route
 from hf_gateway.server.problems import Problem

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from hf_gateway._version import __version__
 from hf_gateway.server import problems
 from hf_gateway.server.dispatch.call import Answer, Call
-from hf_gateway.server.dispatch.chains import Chain
+from hf_gateway.server.dispatch.chain import Chain
 from hf_gateway.server.dispatch.routing import Route
 from hf_gateway.server.dispatch.service_checks import SERVICES, TOKENS_URL, CredentialState, ServiceCheck, check_service
 from hf_gateway.server.surfaces.session import SURFACE

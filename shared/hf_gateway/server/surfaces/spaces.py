@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from hf_gateway.errors import did_you_mean
 from hf_gateway.server import problems
 from hf_gateway.server.dispatch.call import SPACE, Answer, Call, header_value
-from hf_gateway.server.dispatch.chains import Chain
+from hf_gateway.server.dispatch.chain import Chain
 from hf_gateway.server.dispatch.routing import Route
 from hf_gateway.server.surfaces.openai import SURFACE
 from hf_gateway.spaces.fingerprint import CANARIES, Fingerprint, Store

@@ -16,7 +16,7 @@ from hf_gateway._version import __version__
 from hf_gateway.errors import did_you_mean
 from hf_gateway.server import problems
 from hf_gateway.server.dispatch.call import SPACE, Answer, Call, RawHeaders, header_value
-from hf_gateway.server.dispatch.chains import Chain, UnknownModel
+from hf_gateway.server.dispatch.chain import Chain, UnknownModel
 from hf_gateway.server.dispatch.routing import UNDER_CHAIN, Route, Surface
 from hf_gateway.server.problems import Problem
 from hf_gateway.server.surfaces import openai, openai_chat, openai_completions, openai_images, openai_rerank, spaces

@@ -6,7 +6,7 @@ from typing import Any
 
 from hf_gateway.errors import ConfigError
 from hf_gateway.server.dispatch.call import SPACE, Call, RawHeaders, header_value
-from hf_gateway.server.dispatch.chains import Chain
+from hf_gateway.server.dispatch.chain import Chain
 from hf_gateway.server.problems import Problem
 from hf_gateway.values.embedding import EmbedResult, Role
 from hf_gateway.values.sparse import SparseResult
