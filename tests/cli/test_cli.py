@@ -209,6 +209,43 @@ def test_a_reader_that_leaves_is_no_failure(words: tuple[str, ...]) -> None:
         assert process.wait(60) == 0
 
 
+def without(streams: str, *words: str) -> list[str]:
+    """Return a command that is run with standard streams closed, such as `>&-`."""
+    return ["sh", "-c", f'exec "$@" {streams}', "sh", *command(*words)]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the shell of this system cannot close streams")
+@pytest.mark.parametrize("streams", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("doctor", "--targets", "hash:4"), 0),
+        (("config", "show"), 0),
+        (("embed", "--targets", "hash:4", "x"), 0),
+        (("classify", "--targets", "hf"), 1),
+        (("login",), 2),
+    ],
+)
+def test_a_closed_stream_is_an_empty_one(streams: str, words: tuple[str, ...], code: int) -> None:
+    done = subprocess.run(
+        without(streams, *words), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the shell of this system cannot close streams")
+def test_a_key_is_not_made_for_a_closed_output(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/ledger.sqlite"
+    made = without(">&-", "keys", "create", "--name", "lost", "--database", url)
+    done = subprocess.run(made, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert re.search("could not be shown, and was revoked: there is no standard output", done.stderr)
+    listed = subprocess.run(
+        command("keys", "list", "--json", "--database", url), capture_output=True, text=True, check=True
+    )
+    assert [each["revoked"] is not None for each in json.loads(listed.stdout)["keys"]] == [True]
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 @pytest.mark.parametrize("more", [(), ("--json",)])
 def test_a_key_that_cannot_be_shown_is_no_key(more: tuple[str, ...], tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code."""
     words = sys.argv[1:] if argv is None else list(argv)
+    _open_closed_streams()
     try:
         parser = _parser(words)
         parser.keys_expected = "login" in words
@@ -69,6 +70,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (GatewayError, ImportError, OSError) as error:
         sys.stderr.write(f"hf-gateway: {visible(str(error), lines=True)}\n")
         return 1
+
+
+def _open_closed_streams() -> None:
+    """Open the null device for standard streams that the caller has closed: Python has None for those.
+
+    It takes the lowest free number, which is the stream's own; otherwise a database or a socket would, and native libraries
+    write to these numbers.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            from pathlib import Path
+
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - it stays open
 
 
 def _add_env_file(parser: argparse.ArgumentParser, default: str | None) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import datetime as dt
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -243,7 +244,7 @@ def _warn_of_unknown_chains(arguments: argparse.Namespace, rights: KeyRights) ->
 
 def _show_new(arguments: argparse.Namespace, text: str, key: "StoredKey") -> None:
     """Print a key that is shown once. Raises OSError if it cannot be: a full disk, a reader that has gone, no output at all."""
-    if sys.stdout is None:
+    if getattr(sys.stdout, "name", None) == os.devnull:  # what `main` opens in place of an output that is closed
         raise OSError("there is no standard output")
     if arguments.json:
         print_json({"key": text, **key.to_json()})
