@@ -218,6 +218,9 @@ def test_a_home_that_is_a_file_is_named_with_its_variable(
     main(["doctor", "--targets", "hash"])
     printed = "".join(capsys.readouterr().out.split())
     assert f"{file}{below}cannotbeused:{file}isnotafolder;setHF_GATEWAY_HOME" in printed
+    main(["doctor", "--targets", "hash", "--json"])
+    (fault,) = json.loads(capsys.readouterr().out)["folder_faults"]
+    assert fault.startswith(f"{file}{below} cannot be used: {file} is not a folder; set HF_GATEWAY_HOME")
     assert main(["keys", "list"]) == 1
     said = capsys.readouterr().err
     assert f"the database {file}{below}/ledger.sqlite cannot be made: " in said

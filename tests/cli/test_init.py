@@ -194,9 +194,41 @@ def test_without_a_terminal_it_asks_nothing(
     assert "--yes takes the default answers" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("missing/mine.toml", "missing/mine.toml cannot be written: there is no folder missing; make it first"),
+        ("there", "there is a folder; name the file that is to be written in it, such as there/hf-gateway.toml"),
+    ],
+)
+@pytest.mark.parametrize("more", [(), ("--force",)])
+def test_a_place_that_cannot_be_written_to_is_said_before_any_question(
+    folder: Path, file: str, said: str, more: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "there").mkdir()
+    assert main(["init", file, "--yes", *more]) == 2
+    printed = capsys.readouterr()
+    assert (said in printed.err, printed.out) == (True, "")
+    assert [each.name for each in folder.rglob("*")] == ["there"]
+
+
+def test_a_file_that_is_made_meanwhile_is_kept(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Writing(Terminal):
+        def readline(self, *limit: Any) -> str:
+            (folder / "hf-gateway.toml").write_text("# another's")
+            return super().readline(*limit)
+
+    monkeypatch.setattr("sys.stdin", Writing("\n" * 9))
+    assert main(["init", "--ports", port(dead_url())]) == 2
+    assert "hf-gateway.toml has been made meanwhile, and was kept" in capsys.readouterr().err
+    assert (folder / "hf-gateway.toml").read_text() == "# another's"
+
+
 @pytest.mark.parametrize("given", ["0", "70000", "x"])
 def test_a_port_that_is_none_is_wrong_use(given: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exited:
         main(["init", "--ports", given])
     assert exited.value.code == 2
-    assert "--ports" in capsys.readouterr().err
+    assert "--ports: a port is a number from 1 to 65535" in capsys.readouterr().err

@@ -669,6 +669,16 @@ class TestDatabase:
         assert "cannot be used" in err
         assert "secret" not in err
 
+    @pytest.mark.parametrize("variable", ["HF_GATEWAY_BUDGETS", "HF_GATEWAY_LEDGER_CONTENT"])
+    def test_a_wrong_switch_is_said_before_an_address_is_printed(
+        self, variable: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv(variable, "treu")
+        assert main(["serve", "--port", "0"]) == 2
+        printed = capsys.readouterr()
+        assert printed.err.startswith(f"hf-gateway: {variable} is one of")
+        assert printed.out == ""
+
 
 class TestLedger:
     def test_a_process_records_calls_and_keeps_to_budgets_of_keys(self, one_url: str) -> None:
@@ -716,6 +726,8 @@ class TestLedger:
         )
         assert main(["keys", "create", "--name", "first"]) == 0
         key = capsys.readouterr().out.strip()
+        assert main(["keys", "list", "--database", "mysql://ann:secret@h/d"]) == 2
+        assert capsys.readouterr().err.startswith("hf-gateway: --database names 'mysql'")
         with gateway_server(Path("hf-gateway.toml").read_text(encoding="utf-8")) as running, running.client() as client:
             assert client.get("/v1/models").status_code == 401
             assert client.get("/v1/models", headers=bearer(key)).status_code == 200

@@ -294,3 +294,31 @@ def test_the_message_of_every_error_is_fit_for_a_log_however_it_was_set() -> Non
 def test_a_key_is_hidden_whole_and_where_its_beginning_is_left(text: str, shown: str) -> None:
     assert Secret("hf_abcdEFGH1234").scrub(text) == shown
     assert Secret("short").scrub("a short key, shor") == "a *** key, shor"
+
+
+TOKEN = "hf_fakeQz7thatIsNowhereAtAll0123"
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: Gateway(TOKEN),
+        lambda: HFGatewayEmbeddings(model=TOKEN),
+        lambda: HFGatewayEmbedding(model_name=TOKEN),
+    ],
+    ids=["core", "langchain", "llamaindex"],
+)
+def test_a_token_in_the_place_of_the_model_is_refused_and_not_repeated(build: Callable[[], Any]) -> None:
+    with pytest.raises(ConfigError, match="the model's name is a token") as refused:
+        build()
+    assert TOKEN not in everything(refused.value)
+
+
+@pytest.mark.parametrize("words", [("embed", "x"), ("doctor",), ("chat", "hello")], ids=" ".join)
+def test_a_token_in_the_place_of_the_model_is_not_printed(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words, "--model", TOKEN]) == 2
+    printed = capsys.readouterr()
+    assert "the model's name is a token" in printed.err
+    assert TOKEN not in printed.out + printed.err

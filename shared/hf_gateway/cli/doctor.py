@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from hf_gateway.cli.environment_report import caches, check_hub, print_environment, versions
+from hf_gateway.cli.environment_report import caches, check_hub, home_faults, print_environment, versions
 from hf_gateway.cli.output import Table, console, literal, print_json
 from hf_gateway.errors import GatewayError
 from hf_gateway.gateway import Gateway
@@ -40,7 +40,8 @@ def run(arguments: argparse.Namespace) -> int:
     kept, installed = caches(), versions()
     if out is None:
         chains = [report.to_dict() for report in reports]
-        shared = {"hub": hub.to_dict(), "caches": [dataclasses.asdict(cache) for cache in kept], "versions": installed}
+        kept_json = [dataclasses.asdict(cache) for cache in kept]
+        shared = {"hub": hub.to_dict(), "caches": kept_json, "folder_faults": home_faults(), "versions": installed}
         print_json({"chains": chains, **shared})
     else:
         for report in reports:

@@ -51,8 +51,12 @@ def run(arguments: argparse.Namespace) -> int:
     from hf_gateway.storage.files import create_atomically, write_atomically
 
     path = Path(arguments.file)
-    if path.exists() and not arguments.force:
+    if path.is_file() and not arguments.force:
         raise ConfigError(f"{path} exists; name another file, or replace it with --force")
+    if not path.parent.is_dir():
+        raise ConfigError(f"{path} cannot be written: there is no folder {path.parent}; make it first")
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder; name the file that is to be written in it, such as {path / FILE_NAME}")
     if not arguments.yes and not sys.stdin.isatty():
         raise ConfigError("there is no terminal to ask in; --yes takes the default answers")
     out = console()
@@ -63,7 +67,15 @@ def run(arguments: argparse.Namespace) -> int:
         draft.write_bytes(data)
         if problems := findings(draft):
             raise ConfigError("; ".join(each.message for each in problems) + "; nothing was written")
-    (write_atomically if arguments.force else create_atomically)(path, data)
+    try:
+        (write_atomically if arguments.force else create_atomically)(path, data)
+        written = path.read_bytes() == data
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror or error}") from None
+    if not written:
+        raise ConfigError(
+            f"{path} has been made meanwhile, and was kept; name another file, or replace it with --force"
+        )
     out.print(f"wrote {literal(path)}; it holds no key")
     checked = argparse.Namespace(model=None, targets=None, config=str(path), chain=None, task=None, json=False)
     code = doctor.run(checked)
@@ -72,9 +84,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _ports(text: str) -> tuple[int, ...]:
-    ports = tuple(int(part) for part in text.split(",") if part.strip())
+    try:
+        ports = tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        ports = (0,)
     if any(not 0 < port < 65536 for port in ports):
-        raise argparse.ArgumentTypeError("a port is a number from 1 to 65535")
+        raise argparse.ArgumentTypeError("a port is a number from 1 to 65535; several are separated by commas")
     return ports
 
 

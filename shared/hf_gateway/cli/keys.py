@@ -15,7 +15,6 @@ from hf_gateway.ledger.budget import KEY_BUDGET, Budget
 from hf_gateway.server.access.caller import ANONYMOUS_SCOPES, SCOPES
 from hf_gateway.server.access.rights import KeyRights
 from hf_gateway.settings.config_file import read_config
-from hf_gateway.settings.server import ServerSettings
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -91,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
             "ID is the public part of a key: the 12 characters between hfg_ and the next _. What was given is not "
             "repeated here, as it may be a whole key: keys do not belong on the command line"
         )
-    with database(arguments.database or ServerSettings.load(arguments.config).database) as engine:
+    with database(arguments.database, arguments.config, "--database") as engine:
         action = {"create": _create, "list": _list, "change": _change, "rotate": _rotate, "revoke": _revoke}
         return action[arguments.action](engine, arguments)
 

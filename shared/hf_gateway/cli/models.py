@@ -62,18 +62,19 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 @contextlib.contextmanager
-def database(url: str | None, config: str | None = None) -> Iterator["sa.Engine"]:
+def database(url: str | None, config: str | None = None, what: str = "--ledger") -> Iterator["sa.Engine"]:
     """Open the ledger's database, with its tables: at a URL, or the one that the server uses.
 
     Args:
         url: the URL.
         config: the config file; by default the one in force.
+        what: name of the option that gave the URL, for errors.
 
     Raises:
         ConfigError: invalid URL, or missing package.
         GatewayError: the database cannot be used.
     """
-    found = configured_url(url, config=config)
+    found = configured_url(url, what, config)
     from sqlalchemy.exc import SQLAlchemyError
 
     from hf_gateway.ledger.store import open_ledger

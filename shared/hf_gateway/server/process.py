@@ -18,6 +18,8 @@ from uuid import uuid4
 import uvicorn
 
 from hf_gateway.errors import ConfigError
+from hf_gateway.keys.policy import read_switch
+from hf_gateway.ledger import CONTENT_VARIABLE, budget_watch
 from hf_gateway.server.access.bind import check_bind
 from hf_gateway.server.application import app_of, build_state, enable_watchers
 from hf_gateway.server.connections import BoundedProtocol, ConnectionBounds, check_connections
@@ -190,9 +192,12 @@ def serve(settings: ServerSettings, config: str | None = None, flags: Mapping[st
         flags: the command's, which hold over a reloaded file.
 
     Raises:
-        ConfigError: an invalid chain, an address that is not free, or one beyond loopback without keys.
+        ConfigError: an invalid chain or variable, an address that is not free, or one beyond loopback without keys.
     """
     state = build_state(settings, config, flags)
+    # Read again when the application starts, after the address was printed and, with workers, in each of them.
+    budget_watch.mode()
+    read_switch(CONTENT_VARIABLE)
     check_bind(settings.host, needs_key=state.authenticator.needs_key, insecure=settings.insecure_no_auth)
     listening = bound_socket(settings.host, settings.port)
     with listening:

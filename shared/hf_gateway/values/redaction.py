@@ -49,11 +49,17 @@ _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
 
 _GATEWAY_KEY = re.compile(r"(hfg_[a-z2-9]{12}_)[A-Za-z0-9_-]+")
+_HUB_TOKEN = re.compile(r"hf_[A-Za-z0-9]{16,}")
 
 
 def without_gateway_keys(text: str) -> str:
     """Return a text with the secret parts of keys of a server's callers hidden, wherever a caller wrote them."""
     return _GATEWAY_KEY.sub(rf"\1{HIDDEN}", text) if "hfg_" in text else text
+
+
+def is_hub_token(text: str) -> bool:
+    """Return whether a text has the form of a user access token of Hugging Face, `hf_` and 16 or more letters and digits."""
+    return _HUB_TOKEN.fullmatch(text.strip()) is not None
 
 
 @lru_cache(256)

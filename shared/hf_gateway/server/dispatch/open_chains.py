@@ -52,8 +52,9 @@ class OpenChains:
         key = (task, model)
         chain = self._kept.pop(key, None)
         if chain is None:
-            settings = find_task(task).settings.model_validate({"model": model, "targets": targets, "chain": "open"})
+            wanted = {"model": model, "targets": targets, "chain": "open"}
             try:
+                settings = find_task(task).settings.model_validate(wanted)
                 chain = Chain(model, task, Gateway.from_settings(settings), opened=True, dropped=self.dropped)
             except ConfigError as error:
                 raise UnknownModel(f"the model {model!r} cannot be served: {error.message}") from None
