@@ -51,12 +51,15 @@ def run(arguments: argparse.Namespace) -> int:
     from hf_gateway.storage.files import create_atomically, write_atomically
 
     path = Path(arguments.file)
+    shown = visible(str(path))
     if path.is_file() and not arguments.force:
-        raise ConfigError(f"{path} exists; name another file, or replace it with --force")
+        raise ConfigError(f"{shown} exists; name another file, or replace it with --force")
     if not path.parent.is_dir():
-        raise ConfigError(f"{path} cannot be written: there is no folder {path.parent}; make it first")
+        raise ConfigError(f"{shown} cannot be written: there is no folder {visible(str(path.parent))}; make it first")
     if path.is_dir():
-        raise ConfigError(f"{path} is a folder; name the file that is to be written in it, such as {path / FILE_NAME}")
+        raise ConfigError(
+            f"{shown} is a folder; name the file that is to be written in it, such as {shown}/{FILE_NAME}"
+        )
     if not arguments.yes and not sys.stdin.isatty():
         raise ConfigError("there is no terminal to ask in; --yes takes the default answers")
     out = console()
@@ -71,10 +74,10 @@ def run(arguments: argparse.Namespace) -> int:
         (write_atomically if arguments.force else create_atomically)(path, data)
         written = path.read_bytes() == data
     except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror or error}") from None
+        raise ConfigError(f"{shown} cannot be written: {error.strerror or error}") from None
     if not written:
         raise ConfigError(
-            f"{path} has been made meanwhile, and was kept; name another file, or replace it with --force"
+            f"{shown} has been made meanwhile, and was kept; name another file, or replace it with --force"
         )
     out.print(f"wrote {literal(path)}; it holds no key")
     checked = argparse.Namespace(model=None, targets=None, config=str(path), chain=None, task=None, json=False)
