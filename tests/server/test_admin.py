@@ -17,6 +17,7 @@ from tests.servers.loopback import Reply, stall_stream
 from tests.servers.openai import FakeOpenAI
 from tests.support.gateway_server import START_S, RunningServer, ServerProcess, chat_chain, gateway_server
 from tests.support.server_keys import bearer, make_key
+from tests.support.ways import until
 
 TWO = '[chains.docs]\ntargets = ["hash:64"]\n[chains.old]\ntargets = ["hash:16"]\n'
 
@@ -147,8 +148,7 @@ def test_a_stream_ends_on_the_old_chain_which_is_closed_afterwards(primary: Fake
             text = answer.read().decode()
         assert events_of(text)[-1] == "[DONE]"
         assert (primary.count(), backup.count()) == (1, 1)
-        with server.client() as other:
-            other.get("/livez")
+        until(lambda: closed)
         assert closed == ["chat"]
 
 
