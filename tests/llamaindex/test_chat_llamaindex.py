@@ -32,6 +32,7 @@ from tests.support.llamaindex_llm_calls import (
     told,
 )
 from tests.support.llamaindex_llm_conformance import LLMConformance
+from tests.support.ways import until
 
 if COLLECTED:
     from llama_index.core.base.llms.types import ChatMessage, ThinkingBlock
@@ -282,6 +283,7 @@ class TestStreams:
         del responses
         gc.collect()
         await asyncio.to_thread(server.wait_gone)
+        await asyncio.to_thread(until, lambda: kept.ended)  # the loop may not have come to it yet
         assert len(kept.ended) == 1
 
     @pytest.mark.parametrize("endpoint", ["achat", "acomplete"])
