@@ -337,7 +337,8 @@ class TestChanges:
     def test_requests_with_the_same_key_ask_the_database_once(self, one_url: str) -> None:
         key = make_key(one_url)
         with gateway_server(CHAINS, database=one_url) as running, running.client() as client:
-            Clock(running)  # one that stands still: on a loaded machine the requests may take longer than the memory lasts
+            # One that stands still: on a loaded machine the requests may take longer than the memory lasts.
+            Clock(running)
             asked = []
             run = running.state.database.run
 
@@ -600,7 +601,9 @@ class TestWithoutKeys:
             assert httpx.get(f"{base}/readyz", trust_env=False, timeout=START_S).status_code == 200
             assert httpx.get(f"{base}/v1/models", trust_env=False, timeout=START_S).status_code == 401
             key = make_key(one_url)
-            assert httpx.get(f"{base}/v1/models", headers=bearer(key), trust_env=False, timeout=START_S).status_code == 200
+            assert (
+                httpx.get(f"{base}/v1/models", headers=bearer(key), trust_env=False, timeout=START_S).status_code == 200
+            )
 
     def test_it_is_not_closed_and_open(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from hf_gateway.chain import circuit_breaker
 from tests.server.test_openai_chat import ASK, events_of
 from tests.server.test_streams import WAITS, raw_request
 from tests.servers.loopback import Reply, stall_stream
@@ -198,7 +199,8 @@ def test_several_workers_are_reloaded_by_their_parent(two: RunningServer) -> Non
     assert "SIGHUP" in answer.json()["error"]
 
 
-def test_the_status_shows_breakers_without_asking(primary: FakeOpenAI) -> None:
+def test_the_status_shows_breakers_without_asking(primary: FakeOpenAI, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(circuit_breaker, "FIRST_COOL_DOWN_S", 600.0)
     primary.always(Reply(500, "broken"))
     with gateway_server(chat_chain(primary.url)) as server, server.client(headers=rights_of(server)) as client:
         for _ in range(3):

@@ -313,6 +313,13 @@ def test_a_target_that_is_left_for_the_next_is_hung_up_on_before_the_answer_is_t
     assert left == [True]
 
 
+@pytest.fixture
+def _patient_with_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for the end of a body, without which its connection is closed, as long as a loaded machine may take for it."""
+    monkeypatch.setattr(chat_backend, "BODY_END_TIMEOUT_S", 30.0)
+
+
+@pytest.mark.usefixtures("_patient_with_ends")
 def test_one_connection_serves_stream_after_stream(teller: Loopback) -> None:
     with Gateway(MODEL, [at(teller)], task="chat") as gateway:
         for _ in range(5):
@@ -320,6 +327,7 @@ def test_one_connection_serves_stream_after_stream(teller: Loopback) -> None:
     assert teller.connections == 1
 
 
+@pytest.mark.usefixtures("_patient_with_ends")
 async def test_one_connection_serves_async_stream_after_stream(teller: Loopback) -> None:
     async with Gateway(MODEL, [at(teller)], task="chat") as gateway:
         for _ in range(5):
