@@ -73,6 +73,14 @@ def _nobodys_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module", autouse=True)
+def _home_of_a_file(tmp_path_factory: pytest.TempPathFactory, _nobodys_home: Path) -> Iterator[None]:
+    """Give what is made once for a file a home of its own: a key in the user's, or in that of another file, closes a server."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_GATEWAY_HOME", str(tmp_path_factory.mktemp("file") / "home"))
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
 def _late_imports(request: pytest.FixtureRequest, _nobodys_home: Path) -> None:
     """Import the heavy libraries of a file before its first test, and after the environment is set."""
     run_late_imports(request.module.__name__)

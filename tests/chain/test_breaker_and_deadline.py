@@ -15,7 +15,7 @@ from hf_gateway.chain.circuit_breaker import Breaker
 from hf_gateway.http.transport import HttpTransport
 from hf_gateway.testing import ManualClock
 from tests.servers import unit_vectors
-from tests.servers.loopback import Reply, hang
+from tests.servers.loopback import Normal, Reply, hang
 from tests.servers.openai import FakeOpenAI
 from tests.servers.router import rate_limited
 from tests.support.embedders import MODEL, Caller, chain
@@ -241,10 +241,11 @@ def test_a_target_lost_while_several_batches_are_under_way_loses_no_vector_and_r
     caller: Make, primary: FakeOpenAI, backup: FakeOpenAI
 ) -> None:
     texts = [f"text {number}" for number in range(256 * 8)]
-    primary.on_request = lambda _request: primary.always(DOWN) if primary.count(PATH) == 3 else None
+    primary.fail(*[Normal()] * 3, path=PATH)
+    primary.always(DOWN, path=PATH)
     assert caller(chain(primary, backup), coalesce=0).documents(texts) == unit_vectors(texts)
-    # Two at least were served before it was lost, and none of those was sent to the backup.
-    assert backup.count(PATH) <= 6
+    # Three were served before it was lost, and none of those was sent to the backup.
+    assert backup.count(PATH) == 5
     firsts = [request.json["input"][0] for request in backup.requests]
     assert len(firsts) == len(set(firsts))
 

@@ -158,6 +158,7 @@ def test_caches_and_versions_are_listed(
     hub: FakeHubCommits, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("HF_GATEWAY_CONVERTED", raising=False)
+    monkeypatch.setattr(environment_report, "SIZE_TIMEOUT_S", 60.0)
     lying = {
         "hub/models-2.sqlite": 1000,
         "converted/a/model.bin": 5000,

@@ -23,6 +23,9 @@ async function left(pieces) {
   for await (const _ of process.stdin);
 }
 
+/** Calls back once the test has written to this process's stdin. */
+const whenTold = (told) => process.stdin.once("data", told);
+
 async function collected(stream, text) {
   const pieces = [];
   for await (const piece of stream) pieces.push(text(piece));
@@ -123,7 +126,7 @@ const clients = {
     },
     abortedWhole: async () => {
       const leave = new AbortController();
-      setTimeout(() => leave.abort(), 1500);
+      whenTold(() => leave.abort());
       try {
         await openai.chat.completions.create({ model: "talk", messages }, { signal: leave.signal });
       } catch (error) {
@@ -275,7 +278,7 @@ const clients = {
     ],
     aborted: async () => {
       const leave = new AbortController();
-      setTimeout(() => leave.abort(), 1500);
+      whenTold(() => leave.abort());
       const body = { modelId: "talk", task: "text-generation", inputs: "count" };
       const { error } = await supabase.functions.invoke("huggingface-inference", { body, signal: leave.signal });
       await left(error.constructor.name);

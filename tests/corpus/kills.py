@@ -27,8 +27,8 @@ from tests.support.ray_cluster import RayCluster, ray_cluster
 
 COMMAND = [sys.executable, "-m", "hf_gateway", "embed-corpus", "--json", "--targets", "hash:64"]
 WORKERS = 2
-END_S = 10.0
-"""Seconds within which all processes of a job end whose driver is killed."""
+END_S = 30.0
+"""Seconds within which all processes of a job end whose driver is killed, on a machine that has much else to do."""
 
 
 @dataclass

@@ -93,7 +93,7 @@ def test_a_part_of_dead_rows_alone_has_the_others_columns(tmp_path: Path) -> Non
 
 
 REFUSALS: dict[str, tuple[Fault, type[GatewayError]]] = {
-    "429": (Reply(429, {"error": {"message": "slow down"}}), RateLimited),
+    "429": (Reply(429, {"error": {"message": "slow down"}}, {"retry-after": "3600"}), RateLimited),
     "401": (Reply(401, {"error": {"message": "wrong key"}}), AuthenticationFailed),
     "500": (Reply(500, {"error": {"message": "broken"}}), GatewayError),
 }
@@ -106,7 +106,7 @@ def test_what_is_not_a_rows_fault_is_never_a_dead_letter_and_keeps_its_class(tmp
         server.always(answer)
         with pytest.raises(kind, match="part-000000") as caught:
             embed_dataset(
-                rows_file(tmp_path, ["a", "b"]), tmp_path / "out", on_bad_row="dead-letter", timeout=3.0, **at(server)
+                rows_file(tmp_path, ["a", "b"]), tmp_path / "out", on_bad_row="dead-letter", timeout=30.0, **at(server)
             )
     assert caught.value.status == int(status)
     assert letters(tmp_path / "out") == []

@@ -119,7 +119,7 @@ def test_a_cluster_that_the_job_started_is_on_loopback_and_ends_with_its_driver(
     if number == signal.SIGINT:
         assert code == 130
         assert "run the same command again to go on" in errors
-    until(lambda: not [process for process in processes if process.is_alive])  # ten seconds
+    until(lambda: not [process for process in processes if process.is_alive])
     report = embed_dataset(source, out, targets=["hash:64"], shard_rows=SHARD_ROWS)
     assert report.resumed >= 1
     check(out)

@@ -86,6 +86,7 @@ async def test_async_it_comes_the_same_and_the_event_loop_goes_on(engine: ChatEn
     with blockbuster_ctx():
         generation = engine.start(request("Count to ten"))
         events = [await generation.aread(PATIENCE)]
+        await asyncio.to_thread(steps.wait_for, 3)  # so that what two steps give is there, and nothing more comes
         with pytest.raises(errors.AttemptTimedOut):  # noqa: PT012 - how many pieces two steps give is the tokenizer's affair
             while True:
                 events.append(await generation.aread(0.05))

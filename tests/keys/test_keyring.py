@@ -211,8 +211,8 @@ def test_a_locked_keyring_is_said_once_and_passed_over(
 def test_a_keyring_that_hangs_holds_a_request_up_for_a_moment_only_and_its_late_answer_counts(
     service: SecretService, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os_keyring, "LOOKUP_TIMEOUT_S", 0.05)
     os_keyring.store(OURS, Secret(KEY))
+    monkeypatch.setattr(os_keyring, "LOOKUP_TIMEOUT_S", 0.05)
     with service.hanging():
         assert revealed(HUB) is None
         assert "has not answered in time" in caplog.text

@@ -227,6 +227,23 @@ def test_no_answer_at_all_says_what_each_target_said(primary: FakeOpenAI, views:
     views.text("Hello there.")
 
 
+KEPT = """
+new Promise((done, failed) => {
+  const opening = indexedDB.open("hf-gateway");
+  opening.onerror = () => failed(opening.error);
+  opening.onsuccess = () => {
+    const counting = opening.result.transaction("conversations").objectStore("conversations").count();
+    counting.onerror = () => failed(counting.error);
+    counting.onsuccess = () => {
+      opening.result.close();
+      done(counting.result);
+    };
+  };
+})
+"""
+"""How many conversations the browser keeps."""
+
+
 def test_conversations_stay_in_this_browser_until_they_are_deleted(primary: FakeOpenAI, views: Views) -> None:
     primary.brain = script("Hello there.")
     say(views, "First words")
@@ -240,6 +257,8 @@ def test_conversations_stay_in_this_browser_until_they_are_deleted(primary: Fake
     views.text("Hello there.")
     views.check("chat, kept conversations")
     views.button("Delete First words").click()
+    # A page that is left while it deletes aborts that; what reads after it is told when it is done.
+    assert views.page.evaluate(KEPT) == 1
     views.page.reload()
     views.button("Second words", exact=True).wait_for()
     assert views.page.get_by_text("First words").count() == 0

@@ -141,7 +141,7 @@ def test_answers_stand_side_by_side_with_speed_cost_and_error(
     assert "openai:owner/model: no connection" in dead
     assert "is the server running, and the URL right?" in dead
     heard = views.page.get_by_role("status").filter(has_text="all are done")
-    assert heard.count() == 1
+    heard.wait_for(state="attached")
     views.check("compare, answers and a dead target")
     views.picture("compare")
     views.picture("compare-dark", dark=True, width=NARROW)
@@ -172,9 +172,9 @@ def test_a_target_that_dies_while_comparing_is_told_and_the_others_go_on(
     assert "One two" in broken
     assert "The answer broke off" in broken
     assert column(views, CLOUDS[1]).get_attribute("aria-busy") == "true"
-    assert "One two" in column(views, CLOUDS[1]).inner_text()
+    column(views, CLOUDS[1]).get_by_text("One two").wait_for()
     heard = views.page.get_by_role("status").filter(has_text=f"{CLOUDS[0]} broke off; 1 still answering")
-    assert heard.count() == 1
+    heard.wait_for(state="attached")
     views.check("compare, one died and one answers")
     stall.release()
     assert "=One two three four five six." in whole(views, CLOUDS[1])
@@ -363,7 +363,7 @@ def test_a_server_that_is_away_is_told_in_each_column(open_page: Open) -> None:
         place_of(views, 2).wait_for()
     compare(views, "Anything")
     views.text("The server does not answer.")
-    assert "There is no answer" in views.page.get_by_role("article").first.inner_text()
+    views.page.get_by_role("article").first.get_by_text("There is no answer").first.wait_for()
     views.check("compare, offline")
     views.show("Health")
     views.show("Compare")

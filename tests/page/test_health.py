@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from hf_gateway.chain import circuit_breaker
 from hf_gateway.keys import os_keyring
 from hf_gateway.keys.credentials import origin_of
 from hf_gateway.server.dispatch import target_checks
@@ -71,7 +72,10 @@ def test_an_own_server_that_is_away_and_the_model_in_this_process(open_page: Ope
         views.picture("health-dark", dark=True, width=NARROW)
 
 
-def test_a_breaker_that_is_open_says_when_it_is_asked_again(primary: FakeOpenAI, open_page: Open) -> None:
+def test_a_breaker_that_is_open_says_when_it_is_asked_again(
+    primary: FakeOpenAI, open_page: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(circuit_breaker, "FIRST_COOL_DOWN_S", 600.0)  # a loaded machine opens a page in more than 5 s
     primary.always(Reply(500, "broken"), path="/v1/chat/completions")
     with gateway_server(chat_chain(primary.url)) as server:
         with server.client() as client:

@@ -125,7 +125,7 @@ def test_a_picture_comes_with_seed_cost_and_time_and_is_saved(artist: FakeOpenAI
     sent = artist.requests[-1].json
     assert (sent["prompt"], sent["size"], sent["seed"]) == (PROMPT, "512x384", 7)
     heard = views.page.get_by_role("status").filter(has_text="The picture is there, drawn by openai:owner/art")
-    assert heard.count() == 1
+    heard.wait_for(state="attached")
     views.check("images, a picture")
     views.picture("images")
     views.picture("images-dark", dark=True, width=NARROW)

@@ -1,12 +1,12 @@
 """A server that is restarted while views of its administration are open: each says so, and goes on without signing in again."""
 
 import signal
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.servers.child import reserved_port
 from tests.support.databases import a_ledger
 from tests.support.gateway_server import HASH_CHAIN, ServerProcess
 from tests.support.page_views import Views
@@ -19,10 +19,9 @@ Open = Callable[[str], Views]
 def test_usage_keys_and_models_wait_for_a_slow_server_and_go_on_after_a_restart(
     open_page: Open, tmp_path: Path
 ) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    with a_ledger("sqlite", tmp_path) as database:
+    holder, number = reserved_port()
+    port = str(number)
+    with holder, a_ledger("sqlite", tmp_path) as database:
         key = make_key(database)
         config = f'{HASH_CHAIN}[server]\ndatabase = "{database}"\n'
         environment = {"HF_HUB_OFFLINE": "1"}

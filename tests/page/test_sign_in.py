@@ -1,6 +1,5 @@
 """Who may see the page: signed out, signed in, of few rights, revoked meanwhile; a server that ends and comes back."""
 
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import pytest
 
 from hf_gateway.server.access.keys import new_key
+from tests.servers.child import reserved_port
 from tests.support.gateway_server import HASH_CHAIN, RunningServer, ServerProcess, gateway_server
 from tests.support.page_views import Views
 from tests.support.server_keys import make_key, public_part, revoke
@@ -105,9 +105,8 @@ def test_views_without_a_chain_of_their_task_for_this_key(server: RunningServer,
 
 @pytest.mark.complaints("ERR_CONNECTION", "ERR_EMPTY_RESPONSE", "Failed to fetch")
 def test_a_server_that_ends_and_comes_back(open_page: Open, tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    holder, number = reserved_port()
+    port = str(number)
     environment = {"HF_HUB_OFFLINE": "1"}
     with ServerProcess(HASH_CHAIN, "--port", port, environment=environment) as first:
         views = open_page(first.url)
@@ -131,3 +130,4 @@ def test_a_server_that_ends_and_comes_back(open_page: Open, tmp_path: Path) -> N
         views.text("1 passage")
         views.button("Search", exact=True).click()
         views.page.locator(".hits li").first.wait_for()
+    holder.close()

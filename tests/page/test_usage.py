@@ -179,6 +179,7 @@ def test_a_tenant_sees_its_own_calls_by_a_token_of_its_identity_provider(world: 
     views = shown(open_page, world.url, world.issuer.token(tenant="globex", sub="ann"))
     views.text("calls in the last 30 days, none failed")
     assert views.page.get_by_title(f"Signed in with the key {world.issuer.url}#ann").inner_text() == "globex"
+    views.page.locator(".groups tbody th").first.wait_for()
     assert views.page.locator(".groups tbody th").all_inner_texts() == ["owner/small"]
     assert "acme" not in views.page.content()
     (cookie,) = views.page.context.cookies()

@@ -30,6 +30,18 @@ NOBODY_ELSE = 0.002
 """Seconds to wait for company: about as long as a request on loopback takes."""
 
 
+@pytest.fixture(autouse=True)
+def _a_loaded_machine_may_stand_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have who waits for company as long as is allowed, a second, wait until it is there."""
+    allowed = service.EmbeddingService._gathering_s.fget
+    assert allowed is not None
+    monkeypatch.setattr(
+        service.EmbeddingService,
+        "_gathering_s",
+        property(lambda self: PATIENCE if (seconds := allowed(self)) == 1 else seconds),
+    )
+
+
 @pytest.fixture
 def server() -> Iterator[FakeOpenAI]:
     with FakeOpenAI(models=None) as started:

@@ -18,7 +18,7 @@ from hf_gateway.runtime.concurrency_limit import ConcurrencyLimiter
 from hf_gateway.testing import ManualClock
 from hf_gateway.values.embedding import EmbedResult
 from tests.servers import unit_vectors
-from tests.servers.loopback import Reply, dead_url
+from tests.servers.loopback import Normal, Reply, dead_url
 from tests.servers.openai import FakeOpenAI
 from tests.servers.router import rate_limited
 from tests.servers.tei import FakeTEI
@@ -508,13 +508,14 @@ def child_of(code: str, server: FakeOpenAI) -> "subprocess.Popen[str]":
 @pytest.mark.parametrize("call", ["gateway.embed(texts)", "list(gateway.embed_stream(texts))"])
 def test_ctrl_c_returns_at_once_and_ends_what_is_under_way(server, call):
     unanswered = UntilGone()
-    server.on_request = lambda _request: server.always(unanswered) if server.count(PATH) == 4 else None
+    # By the order of arrival: two that come at once would both be counted before either could change what comes next.
+    server.fail(*[Normal()] * 4, path=PATH)
+    server.always(unanswered, path=PATH)
     with child_of(INTERRUPTED.replace("CALL", call), server) as process:
         server.wait_for(5, PATH, timeout=60)
         process.send_signal(signal.SIGINT)
         assert process.stdout.readline() == "interrupted\n"
         unanswered.wait_for(server.count(PATH) - 4)
-        server.on_request = None
         server.recover()
         out, err = process.communicate("\n", timeout=60)
     assert (out, err, process.returncode) == ("60 True\n", "", 0)

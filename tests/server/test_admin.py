@@ -11,12 +11,14 @@ from typing import Any
 import httpx
 import pytest
 
+from hf_gateway.chain import circuit_breaker
 from tests.server.test_openai_chat import ASK, events_of
 from tests.server.test_streams import WAITS, raw_request
 from tests.servers.loopback import Reply, stall_stream
 from tests.servers.openai import FakeOpenAI
 from tests.support.gateway_server import START_S, RunningServer, ServerProcess, chat_chain, gateway_server
 from tests.support.server_keys import bearer, make_key
+from tests.support.ways import until
 
 TWO = '[chains.docs]\ntargets = ["hash:64"]\n[chains.old]\ntargets = ["hash:16"]\n'
 
@@ -147,8 +149,7 @@ def test_a_stream_ends_on_the_old_chain_which_is_closed_afterwards(primary: Fake
             text = answer.read().decode()
         assert events_of(text)[-1] == "[DONE]"
         assert (primary.count(), backup.count()) == (1, 1)
-        with server.client() as other:
-            other.get("/livez")
+        until(lambda: closed)
         assert closed == ["chat"]
 
 
@@ -198,7 +199,8 @@ def test_several_workers_are_reloaded_by_their_parent(two: RunningServer) -> Non
     assert "SIGHUP" in answer.json()["error"]
 
 
-def test_the_status_shows_breakers_without_asking(primary: FakeOpenAI) -> None:
+def test_the_status_shows_breakers_without_asking(primary: FakeOpenAI, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(circuit_breaker, "FIRST_COOL_DOWN_S", 600.0)
     primary.always(Reply(500, "broken"))
     with gateway_server(chat_chain(primary.url)) as server, server.client(headers=rights_of(server)) as client:
         for _ in range(3):

@@ -30,6 +30,7 @@ def test_probes_need_no_key_and_write_no_log(tmp_path: Path) -> None:
         make_key(url)
         config = f'{HASH_CHAIN}[server]\ndatabase = "{url}"\n'
         with ServerProcess(config) as process, process.client() as client:
+            assert client.get("/readyz").status_code == 200
             before = process.log
             for _ in range(20):
                 assert [client.get(path).status_code for path in PROBES] == [200] * 4

@@ -127,7 +127,11 @@ def test_who_aborts_a_whole_answer_stops_the_work(client: str, case: str, url: s
     stall = stall_stream(0)
     chains.openai.always(stall)
     with running(client, case, url) as process:
+        assert process.stdin is not None
         assert process.stdout is not None
+        assert stall.reached.wait(START_S)
+        process.stdin.write("leave\n")
+        process.stdin.flush()
         assert process.stdout.readline(), process.communicate()[1]
         assert stall.disconnected.wait(START_S)
         assert process.poll() is None

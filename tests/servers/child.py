@@ -40,7 +40,7 @@ class Child:
     def __enter__(self) -> Self:
         """Start it and wait until it is healthy; raises RuntimeError with its log when it is not in time."""
         self._log = tempfile.TemporaryFile()
-        self._holder, port = _reserved_port()
+        self._holder, port = reserved_port()
         self.url = f"http://127.0.0.1:{port}"
         own = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
         self._process = subprocess.Popen(
@@ -92,7 +92,7 @@ class Child:
         self._holder.close()
 
 
-def _reserved_port() -> tuple[socket.socket, int]:
+def reserved_port() -> tuple[socket.socket, int]:
     """Return a free port and the socket that is bound to it, since the server binds it only seconds later.
 
     On Linux the bound socket keeps others from being given the port, while SO_REUSEADDR lets the server have it by name;

@@ -23,6 +23,8 @@ from typing import Any, Protocol, Self
 from urllib.parse import parse_qs, unquote
 
 _CLOSED = object()
+PATIENCE_S = 60.0
+"""For what takes milliseconds, on a machine that has much else to do."""
 _Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)  # select() itself ends at descriptor 1024
 
 
@@ -623,7 +625,7 @@ class Loopback:
         with self._arrived:
             return len(self._connections)
 
-    def wait_for(self, n: int, path: str | None = None, timeout: float = 10.0) -> list[Recorded]:
+    def wait_for(self, n: int, path: str | None = None, timeout: float = PATIENCE_S) -> list[Recorded]:
         """Block until `n` requests have arrived (at `path`, if given) and return all requests.
 
         Raises AssertionError after `timeout` seconds.
@@ -633,7 +635,7 @@ class Loopback:
                 raise AssertionError(f"{self.count(path)} of {n} requests in {timeout} s: {self.requests}")
             return list(self.requests)
 
-    def wait_gone(self, n: int = 1, timeout: float = 10.0) -> None:
+    def wait_gone(self, n: int = 1, timeout: float = PATIENCE_S) -> None:
         """Block until `n` clients have left in the middle of a stream, which `gone` counts.
 
         A stream that nothing holds back is sent before its client can leave. Raises AssertionError after `timeout` seconds.
@@ -666,12 +668,12 @@ class Loopback:
         # A thread in accept() is woken by a connection on every platform, by closing the socket only on some.
         with suppress(OSError):
             socket.create_connection(("127.0.0.1", self.port)).close()
-        self._threads[0].join(10)
+        self._threads[0].join(PATIENCE_S)
         self._listener.close()
         self.drop_connections()
         others = [thread for thread in self._threads if thread is not threading.current_thread()]
         for thread in others:
-            thread.join(10)
+            thread.join(PATIENCE_S)
         stuck = [thread.name for thread in others if thread.is_alive()]
         assert not stuck, f"threads still running: {stuck}"
 

@@ -22,6 +22,7 @@ from hf_gateway.ledger.spill import Spill
 from hf_gateway.ledger.watcher import Ledger
 from hf_gateway.observing import observer
 from hf_gateway.observing.observer import tagged
+from tests.servers.child import reserved_port
 from tests.support.late import COLLECTED
 
 if COLLECTED:
@@ -232,8 +233,8 @@ class Proxy:
         self._cut_at: bytes | None = None
         self.cut = threading.Event()
         self.silent = threading.Event()
-        with socket.create_server(("127.0.0.1", 0)) as chosen:
-            self.port = chosen.getsockname()[1]
+        # Nobody else is given the port while this refuses connections.
+        self._holder, self.port = reserved_port()
 
     def start(self) -> None:
         """Listen."""
@@ -266,6 +267,7 @@ class Proxy:
     ) -> None:
         """End it."""
         self.stop()
+        self._holder.close()
         for thread in self._threads:
             thread.join(PATIENCE)
 

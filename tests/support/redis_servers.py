@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers.child import reserved_port
 from tests.support.gateway_server import START_S
 
 
@@ -20,9 +21,8 @@ class RedisServer:
     def __init__(self, program: str, folder: Path) -> None:
         """program: the path of redis-server; folder: its working folder."""
         self._program, self._folder = program, folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        # Nobody else is given the port while the server is stopped.
+        self._holder, self.port = reserved_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -52,6 +52,11 @@ class RedisServer:
             self._process.wait(START_S)
             self._process = None
 
+    def close(self) -> None:
+        """Kill it, and let go of its port."""
+        self.stop()
+        self._holder.close()
+
     def command(self, *words: str) -> bytes:
         """Return the raw answer to a command, as far as it comes at once."""
         text = "".join(f"${len(word)}\r\n{word}\r\n" for word in words)
@@ -71,8 +76,8 @@ def redis_server(folder: Path) -> Iterator[RedisServer]:
     if program is None:
         pytest.skip("redis-server is not installed")
     server = RedisServer(program, folder)
-    server.start()
     try:
+        server.start()
         yield server
     finally:
-        server.stop()
+        server.close()

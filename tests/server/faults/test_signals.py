@@ -39,7 +39,7 @@ def test_sigterm_under_load_answers_wholly_or_refuses_and_ends_in_time(ends: boo
             began = time.monotonic()
             load.join()
         with contextlib.suppress(httpx.TransportError):
-            assert httpx.get(f"{process.url}/readyz", trust_env=False).status_code == 503
+            assert httpx.get(f"{process.url}/readyz", trust_env=False, timeout=START_S).status_code == 503
         if ends:
             stall.release()
         received = b""

@@ -13,7 +13,7 @@ from hf_gateway import Gateway, Target, errors
 from hf_gateway.testing import ManualClock
 from hf_gateway.values.embedding import EmbedResult
 from tests.servers import unit_vectors
-from tests.servers.loopback import Reply, hang
+from tests.servers.loopback import Normal, Reply, hang
 from tests.servers.openai import FakeOpenAI
 from tests.servers.tei import FakeTEI
 from tests.support.callers import PATIENCE, Loop
@@ -340,7 +340,8 @@ class TestFailures:
 
     def test_the_next_target_takes_over_in_the_middle_and_keeps_the_job(self, server, stream):
         with FakeOpenAI(models=None) as dying:
-            dying.on_request = lambda _request: dying.always(DOWN) if dying.count(PATH) == 6 else None
+            dying.fail(*[Normal()] * 6, path=PATH)
+            dying.always(DOWN, path=PATH)
             gateway = through(dying, server, max_concurrency=4)
             assert list(stream(gateway, texts_of(200))) == unit_vectors(texts_of(200))
             assert dying.count(PATH) - 6 <= 4

@@ -37,7 +37,7 @@ TABLE = [
     Row("Overloaded: 503", error("Unhealthy", "no worker"), (2, 1), "Overloaded"),
     Row("ServerError: 424", error("Backend", "Backend error: out of memory"), (2, 1), "ServerError"),
     Row("ConnectFailed: cut short", cut(b'[[{"index":'), (2, 1), "ConnectFailed"),
-    Row("AttemptTimedOut: trickles", partial(drip, every=0.02), (1, 1), "AttemptTimedOut", timeout=0.3),
+    Row("AttemptTimedOut: trickles", partial(drip, every=0.02), (1, 1), "AttemptTimedOut", timeout=1.0),
     Row("BadResponse: garbage", garbage(), (1, 1), "BadResponse"),
     Row("BadResponse: HTML", html(200), (1, 1), "BadResponse"),
     Row("BadResponse: no vectors", Reply(200, {"ok": True}), (1, 1), "BadResponse"),
