@@ -174,7 +174,7 @@ class ChatBody(SampledBody):
             call.check_count(self.tools, MAX_TOOLS_COUNT, "tools")
             found["tools"] = self.tools
             found["parallel_tool_calls"] = self.parallel_tool_calls
-        # Without tools to choose from, a choice that demands a call is refused, and any other one says nothing.
+        # Without tools to choose from, "auto" and "none" change nothing, and a choice that demands a call is refused.
         if self.tools or self.tool_choice not in ("auto", "none"):
             found["tool_choice"] = self.tool_choice
         if self.response_format is not None and self.response_format.get("type") != "text":
