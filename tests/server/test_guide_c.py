@@ -382,8 +382,27 @@ def test_links_that_leave_the_folder_lead_nowhere(client: httpx.Client, tmp_path
         ("{{ n * [1] }}", {"n": 10**10}),
         ("{{ 9 ** n }}", {"n": 10**10}),
         ("{{ n ** n }}", {"n": 10**10}),
+        ("{{ text | replace('NAME', name) | length }}", {"text": "NAME" * 10_000, "name": "x" * 10_000}),
+        ("{{ text.replace('', name) | length }}", {"text": "x" * 10_000, "name": "x" * 10_000}),
+        ("{{ items | join(name) | length }}", {"items": ["x"] * 10_000, "name": "x" * 10_000}),
+        ("{{ name.join(items) | length }}", {"items": ["x"] * 10_000, "name": "x" * 10_000}),
     ],
-    ids=["output", "empty loops", "macros", "recursion", "hidden loops", "range", "text", "list", "power", "powers"],
+    ids=[
+        "output",
+        "empty loops",
+        "macros",
+        "recursion",
+        "hidden loops",
+        "range",
+        "text",
+        "list",
+        "power",
+        "powers",
+        "replace",
+        "method replace",
+        "join",
+        "method join",
+    ],
 )
 def test_a_prompt_that_takes_too_much_ends(client: httpx.Client, text: str, data: dict[str, Any]) -> None:
     template(text)
@@ -413,3 +432,10 @@ def test_a_body_of_another_form_is_refused(client: httpx.Client) -> None:
     answer = client.post("/api/v1/chat", json={**BOT, "data": ["x"]})
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")
     assert client.get("/api/v1/elsewhere").json()["code"] == "not_found"
+
+
+def test_texts_are_replaced_and_joined(client: httpx.Client) -> None:
+    words = "{{ a | replace('x', b) }} {{ a.replace('x', b, 1) }} {{ c | join(b) }} {{ b.join(c) }}"
+    template(words + " {{ c | map('replace', 'p', a) | join }}")
+    answer = rendered(client, {"a": "xx", "b": "yz", "c": ["p", "q"]})
+    assert answer == "yzyz yzx pyzq pyzq xxq"

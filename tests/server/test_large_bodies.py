@@ -94,3 +94,33 @@ def test_a_key_in_a_long_name_is_not_repeated_in_part(client: httpx.Client) -> N
     for before in range(7950, 8010, 3):
         answer = client.post("/v1/embeddings", json={"input": "x", "model": "m" * before + f" {made} " + LONG})
         assert "b" * 8 not in answer.text
+
+
+DENSE = 120_000
+CALL = {"function": {"name": "look_up"}}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (
+            "/api/chat",
+            {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "tool_calls": [CALL] * DENSE}]},
+        ),
+        ("/api/chat", {"messages": [{"role": "user", "content": "x", "images": ["a\\"] * DENSE}]}),
+        ("/v1/embeddings", {"input": [[]] * DENSE}),
+        ("/v1/rerank", {"query": "x", "documents": [{"text": 'a"'}] * DENSE}),
+        ("/api/v1/chat", {"context": "x", "data": {f"field {number}": number for number in range(DENSE)}}),
+    ],
+)
+def test_a_body_of_very_many_entries_is_not_read(path: str, body: dict[str, Any], client: httpx.Client) -> None:
+    """A million tool calls took 23 s, in which no other request was answered, and no probe."""
+    answer = client.post(path, json=body)
+    assert answer.status_code == 400
+    assert "100,000 entries" in answer.text
+
+
+@pytest.mark.parametrize("text", ["a," * DENSE, '",' * DENSE, "\\," * DENSE, '\\",' * DENSE])
+def test_commas_and_quotation_marks_in_a_text_are_no_entries(text: str, client: httpx.Client) -> None:
+    answer = client.post("/v1/embeddings", json={"input": [text], "user": "x"})
+    assert "entries" not in answer.text

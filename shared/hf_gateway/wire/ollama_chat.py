@@ -15,6 +15,8 @@ from hf_gateway.wire.classify import classify_inside
 from hf_gateway.wire.http import post_json, read_json
 from hf_gateway.wire.sse import Lines, parse_event
 
+MAX_HEAD_CHARS = 10_000
+"""Characters of an answer after which the name of the called tool is not looked for any more; names have some dozens."""
 # Ours → Ollama's (api/types.go, Options).
 OPTIONS = {
     "temperature": "temperature",
@@ -294,31 +296,42 @@ class ForcedCall:
         self._single = self._name is not None
         self._told = False
         self._head = ""
-        self._held = ""
+        self._held: list[str] = []
+        self._held_size = 0
 
     def read(self, event: ChatEvent) -> ChatEvent:
         """Turn the text of an event into a piece of the call; calls that the server parsed itself are kept."""
         pieces: list[ToolCallDelta] = []
-        self._held += event.text
-        if self._name is None and (head := self._HEAD.match(self._held)):
-            self._name, self._head, self._held = head[1], head[0], self._held[head.end() :]
-        if self._name is not None and not event.tool_calls and self._held.strip():
-            arguments, self._held = self._free(event.finish_reason is not None)
+        last, sought = event.finish_reason is not None, self._held_size <= MAX_HEAD_CHARS
+        self._held.append(event.text)
+        self._held_size += len(event.text)
+        # What is held may be long: it is looked at when a piece changes what it means, and blanks change nothing.
+        if not last and not event.text.strip():
+            return replace(event, text="") if event.text else event
+        if self._name is None and sought and (head := self._HEAD.match("".join(self._held))):
+            self._name, self._head = head[1], head[0]
+            self._hold("".join(self._held)[head.end() :])
+        if self._name is not None and not event.tool_calls and (held := "".join(self._held)).strip():
+            arguments, kept = self._free(held, last)
+            self._hold(kept)
             if not self._told:
                 arguments = arguments.lstrip()
             if arguments or not self._told:
                 pieces.append(ToolCallDelta(0, None, None if self._told else self._name, arguments))
                 self._told = True
-        if event.finish_reason is not None and not self._told and not event.tool_calls:
-            return replace(event, text=self._head + self._held)  # not what was asked for, but not hidden
+        if last and not self._told and not event.tool_calls:
+            return replace(event, text=self._head + "".join(self._held))  # not what was asked for, but not hidden
         return replace(event, text="", tool_calls=(*event.tool_calls, *pieces))
 
-    def _free(self, last: bool) -> tuple[str, str]:
+    def _hold(self, text: str) -> None:
+        self._held, self._held_size = [text] if text else [], len(text)
+
+    def _free(self, held: str, last: bool) -> tuple[str, str]:
         """Return the certain part of the arguments, and what may be the brace around name and arguments."""
         if self._single:
-            said = self._held.rstrip()
-            return said, self._held[len(said) :]
-        place = self._held.rfind("}")
+            said = held.rstrip()
+            return said, held[len(said) :]
+        place = held.rfind("}")
         if place < 0:
-            return self._held, ""
-        return self._held[:place], "" if last else self._held[place:]
+            return held, ""
+        return held[:place], "" if last else held[place:]

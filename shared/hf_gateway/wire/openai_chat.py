@@ -28,6 +28,8 @@ STREAM_OPTIONS = "stream_options"
 """Requests the count of tokens at the end of a stream; left out if a server refuses it."""
 MAX_FORMS_COUNT = 4
 """How often the bytes around a stream's texts are looked at: some servers put other ones into every piece."""
+MIN_WINDOW_BYTES, MAX_WINDOW_BYTES = 2**11, 2**18
+"""Bytes of a stream that are divided at once. All of what has arrived would be divided again after every escape in it."""
 _CONTENT = b'"content"'
 REQUEST_IDS = ("x-request-id", "inference-id", "x-inference-id")
 
@@ -274,6 +276,7 @@ class _TextForm:
     def __init__(self) -> None:
         self._before, self._after, self._between = b"", b"", b""
         self._tries = MAX_FORMS_COUNT
+        self._window = MIN_WINDOW_BYTES
 
     def texts(self, data: bytes, place: int) -> tuple[list[str], int] | None:
         """Return the texts of events that differ in them alone, and the place behind these events; None for no such event.
@@ -284,21 +287,26 @@ class _TextForm:
         """
         if not self._before or not data.startswith(self._before, place):
             return None
-        found = data[place + len(self._before) :].split(self._between)
+        start = place + len(self._before)
+        found = data[start : start + self._window].split(self._between)
         text, end, _ = found.pop().partition(self._after)
         if end:
             found.append(text)
         # Another event between two of them, and an escape in a text, have quotes or backslashes.
         joined = b'"'.join(found)
+        window = min(2 * self._window, MAX_WINDOW_BYTES)
         if joined.count(b'"') >= max(len(found), 1) or b"\\" in joined:
             found = list(itertools.takewhile(_is_plain, found))
             joined = b'"'.join(found)
+            window = MIN_WINDOW_BYTES
+        self._window = window
         # A character that is divided between two texts is no character in either.
         try:
             plain = joined.decode()
         except UnicodeDecodeError:
-            return None
+            plain = "\0"
         if not found or not plain.isprintable():  # a control character is invalid in JSON
+            self._window = MIN_WINDOW_BYTES
             return None
         return plain.split('"'), place + len(joined) + 1 + len(found) * (len(self._between) - 1)
 

@@ -53,7 +53,8 @@ class ThoughtSplitter:
         self._close = THINK_END
         self._settled = False
         self._trimming = False
-        self._held = ""
+        self._held: list[str] = []
+        self._blank = True
 
     @property
     def passes(self) -> bool:
@@ -62,41 +63,52 @@ class ThoughtSplitter:
 
     def feed(self, text: str) -> Iterator[tuple[bool, str]]:
         """Add text; yields pieces of it, each with whether it is reasoning."""
-        self._held += text
-        if not self._settled and not self._settle():
-            return
+        self._held.append(text)
+        if self._blank and not text.strip() and (self.thinking or not self._settled):
+            return  # a model may write blanks without end, and all of them would be looked at again with each
+        held = "".join(self._held)
+        self._hold("")
+        if not self._settled:
+            after = self._settle(held)
+            if after is None:
+                return
+            held = after
         if self.thinking:
-            place = self._held.find(self._close)
+            place = held.find(self._close)
             if place < 0:
-                kept = self._held[: len(self._held) - partial_tag_length(self._held, [self._close])].rstrip()
-                self._held = self._held[len(kept) :]
+                kept = held[: len(held) - partial_tag_length(held, [self._close])].rstrip()
+                self._hold(held[len(kept) :])
                 yield from self._piece(True, kept)
                 return
-            said, self._held = self._held[:place].rstrip(), self._held[place + len(self._close) :]
+            said, held = held[:place].rstrip(), held[place + len(self._close) :]
             yield from self._piece(True, said)
             self.thinking, self.closed, self._trimming = False, True, True
-        said, self._held = self._held, ""
-        yield from self._piece(False, said)
+        yield from self._piece(False, held)
 
     def finish(self) -> Iterator[tuple[bool, str]]:
         """Yield the text that was held back."""
-        said, self._held = self._held, ""
+        said = "".join(self._held)
+        self._hold("")
         yield from self._piece(self.thinking and self._settled, said.rstrip() if self.thinking else said)
 
-    def _settle(self) -> bool:
-        """Determine how the text begins; returns whether that is known."""
-        start = self._held.lstrip()
+    def _hold(self, text: str) -> None:
+        self._held, self._blank = [text] if text else [], not text.strip()
+
+    def _settle(self, held: str) -> str | None:
+        """Determine how the text begins; returns what comes after its tag, or None while that is not known."""
+        start = held.lstrip()
         for opening, closing in PAIRS:
             if start.startswith(opening):
                 self.thinking, self.tagged, self._close, self._trimming = True, True, closing, True
-                self._held, self._settled = start[len(opening) :], True
-                return True
+                self._settled = True
+                return start[len(opening) :]
         if not start or any(opening.startswith(start) for opening, _ in PAIRS):
-            return False
+            self._hold(held)
+            return None
         # An answer that is held to a JSON schema begins with it; reasoning never does.
         self.thinking = self._opened and not start.startswith(("{", "["))
         self._trimming, self._settled = self.thinking, True
-        return True
+        return held
 
     def _piece(self, thoughts: bool, said: str) -> Iterator[tuple[bool, str]]:
         if self._trimming:
@@ -137,7 +149,7 @@ class ThoughtReader:
         if event.finish_reason is None and self._splitter.passes:
             return event
         pieces = list(self._splitter.feed(event.text))
-        if event.finish_reason is not None:
+        if event.finish_reason is not None and self._reason is None:  # a server may send one with every piece
             self._reason = event.finish_reason
             pieces += self.end()
         told = "".join(text for thoughts, text in pieces if thoughts)

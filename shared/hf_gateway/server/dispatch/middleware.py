@@ -15,6 +15,7 @@ from hf_gateway.errors import GatewayError
 from hf_gateway.observing.tags import tagged
 from hf_gateway.server import problems
 from hf_gateway.server.access.caller import PUBLIC
+from hf_gateway.server.dispatch.bodies import MAX_ENTRIES_COUNT, is_too_dense
 from hf_gateway.server.dispatch.call import Answer, Call, RawHeaders, RequestIds
 from hf_gateway.server.dispatch.limits import Admission
 from hf_gateway.server.dispatch.routing import Surface
@@ -142,6 +143,8 @@ class GatewayMiddleware:
         if route.request is not None:
             call.body = await self._read_body(call, receive)
             if not (route.images and image_type(call.body)):
+                if is_too_dense(call.body):
+                    raise _too_many_entries()
                 call.parsed = route.request.model_validate_json(call.body)
             if admission is not None:
                 await admission.reserve_asked()
@@ -251,6 +254,15 @@ def _headers_too_large(settings: ServerSettings) -> Problem:
         "headers_too_large",
         f"the request has more than {settings.max_header_count:,} headers, or they have more than "
         f"{settings.max_header_bytes:,} bytes with its path and query",
+    )
+
+
+def _too_many_entries() -> Problem:
+    return Problem(
+        400,
+        "too_many",
+        f"the body has more than {MAX_ENTRIES_COUNT:,} entries in its lists and objects, and this server reads no more in one "
+        "request; divide it, and send texts rather than token ids",
     )
 
 

@@ -111,6 +111,28 @@ class GenerationParameters(SampledBody):
     details: bool | None = None
     """Whether the answer says why it ended, and how long it is."""
 
+    best_of: Annotated[int, Field(ge=1)] | None = None
+    """Refused above 1."""
+    num_return_sequences: Annotated[int, Field(ge=1)] | None = None
+    """Refused above 1."""
+    grammar: dict[str, Any] | None = None
+    """`{"type": "json", "value": …}` with the JSON schema that the answer has to match; other grammars are refused."""
+
+    def arguments(self, call: Call) -> dict[str, Any]:
+        """Return the arguments of the gateway's call. Raises Problem for what this server does not allow."""
+        for name in ("n", "best_of", "num_return_sequences"):
+            if (getattr(self, name) or 1) > 1:
+                raise Problem(
+                    400, "unsupported", f"{name} above 1 is not supported: a prompt has one answer", param=name
+                )
+        found = super().arguments(call)
+        if self.grammar is not None:
+            schema = self.grammar.get("value")
+            if self.grammar.get("type") not in ("json", "json_object") or not isinstance(schema, dict):
+                raise Problem(400, "unsupported", "grammar is of the type 'json', with a JSON schema", param="grammar")
+            found["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+        return found
+
     @property
     def most_tokens(self) -> int | None:
         """Maximum tokens of the answer."""

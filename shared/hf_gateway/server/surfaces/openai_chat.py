@@ -173,8 +173,10 @@ class ChatBody(SampledBody):
         if self.tools:
             call.check_count(self.tools, MAX_TOOLS_COUNT, "tools")
             found["tools"] = self.tools
-            found["tool_choice"] = self.tool_choice
             found["parallel_tool_calls"] = self.parallel_tool_calls
+        # Without tools to choose from, "auto" and "none" change nothing, and a choice that demands a call is refused.
+        if self.tools or self.tool_choice not in ("auto", "none"):
+            found["tool_choice"] = self.tool_choice
         if self.response_format is not None and self.response_format.get("type") != "text":
             found["response_format"] = self.response_format
         return found

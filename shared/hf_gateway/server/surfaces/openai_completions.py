@@ -35,6 +35,8 @@ class CompletionsBody(SampledBody):
     """Whether the prompt is repeated before the answer."""
     suffix: str | None = None
     """Refused: models for chat do not fill gaps."""
+    logprobs: int | None = None
+    """Refused above 0: answers of chat have theirs in another form; ask `/v1/chat/completions`."""
     best_of: Annotated[int, Field(ge=1)] | None = None
     """Refused above 1."""
 
@@ -122,6 +124,8 @@ def _prompts(call: Call, body: CompletionsBody) -> list[str]:
         raise Problem(400, "unsupported", "a model for chat does not fill the gap before a suffix", param="suffix")
     if (body.best_of or 1) > 1:
         raise Problem(400, "unsupported", "best_of above 1 is not supported; ask for n answers", param="best_of")
+    if body.logprobs:
+        raise Problem(400, "unsupported", "logprobs are at /v1/chat/completions alone", param="logprobs")
     call.check_count(range(len(given) * (body.n or 1)), call.settings.max_choices, "prompt")
     if len(given) > 1 and body.stream:
         raise Problem(400, "unsupported", "a stream completes one prompt", param="prompt")

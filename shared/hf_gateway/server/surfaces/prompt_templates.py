@@ -9,14 +9,24 @@ import contextvars
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError, UndefinedError, nodes
+from jinja2 import (
+    StrictUndefined,
+    Template,
+    TemplateError,
+    TemplateSyntaxError,
+    UndefinedError,
+    nodes,
+    pass_eval_context,
+)
 from jinja2.exceptions import SecurityError
+from jinja2.filters import do_replace, sync_do_join
+from jinja2.nodes import EvalContext
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -43,7 +53,7 @@ MAX_TEMPLATES_COUNT = 256
 """How many compiled templates are kept."""
 _SIZED_FILTERS = ("batch", "center", "format", "indent", "slice", "wordwrap")
 """Filters by which a single number in a caller's data makes a text of any size."""
-_SIZED_METHODS = frozenset({"center", "expandtabs", "format", "format_map", "ljust", "rjust", "zfill"})
+_SIZED_METHODS = frozenset({"center", "expandtabs", "format", "format_map", "ljust", "rjust", "translate", "zfill"})
 """Methods of texts that do the same."""
 
 
@@ -82,6 +92,35 @@ class _Use:
             raise _LimitReached(f"it takes more than {MAX_CPU_S:g} s to render")
 
 
+def _check_replaced(text: Any, old: Any, new: Any, count: int | None = None) -> None:
+    """Raise _LimitReached for a replacement of a short text by a long one in so many places that the result is far too large."""
+    old, new = str(old), str(new)
+    places = str(text).count(old)
+    if (places if count is None or count < 0 else min(count, places)) * (len(new) - len(old)) > MAX_PROMPT_CHARS:
+        raise _LimitReached(f"it replaces something by more than {MAX_PROMPT_CHARS:,} characters")
+
+
+def _check_joined(separator: Any, values: Sequence[Any]) -> None:
+    """Raise _LimitReached for values with separators that are far too large together."""
+    if len(str(separator)) * len(values) > MAX_PROMPT_CHARS:
+        raise _LimitReached(f"it joins something by more than {MAX_PROMPT_CHARS:,} characters")
+
+
+@pass_eval_context
+def _replace(within: EvalContext, text: Any, old: Any, new: Any, count: int | None = None) -> str:
+    """Jinja2's filter, with a bound."""
+    _check_replaced(text, old, new, count)
+    return do_replace(within, text, old, new, count)
+
+
+@pass_eval_context
+def _join(within: EvalContext, values: Iterable[Any], separator: str = "", attribute: str | int | None = None) -> str:
+    """Jinja2's filter, with a bound."""
+    listed = list(values)
+    _check_joined(separator, listed)
+    return sync_do_join(within, listed, separator, attribute)
+
+
 _use: contextvars.ContextVar[_Use] = contextvars.ContextVar("hf_gateway_prompt_use")
 
 
@@ -95,6 +134,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         self.globals.pop("lipsum")
         for name in _SIZED_FILTERS:
             self.filters.pop(name)
+        self.filters |= {"replace": _replace, "join": _join}
 
     @staticmethod
     def step() -> str:
@@ -123,6 +163,16 @@ class _Environment(ImmutableSandboxedEnvironment):
             if not isinstance(repeated, float) and count * len(repeated) > MAX_PROMPT_CHARS:
                 raise _LimitReached(f"it repeats something to more than {MAX_PROMPT_CHARS:,} characters")
         return super().call_binop(context, operator, left, right)
+
+    def call(self, context: Context, called: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Call what a template calls; of the methods of texts that are the same as filters, with their bounds."""
+        owner, name = getattr(called, "__self__", None), getattr(called, "__name__", None)
+        if isinstance(owner, str) and name == "replace":
+            _check_replaced(owner, *args, **kwargs)
+        elif isinstance(owner, str) and name == "join":
+            args = tuple(map(list, args))
+            _check_joined(owner, *args)
+        return super().call(context, called, *args, **kwargs)
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         """Return whether a template may read an attribute."""

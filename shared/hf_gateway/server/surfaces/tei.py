@@ -80,6 +80,8 @@ class TextsBody(Tolerant):
     """A text, or several. Token ids are refused."""
     truncate: StrictBool | None = None
     """Whether texts that are too long are truncated; by default the chain's setting, which `/info` shows as `auto_truncate`."""
+    truncation_direction: str | None = None
+    """`right`, the end at which texts are truncated; `left` is refused where texts are truncated."""
     prompt_name: str | None = None
     """`query` or `document`: the role of the texts, whose prompt is put before them; by default they are documents."""
 
@@ -93,7 +95,7 @@ class TextsBody(Tolerant):
                 f"there is no prompt {str(self.prompt_name)[:80]!r}; the names are query and document",
                 param="prompt_name",
             )
-        return VectorForm(role, self.truncate)
+        return VectorForm(role, self.truncate, direction=self.truncation_direction)
 
 
 class EmbedBody(TextsBody):
@@ -135,6 +137,8 @@ class RerankBody(Tolerant):
     """The documents."""
     truncate: StrictBool | None = None
     """Whether a query with a document that is too long is truncated; by default the chain's setting."""
+    truncation_direction: str | None = None
+    """`right`, the end at which texts are truncated; `left` is refused where texts are truncated."""
     raw_scores: StrictBool = False
     """Whether scores are logits rather than probabilities."""
     return_text: StrictBool = False
@@ -163,6 +167,8 @@ class PredictBody(Tolerant):
     """A text or a pair of texts, or lists of one text or a pair each."""
     truncate: StrictBool | None = None
     """Whether texts that are too long are truncated; by default the chain's setting."""
+    truncation_direction: str | None = None
+    """`right`, the end at which texts are truncated; `left` is refused where texts are truncated."""
     raw_scores: StrictBool = False
     """Whether scores are logits rather than probabilities."""
 
@@ -234,7 +240,7 @@ async def rerank(call: Call) -> Answer:
     """Sort documents by how well they answer a query."""
     body: RerankBody = call.parsed
     call.check_count(body.texts, call.settings.max_texts, "texts")
-    chain = truncating(call.find_chain(None, "rerank"), body.truncate)
+    chain = truncating(call.find_chain(None, "rerank"), body.truncate, body.truncation_direction)
     chain = call.chain = chain.with_settings(scale="logit" if body.raw_scores else "probability", top_n=None)
     result: RerankResult = await chain.gateway.arerank(body.query, body.texts)
     ranks: list[dict[str, Any]] = [{"index": hit.index, "score": hit.score} for hit in result]
@@ -251,7 +257,7 @@ async def predict(call: Call) -> Answer:
     body: PredictBody = call.parsed
     inputs, several = _classified(body.inputs)
     call.check_count(inputs, call.settings.max_texts, "inputs")
-    chain = truncating(call.find_chain(None, "classification"), body.truncate)
+    chain = truncating(call.find_chain(None, "classification"), body.truncate, body.truncation_direction)
     chain = call.chain = chain.with_settings(scale="logit" if body.raw_scores else "probability")
     result: ClassifyResult = await chain.gateway.aclassify(inputs)
     found = [labels_of(labels) for labels in result]

@@ -24,6 +24,8 @@ class VectorForm:
     """Keep only the first numbers of each vector."""
     normalize: bool | None = None
     """Whether vectors have length 1."""
+    direction: str | None = None
+    """The end at which texts are truncated, "left" or "right"."""
 
 
 def texts_of(given: Any, param: str, advice: str = "") -> list[str]:
@@ -80,20 +82,29 @@ async def embed_sparse(
     Raises:
         Problem: the request demands another space.
     """
-    chain = call.chain = truncating(chain, form.truncate)
+    chain = call.chain = truncating(chain, form.truncate, form.direction)
     call.demand_space(chain.gateway.space.id)
     result: SparseResult = await chain.gateway.aembed(texts, role=form.role)
     return result, call.served_headers(result, (SPACE, header_value(result.space.id)))
 
 
-def truncating(chain: Chain, truncate: bool | None) -> Chain:
-    """Return the chain that truncates texts, or refuses long ones.
+def truncating(chain: Chain, truncate: bool | None, direction: str | None = None) -> Chain:
+    """Return the chain that truncates texts, or refuses long ones. Raises Problem if texts are to lose their beginning.
 
     Args:
         chain: the chain.
         truncate: None for its own setting.
+        direction: "left" or "right" in any case; None for "right".
     """
-    return chain if truncate is None else chain.with_settings(truncate=truncate)
+    chain = chain if truncate is None else chain.with_settings(truncate=truncate)
+    if direction is not None and direction.lower() != "right" and getattr(chain.settings, "truncate", False):
+        raise Problem(
+            400,
+            "unsupported",
+            "texts are truncated at their end, which is 'right'; leave truncation_direction out",
+            param="truncation_direction",
+        )
+    return chain
 
 
 def shaped(chain: Chain, form: VectorForm) -> Chain:
@@ -103,7 +114,7 @@ def shaped(chain: Chain, form: VectorForm) -> Chain:
         chain: the chain.
         form: the form that is asked for.
     """
-    chain = truncating(chain, form.truncate)
+    chain = truncating(chain, form.truncate, form.direction)
     space = chain.gateway.space
     changes: dict[str, Any] = {}
     if form.dimensions is not None and form.dimensions != space.dimension:
