@@ -124,3 +124,9 @@ def test_a_body_of_very_many_entries_is_not_read(path: str, body: dict[str, Any]
 def test_commas_and_quotation_marks_in_a_text_are_no_entries(text: str, client: httpx.Client) -> None:
     answer = client.post("/v1/embeddings", json={"input": [text], "user": "x"})
     assert "entries" not in answer.text
+
+
+def test_very_many_token_ids_are_answered_by_what_the_client_has_to_set(client: httpx.Client) -> None:
+    answer = client.post("/v1/embeddings", json={"input": [[7] * 500] * 300})
+    assert answer.status_code == 400
+    assert "check_embedding_ctx_length=False" in answer.text

@@ -1,5 +1,6 @@
 """A forked child that embeds and leaves by `sys.exit`, as `python -m tests.support.forked_end MODEL ENGINE`."""
 
+import faulthandler
 import os
 import signal
 import sys
@@ -16,6 +17,7 @@ def main() -> None:
     expected = gateway.embed(["a text"]).vectors.tolist()
     child = os.fork()
     if child == 0:
+        faulthandler.dump_traceback_later(PATIENCE_S - 5)  # where it hangs
         signal.alarm(int(PATIENCE_S))
         found = gateway.embed(["a text"]).vectors.tolist()
         sys.exit(0 if max(abs(a - b) for a, b in zip(found[0], expected[0], strict=True)) < 1e-5 else 3)

@@ -80,12 +80,14 @@ def _in_child() -> None:
     for each in list(_threaded):
         # One reference more than there are: a list of them would be emptied when the interpreter ends.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(each))
-    if "onnxruntime" in sys.modules:
+    if "onnxruntime" in sys.modules or "openvino" in sys.modules:
         _end_without_destructors()
 
 
 def _end_without_destructors() -> None:
-    """Let this process end before the destructors of libraries' globals: ONNX Runtime's wait for threads that are not here.
+    """Let this process end before the destructors of libraries' globals: they wait for threads that are not here.
+
+    ONNX Runtime's always do; OpenVINO's may, if one of its threads was still starting or ending during the fork.
 
     Handlers that are registered later than this still run.
     """

@@ -7,6 +7,8 @@ from pydantic_core import CoreSchema
 
 MAX_ENTRIES_COUNT = 100_000
 """Entries of all lists and objects of a body: the time to read one goes by them, and a body of 32 MiB has room for millions."""
+SEND_TEXTS = ". In LangChain: OpenAIEmbeddings(..., check_embedding_ctx_length=False)"
+"""What a client that sends token ids has to set."""
 
 
 def is_too_dense(body: bytes) -> bool:

@@ -15,7 +15,7 @@ from hf_gateway.errors import GatewayError
 from hf_gateway.observing.tags import tagged
 from hf_gateway.server import problems
 from hf_gateway.server.access.caller import PUBLIC
-from hf_gateway.server.dispatch.bodies import MAX_ENTRIES_COUNT, is_too_dense
+from hf_gateway.server.dispatch.bodies import MAX_ENTRIES_COUNT, SEND_TEXTS, is_too_dense
 from hf_gateway.server.dispatch.call import Answer, Call, RawHeaders, RequestIds
 from hf_gateway.server.dispatch.limits import Admission
 from hf_gateway.server.dispatch.routing import Surface
@@ -262,7 +262,7 @@ def _too_many_entries() -> Problem:
         400,
         "too_many",
         f"the body has more than {MAX_ENTRIES_COUNT:,} entries in its lists and objects, and this server reads no more in one "
-        "request; divide it, and send texts rather than token ids",
+        f"request; divide it, and send texts rather than token ids{SEND_TEXTS}",
     )
 
 

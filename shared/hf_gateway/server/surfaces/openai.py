@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from hf_gateway.errors import did_you_mean
 from hf_gateway.server import problems
-from hf_gateway.server.dispatch.bodies import Body
+from hf_gateway.server.dispatch.bodies import SEND_TEXTS, Body
 from hf_gateway.server.dispatch.call import Answer, Call
 from hf_gateway.server.dispatch.chain import Chain
 from hf_gateway.server.dispatch.facts import chain_facts
@@ -173,13 +173,12 @@ class ModelList(BaseModel):
 
 
 _QUERY_TYPES = ("query", "search_query")
-_SEND_TEXTS = ". In LangChain: OpenAIEmbeddings(..., check_embedding_ctx_length=False)"
 
 
 async def embeddings(call: Call) -> Answer:
     """Embed texts."""
     body: EmbeddingsBody = call.parsed
-    texts = texts_of(body.input, "input", _SEND_TEXTS)
+    texts = texts_of(body.input, "input", SEND_TEXTS)
     if not texts:
         # As at OpenAI; from an answer without vectors the client for Python makes a ValueError without a reason.
         raise Problem(400, "invalid_request", "input is an empty list; send a text, or several", param="input")
