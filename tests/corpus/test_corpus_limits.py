@@ -149,10 +149,9 @@ def test_several_workers_keep_one_limit_of_tokens_by_what_the_server_counts(
         assert len(paid) == 79
         left = list(itertools.accumulate((count for _, count in reversed(paid)), initial=0))[::-1]
         rates = [left[place] / (end - arrived) for place, (arrived, _) in enumerate(paid)]
-        assert rates[0] <= TOLERANCE * rate
-        assert (
-            min(rates[40:50]) <= TOLERANCE * rate
-        )  # all workers have started; from the request that was delayed least
+        # From the request that was delayed least: at the beginning, and when all workers have started.
+        assert min(rates[:3]) <= TOLERANCE * rate
+        assert min(rates[40:50]) <= TOLERANCE * rate
 
 
 def test_a_server_that_asks_to_wait_gets_no_request_of_any_worker(tmp_path: Path, redis: RedisServer) -> None:

@@ -79,8 +79,8 @@ def test_a_killed_process_loses_at_most_the_last_second(state: str, sqlite: str,
         if state == "locked":
             lock.enter_context(locked(sqlite))
         read(2.3)
-        program.kill()
         killed = time.monotonic()
+        program.kill()
     folder.unlink()
     # Another process takes in what the dead one left behind.
     with kept(wanted) as book:

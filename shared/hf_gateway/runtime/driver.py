@@ -145,9 +145,11 @@ class Driver:
                 except GatewayError as failure:
                     resume, value = steps.throw, failure
         finally:
-            steps.close()
-            if (source := held.take_all()) is not None:
-                source.close()
+            try:
+                steps.close()
+            finally:
+                if (source := held.take_all()) is not None:
+                    source.close()
 
     async def astream(
         self, steps: Generator[Any, Any, Any], ended: Callable[[Any], None]
@@ -179,9 +181,11 @@ class Driver:
                 except GatewayError as failure:
                     resume, value = steps.throw, failure
         finally:
-            steps.close()
-            if (source := held.take_all()) is not None:
-                await source.aclose()
+            try:
+                steps.close()
+            finally:
+                if (source := held.take_all()) is not None:
+                    await source.aclose()
 
     def _step(self, step: Call | Wait | Await | Turn, held: "_OpenSources") -> Any:
         if (source := held.take_finished(step)) is not None:
