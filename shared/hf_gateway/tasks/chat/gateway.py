@@ -15,7 +15,7 @@ from hf_gateway.settings.fields import TargetsInput
 from hf_gateway.tasks.chat.candidate import ChatCandidate
 from hf_gateway.tasks.chat.policy import chat_policy
 from hf_gateway.tasks.chat.service import ChatService
-from hf_gateway.tasks.chat.streams import AsyncChatStream, ChatStream
+from hf_gateway.tasks.chat.streams import AsyncChatStream, ChatStream, StreamOutcome
 from hf_gateway.values.chat import ChatEvent, ChatRequest, ChatResult, Message
 from hf_gateway.values.target import Target
 from hf_gateway.wire.hf_router import Capabilities
@@ -78,17 +78,15 @@ class ChatGateway(Gateway):
         Raises like `chat`, and after the first piece `StreamInterrupted` with the text so far: an answer that broke off never
         looks like a short one.
         """
-        stream = ChatStream()
-        return stream.begin(
-            self._streamed(self._service.steps(messages, call, stream.set_result, stream.set_served_by))
-        )
+        outcome = StreamOutcome()
+        steps = self._service.steps(messages, call, outcome.set_result, outcome.set_served_by)
+        return ChatStream(outcome, self._streamed(steps))
 
     def astream(self, messages: str | Iterable[Message] | ChatRequest, **call: Any) -> AsyncChatStream:
         """Like `stream`, without blocking the event loop."""
-        stream = AsyncChatStream()
-        return stream.begin(
-            self._astreamed(self._service.steps(messages, call, stream.set_result, stream.set_served_by))
-        )
+        outcome = StreamOutcome()
+        steps = self._service.steps(messages, call, outcome.set_result, outcome.set_served_by)
+        return AsyncChatStream(outcome, self._astreamed(steps))
 
     def capabilities(self, *, look_up: bool = False) -> Capabilities:
         """Return what is known about the model at the first target; None for what is unknown.

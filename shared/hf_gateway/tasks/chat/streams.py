@@ -7,46 +7,59 @@ from hf_gateway.errors import InvalidRequest
 from hf_gateway.values.chat import ChatEvent, ChatResult
 
 
-class _StreamResult:
-    """The result of a stream, once it has ended."""
+class StreamOutcome:
+    """What the steps of a stream find out; they hold this rather than the stream, and so do not keep its connection alive.
+
+    Attributes:
+        served_by: the target that gives the answer; None before the first piece.
+        result: the whole answer; None before the end.
+    """
 
     def __init__(self) -> None:
-        self._result: ChatResult | None = None
-        self._served_by: str | None = None
+        """Nothing is known yet."""
+        self.served_by: str | None = None
+        self.result: ChatResult | None = None
+
+    def set_served_by(self, target: str) -> None:
+        """Store the target."""
+        self.served_by = target
+
+    def set_result(self, result: ChatResult) -> None:
+        """Store the result."""
+        self.result = result
+
+
+class _Stream:
+    """What a stream knows of its answer."""
+
+    def __init__(self, outcome: StreamOutcome) -> None:
+        self._outcome = outcome
 
     @property
     def served_by(self) -> str | None:
         """The target that gives the answer; None before the first piece, until which another one may take over."""
-        return self._served_by
-
-    def set_served_by(self, target: str) -> None:
-        """Store the target."""
-        self._served_by = target
+        return self._outcome.served_by
 
     @property
     def result(self) -> ChatResult:
         """The whole answer, with its target and usage. Raises InvalidRequest before the end of the stream."""
-        if self._result is None:
+        if self._outcome.result is None:
             raise InvalidRequest("the stream is not at its end yet; read it first")
-        return self._result
-
-    def set_result(self, result: ChatResult) -> None:
-        """Store the result."""
-        self._result = result
+        return self._outcome.result
 
 
-class ChatStream(_StreamResult):
-    """An iterator of `ChatEvent`s. Closing it early, by `close` or the end of a `with`, closes the connection."""
+class ChatStream(_Stream):
+    """An iterator of `ChatEvent`s. Closing it early, by `close`, the end of a `with` or dropping it, closes the connection."""
 
-    def __init__(self) -> None:
-        """Wait for `begin`."""
-        super().__init__()
-        self._events: Generator[ChatEvent, None, Any]
+    def __init__(self, outcome: StreamOutcome, events: Generator[ChatEvent, None, Any]) -> None:
+        """Take the source of the events; no request is sent before the first one is read.
 
-    def begin(self, events: Generator[ChatEvent, None, Any]) -> Self:
-        """Set the source of the events; no request is sent before the first one is read."""
+        Args:
+            outcome: what the source finds out.
+            events: the source; it does not refer to this object.
+        """
+        super().__init__(outcome)
         self._events = events
-        return self
 
     def __iter__(self) -> Self:
         """Return itself."""
@@ -69,19 +82,19 @@ class ChatStream(_StreamResult):
         self.close()
 
 
-class AsyncChatStream(_StreamResult):
+class AsyncChatStream(_Stream):
     """An async iterator of `ChatEvent`s. Closing it early, by `aclose` or the end of an `async with`, closes the connection."""
 
-    def __init__(self) -> None:
-        """Wait for `begin`."""
-        super().__init__()
-        self._arrivals: AsyncGenerator[tuple[ChatEvent, ...], None]
-        self._arrived: Iterator[ChatEvent] = iter(())
+    def __init__(self, outcome: StreamOutcome, arrivals: AsyncGenerator[tuple[ChatEvent, ...], None]) -> None:
+        """Take the source of the events; no request is sent before the first one is read.
 
-    def begin(self, arrivals: AsyncGenerator[tuple[ChatEvent, ...], None]) -> Self:
-        """Set the source of the events; no request is sent before the first one is read."""
+        Args:
+            outcome: what the source finds out.
+            arrivals: the source; it does not refer to this object.
+        """
+        super().__init__(outcome)
         self._arrivals = arrivals
-        return self
+        self._arrived: Iterator[ChatEvent] = iter(())
 
     def __aiter__(self) -> Self:
         """Return itself."""
