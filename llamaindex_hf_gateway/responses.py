@@ -5,7 +5,8 @@ from typing import Any
 
 from llama_index.core.base.llms.types import ChatResponse, LogProb
 
-from hf_gateway.values.chat import AnswerBuilder, ChatAnswer, ChatEvent, ChatRequest, ChatResult
+from hf_gateway.values.answer_builder import AnswerBuilder
+from hf_gateway.values.chat import ChatAnswer, ChatEvent, ChatRequest, ChatResult
 from hf_gateway.values.usage import Usage
 from llamaindex_hf_gateway.messages import message_of
 

@@ -25,7 +25,7 @@ Make = Callable[..., Chatter]
 
 @pytest.fixture(params=FORMS)
 def chatter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Make:
-    monkeypatch.setattr("hf_gateway.values.chat.MAX_ANSWER_CHARACTERS", LIMIT)
+    monkeypatch.setattr("hf_gateway.values.answer_builder.MAX_ANSWER_CHARACTERS", LIMIT)
     return functools.partial(Chatter, request.param)
 
 

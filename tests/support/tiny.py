@@ -11,7 +11,8 @@ from typing import Any
 from hf_gateway.engines import ChatEngine, open_chat_engine
 from hf_gateway.engines.generation import Generation
 from hf_gateway.engines.sources import ModelFiles
-from hf_gateway.values.chat import AnswerBuilder, ChatAnswer, ChatEvent, ChatRequest
+from hf_gateway.values.answer_builder import AnswerBuilder
+from hf_gateway.values.chat import ChatAnswer, ChatEvent, ChatRequest
 
 MODEL = Path(__file__).parents[1] / "models" / "tiny-chat"
 PATIENCE = 30.0

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_gateway import errors
-from hf_gateway.values.chat import AnswerBuilder, ChatAnswer, ChatEvent
+from hf_gateway.values.answer_builder import AnswerBuilder
+from hf_gateway.values.chat import ChatAnswer, ChatEvent
 from hf_gateway.wire import openai_chat
 
 

@@ -17,7 +17,8 @@ import pytest
 import yaml
 
 from hf_gateway import errors
-from hf_gateway.values.chat import AnswerBuilder, ChatAnswer, ChatRequest
+from hf_gateway.values.answer_builder import AnswerBuilder
+from hf_gateway.values.chat import ChatAnswer, ChatRequest
 from hf_gateway.values.http import HttpResponse
 from hf_gateway.values.usage import Usage
 from hf_gateway.wire import hf_router, ollama, ollama_chat, openai_chat

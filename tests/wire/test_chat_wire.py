@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from hf_gateway import errors
-from hf_gateway.values.chat import AnswerBuilder, ChatAnswer, ChatEvent, ChatRequest, ToolCallDelta
+from hf_gateway.values.answer_builder import AnswerBuilder
+from hf_gateway.values.chat import ChatAnswer, ChatEvent, ChatRequest, ToolCallDelta
 from hf_gateway.values.http import HttpResponse
 from hf_gateway.values.usage import Usage
 from hf_gateway.wire import ollama_chat, openai_chat, sse

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from hf_gateway import errors
-from hf_gateway.values.chat import MAX_TOOL_CALLS_COUNT, AnswerBuilder, ChatAnswer, ChatEvent, ToolCallDelta
+from hf_gateway.values.answer_builder import MAX_TOOL_CALLS_COUNT, AnswerBuilder
+from hf_gateway.values.chat import ChatAnswer, ChatEvent, ToolCallDelta
 from hf_gateway.wire.ollama_chat import ForcedCall
 from hf_gateway.wire.openai_chat import OpenAIStreamDecoder
 from hf_gateway.wire.think_tags import ThoughtReader

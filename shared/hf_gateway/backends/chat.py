@@ -10,7 +10,8 @@ from hf_gateway.chain.effects import Emit
 from hf_gateway.errors import AttemptTimedOut, ConnectFailed, GatewayError
 from hf_gateway.runtime.effects import Effects, Open, Opened, Read
 from hf_gateway.settings.chat import ChatOptions
-from hf_gateway.values.chat import AnswerBuilder, ChatEvent, ChatRequest
+from hf_gateway.values.answer_builder import AnswerBuilder
+from hf_gateway.values.chat import ChatEvent, ChatRequest
 from hf_gateway.values.http import HttpRequest, HttpResponse
 
 USAGE_GRACE_S = 2.0

@@ -34,7 +34,8 @@ from hf_gateway.settings.chat import ChatOptions
 from hf_gateway.settings.config_file import hub_url
 from hf_gateway.storage.notices import notice_once
 from hf_gateway.values import kinds
-from hf_gateway.values.chat import AnswerBuilder, ChatRequest
+from hf_gateway.values.answer_builder import AnswerBuilder
+from hf_gateway.values.chat import ChatRequest
 from hf_gateway.values.embedding import EmbedRequest
 from hf_gateway.values.forks import fork_lock
 from hf_gateway.values.http import json_size

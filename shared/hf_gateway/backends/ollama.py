@@ -18,7 +18,8 @@ from hf_gateway.settings.chat import ChatOptions
 from hf_gateway.settings.embedding import EmbedOptions
 from hf_gateway.storage.notices import notice_once
 from hf_gateway.values import kinds
-from hf_gateway.values.chat import AnswerBuilder, ChatEvent, ChatRequest
+from hf_gateway.values.answer_builder import AnswerBuilder
+from hf_gateway.values.chat import ChatEvent, ChatRequest
 from hf_gateway.values.embedding import EmbedRequest
 from hf_gateway.values.redaction import shown_url
 from hf_gateway.values.target import Target, checked_url, parsed_url

@@ -11,7 +11,8 @@ from hf_gateway.backends.thoughts import MAX_REFUSALS, ServerDialect, ThinkTags
 from hf_gateway.errors import GatewayError
 from hf_gateway.runtime.effects import Effects
 from hf_gateway.settings.chat import ChatOptions
-from hf_gateway.values.chat import AnswerBuilder, ChatEvent, ChatRequest
+from hf_gateway.values.answer_builder import AnswerBuilder
+from hf_gateway.values.chat import ChatEvent, ChatRequest
 from hf_gateway.values.http import HttpRequest
 from hf_gateway.wire import openai_chat
 from hf_gateway.wire.openai_chat import Dialect

@@ -7,7 +7,8 @@ from typing import Any
 from hf_gateway.backends.chat import emit_content
 from hf_gateway.errors import GatewayError
 from hf_gateway.runtime.effects import Effects
-from hf_gateway.values.chat import AnswerBuilder, ChatEvent, ChatRequest
+from hf_gateway.values.answer_builder import AnswerBuilder
+from hf_gateway.values.chat import ChatEvent, ChatRequest
 from hf_gateway.values.target import Target
 from hf_gateway.wire.openai_chat import BEYOND_FORM, STREAM_OPTIONS, Dialect
 from hf_gateway.wire.think_tags import OPENED_BY_TEMPLATE, ThoughtReader

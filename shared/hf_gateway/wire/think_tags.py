@@ -8,7 +8,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from hf_gateway.values.chat import AnswerBuilder, ChatEvent
+from hf_gateway.values.answer_builder import AnswerBuilder
+from hf_gateway.values.chat import ChatEvent
 
 THINK, THINK_END = "<think>", "</think>"
 

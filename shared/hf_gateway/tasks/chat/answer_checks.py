@@ -14,7 +14,8 @@ from hf_gateway.errors import (
     ServerError,
     StreamBroken,
 )
-from hf_gateway.values.chat import AnswerBuilder, ChatAnswer, ChatRequest, ToolCall
+from hf_gateway.values.answer_builder import AnswerBuilder
+from hf_gateway.values.chat import ChatAnswer, ChatRequest, ToolCall
 from hf_gateway.wire.model_names import contradict
 
 FINISH_REASON_FAILURES: Mapping[str, tuple[type[GatewayError], str]] = {

@@ -12,7 +12,8 @@ from hf_gateway.runtime.effects import Effects
 from hf_gateway.storage.notices import notice_once
 from hf_gateway.tasks.candidate import TargetCandidate
 from hf_gateway.tasks.chat.answer_checks import answer_failure, notes_on
-from hf_gateway.values.chat import AnswerBuilder, ChatRequest
+from hf_gateway.values.answer_builder import AnswerBuilder
+from hf_gateway.values.chat import ChatRequest
 
 
 @dataclass(eq=False)
