@@ -209,6 +209,14 @@ def test_a_reader_that_leaves_is_no_failure(words: tuple[str, ...]) -> None:
         assert process.wait(60) == 0
 
 
+def are_revoked(database: str) -> list[bool]:
+    """Return of each key of a database whether it is revoked."""
+    listed = subprocess.run(
+        command("keys", "list", "--json", "--database", database), capture_output=True, text=True, check=True
+    )
+    return [each["revoked"] is not None for each in json.loads(listed.stdout)["keys"]]
+
+
 def without(streams: str, *words: str) -> list[str]:
     """Return a command that is run with standard streams closed, such as `>&-`."""
     return ["sh", "-c", f'exec "$@" {streams}', "sh", *command(*words)]
@@ -240,10 +248,7 @@ def test_a_key_is_not_made_for_a_closed_output(tmp_path: Path) -> None:
     done = subprocess.run(made, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert re.search("could not be shown, and was revoked: there is no standard output", done.stderr)
-    listed = subprocess.run(
-        command("keys", "list", "--json", "--database", url), capture_output=True, text=True, check=True
-    )
-    assert [each["revoked"] is not None for each in json.loads(listed.stdout)["keys"]] == [True]
+    assert are_revoked(url) == [True]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
@@ -255,10 +260,7 @@ def test_a_key_that_cannot_be_shown_is_no_key(more: tuple[str, ...], tmp_path: P
         done = subprocess.run(made, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 1
     assert re.search("the key [a-z2-9]{12} could not be shown, and was revoked: .*No space left", done.stderr)
-    listed = subprocess.run(
-        command("keys", "list", "--json", "--database", url), capture_output=True, text=True, check=True
-    )
-    assert [each["revoked"] is not None for each in json.loads(listed.stdout)["keys"]] == [True]
+    assert are_revoked(url) == [True]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")

@@ -130,3 +130,6 @@ def test_very_many_token_ids_are_answered_by_what_the_client_has_to_set(client: 
     answer = client.post("/v1/embeddings", json={"input": [[7] * 500] * 300})
     assert answer.status_code == 400
     assert "check_embedding_ctx_length=False" in answer.text
+    other = client.post("/v1/rerank", json={"query": "x", "documents": ["a"] * DENSE})
+    assert "entries" in other.text
+    assert "token ids" not in other.text

@@ -305,11 +305,14 @@ TOKEN = "hf_fakeQz7thatIsNowhereAtAll0123"
         lambda: Gateway(TOKEN),
         lambda: HFGatewayEmbeddings(model=TOKEN),
         lambda: HFGatewayEmbedding(model_name=TOKEN),
+        lambda: Target.parse(f"ollama:{TOKEN}"),
+        lambda: Target("local", model=TOKEN),
+        lambda: Gateway("owner/model", ["openai:http://127.0.0.1:1"], task="chat").chat("hello", model=TOKEN),
     ],
-    ids=["core", "langchain", "llamaindex"],
+    ids=["core", "langchain", "llamaindex", "short target", "target", "call"],
 )
 def test_a_token_in_the_place_of_the_model_is_refused_and_not_repeated(build: Callable[[], Any]) -> None:
-    with pytest.raises(ConfigError, match="the model's name is a token") as refused:
+    with pytest.raises(GatewayError, match="the model's name is a token") as refused:
         build()
     assert TOKEN not in everything(refused.value)
 

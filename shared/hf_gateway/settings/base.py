@@ -10,7 +10,7 @@ from hf_gateway.errors import ConfigError, did_you_mean
 from hf_gateway.settings.config_file import read_chain
 from hf_gateway.settings.fields import ApiKey, ApiKeyInput, Seconds, Targets, TargetsInput
 from hf_gateway.values.plain_numbers import PlainNumbers
-from hf_gateway.values.redaction import is_hub_token
+from hf_gateway.values.redaction import MODEL_NAMES_NO_MODEL, is_hub_token
 
 
 class ChainKeywords(TypedDict, total=False):
@@ -134,12 +134,8 @@ class NamedSettings(ChainOptions):
     @field_validator("model")
     @classmethod
     def _is_no_token(cls, model: str | None) -> str | None:
-        # Arguments in the wrong order; the name of a model is shown in errors, ledgers and metrics.
         if model is not None and is_hub_token(model):
-            raise ConfigError(
-                "the model's name is a token of Hugging Face, which is not repeated here: give the id of a model, and the token "
-                "as api_key, in HF_TOKEN or by `hf-gateway login`"
-            )
+            raise ConfigError(MODEL_NAMES_NO_MODEL)
         return model
 
     @classmethod

@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from hf_gateway.errors import BadGeneration, InvalidRequest, did_you_mean
 from hf_gateway.values.chat_checks import checked_choice, checked_format, checked_messages, checked_tools
 from hf_gateway.values.plain_numbers import PlainNumbers
+from hf_gateway.values.redaction import MODEL_NAMES_NO_MODEL, is_hub_token
 from hf_gateway.values.result import Result
 from hf_gateway.values.usage import Usage
 
@@ -132,6 +133,9 @@ class ChatRequest:
             except ValidationError as error:
                 first = error.errors()[0]
                 raise InvalidRequest(f"{'.'.join(map(str, first['loc'][:1]))}: {first['msg']}") from None
+        model = own.get("model")
+        if isinstance(model, str) and is_hub_token(model):
+            raise InvalidRequest(MODEL_NAMES_NO_MODEL)
         tools = checked_tools(own.get("tools", ()))
         return cls(
             checked_messages(messages),
@@ -139,7 +143,7 @@ class ChatRequest:
             tools,
             checked_choice(own.get("tool_choice"), tools),
             checked_format(own.get("response_format")),
-            own.get("model"),
+            model,
         )
 
     @property

@@ -57,6 +57,13 @@ def without_gateway_keys(text: str) -> str:
     return _GATEWAY_KEY.sub(rf"\1{HIDDEN}", text) if "hfg_" in text else text
 
 
+MODEL_NAMES_NO_MODEL = (
+    "the model's name is a token of Hugging Face, which is not repeated here: give the id of a model, and the token as api_key, "
+    "in HF_TOKEN or by `hf-gateway login`"
+)
+"""What is said of arguments in the wrong order; a model's name is shown in errors, ledgers and metrics."""
+
+
 def is_hub_token(text: str) -> bool:
     """Return whether a text has the form of a user access token of Hugging Face, `hf_` and 16 or more letters and digits."""
     return _HUB_TOKEN.fullmatch(text.strip()) is not None

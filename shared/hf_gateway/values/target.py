@@ -25,7 +25,7 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit, urlunsplit
 
 from hf_gateway.errors import ConfigError, did_you_mean
 from hf_gateway.values.kinds import kind_of
-from hf_gateway.values.redaction import may_name_key, public_part, quoted, shown_url
+from hf_gateway.values.redaction import MODEL_NAMES_NO_MODEL, is_hub_token, may_name_key, public_part, quoted, shown_url
 from hf_gateway.values.secret import EnvKey, FileKey, KeyReference, Secret, parse_key
 
 if TYPE_CHECKING:
@@ -72,6 +72,8 @@ class Target:
             raise ConfigError(
                 f"{quoted(self.kind, 'what was given')} is not the kind of a target; write 'kind:argument', such as 'local' or 'tei:http://tei:8080'"
             )
+        if self.model is not None and is_hub_token(self.model):
+            raise ConfigError(MODEL_NAMES_NO_MODEL)
         if self.url is not None:
             object.__setattr__(self, "url", checked_url(self.url, self.kind))
         if self.revision is not None and not is_revision(self.revision):

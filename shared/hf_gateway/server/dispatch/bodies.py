@@ -1,14 +1,12 @@
 """What the bodies of requests have in common."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, GetCoreSchemaHandler
 from pydantic_core import CoreSchema
 
 MAX_ENTRIES_COUNT = 100_000
 """Entries of all lists and objects of a body: the time to read one goes by them, and a body of 32 MiB has room for millions."""
-SEND_TEXTS = ". In LangChain: OpenAIEmbeddings(..., check_embedding_ctx_length=False)"
-"""What a client that sends token ids has to set."""
 
 
 def is_too_dense(body: bytes) -> bool:
@@ -41,6 +39,9 @@ class Body(BaseModel):
 
     A caller may send millions of them, and to name each takes minutes, in which the server does nothing else.
     """
+
+    too_dense_advice: ClassVar[str] = "divide it"
+    """What to do about a body of too many entries."""
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: type[BaseModel], handler: GetCoreSchemaHandler) -> CoreSchema:

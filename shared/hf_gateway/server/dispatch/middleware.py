@@ -15,7 +15,7 @@ from hf_gateway.errors import GatewayError
 from hf_gateway.observing.tags import tagged
 from hf_gateway.server import problems
 from hf_gateway.server.access.caller import PUBLIC
-from hf_gateway.server.dispatch.bodies import MAX_ENTRIES_COUNT, SEND_TEXTS, is_too_dense
+from hf_gateway.server.dispatch.bodies import MAX_ENTRIES_COUNT, is_too_dense
 from hf_gateway.server.dispatch.call import Answer, Call, RawHeaders, RequestIds
 from hf_gateway.server.dispatch.limits import Admission
 from hf_gateway.server.dispatch.routing import Surface
@@ -144,7 +144,7 @@ class GatewayMiddleware:
             call.body = await self._read_body(call, receive)
             if not (route.images and image_type(call.body)):
                 if is_too_dense(call.body):
-                    raise _too_many_entries()
+                    raise _too_many_entries(route.request.too_dense_advice)
                 call.parsed = route.request.model_validate_json(call.body)
             if admission is not None:
                 await admission.reserve_asked()
@@ -257,12 +257,12 @@ def _headers_too_large(settings: ServerSettings) -> Problem:
     )
 
 
-def _too_many_entries() -> Problem:
+def _too_many_entries(advice: str) -> Problem:
     return Problem(
         400,
         "too_many",
         f"the body has more than {MAX_ENTRIES_COUNT:,} entries in its lists and objects, and this server reads no more in one "
-        f"request; divide it, and send texts rather than token ids{SEND_TEXTS}",
+        f"request; {advice}",
     )
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel
 
 from hf_gateway.server.access.caller import PUBLIC, SCOPES, Caller
+from hf_gateway.server.dispatch.bodies import Body
 from hf_gateway.server.dispatch.call import Answer, Call, Stream
 from hf_gateway.server.problems import Problem
 
@@ -54,7 +55,7 @@ class Route:
     """Answers a call."""
     summary: str
     """What it does, for the OpenAPI document."""
-    request: type[BaseModel] | None = None
+    request: type[Body] | None = None
     """The model of the body; None if the body is not read."""
     answer: type[BaseModel] | None = None
     """The model of the answer; None for one that is not a JSON object."""

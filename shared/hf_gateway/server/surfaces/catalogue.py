@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from hf_gateway.errors import ConfigError
 from hf_gateway.ledger import price_checks
 from hf_gateway.ledger.prices import PARTS, Price, PriceEntry
+from hf_gateway.server.dispatch.bodies import Body
 from hf_gateway.server.dispatch.call import Answer, Call
 from hf_gateway.server.dispatch.routing import Route
 from hf_gateway.server.problems import Problem
@@ -54,7 +55,7 @@ class GivenPrices(_Prices):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
 
-class NewModelBody(BaseModel):
+class NewModelBody(Body):
     """The body of POST /admin/models."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)

@@ -8,13 +8,13 @@ import base64
 import sys
 import time
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from hf_gateway.errors import did_you_mean
 from hf_gateway.server import problems
-from hf_gateway.server.dispatch.bodies import SEND_TEXTS, Body
+from hf_gateway.server.dispatch.bodies import Body
 from hf_gateway.server.dispatch.call import Answer, Call
 from hf_gateway.server.dispatch.chain import Chain
 from hf_gateway.server.dispatch.facts import chain_facts
@@ -88,8 +88,14 @@ class Tolerant(Body):
     model_config = ConfigDict(extra="ignore", hide_input_in_errors=True, strict=True)
 
 
+_SEND_TEXTS = ". In LangChain: OpenAIEmbeddings(..., check_embedding_ctx_length=False)"
+"""What a client that sends token ids has to set."""
+
+
 class EmbeddingsBody(Tolerant):
     """The body of POST /v1/embeddings."""
+
+    too_dense_advice: ClassVar[str] = f"divide it, and send texts rather than token ids{_SEND_TEXTS}"
 
     input: str | list[str] | list[int] | list[list[int]]
     """A text, or several. Token ids are refused: they mean different texts to different models."""
@@ -178,7 +184,7 @@ _QUERY_TYPES = ("query", "search_query")
 async def embeddings(call: Call) -> Answer:
     """Embed texts."""
     body: EmbeddingsBody = call.parsed
-    texts = texts_of(body.input, "input", SEND_TEXTS)
+    texts = texts_of(body.input, "input", _SEND_TEXTS)
     if not texts:
         # As at OpenAI; from an answer without vectors the client for Python makes a ValueError without a reason.
         raise Problem(400, "invalid_request", "input is an empty list; send a text, or several", param="input")

@@ -73,15 +73,29 @@ SURFACE = Surface(
 )
 
 
-class TextsBody(Tolerant):
+class TruncatedBody(Tolerant):
+    """What bodies have in common whose texts may be truncated."""
+
+    truncate: StrictBool | None = None
+    """Whether texts that are too long are truncated, of a pair both together; by default the chain's setting, which `/info` shows
+    as `auto_truncate`."""
+    truncation_direction: str | None = None
+    """`right`, the end at which texts are truncated; `left` is refused where texts are truncated."""
+
+    def truncating(self, chain: Chain) -> Chain:
+        """Return the chain that truncates texts as it is asked to. Raises Problem if texts are to lose their beginning.
+
+        Args:
+            chain: the chain.
+        """
+        return truncating(chain, self.truncate, self.truncation_direction)
+
+
+class TextsBody(TruncatedBody):
     """What bodies with texts have in common."""
 
     inputs: str | list[str] | list[int] | list[list[int]]
     """A text, or several. Token ids are refused."""
-    truncate: StrictBool | None = None
-    """Whether texts that are too long are truncated; by default the chain's setting, which `/info` shows as `auto_truncate`."""
-    truncation_direction: str | None = None
-    """`right`, the end at which texts are truncated; `left` is refused where texts are truncated."""
     prompt_name: str | None = None
     """`query` or `document`: the role of the texts, whose prompt is put before them; by default they are documents."""
 
@@ -128,17 +142,13 @@ class SparseAnswer(RootModel[list[list[SparseValue]]]):
     """The answer of POST /embed_sparse."""
 
 
-class RerankBody(Tolerant):
+class RerankBody(TruncatedBody):
     """The body of POST /rerank."""
 
     query: str
     """What is searched for."""
     texts: list[str]
     """The documents."""
-    truncate: StrictBool | None = None
-    """Whether a query with a document that is too long is truncated; by default the chain's setting."""
-    truncation_direction: str | None = None
-    """`right`, the end at which texts are truncated; `left` is refused where texts are truncated."""
     raw_scores: StrictBool = False
     """Whether scores are logits rather than probabilities."""
     return_text: StrictBool = False
@@ -160,15 +170,11 @@ class RerankAnswer(RootModel[list[Rank]]):
     """The answer of POST /rerank: the documents, best first."""
 
 
-class PredictBody(Tolerant):
+class PredictBody(TruncatedBody):
     """The body of POST /predict."""
 
     inputs: str | list[str] | list[list[str]]
     """A text or a pair of texts, or lists of one text or a pair each."""
-    truncate: StrictBool | None = None
-    """Whether texts that are too long are truncated; by default the chain's setting."""
-    truncation_direction: str | None = None
-    """`right`, the end at which texts are truncated; `left` is refused where texts are truncated."""
     raw_scores: StrictBool = False
     """Whether scores are logits rather than probabilities."""
 
@@ -240,7 +246,7 @@ async def rerank(call: Call) -> Answer:
     """Sort documents by how well they answer a query."""
     body: RerankBody = call.parsed
     call.check_count(body.texts, call.settings.max_texts, "texts")
-    chain = truncating(call.find_chain(None, "rerank"), body.truncate, body.truncation_direction)
+    chain = body.truncating(call.find_chain(None, "rerank"))
     chain = call.chain = chain.with_settings(scale="logit" if body.raw_scores else "probability", top_n=None)
     result: RerankResult = await chain.gateway.arerank(body.query, body.texts)
     ranks: list[dict[str, Any]] = [{"index": hit.index, "score": hit.score} for hit in result]
@@ -257,7 +263,7 @@ async def predict(call: Call) -> Answer:
     body: PredictBody = call.parsed
     inputs, several = _classified(body.inputs)
     call.check_count(inputs, call.settings.max_texts, "inputs")
-    chain = truncating(call.find_chain(None, "classification"), body.truncate, body.truncation_direction)
+    chain = body.truncating(call.find_chain(None, "classification"))
     chain = call.chain = chain.with_settings(scale="logit" if body.raw_scores else "probability")
     result: ClassifyResult = await chain.gateway.aclassify(inputs)
     found = [labels_of(labels) for labels in result]
